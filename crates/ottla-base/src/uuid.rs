@@ -54,7 +54,9 @@ impl fmt::Display for Uuid {
             let shift = 122 - 6 * i32::try_from(character).expect("22 fits");
             let sextet = if shift >= 0 { bits >> shift } else { bits << -shift } & 0x3f;
             let sextet = usize::try_from(sextet).expect("six bits fit");
-            text.push(char::from(ALPHABET.get(sextet).copied().expect("six bits index 64 letters")));
+            text.push(char::from(
+                ALPHABET.get(sextet).copied().expect("six bits index 64 letters"),
+            ));
         }
         f.write_str(&text)
     }
