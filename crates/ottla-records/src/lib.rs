@@ -1,1 +1,29 @@
-//! Placeholder.
+//! Kafka's record batch v2, the one format of wire and disk: views, validation, building, CRC, compression. Pure.
+//!
+//! A batch is trusted by type: [`RawBatch`] is bytes that have the shape of one batch,
+//! [`ValidBatch`] is a batch that may go into a log. Only this room turns the one into the other.
+
+mod batch;
+pub mod compression;
+mod crc;
+mod error;
+mod header;
+mod validate;
+
+pub use batch::{Batches, RawBatch, ValidBatch};
+pub use compression::{Codec, Compression};
+pub use crc::crc32c;
+pub use error::BatchError;
+pub use header::{
+    Attributes, BatchHeader, HEADER_LEN, LOG_OVERHEAD, MAGIC, TimestampType, increment_sequence,
+};
+pub use validate::{RecordError, Rejection, Rules, validate};
+
+/// "No timestamp" in a record or batch.
+pub const NO_TIMESTAMP: i64 = -1;
+/// "No producer id": the batch is not idempotent.
+pub const NO_PRODUCER_ID: i64 = -1;
+pub const NO_PRODUCER_EPOCH: i16 = -1;
+/// "No sequence number": the batch is not idempotent, or is a control batch.
+pub const NO_SEQUENCE: i32 = -1;
+pub const NO_PARTITION_LEADER_EPOCH: i32 = -1;
