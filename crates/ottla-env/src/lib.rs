@@ -1,1 +1,8 @@
-//! Placeholder.
+//! The seams between Ottla's logic and the machine it runs on: clock and operating system. Shell.
+//!
+//! What is absent: Kafka. Nothing here knows what a record, a topic or a request is.
+
+pub mod clock;
+pub mod sys;
+
+pub use clock::{Clock, ManualClock, SystemClock};

@@ -1,0 +1,93 @@
+//! Every call to the operating system that is not in the standard library. Shell.
+//!
+//! `linux` holds the calls that only Linux has; `portable` holds a body for each of them that works on any Unix.
+//! Both are compiled and tested on Linux; the functions exported here are the best ones that the platform has.
+
+mod portable;
+
+#[cfg(target_os = "linux")]
+mod linux;
+
+use std::fs::{File, TryLockError};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+#[cfg(target_os = "linux")]
+pub use linux::{allocate, is_cached, random_bytes, send_file, sync_filesystem, write_vectored_at};
+#[cfg(not(target_os = "linux"))]
+pub use portable::{
+    allocate, is_cached, random_bytes, send_file, sync_filesystem, write_vectored_at,
+};
+
+/// Makes the file's contents (and its length) survive a loss of power.
+///
+/// An error must never be answered with another try: Linux reports a lost page once and then calls it clean.
+pub fn sync_data(file: &File) -> io::Result<()> {
+    file.sync_data()
+}
+
+/// Makes the names in a directory (files created, renamed, removed) survive a loss of power.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Takes the lock on an open file that no other process can hold at the same time.
+/// `false` when somebody has it already. The lock ends with the file handle, also by `kill -9`.
+pub fn lock_exclusive(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Raises the soft limit on open files to the hard limit, and returns what it is now.
+pub fn raise_open_file_limit() -> io::Result<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    }
+    Ok(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
+}
+
+/// Writes all of the buffers at `position`, however many calls that takes.
+///
+/// After an error any part of them may be in the file: the caller knows where its file ended before.
+pub fn write_all_vectored_at(
+    file: &File,
+    mut buffers: &mut [IoSlice<'_>],
+    mut position: u64,
+) -> io::Result<()> {
+    IoSlice::advance_slices(&mut buffers, 0);
+    while !buffers.is_empty() {
+        match write_vectored_at(file, buffers, position) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                IoSlice::advance_slices(&mut buffers, written);
+                position += written as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Fills as much of `buffer` as the file has from `position` on; less than all of it only at the file's end.
+pub fn read_full_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, position + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+//! Bodies that any Unix can run, slower than Linux's own calls but with the same results.
+#![cfg_attr(
+    target_os = "linux",
+    allow(
+        dead_code,
+        unreachable_pub,
+        reason = "on Linux only tests call these, beside the real ones"
+    )
+)]
+
+use std::fs::File;
+use std::io::{self, IoSlice, Read};
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt;
+
+const COPY_BYTES: usize = 64 * 1024;
+
+/// A hint that is not taken.
+pub fn allocate(_file: &File, _position: u64, _len: u64) -> io::Result<()> {
+    Ok(())
+}
+
+/// Elsewhere `sync` has no error to report, and does not wait: only the file itself can be made sure of.
+pub fn sync_filesystem(_file: &File) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Nobody can say; the caller reads where waiting does no harm.
+pub fn is_cached(_file: &File, _position: u64, _len: usize) -> bool {
+    false
+}
+
+/// Copies up to 64 KiB of the file to a socket.
+pub fn send_file(
+    socket: BorrowedFd<'_>,
+    file: &File,
+    position: u64,
+    len: usize,
+) -> io::Result<usize> {
+    let mut buffer = vec![0; len.min(COPY_BYTES)];
+    let read = super::read_full_at(file, &mut buffer, position)?;
+    Ok(rustix::io::write(socket, buffer.get(..read).unwrap_or_default())?)
+}
+
+/// Writes the first buffer that is not empty.
+pub fn write_vectored_at(file: &File, buffers: &[IoSlice<'_>], position: u64) -> io::Result<usize> {
+    let first = buffers.iter().find(|buffer| !buffer.is_empty());
+    first.map_or(Ok(0), |buffer| file.write_at(buffer, position))
+}
+
+/// Fills the buffer from the random device.
+pub fn random_bytes(buffer: &mut [u8]) -> io::Result<()> {
+    File::open("/dev/urandom")?.read_exact(buffer)
+}
