@@ -1,0 +1,3 @@
+//! Drives a broker with clients that none of us wrote (shell).
+
+pub(crate) mod fetch;

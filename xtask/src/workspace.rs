@@ -1,0 +1,48 @@
+//! Where things are in this checkout, and how cargo is called (shell).
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+/// The root of the checkout that this program was built from.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ lies inside the workspace")
+}
+
+/// Everything that tests fetch, build beside cargo, or write: removed by removing `target`.
+pub(crate) fn interop_target() -> PathBuf {
+    root().join("target").join("interop")
+}
+
+/// The cargo that started us, so that a pinned toolchain stays pinned.
+pub(crate) fn cargo() -> Command {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(program);
+    command.current_dir(root());
+    command
+}
+
+/// A new directory for one run, below `target/interop/run`.
+pub(crate) fn run_directory(name: &str) -> Result<PathBuf> {
+    let directory = interop_target().join("run").join(format!("{}-{name}", std::process::id()));
+    if directory.exists() {
+        std::fs::remove_dir_all(&directory)
+            .with_context(|| format!("cannot clear {}", directory.display()))?;
+    }
+    std::fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot create {}", directory.display()))?;
+    Ok(directory)
+}
+
+/// Finds a program on the search path.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
+}
+
+/// Continuous integration has no excuse for a missing client.
+pub(crate) fn is_continuous_integration() -> bool {
+    std::env::var("CI").is_ok_and(|value| !value.is_empty() && value != "false" && value != "0")
+}
