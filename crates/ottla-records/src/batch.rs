@@ -4,7 +4,7 @@
 //! Invariants: `bytes.len() == header.size_in_bytes()` of a raw batch;
 //! `HEADER_LEN + body.len() == header.size_in_bytes()` and a CRC that is right of a valid one.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use ottla_base::{LeaderEpoch, Offset, Timestamp};
 
 use crate::crc::{crc32c, crc32c_of_parts};
@@ -149,6 +149,15 @@ impl ValidBatch {
     pub fn assign(&mut self, base_offset: Offset, leader_epoch: LeaderEpoch) {
         self.header.base_offset = base_offset.0;
         self.header.partition_leader_epoch = leader_epoch.0;
+    }
+
+    /// The whole batch in one piece. This copies; a log writes header and body from where they are.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        let mut bytes = BytesMut::with_capacity(self.size_in_bytes());
+        bytes.put_slice(&self.header.to_bytes());
+        bytes.put_slice(&self.body);
+        bytes.freeze()
     }
 
     #[must_use]

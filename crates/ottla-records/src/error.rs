@@ -23,8 +23,11 @@ pub enum BatchError {
     UnknownCompression(i16),
     #[error("found invalid record count {0}")]
     NegativeRecordCount(i32),
-    #[error("the body of the batch is not valid {}", .0.name())]
-    Decompression(Compression),
+    #[error("the body of the batch is not valid {}: {}", .0.name(), .1)]
+    Decompression(Compression, &'static str),
+    /// A small batch can hold gigabytes of zeros; the reader sets a bound.
+    #[error("the records take more than {limit} bytes once decompressed")]
+    TooMuchDecompressed { limit: u64 },
     /// A record inside the batch is malformed.
     #[error("{0}")]
     Record(&'static str),

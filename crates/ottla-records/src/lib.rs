@@ -4,20 +4,28 @@
 //! [`ValidBatch`] is a batch that may go into a log. Only this room turns the one into the other.
 
 mod batch;
+mod builder;
 pub mod compression;
+mod control;
 mod crc;
 mod error;
 mod header;
+mod input;
+mod record;
 mod validate;
+mod varint;
 
 pub use batch::{Batches, RawBatch, ValidBatch};
+pub use builder::{BatchBuilder, HeaderSlice};
 pub use compression::{Codec, Compression};
+pub use control::{ControlType, EndTransactionMarker, InvalidControlKey};
 pub use crc::crc32c;
 pub use error::BatchError;
 pub use header::{
     Attributes, BatchHeader, HEADER_LEN, LOG_OVERHEAD, MAGIC, TimestampType, increment_sequence,
 };
-pub use validate::{RecordError, Rejection, Rules, validate};
+pub use record::{Header, Record, Records};
+pub use validate::{RecordError, Rejection, Rules, parse_produced, validate};
 
 /// "No timestamp" in a record or batch.
 pub const NO_TIMESTAMP: i64 = -1;
