@@ -1,0 +1,21 @@
+//! Ottla's own properties: what Kafka has no name for (pure).
+
+use crate::check::Check;
+use crate::property::{Property, boolean, string};
+
+pub(super) const ROWS: &[Property] = &[
+    boolean("log.flush.on.commit").or("true").high().honoured(
+        "Acknowledged means on disk; false means in the system's page cache, as in Kafka.",
+    ),
+    string("ottla.http.listener").or("127.0.0.1:9644").check(Check::HttpListener).honoured(
+        "host:port of /metrics, /healthz and /readyz; none switches them off, port 0 takes a free one.",
+    ),
+    string("ottla.log.format")
+        .or("text")
+        .one_of(&["text", "json"])
+        .honoured("Form of the broker's own log lines on standard error."),
+    string("ottla.log.level")
+        .or("info")
+        .one_of(&["error", "warn", "info", "debug", "trace"])
+        .honoured("Which of the broker's own log lines are written."),
+];

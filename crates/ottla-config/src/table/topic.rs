@@ -1,0 +1,41 @@
+//! What a topic may set for itself (pure).
+
+use crate::check::Check;
+use crate::property::{Property, boolean, double, int, list, long, string};
+
+pub(super) const ROWS: &[Property] = &[
+    list("cleanup.policy").or("delete").check(Check::ListOf { values: &["compact", "delete"], may_be_empty: true }).per_resource().honoured("What happens to old data: delete it, compact it by key, both, or (empty) nothing."),
+    int("compression.gzip.level").or("-1").check(Check::GzipLevel).per_resource().honoured("Level when the broker compresses with gzip."),
+    int("compression.lz4.level").or("9").between(1, 17).per_resource().honoured("Level when the broker compresses with lz4."),
+    string("compression.type").or("producer").one_of(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]).per_resource().honoured("Codec of stored batches; producer keeps what the producer chose."),
+    int("compression.zstd.level").or("3").between(-131072, 22).per_resource().honoured("Level when the broker compresses with zstd."),
+    long("delete.retention.ms").or("86400000").at_least(0).per_resource().accepted("How long the mark of a deleted key stays in a compacted log; compaction is not there yet."),
+    long("file.delete.delay.ms").or("60000").at_least(0).per_resource().honoured("How long a deleted segment's file stays before it is removed."),
+    long("flush.messages").or("9223372036854775807").at_least(1).per_resource().honoured("Records after which the log is flushed, acknowledged or not."),
+    long("flush.ms").or("9223372036854775807").at_least(0).per_resource().honoured("Longest time that data stays unflushed."),
+    list("follower.replication.throttled.replicas").or("").check(Check::ThrottledReplicas).per_resource().accepted("Replicas whose fetching is held to the throttled rate."),
+    int("index.interval.bytes").or("4096").at_least(0).per_resource().honoured("Bytes of data between two index entries."),
+    int("internal.segment.bytes").per_resource().internal().honoured("Segment size in tests: like segment.bytes without its lower bound."),
+    list("leader.replication.throttled.replicas").or("").check(Check::ThrottledReplicas).per_resource().accepted("Replicas whose serving is held to the throttled rate."),
+    long("local.retention.bytes").or("-2").at_least(-2).per_resource().accepted("Size above which data that is also in remote storage leaves this disk; no remote storage yet."),
+    long("local.retention.ms").or("-2").at_least(-2).per_resource().accepted("Age above which data that is also in remote storage leaves this disk; no remote storage yet."),
+    long("max.compaction.lag.ms").or("9223372036854775807").at_least(1).per_resource().accepted("Age at which a record must have been compacted; compaction is not there yet."),
+    int("max.message.bytes").or("1048588").at_least(0).per_resource().honoured("Largest batch of records that is accepted."),
+    long("message.timestamp.after.max.ms").or("3600000").at_least(0).per_resource().honoured("How far a record's time may lie after the broker's."),
+    long("message.timestamp.before.max.ms").or("9223372036854775807").at_least(0).per_resource().honoured("How far a record's time may lie before the broker's."),
+    string("message.timestamp.type").or("CreateTime").one_of(&["CreateTime", "LogAppendTime"]).per_resource().honoured("Whose time a record carries: the producer's (CreateTime) or the broker's (LogAppendTime)."),
+    double("min.cleanable.dirty.ratio").or("0.5").between(0, 1).per_resource().accepted("Share of new data at which the log is worth compacting; compaction is not there yet."),
+    long("min.compaction.lag.ms").or("0").at_least(0).per_resource().accepted("Age before which a record is not compacted; compaction is not there yet."),
+    int("min.insync.replicas").or("1").at_least(1).per_resource().honoured("Replicas that must be in sync for an acks=all produce to be accepted."),
+    boolean("preallocate").or("false").per_resource().honoured("Reserves a segment's space when it is created."),
+    boolean("remote.log.copy.disable").or("false").per_resource().accepted("Stops copying to remote storage; no remote storage yet."),
+    boolean("remote.log.delete.on.disable").or("false").per_resource().accepted("Deletes remote data when remote storage is turned off; no remote storage yet."),
+    boolean("remote.storage.enable").or("false").per_resource().accepted("Keeps old segments in remote storage; there is none yet, so true is refused."),
+    long("retention.bytes").or("-1").per_resource().honoured("Size of a partition above which its oldest segments are deleted; -1 sets no bound."),
+    long("retention.ms").or("604800000").at_least(-1).per_resource().honoured("Age above which segments are deleted; -1 keeps them."),
+    int("segment.bytes").or("1073741824").at_least(1048576).per_resource().honoured("Size at which a segment ends and the next begins."),
+    int("segment.index.bytes").or("10485760").at_least(4).per_resource().honoured("Largest size of a segment's index."),
+    long("segment.jitter.ms").or("0").at_least(0).per_resource().honoured("Most that is randomly taken off segment.ms, so that segments do not all end at once."),
+    long("segment.ms").or("604800000").at_least(1).per_resource().honoured("Age at which a segment ends even if small."),
+    boolean("unclean.leader.election.enable").or("false").per_resource().accepted("Lets a replica that lacks data lead when no other is left."),
+];
