@@ -14,10 +14,12 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 #[cfg(target_os = "linux")]
-pub use linux::{allocate, is_cached, random_bytes, send_file, sync_filesystem, write_vectored_at};
+pub use linux::{
+    allocate, is_cached, random_bytes, send_file, send_more, sync_filesystem, write_vectored_at,
+};
 #[cfg(not(target_os = "linux"))]
 pub use portable::{
-    allocate, is_cached, random_bytes, send_file, sync_filesystem, write_vectored_at,
+    allocate, is_cached, random_bytes, send_file, send_more, sync_filesystem, write_vectored_at,
 };
 
 /// Makes the file's contents (and its length) survive a loss of power.
@@ -88,6 +90,24 @@ pub fn read_full_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result
     }
     Ok(filled)
 }
+
+/// Brings `len` bytes of the file from `position` on into the page cache, blocking until they are there.
+pub fn read_ahead(file: &File, position: u64, len: usize) -> io::Result<()> {
+    let mut scratch = vec![0; len.min(READ_AHEAD_STEP)];
+    let end = position + len as u64;
+    let mut at = position;
+    while at < end {
+        let read = read_full_at(file, &mut scratch, at)?;
+        if read == 0 {
+            break;
+        }
+        at += read as u64;
+    }
+    Ok(())
+}
+
+/// How much is read at once to warm the page cache.
+const READ_AHEAD_STEP: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -52,6 +52,13 @@ pub fn send_file(
     Ok(rustix::fs::sendfile(socket, file, Some(&mut position), len)?)
 }
 
+/// Sends bytes and tells the kernel that more will follow at once, so that a header and the file range
+/// behind it share packets. Returns how many were taken; a full non-blocking socket gives `WouldBlock`.
+pub fn send_more(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    use rustix::net::SendFlags;
+    Ok(rustix::net::send(socket, bytes, SendFlags::MORE | SendFlags::NOSIGNAL)?)
+}
+
 /// Writes some of the buffers at `position` and returns how many bytes.
 pub fn write_vectored_at(file: &File, buffers: &[IoSlice<'_>], position: u64) -> io::Result<usize> {
     let buffers = buffers.get(..VECTORS_MAX).unwrap_or(buffers);

@@ -30,6 +30,11 @@ pub fn is_cached(_file: &File, _position: u64, _len: usize) -> bool {
     false
 }
 
+/// Sends bytes; there is no portable way to say that more will follow.
+pub fn send_more(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(socket, bytes, rustix::net::SendFlags::empty())?)
+}
+
 /// Copies up to 64 KiB of the file to a socket.
 pub fn send_file(
     socket: BorrowedFd<'_>,
