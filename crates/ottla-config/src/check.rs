@@ -64,9 +64,7 @@ impl Check {
                 Some((*minimum, short_double(*minimum))),
                 Some((*maximum, short_double(*maximum))),
             ),
-            (Self::NonNull, None) => {
-                Err(Objection::Value("entry must be non null".to_owned()))
-            }
+            (Self::NonNull, None) => Err(Objection::Value("entry must be non null".to_owned())),
             (Self::NonEmpty, Some(Value::String(s))) if s.is_empty() => {
                 Err(Objection::Value("String must be non-empty".to_owned()))
             }

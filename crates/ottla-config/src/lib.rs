@@ -5,9 +5,20 @@
 //! Pure: callers read files and the environment, and hand in text. What is absent: any effect of
 //! a property. A property is [`property::Status::Honoured`] when some other room reads it.
 
+pub mod broker;
 pub mod check;
+mod consistency;
 pub mod environment;
+pub mod listener;
 pub mod properties;
 pub mod property;
+pub mod settings;
 pub mod table;
+pub mod topic;
 pub mod value;
+
+pub use broker::{BrokerConfig, Loaded, LogFormat, LogLevel, Notice, Rejected, Severity, load};
+pub use listener::{Listener, SecurityProtocol};
+pub use settings::{Origin, Problem, Setting, Settings, Sources};
+pub use topic::{CleanupPolicy, CompressionType, InvalidTopicConfig, TimestampType, TopicConfig};
+pub use value::{Password, Value};

@@ -127,7 +127,13 @@ mod tests {
     fn each_separator_ends_the_key_and_blanks_around_it_do_not_count() {
         assert_eq!(
             pairs("a=1\nb : 2\n  c   3\nd\ne = \n"),
-            [pair("a", "1", 1), pair("b", "2", 2), pair("c", "3", 3), pair("d", "", 4), pair("e", "", 5)]
+            [
+                pair("a", "1", 1),
+                pair("b", "2", 2),
+                pair("c", "3", 3),
+                pair("d", "", 4),
+                pair("e", "", 5)
+            ]
         );
     }
 
@@ -146,10 +152,7 @@ mod tests {
 
     #[test]
     fn escapes_are_resolved_in_keys_and_values() {
-        assert_eq!(
-            pairs(r"a\=b\:c\ d=\u00e9\ud83d\ude00\tx\q"),
-            [pair("a=b:c d", "é😀\txq", 1)]
-        );
+        assert_eq!(pairs(r"a\=b\:c\ d=\u00e9\ud83d\ude00\tx\q"), [pair("a=b:c d", "é😀\txq", 1)]);
     }
 
     #[test]

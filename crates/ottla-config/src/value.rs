@@ -67,20 +67,33 @@ impl Value {
         }
     }
 
-    /// The value as a number, for range checks: `f64`, as Kafka compares.
-    pub(crate) fn number(&self) -> Option<f64> {
+    /// A whole number of any width.
+    pub fn integer(&self) -> Option<i64> {
         match self {
-            Self::Int(n) => Some(f64::from(*n)),
-            Self::Short(n) => Some(f64::from(*n)),
-            // Beyond 2^53 the comparison loses digits, exactly as Kafka's does.
-            Self::Long(n) => Some(*n as f64),
-            Self::Double(n) => Some(*n),
+            Self::Int(n) => Some(i64::from(*n)),
+            Self::Short(n) => Some(i64::from(*n)),
+            Self::Long(n) => Some(*n),
             Self::Boolean(_)
             | Self::String(_)
+            | Self::Double(_)
             | Self::List(_)
             | Self::Class(_)
             | Self::Password(_) => None,
         }
+    }
+
+    /// The entries of a list.
+    pub fn items(&self) -> Option<&[String]> {
+        if let Self::List(items) = self { Some(items) } else { None }
+    }
+
+    /// The value as a number, for range checks: `f64`, as Kafka compares.
+    pub(crate) fn number(&self) -> Option<f64> {
+        if let Self::Double(n) = self {
+            return Some(*n);
+        }
+        // Beyond 2^53 the comparison loses digits, exactly as Kafka's does.
+        self.integer().map(|n| n as f64)
     }
 }
 
@@ -134,8 +147,7 @@ fn parse_double(trimmed: &str) -> Option<f64> {
     }
     // Java takes a type suffix, Rust takes words that Java does not ("inf", "nan").
     let digits = trimmed.strip_suffix(['d', 'D', 'f', 'F']).unwrap_or(trimmed);
-    let decimal =
-        |c: char| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-');
+    let decimal = |c: char| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-');
     digits.chars().all(decimal).then(|| digits.parse().ok()).flatten()
 }
 
@@ -166,10 +178,7 @@ mod tests {
     use super::*;
 
     fn list(text: &str) -> Vec<String> {
-        match Value::parse(Kind::List, text).unwrap() {
-            Value::List(items) => items,
-            other => panic!("{other:?}"),
-        }
+        Value::parse(Kind::List, text).unwrap().items().unwrap().to_vec()
     }
 
     #[test]
@@ -185,10 +194,7 @@ mod tests {
             Err("Not a number of type INT".to_owned())
         );
         assert_eq!(Value::parse(Kind::Long, "2147483648"), Ok(Value::Long(2_147_483_648)));
-        assert_eq!(
-            Value::parse(Kind::Short, "1e2"),
-            Err("Not a number of type SHORT".to_owned())
-        );
+        assert_eq!(Value::parse(Kind::Short, "1e2"), Err("Not a number of type SHORT".to_owned()));
     }
 
     #[test]

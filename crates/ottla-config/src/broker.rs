@@ -1,0 +1,583 @@
+//! A broker's configuration, typed: what the rooms read at start (pure).
+//!
+//! [`load`] turns sources into a [`BrokerConfig`], or says everything that is wrong at once.
+//! Beyond single values it checks what must fit together, as Kafka does at its start, and refuses
+//! what this broker would have to pretend (a second controller, TLS, an authorizer).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use ottla_base::BrokerId;
+
+use crate::check::{Voter, host_and_port, server};
+use crate::consistency;
+use crate::listener::{Listener, ProtocolMap, SecurityProtocol, parse_all};
+use crate::property::{Scope, Status};
+use crate::settings::{Origin, Problem, Settings, Sources, unknown_message};
+use crate::table::{find, nearest};
+use crate::topic::TopicConfig;
+
+/// Everything that a broker reads from its configuration. Times are milliseconds, sizes bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BrokerConfig {
+    pub node_id: BrokerId,
+    pub rack: Option<String>,
+
+    /// Listeners for clients, in the order of the file.
+    pub listeners: Vec<Listener>,
+    /// Listeners for the controller. They may be absent: a single node needs none.
+    pub controller_listeners: Vec<Listener>,
+    /// What clients are told, one per client listener at most. Port 0 is the port that the
+    /// listener of the same name got; no host is this machine's name.
+    pub advertised_listeners: Vec<Listener>,
+    pub advertised_controller_listeners: Vec<Listener>,
+    pub inter_broker_listener_name: String,
+    pub controller_listener_names: Vec<String>,
+    pub controller_quorum_voters: Vec<Voter>,
+    pub controller_quorum_bootstrap_servers: Vec<(String, u16)>,
+
+    pub log_dirs: Vec<PathBuf>,
+    pub metadata_log_dir: PathBuf,
+
+    pub auto_create_topics_enable: bool,
+    pub delete_topic_enable: bool,
+    pub num_partitions: i32,
+    pub default_replication_factor: i32,
+    pub topic_defaults: TopicConfig,
+
+    pub socket_send_buffer_bytes: i32,
+    pub socket_receive_buffer_bytes: i32,
+    pub socket_request_max_bytes: i32,
+    pub socket_listen_backlog_size: i32,
+    /// Negative: never.
+    pub connections_max_idle_ms: i64,
+    pub max_connections: i32,
+    pub max_connections_per_ip: i32,
+    pub max_connections_per_ip_overrides: BTreeMap<String, i32>,
+    pub max_connection_creation_rate: i32,
+    /// `None`: the broker bounds itself.
+    pub queued_max_request_bytes: Option<u64>,
+    pub queued_max_requests: i32,
+    pub num_network_threads: i32,
+    pub num_io_threads: i32,
+    pub background_threads: i32,
+
+    pub fetch_max_bytes: i32,
+    pub max_incremental_fetch_session_cache_slots: i32,
+    pub max_request_partition_size_limit: i32,
+
+    /// Acknowledged means on disk, not in the page cache.
+    pub log_flush_on_commit: bool,
+    pub log_flush_scheduler_interval_ms: i64,
+    pub log_flush_offset_checkpoint_interval_ms: i32,
+    pub log_flush_start_offset_checkpoint_interval_ms: i32,
+    pub log_initial_task_delay_ms: i64,
+    pub log_retention_check_interval_ms: i64,
+    pub num_recovery_threads_per_data_dir: i32,
+    pub replica_high_watermark_checkpoint_interval_ms: i64,
+    pub replica_lag_time_max_ms: i64,
+
+    pub producer_id_expiration_ms: i32,
+    pub producer_id_expiration_check_interval_ms: i32,
+    pub transaction_max_timeout_ms: i32,
+    pub group_initial_rebalance_delay_ms: i32,
+    pub group_min_session_timeout_ms: i32,
+    pub group_max_session_timeout_ms: i32,
+    pub group_max_size: i32,
+    pub offset_metadata_max_bytes: i32,
+    pub offsets_retention_minutes: i32,
+    pub offsets_topic_num_partitions: i32,
+    pub offsets_topic_replication_factor: i32,
+    pub offsets_topic_segment_bytes: i32,
+    pub unstable_api_versions_enable: bool,
+
+    /// Where /metrics, /healthz and /readyz are; `None` is nowhere.
+    pub http_listener: Option<(String, u16)>,
+    pub log_format: LogFormat,
+    pub log_level: LogLevel,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogLevel {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// A configuration that a broker can start with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    pub config: BrokerConfig,
+    /// What was set and where, for DescribeConfigs.
+    pub settings: Settings,
+    pub notices: Vec<Notice>,
+}
+
+/// Something to log once at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    pub severity: Severity,
+    pub message: String,
+    pub origin: Origin,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    Debug,
+    Info,
+    Warn,
+}
+
+/// Why a broker does not start: everything that is wrong, one line each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, problem) in self.problems.iter().enumerate() {
+            if at > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Rejected {}
+
+/// Reads all sources and checks everything.
+pub fn load(sources: &Sources) -> Result<Loaded, Rejected> {
+    let mut problems = Vec::new();
+    let mut settings = sources.gather(&mut problems);
+    identity(&mut settings, &mut problems);
+    apply_options(sources, &mut settings, &mut problems);
+    refuse(&settings, &mut problems);
+    let notices = notices(sources, &settings, &mut problems);
+    consistency::check(&settings, &mut problems);
+    let config = BrokerConfig::from_settings(&settings, &mut problems);
+    match config {
+        Some(config) if problems.is_empty() => Ok(Loaded { config, settings, notices }),
+        _ => Err(Rejected { problems }),
+    }
+}
+
+/// `broker.id` is `node.id` by its older name: each stands for the other.
+fn identity(settings: &mut Settings, problems: &mut Vec<Problem>) {
+    for (from, to) in [("node.id", "broker.id"), ("broker.id", "node.id")] {
+        if let Some(setting) = settings.get(from).cloned()
+            && !settings.is_set(to)
+        {
+            settings.set(to, &setting.text, setting.origin).unwrap_or_else(|p| problems.push(p));
+        }
+    }
+}
+
+/// `--listen` and `--data-dir` stand for properties.
+fn apply_options(sources: &Sources, settings: &mut Settings, problems: &mut Vec<Problem>) {
+    let mut set = |name: &str, text: &str, option| {
+        let origin = Origin::CommandLine { option };
+        settings.set(name, text, origin).unwrap_or_else(|problem| problems.push(problem));
+    };
+    if let Some(dir) = &sources.data_dir {
+        set("log.dirs", dir, "--data-dir");
+        settings.unset("metadata.log.dir");
+    }
+    if let Some(address) = &sources.listen {
+        apply_listen(address, settings, problems);
+    }
+}
+
+/// Replaces the address of the first listener for clients; other listeners stay, and what was
+/// advertised for the replaced one does not hold any more.
+fn apply_listen(address: &str, settings: &mut Settings, problems: &mut Vec<Problem>) {
+    let origin = Origin::CommandLine { option: "--listen" };
+    let Some((host, port)) = host_and_port(address) else {
+        let message = format!("{address} is not of the form HOST:PORT");
+        problems.push(Problem { origin: Some(origin), message });
+        return;
+    };
+    // The wildcard addresses cannot be advertised; an empty host means them and can.
+    let host = match host.as_str() {
+        "0.0.0.0" | "::" => String::new(),
+        v6 if v6.contains(':') => format!("[{v6}]"),
+        other => other.to_owned(),
+    };
+    let name_of = |entry: &String| entry.split("://").next().unwrap_or_default().to_uppercase();
+    let controllers: Vec<_> =
+        settings.list("controller.listener.names").iter().map(|n| n.to_uppercase()).collect();
+    let mut listeners = settings.list("listeners");
+    let replaced = listeners.iter_mut().find(|entry| !controllers.contains(&name_of(entry)));
+    let Some(entry) = replaced else { return };
+    let name = name_of(entry);
+    *entry = format!("{name}://{host}:{port}");
+    let listeners = listeners.join(",");
+    let advertised = settings.list("advertised.listeners");
+    let advertised: Vec<_> =
+        advertised
+            .iter()
+            .map(|other| {
+                if name_of(other) == name {
+                    format!("{name}://{host}:{port}")
+                } else {
+                    other.clone()
+                }
+            })
+            .collect();
+    let mut set = |name, text: &str| {
+        let set = settings.set(name, text, origin.clone());
+        set.unwrap_or_else(|problem| problems.push(problem));
+    };
+    set("listeners", &listeners);
+    if !advertised.is_empty() {
+        set("advertised.listeners", &advertised.join(","));
+    }
+}
+
+/// Rows that say "refused" allow their default only.
+fn refuse(settings: &Settings, problems: &mut Vec<Problem>) {
+    for (name, setting) in settings.iter() {
+        let Some(property) = find(Scope::Broker, name) else { continue };
+        let Status::Refused(cure) = property.status else { continue };
+        let written = setting.value.to_string();
+        if written != property.default.unwrap_or_default() && !written.is_empty() {
+            problems.push(Problem {
+                origin: Some(setting.origin.clone()),
+                message: format!("{name}={written} cannot be honoured; {cure}"),
+            });
+        }
+    }
+}
+
+fn notices(sources: &Sources, settings: &Settings, problems: &mut Vec<Problem>) -> Vec<Notice> {
+    let mut notices = Vec::new();
+    for (name, setting) in settings.iter() {
+        let accepted = find(Scope::Broker, name).is_some_and(|p| p.status == Status::Accepted);
+        if accepted && setting.origin != Origin::BuiltIn {
+            notices.push(Notice {
+                severity: Severity::Debug,
+                message: format!("{name} is accepted and has no effect here"),
+                origin: setting.origin.clone(),
+            });
+        }
+    }
+    for (name, unknown) in settings.unknown() {
+        let origin = unknown.origin.clone();
+        let severity = unknown_severity(name, &origin);
+        if sources.strict && severity == Severity::Warn {
+            problems.push(Problem { origin: Some(origin), message: unknown_message(name) });
+        } else {
+            notices.push(Notice { severity, message: unknown_message(name), origin });
+        }
+    }
+    notices
+}
+
+/// Real files carry keys of plug-ins and vendors, and container platforms set `KAFKA_*` variables
+/// of their own: only what looks like a mistake is a warning.
+fn unknown_severity(name: &str, origin: &Origin) -> Severity {
+    const FOREIGN: &[&str] = &[
+        "client.quota.callback.",
+        "config.providers.",
+        "confluent.",
+        "cruise.control.",
+        "listener.name.",
+        "metric.reporters.",
+        "rlmm.config.",
+        "rsm.config.",
+        "strimzi.",
+    ];
+    let misspelt = nearest(Scope::Broker, name).is_some();
+    if FOREIGN.iter().any(|prefix| name.starts_with(prefix)) {
+        Severity::Debug
+    } else if matches!(origin, Origin::Environment { .. }) && !misspelt {
+        Severity::Info
+    } else {
+        Severity::Warn
+    }
+}
+
+impl BrokerConfig {
+    /// `None` when the listeners cannot be made out; the reason is among the problems.
+    fn from_settings(s: &Settings, problems: &mut Vec<Problem>) -> Option<Self> {
+        let endpoints = Endpoints::from_settings(s, problems)?;
+        let log_dirs = log_dirs(s);
+        let metadata_log_dir =
+            s.text("metadata.log.dir").map(PathBuf::from).or_else(|| log_dirs.first().cloned())?;
+        let queued = s.long("queued.max.request.bytes");
+        let voters = s.list("controller.quorum.voters");
+        let servers = s.list("controller.quorum.bootstrap.servers");
+        Some(Self {
+            node_id: BrokerId(s.value("node.id").map_or(-1, |_| s.int("node.id"))),
+            rack: s.text("broker.rack"),
+            listeners: endpoints.listeners,
+            controller_listeners: endpoints.controller_listeners,
+            advertised_listeners: endpoints.advertised_listeners,
+            advertised_controller_listeners: endpoints.advertised_controller_listeners,
+            inter_broker_listener_name: endpoints.inter_broker_listener_name,
+            controller_listener_names: endpoints.controller_listener_names,
+            controller_quorum_voters: voters.iter().filter_map(|v| Voter::parse(v).ok()).collect(),
+            controller_quorum_bootstrap_servers: servers
+                .iter()
+                .filter_map(|entry| server(entry).ok())
+                .collect(),
+            log_dirs,
+            metadata_log_dir,
+            auto_create_topics_enable: s.boolean("auto.create.topics.enable"),
+            delete_topic_enable: s.boolean("delete.topic.enable"),
+            num_partitions: s.int("num.partitions"),
+            default_replication_factor: s.int("default.replication.factor"),
+            topic_defaults: TopicConfig::from_broker(s),
+            socket_send_buffer_bytes: s.int("socket.send.buffer.bytes"),
+            socket_receive_buffer_bytes: s.int("socket.receive.buffer.bytes"),
+            socket_request_max_bytes: s.int("socket.request.max.bytes"),
+            socket_listen_backlog_size: s.int("socket.listen.backlog.size"),
+            connections_max_idle_ms: s.long("connections.max.idle.ms"),
+            max_connections: s.int("max.connections"),
+            max_connections_per_ip: s.int("max.connections.per.ip"),
+            max_connections_per_ip_overrides: connection_overrides(s, problems),
+            max_connection_creation_rate: s.int("max.connection.creation.rate"),
+            queued_max_request_bytes: u64::try_from(queued).ok().filter(|bytes| *bytes > 0),
+            queued_max_requests: s.int("queued.max.requests"),
+            num_network_threads: s.int("num.network.threads"),
+            num_io_threads: s.int("num.io.threads"),
+            background_threads: s.int("background.threads"),
+            fetch_max_bytes: s.int("fetch.max.bytes"),
+            max_incremental_fetch_session_cache_slots: s
+                .int("max.incremental.fetch.session.cache.slots"),
+            max_request_partition_size_limit: s.int("max.request.partition.size.limit"),
+            log_flush_on_commit: s.boolean("log.flush.on.commit"),
+            log_flush_scheduler_interval_ms: s.long("log.flush.scheduler.interval.ms"),
+            log_flush_offset_checkpoint_interval_ms: s
+                .int("log.flush.offset.checkpoint.interval.ms"),
+            log_flush_start_offset_checkpoint_interval_ms: s
+                .int("log.flush.start.offset.checkpoint.interval.ms"),
+            log_initial_task_delay_ms: s.long("log.initial.task.delay.ms"),
+            log_retention_check_interval_ms: s.long("log.retention.check.interval.ms"),
+            num_recovery_threads_per_data_dir: s.int("num.recovery.threads.per.data.dir"),
+            replica_high_watermark_checkpoint_interval_ms: s
+                .long("replica.high.watermark.checkpoint.interval.ms"),
+            replica_lag_time_max_ms: s.long("replica.lag.time.max.ms"),
+            producer_id_expiration_ms: s.int("producer.id.expiration.ms"),
+            producer_id_expiration_check_interval_ms: s
+                .int("producer.id.expiration.check.interval.ms"),
+            transaction_max_timeout_ms: s.int("transaction.max.timeout.ms"),
+            group_initial_rebalance_delay_ms: s.int("group.initial.rebalance.delay.ms"),
+            group_min_session_timeout_ms: s.int("group.min.session.timeout.ms"),
+            group_max_session_timeout_ms: s.int("group.max.session.timeout.ms"),
+            group_max_size: s.int("group.max.size"),
+            offset_metadata_max_bytes: s.int("offset.metadata.max.bytes"),
+            offsets_retention_minutes: s.int("offsets.retention.minutes"),
+            offsets_topic_num_partitions: s.int("offsets.topic.num.partitions"),
+            offsets_topic_replication_factor: short(s, "offsets.topic.replication.factor"),
+            offsets_topic_segment_bytes: s.int("offsets.topic.segment.bytes"),
+            unstable_api_versions_enable: s.boolean("unstable.api.versions.enable"),
+            http_listener: s.text("ottla.http.listener").as_deref().and_then(host_and_port),
+            log_format: log_format(s),
+            log_level: log_level(s),
+        })
+    }
+}
+
+fn log_dirs(s: &Settings) -> Vec<PathBuf> {
+    let name = if s.is_set("log.dirs") { "log.dirs" } else { "log.dir" };
+    s.list(name).into_iter().map(PathBuf::from).collect()
+}
+
+fn short(s: &Settings, name: &str) -> i32 {
+    let number = s.value(name).and_then(|value| value.integer());
+    number.and_then(|n| n.try_into().ok()).expect("a SHORT with a default")
+}
+
+fn log_format(s: &Settings) -> LogFormat {
+    match s.text("ottla.log.format").as_deref() {
+        Some("json") => LogFormat::Json,
+        _ => LogFormat::Text,
+    }
+}
+
+fn log_level(s: &Settings) -> LogLevel {
+    let name = s.text("ottla.log.level");
+    [LogLevel::Error, LogLevel::Warn, LogLevel::Debug, LogLevel::Trace]
+        .into_iter()
+        .find(|level| name.as_deref() == Some(level.name()))
+        .unwrap_or(LogLevel::Info)
+}
+
+fn connection_overrides(s: &Settings, problems: &mut Vec<Problem>) -> BTreeMap<String, i32> {
+    const NAME: &str = "max.connections.per.ip.overrides";
+    let text = s.text(NAME).unwrap_or_default();
+    let mut overrides = BTreeMap::new();
+    for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+        let parsed = pair.rsplit_once(':').and_then(|(host, count)| {
+            Some((host.trim().to_owned(), count.trim().parse().ok().filter(|n| *n >= 0)?))
+        });
+        match parsed {
+            Some((host, count)) => drop(overrides.insert(host, count)),
+            None => problems.push(Problem {
+                origin: s.origin(NAME),
+                message: format!("{NAME}: {pair} is not of the form HOST:COUNT"),
+            }),
+        }
+    }
+    overrides
+}
+
+struct Endpoints {
+    listeners: Vec<Listener>,
+    controller_listeners: Vec<Listener>,
+    advertised_listeners: Vec<Listener>,
+    advertised_controller_listeners: Vec<Listener>,
+    inter_broker_listener_name: String,
+    controller_listener_names: Vec<String>,
+}
+
+impl Endpoints {
+    fn from_settings(s: &Settings, problems: &mut Vec<Problem>) -> Option<Self> {
+        let mut fail = |name: &str, message: String| {
+            problems
+                .push(Problem { origin: s.origin(name), message: format!("{name}: {message}") });
+        };
+        let controller_listener_names: Vec<String> =
+            s.list("controller.listener.names").iter().map(|n| n.to_uppercase()).collect();
+        const MAP: &str = "listener.security.protocol.map";
+        let mut map = ProtocolMap::parse(&s.text(MAP).unwrap_or_default())
+            .map_err(|message| fail(MAP, message))
+            .ok()?;
+        if !s.is_set(MAP) {
+            map.add_controllers(&controller_listener_names);
+        }
+        let all = parse_all(&s.list("listeners"), &map)
+            .map_err(|message| fail("listeners", message))
+            .ok()?;
+        let advertised = parse_all(&s.list("advertised.listeners"), &map)
+            .map_err(|message| fail("advertised.listeners", message))
+            .ok()?;
+        let inter_broker_listener_name = s
+            .text("inter.broker.listener.name")
+            .or_else(|| s.text("security.inter.broker.protocol"))
+            .unwrap_or_else(|| SecurityProtocol::Plaintext.name().to_owned())
+            .to_uppercase();
+        let is_controller = |l: &Listener| controller_listener_names.contains(&l.name);
+        let (controller_listeners, listeners): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(is_controller);
+        let (mut advertised_controller_listeners, mut advertised_listeners): (Vec<_>, Vec<_>) =
+            advertised.into_iter().partition(is_controller);
+        if !s.is_set("advertised.listeners") {
+            advertised_listeners.clone_from(&listeners);
+        }
+        for listener in &controller_listeners {
+            if !advertised_controller_listeners.iter().any(|l| l.name == listener.name) {
+                advertised_controller_listeners.push(listener.clone());
+            }
+        }
+        let endpoints = Self {
+            listeners,
+            controller_listeners,
+            advertised_listeners,
+            advertised_controller_listeners,
+            inter_broker_listener_name,
+            controller_listener_names,
+        };
+        endpoints.check(&mut fail);
+        Some(endpoints)
+    }
+
+    fn check(&self, fail: &mut impl FnMut(&str, String)) {
+        let every: Vec<Listener> =
+            self.listeners.iter().chain(&self.controller_listeners).cloned().collect();
+        if let Some((a, b)) = crate::listener::clash(&every) {
+            fail("listeners", format!("{a} and {b} want the same port"));
+        }
+        for listener in &every {
+            if listener.protocol != SecurityProtocol::Plaintext {
+                fail(
+                    "listeners",
+                    format!(
+                        "{listener} speaks {}, which is not served yet: map {} to PLAINTEXT in \
+                         listener.security.protocol.map, or remove it",
+                        listener.protocol.name(),
+                        listener.name
+                    ),
+                );
+            }
+        }
+        for name in &self.controller_listener_names {
+            if !self.controller_listeners.iter().any(|l| l.name == *name) {
+                fail(
+                    "controller.listener.names",
+                    format!("{name} is not among the listeners: add {name}://:9093 to listeners"),
+                );
+            }
+        }
+        self.check_advertised(fail);
+    }
+
+    fn check_advertised(&self, fail: &mut impl FnMut(&str, String)) {
+        let names = |listeners: &[Listener]| {
+            listeners.iter().map(|l| l.name.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        if self.listeners.is_empty() {
+            fail(
+                "listeners",
+                "there is none for clients: all are in controller.listener.names".to_owned(),
+            );
+            return;
+        }
+        for advertised in &self.advertised_listeners {
+            if !self.listeners.iter().any(|l| l.name == advertised.name) {
+                fail(
+                    "advertised.listeners",
+                    format!(
+                        "{} is not among the listeners: {}",
+                        advertised.name,
+                        names(&self.listeners)
+                    ),
+                );
+            }
+            if advertised.host.as_deref() == Some("0.0.0.0") {
+                fail(
+                    "advertised.listeners",
+                    format!(
+                        "clients cannot connect to 0.0.0.0: advertise \
+                         {}://HOST:{} with a host that they reach",
+                        advertised.name, advertised.port
+                    ),
+                );
+            }
+        }
+        let inter_broker = &self.inter_broker_listener_name;
+        if !self.advertised_listeners.iter().any(|l| l.name == *inter_broker) {
+            fail(
+                "inter.broker.listener.name",
+                format!(
+                    "{inter_broker} is not advertised: name one of {}",
+                    names(&self.advertised_listeners)
+                ),
+            );
+        }
+    }
+}

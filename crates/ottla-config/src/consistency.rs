@@ -1,0 +1,184 @@
+//! What several properties must agree on before a broker starts (pure).
+
+use crate::check::Voter;
+use crate::settings::{Problem, Settings};
+
+pub(crate) fn check(settings: &Settings, problems: &mut Vec<Problem>) {
+    let mut check = Check { settings, problems };
+    check.identity();
+    check.quorum();
+    check.log();
+    check.bounds();
+    check.connections();
+}
+
+struct Check<'a> {
+    settings: &'a Settings,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Check<'_> {
+    /// Records a problem under the property to change.
+    fn fail(&mut self, name: &str, message: impl Into<String>) {
+        let origin = self.settings.origin(name);
+        self.problems.push(Problem { origin, message: message.into() });
+    }
+
+    fn number(&self, name: &str) -> Option<i64> {
+        self.settings.value(name)?.integer()
+    }
+
+    fn identity(&mut self) {
+        let (node, broker) = (self.number("node.id"), self.number("broker.id"));
+        if node.is_none() && !self.failed("node.id") {
+            self.fail("node.id", "node.id is missing: every node needs one, such as node.id=1");
+        } else if node.is_some() && node != broker {
+            self.fail("broker.id", "broker.id must equal node.id: remove broker.id");
+        }
+        let roles = self.settings.list("process.roles");
+        if !self.settings.is_set("process.roles") && !self.failed("process.roles") {
+            self.fail(
+                "process.roles",
+                "process.roles is missing: a node here is process.roles=broker,controller",
+            );
+        } else if roles.len() == 1 {
+            self.fail(
+                "process.roles",
+                format!(
+                    "process.roles={} alone is not supported yet: a node here is its own \
+                     controller, set process.roles=broker,controller",
+                    roles.join(",")
+                ),
+            );
+        }
+    }
+
+    /// A value that was refused already counts as set: one message is enough.
+    fn failed(&self, name: &str) -> bool {
+        let begin = format!("{name}=");
+        self.problems.iter().any(|problem| problem.message.starts_with(&begin))
+    }
+
+    fn quorum(&mut self) {
+        let voters = self.settings.list("controller.quorum.voters");
+        let voters: Vec<Voter> = voters.iter().filter_map(|v| Voter::parse(v).ok()).collect();
+        let node_id = self.number("node.id");
+        if voters.len() > 1 {
+            self.fail(
+                "controller.quorum.voters",
+                "controller.quorum.voters names several controllers, and one is supported so far: \
+                 leave this node alone in it, or remove it",
+            );
+        } else if let Some(voter) = voters.first()
+            && Some(i64::from(voter.id)) != node_id
+        {
+            self.fail(
+                "controller.quorum.voters",
+                format!(
+                    "controller.quorum.voters names node {}, but this node is its own controller: \
+                     give node.id as the voter, or remove the property",
+                    voter.id
+                ),
+            );
+        }
+        if self.settings.list("controller.quorum.bootstrap.servers").len() > 1 {
+            self.fail(
+                "controller.quorum.bootstrap.servers",
+                "controller.quorum.bootstrap.servers names several controllers, and one is \
+                 supported so far: leave this node's own, or remove the property",
+            );
+        }
+    }
+
+    fn log(&mut self) {
+        self.at_least("log.roll.ms", 1);
+        self.at_least("log.roll.jitter.ms", 0);
+        // Only the strongest of the three counts.
+        let retention = ["log.retention.ms", "log.retention.minutes", "log.retention.hours"];
+        if let Some(name) = retention.into_iter().find(|name| self.number(name).is_some())
+            && self.number(name) == Some(0)
+        {
+            self.fail(name, format!("{name}=0 is not allowed: at least 1, or -1 to keep all"));
+        }
+        let buffer = self.number("log.cleaner.dedupe.buffer.size").unwrap_or(0);
+        let threads = self.number("log.cleaner.threads").unwrap_or(1).max(1);
+        if buffer / threads <= 1024 * 1024 {
+            self.fail(
+                "log.cleaner.dedupe.buffer.size",
+                "log.cleaner.dedupe.buffer.size must be more than 1048576 per thread of \
+                 log.cleaner.threads",
+            );
+        }
+        self.ordered("log.cleaner.min.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms");
+    }
+
+    fn at_least(&mut self, name: &str, minimum: i64) {
+        if self.number(name).is_some_and(|n| n < minimum) {
+            self.fail(name, format!("{name} must be at least {minimum}"));
+        }
+    }
+
+    /// Reports the first when it is above the second.
+    fn ordered(&mut self, smaller: &str, larger: &str) {
+        if let (Some(a), Some(b)) = (self.number(smaller), self.number(larger))
+            && a > b
+        {
+            let name = if self.settings.is_set(smaller) { smaller } else { larger };
+            self.fail(name, format!("{smaller} ({a}) must not be above {larger} ({b})"));
+        }
+    }
+
+    fn bounds(&mut self) {
+        self.ordered("replica.fetch.wait.max.ms", "replica.socket.timeout.ms");
+        self.ordered("replica.fetch.wait.max.ms", "replica.lag.time.max.ms");
+        self.ordered("group.min.session.timeout.ms", "group.max.session.timeout.ms");
+        for kind in ["consumer", "share", "streams"] {
+            for what in ["heartbeat.interval.ms", "session.timeout.ms", "assignment.interval.ms"] {
+                let name = |bound: &str| format!("group.{kind}.{bound}{what}");
+                self.ordered(&name("min."), &name(""));
+                self.ordered(&name(""), &name("max."));
+            }
+            self.ordered(
+                &format!("group.{kind}.heartbeat.interval.ms"),
+                &format!("group.{kind}.session.timeout.ms"),
+            );
+        }
+        for what in
+            ["delivery.count.limit", "partition.max.record.locks", "record.lock.duration.ms"]
+        {
+            let name = |bound: &str| format!("group.share.{bound}{what}");
+            self.ordered(&name("min."), &name(""));
+            self.ordered(&name(""), &name("max."));
+        }
+    }
+
+    fn connections(&mut self) {
+        let queued = self.number("queued.max.request.bytes").unwrap_or(-1);
+        let largest = self.number("socket.request.max.bytes").unwrap_or(0);
+        if queued > 0 && queued < largest {
+            self.fail(
+                "queued.max.request.bytes",
+                format!(
+                    "queued.max.request.bytes ({queued}) must hold one largest request: \
+                     socket.request.max.bytes is {largest}"
+                ),
+            );
+        }
+        let overrides = self.settings.text("max.connections.per.ip.overrides");
+        if self.number("max.connections.per.ip") == Some(0) && overrides.is_none() {
+            self.fail(
+                "max.connections.per.ip",
+                "max.connections.per.ip=0 lets nobody connect: name exceptions in \
+                 max.connections.per.ip.overrides, or raise it",
+            );
+        }
+        let idle = self.number("connections.max.idle.ms").unwrap_or(-1);
+        let delay = self.number("connection.failed.authentication.delay.ms").unwrap_or(0);
+        if idle >= 0 && delay >= idle {
+            self.fail(
+                "connection.failed.authentication.delay.ms",
+                "connection.failed.authentication.delay.ms must be below connections.max.idle.ms",
+            );
+        }
+    }
+}
