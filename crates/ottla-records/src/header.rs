@@ -223,10 +223,12 @@ impl BatchHeader {
     /// Says of fewer than 61 bytes what is wrong with them, as far as they go.
     fn describe_short(bytes: &[u8]) -> BatchError {
         let truncated = |needed| BatchError::Truncated { needed, available: bytes.len() };
-        let (Some(length), Some(magic)) = (field(bytes, 8), field(bytes, 16)) else {
+        let Some(batch_length) = field(bytes, 8).map(i32::from_be_bytes) else {
             return truncated(HEADER_LEN);
         };
-        match check_size(i32::from_be_bytes(length), i8::from_be_bytes(magic)) {
+        // Without a magic to judge, the length alone can already be wrong.
+        let magic = field(bytes, 16).map_or(MAGIC, i8::from_be_bytes);
+        match check_size(batch_length, magic) {
             Ok(size) => truncated(size),
             Err(error) => error,
         }
