@@ -77,7 +77,7 @@ impl Check {
             (Self::ListOf { values, may_be_empty }, Some(Value::List(items))) => {
                 list(name, items, values, *may_be_empty)
             }
-            (Self::ThrottledReplicas, Some(Value::List(items))) => throttled_replicas(items),
+            (Self::ThrottledReplicas, Some(Value::List(items))) => throttled_replicas(name, items),
             (Self::GzipLevel, Some(Value::Int(level))) => gzip_level(*level),
             (Self::Voters, Some(Value::List(items))) => {
                 items.iter().try_for_each(|entry| Voter::parse(entry).map(drop))
@@ -85,7 +85,7 @@ impl Check {
             (Self::Servers, Some(Value::List(items))) => {
                 items.iter().try_for_each(|entry| server(entry).map(drop))
             }
-            (Self::OffsetReset, Some(Value::String(s))) => offset_reset(s),
+            (Self::OffsetReset, Some(Value::String(s))) => offset_reset(name, s),
             (Self::HttpListener, Some(Value::String(s))) => http_listener(s),
             // Null, where Kafka's check of that property lets null pass.
             (
@@ -118,9 +118,9 @@ impl Check {
             Self::OneOfIgnoringCase(values) => {
                 format!("one of {} (case does not matter)", values.join(", "))
             }
-            Self::List { may_be_empty: true } => "a list without repetitions".to_owned(),
+            Self::List { may_be_empty: true } => "values separated by commas".to_owned(),
             Self::List { may_be_empty: false } => {
-                "a list of at least one value, without repetitions".to_owned()
+                "at least one value, separated by commas".to_owned()
             }
             Self::ListOf { values, may_be_empty } => {
                 let least = if *may_be_empty { "any" } else { "at least one" };
@@ -210,20 +210,18 @@ fn list(
     Ok(())
 }
 
-fn throttled_replicas(items: &[String]) -> Result<(), Objection> {
-    let pair = |item: &str| {
-        let number = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-        item.split_once(':').is_some_and(|(p, b)| number(p) && number(b))
-    };
-    let text = items.join(",");
-    if items.is_empty() || text == "*" || items.iter().all(|item| pair(item)) {
+fn throttled_replicas(name: &str, items: &[String]) -> Result<(), Objection> {
+    let number = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    let pair = |s: &str| s.split_once(':').is_some_and(|(p, b)| number(p) && number(b));
+    // An empty entry passes, as it does in Kafka.
+    let pairs = items.iter().map(|item| item.trim()).all(|item| item.is_empty() || pair(item));
+    if pairs || items.concat().trim() == "*" {
         return Ok(());
     }
-    Err(Objection::Value(
-        "Must be the literal '*' or a list of replicas in the following format: \
+    Err(Objection::Value(format!(
+        "{name} must be the literal '*' or a list of replicas in the following format: \
          [partitionId]:[brokerId],[partitionId]:[brokerId],..."
-            .to_owned(),
-    ))
+    )))
 }
 
 fn gzip_level(level: i32) -> Result<(), Objection> {
@@ -233,17 +231,15 @@ fn gzip_level(level: i32) -> Result<(), Objection> {
     Err(Objection::Value("Value must be between 1 and 9 or equal to -1".to_owned()))
 }
 
-fn offset_reset(text: &str) -> Result<(), Objection> {
-    if matches!(text, "latest" | "earliest") {
+fn offset_reset(name: &str, text: &str) -> Result<(), Objection> {
+    let duration = text.strip_prefix("by_duration:").is_some_and(is_duration);
+    if duration || matches!(text, "latest" | "earliest") {
         return Ok(());
     }
-    let duration = text.strip_prefix("by_duration:").is_some_and(is_duration);
-    duration.then_some(()).ok_or_else(|| {
-        Objection::Value(
-            "Value must be one of latest, earliest, or of the format by_duration:PnDTnHnMn.nS"
-                .to_owned(),
-        )
-    })
+    Err(Objection::Value(format!(
+        "Invalid value `{text}` for configuration {name}. The value must be either 'earliest', \
+         'latest' or of the format 'by_duration:<PnDTnHnMn.nS>'."
+    )))
 }
 
 fn http_listener(text: &str) -> Result<(), Objection> {

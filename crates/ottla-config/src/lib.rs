@@ -8,10 +8,12 @@
 pub mod broker;
 pub mod check;
 mod consistency;
+pub mod describe;
 pub mod environment;
 pub mod listener;
 pub mod properties;
 pub mod property;
+pub mod reference;
 pub mod settings;
 pub mod table;
 pub mod topic;

@@ -206,6 +206,11 @@ pub(crate) fn read(property: &Property, text: &str) -> Result<Value, Objection> 
     }
 }
 
+/// What Kafka makes of a value, or says against it.
+pub fn judge(property: &Property, text: &str) -> Result<Value, String> {
+    read(property, text).map_err(|objection| objection_message(property, objection))
+}
+
 /// Kafka's sentence about a value.
 pub(crate) fn objection_message(property: &Property, objection: Objection) -> String {
     match objection {
@@ -246,18 +251,24 @@ fn not_allowed(property: &Property, text: &str, objection: Objection) -> String 
 
 /// What a property's value may be, for people.
 pub(crate) fn allowed(property: &Property) -> String {
-    let kind = match property.kind {
-        Kind::Boolean => "true or false",
-        Kind::Int => "a whole number up to 2147483647",
-        Kind::Short => "a whole number up to 32767",
-        Kind::Long => "a whole number up to 9223372036854775807",
-        Kind::Double => "a number",
-        Kind::List => "values separated by commas",
-        Kind::String | Kind::Password => "text",
-        Kind::Class => "the name of a Java class",
-    };
     let check = property.check.describe();
-    if check.is_empty() { kind.to_owned() } else { format!("{kind}, {check}") }
+    match (property.kind, &property.check) {
+        (Kind::Int, Check::AtLeast(minimum)) => format!("{minimum} to {}", i32::MAX),
+        (Kind::Short, Check::AtLeast(minimum)) => format!("{minimum} to {}", i16::MAX),
+        (Kind::Int, Check::Any) => format!("a whole number up to {}", i32::MAX),
+        (Kind::Short, Check::Any) => format!("a whole number up to {}", i16::MAX),
+        (Kind::Long, Check::Any) => "a whole number".to_owned(),
+        (Kind::Long, _) => format!("a whole number, {check}"),
+        (Kind::Double, Check::Any) => "a number".to_owned(),
+        (Kind::Boolean, _) => "true or false".to_owned(),
+        (Kind::Class, _) => "the name of a Java class".to_owned(),
+        (Kind::List, Check::Any) => "values separated by commas".to_owned(),
+        (Kind::String | Kind::Password, Check::Any) => "text".to_owned(),
+        (
+            Kind::Int | Kind::Short | Kind::Double | Kind::List | Kind::String | Kind::Password,
+            _,
+        ) => check,
+    }
 }
 
 /// Where settings come from. The caller reads the file and the environment.

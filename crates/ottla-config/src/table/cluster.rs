@@ -4,7 +4,7 @@ use crate::check::Check;
 use crate::property::{Property, boolean, class, int, list, long, string};
 
 pub(super) const ROWS: &[Property] = &[
-    int("broker.id").or("-1").high().accepted("Kafka's older name of node.id; when both are set they must be equal."),
+    int("broker.id").or("-1").high().honoured("Kafka's older name of node.id; when both are set they must be equal."),
     int("node.id").required().at_least(0).high().honoured("Identity of this node in the cluster; it never changes once data exists."),
     list("process.roles").required().check(Check::ListOf { values: &["broker", "controller"], may_be_empty: false }).high().honoured("What this process is: here always both broker and controller."),
     string("broker.rack").honoured("Rack or zone of this broker, told to clients and kept with its registration."),
