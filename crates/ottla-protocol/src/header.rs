@@ -1,0 +1,3 @@
+//! What stands in front of every request and response.
+
+pub use crate::generated::header::*;
