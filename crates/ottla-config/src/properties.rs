@@ -1,7 +1,6 @@
 //! Java's `.properties` syntax, with the line that each pair began on (pure).
 //!
-//! Own reader, because line numbers are half of a good error message and the reading crates give
-//! none. What it follows: `=`, `:` or a blank ends the key; a backslash escapes the next
+//! Own reader: see `docs/decisions/004-configuration.md`. What it follows: `=`, `:` or a blank ends the key; a backslash escapes the next
 //! character, continues the line, or begins `\uXXXX`; `#` and `!` begin a comment; a later pair
 //! of the same key replaces the earlier one.
 
@@ -33,8 +32,13 @@ pub fn parse(text: &str) -> Result<Vec<Entry>, MalformedEscape> {
         let mut logical = first.to_owned();
         while ends_with_continuation(&logical) {
             logical.pop();
-            let Some((next, _)) = lines.next() else { break };
+            // While there is nothing to continue, what follows may still be a comment.
+            let next = if logical.is_empty() { None } else { lines.next() };
+            let Some((next, _)) = next else { break };
             logical.push_str(next.trim_start_matches(is_blank));
+        }
+        if logical.is_empty() {
+            continue;
         }
         let (key, value) = split_pair(&logical);
         entries.push(Entry { key: unescape(key, line)?, value: unescape(value, line)?, line });

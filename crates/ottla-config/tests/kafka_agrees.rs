@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ottla_config::describe::{Dynamic, Entry, describe_broker, describe_topic};
 use ottla_config::property::{Property, Scope};
-use ottla_config::{Settings, Sources, settings, table};
+use ottla_config::{Settings, Sources, properties, settings, table};
 
 const SCOPES: [(&str, Scope); 4] = [
     ("broker", Scope::Broker),
@@ -17,10 +17,24 @@ const SCOPES: [(&str, Scope); 4] = [
 
 /// The rows of a file of Kafka's answers; null is `<null>`.
 fn rows(text: &str) -> Vec<Vec<String>> {
-    let cell = |cell: &str| {
-        cell.replace("\\t", "\t").replace("\\n", "\n").replace("\\r", "\r").replace("\\\\", "\\")
-    };
     text.lines().map(|line| line.split('\t').map(cell).collect()).collect()
+}
+
+fn cell(written: &str) -> String {
+    let mut chars = written.chars();
+    let mut text = String::new();
+    while let Some(c) = chars.next() {
+        text.push(match (c, c == '\\') {
+            (_, true) => match chars.next() {
+                Some('t') => '\t',
+                Some('n') => '\n',
+                Some('r') => '\r',
+                other => other.expect("an escaped character"),
+            },
+            (plain, false) => plain,
+        });
+    }
+    text
 }
 
 fn is_ours(property: &Property) -> bool {
@@ -96,6 +110,22 @@ fn good_and_bad_values_get_kafkas_answer_word_for_word() {
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+#[test]
+fn properties_text_is_read_as_java_reads_it() {
+    for row in rows(include_str!("kafka/syntax.tsv")) {
+        let (text, expected) = row.split_first().expect("a text");
+        let ours: Vec<String> = match properties::parse(text) {
+            Err(_) => vec!["malformed".to_owned()],
+            Ok(entries) => {
+                let last: BTreeMap<String, String> =
+                    entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
+                last.into_iter().flat_map(|(key, value)| [key, value]).collect()
+            }
+        };
+        assert_eq!(ours, expected, "{text:?}");
+    }
 }
 
 /// The configurations of `Facts.java`.

@@ -3,8 +3,8 @@
 //   java -cp 'DIRECTORY_OF_KAFKA_4.3.1_JARS/*' Facts.java .
 //
 // writes properties.tsv (every property), synonyms.tsv (what a topic or group falls back to),
-// values.tsv (what Kafka says to good and bad values) and described.tsv (DescribeConfigs of a
-// broker and a topic).
+// values.tsv (what Kafka says to good and bad values), described.tsv (DescribeConfigs of a broker
+// and a topic) and syntax.tsv (what Java reads from random .properties text).
 
 import java.io.PrintWriter;
 import java.nio.file.Path;
@@ -37,6 +37,7 @@ public class Facts {
         try (var out = writer(directory, "synonyms.tsv")) { synonyms(out); }
         try (var out = writer(directory, "values.tsv")) { values(out); }
         try (var out = writer(directory, "described.tsv")) { described(out); }
+        try (var out = writer(directory, "syntax.tsv")) { syntax(out); }
     }
 
     static PrintWriter writer(Path directory, String name) throws Exception {
@@ -163,5 +164,25 @@ public class Facts {
         List<Object> cells = new ArrayList<>(List.of(number));
         cells.addAll(Arrays.asList(fields));
         line(out, cells.toArray());
+    }
+
+    static void syntax(PrintWriter out) throws Exception {
+        String[] pieces = {"a", "b", "=", ":", " ", "\\", "\\", "#", "!", "\n", "\r", "\t", "\f", "\\u00e9", "\\u", "é", "\r\n", "n"};
+        Random random = new Random(43);
+        for (int at = 0; at < 600; at++) {
+            StringBuilder text = new StringBuilder();
+            for (int n = 1 + random.nextInt(14); n > 0; n--) text.append(pieces[random.nextInt(pieces.length)]);
+            // What a backslash at the very end means depends on the version of Java.
+            text.append("\nz=1");
+            Properties read = new Properties();
+            List<Object> fields = new ArrayList<>(List.of(text.toString()));
+            try {
+                read.load(new java.io.StringReader(text.toString()));
+                new TreeMap<>(read).forEach((key, value) -> { fields.add(key); fields.add(value); });
+            } catch (IllegalArgumentException e) {
+                fields.add("malformed");
+            }
+            line(out, fields.toArray());
+        }
     }
 }
