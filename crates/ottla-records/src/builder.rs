@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use ottla_base::{LeaderEpoch, Offset, Timestamp};
 
 use crate::batch::ValidBatch;
-use crate::compression::{Codec, Compression, Compressor};
+use crate::compression::{Codec, Compression, compress};
 use crate::control::ControlType;
 use crate::header::{Attributes, BatchHeader, HEADER_LEN, LOG_OVERHEAD, MAGIC, TimestampType};
 use crate::varint::{varint_len, varlong_len, write_varint, write_varlong};
@@ -161,9 +161,7 @@ impl BatchBuilder {
         let compression = self.codec.compression;
         let mut body = self.bytes.freeze().split_off(HEADER_LEN);
         if compression != Compression::None {
-            let mut compressor = Compressor::new(self.codec, Vec::new());
-            compressor.write(&body);
-            body = compressor.finish().into();
+            body = compress(self.codec, &body).into();
         }
         let batch_length = int(HEADER_LEN - LOG_OVERHEAD + body.len());
         ValidBatch::with_new_crc(BatchHeader { batch_length, ..header }, body)

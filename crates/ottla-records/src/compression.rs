@@ -98,7 +98,7 @@ impl From<Compression> for Codec {
 /// Compresses `bytes` whole.
 #[must_use]
 pub fn compress(codec: Codec, bytes: &[u8]) -> Vec<u8> {
-    let mut compressor = Compressor::new(codec, Vec::new());
+    let mut compressor = Compressor::new(codec, Some(bytes.len()));
     compressor.write(bytes);
     compressor.finish()
 }
@@ -212,8 +212,8 @@ fn fill_from(reader: &mut impl Read, chunk: &mut Chunk) -> Result<bool, CodecFau
     }
 }
 
-/// A codec at work on a batch that is being built; appends to the vector it was given.
-pub(crate) enum Compressor {
+/// A codec at work on a batch that is being built.
+enum Compressor {
     None(Vec<u8>),
     Gzip(Box<gzip::Writer>),
     Snappy(Box<snappy::Writer>),
@@ -225,17 +225,19 @@ pub(crate) enum Compressor {
 const INFALLIBLE: &str = "compressing into memory does not fail";
 
 impl Compressor {
-    pub(crate) fn new(codec: Codec, out: Vec<u8>) -> Self {
+    /// `length` is that of all that will be written, where it is known: zstd then plans for it.
+    fn new(codec: Codec, length: Option<usize>) -> Self {
+        let out = Vec::new();
         match codec.compression {
             Compression::None => Self::None(out),
             Compression::Gzip => Self::Gzip(Box::new(gzip::writer(out, codec.level))),
             Compression::Snappy => Self::Snappy(Box::new(snappy::Writer::new(out))),
             Compression::Lz4 => Self::Lz4(Box::new(lz4::writer(out))),
-            Compression::Zstd => Self::Zstd(zstd::writer(out, codec.level)),
+            Compression::Zstd => Self::Zstd(zstd::writer(out, codec.level, length)),
         }
     }
 
-    pub(crate) fn write(&mut self, bytes: &[u8]) {
+    fn write(&mut self, bytes: &[u8]) {
         match self {
             Self::None(out) => out.extend_from_slice(bytes),
             Self::Gzip(writer) => writer.write_all(bytes).expect(INFALLIBLE),
@@ -256,7 +258,7 @@ impl Compressor {
         }
     }
 
-    pub(crate) fn finish(self) -> Vec<u8> {
+    fn finish(self) -> Vec<u8> {
         match self {
             Self::None(out) => out,
             Self::Gzip(writer) => writer.finish().expect(INFALLIBLE),
@@ -277,7 +279,7 @@ pub(crate) struct Recompressor {
 
 impl Recompressor {
     pub(crate) fn new(codec: Codec, limit: usize) -> Self {
-        let compressor = Compressor::new(codec, Vec::new());
+        let compressor = Compressor::new(codec, None);
         Self { compressor, staged: Vec::with_capacity(CHUNK_LEN), limit }
     }
 

@@ -1,23 +1,14 @@
 //! CRC-32C (Castagnoli), the checksum over a batch from its attributes to its end. Pure.
 
-use crc_fast::{CrcAlgorithm, Digest, checksum};
-
 /// The CRC-32C of `bytes`.
 #[must_use]
 pub fn crc32c(bytes: &[u8]) -> u32 {
-    truncate(checksum(CrcAlgorithm::Crc32Iscsi, bytes))
+    ::crc32c::crc32c(bytes)
 }
 
 /// The CRC-32C of two pieces that lie apart in memory, such as a rewritten header and a shared body.
 pub(crate) fn crc32c_of_parts(first: &[u8], second: &[u8]) -> u32 {
-    let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
-    digest.update(first);
-    digest.update(second);
-    truncate(digest.finalize())
-}
-
-fn truncate(crc: u64) -> u32 {
-    u32::try_from(crc).expect("a 32-bit CRC fits in 32 bits")
+    ::crc32c::crc32c_append(crc32c(first), second)
 }
 
 #[cfg(test)]

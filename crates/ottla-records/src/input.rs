@@ -32,42 +32,48 @@ pub(crate) trait Input {
 
 /// Records that lie in memory as they are.
 pub(crate) struct Plain<'a> {
-    rest: &'a [u8],
-    len: usize,
+    bytes: &'a [u8],
+    at: usize,
 }
 
 impl<'a> Plain<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes, len: bytes.len() }
+        Self { bytes, at: 0 }
+    }
+
+    #[inline(always)]
+    fn end_of(&self, count: usize) -> Result<usize, BatchError> {
+        let end = self.at.saturating_add(count);
+        if end <= self.bytes.len() { Ok(end) } else { Err(TOO_SHORT) }
     }
 }
 
 impl Input for Plain<'_> {
     #[inline(always)]
     fn byte(&mut self) -> Result<u8, BatchError> {
-        let (byte, rest) = self.rest.split_first().ok_or(TOO_SHORT)?;
-        self.rest = rest;
+        let byte = self.bytes.get(self.at).ok_or(TOO_SHORT)?;
+        self.at += 1;
         Ok(*byte)
     }
 
     fn chunk(&mut self, max: usize) -> Result<&[u8], BatchError> {
-        let (chunk, rest) = self.rest.split_at_checked(max).ok_or(TOO_SHORT)?;
-        self.rest = rest;
-        Ok(chunk)
+        let start = self.at;
+        self.at = self.end_of(max)?;
+        Ok(self.bytes.get(start..self.at).expect("end_of stays within the bytes"))
     }
 
     #[inline(always)]
     fn position(&self) -> u64 {
-        wide(self.len - self.rest.len())
+        wide(self.at)
     }
 
     fn at_end(&mut self) -> Result<bool, BatchError> {
-        Ok(self.rest.is_empty())
+        Ok(self.at == self.bytes.len())
     }
 
     #[inline(always)]
     fn skip(&mut self, count: usize) -> Result<(), BatchError> {
-        self.rest = self.rest.get(count..).ok_or(TOO_SHORT)?;
+        self.at = self.end_of(count)?;
         Ok(())
     }
 }

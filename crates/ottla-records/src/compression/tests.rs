@@ -56,7 +56,7 @@ fn every_level_can_be_asked_for_and_nonsense_is_taken_to_the_nearest() {
 
 #[test]
 fn a_higher_level_takes_fewer_bytes() {
-    let text: Vec<u8> = (0..20_000_u32)
+    let text: Vec<u8> = (0..5000_u32)
         .flat_map(|n| format!("order {} of {}\n", n, n * n % 977).into_bytes())
         .collect();
     for (compression, low, high) in [(Compression::Gzip, 1, 9), (Compression::Zstd, 1, 19)] {
@@ -80,13 +80,16 @@ fn output_above_the_limit_is_refused() {
 
 #[test]
 fn every_cut_off_body_is_refused() {
-    let bytes: Vec<u8> = (0..5000_u32).flat_map(u32::to_le_bytes).collect();
+    let bytes: Vec<u8> = (0..500_u32).flat_map(u32::to_le_bytes).collect();
     for compression in compressing() {
         let body = compress(compression.into(), &bytes);
         for length in (0..body.len()).step_by(7).chain([body.len() - 1]) {
-            // Between two of its blocks snappy's framing has no end mark: a record is missing there instead.
             let result = decompress(compression, &Bytes::copy_from_slice(&body[..length]), LIMIT);
-            assert!(result.is_err() || result.is_ok_and(|whole| whole.len() < bytes.len()));
+            // Snappy's framing has no end mark: cut between two blocks, it is short, not broken.
+            assert!(
+                result.map_or(true, |whole| whole.len() < bytes.len()),
+                "{compression:?} {length}"
+            );
         }
     }
 }

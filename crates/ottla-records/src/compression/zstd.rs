@@ -19,9 +19,13 @@ pub(super) fn reader(body: &[u8]) -> Result<Reader<'_>, CodecFault> {
     Ok(reader)
 }
 
-pub(super) fn writer(out: Vec<u8>, level: Option<i32>) -> Writer {
+pub(super) fn writer(out: Vec<u8>, level: Option<i32>, length: Option<usize>) -> Writer {
     let levels = zstd::compression_level_range();
     let level =
         level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL).clamp(*levels.start(), *levels.end());
-    write::Encoder::new(out, level).expect("a level in range is accepted")
+    let mut writer = write::Encoder::new(out, level).expect("a level in range is accepted");
+    let length = length.map(|length| u64::try_from(length).expect("lengths fit in 64 bits"));
+    // Without it, the highest levels take hundreds of megabytes for the smallest batch.
+    writer.set_pledged_src_size(length).expect("nothing has been written yet");
+    writer
 }

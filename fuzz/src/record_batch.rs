@@ -1,0 +1,84 @@
+//! Any bytes as a produced record batch: refused or stored, but then readable to the last byte.
+
+use bytes::Bytes;
+use ottla_base::{LeaderEpoch, Offset, Timestamp, TopicPartition};
+use ottla_records::{
+    Batches, Compression, HEADER_LEN, RawBatch, Rules, TimestampType, ValidBatch, crc32c,
+    parse_produced, validate,
+};
+
+const NOW: Timestamp = Timestamp(1_700_000_000_000);
+/// Decompressed bytes that the reading half of the check is willing to hold.
+const READ_LIMIT: usize = 1 << 24;
+
+/// The first byte chooses the rules, the second whether length and checksum are put right.
+pub fn run(data: &[u8]) {
+    let [choice, repair, batch @ ..] = data else {
+        return;
+    };
+    let mut batch = batch.to_vec();
+    if repair & 1 == 1 {
+        repair_batch(&mut batch);
+    }
+    let batch = Bytes::from(batch);
+    for found in Batches::new(batch.clone()).flatten() {
+        read_all(&found);
+    }
+    let Ok(raw) = parse_produced(batch, 12) else {
+        return;
+    };
+    if let Ok(valid) = validate(raw, &rules(*choice), NOW) {
+        check_stored(valid);
+    }
+}
+
+/// Without a right length and checksum, hardly anything would be seen of what lies behind them.
+fn repair_batch(batch: &mut [u8]) {
+    if batch.len() < HEADER_LEN {
+        return;
+    }
+    let length = i32::try_from(batch.len() - 12).expect("fuzzers send less than 2 GiB");
+    put(batch, 0, &0_i64.to_be_bytes());
+    put(batch, 8, &length.to_be_bytes());
+    put(batch, 16, &[2]);
+    let crc = batch.get(21..).map_or(0, crc32c);
+    put(batch, 17, &crc.to_be_bytes());
+}
+
+fn put(batch: &mut [u8], at: usize, field: &[u8]) {
+    if let Some(target) = batch.get_mut(at..at + field.len()) {
+        target.copy_from_slice(field);
+    }
+}
+
+fn rules(choice: u8) -> Rules {
+    let mut rules = Rules::new(TopicPartition::new("fuzz", 0));
+    rules.compacted = choice & 1 == 1;
+    if choice & 2 == 2 {
+        rules.timestamp_type = TimestampType::LogAppendTime;
+    }
+    rules.codec = Compression::from_id(i16::from(choice >> 2 & 7)).map(Into::into);
+    rules
+}
+
+fn read_all(batch: &RawBatch) {
+    if let Ok(records) = batch.records_within(READ_LIMIT) {
+        records.for_each(drop);
+    }
+}
+
+fn check_stored(mut valid: ValidBatch) {
+    valid.assign(Offset(100), LeaderEpoch(1));
+    let stored = RawBatch::parse(valid.to_bytes()).expect("what is stored is one batch");
+    stored.clone().verify_crc().expect("what is stored has the right checksum");
+    let Ok(records) = stored.records_within(READ_LIMIT) else {
+        return;
+    };
+    let mut next_offset = 100;
+    for record in records {
+        let record = record.expect("what is stored can be read");
+        assert_eq!(record.offset, Offset(next_offset));
+        next_offset += 1;
+    }
+    assert_eq!(next_offset, stored.header().next_offset());
+}
