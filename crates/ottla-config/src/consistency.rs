@@ -131,17 +131,22 @@ impl Check<'_> {
     fn bounds(&mut self) {
         self.ordered("replica.fetch.wait.max.ms", "replica.socket.timeout.ms");
         self.ordered("replica.fetch.wait.max.ms", "replica.lag.time.max.ms");
-        self.ordered("group.min.session.timeout.ms", "group.max.session.timeout.ms");
+        self.ordered("group.streams.num.standby.replicas", "group.streams.max.standby.replicas");
+        self.ordered("group.share.max.size", "group.share.max.share.sessions");
+        if self.settings.list("group.share.assignors").len() > 1 {
+            self.fail("group.share.assignors", "group.share.assignors must name one assignor");
+        }
         for kind in ["consumer", "share", "streams"] {
             for what in ["heartbeat.interval.ms", "session.timeout.ms", "assignment.interval.ms"] {
                 let name = |bound: &str| format!("group.{kind}.{bound}{what}");
                 self.ordered(&name("min."), &name(""));
                 self.ordered(&name(""), &name("max."));
             }
-            self.ordered(
-                &format!("group.{kind}.heartbeat.interval.ms"),
-                &format!("group.{kind}.session.timeout.ms"),
-            );
+            let heartbeat = format!("group.{kind}.heartbeat.interval.ms");
+            let session = format!("group.{kind}.session.timeout.ms");
+            if self.number(&heartbeat) >= self.number(&session) {
+                self.fail(&heartbeat, format!("{heartbeat} must be below {session}"));
+            }
         }
         for what in
             ["delivery.count.limit", "partition.max.record.locks", "record.lock.duration.ms"]
