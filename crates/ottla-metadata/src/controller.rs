@@ -1,0 +1,55 @@
+//! The controller's decisions: what a request does to the cluster, as records, and what is answered. Pure.
+//!
+//! Every decision reads an [`Image`](crate::Image) that includes all records appended so far, and
+//! returns an [`Outcome`]. The caller appends the records as one batch — all of them or none come
+//! to be — and gives the reply once they are committed.
+
+mod brokers;
+mod create_topics;
+mod delete_topics;
+mod format;
+mod placement;
+mod policy;
+mod producer_ids;
+
+use ottla_base::ErrorCode;
+
+pub use brokers::{BrokerEpoch, register_broker, register_controller, unfence_broker};
+pub use create_topics::{Draw, create_topics};
+pub use delete_topics::delete_topics;
+pub use format::format;
+pub use policy::Policy;
+pub use producer_ids::{BLOCK_SIZE, allocate_producer_ids};
+
+use crate::MetadataRecord;
+
+/// More records than this in one request are refused, as in Kafka.
+pub(crate) const RECORDS_MAX: usize = 10_000;
+
+/// What was decided: records to append as one batch, and the reply for when they are committed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome<R> {
+    pub records: Vec<MetadataRecord>,
+    pub reply: R,
+}
+
+impl<R> Outcome<R> {
+    /// A reply that changes nothing.
+    pub const fn unchanged(reply: R) -> Self {
+        Self { records: Vec::new(), reply }
+    }
+}
+
+/// Why a request, or the part of it that is about one topic, is refused: Kafka's code and message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code:?}: {message}")]
+pub struct Rejection {
+    pub code: ErrorCode,
+    pub message: String,
+}
+
+impl Rejection {
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}

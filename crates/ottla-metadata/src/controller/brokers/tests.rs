@@ -1,0 +1,213 @@
+//! Registration, fencing and leadership, record by record.
+
+use super::*;
+use ottla_base::LeaderEpoch;
+use ottla_protocol::records::{
+    FeatureLevelRecord, FenceBrokerRecord, PartitionRecord, TopicRecord,
+};
+
+/// A formatted cluster with unfenced brokers, each of epoch 1, with one directory named after it.
+pub(crate) fn image_with_brokers(ids: &[i32]) -> Image {
+    let mut image = Image::new("cluster");
+    let records = super::super::format(&image).records;
+    records.iter().for_each(|record| image.apply(record).unwrap());
+    for &id in ids {
+        let registration = register_broker(&image, &registration(id, id), 1).unwrap();
+        registration.records.iter().for_each(|record| image.apply(record).unwrap());
+        unfence(&mut image, id);
+    }
+    image
+}
+
+pub(crate) fn fence(image: &mut Image, id: i32) {
+    let epoch = image.broker(BrokerId(id)).unwrap().epoch;
+    image.apply(&FenceBrokerRecord { id, epoch }.into()).unwrap();
+}
+
+fn unfence(image: &mut Image, id: i32) {
+    let epoch = image.broker(BrokerId(id)).unwrap().epoch;
+    let outcome = unfence_broker(image, BrokerId(id), epoch).unwrap();
+    outcome.records.iter().for_each(|record| image.apply(record).unwrap());
+}
+
+pub(crate) fn directory_of(id: i32) -> Uuid {
+    Uuid::from_u128(1000 + u128::try_from(id).unwrap())
+}
+
+fn registration(id: i32, incarnation: i32) -> BrokerRegistrationRequest {
+    BrokerRegistrationRequest {
+        broker_id: id,
+        cluster_id: "cluster".into(),
+        incarnation_id: Uuid::from_u128(u128::try_from(incarnation).unwrap()),
+        listeners: vec![broker_registration_request::Listener {
+            name: "PLAINTEXT".into(),
+            host: "localhost".into(),
+            port: 9092,
+            security_protocol: 0,
+        }],
+        features: vec![broker_registration_request::Feature {
+            name: "metadata.version".into(),
+            min_supported_version: 30,
+            max_supported_version: 30,
+        }],
+        log_dirs: vec![directory_of(id)],
+        ..Default::default()
+    }
+}
+
+fn create_partition(image: &mut Image, replicas: &[i32], isr: &[i32]) -> ottla_base::TopicId {
+    let topic_id = Uuid::from_u128(500);
+    image.apply(&TopicRecord { name: "t".into(), topic_id }.into()).unwrap();
+    let record = PartitionRecord {
+        partition_id: 0,
+        topic_id,
+        replicas: replicas.to_vec(),
+        isr: isr.to_vec(),
+        leader: isr[0],
+        leader_epoch: 0,
+        partition_epoch: 0,
+        directories: replicas.iter().map(|id| directory_of(*id)).collect(),
+        ..Default::default()
+    };
+    image.apply(&record.into()).unwrap();
+    topic_id
+}
+
+#[test]
+fn a_new_broker_is_registered_fenced_with_the_epoch_given() {
+    let image = image_with_brokers(&[]);
+    let outcome = register_broker(&image, &registration(1, 9), 77).unwrap();
+    assert_eq!(outcome.reply, BrokerEpoch(77));
+    let record = RegisterBrokerRecord {
+        broker_id: 1,
+        incarnation_id: Uuid::from_u128(9),
+        broker_epoch: 77,
+        end_points: vec![register_broker_record::BrokerEndpoint {
+            name: "PLAINTEXT".into(),
+            host: "localhost".into(),
+            port: 9092,
+            security_protocol: 0,
+        }],
+        features: vec![register_broker_record::BrokerFeature {
+            name: "metadata.version".into(),
+            min_supported_version: 30,
+            max_supported_version: 30,
+        }],
+        fenced: true,
+        log_dirs: vec![directory_of(1)],
+        ..Default::default()
+    };
+    assert_eq!(outcome.records, [record.into()]);
+}
+
+#[test]
+fn the_same_incarnation_keeps_its_epoch_and_stays_unfenced() {
+    let image = image_with_brokers(&[1]);
+    let outcome = register_broker(&image, &registration(1, 1), 77).unwrap();
+    assert_eq!(outcome.reply, BrokerEpoch(1));
+    let [MetadataRecord::RegisterBroker(record)] = &*outcome.records else { panic!("{outcome:?}") };
+    assert_eq!((record.broker_epoch, record.fenced), (1, false));
+}
+
+#[test]
+fn a_broker_that_restarts_alone_leads_again_in_a_later_epoch() {
+    let mut image = image_with_brokers(&[1]);
+    let topic_id = create_partition(&mut image, &[1], &[1]);
+
+    let outcome = register_broker(&image, &registration(1, 2), 50).unwrap();
+    let leaderless =
+        PartitionChangeRecord { partition_id: 0, topic_id, leader: -1, ..Default::default() };
+    assert_eq!(outcome.records[0], leaderless.into());
+    outcome.records.iter().for_each(|record| image.apply(record).unwrap());
+
+    let outcome = unfence_broker(&image, BrokerId(1), 50).unwrap();
+    let change = BrokerRegistrationChangeRecord {
+        broker_id: 1,
+        broker_epoch: 50,
+        fenced: -1,
+        ..Default::default()
+    };
+    let leads =
+        PartitionChangeRecord { partition_id: 0, topic_id, leader: 1, ..Default::default() };
+    assert_eq!(outcome.records, [change.into(), leads.into()]);
+    outcome.records.iter().for_each(|record| image.apply(record).unwrap());
+
+    let partition = image.partition(topic_id, 0.into()).unwrap();
+    assert_eq!(partition.leader, BrokerId(1));
+    assert_eq!(partition.leader_epoch, LeaderEpoch(2));
+    assert_eq!(partition.isr, [BrokerId(1)]);
+}
+
+#[test]
+fn a_broker_that_restarts_among_others_leaves_the_isr_and_its_leadership_to_them() {
+    let mut image = image_with_brokers(&[1, 2, 3]);
+    let topic_id = create_partition(&mut image, &[1, 2, 3], &[1, 3]);
+    let outcome = register_broker(&image, &registration(1, 9), 50).unwrap();
+    let change = PartitionChangeRecord {
+        partition_id: 0,
+        topic_id,
+        leader: 3,
+        isr: Some(vec![3]),
+        ..Default::default()
+    };
+    assert_eq!(outcome.records[0], change.into());
+}
+
+#[test]
+fn unfencing_twice_changes_nothing() {
+    let image = image_with_brokers(&[1]);
+    assert_eq!(unfence_broker(&image, BrokerId(1), 1), Ok(Outcome::unchanged(())));
+}
+
+#[test]
+fn registrations_that_do_not_fit_the_cluster_are_refused() {
+    let image = image_with_brokers(&[1]);
+    let refuse = |change: fn(&mut BrokerRegistrationRequest)| {
+        let mut request = registration(2, 2);
+        change(&mut request);
+        register_broker(&image, &request, 5).unwrap_err().code
+    };
+    assert_eq!(refuse(|it| it.cluster_id = "other".into()), ErrorCode::INCONSISTENT_CLUSTER_ID);
+    assert_eq!(refuse(|it| it.log_dirs.clear()), ErrorCode::INVALID_REGISTRATION);
+    assert_eq!(refuse(|it| it.log_dirs = vec![Uuid::LOST_DIR]), ErrorCode::INVALID_REGISTRATION);
+    assert_eq!(refuse(|it| it.log_dirs = vec![directory_of(1)]), ErrorCode::INVALID_REGISTRATION);
+    assert_eq!(
+        refuse(|it| it.log_dirs = vec![directory_of(2); 2]),
+        ErrorCode::INVALID_REGISTRATION
+    );
+    assert_eq!(refuse(|it| it.features.clear()), ErrorCode::INVALID_REGISTRATION);
+    let too_old = refuse(|it| it.features[0].max_supported_version = 29);
+    assert_eq!(too_old, ErrorCode::UNSUPPORTED_VERSION);
+}
+
+#[test]
+fn a_broker_that_does_not_know_a_finalized_feature_is_refused() {
+    let mut image = image_with_brokers(&[]);
+    let record = FeatureLevelRecord { name: "group.version".into(), feature_level: 1 };
+    image.apply(&record.into()).unwrap();
+    let rejection = register_broker(&image, &registration(1, 1), 1).unwrap_err();
+    assert_eq!(
+        rejection.message,
+        "Unable to register because the broker does not support finalized version 1 of \
+         group.version. The broker wants a version between 0 and 0, inclusive."
+    );
+}
+
+#[test]
+fn a_controller_is_noted_with_its_listeners() {
+    let request = ControllerRegistrationRequest {
+        controller_id: 3,
+        incarnation_id: Uuid::from_u128(4),
+        listeners: vec![controller_registration_request::Listener {
+            name: "CONTROLLER".into(),
+            host: "localhost".into(),
+            port: 9093,
+            security_protocol: 0,
+        }],
+        ..Default::default()
+    };
+    let mut image = image_with_brokers(&[]);
+    image.apply(&register_controller(&request).records[0]).unwrap();
+    let controller = image.controllers().next().unwrap();
+    assert_eq!((controller.id, controller.endpoints[0].port), (3, 9093));
+}

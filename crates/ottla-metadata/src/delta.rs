@@ -1,0 +1,77 @@
+//! What a run of records changed, so that a broker touches only that. Pure.
+//!
+//! A delta names things; what they are now stands in the image that it led to. Invariants:
+//! a topic is never in both `created` and `deleted`; `changed` holds no partition of either.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ottla_base::{BrokerId, PartitionIndex, TopicId};
+
+use crate::image::Topic;
+
+/// What a configuration belongs to, under the type code of Kafka's protocol.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConfigResource {
+    pub kind: i8,
+    /// The topic's name, the broker's id in digits, or nothing for the default of all brokers.
+    pub name: Arc<str>,
+}
+
+impl ConfigResource {
+    pub const TOPIC: i8 = 2;
+    pub const BROKER: i8 = 4;
+
+    pub fn topic(name: impl Into<Arc<str>>) -> Self {
+        Self { kind: Self::TOPIC, name: name.into() }
+    }
+
+    pub fn broker(id: BrokerId) -> Self {
+        Self { kind: Self::BROKER, name: id.to_string().into() }
+    }
+
+    #[must_use]
+    pub fn default_broker() -> Self {
+        Self { kind: Self::BROKER, name: "".into() }
+    }
+}
+
+/// The difference between two images, gathered while records were applied.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Delta {
+    pub created: BTreeSet<TopicId>,
+    /// As they were when the delta began.
+    pub deleted: BTreeMap<TopicId, Topic>,
+    /// Partitions, changed or added, of topics that were there before.
+    pub changed: BTreeSet<(TopicId, PartitionIndex)>,
+    pub configs: BTreeSet<ConfigResource>,
+    pub brokers: BTreeSet<BrokerId>,
+    pub controllers: BTreeSet<i32>,
+    pub features: BTreeSet<Arc<str>>,
+    pub producer_ids: bool,
+}
+
+impl Delta {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(crate) fn topic_created(&mut self, id: TopicId) {
+        self.created.insert(id);
+    }
+
+    pub(crate) fn topic_deleted(&mut self, topic: Topic) {
+        let id = topic.id;
+        self.changed.retain(|(topic, _)| *topic != id);
+        if !self.created.remove(&id) {
+            self.deleted.insert(id, topic);
+        }
+    }
+
+    pub(crate) fn partition_changed(&mut self, topic: TopicId, partition: PartitionIndex) {
+        if !self.created.contains(&topic) {
+            self.changed.insert((topic, partition));
+        }
+    }
+}

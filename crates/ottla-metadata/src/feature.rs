@@ -1,0 +1,20 @@
+//! Names and levels of the features that a cluster finalizes (KIP-584). Pure.
+
+/// The feature that decides which metadata records, in which versions, may be written.
+pub const METADATA_VERSION: &str = "metadata.version";
+/// 4.3-IV0, the latest level that Kafka 4.3 uses in production; records are written in this level's versions.
+pub const METADATA_VERSION_LEVEL: i16 = 30;
+
+/// The levels of one feature that a node understands, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SupportedLevels {
+    pub min: i16,
+    pub max: i16,
+}
+
+impl SupportedLevels {
+    #[must_use]
+    pub const fn contains(self, level: i16) -> bool {
+        self.min <= level && level <= self.max
+    }
+}

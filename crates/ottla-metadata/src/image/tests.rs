@@ -1,0 +1,256 @@
+//! Records applied to an image, and what the delta says about them.
+
+use super::*;
+use ottla_base::Uuid;
+use ottla_protocol::records::{
+    AccessControlEntryRecord, BeginTransactionRecord, BrokerRegistrationChangeRecord,
+    FenceBrokerRecord, PartitionChangeRecord, PartitionRecord, RegisterBrokerRecord,
+    RemoveTopicRecord, TopicRecord, UnregisterBrokerRecord,
+};
+
+const TOPIC: TopicId = Uuid([7; 16]);
+
+fn topic(name: &str, topic_id: TopicId) -> MetadataRecord {
+    TopicRecord { name: name.into(), topic_id }.into()
+}
+
+fn partition(partition_id: i32) -> MetadataRecord {
+    PartitionRecord {
+        partition_id,
+        topic_id: TOPIC,
+        replicas: vec![1, 2],
+        isr: vec![1, 2],
+        leader: 1,
+        leader_epoch: 0,
+        partition_epoch: 0,
+        directories: vec![Uuid([1; 16]), Uuid([2; 16])],
+        ..Default::default()
+    }
+    .into()
+}
+
+fn change() -> PartitionChangeRecord {
+    PartitionChangeRecord { partition_id: 0, topic_id: TOPIC, ..Default::default() }
+}
+
+fn config(name: &str, key: &str, value: Option<&str>) -> MetadataRecord {
+    ConfigRecord {
+        resource_type: ConfigResource::TOPIC,
+        resource_name: name.into(),
+        name: key.into(),
+        value: value.map(Into::into),
+    }
+    .into()
+}
+
+fn register(broker_id: i32, broker_epoch: i64) -> MetadataRecord {
+    let log_dirs = vec![Uuid([u8::try_from(broker_id).unwrap(); 16])];
+    RegisterBrokerRecord { broker_id, broker_epoch, log_dirs, fenced: true, ..Default::default() }
+        .into()
+}
+
+fn apply(image: &mut Image, records: impl IntoIterator<Item = MetadataRecord>) -> Delta {
+    let mut delta = Delta::default();
+    for record in records {
+        image.apply_into(&record, &mut delta).unwrap();
+    }
+    image.check();
+    delta
+}
+
+fn image_of(records: impl IntoIterator<Item = MetadataRecord>) -> Image {
+    let mut image = Image::new("cluster");
+    apply(&mut image, records);
+    image
+}
+
+#[test]
+fn a_new_topic_is_found_by_name_and_by_id_and_told_as_created() {
+    let mut image = Image::new("cluster");
+    let delta = apply(&mut image, [topic("t", TOPIC), partition(0), partition(1)]);
+    let topic = image.topic_by_name("t").unwrap();
+    assert_eq!(image.topic(TOPIC), Some(topic));
+    assert_eq!((topic.partition_count(), topic.replication_factor()), (2, 2));
+    assert_eq!(delta, Delta { created: [TOPIC].into(), ..Delta::default() });
+}
+
+#[test]
+fn a_clone_keeps_what_was_while_the_image_goes_on() {
+    let before = image_of([topic("t", TOPIC), partition(0)]);
+    let mut after = before.clone();
+    apply(&mut after, [RemoveTopicRecord { topic_id: TOPIC }.into()]);
+    assert!(before.topic(TOPIC).is_some());
+    assert!(after.topic(TOPIC).is_none());
+}
+
+#[test]
+fn a_change_bumps_the_partition_epoch_and_a_named_leader_the_leader_epoch() {
+    let mut image = image_of([topic("t", TOPIC), partition(0)]);
+    let shrink = PartitionChangeRecord { isr: Some(vec![1]), ..change() };
+    let delta = apply(&mut image, [shrink.into()]);
+    let state = image.partition(TOPIC, 0.into()).unwrap();
+    assert_eq!((state.leader_epoch, state.partition_epoch), (LeaderEpoch(0), 1));
+    assert_eq!(state.isr, [BrokerId(1)]);
+    assert_eq!(state.replicas, [BrokerId(1), BrokerId(2)]);
+    assert_eq!(delta, Delta { changed: [(TOPIC, 0.into())].into(), ..Delta::default() });
+
+    apply(&mut image, [PartitionChangeRecord { leader: 1, ..change() }.into()]);
+    let state = image.partition(TOPIC, 0.into()).unwrap();
+    assert_eq!((state.leader_epoch, state.partition_epoch), (LeaderEpoch(1), 2));
+}
+
+#[test]
+fn new_replicas_and_directories_replace_the_old_ones() {
+    let mut image = image_of([topic("t", TOPIC), partition(0)]);
+    let directories = vec![Uuid([9; 16])];
+    let moved = PartitionChangeRecord {
+        replicas: Some(vec![3]),
+        directories: Some(directories.clone()),
+        ..change()
+    };
+    apply(&mut image, [moved.into()]);
+    let state = image.partition(TOPIC, 0.into()).unwrap();
+    assert_eq!((&*state.replicas, &state.directories), (&[BrokerId(3)][..], &directories));
+}
+
+#[test]
+fn a_removed_topic_takes_its_configuration_and_its_collisions_along() {
+    let mut image =
+        image_of([topic("a.b", TOPIC), partition(0), config("a.b", "retention.ms", Some("1"))]);
+    assert_eq!(image.colliding_topic("a_b"), Some("a.b"));
+    let before = image.topic(TOPIC).cloned().unwrap();
+
+    let delta = apply(&mut image, [RemoveTopicRecord { topic_id: TOPIC }.into()]);
+    assert_eq!(image.topic_by_name("a.b"), None);
+    assert_eq!(image.colliding_topic("a_b"), None);
+    assert_eq!(image.config_resources().count(), 0);
+    let expected = Delta {
+        deleted: [(TOPIC, before)].into(),
+        configs: [ConfigResource::topic("a.b")].into(),
+        ..Delta::default()
+    };
+    assert_eq!(delta, expected);
+}
+
+#[test]
+fn what_is_created_and_deleted_in_one_delta_is_neither() {
+    let mut image = Image::new("cluster");
+    let remove = RemoveTopicRecord { topic_id: TOPIC }.into();
+    let delta = apply(&mut image, [topic("t", TOPIC), partition(0), remove]);
+    assert!(delta.is_empty(), "{delta:?}");
+}
+
+#[test]
+fn a_topic_deleted_and_created_anew_in_one_delta_is_both_under_its_two_ids() {
+    let mut image = image_of([topic("t", TOPIC), partition(0)]);
+    let again = Uuid([8; 16]);
+    let remove = RemoveTopicRecord { topic_id: TOPIC }.into();
+    let delta = apply(&mut image, [change().into(), remove, topic("t", again)]);
+    assert_eq!(delta.created, [again].into());
+    assert!(delta.deleted.contains_key(&TOPIC));
+    assert!(delta.changed.is_empty());
+    assert_eq!(image.topic_by_name("t").unwrap().id, again);
+}
+
+#[test]
+fn a_configuration_is_set_changed_and_with_null_removed() {
+    let mut image = image_of([config("t", "a", Some("1")), config("t", "b", Some("2"))]);
+    apply(&mut image, [config("t", "a", Some("3")), config("t", "b", None)]);
+    let resource = ConfigResource::topic("t");
+    assert_eq!(image.config(&resource).collect::<Vec<_>>(), [("a", "3")]);
+    apply(&mut image, [config("t", "a", None), config("t", "never there", None)]);
+    assert_eq!(image.config_resources().count(), 0);
+}
+
+#[test]
+fn topics_are_listed_by_name_from_any_name_on() {
+    let ids = [1, 2, 3].map(|byte| Uuid([byte; 16]));
+    let image = image_of([topic("c", ids[0]), topic("a", ids[1]), topic("b", ids[2])]);
+    let names = |topics: &mut dyn Iterator<Item = &Topic>| -> Vec<String> {
+        topics.map(|topic| topic.name.to_string()).collect()
+    };
+    assert_eq!(names(&mut image.topics()), ["a", "b", "c"]);
+    assert_eq!(names(&mut image.topics_from("b")), ["b", "c"]);
+    assert_eq!(names(&mut image.topics_from("aa")), ["b", "c"]);
+    assert_eq!(names(&mut image.topics_from("d")), [""; 0]);
+}
+
+#[test]
+fn a_broker_is_fenced_unfenced_and_removed_by_the_epoch_it_has() {
+    let mut image = image_of([register(1, 10)]);
+    let unfence = |broker_epoch| -> MetadataRecord {
+        BrokerRegistrationChangeRecord {
+            broker_id: 1,
+            broker_epoch,
+            fenced: -1,
+            ..Default::default()
+        }
+        .into()
+    };
+    let delta = apply(&mut image, [unfence(10)]);
+    assert!(image.broker(BrokerId(1)).unwrap().is_active());
+    assert_eq!(delta.brokers, [BrokerId(1)].into());
+
+    let stale = image.apply(&unfence(9)).unwrap_err();
+    let record = "BrokerRegistrationChangeRecord";
+    assert_eq!(stale, ApplyError::NoBroker { record, broker: BrokerId(1), epoch: 9 });
+
+    apply(&mut image, [FenceBrokerRecord { id: 1, epoch: 10 }.into()]);
+    assert!(image.broker(BrokerId(1)).unwrap().fenced);
+    apply(&mut image, [UnregisterBrokerRecord { broker_id: 1, broker_epoch: 10 }.into()]);
+    assert_eq!(image.brokers().count(), 0);
+}
+
+#[test]
+fn a_replica_goes_to_the_directory_of_a_broker_that_has_one() {
+    let image = image_of([register(1, 10)]);
+    let mut broker = image.broker(BrokerId(1)).unwrap().clone();
+    assert_eq!(broker.default_directory(), Uuid([1; 16]));
+    broker.directories.push(Uuid([2; 16]));
+    assert_eq!(broker.default_directory(), Uuid::UNASSIGNED_DIR);
+    assert!(broker.has_uncordoned_directory());
+    broker.cordoned_directories = Some(broker.directories.clone());
+    assert!(!broker.has_uncordoned_directory());
+}
+
+#[test]
+fn records_that_contradict_the_image_are_errors_and_change_nothing() {
+    let image = image_of([topic("t", TOPIC), partition(0)]);
+    let unknown = Uuid([6; 16]);
+    let elsewhere = PartitionChangeRecord { partition_id: 5, ..change() };
+    let invalid = PartitionChangeRecord { leader_recovery_state: 7, ..change() };
+    let records: [MetadataRecord; 5] = [
+        topic("t", unknown),
+        topic("u", TOPIC),
+        RemoveTopicRecord { topic_id: unknown }.into(),
+        elsewhere.into(),
+        invalid.into(),
+    ];
+    for record in records {
+        let mut after = image.clone();
+        let mut delta = Delta::default();
+        assert!(after.apply_into(&record, &mut delta).is_err(), "{record:?}");
+        assert_eq!((after, delta.is_empty()), (image.clone(), true), "{record:?}");
+    }
+}
+
+#[test]
+fn a_record_that_is_not_understood_is_never_passed_over() {
+    let records: [MetadataRecord; 2] =
+        [AccessControlEntryRecord::default().into(), BeginTransactionRecord::default().into()];
+    for record in records {
+        let error = Image::new("cluster").apply(&record).unwrap_err();
+        assert_eq!(error, ApplyError::Unsupported { record: record.name() });
+    }
+}
+
+#[test]
+fn a_feature_at_level_zero_is_not_finalized() {
+    let level = |feature_level| -> MetadataRecord {
+        FeatureLevelRecord { name: "group.version".into(), feature_level }.into()
+    };
+    let mut image = image_of([level(1)]);
+    assert_eq!(image.features().collect::<Vec<_>>(), [("group.version", 1)]);
+    apply(&mut image, [level(0)]);
+    assert_eq!(image.features().count(), 0);
+}

@@ -1,0 +1,233 @@
+//! Topics and partitions of an image, and the records that change them. Pure.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use ottla_base::{BrokerId, LeaderEpoch, PartitionIndex, TopicId, Uuid};
+use ottla_protocol::records::{
+    PartitionChangeRecord, PartitionRecord, RemoveTopicRecord, TopicRecord,
+};
+
+use super::{ApplyError, Image};
+use crate::delta::{ConfigResource, Delta};
+use crate::topic_name::collision_key;
+
+/// A topic and its partitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    pub name: Arc<str>,
+    pub id: TopicId,
+    partitions: OrdMap<PartitionIndex, Arc<Partition>>,
+}
+
+impl Topic {
+    #[must_use]
+    pub fn partition(&self, partition: PartitionIndex) -> Option<&Partition> {
+        self.partitions.get(&partition).map(|partition| &**partition)
+    }
+
+    /// All partitions, ordered by index.
+    pub fn partitions(&self) -> impl Iterator<Item = (PartitionIndex, &Partition)> {
+        self.partitions.iter().map(|(index, partition)| (*index, &**partition))
+    }
+
+    #[must_use]
+    pub fn partition_count(&self) -> usize {
+        self.partitions.len()
+    }
+
+    /// How many replicas the first partition has, which is what Kafka calls the topic's factor.
+    #[must_use]
+    pub fn replication_factor(&self) -> usize {
+        self.partitions.values().next().map_or(0, |partition| partition.replicas.len())
+    }
+}
+
+/// Who holds a partition and who leads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    /// In the order of preference as leader.
+    pub replicas: Vec<BrokerId>,
+    /// The log directory of each replica, in the order of `replicas`.
+    pub directories: Vec<Uuid>,
+    pub isr: Vec<BrokerId>,
+    pub removing_replicas: Vec<BrokerId>,
+    pub adding_replicas: Vec<BrokerId>,
+    pub eligible_leader_replicas: Vec<BrokerId>,
+    pub last_known_elr: Vec<BrokerId>,
+    /// [`BrokerId::NONE`] while nobody in the ISR is there.
+    pub leader: BrokerId,
+    /// Whether the leader came from outside the ISR and has not recovered yet.
+    pub leader_is_recovering: bool,
+    pub leader_epoch: LeaderEpoch,
+    /// Rises with every change of the partition.
+    pub partition_epoch: i32,
+}
+
+impl Partition {
+    #[must_use]
+    pub fn is_in_isr(&self, broker: BrokerId) -> bool {
+        self.isr.contains(&broker)
+    }
+
+    fn from_record(record: &PartitionRecord) -> Result<Self, ApplyError> {
+        Ok(Self {
+            replicas: ids(&record.replicas),
+            directories: fit(record.directories.clone(), record.replicas.len()),
+            isr: ids(&record.isr),
+            removing_replicas: ids(&record.removing_replicas),
+            adding_replicas: ids(&record.adding_replicas),
+            eligible_leader_replicas: optional_ids(record.eligible_leader_replicas.as_deref()),
+            last_known_elr: optional_ids(record.last_known_elr.as_deref()),
+            leader: BrokerId(record.leader),
+            leader_is_recovering: is_recovering("PartitionRecord", record.leader_recovery_state)?,
+            leader_epoch: LeaderEpoch(record.leader_epoch),
+            partition_epoch: record.partition_epoch,
+        })
+    }
+
+    /// What a change record does not mention stays; naming a leader, even the same one, begins an epoch.
+    fn change(&mut self, record: &PartitionChangeRecord) -> Result<(), ApplyError> {
+        const NO_LEADER_CHANGE: i32 = -2;
+        const NO_STATE_CHANGE: i8 = -1;
+        replace(&mut self.replicas, record.replicas.as_deref());
+        let directories = record.directories.clone();
+        let directories = directories.unwrap_or_else(|| std::mem::take(&mut self.directories));
+        self.directories = fit(directories, self.replicas.len());
+        replace(&mut self.isr, record.isr.as_deref());
+        replace(&mut self.removing_replicas, record.removing_replicas.as_deref());
+        replace(&mut self.adding_replicas, record.adding_replicas.as_deref());
+        replace(&mut self.eligible_leader_replicas, record.eligible_leader_replicas.as_deref());
+        replace(&mut self.last_known_elr, record.last_known_elr.as_deref());
+        if record.leader != NO_LEADER_CHANGE {
+            self.leader = BrokerId(record.leader);
+            self.leader_epoch = LeaderEpoch(self.leader_epoch.0.saturating_add(1));
+        }
+        if record.leader_recovery_state != NO_STATE_CHANGE {
+            let state = record.leader_recovery_state;
+            self.leader_is_recovering = is_recovering("PartitionChangeRecord", state)?;
+        }
+        self.partition_epoch = self.partition_epoch.saturating_add(1);
+        Ok(())
+    }
+}
+
+impl Image {
+    pub(super) fn apply_topic(
+        &mut self,
+        record: &TopicRecord,
+        delta: &mut Delta,
+    ) -> Result<(), ApplyError> {
+        let name: Arc<str> = (*record.name).into();
+        if self.topic_ids.contains_key(&name) || self.topics.contains_key(&record.topic_id) {
+            return Err(ApplyError::TopicExists { name });
+        }
+        let id = record.topic_id;
+        if let Some(key) = collision_key(&name) {
+            let names = self.collisions.entry(key.into()).or_default();
+            names.insert(Arc::clone(&name));
+        }
+        self.topic_ids.insert(Arc::clone(&name), id);
+        self.topics.insert(id, Topic { name, id, partitions: OrdMap::new() });
+        delta.topic_created(id);
+        Ok(())
+    }
+
+    /// Removes the topic with its partitions and its configuration.
+    pub(super) fn apply_remove_topic(
+        &mut self,
+        record: &RemoveTopicRecord,
+        delta: &mut Delta,
+    ) -> Result<(), ApplyError> {
+        let id = record.topic_id;
+        let no_topic = ApplyError::NoTopic { record: "RemoveTopicRecord", id };
+        let topic = self.topics.remove(&id).ok_or(no_topic)?;
+        self.topic_ids.remove(&topic.name);
+        if let Some(key) = collision_key(&topic.name) {
+            self.remove_collision(&key, &topic.name);
+        }
+        let resource = ConfigResource::topic(Arc::clone(&topic.name));
+        if self.configs.remove(&resource).is_some() {
+            delta.configs.insert(resource);
+        }
+        delta.topic_deleted(topic);
+        Ok(())
+    }
+
+    fn remove_collision(&mut self, key: &str, name: &str) {
+        let Some(names) = self.collisions.get_mut(key) else { return };
+        names.remove(name);
+        if names.is_empty() {
+            self.collisions.remove(key);
+        }
+    }
+
+    pub(super) fn apply_partition(
+        &mut self,
+        record: &PartitionRecord,
+        delta: &mut Delta,
+    ) -> Result<(), ApplyError> {
+        let topic = self.topic_mut("PartitionRecord", record.topic_id)?;
+        let partition = Arc::new(Partition::from_record(record)?);
+        let index = PartitionIndex(record.partition_id);
+        topic.partitions.insert(index, partition);
+        delta.partition_changed(record.topic_id, index);
+        Ok(())
+    }
+
+    pub(super) fn apply_partition_change(
+        &mut self,
+        record: &PartitionChangeRecord,
+        delta: &mut Delta,
+    ) -> Result<(), ApplyError> {
+        let topic = self.topic_mut("PartitionChangeRecord", record.topic_id)?;
+        let index = PartitionIndex(record.partition_id);
+        let no_partition = || ApplyError::NoPartition {
+            record: "PartitionChangeRecord",
+            topic: Arc::clone(&topic.name),
+            partition: record.partition_id,
+        };
+        let mut partition =
+            topic.partitions.get(&index).map(|it| Partition::clone(it)).ok_or_else(no_partition)?;
+        partition.change(record)?;
+        topic.partitions.insert(index, Arc::new(partition));
+        delta.partition_changed(record.topic_id, index);
+        Ok(())
+    }
+
+    fn topic_mut(&mut self, record: &'static str, id: TopicId) -> Result<&mut Topic, ApplyError> {
+        self.topics.get_mut(&id).ok_or(ApplyError::NoTopic { record, id })
+    }
+}
+
+fn ids(ids: &[i32]) -> Vec<BrokerId> {
+    ids.iter().copied().map(BrokerId).collect()
+}
+
+fn optional_ids(list: Option<&[i32]>) -> Vec<BrokerId> {
+    list.map(ids).unwrap_or_default()
+}
+
+fn replace(list: &mut Vec<BrokerId>, new: Option<&[i32]>) {
+    if let Some(new) = new {
+        *list = ids(new);
+    }
+}
+
+/// Records older than KIP-858 carry no directories: such replicas count as being migrated.
+fn fit(mut directories: Vec<Uuid>, replicas: usize) -> Vec<Uuid> {
+    if directories.is_empty() {
+        directories.resize(replicas, Uuid::MIGRATING_DIR);
+    }
+    directories
+}
+
+fn is_recovering(record: &'static str, state: i8) -> Result<bool, ApplyError> {
+    match state {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => {
+            Err(ApplyError::Value { record, field: "LeaderRecoveryState", value: i64::from(other) })
+        }
+    }
+}
