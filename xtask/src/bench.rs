@@ -1,0 +1,347 @@
+//! `cargo xtask bench`: what Ottla costs, beside Apache Kafka and beside a floor (shell).
+//!
+//! All brokers stay up for the whole run and take turns, so that none is measured on a quieter
+//! machine than the others; the first round of everything warms up and does not count; the best of
+//! the other rounds does. What is measured is the CPU time of the broker's process, which does not
+//! depend on what the client costs. docs/performance.md tells how to read the result.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool speaks")]
+
+mod clients;
+mod driver;
+pub(crate) mod floor;
+mod latency;
+mod load;
+mod machine;
+mod procfs;
+mod startup;
+mod subject;
+mod table;
+mod wire;
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_setaffinity};
+use serde_json::json;
+
+use crate::process::run_showing;
+use crate::{interop, ottla, workspace};
+use machine::Machine;
+use subject::Contestant;
+use table::{Section, Subject};
+
+const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// Kafka's own start script gives its broker a heap of 1 GiB, taken at once.
+const KAFKA_HEAP: &str = "1g";
+const HEAP_VARIABLE: &str = "OTTLA_KAFKA_HEAP";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Versus {
+    Kafka,
+    Nothing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Stage {
+    Startup,
+    Produce,
+    Consume,
+    Latency,
+    Clients,
+}
+
+/// Measures start-up, memory, CPU time, throughput and latency.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// What to put beside Ottla.
+    #[arg(long, value_enum, default_value = "kafka")]
+    versus: Versus,
+    /// Less data: minutes instead of a quarter of an hour, and coarser figures.
+    #[arg(long)]
+    quick: bool,
+    /// Rounds that count, after one that warms up.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Only these parts; nothing is written to docs/benchmarks then.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Stage>,
+    /// Leave Ottla out.
+    #[arg(long)]
+    without_ottla: bool,
+    /// Keep brokers and floors on the first core and clients on the others.
+    #[arg(long)]
+    pin: bool,
+    /// Also write the figures of every run to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+impl Arguments {
+    fn includes(&self, stage: Stage) -> bool {
+        self.only.is_empty() || self.only.contains(&stage)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.only.is_empty() && !self.without_ottla && self.versus == Versus::Kafka
+    }
+
+    fn subjects(&self) -> Vec<Subject> {
+        let takes_part = |subject: &Subject| match subject {
+            Subject::Kafka => self.versus == Versus::Kafka,
+            Subject::Ottla | Subject::Unflushed => !self.without_ottla,
+            Subject::Floor | Subject::FlushingFloor => true,
+        };
+        Subject::ALL.into_iter().filter(takes_part).collect()
+    }
+}
+
+/// How much is written and read in one run.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    small_records: u64,
+    large_records: u64,
+    latency_records: u32,
+    client_records: u64,
+}
+
+const QUICK: Scale = Scale {
+    small_records: 1_000_000,
+    large_records: 300_000,
+    latency_records: 2_000,
+    client_records: 1_000_000,
+};
+
+const FULL: Scale = Scale {
+    small_records: 2_000_000,
+    large_records: 1_000_000,
+    latency_records: 5_000,
+    client_records: 2_000_000,
+};
+
+/// A run in progress.
+#[derive(Debug)]
+struct Bench {
+    directory: PathBuf,
+    subjects: Vec<Subject>,
+    contestants: Vec<Contestant>,
+    runs: u32,
+    scale: Scale,
+    started: Instant,
+}
+
+impl Bench {
+    /// The subjects that are brokers.
+    fn brokers(&self) -> Vec<Subject> {
+        let is_broker = |subject: &Subject| match subject {
+            Subject::Kafka | Subject::Ottla | Subject::Unflushed => true,
+            Subject::Floor | Subject::FlushingFloor => false,
+        };
+        self.subjects.iter().copied().filter(is_broker).collect()
+    }
+
+    /// The broker of this subject, or none for a floor.
+    fn contestant(&self, subject: Subject) -> Option<&Contestant> {
+        self.contestants.iter().find(|contestant| contestant.subject == subject)
+    }
+
+    fn say(&self, what: &str) {
+        eprintln!("{:>5} s  {what}", self.started.elapsed().as_secs());
+    }
+
+    fn say_run(&self, what: &str, run: u32, subject: Subject) {
+        let round = if run == 0 { "warm-up".to_owned() } else { format!("run {run}") };
+        self.say(&format!("{what}, {round}: {}", subject.name()));
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if cfg!(debug_assertions) || std::env::var_os(HEAP_VARIABLE).is_none() {
+        return become_optimised();
+    }
+    let kafka_jars = interop::fetch::kafka_jars()?;
+    if !arguments.without_ottla {
+        ottla::binary()?;
+    }
+    let machine = Machine::describe(&kafka_jars)?;
+    let directory = Directory::empty(workspace::root().join("target/bench"))?;
+    let mut bench = Bench {
+        directory: directory.0.clone(),
+        subjects: arguments.subjects(),
+        contestants: Vec::new(),
+        runs: arguments.runs,
+        scale: if arguments.quick { QUICK } else { FULL },
+        started: Instant::now(),
+    };
+    let sections = measure(&mut bench, arguments)?;
+    report(arguments, &bench, &machine, &sections)
+}
+
+/// Continues as the release build of this program, which a driver and a floor have to be.
+fn become_optimised() -> Result<()> {
+    let mut build = workspace::cargo();
+    build.args(["build", "--quiet", "--release", "--package", "xtask", "--bin", "xtask"]);
+    build.arg("--message-format=json-render-diagnostics");
+    let mut program = None;
+    let status = run_showing(build, BUILD_LIMIT, |message| {
+        let message: serde_json::Value = serde_json::from_str(message).unwrap_or_default();
+        let executable = message.get("executable").and_then(|path| path.as_str());
+        program = executable.map(PathBuf::from).or_else(|| program.take());
+    })?;
+    if !status.success() {
+        bail!("the release build of xtask failed");
+    }
+    let mut command = Command::new(program.context("cargo named no executable")?);
+    command.args(std::env::args_os().skip(1));
+    let heap = std::env::var(HEAP_VARIABLE).unwrap_or_else(|_| KAFKA_HEAP.to_owned());
+    command.env("JDK_JAVA_OPTIONS", format!("-Xms{heap}")).env(HEAP_VARIABLE, heap);
+    Err(command.exec()).context("cannot start the release build of xtask")
+}
+
+fn measure(bench: &mut Bench, arguments: &Arguments) -> Result<Vec<Section>> {
+    let mut sections = Vec::new();
+    let first_start = startup::first_start(bench)?;
+    let mut startup = match arguments.includes(Stage::Startup) {
+        true => Some(startup::measure(bench, first_start)?),
+        false => None,
+    };
+    if arguments.pin {
+        pin(bench)?;
+    }
+    if arguments.includes(Stage::Produce) {
+        sections.push(load::produce(bench)?);
+    }
+    if arguments.includes(Stage::Consume) {
+        sections.push(load::consume(bench)?);
+    }
+    if arguments.includes(Stage::Latency) {
+        sections.push(latency::measure(bench)?);
+    }
+    if arguments.includes(Stage::Clients) {
+        sections.push(clients::measure(bench)?);
+    }
+    if let Some(startup) = &mut startup {
+        startup::after_load(bench, startup)?;
+    }
+    for contestant in &mut bench.contestants {
+        contestant.broker.stop()?;
+    }
+    Ok(startup.into_iter().chain(sections).collect())
+}
+
+/// Brokers on the first core; we, and the clients that we start from now on, on the others.
+fn pin(bench: &Bench) -> Result<()> {
+    let mut first = CpuSet::new();
+    first.set(0);
+    for contestant in &bench.contestants {
+        for thread in procfs::threads(contestant.pid()?)? {
+            sched_setaffinity(Pid::from_raw(thread), &first).context("cannot pin a broker")?;
+        }
+    }
+    let mut others = CpuSet::new();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (1..cores.max(2)).for_each(|core| others.set(core));
+    sched_setaffinity(None, &others).context("cannot pin the clients")
+}
+
+/// Every subject once in each round, beginning with another one each time. Round 0 warms up.
+fn in_turn(subjects: &[Subject], runs: u32) -> impl Iterator<Item = (u32, Subject)> {
+    let subjects = subjects.to_vec();
+    (0..=runs).flat_map(move |run| {
+        let mut round = subjects.clone();
+        let first = usize::try_from(run).unwrap_or(0) % round.len().max(1);
+        round.rotate_left(first);
+        round.into_iter().map(move |subject| (run, subject))
+    })
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+fn report(
+    arguments: &Arguments,
+    bench: &Bench,
+    machine: &Machine,
+    sections: &[Section],
+) -> Result<()> {
+    let markdown = markdown(arguments, machine, sections);
+    let json = json!({
+        "machine": machine.json(),
+        "quick": arguments.quick,
+        "runs": arguments.runs,
+        "pinned": arguments.pin,
+        "seconds": bench.started.elapsed().as_secs(),
+        "sections": sections.iter().map(Section::json).collect::<Vec<_>>(),
+    });
+    let json = serde_json::to_string_pretty(&json)? + "\n";
+    println!("{markdown}");
+    if arguments.is_whole() {
+        let directory = workspace::root().join("docs/benchmarks");
+        write(&directory.join("latest.md"), &markdown)?;
+        write(&directory.join("latest.json"), &json)?;
+    }
+    arguments.json.iter().try_for_each(|file| write(file, &json))
+}
+
+fn markdown(arguments: &Arguments, machine: &Machine, sections: &[Section]) -> String {
+    let size = if arguments.quick { "quick" } else { "full" };
+    let pinned = if arguments.pin { ", brokers pinned to one core" } else { "" };
+    let runs = arguments.runs;
+    let mut text = format!(
+        "# Ottla beside Apache Kafka\n\n{}\n\n\
+         A {size} run of `cargo xtask bench`: the best of {runs} rounds{pinned}. \
+         [What is measured, and how to read it](../performance.md).\n",
+        machine.markdown()
+    );
+    for section in sections {
+        text += "\n";
+        text += &section.markdown();
+    }
+    text
+}
+
+fn write(file: &Path, text: &str) -> Result<()> {
+    if let Some(directory) = file.parent() {
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("cannot create {}", directory.display()))?;
+    }
+    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// A directory that is empty at first and gone afterwards: a run leaves gigabytes behind.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn empty(path: PathBuf) -> Result<Self> {
+        std::fs::remove_dir_all(&path).ok();
+        std::fs::create_dir_all(&path)
+            .with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_round_begins_with_another_subject() {
+        let subjects = [Subject::Kafka, Subject::Ottla];
+        let turns: Vec<_> = in_turn(&subjects, 1).collect();
+        let expected = [(0, subjects[0]), (0, subjects[1]), (1, subjects[1]), (1, subjects[0])];
+        assert_eq!(turns, expected);
+    }
+}

@@ -1,0 +1,237 @@
+//! A producer and a consumer that cost next to nothing, so that the broker is what is measured
+//! (shell).
+//!
+//! Requests are built before the clock starts and sent again and again over one connection.
+
+use std::io::{BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use ottla_base::Timestamp;
+use ottla_records::{BatchBuilder, Compression};
+
+use super::wire::{self, TopicId};
+
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_secs(30);
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// Kafka's producer keeps at most five requests in flight, its consumer one fetch.
+const IN_FLIGHT_MAX: u64 = 5;
+const FETCH_MAX_WAIT_MS: i32 = 500;
+
+/// One connection; answers are read in the order of the requests.
+#[derive(Debug)]
+pub(super) struct Connection {
+    output: TcpStream,
+    input: BufReader<TcpStream>,
+    answer: Vec<u8>,
+}
+
+impl Connection {
+    pub(super) fn open(address: &str) -> Result<Self> {
+        let output =
+            TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
+        output.set_nodelay(true).context("cannot set TCP_NODELAY")?;
+        output.set_read_timeout(Some(ANSWER_LIMIT)).context("cannot set a read limit")?;
+        let input = BufReader::new(output.try_clone().context("cannot share a socket")?);
+        Ok(Self { output, input, answer: Vec::new() })
+    }
+
+    fn send(&mut self, frame: &[u8]) -> Result<()> {
+        self.output.write_all(frame).context("cannot send a request")
+    }
+
+    /// The next answer without its length.
+    fn receive(&mut self) -> Result<&[u8]> {
+        let mut length = [0; 4];
+        self.input.read_exact(&mut length).context("no answer")?;
+        let length = usize::try_from(u32::from_be_bytes(length)).context("an answer's length")?;
+        self.answer.resize(length, 0);
+        self.input.read_exact(&mut self.answer).context("half an answer")?;
+        Ok(&self.answer)
+    }
+
+    pub(super) fn call(&mut self, frame: &[u8]) -> Result<&[u8]> {
+        self.send(frame)?;
+        self.receive()
+    }
+
+    fn fetch(&mut self, topic: &TopicId, offset: i64, max_wait_ms: i32) -> Result<&[u8]> {
+        let frame = wire::fetch(topic, offset, max_wait_ms);
+        wire::fetched(self.call(&frame)?)
+    }
+}
+
+/// Whether a broker answers ApiVersions at `address` right now.
+pub(super) fn is_answering(address: &str) -> bool {
+    let answer = || -> Result<()> {
+        let mut connection = Connection::open(address)?;
+        wire::versions_told(connection.call(&wire::api_versions())?)
+    };
+    answer().is_ok()
+}
+
+/// Creates a topic of one partition and waits until the partition can be read.
+pub(super) fn create_topic(address: &str, name: &str) -> Result<TopicId> {
+    let mut connection = Connection::open(address)?;
+    let topic = wire::created(connection.call(&wire::create_topic(name, 1))?)?;
+    let deadline = Instant::now() + READY_LIMIT;
+    while let Err(error) = connection.fetch(&topic, 0, 0) {
+        if Instant::now() > deadline {
+            return Err(error.context(format!("topic {name} never became readable")));
+        }
+        std::thread::sleep(RETRY_PAUSE);
+    }
+    Ok(topic)
+}
+
+pub(super) fn delete_topic(address: &str, name: &str) -> Result<()> {
+    wire::deleted(Connection::open(address)?.call(&wire::delete_topic(name))?)
+}
+
+/// Requests that carry records of one size, as a producer with a given `batch.size` makes them.
+#[derive(Debug, Clone)]
+pub(super) struct Batch {
+    pub(super) bytes: Vec<u8>,
+    pub(super) records: u64,
+}
+
+impl Batch {
+    /// As many records with values of `value_len` as fit into `batch_size`, at least one.
+    pub(super) fn filled(value_len: usize, batch_size: usize) -> Result<Self> {
+        let now =
+            SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+        let now = Timestamp(i64::try_from(now.as_millis()).context("the clock is far off")?);
+        let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
+        let mut builder = BatchBuilder::new(Compression::None);
+        // A record adds at most 21 bytes of lengths and deltas, and the batch has a header.
+        while builder.is_empty() || builder.size_in_bytes() + value_len + 21 <= batch_size {
+            builder.append(now, None, Some(&noise.bytes(value_len)), &[]);
+        }
+        let records = u64::from(builder.record_count().unsigned_abs());
+        Ok(Self { bytes: builder.build_bytes().to_vec(), records })
+    }
+}
+
+/// Bytes that no file system and no codec can shrink.
+struct Noise(u64);
+
+impl Noise {
+    fn bytes(&mut self, length: usize) -> Vec<u8> {
+        let words = std::iter::repeat_with(|| self.next().to_le_bytes());
+        words.flatten().take(length).collect()
+    }
+
+    /// xorshift64.
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
+
+/// Sends `frame` so many times with five in flight; the time from first send to last answer.
+pub(super) fn produce(address: &str, frame: &mut [u8], requests: u64) -> Result<Duration> {
+    let mut connection = Connection::open(address)?;
+    let started = Instant::now();
+    let (mut sent, mut answered) = (0_u64, 0_u64);
+    while answered < requests {
+        while sent < requests && sent - answered < IN_FLIGHT_MAX {
+            wire::set_correlation(frame, i32::try_from(sent & 0xffff)?);
+            connection.send(frame)?;
+            sent += 1;
+        }
+        wire::produced(connection.receive()?)?;
+        answered += 1;
+    }
+    Ok(started.elapsed())
+}
+
+/// Reads a partition from its beginning to `end_offset`, one fetch at a time.
+pub(super) fn consume(address: &str, topic: &TopicId, end_offset: i64) -> Result<Duration> {
+    let mut connection = Connection::open(address)?;
+    let started = Instant::now();
+    let mut offset = 0;
+    while offset < end_offset {
+        let records = connection.fetch(topic, offset, FETCH_MAX_WAIT_MS)?;
+        let next = wire::next_offset(records, offset);
+        if next == offset {
+            bail!("the partition ends at {offset} instead of {end_offset}");
+        }
+        offset = next;
+    }
+    Ok(started.elapsed())
+}
+
+/// Reads `bytes` from the sending floor, which answers anything.
+pub(super) fn drain(address: &str, bytes: u64) -> Result<Duration> {
+    let mut connection = Connection::open(address)?;
+    let request = wire::fetch(&TopicId::default(), 0, FETCH_MAX_WAIT_MS);
+    let started = Instant::now();
+    let mut read = 0;
+    while read < bytes {
+        read += u64::try_from(connection.call(&request)?.len())?;
+    }
+    Ok(started.elapsed())
+}
+
+/// One record at a time from a producer to a consumer that already waits for it: from the send to
+/// the arrival, for each record.
+pub(super) fn end_to_end(
+    address: &str,
+    topic: &TopicId,
+    frame: &[u8],
+    records: u32,
+) -> Result<Vec<Duration>> {
+    let mut producer = Connection::open(address)?;
+    let mut consumer = Connection::open(address)?;
+    let mut offset = 0;
+    let mut latencies = Vec::new();
+    for _ in 0..records {
+        consumer.send(&wire::fetch(topic, offset, FETCH_MAX_WAIT_MS))?;
+        let started = Instant::now();
+        producer.send(frame)?;
+        loop {
+            let next = wire::next_offset(wire::fetched(consumer.receive()?)?, offset);
+            if next > offset {
+                offset = next;
+                break;
+            }
+            consumer.send(&wire::fetch(topic, offset, FETCH_MAX_WAIT_MS))?;
+        }
+        latencies.push(started.elapsed());
+        wire::produced(producer.receive()?)?;
+    }
+    Ok(latencies)
+}
+
+/// One request at a time to the receiving floor: from the send to the answer.
+pub(super) fn round_trips(address: &str, frame: &[u8], requests: u32) -> Result<Vec<Duration>> {
+    let mut connection = Connection::open(address)?;
+    let mut round_trip = || -> Result<Duration> {
+        let started = Instant::now();
+        wire::produced(connection.call(frame)?)?;
+        Ok(started.elapsed())
+    };
+    (0..requests).map(|_| round_trip()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_as_full_as_its_size_allows() {
+        let batch = Batch::filled(100, 16_384).unwrap();
+        assert!(batch.bytes.len() <= 16_384 && batch.bytes.len() > 16_384 - 130);
+        let end = wire::next_offset(&batch.bytes, 0);
+        assert_eq!(u64::try_from(end).unwrap(), batch.records);
+    }
+
+    #[test]
+    fn a_record_larger_than_a_batch_is_a_batch_of_one() {
+        assert_eq!(Batch::filled(20_000, 16_384).unwrap().records, 1);
+    }
+}
