@@ -1,1 +1,33 @@
-//! Placeholder.
+//! Kafka's log on disk: segments, indexes, leader epochs, recovery, checkpoints, retention, flushing. Shell, except
+//! for [`policy`] and the formats.
+//!
+//! What is absent: requests, replication and the high watermark. A log appends batches that somebody else has
+//! validated, hands out ranges of bytes below a bound that somebody else decides, and tells when bytes are on disk.
+//!
+//! Rooms that are still empty: compaction (a plan in [`policy`], carried out like retention) and producer state
+//! (snapshots and the transaction index beside the segments).
+
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "tests make small numbers"))]
+
+pub mod checkpoint;
+mod config;
+mod directory;
+mod environment;
+mod epochs;
+mod error;
+mod files;
+mod flusher;
+mod index;
+mod log;
+mod names;
+pub mod policy;
+mod recovery;
+mod scan;
+mod segment;
+
+pub use config::{DirectoryOptions, LogConfig};
+pub use directory::LogDirectory;
+pub use epochs::{EpochCache, EpochEntry};
+pub use error::{CreateError, OpenError, ReadError, StorageError};
+pub use flusher::FlushListener;
+pub use log::{Appended, FileRange, Log, Origin, Removed, Slice, TimestampLookup};

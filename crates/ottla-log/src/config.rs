@@ -1,0 +1,76 @@
+//! What an operator can set about a log, in Kafka's words and with Kafka's defaults. Pure.
+
+/// The settings of one log: the topic's own, or the broker's where the topic has none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// `segment.bytes`: a segment that would grow larger is closed first.
+    pub segment_bytes: u64,
+    /// `segment.ms`: the most time between the timestamps of a segment's first and last batch.
+    pub segment_ms: i64,
+    /// `segment.jitter.ms`: up to so much earlier, at random, so that not all logs roll at the same moment.
+    pub segment_jitter_ms: i64,
+    /// `segment.index.bytes`: a segment whose index would grow larger is closed.
+    pub segment_index_bytes: u64,
+    /// `index.interval.bytes`: about how many bytes lie between two index entries.
+    pub index_interval_bytes: u64,
+    /// `retention.ms`: older segments are deleted. −1 keeps them.
+    pub retention_ms: i64,
+    /// `retention.bytes`: the oldest segments are deleted while the log is larger. −1 keeps them.
+    pub retention_bytes: i64,
+    /// `cleanup.policy` contains `delete`.
+    pub delete: bool,
+    /// `cleanup.policy` contains `compact`.
+    pub compact: bool,
+    /// `file.delete.delay.ms`: how long a removed file stays on disk under the name `….deleted`.
+    pub file_delete_delay_ms: i64,
+    /// `flush.messages`: a flush is due when so many records wait for one.
+    pub flush_messages: i64,
+    /// `flush.ms`: a flush is due when a record has waited so long.
+    pub flush_ms: i64,
+    /// `preallocate`: reserve a segment's blocks when it is created.
+    pub preallocate: bool,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 1 << 30,
+            segment_ms: 7 * 24 * 60 * 60 * 1000,
+            segment_jitter_ms: 0,
+            segment_index_bytes: 10 << 20,
+            index_interval_bytes: 4096,
+            retention_ms: 7 * 24 * 60 * 60 * 1000,
+            retention_bytes: -1,
+            delete: true,
+            compact: false,
+            file_delete_delay_ms: 60_000,
+            flush_messages: i64::MAX,
+            flush_ms: i64::MAX,
+            preallocate: false,
+        }
+    }
+}
+
+/// The settings of a log directory as a whole.
+#[derive(Debug, Clone)]
+pub struct DirectoryOptions {
+    /// `log.flush.on.commit`: whether "flushed" means "on the disk" or, as in Kafka, "in the page cache".
+    pub flush_on_commit: bool,
+    /// `num.recovery.threads.per.data.dir`.
+    pub recovery_threads: usize,
+    /// About how many segment and index files may be open at once.
+    pub open_files_max: usize,
+    /// `log.flush.offset.checkpoint.interval.ms`: how often recovery points are written.
+    pub checkpoint_interval_ms: u64,
+}
+
+impl Default for DirectoryOptions {
+    fn default() -> Self {
+        Self {
+            flush_on_commit: true,
+            recovery_threads: 2,
+            open_files_max: 8192,
+            checkpoint_interval_ms: 60_000,
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! A log directory: the logs in it, their recovery, their checkpoints, and the threads that serve them. Shell.
+//!
+//! Invariant: a process that writes here holds the lock on `.lock`, and `.kafka_cleanshutdown` is durably gone
+//! before the first write.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use ottla_base::{Offset, TopicId, TopicPartition, Uuid};
+use ottla_env::{Clock, sys};
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::checkpoint::{self, Offsets};
+use crate::config::{DirectoryOptions, LogConfig};
+use crate::environment::{Environment, Home, LogStarts};
+use crate::error::{Context, CreateError, OpenError, StorageError};
+use crate::flusher::{self, FlushListener};
+use crate::log::{Active, Log, State, UnsyncedNames};
+use crate::names::{self, DirectoryName};
+use crate::recovery::{self, Opening};
+use crate::segment::Segment;
+
+/// How often the housekeeper looks for something to do.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// An open log directory. Dropping it without [`LogDirectory::close`] is what a crash is: the next start recovers.
+#[derive(Debug)]
+pub struct LogDirectory {
+    shared: Arc<Shared>,
+    previous_broker_epoch: Option<i64>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    env: Arc<Environment>,
+    logs: RwLock<HashMap<TopicPartition, Arc<Log>>>,
+    checkpointed: Mutex<Checkpointed>,
+    stop: Mutex<bool>,
+    stopped: Condvar,
+}
+
+/// What the recovery-point checkpoint says, and since when.
+#[derive(Debug, Default)]
+struct Checkpointed {
+    at: Duration,
+    offsets: Offsets,
+}
+
+impl LogDirectory {
+    /// Locks and opens a directory, creating it if needed, and recovers every log in it. New logs and those
+    /// recovered get `config` until somebody sets another.
+    pub fn open(
+        path: &Path,
+        config: LogConfig,
+        options: DirectoryOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, OpenError> {
+        fs::create_dir_all(path).context("create", path)?;
+        let lock = lock(path)?;
+        let previous = take_clean_shutdown_marker(path)?;
+        let starts_path = path.join(names::LOG_START_OFFSETS);
+        let starts = LogStarts::new(starts_path.clone(), read_or_forget(&starts_path));
+        let recovery_points = if previous.is_some() {
+            Offsets::new()
+        } else {
+            read_or_forget(&path.join(names::RECOVERY_POINTS))
+        };
+        let env = Arc::new(Environment::new(path.to_owned(), clock, options, starts, lock));
+        let opener = Opener {
+            env: &env,
+            config: Arc::new(config),
+            clean: previous.is_some(),
+            recovery_points: &recovery_points,
+        };
+        let logs = opener.open_all(list_logs(&env)?)?;
+        let shared = Arc::new(Shared {
+            env,
+            logs: RwLock::new(logs),
+            checkpointed: Mutex::default(),
+            stop: Mutex::new(false),
+            stopped: Condvar::new(),
+        });
+        let threads = Mutex::new(start_threads(&shared).context("start a thread for", path)?);
+        let previous_broker_epoch = previous.flatten();
+        Ok(Self { shared, previous_broker_epoch, threads })
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.shared.env.path
+    }
+
+    /// The epoch that the broker had when it last closed this directory; `None` after a crash.
+    #[must_use]
+    pub fn previous_broker_epoch(&self) -> Option<i64> {
+        self.previous_broker_epoch
+    }
+
+    /// Adds somebody who is told when records reach the disk.
+    pub fn add_listener(&self, listener: Arc<dyn FlushListener>) {
+        self.shared.env.listeners.write().push(listener);
+    }
+
+    /// Fails once the directory is offline.
+    pub fn check_health(&self) -> Result<(), StorageError> {
+        self.shared.env.check_health()
+    }
+
+    #[must_use]
+    pub fn log(&self, partition: &TopicPartition) -> Option<Arc<Log>> {
+        self.shared.logs.read().get(partition).cloned()
+    }
+
+    #[must_use]
+    pub fn logs(&self) -> Vec<Arc<Log>> {
+        self.shared.logs.read().values().cloned().collect()
+    }
+
+    /// Creates an empty log. Its directory becomes durable with its first flush; segment files come with the first
+    /// append.
+    pub fn create(
+        &self,
+        partition: TopicPartition,
+        topic_id: TopicId,
+        config: Arc<LogConfig>,
+    ) -> Result<Arc<Log>, CreateError> {
+        let env = &self.shared.env;
+        env.check_health()?;
+        let mut logs = self.shared.logs.write();
+        if logs.contains_key(&partition) {
+            return Err(CreateError::Exists { log: partition.to_string() });
+        }
+        let path = env.path.join(partition.to_string());
+        fs::create_dir(&path).context("create", &path)?;
+        let metadata = path.join(names::PARTITION_METADATA);
+        let text = format!("version: 0\ntopic_id: {topic_id}");
+        fs::write(&metadata, text).context("write", &metadata)?;
+        let home = Arc::new(Home::new(Arc::clone(env), &path));
+        let segment = Arc::new(Segment::new(Arc::clone(&home), 0));
+        let jitter_ms = env.random_below(config.segment_jitter_ms);
+        let active = Active::planned(segment, env.now_ms(), jitter_ms);
+        let state = State::empty(active, Default::default());
+        let (topic_id, unsynced) = (Some(topic_id), UnsyncedNames::Directory);
+        let log = Log::new(partition.clone(), topic_id, home, config, state, unsynced);
+        logs.insert(partition, Arc::clone(&log));
+        Ok(log)
+    }
+
+    /// Takes a log away: its name is free at once, its files go after `file.delete.delay.ms`. `false` if there is
+    /// no such log.
+    pub fn delete(&self, partition: &TopicPartition) -> Result<bool, StorageError> {
+        let Some((log, renamed)) = self.rename_away(partition, names::deleted_directory)? else {
+            return Ok(false);
+        };
+        let delay_ms = log.config().file_delete_delay_ms;
+        self.shared.env.discard_later(vec![renamed], delay_ms);
+        Ok(true)
+    }
+
+    /// Sets a log aside that the cluster does not know, under a name that no log has; its files stay.
+    pub fn set_aside(&self, partition: &TopicPartition) -> Result<bool, StorageError> {
+        Ok(self.rename_away(partition, names::stray_directory)?.is_some())
+    }
+
+    fn rename_away(
+        &self,
+        partition: &TopicPartition,
+        new_name: fn(&TopicPartition, Uuid) -> String,
+    ) -> Result<Option<(Arc<Log>, PathBuf)>, StorageError> {
+        let env = &self.shared.env;
+        let mut logs = self.shared.logs.write();
+        let Some(log) = logs.get(partition).cloned() else { return Ok(None) };
+        let mut unique = [0; 16];
+        sys::random_bytes(&mut unique).context("name the remains of", &env.path)?;
+        let renamed = env.path.join(new_name(partition, Uuid(unique)));
+        log.close_for_deletion();
+        log.rename(&renamed)?;
+        logs.remove(partition);
+        drop(logs);
+        env.log_starts.remove(partition)?;
+        Ok(Some((log, renamed)))
+    }
+
+    /// Does what is due: removes deleted files, flushes what `flush.ms` says, writes checkpoints. A thread of the
+    /// directory calls this every second.
+    pub fn housekeep(&self) {
+        self.shared.housekeep();
+    }
+
+    /// Makes everything durable and notes from where recovery would have to begin.
+    pub fn checkpoint(&self) -> Result<(), StorageError> {
+        self.shared.checkpoint()
+    }
+
+    /// Closes all logs, flushes everything, and leaves the marker that spares the next start its recovery.
+    pub fn close(&self, broker_epoch: i64) -> Result<(), StorageError> {
+        self.stop_threads();
+        let env = &self.shared.env;
+        let logs = self.logs();
+        for log in &logs {
+            log.close()?;
+        }
+        env.check_health()?;
+        flusher::flush_everything(env, &logs)?;
+        self.shared.write_recovery_points(&logs)?;
+        env.listeners.write().clear();
+        let text = format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}");
+        checkpoint::replace_durably(&env.path.join(names::CLEAN_SHUTDOWN), &text)
+    }
+
+    fn stop_threads(&self) {
+        *self.shared.stop.lock() = true;
+        self.shared.stopped.notify_all();
+        self.shared.env.flushes.stop();
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            // A listener may drop the last handle to the directory from the flusher's own thread.
+            if thread.thread().id() != thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Drop for LogDirectory {
+    fn drop(&mut self) {
+        self.stop_threads();
+    }
+}
+
+impl Shared {
+    fn housekeep(&self) {
+        self.env.empty_trash();
+        let now_ms = self.env.now_ms();
+        let logs: Vec<Arc<Log>> = self.logs.read().values().cloned().collect();
+        for log in &logs {
+            log.request_overdue_flush(now_ms);
+        }
+        let interval = Duration::from_millis(self.env.options.checkpoint_interval_ms);
+        let due = self.env.clock.monotonic() >= self.checkpointed.lock().at + interval;
+        if due && let Err(error) = self.checkpoint() {
+            tracing::error!(directory = %self.env.path.display(), %error, "cannot write a checkpoint");
+        }
+    }
+
+    fn checkpoint(&self) -> Result<(), StorageError> {
+        self.checkpointed.lock().at = self.env.clock.monotonic();
+        let logs: Vec<Arc<Log>> = self.logs.read().values().cloned().collect();
+        let unchanged = {
+            let checkpointed = self.checkpointed.lock();
+            let known = |log: &Arc<Log>| checkpointed.offsets.get(log.topic_partition()).copied();
+            logs.len() == checkpointed.offsets.len()
+                && logs.iter().all(|log| known(log) == Some(log.log_end_offset()))
+        };
+        if unchanged {
+            return Ok(());
+        }
+        flusher::flush_everything(&self.env, &logs)?;
+        self.write_recovery_points(&logs)
+    }
+
+    fn write_recovery_points(&self, logs: &[Arc<Log>]) -> Result<(), StorageError> {
+        let point = |log: &Arc<Log>| (log.topic_partition().clone(), log.recovery_point());
+        let offsets: Offsets = logs.iter().map(point).collect();
+        checkpoint::write_offsets(&self.env.path.join(names::RECOVERY_POINTS), &offsets)?;
+        self.checkpointed.lock().offsets = offsets;
+        Ok(())
+    }
+}
+
+fn start_threads(shared: &Arc<Shared>) -> std::io::Result<Vec<JoinHandle<()>>> {
+    let housekeeper = {
+        let shared = Arc::clone(shared);
+        thread::Builder::new().name("log-housekeeper".to_owned()).spawn(move || {
+            let mut stop = shared.stop.lock();
+            while !*stop {
+                shared.stopped.wait_for(&mut stop, HOUSEKEEPING_INTERVAL);
+                if !*stop {
+                    parking_lot::MutexGuard::unlocked(&mut stop, || shared.housekeep());
+                }
+            }
+        })?
+    };
+    Ok(vec![flusher::start(Arc::clone(&shared.env))?, housekeeper])
+}
+
+fn lock(directory: &Path) -> Result<File, OpenError> {
+    let path = directory.join(names::LOCK);
+    let open = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let file = open.context("open", &path)?;
+    if sys::lock_exclusive(&file).context("lock", &path)? {
+        Ok(file)
+    } else {
+        Err(OpenError::Locked { directory: directory.to_owned() })
+    }
+}
+
+/// Whether the last process closed the directory properly, and its broker epoch. The marker is durably gone when
+/// this returns: should this process crash, the next one must not believe it.
+fn take_clean_shutdown_marker(directory: &Path) -> Result<Option<Option<i64>>, StorageError> {
+    let path = directory.join(names::CLEAN_SHUTDOWN);
+    let Some(text) = checkpoint::read_if_exists(&path)? else { return Ok(None) };
+    fs::remove_file(&path).context("remove", &path)?;
+    sys::sync_directory(directory).context("flush", directory)?;
+    Ok(Some(parse_broker_epoch(&text)))
+}
+
+/// The number after `"brokerEpoch":`. Older versions of Kafka leave the file empty.
+fn parse_broker_epoch(text: &str) -> Option<i64> {
+    let (_, value) = text.split_once("\"brokerEpoch\"")?;
+    let value = value.trim_start().strip_prefix(':')?.trim_start();
+    let end = value.find(|c: char| c != '-' && !c.is_ascii_digit()).unwrap_or(value.len());
+    value.get(..end)?.parse().ok()
+}
+
+/// A checkpoint that cannot be read only costs time: everything is recovered from its beginning.
+fn read_or_forget(path: &Path) -> Offsets {
+    checkpoint::read_offsets(path).unwrap_or_else(|error| {
+        tracing::warn!(%error, "ignoring a damaged checkpoint");
+        Offsets::new()
+    })
+}
+
+/// The logs in a directory. What was deleted is thrown away; anything else is left alone.
+fn list_logs(env: &Environment) -> Result<Vec<(TopicPartition, PathBuf)>, StorageError> {
+    let mut logs = Vec::new();
+    let mut deleted = Vec::new();
+    for entry in fs::read_dir(&env.path).context("list", &env.path)? {
+        let entry = entry.context("list", &env.path)?;
+        if !entry.file_type().context("stat", &entry.path())?.is_dir() {
+            continue;
+        }
+        match DirectoryName::parse(&entry.file_name().to_string_lossy()) {
+            DirectoryName::Log(partition) => logs.push((partition, entry.path())),
+            DirectoryName::Deleted => deleted.push(entry.path()),
+            DirectoryName::Other => {
+                tracing::debug!(path = %entry.path().display(), "not a log");
+            }
+        }
+    }
+    env.discard_later(deleted, 0);
+    Ok(logs)
+}
+
+struct Opener<'a> {
+    env: &'a Arc<Environment>,
+    config: Arc<LogConfig>,
+    clean: bool,
+    recovery_points: &'a Offsets,
+}
+
+impl Opener<'_> {
+    /// Opens logs in several threads, and flushes what was recovered: after a crash it may be in the page cache only.
+    fn open_all(
+        &self,
+        logs: Vec<(TopicPartition, PathBuf)>,
+    ) -> Result<HashMap<TopicPartition, Arc<Log>>, StorageError> {
+        let opened: Vec<OnceLock<Result<Arc<Log>, StorageError>>> =
+            logs.iter().map(|_| OnceLock::new()).collect();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(((partition, path), slot)) = logs.get(at).zip(opened.get(at)) else {
+                    return;
+                };
+                let _ = slot.set(self.open(partition, path));
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 1..self.env.options.recovery_threads.min(logs.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let opened =
+            opened.into_iter().map(|slot| slot.into_inner().expect("every log was opened"));
+        let opened: Vec<Arc<Log>> = opened.collect::<Result<_, _>>()?;
+        if !self.clean && !opened.is_empty() {
+            flusher::sync_recovered(self.env, &opened)?;
+        }
+        Ok(opened.into_iter().map(|log| (log.topic_partition().clone(), log)).collect())
+    }
+
+    fn open(&self, partition: &TopicPartition, path: &Path) -> Result<Arc<Log>, StorageError> {
+        let recovery_point = self.recovery_points.get(partition).copied().unwrap_or(Offset::ZERO);
+        let opening = Opening {
+            clean: self.clean,
+            recovery_point,
+            log_start_offset: self.env.log_starts.get(partition).unwrap_or(Offset::ZERO),
+            index_interval_bytes: self.config.index_interval_bytes,
+            segment_jitter_ms: self.config.segment_jitter_ms,
+        };
+        let home = Arc::new(Home::new(Arc::clone(self.env), path));
+        let state = recovery::open(&home, &opening)?;
+        let topic_id = read_topic_id(path)?;
+        let config = Arc::clone(&self.config);
+        let unsynced = UnsyncedNames::None;
+        Ok(Log::new(partition.clone(), topic_id, home, config, state, unsynced))
+    }
+}
+
+/// The topic id in `partition.metadata`; `None` when a crash came before it was written.
+fn read_topic_id(directory: &Path) -> Result<Option<TopicId>, StorageError> {
+    let text = checkpoint::read_if_exists(&directory.join(names::PARTITION_METADATA))?;
+    let id = |line: &str| line.strip_prefix("topic_id:").and_then(|id| id.trim().parse().ok());
+    Ok(text.and_then(|text| text.lines().find_map(id)))
+}

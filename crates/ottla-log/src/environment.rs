@@ -1,0 +1,191 @@
+//! What all logs of a directory share: its path, clock, open files, health, and the queue to its flusher. Shell.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use ottla_base::{Offset, TopicPartition};
+use ottla_env::{Clock, sys};
+use parking_lot::{Mutex, RwLock};
+
+use crate::checkpoint::{self, Offsets};
+use crate::config::DirectoryOptions;
+use crate::error::{Context, StorageError};
+use crate::files::FileCache;
+use crate::flusher::{FlushListener, FlushQueue};
+
+#[derive(Debug)]
+pub(crate) struct Environment {
+    pub(crate) path: PathBuf,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) options: DirectoryOptions,
+    pub(crate) files: FileCache,
+    pub(crate) flushes: FlushQueue,
+    pub(crate) listeners: RwLock<Vec<Arc<dyn FlushListener>>>,
+    pub(crate) log_starts: LogStarts,
+    trash: Mutex<Vec<Trash>>,
+    poison: OnceLock<String>,
+    /// Held for as long as anybody can write: the lock goes with the last log.
+    _lock: File,
+}
+
+impl Environment {
+    pub(crate) fn new(
+        path: PathBuf,
+        clock: Arc<dyn Clock>,
+        options: DirectoryOptions,
+        log_starts: LogStarts,
+        lock: File,
+    ) -> Self {
+        let files = FileCache::new(options.open_files_max);
+        Self {
+            path,
+            clock,
+            options,
+            files,
+            flushes: FlushQueue::default(),
+            listeners: RwLock::default(),
+            log_starts,
+            trash: Mutex::default(),
+            poison: OnceLock::new(),
+            _lock: lock,
+        }
+    }
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.clock.now_ms().0
+    }
+
+    /// Fails once a flush has failed: nothing that was written since then can be promised to anybody.
+    pub(crate) fn check_health(&self) -> Result<(), StorageError> {
+        match self.poison.get() {
+            None => Ok(()),
+            Some(reason) => {
+                Err(StorageError::Poisoned { directory: self.path.clone(), reason: reason.clone() })
+            }
+        }
+    }
+
+    /// Takes the directory offline for good, until the process starts again and recovers what the disk has.
+    pub(crate) fn poison(&self, error: &StorageError) {
+        if self.poison.set(error.to_string()).is_ok() {
+            tracing::error!(
+                directory = %self.path.display(),
+                %error,
+                "a write to disk failed; the log directory is offline, and nothing more is written to it"
+            );
+            for listener in self.listeners.read().iter() {
+                listener.poisoned(error);
+            }
+        }
+    }
+
+    /// Removes files or directories once readers have had time to finish.
+    pub(crate) fn discard_later(&self, paths: Vec<PathBuf>, delay_ms: i64) {
+        let delay = Duration::from_millis(u64::try_from(delay_ms).unwrap_or(0));
+        let due = self.clock.monotonic().saturating_add(delay);
+        self.trash.lock().extend(paths.into_iter().map(|path| Trash { due, path }));
+    }
+
+    /// Removes what is due. What cannot be removed is removed by the next start.
+    pub(crate) fn empty_trash(&self) {
+        let now = self.clock.monotonic();
+        let mut due = Vec::new();
+        self.trash.lock().retain(|trash| {
+            let keep = trash.due > now;
+            if !keep {
+                due.push(trash.path.clone());
+            }
+            keep
+        });
+        for path in due {
+            let removed = if path.is_dir() {
+                std::fs::remove_dir_all(&path)
+            } else {
+                std::fs::remove_file(&path)
+            };
+            match removed {
+                Ok(()) => tracing::debug!(path = %path.display(), "deleted"),
+                // Its directory went first.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => tracing::warn!(path = %path.display(), %error, "cannot delete"),
+            }
+        }
+    }
+
+    /// A random number below `bound`; zero when the bound is not positive.
+    pub(crate) fn random_below(&self, bound: i64) -> i64 {
+        let mut bytes = [0; 8];
+        // Without random numbers all logs roll at once, which is what they do without jitter.
+        let _ = sys::random_bytes(&mut bytes);
+        (i64::from_le_bytes(bytes) & i64::MAX).checked_rem(bound.max(0)).unwrap_or(0)
+    }
+}
+
+/// Something to be removed.
+#[derive(Debug)]
+struct Trash {
+    due: Duration,
+    path: PathBuf,
+}
+
+/// The logs that start later than their first segment does, because records were deleted on request.
+#[derive(Debug)]
+pub(crate) struct LogStarts {
+    path: PathBuf,
+    offsets: Mutex<Offsets>,
+}
+
+impl LogStarts {
+    pub(crate) fn new(path: PathBuf, offsets: Offsets) -> Self {
+        Self { path, offsets: Mutex::new(offsets) }
+    }
+
+    pub(crate) fn get(&self, log: &TopicPartition) -> Option<Offset> {
+        self.offsets.lock().get(log).copied()
+    }
+
+    /// Durable when it returns.
+    pub(crate) fn set(&self, log: &TopicPartition, start: Offset) -> Result<(), StorageError> {
+        let mut offsets = self.offsets.lock();
+        let mut changed = offsets.clone();
+        changed.insert(log.clone(), start);
+        checkpoint::write_offsets(&self.path, &changed)?;
+        *offsets = changed;
+        Ok(())
+    }
+
+    pub(crate) fn remove(&self, log: &TopicPartition) -> Result<(), StorageError> {
+        let mut offsets = self.offsets.lock();
+        match offsets.remove(log) {
+            Some(_) => checkpoint::write_offsets(&self.path, &offsets),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Where a log lives, for all of its segments; deleting the log renames it.
+#[derive(Debug)]
+pub(crate) struct Home {
+    pub(crate) env: Arc<Environment>,
+    path: RwLock<Arc<Path>>,
+}
+
+impl Home {
+    pub(crate) fn new(env: Arc<Environment>, path: &Path) -> Self {
+        Self { env, path: RwLock::new(path.into()) }
+    }
+
+    pub(crate) fn path(&self) -> Arc<Path> {
+        Arc::clone(&self.path.read())
+    }
+
+    /// Renames the directory; later opens of its files look under the new name.
+    pub(crate) fn rename(&self, to: &Path) -> Result<(), StorageError> {
+        let mut path = self.path.write();
+        std::fs::rename(&*path, to).context("rename", &path)?;
+        *path = to.into();
+        Ok(())
+    }
+}

@@ -1,0 +1,74 @@
+//! What can go wrong with a log, by whose fault. Pure.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ottla_base::Offset;
+
+/// The disk, or the data on it, is not as it should be; or the log is no longer there.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    #[error("{action} {}: {source}", .path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("{} is corrupt at byte {position}: {what}", .path.display())]
+    Corrupt { path: PathBuf, position: u64, what: String },
+    /// A flush failed earlier. What the disk holds since then is unknown, so nothing more is written there.
+    #[error("log directory {} is offline: a flush failed ({reason})", .directory.display())]
+    Poisoned { directory: PathBuf, reason: String },
+    /// The log was deleted, or its directory was closed.
+    #[error("the log {log} is closed")]
+    Closed { log: String },
+    /// A batch that comes with an offset must not begin before the log's end.
+    #[error("a batch at offset {found} cannot follow the log end offset {log_end_offset}")]
+    OutOfOrder { log_end_offset: Offset, found: Offset },
+    /// Offsets and byte positions are bounded by the file formats.
+    #[error("{what} does not fit into a segment")]
+    TooLarge { what: &'static str },
+}
+
+impl StorageError {
+    pub(crate) fn corrupt(path: &Path, position: u64, what: impl ToString) -> Self {
+        Self::Corrupt { path: path.to_owned(), position, what: what.to_string() }
+    }
+}
+
+/// Says what was being done to which file.
+pub(crate) trait Context<T> {
+    fn context(self, action: &'static str, path: &Path) -> Result<T, StorageError>;
+}
+
+impl<T> Context<T> for io::Result<T> {
+    fn context(self, action: &'static str, path: &Path) -> Result<T, StorageError> {
+        self.map_err(|source| StorageError::Io { action, path: path.to_owned(), source })
+    }
+}
+
+/// Why nothing can be read at an offset.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("offset {requested} is not in {log_start_offset}..={log_end_offset}")]
+    OutOfRange { requested: Offset, log_start_offset: Offset, log_end_offset: Offset },
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Why a log directory cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(
+        "{} is in use by another process, which holds the lock on {}; stop it or choose another directory",
+        .directory.display(), .directory.join(".lock").display()
+    )]
+    Locked { directory: PathBuf },
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Why a log cannot be created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    #[error("the log {log} already exists")]
+    Exists { log: String },
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}

@@ -1,0 +1,164 @@
+//! The flusher of a log directory: one thread that gathers requests and makes them durable together. Shell.
+//!
+//! While one flush is under way, the next requests gather; all of them cost one more flush. How a round is done
+//! depends on how many files it has: see docs/decisions/003-flusher.md.
+
+use std::fmt::Debug;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use ottla_base::Offset;
+use ottla_env::sys;
+use parking_lot::{Condvar, Mutex};
+
+use crate::environment::Environment;
+use crate::error::{Context, StorageError};
+use crate::log::{FlushWork, Log};
+
+/// From so many files on, one flush of the whole file system is cheaper than one of each file.
+const WHOLE_FILE_SYSTEM_FILES: usize = 8;
+
+/// Whoever wants to know what has reached the disk.
+///
+/// Called from the flusher's thread, and `poisoned` from any thread: be short, and do not call into a log's
+/// changing operations from here.
+pub trait FlushListener: Send + Sync {
+    /// Everything in `log` before `flushed_offset` is durable.
+    fn flushed(&self, log: &Arc<Log>, flushed_offset: Offset);
+
+    /// The directory is offline: no flush will complete any more.
+    fn poisoned(&self, _error: &StorageError) {}
+}
+
+impl<F: Fn(&Arc<Log>, Offset) + Send + Sync> FlushListener for F {
+    fn flushed(&self, log: &Arc<Log>, flushed_offset: Offset) {
+        self(log, flushed_offset);
+    }
+}
+
+impl Debug for dyn FlushListener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FlushListener")
+    }
+}
+
+/// Logs that wait for a flush, each at most once.
+#[derive(Debug, Default)]
+pub(crate) struct FlushQueue {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    logs: Vec<Arc<Log>>,
+    stopped: bool,
+}
+
+impl FlushQueue {
+    pub(crate) fn push(&self, log: Arc<Log>) {
+        self.waiting.lock().logs.push(log);
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn stop(&self) {
+        self.waiting.lock().stopped = true;
+        self.changed.notify_all();
+    }
+
+    /// Everything that waits; `None` once stopped.
+    fn take(&self) -> Option<Vec<Arc<Log>>> {
+        let mut waiting = self.waiting.lock();
+        while waiting.logs.is_empty() && !waiting.stopped {
+            self.changed.wait(&mut waiting);
+        }
+        let logs = std::mem::take(&mut waiting.logs);
+        (!waiting.stopped).then_some(logs)
+    }
+}
+
+/// Starts the thread; it ends when the queue is stopped.
+pub(crate) fn start(env: Arc<Environment>) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name("log-flusher".to_owned()).spawn(move || {
+        while let Some(logs) = env.flushes.take() {
+            flush(&env, &logs);
+        }
+    })
+}
+
+/// Makes everything in these logs durable, and tells the listeners.
+pub(crate) fn flush(env: &Environment, logs: &[Arc<Log>]) {
+    if env.check_health().is_err() {
+        return;
+    }
+    let flushed = match flush_together(env, logs) {
+        Ok(flushed) => flushed,
+        Err(error) => return env.poison(&error),
+    };
+    let listeners = env.listeners.read().clone();
+    for (log, offset) in logs.iter().zip(flushed) {
+        for listener in &listeners {
+            listener.flushed(log, offset);
+        }
+    }
+}
+
+fn flush_together(env: &Environment, logs: &[Arc<Log>]) -> Result<Vec<Offset>, StorageError> {
+    // Only this function locks more than one, and whoever holds one waits for none: no deadlock.
+    let _flushing: Vec<_> = logs.iter().map(|log| log.flush_lock()).collect();
+    let work: Vec<FlushWork> = logs.iter().map(|log| log.take_flush_work()).collect();
+    let files: usize = work.iter().map(|work| work.files.len()).sum();
+    if files < WHOLE_FILE_SYSTEM_FILES || !sync_file_system(env)? {
+        for (log, work) in logs.iter().zip(&work) {
+            log.sync(work)?;
+        }
+    }
+    Ok(logs.iter().zip(&work).map(|(log, work)| log.flush_done(work)).collect())
+}
+
+/// Makes everything durable that these logs and their directory have, indexes, epochs and names included.
+pub(crate) fn flush_everything(env: &Environment, logs: &[Arc<Log>]) -> Result<(), StorageError> {
+    env.check_health()?;
+    let _flushing: Vec<_> = logs.iter().map(|log| log.flush_lock()).collect();
+    let work: Vec<FlushWork> = logs.iter().map(|log| log.take_flush_work()).collect();
+    if let Err(error) = sync_everything(env, logs, &work) {
+        env.poison(&error);
+        return Err(error);
+    }
+    for (log, work) in logs.iter().zip(&work) {
+        log.flush_done(work);
+    }
+    Ok(())
+}
+
+fn sync_everything(
+    env: &Environment,
+    logs: &[Arc<Log>],
+    work: &[FlushWork],
+) -> Result<(), StorageError> {
+    if sync_file_system(env)? {
+        return Ok(());
+    }
+    // Indexes and epochs stay unflushed here; those that a crash damages are rebuilt.
+    logs.iter().zip(work).try_for_each(|(log, work)| log.sync(work))
+}
+
+/// Makes the logs durable that were just recovered, when nothing else is known about them.
+pub(crate) fn sync_recovered(env: &Environment, logs: &[Arc<Log>]) -> Result<(), StorageError> {
+    if sync_file_system(env)? {
+        return Ok(());
+    }
+    logs.iter().try_for_each(|log| log.sync_all_segments())
+}
+
+/// `false` where the platform cannot.
+pub(crate) fn sync_file_system(env: &Environment) -> Result<bool, StorageError> {
+    let flush = File::open(&env.path).and_then(|directory| sys::sync_filesystem(&directory));
+    match flush {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(false),
+        Err(error) => Err(error).context("flush the file system of", &env.path),
+    }
+}

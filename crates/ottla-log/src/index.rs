@@ -1,0 +1,270 @@
+//! A segment's two sparse indexes: offset → byte position, and timestamp → offset. The entries and the search
+//! among those in memory are pure; the search among those on disk reads the index file.
+//!
+//! | file | entry, big-endian | bytes |
+//! | --- | --- | --- |
+//! | `.index` | last offset of a batch − base offset, position of that batch | 4 + 4 |
+//! | `.timeindex` | largest timestamp so far, last offset of its batch − base offset | 8 + 4 |
+//!
+//! Entries rise strictly in their first field. An index is only a hint where to start scanning: it is rebuilt from
+//! the log whenever it is in doubt, so it is written behind, many entries at once.
+//!
+//! Invariant: `first_in_memory <= on_disk <= len`.
+
+use std::fs::File;
+use std::io;
+
+use ottla_env::sys;
+
+/// Entries that stay in memory after they were written, so that reads near the log's end need no file.
+const RECENT_KEPT: usize = 128;
+/// Entries that wait in memory before they are written.
+pub(crate) const UNWRITTEN_MAX: usize = 256;
+/// Below this many entries one read fetches them all.
+const READ_AT_ONCE: u32 = 512;
+
+/// An entry of an index file.
+pub(crate) trait Entry: Copy {
+    const SIZE: usize;
+    fn encode(&self, out: &mut Vec<u8>);
+    fn decode(bytes: &[u8]) -> Option<Self>;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OffsetEntry {
+    /// Last offset of the batch, counted from the segment's base offset.
+    pub(crate) relative_offset: u32,
+    /// Where the batch begins.
+    pub(crate) position: u32,
+}
+
+impl Entry for OffsetEntry {
+    const SIZE: usize = 8;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.relative_offset.to_be_bytes());
+        out.extend_from_slice(&self.position.to_be_bytes());
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (relative_offset, rest) = bytes.split_first_chunk()?;
+        Some(Self {
+            relative_offset: u32::from_be_bytes(*relative_offset),
+            position: u32::from_be_bytes(*rest.first_chunk()?),
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TimeEntry {
+    pub(crate) timestamp: i64,
+    /// Last offset of the batch with this timestamp, counted from the segment's base offset.
+    pub(crate) relative_offset: u32,
+}
+
+impl Entry for TimeEntry {
+    const SIZE: usize = 12;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.timestamp.to_be_bytes());
+        out.extend_from_slice(&self.relative_offset.to_be_bytes());
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (timestamp, rest) = bytes.split_first_chunk()?;
+        Some(Self {
+            timestamp: i64::from_be_bytes(*timestamp),
+            relative_offset: u32::from_be_bytes(*rest.first_chunk()?),
+        })
+    }
+}
+
+/// The index of a segment that is being written: all entries counted, the last ones in memory.
+#[derive(Debug, Clone)]
+pub(crate) struct Index<E> {
+    first_in_memory: u32,
+    on_disk: u32,
+    in_memory: Vec<E>,
+    last: Option<E>,
+}
+
+/// Where the last entry at or before a key is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Floor<E> {
+    Known(Option<E>),
+    /// Among the first so many entries of the file.
+    InFile(u32),
+}
+
+impl<E: Entry> Index<E> {
+    pub(crate) const fn empty() -> Self {
+        Self { first_in_memory: 0, on_disk: 0, in_memory: Vec::new(), last: None }
+    }
+
+    /// An index whose `len` entries are all in its file, the last one being `last`.
+    pub(crate) const fn on_disk(len: u32, last: Option<E>) -> Self {
+        Self { first_in_memory: len, on_disk: len, in_memory: Vec::new(), last }
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        self.first_in_memory
+            + u32::try_from(self.in_memory.len()).expect("bounded by UNWRITTEN_MAX")
+    }
+
+    pub(crate) const fn last(&self) -> Option<E> {
+        self.last
+    }
+
+    pub(crate) fn push(&mut self, entry: E) {
+        self.in_memory.push(entry);
+        self.last = Some(entry);
+    }
+
+    /// The last entry for which `at_or_before` holds; it must hold for a prefix of the entries.
+    pub(crate) fn floor(&self, at_or_before: impl Fn(&E) -> bool) -> Floor<E> {
+        let after = self.in_memory.partition_point(at_or_before);
+        match after.checked_sub(1).and_then(|at| self.in_memory.get(at)) {
+            Some(entry) => Floor::Known(Some(*entry)),
+            None if self.first_in_memory == 0 => Floor::Known(None),
+            None => Floor::InFile(self.first_in_memory),
+        }
+    }
+
+    pub(crate) fn unwritten_len(&self) -> usize {
+        self.unwritten_entries().len()
+    }
+
+    /// The bytes to put at the end of the file: `(position, bytes)`.
+    pub(crate) fn unwritten(&self) -> (u64, Vec<u8>) {
+        let mut bytes = Vec::with_capacity(self.unwritten_len() * E::SIZE);
+        for entry in self.unwritten_entries() {
+            entry.encode(&mut bytes);
+        }
+        (u64::from(self.on_disk) * E::SIZE as u64, bytes)
+    }
+
+    /// The file holds everything now; older entries need not stay in memory.
+    pub(crate) fn written(&mut self) {
+        self.on_disk = self.len();
+        let surplus = self.in_memory.len().saturating_sub(RECENT_KEPT);
+        self.in_memory.drain(..surplus);
+        self.first_in_memory += u32::try_from(surplus).expect("bounded by UNWRITTEN_MAX");
+    }
+
+    fn unwritten_entries(&self) -> &[E] {
+        let written =
+            usize::try_from(self.on_disk - self.first_in_memory).expect("a usize is 64 bits");
+        self.in_memory.get(written..).expect("first_in_memory <= on_disk <= len")
+    }
+}
+
+/// The last of the file's first `len` entries for which `at_or_before` holds.
+pub(crate) fn floor_in_file<E: Entry>(
+    file: &File,
+    len: u32,
+    at_or_before: impl Fn(&E) -> bool,
+) -> io::Result<Option<E>> {
+    Ok(search_file(file, len, at_or_before)?.1)
+}
+
+/// How many of the file's first `len` entries there are for which `keep` holds; they must be a prefix.
+pub(crate) fn count_in_file<E: Entry>(
+    file: &File,
+    len: u32,
+    keep: impl Fn(&E) -> bool,
+) -> io::Result<u32> {
+    Ok(search_file(file, len, keep)?.0)
+}
+
+fn search_file<E: Entry>(
+    file: &File,
+    len: u32,
+    at_or_before: impl Fn(&E) -> bool,
+) -> io::Result<(u32, Option<E>)> {
+    let (mut low, mut high) = (0, len);
+    while high - low > READ_AT_ONCE {
+        let middle = low + (high - low) / 2;
+        match read_entries::<E>(file, middle, 1)?.first() {
+            Some(entry) if at_or_before(entry) => low = middle,
+            _ => high = middle,
+        }
+    }
+    let entries: Vec<E> = read_entries(file, low, high - low)?;
+    let after = entries.partition_point(at_or_before);
+    let count = low + u32::try_from(after).expect("a part of a u32");
+    Ok((count, after.checked_sub(1).and_then(|at| entries.get(at)).copied()))
+}
+
+/// Up to `count` entries from number `first` on; fewer where the file ends.
+pub(crate) fn read_entries<E: Entry>(file: &File, first: u32, count: u32) -> io::Result<Vec<E>> {
+    let mut bytes = vec![0; usize::try_from(count).expect("a usize is 64 bits") * E::SIZE];
+    let position = u64::from(first) * E::SIZE as u64;
+    let read = sys::read_full_at(file, &mut bytes, position)?;
+    bytes.truncate(read);
+    Ok(bytes.chunks_exact(E::SIZE).filter_map(E::decode).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn entry(n: u32) -> OffsetEntry {
+        OffsetEntry { relative_offset: n * 10, position: n * 4096 }
+    }
+
+    #[test]
+    fn entries_are_kafkas_big_endian_bytes() {
+        let mut bytes = Vec::new();
+        OffsetEntry { relative_offset: 1, position: 2 }.encode(&mut bytes);
+        assert_eq!(bytes, [0, 0, 0, 1, 0, 0, 0, 2]);
+        assert_eq!(OffsetEntry::decode(&bytes).map(|e| e.position), Some(2));
+        bytes.clear();
+        let time = TimeEntry { timestamp: 3, relative_offset: 4 };
+        time.encode(&mut bytes);
+        assert_eq!(bytes, [0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 4]);
+        assert_eq!(TimeEntry::decode(&bytes), Some(time));
+        assert_eq!(TimeEntry::decode(&bytes[1..]), None);
+    }
+
+    #[test]
+    fn the_same_floor_is_found_in_memory_and_in_the_file() {
+        let mut file = tempfile::tempfile().unwrap();
+        let mut index = Index::empty();
+        for n in 1..=2000 {
+            index.push(entry(n));
+            if index.unwritten_len() >= UNWRITTEN_MAX {
+                let (position, bytes) = index.unwritten();
+                assert_eq!(position, file.metadata().unwrap().len());
+                file.write_all(&bytes).unwrap();
+                index.written();
+            }
+        }
+        let (_, bytes) = index.unwritten();
+        file.write_all(&bytes).unwrap();
+        index.written();
+        assert_eq!(index.len(), 2000);
+        assert_eq!(index.last(), Some(entry(2000)));
+        for key in [0, 9, 10, 11, 5555, 18_000, 19_995, 20_000, u32::MAX] {
+            let at_or_before = |e: &OffsetEntry| e.relative_offset <= key;
+            let expected = Some((key / 10).min(2000)).filter(|n| *n > 0).map(entry);
+            assert_eq!(floor_in_file(&file, 2000, at_or_before).unwrap(), expected);
+            match index.floor(at_or_before) {
+                Floor::Known(found) => assert_eq!(found, expected),
+                Floor::InFile(len) => {
+                    assert_eq!(floor_in_file(&file, len, at_or_before).unwrap(), expected);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_index_without_entries_has_no_floor() {
+        let index = Index::<TimeEntry>::empty();
+        assert_eq!(index.floor(|_| true), Floor::Known(None));
+        assert_eq!(index.unwritten(), (0, Vec::new()));
+        let file = tempfile::tempfile().unwrap();
+        assert_eq!(floor_in_file::<TimeEntry>(&file, 0, |_| true).unwrap(), None);
+    }
+}

@@ -1,0 +1,272 @@
+//! One partition's log: an append-only sequence of record batches, cut into segments. Shell.
+//!
+//! Two locks: `writer` is held by whoever changes files, `state` is what readers see and is held only for a moment.
+//! Readers never wait for a write. Lock order: `flush` before `writer` before `state`.
+//!
+//! Invariants, checked after every change by `State::check`:
+//! - `log_start_offset <= log_end_offset`, `flushed_offset <= log_end_offset`
+//! - base offsets rise strictly from segment to segment, and the last one is `<= log_end_offset`
+//! - bytes before the active segment's `size` are never changed, only cut off with the segment or by a truncation
+//!
+//! The high watermark is not here: what readers may see is decided by replication, and passed to
+//! [`Log::read`] as an upper bound.
+
+mod active;
+mod append;
+mod flush;
+mod lookup;
+mod read;
+mod trim;
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
+
+use ottla_base::{LeaderEpoch, Offset, TopicId, TopicPartition};
+use parking_lot::{Mutex, RwLock};
+
+pub use append::{Appended, Origin};
+pub use lookup::TimestampLookup;
+pub use read::{FileRange, Slice};
+pub use trim::Removed;
+
+pub(crate) use active::Active;
+pub(crate) use flush::FlushWork;
+
+use crate::checkpoint;
+use crate::config::LogConfig;
+use crate::environment::{Environment, Home};
+use crate::epochs::{EpochCache, EpochEntry};
+use crate::error::StorageError;
+use crate::names;
+use crate::segment::Segment;
+
+/// A partition's log. Cheap to keep while idle: no open files, and memory for little more than its name.
+#[derive(Debug)]
+pub struct Log {
+    partition: TopicPartition,
+    topic_id: Option<TopicId>,
+    home: Arc<Home>,
+    this: Weak<Self>,
+    config: RwLock<Arc<LogConfig>>,
+    /// Held during a flush, so that a second one does not report what the first has not finished.
+    flush: Mutex<()>,
+    flush_requested: AtomicBool,
+    writer: Mutex<Writer>,
+    state: RwLock<State>,
+}
+
+/// What only those who change files need to know.
+#[derive(Debug, Default)]
+struct Writer {
+    /// Files with bytes that no flush has covered yet.
+    dirty: Vec<Arc<std::fs::File>>,
+    dirty_since_ms: i64,
+    unsynced_names: UnsyncedNames,
+    closed: bool,
+}
+
+/// Which directories have entries that a crash could take back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum UnsyncedNames {
+    #[default]
+    None,
+    /// A file was created in the log's directory.
+    Files,
+    /// The log's directory was created, too.
+    Directory,
+}
+
+/// What readers see.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) log_start_offset: i64,
+    pub(crate) log_end_offset: i64,
+    pub(crate) flushed_offset: i64,
+    pub(crate) sealed: Vec<Sealed>,
+    pub(crate) active: Active,
+    pub(crate) epochs: EpochCache,
+}
+
+/// A segment that is no longer written.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) size: u64,
+    pub(crate) offset_entries: u32,
+    pub(crate) time_entries: u32,
+}
+
+impl State {
+    /// A log without records that begins at this offset.
+    pub(crate) fn empty(active: Active, epochs: EpochCache) -> Self {
+        let start = active.segment.base_offset;
+        Self {
+            log_start_offset: start,
+            log_end_offset: start,
+            flushed_offset: start,
+            sealed: Vec::new(),
+            active,
+            epochs,
+        }
+    }
+
+    pub(crate) fn check(&self) {
+        assert!(self.log_start_offset <= self.log_end_offset);
+        assert!(self.flushed_offset <= self.log_end_offset);
+        assert!(self.active.segment.base_offset <= self.log_end_offset);
+        if let Some(last) = self.sealed.last() {
+            assert!(last.segment.base_offset < self.active.segment.base_offset);
+        }
+    }
+}
+
+impl Log {
+    pub(crate) fn new(
+        partition: TopicPartition,
+        topic_id: Option<TopicId>,
+        home: Arc<Home>,
+        config: Arc<LogConfig>,
+        state: State,
+        unsynced_names: UnsyncedNames,
+    ) -> Arc<Self> {
+        state.check();
+        let writer = Writer { unsynced_names, ..Writer::default() };
+        Arc::new_cyclic(|this| Self {
+            partition,
+            topic_id,
+            home,
+            this: Weak::clone(this),
+            config: RwLock::new(config),
+            flush: Mutex::default(),
+            flush_requested: AtomicBool::new(false),
+            writer: Mutex::new(writer),
+            state: RwLock::new(state),
+        })
+    }
+
+    #[must_use]
+    pub fn topic_partition(&self) -> &TopicPartition {
+        &self.partition
+    }
+
+    /// From `partition.metadata`; `None` when that file is missing.
+    #[must_use]
+    pub fn topic_id(&self) -> Option<TopicId> {
+        self.topic_id
+    }
+
+    #[must_use]
+    pub fn config(&self) -> Arc<LogConfig> {
+        Arc::clone(&self.config.read())
+    }
+
+    /// Takes effect from the next append or retention run on.
+    pub fn set_config(&self, config: Arc<LogConfig>) {
+        *self.config.write() = config;
+    }
+
+    /// The first offset that can be read.
+    #[must_use]
+    pub fn log_start_offset(&self) -> Offset {
+        Offset(self.state.read().log_start_offset)
+    }
+
+    /// The offset that the next record gets.
+    #[must_use]
+    pub fn log_end_offset(&self) -> Offset {
+        Offset(self.state.read().log_end_offset)
+    }
+
+    /// Everything before this offset counts as flushed: it is on disk, or, with `log.flush.on.commit=false`,
+    /// at least in the page cache.
+    #[must_use]
+    pub fn flushed_offset(&self) -> Offset {
+        let state = self.state.read();
+        if self.env().options.flush_on_commit {
+            Offset(state.flushed_offset)
+        } else {
+            Offset(state.log_end_offset)
+        }
+    }
+
+    /// Bytes of records on disk.
+    #[must_use]
+    pub fn size_in_bytes(&self) -> u64 {
+        let state = self.state.read();
+        state.sealed.iter().map(|sealed| sealed.size).sum::<u64>() + state.active.size
+    }
+
+    #[must_use]
+    pub fn segment_count(&self) -> usize {
+        self.state.read().sealed.len() + 1
+    }
+
+    #[must_use]
+    pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
+        self.state.read().epochs.latest().map(|entry| entry.epoch)
+    }
+
+    #[must_use]
+    pub fn epoch_entries(&self) -> Vec<EpochEntry> {
+        self.state.read().epochs.entries().to_vec()
+    }
+
+    /// The epoch that wrote the record at this offset.
+    #[must_use]
+    pub fn epoch_for_offset(&self, offset: Offset) -> Option<LeaderEpoch> {
+        self.state.read().epochs.epoch_for(offset)
+    }
+
+    /// The largest epoch up to `epoch`, and the offset after its last record; see [`EpochCache::end_offset_for`].
+    #[must_use]
+    pub fn end_offset_for_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let state = self.state.read();
+        state.epochs.end_offset_for(epoch, Offset(state.log_end_offset))
+    }
+
+    /// Notes that a leader epoch begins at the log's end, before it has written anything.
+    pub fn assign_epoch(&self, epoch: LeaderEpoch) -> Result<(), StorageError> {
+        let _writer = self.lock_writer()?;
+        self.assign_epoch_at(epoch, self.log_end_offset())
+    }
+
+    fn assign_epoch_at(&self, epoch: LeaderEpoch, offset: Offset) -> Result<(), StorageError> {
+        if self.state.read().epochs.would_assign(epoch, offset) {
+            self.update_epochs(|epochs| epochs.assign(epoch, offset))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn rename(&self, to: &std::path::Path) -> Result<(), StorageError> {
+        self.home.rename(to)
+    }
+
+    fn env(&self) -> &Environment {
+        &self.home.env
+    }
+
+    fn lock_writer(&self) -> Result<parking_lot::MutexGuard<'_, Writer>, StorageError> {
+        let writer = self.writer.lock();
+        if writer.closed {
+            return Err(StorageError::Closed { log: self.partition.to_string() });
+        }
+        self.env().check_health()?;
+        Ok(writer)
+    }
+
+    /// Changes the epochs on disk, then in memory. The caller holds the writer.
+    fn update_epochs(
+        &self,
+        change: impl FnOnce(&mut EpochCache) -> bool,
+    ) -> Result<(), StorageError> {
+        let mut epochs = self.state.read().epochs.clone();
+        if change(&mut epochs) {
+            // Recovery finds the epochs of unflushed records in the records themselves; those of others are made
+            // durable by the flush that precedes every checkpoint.
+            let path = self.home.path().join(names::LEADER_EPOCHS);
+            checkpoint::replace_lazily(&path, &epochs.to_text())?;
+            self.state.write().epochs = epochs;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,304 @@
+//! Appending: batches get their place, go to disk in one write, and only then become visible.
+
+use std::fs::File;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use ottla_base::{LeaderEpoch, Offset, Timestamp};
+use ottla_env::sys;
+use ottla_records::{BatchHeader, HEADER_LEN, TimestampType, ValidBatch};
+
+use super::{Active, Log, Sealed, UnsyncedNames, Writer};
+use crate::error::{Context, StorageError};
+use crate::index::UNWRITTEN_MAX;
+use crate::names;
+use crate::policy::roll::{self, Incoming};
+use crate::scan::HeaderScan;
+use crate::segment::Segment;
+
+/// Who has decided the offsets of the batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// This log does, now: they follow its end, in this leader epoch.
+    Leader(LeaderEpoch),
+    /// Somebody else has: offsets and epochs are in the batches, and stay as they are.
+    Replica,
+}
+
+/// Where batches went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    pub base_offset: Offset,
+    pub last_offset: Offset,
+    /// The broker's time in the first batch, or [`Timestamp::NONE`] when it has its producer's.
+    pub log_append_time: Timestamp,
+    pub log_start_offset: Offset,
+}
+
+impl Log {
+    /// Appends one batch as the leader.
+    pub fn append_batch(
+        &self,
+        mut batch: ValidBatch,
+        leader_epoch: LeaderEpoch,
+    ) -> Result<Appended, StorageError> {
+        self.append(std::slice::from_mut(&mut batch), Origin::Leader(leader_epoch))
+    }
+
+    /// Appends batches, all of them or none, into one segment. Afterwards the batches say where they are.
+    ///
+    /// A batch larger than `segment.bytes` gets a segment of its own: refusing it is the caller's choice.
+    ///
+    /// # Panics
+    /// Without a batch.
+    pub fn append(
+        &self,
+        batches: &mut [ValidBatch],
+        origin: Origin,
+    ) -> Result<Appended, StorageError> {
+        let mut writer = self.lock_writer()?;
+        self.place(batches, origin)?;
+        let config = self.config();
+        let now_ms = self.env().now_ms();
+        self.roll_if_due(&mut writer, batches, now_ms)?;
+        let file = self.active_file(&mut writer)?;
+        for batch in batches.iter() {
+            let epoch = LeaderEpoch(batch.header().partition_leader_epoch);
+            self.assign_epoch_at(epoch, batch.base_offset())?;
+        }
+        let position = self.state.read().active.size;
+        self.write(&file, batches, position)?;
+        writer.mark_dirty(&file, now_ms);
+        let (appended, unwritten) = self.publish(batches, config.index_interval_bytes);
+        if unwritten >= UNWRITTEN_MAX {
+            self.write_indexes()?;
+        }
+        self.request_flush_if_due(&writer, &config, now_ms);
+        Ok(appended)
+    }
+
+    /// Gives every batch its offsets, or checks those that it has.
+    fn place(&self, batches: &mut [ValidBatch], origin: Origin) -> Result<(), StorageError> {
+        let mut end = self.log_end_offset();
+        for batch in batches {
+            match origin {
+                Origin::Leader(leader_epoch) => batch.assign(end, leader_epoch),
+                Origin::Replica if batch.base_offset() < end => {
+                    let found = batch.base_offset();
+                    return Err(StorageError::OutOfOrder { log_end_offset: end, found });
+                }
+                Origin::Replica => {}
+            }
+            if batch.next_offset() <= batch.base_offset() {
+                return Err(StorageError::TooLarge { what: "the offset of a batch" });
+            }
+            end = batch.next_offset();
+        }
+        Ok(())
+    }
+
+    fn roll_if_due(
+        &self,
+        writer: &mut Writer,
+        batches: &[ValidBatch],
+        now_ms: i64,
+    ) -> Result<(), StorageError> {
+        let (first, last) =
+            batches.first().zip(batches.last()).expect("there is a batch to append");
+        let size: usize = batches.iter().map(ValidBatch::size_in_bytes).sum();
+        let max_timestamp = batches.iter().map(|batch| batch.max_timestamp().0).max();
+        let incoming = Incoming {
+            size: size as u64,
+            max_timestamp: max_timestamp.unwrap_or(-1),
+            last_offset: last.last_offset().0,
+        };
+        if i32::try_from(size).is_err()
+            || roll::relative(first.base_offset().0, incoming.last_offset).is_none()
+        {
+            return Err(StorageError::TooLarge { what: "a batch" });
+        }
+        self.load_first_timestamp()?;
+        let active = self.state.read().active.describe();
+        let beyond = i32::try_from(active.size + incoming.size).is_err();
+        if beyond || roll::should_roll(&active, &incoming, &self.config(), now_ms) {
+            self.roll_to(writer, first.base_offset())?;
+        }
+        Ok(())
+    }
+
+    /// After a restart the first batch's timestamp is still on disk.
+    fn load_first_timestamp(&self) -> Result<(), StorageError> {
+        let (segment, size) = {
+            let active = &self.state.read().active;
+            if active.size == 0 || active.first_timestamp.is_some() {
+                return Ok(());
+            }
+            (Arc::clone(&active.segment), active.size)
+        };
+        let (file, path) = (segment.log_file()?, segment.path(names::LOG));
+        let first = HeaderScan::new(&file, &path, 0, size).next()?;
+        let timestamp = first.map_or(-1, |found| found.header.max_timestamp);
+        self.state.write().active.first_timestamp = Some(timestamp);
+        Ok(())
+    }
+
+    /// The file to append to, created if this is the segment's first batch.
+    pub(super) fn active_file(&self, writer: &mut Writer) -> Result<Arc<File>, StorageError> {
+        let (segment, created) = {
+            let active = &self.state.read().active;
+            (Arc::clone(&active.segment), active.created)
+        };
+        if created {
+            return segment.log_file();
+        }
+        let file = segment.create_files()?;
+        writer.unsynced_names = writer.unsynced_names.max(UnsyncedNames::Files);
+        let config = self.config();
+        if config.preallocate {
+            let path = segment.path(names::LOG);
+            sys::allocate(&file, 0, config.segment_bytes).context("preallocate", &path)?;
+        }
+        self.state.write().active.created = true;
+        Ok(file)
+    }
+
+    /// One write for everything. If it fails, the file is cut back to where it ended: nothing was appended.
+    fn write(
+        &self,
+        file: &File,
+        batches: &[ValidBatch],
+        position: u64,
+    ) -> Result<(), StorageError> {
+        let headers: Vec<[u8; HEADER_LEN]> =
+            batches.iter().map(|b| b.header().to_bytes()).collect();
+        let mut buffers: Vec<IoSlice<'_>> = Vec::with_capacity(batches.len() * 2);
+        for (header, batch) in headers.iter().zip(batches) {
+            buffers.push(IoSlice::new(header));
+            buffers.push(IoSlice::new(batch.body()));
+        }
+        let Err(source) = sys::write_all_vectored_at(file, &mut buffers, position) else {
+            return Ok(());
+        };
+        let path = self.state.read().active.segment.path(names::LOG);
+        let cut = file.set_len(position).context("cut back", &path);
+        let error = StorageError::Io { action: "append to", path, source };
+        if let Err(cut) = cut {
+            // Garbage that we cannot remove would be found behind good batches.
+            self.env().poison(&cut);
+        }
+        Err(error)
+    }
+
+    /// Shows the batches to readers. Returns how many index entries wait to be written.
+    fn publish(&self, batches: &[ValidBatch], index_interval_bytes: u64) -> (Appended, usize) {
+        let (first, last) =
+            batches.first().zip(batches.last()).expect("there is a batch to append");
+        let mut state = self.state.write();
+        for batch in batches {
+            state.active.appended(batch.header(), index_interval_bytes);
+        }
+        state.log_end_offset = last.next_offset().0;
+        state.check();
+        let appended = Appended {
+            base_offset: first.base_offset(),
+            last_offset: last.last_offset(),
+            log_append_time: log_append_time(first.header()),
+            log_start_offset: Offset(state.log_start_offset),
+        };
+        (appended, state.active.offsets.unwritten_len())
+    }
+
+    /// Closes the active segment and begins a new one at the log's end.
+    pub fn roll(&self) -> Result<(), StorageError> {
+        let mut writer = self.lock_writer()?;
+        let end = self.log_end_offset();
+        self.roll_to(&mut writer, end)
+    }
+
+    pub(super) fn roll_to(
+        &self,
+        writer: &mut Writer,
+        base_offset: Offset,
+    ) -> Result<(), StorageError> {
+        let replaces_empty = {
+            let mut state = self.state.write();
+            state.active.push_largest_timestamp();
+            state.active.size == 0
+        };
+        if replaces_empty {
+            self.discard_empty_active(base_offset)?;
+        } else {
+            self.write_indexes()?;
+        }
+        let jitter_ms = self.env().random_below(self.config().segment_jitter_ms);
+        let segment = Arc::new(Segment::new(Arc::clone(&self.home), base_offset.0));
+        let next = Active::planned(segment, self.env().now_ms(), jitter_ms);
+        let mut state = self.state.write();
+        let previous = std::mem::replace(&mut state.active, next);
+        if !replaces_empty {
+            state.sealed.push(Sealed {
+                size: previous.size,
+                offset_entries: previous.offsets.len(),
+                time_entries: previous.times.len(),
+                segment: previous.segment,
+            });
+        }
+        drop(state);
+        tracing::debug!(log = %self.partition, %base_offset, "began a new segment");
+        self.request_flush_of(writer);
+        Ok(())
+    }
+
+    /// Removes the files of an active segment without records, which may have the new segment's names.
+    fn discard_empty_active(&self, base_offset: Offset) -> Result<(), StorageError> {
+        let segment = Arc::clone(&self.state.read().active.segment);
+        segment.close_files();
+        if segment.base_offset != base_offset.0 {
+            for suffix in names::SEGMENT_SUFFIXES {
+                let path = segment.path(suffix);
+                match std::fs::remove_file(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(error).context("remove", &path);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the index entries that only memory has. The caller holds the writer.
+    pub(super) fn write_indexes(&self) -> Result<(), StorageError> {
+        let (segment, offsets, times) = {
+            let active = &self.state.read().active;
+            if active.offsets.unwritten_len() == 0 && active.times.unwritten_len() == 0 {
+                return Ok(());
+            }
+            (Arc::clone(&active.segment), active.offsets.clone(), active.times.clone())
+        };
+        segment.write_index(names::INDEX, &offsets)?;
+        segment.write_index(names::TIME_INDEX, &times)?;
+        let mut state = self.state.write();
+        state.active.offsets.written();
+        state.active.times.written();
+        Ok(())
+    }
+}
+
+impl Writer {
+    pub(super) fn mark_dirty(&mut self, file: &Arc<File>, now_ms: i64) {
+        if self.dirty.is_empty() {
+            self.dirty_since_ms = now_ms;
+        }
+        if !self.dirty.last().is_some_and(|last| Arc::ptr_eq(last, file)) {
+            self.dirty.push(Arc::clone(file));
+        }
+    }
+}
+
+fn log_append_time(header: &BatchHeader) -> Timestamp {
+    match header.attributes.timestamp_type() {
+        TimestampType::CreateTime => Timestamp::NONE,
+        TimestampType::LogAppendTime => Timestamp(header.max_timestamp),
+    }
+}

@@ -1,0 +1,149 @@
+//! Flushing: what was appended reaches the disk, and the flushed offset follows.
+//!
+//! Asking for a flush returns at once; the directory's flusher gathers requests and serves them together.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ottla_base::Offset;
+use ottla_env::sys;
+
+use super::{Log, UnsyncedNames, Writer};
+use crate::config::LogConfig;
+use crate::error::{Context, StorageError};
+use crate::names;
+
+/// Everything of one log that a flush must write, and what is flushed once it has.
+#[derive(Debug)]
+pub(crate) struct FlushWork {
+    pub(crate) end_offset: i64,
+    pub(crate) files: Vec<Arc<File>>,
+    pub(crate) unsynced_names: UnsyncedNames,
+}
+
+impl Log {
+    /// Asks the directory's flusher to make everything appended so far durable, and to tell its listeners.
+    pub fn request_flush(&self) {
+        if !self.flush_requested.swap(true, Ordering::AcqRel) {
+            let this = self.this.upgrade().expect("a log is only reached through its Arc");
+            self.env().flushes.push(this);
+        }
+    }
+
+    /// Makes everything appended so far durable, on this thread. Listeners are told by whoever calls the flusher,
+    /// not by this.
+    pub fn flush(&self) -> Result<Offset, StorageError> {
+        let _flushing = self.flush.lock();
+        self.env().check_health()?;
+        let work = self.take_flush_work();
+        if let Err(error) = self.sync(&work) {
+            self.env().poison(&error);
+            return Err(error);
+        }
+        Ok(self.flush_done(&work))
+    }
+
+    /// Takes what waits to be flushed. The caller holds the flush lock until the work is done.
+    pub(crate) fn take_flush_work(&self) -> FlushWork {
+        // Whoever appends after this asks again.
+        self.flush_requested.store(false, Ordering::Release);
+        let mut writer = self.writer.lock();
+        FlushWork {
+            end_offset: self.state.read().log_end_offset,
+            files: std::mem::take(&mut writer.dirty),
+            unsynced_names: std::mem::take(&mut writer.unsynced_names),
+        }
+    }
+
+    pub(crate) fn flush_lock(&self) -> parking_lot::MutexGuard<'_, ()> {
+        self.flush.lock()
+    }
+
+    /// Writes this log's files to disk, one by one.
+    pub(crate) fn sync(&self, work: &FlushWork) -> Result<(), StorageError> {
+        let path = self.home.path();
+        for file in &work.files {
+            sys::sync_data(file).context("flush a segment of", &path)?;
+        }
+        self.sync_names(&path, work.unsynced_names)
+    }
+
+    /// Writes every segment to disk, and the names of all files.
+    pub(crate) fn sync_all_segments(&self) -> Result<(), StorageError> {
+        let segments = {
+            let state = self.state.read();
+            let active = [&state.active].into_iter().filter(|active| active.created);
+            let active = active.map(|active| &active.segment);
+            let sealed = state.sealed.iter().map(|sealed| &sealed.segment);
+            sealed.chain(active).cloned().collect::<Vec<_>>()
+        };
+        for segment in segments {
+            sys::sync_data(&*segment.log_file()?).context("flush", &segment.path(names::LOG))?;
+        }
+        self.sync_names(&self.home.path(), UnsyncedNames::Directory)
+    }
+
+    fn sync_names(&self, path: &Path, unsynced: UnsyncedNames) -> Result<(), StorageError> {
+        if unsynced == UnsyncedNames::None {
+            return Ok(());
+        }
+        let metadata = path.join(names::PARTITION_METADATA);
+        if unsynced == UnsyncedNames::Directory
+            && let Ok(file) = File::open(&metadata)
+        {
+            sys::sync_data(&file).context("flush", &metadata)?;
+        }
+        sys::sync_directory(path).context("flush", path)?;
+        match path.parent().filter(|_| unsynced == UnsyncedNames::Directory) {
+            Some(parent) => sys::sync_directory(parent).context("flush", parent),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that the work is on disk. Returns the flushed offset.
+    pub(crate) fn flush_done(&self, work: &FlushWork) -> Offset {
+        let mut state = self.state.write();
+        let flushed = work.end_offset.min(state.log_end_offset);
+        state.flushed_offset = state.flushed_offset.max(flushed);
+        state.check();
+        Offset(state.flushed_offset)
+    }
+
+    /// What is on disk whatever `log.flush.on.commit` says: recovery may begin here.
+    pub(crate) fn recovery_point(&self) -> Offset {
+        Offset(self.state.read().flushed_offset)
+    }
+
+    /// `flush.messages` and `flush.ms`, for those who set them.
+    pub(super) fn request_flush_if_due(&self, writer: &Writer, config: &LogConfig, now_ms: i64) {
+        let unflushed = {
+            let state = self.state.read();
+            state.log_end_offset - state.flushed_offset
+        };
+        let waited_ms = now_ms.saturating_sub(writer.dirty_since_ms);
+        if unflushed >= config.flush_messages || waited_ms >= config.flush_ms {
+            self.request_flush_of(writer);
+        }
+    }
+
+    /// Asks for a flush if there is anything to flush.
+    pub(super) fn request_flush_of(&self, writer: &Writer) {
+        if !writer.dirty.is_empty() {
+            self.request_flush();
+        }
+    }
+
+    /// `flush.ms` of a log that nobody appends to any more.
+    pub(crate) fn request_overdue_flush(&self, now_ms: i64) {
+        let config = self.config();
+        if config.flush_ms == i64::MAX {
+            return;
+        }
+        let writer = self.writer.lock();
+        if now_ms.saturating_sub(writer.dirty_since_ms) >= config.flush_ms {
+            self.request_flush_of(&writer);
+        }
+    }
+}

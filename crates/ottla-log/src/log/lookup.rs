@@ -1,0 +1,169 @@
+//! Finding offsets by time, for ListOffsets.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use ottla_base::{LeaderEpoch, Offset, Timestamp};
+use ottla_env::sys;
+use ottla_records::RawBatch;
+
+use super::Log;
+use crate::error::{Context, StorageError};
+use crate::index::Floor;
+use crate::names;
+use crate::policy::roll;
+use crate::scan::{Found, HeaderScan};
+use crate::segment::{Segment, TimestampOffset};
+
+/// A record found by its timestamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimestampLookup {
+    pub timestamp: Timestamp,
+    pub offset: Offset,
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// A segment, and the largest timestamp in it.
+struct Candidate {
+    segment: Arc<Segment>,
+    size: u64,
+    largest: Option<TimestampOffset>,
+    offset_floor_in_file: u32,
+    time_floor_in_file: u32,
+}
+
+impl Log {
+    /// The first record at or after the log start whose timestamp is at least `timestamp`.
+    pub fn offset_for_timestamp(
+        &self,
+        timestamp: Timestamp,
+    ) -> Result<Option<TimestampLookup>, StorageError> {
+        self.write_indexes_for_lookup()?;
+        let log_start_offset = self.log_start_offset();
+        for candidate in self.candidates()? {
+            if candidate.largest.is_none_or(|largest| largest.timestamp < timestamp) {
+                continue;
+            }
+            let found = candidate.first_at_or_after(timestamp, log_start_offset)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first of the records that have the largest timestamp in the log (KIP-734).
+    pub fn max_timestamp(&self) -> Result<Option<TimestampLookup>, StorageError> {
+        self.write_indexes_for_lookup()?;
+        let mut newest: Option<(TimestampOffset, Candidate)> = None;
+        for candidate in self.candidates()? {
+            let Some(largest) = candidate.largest else { continue };
+            if newest.as_ref().is_none_or(|(newest, _)| newest.timestamp < largest.timestamp) {
+                newest = Some((largest, candidate));
+            }
+        }
+        match newest {
+            None => Ok(None),
+            Some((largest, candidate)) => candidate.record_at(largest),
+        }
+    }
+
+    /// Lookups by time are rare, so they all go through the files.
+    fn write_indexes_for_lookup(&self) -> Result<(), StorageError> {
+        let _writer = self.lock_writer()?;
+        self.write_indexes()
+    }
+
+    fn candidates(&self) -> Result<Vec<Candidate>, StorageError> {
+        let (mut candidates, active) = {
+            let state = self.state.read();
+            let sealed = state.sealed.iter().map(|sealed| Candidate {
+                segment: Arc::clone(&sealed.segment),
+                size: sealed.size,
+                largest: None,
+                offset_floor_in_file: sealed.offset_entries,
+                time_floor_in_file: sealed.time_entries,
+            });
+            let active = &state.active;
+            let active = Candidate {
+                segment: Arc::clone(&active.segment),
+                size: active.size,
+                largest: active.largest,
+                offset_floor_in_file: active.offsets.len(),
+                time_floor_in_file: active.times.len(),
+            };
+            (sealed.collect::<Vec<_>>(), active)
+        };
+        for candidate in &mut candidates {
+            let entry = candidate.segment.largest(candidate.time_floor_in_file)?;
+            candidate.largest = entry.map(|entry| TimestampOffset {
+                timestamp: Timestamp(entry.timestamp),
+                offset: candidate.absolute(entry.relative_offset),
+            });
+        }
+        candidates.push(active);
+        candidates.retain(|candidate| candidate.size > 0);
+        Ok(candidates)
+    }
+}
+
+impl Candidate {
+    fn absolute(&self, relative_offset: u32) -> Offset {
+        Offset(self.segment.base_offset + i64::from(relative_offset))
+    }
+
+    fn first_at_or_after(
+        &self,
+        timestamp: Timestamp,
+        log_start_offset: Offset,
+    ) -> Result<Option<TimestampLookup>, StorageError> {
+        let entries = Floor::InFile(self.time_floor_in_file);
+        let entry = self.segment.time_floor(entries, timestamp.0)?;
+        let from = entry.map_or(Offset(0), |entry| self.absolute(entry.relative_offset));
+        let newer = |found: &Found| found.header.max_timestamp >= timestamp.0;
+        self.scan(from.max(log_start_offset), newer, |batch| {
+            let found = batch.first_at_or_after(timestamp, log_start_offset);
+            found.map_err(|error| error.to_string())
+        })
+    }
+
+    fn record_at(&self, largest: TimestampOffset) -> Result<Option<TimestampLookup>, StorageError> {
+        let same = |found: &Found| found.header.max_timestamp == largest.timestamp.0;
+        self.scan(largest.offset, same, |batch| {
+            let offset = batch.offset_of_max_timestamp().map_err(|error| error.to_string())?;
+            Ok(offset.map(|offset| (largest.timestamp, offset)))
+        })
+    }
+
+    /// Looks into the batches from an offset on that pass the test of their header, until one has what is sought.
+    fn scan(
+        &self,
+        from: Offset,
+        worth_reading: impl Fn(&Found) -> bool,
+        search: impl Fn(&RawBatch) -> Result<Option<(Timestamp, Offset)>, String>,
+    ) -> Result<Option<TimestampLookup>, StorageError> {
+        let relative_offset = roll::relative(self.segment.base_offset, from.0).unwrap_or(0);
+        let entries = Floor::InFile(self.offset_floor_in_file);
+        let entry = self.segment.offset_floor(entries, relative_offset)?;
+        let position = entry.map_or(0, |entry| u64::from(entry.position));
+        let (file, path) = (self.segment.log_file()?, self.segment.path(names::LOG));
+        let mut scan = HeaderScan::new(&file, &path, position, self.size);
+        while let Some(found) = scan.next()? {
+            if !worth_reading(&found) {
+                continue;
+            }
+            let mut bytes = BytesMut::zeroed(found.header.size_in_bytes());
+            let read =
+                sys::read_full_at(&file, &mut bytes, found.position).context("read", &path)?;
+            bytes.truncate(read);
+            let corrupt = |what: String| StorageError::corrupt(&path, found.position, what);
+            let batch =
+                RawBatch::parse(bytes.freeze()).map_err(|error| corrupt(error.to_string()))?;
+            if let Some((timestamp, offset)) = search(&batch).map_err(corrupt)? {
+                let leader_epoch = LeaderEpoch(found.header.partition_leader_epoch);
+                return Ok(Some(TimestampLookup { timestamp, offset, leader_epoch }));
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,284 @@
+//! Reading: from an offset to a range of bytes in a segment file, which the caller sends as it is.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use ottla_base::Offset;
+use ottla_env::sys;
+
+use super::{Log, Sealed, State};
+use crate::error::{ReadError, StorageError};
+use crate::index::{Floor, OffsetEntry};
+use crate::policy::roll;
+use crate::segment::Segment;
+
+/// Bytes of a segment file. They stay readable after the segment is deleted, for as long as this exists.
+#[derive(Debug, Clone)]
+pub struct FileRange {
+    pub file: Arc<File>,
+    pub position: u64,
+    pub len: usize,
+}
+
+impl FileRange {
+    /// Copies the bytes into memory; fewer only if the file was truncated meanwhile.
+    pub fn read(&self) -> io::Result<Bytes> {
+        let mut bytes = BytesMut::zeroed(self.len);
+        let read = sys::read_full_at(&self.file, &mut bytes, self.position)?;
+        bytes.truncate(read);
+        Ok(bytes.freeze())
+    }
+}
+
+/// What a read found. Within one segment: the caller reads on for more.
+#[derive(Debug, Clone)]
+pub struct Slice {
+    /// `None` when there is nothing to read: at the upper bound, or when the first batch is too large.
+    pub source: Option<FileRange>,
+    /// The base offset of the first batch in the slice, at or before the offset asked for.
+    pub first_offset: Offset,
+    /// Where the next segment begins, if this slice reaches the end of its segment and another one follows.
+    pub next_segment: Option<Offset>,
+}
+
+impl Slice {
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.source.as_ref().map_or(0, |range| range.len)
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    const fn empty(at: Offset) -> Self {
+        Self { source: None, first_offset: at, next_segment: None }
+    }
+}
+
+/// Where a batch is in its segment.
+#[derive(Debug, Clone, Copy)]
+struct Located {
+    base_offset: i64,
+    position: u64,
+    end_position: u64,
+}
+
+/// How to find a batch: already known, or to be searched from an index entry on.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Known(Located),
+    After(Floor<OffsetEntry>),
+}
+
+/// What a read needs of one segment, taken under the lock so that the disk is read outside of it.
+#[derive(Debug)]
+struct View {
+    segment: Arc<Segment>,
+    size: u64,
+    start: Place,
+    /// `None` when everything in the segment is below the upper bound.
+    limit: Option<Place>,
+    next_segment: Option<i64>,
+}
+
+impl Log {
+    /// Reads whole batches from the one that holds `from` up to `upper_bound` (exclusive), about `max_bytes` of
+    /// them. The range may end in the middle of a batch, which clients expect. With `min_one_batch` the first batch
+    /// is returned whole even if it is larger than `max_bytes` (KIP-74); without, it is not returned at all.
+    pub fn read(
+        &self,
+        from: Offset,
+        max_bytes: usize,
+        upper_bound: Offset,
+        min_one_batch: bool,
+    ) -> Result<Slice, ReadError> {
+        let mut attempts_left = 2;
+        loop {
+            attempts_left -= 1;
+            match self.try_read(from, max_bytes, upper_bound, min_one_batch) {
+                // Retention or truncation took the segment away between the look at the state and the look at the
+                // file. The state knows by now.
+                Err(ReadError::Storage(error)) if attempts_left > 0 => {
+                    tracing::debug!(log = %self.partition, %from, %error, "reading again");
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn try_read(
+        &self,
+        from: Offset,
+        max_bytes: usize,
+        upper_bound: Offset,
+        min_one_batch: bool,
+    ) -> Result<Slice, ReadError> {
+        let mut at = from.0;
+        loop {
+            let Some(view) = self.state.read().view(at, upper_bound.0)? else {
+                return Ok(Slice::empty(from));
+            };
+            let file = view.segment.log_file()?;
+            let Some(first) = view.locate(&file, at, view.start)? else {
+                // Compaction can leave the end of a segment without records.
+                match view.next_segment {
+                    Some(next) => at = next,
+                    None => return Ok(Slice::empty(from)),
+                }
+                continue;
+            };
+            let first_len = first.end_position - first.position;
+            let max_bytes = match max_bytes as u64 {
+                max_bytes if max_bytes >= first_len => max_bytes,
+                _ if min_one_batch => first_len,
+                _ => return Ok(Slice::empty(from)),
+            };
+            let limit = view.limit_position(&file, upper_bound.0, first.position + max_bytes)?;
+            let Some(available) = limit.checked_sub(first.position).filter(|len| *len > 0) else {
+                return Ok(Slice::empty(from));
+            };
+            let len = available.min(max_bytes);
+            let ends_segment = first.position + len == view.size;
+            return Ok(Slice {
+                source: Some(FileRange {
+                    file,
+                    position: first.position,
+                    len: usize::try_from(len).expect("a usize is 64 bits"),
+                }),
+                first_offset: Offset(first.base_offset),
+                next_segment: view.next_segment.filter(|_| ends_segment).map(Offset),
+            });
+        }
+    }
+}
+
+impl State {
+    /// The segment to read at an offset; `None` when there is nothing below the upper bound.
+    fn view(&self, from: i64, upper_bound: i64) -> Result<Option<View>, ReadError> {
+        if from < self.log_start_offset || from > self.log_end_offset {
+            return Err(ReadError::OutOfRange {
+                requested: Offset(from),
+                log_start_offset: Offset(self.log_start_offset),
+                log_end_offset: Offset(self.log_end_offset),
+            });
+        }
+        if from >= upper_bound.min(self.log_end_offset) {
+            return Ok(None);
+        }
+        let active = &self.active;
+        if from >= active.segment.base_offset {
+            let all = upper_bound >= self.log_end_offset;
+            return Ok(Some(View {
+                segment: Arc::clone(&active.segment),
+                size: active.size,
+                start: self.place_in_active(from),
+                limit: (!all).then(|| self.place_in_active(upper_bound)),
+                next_segment: None,
+            }));
+        }
+        let after = self.sealed.partition_point(|sealed| sealed.segment.base_offset <= from);
+        let Some(sealed) = after.checked_sub(1).and_then(|at| self.sealed.get(at)) else {
+            let what = format!("no segment holds offset {from}");
+            let path = active.segment.path(crate::names::LOG);
+            return Err(StorageError::corrupt(&path, 0, what).into());
+        };
+        let next = self.sealed.get(after).map_or(&active.segment, |sealed| &sealed.segment);
+        let all = upper_bound >= next.base_offset;
+        Ok(Some(View {
+            segment: Arc::clone(&sealed.segment),
+            size: sealed.size,
+            start: sealed.place(from),
+            limit: (!all).then(|| sealed.place(upper_bound)),
+            next_segment: Some(next.base_offset),
+        }))
+    }
+
+    fn place_in_active(&self, offset: i64) -> Place {
+        match self.active.mark_for(offset) {
+            Some(mark) => Place::Known(Located {
+                base_offset: mark.base_offset,
+                position: mark.position,
+                end_position: mark.end_position,
+            }),
+            None => Place::After(self.active.floor(offset)),
+        }
+    }
+}
+
+impl Sealed {
+    fn place(&self, offset: i64) -> Place {
+        Place::After(if offset <= self.segment.base_offset {
+            Floor::Known(None)
+        } else {
+            Floor::InFile(self.offset_entries)
+        })
+    }
+}
+
+impl View {
+    /// The first batch that ends at or after an offset.
+    fn locate(
+        &self,
+        file: &File,
+        offset: i64,
+        place: Place,
+    ) -> Result<Option<Located>, StorageError> {
+        let floor = match place {
+            Place::Known(located) => return Ok(Some(located)),
+            Place::After(floor) => floor,
+        };
+        let entry = self.index_entry(floor, offset)?;
+        let position = entry.map_or(0, |entry| u64::from(entry.position));
+        self.search(file, position, offset)
+    }
+
+    /// Where the first batch begins that is not wholly below the upper bound, or anything beyond `enough`.
+    fn limit_position(
+        &self,
+        file: &File,
+        upper_bound: i64,
+        enough: u64,
+    ) -> Result<u64, StorageError> {
+        let floor = match self.limit {
+            None => return Ok(self.size),
+            Some(Place::Known(located)) => return Ok(located.position),
+            Some(Place::After(floor)) => floor,
+        };
+        // The entry's batch begins below the upper bound; if all that is wanted lies before it, it will do. An entry
+        // whose last offset is the bound itself belongs to the first batch that is left out, and lies right there.
+        let entry = self.index_entry(floor, upper_bound)?;
+        let position = entry.map_or(0, |entry| u64::from(entry.position));
+        if position >= enough && position <= self.size {
+            return Ok(position);
+        }
+        let located = self.search(file, position, upper_bound)?;
+        Ok(located.map_or(self.size, |located| located.position))
+    }
+
+    fn index_entry(
+        &self,
+        floor: Floor<OffsetEntry>,
+        offset: i64,
+    ) -> Result<Option<OffsetEntry>, StorageError> {
+        let relative_offset = roll::relative(self.segment.base_offset, offset).unwrap_or(u32::MAX);
+        self.segment.offset_floor(floor, relative_offset)
+    }
+
+    fn search(
+        &self,
+        file: &File,
+        position: u64,
+        offset: i64,
+    ) -> Result<Option<Located>, StorageError> {
+        let found = self.segment.find(file, position, self.size, offset)?;
+        Ok(found.map(|found| Located {
+            base_offset: found.header.base_offset,
+            position: found.position,
+            end_position: found.end(),
+        }))
+    }
+}

@@ -1,0 +1,296 @@
+//! Making a log shorter: retention at its start, truncation at its end, closing or removing all of it.
+
+use std::fs;
+use std::sync::Arc;
+
+use ottla_base::{LeaderEpoch, Offset};
+use ottla_env::sys;
+
+use super::{Active, Log, Sealed, UnsyncedNames, Writer};
+use crate::error::{Context, StorageError};
+use crate::index::{Floor, Index, OffsetEntry};
+use crate::names;
+use crate::policy::retention::{self, SegmentInfo};
+use crate::policy::roll;
+use crate::recovery;
+use crate::segment::Segment;
+
+/// What retention took away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removed {
+    pub segments: usize,
+    pub bytes: u64,
+}
+
+impl Log {
+    /// Deletes the segments that retention no longer keeps, all of them wholly below `safe_below`
+    /// (the high watermark).
+    pub fn enforce_retention(
+        &self,
+        now_ms: i64,
+        safe_below: Offset,
+    ) -> Result<Removed, StorageError> {
+        let mut writer = self.lock_writer()?;
+        let config = self.config();
+        let segments = self.segment_infos()?;
+        let removals =
+            retention::plan(&segments, now_ms, &config, self.log_start_offset(), safe_below);
+        let Some(last) = removals.last() else { return Ok(Removed::default()) };
+        if segments.last().is_some_and(|active| active.base_offset == last.base_offset) {
+            // Only the new segment's name will tell where the log ends.
+            self.roll_to(&mut writer, self.log_end_offset())?;
+            self.create_active_durably(&mut writer)?;
+        }
+        for removal in &removals {
+            let (base_offset, reason) = (removal.base_offset, removal.reason);
+            tracing::info!(log = %self.partition, %base_offset, ?reason, "deleting a segment");
+        }
+        let removed = self.take_oldest(removals.len());
+        let start = self.log_start_offset();
+        self.update_epochs(|epochs| epochs.truncate_from_start(start))?;
+        for sealed in &removed {
+            self.discard(&sealed.segment)?;
+        }
+        Ok(Removed {
+            segments: removed.len(),
+            bytes: removed.iter().map(|sealed| sealed.size).sum(),
+        })
+    }
+
+    /// Lets the log start at a later offset, durably; whole segments before it go with the next retention run.
+    /// Returns where the log starts now: never earlier than before, never after its end.
+    pub fn delete_records_to(&self, offset: Offset) -> Result<Offset, StorageError> {
+        let _writer = self.lock_writer()?;
+        let start = offset.min(self.log_end_offset());
+        if start <= self.log_start_offset() {
+            return Ok(self.log_start_offset());
+        }
+        self.env().log_starts.set(&self.partition, start)?;
+        self.state.write().log_start_offset = start.0;
+        self.update_epochs(|epochs| epochs.truncate_from_start(start))?;
+        Ok(start)
+    }
+
+    /// Cuts off everything at and after an offset, as a follower does that has diverged from its leader.
+    /// An offset inside a batch takes the whole batch away.
+    pub fn truncate_to(&self, offset: Offset) -> Result<(), StorageError> {
+        // A flush under way would report offsets that are about to mean something else.
+        let _flushing = self.flush.lock();
+        let mut writer = self.lock_writer()?;
+        if offset >= self.log_end_offset() {
+            return Ok(());
+        }
+        if offset < self.first_base_offset() {
+            return self.restart_at(&mut writer, offset);
+        }
+        for segment in self.take_segments_after(offset) {
+            self.discard(&segment)?;
+        }
+        self.cut_active(&mut writer, offset)?;
+        let end = self.log_end_offset();
+        self.update_epochs(|epochs| epochs.truncate_from_end(end))
+    }
+
+    /// Drops everything and begins again, empty, at an offset: a follower that has fallen behind its leader's start.
+    pub fn truncate_fully_and_start_at(&self, offset: Offset) -> Result<(), StorageError> {
+        let _flushing = self.flush.lock();
+        let mut writer = self.lock_writer()?;
+        self.restart_at(&mut writer, offset)
+    }
+
+    /// Writes what memory still holds, and lets nothing more be written. The caller flushes.
+    pub(crate) fn close(&self) -> Result<(), StorageError> {
+        let mut writer = self.writer.lock();
+        writer.closed = true;
+        let has_records = {
+            let mut state = self.state.write();
+            // The next start takes the largest timestamp from the time index.
+            state.active.push_largest_timestamp();
+            state.active.size > 0
+        };
+        if has_records { self.write_indexes() } else { Ok(()) }
+    }
+
+    /// Lets nothing more be written, because the log is about to be renamed away.
+    pub(crate) fn close_for_deletion(&self) {
+        let mut writer = self.writer.lock();
+        writer.closed = true;
+        writer.dirty.clear();
+        writer.unsynced_names = UnsyncedNames::None;
+    }
+
+    fn first_base_offset(&self) -> Offset {
+        let state = self.state.read();
+        let first = state.sealed.first().map_or(&state.active.segment, |sealed| &sealed.segment);
+        Offset(first.base_offset)
+    }
+
+    /// What retention looks at.
+    pub fn segment_infos(&self) -> Result<Vec<SegmentInfo>, StorageError> {
+        let (mut infos, segments) = {
+            let state = self.state.read();
+            let bases = state.sealed.iter().map(|sealed| sealed.segment.base_offset).skip(1);
+            let ends = bases.chain([state.active.segment.base_offset]);
+            let sealed = state.sealed.iter().zip(ends).map(|(sealed, end)| SegmentInfo {
+                base_offset: Offset(sealed.segment.base_offset),
+                end_offset: Offset(end),
+                size: sealed.size,
+                largest_timestamp: i64::from(sealed.time_entries),
+                is_active: false,
+            });
+            let active = SegmentInfo {
+                base_offset: Offset(state.active.segment.base_offset),
+                end_offset: Offset(state.log_end_offset),
+                size: state.active.size,
+                largest_timestamp: state.active.largest.map_or(-1, |largest| largest.timestamp.0),
+                is_active: true,
+            };
+            let segments = state
+                .sealed
+                .iter()
+                .map(|sealed| (Arc::clone(&sealed.segment), sealed.time_entries));
+            let segments: Vec<_> = segments.collect();
+            (sealed.chain([active]).collect::<Vec<_>>(), segments)
+        };
+        let active = Arc::clone(&self.state.read().active.segment);
+        for (info, (segment, time_entries)) in infos.iter_mut().zip(&segments) {
+            info.largest_timestamp =
+                segment.largest(*time_entries)?.map_or(-1, |entry| entry.timestamp);
+            if info.largest_timestamp < 0 {
+                info.largest_timestamp = segment.modified_ms()?;
+            }
+        }
+        if let Some(info) =
+            infos.last_mut().filter(|info| info.size > 0 && info.largest_timestamp < 0)
+        {
+            info.largest_timestamp = active.modified_ms()?;
+        }
+        Ok(infos)
+    }
+
+    fn take_oldest(&self, count: usize) -> Vec<Sealed> {
+        let mut state = self.state.write();
+        let removed: Vec<Sealed> = state.sealed.drain(..count).collect();
+        let first = state.sealed.first().map_or(&state.active.segment, |sealed| &sealed.segment);
+        state.log_start_offset = state.log_start_offset.max(first.base_offset);
+        state.check();
+        removed
+    }
+
+    /// Takes the segments out that begin after an offset, newest first; the one that holds it becomes active.
+    fn take_segments_after(&self, offset: Offset) -> Vec<Arc<Segment>> {
+        let mut state = self.state.write();
+        let mut taken = Vec::new();
+        while state.active.segment.base_offset > offset.0
+            && let Some(last) = state.sealed.pop()
+        {
+            let next =
+                Active::planned(last.segment, state.active.created_ms, state.active.jitter_ms);
+            let previous = std::mem::replace(&mut state.active, next);
+            state.active.created = true;
+            state.active.size = last.size;
+            state.active.offsets = Index::on_disk(last.offset_entries, None);
+            if previous.created {
+                taken.push(previous.segment);
+            }
+        }
+        taken
+    }
+
+    fn cut_active(&self, writer: &mut Writer, offset: Offset) -> Result<(), StorageError> {
+        let config = self.config();
+        self.write_indexes()?;
+        let (segment, active) = {
+            let active = &self.state.read().active;
+            let floor = Floor::<OffsetEntry>::InFile(active.offsets.len());
+            let known = (active.size, active.created, active.created_ms, active.jitter_ms, floor);
+            (Arc::clone(&active.segment), known)
+        };
+        let (size, created, created_ms, jitter_ms, floor) = active;
+        let mut end = offset.0;
+        if created && size > 0 {
+            let file = segment.log_file()?;
+            let relative_offset = roll::relative(segment.base_offset, offset.0).unwrap_or(0);
+            let entry = segment.offset_floor(floor, relative_offset)?;
+            let from = entry.map_or(0, |entry| u64::from(entry.position));
+            let cut = segment.find(&file, from, size, offset.0)?;
+            let position = cut.map_or(size, |found| found.position);
+            end = cut.map_or(end, |found| end.min(found.header.base_offset));
+            file.set_len(position).context("truncate", &segment.path(names::LOG))?;
+            writer.mark_dirty(&file, self.env().now_ms());
+        }
+        let mut active = if created {
+            recovery::reopen_cut(&segment, offset.0, config.index_interval_bytes)?
+        } else {
+            Active::planned(segment, created_ms, jitter_ms)
+        };
+        active.created_ms = created_ms;
+        active.jitter_ms = jitter_ms;
+        let mut state = self.state.write();
+        state.active = active;
+        state.log_end_offset = end;
+        state.flushed_offset = state.flushed_offset.min(end);
+        state.log_start_offset = state.log_start_offset.min(end);
+        state.check();
+        Ok(())
+    }
+
+    fn restart_at(&self, writer: &mut Writer, offset: Offset) -> Result<(), StorageError> {
+        let (segments, next) = {
+            let state = self.state.read();
+            let sealed = state.sealed.iter().map(|sealed| &sealed.segment);
+            let active = [&state.active].into_iter().filter(|active| active.created);
+            let all = sealed.chain(active.map(|active| &active.segment));
+            let segments: Vec<Arc<Segment>> = all.cloned().collect();
+            let segment = Arc::new(Segment::new(Arc::clone(&self.home), offset.0));
+            (segments, Active::planned(segment, self.env().now_ms(), state.active.jitter_ms))
+        };
+        writer.dirty.clear();
+        self.env().log_starts.remove(&self.partition)?;
+        {
+            let mut state = self.state.write();
+            state.sealed.clear();
+            state.active = next;
+            state.log_start_offset = offset.0;
+            state.log_end_offset = offset.0;
+            state.flushed_offset = offset.0;
+        }
+        for segment in segments.iter().rev() {
+            self.discard(segment)?;
+        }
+        self.create_active_durably(writer)?;
+        self.update_epochs(|epochs| epochs.truncate_from_end(Offset(i64::MIN)))
+    }
+
+    fn create_active_durably(&self, writer: &mut Writer) -> Result<(), StorageError> {
+        self.active_file(writer)?;
+        let path = self.home.path();
+        sys::sync_directory(&path).context("flush", &path)
+    }
+
+    /// Renames a segment's files out of the way; they are deleted later, when readers have finished.
+    fn discard(&self, segment: &Segment) -> Result<(), StorageError> {
+        let mut discarded = Vec::new();
+        for suffix in names::SEGMENT_SUFFIXES {
+            let path = segment.path(suffix);
+            let mut renamed = path.clone().into_os_string();
+            renamed.push(names::DELETED);
+            match fs::rename(&path, &renamed) {
+                Ok(()) => discarded.push(renamed.into()),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error).context("rename", &path),
+            }
+        }
+        segment.close_files();
+        self.env().discard_later(discarded, self.config().file_delete_delay_ms);
+        Ok(())
+    }
+
+    /// The epoch at the log's start, for ListOffsets.
+    #[must_use]
+    pub fn earliest_epoch(&self) -> Option<LeaderEpoch> {
+        let state = self.state.read();
+        let entry = state.epochs.earliest()?;
+        (entry.start_offset.0 <= state.log_start_offset).then_some(entry.epoch)
+    }
+}

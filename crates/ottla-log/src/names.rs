@@ -1,0 +1,120 @@
+//! How Kafka names the files and directories of a log. Pure.
+
+use std::path::{Path, PathBuf};
+
+use ottla_base::{Offset, TopicPartition, Uuid};
+
+pub(crate) const LOG: &str = "log";
+pub(crate) const INDEX: &str = "index";
+pub(crate) const TIME_INDEX: &str = "timeindex";
+/// Everything that belongs to one segment and goes when it goes.
+pub(crate) const SEGMENT_SUFFIXES: [&str; 5] = [LOG, INDEX, TIME_INDEX, "txnindex", "snapshot"];
+
+/// A removed file waits under this suffix for readers to finish.
+pub(crate) const DELETED: &str = ".deleted";
+/// An unfinished compaction.
+pub(crate) const CLEANED: &str = ".cleaned";
+
+pub(crate) const PARTITION_METADATA: &str = "partition.metadata";
+pub(crate) const LEADER_EPOCHS: &str = "leader-epoch-checkpoint";
+pub(crate) const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
+pub(crate) const LOG_START_OFFSETS: &str = "log-start-offset-checkpoint";
+pub(crate) const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
+pub(crate) const LOCK: &str = ".lock";
+
+const DELETE_SUFFIX: &str = "-delete";
+const STRAY_SUFFIX: &str = "-stray";
+const FILE_NAME_MAX: usize = 255;
+
+/// What a directory inside a log directory is, by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum DirectoryName {
+    Log(TopicPartition),
+    /// Its topic was deleted; the data is on its way out.
+    Deleted,
+    /// Nothing of ours, or set aside (`-stray`, `-future`).
+    Other,
+}
+
+impl DirectoryName {
+    pub(crate) fn parse(name: &str) -> Self {
+        if name.ends_with(DELETE_SUFFIX) {
+            return Self::Deleted;
+        }
+        let Some((topic, partition)) = name.rsplit_once('-') else { return Self::Other };
+        let digits = !partition.is_empty() && partition.bytes().all(|b| b.is_ascii_digit());
+        match partition.parse() {
+            Ok(partition) if digits && !topic.is_empty() => {
+                Self::Log(TopicPartition::new(topic, partition))
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
+/// `00000000000000000042.log`
+pub(crate) fn segment_file(directory: &Path, base_offset: Offset, suffix: &str) -> PathBuf {
+    directory.join(format!("{:020}.{suffix}", base_offset.0))
+}
+
+/// The base offset and suffix of a segment's file.
+pub(crate) fn parse_segment_file(name: &str) -> Option<(Offset, &str)> {
+    let (digits, suffix) = name.split_once('.')?;
+    let numeric = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
+    let base_offset = digits.parse().ok().filter(|_| numeric)?;
+    Some((Offset(base_offset), suffix))
+}
+
+/// A name that no log has, and that the next start recognises as garbage.
+pub(crate) fn deleted_directory(log: &TopicPartition, unique: Uuid) -> String {
+    renamed(log, unique, DELETE_SUFFIX)
+}
+
+/// A name for the data of a log that the cluster does not know; never deleted by us.
+pub(crate) fn stray_directory(log: &TopicPartition, unique: Uuid) -> String {
+    renamed(log, unique, STRAY_SUFFIX)
+}
+
+fn renamed(log: &TopicPartition, unique: Uuid, suffix: &str) -> String {
+    let tail = format!("-{}.{:032x}{suffix}", log.partition, u128::from_be_bytes(unique.0));
+    let room = FILE_NAME_MAX - tail.len();
+    let topic: String = log.topic.chars().take(room).collect();
+    topic + &tail
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_partition_follows_the_last_dash() {
+        let parse = DirectoryName::parse;
+        assert_eq!(parse("a-b-12"), DirectoryName::Log(TopicPartition::new("a-b", 12)));
+        for other in ["a", "a-", "-1", "a-x", "a-+1", "a-99999999999", "a-1.abc-stray", "a--"] {
+            assert_eq!(parse(other), DirectoryName::Other, "{other}");
+        }
+        assert_eq!(parse("a--1"), DirectoryName::Log(TopicPartition::new("a-", 1)));
+    }
+
+    #[test]
+    fn a_deleted_log_is_recognised_and_its_name_fits_the_file_system() {
+        let log = TopicPartition::new("t".repeat(249).as_str(), 2_000_000_000);
+        let name = deleted_directory(&log, Uuid([0xab; 16]));
+        assert!(name.len() <= FILE_NAME_MAX);
+        assert_eq!(DirectoryName::parse(&name), DirectoryName::Deleted);
+        let name = deleted_directory(&TopicPartition::new("t", 0), Uuid([0xab; 16]));
+        assert_eq!(name, format!("t-0.{}-delete", "ab".repeat(16)));
+    }
+
+    #[test]
+    fn segment_files_carry_their_base_offset() {
+        let path = segment_file(Path::new("/d"), Offset(42), LOG);
+        assert_eq!(path, Path::new("/d/00000000000000000042.log"));
+        assert_eq!(parse_segment_file("00000000000000000042.log"), Some((Offset(42), "log")));
+        let deleted = parse_segment_file("00000000000000000042.log.deleted");
+        assert_eq!(deleted, Some((Offset(42), "log.deleted")));
+        for other in ["42.log", "leader-epoch-checkpoint", "0000000000000000004x.log", "x"] {
+            assert_eq!(parse_segment_file(other), None);
+        }
+    }
+}

@@ -1,0 +1,461 @@
+//! Bringing a log back: after a clean shutdown from its indexes, after a crash by reading what may be torn. Shell.
+//!
+//! What a crash can leave, and what happens to it:
+//!
+//! - A torn batch, zeros or garbage at the end of the last segment: cut off, from the first batch that is not whole,
+//!   not of the right magic, wrong by its CRC, or not after its predecessor. Segments after it are deleted.
+//! - Indexes that are missing, short, or longer than the log: rebuilt from the log.
+//! - A segment without records: kept if it is the last (its name tells where the log ends), else removed.
+//! - `.deleted` and `.cleaned` files: removed.
+//!
+//! Only batches from the recovery point on are read whole: what was flushed is not torn. Of those before it in the
+//! same segment, the headers are read, to rebuild the index.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::Arc;
+
+use ottla_base::{LeaderEpoch, Offset};
+use ottla_env::sys;
+use ottla_records::{BatchHeader, HEADER_LEN, RawBatch};
+
+use crate::checkpoint;
+use crate::environment::Home;
+use crate::epochs::EpochCache;
+use crate::error::{Context, StorageError};
+use crate::files;
+use crate::index::{self, Entry, Index, OffsetEntry, TimeEntry};
+use crate::log::{Active, Sealed, State};
+use crate::names;
+use crate::policy::roll;
+use crate::scan::HeaderScan;
+use crate::segment::Segment;
+
+/// What is known about a log before it is opened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opening {
+    /// The last process closed it properly.
+    pub(crate) clean: bool,
+    /// Everything before this is on disk.
+    pub(crate) recovery_point: Offset,
+    pub(crate) log_start_offset: Offset,
+    pub(crate) index_interval_bytes: u64,
+    pub(crate) segment_jitter_ms: i64,
+}
+
+/// Reads a log's directory, mends what is broken, and returns the state to go on from.
+pub(crate) fn open(home: &Arc<Home>, opening: &Opening) -> Result<State, StorageError> {
+    let directory = home.path();
+    let base_offsets = take_inventory(&directory)?;
+    let epochs = read_epochs(&directory)?;
+    let mut loader =
+        Loader { home, opening, epochs: epochs.clone(), sealed: Vec::new(), next_offset: 0 };
+    let active = loader.load(&base_offsets)?;
+    let state = loader.finish(active)?;
+    if state.epochs != epochs {
+        let path = directory.join(names::LEADER_EPOCHS);
+        checkpoint::replace_lazily(&path, &state.epochs.to_text())?;
+    }
+    Ok(state)
+}
+
+/// Opens a segment again after its file was cut off at the batch that holds `offset`.
+pub(crate) fn reopen_cut(
+    segment: &Arc<Segment>,
+    offset: i64,
+    index_interval_bytes: u64,
+) -> Result<Active, StorageError> {
+    let kept = |relative: u32| i64::from(relative) < offset.saturating_sub(segment.base_offset);
+    cut_index::<OffsetEntry>(segment, names::INDEX, |entry| kept(entry.relative_offset))?;
+    cut_index::<TimeEntry>(segment, names::TIME_INDEX, |entry| kept(entry.relative_offset))?;
+    let path = segment.path(names::LOG);
+    let missing = || StorageError::corrupt(&path, 0, "its indexes are gone");
+    let mut active = open_intact(segment)?.ok_or_else(missing)?;
+    observe_tail(&mut active, index_interval_bytes)?;
+    Ok(active)
+}
+
+fn cut_index<E: Entry>(
+    segment: &Segment,
+    suffix: &str,
+    keep: impl Fn(&E) -> bool,
+) -> Result<(), StorageError> {
+    let path = segment.path(suffix);
+    let file = files::open_existing(&path).context("open", &path)?;
+    let entries = file.metadata().context("stat", &path)?.len() / E::SIZE as u64;
+    let entries = u32::try_from(entries).unwrap_or(u32::MAX);
+    let kept = index::count_in_file(&file, entries, keep).context("read", &path)?;
+    file.set_len(u64::from(kept) * E::SIZE as u64).context("truncate", &path)
+}
+
+/// The base offsets of the segments, in order. Removes leftovers on the way.
+fn take_inventory(directory: &Path) -> Result<Vec<Offset>, StorageError> {
+    let (mut logs, mut others) = (Vec::new(), Vec::new());
+    for entry in fs::read_dir(directory).context("list", directory)? {
+        let entry = entry.context("list", directory)?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.ends_with(names::DELETED) || name.ends_with(names::CLEANED) {
+            fs::remove_file(entry.path()).context("remove", &entry.path())?;
+            continue;
+        }
+        match names::parse_segment_file(&name) {
+            Some((base_offset, names::LOG)) => logs.push(base_offset),
+            Some((base_offset, names::INDEX | names::TIME_INDEX)) => {
+                others.push((base_offset, entry.path()));
+            }
+            _ => {}
+        }
+    }
+    logs.sort_unstable();
+    for (base_offset, path) in others {
+        if logs.binary_search(&base_offset).is_err() {
+            tracing::warn!(path = %path.display(), "removing an index without a segment");
+            fs::remove_file(&path).context("remove", &path)?;
+        }
+    }
+    Ok(logs)
+}
+
+/// The epochs on disk; none when the file is damaged, and then the records tell.
+fn read_epochs(directory: &Path) -> Result<EpochCache, StorageError> {
+    let path = directory.join(names::LEADER_EPOCHS);
+    let text = checkpoint::read_if_exists(&path)?.unwrap_or_default();
+    Ok(EpochCache::from_text(&text).unwrap_or_else(|error| {
+        tracing::warn!(path = %path.display(), %error, "rebuilding the leader epochs from the log");
+        EpochCache::default()
+    }))
+}
+
+/// How far a segment is trusted.
+#[derive(Debug, Clone, Copy)]
+struct Doubt {
+    /// Batches that end before this offset are not read whole.
+    verify_from: i64,
+    /// Whether what makes no sense is a torn end, to be cut off, and not damage to flushed data, to be left alone.
+    may_cut: bool,
+}
+
+/// Read ahead where only headers are wanted.
+const HEADERS_BYTES: usize = 8 * 1024;
+/// Read ahead where whole batches are.
+const BATCHES_BYTES: usize = 1024 * 1024;
+
+/// A piece of a file in memory.
+struct Window<'a> {
+    file: &'a File,
+    len: u64,
+    bytes: Vec<u8>,
+    start: u64,
+}
+
+impl Window<'_> {
+    /// The bytes at a position; fewer only at the end of the file.
+    fn get(&mut self, position: u64, len: usize, read_ahead: usize) -> std::io::Result<&[u8]> {
+        let at = position.checked_sub(self.start).and_then(|at| usize::try_from(at).ok());
+        let held = at.is_some_and(|at| self.bytes.len() >= at + len);
+        if !held {
+            let left = usize::try_from(self.len.saturating_sub(position)).unwrap_or(usize::MAX);
+            self.bytes.resize(len.max(read_ahead).min(left), 0);
+            let read = sys::read_full_at(self.file, &mut self.bytes, position)?;
+            self.bytes.truncate(read);
+            self.start = position;
+        }
+        let at = usize::try_from(position - self.start).expect("the window begins at or before it");
+        let rest = self.bytes.get(at..).unwrap_or_default();
+        Ok(rest.get(..len).unwrap_or(rest))
+    }
+}
+
+struct Loader<'a> {
+    home: &'a Arc<Home>,
+    opening: &'a Opening,
+    epochs: EpochCache,
+    sealed: Vec<Sealed>,
+    next_offset: i64,
+}
+
+impl Loader<'_> {
+    /// Opens segment after segment; the last one becomes the active one.
+    fn load(&mut self, base_offsets: &[Offset]) -> Result<Option<Active>, StorageError> {
+        let epochs_lost = self.epochs.entries().is_empty();
+        for (at, base_offset) in base_offsets.iter().enumerate() {
+            let next = base_offsets.get(at + 1);
+            let segment = Arc::new(Segment::new(Arc::clone(self.home), base_offset.0));
+            // An empty segment contributes its name.
+            self.next_offset = self.next_offset.max(base_offset.0);
+            let flushed = next.is_some_and(|next| *next <= self.opening.recovery_point);
+            let intact = self.opening.clean || flushed;
+            let opened =
+                if intact && !epochs_lost { self.open_intact(&segment, next)? } else { None };
+            let mut active = match opened {
+                Some(active) => active,
+                None => {
+                    let doubt = Doubt {
+                        verify_from: if intact { i64::MAX } else { self.opening.recovery_point.0 },
+                        may_cut: !intact || next.is_none(),
+                    };
+                    let (active, cut) = self.recover(&segment, doubt)?;
+                    if cut && !intact {
+                        self.delete_from(base_offsets.get(at + 1..).unwrap_or_default())?;
+                        return Ok(Some(active));
+                    }
+                    active
+                }
+            };
+            if next.is_none() {
+                return Ok(Some(active));
+            }
+            active.push_largest_timestamp();
+            self.seal(active)?;
+        }
+        Ok(None)
+    }
+
+    fn seal(&mut self, mut active: Active) -> Result<(), StorageError> {
+        if active.size == 0 {
+            return remove_segment(&active.segment);
+        }
+        active.segment.write_index(names::INDEX, &active.offsets)?;
+        active.segment.write_index(names::TIME_INDEX, &active.times)?;
+        active.offsets.written();
+        active.times.written();
+        self.sealed.push(Sealed {
+            size: active.size,
+            offset_entries: active.offsets.len(),
+            time_entries: active.times.len(),
+            segment: active.segment,
+        });
+        Ok(())
+    }
+
+    fn delete_from(&self, base_offsets: &[Offset]) -> Result<(), StorageError> {
+        for base_offset in base_offsets {
+            let segment = Segment::new(Arc::clone(self.home), base_offset.0);
+            let path = segment.path(names::LOG);
+            tracing::warn!(segment = %path.display(), "deleting a segment that follows a torn one");
+            remove_segment(&segment)?;
+        }
+        Ok(())
+    }
+
+    /// Opens a segment by its indexes alone; `None` when they must be rebuilt.
+    fn open_intact(
+        &mut self,
+        segment: &Arc<Segment>,
+        next: Option<&Offset>,
+    ) -> Result<Option<Active>, StorageError> {
+        let Some(mut active) = open_intact(segment)? else { return Ok(None) };
+        active.created_ms = self.home.env.now_ms();
+        active.jitter_ms = self.home.env.random_below(self.opening.segment_jitter_ms);
+        if let Some(next) = next {
+            self.next_offset = next.0;
+            return Ok(Some(active));
+        }
+        match observe_tail(&mut active, self.opening.index_interval_bytes) {
+            Ok(next_offset) => {
+                self.next_offset = next_offset;
+                Ok(Some(active))
+            }
+            Err(StorageError::Corrupt { path, position, what }) => {
+                tracing::warn!(path = %path.display(), position, what, "recovering a segment closed properly");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads a segment from its beginning, rebuilds its indexes, and cuts it off where it stops making sense.
+    /// Returns whether it does.
+    fn recover(
+        &mut self,
+        segment: &Arc<Segment>,
+        doubt: Doubt,
+    ) -> Result<(Active, bool), StorageError> {
+        let (file, path) = (segment.log_file()?, segment.path(names::LOG));
+        let len = file.metadata().context("stat", &path)?.len();
+        let mut active = Active::planned(
+            Arc::clone(segment),
+            self.home.env.now_ms(),
+            self.home.env.random_below(self.opening.segment_jitter_ms),
+        );
+        active.created = true;
+        let mut window = Window { file: &file, len, bytes: Vec::new(), start: 0 };
+        while active.size < len {
+            let checked =
+                self.check(&mut window, active.size, segment.base_offset, doubt.verify_from);
+            let header = match checked.context("read", &path)? {
+                Ok(header) => header,
+                Err(what) => {
+                    let (position, lost) = (active.size, len - active.size);
+                    tracing::warn!(segment = %path.display(), position, lost, what, "not a record batch");
+                    break;
+                }
+            };
+            let epoch = LeaderEpoch(header.partition_leader_epoch);
+            if self.epochs.latest().is_none_or(|latest| latest.epoch < epoch) {
+                self.epochs.assign(epoch, Offset(header.base_offset));
+            }
+            active.appended(&header, self.opening.index_interval_bytes);
+            self.next_offset = header.next_offset();
+        }
+        let broken = active.size < len;
+        if broken && doubt.may_cut {
+            file.set_len(active.size).context("truncate", &path)?;
+        }
+        replace_index(segment, names::INDEX, &mut active.offsets)?;
+        replace_index(segment, names::TIME_INDEX, &mut active.times)?;
+        Ok((active, broken))
+    }
+
+    /// The header of the batch at a position, or what is wrong with it.
+    fn check(
+        &self,
+        window: &mut Window<'_>,
+        position: u64,
+        segment_base_offset: i64,
+        verify_from: i64,
+    ) -> std::io::Result<Result<BatchHeader, String>> {
+        let read_ahead = if self.next_offset < verify_from { HEADERS_BYTES } else { BATCHES_BYTES };
+        let header = match BatchHeader::parse(window.get(position, HEADER_LEN, read_ahead)?) {
+            Ok(header) => header,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let size = header.size_in_bytes();
+        if window.len - position < size as u64 {
+            return Ok(Err(format!("a batch of {size} bytes is cut off")));
+        }
+        if header.last_offset_delta < 0 || header.base_offset < self.next_offset {
+            return Ok(Err(format!("offset {} follows {}", header.base_offset, self.next_offset)));
+        }
+        if roll::relative(segment_base_offset, header.last_offset()).is_none() {
+            return Ok(Err(format!("offset {} is too large", header.last_offset())));
+        }
+        if header.last_offset() < verify_from {
+            return Ok(Ok(header));
+        }
+        let bytes = bytes::Bytes::copy_from_slice(window.get(position, size, BATCHES_BYTES)?);
+        let verified = RawBatch::parse(bytes).and_then(RawBatch::verify_crc);
+        Ok(verified.map(|_| header).map_err(|error| error.to_string()))
+    }
+
+    fn finish(mut self, active: Option<Active>) -> Result<State, StorageError> {
+        let wanted_start = self.opening.log_start_offset.0;
+        let now_ms = self.home.env.now_ms();
+        let plan = |base_offset| {
+            let segment = Arc::new(Segment::new(Arc::clone(self.home), base_offset));
+            let jitter_ms = self.home.env.random_below(self.opening.segment_jitter_ms);
+            Active::planned(segment, now_ms, jitter_ms)
+        };
+        let Some(active) = active else {
+            return Ok(State::empty(plan(wanted_start), EpochCache::default()));
+        };
+        if self.next_offset < wanted_start {
+            let directory = self.home.path();
+            tracing::warn!(
+                directory = %directory.display(), log_end_offset = self.next_offset, log_start_offset = wanted_start,
+                "the log ends before it starts: its segments were lost; beginning again at its start"
+            );
+            for segment in self.sealed.iter().map(|sealed| &sealed.segment).chain([&active.segment])
+            {
+                remove_segment(segment)?;
+            }
+            return Ok(State::empty(plan(wanted_start), EpochCache::default()));
+        }
+        let first = self.sealed.first().map_or(&active.segment, |sealed| &sealed.segment);
+        let log_start_offset = wanted_start.max(first.base_offset);
+        self.epochs.truncate_from_end(Offset(self.next_offset));
+        self.epochs.truncate_from_start(Offset(log_start_offset));
+        Ok(State {
+            log_start_offset,
+            log_end_offset: self.next_offset,
+            // The directory flushes everything that was recovered before it opens.
+            flushed_offset: self.next_offset,
+            sealed: self.sealed,
+            active,
+            epochs: self.epochs,
+        })
+    }
+}
+
+fn remove_segment(segment: &Segment) -> Result<(), StorageError> {
+    segment.close_files();
+    for suffix in names::SEGMENT_SUFFIXES {
+        let path = segment.path(suffix);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).context("remove", &path);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn replace_index<E: Entry>(
+    segment: &Segment,
+    suffix: &str,
+    entries: &mut Index<E>,
+) -> Result<(), StorageError> {
+    let path = segment.path(suffix);
+    files::create(&path).context("create", &path)?;
+    segment.write_index(suffix, entries)?;
+    entries.written();
+    Ok(())
+}
+
+/// A segment whose indexes can be believed; `None` when they must be rebuilt.
+fn open_intact(segment: &Arc<Segment>) -> Result<Option<Active>, StorageError> {
+    let path = segment.path(names::LOG);
+    let size = fs::metadata(&path).context("stat", &path)?.len();
+    let offsets: Option<Index<OffsetEntry>> = open_index(segment, names::INDEX)?;
+    let times: Option<Index<TimeEntry>> = open_index(segment, names::TIME_INDEX)?;
+    let (Some(offsets), Some(times)) = (offsets, times) else { return Ok(None) };
+    let beyond_end = offsets.last().is_some_and(|last| u64::from(last.position) >= size);
+    if beyond_end || (size == 0 && times.len() > 0) {
+        return Ok(None);
+    }
+    Ok(Some(Active::existing(Arc::clone(segment), 0, 0, size, offsets, times)))
+}
+
+/// Reads the headers after the last index entry. Returns the offset after the last batch.
+fn observe_tail(active: &mut Active, index_interval_bytes: u64) -> Result<i64, StorageError> {
+    let segment = Arc::clone(&active.segment);
+    let mut next_offset = segment.base_offset;
+    if active.size == 0 {
+        return Ok(next_offset);
+    }
+    let (file, path) = (segment.log_file()?, segment.path(names::LOG));
+    let position = active.offsets.last().map_or(0, |entry| u64::from(entry.position));
+    let mut scan = HeaderScan::new(&file, &path, position, active.size);
+    while let Some(found) = scan.next()? {
+        if roll::relative(segment.base_offset, found.header.last_offset()).is_none() {
+            return Err(StorageError::corrupt(
+                &path,
+                found.position,
+                "an offset of another segment",
+            ));
+        }
+        active.observe(&found.header, found.position, index_interval_bytes);
+        next_offset = found.header.next_offset();
+    }
+    Ok(next_offset)
+}
+
+/// The number of entries and the last one; `None` when the file is missing or not made of entries.
+fn open_index<E: Entry>(segment: &Segment, suffix: &str) -> Result<Option<Index<E>>, StorageError> {
+    let path = segment.path(suffix);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).context("open", &path),
+    };
+    let len = file.metadata().context("stat", &path)?.len();
+    let entries = u32::try_from(len / E::SIZE as u64).ok().filter(|_| len % E::SIZE as u64 == 0);
+    let Some(entries) = entries else { return Ok(None) };
+    let last = match entries.checked_sub(1) {
+        Some(last) => index::read_entries(&file, last, 1).context("read", &path)?.first().copied(),
+        None => None,
+    };
+    Ok(Some(Index::on_disk(entries, last)))
+}

@@ -1,0 +1,187 @@
+//! One segment's identity and files; what is written to it is its log's business. Shell.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::UNIX_EPOCH;
+
+use ottla_base::{Offset, Timestamp};
+
+use crate::environment::Home;
+use crate::error::{Context, StorageError};
+use crate::files::{self, Handles, Kind};
+use crate::index::{self, Entry, Floor, OffsetEntry, TimeEntry};
+use crate::names;
+use crate::scan::{Found, HeaderScan};
+
+/// A timestamp and the last offset of the batch that has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TimestampOffset {
+    pub(crate) timestamp: Timestamp,
+    pub(crate) offset: Offset,
+}
+
+/// A segment, shared by its log and whoever reads from it.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) base_offset: i64,
+    home: Arc<Home>,
+    handles: Arc<Handles>,
+    /// The last time index entry, read once; only for segments that are no longer written.
+    largest: OnceLock<Option<TimeEntry>>,
+}
+
+impl Segment {
+    pub(crate) fn new(home: Arc<Home>, base_offset: i64) -> Self {
+        Self { base_offset, home, handles: Arc::default(), largest: OnceLock::new() }
+    }
+
+    pub(crate) fn path(&self, suffix: &str) -> PathBuf {
+        names::segment_file(&self.home.path(), Offset(self.base_offset), suffix)
+    }
+
+    /// The log file, opened when it is not.
+    pub(crate) fn log_file(&self) -> Result<Arc<File>, StorageError> {
+        self.open(Kind::Log, names::LOG, files::open_existing)
+    }
+
+    /// Creates the three files of a new segment; whatever has their names is a leftover without records.
+    pub(crate) fn create_files(&self) -> Result<Arc<File>, StorageError> {
+        for suffix in [names::INDEX, names::TIME_INDEX] {
+            let path = self.path(suffix);
+            files::create(&path).context("create", &path)?;
+        }
+        self.open(Kind::Log, names::LOG, files::create)
+    }
+
+    /// Forgets the open files, as when others took their names.
+    pub(crate) fn close_files(&self) {
+        self.home.env.files.close(&self.handles);
+    }
+
+    /// The last offset index entry up to a relative offset, among the first `len` in the file.
+    pub(crate) fn offset_floor(
+        &self,
+        floor: Floor<OffsetEntry>,
+        relative_offset: u32,
+    ) -> Result<Option<OffsetEntry>, StorageError> {
+        match floor {
+            Floor::Known(entry) => Ok(entry),
+            Floor::InFile(0) => Ok(None),
+            Floor::InFile(len) => {
+                let file = self.open(Kind::Index, names::INDEX, files::open_existing)?;
+                index::floor_in_file(&file, len, |e: &OffsetEntry| {
+                    e.relative_offset <= relative_offset
+                })
+                .context("read", &self.path(names::INDEX))
+            }
+        }
+    }
+
+    /// The last time index entry up to a timestamp, among the first `len` in the file.
+    pub(crate) fn time_floor(
+        &self,
+        floor: Floor<TimeEntry>,
+        timestamp: i64,
+    ) -> Result<Option<TimeEntry>, StorageError> {
+        match floor {
+            Floor::Known(entry) => Ok(entry),
+            Floor::InFile(0) => Ok(None),
+            Floor::InFile(len) => {
+                let path = self.path(names::TIME_INDEX);
+                let file = File::open(&path).context("open", &path)?;
+                index::floor_in_file(&file, len, |e: &TimeEntry| e.timestamp <= timestamp)
+                    .context("read", &path)
+            }
+        }
+    }
+
+    /// The last of `len` time index entries: the largest timestamp of a closed segment.
+    pub(crate) fn largest(&self, len: u32) -> Result<Option<TimeEntry>, StorageError> {
+        if let Some(largest) = self.largest.get() {
+            return Ok(*largest);
+        }
+        let largest = match len.checked_sub(1) {
+            None => None,
+            Some(last) => {
+                let path = self.path(names::TIME_INDEX);
+                let file = File::open(&path).context("open", &path)?;
+                index::read_entries(&file, last, 1).context("read", &path)?.first().copied()
+            }
+        };
+        Ok(*self.largest.get_or_init(|| largest))
+    }
+
+    /// When the log file was last written, for segments whose records have no timestamps.
+    pub(crate) fn modified_ms(&self) -> Result<i64, StorageError> {
+        let path = self.path(names::LOG);
+        let modified = fs::metadata(&path).and_then(|m| m.modified()).context("stat", &path)?;
+        let since_epoch = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// Writes index entries at the end of an index file.
+    pub(crate) fn write_index<E: Entry>(
+        &self,
+        suffix: &str,
+        entries: &index::Index<E>,
+    ) -> Result<(), StorageError> {
+        let (position, bytes) = entries.unwritten();
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let path = self.path(suffix);
+        let open = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        let file = open.context("open", &path)?;
+        std::os::unix::fs::FileExt::write_all_at(&file, &bytes, position).context("write", &path)
+    }
+
+    /// The first batch from `position` on that ends at or after `offset`. A position that comes from an index is
+    /// only believed if a batch begins there: otherwise the search starts again from the front.
+    pub(crate) fn find(
+        &self,
+        file: &File,
+        position: u64,
+        size: u64,
+        offset: i64,
+    ) -> Result<Option<Found>, StorageError> {
+        let path = self.path(names::LOG);
+        let search = |from| HeaderScan::new(file, &path, from, size).find(offset);
+        if position == 0 {
+            return search(0);
+        }
+        match search(position) {
+            Err(StorageError::Corrupt { .. }) => {}
+            Ok(None) if position >= size => {}
+            Ok(Some(found)) if found.position == position && found.header.base_offset > offset => {}
+            found => return found,
+        }
+        tracing::warn!(segment = %path.display(), position, "an index entry points nowhere; scanning the segment");
+        search(0)
+    }
+
+    fn open(
+        &self,
+        kind: Kind,
+        suffix: &str,
+        open: impl FnOnce(&std::path::Path) -> io::Result<File>,
+    ) -> Result<Arc<File>, StorageError> {
+        let mut path = None;
+        let opened = self.home.env.files.get(&self.handles, kind, || {
+            let path = path.insert(self.path(suffix));
+            open(path)
+        });
+        opened.map_err(|source| StorageError::Io {
+            action: "open",
+            path: path.unwrap_or_default(),
+            source,
+        })
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        self.close_files();
+    }
+}

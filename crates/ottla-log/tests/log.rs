@@ -1,0 +1,351 @@
+//! A log as its users see it: append, read, roll, reopen, look up, retain, truncate, delete.
+
+mod support;
+
+use std::sync::Arc;
+
+use ottla_base::{LeaderEpoch, Offset, Timestamp, TopicPartition, Uuid};
+use ottla_log::{LogConfig, Origin, ReadError};
+use support::{Directory, batch, batch_at, read_all};
+
+const END: Offset = Offset(i64::MAX);
+
+fn small_segments() -> LogConfig {
+    LogConfig { segment_bytes: 1000, index_interval_bytes: 200, ..LogConfig::default() }
+}
+
+#[test]
+fn what_is_appended_can_be_read() {
+    let directory = Directory::new();
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    let appended = log.append_batch(batch(3, 100), LeaderEpoch(7)).unwrap();
+    assert_eq!((appended.base_offset, appended.last_offset), (Offset(0), Offset(2)));
+    let appended = log.append_batch(batch(1, 100), LeaderEpoch(7)).unwrap();
+    assert_eq!((appended.base_offset, appended.last_offset), (Offset(3), Offset(3)));
+    assert_eq!(log.log_end_offset(), Offset(4));
+    let bases: Vec<_> = read_all(&log).iter().map(|b| b.header().base_offset).collect();
+    assert_eq!(bases, [0, 3]);
+    let epochs: Vec<_> = read_all(&log).iter().map(|b| b.header().partition_leader_epoch).collect();
+    assert_eq!(epochs, [7, 7]);
+}
+
+#[test]
+fn a_read_from_inside_a_batch_begins_with_the_whole_batch() {
+    let directory = Directory::new();
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    log.append_batch(batch(10, 10), LeaderEpoch(0)).unwrap();
+    log.append_batch(batch(10, 10), LeaderEpoch(0)).unwrap();
+    let slice = log.read(Offset(13), 1 << 20, END, true).unwrap();
+    assert_eq!(slice.first_offset, Offset(10));
+}
+
+#[test]
+fn the_upper_bound_cuts_between_batches() {
+    let directory = Directory::new();
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    let sizes: Vec<usize> = (0..200)
+        .map(|_| {
+            let batch = batch(2, 30);
+            let size = batch.size_in_bytes();
+            log.append_batch(batch, LeaderEpoch(0)).unwrap();
+            size
+        })
+        .collect();
+    for bound in 0..=400_usize {
+        let slice = log.read(Offset(0), 1 << 20, Offset(bound as i64), true).unwrap();
+        let whole: usize = sizes[..bound / 2].iter().sum();
+        assert_eq!(slice.len(), whole, "below {bound}");
+    }
+}
+
+#[test]
+fn the_first_batch_comes_whole_or_not_at_all() {
+    let directory = Directory::new();
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    let large = batch(1, 1000);
+    let size = large.size_in_bytes();
+    log.append_batch(large, LeaderEpoch(0)).unwrap();
+    log.append_batch(batch(1, 1000), LeaderEpoch(0)).unwrap();
+    assert_eq!(log.read(Offset(0), 100, END, true).unwrap().len(), size);
+    assert_eq!(log.read(Offset(0), 100, END, false).unwrap().len(), 0);
+    assert_eq!(log.read(Offset(0), size + 5, END, false).unwrap().len(), size + 5);
+}
+
+#[test]
+fn offsets_outside_of_the_log_are_refused_and_its_end_is_not() {
+    let directory = Directory::new();
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    assert!(log.read(Offset(0), 1, END, true).unwrap().is_empty());
+    log.append_batch(batch(5, 10), LeaderEpoch(0)).unwrap();
+    assert!(log.read(Offset(5), 1, END, true).unwrap().is_empty());
+    for outside in [-1, 6] {
+        assert!(matches!(
+            log.read(Offset(outside), 1, END, true),
+            Err(ReadError::OutOfRange { log_end_offset: Offset(5), .. })
+        ));
+    }
+}
+
+#[test]
+fn reads_stay_within_a_segment_and_say_where_the_next_begins() {
+    let directory = Directory::new();
+    let open = directory.open(small_segments());
+    let log = open.create("t", 0);
+    for _ in 0..20 {
+        log.append_batch(batch(1, 300), LeaderEpoch(0)).unwrap();
+    }
+    assert!(log.segment_count() > 3);
+    let slice = log.read(Offset(0), 1 << 20, END, true).unwrap();
+    let next = slice.next_segment.unwrap();
+    assert!(next > Offset(0) && next < Offset(20));
+    assert_eq!(log.read(next, 1 << 20, END, true).unwrap().first_offset, next);
+    assert_eq!(read_all(&log).len(), 20);
+}
+
+#[test]
+fn a_log_is_the_same_after_a_clean_close_and_after_a_crash() {
+    for clean in [true, false] {
+        let directory = Directory::new();
+        let open = directory.open(small_segments());
+        let log = open.create("t", 3);
+        for epoch in 0..30 {
+            log.append_batch(batch_at(2, 150, 1_000 + i64::from(epoch)), LeaderEpoch(epoch / 10))
+                .unwrap();
+        }
+        let before = (read_all(&log), log.epoch_entries(), log.max_timestamp().unwrap());
+        let topic_id = log.topic_id();
+        if clean {
+            open.close();
+        } else {
+            drop(open);
+        }
+        drop(log);
+        let open = directory.open(small_segments());
+        let log = open.log("t", 3);
+        assert_eq!(log.log_end_offset(), Offset(60));
+        assert_eq!(log.flushed_offset(), Offset(60));
+        assert_eq!(log.topic_id(), topic_id);
+        assert_eq!((read_all(&log), log.epoch_entries(), log.max_timestamp().unwrap()), before);
+        let appended = log.append_batch(batch(1, 10), LeaderEpoch(3)).unwrap();
+        assert_eq!(appended.base_offset, Offset(60));
+    }
+}
+
+#[test]
+fn a_second_process_is_kept_out() {
+    let directory = Directory::new();
+    let open = directory.open(LogConfig::default());
+    let error = directory.try_open(LogConfig::default()).unwrap_err().to_string();
+    assert!(error.contains("in use by another process"), "{error}");
+    drop(open);
+    directory.try_open(LogConfig::default()).unwrap();
+}
+
+#[test]
+fn records_are_found_by_time() {
+    let directory = Directory::new();
+    let open = directory.open(small_segments());
+    let log = open.create("t", 0);
+    assert_eq!(log.max_timestamp().unwrap(), None);
+    for n in 0..40 {
+        log.append_batch(batch_at(2, 100, 1_000 * n), LeaderEpoch(4)).unwrap();
+    }
+    // Each batch has records at its timestamp and one millisecond later.
+    let offset = |timestamp| {
+        let found = log.offset_for_timestamp(Timestamp(timestamp)).unwrap();
+        found.map(|found| (found.timestamp.0, found.offset.0, found.leader_epoch.0))
+    };
+    assert_eq!(offset(0), Some((0, 0, 4)));
+    assert_eq!(offset(1), Some((1, 1, 4)));
+    assert_eq!(offset(2), Some((1_000, 2, 4)));
+    assert_eq!(offset(20_001), Some((20_001, 41, 4)));
+    assert_eq!(offset(39_001), Some((39_001, 79, 4)));
+    assert_eq!(offset(39_002), None);
+    let newest = log.max_timestamp().unwrap().unwrap();
+    assert_eq!((newest.timestamp, newest.offset), (Timestamp(39_001), Offset(79)));
+    log.delete_records_to(Offset(10)).unwrap();
+    assert_eq!(offset(0), Some((5_000, 10, 4)));
+}
+
+#[test]
+fn old_segments_go_and_readers_in_flight_do_not_notice() {
+    let directory = Directory::new();
+    let config = LogConfig { retention_ms: 10_000, ..small_segments() };
+    let open = directory.open(config);
+    let log = open.create("t", 0);
+    for n in 0..40 {
+        log.append_batch(batch_at(1, 200, 1_000 * n), LeaderEpoch(0)).unwrap();
+    }
+    let slice = log.read(Offset(0), 1 << 20, END, true).unwrap();
+    let removed = log.enforce_retention(40_000, Offset(40)).unwrap();
+    assert!(removed.segments > 3);
+    let start = log.log_start_offset();
+    assert!(start > Offset(20) && start <= Offset(30));
+    assert!(matches!(log.read(Offset(0), 1, END, true), Err(ReadError::OutOfRange { .. })));
+    assert_eq!(slice.source.unwrap().read().unwrap().len(), slice_len_before(&removed, &log));
+    assert_eq!(read_all(&log).first().unwrap().header().base_offset, start.0);
+}
+
+fn slice_len_before(_: &ottla_log::Removed, _: &ottla_log::Log) -> usize {
+    // Every segment of this test holds the same three batches.
+    3 * batch_at(1, 200, 0).size_in_bytes()
+}
+
+#[test]
+fn a_log_whose_records_have_all_expired_still_knows_its_end() {
+    let directory = Directory::new();
+    let config = LogConfig { retention_ms: 10, ..small_segments() };
+    let open = directory.open(config.clone());
+    let log = open.create("t", 0);
+    for n in 0..9 {
+        log.append_batch(batch_at(1, 200, n), LeaderEpoch(0)).unwrap();
+    }
+    log.enforce_retention(1_000_000, Offset(9)).unwrap();
+    assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset(9), Offset(9)));
+    assert_eq!(log.size_in_bytes(), 0);
+    drop((open, log));
+    let open = directory.open(config);
+    let log = open.log("t", 0);
+    assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset(9), Offset(9)));
+}
+
+#[test]
+fn deleted_records_stay_deleted_after_a_crash() {
+    let directory = Directory::new();
+    let open = directory.open(small_segments());
+    let log = open.create("t", 0);
+    for _ in 0..20 {
+        log.append_batch(batch(1, 200), LeaderEpoch(0)).unwrap();
+    }
+    assert_eq!(log.delete_records_to(Offset(10)).unwrap(), Offset(10));
+    assert_eq!(log.delete_records_to(Offset(5)).unwrap(), Offset(10));
+    drop((open, log));
+    let open = directory.open(small_segments());
+    let log = open.log("t", 0);
+    assert_eq!(log.log_start_offset(), Offset(10));
+    assert!(log.enforce_retention(0, Offset(20)).unwrap().segments > 1);
+    assert_eq!(log.delete_records_to(Offset(99)).unwrap(), Offset(20));
+}
+
+#[test]
+fn truncation_takes_everything_from_an_offset_on() {
+    for target in 0..=60 {
+        let directory = Directory::new();
+        let open = directory.open(small_segments());
+        let log = open.create("t", 0);
+        for n in 0..30 {
+            log.append_batch(batch_at(2, 50, 1_000 + n), LeaderEpoch(n as i32 / 7)).unwrap();
+        }
+        let before = read_all(&log);
+        log.truncate_to(Offset(target)).unwrap();
+        // A batch that holds the offset goes as a whole.
+        let kept = usize::try_from(target / 2).unwrap();
+        assert_eq!(log.log_end_offset(), Offset(target / 2 * 2));
+        assert_eq!(read_all(&log), before[..kept]);
+        assert!(log.epoch_entries().iter().all(|e| e.start_offset < log.log_end_offset()));
+        let newest = log.max_timestamp().unwrap().map(|found| found.timestamp.0);
+        assert_eq!(newest, kept.checked_sub(1).map(|last| 1_000 + last as i64 + 1));
+        log.append_batch(batch(2, 50), LeaderEpoch(9)).unwrap();
+        let expected = read_all(&log);
+        assert_eq!(expected.len(), kept + 1);
+        drop((open, log));
+        let open = directory.open(small_segments());
+        assert_eq!(read_all(&open.log("t", 0)), expected);
+    }
+}
+
+#[test]
+fn a_log_can_begin_again_at_any_offset() {
+    let directory = Directory::new();
+    let open = directory.open(small_segments());
+    let log = open.create("t", 0);
+    for _ in 0..20 {
+        log.append_batch(batch(1, 200), LeaderEpoch(0)).unwrap();
+    }
+    log.truncate_fully_and_start_at(Offset(5_000_000_000)).unwrap();
+    assert_eq!(log.log_start_offset(), Offset(5_000_000_000));
+    assert_eq!(log.epoch_entries(), []);
+    drop((open, log));
+    let open = directory.open(small_segments());
+    let log = open.log("t", 0);
+    assert_eq!(log.log_end_offset(), Offset(5_000_000_000));
+    let appended = log.append_batch(batch(1, 1), LeaderEpoch(1)).unwrap();
+    assert_eq!(appended.base_offset, Offset(5_000_000_000));
+}
+
+#[test]
+fn a_replica_keeps_offsets_and_epochs_and_refuses_to_go_back() {
+    let directory = Directory::new();
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    let mut first = batch(2, 10);
+    first.assign(Offset(100), LeaderEpoch(3));
+    let mut second = batch(2, 10);
+    second.assign(Offset(110), LeaderEpoch(4));
+    let mut batches = [first, second];
+    let appended = log.append(&mut batches, Origin::Replica).unwrap();
+    assert_eq!((appended.base_offset, appended.last_offset), (Offset(100), Offset(111)));
+    assert_eq!(log.latest_epoch(), Some(LeaderEpoch(4)));
+    assert_eq!(log.end_offset_for_epoch(LeaderEpoch(3)), Some((LeaderEpoch(3), Offset(110))));
+    assert!(log.append(&mut batches, Origin::Replica).is_err());
+    assert_eq!(log.read(Offset(105), 1000, END, true).unwrap().first_offset, Offset(110));
+}
+
+#[test]
+fn a_deleted_log_leaves_its_name_free_and_its_files_for_a_while() {
+    let directory = Directory::new();
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+    let partition = TopicPartition::new("t", 0);
+    assert!(open.delete(&partition).unwrap());
+    assert!(!open.delete(&partition).unwrap());
+    assert!(log.append_batch(batch(1, 10), LeaderEpoch(0)).is_err());
+    let again = open.create("t", 0);
+    assert_eq!(again.log_end_offset(), Offset(0));
+    assert_ne!(again.topic_id(), Some(Uuid::ZERO));
+    assert_eq!(directory.names("-delete").len(), 1);
+    directory.clock.advance(std::time::Duration::from_secs(61));
+    open.housekeep();
+    assert_eq!(directory.names("-delete"), Vec::<String>::new());
+}
+
+#[test]
+fn an_unknown_log_can_be_set_aside() {
+    let directory = Directory::new();
+    let open = directory.open(LogConfig::default());
+    open.create("t", 0).append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+    assert!(open.set_aside(&TopicPartition::new("t", 0)).unwrap());
+    open.close();
+    let open = directory.open(LogConfig::default());
+    assert_eq!(open.logs().len(), 0);
+    assert_eq!(directory.names("-stray").len(), 1);
+}
+
+#[test]
+fn a_flush_moves_the_flushed_offset_and_tells_the_listeners() {
+    let directory = Directory::new();
+    let open = directory.open(LogConfig::default());
+    let (sender, receiver) = std::sync::mpsc::channel();
+    open.add_listener(Arc::new(move |log: &Arc<ottla_log::Log>, offset: Offset| {
+        let _ = sender.send((log.topic_partition().clone(), offset));
+    }));
+    let logs: Vec<_> = (0..20).map(|partition| open.create("t", partition)).collect();
+    for log in &logs {
+        log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+        assert_eq!(log.flushed_offset(), Offset(0));
+        log.request_flush();
+    }
+    let mut told: Vec<_> = receiver.iter().take(20).collect();
+    told.sort();
+    let expected: Vec<_> = (0..20).map(|p| (TopicPartition::new("t", p), Offset(1))).collect();
+    assert_eq!(told, expected);
+    assert!(logs.iter().all(|log| log.flushed_offset() == Offset(1)));
+    logs[0].append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+    assert_eq!(logs[0].flush().unwrap(), Offset(2));
+}

@@ -1,0 +1,112 @@
+//! A temporary log directory, and batches to fill it with.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of this")]
+
+use std::fs;
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ottla_base::{Offset, Timestamp, TopicPartition, Uuid};
+use ottla_env::ManualClock;
+use ottla_log::{DirectoryOptions, Log, LogConfig, LogDirectory, OpenError};
+use ottla_records::{BatchBuilder, Batches, Compression, RawBatch, ValidBatch};
+
+/// A directory that is gone after the test; it outlives the processes that the test plays.
+pub struct Directory {
+    temporary: tempfile::TempDir,
+    pub clock: Arc<ManualClock>,
+    pub options: DirectoryOptions,
+}
+
+impl Directory {
+    pub fn new() -> Self {
+        Self {
+            temporary: tempfile::tempdir().unwrap(),
+            clock: Arc::new(ManualClock::at(Timestamp(1_000_000))),
+            options: DirectoryOptions::default(),
+        }
+    }
+
+    pub fn open(&self, config: LogConfig) -> Open {
+        self.try_open(config).unwrap()
+    }
+
+    pub fn try_open(&self, config: LogConfig) -> Result<Open, OpenError> {
+        let path = self.path();
+        let clock = Arc::clone(&self.clock);
+        let directory = LogDirectory::open(&path, config.clone(), self.options.clone(), clock)?;
+        Ok(Open { directory, config: Arc::new(config) })
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.temporary.path().join("data")
+    }
+
+    /// The names in the directory that end like this.
+    pub fn names(&self, ending: &str) -> Vec<String> {
+        let names = fs::read_dir(self.path()).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with(ending)).collect()
+    }
+}
+
+/// What a process has open. Dropping it is a crash.
+#[derive(Debug)]
+pub struct Open {
+    directory: LogDirectory,
+    config: Arc<LogConfig>,
+}
+
+impl Open {
+    pub fn create(&self, topic: &str, partition: i32) -> Arc<Log> {
+        let id = Uuid([7; 16]);
+        let partition = TopicPartition::new(topic, partition);
+        self.directory.create(partition, id, Arc::clone(&self.config)).unwrap()
+    }
+
+    pub fn log(&self, topic: &str, partition: i32) -> Arc<Log> {
+        self.directory.log(&TopicPartition::new(topic, partition)).unwrap()
+    }
+
+    pub fn close(self) {
+        self.directory.close(5).unwrap();
+    }
+}
+
+impl Deref for Open {
+    type Target = LogDirectory;
+
+    fn deref(&self) -> &LogDirectory {
+        &self.directory
+    }
+}
+
+/// A batch of so many records with values of so many bytes.
+pub fn batch(records: i64, value_len: usize) -> ValidBatch {
+    batch_at(records, value_len, 1_000)
+}
+
+/// The first record has this timestamp, and each one after it one millisecond more.
+pub fn batch_at(records: i64, value_len: usize, timestamp: i64) -> ValidBatch {
+    let mut builder = BatchBuilder::new(Compression::None);
+    for n in 0..records {
+        builder.append(Timestamp(timestamp + n), None, Some(&vec![b'x'; value_len]), &[]);
+    }
+    builder.build()
+}
+
+/// Every batch in the log, read as a consumer reads.
+pub fn read_all(log: &Log) -> Vec<RawBatch> {
+    let mut batches = Vec::new();
+    let mut at = log.log_start_offset();
+    while at < log.log_end_offset() {
+        let slice = log.read(at, 300, log.log_end_offset(), true).unwrap();
+        let Some(source) = slice.source else { break };
+        for batch in Batches::new(source.read().unwrap()) {
+            let batch = batch.unwrap();
+            at = Offset(batch.header().next_offset());
+            batches.push(batch);
+        }
+    }
+    batches
+}
