@@ -1,1 +1,25 @@
-//! Placeholder.
+//! The broker: listeners, connections, one handler per API, and the partitions they work on. Shell.
+//!
+//! The way of a request: `listener` → `connection` (with `frame`) → `handlers` → `replicas` → `answer`.
+//!
+//! What is absent: any decision about what a batch, a topic or a high watermark may be. Those are in
+//! the pure rooms; this one moves bytes, waits and wakes.
+
+mod answer;
+mod broker;
+mod connection;
+mod fetch_session;
+mod frame;
+mod handlers;
+mod http;
+mod listener;
+mod metrics;
+mod node;
+mod producer_ids;
+mod replicas;
+mod topic_config;
+mod topics;
+mod waiters;
+
+pub use frame::{FrameError, FrameReader};
+pub use node::{Address, Node, NodeOptions};

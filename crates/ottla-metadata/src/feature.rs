@@ -18,3 +18,9 @@ impl SupportedLevels {
         self.min <= level && level <= self.max
     }
 }
+
+/// What this release understands, by name. A feature that is not here is neither advertised nor finalized.
+pub fn supported() -> impl Iterator<Item = (&'static str, SupportedLevels)> {
+    // 3.3-IV3 is the oldest level that Kafka 4.3 starts with.
+    [(METADATA_VERSION, SupportedLevels { min: 7, max: METADATA_VERSION_LEVEL })].into_iter()
+}

@@ -1,0 +1,208 @@
+//! An answer on its way to the socket: encoded bytes with file ranges between them, sent without copying the files.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ottla_base::ErrorCode;
+use ottla_protocol::frame::{Outgoing, encode_response};
+use ottla_protocol::{ApiKey, EncodeError, Message};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// Where the bytes of a fetched range come from (architecture: the fetch plan). Tiered storage will
+/// add remote segments.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// `len` bytes of a segment file from `position`; both in bytes.
+    File { file: Arc<File>, position: u64, len: usize },
+}
+
+impl Source {
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        match self {
+            Self::File { len, .. } => *len,
+        }
+    }
+
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// One response frame: its length prefix, header and body, cut where sources come in between.
+#[derive(Debug)]
+pub struct Answer {
+    pub api_key: ApiKey,
+    parts: Vec<Part>,
+}
+
+#[derive(Debug)]
+enum Part {
+    Bytes(Bytes),
+    Source(Source),
+}
+
+/// Longest range that one call to `sendfile` is asked for: a connection with a fast reader leaves
+/// the thread to the others from time to time.
+const SEND_STEP: usize = 1024 * 1024;
+
+impl Answer {
+    /// Encodes a response; `sources` fill the slots of the body's deferred records.
+    ///
+    /// # Errors
+    /// If a field is set that `version` can't carry: a bug of the handler.
+    pub fn new<M: Message>(
+        api_key: ApiKey,
+        version: i16,
+        correlation_id: i32,
+        body: &M,
+        sources: Vec<Source>,
+    ) -> Result<Self, EncodeError> {
+        let outgoing = encode_response(api_key, version, correlation_id, body)?;
+        Ok(Self { api_key, parts: cut(outgoing, sources) })
+    }
+
+    /// Sends the whole frame.
+    ///
+    /// # Errors
+    /// A failed socket, or a file that ended early. The frame is then incomplete and the connection
+    /// must be closed; it is never padded.
+    pub async fn send(self, socket: &TcpStream) -> io::Result<usize> {
+        let mut sent = 0;
+        let mut parts = self.parts.into_iter().peekable();
+        while let Some(part) = parts.next() {
+            let more = parts.peek().is_some();
+            sent += match part {
+                Part::Bytes(bytes) => send_bytes(socket, &bytes, more).await?,
+                Part::Source(Source::File { file, position, len }) => {
+                    send_file(socket, file, position, len).await?
+                }
+            };
+        }
+        Ok(sent)
+    }
+}
+
+/// Cuts the encoded bytes at the gaps, and puts the sources in.
+fn cut(outgoing: Outgoing, sources: Vec<Source>) -> Vec<Part> {
+    let Outgoing { bytes: mut rest, gaps, .. } = outgoing;
+    let mut sources: Vec<Option<Source>> = sources.into_iter().map(Some).collect();
+    let mut cut_at = 0;
+    let mut parts = Vec::with_capacity(gaps.len() * 2 + 1);
+    for gap in gaps {
+        let slot = usize::try_from(gap.slot).expect("a slot is an index");
+        let source = sources.get_mut(slot).and_then(Option::take).expect("a slot has one source");
+        parts.push(Part::Bytes(rest.split_to(gap.at - cut_at)));
+        parts.push(Part::Source(source));
+        cut_at = gap.at;
+    }
+    if !rest.is_empty() {
+        parts.push(Part::Bytes(rest));
+    }
+    parts
+}
+
+async fn send_bytes(socket: &TcpStream, mut bytes: &[u8], more: bool) -> io::Result<usize> {
+    let len = bytes.len();
+    while !bytes.is_empty() {
+        // With more to come the kernel may wait for it: a header and its records share packets.
+        let result = if more {
+            socket.try_io(Interest::WRITABLE, || ottla_env::sys::send_more(socket.as_fd(), bytes))
+        } else {
+            socket.try_write(bytes)
+        };
+        match result {
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(len)
+}
+
+async fn send_file(
+    socket: &TcpStream,
+    file: Arc<File>,
+    mut position: u64,
+    len: usize,
+) -> io::Result<usize> {
+    let mut left = len;
+    while left > 0 {
+        let step = left.min(SEND_STEP);
+        warm_up(&file, position, step).await?;
+        let mut step_left = step;
+        while step_left > 0 {
+            let result = socket.try_io(Interest::WRITABLE, || {
+                ottla_env::sys::send_file(socket.as_fd(), &file, position, step_left)
+            });
+            match result {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(sent) => {
+                    position += sent as u64;
+                    step_left -= sent;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    socket.writable().await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        left -= step;
+    }
+    Ok(len)
+}
+
+/// Brings a range that is not in the page cache there on a thread that may block, so that one cold
+/// reader never stalls the connections that share its thread.
+async fn warm_up(file: &Arc<File>, position: u64, len: usize) -> io::Result<()> {
+    if ottla_env::sys::is_cached(file, position, len) {
+        return Ok(());
+    }
+    let file = Arc::clone(file);
+    tokio::task::spawn_blocking(move || ottla_env::sys::read_ahead(&file, position, len))
+        .await
+        .map_err(io::Error::other)?
+}
+
+/// What a handler makes of a request.
+pub enum Outcome {
+    Answer(Answer),
+    /// The answer comes when something happens; later requests of this connection that do not
+    /// depend on it may be handled meanwhile.
+    Later(std::pin::Pin<Box<dyn Future<Output = Outcome> + Send>>),
+    /// A produce with acks=0 that went well.
+    Silent,
+    /// The connection is closed without an answer, as Kafka does.
+    Close(CloseReason),
+}
+
+impl std::fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Answer(_) => "Answer",
+            Self::Later(_) => "Later",
+            Self::Silent => "Silent",
+            Self::Close(_) => "Close",
+        })
+    }
+}
+
+/// Why a connection is closed on a request that was understood well enough to be named.
+#[derive(Debug, thiserror::Error)]
+pub enum CloseReason {
+    #[error("{0} is not served on this listener")]
+    NotServed(&'static str),
+    #[error("{api} version {version} is not served")]
+    UnsupportedVersion { api: &'static str, version: i16 },
+    #[error("malformed request: {0}")]
+    Malformed(#[from] ottla_protocol::DecodeError),
+    #[error("a produce with acks=0 failed with {0}, and has no other way to say so")]
+    SilentProduceFailed(ErrorCode),
+    #[error("the answer can't be encoded: {0}")]
+    Encode(#[from] EncodeError),
+}

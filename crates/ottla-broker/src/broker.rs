@@ -1,0 +1,193 @@
+//! What all connections of a broker share: who it is, its partitions, the way to the controller.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use bytestring::ByteString;
+use ottla_base::{BrokerId, ErrorCode, PartitionIndex, TopicId};
+use ottla_env::Clock;
+use ottla_metadata::Image;
+use ottla_quorum::Quorum;
+use ottla_protocol::messages::CreateTopicsRequest;
+use ottla_protocol::messages::create_topics_request::CreatableTopic;
+use ottla_protocol::messages::create_topics_response::CreatableTopicResult;
+use parking_lot::Mutex;
+use tracing::{info, warn};
+
+use crate::fetch_session::Sessions;
+use crate::listener::Connections;
+use crate::metrics::Metrics;
+use crate::producer_ids::ProducerIds;
+use crate::replicas::{Replica, Replicas};
+
+/// What connections and handlers need of the configuration. Units are in the names.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `socket.request.max.bytes`
+    pub request_bytes_max: usize,
+    /// `connections.max.idle.ms`
+    pub connections_max_idle: Duration,
+    /// `max.connections`
+    pub connections_max: usize,
+    /// `socket.send.buffer.bytes`; `None` leaves it to the operating system.
+    pub socket_send_buffer: Option<usize>,
+    /// `socket.receive.buffer.bytes`; `None` leaves it to the operating system.
+    pub socket_receive_buffer: Option<usize>,
+    /// `fetch.max.bytes`
+    pub fetch_bytes_max: usize,
+    /// `max.incremental.fetch.session.cache.slots`
+    pub fetch_session_slots: usize,
+    /// `auto.create.topics.enable`
+    pub auto_create_topics: bool,
+}
+
+/// One running broker.
+#[derive(Debug)]
+pub struct Broker {
+    pub node_id: BrokerId,
+    pub cluster_id: ByteString,
+    pub settings: Settings,
+    pub clock: Arc<dyn Clock>,
+    pub quorum: Arc<Quorum>,
+    pub replicas: Arc<Replicas>,
+    pub fetch_sessions: Mutex<Sessions>,
+    pub producer_ids: ProducerIds,
+    pub metrics: Metrics,
+    pub connections: Connections,
+    /// Topics whose automatic creation is under way, so that a client that asks ten times a second
+    /// causes one request to the controller.
+    being_created: Mutex<HashSet<ByteString>>,
+    not_ready: ArcSwapOption<String>,
+    started: Instant,
+}
+
+impl Broker {
+    #[must_use]
+    pub fn new(
+        node_id: BrokerId,
+        cluster_id: ByteString,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        quorum: Arc<Quorum>,
+        replicas: Arc<Replicas>,
+    ) -> Self {
+        let fetch_sessions = Mutex::new(Sessions::new(settings.fetch_session_slots));
+        Self {
+            node_id,
+            cluster_id,
+            settings,
+            clock,
+            quorum,
+            replicas,
+            fetch_sessions,
+            producer_ids: ProducerIds::default(),
+            metrics: Metrics::default(),
+            connections: Connections::default(),
+            being_created: Mutex::default(),
+            not_ready: ArcSwapOption::from_pointee("starting".to_owned()),
+            started: Instant::now(),
+        }
+    }
+
+    /// The cluster's metadata as this broker has applied it.
+    #[must_use]
+    pub fn image(&self) -> Arc<Image> {
+        self.quorum.image()
+    }
+
+    /// # Errors
+    /// UNKNOWN_TOPIC_OR_PARTITION
+    pub fn replica(&self, topic: &str, partition: i32) -> Result<Arc<Replica>, ErrorCode> {
+        let image = self.image();
+        let topic = image.topic_by_name(topic).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+        self.hosted(&image, topic.id, partition)
+    }
+
+    /// # Errors
+    /// UNKNOWN_TOPIC_ID, or UNKNOWN_TOPIC_OR_PARTITION for a partition that the topic does not have.
+    pub fn replica_by_id(&self, id: TopicId, partition: i32) -> Result<Arc<Replica>, ErrorCode> {
+        let image = self.image();
+        image.topic(id).ok_or(ErrorCode::UNKNOWN_TOPIC_ID)?;
+        self.hosted(&image, id, partition)
+    }
+
+    fn hosted(
+        &self,
+        image: &Image,
+        id: TopicId,
+        partition: i32,
+    ) -> Result<Arc<Replica>, ErrorCode> {
+        image
+            .partition(id, PartitionIndex(partition))
+            .ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+        // A partition that exists and is not here has a log that could not be opened.
+        self.replicas.find(id, partition).ok_or(ErrorCode::KAFKA_STORAGE_ERROR)
+    }
+
+    /// Asks the controller for topics with the broker's defaults, and does not wait for it.
+    pub fn create_automatically(self: &Arc<Self>, mut names: Vec<ByteString>) {
+        names.retain(|name| self.being_created.lock().insert(name.clone()));
+        if names.is_empty() {
+            return;
+        }
+        let broker = Arc::clone(self);
+        tokio::spawn(async move {
+            let topics = names.iter().map(|name| CreatableTopic {
+                name: name.clone(),
+                num_partitions: -1,
+                replication_factor: -1,
+                ..CreatableTopic::default()
+            });
+            let request =
+                CreateTopicsRequest { topics: topics.collect(), ..CreateTopicsRequest::default() };
+            match broker.quorum.create_topics(request).await {
+                Ok(response) => response.topics.iter().for_each(log_created),
+                Err(error) => warn!(%error, "topics were not created automatically"),
+            }
+            let mut being_created = broker.being_created.lock();
+            names.iter().for_each(|name| _ = being_created.remove(name));
+        });
+    }
+
+    /// A number that a client can't foresee, such as a fetch session's id.
+    #[must_use]
+    pub fn random_i32(&self) -> i32 {
+        let mut bytes = [0; 4];
+        // Without a random source the ids are merely foreseeable; they are no secret.
+        let _ = ottla_env::sys::random_bytes(&mut bytes);
+        i32::from_ne_bytes(bytes)
+    }
+
+    pub fn set_ready(&self) {
+        self.not_ready.store(None);
+    }
+
+    pub fn set_not_ready(&self, reason: &str) {
+        self.not_ready.store(Some(Arc::new(reason.to_owned())));
+    }
+
+    /// Why clients are not served, if they are not.
+    #[must_use]
+    pub fn not_ready(&self) -> Option<Arc<String>> {
+        self.not_ready.load_full()
+    }
+
+    #[must_use]
+    pub fn render_metrics(&self) -> String {
+        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        self.metrics.partitions.set(count(self.replicas.len()));
+        self.metrics.fetch_sessions.set(count(self.fetch_sessions.lock().len()));
+        self.metrics.render(self.started.elapsed())
+    }
+}
+
+fn log_created(topic: &CreatableTopicResult) {
+    if topic.error_code.is_error() {
+        let reason = topic.error_message.as_deref().unwrap_or_default();
+        warn!(topic = %topic.name, code = %topic.error_code, reason, "topic was not created automatically");
+    } else {
+        info!(topic = %topic.name, partitions = topic.num_partitions, "topic created automatically");
+    }
+}

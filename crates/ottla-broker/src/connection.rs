@@ -1,0 +1,240 @@
+//! One connection: frames in, answers out, in the order of the requests.
+//!
+//! Produces overlap: the next one is appended while an earlier one waits for the disk. Any other
+//! request is handled only when everything before it was answered, as in Apache Kafka, so that it
+//! sees the effects.
+//!
+//! Invariants: answers leave in the order in which their requests came; `in_flight.len() <=
+//! IN_FLIGHT_MAX`, and more than one only if all are produces; a request that waits for its turn
+//! (`held`) is the last that was read.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ottla_protocol::ApiKey;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::answer::{Answer, CloseReason, Outcome};
+use crate::broker::Broker;
+use crate::frame::{FrameError, FrameReader};
+use crate::handlers::{self, Session};
+use crate::listener::Listener;
+
+/// How many produces of one connection may wait for the disk together; clients send at most five.
+const IN_FLIGHT_MAX: usize = 64;
+
+type Pending = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+enum InFlight {
+    Done(Outcome),
+    Waiting(Pending),
+}
+
+/// Serves a connection until either side closes it.
+#[derive(Debug)]
+pub struct Connection {
+    socket: TcpStream,
+    peer: SocketAddr,
+    session: Session,
+    broker: Arc<Broker>,
+    reader: FrameReader,
+    in_flight: VecDeque<InFlight>,
+    held: Option<Bytes>,
+    /// Whether all requests in flight are produces, which alone may overlap.
+    only_produces: bool,
+}
+
+impl std::fmt::Debug for InFlight {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Done(_) => "Done",
+            Self::Waiting(_) => "Waiting",
+        })
+    }
+}
+
+enum Step {
+    Frame(Result<Option<Bytes>, FrameError>),
+    Outcome(Outcome),
+    IdleCheck,
+    Shutdown,
+}
+
+impl Connection {
+    #[must_use]
+    pub fn new(
+        socket: TcpStream,
+        peer: SocketAddr,
+        listener: Arc<Listener>,
+        broker: Arc<Broker>,
+    ) -> Self {
+        let reader = FrameReader::new(broker.settings.request_bytes_max);
+        let session = Session::new(listener, peer);
+        let in_flight = VecDeque::new();
+        Self {
+            socket,
+            peer,
+            session,
+            broker,
+            reader,
+            in_flight,
+            held: None,
+            only_produces: false,
+        }
+    }
+
+    /// Runs until the peer closes, breaks the protocol, is idle for too long, or `shutdown` is true.
+    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+        let idle_max = self.broker.settings.connections_max_idle;
+        let mut last_used = Instant::now();
+        let mut idle_check = Box::pin(tokio::time::sleep_until(last_used + idle_max));
+        loop {
+            match self.step(&mut shutdown, idle_check.as_mut()).await {
+                Step::Frame(Ok(Some(frame))) => {
+                    last_used = Instant::now();
+                    self.take(frame);
+                }
+                Step::Frame(Ok(None)) => return,
+                Step::Frame(Err(FrameError::Io(error))) => {
+                    debug!(peer = %self.peer, %error, "connection lost");
+                    return;
+                }
+                Step::Frame(Err(error)) => {
+                    warn!(peer = %self.peer, %error, "connection closed");
+                    self.broker.metrics.bad_frames.inc();
+                    return;
+                }
+                Step::Outcome(outcome) => {
+                    last_used = Instant::now();
+                    if !self.finish(outcome).await {
+                        return;
+                    }
+                }
+                Step::IdleCheck if last_used + idle_max <= Instant::now() => {
+                    info!(peer = %self.peer, "connection closed: idle for too long");
+                    return;
+                }
+                Step::IdleCheck => idle_check.as_mut().reset(last_used + idle_max),
+                Step::Shutdown => return self.drain().await,
+            }
+        }
+    }
+
+    async fn step(
+        &mut self,
+        shutdown: &mut watch::Receiver<bool>,
+        idle_check: Pin<&mut tokio::time::Sleep>,
+    ) -> Step {
+        let reads = self.held.is_none() && self.in_flight.len() < IN_FLIGHT_MAX;
+        tokio::select! {
+            biased;
+            outcome = front_outcome(&mut self.in_flight), if !self.in_flight.is_empty() => {
+                Step::Outcome(outcome)
+            }
+            frame = self.reader.next(&self.socket), if reads => Step::Frame(frame),
+            _ = shutdown.wait_for(|stop| *stop) => Step::Shutdown,
+            () = idle_check, if self.in_flight.is_empty() => Step::IdleCheck,
+        }
+    }
+
+    /// Handles a frame, or holds it back until everything before it is answered.
+    fn take(&mut self, frame: Bytes) {
+        let is_produce = is_produce(&frame);
+        if !self.in_flight.is_empty() && !(is_produce && self.only_produces) {
+            self.held = Some(frame);
+            return;
+        }
+        self.only_produces = is_produce;
+        self.in_flight.push_back(match handlers::handle(&self.broker, &mut self.session, frame) {
+            Outcome::Later(pending) => InFlight::Waiting(pending),
+            outcome => InFlight::Done(outcome),
+        });
+    }
+
+    /// Sends what the oldest request came to; false when the connection is over.
+    async fn finish(&mut self, outcome: Outcome) -> bool {
+        match outcome {
+            Outcome::Answer(answer) => {
+                if !self.send(answer).await {
+                    return false;
+                }
+            }
+            Outcome::Silent => {}
+            Outcome::Later(pending) => {
+                self.in_flight.push_front(InFlight::Waiting(pending));
+                return true;
+            }
+            Outcome::Close(reason) => {
+                self.log_close(&reason);
+                return false;
+            }
+        }
+        if self.in_flight.is_empty()
+            && let Some(frame) = self.held.take()
+        {
+            self.take(frame);
+        }
+        true
+    }
+
+    // `&mut`, though nothing changes: a shared reference would ask the waiting futures to be `Sync`.
+    async fn send(&mut self, answer: Answer) -> bool {
+        match answer.send(&self.socket).await {
+            Ok(sent) => {
+                self.broker.metrics.bytes_out.inc_by(sent as u64);
+                true
+            }
+            Err(error) => {
+                debug!(peer = %self.peer, %error, "connection lost while answering");
+                false
+            }
+        }
+    }
+
+    fn log_close(&self, reason: &CloseReason) {
+        self.broker.metrics.bad_frames.inc();
+        warn!(peer = %self.peer, client_id = self.session.client_id(), %reason, "connection closed");
+    }
+
+    /// At shutdown: what was appended is still answered, nothing new is read.
+    async fn drain(mut self) {
+        let deadline = Duration::from_secs(2);
+        let _ = tokio::time::timeout(deadline, async {
+            while !self.in_flight.is_empty() {
+                let outcome = front_outcome(&mut self.in_flight).await;
+                self.held = None;
+                if !self.finish(outcome).await {
+                    return;
+                }
+            }
+        })
+        .await;
+    }
+}
+
+fn is_produce(frame: &Bytes) -> bool {
+    frame.first_chunk() == Some(&(ApiKey::Produce as i16).to_be_bytes())
+}
+
+/// Waits for the oldest request in flight and takes it out.
+async fn front_outcome(in_flight: &mut VecDeque<InFlight>) -> Outcome {
+    let outcome = poll_fn(|context| match in_flight.front_mut() {
+        None => Poll::Pending,
+        Some(InFlight::Done(_)) => Poll::Ready(None),
+        Some(InFlight::Waiting(pending)) => pending.as_mut().poll(context).map(Some),
+    })
+    .await;
+    match (in_flight.pop_front(), outcome) {
+        (_, Some(outcome)) | (Some(InFlight::Done(outcome)), None) => outcome,
+        (_, None) => unreachable!("only a front that is done is ready without an outcome"),
+    }
+}

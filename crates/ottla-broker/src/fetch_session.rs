@@ -1,0 +1,395 @@
+//! Incremental fetch sessions (KIP-227): a client names its partitions once, later only what changed.
+//!
+//! Pure: requests and answers come in as method calls with the time of the event.
+//!
+//! Invariants: `sessions.len() <= slots`; a session's epoch is the one that its next request must
+//! carry, and is never 0 or −1; a session without partitions does not exist.
+
+use std::collections::{BTreeMap, HashMap};
+
+use ottla_base::{ErrorCode, TopicId};
+
+/// What a sessionless request, or one that ends a session, carries as its epoch.
+pub const FINAL_EPOCH: i32 = -1;
+/// What a request carries that asks for a new session.
+pub const INITIAL_EPOCH: i32 = 0;
+/// The session id of an answer that made no session.
+pub const NO_SESSION: i32 = 0;
+
+/// A session that was not used for so long gives way to a new one (Kafka's
+/// `min.incremental.fetch.session.eviction.ms`).
+const EVICTION_MS: i64 = 120_000;
+
+/// How a fetch names a partition: by topic id from version 13 on, by name before.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PartitionKey {
+    pub topic_id: TopicId,
+    pub topic: bytestring::ByteString,
+    pub partition: i32,
+}
+
+/// What a fetch asks of one partition. Units: offsets, epochs, bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionRequest {
+    pub key: PartitionKey,
+    pub fetch_offset: i64,
+    pub partition_max_bytes: i32,
+    pub current_leader_epoch: i32,
+    pub last_fetched_epoch: i32,
+    pub log_start_offset: i64,
+}
+
+/// What decides whether an incremental answer must carry a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionAnswer {
+    pub error: ErrorCode,
+    pub high_watermark: i64,
+    pub log_start_offset: i64,
+    pub has_records: bool,
+    /// A diverging epoch or a preferred read replica was found: always told.
+    pub has_news: bool,
+}
+
+/// The head of a fetch request.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestHead {
+    pub session_id: i32,
+    pub session_epoch: i32,
+    pub uses_topic_ids: bool,
+}
+
+/// What to fetch, and how to answer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Context {
+    /// Fetch these and answer with all of them; there is no session.
+    Sessionless(Vec<PartitionRequest>),
+    /// Fetch these and answer with all of them; `session_id` is new.
+    Full { session_id: i32, partitions: Vec<PartitionRequest> },
+    /// Fetch these and answer with those that [`Sessions::must_answer`].
+    Incremental { session_id: i32, partitions: Vec<PartitionRequest> },
+}
+
+#[derive(Debug)]
+struct Cached {
+    request: PartitionRequest,
+    answered_high_watermark: i64,
+    answered_log_start_offset: i64,
+}
+
+#[derive(Debug)]
+struct Session {
+    epoch: i32,
+    uses_topic_ids: bool,
+    last_used_ms: i64,
+    /// In the order in which they are fetched; one that returned records goes to the end, so that
+    /// no partition starves behind a busy one.
+    partitions: BTreeMap<u64, Cached>,
+    order: HashMap<PartitionKey, u64>,
+    next_position: u64,
+}
+
+/// All sessions of a broker.
+#[derive(Debug)]
+pub struct Sessions {
+    sessions: HashMap<i32, Session>,
+    slots: usize,
+}
+
+impl Sessions {
+    /// `slots` is Kafka's `max.incremental.fetch.session.cache.slots`.
+    #[must_use]
+    pub fn new(slots: usize) -> Self {
+        Self { sessions: HashMap::new(), slots }
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// Begins a fetch. `random_id` proposes the id of a new session; it is made positive and free.
+    ///
+    /// # Errors
+    /// FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH or FETCH_SESSION_TOPIC_ID_ERROR for
+    /// the whole request.
+    pub fn begin(
+        &mut self,
+        now_ms: i64,
+        head: RequestHead,
+        partitions: Vec<PartitionRequest>,
+        forgotten: &[PartitionKey],
+        random_id: i32,
+    ) -> Result<Context, ErrorCode> {
+        match head.session_epoch {
+            FINAL_EPOCH => {
+                self.sessions.remove(&head.session_id);
+                Ok(Context::Sessionless(partitions))
+            }
+            INITIAL_EPOCH => {
+                self.sessions.remove(&head.session_id);
+                Ok(self.open(now_ms, head.uses_topic_ids, partitions, random_id))
+            }
+            _ => self.resume(now_ms, head, partitions, forgotten),
+        }
+    }
+
+    /// Whether the answer of an incremental fetch must carry this partition; remembers that it did.
+    pub fn must_answer(
+        &mut self,
+        session_id: i32,
+        key: &PartitionKey,
+        answer: PartitionAnswer,
+    ) -> bool {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return true };
+        session.must_answer(key, answer)
+    }
+
+    fn open(
+        &mut self,
+        now_ms: i64,
+        uses_topic_ids: bool,
+        partitions: Vec<PartitionRequest>,
+        random_id: i32,
+    ) -> Context {
+        if partitions.is_empty() || !self.make_room(now_ms) {
+            return Context::Sessionless(partitions);
+        }
+        let mut session_id = random_id.checked_abs().unwrap_or(1).max(1);
+        while self.sessions.contains_key(&session_id) {
+            session_id = session_id.checked_add(1).unwrap_or(1);
+        }
+        let mut session = Session::new(now_ms, uses_topic_ids);
+        partitions.iter().cloned().for_each(|request| session.upsert(request));
+        self.sessions.insert(session_id, session);
+        Context::Full { session_id, partitions }
+    }
+
+    fn resume(
+        &mut self,
+        now_ms: i64,
+        head: RequestHead,
+        partitions: Vec<PartitionRequest>,
+        forgotten: &[PartitionKey],
+    ) -> Result<Context, ErrorCode> {
+        let session = self
+            .sessions
+            .get_mut(&head.session_id)
+            .ok_or(ErrorCode::FETCH_SESSION_ID_NOT_FOUND)?;
+        if session.epoch != head.session_epoch {
+            return Err(ErrorCode::INVALID_FETCH_SESSION_EPOCH);
+        }
+        if session.uses_topic_ids != head.uses_topic_ids {
+            return Err(ErrorCode::FETCH_SESSION_TOPIC_ID_ERROR);
+        }
+        partitions.into_iter().for_each(|request| session.upsert(request));
+        forgotten.iter().for_each(|key| session.forget(key));
+        if session.partitions.is_empty() {
+            self.sessions.remove(&head.session_id);
+            return Ok(Context::Sessionless(Vec::new()));
+        }
+        session.epoch = session.epoch.checked_add(1).unwrap_or(1);
+        session.last_used_ms = now_ms;
+        Ok(Context::Incremental {
+            session_id: head.session_id,
+            partitions: session.partitions.values().map(|cached| cached.request.clone()).collect(),
+        })
+    }
+
+    /// Whether there is a free slot, after letting go of the session that was idle for longest.
+    fn make_room(&mut self, now_ms: i64) -> bool {
+        if self.sessions.len() < self.slots {
+            return true;
+        }
+        let oldest = self.sessions.iter().min_by_key(|(_, session)| session.last_used_ms);
+        let Some((&id, session)) = oldest else { return false };
+        let idle = now_ms - session.last_used_ms > EVICTION_MS;
+        if idle {
+            self.sessions.remove(&id);
+        }
+        idle
+    }
+}
+
+impl Session {
+    fn new(now_ms: i64, uses_topic_ids: bool) -> Self {
+        Self {
+            epoch: 1,
+            uses_topic_ids,
+            last_used_ms: now_ms,
+            partitions: BTreeMap::new(),
+            order: HashMap::new(),
+            next_position: 0,
+        }
+    }
+
+    fn upsert(&mut self, request: PartitionRequest) {
+        if let Some(cached) =
+            self.order.get(&request.key).and_then(|position| self.partitions.get_mut(position))
+        {
+            cached.request = request;
+            return;
+        }
+        let key = request.key.clone();
+        self.push(
+            key,
+            Cached { request, answered_high_watermark: -1, answered_log_start_offset: -1 },
+        );
+    }
+
+    fn push(&mut self, key: PartitionKey, cached: Cached) {
+        self.order.insert(key, self.next_position);
+        self.partitions.insert(self.next_position, cached);
+        self.next_position += 1;
+    }
+
+    fn forget(&mut self, key: &PartitionKey) {
+        if let Some(position) = self.order.remove(key) {
+            self.partitions.remove(&position);
+        }
+    }
+
+    fn must_answer(&mut self, key: &PartitionKey, answer: PartitionAnswer) -> bool {
+        let Some(&position) = self.order.get(key) else { return true };
+        let Some(cached) = self.partitions.get_mut(&position) else { return true };
+        let is_error = answer.error.is_error();
+        let changed = cached.answered_high_watermark != answer.high_watermark
+            || cached.answered_log_start_offset != answer.log_start_offset;
+        cached.answered_high_watermark = answer.high_watermark;
+        cached.answered_log_start_offset = answer.log_start_offset;
+        if is_error {
+            // The first answer after the error must come through, even if nothing else changed.
+            cached.answered_high_watermark = -1;
+        }
+        if answer.has_records
+            && let Some(cached) = self.partitions.remove(&position)
+        {
+            self.push(key.clone(), cached);
+        }
+        changed || is_error || answer.has_records || answer.has_news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(partition: i32, fetch_offset: i64) -> PartitionRequest {
+        PartitionRequest {
+            key: key(partition),
+            fetch_offset,
+            partition_max_bytes: 1024,
+            current_leader_epoch: -1,
+            last_fetched_epoch: -1,
+            log_start_offset: -1,
+        }
+    }
+
+    fn key(partition: i32) -> PartitionKey {
+        PartitionKey { topic_id: TopicId::from_u128(7), topic: "".into(), partition }
+    }
+
+    fn head(session_id: i32, session_epoch: i32) -> RequestHead {
+        RequestHead { session_id, session_epoch, uses_topic_ids: true }
+    }
+
+    fn answer(high_watermark: i64, has_records: bool) -> PartitionAnswer {
+        PartitionAnswer {
+            error: ErrorCode::NONE,
+            high_watermark,
+            log_start_offset: 0,
+            has_records,
+            has_news: false,
+        }
+    }
+
+    fn open(sessions: &mut Sessions, partitions: &[i32]) -> i32 {
+        let partitions = partitions.iter().map(|&p| request(p, 0)).collect();
+        match sessions.begin(0, head(0, INITIAL_EPOCH), partitions, &[], 42) {
+            Ok(Context::Full { session_id, .. }) => session_id,
+            other => panic!("no new session: {other:?}"),
+        }
+    }
+
+    fn fetched(context: Result<Context, ErrorCode>) -> Vec<(i32, i64)> {
+        match context {
+            Ok(Context::Incremental { partitions, .. }) => {
+                partitions.iter().map(|p| (p.key.partition, p.fetch_offset)).collect()
+            }
+            other => panic!("not incremental: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_session_remembers_what_was_asked_and_takes_changes() {
+        let mut sessions = Sessions::new(10);
+        let id = open(&mut sessions, &[0, 1, 2]);
+        let context = sessions.begin(1, head(id, 1), vec![request(1, 9)], &[key(2)], 0);
+        assert_eq!(fetched(context), [(0, 0), (1, 9)]);
+        assert_eq!(fetched(sessions.begin(1, head(id, 2), vec![], &[], 0)), [(0, 0), (1, 9)]);
+    }
+
+    #[test]
+    fn a_partition_that_returned_records_goes_to_the_end() {
+        let mut sessions = Sessions::new(10);
+        let id = open(&mut sessions, &[0, 1]);
+        assert!(sessions.must_answer(id, &key(0), answer(5, true)));
+        assert_eq!(fetched(sessions.begin(1, head(id, 1), vec![], &[], 0)), [(1, 0), (0, 0)]);
+    }
+
+    #[test]
+    fn an_incremental_answer_carries_only_what_changed() {
+        let mut sessions = Sessions::new(10);
+        let id = open(&mut sessions, &[0]);
+        assert!(sessions.must_answer(id, &key(0), answer(5, false)), "first word on this partition");
+        assert!(!sessions.must_answer(id, &key(0), answer(5, false)));
+        assert!(sessions.must_answer(id, &key(0), answer(6, false)), "the high watermark moved");
+        let failed = PartitionAnswer { error: ErrorCode::CORRUPT_MESSAGE, ..answer(6, false) };
+        assert!(sessions.must_answer(id, &key(0), failed));
+        assert!(sessions.must_answer(id, &key(0), answer(6, false)), "the error is over");
+        assert!(!sessions.must_answer(id, &key(0), answer(6, false)));
+    }
+
+    #[test]
+    fn wrong_ids_epochs_and_namings_are_told_apart() {
+        let mut sessions = Sessions::new(10);
+        let id = open(&mut sessions, &[0]);
+        let mut begin = |head| sessions.begin(1, head, vec![], &[], 0);
+        assert_eq!(begin(head(id + 1, 1)), Err(ErrorCode::FETCH_SESSION_ID_NOT_FOUND));
+        assert_eq!(begin(head(id, 2)), Err(ErrorCode::INVALID_FETCH_SESSION_EPOCH));
+        let by_name = RequestHead { uses_topic_ids: false, ..head(id, 1) };
+        assert_eq!(begin(by_name), Err(ErrorCode::FETCH_SESSION_TOPIC_ID_ERROR));
+    }
+
+    #[test]
+    fn a_full_cache_answers_without_a_session_until_one_is_idle_for_two_minutes() {
+        let mut sessions = Sessions::new(1);
+        open(&mut sessions, &[0]);
+        let mut begin = |now| sessions.begin(now, head(0, INITIAL_EPOCH), vec![request(0, 0)], &[], 7);
+        assert!(matches!(begin(EVICTION_MS), Ok(Context::Sessionless(_))));
+        assert!(matches!(begin(EVICTION_MS + 1), Ok(Context::Full { .. })));
+        assert_eq!(sessions.len(), 1);
+    }
+
+    #[test]
+    fn the_final_epoch_ends_a_session() {
+        let mut sessions = Sessions::new(10);
+        let id = open(&mut sessions, &[0]);
+        let context = sessions.begin(1, head(id, FINAL_EPOCH), vec![request(3, 0)], &[], 0);
+        assert!(matches!(context, Ok(Context::Sessionless(partitions)) if partitions.len() == 1));
+        assert!(sessions.is_empty());
+    }
+
+    #[test]
+    fn a_session_that_forgot_all_its_partitions_is_gone() {
+        let mut sessions = Sessions::new(10);
+        let id = open(&mut sessions, &[0]);
+        let context = sessions.begin(1, head(id, 1), vec![], &[key(0)], 0);
+        assert_eq!(context, Ok(Context::Sessionless(vec![])));
+        assert!(sessions.is_empty());
+    }
+}

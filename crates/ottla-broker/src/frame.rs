@@ -1,0 +1,140 @@
+//! Cuts a connection's bytes into frames: a big-endian int32 length, then that many bytes.
+//!
+//! Invariants: `buffer` holds only bytes that no frame was cut from yet; an idle connection holds no
+//! buffer at all; a peer that announces a large frame costs memory only as its bytes arrive.
+
+use std::io;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use tokio::net::TcpStream;
+
+const LENGTH_LEN: usize = 4;
+/// Room for a typical request, so that length and body come with one system call.
+const FIRST_READ: usize = 8 * 1024;
+/// Room that an announced length gets before the bytes themselves have arrived.
+const STEP_MAX: usize = 1024 * 1024;
+
+/// Why no frame could be cut; the connection is closed in each case.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    #[error("invalid frame length {length}: expected 0..={max}; is the peer speaking Kafka's protocol in plaintext?")]
+    Length { length: i32, max: usize },
+    #[error("the peer closed the connection in the middle of a frame")]
+    Truncated,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Reads frames from a socket. [`FrameReader::next`] may be dropped and called again at any point.
+#[derive(Debug)]
+pub struct FrameReader {
+    buffer: BytesMut,
+    frame_bytes_max: usize,
+}
+
+impl FrameReader {
+    /// `frame_bytes_max` is Kafka's `socket.request.max.bytes`.
+    #[must_use]
+    pub fn new(frame_bytes_max: usize) -> Self {
+        Self { buffer: BytesMut::new(), frame_bytes_max }
+    }
+
+    /// The next frame without its length, or `None` when the peer closed between two frames.
+    ///
+    /// # Errors
+    /// [`FrameError`]; the stream can't be read any further then.
+    pub async fn next(&mut self, socket: &TcpStream) -> Result<Option<Bytes>, FrameError> {
+        loop {
+            if let Some(frame) = self.cut()? {
+                return Ok(Some(frame));
+            }
+            if self.fill(socket).await? == 0 {
+                return if self.buffer.is_empty() { Ok(None) } else { Err(FrameError::Truncated) };
+            }
+        }
+    }
+
+    /// Cuts one frame off the bytes that have arrived, if they hold a whole one.
+    fn cut(&mut self) -> Result<Option<Bytes>, FrameError> {
+        let Some(length) = self.announced_length()? else { return Ok(None) };
+        if self.buffer.len() < LENGTH_LEN + length {
+            return Ok(None);
+        }
+        self.buffer.advance(LENGTH_LEN);
+        Ok(Some(self.buffer.split_to(length).freeze()))
+    }
+
+    fn announced_length(&self) -> Result<Option<usize>, FrameError> {
+        let Some(prefix) = self.buffer.first_chunk::<LENGTH_LEN>() else { return Ok(None) };
+        let length = i32::from_be_bytes(*prefix);
+        match usize::try_from(length) {
+            Ok(len) if len <= self.frame_bytes_max => Ok(Some(len)),
+            _ => Err(FrameError::Length { length, max: self.frame_bytes_max }),
+        }
+    }
+
+    async fn fill(&mut self, socket: &TcpStream) -> Result<usize, FrameError> {
+        loop {
+            self.reserve()?;
+            match socket.try_read_buf(&mut self.buffer) {
+                Ok(read) => return Ok(read),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.buffer.is_empty() {
+                        self.buffer = BytesMut::new();
+                    }
+                    socket.readable().await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn reserve(&mut self) -> Result<(), FrameError> {
+        let wanted = match self.announced_length()? {
+            None => FIRST_READ,
+            Some(length) => {
+                let missing = (LENGTH_LEN + length).saturating_sub(self.buffer.len());
+                missing.min(STEP_MAX.max(self.buffer.len()))
+            }
+        };
+        self.buffer.reserve(wanted);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader_with(bytes: &[u8]) -> FrameReader {
+        let mut reader = FrameReader::new(100);
+        reader.buffer.extend_from_slice(bytes);
+        reader
+    }
+
+    #[test]
+    fn frames_are_cut_one_after_another() {
+        let mut reader = reader_with(&[0, 0, 0, 2, b'a', b'b', 0, 0, 0, 0, 0, 0, 0, 3, b'c']);
+        assert_eq!(reader.cut().unwrap().unwrap(), "ab");
+        assert_eq!(reader.cut().unwrap().unwrap(), "");
+        assert_eq!(reader.cut().unwrap(), None);
+        reader.buffer.extend_from_slice(b"de");
+        assert_eq!(reader.cut().unwrap().unwrap(), "cde");
+    }
+
+    #[test]
+    fn a_negative_or_oversized_length_is_refused_before_anything_is_allocated() {
+        for bytes in [[0xff, 0xff, 0xff, 0xff], [0, 0, 0, 101], *b"GET "] {
+            let mut reader = reader_with(&bytes);
+            assert!(matches!(reader.cut(), Err(FrameError::Length { .. })));
+        }
+    }
+
+    #[test]
+    fn an_announced_length_reserves_no_more_than_a_step() {
+        let mut reader = FrameReader::new(100 << 20);
+        reader.buffer.extend_from_slice(&(90i32 << 20).to_be_bytes());
+        reader.reserve().unwrap();
+        assert!(reader.buffer.capacity() < 2 * STEP_MAX);
+    }
+}

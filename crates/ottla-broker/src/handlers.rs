@@ -1,0 +1,194 @@
+//! From a frame to an outcome: the table of served APIs, and one file per API below.
+//!
+//! The directory listing is the compatibility statement: an API without a file here is not served
+//! and not advertised.
+
+mod api_versions;
+mod authorized;
+mod create_topics;
+mod delete_topics;
+mod describe_cluster;
+mod describe_topic_partitions;
+mod fetch;
+mod find_coordinator;
+mod init_producer_id;
+mod list_offsets;
+mod metadata;
+mod offset_for_leader_epoch;
+mod produce;
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use ottla_protocol::frame::Incoming;
+use ottla_protocol::{ApiKey, Decoder, Message, Request};
+
+use crate::answer::{Answer, CloseReason, Outcome, Source};
+use crate::broker::Broker;
+use crate::listener::{Listener, Role};
+
+/// The APIs that this broker serves, each in all the stable versions that Kafka 4.3 serves, and
+/// whether a controller listener serves them too.
+const SERVED: [(ApiKey, bool); 12] = [
+    (ApiKey::Produce, false),
+    (ApiKey::Fetch, false),
+    (ApiKey::ListOffsets, false),
+    (ApiKey::Metadata, false),
+    (ApiKey::FindCoordinator, false),
+    (ApiKey::ApiVersions, true),
+    (ApiKey::CreateTopics, true),
+    (ApiKey::DeleteTopics, true),
+    (ApiKey::InitProducerId, false),
+    (ApiKey::OffsetForLeaderEpoch, false),
+    (ApiKey::DescribeCluster, true),
+    (ApiKey::DescribeTopicPartitions, false),
+];
+
+/// The APIs of a listener in the order of their keys, with the versions that are served.
+pub fn served(role: Role) -> impl Iterator<Item = (ApiKey, RangeInclusive<i16>)> {
+    SERVED
+        .into_iter()
+        .filter(move |(_, on_controller)| role == Role::Broker || *on_controller)
+        .map(|(api_key, _)| (api_key, api_key.stable_versions()))
+}
+
+/// What a connection's requests have in common.
+#[derive(Debug)]
+pub struct Session {
+    pub listener: Arc<Listener>,
+    pub peer: SocketAddr,
+    client_id: Option<ByteString>,
+}
+
+impl Session {
+    #[must_use]
+    pub const fn new(listener: Arc<Listener>, peer: SocketAddr) -> Self {
+        Self { listener, peer, client_id: None }
+    }
+
+    /// The client id of the latest request, for the log.
+    #[must_use]
+    pub fn client_id(&self) -> &str {
+        self.client_id.as_deref().unwrap_or_default()
+    }
+}
+
+/// What a handler knows of its request beside the body.
+#[derive(Debug, Clone)]
+pub struct Context {
+    pub broker: Arc<Broker>,
+    pub listener: Arc<Listener>,
+    pub api_key: ApiKey,
+    pub version: i16,
+    pub correlation_id: i32,
+    pub client_id: Option<ByteString>,
+    received: Instant,
+}
+
+impl Context {
+    fn done(&self) {
+        self.broker.metrics.request_done(self.api_key, self.received.elapsed());
+    }
+
+    /// The listener by whose endpoints the brokers are named in an answer.
+    fn endpoint_name(&self) -> &str {
+        &self.listener.name
+    }
+
+    fn answer<M: Message>(&self, body: &M) -> Outcome {
+        self.answer_with(body, Vec::new())
+    }
+
+    /// Answers with file ranges in the slots of the body's deferred records.
+    fn answer_with<M: Message>(&self, body: &M, sources: Vec<Source>) -> Outcome {
+        self.done();
+        match Answer::new(self.api_key, self.version, self.correlation_id, body, sources) {
+            Ok(answer) => Outcome::Answer(answer),
+            Err(error) => Outcome::Close(error.into()),
+        }
+    }
+}
+
+/// Handles one request. What it comes to may have to wait: [`Outcome::Later`].
+pub fn handle(broker: &Arc<Broker>, session: &mut Session, frame: Bytes) -> Outcome {
+    dispatch(broker, session, frame).unwrap_or_else(Outcome::Close)
+}
+
+fn dispatch(
+    broker: &Arc<Broker>,
+    session: &mut Session,
+    frame: Bytes,
+) -> Result<Outcome, CloseReason> {
+    let Incoming { api, header, body } = Incoming::decode(frame)?;
+    let version = header.request_api_version;
+    let Some((_, versions)) = served(session.listener.role).find(|(key, _)| *key == api) else {
+        return Err(CloseReason::NotServed(api.name()));
+    };
+    session.client_id = header.client_id;
+    let context = Context {
+        broker: Arc::clone(broker),
+        listener: Arc::clone(&session.listener),
+        api_key: api,
+        version,
+        correlation_id: header.correlation_id,
+        client_id: session.client_id.clone(),
+        received: Instant::now(),
+    };
+    if versions.contains(&version) {
+        route(context, body)
+    } else if api == ApiKey::ApiVersions {
+        Ok(api_versions::unsupported_version(context))
+    } else {
+        Err(CloseReason::UnsupportedVersion { api: api.name(), version })
+    }
+}
+
+fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
+    Ok(match context.api_key {
+        ApiKey::Produce => {
+            let request = body(&context, input)?;
+            produce::handle(context, request)
+        }
+        ApiKey::Fetch => later(context, input, fetch::handle)?,
+        ApiKey::ListOffsets => later(context, input, list_offsets::handle)?,
+        ApiKey::Metadata => later(context, input, metadata::handle)?,
+        ApiKey::FindCoordinator => now(&context, input, find_coordinator::handle)?,
+        ApiKey::ApiVersions => now(&context, input, api_versions::handle)?,
+        ApiKey::CreateTopics => later(context, input, create_topics::handle)?,
+        ApiKey::DeleteTopics => later(context, input, delete_topics::handle)?,
+        ApiKey::InitProducerId => later(context, input, init_producer_id::handle)?,
+        ApiKey::OffsetForLeaderEpoch => now(&context, input, offset_for_leader_epoch::handle)?,
+        ApiKey::DescribeCluster => now(&context, input, describe_cluster::handle)?,
+        ApiKey::DescribeTopicPartitions => now(&context, input, describe_topic_partitions::handle)?,
+        other => return Err(CloseReason::NotServed(other.name())),
+    })
+}
+
+fn body<R: Request>(context: &Context, mut input: Decoder) -> Result<R, CloseReason> {
+    // Bytes behind the request are passed over, as Apache Kafka passes them over.
+    Ok(R::decode(&mut input, context.version)?)
+}
+
+/// For a handler that answers from what is in memory.
+fn now<R: Request>(
+    context: &Context,
+    input: Decoder,
+    handler: impl FnOnce(&Context, R) -> R::Response,
+) -> Result<Outcome, CloseReason> {
+    let request = body(context, input)?;
+    Ok(context.answer(&handler(context, request)))
+}
+
+/// For a handler that waits: for records, for the controller, for a disk.
+fn later<R: Request, F: Future<Output = Outcome> + Send + 'static>(
+    context: Context,
+    input: Decoder,
+    handler: impl FnOnce(Context, R) -> F,
+) -> Result<Outcome, CloseReason> {
+    let request = body(&context, input)?;
+    Ok(Outcome::Later(Box::pin(handler(context, request))))
+}

@@ -1,0 +1,92 @@
+//! ApiVersions (key 18), versions 0–4: what is served on this listener, and the cluster's features.
+//!
+//! - The answer's header is always version 0, so that a client of any age can read it.
+//! - An unknown version gets a version 0 answer with UNSUPPORTED_VERSION and this API's own range.
+//! - v3: client software name and version, which must fit a pattern (else INVALID_REQUEST).
+//! - Before v4 a supported feature with lowest level 0 is left out (KAFKA-17492).
+
+use ottla_base::ErrorCode;
+use ottla_metadata::feature;
+use ottla_protocol::ApiKey;
+use ottla_protocol::messages::api_versions_response::{
+    ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
+};
+use ottla_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
+
+use super::{Context, served};
+use crate::answer::Outcome;
+
+pub(super) fn handle(context: &Context, request: ApiVersionsRequest) -> ApiVersionsResponse {
+    if context.version >= 3
+        && !(is_software_name(&request.client_software_name)
+            && is_software_name(&request.client_software_version))
+    {
+        let error_code = ErrorCode::INVALID_REQUEST;
+        return ApiVersionsResponse { error_code, ..ApiVersionsResponse::default() };
+    }
+    let image = context.broker.image();
+    ApiVersionsResponse {
+        api_keys: served(context.listener.role).map(|(key, _)| advertised(key)).collect(),
+        supported_features: feature::supported()
+            .filter(|(_, levels)| context.version >= 4 || levels.min > 0)
+            .map(|(name, levels)| SupportedFeatureKey {
+                name: name.into(),
+                min_version: levels.min,
+                max_version: levels.max,
+            })
+            .collect(),
+        finalized_features_epoch: image.offset.0,
+        finalized_features: image
+            .features()
+            .filter(|(_, level)| *level > 0)
+            .map(|(name, level)| FinalizedFeatureKey {
+                name: name.into(),
+                max_version_level: level,
+                min_version_level: level,
+            })
+            .collect(),
+        ..ApiVersionsResponse::default()
+    }
+}
+
+/// Answers a version that we do not know, in version 0, which every client understands.
+pub(super) fn unsupported_version(mut context: Context) -> Outcome {
+    context.version = 0;
+    context.answer(&ApiVersionsResponse {
+        error_code: ErrorCode::UNSUPPORTED_VERSION,
+        api_keys: vec![advertised(ApiKey::ApiVersions)],
+        ..ApiVersionsResponse::default()
+    })
+}
+
+fn advertised(api_key: ApiKey) -> ApiVersion {
+    let versions = api_key.stable_versions();
+    // Produce 0–2 are gone, but clients built on librdkafka before 2.8 take the compression codecs
+    // that a broker knows from the lowest version that it advertises (KAFKA-18659).
+    let min_version = if api_key == ApiKey::Produce { 0 } else { *versions.start() };
+    ApiVersion { api_key: api_key as i16, min_version, max_version: *versions.end() }
+}
+
+/// `[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?` (KIP-511).
+fn is_software_name(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return false };
+    first.is_ascii_alphanumeric()
+        && last.is_ascii_alphanumeric()
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn software_names_fit_the_pattern_of_kip_511() {
+        for good in ["a", "apache-kafka-java", "4.3.1", "v1"] {
+            assert!(is_software_name(good), "{good}");
+        }
+        for bad in ["", "-a", "a-", "a b", ".", "ü"] {
+            assert!(!is_software_name(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! CreateTopics (key 19), versions 2–7: the controller decides, this only carries the request there and back.
+//!
+//! - v5: the answer has partitions, replication factor and configuration. v7: the topic id.
+//! - Known difference: the answer comes after this broker has applied the new topics (Apache Kafka
+//!   may answer before), so that a client can produce to them at once.
+
+use ottla_protocol::messages::create_topics_response::CreatableTopicResult;
+use ottla_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
+
+use super::Context;
+use crate::answer::Outcome;
+
+pub(super) async fn handle(context: Context, request: CreateTopicsRequest) -> Outcome {
+    let names: Vec<_> = request.topics.iter().map(|topic| topic.name.clone()).collect();
+    let response = context.broker.quorum.create_topics(request).await;
+    let response = response.unwrap_or_else(|error| CreateTopicsResponse {
+        topics: names
+            .into_iter()
+            .map(|name| CreatableTopicResult {
+                name,
+                error_code: error.code(),
+                error_message: Some(error.to_string().into()),
+                ..CreatableTopicResult::default()
+            })
+            .collect(),
+        ..CreateTopicsResponse::default()
+    });
+    context.answer(&response)
+}

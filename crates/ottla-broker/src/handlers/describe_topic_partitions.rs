@@ -1,0 +1,114 @@
+//! DescribeTopicPartitions (key 75), version 0: partitions of topics in pages (KIP-966).
+//!
+//! Topics come in the order of their names. A page ends after `response_partition_limit`
+//! partitions, or 2,000 (Kafka's `max.request.partition.size.limit`), and names where the next one begins.
+
+use std::collections::BTreeSet;
+
+use bytestring::ByteString;
+use ottla_base::ErrorCode;
+use ottla_metadata::{Image, Topic, topic_name};
+use ottla_protocol::messages::describe_topic_partitions_response::{
+    Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
+};
+use ottla_protocol::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
+
+use super::{Context, authorized};
+
+const PARTITIONS_MAX: usize = 2000;
+
+pub(super) fn handle(
+    context: &Context,
+    request: DescribeTopicPartitionsRequest,
+) -> DescribeTopicPartitionsResponse {
+    let image = context.broker.image();
+    let limit = usize::try_from(request.response_partition_limit).unwrap_or(0);
+    let mut left = limit.min(PARTITIONS_MAX);
+    let (first_topic, first_partition) = match &request.cursor {
+        Some(cursor) => (cursor.topic_name.clone(), cursor.partition_index),
+        None => (ByteString::new(), 0),
+    };
+    let mut response = DescribeTopicPartitionsResponse::default();
+    for name in asked_names(&image, &request, &first_topic) {
+        if left == 0 {
+            response.next_cursor = Some(cursor(name, 0));
+            break;
+        }
+        let Some(topic) = image.topic_by_name(&name) else {
+            response.topics.push(missing(name));
+            continue;
+        };
+        let from = if name == first_topic { first_partition } else { 0 };
+        let (described, next) = describe(topic, from, left);
+        left -= described.partitions.len();
+        response.topics.push(described);
+        if let Some(next) = next {
+            response.next_cursor = Some(cursor(name, next));
+            break;
+        }
+    }
+    response
+}
+
+fn cursor(topic_name: ByteString, partition_index: i32) -> Cursor {
+    Cursor { topic_name, partition_index, ..Cursor::default() }
+}
+
+/// The names to describe in order, from the cursor's topic on; all topics when none is named.
+fn asked_names(
+    image: &Image,
+    request: &DescribeTopicPartitionsRequest,
+    first: &ByteString,
+) -> BTreeSet<ByteString> {
+    let mut names: BTreeSet<ByteString> = if request.topics.is_empty() {
+        image.topics().map(|topic| ByteString::from(&*topic.name)).collect()
+    } else {
+        request.topics.iter().map(|topic| topic.name.clone()).collect()
+    };
+    names.split_off(first)
+}
+
+fn missing(name: ByteString) -> DescribeTopicPartitionsResponseTopic {
+    let error_code = if topic_name::validate(&name).is_err() {
+        ErrorCode::INVALID_TOPIC_EXCEPTION
+    } else {
+        ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
+    };
+    DescribeTopicPartitionsResponseTopic {
+        error_code,
+        is_internal: topic_name::is_internal(&name),
+        name: Some(name),
+        topic_authorized_operations: authorized::NOT_ASKED,
+        ..Default::default()
+    }
+}
+
+/// At most `limit` partitions from `from` on, and the partition to go on with.
+fn describe(
+    topic: &Topic,
+    from: i32,
+    limit: usize,
+) -> (DescribeTopicPartitionsResponseTopic, Option<i32>) {
+    let mut rest = topic.partitions().filter(|(index, _)| index.0 >= from);
+    let partitions = rest.by_ref().take(limit).map(|(index, partition)| {
+        DescribeTopicPartitionsResponsePartition {
+            partition_index: index.0,
+            leader_id: partition.leader.0,
+            leader_epoch: partition.leader_epoch.0,
+            replica_nodes: partition.replicas.iter().map(|id| id.0).collect(),
+            isr_nodes: partition.isr.iter().map(|id| id.0).collect(),
+            eligible_leader_replicas: Some(Vec::new()),
+            last_known_elr: Some(Vec::new()),
+            ..Default::default()
+        }
+    });
+    let described = DescribeTopicPartitionsResponseTopic {
+        name: Some((&*topic.name).into()),
+        topic_id: topic.id,
+        is_internal: topic_name::is_internal(&topic.name),
+        partitions: partitions.collect(),
+        topic_authorized_operations: authorized::TOPIC,
+        ..Default::default()
+    };
+    (described, rest.next().map(|(index, _)| index.0))
+}

@@ -1,0 +1,385 @@
+//! Fetch (key 1), versions 4–18: records from offsets on, as ranges of segment files that nobody copies.
+//!
+//! - Waits until `min_bytes` are there, `max_wait_ms` passed, or something is wrong; woken by the
+//!   high watermark, not by a clock.
+//! - The first batch of an answer comes whole, however small the limits (KIP-74).
+//! - v4: isolation level. v7: sessions (KIP-227). v9: leader epochs. v12: diverging epochs.
+//!   v13: topic ids. v16: the current leader's endpoint.
+//! - Known difference: a fetch of a follower is refused, as there is one broker.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use ottla_base::{ErrorCode, LeaderEpoch, Offset, TopicId};
+use ottla_log::ReadError;
+use ottla_protocol::Records;
+use ottla_protocol::messages::fetch_response::{EpochEndOffset, FetchableTopicResponse, PartitionData};
+use ottla_protocol::messages::{FetchRequest, FetchResponse};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use super::Context;
+use crate::answer::{Outcome, Source};
+use crate::fetch_session::{self, PartitionAnswer, PartitionKey, PartitionRequest, RequestHead};
+use crate::replicas::Replica;
+
+const READ_COMMITTED: i8 = 1;
+const TOPIC_IDS_SINCE: i16 = 13;
+
+pub(super) async fn handle(context: Context, request: FetchRequest) -> Outcome {
+    let limits = Limits::of(&context, &request);
+    let begun = begin_session(&context, request);
+    let session = match begun {
+        Ok(session) => session,
+        Err(error_code) => {
+            return context.answer(&FetchResponse { error_code, ..FetchResponse::default() });
+        }
+    };
+    let (kind, partitions) = Kind::of(session);
+    let targets = resolve(&context, partitions);
+    let results = wait_for_records(&targets, &limits).await;
+    respond(&context, kind, targets, results, limits.read_committed)
+}
+
+/// How much to wait for, and how much to answer with. Units: bytes.
+struct Limits {
+    min_bytes: usize,
+    max_bytes: usize,
+    deadline: Instant,
+    read_committed: bool,
+}
+
+impl Limits {
+    fn of(context: &Context, request: &FetchRequest) -> Self {
+        let to_usize = |bytes: i32| usize::try_from(bytes).unwrap_or(0);
+        let max_bytes = to_usize(request.max_bytes).min(context.broker.settings.fetch_bytes_max);
+        let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
+        Self {
+            min_bytes: to_usize(request.min_bytes).min(max_bytes),
+            max_bytes,
+            deadline: Instant::now() + max_wait,
+            read_committed: request.isolation_level == READ_COMMITTED,
+        }
+    }
+}
+
+fn begin_session(
+    context: &Context,
+    request: FetchRequest,
+) -> Result<fetch_session::Context, ErrorCode> {
+    let head = RequestHead {
+        session_id: request.session_id,
+        session_epoch: request.session_epoch,
+        uses_topic_ids: context.version >= TOPIC_IDS_SINCE,
+    };
+    let key = |topic: &ByteString, topic_id, partition| PartitionKey {
+        topic_id,
+        topic: topic.clone(),
+        partition,
+    };
+    let forgotten: Vec<_> = request
+        .forgotten_topics_data
+        .iter()
+        .flat_map(|topic| topic.partitions.iter().map(|p| key(&topic.topic, topic.topic_id, *p)))
+        .collect();
+    let partitions = request.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(|asked| PartitionRequest {
+            key: key(&topic.topic, topic.topic_id, asked.partition),
+            fetch_offset: asked.fetch_offset,
+            partition_max_bytes: asked.partition_max_bytes,
+            current_leader_epoch: asked.current_leader_epoch,
+            last_fetched_epoch: asked.last_fetched_epoch,
+            log_start_offset: asked.log_start_offset,
+        })
+    });
+    let is_follower = request.replica_id >= 0 || request.replica_state.replica_id >= 0;
+    let partitions: Vec<_> = partitions.collect();
+    if is_follower {
+        return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+    }
+    let now_ms = context.broker.clock.now_ms().0;
+    let random_id = context.broker.random_i32();
+    context.broker.fetch_sessions.lock().begin(now_ms, head, partitions, &forgotten, random_id)
+}
+
+/// How the answer is put together.
+#[derive(Clone, Copy)]
+enum Kind {
+    Sessionless,
+    Full { session_id: i32 },
+    Incremental { session_id: i32 },
+}
+
+impl Kind {
+    fn of(context: fetch_session::Context) -> (Self, Vec<PartitionRequest>) {
+        match context {
+            fetch_session::Context::Sessionless(partitions) => (Self::Sessionless, partitions),
+            fetch_session::Context::Full { session_id, partitions } => {
+                (Self::Full { session_id }, partitions)
+            }
+            fetch_session::Context::Incremental { session_id, partitions } => {
+                (Self::Incremental { session_id }, partitions)
+            }
+        }
+    }
+
+    const fn session_id(self) -> i32 {
+        match self {
+            Self::Sessionless => fetch_session::NO_SESSION,
+            Self::Full { session_id } | Self::Incremental { session_id } => session_id,
+        }
+    }
+}
+
+/// A partition that is asked for, and where it is.
+struct Target {
+    request: PartitionRequest,
+    replica: Result<Arc<Replica>, ErrorCode>,
+}
+
+fn resolve(context: &Context, partitions: Vec<PartitionRequest>) -> Vec<Target> {
+    let by_id = context.version >= TOPIC_IDS_SINCE;
+    let find = |key: &PartitionKey| {
+        if by_id {
+            context.broker.replica_by_id(key.topic_id, key.partition)
+        } else {
+            context.broker.replica(&key.topic, key.partition)
+        }
+    };
+    partitions.into_iter().map(|request| Target { replica: find(&request.key), request }).collect()
+}
+
+/// What one partition gives.
+enum Found {
+    Failed(ErrorCode),
+    Diverged { epoch: LeaderEpoch, end_offset: Offset, high_watermark: Offset, log_start: Offset },
+    Records { source: Option<Source>, high_watermark: Offset, log_start: Offset },
+}
+
+impl Found {
+    fn len(&self) -> usize {
+        match self {
+            Self::Records { source: Some(source), .. } => source.len(),
+            Self::Records { source: None, .. } | Self::Failed(_) | Self::Diverged { .. } => 0,
+        }
+    }
+
+    /// Whether the client should hear of this at once.
+    const fn is_urgent(&self) -> bool {
+        matches!(self, Self::Failed(_) | Self::Diverged { .. })
+    }
+}
+
+async fn wait_for_records(targets: &[Target], limits: &Limits) -> Vec<Found> {
+    let woken = Arc::new(Notify::new());
+    // Registered before the first look, so that no append in between is missed.
+    let replicas = targets.iter().filter_map(|target| target.replica.as_ref().ok());
+    let _registrations: Vec<_> =
+        replicas.map(|replica| replica.waiters.register(&woken)).collect();
+    loop {
+        let found = read_all(targets, limits.max_bytes);
+        let bytes: usize = found.iter().map(Found::len).sum();
+        let enough = bytes >= limits.min_bytes
+            || targets.is_empty()
+            || found.iter().any(Found::is_urgent)
+            || limits.deadline <= Instant::now();
+        if enough || timeout_at(limits.deadline, woken.notified()).await.is_err() {
+            return found;
+        }
+    }
+}
+
+/// Plans the read of every partition in turn, until the answer is full.
+fn read_all(targets: &[Target], max_bytes: usize) -> Vec<Found> {
+    let mut left = max_bytes;
+    let mut is_first = true;
+    targets
+        .iter()
+        .map(|target| {
+            let found = read(target, left, is_first);
+            left = left.saturating_sub(found.len());
+            is_first &= found.len() == 0;
+            found
+        })
+        .collect()
+}
+
+fn read(target: &Target, bytes_left: usize, is_first: bool) -> Found {
+    target
+        .replica
+        .as_ref()
+        .map_err(|code| *code)
+        .and_then(|replica| read_replica(replica, &target.request, bytes_left, is_first))
+        .unwrap_or_else(Found::Failed)
+}
+
+fn read_replica(
+    replica: &Replica,
+    asked: &PartitionRequest,
+    bytes_left: usize,
+    is_first: bool,
+) -> Result<Found, ErrorCode> {
+    replica.check_alive()?;
+    replica.check_leader_epoch(asked.current_leader_epoch)?;
+    let high_watermark = replica.high_watermark();
+    let log_start = replica.log.log_start_offset();
+    if let Some((epoch, end_offset)) = divergence(replica, asked)? {
+        return Ok(Found::Diverged { epoch, end_offset, high_watermark, log_start });
+    }
+    let from = Offset(asked.fetch_offset);
+    if from < log_start || from > replica.log.log_end_offset() {
+        return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
+    }
+    let max_bytes = usize::try_from(asked.partition_max_bytes).unwrap_or(0).min(bytes_left);
+    if from >= high_watermark || (max_bytes == 0 && !is_first) {
+        return Ok(Found::Records { source: None, high_watermark, log_start });
+    }
+    let slice = replica.log.read(from, max_bytes, high_watermark, is_first).map_err(|error| match error {
+        ReadError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
+        ReadError::Storage(error) => {
+            tracing::error!(partition = %replica.partition, %error, "read failed");
+            ErrorCode::KAFKA_STORAGE_ERROR
+        }
+    })?;
+    let source = slice.source.map(|range| Source::File {
+        file: range.file,
+        position: range.position,
+        len: range.len,
+    });
+    Ok(Found::Records { source, high_watermark, log_start })
+}
+
+/// Where the client's log and ours part, if they do: its last epoch ended earlier here (KIP-595).
+fn divergence(
+    replica: &Replica,
+    asked: &PartitionRequest,
+) -> Result<Option<(LeaderEpoch, Offset)>, ErrorCode> {
+    if asked.last_fetched_epoch < 0 {
+        return Ok(None);
+    }
+    let (epoch, end_offset) = replica
+        .end_offset_for_epoch(LeaderEpoch(asked.last_fetched_epoch))
+        .ok_or(ErrorCode::OFFSET_OUT_OF_RANGE)?;
+    let diverges = epoch.0 < asked.last_fetched_epoch || end_offset.0 < asked.fetch_offset;
+    Ok(diverges.then_some((epoch, end_offset)))
+}
+
+fn respond(
+    context: &Context,
+    kind: Kind,
+    targets: Vec<Target>,
+    results: Vec<Found>,
+    read_committed: bool,
+) -> Outcome {
+    let mut topics = Topics::default();
+    let mut sources = Vec::new();
+    for (target, found) in targets.into_iter().zip(results) {
+        let key = target.request.key;
+        if let Kind::Incremental { session_id } | Kind::Full { session_id } = kind {
+            let mut sessions = context.broker.fetch_sessions.lock();
+            let must_answer = sessions.must_answer(session_id, &key, news(&found));
+            if !must_answer && matches!(kind, Kind::Incremental { .. }) {
+                continue;
+            }
+        }
+        let data = partition_data(key.partition, found, read_committed, &mut sources);
+        topics.push(key, data);
+    }
+    let response = FetchResponse {
+        session_id: kind.session_id(),
+        responses: topics.responses,
+        ..FetchResponse::default()
+    };
+    context.answer_with(&response, sources)
+}
+
+/// What an incremental session compares with what it told last time.
+fn news(found: &Found) -> PartitionAnswer {
+    let answer = |error, high_watermark: Offset, log_start: Offset| PartitionAnswer {
+        error,
+        high_watermark: high_watermark.0,
+        log_start_offset: log_start.0,
+        has_records: found.len() > 0,
+        has_news: matches!(found, Found::Diverged { .. }),
+    };
+    match found {
+        Found::Failed(code) => answer(*code, Offset(-1), Offset(-1)),
+        Found::Diverged { high_watermark, log_start, .. }
+        | Found::Records { high_watermark, log_start, .. } => {
+            answer(ErrorCode::NONE, *high_watermark, *log_start)
+        }
+    }
+}
+
+fn partition_data(
+    partition_index: i32,
+    found: Found,
+    read_committed: bool,
+    sources: &mut Vec<Source>,
+) -> PartitionData {
+    let empty = PartitionData {
+        partition_index,
+        high_watermark: -1,
+        last_stable_offset: -1,
+        log_start_offset: -1,
+        preferred_read_replica: -1,
+        aborted_transactions: None,
+        records: Some(Records::default()),
+        ..PartitionData::default()
+    };
+    let visible = |high_watermark: Offset, log_start: Offset| PartitionData {
+        high_watermark: high_watermark.0,
+        // Without transactions everything that is visible is stable.
+        last_stable_offset: high_watermark.0,
+        log_start_offset: log_start.0,
+        aborted_transactions: read_committed.then(Vec::new),
+        ..empty.clone()
+    };
+    match found {
+        Found::Failed(error_code) => PartitionData { error_code, ..empty },
+        Found::Diverged { epoch, end_offset, high_watermark, log_start } => PartitionData {
+            diverging_epoch: EpochEndOffset {
+                epoch: epoch.0,
+                end_offset: end_offset.0,
+                ..EpochEndOffset::default()
+            },
+            ..visible(high_watermark, log_start)
+        },
+        Found::Records { source, high_watermark, log_start } => PartitionData {
+            records: Some(source.map_or_else(Records::default, |source| {
+                let slot = u32::try_from(sources.len()).expect("fewer partitions than bytes in a frame");
+                let len = u32::try_from(source.len()).expect("fetch limits are int32");
+                sources.push(source);
+                Records::Deferred { slot, len }
+            })),
+            ..visible(high_watermark, log_start)
+        },
+    }
+}
+
+/// Groups partitions by topic in the order in which topics first come.
+#[derive(Default)]
+struct Topics {
+    responses: Vec<FetchableTopicResponse>,
+    positions: HashMap<(TopicId, ByteString), usize>,
+}
+
+impl Topics {
+    fn push(&mut self, key: PartitionKey, data: PartitionData) {
+        let position = *self
+            .positions
+            .entry((key.topic_id, key.topic.clone()))
+            .or_insert_with(|| {
+                self.responses.push(FetchableTopicResponse {
+                    topic: key.topic,
+                    topic_id: key.topic_id,
+                    ..FetchableTopicResponse::default()
+                });
+                self.responses.len() - 1
+            });
+        let topic = self.responses.get_mut(position).expect("the position was just pushed or found");
+        topic.partitions.push(data);
+    }
+}

@@ -1,0 +1,74 @@
+//! FindCoordinator (key 10), versions 0–6: which broker coordinates a group.
+//!
+//! - v4: several keys at once. v6: share groups.
+//! - Known difference: transactions and share groups are not there yet; asking for their
+//!   coordinator is refused with UNSUPPORTED_VERSION, which no client retries.
+
+use bytestring::ByteString;
+use ottla_base::ErrorCode;
+use ottla_protocol::messages::find_coordinator_response::Coordinator;
+use ottla_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
+
+use super::Context;
+
+const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
+const SHARE: i8 = 2;
+
+pub(super) fn handle(context: &Context, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
+    if context.version >= 4 {
+        let keys = request.coordinator_keys.into_iter();
+        return FindCoordinatorResponse {
+            coordinators: keys.map(|key| find(context, request.key_type, key)).collect(),
+            ..FindCoordinatorResponse::default()
+        };
+    }
+    let found = find(context, request.key_type, request.key);
+    FindCoordinatorResponse {
+        error_code: found.error_code,
+        error_message: found.error_message,
+        node_id: found.node_id,
+        host: found.host,
+        port: found.port,
+        ..FindCoordinatorResponse::default()
+    }
+}
+
+fn find(context: &Context, key_type: i8, key: ByteString) -> Coordinator {
+    match key_type {
+        GROUP => this_broker(context, key),
+        TRANSACTION | SHARE => {
+            refuse(key, ErrorCode::UNSUPPORTED_VERSION, "This release has no such coordinator.")
+        }
+        other => refuse(key, ErrorCode::INVALID_REQUEST, &format!("Unknown coordinator type: {other}")),
+    }
+}
+
+fn this_broker(context: &Context, key: ByteString) -> Coordinator {
+    let image = context.broker.image();
+    let endpoint = image
+        .broker(context.broker.node_id)
+        .and_then(|broker| broker.endpoint(context.endpoint_name()));
+    match endpoint {
+        Some(endpoint) => Coordinator {
+            key,
+            node_id: context.broker.node_id.0,
+            host: (&*endpoint.host).into(),
+            port: endpoint.port.into(),
+            error_message: Some("".into()),
+            ..Coordinator::default()
+        },
+        None => refuse(key, ErrorCode::COORDINATOR_NOT_AVAILABLE, ""),
+    }
+}
+
+fn refuse(key: ByteString, error_code: ErrorCode, message: &str) -> Coordinator {
+    Coordinator {
+        key,
+        node_id: -1,
+        port: -1,
+        error_code,
+        error_message: Some(message.into()),
+        ..Coordinator::default()
+    }
+}

@@ -1,0 +1,29 @@
+//! InitProducerId (key 22), versions 0–5: an id for an idempotent producer.
+//!
+//! - Version 6 is unstable in Kafka 4.3 and not served.
+//! - Known difference: transactions are not there yet; a transactional id is refused with
+//!   UNSUPPORTED_VERSION, which no client retries.
+
+use ottla_base::ErrorCode;
+use ottla_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};
+
+use super::Context;
+use crate::answer::Outcome;
+
+pub(super) async fn handle(context: Context, request: InitProducerIdRequest) -> Outcome {
+    let result = if request.transactional_id.is_some() {
+        Err(ErrorCode::UNSUPPORTED_VERSION)
+    } else {
+        context.broker.producer_ids.next(&context.broker.quorum).await
+    };
+    let (error_code, producer_id, producer_epoch) = match result {
+        Ok(id) => (ErrorCode::NONE, id.0, 0),
+        Err(code) => (code, -1, -1),
+    };
+    context.answer(&InitProducerIdResponse {
+        error_code,
+        producer_id,
+        producer_epoch,
+        ..InitProducerIdResponse::default()
+    })
+}

@@ -1,0 +1,158 @@
+//! ListOffsets (key 2), versions 1–11: the offset that belongs to a time, real or special.
+//!
+//! - v2: isolation level. v4: leader epochs. v7: −3, the record with the largest timestamp.
+//!   v8: −4, earliest local. v9: −5, latest tiered. v11: −6, earliest pending upload (KIP-1023).
+//! - There is no tiered storage: −4 is the log start, −5 and −6 find nothing.
+//! - A time without a record at or after it gives offset −1, without an error.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use ottla_base::{ErrorCode, Offset, Timestamp};
+use ottla_protocol::messages::list_offsets_request::ListOffsetsPartition;
+use ottla_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
+use ottla_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
+
+use super::Context;
+use crate::answer::Outcome;
+use crate::replicas::Replica;
+
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+const EARLIEST_PENDING_UPLOAD: i64 = -6;
+
+/// A replica id by which a tool asks for the log's end instead of the high watermark.
+const DEBUGGING_REPLICA: i32 = -2;
+
+pub(super) async fn handle(context: Context, request: ListOffsetsRequest) -> Outcome {
+    // A look-up by time may read a cold segment, so none of this runs on a thread that connections share.
+    let answered = tokio::task::spawn_blocking(move || {
+        let response = list(&context, request);
+        context.answer(&response)
+    });
+    answered.await.expect("a look-up does not panic")
+}
+
+fn list(context: &Context, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    let duplicates = duplicates(&request);
+    let replica_id = request.replica_id;
+    let topics = request.topics.into_iter().map(|topic| {
+        let name = topic.name;
+        let partitions = topic.partitions.into_iter().map(|asked| {
+            let partition_index = asked.partition_index;
+            let result = if duplicates.contains(&(name.clone(), partition_index)) {
+                Err(ErrorCode::INVALID_REQUEST)
+            } else {
+                look_up(context, &name, replica_id, &asked)
+            };
+            result.unwrap_or_else(|error_code| ListOffsetsPartitionResponse {
+                error_code,
+                ..nothing(partition_index)
+            })
+        });
+        ListOffsetsTopicResponse { partitions: partitions.collect(), name: name.clone(), ..Default::default() }
+    });
+    ListOffsetsResponse { topics: topics.collect(), ..Default::default() }
+}
+
+fn duplicates(request: &ListOffsetsRequest) -> HashSet<(bytestring::ByteString, i32)> {
+    let mut seen = HashSet::new();
+    let named = request.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(|partition| (topic.name.clone(), partition.partition_index))
+    });
+    named.filter(|partition| !seen.insert(partition.clone())).collect()
+}
+
+fn look_up(
+    context: &Context,
+    topic: &str,
+    replica_id: i32,
+    asked: &ListOffsetsPartition,
+) -> Result<ListOffsetsPartitionResponse, ErrorCode> {
+    check_version(context.version, asked.timestamp)?;
+    let replica = context.broker.replica(topic, asked.partition_index)?;
+    replica.check_leader_epoch(asked.current_leader_epoch)?;
+    let found = match asked.timestamp {
+        LATEST => Some(latest(&replica, replica_id)),
+        EARLIEST | EARLIEST_LOCAL => Some(earliest(&replica)),
+        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => None,
+        MAX_TIMESTAMP => visible(&replica, replica.log.max_timestamp().map_err(storage)?),
+        time => visible(&replica, replica.log.offset_for_timestamp(Timestamp(time)).map_err(storage)?),
+    };
+    Ok(match found {
+        Some(found) => ListOffsetsPartitionResponse {
+            timestamp: found.timestamp,
+            offset: found.offset.0,
+            leader_epoch: found.leader_epoch,
+            ..nothing(asked.partition_index)
+        },
+        None => nothing(asked.partition_index),
+    })
+}
+
+struct Found {
+    timestamp: i64,
+    offset: Offset,
+    leader_epoch: i32,
+}
+
+fn latest(replica: &Arc<Replica>, replica_id: i32) -> Found {
+    let offset = if replica_id == DEBUGGING_REPLICA {
+        replica.log.log_end_offset()
+    } else {
+        replica.high_watermark()
+    };
+    Found { timestamp: -1, offset, leader_epoch: replica.leader_epoch().0 }
+}
+
+fn earliest(replica: &Arc<Replica>) -> Found {
+    let offset = replica.log.log_start_offset();
+    let leader_epoch = replica.log.epoch_for_offset(offset).map_or(-1, |epoch| epoch.0);
+    Found { timestamp: -1, offset, leader_epoch }
+}
+
+/// A record that a crash could still take back is not found yet.
+fn visible(
+    replica: &Arc<Replica>,
+    found: Option<ottla_log::TimestampLookup>,
+) -> Option<Found> {
+    let found = found.filter(|found| found.offset < replica.high_watermark())?;
+    Some(Found {
+        timestamp: found.timestamp.0,
+        offset: found.offset,
+        leader_epoch: found.leader_epoch.0,
+    })
+}
+
+/// A special time is refused in a version that did not have it.
+fn check_version(version: i16, timestamp: i64) -> Result<(), ErrorCode> {
+    let since = match timestamp {
+        0.. | LATEST | EARLIEST => 1,
+        MAX_TIMESTAMP => 7,
+        EARLIEST_LOCAL => 8,
+        LATEST_TIERED => 9,
+        EARLIEST_PENDING_UPLOAD => 11,
+        _ => i16::MAX,
+    };
+    if version >= since { Ok(()) } else { Err(ErrorCode::UNSUPPORTED_VERSION) }
+}
+
+fn storage(error: ottla_log::StorageError) -> ErrorCode {
+    tracing::error!(%error, "look-up by time failed");
+    ErrorCode::KAFKA_STORAGE_ERROR
+}
+
+fn nothing(partition_index: i32) -> ListOffsetsPartitionResponse {
+    ListOffsetsPartitionResponse {
+        partition_index,
+        timestamp: -1,
+        offset: -1,
+        leader_epoch: -1,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,142 @@
+//! Metadata (key 3), versions 0–13: brokers, topics, partitions; creates topics that are asked for by name.
+//!
+//! - v0: an empty list asks for all topics; from v1 null does, and an empty list asks for none.
+//! - v4: auto-creation can be declined. A topic that is being created answers
+//!   UNKNOWN_TOPIC_OR_PARTITION, and the client asks again, as with Apache Kafka.
+//! - v8: authorized operations. v10: topic ids. v12: topics can be asked for by id.
+
+use bytestring::ByteString;
+use ottla_base::{ErrorCode, TopicId};
+use ottla_metadata::{Image, Topic, topic_name};
+use ottla_protocol::messages::metadata_request::MetadataRequestTopic;
+use ottla_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use ottla_protocol::messages::{MetadataRequest, MetadataResponse};
+
+use super::{Context, authorized};
+use crate::answer::Outcome;
+
+pub(super) async fn handle(context: Context, request: MetadataRequest) -> Outcome {
+    let response = answer(&context, &request);
+    context.answer(&response)
+}
+
+fn answer(context: &Context, request: &MetadataRequest) -> MetadataResponse {
+    let image = context.broker.image();
+    let operations = if request.include_topic_authorized_operations {
+        authorized::TOPIC
+    } else {
+        authorized::NOT_ASKED
+    };
+    let mut topics = match asked_topics(context.version, request) {
+        None => image.topics().map(|topic| describe(context, topic)).collect(),
+        Some(asked) if asked.iter().any(|topic| !fits_version(context.version, topic)) => {
+            asked.iter().map(|topic| missing(ErrorCode::INVALID_REQUEST, topic)).collect()
+        }
+        Some(asked) => asked.iter().map(|topic| find(context, &image, topic)).collect::<Vec<_>>(),
+    };
+    for topic in topics.iter_mut().filter(|topic| !topic.error_code.is_error()) {
+        topic.topic_authorized_operations = operations;
+    }
+    create_missing(context, request, &topics);
+    let brokers = image.brokers().filter(|broker| !broker.fenced).filter_map(|broker| {
+        let endpoint = broker.endpoint(context.endpoint_name())?;
+        let rack = broker.rack.as_deref().map(ByteString::from);
+        Some(MetadataResponseBroker {
+            node_id: broker.id.0,
+            host: (&*endpoint.host).into(),
+            port: endpoint.port.into(),
+            rack,
+            ..Default::default()
+        })
+    });
+    MetadataResponse {
+        brokers: brokers.collect(),
+        cluster_id: Some(context.broker.cluster_id.clone()),
+        controller_id: context.broker.node_id.0,
+        topics,
+        cluster_authorized_operations: if request.include_cluster_authorized_operations {
+            authorized::CLUSTER
+        } else {
+            authorized::NOT_ASKED
+        },
+        ..MetadataResponse::default()
+    }
+}
+
+/// `None` asks for all topics.
+fn asked_topics(version: i16, request: &MetadataRequest) -> Option<&[MetadataRequestTopic]> {
+    let topics = request.topics.as_deref()?;
+    (version > 0 || !topics.is_empty()).then_some(topics)
+}
+
+/// Before version 12 a topic can only be asked for by name.
+fn fits_version(version: i16, topic: &MetadataRequestTopic) -> bool {
+    version >= 12 || (topic.topic_id == TopicId::ZERO && topic.name.is_some())
+}
+
+fn find(context: &Context, image: &Image, asked: &MetadataRequestTopic) -> MetadataResponseTopic {
+    if asked.topic_id != TopicId::ZERO {
+        return image.topic(asked.topic_id).map_or_else(
+            || missing(ErrorCode::UNKNOWN_TOPIC_ID, &MetadataRequestTopic { name: None, ..asked.clone() }),
+            |topic| describe(context, topic),
+        );
+    }
+    let name = asked.name.as_deref().unwrap_or_default();
+    match image.topic_by_name(name) {
+        Some(topic) => describe(context, topic),
+        None if topic_name::validate(name).is_err() => missing(ErrorCode::INVALID_TOPIC_EXCEPTION, asked),
+        None => missing(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, asked),
+    }
+}
+
+fn missing(error_code: ErrorCode, asked: &MetadataRequestTopic) -> MetadataResponseTopic {
+    MetadataResponseTopic {
+        error_code,
+        name: asked.name.clone(),
+        topic_id: asked.topic_id,
+        is_internal: asked.name.as_deref().is_some_and(topic_name::is_internal),
+        topic_authorized_operations: authorized::NOT_ASKED,
+        ..Default::default()
+    }
+}
+
+fn describe(context: &Context, topic: &Topic) -> MetadataResponseTopic {
+    let partitions = topic.partitions().map(|(index, partition)| {
+        let leader_is_here = partition.leader == context.broker.node_id;
+        MetadataResponsePartition {
+            error_code: if leader_is_here { ErrorCode::NONE } else { ErrorCode::LEADER_NOT_AVAILABLE },
+            partition_index: index.0,
+            leader_id: partition.leader.0,
+            leader_epoch: partition.leader_epoch.0,
+            replica_nodes: partition.replicas.iter().map(|id| id.0).collect(),
+            isr_nodes: partition.isr.iter().map(|id| id.0).collect(),
+            ..Default::default()
+        }
+    });
+    MetadataResponseTopic {
+        name: Some((&*topic.name).into()),
+        topic_id: topic.id,
+        is_internal: topic_name::is_internal(&topic.name),
+        partitions: partitions.collect(),
+        topic_authorized_operations: authorized::NOT_ASKED,
+        ..Default::default()
+    }
+}
+
+/// Asks the controller for the topics that do not exist, and does not wait for it.
+fn create_missing(context: &Context, request: &MetadataRequest, topics: &[MetadataResponseTopic]) {
+    let declined = context.version >= 4 && !request.allow_auto_topic_creation;
+    if declined || !context.broker.settings.auto_create_topics {
+        return;
+    }
+    let missing = topics
+        .iter()
+        .filter(|topic| topic.error_code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+        .filter_map(|topic| topic.name.clone());
+    let names: Vec<_> = missing.collect();
+    if !names.is_empty() {
+        context.broker.create_automatically(names);
+    }
+}

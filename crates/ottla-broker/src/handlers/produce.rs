@@ -1,0 +1,241 @@
+//! Produce (key 0), versions 3–13: appends record batches, one per partition.
+//!
+//! - acks=0: no answer; a failure closes the connection. acks=1: answered after the append.
+//!   acks=all: answered when the high watermark covers the records, or REQUEST_TIMED_OUT.
+//! - v7: zstd. v8: errors per record. v10: the current leader on NOT_LEADER_OR_FOLLOWER. v13: topic ids.
+//! - Versions 0–2 are advertised but refused, as in Apache Kafka: old librdkafka needs to see them.
+//! - Known difference: sequence numbers of idempotent producers are not checked yet.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use ottla_base::{ErrorCode, Offset, TopicId};
+use ottla_protocol::Records;
+use ottla_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use ottla_protocol::messages::produce_response::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
+};
+use ottla_protocol::messages::{ProduceRequest, ProduceResponse};
+use ottla_records::{Rejection, parse_produced, validate};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use super::Context;
+use crate::answer::{CloseReason, Outcome};
+use crate::replicas::{AppendError, Replica};
+
+const TOPIC_IDS_SINCE: i16 = 13;
+
+const ACKS_ALL: i16 = -1;
+const ACKS_NONE: i16 = 0;
+const ACKS_LEADER: i16 = 1;
+
+/// The only client that may write to internal topics.
+const ADMIN_CLIENT: &str = "__admin_client";
+
+/// A partition whose answer waits until everything below `until` is visible.
+struct Wait {
+    topic: usize,
+    partition: usize,
+    replica: Arc<Replica>,
+    until: Offset,
+}
+
+pub(super) fn handle(context: Context, request: ProduceRequest) -> Outcome {
+    let acks = request.acks;
+    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let mut waits = Vec::new();
+    let mut response = ProduceResponse::default();
+    for (index, topic) in request.topic_data.into_iter().enumerate() {
+        let answer = append_topic(&context, acks, topic, |partition, replica, until| {
+            waits.push(Wait { topic: index, partition, replica, until });
+        });
+        response.responses.push(answer);
+    }
+    match acks {
+        ACKS_NONE => silent(&context, &response),
+        ACKS_ALL if !waits.is_empty() => {
+            Outcome::Later(Box::pin(answer_when_visible(context, response, waits, timeout)))
+        }
+        _ => context.answer(&response),
+    }
+}
+
+fn append_topic(
+    context: &Context,
+    acks: i16,
+    topic: TopicProduceData,
+    mut wait: impl FnMut(usize, Arc<Replica>, Offset),
+) -> TopicProduceResponse {
+    let mut answer = TopicProduceResponse {
+        name: topic.name.clone(),
+        topic_id: topic.topic_id,
+        ..TopicProduceResponse::default()
+    };
+    for (index, data) in topic.partition_data.into_iter().enumerate() {
+        let partition = data.index;
+        let result = find_replica(context, &topic.name, topic.topic_id, partition)
+            .map_err(Refusal::from)
+            .and_then(|replica| append(context, acks, &replica, data).map(|done| (replica, done)));
+        answer.partition_responses.push(match result {
+            Ok((replica, (response, until))) => {
+                wait(index, replica, until);
+                response
+            }
+            Err(refusal) => refusal.into_response(partition),
+        });
+    }
+    answer
+}
+
+fn find_replica(
+    context: &Context,
+    name: &str,
+    topic_id: TopicId,
+    partition: i32,
+) -> Result<Arc<Replica>, ErrorCode> {
+    if context.version >= TOPIC_IDS_SINCE {
+        context.broker.replica_by_id(topic_id, partition)
+    } else {
+        context.broker.replica(name, partition)
+    }
+}
+
+/// Appends one partition's batch; with the answer comes the offset below which all must be visible.
+fn append(
+    context: &Context,
+    acks: i16,
+    replica: &Replica,
+    data: PartitionProduceData,
+) -> Result<(PartitionProduceResponse, Offset), Refusal> {
+    if ![ACKS_ALL, ACKS_NONE, ACKS_LEADER].contains(&acks) {
+        return Err(ErrorCode::INVALID_REQUIRED_ACKS.into());
+    }
+    if replica.is_internal() && context.client_id.as_deref() != Some(ADMIN_CLIENT) {
+        return Err(ErrorCode::INVALID_TOPIC_EXCEPTION.into());
+    }
+    let bytes = match data.records {
+        Some(Records::Bytes(bytes)) => bytes,
+        Some(Records::Deferred { .. }) | None => Bytes::new(),
+    };
+    let raw = parse_produced(bytes, context.version)?;
+    let batch = validate(raw, &replica.rules(), context.broker.clock.now_ms())?;
+    let (size, records) = (batch.size_in_bytes(), batch.header().record_count);
+    let appended = replica.append(batch, acks == ACKS_ALL)?;
+    context.broker.metrics.appended(size, records);
+    let response = PartitionProduceResponse {
+        index: data.index,
+        base_offset: appended.base_offset.0,
+        log_append_time_ms: appended.log_append_time.0,
+        log_start_offset: appended.log_start_offset.0,
+        ..PartitionProduceResponse::default()
+    };
+    Ok((response, appended.last_offset.next()))
+}
+
+/// With acks=0 the only way to tell a client of a failure is to hang up.
+fn silent(context: &Context, response: &ProduceResponse) -> Outcome {
+    context.done();
+    let failure = response
+        .responses
+        .iter()
+        .flat_map(|topic| &topic.partition_responses)
+        .map(|partition| partition.error_code)
+        .find(|code| code.is_error());
+    match failure {
+        Some(code) => Outcome::Close(CloseReason::SilentProduceFailed(code)),
+        None => Outcome::Silent,
+    }
+}
+
+async fn answer_when_visible(
+    context: Context,
+    mut response: ProduceResponse,
+    waits: Vec<Wait>,
+    timeout: Duration,
+) -> Outcome {
+    let deadline = Instant::now() + timeout;
+    for wait in waits {
+        let Err(code) = wait.done(deadline).await else { continue };
+        let partition = response
+            .responses
+            .get_mut(wait.topic)
+            .and_then(|topic| topic.partition_responses.get_mut(wait.partition));
+        partition.expect("a wait names its place in the answer").error_code = code;
+    }
+    context.answer(&response)
+}
+
+impl Wait {
+    async fn done(&self, deadline: Instant) -> Result<(), ErrorCode> {
+        let woken = Arc::new(Notify::new());
+        let _registration = self.replica.waiters.register(&woken);
+        loop {
+            if self.replica.high_watermark() >= self.until {
+                return Ok(());
+            }
+            self.replica.check_alive()?;
+            self.replica.check_disk()?;
+            let timed_out = timeout_at(deadline, woken.notified()).await.is_err();
+            if timed_out {
+                return Err(ErrorCode::REQUEST_TIMED_OUT);
+            }
+        }
+    }
+}
+
+/// Why one partition's records were not appended.
+#[derive(Debug)]
+struct Refusal {
+    code: ErrorCode,
+    /// Only a refusal that names records carries its message, as in Apache Kafka.
+    message: Option<ByteString>,
+    record_errors: Vec<BatchIndexAndErrorMessage>,
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Self {
+        Self { code, message: None, record_errors: Vec::new() }
+    }
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        tracing::debug!(code = %rejection.code, reason = rejection.message, "batch refused");
+        let message = rejection.wire_message().map(ByteString::from);
+        let record_errors = rejection.record_errors.into_iter().map(|error| BatchIndexAndErrorMessage {
+            batch_index: error.batch_index,
+            batch_index_error_message: Some(error.message.into()),
+        });
+        Self { code: rejection.code, message, record_errors: record_errors.collect() }
+    }
+}
+
+impl From<AppendError> for Refusal {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::NotEnoughReplicas => ErrorCode::NOT_ENOUGH_REPLICAS.into(),
+            AppendError::Storage(error) => {
+                tracing::error!(%error, "append failed");
+                ErrorCode::KAFKA_STORAGE_ERROR.into()
+            }
+        }
+    }
+}
+
+impl Refusal {
+    fn into_response(self, index: i32) -> PartitionProduceResponse {
+        PartitionProduceResponse {
+            index,
+            error_code: self.code,
+            base_offset: -1,
+            log_append_time_ms: -1,
+            log_start_offset: -1,
+            record_errors: self.record_errors,
+            error_message: self.message,
+            ..PartitionProduceResponse::default()
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The partitions that this broker holds: each a log, what readers may see of it, and who waits for more.
+//!
+//! Invariants: `high_watermark` equals `progress.high_watermark()` outside of [`Replica::advance`],
+//! and never falls; a partition is in `by_partition` exactly if its topic is in the metadata image
+//! that was applied last.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
+use ottla_log::{Appended, FlushListener, Log, StorageError};
+use ottla_metadata::topic_name;
+use ottla_records::{Rules, ValidBatch};
+use ottla_replication::{Command, Progress};
+use parking_lot::{Mutex, RwLock};
+
+use crate::waiters::Waiters;
+
+/// One partition on this broker.
+#[derive(Debug)]
+pub struct Replica {
+    pub topic_id: TopicId,
+    pub partition: TopicPartition,
+    pub log: Arc<Log>,
+    pub waiters: Waiters,
+    broker: BrokerId,
+    leadership: Mutex<Leadership>,
+    rules: RwLock<Arc<Rules>>,
+    /// The partition was deleted, or its broker stops: nobody should wait for it any longer.
+    retired: AtomicBool,
+    /// A flush of the log directory failed: reads go on, nothing more is acknowledged.
+    offline: AtomicBool,
+    /// A copy for readers, who must not wait behind an append.
+    high_watermark: AtomicI64,
+}
+
+#[derive(Debug)]
+struct Leadership {
+    epoch: LeaderEpoch,
+    progress: Progress,
+}
+
+/// Why records were not appended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    #[error("the ISR is smaller than min.insync.replicas")]
+    NotEnoughReplicas,
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl Replica {
+    #[must_use]
+    pub fn new(
+        broker: BrokerId,
+        topic_id: TopicId,
+        log: Arc<Log>,
+        epoch: LeaderEpoch,
+        min_isr: usize,
+        rules: Rules,
+    ) -> Self {
+        let end = log.log_end_offset();
+        // One replica: recovery vouches for everything it left in the log.
+        let progress = Progress::new(broker, BTreeSet::from([broker]), min_isr, log.log_start_offset(), end);
+        let high_watermark = AtomicI64::new(progress.high_watermark().0);
+        let leadership = Mutex::new(Leadership { epoch, progress });
+        let partition = log.topic_partition().clone();
+        let waiters = Waiters::default();
+        Self {
+            topic_id,
+            partition,
+            log,
+            waiters,
+            broker,
+            leadership,
+            rules: RwLock::new(Arc::new(rules)),
+            retired: AtomicBool::new(false),
+            offline: AtomicBool::new(false),
+            high_watermark,
+        }
+    }
+
+    /// What a produced batch must fulfil.
+    #[must_use]
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read())
+    }
+
+    pub fn set_rules(&self, rules: Rules) {
+        *self.rules.write() = Arc::new(rules);
+    }
+
+    /// Whether only Kafka's own admin client may produce to this topic.
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        topic_name::is_internal(&self.partition.topic)
+    }
+
+    /// # Errors
+    /// NOT_LEADER_OR_FOLLOWER once the partition was taken away, which makes a client look for it again.
+    pub fn check_alive(&self) -> Result<(), ErrorCode> {
+        if self.retired.load(Ordering::Acquire) {
+            return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+        }
+        Ok(())
+    }
+
+    /// Ends all waits on this partition: its disk failed.
+    pub fn take_offline(&self) {
+        self.offline.store(true, Ordering::Release);
+        self.waiters.wake();
+    }
+
+    /// # Errors
+    /// KAFKA_STORAGE_ERROR once a flush has failed: what waits for one is never acknowledged.
+    pub fn check_disk(&self) -> Result<(), ErrorCode> {
+        if self.offline.load(Ordering::Acquire) {
+            return Err(ErrorCode::KAFKA_STORAGE_ERROR);
+        }
+        Ok(())
+    }
+
+    /// Ends all waits on this partition.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        self.waiters.wake();
+    }
+
+    /// The largest epoch that is not newer than `asked`, and where it ended in this log.
+    #[must_use]
+    pub fn end_offset_for_epoch(&self, asked: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let current = self.leader_epoch();
+        if asked == current {
+            return Some((current, self.log.log_end_offset()));
+        }
+        self.log.end_offset_for_epoch(asked)
+    }
+
+    /// Everything below is visible to consumers, and no crash takes it back.
+    #[must_use]
+    pub fn high_watermark(&self) -> Offset {
+        Offset(self.high_watermark.load(Ordering::Acquire))
+    }
+
+    #[must_use]
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        self.leadership.lock().epoch
+    }
+
+    /// Whether a client's idea of the leader epoch fits; −1 asks for no check (KIP-320).
+    ///
+    /// # Errors
+    /// FENCED_LEADER_EPOCH for an older epoch than ours, UNKNOWN_LEADER_EPOCH for a newer one.
+    pub fn check_leader_epoch(&self, claimed: i32) -> Result<(), ErrorCode> {
+        let epoch = self.leader_epoch().0;
+        match claimed {
+            -1 => Ok(()),
+            claimed if claimed < epoch => Err(ErrorCode::FENCED_LEADER_EPOCH),
+            claimed if claimed > epoch => Err(ErrorCode::UNKNOWN_LEADER_EPOCH),
+            _ => Ok(()),
+        }
+    }
+
+    /// Appends a batch and asks for a flush, whose end is what makes it visible.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing was appended then.
+    pub fn append(&self, batch: ValidBatch, needs_all: bool) -> Result<Appended, AppendError> {
+        let mut leadership = self.leadership.lock();
+        if needs_all && !leadership.progress.has_enough_replicas() {
+            return Err(AppendError::NotEnoughReplicas);
+        }
+        let appended = self.log.append_batch(batch, leadership.epoch)?;
+        leadership.progress.on_append(appended.last_offset.next());
+        drop(leadership);
+        if self.log.flushed_offset() > appended.last_offset {
+            // The page cache counts as the disk (`log.flush.on.commit=false`).
+            self.on_flushed(self.log.flushed_offset());
+        } else {
+            self.log.request_flush();
+        }
+        Ok(appended)
+    }
+
+    /// The log's flusher reports that everything below `end` is on disk.
+    pub fn on_flushed(&self, end: Offset) {
+        self.advance(|progress| progress.on_flushed(self.broker, end));
+    }
+
+    pub fn on_min_isr_changed(&self, min_isr: usize) {
+        self.advance(|progress| progress.on_min_isr_changed(min_isr));
+    }
+
+    fn advance(&self, event: impl FnOnce(&mut Progress)) {
+        let mut leadership = self.leadership.lock();
+        event(&mut leadership.progress);
+        for command in leadership.progress.take_commands() {
+            match command {
+                Command::AdvanceHighWatermark(offset) => {
+                    self.high_watermark.store(offset.0, Ordering::Release);
+                }
+            }
+        }
+        drop(leadership);
+        self.waiters.wake();
+    }
+}
+
+/// All partitions on this broker, by topic id and partition.
+#[derive(Debug, Default)]
+pub struct Replicas {
+    by_partition: RwLock<HashMap<(TopicId, PartitionIndex), Arc<Replica>>>,
+}
+
+impl FlushListener for Replicas {
+    fn flushed(&self, log: &Arc<Log>, end: Offset) {
+        let partition = log.topic_partition().partition.0;
+        if let Some(replica) = log.topic_id().and_then(|id| self.find(id, partition)) {
+            replica.on_flushed(end);
+        }
+    }
+
+    /// Nothing that waits for this disk will ever be acknowledged.
+    fn poisoned(&self, _: &StorageError) {
+        self.all().iter().for_each(|replica| replica.take_offline());
+    }
+}
+
+impl Replicas {
+    #[must_use]
+    pub fn find(&self, topic_id: TopicId, partition: i32) -> Option<Arc<Replica>> {
+        self.by_partition.read().get(&(topic_id, PartitionIndex(partition))).cloned()
+    }
+
+    pub fn insert(&self, replica: Arc<Replica>) {
+        let key = (replica.topic_id, replica.partition.partition);
+        self.by_partition.write().insert(key, replica);
+    }
+
+    /// Takes a partition out; those who wait for it look again and find it gone.
+    pub fn remove(&self, topic_id: TopicId, partition: PartitionIndex) -> Option<Arc<Replica>> {
+        let removed = self.by_partition.write().remove(&(topic_id, partition));
+        if let Some(replica) = &removed {
+            replica.retire();
+        }
+        removed
+    }
+
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Replica>> {
+        self.by_partition.read().values().cloned().collect()
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_partition.read().len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

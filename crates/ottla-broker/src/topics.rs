@@ -1,0 +1,147 @@
+//! Carries out on this broker what the metadata says: logs of new topics are created, those of deleted ones removed.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use ottla_base::{BrokerId, PartitionIndex, TopicId, TopicPartition};
+use ottla_config::TopicConfig;
+use ottla_log::{CreateError, Log, LogDirectory};
+use ottla_metadata::{ConfigResource, Delta, Image, Partition, Topic};
+use ottla_quorum::Publisher;
+use tracing::{error, info, warn};
+
+use crate::replicas::{Replica, Replicas};
+use crate::topic_config;
+
+/// The logs and replicas of this broker, kept equal to the metadata.
+#[derive(Debug)]
+pub struct Topics {
+    pub node_id: BrokerId,
+    pub directory: Arc<LogDirectory>,
+    pub replicas: Arc<Replicas>,
+    /// What a topic gets where it sets nothing.
+    pub defaults: TopicConfig,
+}
+
+impl Publisher for Topics {
+    fn publish(&self, image: &Arc<Image>, delta: &Delta) {
+        for topic in delta.deleted.values() {
+            self.delete(topic);
+        }
+        for topic in delta.created.iter().filter_map(|id| image.topic(*id)) {
+            self.create_all(image, topic);
+        }
+        let is_topic = |resource: &&ConfigResource| resource.kind == ConfigResource::TOPIC;
+        for resource in delta.configs.iter().filter(is_topic) {
+            if let Some(topic) = image.topic_by_name(&resource.name) {
+                self.reconfigure(image, topic);
+            }
+        }
+    }
+}
+
+impl Topics {
+    /// At start: gives every partition of the metadata its log, and sets aside logs that no topic owns.
+    pub fn open_all(&self, image: &Image) {
+        let mut known = HashSet::new();
+        for topic in image.topics() {
+            known.extend(topic.partitions().map(|(index, _)| (topic.id, index)));
+            self.create_all(image, topic);
+        }
+        for log in self.directory.logs() {
+            let is_known = log
+                .topic_id()
+                .is_some_and(|id| known.contains(&(id, log.topic_partition().partition)));
+            if !is_known {
+                self.set_aside(&log);
+            }
+        }
+    }
+
+    fn set_aside(&self, log: &Arc<Log>) {
+        let partition = log.topic_partition();
+        match self.directory.set_aside(partition) {
+            Ok(_) => warn!(%partition, "a log without a topic was set aside as -stray"),
+            Err(error) => error!(%partition, %error, "a log without a topic can't be set aside"),
+        }
+    }
+
+    fn create_all(&self, image: &Image, topic: &Topic) {
+        let config = self.config(image, topic);
+        for (index, partition) in topic.partitions() {
+            if partition.replicas.contains(&self.node_id)
+                && let Err(error) = self.create(topic, index, partition, &config)
+            {
+                // Clients get KAFKA_STORAGE_ERROR for a partition that has no log.
+                error!(topic = %topic.name, partition = %index, %error, "log can't be opened");
+            }
+        }
+    }
+
+    fn create(
+        &self,
+        topic: &Topic,
+        index: PartitionIndex,
+        partition: &Partition,
+        config: &TopicConfig,
+    ) -> Result<(), CreateError> {
+        let name = TopicPartition { topic: Arc::clone(&topic.name), partition: index };
+        let log_config = Arc::new(topic_config::log_config(config));
+        let log = self.open_log(&name, topic.id, log_config)?;
+        let rules = topic_config::rules(name, config);
+        let min_isr = min_isr(config, partition);
+        let epoch = partition.leader_epoch;
+        let replica = Replica::new(self.node_id, topic.id, log, epoch, min_isr, rules);
+        self.replicas.insert(Arc::new(replica));
+        Ok(())
+    }
+
+    /// The partition's log as it is on disk, or a new one.
+    fn open_log(
+        &self,
+        name: &TopicPartition,
+        topic_id: TopicId,
+        config: Arc<ottla_log::LogConfig>,
+    ) -> Result<Arc<Log>, CreateError> {
+        if let Some(log) = self.directory.log(name) {
+            if log.topic_id() == Some(topic_id) {
+                log.set_config(config);
+                return Ok(log);
+            }
+            // The name belonged to a topic that was deleted while this broker did not look.
+            self.set_aside(&log);
+        }
+        self.directory.create(name.clone(), topic_id, config)
+    }
+
+    fn delete(&self, topic: &Topic) {
+        for (index, _) in topic.partitions() {
+            self.replicas.remove(topic.id, index);
+            let name = TopicPartition { topic: Arc::clone(&topic.name), partition: index };
+            if let Err(error) = self.directory.delete(&name) {
+                error!(partition = %name, %error, "log can't be deleted");
+            }
+        }
+        info!(topic = %topic.name, id = %topic.id, "topic deleted");
+    }
+
+    fn reconfigure(&self, image: &Image, topic: &Topic) {
+        let config = self.config(image, topic);
+        for (index, partition) in topic.partitions() {
+            let Some(replica) = self.replicas.find(topic.id, index.0) else { continue };
+            replica.log.set_config(Arc::new(topic_config::log_config(&config)));
+            replica.set_rules(topic_config::rules(replica.partition.clone(), &config));
+            replica.on_min_isr_changed(min_isr(&config, partition));
+        }
+    }
+
+    fn config(&self, image: &Image, topic: &Topic) -> TopicConfig {
+        let resource = ConfigResource::topic(Arc::clone(&topic.name));
+        self.defaults.with_overrides(image.config(&resource))
+    }
+}
+
+/// `min.insync.replicas` never asks for more replicas than the partition has.
+fn min_isr(config: &TopicConfig, partition: &Partition) -> usize {
+    usize::try_from(config.min_insync_replicas).unwrap_or(1).min(partition.replicas.len())
+}
