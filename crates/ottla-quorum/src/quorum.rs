@@ -1,0 +1,339 @@
+//! The handle to the quorum, and how it starts and stops. Shell.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use openraft::async_runtime::WatchReceiver;
+use openraft::{Raft, SnapshotPolicy};
+use ottla_base::{BrokerId, LeaderEpoch, Offset, TopicPartition, Uuid};
+use ottla_env::{Clock, sys};
+use ottla_log::{CreateError, Log, LogConfig, LogDirectory};
+use ottla_metadata::controller::{BrokerEpoch, Draw, Policy};
+use ottla_metadata::{Endpoint, Image, Rejection, feature, topic_name};
+use ottla_protocol::messages::{
+    AllocateProducerIdsRequest, AllocateProducerIdsResponse, BrokerRegistrationRequest,
+    ControllerRegistrationRequest, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
+    DeleteTopicsResponse, controller_registration_request,
+};
+use tokio::sync::oneshot;
+
+use crate::controller::{Controller, Handle, Parts, QuorumRaft, Reply, Request, SubmitError};
+use crate::network::NoPeers;
+use crate::publisher::Publisher;
+use crate::raft::Voter;
+use crate::state_machine::StateMachine;
+use crate::storage::Storage;
+use crate::storage::vote::VoteFile;
+
+/// The topic id of the metadata log in every cluster of Kafka's.
+const METADATA_TOPIC_ID: Uuid = Uuid::from_u128(1);
+
+/// Who this node is.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub node_id: BrokerId,
+    pub cluster_id: Arc<str>,
+    /// The id of the log directory that holds the metadata log (`meta.properties`).
+    pub directory_id: Uuid,
+    /// New with every start of the process.
+    pub incarnation_id: Uuid,
+    /// Where this node can be reached as a controller.
+    pub controller_endpoints: Vec<Endpoint>,
+    /// What the node's configuration says about decisions.
+    pub policy: Policy,
+    /// `metadata.log.segment.bytes`.
+    pub segment_bytes: u64,
+    /// `metadata.log.segment.ms`.
+    pub segment_ms: i64,
+}
+
+/// What the quorum works with.
+#[derive(Debug)]
+pub struct Dependencies {
+    /// Where `__cluster_metadata-0` is, or will be.
+    pub directory: Arc<LogDirectory>,
+    pub clock: Arc<dyn Clock>,
+    pub publisher: Arc<dyn Publisher>,
+}
+
+/// The quorum could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    #[error("{0}")]
+    Log(String),
+    #[error("the quorum stopped while it started: {0}")]
+    Stopped(String),
+}
+
+/// Numbers for `/metrics` and DescribeQuorum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metrics {
+    /// The epoch in which this node is the active controller, if it is.
+    pub active_epoch: Option<LeaderEpoch>,
+    pub log_end_offset: Offset,
+    /// The last offset that is committed, applied and published.
+    pub applied_offset: Offset,
+    /// How often the log was flushed.
+    pub flushes: u64,
+    /// Appends that those flushes made durable; each may be of several requests.
+    pub appends: u64,
+}
+
+/// The controllers' quorum, of which this node is the one voter. Dropping it leaves the disk as a crash would.
+pub struct Quorum {
+    raft: QuorumRaft,
+    storage: Storage,
+    log: Arc<Log>,
+    image: Arc<ArcSwap<Image>>,
+    controller: Handle,
+}
+
+impl fmt::Debug for Quorum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Quorum").field("metrics", &self.metrics()).finish_non_exhaustive()
+    }
+}
+
+impl Quorum {
+    /// Opens the metadata log, or begins one, and returns once this node is the active controller, everything that
+    /// was committed is published, and the cluster has its first records.
+    pub async fn start(config: Config, dependencies: Dependencies) -> Result<Self, StartError> {
+        let Dependencies { directory, clock, publisher } = dependencies;
+        let log = open_log(&config, &directory)?;
+        let path = directory.path().join(log.topic_partition().to_string());
+        let storage = Storage::open(
+            Arc::clone(&log),
+            VoteFile::in_directory(&path),
+            config.node_id,
+            config.directory_id,
+            Arc::clone(&clock),
+        )
+        .map_err(|error| StartError::Log(error.to_string()))?;
+        storage.begin(voters(&config)).map_err(|error| StartError::Log(error.to_string()))?;
+        let (machine, view) =
+            StateMachine::new(storage.clone(), publisher, Arc::clone(&config.cluster_id));
+        let raft = start_raft(&config, storage.clone(), machine).await?;
+        let controller = Controller::start(Parts {
+            raft: raft.clone(),
+            log: Arc::clone(&log),
+            applied: view.applied,
+            policy: config.policy.clone(),
+            clock,
+            draw: Box::new(SystemDraw),
+        });
+        let quorum = Self { raft, storage, log, image: view.image, controller };
+        quorum.lead(&config).await?;
+        Ok(quorum)
+    }
+
+    /// Elects this node, without waiting for a timeout: nobody else could lead.
+    async fn lead(&self, config: &Config) -> Result<(), StartError> {
+        let stopped = |error: &dyn fmt::Display| StartError::Stopped(error.to_string());
+        self.raft.trigger().elect(false).await.map_err(|error| stopped(&error))?;
+        let mut active = self.controller.active.clone();
+        if active.wait_for(Option::is_some).await.is_err() {
+            return Err(StartError::Stopped(self.stopped().await));
+        }
+        let registered = self.register_controller(controller_registration(config)).await;
+        registered.map_err(|error| stopped(&error))
+    }
+
+    /// The cluster as it is committed. Cheap.
+    #[must_use]
+    pub fn image(&self) -> Arc<Image> {
+        self.image.load_full()
+    }
+
+    /// Creates topics; answered when all of a topic is committed, applied and published, or none of it ever will be.
+    pub async fn create_topics(
+        &self,
+        request: CreateTopicsRequest,
+    ) -> Result<CreateTopicsResponse, SubmitError> {
+        self.submit(|reply| Request::CreateTopics(request, reply)).await
+    }
+
+    /// `version` is that of the request.
+    pub async fn delete_topics(
+        &self,
+        request: DeleteTopicsRequest,
+        version: i16,
+    ) -> Result<DeleteTopicsResponse, SubmitError> {
+        self.submit(|reply| Request::DeleteTopics(request, version, reply)).await
+    }
+
+    pub async fn allocate_producer_ids(
+        &self,
+        request: AllocateProducerIdsRequest,
+    ) -> Result<AllocateProducerIdsResponse, SubmitError> {
+        self.submit(|reply| Request::AllocateProducerIds(request, reply)).await
+    }
+
+    /// Registers a broker, fenced; it names the epoch that it gets in all later requests.
+    pub async fn register_broker(
+        &self,
+        request: BrokerRegistrationRequest,
+    ) -> Result<Result<BrokerEpoch, Rejection>, SubmitError> {
+        self.submit(|reply| Request::RegisterBroker(request, reply)).await
+    }
+
+    /// Lets a registered broker lead and be seen.
+    pub async fn unfence_broker(
+        &self,
+        id: BrokerId,
+        epoch: BrokerEpoch,
+    ) -> Result<Result<(), Rejection>, SubmitError> {
+        self.submit(|reply| Request::UnfenceBroker(id, epoch.0, reply)).await
+    }
+
+    pub async fn register_controller(
+        &self,
+        request: ControllerRegistrationRequest,
+    ) -> Result<(), SubmitError> {
+        self.submit(|reply| Request::RegisterController(request, reply)).await
+    }
+
+    async fn submit<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, SubmitError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.controller.requests.send(request(reply)).await;
+        sent.map_err(|_| SubmitError::Stopped)?;
+        answer.await.unwrap_or(Err(SubmitError::Stopped))
+    }
+
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        let (flushes, appends) = self.storage.flush_counts();
+        Metrics {
+            active_epoch: *self.controller.active.borrow(),
+            log_end_offset: self.log.log_end_offset(),
+            applied_offset: self.image.load().offset,
+            flushes,
+            appends,
+        }
+    }
+
+    /// Returns, with the reason, when nothing more can be decided: the disk failed, or somebody has called
+    /// [`Quorum::shutdown`]. A node without a quorum must not go on.
+    pub async fn stopped(&self) -> String {
+        let mut metrics = self.raft.metrics();
+        loop {
+            if let Err(fatal) = &metrics.borrow_watched().running_state {
+                return fatal.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                return "the quorum has ended".to_owned();
+            }
+        }
+    }
+
+    /// Stops deciding, and makes everything durable. The log itself is closed with its directory.
+    pub async fn shutdown(&self) {
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::error!(%error, "the quorum did not stop cleanly");
+        }
+        let storage = self.storage.clone();
+        if tokio::task::spawn_blocking(move || storage.close()).await.is_err() {
+            tracing::error!("the metadata log was not closed");
+        }
+    }
+}
+
+fn open_log(config: &Config, directory: &LogDirectory) -> Result<Arc<Log>, CreateError> {
+    let partition = TopicPartition::new(topic_name::CLUSTER_METADATA, 0);
+    let log_config = Arc::new(LogConfig {
+        segment_bytes: config.segment_bytes,
+        segment_ms: config.segment_ms,
+        retention_ms: -1,
+        retention_bytes: -1,
+        // Without snapshots, all of the log is needed.
+        delete: false,
+        compact: false,
+        ..LogConfig::default()
+    });
+    match directory.log(&partition) {
+        Some(log) => {
+            log.set_config(log_config);
+            Ok(log)
+        }
+        None => directory.create(partition, METADATA_TOPIC_ID, log_config),
+    }
+}
+
+/// The voters of a new cluster.
+fn voters(config: &Config) -> BTreeMap<i32, Voter> {
+    let voter =
+        Voter { directory_id: config.directory_id, endpoints: config.controller_endpoints.clone() };
+    BTreeMap::from([(config.node_id.0, voter)])
+}
+
+async fn start_raft(
+    config: &Config,
+    storage: Storage,
+    machine: StateMachine,
+) -> Result<QuorumRaft, StartError> {
+    let raft_config = openraft::Config {
+        cluster_name: config.cluster_id.to_string(),
+        // A lone voter has nobody to send heartbeats to and nobody's silence to notice: no timer runs at all.
+        enable_tick: false,
+        // A leader that comes back begins a new epoch, as Kafka's does: entries that it had not on disk may be
+        // elsewhere under the same epoch and index.
+        enable_leader_restore: Some(false),
+        enable_pre_vote: Some(true),
+        snapshot_policy: SnapshotPolicy::Never,
+        ..openraft::Config::default()
+    };
+    let raft_config =
+        raft_config.validate().map_err(|error| StartError::Stopped(error.to_string()))?;
+    Raft::new(config.node_id.0, Arc::new(raft_config), NoPeers, storage, machine)
+        .await
+        .map_err(|error| StartError::Stopped(error.to_string()))
+}
+
+fn controller_registration(config: &Config) -> ControllerRegistrationRequest {
+    let listener = |it: &Endpoint| controller_registration_request::Listener {
+        name: (*it.listener).into(),
+        host: (*it.host).into(),
+        port: it.port,
+        security_protocol: it.security_protocol,
+    };
+    ControllerRegistrationRequest {
+        controller_id: config.node_id.0,
+        incarnation_id: config.incarnation_id,
+        zk_migration_ready: false,
+        listeners: config.controller_endpoints.iter().map(listener).collect(),
+        features: vec![controller_registration_request::Feature {
+            name: feature::METADATA_VERSION.into(),
+            min_supported_version: feature::METADATA_VERSION_LEVEL,
+            max_supported_version: feature::METADATA_VERSION_LEVEL,
+        }],
+    }
+}
+
+/// Chance from the operating system.
+#[derive(Debug, Clone, Copy)]
+struct SystemDraw;
+
+impl SystemDraw {
+    fn bytes<const N: usize>() -> [u8; N] {
+        let mut bytes = [0; N];
+        sys::random_bytes(&mut bytes).expect("the operating system has random numbers");
+        bytes
+    }
+}
+
+impl Draw for SystemDraw {
+    fn topic_id(&mut self) -> Uuid {
+        loop {
+            if let Some(id) = Uuid::from_random_bytes(Self::bytes()) {
+                return id;
+            }
+        }
+    }
+
+    fn placement_seed(&mut self) -> u64 {
+        u64::from_le_bytes(Self::bytes())
+    }
+}

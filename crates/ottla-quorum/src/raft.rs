@@ -1,0 +1,106 @@
+//! What openraft is told about our terms, nodes and entries. Shell.
+
+use std::fmt;
+use std::sync::Arc;
+
+use openraft::impls::leader_id_std;
+use openraft::raft::responder::Responder;
+use openraft::{EntryPayload, RaftTypeConfig};
+use ottla_base::{LeaderEpoch, Timestamp, Uuid};
+use ottla_metadata::{Endpoint, MetadataRecord};
+
+/// A term is a leader epoch, with at most one leader in each; a node id is Kafka's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TypeConfig;
+
+impl RaftTypeConfig for TypeConfig {
+    type D = Proposal;
+    type R = Verdict;
+    type NodeId = i32;
+    type Node = Voter;
+    type Term = i32;
+    type LeaderId = LeaderId;
+    type Vote = Vote;
+    type Payload = EntryPayload<Proposal, i32, Voter>;
+    type Entry = Entry;
+    type AsyncRuntime = openraft::impls::TokioRuntime;
+    type Responder<T>
+        = Completion<T>
+    where
+        T: openraft::OptionalSend + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: openraft::OptionalSend + 'static;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
+
+pub(crate) type LeaderId = leader_id_std::LeaderId<i32, i32>;
+pub(crate) type CommittedLeaderId = openraft::vote::leader_id_std::CommittedLeaderId<i32>;
+pub(crate) type Vote = openraft::impls::Vote<LeaderId>;
+pub(crate) type Entry =
+    openraft::impls::Entry<CommittedLeaderId, EntryPayload<Proposal, i32, Voter>>;
+pub(crate) type LogId = openraft::LogId<CommittedLeaderId>;
+pub(crate) type Membership = openraft::Membership<i32, Voter>;
+pub(crate) type StoredMembership = openraft::StoredMembership<CommittedLeaderId, i32, Voter>;
+
+/// The leader epoch that an entry was written in.
+pub(crate) fn epoch_of(log_id: &LogId) -> LeaderEpoch {
+    LeaderEpoch(**log_id.committed_leader_id())
+}
+
+pub(crate) fn log_id(term: i32, index: u64) -> LogId {
+    LogId::new(CommittedLeaderId::new(term), index)
+}
+
+/// Records that belong together, decided in one leader epoch.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Proposal {
+    /// The epoch of the decision. In a log of any other epoch nothing of it may appear.
+    pub(crate) epoch: LeaderEpoch,
+    pub(crate) timestamp: Timestamp,
+    pub(crate) records: Arc<[MetadataRecord]>,
+}
+
+impl fmt::Display for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} records of epoch {}", self.records.len(), self.epoch)
+    }
+}
+
+/// What became of a proposal that was committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Applied,
+    /// The epoch had ended: a record that does nothing was written in its place.
+    Superseded,
+}
+
+/// A member of the quorum, as the log's own records tell (`VotersRecord`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Voter {
+    pub(crate) directory_id: Uuid,
+    pub(crate) endpoints: Vec<Endpoint>,
+}
+
+impl fmt::Display for Voter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.directory_id.fmt(f)
+    }
+}
+
+/// Runs when openraft is done with a request, on openraft's task: it must not block.
+/// Dropped without having run, it means that the quorum has stopped.
+pub(crate) struct Completion<T>(Box<dyn FnOnce(T) + Send>);
+
+impl<T> Completion<T> {
+    pub(crate) fn new(run: impl FnOnce(T) + Send + 'static) -> Self {
+        Self(Box::new(run))
+    }
+}
+
+impl<T: Send + 'static> Responder<TypeConfig, T> for Completion<T> {
+    fn on_complete(self, result: T) {
+        (self.0)(result);
+    }
+}

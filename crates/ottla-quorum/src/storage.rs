@@ -1,0 +1,421 @@
+//! openraft's log as a Kafka log: entry *i* is the *i*-th record batch of `__cluster_metadata-0`. Shell.
+//!
+//! An entry's index counts batches, an offset counts records; [`index::LogIndex`] maps one to the other, and is
+//! rebuilt from the batches when the log is opened. A term is a batch's leader epoch.
+//!
+//! Appending writes to the page cache and returns. The writer thread ([`writer`]) flushes, many appends at a time,
+//! and tells openraft afterwards; a vote goes through the same thread, so that it is never durable before an append
+//! that came earlier.
+//!
+//! Invariants: `index.end_offset() == log.log_end_offset()`; `cache` holds the last entries of the log, without gaps.
+
+pub(crate) mod format;
+pub(crate) mod index;
+pub(crate) mod vote;
+pub(crate) mod writer;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::io;
+use std::ops::{Bound, Range, RangeBounds, RangeInclusive};
+use std::sync::Arc;
+
+use futures_util::{Stream, stream};
+use openraft::entry::RaftEntry;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::{EntryPayload, OptionalSend};
+use ottla_base::{BrokerId, Offset, Uuid};
+use ottla_env::Clock;
+use ottla_log::{Log, Origin, ReadError};
+use ottla_records::{Batches, RawBatch, ValidBatch};
+use parking_lot::Mutex;
+
+use crate::raft::{Entry, LogId, Membership, TypeConfig, Vote, Voter, epoch_of, log_id};
+use format::Author;
+use index::LogIndex;
+use vote::VoteFile;
+use writer::Writer;
+
+/// How much of the log is read at once.
+const READ_BYTES: usize = 1 << 20;
+/// How many entries a reader of a long range gets at once.
+const READ_ENTRIES: u64 = 256;
+
+/// The metadata log cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LogError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("the metadata log at offset {offset}: {what}")]
+    Corrupt { offset: Offset, what: String },
+    #[error("read the metadata log: {0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Vote(#[from] vote::VoteError),
+}
+
+impl From<LogError> for io::Error {
+    fn from(error: LogError) -> Self {
+        Self::other(error)
+    }
+}
+
+/// The log of one node's quorum. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Storage {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.shared.state.lock();
+        f.debug_struct("Storage").field("index", &state.index).finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    log: Arc<Log>,
+    clock: Arc<dyn Clock>,
+    node_id: BrokerId,
+    writer: Writer,
+    state: Mutex<State>,
+}
+
+struct State {
+    index: LogIndex,
+    vote: Option<Vote>,
+    /// The voters named last, for the records that name them again.
+    voters: Option<Membership>,
+    /// The last entries, from `cache_start` on; all that were not applied yet are here.
+    cache: VecDeque<Entry>,
+    cache_start: u64,
+}
+
+impl Storage {
+    /// Reads the whole log once. `directory_id` is that of the directory that the log is in.
+    pub(crate) fn open(
+        log: Arc<Log>,
+        vote_file: VoteFile,
+        node_id: BrokerId,
+        directory_id: Uuid,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, LogError> {
+        let vote = vote_file.read(node_id)?;
+        let (index, voters) = scan(&log)?;
+        let cache_start = index.next_index();
+        let state = State { index, vote, voters, cache: VecDeque::new(), cache_start };
+        let writer = Writer::start(Arc::clone(&log), vote_file, directory_id, node_id)?;
+        let shared = Shared { log, clock, node_id, writer, state: Mutex::new(state) };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Gives an empty log its first entry, durably: who the voters are. A log that has entries keeps its own.
+    /// Votes may be older than the entry, when a crash came in between.
+    pub(crate) fn begin(&self, voters: BTreeMap<i32, Voter>) -> io::Result<()> {
+        if self.last_index().is_some() {
+            return Ok(());
+        }
+        let ids = voters.keys().copied().collect();
+        let membership = Membership::new(vec![ids], voters).map_err(io::Error::other)?;
+        self.write(vec![Entry::new(log_id(0, 0), EntryPayload::Membership(membership))])?;
+        self.shared.log.flush().map_err(io::Error::other)?;
+        Ok(())
+    }
+
+    /// Ends the writer thread once it has done what it was given.
+    pub(crate) fn close(&self) {
+        self.shared.writer.close();
+    }
+
+    /// The last offset of an entry, for whoever has applied it.
+    pub(crate) fn last_offset(&self, index: u64) -> Option<Offset> {
+        self.shared.state.lock().index.last_offset(index)
+    }
+
+    pub(crate) fn last_index(&self) -> Option<u64> {
+        self.shared.state.lock().index.last().map(|last| last.index())
+    }
+
+    /// Forgets the entries before `index`, which were applied.
+    pub(crate) fn forget_before(&self, index: u64) {
+        let mut state = self.shared.state.lock();
+        while state.cache_start < index && state.cache.pop_front().is_some() {
+            state.cache_start += 1;
+        }
+    }
+
+    /// How many times the log was flushed, and how many appends that served.
+    pub(crate) fn flush_counts(&self) -> (u64, u64) {
+        self.shared.writer.counts()
+    }
+
+    fn read_entries(&self, range: Range<u64>) -> Result<Vec<Entry>, LogError> {
+        let (mut entries, cached) = {
+            let state = self.shared.state.lock();
+            let range = state.index.clamp(range);
+            let from = range.start.max(state.cache_start);
+            let skip = usize::try_from(from - state.cache_start).expect("a cache fits in memory");
+            let take = usize::try_from(range.end.saturating_sub(from)).unwrap_or(usize::MAX);
+            let cached: Vec<_> = state.cache.iter().skip(skip).take(take).cloned().collect();
+            let on_disk = range.start..range.end.min(state.cache_start);
+            (OnDisk::of(&state.index, on_disk), cached)
+        };
+        let mut all = entries.read(&self.shared.log)?;
+        all.extend(cached);
+        Ok(all)
+    }
+
+    /// The batches for these entries, with their offsets, and the entries as they now stand in the log.
+    fn write(&self, mut entries: Vec<Entry>) -> io::Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let mut state = self.shared.state.lock();
+        let mut batches = Vec::with_capacity(entries.len());
+        let mut offset = self.shared.log.log_end_offset();
+        for entry in &mut entries {
+            format::supersede_if_stale(entry);
+            let author = Author {
+                leader: state.leader().unwrap_or(self.shared.node_id),
+                voters: state.voters.as_ref(),
+                now: self.shared.clock.now_ms(),
+            };
+            let mut batch = format::encode(entry, &author)?;
+            if let EntryPayload::Membership(membership) = &entry.payload {
+                state.voters = Some(membership.clone());
+            }
+            batch.assign(offset, epoch_of(&entry.log_id));
+            offset = batch.next_offset();
+            batches.push(batch);
+        }
+        self.append_batches(&mut state, entries, batches)
+    }
+
+    fn append_batches(
+        &self,
+        state: &mut State,
+        entries: Vec<Entry>,
+        mut batches: Vec<ValidBatch>,
+    ) -> io::Result<()> {
+        let first = entries.first().map(Entry::index);
+        if first != Some(state.index.next_index()) {
+            let next = state.index.next_index();
+            return Err(io::Error::other(format!("entry {first:?} cannot follow {next}")));
+        }
+        self.shared.log.append(&mut batches, Origin::Replica).map_err(io::Error::other)?;
+        for (entry, batch) in entries.into_iter().zip(&batches) {
+            state.index.push(batch.header());
+            state.cache.push_back(entry);
+        }
+        state.check(&self.shared.log);
+        Ok(())
+    }
+}
+
+impl State {
+    fn leader(&self) -> Option<BrokerId> {
+        self.vote.as_ref().map(|vote| BrokerId(vote.leader_id().voted_for))
+    }
+
+    fn check(&self, log: &Log) {
+        assert_eq!(self.index.end_offset(), log.log_end_offset());
+        assert_eq!(self.cache_start + self.cache.len() as u64, self.index.next_index());
+    }
+}
+
+/// Entries that must be read from the log's files.
+struct OnDisk {
+    /// Index of the first one.
+    first: u64,
+    offsets: Range<Offset>,
+}
+
+impl OnDisk {
+    fn of(index: &LogIndex, range: Range<u64>) -> Self {
+        let offset = |at| index.base_offset(at).unwrap_or_else(|| index.end_offset());
+        Self {
+            first: range.start,
+            offsets: offset(range.start)..offset(range.end.max(range.start)),
+        }
+    }
+
+    fn read(&mut self, log: &Log) -> Result<Vec<Entry>, LogError> {
+        let mut entries = Vec::new();
+        for_each_batch(log, self.offsets.clone(), |batch| {
+            let term = batch.header().partition_leader_epoch;
+            let log_id = log_id(term, self.first + entries.len() as u64);
+            let payload = format::decode(&batch).map_err(|what| corrupt(&batch, what))?;
+            entries.push(Entry::new(log_id, payload));
+            Ok(())
+        })?;
+        Ok(entries)
+    }
+}
+
+fn corrupt(batch: &RawBatch, what: impl ToString) -> LogError {
+    LogError::Corrupt { offset: Offset(batch.header().base_offset), what: what.to_string() }
+}
+
+/// Reads batches in order; `range` begins and ends where batches do.
+fn for_each_batch(
+    log: &Log,
+    range: Range<Offset>,
+    mut visit: impl FnMut(RawBatch) -> Result<(), LogError>,
+) -> Result<(), LogError> {
+    let mut at = range.start;
+    while at < range.end {
+        let slice = log.read(at, READ_BYTES, range.end, true)?;
+        let bytes = match &slice.source {
+            Some(source) => source.read()?,
+            None => Default::default(),
+        };
+        let before = at;
+        for batch in Batches::new(bytes) {
+            let batch =
+                batch.map_err(|error| LogError::Corrupt { offset: at, what: error.to_string() })?;
+            at = Offset(batch.header().next_offset());
+            visit(batch)?;
+        }
+        if at == before {
+            let what = "the log ends before its end offset".to_owned();
+            return Err(LogError::Corrupt { offset: at, what });
+        }
+    }
+    Ok(())
+}
+
+/// Maps the log, checking every batch's CRC, and finds the voters named last.
+fn scan(log: &Log) -> Result<(LogIndex, Option<Membership>), LogError> {
+    let mut index = LogIndex::starting_at(log.log_start_offset());
+    let mut voters = None;
+    for_each_batch(log, log.log_start_offset()..log.log_end_offset(), |batch| {
+        let batch_crc = batch.clone().verify_crc();
+        batch_crc.map_err(|error| corrupt(&batch, error))?;
+        if batch.header().base_offset != index.end_offset().0 {
+            return Err(corrupt(&batch, "it does not follow the batch before"));
+        }
+        if batch.header().attributes.is_control() {
+            let payload = format::decode(&batch).map_err(|what| corrupt(&batch, what))?;
+            if let EntryPayload::Membership(membership) = payload {
+                voters = Some(membership);
+            }
+        }
+        index.push(batch.header());
+        Ok(())
+    })?;
+    Ok((index, voters))
+}
+
+impl RaftLogReader<TypeConfig> for Storage {
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + fmt::Debug + OptionalSend,
+    {
+        let storage = self.clone();
+        let range = half_open(&range);
+        let end = range.end;
+        let step = usize::try_from(READ_ENTRIES).expect("a small number");
+        let chunks = range.step_by(step).map(move |from| from..end.min(from + READ_ENTRIES));
+        stream::iter(chunks.flat_map(move |chunk| match storage.read_entries(chunk) {
+            Ok(entries) => entries.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error.into())],
+        }))
+    }
+
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> Result<Vec<Entry>, io::Error>
+    where
+        RB: RangeBounds<u64> + Clone + fmt::Debug + OptionalSend,
+    {
+        Ok(self.read_entries(half_open(&range))?)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.shared.state.lock().vote)
+    }
+
+    async fn get_key_log_ids(
+        &mut self,
+        range: RangeInclusive<LogId>,
+    ) -> Result<Vec<LogId>, io::Error> {
+        let state = self.shared.state.lock();
+        Ok(state.index.key_log_ids(range.start().index()..=range.end().index()))
+    }
+}
+
+fn half_open(range: &impl RangeBounds<u64>) -> Range<u64> {
+    let start = match range.start_bound() {
+        Bound::Included(&start) => start,
+        Bound::Excluded(&before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(&last) => last.saturating_add(1),
+        Bound::Excluded(&end) => end,
+        Bound::Unbounded => u64::MAX,
+    };
+    start..end.max(start)
+}
+
+impl RaftLogStorage<TypeConfig> for Storage {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let last_log_id = self.shared.state.lock().index.last();
+        Ok(LogState { last_purged_log_id: None, last_log_id })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        self.shared.writer.save_vote(*vote).await?;
+        self.shared.state.lock().vote = Some(*vote);
+        Ok(())
+    }
+
+    /// In a quorum of one, what is on disk is committed: nobody else could have anything else.
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        let state = self.shared.state.lock();
+        let alone = state
+            .voters
+            .as_ref()
+            .is_some_and(|voters| voters.voter_ids().eq([self.shared.node_id.0]));
+        Ok(state.index.last().filter(|_| alone))
+    }
+
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        callback: IOFlushed<TypeConfig>,
+    ) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        self.write(entries.into_iter().collect())?;
+        self.shared.writer.flush(callback);
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        let next = last_log_id.map_or(0, |last| last.index() + 1);
+        let mut state = self.shared.state.lock();
+        let Some(offset) = state.index.base_offset(next) else { return Ok(()) };
+        self.shared.log.truncate_to(offset).map_err(io::Error::other)?;
+        state.index.truncate(next);
+        let kept = next.saturating_sub(state.cache_start);
+        state.cache.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
+        state.cache_start = state.cache_start.min(next);
+        state.check(&self.shared.log);
+        Ok(())
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        // Only what a snapshot holds may be purged, and there are none.
+        Err(io::Error::other(format!("nothing up to {log_id} is in a snapshot")))
+    }
+}

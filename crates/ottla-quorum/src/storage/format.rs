@@ -1,0 +1,224 @@
+//! One entry of the metadata log as a record batch, as Kafka's tools read it. Pure.
+//!
+//! | entry | batch |
+//! | --- | --- |
+//! | blank: a leader begins its term | control: `LeaderChangeMessage` |
+//! | membership | control: `KRaftVersionRecord`, then one `VotersRecord` for each set of voters (two while they change) |
+//! | normal | the proposal's metadata records, null keys, all with the time of the decision |
+//!
+//! Batches are not compressed. A batch has one CRC over all of its records: a proposal is there whole or not at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use openraft::EntryPayload;
+use ottla_base::{BrokerId, LeaderEpoch, Timestamp};
+use ottla_metadata::{Endpoint, MetadataRecord, record};
+use ottla_protocol::records::{
+    KRaftVersionRecord, LeaderChangeMessage, NoOpRecord, VotersRecord, leader_change_message,
+    voters_record,
+};
+use ottla_protocol::{Decoder, Encoder, Message};
+use ottla_records::{BatchBuilder, Compression, ControlType, RawBatch, Record, ValidBatch};
+
+use crate::raft::{Entry, Membership, Proposal, Voter, epoch_of};
+
+pub(crate) type Payload = EntryPayload<Proposal, i32, Voter>;
+
+/// The level of `kraft.version` that knows voters by directory id (KIP-853).
+const KRAFT_VERSION: i16 = 1;
+
+/// Who writes a batch, and when.
+#[derive(Debug)]
+pub(crate) struct Author<'a> {
+    pub(crate) leader: BrokerId,
+    pub(crate) voters: Option<&'a Membership>,
+    pub(crate) now: Timestamp,
+}
+
+/// A batch that this version cannot take for an entry.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FormatError {
+    #[error(transparent)]
+    Batch(#[from] ottla_records::BatchError),
+    #[error(transparent)]
+    Message(#[from] ottla_protocol::DecodeError),
+    #[error(transparent)]
+    ControlKey(#[from] ottla_records::InvalidControlKey),
+    #[error("{0}")]
+    Unexpected(&'static str),
+    #[error("voters that cannot be a quorum: {0}")]
+    Voters(String),
+}
+
+/// A decision of an earlier epoch is kept out of the log: a record that does nothing takes its place.
+pub(crate) fn supersede_if_stale(entry: &mut Entry) {
+    let epoch = epoch_of(&entry.log_id);
+    if let EntryPayload::Normal(proposal) = &mut entry.payload
+        && proposal.epoch != epoch
+    {
+        proposal.records = Arc::from([MetadataRecord::from(NoOpRecord {})]);
+    }
+}
+
+/// The batch for an entry; offset and epoch are given to it later.
+pub(crate) fn encode(entry: &Entry, author: &Author<'_>) -> io::Result<ValidBatch> {
+    match &entry.payload {
+        EntryPayload::Blank => leader_change(author),
+        EntryPayload::Membership(membership) => voters(membership, author.now),
+        EntryPayload::Normal(proposal) => metadata(proposal),
+    }
+}
+
+fn metadata(proposal: &Proposal) -> io::Result<ValidBatch> {
+    let mut builder = BatchBuilder::new(Compression::None);
+    for record in &*proposal.records {
+        let value = record::encode(record).map_err(io::Error::other)?;
+        builder.append(proposal.timestamp, None, Some(&value), &[]);
+    }
+    if builder.is_empty() {
+        return Err(io::Error::other("a proposal without records"));
+    }
+    Ok(builder.build())
+}
+
+fn leader_change(author: &Author<'_>) -> io::Result<ValidBatch> {
+    let voter = |voter_id| leader_change_message::Voter { voter_id, ..Default::default() };
+    let voters = author.voters.map(|voters| voters.voter_ids().map(voter).collect());
+    let message = LeaderChangeMessage {
+        version: 0,
+        leader_id: author.leader.0,
+        voters: voters.unwrap_or_default(),
+        // openraft does not say who else granted the leader its votes.
+        granting_voters: vec![voter(author.leader.0)],
+    };
+    control([(ControlType::LeaderChange, encode_message(&message)?)], author.now)
+}
+
+fn voters(membership: &Membership, now: Timestamp) -> io::Result<ValidBatch> {
+    if membership.learner_ids().next().is_some() {
+        return Err(io::Error::other("the metadata log has no record for learners"));
+    }
+    let version = KRaftVersionRecord { version: 0, k_raft_version: KRAFT_VERSION };
+    let mut records = vec![(ControlType::KRaftVersion, encode_message(&version)?)];
+    for config in membership.get_joint_config() {
+        let voters = config.iter().filter_map(|id| Some(voter(*id, membership.get_node(id)?)));
+        let record = VotersRecord { version: 0, voters: voters.collect() };
+        records.push((ControlType::KRaftVoters, encode_message(&record)?));
+    }
+    control(records, now)
+}
+
+fn voter(voter_id: i32, node: &Voter) -> voters_record::Voter {
+    let endpoint = |it: &Endpoint| voters_record::Endpoint {
+        name: (*it.listener).into(),
+        host: (*it.host).into(),
+        port: it.port,
+    };
+    voters_record::Voter {
+        voter_id,
+        voter_directory_id: node.directory_id,
+        endpoints: node.endpoints.iter().map(endpoint).collect(),
+        k_raft_version_feature: voters_record::KRaftVersionFeature {
+            min_supported_version: 0,
+            max_supported_version: KRAFT_VERSION,
+        },
+    }
+}
+
+fn control(
+    records: impl IntoIterator<Item = (ControlType, Bytes)>,
+    now: Timestamp,
+) -> io::Result<ValidBatch> {
+    let mut builder = BatchBuilder::control();
+    for (kind, value) in records {
+        builder.append_control(now, kind, &value);
+    }
+    Ok(builder.build())
+}
+
+/// All of the quorum's control messages are written in version 0.
+fn encode_message(message: &impl Message) -> io::Result<Bytes> {
+    let mut output = Encoder::new();
+    message.encode(&mut output, 0).map_err(io::Error::other)?;
+    Ok(output.into_bytes())
+}
+
+/// The entry that a batch is.
+pub(crate) fn decode(batch: &RawBatch) -> Result<Payload, FormatError> {
+    if batch.header().attributes.is_control() {
+        decode_control(batch)
+    } else {
+        decode_metadata(batch)
+    }
+}
+
+fn decode_metadata(batch: &RawBatch) -> Result<Payload, FormatError> {
+    let header = batch.header();
+    let mut records = Vec::with_capacity(usize::try_from(header.record_count).unwrap_or_default());
+    for record in batch.records()? {
+        let value = record?.value.ok_or(FormatError::Unexpected("a metadata record is null"))?;
+        let (_, record) = MetadataRecord::decode(value)?;
+        records.push(record);
+    }
+    Ok(EntryPayload::Normal(Proposal {
+        epoch: LeaderEpoch(header.partition_leader_epoch),
+        timestamp: Timestamp(header.max_timestamp),
+        records: records.into(),
+    }))
+}
+
+fn decode_control(batch: &RawBatch) -> Result<Payload, FormatError> {
+    let mut configs = Vec::new();
+    let mut nodes = BTreeMap::new();
+    let mut leader_changed = false;
+    for record in batch.records()? {
+        let Record { key, value, .. } = record?;
+        let key = key.ok_or(FormatError::Unexpected("a control record has no key"))?;
+        let value = value.ok_or(FormatError::Unexpected("a control record is null"))?;
+        match ControlType::from_key(&key)? {
+            Some(ControlType::LeaderChange) => leader_changed = true,
+            Some(ControlType::KRaftVoters) => configs.push(decode_voters(value, &mut nodes)?),
+            Some(ControlType::KRaftVersion) => {}
+            Some(
+                ControlType::Abort
+                | ControlType::Commit
+                | ControlType::SnapshotHeader
+                | ControlType::SnapshotFooter,
+            )
+            | None => return Err(FormatError::Unexpected("a control record of a wrong type")),
+        }
+    }
+    match (configs.is_empty(), leader_changed) {
+        (false, _) => {
+            let membership = Membership::new(configs, nodes);
+            let invalid = |error: &dyn ToString| FormatError::Voters(error.to_string());
+            Ok(EntryPayload::Membership(membership.map_err(|error| invalid(&error))?))
+        }
+        (true, true) => Ok(EntryPayload::Blank),
+        (true, false) => Err(FormatError::Unexpected("a control batch names no leader or voters")),
+    }
+}
+
+fn decode_voters(
+    value: Bytes,
+    nodes: &mut BTreeMap<i32, Voter>,
+) -> Result<BTreeSet<i32>, FormatError> {
+    let record = VotersRecord::decode(&mut Decoder::new(value), 0)?;
+    let endpoint = |it: voters_record::Endpoint| Endpoint {
+        listener: (*it.name).into(),
+        host: (*it.host).into(),
+        port: it.port,
+        // The record does not say; whoever connects takes it from the listener's name.
+        security_protocol: 0,
+    };
+    let mut ids = BTreeSet::new();
+    for voter in record.voters {
+        let endpoints = voter.endpoints.into_iter().map(endpoint).collect();
+        nodes.insert(voter.voter_id, Voter { directory_id: voter.voter_directory_id, endpoints });
+        ids.insert(voter.voter_id);
+    }
+    Ok(ids)
+}

@@ -1,0 +1,161 @@
+//! A quorum of one in a temporary directory.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of this")]
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use ottla_base::{BrokerId, ErrorCode, Uuid};
+use ottla_env::SystemClock;
+use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
+use ottla_metadata::controller::{BrokerEpoch, Policy};
+use ottla_metadata::{Delta, Endpoint, Image};
+use ottla_protocol::messages::create_topics_request::CreatableTopic;
+use ottla_protocol::messages::{
+    BrokerRegistrationRequest, CreateTopicsRequest, broker_registration_request,
+};
+use ottla_quorum::{Config, Dependencies, Publisher, Quorum, StartError, SubmitError};
+
+/// Notes what was published.
+#[derive(Debug, Default)]
+pub struct Recorder(pub Mutex<Vec<(Arc<Image>, Delta)>>);
+
+impl Publisher for Recorder {
+    fn publish(&self, image: &Arc<Image>, delta: &Delta) {
+        self.0.lock().unwrap().push((Arc::clone(image), delta.clone()));
+    }
+}
+
+impl Recorder {
+    pub fn last(&self) -> (Arc<Image>, Delta) {
+        self.0.lock().unwrap().last().unwrap().clone()
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+}
+
+/// A running quorum, and all that belongs to it.
+#[derive(Debug)]
+pub struct Node {
+    pub quorum: Quorum,
+    pub directory: Arc<LogDirectory>,
+    pub recorder: Arc<Recorder>,
+}
+
+pub async fn try_start(path: &Path) -> Result<Node, StartError> {
+    let clock = Arc::new(SystemClock::new());
+    let options = DirectoryOptions::default();
+    let directory = LogDirectory::open(path, LogConfig::default(), options, clock.clone()).unwrap();
+    let directory = Arc::new(directory);
+    let recorder = Arc::new(Recorder::default());
+    let config = Config {
+        node_id: BrokerId(1),
+        cluster_id: "cluster".into(),
+        directory_id: Uuid([7; 16]),
+        incarnation_id: Uuid([8; 16]),
+        controller_endpoints: vec![Endpoint {
+            listener: "CONTROLLER".into(),
+            host: "localhost".into(),
+            port: 9093,
+            security_protocol: 0,
+        }],
+        policy: Policy::default(),
+        segment_bytes: 1 << 30,
+        segment_ms: i64::MAX,
+    };
+    let dependencies = Dependencies {
+        directory: Arc::clone(&directory),
+        clock,
+        publisher: Arc::clone(&recorder) as Arc<dyn Publisher>,
+    };
+    let quorum = Quorum::start(config, dependencies).await?;
+    Ok(Node { quorum, directory, recorder })
+}
+
+pub async fn start(path: &Path) -> Node {
+    try_start(path).await.unwrap()
+}
+
+/// With an unfenced broker, so that topics can be placed.
+pub async fn start_with_broker(path: &Path) -> Node {
+    let node = start(path).await;
+    let epoch = node.register().await;
+    node.quorum.unfence_broker(BrokerId(1), epoch).await.unwrap().unwrap();
+    node
+}
+
+impl Node {
+    pub async fn register(&self) -> BrokerEpoch {
+        let mut incarnation = [0; 16];
+        ottla_env::sys::random_bytes(&mut incarnation).unwrap();
+        let request = BrokerRegistrationRequest {
+            broker_id: 1,
+            cluster_id: "cluster".into(),
+            incarnation_id: Uuid(incarnation),
+            features: vec![broker_registration_request::Feature {
+                name: "metadata.version".into(),
+                min_supported_version: 30,
+                max_supported_version: 30,
+            }],
+            rack: None,
+            log_dirs: vec![Uuid([7; 16])],
+            ..Default::default()
+        };
+        self.quorum.register_broker(request).await.unwrap().unwrap()
+    }
+
+    pub async fn create(&self, names: &[&str]) -> Result<Vec<ErrorCode>, SubmitError> {
+        let response = self.quorum.create_topics(create_request(names, 1)).await?;
+        Ok(response.topics.iter().map(|topic| topic.error_code).collect())
+    }
+
+    pub fn topics(&self) -> Vec<String> {
+        self.quorum.image().topics().map(|topic| topic.name.to_string()).collect()
+    }
+
+    /// Stops in order, so that the next start finds a clean directory.
+    pub async fn stop(self) {
+        self.quorum.shutdown().await;
+        self.directory.close(-1).unwrap();
+    }
+}
+
+pub fn create_request(names: &[&str], num_partitions: i32) -> CreateTopicsRequest {
+    let topic = |name: &&str| CreatableTopic {
+        name: (*name).into(),
+        num_partitions,
+        replication_factor: 1,
+        ..Default::default()
+    };
+    CreateTopicsRequest { topics: names.iter().map(topic).collect(), ..Default::default() }
+}
+
+/// What a crash right now would leave, without the lock.
+pub fn copy_of(path: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    copy_files(path, copy.path());
+    copy
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_files(&entry.path(), &target);
+        } else if entry.file_name() != ".lock" {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+pub fn metadata_log(path: &Path) -> PathBuf {
+    path.join("__cluster_metadata-0")
+}
+
+pub fn segment(path: &Path) -> PathBuf {
+    metadata_log(path).join("00000000000000000000.log")
+}
