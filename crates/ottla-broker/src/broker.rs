@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use bytestring::ByteString;
-use ottla_base::{BrokerId, ErrorCode, PartitionIndex, TopicId};
+use ottla_base::{BrokerId, ErrorCode, PartitionIndex, ProducerId, TopicId};
 use ottla_env::Clock;
 use ottla_metadata::Image;
-use ottla_quorum::Quorum;
 use ottla_protocol::messages::CreateTopicsRequest;
 use ottla_protocol::messages::create_topics_request::CreatableTopic;
 use ottla_protocol::messages::create_topics_response::CreatableTopicResult;
+use ottla_quorum::Quorum;
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
@@ -43,17 +43,25 @@ pub struct Settings {
     pub auto_create_topics: bool,
 }
 
+/// As whom the controller knows a broker.
+#[derive(Debug, Clone, Copy)]
+pub struct Registration {
+    pub id: BrokerId,
+    pub epoch: i64,
+}
+
 /// One running broker.
 #[derive(Debug)]
 pub struct Broker {
     pub node_id: BrokerId,
+    registration: Registration,
     pub cluster_id: ByteString,
     pub settings: Settings,
     pub clock: Arc<dyn Clock>,
     pub quorum: Arc<Quorum>,
     pub replicas: Arc<Replicas>,
     pub fetch_sessions: Mutex<Sessions>,
-    pub producer_ids: ProducerIds,
+    producer_ids: ProducerIds,
     pub metrics: Metrics,
     pub connections: Connections,
     /// Topics whose automatic creation is under way, so that a client that asks ten times a second
@@ -66,7 +74,7 @@ pub struct Broker {
 impl Broker {
     #[must_use]
     pub fn new(
-        node_id: BrokerId,
+        registration: Registration,
         cluster_id: ByteString,
         settings: Settings,
         clock: Arc<dyn Clock>,
@@ -75,7 +83,8 @@ impl Broker {
     ) -> Self {
         let fetch_sessions = Mutex::new(Sessions::new(settings.fetch_session_slots));
         Self {
-            node_id,
+            node_id: registration.id,
+            registration,
             cluster_id,
             settings,
             clock,
@@ -124,6 +133,14 @@ impl Broker {
             .ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
         // A partition that exists and is not here has a log that could not be opened.
         self.replicas.find(id, partition).ok_or(ErrorCode::KAFKA_STORAGE_ERROR)
+    }
+
+    /// An id for a new idempotent producer.
+    ///
+    /// # Errors
+    /// COORDINATOR_LOAD_IN_PROGRESS
+    pub async fn next_producer_id(&self) -> Result<ProducerId, ErrorCode> {
+        self.producer_ids.next(&self.quorum, &self.registration).await
     }
 
     /// Asks the controller for topics with the broker's defaults, and does not wait for it.

@@ -27,7 +27,7 @@ use crate::answer::{Answer, CloseReason, Outcome};
 use crate::broker::Broker;
 use crate::frame::{FrameError, FrameReader};
 use crate::handlers::{self, Session};
-use crate::listener::Listener;
+use crate::listener::{Listener, stopped};
 
 /// How many produces of one connection may wait for the disk together; clients send at most five.
 const IN_FLIGHT_MAX: usize = 64;
@@ -80,16 +80,7 @@ impl Connection {
         let reader = FrameReader::new(broker.settings.request_bytes_max);
         let session = Session::new(listener, peer);
         let in_flight = VecDeque::new();
-        Self {
-            socket,
-            peer,
-            session,
-            broker,
-            reader,
-            in_flight,
-            held: None,
-            only_produces: false,
-        }
+        Self { socket, peer, session, broker, reader, in_flight, held: None, only_produces: false }
     }
 
     /// Runs until the peer closes, breaks the protocol, is idle for too long, or `shutdown` is true.
@@ -141,7 +132,7 @@ impl Connection {
                 Step::Outcome(outcome)
             }
             frame = self.reader.next(&self.socket), if reads => Step::Frame(frame),
-            _ = shutdown.wait_for(|stop| *stop) => Step::Shutdown,
+            () = stopped(shutdown) => Step::Shutdown,
             () = idle_check, if self.in_flight.is_empty() => Step::IdleCheck,
         }
     }

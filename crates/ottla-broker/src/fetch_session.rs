@@ -176,10 +176,8 @@ impl Sessions {
         partitions: Vec<PartitionRequest>,
         forgotten: &[PartitionKey],
     ) -> Result<Context, ErrorCode> {
-        let session = self
-            .sessions
-            .get_mut(&head.session_id)
-            .ok_or(ErrorCode::FETCH_SESSION_ID_NOT_FOUND)?;
+        let session =
+            self.sessions.get_mut(&head.session_id).ok_or(ErrorCode::FETCH_SESSION_ID_NOT_FOUND)?;
         if session.epoch != head.session_epoch {
             return Err(ErrorCode::INVALID_FETCH_SESSION_EPOCH);
         }
@@ -345,7 +343,10 @@ mod tests {
     fn an_incremental_answer_carries_only_what_changed() {
         let mut sessions = Sessions::new(10);
         let id = open(&mut sessions, &[0]);
-        assert!(sessions.must_answer(id, &key(0), answer(5, false)), "first word on this partition");
+        assert!(
+            sessions.must_answer(id, &key(0), answer(5, false)),
+            "first word on this partition"
+        );
         assert!(!sessions.must_answer(id, &key(0), answer(5, false)));
         assert!(sessions.must_answer(id, &key(0), answer(6, false)), "the high watermark moved");
         let failed = PartitionAnswer { error: ErrorCode::CORRUPT_MESSAGE, ..answer(6, false) };
@@ -369,7 +370,8 @@ mod tests {
     fn a_full_cache_answers_without_a_session_until_one_is_idle_for_two_minutes() {
         let mut sessions = Sessions::new(1);
         open(&mut sessions, &[0]);
-        let mut begin = |now| sessions.begin(now, head(0, INITIAL_EPOCH), vec![request(0, 0)], &[], 7);
+        let mut begin =
+            |now| sessions.begin(now, head(0, INITIAL_EPOCH), vec![request(0, 0)], &[], 7);
         assert!(matches!(begin(EVICTION_MS), Ok(Context::Sessionless(_))));
         assert!(matches!(begin(EVICTION_MS + 1), Ok(Context::Full { .. })));
         assert_eq!(sessions.len(), 1);

@@ -17,7 +17,9 @@ const STEP_MAX: usize = 1024 * 1024;
 /// Why no frame could be cut; the connection is closed in each case.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    #[error("invalid frame length {length}: expected 0..={max}; is the peer speaking Kafka's protocol in plaintext?")]
+    #[error(
+        "invalid frame length {length}: expected 0..={max}; is the peer speaking Kafka's protocol in plaintext?"
+    )]
     Length { length: i32, max: usize },
     #[error("the peer closed the connection in the middle of a frame")]
     Truncated,

@@ -24,8 +24,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use ottla_base::ErrorCode;
 use ottla_protocol::frame::Incoming;
 use ottla_protocol::{ApiKey, Decoder, Message, Request};
+use ottla_quorum::SubmitError;
 
 use crate::answer::{Answer, CloseReason, Outcome, Source};
 use crate::broker::Broker;
@@ -54,6 +56,13 @@ pub fn served(role: Role) -> impl Iterator<Item = (ApiKey, RangeInclusive<i16>)>
         .into_iter()
         .filter(move |(_, on_controller)| role == Role::Broker || *on_controller)
         .map(|(api_key, _)| (api_key, api_key.stable_versions()))
+}
+
+/// What a client is told when the controller did not take its request: codes that it retries.
+fn submit_error(error: &SubmitError) -> ErrorCode {
+    match error {
+        SubmitError::NotController | SubmitError::Stopped => ErrorCode::NOT_CONTROLLER,
+    }
 }
 
 /// What a connection's requests have in common.

@@ -72,11 +72,16 @@ pub async fn accept(
                 }
             },
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = stopped(&mut stop) => break,
         }
     }
     drop(socket);
     while connections.join_next().await.is_some() {}
+}
+
+/// Waits until `stop` is true, or nobody is left to say so.
+pub async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// Admits a connection if `max.connections` allows another one.

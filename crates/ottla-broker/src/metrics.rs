@@ -83,7 +83,11 @@ impl Metrics {
         registry.register("bytes_in", "Bytes of record batches appended", self.bytes_in.clone());
         registry.register("records_in", "Records appended", self.records_in.clone());
         registry.register("partitions", "Partitions on this broker", self.partitions.clone());
-        registry.register("fetch_sessions", "Incremental fetch sessions", self.fetch_sessions.clone());
+        registry.register(
+            "fetch_sessions",
+            "Incremental fetch sessions",
+            self.fetch_sessions.clone(),
+        );
         registry.register_with_unit(
             "uptime",
             "Time since the broker was ready",

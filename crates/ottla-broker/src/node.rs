@@ -7,19 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use ottla_base::{BrokerId, Uuid};
+use ottla_base::Uuid;
 use ottla_config::{BrokerConfig, Listener as ListenerConfig, Settings as ConfigSettings};
 use ottla_env::{Clock, SystemClock};
 use ottla_log::{DirectoryOptions, LogDirectory};
+use ottla_metadata::controller::Policy;
+use ottla_metadata::{Endpoint, feature};
+use ottla_protocol::messages::{BrokerRegistrationRequest, broker_registration_request};
 use ottla_quorum::Quorum;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::broker::{Broker, Settings};
+use crate::broker::{Broker, Registration, Settings};
 use crate::http;
-use crate::listener::{Listener, Role, accept};
+use crate::listener::{Listener, Role, accept, stopped};
 use crate::replicas::Replicas;
 use crate::topic_config;
 use crate::topics::Topics;
@@ -48,3 +51,360 @@ impl fmt::Display for Address {
         write!(f, "{}://{}", self.name, self.socket)
     }
 }
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    broker: Arc<Broker>,
+    quorum: Arc<Quorum>,
+    directory: Arc<LogDirectory>,
+    broker_epoch: i64,
+    listeners: Vec<Address>,
+    http_address: Option<SocketAddr>,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+/// A bound listener that does not accept yet.
+struct Bound {
+    config: ListenerConfig,
+    role: Role,
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+impl Node {
+    /// Starts a node; when this returns, clients are served.
+    ///
+    /// # Errors
+    /// When an address is taken, the data can't be used, or the controller does not come up.
+    pub async fn start(options: NodeOptions) -> anyhow::Result<Self> {
+        let config = &options.config;
+        ottla_env::sys::raise_open_file_limit().context("the limit of open files")?;
+        let bound = bind_all(config).await?;
+        let http = bind_http(config, &options.settings).await?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let replicas = Arc::new(Replicas::default());
+        let directory = open_directory(&options, &clock).await?;
+        directory.add_listener(Arc::clone(&replicas) as _);
+        let topics = Arc::new(Topics {
+            node_id: config.node_id,
+            directory: Arc::clone(&directory),
+            replicas: Arc::clone(&replicas),
+            defaults: config.topic_defaults.clone(),
+        });
+        let quorum = start_quorum(&options, &bound, &directory, &clock, &topics).await?;
+        topics.set_strays_aside(&quorum.image());
+        let broker_epoch = register(&options, &bound, &directory, &quorum).await?;
+        let broker = Arc::new(Broker::new(
+            Registration { id: config.node_id, epoch: broker_epoch },
+            options.cluster_id.as_str().into(),
+            settings(config),
+            clock,
+            Arc::clone(&quorum),
+            replicas,
+        ));
+        let (stop, stopping) = watch::channel(false);
+        let listeners = bound.iter().map(Bound::address).collect();
+        let http_address = http.as_ref().and_then(|socket| socket.local_addr().ok());
+        let tasks = spawn_all(&broker, bound, http, config, &stopping);
+        broker.set_ready();
+        Ok(Self { broker, quorum, directory, broker_epoch, listeners, http_address, stop, tasks })
+    }
+
+    /// Where clients and controllers connect, with the ports that port 0 became.
+    #[must_use]
+    pub fn listeners(&self) -> &[Address] {
+        &self.listeners
+    }
+
+    #[must_use]
+    pub const fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
+    }
+
+    /// Waits for something that a node can't go on after, and says what it was.
+    pub async fn failed(&self) -> String {
+        self.quorum.stopped().await
+    }
+
+    /// Stops accepting, answers what was begun, ends the controller, writes everything to disk, and
+    /// leaves the marker that spares the next start its recovery.
+    ///
+    /// # Errors
+    /// When the disk fails; the next start then recovers.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.broker.set_not_ready("stopping");
+        self.stop.send_replace(true);
+        // Those who wait for records or for the disk are answered at once.
+        self.broker.replicas.all().iter().for_each(|replica| replica.retire());
+        while self.tasks.join_next().await.is_some() {}
+        self.quorum.shutdown().await;
+        let (directory, epoch) = (self.directory, self.broker_epoch);
+        tokio::task::spawn_blocking(move || directory.close(epoch)).await??;
+        info!("stopped cleanly");
+        Ok(())
+    }
+}
+
+impl Bound {
+    fn address(&self) -> Address {
+        Address { name: self.config.name.clone(), socket: self.address }
+    }
+}
+
+async fn bind_all(config: &BrokerConfig) -> anyhow::Result<Vec<Bound>> {
+    let backlog = u32::try_from(config.socket_listen_backlog_size).unwrap_or(50);
+    let roles =
+        [(Role::Broker, &config.listeners), (Role::Controller, &config.controller_listeners)];
+    let mut bound = Vec::new();
+    for (role, listeners) in roles {
+        for listener in listeners {
+            let socket = bind(listener, backlog).await.with_context(|| {
+                format!("can't listen on {listener}: choose another address with --listen")
+            })?;
+            let address = socket.local_addr()?;
+            bound.push(Bound { config: listener.clone(), role, socket, address });
+        }
+    }
+    Ok(bound)
+}
+
+async fn bind(listener: &ListenerConfig, backlog: u32) -> anyhow::Result<TcpListener> {
+    // Every interface: IPv6 with IPv4 mapped into it, as the JVM does; IPv4 alone where there is no IPv6.
+    let hosts = listener.host.as_deref().map_or_else(|| vec!["::", "0.0.0.0"], |host| vec![host]);
+    let mut last_error = None;
+    for host in hosts {
+        for address in tokio::net::lookup_host((host, listener.port)).await? {
+            match listen(address, backlog) {
+                Ok(socket) => return Ok(socket),
+                Err(error) => last_error = Some(error),
+            }
+        }
+    }
+    match last_error {
+        Some(error) => Err(error.into()),
+        None => bail!("no such host"),
+    }
+}
+
+fn listen(address: SocketAddr, backlog: u32) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(backlog)
+}
+
+/// The operator's port. A second broker on one machine finds the default port taken; it goes
+/// without, with a warning. A port that somebody chose must be free.
+async fn bind_http(
+    config: &BrokerConfig,
+    settings: &ConfigSettings,
+) -> anyhow::Result<Option<TcpListener>> {
+    const PROPERTY: &str = "ottla.http.listener";
+    let Some((host, port)) = &config.http_listener else { return Ok(None) };
+    match TcpListener::bind((host.as_str(), *port)).await {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if settings.is_set(PROPERTY) => {
+            Err(error).with_context(|| format!("{PROPERTY}: can't listen on {host}:{port}"))
+        }
+        Err(error) => {
+            warn!(%error, "no metrics: {host}:{port} is taken; set {PROPERTY}");
+            Ok(None)
+        }
+    }
+}
+
+async fn open_directory(
+    options: &NodeOptions,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Arc<LogDirectory>> {
+    let config = &options.config;
+    let log_config = topic_config::log_config(&config.topic_defaults);
+    let defaults = DirectoryOptions::default();
+    let directory_options = DirectoryOptions {
+        flush_on_commit: config.log_flush_on_commit,
+        recovery_threads: usize::try_from(config.num_recovery_threads_per_data_dir).unwrap_or(1),
+        checkpoint_interval_ms: u64::try_from(config.log_flush_offset_checkpoint_interval_ms)
+            .unwrap_or(defaults.checkpoint_interval_ms),
+        ..defaults
+    };
+    let (path, clock) = (options.directory.clone(), Arc::clone(clock));
+    let opened = tokio::task::spawn_blocking(move || {
+        LogDirectory::open(&path, log_config, directory_options, clock)
+    });
+    Ok(Arc::new(opened.await??))
+}
+
+async fn start_quorum(
+    options: &NodeOptions,
+    bound: &[Bound],
+    directory: &Arc<LogDirectory>,
+    clock: &Arc<dyn Clock>,
+    topics: &Arc<Topics>,
+) -> anyhow::Result<Arc<Quorum>> {
+    let config = ottla_quorum::Config {
+        node_id: options.config.node_id,
+        cluster_id: options.cluster_id.as_str().into(),
+        directory_id: options.directory_id,
+        incarnation_id: incarnation_id()?,
+        controller_endpoints: endpoints(&options.config, bound, Role::Controller),
+        policy: Policy::from_settings(options.settings.clone()),
+        segment_bytes: METADATA_SEGMENT_BYTES,
+        segment_ms: METADATA_SEGMENT_MS,
+    };
+    let dependencies = ottla_quorum::Dependencies {
+        directory: Arc::clone(directory),
+        clock: Arc::clone(clock),
+        publisher: Arc::clone(topics) as _,
+    };
+    Ok(Arc::new(Quorum::start(config, dependencies).await?))
+}
+
+/// Kafka's `metadata.log.segment.bytes` and `metadata.log.segment.ms`.
+const METADATA_SEGMENT_BYTES: u64 = 1 << 30;
+const METADATA_SEGMENT_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+
+/// Tells the controller that this broker is there, and that it may lead.
+async fn register(
+    options: &NodeOptions,
+    bound: &[Bound],
+    directory: &LogDirectory,
+    quorum: &Quorum,
+) -> anyhow::Result<i64> {
+    let node_id = options.config.node_id;
+    let listeners = endpoints(&options.config, bound, Role::Broker);
+    let request = BrokerRegistrationRequest {
+        broker_id: node_id.0,
+        cluster_id: options.cluster_id.as_str().into(),
+        incarnation_id: incarnation_id()?,
+        listeners: listeners
+            .iter()
+            .map(|endpoint| broker_registration_request::Listener {
+                name: (&*endpoint.listener).into(),
+                host: (&*endpoint.host).into(),
+                port: endpoint.port,
+                security_protocol: endpoint.security_protocol,
+            })
+            .collect(),
+        features: feature::supported()
+            .map(|(name, levels)| broker_registration_request::Feature {
+                name: name.into(),
+                min_supported_version: levels.min,
+                max_supported_version: levels.max,
+            })
+            .collect(),
+        rack: options.config.rack.as_deref().map(Into::into),
+        log_dirs: vec![options.directory_id],
+        previous_broker_epoch: directory.previous_broker_epoch().unwrap_or(-1),
+        ..BrokerRegistrationRequest::default()
+    };
+    let epoch = quorum.register_broker(request).await??;
+    quorum.unfence_broker(node_id, epoch).await??;
+    Ok(epoch.0)
+}
+
+fn incarnation_id() -> anyhow::Result<Uuid> {
+    loop {
+        let mut bytes = [0; 16];
+        ottla_env::sys::random_bytes(&mut bytes)?;
+        if let Some(id) = Uuid::from_random_bytes(bytes) {
+            return Ok(id);
+        }
+    }
+}
+
+/// What others are told: the advertised addresses, with the ports and names that are only known now.
+fn endpoints(config: &BrokerConfig, bound: &[Bound], role: Role) -> Vec<Endpoint> {
+    let advertised = match role {
+        Role::Broker => &config.advertised_listeners,
+        Role::Controller => &config.advertised_controller_listeners,
+    };
+    advertised
+        .iter()
+        .map(|listener| {
+            let socket = bound.iter().find(|bound| bound.config.name == listener.name);
+            let bound_port = socket.map_or(0, |bound| bound.address.port());
+            let host = listener.host.clone().unwrap_or_else(host_name);
+            Endpoint {
+                listener: listener.name.as_str().into(),
+                host: host.as_str().into(),
+                port: if listener.port == 0 { bound_port } else { listener.port },
+                security_protocol: listener.protocol.code(),
+            }
+        })
+        .collect()
+}
+
+/// What this machine is called, as Kafka tells clients when no host is configured.
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn spawn_all(
+    broker: &Arc<Broker>,
+    bound: Vec<Bound>,
+    http: Option<TcpListener>,
+    config: &BrokerConfig,
+    stopping: &watch::Receiver<bool>,
+) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    for Bound { config, role, socket, .. } in bound {
+        let listener = Arc::new(Listener { name: config.name, role });
+        tasks.spawn(accept(socket, listener, Arc::clone(broker), stopping.clone()));
+    }
+    if let Some(socket) = http {
+        let serving = http::serve(socket, Arc::clone(broker), stopping.clone());
+        tasks.spawn(async move {
+            if let Err(error) = serving.await {
+                warn!(%error, "the operator's port is closed");
+            }
+        });
+    }
+    let interval = u64::try_from(config.log_retention_check_interval_ms).unwrap_or(u64::MAX);
+    let interval = Duration::from_millis(interval.max(1));
+    tasks.spawn(enforce_retention(Arc::clone(broker), interval, stopping.clone()));
+    tasks
+}
+
+/// Deletes what is older or larger than its topic allows, every `log.retention.check.interval.ms`.
+async fn enforce_retention(
+    broker: Arc<Broker>,
+    interval: Duration,
+    mut stopping: watch::Receiver<bool>,
+) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            () = stopped(&mut stopping) => return,
+        }
+        let broker = Arc::clone(&broker);
+        let done = tokio::task::spawn_blocking(move || {
+            let now = broker.clock.now_ms();
+            broker.replicas.all().iter().for_each(|replica| replica.enforce_retention(now));
+        });
+        if let Err(error) = done.await {
+            warn!(%error, "retention did not run");
+        }
+    }
+}
+
+fn settings(config: &BrokerConfig) -> Settings {
+    let size = |bytes: i32| usize::try_from(bytes).unwrap_or(0);
+    // −1 leaves a socket's buffer to the operating system.
+    let buffer = |bytes: i32| usize::try_from(bytes).ok();
+    let idle = u64::try_from(config.connections_max_idle_ms).unwrap_or(IDLE_FOR_EVER_MS);
+    Settings {
+        request_bytes_max: size(config.socket_request_max_bytes),
+        connections_max_idle: Duration::from_millis(idle.min(IDLE_FOR_EVER_MS)),
+        connections_max: size(config.max_connections),
+        socket_send_buffer: buffer(config.socket_send_buffer_bytes),
+        socket_receive_buffer: buffer(config.socket_receive_buffer_bytes),
+        fetch_bytes_max: size(config.fetch_max_bytes),
+        fetch_session_slots: size(config.max_incremental_fetch_session_cache_slots),
+        auto_create_topics: config.auto_create_topics_enable,
+    }
+}
+
+/// A negative `connections.max.idle.ms`: a year.
+const IDLE_FOR_EVER_MS: u64 = 365 * 24 * 60 * 60 * 1000;

@@ -6,8 +6,11 @@
 use std::ops::Range;
 
 use ottla_base::{ErrorCode, ProducerId};
+use ottla_protocol::messages::AllocateProducerIdsRequest;
 use ottla_quorum::Quorum;
 use tokio::sync::Mutex;
+
+use crate::broker::Registration;
 
 /// The block in use, empty at first.
 #[derive(Debug, Default)]
@@ -20,14 +23,31 @@ impl ProducerIds {
     ///
     /// # Errors
     /// COORDINATOR_LOAD_IN_PROGRESS, which clients retry, when the controller gives no block.
-    pub async fn next(&self, quorum: &Quorum) -> Result<ProducerId, ErrorCode> {
+    pub async fn next(
+        &self,
+        quorum: &Quorum,
+        broker: &Registration,
+    ) -> Result<ProducerId, ErrorCode> {
         let mut block = self.block.lock().await;
         if block.is_empty() {
-            *block = quorum
-                .allocate_producer_ids()
-                .await
-                .map_err(|_| ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)?;
+            *block = ask(quorum, broker).await.ok_or(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)?;
         }
         block.next().map(ProducerId).ok_or(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)
     }
+}
+
+/// The next block, or `None` if the controller does not give one.
+async fn ask(quorum: &Quorum, broker: &Registration) -> Option<Range<i64>> {
+    let request = AllocateProducerIdsRequest {
+        broker_id: broker.id.0,
+        broker_epoch: broker.epoch,
+        ..AllocateProducerIdsRequest::default()
+    };
+    let response = quorum.allocate_producer_ids(request).await.ok()?;
+    if response.error_code.is_error() {
+        tracing::warn!(code = %response.error_code, "the controller gave no producer ids");
+        return None;
+    }
+    let start = response.producer_id_start;
+    Some(start..start + i64::from(response.producer_id_len))
 }

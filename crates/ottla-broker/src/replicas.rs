@@ -8,7 +8,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
+use ottla_base::{
+    BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicId, TopicPartition,
+};
 use ottla_log::{Appended, FlushListener, Log, StorageError};
 use ottla_metadata::topic_name;
 use ottla_records::{Rules, ValidBatch};
@@ -62,7 +64,8 @@ impl Replica {
     ) -> Self {
         let end = log.log_end_offset();
         // One replica: recovery vouches for everything it left in the log.
-        let progress = Progress::new(broker, BTreeSet::from([broker]), min_isr, log.log_start_offset(), end);
+        let progress =
+            Progress::new(broker, BTreeSet::from([broker]), min_isr, log.log_start_offset(), end);
         let high_watermark = AtomicI64::new(progress.high_watermark().0);
         let leadership = Mutex::new(Leadership { epoch, progress });
         let partition = log.topic_partition().clone();
@@ -186,6 +189,18 @@ impl Replica {
     /// The log's flusher reports that everything below `end` is on disk.
     pub fn on_flushed(&self, end: Offset) {
         self.advance(|progress| progress.on_flushed(self.broker, end));
+    }
+
+    /// Deletes what the topic's configuration no longer keeps, nothing that is not visible yet.
+    pub fn enforce_retention(&self, now: Timestamp) {
+        match self.log.enforce_retention(now.0, self.high_watermark()) {
+            Ok(removed) if removed.segments > 0 => {
+                let (segments, bytes) = (removed.segments, removed.bytes);
+                tracing::info!(partition = %self.partition, segments, bytes, "retention");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(partition = %self.partition, %error, "retention failed"),
+        }
     }
 
     pub fn on_min_isr_changed(&self, min_isr: usize) {

@@ -1,12 +1,11 @@
 //! Carries out on this broker what the metadata says: logs of new topics are created, those of deleted ones removed.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use ottla_base::{BrokerId, PartitionIndex, TopicId, TopicPartition};
 use ottla_config::TopicConfig;
 use ottla_log::{CreateError, Log, LogDirectory};
-use ottla_metadata::{ConfigResource, Delta, Image, Partition, Topic};
+use ottla_metadata::{ConfigResource, Delta, Image, Partition, Topic, topic_name};
 use ottla_quorum::Publisher;
 use tracing::{error, info, warn};
 
@@ -41,18 +40,13 @@ impl Publisher for Topics {
 }
 
 impl Topics {
-    /// At start: gives every partition of the metadata its log, and sets aside logs that no topic owns.
-    pub fn open_all(&self, image: &Image) {
-        let mut known = HashSet::new();
-        for topic in image.topics() {
-            known.extend(topic.partitions().map(|(index, _)| (topic.id, index)));
-            self.create_all(image, topic);
-        }
+    /// Renames logs that no topic owns: never served, never deleted.
+    pub fn set_strays_aside(&self, image: &Image) {
         for log in self.directory.logs() {
-            let is_known = log
-                .topic_id()
-                .is_some_and(|id| known.contains(&(id, log.topic_partition().partition)));
-            if !is_known {
+            let name = log.topic_partition();
+            let is_owned = &*name.topic == topic_name::CLUSTER_METADATA
+                || log.topic_id().is_some_and(|id| image.partition(id, name.partition).is_some());
+            if !is_owned {
                 self.set_aside(&log);
             }
         }

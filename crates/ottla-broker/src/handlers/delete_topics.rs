@@ -18,7 +18,7 @@ pub(super) async fn handle(context: Context, request: DeleteTopicsRequest) -> Ou
             .map(|topic| DeletableTopicResult {
                 name: topic.name,
                 topic_id: topic.topic_id,
-                error_code: error.code(),
+                error_code: super::submit_error(&error),
                 error_message: Some(error.to_string().into()),
                 ..DeletableTopicResult::default()
             })
@@ -30,9 +30,9 @@ pub(super) async fn handle(context: Context, request: DeleteTopicsRequest) -> Ou
 
 /// What is to be deleted, whichever way the version says it.
 fn asked(request: &DeleteTopicsRequest) -> Vec<DeleteTopicState> {
-    let by_name = request.topic_names.iter().map(|name| DeleteTopicState {
-        name: Some(name.clone()),
-        ..DeleteTopicState::default()
-    });
+    let by_name = request
+        .topic_names
+        .iter()
+        .map(|name| DeleteTopicState { name: Some(name.clone()), ..DeleteTopicState::default() });
     request.topics.iter().cloned().chain(by_name).collect()
 }

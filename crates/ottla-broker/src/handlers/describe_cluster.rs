@@ -14,7 +14,10 @@ use crate::listener::Role;
 const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;
 
-pub(super) fn handle(context: &Context, request: DescribeClusterRequest) -> DescribeClusterResponse {
+pub(super) fn handle(
+    context: &Context,
+    request: DescribeClusterRequest,
+) -> DescribeClusterResponse {
     let expected = match context.listener.role {
         Role::Broker => BROKERS,
         Role::Controller => CONTROLLERS,

@@ -15,7 +15,9 @@ use bytestring::ByteString;
 use ottla_base::{ErrorCode, LeaderEpoch, Offset, TopicId};
 use ottla_log::ReadError;
 use ottla_protocol::Records;
-use ottla_protocol::messages::fetch_response::{EpochEndOffset, FetchableTopicResponse, PartitionData};
+use ottla_protocol::messages::fetch_response::{
+    EpochEndOffset, FetchableTopicResponse, PartitionData,
+};
 use ottla_protocol::messages::{FetchRequest, FetchResponse};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
@@ -176,8 +178,7 @@ async fn wait_for_records(targets: &[Target], limits: &Limits) -> Vec<Found> {
     let woken = Arc::new(Notify::new());
     // Registered before the first look, so that no append in between is missed.
     let replicas = targets.iter().filter_map(|target| target.replica.as_ref().ok());
-    let _registrations: Vec<_> =
-        replicas.map(|replica| replica.waiters.register(&woken)).collect();
+    let _registrations: Vec<_> = replicas.map(|replica| replica.waiters.register(&woken)).collect();
     loop {
         let found = read_all(targets, limits.max_bytes);
         let bytes: usize = found.iter().map(Found::len).sum();
@@ -236,13 +237,16 @@ fn read_replica(
     if from >= high_watermark || (max_bytes == 0 && !is_first) {
         return Ok(Found::Records { source: None, high_watermark, log_start });
     }
-    let slice = replica.log.read(from, max_bytes, high_watermark, is_first).map_err(|error| match error {
-        ReadError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
-        ReadError::Storage(error) => {
-            tracing::error!(partition = %replica.partition, %error, "read failed");
-            ErrorCode::KAFKA_STORAGE_ERROR
-        }
-    })?;
+    let slice =
+        replica.log.read(from, max_bytes, high_watermark, is_first).map_err(
+            |error| match error {
+                ReadError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
+                ReadError::Storage(error) => {
+                    tracing::error!(partition = %replica.partition, %error, "read failed");
+                    ErrorCode::KAFKA_STORAGE_ERROR
+                }
+            },
+        )?;
     let source = slice.source.map(|range| Source::File {
         file: range.file,
         position: range.position,
@@ -349,7 +353,8 @@ fn partition_data(
         },
         Found::Records { source, high_watermark, log_start } => PartitionData {
             records: Some(source.map_or_else(Records::default, |source| {
-                let slot = u32::try_from(sources.len()).expect("fewer partitions than bytes in a frame");
+                let slot =
+                    u32::try_from(sources.len()).expect("fewer partitions than bytes in a frame");
                 let len = u32::try_from(source.len()).expect("fetch limits are int32");
                 sources.push(source);
                 Records::Deferred { slot, len }
@@ -368,10 +373,8 @@ struct Topics {
 
 impl Topics {
     fn push(&mut self, key: PartitionKey, data: PartitionData) {
-        let position = *self
-            .positions
-            .entry((key.topic_id, key.topic.clone()))
-            .or_insert_with(|| {
+        let position =
+            *self.positions.entry((key.topic_id, key.topic.clone())).or_insert_with(|| {
                 self.responses.push(FetchableTopicResponse {
                     topic: key.topic,
                     topic_id: key.topic_id,
@@ -379,7 +382,8 @@ impl Topics {
                 });
                 self.responses.len() - 1
             });
-        let topic = self.responses.get_mut(position).expect("the position was just pushed or found");
+        let topic =
+            self.responses.get_mut(position).expect("the position was just pushed or found");
         topic.partitions.push(data);
     }
 }

@@ -15,7 +15,10 @@ const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 const SHARE: i8 = 2;
 
-pub(super) fn handle(context: &Context, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
+pub(super) fn handle(
+    context: &Context,
+    request: FindCoordinatorRequest,
+) -> FindCoordinatorResponse {
     if context.version >= 4 {
         let keys = request.coordinator_keys.into_iter();
         return FindCoordinatorResponse {
@@ -40,7 +43,9 @@ fn find(context: &Context, key_type: i8, key: ByteString) -> Coordinator {
         TRANSACTION | SHARE => {
             refuse(key, ErrorCode::UNSUPPORTED_VERSION, "This release has no such coordinator.")
         }
-        other => refuse(key, ErrorCode::INVALID_REQUEST, &format!("Unknown coordinator type: {other}")),
+        other => {
+            refuse(key, ErrorCode::INVALID_REQUEST, &format!("Unknown coordinator type: {other}"))
+        }
     }
 }
 

@@ -14,7 +14,7 @@ pub(super) async fn handle(context: Context, request: InitProducerIdRequest) -> 
     let result = if request.transactional_id.is_some() {
         Err(ErrorCode::UNSUPPORTED_VERSION)
     } else {
-        context.broker.producer_ids.next(&context.broker.quorum).await
+        context.broker.next_producer_id().await
     };
     let (error_code, producer_id, producer_epoch) = match result {
         Ok(id) => (ErrorCode::NONE, id.0, 0),

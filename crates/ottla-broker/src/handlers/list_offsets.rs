@@ -55,7 +55,11 @@ fn list(context: &Context, request: ListOffsetsRequest) -> ListOffsetsResponse {
                 ..nothing(partition_index)
             })
         });
-        ListOffsetsTopicResponse { partitions: partitions.collect(), name: name.clone(), ..Default::default() }
+        ListOffsetsTopicResponse {
+            partitions: partitions.collect(),
+            name: name.clone(),
+            ..Default::default()
+        }
     });
     ListOffsetsResponse { topics: topics.collect(), ..Default::default() }
 }
@@ -82,7 +86,9 @@ fn look_up(
         EARLIEST | EARLIEST_LOCAL => Some(earliest(&replica)),
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => None,
         MAX_TIMESTAMP => visible(&replica, replica.log.max_timestamp().map_err(storage)?),
-        time => visible(&replica, replica.log.offset_for_timestamp(Timestamp(time)).map_err(storage)?),
+        time => {
+            visible(&replica, replica.log.offset_for_timestamp(Timestamp(time)).map_err(storage)?)
+        }
     };
     Ok(match found {
         Some(found) => ListOffsetsPartitionResponse {
@@ -117,10 +123,7 @@ fn earliest(replica: &Arc<Replica>) -> Found {
 }
 
 /// A record that a crash could still take back is not found yet.
-fn visible(
-    replica: &Arc<Replica>,
-    found: Option<ottla_log::TimestampLookup>,
-) -> Option<Found> {
+fn visible(replica: &Arc<Replica>, found: Option<ottla_log::TimestampLookup>) -> Option<Found> {
     let found = found.filter(|found| found.offset < replica.high_watermark())?;
     Some(Found {
         timestamp: found.timestamp.0,

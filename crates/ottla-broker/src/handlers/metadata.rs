@@ -79,14 +79,21 @@ fn fits_version(version: i16, topic: &MetadataRequestTopic) -> bool {
 fn find(context: &Context, image: &Image, asked: &MetadataRequestTopic) -> MetadataResponseTopic {
     if asked.topic_id != TopicId::ZERO {
         return image.topic(asked.topic_id).map_or_else(
-            || missing(ErrorCode::UNKNOWN_TOPIC_ID, &MetadataRequestTopic { name: None, ..asked.clone() }),
+            || {
+                missing(
+                    ErrorCode::UNKNOWN_TOPIC_ID,
+                    &MetadataRequestTopic { name: None, ..asked.clone() },
+                )
+            },
             |topic| describe(context, topic),
         );
     }
     let name = asked.name.as_deref().unwrap_or_default();
     match image.topic_by_name(name) {
         Some(topic) => describe(context, topic),
-        None if topic_name::validate(name).is_err() => missing(ErrorCode::INVALID_TOPIC_EXCEPTION, asked),
+        None if topic_name::validate(name).is_err() => {
+            missing(ErrorCode::INVALID_TOPIC_EXCEPTION, asked)
+        }
         None => missing(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, asked),
     }
 }
@@ -106,7 +113,11 @@ fn describe(context: &Context, topic: &Topic) -> MetadataResponseTopic {
     let partitions = topic.partitions().map(|(index, partition)| {
         let leader_is_here = partition.leader == context.broker.node_id;
         MetadataResponsePartition {
-            error_code: if leader_is_here { ErrorCode::NONE } else { ErrorCode::LEADER_NOT_AVAILABLE },
+            error_code: if leader_is_here {
+                ErrorCode::NONE
+            } else {
+                ErrorCode::LEADER_NOT_AVAILABLE
+            },
             partition_index: index.0,
             leader_id: partition.leader.0,
             leader_epoch: partition.leader_epoch.0,

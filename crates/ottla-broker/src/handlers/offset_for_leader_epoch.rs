@@ -44,11 +44,9 @@ fn look_up(
     replica.check_leader_epoch(asked.current_leader_epoch)?;
     let found = replica.end_offset_for_epoch(LeaderEpoch(asked.leader_epoch));
     Ok(match found {
-        Some((epoch, end)) => EpochEndOffset {
-            leader_epoch: epoch.0,
-            end_offset: end.0,
-            ..unknown(asked.partition)
-        },
+        Some((epoch, end)) => {
+            EpochEndOffset { leader_epoch: epoch.0, end_offset: end.0, ..unknown(asked.partition) }
+        }
         None => unknown(asked.partition),
     })
 }

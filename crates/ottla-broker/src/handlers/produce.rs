@@ -205,10 +205,11 @@ impl From<Rejection> for Refusal {
     fn from(rejection: Rejection) -> Self {
         tracing::debug!(code = %rejection.code, reason = rejection.message, "batch refused");
         let message = rejection.wire_message().map(ByteString::from);
-        let record_errors = rejection.record_errors.into_iter().map(|error| BatchIndexAndErrorMessage {
-            batch_index: error.batch_index,
-            batch_index_error_message: Some(error.message.into()),
-        });
+        let record_errors =
+            rejection.record_errors.into_iter().map(|error| BatchIndexAndErrorMessage {
+                batch_index: error.batch_index,
+                batch_index_error_message: Some(error.message.into()),
+            });
         Self { code: rejection.code, message, record_errors: record_errors.collect() }
     }
 }
