@@ -1,5 +1,7 @@
 //! A crash in the middle of CreateTopics leaves all of a request's topics, or nothing.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use common::{copy_of, create_request, segment, start, start_with_broker, try_start};

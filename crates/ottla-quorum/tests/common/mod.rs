@@ -1,6 +1,7 @@
 //! A quorum of one in a temporary directory.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of this")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
