@@ -25,6 +25,8 @@ use crate::record::{Outline, timestamp_of};
 
 /// Bytes that a batch may decompress to.
 const DECOMPRESSED_MAX: u64 = 0x7fff_ffff;
+/// Bytes that a recompressed batch may have: the largest int32, so that its length fits its field.
+const BATCH_LEN_MAX: usize = 0x7fff_ffff;
 /// Faulty records that a rejection lists one by one.
 const RECORD_ERRORS_MAX: usize = 10_000;
 /// The first version of Produce whose clients may send zstd.
@@ -206,7 +208,7 @@ pub fn validate(raw: RawBatch, rules: &Rules, now: Timestamp) -> Result<ValidBat
         let max_timestamp = check.finish()?;
         return Ok(keep(header, body, rules, max_timestamp));
     }
-    let limit = rules.max_message_bytes.saturating_sub(HEADER_LEN);
+    let limit = rules.max_message_bytes.min(BATCH_LEN_MAX).saturating_sub(HEADER_LEN);
     let mut recompressor = Recompressor::new(target, limit);
     check.all_while_recompressing(source, &body, &mut recompressor)?;
     let max_timestamp = check.finish()?;
@@ -261,8 +263,8 @@ fn rebuild(
     target: Codec,
     max_timestamp: i64,
 ) -> ValidBatch {
-    header.batch_length = i32::try_from(HEADER_LEN - LOG_OVERHEAD + body.len())
-        .expect("max.message.bytes is an int32");
+    header.batch_length =
+        i32::try_from(HEADER_LEN - LOG_OVERHEAD + body.len()).expect("at most BATCH_LEN_MAX");
     header.attributes = header
         .attributes
         .known()
