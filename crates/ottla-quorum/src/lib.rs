@@ -14,6 +14,12 @@
 //!
 //! Absent: snapshots, and the transport between several voters.
 
+#[cfg(test)]
+extern crate self as ottla_quorum;
+
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;
 mod controller;
 mod network;
 mod publisher;

@@ -1,5 +1,8 @@
 //! The handle to the quorum, and how it starts and stops. Shell.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;

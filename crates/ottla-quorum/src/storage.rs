@@ -11,6 +11,8 @@
 
 pub(crate) mod format;
 pub(crate) mod index;
+#[cfg(test)]
+mod tests;
 pub(crate) mod vote;
 pub(crate) mod writer;
 

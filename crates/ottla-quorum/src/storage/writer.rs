@@ -91,6 +91,13 @@ impl Writer {
     }
 }
 
+/// Whoever drops the last handle waits for what is under way: the log is free afterwards.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 fn stopped() -> io::Error {
     io::Error::other("the writer of the metadata log has stopped")
 }

@@ -1,0 +1,110 @@
+//! Leadership lost and regained, decisions of another epoch, and a disk that fails.
+
+use openraft::raft::VoteRequest;
+use ottla_base::{ErrorCode, TopicPartition};
+use ottla_metadata::MetadataRecord;
+use ottla_protocol::records::TopicRecord;
+use ottla_records::Batches;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::common::{Node, start_with_broker};
+use crate::raft::{CommittedLeaderId, Completion, LeaderId, Proposal, Verdict, Vote, log_id};
+
+/// Makes this node follow another that says it is ahead, which ends its leadership.
+async fn depose(node: &Node, term: i32) {
+    let vote = Vote { leader_id: LeaderId { term, voted_for: 2 }, committed: false };
+    let mut request = VoteRequest::new(vote, Some(log_id(term, 1_000_000)));
+    request.leadership_transfer = true;
+    node.quorum.raft.vote(request).await.unwrap();
+    let mut active = node.quorum.controller.active.clone();
+    active.wait_for(Option::is_none).await.unwrap();
+}
+
+async fn lead_again(node: &Node) -> LeaderEpoch {
+    node.quorum.raft.trigger().elect(false).await.unwrap();
+    let mut active = node.quorum.controller.active.clone();
+    let epoch = *active.wait_for(Option::is_some).await.unwrap();
+    epoch.unwrap()
+}
+
+#[tokio::test]
+async fn a_controller_that_lost_its_epoch_decides_nothing_and_goes_on_in_the_next_one() {
+    let path = tempfile::tempdir().unwrap();
+    let node = start_with_broker(path.path()).await;
+    node.create(&["before"]).await.unwrap();
+
+    depose(&node, 5).await;
+    assert_eq!(node.create(&["during"]).await, Err(SubmitError::NotController));
+
+    assert_eq!(lead_again(&node).await, LeaderEpoch(6));
+    let codes = node.create(&["before", "during"]).await;
+    assert_eq!(codes, Ok(vec![ErrorCode::TOPIC_ALREADY_EXISTS, ErrorCode::NONE]));
+    assert_eq!(node.topics(), ["before", "during"]);
+    assert_eq!(node.quorum.image().epoch, LeaderEpoch(6));
+}
+
+/// Writes a topic record that was decided on in `epoch`; openraft checks `expected`, if anything is.
+async fn write_decision(node: &Node, epoch: i32, expected: Option<i32>) -> Option<Verdict> {
+    let topic = TopicRecord { name: "stale".into(), topic_id: Uuid([5; 16]) };
+    let records: Arc<[MetadataRecord]> = [topic.into()].into();
+    let timestamp = ottla_base::Timestamp(0);
+    let proposal = Proposal { epoch: LeaderEpoch(epoch), timestamp, records };
+    let (done, verdict) = oneshot::channel();
+    let completion = Completion::new(move |result: openraft::raft::ClientWriteResult<_>| {
+        let _ = done.send(result.ok().map(|response| response.data));
+    });
+    let mut write = node.quorum.raft.write(proposal).responder(completion);
+    if let Some(expected) = expected {
+        write = write.with_leader(CommittedLeaderId::new(expected));
+    }
+    write.await.unwrap();
+    verdict.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_decision_of_an_earlier_epoch_is_never_appended() {
+    let path = tempfile::tempdir().unwrap();
+    let node = start_with_broker(path.path()).await;
+    depose(&node, 5).await;
+    assert_eq!(lead_again(&node).await, LeaderEpoch(6));
+    let end = node.quorum.metrics().log_end_offset;
+    assert_eq!(write_decision(&node, 1, Some(1)).await, None);
+    assert_eq!(node.quorum.metrics().log_end_offset, end);
+    assert_eq!(node.topics(), [""; 0]);
+}
+
+#[tokio::test]
+async fn should_openraft_append_it_nevertheless_a_record_that_does_nothing_takes_its_place() {
+    let path = tempfile::tempdir().unwrap();
+    let node = start_with_broker(path.path()).await;
+    depose(&node, 5).await;
+    lead_again(&node).await;
+    let end = node.quorum.metrics().log_end_offset;
+    assert_eq!(write_decision(&node, 1, None).await, Some(Verdict::Superseded));
+    assert_eq!(node.topics(), [""; 0]);
+
+    let log = node.directory.log(&TopicPartition::new("__cluster_metadata", 0)).unwrap();
+    let slice = log.read(end, 1 << 20, log.log_end_offset(), true).unwrap();
+    let batch = Batches::new(slice.source.unwrap().read().unwrap()).next().unwrap().unwrap();
+    let record = batch.records().unwrap().next().unwrap().unwrap();
+    let (_, record) = MetadataRecord::decode(record.value.unwrap()).unwrap();
+    assert_eq!(record.name(), "NoOpRecord");
+    // The decision is in time when its epoch is the leader's.
+    assert_eq!(write_decision(&node, 6, None).await, Some(Verdict::Applied));
+    assert_eq!(node.topics(), ["stale"]);
+}
+
+#[tokio::test]
+async fn when_the_log_cannot_be_written_nothing_is_promised_and_the_quorum_ends() {
+    let path = tempfile::tempdir().unwrap();
+    let node = start_with_broker(path.path()).await;
+    node.create(&["before"]).await.unwrap();
+    node.directory.close(-1).unwrap();
+    let result = node.create(&["after"]).await;
+    assert!(result.is_err(), "{result:?}");
+    let reason = node.quorum.stopped().await;
+    assert!(reason.contains("closed"), "{reason}");
+    assert_eq!(node.topics(), ["before"]);
+    assert!(node.create(&["after"]).await.is_err());
+}

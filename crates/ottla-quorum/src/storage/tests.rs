@@ -1,0 +1,200 @@
+//! openraft's view of the log: what was appended is read back, from memory and from disk, until it is truncated.
+
+use openraft::storage::RaftLogStorageExt;
+use ottla_base::{LeaderEpoch, Timestamp, TopicPartition};
+use ottla_env::SystemClock;
+use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
+use ottla_metadata::Endpoint;
+use ottla_protocol::records::FeatureLevelRecord;
+
+use super::*;
+use crate::raft::Proposal;
+
+const NODE: BrokerId = BrokerId(1);
+
+struct Fixture {
+    storage: Storage,
+    _directory: LogDirectory,
+}
+
+fn open(path: &std::path::Path) -> Fixture {
+    let clock = Arc::new(SystemClock::new());
+    let (config, options) = (LogConfig::default(), DirectoryOptions::default());
+    let directory = LogDirectory::open(path, config.clone(), options, clock.clone()).unwrap();
+    let partition = TopicPartition::new("__cluster_metadata", 0);
+    let log = directory.log(&partition).unwrap_or_else(|| {
+        directory.create(partition, Uuid::from_u128(1), Arc::new(config)).unwrap()
+    });
+    let votes = VoteFile::in_directory(&path.join("__cluster_metadata-0"));
+    let storage = Storage::open(log, votes, NODE, Uuid([7; 16]), clock).unwrap();
+    Fixture { storage, _directory: directory }
+}
+
+fn voters(ids: &[i32]) -> BTreeMap<i32, Voter> {
+    let endpoint = Endpoint {
+        listener: "CONTROLLER".into(),
+        host: "localhost".into(),
+        port: 9093,
+        security_protocol: 0,
+    };
+    let voter = Voter { directory_id: Uuid([7; 16]), endpoints: vec![endpoint] };
+    ids.iter().map(|id| (*id, voter.clone())).collect()
+}
+
+fn membership(term: i32, index: u64, configs: &[&[i32]]) -> Entry {
+    let configs: Vec<_> = configs.iter().map(|ids| ids.iter().copied().collect()).collect();
+    let all: Vec<i32> = configs.iter().flatten().copied().collect();
+    let membership = Membership::new(configs, voters(&all)).unwrap();
+    Entry::new(log_id(term, index), EntryPayload::Membership(membership))
+}
+
+fn blank(term: i32, index: u64) -> Entry {
+    Entry::new_blank(log_id(term, index))
+}
+
+fn normal(term: i32, index: u64, records: i16) -> Entry {
+    let record = |feature_level| FeatureLevelRecord { name: "f".into(), feature_level }.into();
+    let proposal = Proposal {
+        epoch: LeaderEpoch(term),
+        timestamp: Timestamp(i64::from(term) * 1000),
+        records: (0..records).map(record).collect(),
+    };
+    Entry::new_normal(log_id(term, index), proposal)
+}
+
+fn entries() -> Vec<Entry> {
+    vec![
+        membership(0, 0, &[&[1]]),
+        blank(1, 1),
+        normal(1, 2, 1),
+        normal(1, 3, 5),
+        membership(1, 4, &[&[1], &[1, 2, 3]]),
+        blank(4, 5),
+        normal(4, 6, 2),
+    ]
+}
+
+async fn append(fixture: &mut Fixture, entries: Vec<Entry>) {
+    fixture.storage.blocking_append(entries).await.unwrap();
+}
+
+async fn read(fixture: &mut Fixture, range: Range<u64>) -> Vec<Entry> {
+    fixture.storage.try_get_log_entries(range).await.unwrap()
+}
+
+#[tokio::test]
+async fn every_kind_of_entry_is_read_back_from_memory_and_from_disk() {
+    let path = tempfile::tempdir().unwrap();
+    let mut fixture = open(path.path());
+    append(&mut fixture, entries()).await;
+    assert_eq!(read(&mut fixture, 0..100).await, entries());
+    assert_eq!(read(&mut fixture, 2..4).await, entries()[2..4]);
+    for forgotten in [1, 3, 7] {
+        fixture.storage.forget_before(forgotten);
+        assert_eq!(read(&mut fixture, 0..100).await, entries());
+        assert_eq!(read(&mut fixture, 2..6).await, entries()[2..6]);
+    }
+    drop(fixture);
+    let mut fixture = open(path.path());
+    assert_eq!(read(&mut fixture, 0..100).await, entries());
+    assert_eq!(read(&mut fixture, 7..9).await, []);
+    let state = fixture.storage.get_log_state().await.unwrap();
+    assert_eq!(state.last_log_id, Some(log_id(4, 6)));
+    let keys = fixture.storage.get_key_log_ids(log_id(0, 0)..=log_id(4, 6)).await.unwrap();
+    assert_eq!(keys, [(0, 0), (1, 1), (4, 5), (4, 6)].map(|(term, at)| log_id(term, at)));
+}
+
+#[tokio::test]
+async fn a_long_range_is_streamed_in_pieces_and_in_order() {
+    use futures_util::StreamExt;
+    let path = tempfile::tempdir().unwrap();
+    let mut fixture = open(path.path());
+    append(&mut fixture, (0..1000).map(|index| normal(1, index, 1)).collect()).await;
+    fixture.storage.forget_before(900);
+    let stream = fixture.storage.entries_stream(10..1000).await;
+    let indexes: Vec<u64> = stream.map(|entry| entry.unwrap().index()).collect().await;
+    assert_eq!(indexes, (10..1000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_is_truncated_is_gone_and_other_entries_take_its_place() {
+    let path = tempfile::tempdir().unwrap();
+    for cached in [true, false] {
+        for keep in 1..7_u64 {
+            let path = path.path().join(format!("{cached}-{keep}"));
+            let mut fixture = open(&path);
+            append(&mut fixture, entries()).await;
+            if !cached {
+                fixture.storage.forget_before(7);
+            }
+            let kept: Vec<_> = entries().into_iter().take(usize::try_from(keep).unwrap()).collect();
+            let last = kept.last().unwrap().log_id();
+            fixture.storage.truncate_after(Some(last)).await.unwrap();
+            assert_eq!(read(&mut fixture, 0..100).await, kept);
+
+            append(&mut fixture, vec![blank(9, keep), normal(9, keep + 1, 3)]).await;
+            let expected = [kept, vec![blank(9, keep), normal(9, keep + 1, 3)]].concat();
+            assert_eq!(read(&mut fixture, 0..100).await, expected);
+            drop(fixture);
+            assert_eq!(read(&mut open(&path), 0..100).await, expected);
+        }
+    }
+}
+
+#[tokio::test]
+async fn all_may_be_truncated() {
+    let path = tempfile::tempdir().unwrap();
+    let mut fixture = open(path.path());
+    append(&mut fixture, entries()).await;
+    fixture.storage.truncate_after(None).await.unwrap();
+    assert_eq!(fixture.storage.get_log_state().await.unwrap().last_log_id, None);
+    append(&mut fixture, entries()).await;
+    assert_eq!(read(&mut fixture, 0..100).await, entries());
+}
+
+#[tokio::test]
+async fn a_hole_is_refused() {
+    let path = tempfile::tempdir().unwrap();
+    let mut fixture = open(path.path());
+    append(&mut fixture, vec![blank(1, 0)]).await;
+    assert!(fixture.storage.blocking_append([blank(1, 2)]).await.is_err());
+    assert_eq!(read(&mut fixture, 0..100).await, [blank(1, 0)]);
+}
+
+#[tokio::test]
+async fn only_a_quorum_of_one_takes_what_is_on_disk_for_committed() {
+    let path = tempfile::tempdir().unwrap();
+    let mut fixture = open(path.path());
+    assert_eq!(fixture.storage.read_committed().await.unwrap(), None);
+    append(&mut fixture, vec![membership(0, 0, &[&[1]]), blank(1, 1)]).await;
+    assert_eq!(fixture.storage.read_committed().await.unwrap(), Some(log_id(1, 1)));
+    for configs in [&[&[1][..], &[1, 2, 3]][..], &[&[1, 2, 3]], &[&[2]]] {
+        let index = fixture.storage.last_index().unwrap() + 1;
+        append(&mut fixture, vec![membership(1, index, configs)]).await;
+        assert_eq!(fixture.storage.read_committed().await.unwrap(), None, "{configs:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_vote_is_kept_and_known_at_once() {
+    let path = tempfile::tempdir().unwrap();
+    let mut fixture = open(path.path());
+    assert_eq!(fixture.storage.read_vote().await.unwrap(), None);
+    let vote =
+        Vote { leader_id: crate::raft::LeaderId { term: 3, voted_for: 2 }, committed: false };
+    fixture.storage.save_vote(&vote).await.unwrap();
+    assert_eq!(fixture.storage.read_vote().await.unwrap(), Some(vote));
+    drop(fixture);
+    assert_eq!(open(path.path()).storage.read_vote().await.unwrap(), Some(vote));
+}
+
+#[tokio::test]
+async fn once_closed_it_writes_nothing_more() {
+    let path = tempfile::tempdir().unwrap();
+    let mut fixture = open(path.path());
+    fixture.storage.close();
+    assert!(fixture.storage.blocking_append([blank(1, 0)]).await.is_err());
+    let vote =
+        Vote { leader_id: crate::raft::LeaderId { term: 3, voted_for: 2 }, committed: false };
+    assert!(fixture.storage.save_vote(&vote).await.is_err());
+}
