@@ -1,5 +1,7 @@
 //! What makes this room pure: no clock, file, socket, thread or random source in its sources or its tree.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::path::Path;
 use std::process::Command;
 

@@ -69,6 +69,32 @@ async fn everything_is_there_after_a_restart_in_a_later_epoch() {
 }
 
 #[tokio::test]
+async fn a_log_of_many_segments_is_read_like_one_of_one() {
+    let path = tempfile::tempdir().unwrap();
+    let node = common::try_start_with(path.path(), 500).await.unwrap();
+    let epoch = node.register().await;
+    node.quorum.unfence_broker(BrokerId(1), epoch).await.unwrap().unwrap();
+    for number in 0..20 {
+        node.create(&[&format!("t{number:02}")]).await.unwrap();
+    }
+    let topics = node.topics();
+    let segments = |path: &std::path::Path| {
+        let files = std::fs::read_dir(common::metadata_log(path)).unwrap();
+        files
+            .filter(|file| file.as_ref().unwrap().path().extension() == Some("log".as_ref()))
+            .count()
+    };
+    assert!(segments(path.path()) > 5);
+    let crashed = copy_of(path.path());
+    node.stop().await;
+    for path in [path.path(), crashed.path()] {
+        let node = common::try_start_with(path, 500).await.unwrap();
+        assert_eq!(node.topics(), topics);
+        node.create(&["more"]).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn epochs_rise_with_every_start_whether_the_last_stop_was_clean_or_not() {
     let path = tempfile::tempdir().unwrap();
     for epoch in 1..=3 {

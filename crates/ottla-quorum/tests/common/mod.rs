@@ -46,6 +46,10 @@ pub struct Node {
 }
 
 pub async fn try_start(path: &Path) -> Result<Node, StartError> {
+    try_start_with(path, 1 << 30).await
+}
+
+pub async fn try_start_with(path: &Path, segment_bytes: u64) -> Result<Node, StartError> {
     let clock = Arc::new(SystemClock::new());
     let options = DirectoryOptions::default();
     let directory = LogDirectory::open(path, LogConfig::default(), options, clock.clone()).unwrap();
@@ -63,7 +67,7 @@ pub async fn try_start(path: &Path) -> Result<Node, StartError> {
             security_protocol: 0,
         }],
         policy: Policy::default(),
-        segment_bytes: 1 << 30,
+        segment_bytes,
         segment_ms: i64::MAX,
     };
     let dependencies = Dependencies {
