@@ -1,1 +1,36 @@
-//! Placeholder.
+//! A small asynchronous Kafka client: what brokers use among themselves and what the command line uses. Shell.
+//!
+//! It speaks to any Kafka cluster over plaintext TCP. [`Client`] finds brokers and sends single
+//! requests in the highest version that both sides know; [`Producer`] and [`Consumer`] write and
+//! read records on top of it; [`Client`]'s further methods administer topics.
+//!
+//! What is absent: consumer groups and transactions (reading what transactions wrote is here),
+//! TLS and SASL, replica selection by rack, and the check for truncation of KIP-320.
+
+mod accumulator;
+mod address;
+mod admin;
+mod client;
+mod connection;
+mod consumer;
+mod error;
+mod metadata;
+mod offsets;
+mod partitioner;
+mod producer;
+mod retry;
+mod versions;
+mod visible;
+mod wire;
+
+pub use address::{Address, AddressError};
+pub use admin::{Cluster, ClusterBroker, ConfigEntry, ConfigSource, CreatedTopic, NewTopic};
+pub use client::{Client, ClientOptions, Target, TopicFilter};
+pub use consumer::{ConsumedRecord, Consumer, ConsumerOptions, Fetched, Polled, Position, Repositioned};
+pub use error::ClientError;
+pub use metadata::{Broker, Metadata, Partition, Topic};
+pub use offsets::{Isolation, ListedOffset, OffsetQuery};
+pub use ottla_records::{Compression, TimestampType};
+pub use partitioner::{murmur2, partition_for_key};
+pub use producer::{Acks, Delivered, Producer, ProducerOptions, ProducerRecord};
+pub use versions::BrokerVersions;

@@ -1,0 +1,87 @@
+//! Where a broker listens: host and port, as people write them. Pure.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Kafka's customary port, used where none is written.
+const DEFAULT_PORT: u16 = 9092;
+
+/// A host name or IP address, and a port. Names are resolved when a connection is opened, so
+/// that a broker which moves is found again.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    /// Without the brackets that an IPv6 address is written in.
+    pub host: String,
+    pub port: u16,
+}
+
+/// What was written is not `HOST`, `HOST:PORT` or `[IPV6]:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is not an address: write HOST:PORT, such as localhost:9092 or [::1]:9092")]
+pub struct AddressError(pub String);
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let error = || AddressError(text.to_owned());
+        let (host, port) = split(text).ok_or_else(error)?;
+        let port = match port {
+            None => DEFAULT_PORT,
+            Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or_else(error)?,
+        };
+        let plain = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c == '/');
+        if plain { Ok(Self { host: host.to_owned(), port }) } else { Err(error()) }
+    }
+}
+
+/// Host and port, the port unread. An IPv6 address may go without brackets if it has no port.
+fn split(text: &str) -> Option<(&str, Option<&str>)> {
+    if let Some(bracketed) = text.strip_prefix('[') {
+        let (host, rest) = bracketed.split_once(']')?;
+        return match rest.strip_prefix(':') {
+            Some(port) => Some((host, Some(port))),
+            None => rest.is_empty().then_some((host, None)),
+        };
+    }
+    match text.split_once(':') {
+        Some((_, rest)) if rest.contains(':') => Some((text, None)),
+        Some((host, port)) => Some((host, Some(port))),
+        None => Some((text, None)),
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        text.parse::<Address>().map_or_else(|error| error.to_string(), |a| a.to_string())
+    }
+
+    #[test]
+    fn a_port_that_is_not_written_is_kafkas() {
+        assert_eq!(shown("broker"), "broker:9092");
+        assert_eq!(shown("broker:19092"), "broker:19092");
+        assert_eq!(shown("[::1]"), "[::1]:9092");
+        assert_eq!(shown("::1"), "[::1]:9092");
+        assert_eq!(shown("[fe80::2]:1"), "[fe80::2]:1");
+    }
+
+    #[test]
+    fn what_is_no_address_says_how_one_is_written() {
+        for wrong in ["", ":9092", "a:", "a:0", "a:65536", "a:b", "[::1", "[::1]x", "http://a", "a b"] {
+            assert!(shown(wrong).contains("write HOST:PORT"), "{wrong:?} gave {}", shown(wrong));
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Administration: topics are created, deleted and described, and so is the cluster.
+
+use std::collections::BTreeMap;
+
+use ottla_base::{BrokerId, ErrorCode, TopicId};
+use ottla_protocol::ApiKey;
+use ottla_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use ottla_protocol::messages::delete_topics_request::DeleteTopicState;
+use ottla_protocol::messages::describe_cluster_response::DescribeClusterBroker;
+use ottla_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use ottla_protocol::messages::describe_configs_response::DescribeConfigsResourceResult;
+use ottla_protocol::messages::{
+    CreateTopicsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+};
+
+use crate::address::Address;
+use crate::client::{Client, Target, TopicFilter};
+use crate::error::ClientError;
+use crate::metadata::Broker;
+
+/// The resource type of a topic in requests about configuration.
+const TOPIC_RESOURCE: i8 = 2;
+
+/// A topic to be created; what is `None` takes the cluster's default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NewTopic {
+    pub name: String,
+    pub partitions: Option<i32>,
+    pub replication_factor: Option<i16>,
+    pub configs: Vec<(String, String)>,
+}
+
+/// What the cluster says of a topic that it has created; old brokers say nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreatedTopic {
+    pub name: String,
+    pub id: Option<TopicId>,
+    pub partitions: Option<i32>,
+    pub replication_factor: Option<i16>,
+}
+
+/// One property of a topic, and where its value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigEntry {
+    pub name: String,
+    /// `None` when the value is a secret.
+    pub value: Option<String>,
+    pub source: ConfigSource,
+}
+
+/// Which of Kafka's places for configuration a value was found in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConfigSource {
+    Topic,
+    DynamicBroker,
+    DynamicDefaultBroker,
+    StaticBroker,
+    Default,
+    Other(i8),
+}
+
+impl ConfigSource {
+    fn from_code(code: i8) -> Self {
+        match code {
+            1 => Self::Topic,
+            2 => Self::DynamicBroker,
+            3 => Self::DynamicDefaultBroker,
+            4 => Self::StaticBroker,
+            5 => Self::Default,
+            other => Self::Other(other),
+        }
+    }
+
+    /// Kafka's name for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Topic => "DYNAMIC_TOPIC_CONFIG",
+            Self::DynamicBroker => "DYNAMIC_BROKER_CONFIG",
+            Self::DynamicDefaultBroker => "DYNAMIC_DEFAULT_BROKER_CONFIG",
+            Self::StaticBroker => "STATIC_BROKER_CONFIG",
+            Self::Default => "DEFAULT_CONFIG",
+            Self::Other(_) => "UNKNOWN",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    pub id: Option<String>,
+    pub controller: Option<BrokerId>,
+    pub brokers: Vec<ClusterBroker>,
+    /// Feature levels in force, `metadata.version` among them.
+    pub features: BTreeMap<String, i16>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterBroker {
+    pub broker: Broker,
+    /// Registered, but not allowed to lead. Old brokers do not tell of fenced ones at all.
+    pub is_fenced: bool,
+}
+
+impl Client {
+    pub async fn create_topic(&self, topic: &NewTopic) -> Result<CreatedTopic, ClientError> {
+        let config = |(name, value): &(String, String)| CreatableTopicConfig {
+            name: name.as_str().into(),
+            value: Some(value.as_str().into()),
+        };
+        let request = CreateTopicsRequest {
+            topics: vec![CreatableTopic {
+                name: topic.name.as_str().into(),
+                num_partitions: topic.partitions.unwrap_or(-1),
+                replication_factor: topic.replication_factor.unwrap_or(-1),
+                configs: topic.configs.iter().map(config).collect(),
+                ..CreatableTopic::default()
+            }],
+            timeout_ms: self.timeout_ms(),
+            ..CreateTopicsRequest::default()
+        };
+        let what = || format!("topic \"{}\" was not created", topic.name);
+        self.persist(|| async {
+            let response = self.send(Target::Controller, &request).await?;
+            let Some(result) = response.topics.into_iter().next() else {
+                return Err(ClientError::refused(what(), ErrorCode::UNKNOWN_SERVER_ERROR));
+            };
+            let message = result.error_message.map(|message| message.to_string());
+            check(what(), result.error_code, message)?;
+            Ok(CreatedTopic {
+                name: result.name.to_string(),
+                id: Some(result.topic_id).filter(|id| *id != TopicId::ZERO),
+                partitions: Some(result.num_partitions).filter(|count| *count > 0),
+                replication_factor: Some(result.replication_factor).filter(|count| *count > 0),
+            })
+        })
+        .await
+    }
+
+    pub async fn delete_topic(&self, name: &str) -> Result<(), ClientError> {
+        const FIRST_WITH_TOPIC_STATES: i16 = 6;
+        let what = || format!("topic \"{name}\" was not deleted");
+        self.persist(|| async {
+            let states = self.serves(ApiKey::DeleteTopics, FIRST_WITH_TOPIC_STATES).await?;
+            let by_state = || DeleteTopicState { name: Some(name.into()), ..Default::default() };
+            let request = DeleteTopicsRequest {
+                topics: states.then(by_state).into_iter().collect(),
+                topic_names: (!states).then(|| name.into()).into_iter().collect(),
+                timeout_ms: self.timeout_ms(),
+            };
+            let response = self.send(Target::Controller, &request).await?;
+            let result = response.responses.into_iter().next();
+            let code = result.as_ref().map_or(ErrorCode::UNKNOWN_SERVER_ERROR, |r| r.error_code);
+            if code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION {
+                return Err(ClientError::NoSuchTopic(name.into()));
+            }
+            let message = result.and_then(|result| result.error_message);
+            check(what(), code, message.map(|message| message.to_string()))
+        })
+        .await
+    }
+
+    /// The properties that a topic has, its own and those that it inherits.
+    pub async fn topic_configs(&self, name: &str) -> Result<Vec<ConfigEntry>, ClientError> {
+        let request = DescribeConfigsRequest {
+            resources: vec![DescribeConfigsResource {
+                resource_type: TOPIC_RESOURCE,
+                resource_name: name.into(),
+                configuration_keys: None,
+            }],
+            ..DescribeConfigsRequest::default()
+        };
+        let what = || format!("configuration of topic \"{name}\"");
+        self.persist(|| async {
+            let response = self.send(Target::Any, &request).await?;
+            let Some(result) = response.results.into_iter().next() else {
+                return Err(ClientError::refused(what(), ErrorCode::UNKNOWN_SERVER_ERROR));
+            };
+            let message = result.error_message.map(|message| message.to_string());
+            check(what(), result.error_code, message)?;
+            Ok(result.configs.into_iter().map(config_entry).collect())
+        })
+        .await
+    }
+
+    pub async fn describe_cluster(&self) -> Result<Cluster, ClientError> {
+        let features = self.versions(Target::Any).await?.finalized_features;
+        match self.describe_cluster_itself().await {
+            Ok(cluster) => Ok(Cluster { features, ..cluster }),
+            Err(error) if error.is_unsupported() => {
+                self.refresh(TopicFilter::None).await?;
+                Ok(Cluster { features, ..self.cluster_by_metadata() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn describe_cluster_itself(&self) -> Result<Cluster, ClientError> {
+        const FIRST_WITH_FENCED_BROKERS: i16 = 2;
+        self.persist(|| async {
+            let request = DescribeClusterRequest {
+                include_fenced_brokers: self
+                    .serves(ApiKey::DescribeCluster, FIRST_WITH_FENCED_BROKERS)
+                    .await?,
+                ..DescribeClusterRequest::default()
+            };
+            let response = self.send(Target::Any, &request).await?;
+            let message = response.error_message.map(|message| message.to_string());
+            check("describing the cluster".to_owned(), response.error_code, message)?;
+            let controller = BrokerId(response.controller_id);
+            Ok(Cluster {
+                id: Some(response.cluster_id.to_string()),
+                controller: Some(controller).filter(|id| *id != BrokerId::NONE),
+                brokers: response.brokers.into_iter().filter_map(cluster_broker).collect(),
+                features: BTreeMap::new(),
+            })
+        })
+        .await
+    }
+
+    fn cluster_by_metadata(&self) -> Cluster {
+        let metadata = self.metadata();
+        let brokers = metadata.brokers.values().cloned();
+        Cluster {
+            id: metadata.cluster_id.clone(),
+            controller: metadata.controller,
+            brokers: brokers.map(|broker| ClusterBroker { broker, is_fenced: false }).collect(),
+            features: BTreeMap::new(),
+        }
+    }
+
+    /// Whether the brokers know this version of a request.
+    async fn serves(&self, api: ApiKey, version: i16) -> Result<bool, ClientError> {
+        let versions = self.versions(Target::Controller).await?;
+        Ok(versions.apis.get(&api.key()).is_some_and(|(_, highest)| version <= *highest))
+    }
+
+    fn timeout_ms(&self) -> i32 {
+        i32::try_from(self.options().request_timeout.as_millis()).unwrap_or(i32::MAX)
+    }
+}
+
+fn check(what: String, code: ErrorCode, message: Option<String>) -> Result<(), ClientError> {
+    if code == ErrorCode::NONE { Ok(()) } else { Err(ClientError::Refused { what, code, message }) }
+}
+
+fn config_entry(config: DescribeConfigsResourceResult) -> ConfigEntry {
+    ConfigEntry {
+        name: config.name.to_string(),
+        value: config.value.map(|value| value.to_string()),
+        source: ConfigSource::from_code(config.config_source),
+    }
+}
+
+fn cluster_broker(broker: DescribeClusterBroker) -> Option<ClusterBroker> {
+    let address =
+        Address { host: broker.host.to_string(), port: u16::try_from(broker.port).ok()? };
+    let rack = broker.rack.map(|rack| rack.to_string());
+    let is_fenced = broker.is_fenced;
+    Some(ClusterBroker { broker: Broker { id: BrokerId(broker.broker_id), address, rack }, is_fenced })
+}

@@ -1,0 +1,282 @@
+//! One connection to one broker: requests go out as they come, answers are matched to them in order.
+//!
+//! Two tasks own the socket's halves. A request is noted in the queue of awaited answers before
+//! its bytes are written, and a broker answers in order, so the head of that queue is always the
+//! request which the next frame answers; any other correlation id means that the stream is lost.
+//! The first failure closes both halves, and every request in flight learns of it.
+
+use std::io;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use ottla_protocol::messages::ApiVersionsRequest;
+use ottla_protocol::{Message as _, Request};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::address::Address;
+use crate::error::ClientError;
+use crate::versions::BrokerVersions;
+use crate::wire;
+
+/// Requests that may wait for the socket; beyond them, senders wait.
+const QUEUE_LEN: usize = 64;
+/// An answer is read into memory whole. Fetch answers obey the limits that we ask for, others are small.
+const FRAME_LEN_MAX: usize = 1 << 30;
+/// Memory that an announced length gets before its bytes have come.
+const FIRST_READ_MAX: usize = 1 << 20;
+const READ_BUFFER_LEN: usize = 64 << 10;
+
+/// A cheap handle; the socket closes when the last one is dropped.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) address: Address,
+    pub(crate) versions: BrokerVersions,
+    client_id: Arc<str>,
+    outgoing: mpsc::Sender<Outgoing>,
+    next_correlation_id: AtomicI32,
+    failure: Failure,
+}
+
+/// Why the connection is of no use any more, once it is not.
+type Failure = Arc<OnceLock<Arc<io::Error>>>;
+
+#[derive(Debug)]
+struct Outgoing {
+    frame: Bytes,
+    correlation_id: i32,
+    reply: Reply,
+}
+
+#[derive(Debug)]
+enum Reply {
+    /// The broker answers with a frame.
+    Frame(oneshot::Sender<Bytes>),
+    /// The broker will not answer (Produce with acks=0): done when the bytes are with the kernel.
+    Written(oneshot::Sender<()>),
+}
+
+#[derive(Debug)]
+struct Awaited {
+    correlation_id: i32,
+    reply: oneshot::Sender<Bytes>,
+}
+
+impl Connection {
+    /// Connects, and asks which versions of which requests the broker understands.
+    pub(crate) async fn open(
+        address: &Address,
+        client_id: Arc<str>,
+        limit: Duration,
+    ) -> Result<Self, ClientError> {
+        let opening = Self::open_unlimited(address, client_id);
+        tokio::time::timeout(limit, opening).await.unwrap_or_else(|_| {
+            let what = format!("from {address} to the first request");
+            Err(ClientError::TimedOut { what, after: limit })
+        })
+    }
+
+    async fn open_unlimited(address: &Address, client_id: Arc<str>) -> Result<Self, ClientError> {
+        let failed = |error| connection_error(address, error);
+        let stream = TcpStream::connect((&*address.host, address.port)).await.map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        let mut connection = Self::over(stream, address.clone(), client_id);
+        connection.versions = connection.ask_versions().await?;
+        Ok(connection)
+    }
+
+    fn over(stream: TcpStream, address: Address, client_id: Arc<str>) -> Self {
+        let (reader, writer) = stream.into_split();
+        let (outgoing, requests) = mpsc::channel(QUEUE_LEN);
+        let (await_answer, awaited) = mpsc::unbounded_channel();
+        let failure = Failure::default();
+        tokio::spawn(write_requests(writer, requests, await_answer, failure.clone()));
+        tokio::spawn(read_answers(reader, awaited, failure.clone()));
+        Self {
+            address,
+            versions: BrokerVersions::default(),
+            client_id,
+            outgoing,
+            next_correlation_id: AtomicI32::new(0),
+            failure,
+        }
+    }
+
+    /// A broker that does not know our version answers in version 0, naming those it knows (KIP-511).
+    async fn ask_versions(&self) -> Result<BrokerVersions, ClientError> {
+        let request = ApiVersionsRequest {
+            client_software_name: "ottla".into(),
+            client_software_version: env!("CARGO_PKG_VERSION").into(),
+        };
+        let newest = *ApiVersionsRequest::VERSIONS.end();
+        let answer = self.exchange(&request, newest).await?;
+        let response = match wire::read_api_versions(&self.address, answer, newest)? {
+            wire::Versions::Known(response) => response,
+            wire::Versions::TryInstead(version) => {
+                let answer = self.exchange(&ApiVersionsRequest::default(), version).await?;
+                wire::read_answer::<ApiVersionsRequest>(&self.address, answer, version)?
+            }
+        };
+        wire::broker_versions(response)
+    }
+
+    pub(crate) fn is_failed(&self) -> bool {
+        self.failure.get().is_some() || self.outgoing.is_closed()
+    }
+
+    /// Sends a request in the highest version that both sides speak, and waits for the answer.
+    pub(crate) async fn send<R: Request>(
+        &self,
+        request: &R,
+        limits: Limits,
+    ) -> Result<R::Response, ClientError> {
+        let version = self.versions.choose::<R>(&self.address, limits.version_max)?;
+        let exchange = self.exchange(request, version);
+        let Ok(answer) = tokio::time::timeout(limits.time, exchange).await else {
+            // Whatever is behind this request would wait, too: better a new connection.
+            self.fail(io::Error::new(io::ErrorKind::TimedOut, "a request was not answered"));
+            let what = format!("from {} to {}", self.address, R::KEY.name());
+            return Err(ClientError::TimedOut { what, after: limits.time });
+        };
+        wire::read_answer::<R>(&self.address, answer?, version)
+    }
+
+    /// Sends a request that the broker does not answer.
+    pub(crate) async fn send_unanswered<R: Request>(
+        &self,
+        request: &R,
+        limits: Limits,
+    ) -> Result<(), ClientError> {
+        let version = self.versions.choose::<R>(&self.address, limits.version_max)?;
+        let (written, done) = oneshot::channel();
+        self.enqueue(request, version, Reply::Written(written)).await?;
+        done.await.map_err(|_| self.failure())
+    }
+
+    async fn exchange<R: Request>(&self, request: &R, version: i16) -> Result<Bytes, ClientError> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(request, version, Reply::Frame(reply)).await?;
+        answer.await.map_err(|_| self.failure())
+    }
+
+    async fn enqueue<R: Request>(
+        &self,
+        request: &R,
+        version: i16,
+        reply: Reply,
+    ) -> Result<(), ClientError> {
+        let correlation_id = self.next_correlation_id.fetch_add(1, Ordering::Relaxed);
+        let frame = wire::frame(request, version, correlation_id, &self.client_id)?;
+        let outgoing = Outgoing { frame, correlation_id, reply };
+        self.outgoing.send(outgoing).await.map_err(|_| self.failure())
+    }
+
+    fn fail(&self, error: io::Error) {
+        self.failure.get_or_init(|| Arc::new(error));
+    }
+
+    fn failure(&self) -> ClientError {
+        let source = self.failure.get_or_init(|| Arc::new(closed()));
+        ClientError::Connection { address: self.address.clone(), source: Arc::clone(source) }
+    }
+}
+
+/// What a single request may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) time: Duration,
+    pub(crate) version_max: i16,
+}
+
+fn connection_error(address: &Address, error: io::Error) -> ClientError {
+    ClientError::Connection { address: address.clone(), source: Arc::new(error) }
+}
+
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, "the broker closed the connection")
+}
+
+/// Ends when the handle is dropped or the socket fails; closing its half ends the reader, too.
+async fn write_requests(
+    mut socket: OwnedWriteHalf,
+    mut requests: mpsc::Receiver<Outgoing>,
+    await_answer: mpsc::UnboundedSender<Awaited>,
+    failure: Failure,
+) {
+    while let Some(Outgoing { frame, correlation_id, reply }) = requests.recv().await {
+        let written = match reply {
+            Reply::Frame(reply) => {
+                if await_answer.send(Awaited { correlation_id, reply }).is_err() {
+                    return;
+                }
+                None
+            }
+            Reply::Written(written) => Some(written),
+        };
+        if let Err(error) = socket.write_all(&frame).await {
+            failure.get_or_init(|| Arc::new(error));
+            return;
+        }
+        if let Some(written) = written {
+            // The one who asked may have stopped waiting.
+            let _ = written.send(());
+        }
+    }
+}
+
+/// Ends when the broker closes the connection, which it does once the writer has closed its half.
+async fn read_answers(
+    socket: OwnedReadHalf,
+    mut awaited: mpsc::UnboundedReceiver<Awaited>,
+    failure: Failure,
+) {
+    let mut socket = BufReader::with_capacity(READ_BUFFER_LEN, socket);
+    loop {
+        if let Err(error) = read_answer(&mut socket, &mut awaited).await {
+            failure.get_or_init(|| Arc::new(error));
+            return;
+        }
+    }
+}
+
+async fn read_answer(
+    socket: &mut BufReader<OwnedReadHalf>,
+    awaited: &mut mpsc::UnboundedReceiver<Awaited>,
+) -> io::Result<()> {
+    let frame = read_frame(socket).await?;
+    let next = awaited.try_recv().map_err(|_| unexpected("an answer to no request"))?;
+    if wire::correlation_id(&frame) != Some(next.correlation_id) {
+        return Err(unexpected("an answer out of order"));
+    }
+    // The one who asked may have stopped waiting.
+    let _ = next.reply.send(frame);
+    Ok(())
+}
+
+async fn read_frame(socket: &mut BufReader<OwnedReadHalf>) -> io::Result<Bytes> {
+    let announced = match socket.read_i32().await {
+        Ok(announced) => announced,
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(closed()),
+        Err(error) => return Err(error),
+    };
+    let length = usize::try_from(announced)
+        .ok()
+        .filter(|length| *length <= FRAME_LEN_MAX)
+        .ok_or_else(|| unexpected("an answer whose length is not one of Kafka's protocol"))?;
+    let mut frame = BytesMut::with_capacity(length.min(FIRST_READ_MAX));
+    let mut rest = socket.take(u64::try_from(length).expect("bounded above"));
+    while frame.len() < length {
+        if rest.read_buf(&mut frame).await? == 0 {
+            return Err(closed());
+        }
+    }
+    Ok(frame.freeze())
+}
+
+fn unexpected(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
