@@ -111,6 +111,11 @@ impl Broker {
         self.process.as_ref().map(Process::pid)
     }
 
+    /// Whether its process lives.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(Process::is_running)
+    }
+
     /// The log directory: partitions, `meta.properties`, `__cluster_metadata-0`.
     pub(crate) fn data_directory(&self) -> PathBuf {
         self.directory.join("data")

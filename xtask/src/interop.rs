@@ -1,3 +1,127 @@
 //! Drives a broker with clients that none of us wrote (shell).
+//!
+//! The tests share one broker, one after another: starting Apache Kafka costs more than most of
+//! them. Every record that a broker acknowledged goes into the session's ledger, and the tests
+//! that kill or stop the broker then look for all of it.
 
+mod adapter;
+mod disk;
+mod durability;
 pub(crate) mod fetch;
+mod kcat;
+mod record;
+mod round_trip;
+mod session;
+mod tools;
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::broker::Target;
+use crate::tally::Tally;
+use crate::workspace;
+use session::Session;
+
+type Run = dyn Fn(&mut Session) -> Result<()>;
+
+/// One test: a sentence about what a client can rely on.
+struct Test {
+    /// `client: sentence`.
+    name: String,
+    /// Programs without which it is skipped.
+    needs: &'static [&'static str],
+    /// Whether the broker must run when the test begins.
+    with_broker: bool,
+    run: Box<Run>,
+}
+
+impl Test {
+    fn new(
+        name: impl Into<String>,
+        needs: &'static [&'static str],
+        run: impl Fn(&mut Session) -> Result<()> + 'static,
+    ) -> Self {
+        Self { name: name.into(), needs, with_broker: true, run: Box::new(run) }
+    }
+
+    /// For a test that looks at a stopped broker's files, or starts a broker of its own.
+    fn without_broker(self) -> Self {
+        Self { with_broker: false, ..self }
+    }
+
+    fn missing(&self) -> Option<&'static str> {
+        self.needs.iter().copied().find(|program| workspace::find_program(program).is_none())
+    }
+}
+
+/// Every test in the order in which they run: those that kill come after those that write.
+fn all_tests() -> Vec<Test> {
+    let mut tests = kcat::tests();
+    tests.extend(round_trip::tests());
+    tests.extend(tools::tests());
+    tests.extend(disk::tests());
+    tests.extend(durability::tests());
+    tests
+}
+
+/// Runs the tests whose name contains one of `names` (all without names); prints as it goes.
+pub(crate) fn run(target: Target, names: &[String]) -> Result<Tally> {
+    let chosen =
+        |test: &Test| names.is_empty() || names.iter().any(|name| test.name.contains(name));
+    let tests: Vec<Test> = all_tests().into_iter().filter(chosen).collect();
+    let mut tally = Tally::default();
+    let mut runnable = Vec::new();
+    for test in tests {
+        match test.missing() {
+            Some(program) => miss(&test.name, program, &mut tally),
+            None => runnable.push(test),
+        }
+    }
+    if runnable.is_empty() {
+        return Ok(tally);
+    }
+    let directory = workspace::run_directory(&format!("interop-{target}"))?;
+    let mut session = Session::start(target, &directory).context("the broker does not start")?;
+    println!("{target} at {}, {}", session.broker.address(), directory.display());
+    for test in &runnable {
+        tally.add(run_one(test, &mut session));
+    }
+    drop(session);
+    if tally.is_success() {
+        std::fs::remove_dir_all(&directory).ok();
+    } else {
+        println!("data and logs are kept in {}", directory.display());
+    }
+    Ok(tally)
+}
+
+fn miss(test: &str, program: &str, tally: &mut Tally) {
+    if workspace::is_continuous_integration() {
+        println!("FAILED          {test}: {program} is not installed, and CI must have it");
+        tally.failed.push(test.to_owned());
+    } else {
+        println!("skipped: {program} (not installed): {test}");
+        tally.skipped.push(format!("{program} (not installed): {test}"));
+    }
+}
+
+fn run_one(test: &Test, session: &mut Session) -> Tally {
+    let started = Instant::now();
+    let ready = if test.with_broker { session.revive() } else { Ok(()) };
+    let outcome = ready.and_then(|()| (test.run)(session));
+    let seconds = started.elapsed().as_secs_f64();
+    match outcome {
+        Ok(()) => {
+            println!("ok     {seconds:6.1} s {}", test.name);
+            Tally::passed(1)
+        }
+        Err(error) => {
+            println!("FAILED {seconds:6.1} s {}: {error:#}", test.name);
+            if let Some(last_words) = session.last_words().filter(|_| test.with_broker) {
+                println!("the broker is gone; its output ends:\n{last_words}");
+            }
+            Tally::failed(test.name.clone())
+        }
+    }
+}

@@ -43,18 +43,36 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Launched> {
     Ok(Launched { process, address, ready_after })
 }
 
-/// A Java command with Kafka's jars, Kafka's own collector settings, and our logging.
+/// The broker's Java command: Kafka's jars and its start script's collector settings.
 pub(crate) fn java(jars: &Path, heap: &str) -> Command {
-    let logging = workspace::root().join("interop/java/log4j2.properties");
-    let mut command = Command::new("java");
+    let mut command = java_with_logging("SYSTEM_OUT");
     command
         .arg(format!("-Xmx{heap}"))
         .args(["-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20"])
         .args(["-XX:InitiatingHeapOccupancyPercent=35", "-XX:+ExplicitGCInvokesConcurrent"])
-        .arg("-Djava.awt.headless=true")
-        .arg(format!("-Dlog4j2.configurationFile={}", logging.display()))
         .arg("-cp")
         .arg(jars.join("*"));
+    command
+}
+
+/// A Java command for tools and clients: starts fast, logs to standard error.
+pub(crate) fn java_tools(jars: &Path, classes: &Path) -> Command {
+    let mut path = classes.as_os_str().to_owned();
+    path.push(":");
+    path.push(jars.join("*"));
+    let mut command = java_with_logging("SYSTEM_ERR");
+    command.args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]);
+    command.arg("-cp").arg(path);
+    command
+}
+
+fn java_with_logging(target: &str) -> Command {
+    let logging = workspace::root().join("interop/java/log4j2.properties");
+    let mut command = Command::new("java");
+    command
+        .arg("-Djava.awt.headless=true")
+        .arg(format!("-Dlog.target={target}"))
+        .arg(format!("-Dlog4j2.configurationFile={}", logging.display()));
     command
 }
 

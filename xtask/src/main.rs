@@ -2,34 +2,99 @@
 
 #![expect(clippy::print_stdout, reason = "a command line tool speaks on standard output")]
 
+mod bench;
 mod broker;
 mod interop;
 mod kafka;
 mod ottla;
 mod process;
+mod protocol;
+mod tally;
+mod test;
 mod workspace;
 
-use anyhow::Result;
-use broker::Target;
+use std::path::PathBuf;
+use std::process::ExitCode;
 
-fn main() -> Result<()> {
-    let directory = workspace::run_directory("try")?;
-    let mut broker = Target::Kafka.start(&directory, &[])?;
-    println!(
-        "{} {:?} {:?} {}",
-        broker.address(),
-        broker.ready_after(),
-        broker.pid(),
-        broker.target()
-    );
-    broker.kill9()?;
-    broker.restart()?;
-    println!(
-        "{} {:?} {}",
-        broker.address(),
-        broker.ready_after(),
-        broker.data_directory().display()
-    );
-    broker.stop()?;
-    Ok(())
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use broker::Target;
+use tally::Tally;
+
+/// The project's own commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Run every check of the project, in stages; this is what continuous integration runs.
+    Test {
+        /// Run one stage only.
+        #[arg(long, value_name = "STAGE")]
+        only: Option<test::Stage>,
+    },
+    /// Drive a broker with real clients: kcat, librdkafka in Python and Rust, Kafka's Java tools.
+    Interop {
+        /// The broker to drive.
+        #[arg(long, value_enum, default_value_t = Target::Ottla)]
+        target: Target,
+        /// Run only the tests whose name contains one of these.
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Everything that `test` runs, and the clients against Apache Kafka itself.
+    Nightly,
+    /// Measure Ottla beside Apache Kafka: CPU time, memory, throughput, latency.
+    Bench(bench::Arguments),
+    /// What `bench` runs beside the brokers: the least that a broker can do.
+    #[command(subcommand, hide = true)]
+    BenchFloor(bench::floor::Floor),
+    /// Generate the codecs of `ottla-protocol` from Kafka's field tables.
+    Protocol {
+        /// Fail if the generated files are not what the tables say; write nothing.
+        #[arg(long)]
+        check: bool,
+        /// Take the tables anew from a directory with Apache Kafka's jars.
+        #[arg(long, value_name = "JARS", conflicts_with = "check")]
+        import: Option<PathBuf>,
+    },
+}
+
+fn main() -> Result<ExitCode> {
+    Ok(match Arguments::parse().command {
+        Task::Test { only } => exit_code(&test::run(only)),
+        Task::Interop { target, names } => {
+            let tally = interop::run(target, &names)?;
+            test::report(&tally);
+            exit_code(&tally)
+        }
+        Task::Nightly => exit_code(&nightly()),
+        Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS)?,
+        Task::BenchFloor(floor) => bench::floor::run(&floor).map(|()| ExitCode::SUCCESS)?,
+        Task::Protocol { check, import: None } => protocol::run(check).map(|()| ExitCode::SUCCESS)?,
+        Task::Protocol { import: Some(jars), .. } => {
+            protocol::import(&jars).map(|()| ExitCode::SUCCESS)?
+        }
+    })
+}
+
+/// The clients must find the same on Apache Kafka: a test that it fails is a wrong test.
+fn nightly() -> Tally {
+    let mut total = test::run(None);
+    println!("\n== clients against Apache Kafka");
+    total.add(interop::run(Target::Kafka, &[]).unwrap_or_else(|error| {
+        println!("{error:#}");
+        Tally::failed("clients against Apache Kafka")
+    }));
+    test::report(&total);
+    total
+}
+
+fn exit_code(tally: &Tally) -> ExitCode {
+    if tally.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

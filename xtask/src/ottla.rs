@@ -42,7 +42,7 @@ fn build() -> Result<PathBuf> {
     command.arg("--message-format=json-render-diagnostics");
     let mut executable = None;
     let status = run_showing(command, BUILD_LIMIT, |line| {
-        executable = executable_in(line).or(executable.take());
+        executable = executable_in(line).or_else(|| executable.take());
     })?;
     if !status.success() {
         bail!("the release build of ottla failed");

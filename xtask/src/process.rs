@@ -48,8 +48,8 @@ impl Process {
         self.child.id()
     }
 
-    pub(crate) fn log(&self) -> &Path {
-        &self.log
+    pub(crate) fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 
     /// The first line for which `found` gives a value, with the time since the start.

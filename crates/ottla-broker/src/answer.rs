@@ -15,29 +15,23 @@ use tokio::net::TcpStream;
 /// Where the bytes of a fetched range come from (architecture: the fetch plan). Tiered storage will
 /// add remote segments.
 #[derive(Debug, Clone)]
-pub enum Source {
+pub(crate) enum Source {
     /// `len` bytes of a segment file from `position`; both in bytes.
     File { file: Arc<File>, position: u64, len: usize },
 }
 
 impl Source {
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         match self {
             Self::File { len, .. } => *len,
         }
-    }
-
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
 /// One response frame: its length prefix, header and body, cut where sources come in between.
 #[derive(Debug)]
-pub struct Answer {
-    pub api_key: ApiKey,
+pub(crate) struct Answer {
     parts: Vec<Part>,
 }
 
@@ -56,7 +50,7 @@ impl Answer {
     ///
     /// # Errors
     /// If a field is set that `version` can't carry: a bug of the handler.
-    pub fn new<M: Message>(
+    pub(crate) fn new<M: Message>(
         api_key: ApiKey,
         version: i16,
         correlation_id: i32,
@@ -64,7 +58,7 @@ impl Answer {
         sources: Vec<Source>,
     ) -> Result<Self, EncodeError> {
         let outgoing = encode_response(api_key, version, correlation_id, body)?;
-        Ok(Self { api_key, parts: cut(outgoing, sources) })
+        Ok(Self { parts: cut(outgoing, sources) })
     }
 
     /// Sends the whole frame.
@@ -72,7 +66,7 @@ impl Answer {
     /// # Errors
     /// A failed socket, or a file that ended early. The frame is then incomplete and the connection
     /// must be closed; it is never padded.
-    pub async fn send(self, socket: &TcpStream) -> io::Result<usize> {
+    pub(crate) async fn send(self, socket: &TcpStream) -> io::Result<usize> {
         let mut sent = 0;
         let mut parts = self.parts.into_iter().peekable();
         while let Some(part) = parts.next() {
@@ -170,11 +164,11 @@ async fn warm_up(file: &Arc<File>, position: u64, len: usize) -> io::Result<()> 
 }
 
 /// What a handler makes of a request.
-pub enum Outcome {
+pub(crate) enum Outcome {
     Answer(Answer),
     /// The answer comes when something happens; later requests of this connection that do not
     /// depend on it may be handled meanwhile.
-    Later(std::pin::Pin<Box<dyn Future<Output = Outcome> + Send>>),
+    Later(std::pin::Pin<Box<dyn Future<Output = Self> + Send>>),
     /// A produce with acks=0 that went well.
     Silent,
     /// The connection is closed without an answer, as Kafka does.
@@ -194,7 +188,7 @@ impl std::fmt::Debug for Outcome {
 
 /// Why a connection is closed on a request that was understood well enough to be named.
 #[derive(Debug, thiserror::Error)]
-pub enum CloseReason {
+pub(crate) enum CloseReason {
     #[error("{0} is not served on this listener")]
     NotServed(&'static str),
     #[error("{api} version {version} is not served")]

@@ -24,7 +24,7 @@ use crate::replicas::{Replica, Replicas};
 
 /// What connections and handlers need of the configuration. Units are in the names.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// `socket.request.max.bytes`
     pub request_bytes_max: usize,
     /// `connections.max.idle.ms`
@@ -45,14 +45,14 @@ pub struct Settings {
 
 /// As whom the controller knows a broker.
 #[derive(Debug, Clone, Copy)]
-pub struct Registration {
+pub(crate) struct Registration {
     pub id: BrokerId,
     pub epoch: i64,
 }
 
 /// One running broker.
 #[derive(Debug)]
-pub struct Broker {
+pub(crate) struct Broker {
     pub node_id: BrokerId,
     registration: Registration,
     pub cluster_id: ByteString,
@@ -73,7 +73,7 @@ pub struct Broker {
 
 impl Broker {
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         registration: Registration,
         cluster_id: ByteString,
         settings: Settings,
@@ -102,13 +102,13 @@ impl Broker {
 
     /// The cluster's metadata as this broker has applied it.
     #[must_use]
-    pub fn image(&self) -> Arc<Image> {
+    pub(crate) fn image(&self) -> Arc<Image> {
         self.quorum.image()
     }
 
     /// # Errors
     /// UNKNOWN_TOPIC_OR_PARTITION
-    pub fn replica(&self, topic: &str, partition: i32) -> Result<Arc<Replica>, ErrorCode> {
+    pub(crate) fn replica(&self, topic: &str, partition: i32) -> Result<Arc<Replica>, ErrorCode> {
         let image = self.image();
         let topic = image.topic_by_name(topic).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
         self.hosted(&image, topic.id, partition)
@@ -116,7 +116,7 @@ impl Broker {
 
     /// # Errors
     /// UNKNOWN_TOPIC_ID, or UNKNOWN_TOPIC_OR_PARTITION for a partition that the topic does not have.
-    pub fn replica_by_id(&self, id: TopicId, partition: i32) -> Result<Arc<Replica>, ErrorCode> {
+    pub(crate) fn replica_by_id(&self, id: TopicId, partition: i32) -> Result<Arc<Replica>, ErrorCode> {
         let image = self.image();
         image.topic(id).ok_or(ErrorCode::UNKNOWN_TOPIC_ID)?;
         self.hosted(&image, id, partition)
@@ -139,12 +139,12 @@ impl Broker {
     ///
     /// # Errors
     /// COORDINATOR_LOAD_IN_PROGRESS
-    pub async fn next_producer_id(&self) -> Result<ProducerId, ErrorCode> {
+    pub(crate) async fn next_producer_id(&self) -> Result<ProducerId, ErrorCode> {
         self.producer_ids.next(&self.quorum, &self.registration).await
     }
 
     /// Asks the controller for topics with the broker's defaults, and does not wait for it.
-    pub fn create_automatically(self: &Arc<Self>, mut names: Vec<ByteString>) {
+    pub(crate) fn create_automatically(self: &Arc<Self>, mut names: Vec<ByteString>) {
         names.retain(|name| self.being_created.lock().insert(name.clone()));
         if names.is_empty() {
             return;
@@ -170,29 +170,29 @@ impl Broker {
 
     /// A number that a client can't foresee, such as a fetch session's id.
     #[must_use]
-    pub fn random_i32(&self) -> i32 {
+    pub(crate) fn random_i32(&self) -> i32 {
         let mut bytes = [0; 4];
         // Without a random source the ids are merely foreseeable; they are no secret.
         let _ = ottla_env::sys::random_bytes(&mut bytes);
         i32::from_ne_bytes(bytes)
     }
 
-    pub fn set_ready(&self) {
+    pub(crate) fn set_ready(&self) {
         self.not_ready.store(None);
     }
 
-    pub fn set_not_ready(&self, reason: &str) {
+    pub(crate) fn set_not_ready(&self, reason: &str) {
         self.not_ready.store(Some(Arc::new(reason.to_owned())));
     }
 
     /// Why clients are not served, if they are not.
     #[must_use]
-    pub fn not_ready(&self) -> Option<Arc<String>> {
+    pub(crate) fn not_ready(&self) -> Option<Arc<String>> {
         self.not_ready.load_full()
     }
 
     #[must_use]
-    pub fn render_metrics(&self) -> String {
+    pub(crate) fn render_metrics(&self) -> String {
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         self.metrics.partitions.set(count(self.replicas.len()));
         self.metrics.fetch_sessions.set(count(self.fetch_sessions.lock().len()));

@@ -41,7 +41,7 @@ enum InFlight {
 
 /// Serves a connection until either side closes it.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     socket: TcpStream,
     peer: SocketAddr,
     session: Session,
@@ -71,20 +71,20 @@ enum Step {
 
 impl Connection {
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         socket: TcpStream,
         peer: SocketAddr,
         listener: Arc<Listener>,
         broker: Arc<Broker>,
     ) -> Self {
         let reader = FrameReader::new(broker.settings.request_bytes_max);
-        let session = Session::new(listener, peer);
+        let session = Session::new(listener);
         let in_flight = VecDeque::new();
         Self { socket, peer, session, broker, reader, in_flight, held: None, only_produces: false }
     }
 
     /// Runs until the peer closes, breaks the protocol, is idle for too long, or `shutdown` is true.
-    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+    pub(crate) async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
         let idle_max = self.broker.settings.connections_max_idle;
         let mut last_used = Instant::now();
         let mut idle_check = Box::pin(tokio::time::sleep_until(last_used + idle_max));

@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, HashMap};
 use ottla_base::{ErrorCode, TopicId};
 
 /// What a sessionless request, or one that ends a session, carries as its epoch.
-pub const FINAL_EPOCH: i32 = -1;
+pub(crate) const FINAL_EPOCH: i32 = -1;
 /// What a request carries that asks for a new session.
-pub const INITIAL_EPOCH: i32 = 0;
+pub(crate) const INITIAL_EPOCH: i32 = 0;
 /// The session id of an answer that made no session.
-pub const NO_SESSION: i32 = 0;
+pub(crate) const NO_SESSION: i32 = 0;
 
 /// A session that was not used for so long gives way to a new one (Kafka's
 /// `min.incremental.fetch.session.eviction.ms`).
@@ -22,7 +22,7 @@ const EVICTION_MS: i64 = 120_000;
 
 /// How a fetch names a partition: by topic id from version 13 on, by name before.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PartitionKey {
+pub(crate) struct PartitionKey {
     pub topic_id: TopicId,
     pub topic: bytestring::ByteString,
     pub partition: i32,
@@ -30,7 +30,7 @@ pub struct PartitionKey {
 
 /// What a fetch asks of one partition. Units: offsets, epochs, bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PartitionRequest {
+pub(crate) struct PartitionRequest {
     pub key: PartitionKey,
     pub fetch_offset: i64,
     pub partition_max_bytes: i32,
@@ -41,7 +41,7 @@ pub struct PartitionRequest {
 
 /// What decides whether an incremental answer must carry a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PartitionAnswer {
+pub(crate) struct PartitionAnswer {
     pub error: ErrorCode,
     pub high_watermark: i64,
     pub log_start_offset: i64,
@@ -52,7 +52,7 @@ pub struct PartitionAnswer {
 
 /// The head of a fetch request.
 #[derive(Debug, Clone, Copy)]
-pub struct RequestHead {
+pub(crate) struct RequestHead {
     pub session_id: i32,
     pub session_epoch: i32,
     pub uses_topic_ids: bool,
@@ -60,7 +60,7 @@ pub struct RequestHead {
 
 /// What to fetch, and how to answer.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Context {
+pub(crate) enum Context {
     /// Fetch these and answer with all of them; there is no session.
     Sessionless(Vec<PartitionRequest>),
     /// Fetch these and answer with all of them; `session_id` is new.
@@ -90,7 +90,7 @@ struct Session {
 
 /// All sessions of a broker.
 #[derive(Debug)]
-pub struct Sessions {
+pub(crate) struct Sessions {
     sessions: HashMap<i32, Session>,
     slots: usize,
 }
@@ -98,18 +98,13 @@ pub struct Sessions {
 impl Sessions {
     /// `slots` is Kafka's `max.incremental.fetch.session.cache.slots`.
     #[must_use]
-    pub fn new(slots: usize) -> Self {
+    pub(crate) fn new(slots: usize) -> Self {
         Self { sessions: HashMap::new(), slots }
     }
 
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.sessions.len()
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty()
     }
 
     /// Begins a fetch. `random_id` proposes the id of a new session; it is made positive and free.
@@ -117,7 +112,7 @@ impl Sessions {
     /// # Errors
     /// FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH or FETCH_SESSION_TOPIC_ID_ERROR for
     /// the whole request.
-    pub fn begin(
+    pub(crate) fn begin(
         &mut self,
         now_ms: i64,
         head: RequestHead,
@@ -139,7 +134,7 @@ impl Sessions {
     }
 
     /// Whether the answer of an incremental fetch must carry this partition; remembers that it did.
-    pub fn must_answer(
+    pub(crate) fn must_answer(
         &mut self,
         session_id: i32,
         key: &PartitionKey,
@@ -383,7 +378,7 @@ mod tests {
         let id = open(&mut sessions, &[0]);
         let context = sessions.begin(1, head(id, FINAL_EPOCH), vec![request(3, 0)], &[], 0);
         assert!(matches!(context, Ok(Context::Sessionless(partitions)) if partitions.len() == 1));
-        assert!(sessions.is_empty());
+        assert_eq!(sessions.len(), 0);
     }
 
     #[test]
@@ -392,6 +387,6 @@ mod tests {
         let id = open(&mut sessions, &[0]);
         let context = sessions.begin(1, head(id, 1), vec![], &[key(0)], 0);
         assert_eq!(context, Ok(Context::Sessionless(vec![])));
-        assert!(sessions.is_empty());
+        assert_eq!(sessions.len(), 0);
     }
 }

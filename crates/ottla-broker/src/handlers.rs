@@ -17,7 +17,6 @@ mod metadata;
 mod offset_for_leader_epoch;
 mod produce;
 
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
@@ -51,7 +50,7 @@ const SERVED: [(ApiKey, bool); 12] = [
 ];
 
 /// The APIs of a listener in the order of their keys, with the versions that are served.
-pub fn served(role: Role) -> impl Iterator<Item = (ApiKey, RangeInclusive<i16>)> {
+pub(crate) fn served(role: Role) -> impl Iterator<Item = (ApiKey, RangeInclusive<i16>)> {
     SERVED
         .into_iter()
         .filter(move |(_, on_controller)| role == Role::Broker || *on_controller)
@@ -67,28 +66,27 @@ fn submit_error(error: &SubmitError) -> ErrorCode {
 
 /// What a connection's requests have in common.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     pub listener: Arc<Listener>,
-    pub peer: SocketAddr,
     client_id: Option<ByteString>,
 }
 
 impl Session {
     #[must_use]
-    pub const fn new(listener: Arc<Listener>, peer: SocketAddr) -> Self {
-        Self { listener, peer, client_id: None }
+    pub(crate) const fn new(listener: Arc<Listener>) -> Self {
+        Self { listener, client_id: None }
     }
 
     /// The client id of the latest request, for the log.
     #[must_use]
-    pub fn client_id(&self) -> &str {
+    pub(crate) fn client_id(&self) -> &str {
         self.client_id.as_deref().unwrap_or_default()
     }
 }
 
 /// What a handler knows of its request beside the body.
 #[derive(Debug, Clone)]
-pub struct Context {
+pub(crate) struct Context {
     pub broker: Arc<Broker>,
     pub listener: Arc<Listener>,
     pub api_key: ApiKey,
@@ -123,7 +121,7 @@ impl Context {
 }
 
 /// Handles one request. What it comes to may have to wait: [`Outcome::Later`].
-pub fn handle(broker: &Arc<Broker>, session: &mut Session, frame: Bytes) -> Outcome {
+pub(crate) fn handle(broker: &Arc<Broker>, session: &mut Session, frame: Bytes) -> Outcome {
     dispatch(broker, session, frame).unwrap_or_else(Outcome::Close)
 }
 

@@ -18,7 +18,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 ///
 /// # Errors
 /// When the socket fails.
-pub async fn serve(
+pub(crate) async fn serve(
     socket: TcpListener,
     broker: Arc<Broker>,
     mut shutdown: watch::Receiver<bool>,

@@ -16,14 +16,14 @@ use crate::connection::Connection;
 
 /// Whom a listener is for (`controller.listener.names`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     Broker,
     Controller,
 }
 
 /// What a connection knows of the listener that it came through.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     /// Kafka's listener name, such as `PLAINTEXT`; answers carry the endpoints of this name.
     pub name: String,
     pub role: Role,
@@ -44,7 +44,7 @@ impl Drop for Seat {
 }
 
 /// Accepts until `shutdown` is true, then waits for the connections to finish what they began.
-pub async fn accept(
+pub(crate) async fn accept(
     socket: TcpListener,
     listener: Arc<Listener>,
     broker: Arc<Broker>,
@@ -80,7 +80,7 @@ pub async fn accept(
 }
 
 /// Waits until `stop` is true, or nobody is left to say so.
-pub async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
@@ -114,4 +114,4 @@ fn prepare(stream: &TcpStream, broker: &Broker) {
 }
 
 /// The number of connections that are open.
-pub type Connections = AtomicUsize;
+pub(crate) type Connections = AtomicUsize;

@@ -15,7 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 /// The API that a request metric is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ApiLabel {
+pub(crate) struct ApiLabel {
     api: &'static str,
 }
 
@@ -23,7 +23,7 @@ type Latencies = Family<ApiLabel, Histogram, fn() -> Histogram>;
 
 /// All metrics of a broker.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<ApiLabel, Counter>,
     latencies: Latencies,
@@ -44,7 +44,7 @@ const LATENCY_BUCKETS: [f64; 12] =
 impl Default for Metrics {
     fn default() -> Self {
         let latencies: Latencies =
-            Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS.into_iter()));
+            Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS));
         let mut metrics = Self {
             registry: Registry::with_prefix("ottla"),
             requests: Family::default(),
@@ -97,12 +97,12 @@ impl Metrics {
     }
 
     /// One batch of `bytes` with `records` was appended.
-    pub fn appended(&self, bytes: usize, records: i32) {
+    pub(crate) fn appended(&self, bytes: usize, records: i32) {
         self.bytes_in.inc_by(bytes as u64);
         self.records_in.inc_by(u64::try_from(records).unwrap_or(0));
     }
 
-    pub fn request_done(&self, api_key: ApiKey, elapsed: Duration) {
+    pub(crate) fn request_done(&self, api_key: ApiKey, elapsed: Duration) {
         let label = ApiLabel { api: api_key.name() };
         self.requests.get_or_create(&label).inc();
         self.latencies.get_or_create(&label).observe(elapsed.as_secs_f64());
@@ -110,7 +110,7 @@ impl Metrics {
 
     /// Everything as text, `application/openmetrics-text`.
     #[must_use]
-    pub fn render(&self, uptime: Duration) -> String {
+    pub(crate) fn render(&self, uptime: Duration) -> String {
         self.uptime.set(uptime.as_secs_f64());
         let mut text = String::new();
         if encode(&mut text, &self.registry).is_err() {

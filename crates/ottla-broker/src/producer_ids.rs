@@ -14,7 +14,7 @@ use crate::broker::Registration;
 
 /// The block in use, empty at first.
 #[derive(Debug, Default)]
-pub struct ProducerIds {
+pub(crate) struct ProducerIds {
     block: Mutex<Range<i64>>,
 }
 
@@ -23,7 +23,7 @@ impl ProducerIds {
     ///
     /// # Errors
     /// COORDINATOR_LOAD_IN_PROGRESS, which clients retry, when the controller gives no block.
-    pub async fn next(
+    pub(crate) async fn next(
         &self,
         quorum: &Quorum,
         broker: &Registration,

@@ -21,7 +21,7 @@ use crate::waiters::Waiters;
 
 /// One partition on this broker.
 #[derive(Debug)]
-pub struct Replica {
+pub(crate) struct Replica {
     pub topic_id: TopicId,
     pub partition: TopicPartition,
     pub log: Arc<Log>,
@@ -45,7 +45,7 @@ struct Leadership {
 
 /// Why records were not appended.
 #[derive(Debug, thiserror::Error)]
-pub enum AppendError {
+pub(crate) enum AppendError {
     #[error("the ISR is smaller than min.insync.replicas")]
     NotEnoughReplicas,
     #[error(transparent)]
@@ -54,7 +54,7 @@ pub enum AppendError {
 
 impl Replica {
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         broker: BrokerId,
         topic_id: TopicId,
         log: Arc<Log>,
@@ -86,23 +86,23 @@ impl Replica {
 
     /// What a produced batch must fulfil.
     #[must_use]
-    pub fn rules(&self) -> Arc<Rules> {
+    pub(crate) fn rules(&self) -> Arc<Rules> {
         Arc::clone(&self.rules.read())
     }
 
-    pub fn set_rules(&self, rules: Rules) {
+    pub(crate) fn set_rules(&self, rules: Rules) {
         *self.rules.write() = Arc::new(rules);
     }
 
     /// Whether only Kafka's own admin client may produce to this topic.
     #[must_use]
-    pub fn is_internal(&self) -> bool {
+    pub(crate) fn is_internal(&self) -> bool {
         topic_name::is_internal(&self.partition.topic)
     }
 
     /// # Errors
     /// NOT_LEADER_OR_FOLLOWER once the partition was taken away, which makes a client look for it again.
-    pub fn check_alive(&self) -> Result<(), ErrorCode> {
+    pub(crate) fn check_alive(&self) -> Result<(), ErrorCode> {
         if self.retired.load(Ordering::Acquire) {
             return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
         }
@@ -110,14 +110,14 @@ impl Replica {
     }
 
     /// Ends all waits on this partition: its disk failed.
-    pub fn take_offline(&self) {
+    pub(crate) fn take_offline(&self) {
         self.offline.store(true, Ordering::Release);
         self.waiters.wake();
     }
 
     /// # Errors
     /// KAFKA_STORAGE_ERROR once a flush has failed: what waits for one is never acknowledged.
-    pub fn check_disk(&self) -> Result<(), ErrorCode> {
+    pub(crate) fn check_disk(&self) -> Result<(), ErrorCode> {
         if self.offline.load(Ordering::Acquire) {
             return Err(ErrorCode::KAFKA_STORAGE_ERROR);
         }
@@ -125,14 +125,14 @@ impl Replica {
     }
 
     /// Ends all waits on this partition.
-    pub fn retire(&self) {
+    pub(crate) fn retire(&self) {
         self.retired.store(true, Ordering::Release);
         self.waiters.wake();
     }
 
     /// The largest epoch that is not newer than `asked`, and where it ended in this log.
     #[must_use]
-    pub fn end_offset_for_epoch(&self, asked: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+    pub(crate) fn end_offset_for_epoch(&self, asked: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
         let current = self.leader_epoch();
         if asked == current {
             return Some((current, self.log.log_end_offset()));
@@ -142,12 +142,12 @@ impl Replica {
 
     /// Everything below is visible to consumers, and no crash takes it back.
     #[must_use]
-    pub fn high_watermark(&self) -> Offset {
+    pub(crate) fn high_watermark(&self) -> Offset {
         Offset(self.high_watermark.load(Ordering::Acquire))
     }
 
     #[must_use]
-    pub fn leader_epoch(&self) -> LeaderEpoch {
+    pub(crate) fn leader_epoch(&self) -> LeaderEpoch {
         self.leadership.lock().epoch
     }
 
@@ -155,7 +155,7 @@ impl Replica {
     ///
     /// # Errors
     /// FENCED_LEADER_EPOCH for an older epoch than ours, UNKNOWN_LEADER_EPOCH for a newer one.
-    pub fn check_leader_epoch(&self, claimed: i32) -> Result<(), ErrorCode> {
+    pub(crate) fn check_leader_epoch(&self, claimed: i32) -> Result<(), ErrorCode> {
         let epoch = self.leader_epoch().0;
         match claimed {
             -1 => Ok(()),
@@ -169,7 +169,7 @@ impl Replica {
     ///
     /// # Errors
     /// [`AppendError`]; nothing was appended then.
-    pub fn append(&self, batch: ValidBatch, needs_all: bool) -> Result<Appended, AppendError> {
+    pub(crate) fn append(&self, batch: ValidBatch, needs_all: bool) -> Result<Appended, AppendError> {
         let mut leadership = self.leadership.lock();
         if needs_all && !leadership.progress.has_enough_replicas() {
             return Err(AppendError::NotEnoughReplicas);
@@ -187,12 +187,12 @@ impl Replica {
     }
 
     /// The log's flusher reports that everything below `end` is on disk.
-    pub fn on_flushed(&self, end: Offset) {
+    pub(crate) fn on_flushed(&self, end: Offset) {
         self.advance(|progress| progress.on_flushed(self.broker, end));
     }
 
     /// Deletes what the topic's configuration no longer keeps, nothing that is not visible yet.
-    pub fn enforce_retention(&self, now: Timestamp) {
+    pub(crate) fn enforce_retention(&self, now: Timestamp) {
         match self.log.enforce_retention(now.0, self.high_watermark()) {
             Ok(removed) if removed.segments > 0 => {
                 let (segments, bytes) = (removed.segments, removed.bytes);
@@ -203,7 +203,7 @@ impl Replica {
         }
     }
 
-    pub fn on_min_isr_changed(&self, min_isr: usize) {
+    pub(crate) fn on_min_isr_changed(&self, min_isr: usize) {
         self.advance(|progress| progress.on_min_isr_changed(min_isr));
     }
 
@@ -224,7 +224,7 @@ impl Replica {
 
 /// All partitions on this broker, by topic id and partition.
 #[derive(Debug, Default)]
-pub struct Replicas {
+pub(crate) struct Replicas {
     by_partition: RwLock<HashMap<(TopicId, PartitionIndex), Arc<Replica>>>,
 }
 
@@ -244,17 +244,17 @@ impl FlushListener for Replicas {
 
 impl Replicas {
     #[must_use]
-    pub fn find(&self, topic_id: TopicId, partition: i32) -> Option<Arc<Replica>> {
+    pub(crate) fn find(&self, topic_id: TopicId, partition: i32) -> Option<Arc<Replica>> {
         self.by_partition.read().get(&(topic_id, PartitionIndex(partition))).cloned()
     }
 
-    pub fn insert(&self, replica: Arc<Replica>) {
+    pub(crate) fn insert(&self, replica: Arc<Replica>) {
         let key = (replica.topic_id, replica.partition.partition);
         self.by_partition.write().insert(key, replica);
     }
 
     /// Takes a partition out; those who wait for it look again and find it gone.
-    pub fn remove(&self, topic_id: TopicId, partition: PartitionIndex) -> Option<Arc<Replica>> {
+    pub(crate) fn remove(&self, topic_id: TopicId, partition: PartitionIndex) -> Option<Arc<Replica>> {
         let removed = self.by_partition.write().remove(&(topic_id, partition));
         if let Some(replica) = &removed {
             replica.retire();
@@ -263,17 +263,12 @@ impl Replicas {
     }
 
     #[must_use]
-    pub fn all(&self) -> Vec<Arc<Replica>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Replica>> {
         self.by_partition.read().values().cloned().collect()
     }
 
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.by_partition.read().len()
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }

@@ -7,7 +7,7 @@ use ottla_records::{Codec, Compression, Rules};
 
 /// What the log of a topic with this configuration does.
 #[must_use]
-pub fn log_config(config: &TopicConfig) -> LogConfig {
+pub(crate) fn log_config(config: &TopicConfig) -> LogConfig {
     let size = |bytes: i32| u64::try_from(bytes).unwrap_or(0);
     LogConfig {
         segment_bytes: size(config.segment_bytes),
@@ -28,7 +28,7 @@ pub fn log_config(config: &TopicConfig) -> LogConfig {
 
 /// What a batch must fulfil to get into a partition of a topic with this configuration.
 #[must_use]
-pub fn rules(partition: TopicPartition, config: &TopicConfig) -> Rules {
+pub(crate) fn rules(partition: TopicPartition, config: &TopicConfig) -> Rules {
     Rules {
         max_message_bytes: usize::try_from(config.max_message_bytes).unwrap_or(0),
         compacted: config.cleanup_policy.compact,

@@ -14,7 +14,7 @@ use crate::topic_config;
 
 /// The logs and replicas of this broker, kept equal to the metadata.
 #[derive(Debug)]
-pub struct Topics {
+pub(crate) struct Topics {
     pub node_id: BrokerId,
     pub directory: Arc<LogDirectory>,
     pub replicas: Arc<Replicas>,
@@ -41,7 +41,7 @@ impl Publisher for Topics {
 
 impl Topics {
     /// Renames logs that no topic owns: never served, never deleted.
-    pub fn set_strays_aside(&self, image: &Image) {
+    pub(crate) fn set_strays_aside(&self, image: &Image) {
         for log in self.directory.logs() {
             let name = log.topic_partition();
             let is_owned = &*name.topic == topic_name::CLUSTER_METADATA

@@ -10,18 +10,18 @@ use tokio::sync::Notify;
 
 /// The registered waiters of one partition.
 #[derive(Debug, Default)]
-pub struct Waiters {
+pub(crate) struct Waiters {
     registered: Mutex<Vec<Arc<Notify>>>,
 }
 
 impl Waiters {
     /// Wakes `waiter` at every [`Self::wake`] until the registration is dropped.
-    pub fn register<'a>(&'a self, waiter: &Arc<Notify>) -> Registration<'a> {
+    pub(crate) fn register<'a>(&'a self, waiter: &Arc<Notify>) -> Registration<'a> {
         self.registered.lock().push(Arc::clone(waiter));
         Registration { waiters: self, waiter: Arc::clone(waiter) }
     }
 
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         for waiter in &*self.registered.lock() {
             waiter.notify_one();
         }
@@ -30,7 +30,7 @@ impl Waiters {
 
 /// Ends a waiter's registration when dropped.
 #[derive(Debug)]
-pub struct Registration<'a> {
+pub(crate) struct Registration<'a> {
     waiters: &'a Waiters,
     waiter: Arc<Notify>,
 }

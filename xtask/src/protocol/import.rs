@@ -166,7 +166,6 @@ fn versions_of(json: &Value, key: &str) -> Result<Option<Versions>> {
 
 /// Kafka's schemas write flags both as `true` and as `"true"`.
 fn flag(json: &Value, key: &str) -> bool {
-    json.get(key).is_some_and(|value| {
-        value.as_bool().unwrap_or_else(|| value.as_str() == Some("true"))
-    })
+    json.get(key)
+        .is_some_and(|value| value.as_bool().unwrap_or_else(|| value.as_str() == Some("true")))
 }

@@ -279,7 +279,10 @@ fn writer(fields: &[Part<'_>], flexible: &Condition) -> Result<String> {
 
 /// `!x` for a test that [`Part::is_default`] wrote.
 fn negated(test: &str) -> String {
-    if let Some(rest) = test.strip_prefix('!') {
+    if test.contains('|') {
+        // The equality inside a closure is not the whole test.
+        format!("!{test}")
+    } else if let Some(rest) = test.strip_prefix('!') {
         rest.to_owned()
     } else if test.contains(" == ") {
         test.replacen(" == ", " != ", 1)
@@ -300,7 +303,11 @@ struct Part<'a> {
 impl Part<'_> {
     fn name(&self) -> String {
         let name = snake_case(&self.field.name);
-        if matches!(&*name, "type" | "match" | "ref" | "move" | "use") { format!("r#{name}") } else { name }
+        if matches!(&*name, "type" | "match" | "ref" | "move" | "use") {
+            format!("r#{name}")
+        } else {
+            name
+        }
     }
 
     /// The name without Rust's escape, for errors.
@@ -327,11 +334,8 @@ impl Part<'_> {
     }
 
     fn rust_type(&self) -> String {
-        let plain = if self.is_error_code() {
-            "ErrorCode".to_owned()
-        } else {
-            rust_type(&self.field.kind)
-        };
+        let plain =
+            if self.is_error_code() { "ErrorCode".to_owned() } else { rust_type(&self.field.kind) };
         if self.is_option() { format!("Option<{plain}>") } else { plain }
     }
 
@@ -507,7 +511,10 @@ fn write_plain(kind: &Type, value: &str, flexible: &str) -> String {
             Type::String => format!("output.strings({reference}, {flexible})?;"),
             Type::Struct(_) => format!("output.structures({reference}, {flexible}, version)?;"),
             scalar => {
-                format!("output.scalars({reference}, {flexible}, Encoder::{})?;", scalar_method(scalar))
+                format!(
+                    "output.scalars({reference}, {flexible}, Encoder::{})?;",
+                    scalar_method(scalar)
+                )
             }
         },
         scalar => format!("output.{}({value});", scalar_method(scalar)),
@@ -579,8 +586,20 @@ fn structure_min_size(schema: &Schema, name: &str, versions: Versions) -> Result
 fn field_min_size(schema: &Schema, field: &Field, version: i16) -> Result<usize> {
     let compact = field.flexible.unwrap_or(schema.flexible).contains(version);
     Ok(match &field.kind {
-        Type::String => if compact { 1 } else { 2 },
-        Type::Bytes | Type::Records | Type::Array(_) => if compact { 1 } else { 4 },
+        Type::String => {
+            if compact {
+                1
+            } else {
+                2
+            }
+        }
+        Type::Bytes | Type::Records | Type::Array(_) => {
+            if compact {
+                1
+            } else {
+                4
+            }
+        }
         Type::Struct(_) if field.nullable.contains(version) => 1,
         Type::Struct(name) => {
             structure_min_size(schema, name, Versions { low: version, high: version })?

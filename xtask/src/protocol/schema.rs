@@ -15,29 +15,29 @@ use std::str::FromStr;
 
 /// A closed range of versions, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Versions {
-    pub low: i16,
-    pub high: i16,
+pub(crate) struct Versions {
+    pub(crate) low: i16,
+    pub(crate) high: i16,
 }
 
 impl Versions {
-    pub const NONE: Self = Self { low: 0, high: -1 };
+    pub(crate) const NONE: Self = Self { low: 0, high: -1 };
 
-    pub fn is_empty(self) -> bool {
+    pub(crate) fn is_empty(self) -> bool {
         self.low > self.high
     }
 
-    pub fn contains(self, version: i16) -> bool {
+    pub(crate) fn contains(self, version: i16) -> bool {
         self.low <= version && version <= self.high
     }
 
-    pub fn intersect(self, other: Self) -> Self {
+    pub(crate) fn intersect(self, other: Self) -> Self {
         let both = Self { low: self.low.max(other.low), high: self.high.min(other.high) };
         if both.is_empty() { Self::NONE } else { both }
     }
 
     /// What is left of `self` without the versions from `from` on.
-    pub fn below(self, from: Self) -> Self {
+    pub(crate) fn below(self, from: Self) -> Self {
         if from.is_empty() {
             return self;
         }
@@ -75,7 +75,7 @@ impl fmt::Display for Versions {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Request,
     Response,
     Header,
@@ -112,7 +112,7 @@ impl fmt::Display for Kind {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Type {
+pub(crate) enum Type {
     Bool,
     Int8,
     Int16,
@@ -146,7 +146,7 @@ const SIMPLE_TYPES: [(Type, &str); 12] = [
 
 impl Type {
     /// The structure that the type, or the elements of the array, consist of.
-    pub fn structure(&self) -> Option<&str> {
+    pub(crate) fn structure(&self) -> Option<&str> {
         match self {
             Self::Struct(name) => Some(name),
             Self::Array(element) => element.structure(),
@@ -197,45 +197,45 @@ impl fmt::Display for Type {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Field {
-    pub name: String,
-    pub kind: Type,
-    pub versions: Versions,
-    pub nullable: Versions,
-    pub tag: Option<u32>,
-    pub tagged: Versions,
-    pub default: Option<String>,
-    pub ignorable: bool,
+pub(crate) struct Field {
+    pub(crate) name: String,
+    pub(crate) kind: Type,
+    pub(crate) versions: Versions,
+    pub(crate) nullable: Versions,
+    pub(crate) tag: Option<u32>,
+    pub(crate) tagged: Versions,
+    pub(crate) default: Option<String>,
+    pub(crate) ignorable: bool,
     /// Where it differs from the message's: the client id in the request header never becomes compact.
-    pub flexible: Option<Versions>,
-    pub fields: Vec<Self>,
+    pub(crate) flexible: Option<Versions>,
+    pub(crate) fields: Vec<Self>,
 }
 
 /// A structure that several fields of the message share.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shared {
-    pub name: String,
-    pub versions: Versions,
-    pub fields: Vec<Field>,
+pub(crate) struct Shared {
+    pub(crate) name: String,
+    pub(crate) versions: Versions,
+    pub(crate) fields: Vec<Field>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Schema {
-    pub kind: Kind,
-    pub name: String,
-    pub key: Option<i16>,
-    pub versions: Versions,
-    pub flexible: Versions,
-    pub listeners: Vec<String>,
-    pub latest_unstable: bool,
-    pub fields: Vec<Field>,
-    pub shared: Vec<Shared>,
+pub(crate) struct Schema {
+    pub(crate) kind: Kind,
+    pub(crate) name: String,
+    pub(crate) key: Option<i16>,
+    pub(crate) versions: Versions,
+    pub(crate) flexible: Versions,
+    pub(crate) listeners: Vec<String>,
+    pub(crate) latest_unstable: bool,
+    pub(crate) fields: Vec<Field>,
+    pub(crate) shared: Vec<Shared>,
 }
 
 impl Schema {
     /// The fields of a structure named anywhere in the message.
     #[allow(dead_code, reason = "the generator walks the structures in order instead")]
-    pub fn structure(&self, name: &str) -> Option<&[Field]> {
+    pub(crate) fn structure(&self, name: &str) -> Option<&[Field]> {
         fn search<'a>(fields: &'a [Field], name: &str) -> Option<&'a [Field]> {
             fields.iter().find_map(|field| {
                 let here = field.kind.structure() == Some(name) && !field.fields.is_empty();
@@ -256,7 +256,8 @@ impl FromStr for Schema {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut lines = text.lines().filter(|line| !line.trim().is_empty());
         let mut schema = parse_head(lines.next().ok_or("an empty table")?)?;
-        let mut lines = lines.map(Line::parse).collect::<Result<Vec<_>, _>>()?.into_iter().peekable();
+        let mut lines =
+            lines.map(Line::parse).collect::<Result<Vec<_>, _>>()?.into_iter().peekable();
         while let Some(line) = lines.peek() {
             if let Content::Shared(_) = line.content {
                 let Some(Line { content: Content::Shared(mut shared), .. }) = lines.next() else {
@@ -292,7 +293,9 @@ fn parse_head(line: &str) -> Result<Schema, String> {
             ("key", key) => schema.key = Some(key.parse().map_err(|error| format!("{error}"))?),
             ("versions", versions) => schema.versions = versions.parse()?,
             ("flexible", versions) => schema.flexible = versions.parse()?,
-            ("listeners", names) => schema.listeners = names.split(',').map(str::to_owned).collect(),
+            ("listeners", names) => {
+                schema.listeners = names.split(',').map(str::to_owned).collect()
+            }
             ("latest-unstable", _) => schema.latest_unstable = true,
             _ => return Err(format!("unknown attribute: {word}")),
         }
@@ -354,9 +357,10 @@ type Lines = std::iter::Peekable<std::vec::IntoIter<Line>>;
 /// The fields at one depth, each with those below it.
 fn take_fields(lines: &mut Lines, depth: usize) -> Result<Vec<Field>, String> {
     let mut fields = Vec::new();
-    while lines.peek().is_some_and(|line| {
-        line.depth == depth && matches!(line.content, Content::Field(_))
-    }) {
+    while lines
+        .peek()
+        .is_some_and(|line| line.depth == depth && matches!(line.content, Content::Field(_)))
+    {
         let Some(Line { content: Content::Field(mut field), .. }) = lines.next() else {
             unreachable!("just peeked at it");
         };

@@ -94,7 +94,8 @@ fn look_up(
         Some(found) => ListOffsetsPartitionResponse {
             timestamp: found.timestamp,
             offset: found.offset.0,
-            leader_epoch: found.leader_epoch,
+            // Version 4 is the first that can say it.
+            leader_epoch: if context.version >= 4 { found.leader_epoch } else { -1 },
             ..nothing(asked.partition_index)
         },
         None => nothing(asked.partition_index),

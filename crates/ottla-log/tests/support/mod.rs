@@ -1,5 +1,6 @@
 //! A temporary log directory, and batches to fill it with.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of this")]
+#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
 use std::fs;
 use std::ops::Deref;

@@ -2,7 +2,7 @@
 
 use super::{Entry, entry};
 
-pub const ALL: &[Entry] = &[
+pub(crate) const ALL: &[Entry] = &[
     entry::<ottla_protocol::records::AbortTransactionRecord>(),
     entry::<ottla_protocol::records::AccessControlEntryRecord>(),
     entry::<ottla_protocol::messages::AddOffsetsToTxnRequest>(),

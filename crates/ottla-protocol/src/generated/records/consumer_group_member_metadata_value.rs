@@ -65,10 +65,10 @@ impl Structure for ConsumerGroupMemberMetadataValue {
         output.nullable_string(self.server_assignor.as_ref(), true)?;
 
         let tags = output.begin_tagged_fields();
-        if self
+        if !self
             .classic_member_metadata
             .as_ref()
-            .is_some_and(|value| *value != ClassicMemberMetadata::default())
+            .is_some_and(|value| *value == ClassicMemberMetadata::default())
         {
             let at = output.begin_tagged_field(&tags, 0);
             output.nullable_tagged_structure(self.classic_member_metadata.as_ref(), version)?;

@@ -1,0 +1,252 @@
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.node.ArrayNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import java.io.BufferedReader;
+import java.io.ByteArrayInputStream;
+import java.io.ByteArrayOutputStream;
+import java.io.InputStream;
+import java.io.InputStreamReader;
+import java.io.PrintStream;
+import java.lang.reflect.InvocationTargetException;
+import java.nio.charset.StandardCharsets;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.HexFormat;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Properties;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.Future;
+import java.util.concurrent.TimeUnit;
+import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.producer.KafkaProducer;
+import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.clients.producer.RecordMetadata;
+import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.header.Header;
+import org.apache.kafka.common.header.internals.RecordHeader;
+import org.apache.kafka.common.serialization.ByteArrayDeserializer;
+import org.apache.kafka.common.serialization.ByteArraySerializer;
+import org.apache.kafka.common.utils.Exit;
+
+/** Apache Kafka's Java clients and command line tools behind the protocol of interop/README.md. */
+public final class Adapter {
+    private static final ObjectMapper JSON = new ObjectMapper();
+    private static final HexFormat HEX = HexFormat.of();
+    private static final PrintStream ANSWERS = System.out;
+    private static KafkaConsumer<byte[], byte[]> consumer;
+
+    public static void main(String[] arguments) throws Exception {
+        // The tools print to System.out, which must not mix with our answers.
+        System.setOut(System.err);
+        BufferedReader requests = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+        for (String line = requests.readLine(); line != null; line = requests.readLine()) {
+            ObjectNode answer = JSON.createObjectNode();
+            try {
+                answer(JSON.readTree(line), answer);
+            } catch (ExecutionException error) {
+                answer.put("error", String.valueOf(error.getCause()));
+            } catch (Exception error) {
+                error.printStackTrace();
+                answer.put("error", error.toString());
+            }
+            ANSWERS.println(JSON.writeValueAsString(answer));
+        }
+        System.exit(0);
+    }
+
+    private static void answer(JsonNode request, ObjectNode answer) throws Exception {
+        switch (request.get("do").asText()) {
+            case "produce" -> produce(request, answer);
+            case "consume" -> consume(request, answer);
+            case "watermarks" -> watermarks(request, answer);
+            case "offsets" -> offsets(request, answer);
+            case "create" -> create(request);
+            case "delete" -> delete(request);
+            case "topics" -> topics(request, answer);
+            case "tool" -> tool(request, answer);
+            default -> answer.put("error", "unknown request");
+        }
+    }
+
+    private static void produce(JsonNode request, ObjectNode answer) throws Exception {
+        Properties config = config(request);
+        config.put("compression.type", request.get("codec").asText());
+        config.put("acks", request.get("acks").asText());
+        config.put("enable.idempotence", request.get("idempotence").asText());
+        config.put("delivery.timeout.ms", "45000");
+        config.put("max.request.size", "4194304");
+        config.put("linger.ms", "5");
+        List<Future<RecordMetadata>> sent = new ArrayList<>();
+        ByteArraySerializer bytes = new ByteArraySerializer();
+        try (var producer = new KafkaProducer<>(config, bytes, bytes)) {
+            String topic = request.get("topic").asText();
+            for (JsonNode record : request.get("records")) {
+                List<Header> headers = new ArrayList<>();
+                for (JsonNode header : record.get("headers")) {
+                    headers.add(new RecordHeader(header.get(0).asText(), bytes(header.get(1))));
+                }
+                sent.add(producer.send(new ProducerRecord<>(topic, record.get("partition").asInt(),
+                    record.get("timestamp").asLong(), bytes(record.get("key")), bytes(record.get("value")), headers)));
+            }
+            producer.flush();
+        }
+        ArrayNode offsets = answer.putArray("offsets");
+        for (Future<RecordMetadata> future : sent) {
+            RecordMetadata metadata = future.get(0, TimeUnit.SECONDS);
+            offsets.add(metadata.hasOffset() ? metadata.offset() : -1);
+        }
+    }
+
+    private static void consume(JsonNode request, ObjectNode answer) {
+        TopicPartition partition = partition(request);
+        int wanted = request.get("count").asInt();
+        long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(20);
+        ArrayNode records = answer.putArray("records");
+        var consumer = consumer(request);
+        consumer.assign(List.of(partition));
+        consumer.seek(partition, request.get("from").asLong());
+        while (records.size() < wanted && System.nanoTime() < deadline) {
+            for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofMillis(200))) {
+                if (records.size() < wanted) {
+                    describe(record, records.addObject());
+                }
+            }
+        }
+        consumer.unsubscribe();
+    }
+
+    private static void describe(ConsumerRecord<byte[], byte[]> record, ObjectNode into) {
+        into.put("partition", record.partition());
+        into.put("offset", record.offset());
+        into.put("timestamp", record.timestamp());
+        into.put("key", hex(record.key()));
+        into.put("value", hex(record.value()));
+        ArrayNode headers = into.putArray("headers");
+        for (Header header : record.headers()) {
+            headers.addArray().add(header.key()).add(hex(header.value()));
+        }
+    }
+
+    private static void watermarks(JsonNode request, ObjectNode answer) {
+        TopicPartition partition = partition(request);
+        var consumer = consumer(request);
+        answer.put("low", consumer.beginningOffsets(List.of(partition)).get(partition));
+        answer.put("high", consumer.endOffsets(List.of(partition)).get(partition));
+    }
+
+    private static void offsets(JsonNode request, ObjectNode answer) {
+        TopicPartition partition = partition(request);
+        ArrayNode offsets = answer.putArray("offsets");
+        for (JsonNode time : request.get("times")) {
+            var found = consumer(request).offsetsForTimes(Map.of(partition, time.asLong())).get(partition);
+            offsets.add(found == null ? -1 : found.offset());
+        }
+    }
+
+    @SuppressWarnings("unchecked")
+    private static void create(JsonNode request) throws Exception {
+        Map<String, String> configs = JSON.convertValue(request.get("configs"), Map.class);
+        NewTopic topic = new NewTopic(request.get("topic").asText(),
+            Optional.of(request.get("partitions").asInt()), Optional.empty()).configs(configs);
+        try (Admin admin = Admin.create(config(request))) {
+            admin.createTopics(List.of(topic)).all().get(30, TimeUnit.SECONDS);
+        }
+    }
+
+    private static void delete(JsonNode request) throws Exception {
+        try (Admin admin = Admin.create(config(request))) {
+            admin.deleteTopics(List.of(request.get("topic").asText())).all().get(30, TimeUnit.SECONDS);
+        }
+    }
+
+    private static void topics(JsonNode request, ObjectNode answer) throws Exception {
+        try (Admin admin = Admin.create(config(request))) {
+            ArrayNode topics = answer.putArray("topics");
+            admin.listTopics().names().get(30, TimeUnit.SECONDS).forEach(topics::add);
+        }
+    }
+
+    private static final class Exited extends Error {
+        Exited() {
+            super("the tool ended", null, false, false);
+        }
+    }
+
+    /** Calls a tool's main method as its start script would, in this process. */
+    private static void tool(JsonNode request, ObjectNode answer) throws Exception {
+        List<String> arguments = new ArrayList<>();
+        request.get("arguments").forEach(argument -> arguments.add(argument.asText()));
+        List<Runnable> hooks = new ArrayList<>();
+        // A tool may exit inside a try that catches everything and exits again: the first one counts.
+        List<Integer> exits = new ArrayList<>();
+        Exit.setExitProcedure((status, message) -> {
+            exits.add(status);
+            throw new Exited();
+        });
+        Exit.setShutdownHookAdder((name, hook) -> hooks.add(hook));
+        ByteArrayOutputStream out = new ByteArrayOutputStream();
+        ByteArrayOutputStream err = new ByteArrayOutputStream();
+        InputStream input = System.in;
+        PrintStream output = System.out;
+        PrintStream errors = System.err;
+        System.setIn(new ByteArrayInputStream(bytes(request.get("input"))));
+        System.setOut(new PrintStream(out, true));
+        System.setErr(new PrintStream(err, true));
+        boolean threw = false;
+        try {
+            Class.forName(request.get("class").asText()).getMethod("main", String[].class)
+                .invoke(null, (Object) arguments.toArray(String[]::new));
+        } catch (InvocationTargetException thrown) {
+            threw = !(thrown.getCause() instanceof Exited);
+            if (threw) {
+                thrown.getCause().printStackTrace();
+            }
+        } finally {
+            // What would run when the tool's process ends; the console producer flushes here.
+            hooks.forEach(Runnable::run);
+            System.setIn(input);
+            System.setOut(output);
+            System.setErr(errors);
+        }
+        answer.put("status", !exits.isEmpty() ? exits.get(0) : threw ? 1 : 0);
+        answer.put("out", out.toString(StandardCharsets.UTF_8));
+        answer.put("err", err.toString(StandardCharsets.UTF_8));
+    }
+
+    /** One for all requests: it has to find its way back after the broker was killed. */
+    private static KafkaConsumer<byte[], byte[]> consumer(JsonNode request) {
+        if (consumer != null) {
+            return consumer;
+        }
+        Properties config = config(request);
+        config.put("retry.backoff.ms", "20");
+        config.put("enable.auto.commit", "false");
+        config.put("auto.offset.reset", "none");
+        consumer = new KafkaConsumer<>(config, new ByteArrayDeserializer(), new ByteArrayDeserializer());
+        return consumer;
+    }
+
+    private static Properties config(JsonNode request) {
+        Properties config = new Properties();
+        config.put("bootstrap.servers", request.get("bootstrap").asText());
+        return config;
+    }
+
+    private static TopicPartition partition(JsonNode request) {
+        return new TopicPartition(request.get("topic").asText(), request.get("partition").asInt());
+    }
+
+    private static byte[] bytes(JsonNode hex) {
+        return hex == null || hex.isNull() ? null : HEX.parseHex(hex.asText());
+    }
+
+    private static String hex(byte[] bytes) {
+        return bytes == null ? null : HEX.formatHex(bytes);
+    }
+}

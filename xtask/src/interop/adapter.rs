@@ -1,0 +1,236 @@
+//! Client libraries behind the line protocol of `interop/README.md` (shell).
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use super::fetch;
+use super::record::Record;
+use crate::process::Process;
+use crate::{kafka, workspace};
+
+/// Longer than any time limit inside an adapter, so that the adapter says what went wrong.
+const ANSWER_LIMIT: Duration = Duration::from_secs(110);
+
+/// A client library.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Library {
+    Python,
+    Rust,
+    Java,
+}
+
+impl Library {
+    pub(crate) const ALL: [Self; 3] = [Self::Python, Self::Rust, Self::Java];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Python => "confluent-kafka",
+            Self::Rust => "rdkafka",
+            Self::Java => "java",
+        }
+    }
+
+    /// The programs without which this library cannot be used.
+    pub(crate) fn needs(self) -> &'static [&'static str] {
+        match self {
+            Self::Python => &["python3"],
+            Self::Rust => &["cc", "make"],
+            Self::Java => &["java", "javac", "mvn"],
+        }
+    }
+
+    /// Fetches and builds the adapter; gives the command that runs it.
+    pub(crate) fn command(self) -> Result<Command> {
+        Ok(match self {
+            Self::Python => {
+                let mut command = Command::new(fetch::python()?);
+                command.arg(workspace::root().join("interop/python/adapter.py"));
+                command
+            }
+            Self::Rust => Command::new(fetch::rust_adapter()?),
+            Self::Java => {
+                let mut command = kafka::java_tools(&fetch::kafka_jars()?, &fetch::java_classes()?);
+                command.arg("Adapter");
+                command
+            }
+        })
+    }
+}
+
+/// A running adapter, talking to one broker; started when it is first asked.
+#[derive(Debug)]
+pub(crate) struct Adapter {
+    library: Library,
+    bootstrap: String,
+    directory: PathBuf,
+    process: Option<Process>,
+    starts: u32,
+}
+
+/// How records are to be written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Writing<'a> {
+    pub(crate) codec: &'a str,
+    pub(crate) acks: &'a str,
+    pub(crate) idempotence: bool,
+}
+
+impl Default for Writing<'_> {
+    fn default() -> Self {
+        Self { codec: "none", acks: "all", idempotence: false }
+    }
+}
+
+/// What one of Kafka's command line tools said.
+#[derive(Debug)]
+pub(crate) struct ToolOutput {
+    pub(crate) status: i64,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Adapter {
+    pub(crate) fn new(library: Library, bootstrap: &str, directory: &Path) -> Self {
+        Self {
+            library,
+            bootstrap: bootstrap.to_owned(),
+            directory: directory.to_path_buf(),
+            process: None,
+            starts: 0,
+        }
+    }
+
+    /// The offset of each record, −1 where the client does not learn it.
+    pub(crate) fn produce(
+        &mut self,
+        topic: &str,
+        records: &[Record],
+        writing: Writing<'_>,
+    ) -> Result<Vec<i64>> {
+        let records: Vec<Value> = records.iter().map(Record::to_json).collect();
+        let answer = self.ask(json!({
+            "do": "produce",
+            "topic": topic,
+            "codec": writing.codec,
+            "acks": writing.acks,
+            "idempotence": writing.idempotence,
+            "records": records,
+        }))?;
+        numbers(&answer, "offsets")
+    }
+
+    /// `count` records of a partition, or those that came in time, with their offsets.
+    pub(crate) fn consume(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        from: i64,
+        count: usize,
+    ) -> Result<Vec<(i64, Record)>> {
+        let answer = self.ask(json!({
+            "do": "consume", "topic": topic, "partition": partition, "from": from, "count": count,
+        }))?;
+        let records = answer.get("records").and_then(Value::as_array).context("no records")?;
+        records.iter().map(|record| Record::from_json(record).context("not a record")).collect()
+    }
+
+    pub(crate) fn watermarks(&mut self, topic: &str, partition: i32) -> Result<(i64, i64)> {
+        let answer =
+            self.ask(json!({ "do": "watermarks", "topic": topic, "partition": partition }))?;
+        Ok((number(&answer, "low")?, number(&answer, "high")?))
+    }
+
+    pub(crate) fn offsets(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        times: &[i64],
+    ) -> Result<Vec<i64>> {
+        let answer = self.ask(json!({
+            "do": "offsets", "topic": topic, "partition": partition, "times": times,
+        }))?;
+        numbers(&answer, "offsets")
+    }
+
+    pub(crate) fn create(
+        &mut self,
+        topic: &str,
+        partitions: i32,
+        configs: &[(&str, &str)],
+    ) -> Result<()> {
+        let configs: serde_json::Map<String, Value> =
+            configs.iter().map(|&(name, value)| (name.to_owned(), json!(value))).collect();
+        let request =
+            json!({ "do": "create", "topic": topic, "partitions": partitions, "configs": configs });
+        self.ask(request).map(drop)
+    }
+
+    pub(crate) fn delete(&mut self, topic: &str) -> Result<()> {
+        self.ask(json!({ "do": "delete", "topic": topic })).map(drop)
+    }
+
+    pub(crate) fn topics(&mut self) -> Result<Vec<String>> {
+        let answer = self.ask(json!({ "do": "topics" }))?;
+        let topics = answer.get("topics").and_then(Value::as_array).context("no topics")?;
+        Ok(topics.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+    }
+
+    /// Runs one of Kafka's command line tools by the name of its class below `org.apache.kafka`.
+    pub(crate) fn tool(
+        &mut self,
+        class: &str,
+        arguments: &[&str],
+        input: &[u8],
+    ) -> Result<ToolOutput> {
+        let answer = self.ask(json!({
+            "do": "tool",
+            "class": format!("org.apache.kafka.{class}"),
+            "arguments": arguments,
+            "input": super::record::hex(input),
+        }))?;
+        let text = |name| answer.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Ok(ToolOutput { status: number(&answer, "status")?, out: text("out"), err: text("err") })
+    }
+
+    /// Sends one request and waits for its answer; an adapter that fails to answer is replaced.
+    pub(crate) fn ask(&mut self, mut request: Value) -> Result<Value> {
+        if let Some(request) = request.as_object_mut() {
+            request.insert("bootstrap".to_owned(), json!(self.bootstrap));
+        }
+        let mut process = match self.process.take() {
+            Some(process) => process,
+            None => self.start()?,
+        };
+        process.write_line(&request.to_string())?;
+        let (_, line) = process.next_line(Instant::now() + ANSWER_LIMIT)?;
+        self.process = Some(process);
+        let answer: Value =
+            serde_json::from_str(&line).with_context(|| format!("not an answer: {line:.200}"))?;
+        if let Some(error) = answer.get("error") {
+            bail!("{} says: {}", self.library.name(), error.as_str().unwrap_or_default());
+        }
+        Ok(answer)
+    }
+
+    fn start(&mut self) -> Result<Process> {
+        self.starts += 1;
+        let name = self.library.name();
+        let log = self.directory.join(format!("{name}-{}.log", self.starts));
+        Process::spawn(&format!("the {name} adapter"), self.library.command()?, &log)
+    }
+}
+
+pub(crate) fn number(answer: &Value, name: &str) -> Result<i64> {
+    answer.get(name).and_then(Value::as_i64).with_context(|| format!("no {name} in the answer"))
+}
+
+pub(crate) fn numbers(answer: &Value, name: &str) -> Result<Vec<i64>> {
+    let numbers = answer.get(name).and_then(Value::as_array);
+    let numbers = numbers.with_context(|| format!("no {name} in the answer"))?;
+    let number = |value: &Value| value.as_i64().with_context(|| format!("{name}: one is missing"));
+    numbers.iter().map(number).collect()
+}

@@ -1,0 +1,90 @@
+//! Kills the broker again and again under a producer: what was acknowledged stays (shell).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use super::Test;
+use super::adapter::{Adapter, Library, number};
+use super::session::{SETTINGS, Session, eventually};
+use crate::broker::Target;
+
+const TOPIC: &str = "stream";
+const PARTITIONS: i32 = 3;
+/// How many acknowledgements each life of the broker must earn before it is killed.
+const PER_LIFE: i64 = 1_500;
+
+pub(super) fn tests() -> Vec<Test> {
+    let name = "durability: what was acknowledged survives kill -9 after kill -9, in order";
+    vec![Test::new(name, Library::Python.needs(), kill_again_and_again).without_broker()]
+}
+
+fn kill_again_and_again(session: &mut Session) -> Result<()> {
+    let target = session.broker.target();
+    // Each return costs Apache Kafka several seconds, and Ottla next to nothing.
+    let kills = match target {
+        Target::Kafka => 2,
+        Target::Ottla => 8,
+    };
+    let directory = session.directory().join("durability");
+    let mut broker = target.start(&directory, SETTINGS)?;
+    let mut client = Adapter::new(Library::Python, broker.address(), &directory);
+    client.create(TOPIC, PARTITIONS, &[])?;
+    client.ask(json!({ "do": "start-stream", "topic": TOPIC, "partitions": PARTITIONS }))?;
+    let mut enough = 0;
+    for life in 1..=kills {
+        enough += PER_LIFE;
+        wait_for(&mut client, enough).with_context(|| format!("in life {life}"))?;
+        broker.kill9()?;
+        broker.restart()?;
+    }
+    wait_for(&mut client, enough + PER_LIFE).context("after the last kill")?;
+    let answer = client.ask(json!({ "do": "end-stream" }))?;
+    let failed = number(&answer, "failed")?;
+    ensure!(failed == 0, "{failed} records were given up");
+    let acknowledged = answer.get("acknowledged").cloned().unwrap_or_default();
+    let acknowledged: Vec<(i32, i64, u64)> =
+        serde_json::from_value(acknowledged).context("acknowledgements")?;
+    for partition in 0..PARTITIONS {
+        let of_partition: BTreeMap<i64, u64> = acknowledged
+            .iter()
+            .filter(|entry| entry.0 == partition)
+            .map(|&(_, offset, number)| (offset, number))
+            .collect();
+        check(&mut client, partition, &of_partition)
+            .with_context(|| format!("{TOPIC}-{partition}"))?;
+    }
+    broker.stop()
+}
+
+fn wait_for(client: &mut Adapter, count: i64) -> Result<()> {
+    eventually(Duration::from_secs(60), || {
+        let progress = client.ask(json!({ "do": "stream-progress" }))?;
+        Ok((number(&progress, "acknowledged")? >= count).then_some(()))
+    })
+}
+
+/// A retry may have written a record twice; none may be missing, none may have moved.
+fn check(client: &mut Adapter, partition: i32, acknowledged: &BTreeMap<i64, u64>) -> Result<()> {
+    let (low, high) = client.watermarks(TOPIC, partition)?;
+    let read = client.consume(TOPIC, partition, low, usize::try_from(high - low)?)?;
+    let mut found = BTreeMap::new();
+    let mut latest = None;
+    for (offset, record) in &read {
+        let value = record.value.as_deref().unwrap_or_default();
+        let number: u64 = std::str::from_utf8(value)?.parse().context("a value is a number")?;
+        found.insert(*offset, number);
+        if latest.is_none_or(|latest| number > latest) {
+            let expected = latest.map_or(u64::try_from(partition)?, |latest| latest + 3);
+            ensure!(number == expected, "record {number} follows {latest:?} at offset {offset}");
+            latest = Some(number);
+        }
+    }
+    for (offset, number) in acknowledged {
+        let there = found.get(offset);
+        ensure!(there == Some(number), "offset {offset} was {number}, now it is {there:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! The broker, the clients and the ledger that the tests of one run share (shell).
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::adapter::{Adapter, Library, Writing};
+use super::disk::Stopped;
+use super::record::Record;
+use crate::broker::{Broker, Target};
+use crate::process::tail;
+
+/// Apache Kafka refuses a killed broker's return until its session has run out.
+pub(super) const SETTINGS: &[(&str, &str)] = &[
+    ("broker.session.timeout.ms", "1500"),
+    ("broker.heartbeat.interval.ms", "300"),
+    ("num.partitions", "1"),
+];
+
+/// A record that a broker acknowledged, and where.
+#[derive(Debug, Clone)]
+pub(super) struct Acknowledged {
+    pub(super) topic: String,
+    pub(super) offset: i64,
+    pub(super) record: Record,
+}
+
+pub(super) struct Session {
+    pub(super) broker: Broker,
+    directory: PathBuf,
+    adapters: Vec<(Library, Adapter)>,
+    ledger: Vec<Acknowledged>,
+    topics: u32,
+    /// Set once the tests of the disk have prepared and stopped the broker.
+    pub(super) stopped: Option<Stopped>,
+}
+
+impl Session {
+    pub(super) fn start(target: Target, directory: &Path) -> Result<Self> {
+        let broker = target.start(&directory.join("broker"), SETTINGS)?;
+        Ok(Self {
+            broker,
+            directory: directory.to_path_buf(),
+            adapters: Vec::new(),
+            ledger: Vec::new(),
+            topics: 0,
+            stopped: None,
+        })
+    }
+
+    pub(super) fn bootstrap(&self) -> String {
+        self.broker.address().to_owned()
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A topic name that no other test uses.
+    pub(super) fn new_topic(&mut self, stem: &str) -> String {
+        self.topics += 1;
+        format!("{stem}-{}", self.topics)
+    }
+
+    pub(super) fn adapter(&mut self, library: Library) -> &mut Adapter {
+        let known = self.adapters.iter().position(|(other, _)| *other == library);
+        let index = known.unwrap_or_else(|| {
+            let adapter = Adapter::new(library, self.broker.address(), &self.directory);
+            self.adapters.push((library, adapter));
+            self.adapters.len() - 1
+        });
+        let (_, adapter) = self.adapters.get_mut(index).expect("found or pushed just now");
+        adapter
+    }
+
+    /// Writes records, and enters into the ledger what acks=all promised to keep.
+    pub(super) fn write(
+        &mut self,
+        library: Library,
+        topic: &str,
+        records: &[Record],
+        writing: Writing<'_>,
+    ) -> Result<Vec<i64>> {
+        let offsets = self.adapter(library).produce(topic, records, writing)?;
+        ensure!(offsets.len() == records.len(), "{} offsets came back", offsets.len());
+        if writing.acks == "all" {
+            for (record, &offset) in records.iter().zip(&offsets) {
+                let (topic, record) = (topic.to_owned(), record.clone());
+                self.ledger.push(Acknowledged { topic, offset, record });
+            }
+        }
+        Ok(offsets)
+    }
+
+    /// A topic that was deleted owes nobody its records.
+    pub(super) fn forget(&mut self, topic: &str) {
+        self.ledger.retain(|entry| entry.topic != topic);
+    }
+
+    /// Reads every partition that the ledger knows and compares it, byte for byte.
+    pub(super) fn check_ledger(&mut self, library: Library) -> Result<()> {
+        self.check_topics(library, |_| true)
+    }
+
+    /// The same for one topic.
+    pub(super) fn check_topic(&mut self, library: Library, topic: &str) -> Result<()> {
+        self.check_topics(library, |other| other == topic)
+    }
+
+    fn check_topics(&mut self, library: Library, wanted: impl Fn(&str) -> bool) -> Result<()> {
+        let mut partitions: Vec<(String, i32)> = self
+            .ledger
+            .iter()
+            .filter(|entry| wanted(&entry.topic))
+            .map(|entry| (entry.topic.clone(), entry.record.partition))
+            .collect();
+        partitions.sort();
+        partitions.dedup();
+        ensure!(!partitions.is_empty(), "nothing was written that could be looked for");
+        for (topic, partition) in partitions {
+            let of_partition =
+                |entry: &&Acknowledged| entry.topic == topic && entry.record.partition == partition;
+            let mut entries: Vec<Acknowledged> =
+                self.ledger.iter().filter(of_partition).cloned().collect();
+            entries.sort_by_key(|entry| entry.offset);
+            self.check_partition(library, &topic, partition, &entries)
+                .with_context(|| format!("{topic}-{partition}"))?;
+        }
+        Ok(())
+    }
+
+    fn check_partition(
+        &mut self,
+        library: Library,
+        topic: &str,
+        partition: i32,
+        entries: &[Acknowledged],
+    ) -> Result<()> {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(()) };
+        let count = usize::try_from(last.offset - first.offset + 1)?;
+        let read = self.adapter(library).consume(topic, partition, first.offset, count)?;
+        for entry in entries {
+            let Ok(found) = read.binary_search_by_key(&entry.offset, |(offset, _)| *offset) else {
+                bail!("offset {} was acknowledged and is gone", entry.offset);
+            };
+            let same = read.get(found).map(|(_, record)| entry.record.difference(record));
+            if let Some(Some(difference)) = same {
+                bail!("offset {}: {difference}", entry.offset);
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a broker that an earlier test left dead.
+    pub(super) fn revive(&mut self) -> Result<()> {
+        if !self.broker.is_running() {
+            self.broker.restart().context("the broker does not start again")?;
+        }
+        Ok(())
+    }
+
+    /// The end of the broker's output, if it is not running though nobody ended it.
+    pub(super) fn last_words(&mut self) -> Option<String> {
+        (!self.broker.is_running()).then(|| tail(&self.broker.log(), 30))
+    }
+}
+
+/// Asks again until the answer satisfies, or the time is up.
+pub(super) fn eventually<T>(
+    limit: Duration,
+    mut ask: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(answer) = ask()? {
+            return Ok(answer);
+        }
+        ensure!(Instant::now() < deadline, "still not so after {limit:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

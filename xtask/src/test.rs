@@ -1,0 +1,218 @@
+//! `cargo xtask test`: every check of the project in stages, each with a time budget (shell).
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::broker::Target;
+use crate::process::{run_showing, shown};
+use crate::tally::{Tally, from_cargo};
+use crate::{interop, ottla, workspace};
+
+/// Budgets add up to less than the 30 minutes that a clean clone may take on two cores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Stage {
+    /// Format, lints, generated code.
+    Check,
+    /// The release build of the broker, and the tests.
+    Build,
+    /// Unit and property tests.
+    Unit,
+    /// Real clients against the built broker.
+    Clients,
+    /// The same requests to Ottla and to Apache Kafka.
+    SideBySide,
+}
+
+impl Stage {
+    const ALL: [Self; 5] = [Self::Check, Self::Build, Self::Unit, Self::Clients, Self::SideBySide];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Check => "check",
+            Self::Build => "build",
+            Self::Unit => "unit and property",
+            Self::Clients => "clients",
+            Self::SideBySide => "side by side",
+        }
+    }
+
+    fn budget(self) -> Duration {
+        let minutes = match self {
+            Self::Check => 5,
+            Self::Build => 7,
+            Self::Unit | Self::Clients => 6,
+            Self::SideBySide => 3,
+        };
+        Duration::from_secs(60 * minutes)
+    }
+
+    /// A stage over its budget is flagged; one that takes three times as long is ended.
+    fn limit(self) -> Duration {
+        self.budget() * 3
+    }
+
+    fn run(self) -> Result<Tally> {
+        match self {
+            Self::Check => Ok(check(self.limit())),
+            Self::Build => build(self.limit()),
+            Self::Unit => unit(self.limit()),
+            Self::Clients => interop::run(Target::Ottla, &[]),
+            Self::SideBySide => Ok(Tally {
+                skipped: vec!["side by side (not there yet)".to_owned()],
+                ..Tally::default()
+            }),
+        }
+    }
+}
+
+/// One line of the closing table.
+struct Row {
+    stage: Stage,
+    took: Duration,
+    tally: Tally,
+}
+
+/// Runs all stages or one; a failing stage does not keep the next one from running.
+pub(crate) fn run(only: Option<Stage>) -> Tally {
+    let stages = Stage::ALL.into_iter().filter(|stage| only.is_none_or(|only| only == *stage));
+    let rows: Vec<Row> = stages.map(run_stage).collect();
+    print_table(&rows);
+    let mut total = Tally::default();
+    for row in rows {
+        total.add(row.tally);
+    }
+    report(&total);
+    total
+}
+
+fn run_stage(stage: Stage) -> Row {
+    println!("\n== {}", stage.name());
+    let started = Instant::now();
+    let tally = stage.run().unwrap_or_else(|error| {
+        println!("{}: {error:#}", stage.name());
+        Tally::failed(stage.name())
+    });
+    Row { stage, took: started.elapsed(), tally }
+}
+
+fn print_table(rows: &[Row]) {
+    println!("\n{:<20} {:>8} {:>8}  result", "stage", "seconds", "budget");
+    for Row { stage, took, tally } in rows {
+        let over = if *took > stage.budget() { "  OVER BUDGET" } else { "" };
+        let (name, budget) = (stage.name(), stage.budget().as_secs());
+        println!("{name:<20} {:>8.1} {budget:>8}  {tally}{over}", took.as_secs_f64());
+    }
+}
+
+/// Names what failed and what was skipped; the last line is the one that machines read.
+pub(crate) fn report(total: &Tally) {
+    println!();
+    for skipped in &total.skipped {
+        println!("skipped: {skipped}");
+    }
+    for failed in &total.failed {
+        println!("failed: {failed}");
+    }
+    println!("{total}");
+}
+
+fn check(limit: Duration) -> Tally {
+    let mut tally = Tally::default();
+    let mut cargo = |name: &str, arguments: &[&str]| {
+        let mut command = workspace::cargo();
+        command.args(arguments);
+        tally.add(step(name, command, limit));
+    };
+    cargo("format", &["fmt", "--all", "--check"]);
+    cargo(
+        "lints",
+        &["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"],
+    );
+    tally.add(outcome("generated code is fresh", crate::protocol::run(true)));
+    tally
+}
+
+fn step(name: &str, command: Command, limit: Duration) -> Tally {
+    let line = shown(&command);
+    let status = run_showing(command, limit, |line| println!("{line}"));
+    outcome(
+        name,
+        status.and_then(|status| {
+            anyhow::ensure!(status.success(), "{line}: {status}");
+            Ok(())
+        }),
+    )
+}
+
+fn outcome(name: &str, result: Result<()>) -> Tally {
+    match result {
+        Ok(()) => {
+            println!("ok     {name}");
+            Tally::passed(1)
+        }
+        Err(error) => {
+            println!("FAILED {name}: {error:#}");
+            Tally::failed(name)
+        }
+    }
+}
+
+fn build(limit: Duration) -> Result<Tally> {
+    ottla::binary()?;
+    let mut tests = workspace::cargo();
+    tests.args(["test", "--quiet", "--locked", "--workspace", "--no-run"]);
+    Ok(step("the tests build", tests, limit))
+}
+
+/// Counts what cargo test counts: unit, property and documentation tests of the workspace.
+fn unit(limit: Duration) -> Result<Tally> {
+    let mut tests = workspace::cargo();
+    tests.args(["test", "--locked", "--workspace", "--no-fail-fast"]);
+    let mut tally = Tally::default();
+    let status = run_showing(tests, limit, |line| {
+        println!("{line}");
+        tally.add(counted(line));
+    })?;
+    if !status.success() && tally.is_success() {
+        tally.add(Tally::failed("cargo test"));
+    }
+    Ok(tally)
+}
+
+/// What one line of cargo test's output adds.
+fn counted(line: &str) -> Tally {
+    if let Some((passed, _, ignored)) = from_cargo(line) {
+        let skipped = vec!["an ignored test".to_owned(); ignored];
+        return Tally { passed, skipped, ..Tally::default() };
+    }
+    let failed = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED"));
+    failed.map_or_else(Tally::default, Tally::failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_tests_are_counted_by_name_and_passed_ones_by_cargo_s_sum() {
+        let mut tally = Tally::default();
+        for line in [
+            "test wire::tests::a_name ... FAILED",
+            "test wire::tests::another ... ok",
+            "test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+        ] {
+            tally.add(counted(line));
+        }
+        assert_eq!(tally.to_string(), "1 passed, 1 failed");
+        assert_eq!(tally.failed, ["wire::tests::a_name"]);
+    }
+
+    #[test]
+    fn the_budgets_leave_room_in_half_an_hour() {
+        let total: Duration = Stage::ALL.iter().map(|stage| stage.budget()).sum();
+        assert!(total < Duration::from_secs(30 * 60));
+    }
+}
