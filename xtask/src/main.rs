@@ -76,7 +76,9 @@ fn main() -> Result<ExitCode> {
         Task::Nightly => exit_code(&nightly()),
         Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS)?,
         Task::BenchFloor(floor) => bench::floor::run(&floor).map(|()| ExitCode::SUCCESS)?,
-        Task::Protocol { check, import: None } => protocol::run(check).map(|()| ExitCode::SUCCESS)?,
+        Task::Protocol { check, import: None } => {
+            protocol::run(check).map(|()| ExitCode::SUCCESS)?
+        }
         Task::Protocol { import: Some(jars), .. } => {
             protocol::import(&jars).map(|()| ExitCode::SUCCESS)?
         }
