@@ -121,11 +121,6 @@ impl Broker {
         self.directory.join("data")
     }
 
-    /// How long the last start took until the broker said that it is ready.
-    pub(crate) fn ready_after(&self) -> Duration {
-        self.ready_after
-    }
-
     /// What the broker wrote since its last start.
     pub(crate) fn log(&self) -> PathBuf {
         self.directory.join(format!("output-{}.log", self.starts))

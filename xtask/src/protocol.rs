@@ -23,7 +23,8 @@ pub(crate) fn run(check: bool) -> Result<()> {
     let room = room();
     let files = generate(&read_tables(&room.join("schema"))?)?;
     let files = formatted(&files)?;
-    let stale: Vec<_> = files.iter().filter(|(path, text)| is_stale(&room.join(path), text)).collect();
+    let stale: Vec<_> =
+        files.iter().filter(|(path, text)| is_stale(&room.join(path), text)).collect();
     let left_over = left_over(&room, &files)?;
     if check {
         let mut names = stale.iter().map(|(path, _)| path.as_path()).collect::<Vec<_>>();
@@ -89,9 +90,7 @@ fn is_stale(path: &Path, text: &str) -> bool {
 
 fn left_over(room: &Path, files: &BTreeMap<PathBuf, String>) -> Result<Vec<PathBuf>> {
     let mut present = files_below(&room.join("src/generated"))?;
-    present.retain(|path| {
-        path.strip_prefix(room).is_ok_and(|path| !files.contains_key(path))
-    });
+    present.retain(|path| path.strip_prefix(room).is_ok_and(|path| !files.contains_key(path)));
     Ok(present)
 }
 
@@ -114,7 +113,11 @@ fn folder(schema: &Schema) -> &'static str {
         Kind::Metadata | Kind::CoordinatorKey | Kind::CoordinatorValue => "records",
         Kind::Data => {
             let name = &*schema.name;
-            if CONTROL_RECORDS.contains(&name) || FILES.contains(&name) { "records" } else { "messages" }
+            if CONTROL_RECORDS.contains(&name) || FILES.contains(&name) {
+                "records"
+            } else {
+                "messages"
+            }
         }
     }
 }
@@ -168,7 +171,11 @@ fn api_table(schemas: &[Schema]) -> Result<String> {
             .find(|schema| schema.name == response)
             .with_context(|| format!("no {response}"))?;
         let first_flexible = |schema: &Schema| {
-            if schema.flexible.is_empty() { "i16::MAX".to_owned() } else { schema.flexible.low.to_string() }
+            if schema.flexible.is_empty() {
+                "i16::MAX".to_owned()
+            } else {
+                schema.flexible.low.to_string()
+            }
         };
         let listeners: Vec<_> = request
             .listeners
@@ -204,7 +211,10 @@ fn record_kinds(schemas: &[Schema]) -> Result<String> {
     }
     out.push_str("}\n");
     for (name, belongs) in [
-        ("GroupRecord", (|name| !is_share_state(name) && !is_transaction(name)) as fn(&str) -> bool),
+        (
+            "GroupRecord",
+            (|name| !is_share_state(name) && !is_transaction(name)) as fn(&str) -> bool,
+        ),
         ("ShareRecord", is_share_state),
         ("TransactionRecord", is_transaction),
     ] {
@@ -237,7 +247,8 @@ fn test_table(schemas: &[Schema]) -> Result<String> {
     for schema in schemas {
         names.insert(&schema.name, folder(schema));
     }
-    let mut out = format!("//! Every message by its name, {HEAD}\n\nuse super::{{Entry, entry}};\n\n");
+    let mut out =
+        format!("//! Every message by its name, {HEAD}\n\nuse super::{{Entry, entry}};\n\n");
     writeln!(out, "pub(crate) const ALL: &[Entry] = &[")?;
     for (name, folder) in names {
         writeln!(out, "    entry::<ottla_protocol::{folder}::{name}>(),")?;

@@ -116,7 +116,11 @@ impl Broker {
 
     /// # Errors
     /// UNKNOWN_TOPIC_ID, or UNKNOWN_TOPIC_OR_PARTITION for a partition that the topic does not have.
-    pub(crate) fn replica_by_id(&self, id: TopicId, partition: i32) -> Result<Arc<Replica>, ErrorCode> {
+    pub(crate) fn replica_by_id(
+        &self,
+        id: TopicId,
+        partition: i32,
+    ) -> Result<Arc<Replica>, ErrorCode> {
         let image = self.image();
         image.topic(id).ok_or(ErrorCode::UNKNOWN_TOPIC_ID)?;
         self.hosted(&image, id, partition)

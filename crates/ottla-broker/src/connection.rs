@@ -140,14 +140,17 @@ impl Connection {
     /// Handles a frame, or holds it back until everything before it is answered.
     fn take(&mut self, frame: Bytes) {
         let is_produce = is_produce(&frame);
-        if !self.in_flight.is_empty() && !(is_produce && self.only_produces) {
+        let may_begin = self.in_flight.is_empty() || (is_produce && self.only_produces);
+        if !may_begin {
             self.held = Some(frame);
             return;
         }
         self.only_produces = is_produce;
         self.in_flight.push_back(match handlers::handle(&self.broker, &mut self.session, frame) {
             Outcome::Later(pending) => InFlight::Waiting(pending),
-            outcome => InFlight::Done(outcome),
+            outcome @ (Outcome::Answer(_) | Outcome::Silent | Outcome::Close(_)) => {
+                InFlight::Done(outcome)
+            }
         });
     }
 

@@ -154,6 +154,7 @@ fn dispatch(
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "what is not listed is not served")]
 fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
     Ok(match context.api_key {
         ApiKey::Produce => {

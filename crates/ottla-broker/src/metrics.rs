@@ -43,8 +43,7 @@ const LATENCY_BUCKETS: [f64; 12] =
 
 impl Default for Metrics {
     fn default() -> Self {
-        let latencies: Latencies =
-            Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS));
+        let latencies: Latencies = Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS));
         let mut metrics = Self {
             registry: Registry::with_prefix("ottla"),
             requests: Family::default(),

@@ -38,11 +38,7 @@ impl ProducerIds {
 
 /// The next block, or `None` if the controller does not give one.
 async fn ask(quorum: &Quorum, broker: &Registration) -> Option<Range<i64>> {
-    let request = AllocateProducerIdsRequest {
-        broker_id: broker.id.0,
-        broker_epoch: broker.epoch,
-        ..AllocateProducerIdsRequest::default()
-    };
+    let request = AllocateProducerIdsRequest { broker_id: broker.id.0, broker_epoch: broker.epoch };
     let response = quorum.allocate_producer_ids(request).await.ok()?;
     if response.error_code.is_error() {
         tracing::warn!(code = %response.error_code, "the controller gave no producer ids");

@@ -169,7 +169,11 @@ impl Replica {
     ///
     /// # Errors
     /// [`AppendError`]; nothing was appended then.
-    pub(crate) fn append(&self, batch: ValidBatch, needs_all: bool) -> Result<Appended, AppendError> {
+    pub(crate) fn append(
+        &self,
+        batch: ValidBatch,
+        needs_all: bool,
+    ) -> Result<Appended, AppendError> {
         let mut leadership = self.leadership.lock();
         if needs_all && !leadership.progress.has_enough_replicas() {
             return Err(AppendError::NotEnoughReplicas);
@@ -254,7 +258,11 @@ impl Replicas {
     }
 
     /// Takes a partition out; those who wait for it look again and find it gone.
-    pub(crate) fn remove(&self, topic_id: TopicId, partition: PartitionIndex) -> Option<Arc<Replica>> {
+    pub(crate) fn remove(
+        &self,
+        topic_id: TopicId,
+        partition: PartitionIndex,
+    ) -> Option<Arc<Replica>> {
         let removed = self.by_partition.write().remove(&(topic_id, partition));
         if let Some(replica) = &removed {
             replica.retire();

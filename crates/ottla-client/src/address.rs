@@ -80,7 +80,9 @@ mod tests {
 
     #[test]
     fn what_is_no_address_says_how_one_is_written() {
-        for wrong in ["", ":9092", "a:", "a:0", "a:65536", "a:b", "[::1", "[::1]x", "http://a", "a b"] {
+        for wrong in
+            ["", ":9092", "a:", "a:0", "a:65536", "a:b", "[::1", "[::1]x", "http://a", "a b"]
+        {
             assert!(shown(wrong).contains("write HOST:PORT"), "{wrong:?} gave {}", shown(wrong));
         }
     }

@@ -252,9 +252,11 @@ fn config_entry(config: DescribeConfigsResourceResult) -> ConfigEntry {
 }
 
 fn cluster_broker(broker: DescribeClusterBroker) -> Option<ClusterBroker> {
-    let address =
-        Address { host: broker.host.to_string(), port: u16::try_from(broker.port).ok()? };
+    let address = Address { host: broker.host.to_string(), port: u16::try_from(broker.port).ok()? };
     let rack = broker.rack.map(|rack| rack.to_string());
     let is_fenced = broker.is_fenced;
-    Some(ClusterBroker { broker: Broker { id: BrokerId(broker.broker_id), address, rack }, is_fenced })
+    Some(ClusterBroker {
+        broker: Broker { id: BrokerId(broker.broker_id), address, rack },
+        is_fenced,
+    })
 }

@@ -152,8 +152,10 @@ impl Consumer {
             stale: false,
             answers: 0,
         };
-        let ends = consumer.list(positions.keys().map(|p| (p.clone(), OffsetQuery::Latest))).await?;
-        let queries = positions.iter().filter_map(|(p, position)| Some((p.clone(), query(*position)?)));
+        let ends =
+            consumer.list(positions.keys().map(|p| (p.clone(), OffsetQuery::Latest))).await?;
+        let queries =
+            positions.iter().filter_map(|(p, position)| Some((p.clone(), query(*position)?)));
         let begins = consumer.list(queries).await?;
         let metadata = consumer.client.metadata();
         for (partition, position) in positions {

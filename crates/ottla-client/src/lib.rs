@@ -7,6 +7,8 @@
 //! What is absent: consumer groups and transactions (reading what transactions wrote is here),
 //! TLS and SASL, replica selection by rack, and the check for truncation of KIP-320.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "a client treats what it does not know alike")]
+
 mod accumulator;
 mod address;
 mod admin;
@@ -26,7 +28,9 @@ mod wire;
 pub use address::{Address, AddressError};
 pub use admin::{Cluster, ClusterBroker, ConfigEntry, ConfigSource, CreatedTopic, NewTopic};
 pub use client::{Client, ClientOptions, Target, TopicFilter};
-pub use consumer::{ConsumedRecord, Consumer, ConsumerOptions, Fetched, Polled, Position, Repositioned};
+pub use consumer::{
+    ConsumedRecord, Consumer, ConsumerOptions, Fetched, Polled, Position, Repositioned,
+};
 pub use error::ClientError;
 pub use metadata::{Broker, Metadata, Partition, Topic};
 pub use offsets::{Isolation, ListedOffset, OffsetQuery};

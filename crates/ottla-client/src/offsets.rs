@@ -116,9 +116,15 @@ impl Client {
             requests.spawn(async move {
                 let response = client.send(Target::Broker(leader), &request).await;
                 let topics = response.map(|response| response.topics);
-                match_up(queries, topics.map(|topics| {
-                    topics.into_iter().map(|topic| ((*topic.name).into(), topic.partitions)).collect()
-                }))
+                match_up(
+                    queries,
+                    topics.map(|topics| {
+                        topics
+                            .into_iter()
+                            .map(|topic| ((*topic.name).into(), topic.partitions))
+                            .collect()
+                    }),
+                )
             });
         }
         for answered in requests.join_all().await {
@@ -134,9 +140,7 @@ fn leaderless(metadata: &Metadata, partition: &TopicPartition) -> ClientError {
         Some(topic) if !topic.partitions.contains_key(&partition.partition.0) => {
             ClientError::NoSuchPartition(partition.clone())
         }
-        Some(_) => {
-            ClientError::refused(partition.to_string(), ErrorCode::LEADER_NOT_AVAILABLE)
-        }
+        Some(_) => ClientError::refused(partition.to_string(), ErrorCode::LEADER_NOT_AVAILABLE),
         None => ClientError::refused(
             format!("topic \"{}\"", partition.topic),
             ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
@@ -193,9 +197,6 @@ fn listed(
     if part.error_code != ErrorCode::NONE {
         return Err(ClientError::refused(format!("offsets of {partition}"), part.error_code));
     }
-    let found = ListedOffset {
-        offset: Offset(part.offset),
-        timestamp: Timestamp(part.timestamp),
-    };
+    let found = ListedOffset { offset: Offset(part.offset), timestamp: Timestamp(part.timestamp) };
     Ok((part.offset >= 0).then_some(found))
 }

@@ -26,8 +26,7 @@ pub fn murmur2(data: &[u8]) -> u32 {
         hash.wrapping_mul(MULTIPLIER) ^ mixed(u32::from_le_bytes(*word))
     });
     if !tail.is_empty() {
-        let last =
-            tail.iter().rev().fold(0, |word: u32, byte| (word << 8) | u32::from(*byte));
+        let last = tail.iter().rev().fold(0, |word: u32, byte| (word << 8) | u32::from(*byte));
         hash = (hash ^ last).wrapping_mul(MULTIPLIER);
     }
     hash ^= hash >> 13;

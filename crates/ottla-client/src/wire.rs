@@ -72,9 +72,14 @@ fn highest_served(response: &ApiVersionsResponse, below: i16) -> i16 {
         .map_or(0, |api| api.max_version.clamp(0, below - 1))
 }
 
-pub(crate) fn broker_versions(response: ApiVersionsResponse) -> Result<BrokerVersions, ClientError> {
+pub(crate) fn broker_versions(
+    response: ApiVersionsResponse,
+) -> Result<BrokerVersions, ClientError> {
     if response.error_code != ErrorCode::NONE {
-        return Err(ClientError::refused("asking for the broker's API versions", response.error_code));
+        return Err(ClientError::refused(
+            "asking for the broker's API versions",
+            response.error_code,
+        ));
     }
     Ok(BrokerVersions {
         apis: response

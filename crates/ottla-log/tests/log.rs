@@ -1,5 +1,15 @@
 //! A log as its users see it: append, read, roll, reopen, look up, retain, truncate, delete.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that fails says so by panicking"
+)]
+
 mod support;
 
 use std::sync::Arc;

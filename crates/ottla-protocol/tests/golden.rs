@@ -1,5 +1,17 @@
 //! Reads what Apache Kafka 4.3.1 wrote, and must write the same bytes; see `golden/README.md`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    clippy::type_complexity,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that fails says so by panicking"
+)]
+
 mod support;
 
 use std::collections::BTreeSet;

@@ -1,5 +1,13 @@
 //! Random valid bytes, made from the field tables alone, are read and written again unchanged.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    clippy::type_complexity,
+    clippy::indexing_slicing,
+    reason = "a test that fails says so by panicking"
+)]
+
 mod support;
 
 use support::random::Writer;

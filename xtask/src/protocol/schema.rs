@@ -10,6 +10,16 @@
 //!     ReplicaId int32 15+ default=-1
 //! ```
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that fails says so by panicking"
+)]
+
 use std::fmt;
 use std::str::FromStr;
 

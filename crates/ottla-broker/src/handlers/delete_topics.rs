@@ -20,7 +20,6 @@ pub(super) async fn handle(context: Context, request: DeleteTopicsRequest) -> Ou
                 topic_id: topic.topic_id,
                 error_code: super::submit_error(&error),
                 error_message: Some(error.to_string().into()),
-                ..DeletableTopicResult::default()
             })
             .collect(),
         ..DeleteTopicsResponse::default()

@@ -51,7 +51,7 @@ pub(super) fn handle(
 }
 
 fn cursor(topic_name: ByteString, partition_index: i32) -> Cursor {
-    Cursor { topic_name, partition_index, ..Cursor::default() }
+    Cursor { topic_name, partition_index }
 }
 
 /// The names to describe in order, from the cursor's topic on; all topics when none is named.

@@ -344,11 +344,7 @@ fn partition_data(
     match found {
         Found::Failed(error_code) => PartitionData { error_code, ..empty },
         Found::Diverged { epoch, end_offset, high_watermark, log_start } => PartitionData {
-            diverging_epoch: EpochEndOffset {
-                epoch: epoch.0,
-                end_offset: end_offset.0,
-                ..EpochEndOffset::default()
-            },
+            diverging_epoch: EpochEndOffset { epoch: epoch.0, end_offset: end_offset.0 },
             ..visible(high_watermark, log_start)
         },
         Found::Records { source, high_watermark, log_start } => PartitionData {

@@ -55,11 +55,7 @@ fn list(context: &Context, request: ListOffsetsRequest) -> ListOffsetsResponse {
                 ..nothing(partition_index)
             })
         });
-        ListOffsetsTopicResponse {
-            partitions: partitions.collect(),
-            name: name.clone(),
-            ..Default::default()
-        }
+        ListOffsetsTopicResponse { partitions: partitions.collect(), name: name.clone() }
     });
     ListOffsetsResponse { topics: topics.collect(), ..Default::default() }
 }

@@ -48,7 +48,6 @@ fn answer(context: &Context, request: &MetadataRequest) -> MetadataResponse {
             host: (&*endpoint.host).into(),
             port: endpoint.port.into(),
             rack,
-            ..Default::default()
         })
     });
     MetadataResponse {

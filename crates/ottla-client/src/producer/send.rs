@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_base::{BrokerId, ErrorCode};
+use ottla_protocol::Records;
 use ottla_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use ottla_protocol::messages::produce_response::PartitionProduceResponse;
 use ottla_protocol::messages::{
     InitProducerIdRequest, InitProducerIdResponse, ProduceRequest, ProduceResponse,
 };
-use ottla_protocol::Records;
 use ottla_records::{BatchBuilder, HeaderSlice, RawBatch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -103,7 +103,8 @@ impl Sender {
         }
         if !leaderless.is_empty() {
             let no_leader = ErrorCode::LEADER_NOT_AVAILABLE;
-            let error = |draft: &Draft| ClientError::refused(draft.partition.to_string(), no_leader);
+            let error =
+                |draft: &Draft| ClientError::refused(draft.partition.to_string(), no_leader);
             let answered = leaderless.into_iter().map(|draft| {
                 let error = error(&draft);
                 (draft, Err(error))
@@ -144,7 +145,8 @@ impl Sender {
                 self.split(draft);
             } else if self.may_retry(&draft, &error) {
                 stale.push(Arc::clone(&draft.partition.topic));
-                let pause = (0..draft.batch.attempts).fold(Duration::ZERO, |pause, _| longer(pause));
+                let pause =
+                    (0..draft.batch.attempts).fold(Duration::ZERO, |pause, _| longer(pause));
                 self.shared.state().accumulator.put_back(draft, Instant::now() + pause);
             } else {
                 self.fail(draft, error);
@@ -218,10 +220,7 @@ fn halves(mut builder: BatchBuilder) -> Vec<BatchBuilder> {
     parts.into()
 }
 
-fn group(
-    metadata: &Metadata,
-    drafts: Vec<Draft>,
-) -> (BTreeMap<BrokerId, Vec<Draft>>, Vec<Draft>) {
+fn group(metadata: &Metadata, drafts: Vec<Draft>) -> (BTreeMap<BrokerId, Vec<Draft>>, Vec<Draft>) {
     let mut by_leader: BTreeMap<BrokerId, Vec<Draft>> = BTreeMap::new();
     let mut leaderless = Vec::new();
     for draft in drafts {

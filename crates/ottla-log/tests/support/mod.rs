@@ -1,10 +1,19 @@
 //! A temporary log directory, and batches to fill it with.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that fails says so by panicking"
+)]
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of this")]
-#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
 use std::fs;
 use std::ops::Deref;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ottla_base::{Offset, Timestamp, TopicPartition, Uuid};
@@ -22,7 +31,7 @@ pub struct Directory {
 impl Directory {
     pub fn new() -> Self {
         Self {
-            temporary: tempfile::tempdir().unwrap(),
+            temporary: temporary_directory(),
             clock: Arc::new(ManualClock::at(Timestamp(1_000_000))),
             options: DirectoryOptions::default(),
         }
@@ -49,6 +58,12 @@ impl Directory {
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.ends_with(ending)).collect()
     }
+}
+
+/// In memory where the machine has such a place: these tests flush thousands of times.
+fn temporary_directory() -> tempfile::TempDir {
+    let in_memory = Path::new("/dev/shm");
+    if in_memory.is_dir() { tempfile::tempdir_in(in_memory) } else { tempfile::tempdir() }.unwrap()
 }
 
 /// What a process has open. Dropping it is a crash.

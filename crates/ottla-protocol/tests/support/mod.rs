@@ -1,5 +1,16 @@
 //! What the tests share: all messages by name, their field tables, and random bytes that fit a table.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    clippy::type_complexity,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that fails says so by panicking"
+)]
 #![allow(dead_code, reason = "each test uses its part")]
 
 pub(crate) mod random;

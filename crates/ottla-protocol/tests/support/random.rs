@@ -1,5 +1,17 @@
 //! Random bytes that are a valid message, made from its field table without the codecs under test.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    clippy::type_complexity,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that fails says so by panicking"
+)]
+
 use super::schema::{Field, Schema, Type};
 
 /// SplitMix64: small, and the same everywhere.
