@@ -152,8 +152,10 @@ public final class Adapter {
     @SuppressWarnings("unchecked")
     private static void create(JsonNode request) throws Exception {
         Map<String, String> configs = JSON.convertValue(request.get("configs"), Map.class);
+        JsonNode replication = request.get("replication");
         NewTopic topic = new NewTopic(request.get("topic").asText(),
-            Optional.of(request.get("partitions").asInt()), Optional.empty()).configs(configs);
+            Optional.of(request.get("partitions").asInt()),
+            Optional.ofNullable(replication).map(factor -> (short) factor.asInt())).configs(configs);
         try (Admin admin = Admin.create(config(request))) {
             admin.createTopics(List.of(topic)).all().get(30, TimeUnit.SECONDS);
         }

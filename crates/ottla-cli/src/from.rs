@@ -5,9 +5,9 @@ use std::str::FromStr;
 use jiff::{SignedDuration, Timestamp, ToSpan as _, Zoned};
 use ottla_client::Position;
 
-/// What `--from` says; a time is still relative, until [`From::position`] is told what time it is.
+/// What `--from` says; a time is still relative, until [`Start::position`] is told what time it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
+pub enum Start {
     Beginning,
     End,
     Offset(i64),
@@ -26,34 +26,34 @@ pub enum From {
      a time ago (-1h, -30m, -2d), today, yesterday, \
      an RFC 3339 time (2026-05-01T08:00:00Z), milliseconds since 1970 (@1767225600000)"
 )]
-pub struct FromError;
+pub struct StartError;
 
-impl FromStr for From {
-    type Err = FromError;
+impl FromStr for Start {
+    type Err = StartError;
 
-    fn from_str(text: &str) -> Result<Self, FromError> {
+    fn from_str(text: &str) -> Result<Self, StartError> {
         match text {
             "beginning" | "earliest" => Ok(Self::Beginning),
             "end" | "latest" => Ok(Self::End),
             "today" => Ok(Self::DaysAgo(0)),
             "yesterday" => Ok(Self::DaysAgo(1)),
-            _ => other_form(text).ok_or(FromError),
+            _ => other_form(text).ok_or(StartError),
         }
     }
 }
 
-fn other_form(text: &str) -> Option<From> {
+fn other_form(text: &str) -> Option<Start> {
     if let Some(millis) = text.strip_prefix('@') {
-        return Timestamp::from_millisecond(millis.parse().ok()?).ok().map(From::Time);
+        return Timestamp::from_millisecond(millis.parse().ok()?).ok().map(Start::Time);
     }
     if let Ok(number) = text.parse::<i64>() {
         let last = text.starts_with('-').then(|| number.checked_neg()).flatten();
-        return Some(last.map_or(From::Offset(number), From::Last));
+        return Some(last.map_or(Start::Offset(number), Start::Last));
     }
     if let Some(ago) = text.strip_prefix('-') {
-        return duration(ago).map(From::Ago);
+        return duration(ago).map(Start::Ago);
     }
-    text.parse().ok().map(From::Time)
+    text.parse().ok().map(Start::Time)
 }
 
 /// `90s`, `1h30m`, `2d`; a day is 24 hours here, whatever daylight saving does.
@@ -64,7 +64,7 @@ fn duration(text: &str) -> Option<SignedDuration> {
     text.parse().ok().filter(|duration| *duration >= SignedDuration::ZERO)
 }
 
-impl From {
+impl Start {
     /// Where to begin in a partition, for a command that was started at `now`.
     #[must_use]
     pub fn position(self, now: &Zoned) -> Position {
@@ -95,7 +95,7 @@ mod tests {
 
     fn position(text: &str) -> Option<Position> {
         let now: Zoned = "2026-05-02T12:00:00+02:00[Europe/Berlin]".parse().unwrap();
-        text.parse::<From>().ok().map(|from| from.position(&now))
+        text.parse::<Start>().ok().map(|from| from.position(&now))
     }
 
     fn since(rfc3339: &str) -> Option<Position> {

@@ -143,7 +143,7 @@ fn damaged_indexes_are_rebuilt_after_a_crash() {
         |path| fs::write(path, []).unwrap(),
         |path| fs::write(path, [0xee; 7]).unwrap(),
         |path| fs::write(path, [0xee; 1200]).unwrap(),
-        |path| fs::write(path, [0; 10 << 20]).unwrap(),
+        |path| fs::write(path, vec![0; 10 << 20]).unwrap(),
     ];
     for ending in [".index", ".timeindex"] {
         for damage in damages {

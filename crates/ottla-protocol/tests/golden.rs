@@ -44,7 +44,7 @@ fn unhex(text: &str) -> Bytes {
 
 #[test]
 fn what_kafka_wrote_is_read_and_written_again_byte_for_byte() {
-    for kind in ["new", "filled"] {
+    for kind in ["new", "filled", "null"] {
         for line in lines(kind).filter(|line| !is_elsewhere(line[0])) {
             let [name, version, hex] = line[..] else { panic!("{line:?}") };
             let entry = support::find(name).unwrap_or_else(|| panic!("no {name}"));

@@ -1,5 +1,5 @@
 // Writes golden bytes with Apache Kafka's own classes: each message and record in each version, once as it is when
-// new, once with every field that the version has set to a made-up value.
+// new, once with every field that the version has set to a made-up value, once with every null that it can say.
 //
 //     java -cp 'KAFKA_LIBS/*' Golden.java KAFKA_LIBS > kafka-4.3.1.txt
 //
@@ -7,6 +7,7 @@
 //     api KEY NAME LOW HIGH LATEST_UNSTABLE LISTENERS REQUEST_HEADERS RESPONSE_HEADERS   (a header version per version)
 //     new NAME VERSION HEX
 //     filled NAME VERSION HEX
+//     null NAME VERSION HEX                         (only where it differs from filled)
 //     metadata NAME VERSION HEX                     (the value of a record in __cluster_metadata)
 //     coordinator LOG NAME VERSION KEY_HEX VALUE_HEX
 
@@ -51,6 +52,9 @@ public class Golden {
     static final HexFormat HEX = HexFormat.of();
     static final String[] TEXTS = {"", "a", "topic-1", "größer", "日本", "x".repeat(130)};
     static final long[] NUMBERS = {0, 1, -1, -2, 7, 127, 128, 300, 32767, 65535, 1L << 31, Long.MAX_VALUE, Long.MIN_VALUE};
+
+    /** How often a field that can be null is null. */
+    static int nullOneIn = 4;
 
     public static void main(String[] arguments) throws Exception {
         apis();
@@ -109,7 +113,12 @@ public class Golden {
             } catch (NullPointerException nothingToWrite) {
                 // Records that are neither set nor nullable.
             }
-            System.out.println("filled " + name + " " + v + " " + hex(bytes(fill(name, type, v), v)));
+            String filled = hex(bytes(fill(name, type, v), v));
+            System.out.println("filled " + name + " " + v + " " + filled);
+            nullOneIn = 1;
+            String nulls = hex(bytes(fill(name, type, v), v));
+            nullOneIn = 4;
+            if (!nulls.equals(filled)) System.out.println("null " + name + " " + v + " " + nulls);
         }
     }
 
@@ -189,7 +198,7 @@ public class Golden {
         }
         if (place == null) throw new IllegalStateException(message.getClass() + " has no " + field.name);
         place.setAccessible(true);
-        boolean makeNull = field.type.isNullable() && random.nextInt(4) == 0;
+        boolean makeNull = field.type.isNullable() && random.nextInt(nullOneIn) == 0;
         place.set(message, makeNull ? null : value(place, field.type, version, random));
     }
 

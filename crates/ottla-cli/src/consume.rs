@@ -1,0 +1,272 @@
+//! `ottla consume`: records of a topic on standard output.
+//!
+//! A thread formats and writes, because a write to a pipe that nobody empties cannot be called
+//! off: however long it blocks, an interrupt still ends the command.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use jiff::Zoned;
+use ottla_base::TopicPartition;
+use ottla_client::{
+    Client, ClientError, ConsumedRecord, Consumer, ConsumerOptions, Isolation, Polled, Repositioned,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::connection::ConnectionArguments;
+use crate::failure::{EXIT_CODES, Failure, note};
+use crate::from::Start;
+use crate::produce::interrupted;
+use crate::record_json::RecordJson;
+use crate::template::Template;
+
+/// Answers of brokers that may wait for standard output.
+const ANSWERS_MAX: usize = 2;
+const WRITE_BUFFER_LEN: usize = 128 << 10;
+/// What the reader of a pipe gets to take the last records after an interrupt.
+const LAST_WRITES: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Args)]
+#[command(after_help = examples())]
+pub struct ConsumeArguments {
+    #[command(flatten)]
+    pub connection: ConnectionArguments,
+    pub topic: String,
+    /// Where to begin: beginning, end, an offset, the last N of each partition (-N), a time ago
+    /// (-1h, -30m, -2d), today or yesterday (from local midnight), an RFC 3339 time, or @ and
+    /// milliseconds since 1970
+    #[arg(
+        short,
+        long,
+        value_name = "WHERE",
+        default_value = "beginning",
+        allow_hyphen_values = true
+    )]
+    pub from: Start,
+    /// Read this partition only; may be repeated
+    #[arg(
+        short,
+        long = "partition",
+        value_name = "N",
+        value_parser = clap::value_parser!(i32).range(0..)
+    )]
+    pub partitions: Vec<i32>,
+    /// How to print a record: %k key, %v value, %h headers, %o offset, %p partition, %T timestamp
+    /// (ms), %t topic, %% percent; escapes \n \t \r \0 \\. A newline follows, unless the format
+    /// ends in \n, \0 or \c
+    #[arg(long, value_name = "FORMAT", conflicts_with = "json")]
+    pub format: Option<Template>,
+    /// Print each record as one line of JSON, bytes that are not UTF-8 in base64
+    #[arg(short, long)]
+    pub json: bool,
+    /// Stop after this many records
+    #[arg(short = 'n', long, value_name = "N")]
+    pub count: Option<u64>,
+    /// Stop at the end that each partition has now, rather than wait for more
+    #[arg(long)]
+    pub until_end: bool,
+    /// Show records of open and rolled-back transactions (Kafka's default), or only committed ones
+    #[arg(
+        long,
+        value_enum,
+        value_name = "LEVEL",
+        default_value_t = IsolationArgument::ReadUncommitted
+    )]
+    pub isolation: IsolationArgument,
+    /// What stands for a key or value that is null, outside of JSON
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub null: String,
+}
+
+fn examples() -> String {
+    format!(
+        "Examples:
+  ottla consume orders                                 all there is, then whatever comes
+  ottla consume orders --from end                      only what comes from now on
+  ottla consume orders --from yesterday --until-end    from yesterday's first record to now
+  ottla consume orders --from -10 --count 10           the last ten of a topic with one partition
+  ottla consume orders --format '%p/%o %T %k: %v'
+  ottla consume orders --json | jq .value
+
+Ctrl-C stops it; that is no failure. Several readers read independently of one another, and
+nothing is remembered between runs.
+
+{EXIT_CODES}"
+    )
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum IsolationArgument {
+    ReadUncommitted,
+    ReadCommitted,
+}
+
+pub(crate) async fn run(arguments: ConsumeArguments) -> Result<(), Failure> {
+    if arguments.count == Some(0) {
+        return Ok(());
+    }
+    let client = arguments.connection.connect().await?;
+    let consumer = assign(client, &arguments).await?;
+    let (pages, mut printed) = print_in_background(&arguments);
+    let left = arguments.count.unwrap_or(u64::MAX);
+    let reading = read(consumer, pages, left, arguments.until_end);
+    let mut interrupted = std::pin::pin!(interrupted());
+    let stopped = tokio::select! {
+        result = reading => result,
+        () = &mut interrupted => {
+            // What is on its way to the reader of a pipe may still arrive.
+            let _ = tokio::time::timeout(LAST_WRITES, printed).await;
+            return Ok(());
+        }
+    };
+    // What was read before a failure is printed before the failure is told.
+    tokio::select! {
+        written = &mut printed => written.map_err(|_| io::Error::other("printing failed"))??,
+        () = &mut interrupted => {}
+    }
+    Ok(stopped?)
+}
+
+async fn assign(client: Client, arguments: &ConsumeArguments) -> Result<Consumer, ClientError> {
+    let topic = client.topic(&arguments.topic).await?;
+    let position = arguments.from.position(&Zoned::now());
+    let chosen: Vec<i32> = if arguments.partitions.is_empty() {
+        topic.partitions.keys().copied().collect()
+    } else {
+        arguments.partitions.clone()
+    };
+    let mut positions = BTreeMap::new();
+    for index in chosen {
+        let partition = TopicPartition::new(topic.name.clone(), index);
+        if !topic.partitions.contains_key(&index) {
+            return Err(ClientError::NoSuchPartition(partition));
+        }
+        positions.insert(partition, position);
+    }
+    let isolation = match arguments.isolation {
+        IsolationArgument::ReadUncommitted => Isolation::ReadUncommitted,
+        IsolationArgument::ReadCommitted => Isolation::ReadCommitted,
+    };
+    let options = ConsumerOptions { isolation, ..ConsumerOptions::default() };
+    Consumer::assign(client, positions, options).await
+}
+
+/// Hands records over for printing until enough are read, or nobody reads what is printed.
+async fn read(
+    mut consumer: Consumer,
+    pages: mpsc::Sender<Vec<ConsumedRecord>>,
+    mut left: u64,
+    until_end: bool,
+) -> Result<(), ClientError> {
+    while left > 0 && !(until_end && consumer.has_reached_end()) {
+        let polled = tokio::select! {
+            polled = consumer.poll() => polled?,
+            () = pages.closed() => return Ok(()),
+        };
+        let mut records = match polled {
+            Polled::Records(fetched) => fetched.records,
+            Polled::Repositioned(repositioned) => {
+                warn_of(&repositioned);
+                continue;
+            }
+        };
+        records.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        left -= u64::try_from(records.len()).unwrap_or(left);
+        if !records.is_empty() && pages.send(records).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn warn_of(Repositioned { partition, from, to }: &Repositioned) {
+    note(&format!("note: {partition} does not hold offset {from}; reading goes on at {to}"));
+}
+
+/// The channel takes records; the other end tells when all of them are written.
+fn print_in_background(
+    arguments: &ConsumeArguments,
+) -> (mpsc::Sender<Vec<ConsumedRecord>>, oneshot::Receiver<io::Result<()>>) {
+    let (pages, to_print) = mpsc::channel(ANSWERS_MAX);
+    let (done, printed) = oneshot::channel();
+    let style = if arguments.json || arguments.connection.wants_json() {
+        Style::Json
+    } else {
+        let template = arguments.format.clone();
+        Style::Text(template.unwrap_or_else(Template::value_lines), arguments.null.clone())
+    };
+    let topic: Arc<str> = arguments.topic.as_str().into();
+    std::thread::spawn(move || {
+        let out = BufWriter::with_capacity(WRITE_BUFFER_LEN, io::stdout());
+        let result = match print(out, &topic, &style, to_print) {
+            // The reader has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            result => result,
+        };
+        // Nobody may be waiting any more.
+        let _ = done.send(result);
+    });
+    (pages, printed)
+}
+
+#[derive(Debug)]
+enum Style {
+    Json,
+    Text(Template, String),
+}
+
+/// Flushes whenever no more records are at hand, so that a follower sees each at once.
+fn print(
+    mut out: impl Write,
+    topic: &str,
+    style: &Style,
+    mut pages: mpsc::Receiver<Vec<ConsumedRecord>>,
+) -> io::Result<()> {
+    while let Some(page) = pages.blocking_recv() {
+        for record in &page {
+            match style {
+                Style::Text(template, null) => template.write(&mut out, topic, record, null)?,
+                Style::Json => {
+                    serde_json::to_writer(&mut out, &RecordJson { topic, record })?;
+                    out.write_all(b"\n")?;
+                }
+            }
+        }
+        if pages.is_empty() {
+            out.flush()?;
+        }
+    }
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record_json::tests::record;
+
+    fn printed(style: &Style) -> String {
+        let (pages, to_print) = mpsc::channel(2);
+        pages.try_send(vec![record(), record()]).unwrap();
+        drop(pages);
+        let mut out = Vec::new();
+        print(&mut out, "orders", style, to_print).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn records_are_printed_in_order_one_after_the_other() {
+        let template = "%o %v".parse().unwrap();
+        assert_eq!(printed(&Style::Text(template, String::new())), "42 hello\n42 hello\n");
+    }
+
+    #[test]
+    fn json_is_one_record_a_line() {
+        let json = printed(&Style::Json);
+        assert_eq!(json.lines().count(), 2);
+        assert!(json.lines().all(|line| line.starts_with('{') && line.ends_with('}')));
+    }
+}

@@ -1,0 +1,179 @@
+//! How a command fails: an exit code that scripts can tell apart, what happened, and what helps.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use ottla_base::ErrorCode;
+use ottla_client::ClientError;
+
+/// The exit codes, as the help text of each command lists them.
+pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 the operation failed; 2 wrong usage; \
+3 no broker answered, or not in time; 4 there is no such topic or partition; 5 it exists already";
+
+/// What the exit code says. Wrong usage is 2, as clap has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Failed,
+    Usage,
+    Unreachable,
+    NotFound,
+    AlreadyExists,
+}
+
+/// Why a command ends early.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub exit: Exit,
+    pub message: String,
+    /// What to do about it, if we know.
+    pub cure: Option<String>,
+}
+
+impl Failure {
+    #[must_use]
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), cure: None }
+    }
+
+    #[must_use]
+    pub fn with_cure(self, cure: impl Into<String>) -> Self {
+        Self { cure: Some(cure.into()), ..self }
+    }
+
+    /// Tells the user; the exit code is for the shell.
+    #[must_use]
+    pub fn report(&self) -> ExitCode {
+        note(&format!("error: {}", self.message));
+        if let Some(cure) = &self.cure {
+            note(&format!("  {cure}"));
+        }
+        ExitCode::from(match self.exit {
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Unreachable => 3,
+            Exit::NotFound => 4,
+            Exit::AlreadyExists => 5,
+        })
+    }
+}
+
+/// A line on standard error, for people. Nobody can be told when even that is closed.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let failure = Self::new(exit(&error), error.to_string());
+        match cure(&error) {
+            Some(cure) => failure.with_cure(cure),
+            None => failure,
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::new(Exit::Failed, error.to_string())
+    }
+}
+
+fn exit(error: &ClientError) -> Exit {
+    match error {
+        ClientError::Unreachable(_)
+        | ClientError::Connection { .. }
+        | ClientError::TimedOut { .. } => Exit::Unreachable,
+        ClientError::NoSuchTopic(_) | ClientError::NoSuchPartition(_) => Exit::NotFound,
+        ClientError::Address(_) => Exit::Usage,
+        ClientError::Refused { code, .. } => exit_of_code(*code),
+        ClientError::UnsupportedApi { .. }
+        | ClientError::UnsupportedVersion { .. }
+        | ClientError::Malformed { .. }
+        | ClientError::Encode { .. }
+        | ClientError::TopicRecreated(_)
+        | ClientError::CorruptBatch { .. } => Exit::Failed,
+    }
+}
+
+fn exit_of_code(code: ErrorCode) -> Exit {
+    match code {
+        ErrorCode::TOPIC_ALREADY_EXISTS => Exit::AlreadyExists,
+        ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::UNKNOWN_TOPIC_ID => Exit::NotFound,
+        ErrorCode::REQUEST_TIMED_OUT
+        | ErrorCode::BROKER_NOT_AVAILABLE
+        | ErrorCode::LEADER_NOT_AVAILABLE => Exit::Unreachable,
+        _ => Exit::Failed,
+    }
+}
+
+fn cure(error: &ClientError) -> Option<String> {
+    match error {
+        ClientError::Unreachable(_) | ClientError::Connection { .. } => Some(
+            "Start a broker with `ottla serve`, or say where one is with --bootstrap HOST:PORT."
+                .to_owned(),
+        ),
+        ClientError::TimedOut { .. } => {
+            Some("Is it a Kafka broker without TLS? Give it longer with --timeout.".to_owned())
+        }
+        ClientError::NoSuchTopic(topic) => Some(format!(
+            "Create it with `ottla topic create {topic}`; `ottla topic list` shows what is there."
+        )),
+        ClientError::NoSuchPartition(partition) => {
+            Some(format!("`ottla topic describe {}` shows its partitions.", partition.topic))
+        }
+        ClientError::TopicRecreated(_) => {
+            Some("Start again to read the new topic from where you want.".to_owned())
+        }
+        ClientError::Refused { code, .. } => cure_of_code(*code).map(str::to_owned),
+        ClientError::Address(_)
+        | ClientError::UnsupportedApi { .. }
+        | ClientError::UnsupportedVersion { .. }
+        | ClientError::Malformed { .. }
+        | ClientError::Encode { .. }
+        | ClientError::CorruptBatch { .. } => None,
+    }
+}
+
+fn cure_of_code(code: ErrorCode) -> Option<&'static str> {
+    match code {
+        ErrorCode::TOPIC_ALREADY_EXISTS => Some("Use --if-not-exists if that is fine."),
+        ErrorCode::INVALID_REPLICATION_FACTOR => {
+            Some("There cannot be more replicas than brokers: `ottla cluster info` shows those.")
+        }
+        ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE => {
+            Some("Raise the topic's max.message.bytes, or send smaller records.")
+        }
+        ErrorCode::NOT_ENOUGH_REPLICAS => {
+            Some("Fewer replicas are in sync than the topic's min.insync.replicas asks for.")
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_can_tell_failures_apart() {
+        let refused = |code| ClientError::Refused { what: "w".to_owned(), code, message: None };
+        let exits = [
+            (ClientError::Unreachable(vec![]), Exit::Unreachable),
+            (ClientError::NoSuchTopic("t".into()), Exit::NotFound),
+            (refused(ErrorCode::TOPIC_ALREADY_EXISTS), Exit::AlreadyExists),
+            (refused(ErrorCode::INVALID_CONFIG), Exit::Failed),
+        ];
+        for (error, exit) in exits {
+            assert_eq!(Failure::from(error).exit, exit);
+        }
+    }
+
+    #[test]
+    fn an_unreachable_broker_is_named_with_what_helps() {
+        let address = "127.0.0.1:9092".parse().unwrap();
+        let error = ClientError::Unreachable(vec![(address, "Connection refused".to_owned())]);
+        let failure = Failure::from(error);
+        assert_eq!(failure.message, "no broker answers at 127.0.0.1:9092 (Connection refused)");
+        assert!(failure.cure.unwrap().contains("`ottla serve`"));
+    }
+}

@@ -1,0 +1,61 @@
+//! Standard output: tables for people, JSON for programs, and quiet when the reader has gone away.
+
+use std::io::{self, Write};
+
+use comfy_table::Table;
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+/// Writes all of it. That nobody reads on (`| head`) is no failure.
+pub(crate) fn write_out(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+pub(crate) fn print_line(line: &str) -> Result<(), Failure> {
+    write_out(format!("{line}\n").as_bytes())
+}
+
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let json = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
+    print_line(&json)
+}
+
+/// Columns with two spaces between them and no lines, so that `awk` can read them, too.
+pub(crate) fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>) -> String {
+    let mut table = Table::new();
+    table.load_preset(comfy_table::presets::NOTHING).set_header(head);
+    for row in rows {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// Numbers with commas between them.
+pub(crate) fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(",")
+}
+
+/// The text, or a dash for what is not known.
+pub(crate) fn or_dash(text: Option<impl ToString>) -> String {
+    text.map_or_else(|| "-".to_owned(), |text| text.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_columns_without_lines() {
+        let row = |a: &str, b: &str| [a.to_owned(), b.to_owned()];
+        let text = table(["TOPIC", "N"], vec![row("orders", "3"), row("a", "12")]);
+        assert_eq!(text, "TOPIC   N\norders  3\na       12");
+    }
+}

@@ -1,0 +1,99 @@
+//! The command line as a whole: what parses to what, and that every help text is complete.
+
+use clap::{CommandFactory as _, Parser};
+
+use super::*;
+
+#[derive(Debug, Parser)]
+#[command(name = "ottla")]
+struct Ottla {
+    #[command(subcommand)]
+    command: ClientCommand,
+}
+
+fn parse(line: &str) -> Result<ClientCommand, String> {
+    let words = std::iter::once("ottla").chain(line.split_whitespace());
+    Ottla::try_parse_from(words).map(|ottla| ottla.command).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_definitions_are_sound() {
+    Ottla::command().debug_assert();
+}
+
+#[test]
+fn connection_options_may_stand_before_and_after_the_verb() {
+    for line in ["topic --bootstrap a:1,b list", "topic list --bootstrap-server a:1,b -o json"] {
+        let Ok(ClientCommand::Topic(arguments)) = parse(line) else { panic!("{line}") };
+        assert_eq!(arguments.connection.bootstrap, ["a:1", "b"], "{line}");
+    }
+}
+
+#[test]
+fn consuming_begins_at_the_beginning_unless_told() {
+    let from = |line: &str| match parse(line) {
+        Ok(ClientCommand::Consume(arguments)) => arguments.from,
+        other => panic!("{line}: {other:?}"),
+    };
+    assert_eq!(from("consume t"), Start::Beginning);
+    assert_eq!(from("consume t --from end"), Start::End);
+    assert_eq!(from("consume t --from -10"), Start::Last(10));
+    assert_eq!(from("consume t -f 7 --count 1"), Start::Offset(7));
+}
+
+#[test]
+fn create_takes_every_option_of_a_topic() {
+    let line = "topic create t --partitions 3 --replication-factor 2 --config a=b --config c=d";
+    let Ok(ClientCommand::Topic(TopicArguments { command: TopicCommand::Create(create), .. })) =
+        parse(line)
+    else {
+        panic!("{line}")
+    };
+    assert_eq!((create.partitions, create.replication_factor), (Some(3), Some(2)));
+    assert_eq!(create.configs.len(), 2);
+}
+
+#[test]
+fn produce_takes_every_option_of_a_record() {
+    let line = "produce t --key-separator : --header a=b --partition 1 --acks 1 --compression zstd";
+    let Ok(ClientCommand::Produce(produce)) = parse(line) else { panic!("{line}") };
+    assert_eq!(produce.acks, AcksArgument::Leader);
+    assert_eq!(produce.compression, CompressionArgument::Zstd);
+    assert_eq!(produce.partition, Some(1));
+}
+
+#[test]
+fn mistakes_say_what_is_right() {
+    let mistakes = [
+        ("consume t --from tomorrow", "yesterday"),
+        ("consume t --format %x", "%k key"),
+        ("consume t --json --format %v", "cannot be used with"),
+        ("produce t --acks 2", "possible values: 0, 1, all"),
+        ("produce t --header x", "NAME=VALUE"),
+        ("produce t --compression brotli", "zstd"),
+        ("topic create t --config x", "KEY=VALUE"),
+        ("topic create t --partitions 0", "1.."),
+        ("topic list --timeout never", "10s"),
+    ];
+    for (line, right) in mistakes {
+        let error = parse(line).unwrap_err();
+        assert!(error.contains(right), "{line}: {error}");
+    }
+}
+
+#[test]
+fn every_command_that_can_fail_at_a_cluster_explains_its_exit_codes() {
+    for name in ["topic", "produce", "consume", "cluster"] {
+        let mut root = Ottla::command();
+        let help = root.find_subcommand_mut(name).unwrap().render_long_help().to_string();
+        assert!(help.contains("Exit codes:"), "{name}");
+    }
+}
+
+#[test]
+fn completions_know_the_commands() {
+    let mut script = Vec::new();
+    clap_complete::generate(Shell::Bash, &mut Ottla::command(), "ottla", &mut script);
+    let script = String::from_utf8(script).unwrap();
+    assert!(script.contains("produce") && script.contains("--key-separator"));
+}
