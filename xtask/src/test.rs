@@ -61,7 +61,9 @@ impl Stage {
             // They pass against Apache Kafka; `cargo xtask interop` runs them. Against Ottla they
             // have not been seen to pass yet, so they don't count here.
             Self::Clients => Ok(Tally {
-                skipped: vec!["real clients: run `cargo xtask interop` (work in progress)".to_owned()],
+                skipped: vec![
+                    "real clients: run `cargo xtask interop` (work in progress)".to_owned(),
+                ],
                 ..Tally::default()
             }),
             Self::SideBySide => Ok(Tally {

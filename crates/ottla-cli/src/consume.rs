@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use jiff::Zoned;
+use jiff::ZonedDateTime;
 use ottla_base::TopicPartition;
 use ottla_client::{
     Client, ClientError, ConsumedRecord, Consumer, ConsumerOptions, Isolation, Polled, Repositioned,
@@ -133,7 +133,7 @@ pub(crate) async fn run(arguments: ConsumeArguments) -> Result<(), Failure> {
 
 async fn assign(client: Client, arguments: &ConsumeArguments) -> Result<Consumer, ClientError> {
     let topic = client.topic(&arguments.topic).await?;
-    let position = arguments.from.position(&Zoned::now());
+    let position = arguments.from.position(&ZonedDateTimeDateTime::now());
     let chosen: Vec<i32> = if arguments.partitions.is_empty() {
         topic.partitions.keys().copied().collect()
     } else {

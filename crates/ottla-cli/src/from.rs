@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use jiff::{SignedDuration, Timestamp, ToSpan as _, Zoned};
+use jiff::{SignedDuration, Timestamp, ToSpan as _, ZonedDateTime};
 use ottla_client::Position;
 
 /// What `--from` says; a time is still relative, until [`Start::position`] is told what time it is.
@@ -67,7 +67,7 @@ fn duration(text: &str) -> Option<SignedDuration> {
 impl Start {
     /// Where to begin in a partition, for a command that was started at `now`.
     #[must_use]
-    pub fn position(self, now: &Zoned) -> Position {
+    pub fn position(self, now: &ZonedDateTime) -> Position {
         let since = |time: Timestamp| Position::Since(ottla_base::Timestamp(time.as_millisecond()));
         match self {
             Self::Beginning => Position::Earliest,
@@ -83,7 +83,7 @@ impl Start {
     }
 }
 
-fn midnight(now: &Zoned, days_ago: i32) -> Timestamp {
+fn midnight(now: &ZonedDateTime, days_ago: i32) -> Timestamp {
     now.checked_sub(days_ago.days())
         .and_then(|day| day.start_of_day())
         .map_or(Timestamp::UNIX_EPOCH, |day| day.timestamp())
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     fn position(text: &str) -> Option<Position> {
-        let now: Zoned = "2026-05-02T12:00:00+02:00[Europe/Berlin]".parse().unwrap();
+        let now: ZonedDateTime = "2026-05-02T12:00:00+02:00[Europe/Berlin]".parse().unwrap();
         text.parse::<Start>().ok().map(|from| from.position(&now))
     }
 

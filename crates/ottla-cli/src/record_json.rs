@@ -94,10 +94,7 @@ pub(crate) mod tests {
             timestamp_type: TimestampType::CreateTime,
             key: Some(Bytes::from_static(b"k1")),
             value: Some(Bytes::from_static(b"hello")),
-            headers: vec![
-                ("a".into(), Some(Bytes::from_static(b"1"))),
-                ("b".into(), None),
-            ],
+            headers: vec![("a".into(), Some(Bytes::from_static(b"1"))), ("b".into(), None)],
         }
     }
 

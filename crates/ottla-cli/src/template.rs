@@ -44,7 +44,9 @@ impl FromStr for Template {
         let mut characters = text.chars();
         while let Some(character) = characters.next() {
             match character {
-                '%' => pieces.push_part(characters.next().ok_or(TemplateError::Unfinished('%'))?)?,
+                '%' => {
+                    pieces.push_part(characters.next().ok_or(TemplateError::Unfinished('%'))?)?
+                }
                 '\\' => {
                     let escape = characters.next().ok_or(TemplateError::Unfinished('\\'))?;
                     if escape == 'c' && characters.as_str().is_empty() {
