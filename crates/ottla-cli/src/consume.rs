@@ -133,7 +133,7 @@ pub(crate) async fn run(arguments: ConsumeArguments) -> Result<(), Failure> {
 
 async fn assign(client: Client, arguments: &ConsumeArguments) -> Result<Consumer, ClientError> {
     let topic = client.topic(&arguments.topic).await?;
-    let position = arguments.from.position(&ZonedDateTimeDateTime::now());
+    let position = arguments.from.position(&ZonedDateTime::now());
     let chosen: Vec<i32> = if arguments.partitions.is_empty() {
         topic.partitions.keys().copied().collect()
     } else {

@@ -11,9 +11,9 @@ use serde::ser::{SerializeMap, SerializeSeq, Serializer};
 
 /// Wraps a record for serde; fields come in the order topic, partition, offset, timestamp, headers, key, value.
 #[derive(Debug)]
-pub struct RecordJson<'a> {
-    pub topic: &'a str,
-    pub record: &'a ConsumedRecord,
+pub(crate) struct RecordJson<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) record: &'a ConsumedRecord,
 }
 
 impl Serialize for RecordJson<'_> {
