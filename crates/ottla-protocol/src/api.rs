@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn the_table_is_kafkas() {
-        assert_eq!(ApiKey::ALL.len(), 88);
+        assert_eq!(ApiKey::ALL.len(), 89);
         assert_eq!(ApiKey::Produce.versions(), 3..=13);
         assert!(ApiKey::Vote.is_on(Listener::Controller) && !ApiKey::Vote.is_on(Listener::Broker));
     }
