@@ -1,7 +1,6 @@
 //! Which version of which request a broker understands. Pure.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 
 use ottla_protocol::{ApiKey, Request};
 
@@ -18,7 +17,7 @@ pub struct BrokerVersions {
 }
 
 impl BrokerVersions {
-    /// The highest version that both sides speak, no higher than `at_most`.
+    /// The highest stable version that both sides speak, no higher than `at_most`.
     pub(crate) fn choose<R: Request>(
         &self,
         address: &Address,
@@ -27,7 +26,8 @@ impl BrokerVersions {
         let Some(&(lowest, highest)) = self.apis.get(&R::KEY.key()) else {
             return Err(ClientError::UnsupportedApi { address: address.clone(), api: R::KEY });
         };
-        let ours = RangeInclusive::new(*R::VERSIONS.start(), at_most.min(*R::VERSIONS.end()));
+        let ours = R::KEY.stable_versions();
+        let ours = *ours.start()..=at_most.min(*ours.end());
         let version = highest.min(*ours.end());
         if lowest <= version && ours.contains(&version) {
             return Ok(version);

@@ -59,6 +59,7 @@ async fn identity(client: &Client, shared: &Shared) -> Result<Option<Identity>, 
         return Ok(None);
     }
     let request = InitProducerIdRequest {
+        transactional_id: None,
         transaction_timeout_ms: i32::MAX,
         producer_id: -1,
         producer_epoch: -1,
