@@ -75,7 +75,7 @@ async fn a_request_that_the_broker_does_not_serve_is_not_sent() {
 #[tokio::test]
 async fn where_nobody_listens_the_error_names_every_address() {
     let gone = Broker::start(Script::default()).await.stopped().await;
-    let error = Client::connect(&[gone.clone()], options()).await.unwrap_err();
+    let error = Client::connect(&[&gone], options()).await.unwrap_err();
     assert!(matches!(error, ClientError::Unreachable(_)));
     assert!(error.to_string().contains(&gone), "{error}");
 }

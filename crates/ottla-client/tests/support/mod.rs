@@ -156,6 +156,7 @@ impl State {
         if self.script.garbage {
             return Bytes::from_static(b"HTTP/1.1 400 Bad Request\r\n\r\n");
         }
+        #[allow(clippy::wildcard_enum_match_arm, reason = "a broker serves what it advertises")]
         match incoming.api {
             ApiKey::ApiVersions => self.api_versions(&incoming),
             ApiKey::Metadata => {
@@ -264,12 +265,11 @@ impl State {
     }
 
     fn store(&mut self, batch: &RawBatch) {
-        let mut sequence = batch.header().base_sequence;
-        for record in batch.records().unwrap() {
+        let sequences = batch.header().base_sequence..;
+        for (sequence, record) in sequences.zip(batch.records().unwrap()) {
             let value = record.unwrap().value.unwrap_or_default();
             self.stored.push(String::from_utf8(value.to_vec()).unwrap());
             self.sequences.push(sequence);
-            sequence += 1;
         }
     }
 
