@@ -24,7 +24,7 @@ use support::table;
 
 const GOLDEN: &str = include_str!("golden/kafka-4.3.1.txt");
 
-/// The records of Kafka's plug-in for tiered storage, and its test of group coordinators: not ours.
+/// The records of Kafka's plug-in for tiered storage, which have no tables here yet.
 fn is_elsewhere(name: &str) -> bool {
     name.starts_with("RemoteLog") || name.starts_with("RemotePartition")
 }
