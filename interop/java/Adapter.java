@@ -228,6 +228,8 @@ public final class Adapter {
         }
         Properties config = config(request);
         config.put("retry.backoff.ms", "20");
+        // A read-ahead parked at one partition's end holds up the next partition's fetch.
+        config.put("fetch.max.wait.ms", "50");
         config.put("enable.auto.commit", "false");
         config.put("auto.offset.reset", "none");
         consumer = new KafkaConsumer<>(config, new ByteArrayDeserializer(), new ByteArrayDeserializer());

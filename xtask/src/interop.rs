@@ -31,6 +31,8 @@ struct Test {
     name: String,
     /// Programs without which it is skipped.
     needs: &'static [&'static str],
+    /// An API without which it is skipped, as `Name(key)`.
+    api: Option<&'static str>,
     /// Whether the broker must run when the test begins.
     with_broker: bool,
     run: Box<Run>,
@@ -42,12 +44,17 @@ impl Test {
         needs: &'static [&'static str],
         run: impl Fn(&mut Session) -> Result<()> + 'static,
     ) -> Self {
-        Self { name: name.into(), needs, with_broker: true, run: Box::new(run) }
+        Self { name: name.into(), needs, api: None, with_broker: true, run: Box::new(run) }
     }
 
     /// For a test that looks at a stopped broker's files, or starts a broker of its own.
     fn without_broker(self) -> Self {
         Self { with_broker: false, ..self }
+    }
+
+    /// For a test of what the broker may not serve yet: it runs as soon as the API is advertised.
+    fn once_served(self, api: &'static str) -> Self {
+        Self { api: Some(api), ..self }
     }
 
     fn missing(&self) -> Option<&'static str> {
@@ -109,6 +116,13 @@ fn miss(test: &str, program: &str, tally: &mut Tally) {
 fn run_one(test: &Test, session: &mut Session) -> Tally {
     let started = Instant::now();
     let ready = if test.with_broker { session.revive() } else { Ok(()) };
+    if let (Ok(()), Some(api)) = (&ready, test.api)
+        && let Ok(false) = session.advertises(api)
+    {
+        let reason = format!("{}: {api} is not served yet", test.name);
+        println!("skipped: {reason}");
+        return Tally { skipped: vec![reason], ..Tally::default() };
+    }
     let outcome = ready.and_then(|()| (test.run)(session));
     let seconds = started.elapsed().as_secs_f64();
     match outcome {

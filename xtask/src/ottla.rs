@@ -18,6 +18,8 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Launched> {
     let mut command = Command::new(binary()?);
     command.arg("serve").arg("--data-dir").arg(launch.data_directory);
     command.args(["--listen", launch.address.unwrap_or("127.0.0.1:0")]);
+    // Several brokers run at once; whoever wants a fixed port says so in the settings.
+    command.args(["--set", "ottla.http.listener=127.0.0.1:0"]);
     for (name, value) in launch.settings {
         command.arg("--set").arg(format!("{name}={value}"));
     }

@@ -152,6 +152,15 @@ impl Session {
         Ok(())
     }
 
+    /// Whether the broker lists an API, given as `Name(key)`; asks with Kafka's own tool.
+    pub(super) fn advertises(&mut self, api: &str) -> Result<bool> {
+        let bootstrap = self.bootstrap();
+        let arguments = ["--bootstrap-server", &bootstrap];
+        let shown =
+            self.adapter(Library::Java).tool("tools.BrokerApiVersionsCommand", &arguments, b"")?;
+        Ok(shown.out.lines().any(|line| line.contains(api) && !line.contains("UNSUPPORTED")))
+    }
+
     /// Starts a broker that an earlier test left dead.
     pub(super) fn revive(&mut self) -> Result<()> {
         if !self.broker.is_running() {

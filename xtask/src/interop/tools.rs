@@ -21,12 +21,15 @@ pub(super) fn tests() -> Vec<Test> {
     };
     let mut tests = vec![
         test("BrokerApiVersionsCommand lists the broker's versions", api_versions),
-        test("TopicCommand creates, lists, describes and deletes", topic_command),
+        test("TopicCommand creates, lists and deletes", topic_command),
+        test("TopicCommand describes partitions and configuration", topic_describe)
+            .once_served("DescribeConfigs(32)"),
         test("TopicCommand's mistakes are answered with Kafka's errors", topic_mistakes),
         test("GetOffsetShell finds every kind of offset", get_offset_shell),
         test("ProducerPerformance's records all arrive", producer_performance),
         test("VerifiableProducer has every record acknowledged", verifiable_producer),
-        test("EndToEndLatency sends and receives one record at a time", end_to_end_latency),
+        test("EndToEndLatency sends and receives one record at a time", end_to_end_latency)
+            .once_served("OffsetCommit(8)"),
     ];
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
         let name = format!("tools: the console consumer prints what the producer read, {codec}");
@@ -70,19 +73,11 @@ const TOPICS: &str = "tools.TopicCommand";
 
 fn topic_command(session: &mut Session) -> Result<()> {
     let topic = session.new_topic("topic-command");
-    let create = ["--create", "--topic", &topic, "--partitions", "3", "--config"];
-    let config = "retention.ms=7654321";
-    let shown = tool(session, TOPICS, &[&create[..], &[config]].concat(), b"")?;
+    let create = ["--create", "--topic", &topic, "--partitions", "3"];
+    let shown = tool(session, TOPICS, &create, b"")?;
     ensure!(shown.contains(&format!("Created topic {topic}.")), "it says {shown}");
     let listed = tool(session, TOPICS, &["--list"], b"")?;
     ensure!(listed.lines().any(|line| line == topic), "it is not listed: {listed}");
-    let described = tool(session, TOPICS, &["--describe", "--topic", &topic], b"")?;
-    let expected = ["PartitionCount: 3", "ReplicationFactor: 1", config, "Leader: 1", "Isr: 1"];
-    for word in expected {
-        ensure!(described.contains(word), "{word:?} is missing:\n{described}");
-    }
-    let partitions = described.lines().filter(|line| line.contains("Partition: ")).count();
-    ensure!(partitions == 3, "{partitions} partitions are described:\n{described}");
     tool(session, TOPICS, &["--create", "--if-not-exists", "--topic", &topic], b"")?;
     tool(session, TOPICS, &["--delete", "--topic", &topic], b"")?;
     eventually(Duration::from_secs(10), || {
@@ -90,6 +85,21 @@ fn topic_command(session: &mut Session) -> Result<()> {
         Ok((!listed.lines().any(|line| line == topic)).then_some(()))
     })
     .context("a deleted topic is still listed")
+}
+
+fn topic_describe(session: &mut Session) -> Result<()> {
+    let topic = session.new_topic("topic-describe");
+    let config = "retention.ms=7654321";
+    let create = ["--create", "--topic", &topic, "--partitions", "3", "--config", config];
+    tool(session, TOPICS, &create, b"")?;
+    let described = tool(session, TOPICS, &["--describe", "--topic", &topic], b"")?;
+    let expected = ["PartitionCount: 3", "ReplicationFactor: 1", config, "Leader: 1", "Isr: 1"];
+    for word in expected {
+        ensure!(described.contains(word), "{word:?} is missing:\n{described}");
+    }
+    let partitions = described.lines().filter(|line| line.contains("Partition: ")).count();
+    ensure!(partitions == 3, "{partitions} partitions are described:\n{described}");
+    Ok(())
 }
 
 /// The tool prints the broker's words; Kafka's error codes show as the client's exceptions.
