@@ -1,4 +1,4 @@
-//! The `ottla` binary: a broker (`serve`).
+//! The `ottla` binary: a broker (`serve`), and the command line that talks to any Kafka cluster.
 
 mod data_directory;
 mod logging;
@@ -6,7 +6,8 @@ mod serve;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use ottla_cli::ClientCommand;
 
 /// Produces allocate and free from several threads; glibc's allocator keeps several times as much.
 #[global_allocator]
@@ -17,7 +18,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(version, propagate_version = true, arg_required_else_help = true, max_term_width = 100)]
 #[command(after_help = "Examples:
   ottla serve                                   a broker on 127.0.0.1:9092, data in ./ottla-data
-  ottla serve --config server.properties        with Kafka's own configuration file")]
+  ottla topic create orders --partitions 3
+  echo 'order 1 placed' | ottla produce orders
+  ottla consume orders --from beginning")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -26,10 +29,13 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::ServeArguments),
+    #[command(flatten)]
+    Client(ClientCommand),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(arguments),
+        Command::Client(command) => ottla_cli::main(command, Arguments::command()),
     }
 }
