@@ -44,11 +44,15 @@ impl Debug for dyn FlushListener {
     }
 }
 
-/// Logs that wait for a flush, each at most once.
+/// Logs that wait for a flush.
+///
+/// Invariant: a log is in here at most once, exactly while its `flush_requested` is set.
 #[derive(Debug, Default)]
 pub(crate) struct FlushQueue {
     waiting: Mutex<Waiting>,
     changed: Condvar,
+    /// Held by whoever locks the flushes of several logs: in whatever order, there is only one at a time.
+    round: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +94,7 @@ pub(crate) fn start(env: Arc<Environment>) -> io::Result<JoinHandle<()>> {
 
 /// Makes everything in these logs durable, and tells the listeners.
 pub(crate) fn flush(env: &Environment, logs: &[Arc<Log>]) {
+    logs.iter().for_each(|log| log.flush_dequeued());
     if env.check_health().is_err() {
         return;
     }
@@ -106,7 +111,7 @@ pub(crate) fn flush(env: &Environment, logs: &[Arc<Log>]) {
 }
 
 fn flush_together(env: &Environment, logs: &[Arc<Log>]) -> Result<Vec<Offset>, StorageError> {
-    // Only this function locks more than one, and whoever holds one waits for none: no deadlock.
+    let _round = env.flushes.round.lock();
     let _flushing: Vec<_> = logs.iter().map(|log| log.flush_lock()).collect();
     let work: Vec<FlushWork> = logs.iter().map(|log| log.take_flush_work()).collect();
     let files: usize = work.iter().map(|work| work.files.len()).sum();
@@ -121,6 +126,7 @@ fn flush_together(env: &Environment, logs: &[Arc<Log>]) -> Result<Vec<Offset>, S
 /// Makes everything durable that these logs and their directory have, indexes, epochs and names included.
 pub(crate) fn flush_everything(env: &Environment, logs: &[Arc<Log>]) -> Result<(), StorageError> {
     env.check_health()?;
+    let _round = env.flushes.round.lock();
     let _flushing: Vec<_> = logs.iter().map(|log| log.flush_lock()).collect();
     let work: Vec<FlushWork> = logs.iter().map(|log| log.take_flush_work()).collect();
     if let Err(error) = sync_everything(env, logs, &work) {

@@ -1,7 +1,7 @@
 //! One partition's log: an append-only sequence of record batches, cut into segments. Shell.
 //!
 //! Two locks: `writer` is held by whoever changes files, `state` is what readers see and is held only for a moment.
-//! Readers never wait for a write. Lock order: `flush` before `writer` before `state`.
+//! Readers never wait for a write. Lock order: the directory's flush round, `flush`, `writer`, `state`.
 //!
 //! Invariants, checked after every change by `State::check`:
 //! - `log_start_offset <= log_end_offset`, `flushed_offset <= log_end_offset`

@@ -411,11 +411,22 @@ fn open_intact(segment: &Arc<Segment>) -> Result<Option<Active>, StorageError> {
     let offsets: Option<Index<OffsetEntry>> = open_index(segment, names::INDEX)?;
     let times: Option<Index<TimeEntry>> = open_index(segment, names::TIME_INDEX)?;
     let (Some(offsets), Some(times)) = (offsets, times) else { return Ok(None) };
-    let beyond_end = offsets.last().is_some_and(|last| u64::from(last.position) >= size);
-    if beyond_end || (size == 0 && times.len() > 0) {
+    // Zeros are what Kafka's preallocated indexes leave behind when Kafka is killed; the first batch of a segment
+    // never has an entry, and timestamps rise, so no honest last entry looks like them.
+    let doubtful_offset = offsets.last().is_some_and(|last| {
+        u64::from(last.position) >= size || !plausible(last.relative_offset, 1)
+    });
+    let doubtful_time = times.last().is_some_and(|last| {
+        size == 0 || last.timestamp < 0 || !plausible(last.relative_offset, times.len() - 1)
+    });
+    if doubtful_offset || doubtful_time {
         return Ok(None);
     }
     Ok(Some(Active::existing(Arc::clone(segment), 0, 0, size, offsets, times)))
+}
+
+fn plausible(relative_offset: u32, minimum: u32) -> bool {
+    relative_offset >= minimum && i32::try_from(relative_offset).is_ok()
 }
 
 /// Reads the headers after the last index entry. Returns the offset after the last batch.

@@ -32,6 +32,11 @@ impl Log {
         }
     }
 
+    /// The flusher has taken this log off its queue: whoever appends from now on asks again.
+    pub(crate) fn flush_dequeued(&self) {
+        self.flush_requested.store(false, Ordering::Release);
+    }
+
     /// Makes everything appended so far durable, on this thread. Listeners are told by whoever calls the flusher,
     /// not by this.
     pub fn flush(&self) -> Result<Offset, StorageError> {
@@ -47,8 +52,6 @@ impl Log {
 
     /// Takes what waits to be flushed. The caller holds the flush lock until the work is done.
     pub(crate) fn take_flush_work(&self) -> FlushWork {
-        // Whoever appends after this asks again.
-        self.flush_requested.store(false, Ordering::Release);
         let mut writer = self.writer.lock();
         FlushWork {
             end_offset: self.state.read().log_end_offset,

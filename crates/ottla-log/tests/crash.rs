@@ -1,0 +1,345 @@
+//! What a crash leaves behind, and that nothing but the torn end is lost: damage at every byte, and of every file.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ottla_base::{LeaderEpoch, Offset};
+use ottla_log::LogConfig;
+use ottla_records::{Batches, RawBatch};
+use support::{Directory, batch, batch_at, read_all};
+
+const FIRST_LOG: &str = "00000000000000000000.log";
+
+fn config() -> LogConfig {
+    LogConfig { segment_bytes: 2000, index_interval_bytes: 100, ..LogConfig::default() }
+}
+
+/// Every file of a partition.
+fn save(partition: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = fs::read_dir(partition).unwrap().map(|entry| entry.unwrap().path());
+    files.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+fn restore(partition: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) {
+    fs::remove_dir_all(partition).unwrap();
+    fs::create_dir(partition).unwrap();
+    for (path, bytes) in files {
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+fn files_with(partition: &Path, ending: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = save(partition);
+    files.retain(|path, _| path.to_str().unwrap().ends_with(ending));
+    files
+}
+
+/// A partition directory with so many batches, flushed up to the second and then killed.
+fn crashed(directory: &Directory, batches: i64) -> (PathBuf, Vec<RawBatch>) {
+    let open = directory.open(config());
+    let log = open.create("t", 0);
+    for n in 0..batches {
+        log.append_batch(batch_at(2, 20, 1_000 + n), LeaderEpoch(0)).unwrap();
+        if n == 1 {
+            open.checkpoint().unwrap();
+        }
+    }
+    (directory.path().join("t-0"), read_all(&log))
+}
+
+#[test]
+fn whatever_happens_to_the_end_of_the_log_every_whole_batch_before_it_survives() {
+    let directory = Directory::new();
+    let (partition, batches) = crashed(&directory, 5);
+    let saved = save(&partition);
+    let path = partition.join(FIRST_LOG);
+    let original = saved[&path].clone();
+    let size = batches[0].bytes().len();
+    let damages: [fn(&mut Vec<u8>, usize); 5] = [
+        |bytes, at| bytes.truncate(at),
+        |bytes, at| bytes[at..].fill(0),
+        |bytes, at| bytes[at..].fill(0xff),
+        |bytes, at| bytes[at] ^= 0x10,
+        |bytes, at| {
+            let copy = bytes[..at].to_vec();
+            bytes.truncate(at);
+            bytes.extend(copy);
+        },
+    ];
+    for at in 2 * size..original.len() {
+        for (number, damage) in damages.iter().enumerate() {
+            restore(&partition, &saved);
+            let mut bytes = original.clone();
+            damage(&mut bytes, at);
+            // Some damage changes nothing: a zero where a zero was. The offset and epoch of a batch are not
+            // protected by its checksum; a change that still makes sense cannot be found.
+            let is_intact = |n: &usize| {
+                bytes.get(n * size..(n + 1) * size) == Some(&original[n * size..(n + 1) * size])
+            };
+            let intact = (0..batches.len()).take_while(is_intact).count();
+            let unprotected = (0..16).contains(&(at % size)) && number == 3;
+            fs::write(&path, bytes).unwrap();
+            let open = directory.open(config());
+            let log = open.log("t", 0);
+            let found = read_all(&log);
+            if unprotected {
+                assert_eq!(found[..intact], batches[..intact]);
+                continue;
+            }
+            assert_eq!(found, batches[..intact], "damage {number} at byte {at}");
+            assert_eq!(log.log_end_offset(), Offset(intact as i64 * 2));
+            assert_eq!(log.flushed_offset(), log.log_end_offset());
+            log.append_batch(batch(1, 1), LeaderEpoch(1)).unwrap();
+            assert_eq!(read_all(&log).len(), intact + 1);
+        }
+    }
+}
+
+#[test]
+fn bytes_after_the_last_batch_are_cut_off_whatever_they_are() {
+    let directory = Directory::new();
+    let (partition, batches) = crashed(&directory, 4);
+    let saved = save(&partition);
+    let path = partition.join(FIRST_LOG);
+    let tails: [Vec<u8>; 5] =
+        [vec![0], vec![0; 5000], vec![0xff; 61], vec![2; 300], saved[&path][..100].to_vec()];
+    for tail in tails {
+        restore(&partition, &saved);
+        let mut bytes = saved[&path].clone();
+        bytes.extend(tail);
+        fs::write(&path, bytes).unwrap();
+        let open = directory.open(config());
+        assert_eq!(read_all(&open.log("t", 0)), batches);
+        assert_eq!(fs::read(&path).unwrap(), saved[&path]);
+    }
+}
+
+#[test]
+fn segments_after_a_torn_one_are_deleted() {
+    let directory = Directory::new();
+    let (partition, batches) = crashed(&directory, 60);
+    let logs = files_with(&partition, ".log");
+    assert!(logs.len() >= 3);
+    let (path, bytes) = logs.iter().nth(1).unwrap();
+    fs::write(path, &bytes[..bytes.len() - 1]).unwrap();
+    let open = directory.open(config());
+    let found = read_all(&open.log("t", 0));
+    let first_two: usize = logs.values().take(2).map(Vec::len).sum();
+    let expected = first_two / batches[0].bytes().len() - 1;
+    assert_eq!(found, batches[..expected]);
+    assert_eq!(files_with(&partition, ".log").len(), 2);
+}
+
+#[test]
+fn damaged_indexes_are_rebuilt_after_a_crash() {
+    let directory = Directory::new();
+    let (partition, batches) = crashed(&directory, 60);
+    let saved = save(&partition);
+    let damages: [fn(&Path); 5] = [
+        |path| fs::remove_file(path).unwrap(),
+        |path| fs::write(path, []).unwrap(),
+        |path| fs::write(path, [0xee; 7]).unwrap(),
+        |path| fs::write(path, [0xee; 1200]).unwrap(),
+        |path| fs::write(path, vec![0; 10 << 20]).unwrap(),
+    ];
+    for ending in [".index", ".timeindex"] {
+        for damage in damages {
+            restore(&partition, &saved);
+            files_with(&partition, ending).keys().for_each(|path| damage(path));
+            let open = directory.open(config());
+            let log = open.log("t", 0);
+            assert_eq!(read_all(&log), batches);
+            assert_eq!(log.max_timestamp().unwrap().map(|found| found.offset), Some(Offset(119)));
+        }
+    }
+}
+
+#[test]
+fn damaged_indexes_do_not_lead_readers_astray_even_after_a_clean_close() {
+    let directory = Directory::new();
+    let (partition, batches) = crashed(&directory, 60);
+    directory.open(config()).close();
+    let whole = directory.path();
+    let marker = fs::read(whole.join(".kafka_cleanshutdown")).unwrap();
+    let saved = save(&partition);
+    let damages: [fn(&mut Vec<u8>); 6] = [
+        |bytes| bytes.fill(0xee),
+        |bytes| bytes.fill(0),
+        |bytes| bytes.clear(),
+        |bytes| bytes.resize(bytes.len() * 3, 0),
+        |bytes| bytes.reverse(),
+        |bytes| {
+            let half = bytes.len() / 2;
+            bytes[half..].fill(0x11);
+        },
+    ];
+    for damage in damages {
+        restore(&partition, &saved);
+        fs::write(whole.join(".kafka_cleanshutdown"), &marker).unwrap();
+        for (path, mut bytes) in files_with(&partition, "index") {
+            damage(&mut bytes);
+            fs::write(path, bytes).unwrap();
+        }
+        let open = directory.open(config());
+        let log = open.log("t", 0);
+        assert_eq!(read_all(&log), batches);
+        for offset in 0..120 {
+            let bound = Offset(offset + 9);
+            let slice = log.read(Offset(offset), 1 << 20, bound, true).unwrap();
+            assert_eq!(slice.first_offset, Offset(offset / 2 * 2));
+            for batch in Batches::new(slice.source.unwrap().read().unwrap()) {
+                assert!(batch.unwrap().header().next_offset() <= bound.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rebuilt_index_equals_the_one_that_was_written_along_the_way() {
+    let directory = Directory::new();
+    let many = LogConfig { segment_bytes: 400_000, index_interval_bytes: 300, ..config() };
+    let open = directory.open(many.clone());
+    let log = open.create("t", 0);
+    for n in 0..6000_i64 {
+        // Timestamps go back now and then; sizes vary.
+        let timestamp = 1_000 + n - (n % 7) * 3;
+        let len = usize::try_from(n % 13).unwrap() * 20;
+        log.append_batch(batch_at(1 + n % 3, len, timestamp), LeaderEpoch(0)).unwrap();
+    }
+    drop(log);
+    open.close();
+    let partition = directory.path().join("t-0");
+    let indexes = |_: ()| (files_with(&partition, ".index"), files_with(&partition, ".timeindex"));
+    let incremental = indexes(());
+    assert!(incremental.0.len() > 2);
+    for path in incremental.0.keys().chain(incremental.1.keys()) {
+        fs::remove_file(path).unwrap();
+    }
+    directory.open(many.clone()).close();
+    assert_eq!(indexes(()), incremental, "rebuilt although the directory was closed properly");
+
+    fs::remove_file(directory.path().join(".kafka_cleanshutdown")).unwrap();
+    fs::remove_file(directory.path().join("recovery-point-offset-checkpoint")).unwrap();
+    directory.open(many).close();
+    assert_eq!(indexes(()), incremental, "rebuilt after a crash");
+}
+
+#[test]
+fn leader_epochs_are_found_again_in_the_records() {
+    for clean in [true, false] {
+        for text in [None, Some(""), Some("garbage"), Some("0\n1\n0 0\n")] {
+            let directory = Directory::new();
+            let open = directory.open(config());
+            let log = open.create("t", 0);
+            for epoch in 0..40 {
+                log.append_batch(batch(1, 30), LeaderEpoch(epoch / 9)).unwrap();
+            }
+            let epochs = log.epoch_entries();
+            if clean {
+                open.close()
+            } else {
+                drop(open)
+            }
+            drop(log);
+            let path = directory.path().join("t-0/leader-epoch-checkpoint");
+            match text {
+                None => fs::remove_file(&path).unwrap(),
+                Some(text) => fs::write(&path, text).unwrap(),
+            }
+            let open = directory.open(config());
+            if !(clean && text == Some("0\n1\n0 0\n")) {
+                assert_eq!(open.log("t", 0).epoch_entries(), epochs, "clean: {clean}, {text:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn leftovers_are_removed_and_strangers_left_alone() {
+    let directory = Directory::new();
+    let (partition, batches) = crashed(&directory, 3);
+    let path = directory.path();
+    for leftover in [
+        "00000000000000000000.log.deleted",
+        "00000000000000000009.index",
+        "00000000000000000000.log.cleaned",
+    ] {
+        fs::write(partition.join(leftover), "x").unwrap();
+    }
+    fs::write(partition.join("00000000000000000004-0000000001.checkpoint"), "x").unwrap();
+    fs::create_dir(path.join("t-0.0123456789abcdef0123456789abcdef-delete")).unwrap();
+    fs::create_dir(path.join("lost+found")).unwrap();
+    fs::create_dir(path.join("empty-3")).unwrap();
+    let open = directory.open(config());
+    open.housekeep();
+    assert_eq!(read_all(&open.log("t", 0)), batches);
+    assert_eq!(open.log("empty", 3).topic_id(), None);
+    assert_eq!(open.logs().len(), 2);
+    assert_eq!(directory.names("-delete"), Vec::<String>::new());
+    assert_eq!(directory.names("lost+found").len(), 1);
+    let mut names: Vec<_> = save(&partition).into_keys().collect();
+    names.retain(|path| !path.to_str().unwrap().contains("00000000000000000000."));
+    let names: Vec<_> =
+        names.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        [
+            "00000000000000000004-0000000001.checkpoint",
+            "leader-epoch-checkpoint",
+            "partition.metadata"
+        ]
+    );
+}
+
+#[test]
+fn the_marker_of_a_clean_shutdown_is_kafkas_and_is_believed_once() {
+    let directory = Directory::new();
+    let open = directory.open(config());
+    open.create("t", 0).append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+    open.close();
+    let marker = directory.path().join(".kafka_cleanshutdown");
+    assert_eq!(fs::read_to_string(&marker).unwrap(), r#"{"version":0,"brokerEpoch":5}"#);
+    let open = directory.open(config());
+    assert_eq!(open.previous_broker_epoch(), Some(5));
+    assert!(!marker.exists());
+    drop(open);
+    assert_eq!(directory.open(config()).previous_broker_epoch(), None);
+}
+
+#[test]
+fn a_log_whose_segments_were_lost_begins_again_where_it_started() {
+    let directory = Directory::new();
+    let open = directory.open(config());
+    let log = open.create("t", 0);
+    for _ in 0..10 {
+        log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+    }
+    log.delete_records_to(Offset(7)).unwrap();
+    drop((open, log));
+    let partition = directory.path().join("t-0");
+    let bytes = fs::read(partition.join(FIRST_LOG)).unwrap();
+    fs::write(partition.join(FIRST_LOG), &bytes[..bytes.len() / 2]).unwrap();
+    let open = directory.open(config());
+    let log = open.log("t", 0);
+    assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset(7), Offset(7)));
+    log.append_batch(batch(1, 10), LeaderEpoch(1)).unwrap();
+    drop((open, log));
+    let open = directory.open(config());
+    assert_eq!(open.log("t", 0).log_end_offset(), Offset(8));
+}
+
+#[test]
+fn a_damaged_recovery_point_only_costs_time() {
+    for text in ["", "1\n", "0\n1\nt 0 99999\n", "0\n1\nt 0 4\n", "x"] {
+        let directory = Directory::new();
+        let (_, batches) = crashed(&directory, 20);
+        fs::write(directory.path().join("recovery-point-offset-checkpoint"), text).unwrap();
+        let open = directory.open(config());
+        let found = read_all(&open.log("t", 0));
+        assert_eq!(found, batches, "with a checkpoint of {text:?}");
+        assert!(Batches::new(found[0].bytes().clone()).next().is_some());
+    }
+}
