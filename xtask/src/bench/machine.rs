@@ -31,7 +31,8 @@ pub(super) struct Machine {
 impl Machine {
     pub(super) fn describe(kafka_jars: &Path) -> Result<Self> {
         Ok(Self {
-            commit: commit()?,
+            // A source archive has no history.
+            commit: commit().unwrap_or_else(|_| "unknown".to_owned()),
             date: said("date", &["-u", "+%Y-%m-%d"])?,
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             processor: processor().unwrap_or_else(|| "unknown".to_owned()),
