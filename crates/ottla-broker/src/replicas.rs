@@ -190,6 +190,16 @@ impl Replica {
         Ok(appended)
     }
 
+    /// The controller made this broker the leader in an epoch, or changed the ISR within one. What
+    /// this log has flushed stays as known: the leader's own disk does not change with the epoch.
+    pub fn on_leadership(&self, epoch: LeaderEpoch, isr: BTreeSet<BrokerId>) {
+        let mut leadership = self.leadership.lock();
+        // A delta may be older than the image that this replica was made from.
+        leadership.epoch = epoch.max(leadership.epoch);
+        drop(leadership);
+        self.advance(|progress| progress.on_isr_committed(isr));
+    }
+
     /// The log's flusher reports that everything below `end` is on disk.
     pub(crate) fn on_flushed(&self, end: Offset) {
         self.advance(|progress| progress.on_flushed(self.broker, end));

@@ -30,6 +30,9 @@ impl Publisher for Topics {
         for topic in delta.created.iter().filter_map(|id| image.topic(*id)) {
             self.create_all(image, topic);
         }
+        for (topic_id, index) in &delta.changed {
+            self.follow(image, *topic_id, *index);
+        }
         let is_topic = |resource: &&ConfigResource| resource.kind == ConfigResource::TOPIC;
         for resource in delta.configs.iter().filter(is_topic) {
             if let Some(topic) = image.topic_by_name(&resource.name) {
@@ -106,6 +109,19 @@ impl Topics {
             self.set_aside(&log);
         }
         self.directory.create(name.clone(), topic_id, config)
+    }
+
+    /// Leader epochs rise while a broker runs, at its own registration for one. Clients compare what a
+    /// broker says with the metadata (KIP-320), so a broker must never stay behind.
+    fn follow(&self, image: &Image, topic_id: TopicId, index: PartitionIndex) {
+        let (Some(partition), Some(replica)) =
+            (image.partition(topic_id, index), self.replicas.find(topic_id, index.0))
+        else {
+            return;
+        };
+        if partition.leader == self.node_id {
+            replica.on_leadership(partition.leader_epoch, partition.isr.iter().copied().collect());
+        }
     }
 
     fn delete(&self, topic: &Topic) {
