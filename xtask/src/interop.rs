@@ -25,6 +25,15 @@ use session::Session;
 
 type Run = dyn Fn(&mut Session) -> Result<()>;
 
+/// How much time the tests may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// What fits into the budget of every change.
+    Short,
+    /// What a night has time for.
+    Long,
+}
+
 /// One test: a sentence about what a client can rely on.
 struct Test {
     /// `client: sentence`.
@@ -73,7 +82,7 @@ fn all_tests() -> Vec<Test> {
 }
 
 /// Runs the tests whose name contains one of `names` (all without names); prints as it goes.
-pub(crate) fn run(target: Target, names: &[String]) -> Result<Tally> {
+pub(crate) fn run(target: Target, names: &[String], length: Length) -> Result<Tally> {
     let chosen =
         |test: &Test| names.is_empty() || names.iter().any(|name| test.name.contains(name));
     let tests: Vec<Test> = all_tests().into_iter().filter(chosen).collect();
@@ -89,7 +98,8 @@ pub(crate) fn run(target: Target, names: &[String]) -> Result<Tally> {
         return Ok(tally);
     }
     let directory = workspace::run_directory(&format!("interop-{target}"))?;
-    let mut session = Session::start(target, &directory).context("the broker does not start")?;
+    let mut session =
+        Session::start(target, &directory, length).context("the broker does not start")?;
     println!("{target} at {}, {}", session.broker.address(), directory.display());
     for test in &runnable {
         tally.add(run_one(test, &mut session));

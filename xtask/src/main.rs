@@ -24,6 +24,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use broker::Target;
+use interop::Length;
 use tally::Tally;
 
 /// The project's own commands.
@@ -47,11 +48,14 @@ enum Task {
         /// The broker to drive.
         #[arg(long, value_enum, default_value_t = Target::Ottla)]
         target: Target,
+        /// Kill the broker as often as a night allows.
+        #[arg(long)]
+        long: bool,
         /// Run only the tests whose name contains one of these.
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
-    /// Everything that `test` runs, and the clients against Apache Kafka itself.
+    /// Everything that `test` runs, long runs, and the clients against Apache Kafka itself.
     Nightly,
     /// Measure Ottla beside Apache Kafka: CPU time, memory, throughput, latency.
     Bench(bench::Arguments),
@@ -72,8 +76,9 @@ enum Task {
 fn main() -> Result<ExitCode> {
     Ok(match Arguments::parse().command {
         Task::Test { only } => exit_code(&test::run(only)),
-        Task::Interop { target, names } => {
-            let tally = interop::run(target, &names)?;
+        Task::Interop { target, long, names } => {
+            let tally =
+                interop::run(target, &names, if long { Length::Long } else { Length::Short })?;
             test::report(&tally);
             exit_code(&tally)
         }
@@ -92,11 +97,18 @@ fn main() -> Result<ExitCode> {
 /// The clients must find the same on Apache Kafka: a test that it fails is a wrong test.
 fn nightly() -> Tally {
     let mut total = test::run(None);
-    println!("\n== clients against Apache Kafka");
-    total.add(interop::run(Target::Kafka, &[]).unwrap_or_else(|error| {
-        println!("{error:#}");
-        Tally::failed("clients against Apache Kafka")
-    }));
+    let durability = ["durability".to_owned()];
+    let runs: [(&str, Target, &[String]); 2] = [
+        ("long durability", Target::Ottla, &durability),
+        ("clients against Apache Kafka", Target::Kafka, &[]),
+    ];
+    for (name, target, names) in runs {
+        println!("\n== {name}");
+        total.add(interop::run(target, names, Length::Long).unwrap_or_else(|error| {
+            println!("{name}: {error:#}");
+            Tally::failed(name)
+        }));
+    }
     test::report(&total);
     total
 }

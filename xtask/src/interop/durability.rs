@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::Test;
 use super::adapter::{Adapter, Library, number};
 use super::session::{SETTINGS, Session, eventually};
+use super::{Length, Test};
 use crate::broker::Target;
 
 const TOPIC: &str = "stream";
@@ -24,9 +24,11 @@ pub(super) fn tests() -> Vec<Test> {
 fn kill_again_and_again(session: &mut Session) -> Result<()> {
     let target = session.broker.target();
     // Each return costs Apache Kafka several seconds, and Ottla next to nothing.
-    let kills = match target {
-        Target::Kafka => 2,
-        Target::Ottla => 8,
+    let kills = match (target, session.length) {
+        (Target::Kafka, Length::Short) => 2,
+        (Target::Kafka, Length::Long) => 5,
+        (Target::Ottla, Length::Short) => 8,
+        (Target::Ottla, Length::Long) => 60,
     };
     let directory = session.directory().join("durability");
     let mut broker = target.start(&directory, SETTINGS)?;

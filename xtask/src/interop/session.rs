@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::Length;
 use super::adapter::{Adapter, Library, Writing};
 use super::disk::Stopped;
 use super::record::Record;
@@ -28,6 +29,7 @@ pub(super) struct Acknowledged {
 
 pub(super) struct Session {
     pub(super) broker: Broker,
+    pub(super) length: Length,
     directory: PathBuf,
     adapters: Vec<(Library, Adapter)>,
     ledger: Vec<Acknowledged>,
@@ -37,10 +39,11 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn start(target: Target, directory: &Path) -> Result<Self> {
+    pub(super) fn start(target: Target, directory: &Path, length: Length) -> Result<Self> {
         let broker = target.start(&directory.join("broker"), SETTINGS)?;
         Ok(Self {
             broker,
+            length,
             directory: directory.to_path_buf(),
             adapters: Vec::new(),
             ledger: Vec::new(),
