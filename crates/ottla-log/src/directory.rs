@@ -15,9 +15,9 @@ use ottla_base::{Offset, TopicId, TopicPartition, Uuid};
 use ottla_env::{Clock, sys};
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use crate::checkpoint::{self, Offsets};
+use crate::checkpoint;
 use crate::config::{DirectoryOptions, LogConfig};
-use crate::environment::{Environment, Home, LogStarts};
+use crate::environment::{Environment, Home};
 use crate::error::{Context, CreateError, OpenError, StorageError};
 use crate::flusher::{self, FlushListener};
 use crate::log::{Active, Log, State, UnsyncedNames};
@@ -40,16 +40,9 @@ pub struct LogDirectory {
 struct Shared {
     env: Arc<Environment>,
     logs: RwLock<HashMap<TopicPartition, Arc<Log>>>,
-    checkpointed: Mutex<Checkpointed>,
+    checkpointed_at: Mutex<Duration>,
     stop: Mutex<bool>,
     stopped: Condvar,
-}
-
-/// What the recovery-point checkpoint says, and since when.
-#[derive(Debug, Default)]
-struct Checkpointed {
-    at: Duration,
-    offsets: Offsets,
 }
 
 impl LogDirectory {
@@ -64,28 +57,17 @@ impl LogDirectory {
         fs::create_dir_all(path).context("create", path)?;
         let lock = lock(path)?;
         let previous = take_clean_shutdown_marker(path)?;
-        let starts_path = path.join(names::LOG_START_OFFSETS);
-        let starts = LogStarts::new(starts_path.clone(), read_or_forget(&starts_path));
-        let recovery_points = if previous.is_some() {
-            Offsets::new()
-        } else {
-            read_or_forget(&path.join(names::RECOVERY_POINTS))
-        };
-        let env = Arc::new(Environment::new(path.to_owned(), clock, options, starts, lock));
-        let opener = Opener {
-            env: &env,
-            config: Arc::new(config),
-            clean: previous.is_some(),
-            recovery_points: &recovery_points,
-        };
+        let env = Arc::new(Environment::new(path.to_owned(), clock, options, lock));
+        let opener = Opener { env: &env, config: Arc::new(config), clean: previous.is_some() };
         let logs = opener.open_all(list_logs(&env)?)?;
         let shared = Arc::new(Shared {
             env,
             logs: RwLock::new(logs),
-            checkpointed: Mutex::default(),
+            checkpointed_at: Mutex::default(),
             stop: Mutex::new(false),
             stopped: Condvar::new(),
         });
+        shared.write_recovery_points()?;
         let threads = Mutex::new(start_threads(&shared).context("start a thread for", path)?);
         let previous_broker_epoch = previous.flatten();
         Ok(Self { shared, previous_broker_epoch, threads })
@@ -136,6 +118,8 @@ impl LogDirectory {
         if logs.contains_key(&partition) {
             return Err(CreateError::Exists { log: partition.to_string() });
         }
+        // An earlier log of this name may have left one.
+        env.recovery_points.lower(&partition, Offset::ZERO)?;
         let path = env.path.join(partition.to_string());
         fs::create_dir(&path).context("create", &path)?;
         let metadata = path.join(names::PARTITION_METADATA);
@@ -208,7 +192,7 @@ impl LogDirectory {
         }
         env.check_health()?;
         flusher::flush_everything(env, &logs)?;
-        self.shared.write_recovery_points(&logs)?;
+        self.shared.write_recovery_points()?;
         env.listeners.write().clear();
         let text = format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}");
         checkpoint::replace_durably(&env.path.join(names::CLEAN_SHUTDOWN), &text)
@@ -242,34 +226,29 @@ impl Shared {
             log.request_overdue_flush(now_ms);
         }
         let interval = Duration::from_millis(self.env.options.checkpoint_interval_ms);
-        let due = self.env.clock.monotonic() >= self.checkpointed.lock().at + interval;
+        let due = self.env.clock.monotonic() >= *self.checkpointed_at.lock() + interval;
         if due && let Err(error) = self.checkpoint() {
             tracing::error!(directory = %self.env.path.display(), %error, "cannot write a checkpoint");
         }
     }
 
     fn checkpoint(&self) -> Result<(), StorageError> {
-        self.checkpointed.lock().at = self.env.clock.monotonic();
+        *self.checkpointed_at.lock() = self.env.clock.monotonic();
         let logs: Vec<Arc<Log>> = self.logs.read().values().cloned().collect();
-        let unchanged = {
-            let checkpointed = self.checkpointed.lock();
-            let known = |log: &Arc<Log>| checkpointed.offsets.get(log.topic_partition()).copied();
-            logs.len() == checkpointed.offsets.len()
-                && logs.iter().all(|log| known(log) == Some(log.log_end_offset()))
-        };
-        if unchanged {
-            return Ok(());
+        let known = |log: &Arc<Log>| self.env.recovery_points.get(log.topic_partition());
+        if logs.iter().any(|log| known(log) != Some(log.log_end_offset())) {
+            flusher::flush_everything(&self.env, &logs)?;
         }
-        flusher::flush_everything(&self.env, &logs)?;
-        self.write_recovery_points(&logs)
+        self.write_recovery_points()
     }
 
-    fn write_recovery_points(&self, logs: &[Arc<Log>]) -> Result<(), StorageError> {
-        let point = |log: &Arc<Log>| (log.topic_partition().clone(), log.recovery_point());
-        let offsets: Offsets = logs.iter().map(point).collect();
-        checkpoint::write_offsets(&self.env.path.join(names::RECOVERY_POINTS), &offsets)?;
-        self.checkpointed.lock().offsets = offsets;
-        Ok(())
+    /// Notes how far every log is flushed, if that has changed. Indexes and epochs must be flushed, too.
+    fn write_recovery_points(&self) -> Result<(), StorageError> {
+        self.env.recovery_points.replace(|| {
+            let logs = self.logs.read();
+            let point = |log: &Arc<Log>| (log.topic_partition().clone(), log.recovery_point());
+            logs.values().map(point).collect()
+        })
     }
 }
 
@@ -318,14 +297,6 @@ fn parse_broker_epoch(text: &str) -> Option<i64> {
     value.get(..end)?.parse().ok()
 }
 
-/// A checkpoint that cannot be read only costs time: everything is recovered from its beginning.
-fn read_or_forget(path: &Path) -> Offsets {
-    checkpoint::read_offsets(path).unwrap_or_else(|error| {
-        tracing::warn!(%error, "ignoring a damaged checkpoint");
-        Offsets::new()
-    })
-}
-
 /// The logs in a directory. What was deleted is thrown away; anything else is left alone.
 fn list_logs(env: &Environment) -> Result<Vec<(TopicPartition, PathBuf)>, StorageError> {
     let mut logs = Vec::new();
@@ -351,7 +322,6 @@ struct Opener<'a> {
     env: &'a Arc<Environment>,
     config: Arc<LogConfig>,
     clean: bool,
-    recovery_points: &'a Offsets,
 }
 
 impl Opener<'_> {
@@ -388,10 +358,9 @@ impl Opener<'_> {
     }
 
     fn open(&self, partition: &TopicPartition, path: &Path) -> Result<Arc<Log>, StorageError> {
-        let recovery_point = self.recovery_points.get(partition).copied().unwrap_or(Offset::ZERO);
         let opening = Opening {
             clean: self.clean,
-            recovery_point,
+            recovery_point: self.env.recovery_points.get(partition).unwrap_or(Offset::ZERO),
             log_start_offset: self.env.log_starts.get(partition).unwrap_or(Offset::ZERO),
             index_interval_bytes: self.config.index_interval_bytes,
             segment_jitter_ms: self.config.segment_jitter_ms,

@@ -1,5 +1,6 @@
 //! What all logs of a directory share: its path, clock, open files, health, and the queue to its flusher. Shell.
 
+use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -14,8 +15,8 @@ use crate::config::DirectoryOptions;
 use crate::error::{Context, StorageError};
 use crate::files::FileCache;
 use crate::flusher::{FlushListener, FlushQueue};
+use crate::names;
 
-#[derive(Debug)]
 pub(crate) struct Environment {
     pub(crate) path: PathBuf,
     pub(crate) clock: Arc<dyn Clock>,
@@ -23,11 +24,21 @@ pub(crate) struct Environment {
     pub(crate) files: FileCache,
     pub(crate) flushes: FlushQueue,
     pub(crate) listeners: RwLock<Vec<Arc<dyn FlushListener>>>,
-    pub(crate) log_starts: LogStarts,
+    /// The logs that start later than their first segment does, because records were deleted on request.
+    pub(crate) log_starts: DurableOffsets,
+    /// Up to where each log was flushed at the last checkpoint. It must not exceed what the log was cut down to
+    /// since: recovery does not check the batches below.
+    pub(crate) recovery_points: DurableOffsets,
     trash: Mutex<Vec<Trash>>,
     poison: OnceLock<String>,
     /// Held for as long as anybody can write: the lock goes with the last log.
     _lock: File,
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Environment").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl Environment {
@@ -35,18 +46,18 @@ impl Environment {
         path: PathBuf,
         clock: Arc<dyn Clock>,
         options: DirectoryOptions,
-        log_starts: LogStarts,
         lock: File,
     ) -> Self {
         let files = FileCache::new(options.open_files_max);
         Self {
+            log_starts: DurableOffsets::read(path.join(names::LOG_START_OFFSETS)),
+            recovery_points: DurableOffsets::read(path.join(names::RECOVERY_POINTS)),
             path,
             clock,
             options,
             files,
             flushes: FlushQueue::default(),
             listeners: RwLock::default(),
-            log_starts,
             trash: Mutex::default(),
             poison: OnceLock::new(),
             _lock: lock,
@@ -130,15 +141,23 @@ struct Trash {
     path: PathBuf,
 }
 
-/// The logs that start later than their first segment does, because records were deleted on request.
+/// An offset checkpoint file, and what it says: one offset for each of some logs.
+///
+/// Invariant: the map is what the file holds durably.
 #[derive(Debug)]
-pub(crate) struct LogStarts {
+pub(crate) struct DurableOffsets {
     path: PathBuf,
     offsets: Mutex<Offsets>,
 }
 
-impl LogStarts {
-    pub(crate) fn new(path: PathBuf, offsets: Offsets) -> Self {
+impl DurableOffsets {
+    /// Reads the file. One that is damaged counts as empty: recovery takes longer, and records that were deleted
+    /// on request are there again.
+    pub(crate) fn read(path: PathBuf) -> Self {
+        let offsets = checkpoint::read_offsets(&path).unwrap_or_else(|error| {
+            tracing::warn!(%error, "ignoring a damaged checkpoint");
+            Offsets::new()
+        });
         Self { path, offsets: Mutex::new(offsets) }
     }
 
@@ -146,22 +165,46 @@ impl LogStarts {
         self.offsets.lock().get(log).copied()
     }
 
-    /// Durable when it returns.
-    pub(crate) fn set(&self, log: &TopicPartition, start: Offset) -> Result<(), StorageError> {
+    pub(crate) fn set(&self, log: &TopicPartition, offset: Offset) -> Result<(), StorageError> {
         let mut offsets = self.offsets.lock();
         let mut changed = offsets.clone();
-        changed.insert(log.clone(), start);
-        checkpoint::write_offsets(&self.path, &changed)?;
-        *offsets = changed;
-        Ok(())
+        changed.insert(log.clone(), offset);
+        self.write(&mut offsets, changed)
+    }
+
+    /// Lets the file say no more than `offset` of this log.
+    pub(crate) fn lower(&self, log: &TopicPartition, offset: Offset) -> Result<(), StorageError> {
+        if self.get(log).is_none_or(|known| known <= offset) {
+            return Ok(());
+        }
+        self.set(log, offset)
     }
 
     pub(crate) fn remove(&self, log: &TopicPartition) -> Result<(), StorageError> {
         let mut offsets = self.offsets.lock();
-        match offsets.remove(log) {
-            Some(_) => checkpoint::write_offsets(&self.path, &offsets),
-            None => Ok(()),
+        if !offsets.contains_key(log) {
+            return Ok(());
         }
+        let mut changed = offsets.clone();
+        changed.remove(log);
+        self.write(&mut offsets, changed)
+    }
+
+    /// Replaces all of them. They are asked for while nobody else can change the file, so that what another thread
+    /// lowers meanwhile is not raised again.
+    pub(crate) fn replace(&self, with: impl FnOnce() -> Offsets) -> Result<(), StorageError> {
+        let mut offsets = self.offsets.lock();
+        let changed = with();
+        if changed == *offsets {
+            return Ok(());
+        }
+        self.write(&mut offsets, changed)
+    }
+
+    fn write(&self, offsets: &mut Offsets, changed: Offsets) -> Result<(), StorageError> {
+        checkpoint::write_offsets(&self.path, &changed)?;
+        *offsets = changed;
+        Ok(())
     }
 }
 

@@ -18,6 +18,7 @@ mod lookup;
 mod read;
 mod trim;
 
+use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 
@@ -41,7 +42,6 @@ use crate::names;
 use crate::segment::Segment;
 
 /// A partition's log. Cheap to keep while idle: no open files, and memory for little more than its name.
-#[derive(Debug)]
 pub struct Log {
     partition: TopicPartition,
     topic_id: Option<TopicId>,
@@ -117,6 +117,12 @@ impl State {
         if let Some(last) = self.sealed.last() {
             assert!(last.segment.base_offset < self.active.segment.base_offset);
         }
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").field("partition", &self.partition).finish_non_exhaustive()
     }
 }
 

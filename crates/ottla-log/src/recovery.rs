@@ -214,7 +214,7 @@ impl Loader<'_> {
 
     fn seal(&mut self, mut active: Active) -> Result<(), StorageError> {
         if active.size == 0 {
-            return remove_segment(&active.segment);
+            return active.segment.remove_files();
         }
         active.segment.write_index(names::INDEX, &active.offsets)?;
         active.segment.write_index(names::TIME_INDEX, &active.times)?;
@@ -234,7 +234,7 @@ impl Loader<'_> {
             let segment = Segment::new(Arc::clone(self.home), base_offset.0);
             let path = segment.path(names::LOG);
             tracing::warn!(segment = %path.display(), "deleting a segment that follows a torn one");
-            remove_segment(&segment)?;
+            segment.remove_files()?;
         }
         Ok(())
     }
@@ -358,7 +358,7 @@ impl Loader<'_> {
             );
             for segment in self.sealed.iter().map(|sealed| &sealed.segment).chain([&active.segment])
             {
-                remove_segment(segment)?;
+                segment.remove_files()?;
             }
             return Ok(State::empty(plan(wanted_start), EpochCache::default()));
         }
@@ -376,20 +376,6 @@ impl Loader<'_> {
             epochs: self.epochs,
         })
     }
-}
-
-fn remove_segment(segment: &Segment) -> Result<(), StorageError> {
-    segment.close_files();
-    for suffix in names::SEGMENT_SUFFIXES {
-        let path = segment.path(suffix);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).context("remove", &path);
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 fn replace_index<E: Entry>(

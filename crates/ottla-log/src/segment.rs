@@ -60,6 +60,21 @@ impl Segment {
         self.home.env.files.close(&self.handles);
     }
 
+    /// Removes everything that belongs to this segment.
+    pub(crate) fn remove_files(&self) -> Result<(), StorageError> {
+        self.close_files();
+        for suffix in names::SEGMENT_SUFFIXES {
+            let path = self.path(suffix);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).context("remove", &path);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// The last offset index entry up to a relative offset, among the first `len` in the file.
     pub(crate) fn offset_floor(
         &self,

@@ -1,5 +1,12 @@
 //! What a crash leaves behind, and that nothing but the torn end is lost: damage at every byte, and of every file.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_wrap,
+    reason = "a test stops at what it does not expect, and its numbers are small"
+)]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -17,9 +24,11 @@ fn config() -> LogConfig {
     LogConfig { segment_bytes: 2000, index_interval_bytes: 100, ..LogConfig::default() }
 }
 
-/// Every file of a partition.
+/// Every file of a partition, and the recovery points beside it.
 fn save(partition: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let files = fs::read_dir(partition).unwrap().map(|entry| entry.unwrap().path());
+    let recovery_points = partition.with_file_name("recovery-point-offset-checkpoint");
+    let files = files.chain([recovery_points].into_iter().filter(|path| path.exists()));
     files.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
@@ -281,6 +290,7 @@ fn leftovers_are_removed_and_strangers_left_alone() {
     assert_eq!(directory.names("-delete"), Vec::<String>::new());
     assert_eq!(directory.names("lost+found").len(), 1);
     let mut names: Vec<_> = save(&partition).into_keys().collect();
+    names.retain(|path| path.starts_with(&partition));
     names.retain(|path| !path.to_str().unwrap().contains("00000000000000000000."));
     let names: Vec<_> =
         names.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
@@ -342,4 +352,70 @@ fn a_damaged_recovery_point_only_costs_time() {
         assert_eq!(found, batches, "with a checkpoint of {text:?}");
         assert!(Batches::new(found[0].bytes().clone()).next().is_some());
     }
+}
+
+/// Changes the last byte of the first segment's last batch.
+fn harm_last_batch(partition: &Path) {
+    let path = partition.join(FIRST_LOG);
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn what_follows_a_truncation_is_checked_although_it_lies_below_the_last_checkpoint() {
+    for fully in [true, false] {
+        let directory = Directory::new();
+        let open = directory.open(config());
+        let log = open.create("t", 0);
+        for _ in 0..9 {
+            log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+        }
+        open.checkpoint().unwrap();
+        if fully {
+            log.truncate_fully_and_start_at(Offset(0)).unwrap();
+        } else {
+            log.truncate_to(Offset(0)).unwrap();
+        }
+        log.append_batch(batch(1, 10), LeaderEpoch(1)).unwrap();
+        drop((open, log));
+        harm_last_batch(&directory.path().join("t-0"));
+        assert_eq!(directory.open(config()).log("t", 0).log_end_offset(), Offset(0));
+    }
+}
+
+#[test]
+fn a_log_created_anew_does_not_inherit_the_recovery_point_of_its_name() {
+    let directory = Directory::new();
+    let open = directory.open(config());
+    let log = open.create("t", 0);
+    for _ in 0..9 {
+        log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+    }
+    open.checkpoint().unwrap();
+    open.delete(log.topic_partition()).unwrap();
+    open.create("t", 0).append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+    drop((open, log));
+    harm_last_batch(&directory.path().join("t-0"));
+    assert_eq!(directory.open(config()).log("t", 0).log_end_offset(), Offset(0));
+}
+
+#[test]
+fn an_empty_segment_that_was_recovered_does_not_outlive_a_truncation() {
+    let directory = Directory::new();
+    let open = directory.open(config());
+    let log = open.create("t", 0);
+    log.append_batch(batch(4, 20), LeaderEpoch(0)).unwrap();
+    log.roll().unwrap();
+    log.append_batch(batch(1, 20), LeaderEpoch(0)).unwrap();
+    drop((open, log));
+    let second = directory.path().join("t-0/00000000000000000004.log");
+    fs::write(second, []).unwrap();
+    let open = directory.open(config());
+    let log = open.log("t", 0);
+    log.roll().unwrap();
+    log.truncate_to(Offset(0)).unwrap();
+    drop(log);
+    open.close();
+    assert_eq!(directory.open(config()).log("t", 0).log_end_offset(), Offset(0));
 }

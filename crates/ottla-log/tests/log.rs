@@ -356,3 +356,99 @@ fn a_flush_moves_the_flushed_offset_and_tells_the_listeners() {
     logs[0].append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
     assert_eq!(logs[0].flush().unwrap(), Offset(2));
 }
+
+#[test]
+fn direct_flushes_and_requested_ones_do_not_wait_for_each_other_for_ever() {
+    let directory = Directory::new();
+    let open = directory.open(LogConfig::default());
+    let logs: Vec<_> = (0..4).map(|partition| open.create("t", partition)).collect();
+    std::thread::scope(|scope| {
+        for log in &logs {
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+                    log.request_flush();
+                    log.flush().unwrap();
+                }
+            });
+        }
+        for _ in 0..50 {
+            open.checkpoint().unwrap();
+        }
+    });
+    assert!(logs.iter().all(|log| log.flushed_offset() == Offset(200)));
+}
+
+#[test]
+fn a_segment_written_again_after_a_truncation_is_searched_anew() {
+    let directory = Directory::new();
+    let open = directory.open(small_segments());
+    let log = open.create("t", 0);
+    log.append_batch(batch_at(1, 800, 1), LeaderEpoch(0)).unwrap();
+    log.append_batch(batch_at(1, 800, 2), LeaderEpoch(0)).unwrap();
+    assert_eq!(log.max_timestamp().unwrap().unwrap().timestamp, Timestamp(2));
+    log.truncate_to(Offset(0)).unwrap();
+    log.append_batch(batch_at(1, 800, 9), LeaderEpoch(0)).unwrap();
+    log.append_batch(batch_at(1, 800, 3), LeaderEpoch(0)).unwrap();
+    assert_eq!(log.max_timestamp().unwrap().unwrap().timestamp, Timestamp(9));
+    assert_eq!(log.offset_for_timestamp(Timestamp(5)).unwrap().unwrap().offset, Offset(0));
+}
+
+#[test]
+fn a_replica_may_begin_far_beyond_what_a_segment_can_count() {
+    let directory = Directory::new();
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    let mut far = batch(2, 10);
+    far.assign(Offset(10_000_000_000), LeaderEpoch(0));
+    log.append(&mut [far], Origin::Replica).unwrap();
+    let slice = log.read(Offset(0), 1000, END, true).unwrap();
+    assert_eq!(slice.first_offset, Offset(10_000_000_000));
+    drop((open, log));
+    let open = directory.open(LogConfig::default());
+    assert_eq!(open.log("t", 0).log_end_offset(), Offset(10_000_000_002));
+}
+
+#[test]
+fn records_of_idle_logs_are_flushed_when_flush_ms_is_over() {
+    let directory = Directory::new();
+    let config = LogConfig { flush_ms: 500, ..LogConfig::default() };
+    let open = directory.open(config);
+    let (sender, receiver) = std::sync::mpsc::channel();
+    open.add_listener(Arc::new(move |_: &Arc<ottla_log::Log>, offset: Offset| {
+        let _ = sender.send(offset);
+    }));
+    let log = open.create("t", 0);
+    log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+    directory.clock.advance(std::time::Duration::from_millis(499));
+    open.housekeep();
+    assert_eq!(log.flushed_offset(), Offset(0));
+    directory.clock.advance(std::time::Duration::from_millis(1));
+    open.housekeep();
+    assert_eq!(receiver.recv().unwrap(), Offset(1));
+}
+
+#[test]
+fn a_flush_is_due_after_so_many_records() {
+    let directory = Directory::new();
+    let config = LogConfig { flush_messages: 3, ..LogConfig::default() };
+    let open = directory.open(config);
+    let (sender, receiver) = std::sync::mpsc::channel();
+    open.add_listener(Arc::new(move |_: &Arc<ottla_log::Log>, offset: Offset| {
+        let _ = sender.send(offset);
+    }));
+    let log = open.create("t", 0);
+    log.append_batch(batch(2, 10), LeaderEpoch(0)).unwrap();
+    log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+    assert_eq!(receiver.recv().unwrap(), Offset(3));
+}
+
+#[test]
+fn without_flush_on_commit_records_count_as_flushed_at_once() {
+    let mut directory = Directory::new();
+    directory.options.flush_on_commit = false;
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    log.append_batch(batch(2, 10), LeaderEpoch(0)).unwrap();
+    assert_eq!(log.flushed_offset(), Offset(2));
+}

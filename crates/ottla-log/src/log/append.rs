@@ -220,15 +220,15 @@ impl Log {
         writer: &mut Writer,
         base_offset: Offset,
     ) -> Result<(), StorageError> {
-        let replaces_empty = {
+        let (replaces_empty, same_name) = {
             let mut state = self.state.write();
             state.active.push_largest_timestamp();
-            state.active.size == 0
+            (state.active.size == 0, state.active.segment.base_offset == base_offset.0)
         };
-        if replaces_empty {
-            self.discard_empty_active(base_offset)?;
-        } else {
-            self.write_indexes()?;
+        match (replaces_empty, same_name) {
+            (true, true) => return Ok(()),
+            (true, false) => self.discard_empty_active()?,
+            (false, _) => self.write_indexes()?,
         }
         let jitter_ms = self.env().random_below(self.config().segment_jitter_ms);
         let segment = Arc::new(Segment::new(Arc::clone(&self.home), base_offset.0));
@@ -249,22 +249,10 @@ impl Log {
         Ok(())
     }
 
-    /// Removes the files of an active segment without records, which may have the new segment's names.
-    fn discard_empty_active(&self, base_offset: Offset) -> Result<(), StorageError> {
+    /// Removes the files of an active segment without records: its name would say that the log begins there.
+    fn discard_empty_active(&self) -> Result<(), StorageError> {
         let segment = Arc::clone(&self.state.read().active.segment);
-        segment.close_files();
-        if segment.base_offset != base_offset.0 {
-            for suffix in names::SEGMENT_SUFFIXES {
-                let path = segment.path(suffix);
-                match std::fs::remove_file(&path) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(error).context("remove", &path);
-                    }
-                    _ => {}
-                }
-            }
-        }
-        Ok(())
+        segment.remove_files()
     }
 
     /// Writes the index entries that only memory has. The caller holds the writer.
@@ -290,7 +278,7 @@ impl Writer {
         if self.dirty.is_empty() {
             self.dirty_since_ms = now_ms;
         }
-        if !self.dirty.last().is_some_and(|last| Arc::ptr_eq(last, file)) {
+        if !self.dirty.iter().rev().any(|dirty| Arc::ptr_eq(dirty, file)) {
             self.dirty.push(Arc::clone(file));
         }
     }

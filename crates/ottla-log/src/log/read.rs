@@ -170,6 +170,9 @@ impl State {
             return Ok(None);
         }
         let active = &self.active;
+        let first = self.sealed.first().map_or(&active.segment, |sealed| &sealed.segment);
+        // A replica's log may begin with a gap.
+        let from = from.max(first.base_offset);
         if from >= active.segment.base_offset {
             let all = upper_bound >= self.log_end_offset;
             return Ok(Some(View {

@@ -88,6 +88,7 @@ impl Log {
         }
         self.cut_active(&mut writer, offset)?;
         let end = self.log_end_offset();
+        self.lower_recovery_point(end)?;
         self.update_epochs(|epochs| epochs.truncate_from_end(end))
     }
 
@@ -184,8 +185,10 @@ impl Log {
         while state.active.segment.base_offset > offset.0
             && let Some(last) = state.sealed.pop()
         {
-            let next =
-                Active::planned(last.segment, state.active.created_ms, state.active.jitter_ms);
+            // What is remembered of a segment that was closed does not hold for one that is written again.
+            let home = Arc::clone(&self.home);
+            let segment = Arc::new(Segment::new(home, last.segment.base_offset));
+            let next = Active::planned(segment, state.active.created_ms, state.active.jitter_ms);
             let previous = std::mem::replace(&mut state.active, next);
             state.active.created = true;
             state.active.size = last.size;
@@ -228,11 +231,12 @@ impl Log {
         active.jitter_ms = jitter_ms;
         let mut state = self.state.write();
         state.active = active;
-        state.log_end_offset = end;
-        state.flushed_offset = state.flushed_offset.min(end);
-        state.log_start_offset = state.log_start_offset.min(end);
+        state.log_start_offset = state.log_start_offset.min(offset.0);
+        state.log_end_offset = end.max(state.log_start_offset);
+        state.flushed_offset = state.flushed_offset.min(state.log_end_offset);
         state.check();
-        Ok(())
+        drop(state);
+        self.env().log_starts.lower(&self.partition, offset)
     }
 
     fn restart_at(&self, writer: &mut Writer, offset: Offset) -> Result<(), StorageError> {
@@ -246,7 +250,6 @@ impl Log {
             (segments, Active::planned(segment, self.env().now_ms(), state.active.jitter_ms))
         };
         writer.dirty.clear();
-        self.env().log_starts.remove(&self.partition)?;
         {
             let mut state = self.state.write();
             state.sealed.clear();
@@ -255,11 +258,23 @@ impl Log {
             state.log_end_offset = offset.0;
             state.flushed_offset = offset.0;
         }
+        self.env().log_starts.remove(&self.partition)?;
+        self.lower_recovery_point(offset)?;
         for segment in segments.iter().rev() {
             self.discard(segment)?;
         }
         self.create_active_durably(writer)?;
         self.update_epochs(|epochs| epochs.truncate_from_end(Offset(i64::MIN)))
+    }
+
+    /// What is appended from here on is not on disk, whatever the last checkpoint says. The caller has lowered the
+    /// flushed offset, so that no checkpoint raises it again.
+    fn lower_recovery_point(&self, end: Offset) -> Result<(), StorageError> {
+        let lowered = self.env().recovery_points.lower(&self.partition, end);
+        if let Err(error) = &lowered {
+            self.env().poison(error);
+        }
+        lowered
     }
 
     fn create_active_durably(&self, writer: &mut Writer) -> Result<(), StorageError> {

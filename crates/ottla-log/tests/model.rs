@@ -1,0 +1,295 @@
+//! A log against a list of batches: whatever is done to both, and however the log's process ends, they agree.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_wrap,
+    reason = "a test stops at what it does not expect, and its numbers are small"
+)]
+
+mod support;
+
+use std::fs;
+
+use ottla_base::{LeaderEpoch, Offset, Timestamp};
+use ottla_log::{Log, LogConfig};
+use ottla_records::{Batches, RawBatch};
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+use support::{Directory, Open, batch_at, read_all};
+
+/// What is done to the log.
+#[derive(Debug, Clone)]
+enum Step {
+    Append {
+        records: i64,
+        value_len: usize,
+        timestamp: i64,
+    },
+    NewEpoch,
+    Roll,
+    Checkpoint,
+    Reopen,
+    Crash,
+    /// A crash that takes the end of the log with it, from this share of the batches not known to be on disk.
+    TornCrash {
+        share: f64,
+        within: f64,
+        cut: bool,
+    },
+    TruncateTo {
+        share: f64,
+    },
+    DeleteRecordsTo {
+        share: f64,
+    },
+    EnforceRetention,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let append = (1..5_i64, 0..300_usize, 0..10_000_i64)
+        .prop_map(|(records, value_len, timestamp)| Step::Append { records, value_len, timestamp });
+    let torn = (0.0..1.0, 0.0..1.0, any::<bool>())
+        .prop_map(|(share, within, cut)| Step::TornCrash { share, within, cut });
+    prop_oneof![
+        20 => append,
+        1 => Just(Step::NewEpoch),
+        1 => Just(Step::Roll),
+        1 => Just(Step::Checkpoint),
+        1 => Just(Step::Reopen),
+        1 => Just(Step::Crash),
+        2 => torn,
+        1 => (0.0..1.0).prop_map(|share| Step::TruncateTo { share }),
+        1 => (0.0..1.0).prop_map(|share| Step::DeleteRecordsTo { share }),
+        1 => Just(Step::EnforceRetention),
+    ]
+}
+
+fn config() -> LogConfig {
+    LogConfig {
+        segment_bytes: 1500,
+        index_interval_bytes: 250,
+        retention_ms: -1,
+        retention_bytes: 6000,
+        ..LogConfig::default()
+    }
+}
+
+/// The log, and what ought to be in it.
+struct Pair {
+    directory: Directory,
+    open: Option<Open>,
+    batches: Vec<RawBatch>,
+    end: i64,
+    start: i64,
+    epoch: i32,
+    /// So many of the batches are known to be on disk.
+    durable: usize,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let directory = Directory::new();
+        let open = directory.open(config());
+        open.create("t", 0);
+        let open = Some(open);
+        Self { directory, open, batches: Vec::new(), end: 0, start: 0, epoch: 0, durable: 0 }
+    }
+
+    fn log(&self) -> std::sync::Arc<Log> {
+        self.open.as_ref().unwrap().log("t", 0)
+    }
+
+    fn apply(&mut self, step: &Step) {
+        match *step {
+            Step::Append { records, value_len, timestamp } => {
+                let mut batch = batch_at(records, value_len, timestamp);
+                self.log().append_batch(batch.clone(), LeaderEpoch(self.epoch)).unwrap();
+                batch.assign(Offset(self.end), LeaderEpoch(self.epoch));
+                self.batches.push(RawBatch::parse(batch.to_bytes()).unwrap());
+                self.end += records;
+            }
+            Step::NewEpoch => self.epoch += 1,
+            Step::Roll => self.log().roll().unwrap(),
+            Step::Checkpoint => {
+                self.open.as_ref().unwrap().checkpoint().unwrap();
+                self.durable = self.batches.len();
+            }
+            Step::Reopen => {
+                self.open.take().unwrap().close();
+                self.reopen();
+            }
+            Step::Crash => {
+                self.open = None;
+                self.reopen();
+            }
+            Step::TornCrash { share, within, cut } => self.crash_torn(share, within, cut),
+            Step::TruncateTo { share } => {
+                let target = self.start + share_of(self.end - self.start, share);
+                self.log().truncate_to(Offset(target)).unwrap();
+                self.batches.retain(|batch| batch.header().next_offset() <= target);
+                self.end = self.batches.last().map_or(self.start, |b| b.header().next_offset());
+                self.start = self.start.min(self.end);
+                self.durable = self.durable.min(self.batches.len());
+            }
+            Step::DeleteRecordsTo { share } => {
+                let target = self.start + share_of(self.end - self.start, share);
+                self.log().delete_records_to(Offset(target)).unwrap();
+                self.start = self.start.max(target);
+                self.drop_before_start();
+            }
+            Step::EnforceRetention => {
+                self.log().enforce_retention(0, Offset(self.end)).unwrap();
+                self.start = self.log().log_start_offset().0;
+                self.drop_before_start();
+            }
+        }
+    }
+
+    fn crash_torn(&mut self, share: f64, within: f64, cut: bool) {
+        let doubtful = self.batches.len() - self.durable;
+        if doubtful == 0 {
+            return self.apply(&Step::Crash);
+        }
+        let torn = self.durable + usize::try_from(share_of(doubtful as i64, share)).unwrap();
+        let batch = &self.batches[torn];
+        let (base, size) = (batch.header().base_offset, batch.bytes().len());
+        let log = self.log();
+        let place = log.read(Offset(base.max(self.start)), 1, Offset(i64::MAX), true).unwrap();
+        let position = usize::try_from(place.source.unwrap().position).unwrap();
+        let infos = log.segment_infos().unwrap();
+        let segment = infos.iter().rev().find(|info| info.base_offset.0 <= base).unwrap();
+        let name = format!("{:020}.log", segment.base_offset.0);
+        let path = self.directory.path().join("t-0").join(name);
+        drop((log, self.open.take()));
+        let mut bytes = fs::read(&path).unwrap();
+        // Bytes 0..16 hold what no checksum protects: harm them and the batch may still look well.
+        let at = position + 16 + usize::try_from(share_of((size - 16) as i64, within)).unwrap();
+        if cut {
+            bytes.truncate(at);
+        } else {
+            bytes[at..].iter_mut().for_each(|byte| *byte ^= 0x5a);
+        }
+        fs::write(&path, bytes).unwrap();
+        self.batches.truncate(torn);
+        self.end = base;
+        self.reopen();
+        if self.end < self.start {
+            // Records were deleted up to a point that was not yet on disk.
+            self.end = self.start;
+        }
+    }
+
+    fn reopen(&mut self) {
+        self.open = Some(self.directory.open(config()));
+        self.durable = 0;
+        self.open.as_ref().unwrap().checkpoint().unwrap();
+        self.durable = self.batches.len();
+    }
+
+    fn drop_before_start(&mut self) {
+        let start = self.start;
+        let before = self.batches.len();
+        self.batches.retain(|batch| batch.header().next_offset() > start);
+        self.durable = self.durable.saturating_sub(before - self.batches.len());
+    }
+
+    fn check(&self) {
+        let log = self.log();
+        assert_eq!(log.log_end_offset(), Offset(self.end));
+        assert_eq!(log.log_start_offset(), Offset(self.start));
+        assert_eq!(read_all(&log), self.batches);
+        assert!(log.flushed_offset() <= log.log_end_offset());
+        let epochs = log.epoch_entries();
+        assert!(epochs.is_sorted_by(|a, b| a.epoch < b.epoch && a.start_offset < b.start_offset));
+        for batch in &self.batches {
+            let header = batch.header();
+            let offset = Offset(header.base_offset.max(self.start));
+            assert_eq!(
+                log.epoch_for_offset(offset),
+                Some(LeaderEpoch(header.partition_leader_epoch))
+            );
+        }
+    }
+
+    fn check_reads(&self, from: f64, bound: f64, max_bytes: usize) {
+        let log = self.log();
+        let from = self.start + share_of(self.end - self.start, from);
+        let bound = self.start + share_of(self.end - self.start + 1, bound);
+        let slice = log.read(Offset(from), max_bytes, Offset(bound), true).unwrap();
+        let wanted = |batch: &&RawBatch| {
+            batch.header().last_offset() >= from && batch.header().last_offset() < bound
+        };
+        let expected: Vec<_> = self.batches.iter().filter(wanted).collect();
+        let Some(source) = slice.source else {
+            assert!(expected.is_empty() || from >= bound);
+            return;
+        };
+        let bytes = source.read().unwrap();
+        let first_len = expected[0].bytes().len();
+        assert!(bytes.len() >= first_len && bytes.len() <= max_bytes.max(first_len));
+        assert_eq!(slice.first_offset.0, expected[0].header().base_offset);
+        let mut rest = Batches::new(bytes);
+        let whole: Vec<_> = rest.by_ref().map(Result::unwrap).collect();
+        assert!(whole.iter().eq(expected.iter().copied().take(whole.len())));
+        if let Some(cut_off) = expected.get(whole.len()).filter(|_| slice.next_segment.is_none()) {
+            assert!(cut_off.bytes().starts_with(rest.remaining()));
+        }
+    }
+
+    fn check_time(&self, timestamp: i64) {
+        let records = || {
+            let of =
+                |batch: &RawBatch| batch.records().unwrap().map(Result::unwrap).collect::<Vec<_>>();
+            self.batches.iter().flat_map(of).filter(|record| record.offset.0 >= self.start)
+        };
+        let expected = records().find(|record| record.timestamp >= Timestamp(timestamp));
+        let found = self.log().offset_for_timestamp(Timestamp(timestamp)).unwrap();
+        assert_eq!(
+            found.map(|found| (found.offset, found.timestamp)),
+            expected.map(|record| (record.offset, record.timestamp))
+        );
+    }
+}
+
+fn share_of(count: i64, share: f64) -> i64 {
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "a test's small numbers"
+    )]
+    let part = (count as f64 * share) as i64;
+    part
+}
+
+/// What fails once is kept beside this file, to be committed and tried first for ever after.
+fn configuration() -> ProptestConfig {
+    let failure_persistence = FileFailurePersistence::WithSource("regressions");
+    ProptestConfig {
+        failure_persistence: Some(Box::new(failure_persistence)),
+        ..ProptestConfig::with_cases(150)
+    }
+}
+
+proptest! {
+    #![proptest_config(configuration())]
+
+    #[test]
+    fn a_log_holds_what_was_appended_and_neither_cut_off_nor_torn(
+        steps in prop::collection::vec(step(), 1..80),
+        reads in prop::collection::vec((0.0..1.0, 0.0..=1.0, 0..3000_usize), 20),
+        times in prop::collection::vec(0..11_000_i64, 5),
+    ) {
+        let mut pair = Pair::new();
+        for step in &steps {
+            pair.apply(step);
+            pair.check();
+        }
+        for (from, bound, max_bytes) in reads {
+            pair.check_reads(from, bound, max_bytes);
+        }
+        for timestamp in times {
+            pair.check_time(timestamp);
+        }
+    }
+}
