@@ -192,7 +192,7 @@ impl Replica {
 
     /// The controller made this broker the leader in an epoch, or changed the ISR within one. What
     /// this log has flushed stays as known: the leader's own disk does not change with the epoch.
-    pub fn on_leadership(&self, epoch: LeaderEpoch, isr: BTreeSet<BrokerId>) {
+    pub(crate) fn on_leadership(&self, epoch: LeaderEpoch, isr: BTreeSet<BrokerId>) {
         let mut leadership = self.leadership.lock();
         // A delta may be older than the image that this replica was made from.
         leadership.epoch = epoch.max(leadership.epoch);
