@@ -15,11 +15,13 @@ use std::path::Path;
 
 #[cfg(target_os = "linux")]
 pub use linux::{
-    allocate, is_cached, random_bytes, send_file, send_more, sync_filesystem, write_vectored_at,
+    allocate, disable_huge_pages, is_cached, random_bytes, send_file, send_more, sync_filesystem,
+    write_vectored_at,
 };
 #[cfg(not(target_os = "linux"))]
 pub use portable::{
-    allocate, is_cached, random_bytes, send_file, send_more, sync_filesystem, write_vectored_at,
+    allocate, disable_huge_pages, is_cached, random_bytes, send_file, send_more, sync_filesystem,
+    write_vectored_at,
 };
 
 /// Makes the file's contents (and its length) survive a loss of power.

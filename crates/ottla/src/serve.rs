@@ -61,6 +61,9 @@ pub(crate) fn run(arguments: ServeArguments) -> ExitCode {
         Err(error) => return fail(&format!("{error:#}"), EXIT_USAGE),
     };
     logging::install(loaded.config.log_format, loaded.config.log_level);
+    if let Err(error) = ottla_env::sys::disable_huge_pages() {
+        debug!(%error, "huge pages stay as they are");
+    }
     report_notices(&loaded);
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -76,3 +76,9 @@ pub fn random_bytes(mut buffer: &mut [u8]) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Keeps the kernel from backing this process with 2 MiB pages: an allocator that asks for them holds many
+/// times what is in use, and a broker's memory is small and scattered.
+pub fn disable_huge_pages() -> io::Result<()> {
+    Ok(rustix::thread::disable_transparent_huge_pages(true)?)
+}

@@ -57,3 +57,8 @@ pub fn write_vectored_at(file: &File, buffers: &[IoSlice<'_>], position: u64) ->
 pub fn random_bytes(buffer: &mut [u8]) -> io::Result<()> {
     File::open("/dev/urandom")?.read_exact(buffer)
 }
+
+/// Other systems have no such switch, and nothing to switch off.
+pub fn disable_huge_pages() -> io::Result<()> {
+    Ok(())
+}
