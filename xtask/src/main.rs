@@ -13,6 +13,8 @@ mod kafka;
 mod ottla;
 mod process;
 mod protocol;
+#[cfg(feature = "side-by-side")]
+mod side_by_side;
 mod tally;
 mod test;
 mod workspace;
@@ -55,6 +57,13 @@ enum Task {
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
+    /// Send Ottla and Apache Kafka the same requests, and compare the answers field by field.
+    #[cfg(feature = "side-by-side")]
+    SideBySide {
+        /// Run only the scripts whose name contains this.
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
+    },
     /// Everything that `test` runs, long runs, and the clients against Apache Kafka itself.
     Nightly,
     /// Measure Ottla beside Apache Kafka: CPU time, memory, throughput, latency.
@@ -79,6 +88,12 @@ fn main() -> Result<ExitCode> {
         Task::Interop { target, long, names } => {
             let tally =
                 interop::run(target, &names, if long { Length::Long } else { Length::Short })?;
+            test::report(&tally);
+            exit_code(&tally)
+        }
+        #[cfg(feature = "side-by-side")]
+        Task::SideBySide { only } => {
+            let tally = side_by_side::run(only.as_deref())?;
             test::report(&tally);
             exit_code(&tally)
         }

@@ -1,0 +1,174 @@
+//! Both brokers at once: every step goes to Apache Kafka and to Ottla, and what they answer is compared (shell).
+
+use anyhow::{Context, Result};
+use ottla_protocol::Request;
+
+use super::connection::{Connection, Reply};
+use super::known::KnownDifferences;
+use super::subject::{Outcome, Subject};
+use super::value::{Difference, Value, differences};
+
+/// What Apache Kafka answered, and what Ottla answered.
+pub(super) type Pair<T> = [Option<T>; 2];
+
+#[derive(Debug)]
+pub(super) struct Both {
+    kafka: Subject,
+    ottla: Subject,
+    known: KnownDifferences,
+    pub(super) report: Report,
+}
+
+/// What was compared, and what came of it.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) steps: usize,
+    pub(super) fields: usize,
+    pub(super) known: usize,
+    /// Steps with a difference that nobody knows of.
+    pub(super) failed: Vec<String>,
+}
+
+impl Both {
+    pub(super) fn new(kafka: Subject, ottla: Subject, known: KnownDifferences) -> Self {
+        Self { kafka, ottla, known, report: Report::default() }
+    }
+
+    pub(super) fn unused_known_differences(&self) -> Vec<String> {
+        self.known.unused().collect()
+    }
+
+    /// Sends both the request that `make` makes for each, and compares the answers.
+    pub(super) fn ask<R: Request>(
+        &mut self,
+        version: i16,
+        what: &str,
+        make: impl Fn(&Subject) -> R,
+    ) -> Result<Pair<R::Response>> {
+        self.ask_edited(version, what, |subject, _| make(subject), |_| ())
+    }
+
+    /// Like [`Both::ask`]; `make` is told which of a pair is the subject's, 0 or 1.
+    pub(super) fn ask_each<R: Request>(
+        &mut self,
+        version: i16,
+        what: &str,
+        make: impl Fn(&Subject, usize) -> R,
+    ) -> Result<Pair<R::Response>> {
+        self.ask_edited(version, what, make, |_| ())
+    }
+
+    /// Like [`Both::ask_each`]; `edit` brings an answer into an order in which it can be compared.
+    pub(super) fn ask_edited<R: Request>(
+        &mut self,
+        version: i16,
+        what: &str,
+        make: impl Fn(&Subject, usize) -> R,
+        edit: impl Fn(&mut R::Response),
+    ) -> Result<Pair<R::Response>> {
+        let step = format!("{} v{version}: {what}", R::KEY);
+        let ask = |subject: &mut Subject, index: usize, name: &str| {
+            let request = make(subject, index);
+            let mut outcome = subject
+                .ask(version, &request)
+                .with_context(|| format!("{step}: {name}: {request:?}"))?;
+            if let Outcome::Answered(answer) = &mut outcome {
+                edit(answer);
+            }
+            Ok::<_, anyhow::Error>(outcome)
+        };
+        let kafka = ask(&mut self.kafka, 0, "Apache Kafka")?;
+        let ottla = ask(&mut self.ottla, 1, "Ottla")?;
+        let left = shown(&self.kafka, &kafka);
+        let right = shown(&self.ottla, &ottla);
+        self.compare(&step, &left, &right);
+        Ok([kafka.answer(), ottla.answer()])
+    }
+
+    /// Does something to both that is not compared.
+    pub(super) fn set_up(&mut self, act: impl Fn(&mut Subject) -> Result<()>) -> Result<()> {
+        act(&mut self.kafka).context("Apache Kafka")?;
+        act(&mut self.ottla).context("Ottla")
+    }
+
+    /// Makes a topic on both, and waits until it can be used.
+    pub(super) fn create(
+        &mut self,
+        topic: &str,
+        partitions: i32,
+        configs: &[(&str, &str)],
+    ) -> Result<()> {
+        self.set_up(|subject| subject.create(topic, partitions, configs))
+    }
+
+    /// Talks to both on a new connection each, and compares what came of it.
+    pub(super) fn talk(
+        &mut self,
+        step: &str,
+        talk: impl Fn(&Subject, &mut Connection) -> Result<Vec<Reply>>,
+    ) -> Result<()> {
+        let left = talk_to(&self.kafka, &talk).with_context(|| format!("{step}: Apache Kafka"))?;
+        let right = talk_to(&self.ottla, &talk).with_context(|| format!("{step}: Ottla"))?;
+        self.compare(step, &left, &right);
+        Ok(())
+    }
+
+    /// Compares what a script has found out itself.
+    pub(super) fn compare(&mut self, step: &str, kafka: &Value, ottla: &Value) {
+        self.report.steps += 1;
+        self.report.fields += kafka.leaves();
+        let mut unknown = Vec::new();
+        for difference in differences(kafka, ottla) {
+            if self.known.covers(step, &difference) {
+                self.report.known += 1;
+            } else {
+                unknown.push(difference);
+            }
+        }
+        if !unknown.is_empty() {
+            print_differences(step, &unknown);
+            self.report.failed.push(step.to_owned());
+        }
+    }
+}
+
+fn talk_to(
+    subject: &Subject,
+    talk: impl Fn(&Subject, &mut Connection) -> Result<Vec<Reply>>,
+) -> Result<Value> {
+    let mut connection = subject.fresh_connection()?;
+    let replies = talk(subject, &mut connection)?;
+    Ok(Value::List(replies.iter().map(reply_shown).collect()))
+}
+
+fn reply_shown(reply: &Reply) -> Value {
+    match reply {
+        Reply::Frame(frame) => Value::leaf(format!("{frame:?}")),
+        Reply::Closed => Value::leaf("closed"),
+        Reply::Nothing => Value::leaf("no answer"),
+    }
+}
+
+fn shown<T: std::fmt::Debug>(subject: &Subject, outcome: &Outcome<T>) -> Value {
+    match outcome {
+        Outcome::Answered(answer) => subject.normalise(Value::of(answer)),
+        Outcome::Closed => Value::leaf("closed"),
+        Outcome::Nothing => Value::leaf("no answer"),
+    }
+}
+
+const SHOWN_MAX: usize = 1500;
+
+fn print_differences(step: &str, differences: &[Difference]) {
+    println!("DIFFERS {step}");
+    for Difference { path, left, right } in differences {
+        println!("    {path}\n        kafka: {}\n        ottla: {}", cut(left), cut(right));
+    }
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_MAX) {
+        None => text.to_owned(),
+        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
+    }
+}

@@ -1,0 +1,40 @@
+//! Ids for producers without transactions.
+
+use anyhow::Result;
+use ottla_protocol::messages::InitProducerIdRequest;
+
+use super::super::both::Both;
+use super::versions;
+
+pub(super) fn run(both: &mut Both) -> Result<()> {
+    for version in versions::<InitProducerIdRequest>() {
+        let plain = InitProducerIdRequest {
+            transaction_timeout_ms: i32::MAX,
+            producer_id: -1,
+            producer_epoch: -1,
+            ..Default::default()
+        };
+        both.ask(version, "an id", |_| plain.clone())?;
+        both.ask(version, "another id", |_| plain.clone())?;
+        for timeout in [0, -1, 1] {
+            both.ask(version, &format!("a transaction timeout of {timeout} ms"), |_| {
+                InitProducerIdRequest { transaction_timeout_ms: timeout, ..plain.clone() }
+            })?;
+        }
+        both.ask(version, "an empty transactional id", |_| InitProducerIdRequest {
+            transactional_id: Some("".into()),
+            ..plain.clone()
+        })?;
+        for (producer_id, producer_epoch) in
+            [(5, 0), (5, i16::MAX), (-1, 0), (5, -1), (-2, -1)].into_iter().filter(|_| version >= 3)
+        {
+            let what = format!("a bump of id {producer_id}, epoch {producer_epoch}");
+            both.ask(version, &what, |_| InitProducerIdRequest {
+                producer_id,
+                producer_epoch,
+                ..plain.clone()
+            })?;
+        }
+    }
+    Ok(())
+}

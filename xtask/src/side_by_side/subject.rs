@@ -1,0 +1,282 @@
+//! One of the two brokers: a connection to it, and what only it knows — its port, its ids (shell).
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
+use bytestring::ByteString;
+use ottla_base::{ErrorCode, Uuid};
+use ottla_protocol::frame::encode_request;
+use ottla_protocol::header::ResponseHeader;
+use ottla_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use ottla_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use ottla_protocol::messages::{CreateTopicsRequest, ListOffsetsRequest, MetadataRequest};
+use ottla_protocol::{Decoder, Message as _, Request};
+
+use super::connection::{Connection, Reply};
+use super::records;
+use super::value::Value;
+
+const CLIENT_ID: &str = "side-by-side";
+const SETTLE_LIMIT: Duration = Duration::from_secs(20);
+const SETTLE_PAUSE: Duration = Duration::from_millis(5);
+/// A time that differs from ours by less is the broker's clock, and not what a script wrote.
+const NOW_TOLERANCE_MS: i64 = 3_600_000;
+
+/// An id that no topic has.
+pub(super) const NOBODYS_ID: Uuid = Uuid([7; 16]);
+
+/// What came of a request.
+#[derive(Debug, Clone)]
+pub(super) enum Outcome<T> {
+    Answered(T),
+    Closed,
+    Nothing,
+}
+
+impl<T> Outcome<T> {
+    pub(super) fn answer(self) -> Option<T> {
+        match self {
+            Self::Answered(answer) => Some(answer),
+            Self::Closed | Self::Nothing => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Subject {
+    address: String,
+    port: String,
+    cluster_id: String,
+    connection: Option<Connection>,
+    correlation_id: i32,
+    /// Names of all topics that there ever were.
+    names: BTreeMap<Uuid, String>,
+    /// Ids of the topics by name, the latest if there were several.
+    ids: BTreeMap<String, Uuid>,
+}
+
+impl Subject {
+    pub(super) fn connect(address: &str) -> Result<Self> {
+        let (_, port) = address.rsplit_once(':').context("an address has a port")?;
+        let mut subject = Self {
+            address: address.to_owned(),
+            port: port.to_owned(),
+            cluster_id: String::new(),
+            connection: None,
+            correlation_id: 0,
+            names: BTreeMap::new(),
+            ids: BTreeMap::new(),
+        };
+        subject.learn()?;
+        Ok(subject)
+    }
+
+    /// The id of a topic, as it was when it was last learned.
+    ///
+    /// # Panics
+    /// When no script has made the topic.
+    pub(super) fn id(&self, topic: &str) -> Uuid {
+        *self.ids.get(topic).unwrap_or_else(|| panic!("no script has made {topic}"))
+    }
+
+    pub(super) fn fresh_connection(&self) -> Result<Connection> {
+        Connection::open(&self.address)
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(super) fn ask<R: Request>(
+        &mut self,
+        version: i16,
+        request: &R,
+    ) -> Result<Outcome<R::Response>> {
+        self.send(version, request)?;
+        match self.connection()?.receive()? {
+            Reply::Frame(frame) => self.decode::<R>(frame, version).map(Outcome::Answered),
+            Reply::Closed => {
+                self.connection = None;
+                Ok(Outcome::Closed)
+            }
+            Reply::Nothing => {
+                self.connection = None;
+                Ok(Outcome::Nothing)
+            }
+        }
+    }
+
+    /// Sends a request whose answer nobody waits for.
+    pub(super) fn send<R: Request>(&mut self, version: i16, request: &R) -> Result<()> {
+        self.correlation_id += 1;
+        let client = Some(ByteString::from(CLIENT_ID));
+        let frame = encode_request(version, self.correlation_id, client, request)?;
+        self.connection()?.send(&frame.bytes);
+        Ok(())
+    }
+
+    fn connection(&mut self) -> Result<&mut Connection> {
+        if self.connection.is_none() {
+            self.connection = Some(self.fresh_connection()?);
+        }
+        self.connection.as_mut().context("it was just opened")
+    }
+
+    fn decode<R: Request>(&self, frame: Bytes, version: i16) -> Result<R::Response> {
+        let mut input = Decoder::new(frame);
+        let header_version = R::KEY.response_header_version(version);
+        let header = ResponseHeader::decode(&mut input, header_version)?;
+        ensure!(
+            header.correlation_id == self.correlation_id,
+            "the answer is to request {}, not to {}",
+            header.correlation_id,
+            self.correlation_id
+        );
+        let response = R::Response::decode(&mut input, version)?;
+        input.finish().context("bytes are left behind the answer")?;
+        Ok(response)
+    }
+
+    /// Asks for something that belongs to the set-up: no answer is an error.
+    pub(super) fn expect<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response> {
+        let outcome = self.ask(version, request)?;
+        outcome.answer().with_context(|| format!("{} v{version} got no answer", R::NAME))
+    }
+
+    /// Makes a topic and waits until it can be used.
+    pub(super) fn create(
+        &mut self,
+        topic: &str,
+        partitions: i32,
+        configs: &[(&str, &str)],
+    ) -> Result<()> {
+        let config = |(name, value): &(&str, &str)| CreatableTopicConfig {
+            name: (*name).into(),
+            value: Some((*value).into()),
+        };
+        let request = CreateTopicsRequest {
+            topics: vec![CreatableTopic {
+                name: topic.into(),
+                num_partitions: partitions,
+                replication_factor: 1,
+                configs: configs.iter().map(config).collect(),
+                ..Default::default()
+            }],
+            timeout_ms: 30_000,
+            ..Default::default()
+        };
+        let response = self.expect(7, &request)?;
+        let failed = response.topics.iter().find(|topic| topic.error_code != ErrorCode::NONE);
+        ensure!(failed.is_none(), "{topic} could not be made: {failed:?}");
+        self.wait_until_usable(topic, partitions)
+    }
+
+    /// Apache Kafka answers CreateTopics before the broker has applied it.
+    pub(super) fn wait_until_usable(&mut self, topic: &str, partitions: i32) -> Result<()> {
+        let partition = |partition_index| ListOffsetsPartition {
+            partition_index,
+            current_leader_epoch: -1,
+            timestamp: -1,
+        };
+        let request = ListOffsetsRequest {
+            replica_id: -1,
+            topics: vec![ListOffsetsTopic {
+                name: topic.into(),
+                partitions: (0..partitions).map(partition).collect(),
+            }],
+            ..Default::default()
+        };
+        self.wait_for(&format!("{topic} to be usable"), |subject| {
+            let response = subject.expect(9, &request)?;
+            let mut partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+            Ok(partitions.all(|partition| partition.error_code == ErrorCode::NONE))
+        })?;
+        self.learn()
+    }
+
+    /// Waits until the broker that answers has applied a deletion.
+    pub(super) fn wait_until_gone(&mut self, topic: &str) -> Result<()> {
+        self.wait_for(&format!("{topic} to be gone"), |subject| {
+            subject.learn()?;
+            Ok(!subject.ids.contains_key(topic))
+        })
+    }
+
+    pub(super) fn wait_for(
+        &mut self,
+        what: &str,
+        mut is_so: impl FnMut(&mut Self) -> Result<bool>,
+    ) -> Result<()> {
+        let deadline = Instant::now() + SETTLE_LIMIT;
+        while !is_so(self)? {
+            if Instant::now() > deadline {
+                bail!("{} took too long for {what}", self.address);
+            }
+            std::thread::sleep(SETTLE_PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Learns the ids of all topics.
+    pub(super) fn learn(&mut self) -> Result<()> {
+        let response = self.expect(12, &MetadataRequest { topics: None, ..Default::default() })?;
+        self.cluster_id = response.cluster_id.map_or_else(String::new, |id| id.to_string());
+        self.ids.clear();
+        for topic in response.topics {
+            let name = topic.name.unwrap_or_default().to_string();
+            self.names.insert(topic.topic_id, name.clone());
+            self.ids.insert(name, topic.topic_id);
+        }
+        Ok(())
+    }
+
+    /// Replaces what must differ between two brokers by a name of what it is.
+    pub(super) fn normalise(&self, mut answer: Value) -> Value {
+        answer.each_field(&mut |name, value| {
+            let Value::Leaf(text) = value else { return };
+            if let Some(replaced) = self.replacement(name, text) {
+                *value = replaced;
+            }
+        });
+        answer
+    }
+
+    fn replacement(&self, field: &str, text: &str) -> Option<Value> {
+        let number: Option<i64> = text.parse().ok();
+        let named = |name: &str| Some(Value::leaf(name));
+        match field {
+            "topic_id" => {
+                let id: Uuid = text.parse().ok()?;
+                match self.names.get(&id) {
+                    Some(name) => Some(Value::leaf(format!("(id of {name})"))),
+                    None if id == Uuid::ZERO || id == NOBODYS_ID => None,
+                    None => named("(new id)"),
+                }
+            }
+            "cluster_id" if text.trim_matches('"') == self.cluster_id => named("(cluster id)"),
+            "port" if text == self.port => named("(own port)"),
+            "session_id" if number? > 0 => named("(session)"),
+            // An offset in the metadata log.
+            "finalized_features_epoch" if number? > 0 => named("(metadata offset)"),
+            // Texts are for people; what a client decides on is the code.
+            "error_message" | "batch_index_error_message" if text.len() > 2 && text != "None" => {
+                named("(text)")
+            }
+            "log_append_time_ms" | "timestamp" | "base_timestamp" | "max_timestamp" => {
+                is_about_now(number?).then(|| Value::leaf("(now)"))
+            }
+            "records" if text.starts_with("b\"") => {
+                Some(self.normalise(records::describe(records::unquoted(text))))
+            }
+            _ => None,
+        }
+    }
+}
+
+pub(super) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn is_about_now(time_ms: i64) -> bool {
+    (now_ms() - time_ms).abs() < NOW_TOLERANCE_MS
+}
