@@ -89,6 +89,8 @@ fn format(launch: &Launch<'_>, jars: &Path, properties: &Path) -> Result<String>
         .with_context(|| format!("cannot write {}", properties.display()))?;
     if !launch.data_directory.join("meta.properties").exists() {
         let mut command = java(jars, "128m");
+        // A benchmark asks for a large heap there, for the broker alone.
+        command.env_remove("JDK_JAVA_OPTIONS");
         command
             .args(["kafka.tools.StorageTool", "format", "--standalone", "--ignore-formatted"])
             .args(["--cluster-id", CLUSTER_ID, "--config"])
