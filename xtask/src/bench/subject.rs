@@ -25,7 +25,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const AFTERMATH: Duration = Duration::from_millis(300);
 
 /// The data of a deleted topic must not lie in the page cache for a minute.
-const SETTINGS: &[(&str, &str)] = &[("file.delete.delay.ms", "100")];
+const SETTINGS: &[(&str, &str)] = &[("log.segment.delete.delay.ms", "100")];
 /// Apache Kafka begins to look for deleted topics 30 s after its start; this is its own switch.
 const KAFKA_SETTINGS: &[(&str, &str)] = &[("log.initial.task.delay.ms", "500")];
 const UNFLUSHED_SETTINGS: &[(&str, &str)] = &[("log.flush.on.commit", "false")];
