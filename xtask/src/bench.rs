@@ -200,7 +200,7 @@ fn become_optimised() -> Result<()> {
     let mut command = Command::new(program.context("cargo named no executable")?);
     command.args(std::env::args_os().skip(1));
     let heap = std::env::var(HEAP_VARIABLE).unwrap_or_else(|_| KAFKA_HEAP.to_owned());
-    command.env("JDK_JAVA_OPTIONS", format!("-Xms{heap}")).env(HEAP_VARIABLE, heap);
+    command.env(HEAP_VARIABLE, heap);
     Err(command.exec()).context("cannot start the release build of xtask")
 }
 

@@ -35,6 +35,10 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Launched> {
         None => format(launch, &jars, &properties)?,
     };
     let mut command = java(&jars, &heap());
+    if let Ok(heap) = std::env::var("OTTLA_KAFKA_HEAP") {
+        // Who says how large the heap is wants it whole from the start, as Kafka's own script does.
+        command.arg(format!("-Xms{heap}"));
+    }
     command.arg("kafka.Kafka").arg(&properties);
     let mut process = Process::spawn("Apache Kafka", command, launch.log)?;
     let (_, ready_after) = process.wait_for_line(launch.limit, |line| {
@@ -89,8 +93,6 @@ fn format(launch: &Launch<'_>, jars: &Path, properties: &Path) -> Result<String>
         .with_context(|| format!("cannot write {}", properties.display()))?;
     if !launch.data_directory.join("meta.properties").exists() {
         let mut command = java(jars, "128m");
-        // A benchmark asks for a large heap there, for the broker alone.
-        command.env_remove("JDK_JAVA_OPTIONS");
         command
             .args(["kafka.tools.StorageTool", "format", "--standalone", "--ignore-formatted"])
             .args(["--cluster-id", CLUSTER_ID, "--config"])
