@@ -1,7 +1,7 @@
 //! Both brokers at once: every step goes to Apache Kafka and to Ottla, and what they answer is compared (shell).
 
 use anyhow::{Context, Result};
-use ottla_protocol::Request;
+use ottla_protocol::{ApiKey, Request};
 
 use super::connection::{Connection, Reply};
 use super::known::KnownDifferences;
@@ -58,7 +58,7 @@ impl Both {
         self.ask_edited(version, what, make, |_| ())
     }
 
-    /// Like [`Both::ask_each`]; `edit` brings an answer into an order in which it can be compared.
+    /// Like [`Both::ask_each`]; `edit` leaves out of an answer what can't be compared.
     pub(super) fn ask_edited<R: Request>(
         &mut self,
         version: i16,
@@ -79,8 +79,8 @@ impl Both {
         };
         let kafka = ask(&mut self.kafka, 0, "Apache Kafka")?;
         let ottla = ask(&mut self.ottla, 1, "Ottla")?;
-        let left = shown(&self.kafka, &kafka);
-        let right = shown(&self.ottla, &ottla);
+        let left = shown::<R>(&self.kafka, &kafka);
+        let right = shown::<R>(&self.ottla, &ottla);
         self.compare(&step, &left, &right);
         Ok([kafka.answer(), ottla.answer()])
     }
@@ -149,12 +149,22 @@ fn reply_shown(reply: &Reply) -> Value {
     }
 }
 
-fn shown<T: std::fmt::Debug>(subject: &Subject, outcome: &Outcome<T>) -> Value {
-    match outcome {
-        Outcome::Answered(answer) => subject.normalise(Value::of(answer)),
-        Outcome::Closed => Value::leaf("closed"),
-        Outcome::Nothing => Value::leaf("no answer"),
+/// The APIs whose answers come in an order that clients may rely on; Apache Kafka takes the others' from hash tables.
+const ORDERED: &[ApiKey] = &[ApiKey::Fetch, ApiKey::DescribeTopicPartitions];
+
+fn shown<R: Request>(subject: &Subject, outcome: &Outcome<R::Response>) -> Value {
+    let Outcome::Answered(answer) = outcome else {
+        return Value::leaf(if matches!(outcome, Outcome::Closed) {
+            "closed"
+        } else {
+            "no answer"
+        });
+    };
+    let mut value = subject.normalise(Value::of(answer));
+    if !ORDERED.contains(&R::KEY) {
+        value.sort();
     }
+    value
 }
 
 const SHOWN_MAX: usize = 1500;

@@ -53,7 +53,31 @@ impl Value {
             }
         }
     }
+
+    /// Puts every list of structures into the order of what names them.
+    pub(super) fn sort(&mut self) {
+        match self {
+            Self::Leaf(_) => {}
+            Self::List(items) => {
+                items.iter_mut().for_each(Self::sort);
+                if items.iter().all(|item| matches!(item, Self::Fields(_))) {
+                    items.sort_by_cached_key(|item| (item.naming_fields(), item.to_string()));
+                }
+            }
+            Self::Fields(fields) => fields.iter_mut().for_each(|(_, value)| value.sort()),
+        }
+    }
+
+    fn naming_fields(&self) -> Vec<String> {
+        let Self::Fields(fields) = self else { return Vec::new() };
+        let names = fields.iter().filter(|(name, _)| NAMING.contains(&name.as_str()));
+        names.map(|(_, value)| value.to_string()).collect()
+    }
 }
+
+/// The fields that tell the structures of a list apart.
+const NAMING: &[&str] =
+    &["name", "topic", "topic_id", "partition_index", "partition", "index", "api_key"];
 
 /// One line, as in the message but without its types.
 impl fmt::Display for Value {

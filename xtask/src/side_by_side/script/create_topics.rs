@@ -1,10 +1,10 @@
 //! Topics made by hand, checked only, and refused for each reason that there is.
 
 use anyhow::Result;
+use ottla_protocol::messages::CreateTopicsRequest;
 use ottla_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
-use ottla_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 
 use super::super::both::Both;
 use super::{invalid_names, versions};
@@ -22,15 +22,6 @@ pub(super) fn run(both: &mut Both) -> Result<()> {
     Ok(())
 }
 
-/// The order of topics and of configuration entries is nobody's promise.
-fn in_order(response: &mut CreateTopicsResponse) {
-    response.topics.sort_by(|a, b| a.name.cmp(&b.name));
-    for configs in response.topics.iter_mut().filter_map(|topic| topic.configs.as_mut()) {
-        configs.sort_by(|a, b| a.name.cmp(&b.name));
-    }
-}
-
-/// Asks, and learns the ids of what was made before they are compared.
 fn ask(both: &mut Both, version: i16, what: &str, topics: Vec<CreatableTopic>) -> Result<()> {
     let request = CreateTopicsRequest { topics, timeout_ms: 30_000, validate_only: false };
     ask_for(both, version, what, &request)
@@ -42,7 +33,7 @@ fn check(both: &mut Both, version: i16, what: &str, topics: Vec<CreatableTopic>)
 }
 
 fn ask_for(both: &mut Both, version: i16, what: &str, request: &CreateTopicsRequest) -> Result<()> {
-    both.ask_edited(version, what, |_, _| request.clone(), in_order)?;
+    both.ask(version, what, |_| request.clone())?;
     Ok(())
 }
 

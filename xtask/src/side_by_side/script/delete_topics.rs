@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use ottla_base::Uuid;
+use ottla_protocol::messages::DeleteTopicsRequest;
 use ottla_protocol::messages::delete_topics_request::DeleteTopicState;
-use ottla_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
 
 use super::super::both::Both;
 use super::super::subject::Subject;
@@ -21,17 +21,13 @@ pub(super) fn run(both: &mut Both) -> Result<()> {
     Ok(())
 }
 
-/// The order of the topics in an answer is nobody's promise.
 fn ask(
     both: &mut Both,
     version: i16,
     what: &str,
     make: impl Fn(&Subject) -> DeleteTopicsRequest,
 ) -> Result<()> {
-    let in_order = |response: &mut DeleteTopicsResponse| {
-        response.responses.sort_by_key(|topic| (topic.name.clone(), topic.error_code.0));
-    };
-    both.ask_edited(version, what, |subject, _| make(subject), in_order)?;
+    both.ask(version, what, make)?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use super::versions;
 pub(super) fn run(both: &mut Both) -> Result<()> {
     for version in versions::<InitProducerIdRequest>() {
         let plain = InitProducerIdRequest {
+            transactional_id: None,
             transaction_timeout_ms: i32::MAX,
             producer_id: -1,
             producer_epoch: -1,
