@@ -3,7 +3,7 @@
 //! Pure: requests and answers come in as method calls with the time of the event.
 //!
 //! Invariants: `sessions.len() <= slots`; a session's epoch is the one that its next request must
-//! carry, and is never 0 or −1; a session without partitions does not exist.
+//! carry, and is never 0 or −1; a session that forgot its last partition is gone.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -151,7 +151,7 @@ impl Sessions {
         partitions: Vec<PartitionRequest>,
         random_id: i32,
     ) -> Context {
-        if partitions.is_empty() || !self.make_room(now_ms) {
+        if !self.make_room(now_ms) {
             return Context::Sessionless(partitions);
         }
         let mut session_id = random_id.checked_abs().unwrap_or(1).max(1);

@@ -48,6 +48,8 @@ struct Leadership {
 pub(crate) enum AppendError {
     #[error("the ISR is smaller than min.insync.replicas")]
     NotEnoughReplicas,
+    #[error("the batch is larger than segment.bytes")]
+    LargerThanSegment,
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
@@ -151,14 +153,14 @@ impl Replica {
         self.leadership.lock().epoch
     }
 
-    /// Whether a client's idea of the leader epoch fits; −1 asks for no check (KIP-320).
+    /// Whether a client's idea of the leader epoch fits; a negative one asks for no check (KIP-320).
     ///
     /// # Errors
     /// FENCED_LEADER_EPOCH for an older epoch than ours, UNKNOWN_LEADER_EPOCH for a newer one.
     pub(crate) fn check_leader_epoch(&self, claimed: i32) -> Result<(), ErrorCode> {
         let epoch = self.leader_epoch().0;
         match claimed {
-            -1 => Ok(()),
+            ..0 => Ok(()),
             claimed if claimed < epoch => Err(ErrorCode::FENCED_LEADER_EPOCH),
             claimed if claimed > epoch => Err(ErrorCode::UNKNOWN_LEADER_EPOCH),
             _ => Ok(()),
@@ -177,6 +179,9 @@ impl Replica {
         let mut leadership = self.leadership.lock();
         if needs_all && !leadership.progress.has_enough_replicas() {
             return Err(AppendError::NotEnoughReplicas);
+        }
+        if batch.size_in_bytes() as u64 > self.log.config().segment_bytes {
+            return Err(AppendError::LargerThanSegment);
         }
         let appended = self.log.append_batch(batch, leadership.epoch)?;
         leadership.progress.on_append(appended.last_offset.next());

@@ -4,6 +4,7 @@
 //! - Known difference: the answer comes after this broker has applied the new topics (Apache Kafka
 //!   may answer before), so that a client can produce to them at once.
 
+use ottla_base::ErrorCode;
 use ottla_protocol::messages::create_topics_response::CreatableTopicResult;
 use ottla_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 
@@ -11,6 +12,10 @@ use super::Context;
 use crate::answer::Outcome;
 
 pub(super) async fn handle(context: Context, request: CreateTopicsRequest) -> Outcome {
+    if request.timeout_ms <= 0 && request.validate_only {
+        // The time is over before the controller looks at it.
+        return context.answer(&timed_out(&request));
+    }
     let names: Vec<_> = request.topics.iter().map(|topic| topic.name.clone()).collect();
     let response = context.broker.quorum.create_topics(request).await;
     let response = response.unwrap_or_else(|error| CreateTopicsResponse {
@@ -26,4 +31,15 @@ pub(super) async fn handle(context: Context, request: CreateTopicsRequest) -> Ou
         ..CreateTopicsResponse::default()
     });
     context.answer(&response)
+}
+
+fn timed_out(request: &CreateTopicsRequest) -> CreateTopicsResponse {
+    let topics = request.topics.iter().map(|topic| CreatableTopicResult {
+        name: topic.name.clone(),
+        error_code: ErrorCode::REQUEST_TIMED_OUT,
+        num_partitions: -1,
+        replication_factor: -1,
+        ..CreatableTopicResult::default()
+    });
+    CreateTopicsResponse { topics: topics.collect(), ..CreateTopicsResponse::default() }
 }

@@ -22,8 +22,11 @@ pub(super) fn handle(
     request: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
     let image = context.broker.image();
+    if !is_well_formed(&request) {
+        return refuse(&request);
+    }
     let limit = usize::try_from(request.response_partition_limit).unwrap_or(0);
-    let mut left = limit.min(PARTITIONS_MAX);
+    let mut left = limit.clamp(1, PARTITIONS_MAX);
     let (first_topic, first_partition) = match &request.cursor {
         Some(cursor) => (cursor.topic_name.clone(), cursor.partition_index),
         None => (ByteString::new(), 0),
@@ -54,6 +57,25 @@ fn cursor(topic_name: ByteString, partition_index: i32) -> Cursor {
     Cursor { topic_name, partition_index }
 }
 
+/// A cursor names a partition of one of the topics that are asked for.
+fn is_well_formed(request: &DescribeTopicPartitionsRequest) -> bool {
+    request.cursor.as_ref().is_none_or(|cursor| {
+        let is_asked = request.topics.is_empty()
+            || request.topics.iter().any(|topic| topic.name == cursor.topic_name);
+        is_asked && cursor.partition_index >= 0
+    })
+}
+
+fn refuse(request: &DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
+    let topics = request.topics.iter().map(|topic| DescribeTopicPartitionsResponseTopic {
+        error_code: ErrorCode::INVALID_REQUEST,
+        name: Some(topic.name.clone()),
+        topic_authorized_operations: authorized::NOT_ASKED,
+        ..Default::default()
+    });
+    DescribeTopicPartitionsResponse { topics: topics.collect(), ..Default::default() }
+}
+
 /// The names to describe in order, from the cursor's topic on; all topics when none is named.
 fn asked_names(
     image: &Image,
@@ -78,7 +100,7 @@ fn missing(name: ByteString) -> DescribeTopicPartitionsResponseTopic {
         error_code,
         is_internal: topic_name::is_internal(&name),
         name: Some(name),
-        topic_authorized_operations: authorized::NOT_ASKED,
+        topic_authorized_operations: authorized::TOPIC,
         ..Default::default()
     }
 }

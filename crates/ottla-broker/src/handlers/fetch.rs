@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
-use ottla_base::{ErrorCode, LeaderEpoch, Offset, TopicId};
+use ottla_base::{ErrorCode, LeaderEpoch, Offset};
 use ottla_log::ReadError;
 use ottla_protocol::Records;
 use ottla_protocol::messages::fetch_response::{
@@ -31,6 +31,10 @@ const READ_COMMITTED: i8 = 1;
 const TOPIC_IDS_SINCE: i16 = 13;
 
 pub(super) async fn handle(context: Context, request: FetchRequest) -> Outcome {
+    if !(0..=READ_COMMITTED).contains(&request.isolation_level) {
+        return context.answer(&unknown_server_error(&context, &request));
+    }
+    let is_follower = request.replica_id >= 0 || request.replica_state.replica_id >= 0;
     let limits = Limits::of(&context, &request);
     let begun = begin_session(&context, request);
     let session = match begun {
@@ -40,26 +44,71 @@ pub(super) async fn handle(context: Context, request: FetchRequest) -> Outcome {
         }
     };
     let (kind, partitions) = Kind::of(session);
-    let targets = resolve(&context, partitions);
+    let mut targets = resolve(&context, partitions);
+    if is_follower {
+        for target in &mut targets {
+            target.replica = Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+        }
+    }
     let results = wait_for_records(&targets, &limits).await;
     respond(&context, kind, targets, results, limits.read_committed)
+}
+
+/// What Apache Kafka makes of a request that it chokes on.
+fn unknown_server_error(context: &Context, request: &FetchRequest) -> FetchResponse {
+    let error_code = ErrorCode::UNKNOWN_SERVER_ERROR;
+    let mut response = FetchResponse { error_code, ..FetchResponse::default() };
+    if context.version >= 7 {
+        response.session_id = request.session_id;
+    }
+    if context.version < TOPIC_IDS_SINCE {
+        for topic in &request.topics {
+            let partitions = topic.partitions.iter().map(|asked| PartitionData {
+                error_code,
+                aborted_transactions: Some(Vec::new()),
+                ..empty(asked.partition)
+            });
+            response.responses.push(FetchableTopicResponse {
+                topic: topic.topic.clone(),
+                partitions: partitions.collect(),
+                ..FetchableTopicResponse::default()
+            });
+        }
+    }
+    response
+}
+
+/// Of a partition that is named several times the last one counts, in the place of the first.
+fn keep_last_of_each(partitions: Vec<PartitionRequest>) -> Vec<PartitionRequest> {
+    let mut kept: Vec<PartitionRequest> = Vec::with_capacity(partitions.len());
+    let mut places = HashMap::with_capacity(partitions.len());
+    for partition in partitions {
+        let place = *places.entry(partition.key.clone()).or_insert(kept.len());
+        match kept.get_mut(place) {
+            Some(earlier) => *earlier = partition,
+            None => kept.push(partition),
+        }
+    }
+    kept
 }
 
 /// How much to wait for, and how much to answer with. Units: bytes.
 struct Limits {
     min_bytes: usize,
-    max_bytes: usize,
+    /// May be negative, which fails the first partition.
+    max_bytes: i64,
     deadline: Instant,
     read_committed: bool,
 }
 
 impl Limits {
     fn of(context: &Context, request: &FetchRequest) -> Self {
-        let to_usize = |bytes: i32| usize::try_from(bytes).unwrap_or(0);
-        let max_bytes = to_usize(request.max_bytes).min(context.broker.settings.fetch_bytes_max);
+        let most = i64::try_from(context.broker.settings.fetch_bytes_max).unwrap_or(i64::MAX);
+        let max_bytes = i64::from(request.max_bytes).min(most);
+        let min_bytes = i64::from(request.min_bytes).min(max_bytes);
         let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
         Self {
-            min_bytes: to_usize(request.min_bytes).min(max_bytes),
+            min_bytes: usize::try_from(min_bytes).unwrap_or(0),
             max_bytes,
             deadline: Instant::now() + max_wait,
             read_committed: request.isolation_level == READ_COMMITTED,
@@ -96,11 +145,7 @@ fn begin_session(
             log_start_offset: asked.log_start_offset,
         })
     });
-    let is_follower = request.replica_id >= 0 || request.replica_state.replica_id >= 0;
-    let partitions: Vec<_> = partitions.collect();
-    if is_follower {
-        return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
-    }
+    let partitions: Vec<_> = keep_last_of_each(partitions.collect());
     let now_ms = context.broker.clock.now_ms().0;
     let random_id = context.broker.random_i32();
     context.broker.fetch_sessions.lock().begin(now_ms, head, partitions, &forgotten, random_id)
@@ -155,16 +200,30 @@ fn resolve(context: &Context, partitions: Vec<PartitionRequest>) -> Vec<Target> 
 
 /// What one partition gives.
 enum Found {
+    /// No such partition, or not on this broker: known before anything is read.
+    NotHere(ErrorCode),
     Failed(ErrorCode),
-    Diverged { epoch: LeaderEpoch, end_offset: Offset, high_watermark: Offset, log_start: Offset },
-    Records { source: Option<Source>, high_watermark: Offset, log_start: Offset },
+    Diverged {
+        epoch: LeaderEpoch,
+        end_offset: Offset,
+        high_watermark: Offset,
+        log_start: Offset,
+    },
+    Records {
+        source: Option<Source>,
+        high_watermark: Offset,
+        log_start: Offset,
+    },
 }
 
 impl Found {
     fn len(&self) -> usize {
         match self {
             Self::Records { source: Some(source), .. } => source.len(),
-            Self::Records { source: None, .. } | Self::Failed(_) | Self::Diverged { .. } => 0,
+            Self::Records { source: None, .. }
+            | Self::NotHere(_)
+            | Self::Failed(_)
+            | Self::Diverged { .. } => 0,
         }
     }
 
@@ -183,7 +242,7 @@ async fn wait_for_records(targets: &[Target], limits: &Limits) -> Vec<Found> {
         let found = read_all(targets, limits.max_bytes);
         let bytes: usize = found.iter().map(Found::len).sum();
         let enough = bytes >= limits.min_bytes
-            || targets.is_empty()
+            || !targets.iter().any(|target| target.replica.is_ok())
             || found.iter().any(Found::is_urgent)
             || limits.deadline <= Instant::now();
         if enough || timeout_at(limits.deadline, woken.notified()).await.is_err() {
@@ -193,33 +252,32 @@ async fn wait_for_records(targets: &[Target], limits: &Limits) -> Vec<Found> {
 }
 
 /// Plans the read of every partition in turn, until the answer is full.
-fn read_all(targets: &[Target], max_bytes: usize) -> Vec<Found> {
+fn read_all(targets: &[Target], max_bytes: i64) -> Vec<Found> {
     let mut left = max_bytes;
     let mut is_first = true;
     targets
         .iter()
         .map(|target| {
             let found = read(target, left, is_first);
-            left = left.saturating_sub(found.len());
+            left = (left - i64::try_from(found.len()).unwrap_or(i64::MAX)).max(0);
             is_first &= found.len() == 0;
             found
         })
         .collect()
 }
 
-fn read(target: &Target, bytes_left: usize, is_first: bool) -> Found {
-    target
-        .replica
-        .as_ref()
-        .map_err(|code| *code)
-        .and_then(|replica| read_replica(replica, &target.request, bytes_left, is_first))
-        .unwrap_or_else(Found::Failed)
+fn read(target: &Target, bytes_left: i64, is_first: bool) -> Found {
+    match &target.replica {
+        Err(code) => Found::NotHere(*code),
+        Ok(replica) => read_replica(replica, &target.request, bytes_left, is_first)
+            .unwrap_or_else(Found::Failed),
+    }
 }
 
 fn read_replica(
     replica: &Replica,
     asked: &PartitionRequest,
-    bytes_left: usize,
+    bytes_left: i64,
     is_first: bool,
 ) -> Result<Found, ErrorCode> {
     replica.check_alive()?;
@@ -233,7 +291,8 @@ fn read_replica(
     if from < log_start || from > replica.log.log_end_offset() {
         return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
     }
-    let max_bytes = usize::try_from(asked.partition_max_bytes).unwrap_or(0).min(bytes_left);
+    let max_bytes = usize::try_from(bytes_left.min(asked.partition_max_bytes.into()))
+        .map_err(|_| ErrorCode::UNKNOWN_SERVER_ERROR)?;
     if from >= high_watermark || (max_bytes == 0 && !is_first) {
         return Ok(Found::Records { source: None, high_watermark, log_start });
     }
@@ -279,7 +338,10 @@ fn respond(
 ) -> Outcome {
     let mut topics = Topics::default();
     let mut sources = Vec::new();
-    for (target, found) in targets.into_iter().zip(results) {
+    let (not_here, here): (Vec<_>, Vec<_>) =
+        targets.into_iter().zip(results).partition(|(_, found)| matches!(found, Found::NotHere(_)));
+    // What is not here comes last, as in Apache Kafka.
+    for (target, found) in here.into_iter().chain(not_here) {
         let key = target.request.key;
         if let Kind::Incremental { session_id } | Kind::Full { session_id } = kind {
             let mut sessions = context.broker.fetch_sessions.lock();
@@ -309,7 +371,7 @@ fn news(found: &Found) -> PartitionAnswer {
         has_news: matches!(found, Found::Diverged { .. }),
     };
     match found {
-        Found::Failed(code) => answer(*code, Offset(-1), Offset(-1)),
+        Found::NotHere(code) | Found::Failed(code) => answer(*code, Offset(-1), Offset(-1)),
         Found::Diverged { high_watermark, log_start, .. }
         | Found::Records { high_watermark, log_start, .. } => {
             answer(ErrorCode::NONE, *high_watermark, *log_start)
@@ -323,16 +385,7 @@ fn partition_data(
     read_committed: bool,
     sources: &mut Vec<Source>,
 ) -> PartitionData {
-    let empty = PartitionData {
-        partition_index,
-        high_watermark: -1,
-        last_stable_offset: -1,
-        log_start_offset: -1,
-        preferred_read_replica: -1,
-        aborted_transactions: None,
-        records: Some(Records::default()),
-        ..PartitionData::default()
-    };
+    let empty = empty(partition_index);
     let visible = |high_watermark: Offset, log_start: Offset| PartitionData {
         high_watermark: high_watermark.0,
         // Without transactions everything that is visible is stable.
@@ -342,6 +395,9 @@ fn partition_data(
         ..empty.clone()
     };
     match found {
+        Found::NotHere(error_code) => {
+            PartitionData { error_code, aborted_transactions: Some(Vec::new()), ..empty }
+        }
         Found::Failed(error_code) => PartitionData { error_code, ..empty },
         Found::Diverged { epoch, end_offset, high_watermark, log_start } => PartitionData {
             diverging_epoch: EpochEndOffset { epoch: epoch.0, end_offset: end_offset.0 },
@@ -360,26 +416,37 @@ fn partition_data(
     }
 }
 
-/// Groups partitions by topic in the order in which topics first come.
+/// A partition of which nothing can be said.
+fn empty(partition_index: i32) -> PartitionData {
+    PartitionData {
+        partition_index,
+        high_watermark: -1,
+        last_stable_offset: -1,
+        log_start_offset: -1,
+        preferred_read_replica: -1,
+        aborted_transactions: None,
+        records: Some(Records::default()),
+        ..PartitionData::default()
+    }
+}
+
+/// Groups neighbours of one topic; a topic whose partitions are apart is answered in several places.
 #[derive(Default)]
 struct Topics {
     responses: Vec<FetchableTopicResponse>,
-    positions: HashMap<(TopicId, ByteString), usize>,
 }
 
 impl Topics {
     fn push(&mut self, key: PartitionKey, data: PartitionData) {
-        let position =
-            *self.positions.entry((key.topic_id, key.topic.clone())).or_insert_with(|| {
-                self.responses.push(FetchableTopicResponse {
-                    topic: key.topic,
-                    topic_id: key.topic_id,
-                    ..FetchableTopicResponse::default()
-                });
-                self.responses.len() - 1
-            });
-        let topic =
-            self.responses.get_mut(position).expect("the position was just pushed or found");
-        topic.partitions.push(data);
+        match self.responses.last_mut() {
+            Some(last) if last.topic == key.topic && last.topic_id == key.topic_id => {
+                last.partitions.push(data);
+            }
+            _ => self.responses.push(FetchableTopicResponse {
+                topic: key.topic,
+                topic_id: key.topic_id,
+                partitions: vec![data],
+            }),
+        }
     }
 }

@@ -27,9 +27,12 @@ pub(super) fn handle(
         };
     }
     let found = find(context, request.key_type, request.key);
+    // The old form says NONE where the new one says nothing.
+    let message =
+        if found.error_code.is_error() { found.error_message } else { Some("NONE".into()) };
     FindCoordinatorResponse {
         error_code: found.error_code,
-        error_message: found.error_message,
+        error_message: message,
         node_id: found.node_id,
         host: found.host,
         port: found.port,

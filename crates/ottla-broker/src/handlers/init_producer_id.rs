@@ -11,7 +11,9 @@ use super::Context;
 use crate::answer::Outcome;
 
 pub(super) async fn handle(context: Context, request: InitProducerIdRequest) -> Outcome {
-    let result = if request.transactional_id.is_some() {
+    let result = if !is_well_formed(&request) {
+        Err(ErrorCode::INVALID_REQUEST)
+    } else if request.transactional_id.is_some() {
         Err(ErrorCode::UNSUPPORTED_VERSION)
     } else {
         context.broker.next_producer_id().await
@@ -26,4 +28,11 @@ pub(super) async fn handle(context: Context, request: InitProducerIdRequest) -> 
         producer_epoch,
         ..InitProducerIdResponse::default()
     })
+}
+
+/// A producer that bumps its epoch names both its id and its epoch, any other neither.
+fn is_well_formed(request: &InitProducerIdRequest) -> bool {
+    let names_id = request.producer_id != -1;
+    let names_epoch = request.producer_epoch != -1;
+    names_id == names_epoch && request.transactional_id.as_deref() != Some("")
 }

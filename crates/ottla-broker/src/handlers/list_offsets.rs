@@ -5,9 +5,10 @@
 //! - There is no tiered storage: −4 is the log start, −5 and −6 find nothing.
 //! - A time without a record at or after it gives offset −1, without an error.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use ottla_base::{ErrorCode, Offset, Timestamp};
 use ottla_protocol::messages::list_offsets_request::ListOffsetsPartition;
 use ottla_protocol::messages::list_offsets_response::{
@@ -39,33 +40,56 @@ pub(super) async fn handle(context: Context, request: ListOffsetsRequest) -> Out
 }
 
 fn list(context: &Context, request: ListOffsetsRequest) -> ListOffsetsResponse {
-    let duplicates = duplicates(&request);
     let replica_id = request.replica_id;
-    let topics = request.topics.into_iter().map(|topic| {
-        let name = topic.name;
-        let partitions = topic.partitions.into_iter().map(|asked| {
-            let partition_index = asked.partition_index;
-            let result = if duplicates.contains(&(name.clone(), partition_index)) {
+    let is_known_isolation = (0..=1).contains(&request.isolation_level);
+    let mut response = ListOffsetsResponse::default();
+    for (name, partitions) in by_topic(request) {
+        let partitions = partitions.into_iter().map(|Asked { partition, is_repeated }| {
+            let result = if !is_known_isolation {
+                Err(ErrorCode::UNKNOWN_SERVER_ERROR)
+            } else if is_repeated {
                 Err(ErrorCode::INVALID_REQUEST)
             } else {
-                look_up(context, &name, replica_id, &asked)
+                look_up(context, &name, replica_id, &partition)
             };
             result.unwrap_or_else(|error_code| ListOffsetsPartitionResponse {
                 error_code,
-                ..nothing(partition_index)
+                ..nothing(partition.partition_index)
             })
         });
-        ListOffsetsTopicResponse { partitions: partitions.collect(), name: name.clone() }
-    });
-    ListOffsetsResponse { topics: topics.collect(), ..Default::default() }
+        let partitions = partitions.collect();
+        response.topics.push(ListOffsetsTopicResponse { name: name.clone(), partitions });
+    }
+    response
 }
 
-fn duplicates(request: &ListOffsetsRequest) -> HashSet<(bytestring::ByteString, i32)> {
-    let mut seen = HashSet::new();
-    let named = request.topics.iter().flat_map(|topic| {
-        topic.partitions.iter().map(|partition| (topic.name.clone(), partition.partition_index))
-    });
-    named.filter(|partition| !seen.insert(partition.clone())).collect()
+/// A partition of the request, and whether it is there several times.
+struct Asked {
+    partition: ListOffsetsPartition,
+    is_repeated: bool,
+}
+
+/// Each topic once, each partition once, in the order of their first mention, as Apache Kafka answers.
+fn by_topic(request: ListOffsetsRequest) -> Vec<(ByteString, Vec<Asked>)> {
+    let mut topics: Vec<(ByteString, Vec<Asked>)> = Vec::new();
+    let mut topic_at = HashMap::new();
+    let mut partition_at = HashMap::new();
+    for topic in request.topics {
+        for partition in topic.partitions {
+            let at = *topic_at.entry(topic.name.clone()).or_insert_with(|| {
+                topics.push((topic.name.clone(), Vec::new()));
+                topics.len() - 1
+            });
+            let Some((_, partitions)) = topics.get_mut(at) else { continue };
+            let seen =
+                *partition_at.entry((at, partition.partition_index)).or_insert(partitions.len());
+            match partitions.get_mut(seen) {
+                Some(repeated) => repeated.is_repeated = true,
+                None => partitions.push(Asked { partition, is_repeated: false }),
+            }
+        }
+    }
+    topics
 }
 
 fn look_up(
@@ -81,6 +105,9 @@ fn look_up(
         LATEST => Some(latest(&replica, replica_id)),
         EARLIEST | EARLIEST_LOCAL => Some(earliest(&replica)),
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => None,
+        MAX_TIMESTAMP if replica.log.log_end_offset() == replica.log.log_start_offset() => {
+            Some(earliest(&replica))
+        }
         MAX_TIMESTAMP => visible(&replica, replica.log.max_timestamp().map_err(storage)?),
         time => {
             visible(&replica, replica.log.offset_for_timestamp(Timestamp(time)).map_err(storage)?)
@@ -115,7 +142,9 @@ fn latest(replica: &Arc<Replica>, replica_id: i32) -> Found {
 
 fn earliest(replica: &Arc<Replica>) -> Found {
     let offset = replica.log.log_start_offset();
-    let leader_epoch = replica.log.epoch_for_offset(offset).map_or(-1, |epoch| epoch.0);
+    // An empty log has no record to have an epoch; the next one will have the leader's.
+    let epoch = replica.log.epoch_for_offset(offset);
+    let leader_epoch = epoch.unwrap_or_else(|| replica.leader_epoch()).0;
     Found { timestamp: -1, offset, leader_epoch }
 }
 

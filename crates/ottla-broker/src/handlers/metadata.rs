@@ -5,6 +5,8 @@
 //!   UNKNOWN_TOPIC_OR_PARTITION, and the client asks again, as with Apache Kafka.
 //! - v8: authorized operations. v10: topic ids. v12: topics can be asked for by id.
 
+use std::collections::HashSet;
+
 use bytestring::ByteString;
 use ottla_base::{ErrorCode, TopicId};
 use ottla_metadata::{Image, Topic, topic_name};
@@ -24,20 +26,23 @@ pub(super) async fn handle(context: Context, request: MetadataRequest) -> Outcom
 
 fn answer(context: &Context, request: &MetadataRequest) -> MetadataResponse {
     let image = context.broker.image();
-    let operations = if request.include_topic_authorized_operations {
-        authorized::TOPIC
-    } else {
-        authorized::NOT_ASKED
-    };
     let mut topics = match asked_topics(context.version, request) {
         None => image.topics().map(|topic| describe(context, topic)).collect(),
-        Some(asked) if asked.iter().any(|topic| !fits_version(context.version, topic)) => {
-            asked.iter().map(|topic| missing(ErrorCode::INVALID_REQUEST, topic)).collect()
+        Some(asked) => {
+            if let Some(error_code) = asked.iter().find_map(|topic| malformed(context, topic)) {
+                return refuse(error_code, asked);
+            }
+            distinct(asked)
+                .into_iter()
+                .map(|topic| find(context, &image, topic))
+                .collect::<Vec<_>>()
         }
-        Some(asked) => asked.iter().map(|topic| find(context, &image, topic)).collect::<Vec<_>>(),
     };
-    for topic in topics.iter_mut().filter(|topic| !topic.error_code.is_error()) {
-        topic.topic_authorized_operations = operations;
+    if request.include_topic_authorized_operations {
+        // Also of a topic that does not exist, but not of an unknown id, which has no name.
+        for topic in topics.iter_mut().filter(|topic| topic.name.is_some()) {
+            topic.topic_authorized_operations = authorized::TOPIC;
+        }
     }
     create_missing(context, request, &topics);
     let brokers = image.brokers().filter(|broker| !broker.fenced).filter_map(|broker| {
@@ -64,15 +69,51 @@ fn answer(context: &Context, request: &MetadataRequest) -> MetadataResponse {
     }
 }
 
+/// Each topic once. If any is asked for by id, only those are answered, as in Apache Kafka.
+fn distinct(asked: &[MetadataRequestTopic]) -> Vec<&MetadataRequestTopic> {
+    let by_id = asked.iter().any(|topic| topic.topic_id != TopicId::ZERO);
+    let mut seen = HashSet::new();
+    asked
+        .iter()
+        .filter(|topic| !by_id || topic.topic_id != TopicId::ZERO)
+        .filter(|topic| {
+            let name = topic.name.as_ref().filter(|_| !by_id);
+            seen.insert((topic.topic_id, name))
+        })
+        .collect()
+}
+
+/// Why the whole request is refused: before version 12 a topic can only be asked for by name, and
+/// later by neither name nor id makes Apache Kafka stumble.
+fn malformed(context: &Context, topic: &MetadataRequestTopic) -> Option<ErrorCode> {
+    let (has_id, has_name) = (topic.topic_id != TopicId::ZERO, topic.name.is_some());
+    if context.version < 12 && (has_id || !has_name) {
+        return Some(ErrorCode::INVALID_REQUEST);
+    }
+    (!has_id && !has_name).then_some(ErrorCode::UNKNOWN_SERVER_ERROR)
+}
+
+fn refuse(error_code: ErrorCode, asked: &[MetadataRequestTopic]) -> MetadataResponse {
+    let topics = asked.iter().map(|topic| MetadataResponseTopic {
+        error_code,
+        name: Some(topic.name.clone().unwrap_or_default()),
+        topic_id: topic.topic_id,
+        topic_authorized_operations: authorized::NOT_ASKED,
+        ..Default::default()
+    });
+    MetadataResponse {
+        topics: topics.collect(),
+        controller_id: -1,
+        cluster_authorized_operations: authorized::NOT_ASKED,
+        error_code,
+        ..MetadataResponse::default()
+    }
+}
+
 /// `None` asks for all topics.
 fn asked_topics(version: i16, request: &MetadataRequest) -> Option<&[MetadataRequestTopic]> {
     let topics = request.topics.as_deref()?;
     (version > 0 || !topics.is_empty()).then_some(topics)
-}
-
-/// Before version 12 a topic can only be asked for by name.
-fn fits_version(version: i16, topic: &MetadataRequestTopic) -> bool {
-    version >= 12 || (topic.topic_id == TopicId::ZERO && topic.name.is_some())
 }
 
 fn find(context: &Context, image: &Image, asked: &MetadataRequestTopic) -> MetadataResponseTopic {

@@ -6,6 +6,7 @@
 //! - Versions 0–2 are advertised but refused, as in Apache Kafka: old librdkafka needs to see them.
 //! - Known difference: sequence numbers of idempotent producers are not checked yet.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use ottla_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
 };
 use ottla_protocol::messages::{ProduceRequest, ProduceResponse};
-use ottla_records::{Rejection, parse_produced, validate};
+use ottla_records::{BatchHeader, Rejection, parse_produced, validate};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -43,13 +44,15 @@ struct Wait {
     until: Offset,
 }
 
-pub(super) fn handle(context: Context, request: ProduceRequest) -> Outcome {
+pub(super) fn handle(context: Context, mut request: ProduceRequest) -> Outcome {
     let acks = request.acks;
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let refused = refuse_all(&request);
+    keep_last_of_each(&mut request.topic_data);
     let mut waits = Vec::new();
     let mut response = ProduceResponse::default();
     for (index, topic) in request.topic_data.into_iter().enumerate() {
-        let answer = append_topic(&context, acks, topic, |partition, replica, until| {
+        let answer = append_topic(&context, acks, refused, topic, |partition, replica, until| {
             waits.push(Wait { topic: index, partition, replica, until });
         });
         response.responses.push(answer);
@@ -63,9 +66,34 @@ pub(super) fn handle(context: Context, request: ProduceRequest) -> Outcome {
     }
 }
 
+/// Why nothing of the request is appended: records of a transaction under no transactional id.
+fn refuse_all(request: &ProduceRequest) -> Option<ErrorCode> {
+    let partitions = request.topic_data.iter().flat_map(|topic| &topic.partition_data);
+    let mut records = partitions.filter_map(|data| data.records.as_ref()?.bytes());
+    let is_transactional = records.any(|bytes| {
+        BatchHeader::parse(bytes).is_ok_and(|header| header.attributes.is_transactional())
+    });
+    (is_transactional && request.transactional_id.is_none())
+        .then_some(ErrorCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
+}
+
+/// Of a partition that is named several times the last one counts, and a topic without partitions is
+/// not answered: both as in Apache Kafka.
+fn keep_last_of_each(topics: &mut Vec<TopicProduceData>) {
+    let mut seen = HashSet::new();
+    for topic in topics.iter_mut().rev() {
+        let (name, id) = (topic.name.clone(), topic.topic_id);
+        topic.partition_data.reverse();
+        topic.partition_data.retain(|data| seen.insert((name.clone(), id, data.index)));
+        topic.partition_data.reverse();
+    }
+    topics.retain(|topic| !topic.partition_data.is_empty());
+}
+
 fn append_topic(
     context: &Context,
     acks: i16,
+    refused: Option<ErrorCode>,
     topic: TopicProduceData,
     mut wait: impl FnMut(usize, Arc<Replica>, Offset),
 ) -> TopicProduceResponse {
@@ -76,7 +104,9 @@ fn append_topic(
     };
     for (index, data) in topic.partition_data.into_iter().enumerate() {
         let partition = data.index;
-        let result = find_replica(context, &topic.name, topic.topic_id, partition)
+        let result = refused
+            .map_or(Ok(()), Err)
+            .and_then(|()| find_replica(context, &topic.name, topic.topic_id, partition))
             .map_err(Refusal::from)
             .and_then(|replica| append(context, acks, &replica, data).map(|done| (replica, done)));
         answer.partition_responses.push(match result {
@@ -121,7 +151,13 @@ fn append(
         Some(Records::Deferred { .. }) | None => Bytes::new(),
     };
     let raw = parse_produced(bytes, context.version)?;
-    let batch = validate(raw, &replica.rules(), context.broker.clock.now_ms())?;
+    let is_transactional = raw.header().attributes.is_transactional();
+    let batch = validate(raw, &replica.rules(), context.broker.clock.now_ms())
+        .map_err(|rejection| Refusal::of_records(rejection, replica.log.log_start_offset()))?;
+    if is_transactional {
+        // There is no coordinator that could have begun this transaction.
+        return Err(ErrorCode::INVALID_TXN_STATE.into());
+    }
     let (size, records) = (batch.size_in_bytes(), batch.header().record_count);
     let appended = replica.append(batch, acks == ACKS_ALL)?;
     context.broker.metrics.appended(size, records);
@@ -190,6 +226,8 @@ impl Wait {
 #[derive(Debug)]
 struct Refusal {
     code: ErrorCode,
+    /// Where the log starts, if it was looked at; −1 otherwise.
+    log_start_offset: i64,
     /// Only a refusal that names records carries its message, as in Apache Kafka.
     message: Option<ByteString>,
     record_errors: Vec<BatchIndexAndErrorMessage>,
@@ -197,7 +235,7 @@ struct Refusal {
 
 impl From<ErrorCode> for Refusal {
     fn from(code: ErrorCode) -> Self {
-        Self { code, message: None, record_errors: Vec::new() }
+        Self { code, log_start_offset: -1, message: None, record_errors: Vec::new() }
     }
 }
 
@@ -210,7 +248,12 @@ impl From<Rejection> for Refusal {
                 batch_index: error.batch_index,
                 batch_index_error_message: Some(error.message.into()),
             });
-        Self { code: rejection.code, message, record_errors: record_errors.collect() }
+        Self {
+            code: rejection.code,
+            log_start_offset: -1,
+            message,
+            record_errors: record_errors.collect(),
+        }
     }
 }
 
@@ -218,6 +261,7 @@ impl From<AppendError> for Refusal {
     fn from(error: AppendError) -> Self {
         match error {
             AppendError::NotEnoughReplicas => ErrorCode::NOT_ENOUGH_REPLICAS.into(),
+            AppendError::LargerThanSegment => ErrorCode::RECORD_LIST_TOO_LARGE.into(),
             AppendError::Storage(error) => {
                 tracing::error!(%error, "append failed");
                 ErrorCode::KAFKA_STORAGE_ERROR.into()
@@ -227,13 +271,18 @@ impl From<AppendError> for Refusal {
 }
 
 impl Refusal {
+    /// The log was looked at before its rules refused the records.
+    fn of_records(rejection: Rejection, log_start_offset: Offset) -> Self {
+        Self { log_start_offset: log_start_offset.0, ..rejection.into() }
+    }
+
     fn into_response(self, index: i32) -> PartitionProduceResponse {
         PartitionProduceResponse {
             index,
             error_code: self.code,
             base_offset: -1,
             log_append_time_ms: -1,
-            log_start_offset: -1,
+            log_start_offset: self.log_start_offset,
             record_errors: self.record_errors,
             error_message: self.message,
             ..PartitionProduceResponse::default()
