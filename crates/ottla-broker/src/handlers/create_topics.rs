@@ -39,6 +39,7 @@ fn timed_out(request: &CreateTopicsRequest) -> CreateTopicsResponse {
         error_code: ErrorCode::REQUEST_TIMED_OUT,
         num_partitions: -1,
         replication_factor: -1,
+        error_message: None,
         ..CreatableTopicResult::default()
     });
     CreateTopicsResponse { topics: topics.collect(), ..CreateTopicsResponse::default() }

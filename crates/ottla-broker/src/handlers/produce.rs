@@ -273,7 +273,10 @@ impl From<AppendError> for Refusal {
 impl Refusal {
     /// The log was looked at before its rules refused the records.
     fn of_records(rejection: Rejection, log_start_offset: Offset) -> Self {
-        Self { log_start_offset: log_start_offset.0, ..rejection.into() }
+        let is_told =
+            matches!(rejection.code, ErrorCode::INVALID_RECORD | ErrorCode::INVALID_TIMESTAMP);
+        let log_start_offset = if is_told { log_start_offset.0 } else { -1 };
+        Self { log_start_offset, ..rejection.into() }
     }
 
     fn into_response(self, index: i32) -> PartitionProduceResponse {

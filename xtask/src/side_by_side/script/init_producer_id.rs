@@ -7,6 +7,18 @@ use super::super::both::Both;
 use super::versions;
 
 pub(super) fn run(both: &mut Both) -> Result<()> {
+    // Apache Kafka answers COORDINATOR_LOAD_IN_PROGRESS until its controller gave it a block of ids.
+    both.set_up(|subject| {
+        subject.wait_for("an id", |subject| {
+            let request = InitProducerIdRequest {
+                transaction_timeout_ms: 1000,
+                producer_id: -1,
+                producer_epoch: -1,
+                ..Default::default()
+            };
+            Ok(!subject.expect(5, &request)?.error_code.is_error())
+        })
+    })?;
     for version in versions::<InitProducerIdRequest>() {
         let plain = InitProducerIdRequest {
             transactional_id: None,

@@ -18,6 +18,7 @@ const PLAIN: &str = "produce";
 const APPEND_TIME: &str = "produce-append-time";
 const COMPACTED: &str = "produce-compacted";
 const SMALL: &str = "produce-small";
+const ODD_OFFSETS: &str = "produce-odd-offsets";
 const LARGE: &str = "produce-large";
 const STRICT_TIMES: &str = "produce-strict-times";
 const TWO_IN_SYNC: &str = "produce-two-in-sync";
@@ -48,6 +49,7 @@ pub(super) fn run(both: &mut Both) -> Result<()> {
 
 fn make_topics(both: &mut Both) -> Result<()> {
     both.create(PLAIN, 3, &[])?;
+    both.create(ODD_OFFSETS, 1, &[])?;
     both.create(APPEND_TIME, 1, &[("message.timestamp.type", "LogAppendTime")])?;
     both.create(COMPACTED, 1, &[("cleanup.policy", "compact")])?;
     both.create(SMALL, 1, &[("max.message.bytes", "1000")])?;
@@ -191,9 +193,12 @@ fn addressing(both: &mut Both, version: i16) -> Result<()> {
 }
 
 fn damage(both: &mut Both, version: i16) -> Result<()> {
-    both.ask(version, "null for records", |subject| {
-        produce_request(subject, version, PLAIN, 0, None)
-    })?;
+    if version == 13 {
+        // Apache Kafka leaves this unanswered, which takes its time to see.
+        both.ask(version, "null for records", |subject| {
+            produce_request(subject, version, PLAIN, 0, None)
+        })?;
+    }
     let batch = three();
     let half = batch.slice(..batch.len() / 2);
     let lengths = [0_i32, -1, 48, 49, i32::MAX].map(i32::to_be_bytes);
@@ -270,8 +275,6 @@ fn odd_records(both: &mut Both, version: i16) -> Result<()> {
     odd("a record with attributes", &[16, 1, 0, 0, 2, b'k', 2, b'v', 0])?;
     odd("a record with a timestamp delta", &[16, 0, 4, 0, 2, b'k', 2, b'v', 0])?;
     odd("a record with a negative timestamp delta", &[16, 0, 3, 0, 2, b'k', 2, b'v', 0])?;
-    odd("a record with offset delta 1", &[16, 0, 0, 2, 2, b'k', 2, b'v', 0])?;
-    odd("a record with offset delta -1", &[16, 0, 0, 1, 2, b'k', 2, b'v', 0])?;
     odd("a record shorter than it says", &[16, 0, 0, 0, 2, b'k', 2, b'v'])?;
     odd("a record longer than it says", &[14, 0, 0, 0, 2, b'k', 2, b'v', 0])?;
     odd("a key of length -2", &[14, 0, 0, 0, 3, 2, b'v', 0, 0])?;
@@ -284,7 +287,14 @@ fn odd_records(both: &mut Both, version: i16) -> Result<()> {
     odd("a negative record length", &[1, 0, 0, 0, 2, b'k', 2, b'v', 0])?;
     odd("a varint that does not end", &[0xff; 12])?;
     odd("bytes behind the last record", &[16, 0, 0, 0, 2, b'k', 2, b'v', 0, 0, 0])?;
-    odd("no bytes", &[])
+    odd("no bytes", &[])?;
+    // Only one of the two brokers stores these, so they have a topic of their own.
+    for (delta, byte) in [(1, 2), (-1, 1)] {
+        let what = format!("a record with offset delta {delta}");
+        let body = [16, 0, 0, byte, 2, b'k', 2, b'v', 0];
+        send(both, version, &what, ODD_OFFSETS, with_body(&one, &body))?;
+    }
+    Ok(())
 }
 
 fn codecs(both: &mut Both, version: i16) -> Result<()> {
