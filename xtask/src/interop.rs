@@ -66,9 +66,11 @@ impl Test {
         Self { api: Some(api), ..self }
     }
 
-    fn missing(&self) -> Option<&'static str> {
-        self.needs.iter().copied().find(|program| workspace::find_program(program).is_none())
-    }
+}
+
+/// The first of these programs that is not installed.
+pub(crate) fn missing_program(needs: &[&'static str]) -> Option<&'static str> {
+    needs.iter().copied().find(|program| workspace::find_program(program).is_none())
 }
 
 /// Every test in the order in which they run: those that kill come after those that write.
@@ -89,7 +91,7 @@ pub(crate) fn run(target: Target, names: &[String], length: Length) -> Result<Ta
     let mut tally = Tally::default();
     let mut runnable = Vec::new();
     for test in tests {
-        match test.missing() {
+        match missing_program(test.needs) {
             Some(program) => miss(&test.name, program, &mut tally),
             None => runnable.push(test),
         }
@@ -113,7 +115,8 @@ pub(crate) fn run(target: Target, names: &[String], length: Length) -> Result<Ta
     Ok(tally)
 }
 
-fn miss(test: &str, program: &str, tally: &mut Tally) {
+/// A test that this machine can't run: named as skipped, or failed where nothing may be missing.
+pub(crate) fn miss(test: &str, program: &str, tally: &mut Tally) {
     if workspace::is_continuous_integration() {
         println!("FAILED          {test}: {program} is not installed, and CI must have it");
         tally.failed.push(test.to_owned());

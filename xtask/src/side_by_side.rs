@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 
 use crate::broker::{Broker, Target};
 use crate::tally::Tally;
-use crate::workspace;
+use crate::{interop, workspace};
 use both::Both;
 use known::KnownDifferences;
 use subject::Subject;
@@ -34,6 +34,11 @@ const SETTINGS: &[(&str, &str)] = &[
 
 /// Runs all scripts, or those whose name contains `only`; prints what differs.
 pub(crate) fn run(only: Option<&str>) -> Result<Tally> {
+    if let Some(missing) = interop::missing_program(&["java", "mvn"]) {
+        let mut tally = Tally::default();
+        interop::miss("side by side", missing, &mut tally);
+        return Ok(tally);
+    }
     let directory = workspace::run_directory("side-by-side")?;
     // Kafka needs seconds to start: meanwhile Ottla is built, if it must be.
     let mut brokers = [

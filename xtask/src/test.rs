@@ -61,10 +61,7 @@ impl Stage {
             Self::Build => build(self.limit()),
             Self::Unit => unit(self.limit()),
             Self::Clients => interop::run(Target::Ottla, &[], Length::Short),
-            Self::SideBySide => Ok(Tally {
-                skipped: vec!["side by side (not there yet)".to_owned()],
-                ..Tally::default()
-            }),
+            Self::SideBySide => side_by_side(),
         }
     }
 }
@@ -166,6 +163,13 @@ fn build(limit: Duration) -> Result<Tally> {
     let mut tests = workspace::cargo();
     tests.args(["test", "--quiet", "--locked", "--workspace", "--no-run"]);
     Ok(step("the tests build", tests, limit))
+}
+
+fn side_by_side() -> Result<Tally> {
+    #[cfg(feature = "side-by-side")]
+    return crate::side_by_side::run(None);
+    #[cfg(not(feature = "side-by-side"))]
+    anyhow::bail!("this build of xtask is only for `protocol`")
 }
 
 /// Counts what cargo test counts: unit, property and documentation tests of the workspace.

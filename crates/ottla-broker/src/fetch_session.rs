@@ -133,6 +133,13 @@ impl Sessions {
         }
     }
 
+    /// Remembers what the first answer of a session says of a partition.
+    pub(crate) fn answered(&mut self, session_id: i32, key: &PartitionKey, answer: PartitionAnswer) {
+        if let Some(session) = self.sessions.get_mut(&session_id) {
+            session.answered(key, answer);
+        }
+    }
+
     /// Whether the answer of an incremental fetch must carry this partition; remembers that it did.
     pub(crate) fn must_answer(
         &mut self,
@@ -141,7 +148,11 @@ impl Sessions {
         answer: PartitionAnswer,
     ) -> bool {
         let Some(session) = self.sessions.get_mut(&session_id) else { return true };
-        session.must_answer(key, answer)
+        let is_news = session.answered(key, answer);
+        if answer.has_records {
+            session.move_to_end(key);
+        }
+        is_news
     }
 
     fn open(
@@ -246,24 +257,27 @@ impl Session {
         }
     }
 
-    fn must_answer(&mut self, key: &PartitionKey, answer: PartitionAnswer) -> bool {
-        let Some(&position) = self.order.get(key) else { return true };
-        let Some(cached) = self.partitions.get_mut(&position) else { return true };
+    /// Remembers what a client is told; whether it says anything new.
+    fn answered(&mut self, key: &PartitionKey, answer: PartitionAnswer) -> bool {
+        let Some(cached) =
+            self.order.get(key).and_then(|position| self.partitions.get_mut(position))
+        else {
+            return true;
+        };
         let is_error = answer.error.is_error();
         let changed = cached.answered_high_watermark != answer.high_watermark
             || cached.answered_log_start_offset != answer.log_start_offset;
-        cached.answered_high_watermark = answer.high_watermark;
+        // The first answer after an error must come through, even if nothing else changed.
+        cached.answered_high_watermark = if is_error { -1 } else { answer.high_watermark };
         cached.answered_log_start_offset = answer.log_start_offset;
-        if is_error {
-            // The first answer after the error must come through, even if nothing else changed.
-            cached.answered_high_watermark = -1;
-        }
-        if answer.has_records
-            && let Some(cached) = self.partitions.remove(&position)
-        {
+        changed || is_error || answer.has_records || answer.has_news
+    }
+
+    fn move_to_end(&mut self, key: &PartitionKey) {
+        let cached = self.order.get(key).and_then(|position| self.partitions.remove(position));
+        if let Some(cached) = cached {
             self.push(key.clone(), cached);
         }
-        changed || is_error || answer.has_records || answer.has_news
     }
 }
 
@@ -327,11 +341,13 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_that_returned_records_goes_to_the_end() {
+    fn a_partition_that_returned_records_goes_to_the_end_but_not_at_first() {
         let mut sessions = Sessions::new(10);
         let id = open(&mut sessions, &[0, 1]);
+        sessions.answered(id, &key(0), answer(3, true));
+        assert_eq!(fetched(sessions.begin(1, head(id, 1), vec![], &[], 0)), [(0, 0), (1, 0)]);
         assert!(sessions.must_answer(id, &key(0), answer(5, true)));
-        assert_eq!(fetched(sessions.begin(1, head(id, 1), vec![], &[], 0)), [(1, 0), (0, 0)]);
+        assert_eq!(fetched(sessions.begin(1, head(id, 2), vec![], &[], 0)), [(1, 0), (0, 0)]);
     }
 
     #[test]

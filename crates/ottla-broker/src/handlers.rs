@@ -6,6 +6,7 @@
 mod api_versions;
 mod authorized;
 mod create_topics;
+mod current_leader;
 mod delete_topics;
 mod describe_cluster;
 mod describe_topic_partitions;

@@ -139,7 +139,12 @@ impl Replica {
         if asked == current {
             return Some((current, self.log.log_end_offset()));
         }
-        self.log.end_offset_for_epoch(asked)
+        self.log.end_offset_for_epoch(asked).or_else(|| {
+            // The current epoch has written nothing yet: it is not in the log, and begins at its end.
+            let is_older = asked != LeaderEpoch::UNKNOWN && asked < current;
+            let newest = self.log.latest_epoch().unwrap_or(asked);
+            is_older.then(|| (newest, self.log.log_end_offset()))
+        })
     }
 
     /// Everything below is visible to consumers, and no crash takes it back.
@@ -153,14 +158,14 @@ impl Replica {
         self.leadership.lock().epoch
     }
 
-    /// Whether a client's idea of the leader epoch fits; a negative one asks for no check (KIP-320).
+    /// Whether a client's idea of the leader epoch fits; −1 asks for no check (KIP-320).
     ///
     /// # Errors
     /// FENCED_LEADER_EPOCH for an older epoch than ours, UNKNOWN_LEADER_EPOCH for a newer one.
     pub(crate) fn check_leader_epoch(&self, claimed: i32) -> Result<(), ErrorCode> {
         let epoch = self.leader_epoch().0;
         match claimed {
-            ..0 => Ok(()),
+            -1 => Ok(()),
             claimed if claimed < epoch => Err(ErrorCode::FENCED_LEADER_EPOCH),
             claimed if claimed > epoch => Err(ErrorCode::UNKNOWN_LEADER_EPOCH),
             _ => Ok(()),

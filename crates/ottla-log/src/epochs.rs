@@ -67,7 +67,7 @@ impl EpochCache {
         epoch: LeaderEpoch,
         log_end_offset: Offset,
     ) -> Option<(LeaderEpoch, Offset)> {
-        if epoch.0 < 0 {
+        if epoch.0 == -1 {
             return None;
         }
         if self.latest()?.epoch == epoch {

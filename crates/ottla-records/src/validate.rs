@@ -190,8 +190,9 @@ impl From<BatchError> for Rejection {
 /// Takes one partition's bytes of a Produce request for what they must be: exactly one batch.
 pub fn parse_produced(records: Bytes, produce_version: i16) -> Result<RawBatch, Rejection> {
     let raw = RawBatch::parse(records)?;
-    let compression = raw.header().attributes.compression();
-    if produce_version < ZSTD_SINCE_PRODUCE_VERSION && compression == Ok(Compression::Zstd) {
+    if produce_version < ZSTD_SINCE_PRODUCE_VERSION
+        && raw.header().attributes.compression()? == Compression::Zstd
+    {
         return Err(Fault::ZstdTooEarly.into());
     }
     Ok(raw)

@@ -9,19 +9,14 @@ use super::value::Value;
 pub(super) fn describe(records: Bytes) -> Value {
     let mut batches = Batches::new(records);
     let mut described = Vec::new();
-    let mut left = 0;
-    loop {
-        let remaining = batches.remaining().len();
+    let left = loop {
+        let left = batches.remaining().len();
         match batches.next() {
             Some(Ok(batch)) => described.push(batch_fields(&batch)),
-            // A batch that was cut off: its length says more than there is.
-            Some(Err(_)) => {
-                left = remaining;
-                break;
-            }
-            None => break,
+            // A batch that was cut off: in its header, or before the length that it says.
+            Some(Err(_)) | None => break left,
         }
-    }
+    };
     Value::Fields(vec![
         ("batches".to_owned(), Value::List(described)),
         ("bytes_of_a_cut_batch".to_owned(), Value::leaf(left)),

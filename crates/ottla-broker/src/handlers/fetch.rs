@@ -16,25 +16,26 @@ use ottla_base::{ErrorCode, LeaderEpoch, Offset};
 use ottla_log::ReadError;
 use ottla_protocol::Records;
 use ottla_protocol::messages::fetch_response::{
-    EpochEndOffset, FetchableTopicResponse, PartitionData,
+    EpochEndOffset, FetchableTopicResponse, NodeEndpoint, PartitionData,
 };
 use ottla_protocol::messages::{FetchRequest, FetchResponse};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::Context;
+use super::current_leader::{CurrentLeader, Endpoint};
 use crate::answer::{Outcome, Source};
 use crate::fetch_session::{self, PartitionAnswer, PartitionKey, PartitionRequest, RequestHead};
 use crate::replicas::Replica;
 
 const READ_COMMITTED: i8 = 1;
 const TOPIC_IDS_SINCE: i16 = 13;
+const CURRENT_LEADER_SINCE: i16 = 16;
 
 pub(super) async fn handle(context: Context, request: FetchRequest) -> Outcome {
     if !(0..=READ_COMMITTED).contains(&request.isolation_level) {
         return context.answer(&unknown_server_error(&context, &request));
     }
-    let is_follower = request.replica_id >= 0 || request.replica_state.replica_id >= 0;
     let limits = Limits::of(&context, &request);
     let begun = begin_session(&context, request);
     let session = match begun {
@@ -44,14 +45,13 @@ pub(super) async fn handle(context: Context, request: FetchRequest) -> Outcome {
         }
     };
     let (kind, partitions) = Kind::of(session);
-    let mut targets = resolve(&context, partitions);
-    if is_follower {
-        for target in &mut targets {
-            target.replica = Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
-        }
-    }
-    let results = wait_for_records(&targets, &limits).await;
-    respond(&context, kind, targets, results, limits.read_committed)
+    let targets = resolve(&context, partitions);
+    let results = if limits.is_follower {
+        refuse_follower(&targets)
+    } else {
+        wait_for_records(&targets, &limits).await
+    };
+    respond(&context, kind, targets, results, &limits)
 }
 
 /// What Apache Kafka makes of a request that it chokes on.
@@ -98,6 +98,7 @@ struct Limits {
     /// May be negative, which fails the first partition.
     max_bytes: i64,
     deadline: Instant,
+    is_follower: bool,
     read_committed: bool,
 }
 
@@ -111,6 +112,7 @@ impl Limits {
             min_bytes: usize::try_from(min_bytes).unwrap_or(0),
             max_bytes,
             deadline: Instant::now() + max_wait,
+            is_follower: request.replica_id >= 0 || request.replica_state.replica_id >= 0,
             read_committed: request.isolation_level == READ_COMMITTED,
         }
     }
@@ -168,6 +170,20 @@ impl Kind {
             }
             fetch_session::Context::Incremental { session_id, partitions } => {
                 (Self::Incremental { session_id }, partitions)
+            }
+        }
+    }
+
+    fn must_answer(self, context: &Context, key: &PartitionKey, found: &Found) -> bool {
+        let sessions = || context.broker.fetch_sessions.lock();
+        match self {
+            Self::Sessionless => true,
+            Self::Full { session_id } => {
+                sessions().answered(session_id, key, news(found));
+                true
+            }
+            Self::Incremental { session_id } => {
+                sessions().must_answer(session_id, key, news(found))
             }
         }
     }
@@ -233,6 +249,15 @@ impl Found {
     }
 }
 
+/// No partition has a replica elsewhere.
+fn refuse_follower(targets: &[Target]) -> Vec<Found> {
+    let refuse = |target: &Target| match &target.replica {
+        Err(code) => Found::NotHere(*code),
+        Ok(_) => Found::Failed(ErrorCode::NOT_LEADER_OR_FOLLOWER),
+    };
+    targets.iter().map(refuse).collect()
+}
+
 async fn wait_for_records(targets: &[Target], limits: &Limits) -> Vec<Found> {
     let woken = Arc::new(Notify::new());
     // Registered before the first look, so that no append in between is missed.
@@ -281,7 +306,8 @@ fn read_replica(
     is_first: bool,
 ) -> Result<Found, ErrorCode> {
     replica.check_alive()?;
-    replica.check_leader_epoch(asked.current_leader_epoch)?;
+    // Any negative epoch asks for no check, unlike with other requests.
+    replica.check_leader_epoch(asked.current_leader_epoch.max(-1))?;
     let high_watermark = replica.high_watermark();
     let log_start = replica.log.log_start_offset();
     if let Some((epoch, end_offset)) = divergence(replica, asked)? {
@@ -334,28 +360,38 @@ fn respond(
     kind: Kind,
     targets: Vec<Target>,
     results: Vec<Found>,
-    read_committed: bool,
+    limits: &Limits,
 ) -> Outcome {
     let mut topics = Topics::default();
     let mut sources = Vec::new();
+    let mut node_endpoints = Vec::new();
     let (not_here, here): (Vec<_>, Vec<_>) =
         targets.into_iter().zip(results).partition(|(_, found)| matches!(found, Found::NotHere(_)));
     // What is not here comes last, as in Apache Kafka.
     for (target, found) in here.into_iter().chain(not_here) {
         let key = target.request.key;
-        if let Kind::Incremental { session_id } | Kind::Full { session_id } = kind {
-            let mut sessions = context.broker.fetch_sessions.lock();
-            let must_answer = sessions.must_answer(session_id, &key, news(&found));
-            if !must_answer && matches!(kind, Kind::Incremental { .. }) {
-                continue;
+        if !kind.must_answer(context, &key, &found) {
+            continue;
+        }
+        let mut data = partition_data(key.partition, found, limits.read_committed, &mut sources);
+        if context.version >= CURRENT_LEADER_SINCE
+            && [ErrorCode::NOT_LEADER_OR_FOLLOWER, ErrorCode::FENCED_LEADER_EPOCH]
+                .contains(&data.error_code)
+            && let Ok(replica) = &target.replica
+        {
+            let leader = CurrentLeader::of(context, replica);
+            data.current_leader.leader_id = leader.id;
+            data.current_leader.leader_epoch = leader.epoch;
+            if !limits.is_follower && node_endpoints.is_empty() {
+                node_endpoints.extend(leader.endpoint);
             }
         }
-        let data = partition_data(key.partition, found, read_committed, &mut sources);
         topics.push(key, data);
     }
     let response = FetchResponse {
         session_id: kind.session_id(),
         responses: topics.responses,
+        node_endpoints: node_endpoints.into_iter().map(NodeEndpoint::from).collect(),
         ..FetchResponse::default()
     };
     context.answer_with(&response, sources)
@@ -413,6 +449,12 @@ fn partition_data(
             })),
             ..visible(high_watermark, log_start)
         },
+    }
+}
+
+impl From<Endpoint> for NodeEndpoint {
+    fn from(Endpoint { node_id, host, port, rack }: Endpoint) -> Self {
+        Self { node_id, host, port, rack }
     }
 }
 

@@ -105,9 +105,6 @@ fn look_up(
         LATEST => Some(latest(&replica, replica_id)),
         EARLIEST | EARLIEST_LOCAL => Some(earliest(&replica)),
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => None,
-        MAX_TIMESTAMP if replica.log.log_end_offset() == replica.log.log_start_offset() => {
-            Some(earliest(&replica))
-        }
         MAX_TIMESTAMP => visible(&replica, replica.log.max_timestamp().map_err(storage)?),
         time => {
             visible(&replica, replica.log.offset_for_timestamp(Timestamp(time)).map_err(storage)?)

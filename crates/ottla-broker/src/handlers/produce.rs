@@ -16,7 +16,7 @@ use ottla_base::{ErrorCode, Offset, TopicId};
 use ottla_protocol::Records;
 use ottla_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use ottla_protocol::messages::produce_response::{
-    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
+    BatchIndexAndErrorMessage, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
 };
 use ottla_protocol::messages::{ProduceRequest, ProduceResponse};
 use ottla_records::{BatchHeader, Rejection, parse_produced, validate};
@@ -24,9 +24,11 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::Context;
+use super::current_leader::{CurrentLeader, Endpoint};
 use crate::answer::{CloseReason, Outcome};
 use crate::replicas::{AppendError, Replica};
 
+const CURRENT_LEADER_SINCE: i16 = 10;
 const TOPIC_IDS_SINCE: i16 = 13;
 
 const ACKS_ALL: i16 = -1;
@@ -198,10 +200,25 @@ async fn answer_when_visible(
         let partition = response
             .responses
             .get_mut(wait.topic)
-            .and_then(|topic| topic.partition_responses.get_mut(wait.partition));
-        partition.expect("a wait names its place in the answer").error_code = code;
+            .and_then(|topic| topic.partition_responses.get_mut(wait.partition))
+            .expect("a wait names its place in the answer");
+        partition.error_code = code;
+        if code == ErrorCode::NOT_LEADER_OR_FOLLOWER && context.version >= CURRENT_LEADER_SINCE {
+            let leader = CurrentLeader::of(&context, &wait.replica);
+            partition.current_leader.leader_id = leader.id;
+            partition.current_leader.leader_epoch = leader.epoch;
+            if response.node_endpoints.is_empty() {
+                response.node_endpoints.extend(leader.endpoint.map(NodeEndpoint::from));
+            }
+        }
     }
     context.answer(&response)
+}
+
+impl From<Endpoint> for NodeEndpoint {
+    fn from(Endpoint { node_id, host, port, rack }: Endpoint) -> Self {
+        Self { node_id, host, port, rack }
+    }
 }
 
 impl Wait {
@@ -271,11 +288,12 @@ impl From<AppendError> for Refusal {
 }
 
 impl Refusal {
-    /// The log was looked at before its rules refused the records.
+    /// The log was looked at before its rules refused the records. Apache Kafka tells where it starts, unless the
+    /// error is one of those that it expects of an append.
     fn of_records(rejection: Rejection, log_start_offset: Offset) -> Self {
-        let is_told =
-            matches!(rejection.code, ErrorCode::INVALID_RECORD | ErrorCode::INVALID_TIMESTAMP);
-        let log_start_offset = if is_told { log_start_offset.0 } else { -1 };
+        let is_expected =
+            matches!(rejection.code, ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::CORRUPT_MESSAGE);
+        let log_start_offset = if is_expected { -1 } else { log_start_offset.0 };
         Self { log_start_offset, ..rejection.into() }
     }
 

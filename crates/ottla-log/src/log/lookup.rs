@@ -52,12 +52,12 @@ impl Log {
         Ok(None)
     }
 
-    /// The first of the records that have the largest timestamp in the log (KIP-734).
+    /// The first of the records that have the largest timestamp in the log (KIP-734); where none has one, the first.
     pub fn max_timestamp(&self) -> Result<Option<TimestampLookup>, StorageError> {
         self.write_indexes_for_lookup()?;
         let mut newest: Option<(TimestampOffset, Candidate)> = None;
         for candidate in self.candidates()? {
-            let Some(largest) = candidate.largest else { continue };
+            let largest = candidate.largest.unwrap_or_else(|| candidate.without_timestamps());
             if newest.as_ref().is_none_or(|(newest, _)| newest.timestamp < largest.timestamp) {
                 newest = Some((largest, candidate));
             }
@@ -110,6 +110,10 @@ impl Log {
 impl Candidate {
     fn absolute(&self, relative_offset: u32) -> Offset {
         Offset(self.segment.base_offset + i64::from(relative_offset))
+    }
+
+    fn without_timestamps(&self) -> TimestampOffset {
+        TimestampOffset { timestamp: Timestamp::NONE, offset: self.absolute(0) }
     }
 
     fn first_at_or_after(

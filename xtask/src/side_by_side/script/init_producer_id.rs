@@ -11,6 +11,7 @@ pub(super) fn run(both: &mut Both) -> Result<()> {
     both.set_up(|subject| {
         subject.wait_for("an id", |subject| {
             let request = InitProducerIdRequest {
+                transactional_id: None,
                 transaction_timeout_ms: 1000,
                 producer_id: -1,
                 producer_epoch: -1,

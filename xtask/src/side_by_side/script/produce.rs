@@ -1,6 +1,6 @@
 //! Batches that are stored, and batches that are refused for each reason that there is; in the end, what is stored.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use ottla_protocol::Records;
 use ottla_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
@@ -92,8 +92,11 @@ fn acknowledgements(both: &mut Both, version: i16) -> Result<()> {
         produce_request(subject, version, TWO_IN_SYNC, 0, Some(three()))
     })?;
     both.set_up(|subject| {
+        let before = end_of(subject, PLAIN)?;
         let request = produce_request(subject, version, PLAIN, 0, Some(three()));
-        subject.send(version, &ProduceRequest { acks: 0, ..request })
+        subject.send(version, &ProduceRequest { acks: 0, ..request })?;
+        let what = "what was produced with acks=0 to be visible";
+        subject.wait_for(what, |subject| Ok(end_of(subject, PLAIN)? > before))
     })?;
     both.ask(7, &format!("log end after acks=0 in v{version}"), |_| log_end(PLAIN))?;
     both.talk(&format!("Produce v{version}: acks=0 that fails"), |subject, connection| {
@@ -103,6 +106,12 @@ fn acknowledgements(both: &mut Both, version: i16) -> Result<()> {
         connection.send(&frame.bytes);
         Ok(vec![connection.receive()?])
     })
+}
+
+fn end_of(subject: &mut Subject, topic: &str) -> Result<i64> {
+    let answer = subject.expect(7, &log_end(topic))?;
+    let mut partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
+    Ok(partitions.next().context("one partition was asked for")?.offset)
 }
 
 fn log_end(topic: &str) -> ListOffsetsRequest {
