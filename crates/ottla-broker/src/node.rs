@@ -227,6 +227,11 @@ async fn open_directory(
         recovery_threads: usize::try_from(config.num_recovery_threads_per_data_dir).unwrap_or(1),
         checkpoint_interval_ms: u64::try_from(config.log_flush_offset_checkpoint_interval_ms)
             .unwrap_or(defaults.checkpoint_interval_ms),
+        producer_id_expiration_ms: config.producer_id_expiration_ms.into(),
+        producer_id_expiration_check_interval_ms: u64::try_from(
+            config.producer_id_expiration_check_interval_ms,
+        )
+        .unwrap_or(defaults.producer_id_expiration_check_interval_ms),
         ..defaults
     };
     let (path, clock) = (options.directory.clone(), Arc::clone(clock));

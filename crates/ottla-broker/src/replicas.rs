@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use ottla_base::{
     BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicId, TopicPartition,
 };
+use ottla_log::producers::ProducerRefusal;
 use ottla_log::{Appended, FlushListener, Log, StorageError};
 use ottla_metadata::topic_name;
 use ottla_records::{Rules, ValidBatch};
@@ -51,7 +52,18 @@ pub(crate) enum AppendError {
     #[error("the batch is larger than segment.bytes")]
     LargerThanSegment,
     #[error(transparent)]
+    Refused(#[from] ProducerRefusal),
+    #[error(transparent)]
     Storage(#[from] StorageError),
+}
+
+impl From<ottla_log::AppendError> for AppendError {
+    fn from(error: ottla_log::AppendError) -> Self {
+        match error {
+            ottla_log::AppendError::Refused(refusal) => Self::Refused(refusal),
+            ottla_log::AppendError::Storage(error) => Self::Storage(error),
+        }
+    }
 }
 
 impl Replica {
@@ -172,7 +184,8 @@ impl Replica {
         }
     }
 
-    /// Appends a batch and asks for a flush, whose end is what makes it visible.
+    /// Appends a client's batch and asks for a flush, whose end is what makes it visible: of a batch that the client
+    /// has sent before, too, because the first one may still wait for it.
     ///
     /// # Errors
     /// [`AppendError`]; nothing was appended then.
@@ -188,8 +201,10 @@ impl Replica {
         if batch.size_in_bytes() as u64 > self.log.config().segment_bytes {
             return Err(AppendError::LargerThanSegment);
         }
-        let appended = self.log.append_batch(batch, leadership.epoch)?;
-        leadership.progress.on_append(appended.last_offset.next());
+        let appended = self.log.append_produced(batch, leadership.epoch)?;
+        if !appended.duplicate {
+            leadership.progress.on_append(appended.last_offset.next());
+        }
         drop(leadership);
         if self.log.flushed_offset() > appended.last_offset {
             // The page cache counts as the disk (`log.flush.on.commit=false`).

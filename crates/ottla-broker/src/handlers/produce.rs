@@ -2,9 +2,10 @@
 //!
 //! - acks=0: no answer; a failure closes the connection. acks=1: answered after the append.
 //!   acks=all: answered when the high watermark covers the records, or REQUEST_TIMED_OUT.
+//! - A batch that an idempotent producer has sent before is answered as it was then, if it is one of its latest five:
+//!   with the first one's offsets and its largest timestamp, and with acks=all not before the first one is visible.
 //! - v7: zstd. v8: errors per record. v10: the current leader on NOT_LEADER_OR_FOLLOWER. v13: topic ids.
 //! - Versions 0–2 are advertised but refused, as in Apache Kafka: old librdkafka needs to see them.
-//! - Known difference: sequence numbers of idempotent producers are not checked yet.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytestring::ByteString;
 use ottla_base::{ErrorCode, Offset, TopicId};
+use ottla_log::producers::ProducerRefusal;
 use ottla_protocol::Records;
 use ottla_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use ottla_protocol::messages::produce_response::{
@@ -161,8 +163,12 @@ fn append(
         return Err(ErrorCode::INVALID_TXN_STATE.into());
     }
     let (size, records) = (batch.size_in_bytes(), batch.header().record_count);
-    let appended = replica.append(batch, acks == ACKS_ALL)?;
-    context.broker.metrics.appended(size, records);
+    let appended = replica
+        .append(batch, acks == ACKS_ALL)
+        .map_err(|error| Refusal::of_append(error, replica.log.log_start_offset()))?;
+    if !appended.duplicate {
+        context.broker.metrics.appended(size, records);
+    }
     let response = PartitionProduceResponse {
         index: data.index,
         base_offset: appended.base_offset.0,
@@ -274,16 +280,12 @@ impl From<Rejection> for Refusal {
     }
 }
 
-impl From<AppendError> for Refusal {
-    fn from(error: AppendError) -> Self {
-        match error {
-            AppendError::NotEnoughReplicas => ErrorCode::NOT_ENOUGH_REPLICAS.into(),
-            AppendError::LargerThanSegment => ErrorCode::RECORD_LIST_TOO_LARGE.into(),
-            AppendError::Storage(error) => {
-                tracing::error!(%error, "append failed");
-                ErrorCode::KAFKA_STORAGE_ERROR.into()
-            }
-        }
+fn code_of(refusal: &ProducerRefusal) -> ErrorCode {
+    match refusal {
+        ProducerRefusal::OldEpoch { .. } => ErrorCode::INVALID_PRODUCER_EPOCH,
+        ProducerRefusal::OutOfOrderSequence { .. } => ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
+        ProducerRefusal::OutsideTransaction { .. } => ErrorCode::INVALID_TXN_STATE,
+        ProducerRefusal::OldCoordinatorEpoch { .. } => ErrorCode::TRANSACTION_COORDINATOR_FENCED,
     }
 }
 
@@ -295,6 +297,21 @@ impl Refusal {
             matches!(rejection.code, ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::CORRUPT_MESSAGE);
         let log_start_offset = if is_expected { -1 } else { log_start_offset.0 };
         Self { log_start_offset, ..rejection.into() }
+    }
+
+    fn of_append(error: AppendError, log_start_offset: Offset) -> Self {
+        match error {
+            AppendError::NotEnoughReplicas => ErrorCode::NOT_ENOUGH_REPLICAS.into(),
+            AppendError::LargerThanSegment => ErrorCode::RECORD_LIST_TOO_LARGE.into(),
+            AppendError::Refused(refusal) => {
+                tracing::debug!(reason = %refusal, "batch refused");
+                Self { log_start_offset: log_start_offset.0, ..code_of(&refusal).into() }
+            }
+            AppendError::Storage(error) => {
+                tracing::error!(%error, "append failed");
+                ErrorCode::KAFKA_STORAGE_ERROR.into()
+            }
+        }
     }
 
     fn into_response(self, index: i32) -> PartitionProduceResponse {
