@@ -8,6 +8,9 @@
 //! - base offsets rise strictly from segment to segment, and the last one is `<= log_end_offset`
 //! - bytes before the active segment's `size` are never changed, only cut off with the segment or by a truncation
 //!
+//! And checked by a test: the producers are what all batches make of them that were ever appended and not cut off
+//! again, but for those that were idle for too long.
+//!
 //! The high watermark is not here: what readers may see is decided by replication, and passed to
 //! [`Log::read`] as an upper bound.
 

@@ -105,7 +105,6 @@ impl Log {
     /// was written down of more than these is durably gone when this returns: other batches will take their place.
     pub(super) fn producers_before(&self, offset: Offset) -> Result<Restored, StorageError> {
         let mut replay = Replay::new(&self.home, producers::list(&self.home.path())?);
-        replay.remove_after(offset)?;
         let segments: Vec<_> = {
             let state = self.state.read();
             let sealed = state.sealed.iter().map(|sealed| (&sealed.segment, sealed.size));

@@ -120,12 +120,8 @@ impl<'a> Replay<'a> {
     }
 
     fn load_newest_up_to(&mut self, offset: Offset) -> Result<(), StorageError> {
-        let newest = |at: &Offset| *at <= offset;
-        while let Some(place) = self.snapshots.iter().rposition(newest) {
-            let at = self.snapshots.get(place).copied().unwrap_or(offset);
-            if at <= self.end {
-                break;
-            }
+        let newest = |snapshots: &[Offset]| snapshots.iter().copied().rfind(|at| *at <= offset);
+        while let Some(at) = newest(&self.snapshots).filter(|at| *at > self.end) {
             if let Some(mut producers) = self.read(at)? {
                 let env = &self.home.env;
                 producers.expire(env.now_ms(), env.options.producer_id_expiration_ms);
@@ -133,7 +129,7 @@ impl<'a> Replay<'a> {
                 break;
             }
             self.remove(at)?;
-            self.snapshots.remove(place);
+            self.snapshots.retain(|other| *other != at);
         }
         Ok(())
     }
