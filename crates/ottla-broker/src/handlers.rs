@@ -9,6 +9,7 @@ mod create_topics;
 mod current_leader;
 mod delete_topics;
 mod describe_cluster;
+mod describe_producers;
 mod describe_topic_partitions;
 mod fetch;
 mod find_coordinator;
@@ -35,7 +36,7 @@ use crate::listener::{Listener, Role};
 
 /// The APIs that this broker serves, each in all the stable versions that Kafka 4.3 serves, and
 /// whether a controller listener serves them too.
-const SERVED: [(ApiKey, bool); 12] = [
+const SERVED: [(ApiKey, bool); 13] = [
     (ApiKey::Produce, false),
     (ApiKey::Fetch, false),
     (ApiKey::ListOffsets, false),
@@ -47,6 +48,7 @@ const SERVED: [(ApiKey, bool); 12] = [
     (ApiKey::InitProducerId, false),
     (ApiKey::OffsetForLeaderEpoch, false),
     (ApiKey::DescribeCluster, true),
+    (ApiKey::DescribeProducers, false),
     (ApiKey::DescribeTopicPartitions, false),
 ];
 
@@ -172,6 +174,7 @@ fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
         ApiKey::InitProducerId => later(context, input, init_producer_id::handle)?,
         ApiKey::OffsetForLeaderEpoch => now(&context, input, offset_for_leader_epoch::handle)?,
         ApiKey::DescribeCluster => now(&context, input, describe_cluster::handle)?,
+        ApiKey::DescribeProducers => now(&context, input, describe_producers::handle)?,
         ApiKey::DescribeTopicPartitions => now(&context, input, describe_topic_partitions::handle)?,
         other => return Err(CloseReason::NotServed(other.name())),
     })

@@ -10,6 +10,7 @@ mod describe_topic_partitions;
 mod fetch;
 mod fetch_sessions;
 mod find_coordinator;
+mod idempotence;
 mod init_producer_id;
 mod list_offsets;
 mod metadata;
@@ -45,6 +46,7 @@ pub(super) const ALL: &[Script] = &[
     Script { name: "describe-cluster", run: describe_cluster::run },
     Script { name: "describe-topic-partitions", run: describe_topic_partitions::run },
     Script { name: "produce", run: produce::run },
+    Script { name: "idempotence", run: idempotence::run },
     Script { name: "fetch", run: fetch::run },
     Script { name: "sessions", run: fetch_sessions::run },
     Script { name: "list-offsets", run: list_offsets::run },

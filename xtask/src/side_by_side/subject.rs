@@ -261,9 +261,8 @@ impl Subject {
             "error_message" | "batch_index_error_message" if text.len() > 2 && text != "None" => {
                 named("(text)")
             }
-            "log_append_time_ms" | "timestamp" | "base_timestamp" | "max_timestamp" => {
-                is_about_now(number?).then(|| Value::leaf("(now)"))
-            }
+            "log_append_time_ms" | "timestamp" | "base_timestamp" | "max_timestamp"
+            | "last_timestamp" => is_about_now(number?).then(|| Value::leaf("(now)")),
             "records" if text.starts_with("b\"") => {
                 Some(self.normalise(records::describe(records::unquoted(text))))
             }
