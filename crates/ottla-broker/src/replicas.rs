@@ -314,4 +314,10 @@ impl Replicas {
     pub(crate) fn len(&self) -> usize {
         self.by_partition.read().len()
     }
+
+    /// Producers that the partitions remember; one that writes to several counts for each.
+    #[must_use]
+    pub(crate) fn producer_count(&self) -> usize {
+        self.by_partition.read().values().map(|replica| replica.log.producer_count()).sum()
+    }
 }

@@ -251,7 +251,9 @@ impl Log {
             (true, false) => self.discard_empty_active()?,
             (false, _) => self.write_indexes()?,
         }
-        self.snapshot_producers(writer, base_offset)?;
+        if let Some(snapshot) = self.snapshot_producers(writer, base_offset)? {
+            writer.mark_dirty(&Arc::new(snapshot), self.env().now_ms());
+        }
         let jitter_ms = self.env().random_below(self.config().segment_jitter_ms);
         let segment = Arc::new(Segment::new(Arc::clone(&self.home), base_offset.0));
         let next = Active::planned(segment, self.env().now_ms(), jitter_ms);

@@ -80,15 +80,15 @@ impl Log {
         self.producer_count.store(writer.producers.len(), Ordering::Relaxed);
     }
 
-    /// Writes down the producers as all batches before an offset leave them, which is where the log ends, unless
+    /// Writes down the producers as all batches before an offset leave them, which is where the log ends. `None` when
     /// that was done before.
     pub(super) fn snapshot_producers(
         &self,
         writer: &mut Writer,
         offset: Offset,
-    ) -> Result<(), StorageError> {
+    ) -> Result<Option<File>, StorageError> {
         if writer.newest_snapshot == Some(offset) {
-            return Ok(());
+            return Ok(None);
         }
         let path = names::segment_file(&self.home.path(), offset, names::SNAPSHOT);
         // In place: a snapshot that a crash leaves unfinished has a wrong checksum, and the one before it counts.
@@ -97,8 +97,7 @@ impl Log {
         file.write_all(&bytes).context("write", &path)?;
         writer.newest_snapshot = Some(offset);
         writer.unsynced_names = writer.unsynced_names.max(UnsyncedNames::Files);
-        writer.mark_dirty(&Arc::new(file), self.env().now_ms());
-        Ok(())
+        Ok(Some(file))
     }
 
     /// The producers as the batches before an offset leave them, for a log that is about to be cut off there. What

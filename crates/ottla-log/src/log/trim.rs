@@ -117,9 +117,10 @@ impl Log {
         if is_empty && writer.producers.is_empty() {
             return Ok(());
         }
-        // The next start need not read the log for them.
+        // The next start need not read the log for them. It would, if this did not reach the disk.
         let end = self.log_end_offset();
-        self.snapshot_producers(&mut writer, end)
+        self.snapshot_producers(&mut writer, end)?;
+        Ok(())
     }
 
     /// Lets nothing more be written, because the log is about to be renamed away.

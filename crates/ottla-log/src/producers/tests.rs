@@ -314,6 +314,28 @@ fn a_snapshot_brings_everything_back() {
     assert_eq!(decode(&encode(&none), Offset(0)), Ok(none));
 }
 
+/// `00000000000000000140.snapshot` of Apache Kafka 4.3.1, after three producers: head, then an entry a line.
+const KAFKAS: [&str; 4] = [
+    "000193a388f100000003",
+    "000000000000000000000000003b000000000000003b00000000000001a214080936ffffffffffffffffffffffff",
+    "000000000000000100000000003b000000000000007700000000000001a214080d1effffffffffffffffffffffff",
+    "0000000000000002000000000013000000000000008b00000000000001a2140810deffffffffffffffffffffffff",
+];
+
+#[test]
+fn kafkas_own_snapshot_is_read_and_written_again_byte_by_byte() {
+    let hex = KAFKAS.concat();
+    let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+    let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+    let producers = decode(&bytes, Offset(140)).unwrap();
+    let known: Vec<_> = producers
+        .iter()
+        .map(|(id, it)| (id.0, it.last_sequence(), it.batches()[0].last_offset.0))
+        .collect();
+    assert_eq!(known, [(0, 59, 59), (1, 59, 119), (2, 19, 139)]);
+    assert_eq!(encode(&producers), bytes);
+}
+
 #[test]
 fn the_last_entry_of_a_producer_is_the_one_that_kafka_would_have_written() {
     let bytes = encode(&five());
