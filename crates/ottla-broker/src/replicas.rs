@@ -321,3 +321,46 @@ impl Replicas {
         self.by_partition.read().values().map(|replica| replica.log.producer_count()).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ottla_base::Uuid;
+    use ottla_env::SystemClock;
+    use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
+    use ottla_records::{BatchBuilder, Compression};
+
+    use super::*;
+
+    /// A partition whose log nobody flushes but the test.
+    fn unflushed(directory: &tempfile::TempDir) -> Replica {
+        let (config, options) = (LogConfig::default(), DirectoryOptions::default());
+        let clock = Arc::new(SystemClock::new());
+        let logs = LogDirectory::open(directory.path(), config.clone(), options, clock).unwrap();
+        let (partition, id) = (TopicPartition::new("t", 0), Uuid([7; 16]));
+        let log = logs.create(partition.clone(), id, Arc::new(config)).unwrap();
+        Replica::new(BrokerId(1), id, log, LeaderEpoch(0), 1, Rules::new(partition))
+    }
+
+    fn batch(sequence: i32) -> ValidBatch {
+        let mut builder = BatchBuilder::new(Compression::None).producer(5, 0, sequence);
+        builder.append(Timestamp(1_000), None, Some(b"value"), &[]);
+        builder.build()
+    }
+
+    #[test]
+    fn a_retry_is_as_invisible_as_its_first_copy_until_that_is_on_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let replica = unflushed(&directory);
+        let append = |sequence| replica.append(batch(sequence), true).unwrap();
+        let [first, _] = [append(0), append(1)];
+        assert_eq!((first.base_offset, first.duplicate), (Offset(0), false));
+        for _ in 0..2 {
+            let again = append(0);
+            assert_eq!((again.last_offset, again.duplicate), (Offset(0), true));
+            assert_eq!(replica.high_watermark(), Offset(0), "nothing is on disk");
+        }
+        replica.log.flush().unwrap();
+        assert_eq!(append(0).last_offset, Offset(0));
+        assert_eq!(replica.high_watermark(), Offset(2), "whoever retries need not wait");
+    }
+}
