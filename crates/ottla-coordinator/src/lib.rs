@@ -12,7 +12,7 @@ pub mod shard;
 pub mod timeline;
 pub mod timers;
 
-pub use runtime::{Loading, Log, Replies, Runtime};
+pub use runtime::{Loading, Log, Now, Replies, Runtime};
 pub use shard::{Outcome, ReplyTo, Shard};
 pub use timeline::Timeline;
 pub use timers::{TimerChange, Timers};

@@ -9,11 +9,21 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 use ottla_base::{ErrorCode, Offset, Timestamp};
 
 use crate::shard::{Outcome, ReplyTo, Shard};
 use crate::timers::Timers;
+
+/// What time it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// The wall clock, for what is stored and shown.
+    pub time: Timestamp,
+    /// Since some moment that stays the same, for measuring: never set back.
+    pub monotonic: Duration,
+}
 
 /// The end of a partition's log, as its leader sees it.
 pub trait Log<R> {
@@ -50,7 +60,7 @@ impl<S: Shard> Loading<S> {
     /// Everything below `end` was read, and is committed.
     pub fn finish<L: Log<S::Record>>(
         self,
-        now: Timestamp,
+        now: Now,
         end: Offset,
         log: &mut L,
     ) -> (Runtime<S>, Replies<S::Reply>) {
@@ -67,7 +77,7 @@ impl<S: Shard> Loading<S> {
             end,
             committed: end,
         };
-        let outcome = runtime.shard.on_loaded(now);
+        let outcome = runtime.shard.on_loaded(now.time);
         let replies = runtime.carry_out(now, outcome, log);
         (runtime, replies)
     }
@@ -107,7 +117,7 @@ impl<S: Shard> Runtime<S> {
 
     /// When [`Runtime::on_time`] is due.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<Timestamp> {
+    pub fn next_deadline(&self) -> Option<Duration> {
         self.timers.next_deadline()
     }
 
@@ -118,20 +128,20 @@ impl<S: Shard> Runtime<S> {
 
     pub fn request<L: Log<S::Record>>(
         &mut self,
-        now: Timestamp,
+        now: Now,
         to: ReplyTo,
         request: S::Request,
         log: &mut L,
     ) -> Replies<S::Reply> {
-        let outcome = self.shard.handle(now, to, request);
+        let outcome = self.shard.handle(now.time, to, request);
         self.carry_out(now, outcome, log)
     }
 
     /// Runs the timers that are due.
-    pub fn on_time<L: Log<S::Record>>(&mut self, now: Timestamp, log: &mut L) -> Replies<S::Reply> {
+    pub fn on_time<L: Log<S::Record>>(&mut self, now: Now, log: &mut L) -> Replies<S::Reply> {
         let mut replies = Vec::new();
-        while let Some(timer) = self.timers.pop_due(now) {
-            let outcome = self.shard.on_timer(now, timer);
+        while let Some(timer) = self.timers.pop_due(now.monotonic) {
+            let outcome = self.shard.on_timer(now.time, timer);
             replies.append(&mut self.carry_out(now, outcome, log));
         }
         replies
@@ -140,7 +150,7 @@ impl<S: Shard> Runtime<S> {
     /// Everything below `end` is committed.
     pub fn on_committed<L: Log<S::Record>>(
         &mut self,
-        now: Timestamp,
+        now: Now,
         end: Offset,
         log: &mut L,
     ) -> Replies<S::Reply> {
@@ -153,7 +163,7 @@ impl<S: Shard> Runtime<S> {
         while let Some(parked) = self.parked.pop_front_if(|parked| parked.end <= end) {
             replies.extend(parked.replies.into_iter().map(|(to, reply)| (to, Ok(reply))));
             if let Some(next) = parked.next {
-                let outcome = self.shard.on_committed(now, next);
+                let outcome = self.shard.on_committed(now.time, next);
                 replies.append(&mut self.carry_out(now, outcome, log));
             }
         }
@@ -162,11 +172,11 @@ impl<S: Shard> Runtime<S> {
 
     fn carry_out<L: Log<S::Record>>(
         &mut self,
-        now: Timestamp,
+        now: Now,
         mut outcome: Outcome<S>,
         log: &mut L,
     ) -> Replies<S::Reply> {
-        outcome.timers.drain(..).for_each(|change| self.timers.change(change));
+        outcome.timers.drain(..).for_each(|change| self.timers.change(now.monotonic, change));
         if !outcome.records.is_empty() {
             match log.append(&outcome.records, outcome.is_divisible) {
                 Ok(offsets) => self.replay(offsets, &outcome.records),
@@ -197,7 +207,7 @@ impl<S: Shard> Runtime<S> {
 
     fn refuse<L: Log<S::Record>>(
         &mut self,
-        now: Timestamp,
+        now: Now,
         outcome: Outcome<S>,
         error: ErrorCode,
         log: &mut L,
@@ -205,7 +215,7 @@ impl<S: Shard> Runtime<S> {
         let mut replies: Replies<S::Reply> =
             outcome.replies.into_iter().map(|(to, _)| (to, Err(error))).collect();
         if let Some(next) = outcome.next {
-            let outcome = self.shard.on_refused(now, next, error);
+            let outcome = self.shard.on_refused(now.time, next, error);
             replies.append(&mut self.carry_out(now, outcome, log));
         }
         replies

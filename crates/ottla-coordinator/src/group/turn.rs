@@ -1,5 +1,7 @@
 //! One event's way through a group: the time, the settings, and what comes out. Pure.
 
+use std::time::Duration;
+
 use bytestring::ByteString;
 use ottla_base::Timestamp;
 use ottla_protocol::records::GroupRecord;
@@ -39,8 +41,9 @@ impl<'a> Turn<'a> {
 
     /// Units: milliseconds from now.
     pub(crate) fn set_timer(&mut self, timer: Timer, after_ms: i64) {
-        let deadline = Timestamp(self.now.0.saturating_add(after_ms));
-        self.outcome.timers.push(TimerChange::Set(timer, deadline));
+        // A client may ask for a negative timeout: over at once.
+        let after = Duration::from_millis(u64::try_from(after_ms).unwrap_or(0));
+        self.outcome.timers.push(TimerChange::Set(timer, after));
     }
 
     pub(crate) fn cancel_timer(&mut self, timer: Timer) {

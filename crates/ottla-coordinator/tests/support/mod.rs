@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -12,7 +13,7 @@ use ottla_coordinator::group::{
     Caller, CommitOffsets, DescribeGroups, FetchOffsets, GroupShard, JoinGroup, LeaveGroup,
     ListGroups, Query, Reply, Request, Settings, value_version,
 };
-use ottla_coordinator::{Loading, Log, Replies, ReplyTo, Runtime};
+use ottla_coordinator::{Loading, Log, Now, Replies, ReplyTo, Runtime};
 use ottla_protocol::messages::describe_groups_response::DescribedGroup;
 use ottla_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use ottla_protocol::messages::leave_group_request::MemberIdentity;
@@ -72,12 +73,18 @@ impl MemoryLog {
 pub struct Context {
     pub runtime: Runtime<GroupShard>,
     pub log: MemoryLog,
-    pub now: Timestamp,
+    pub now: Now,
     pub settings: Settings,
     /// Whether everything is committed as soon as it is appended.
     pub commits_at_once: bool,
     given: BTreeMap<ReplyTo, Result<Reply, ErrorCode>>,
     asked: u64,
+}
+
+/// So long after the beginning of a test.
+pub fn after(elapsed: Duration) -> Now {
+    let ms = i64::try_from(elapsed.as_millis()).expect("tests are short");
+    Now { time: Timestamp(1_000_000 + ms), monotonic: elapsed }
 }
 
 pub fn settings() -> Settings {
@@ -91,10 +98,10 @@ impl Context {
 
     pub fn with(settings: Settings) -> Self {
         let log = MemoryLog::default();
-        Self::load(settings, log, Timestamp(1_000_000))
+        Self::load(settings, log, after(Duration::ZERO))
     }
 
-    fn load(settings: Settings, mut log: MemoryLog, now: Timestamp) -> Self {
+    fn load(settings: Settings, mut log: MemoryLog, now: Now) -> Self {
         let mut loading = Loading::new(GroupShard::new(settings.clone()));
         for (offset, record) in log.decoded().iter().enumerate() {
             loading.replay(Offset(offset as i64), record);
@@ -133,13 +140,13 @@ impl Context {
 
     /// Lets time pass, timer by timer.
     pub fn sleep(&mut self, ms: i64) {
-        let until = Timestamp(self.now.0 + ms);
+        let until = self.now.monotonic + Duration::from_millis(ms.unsigned_abs());
         while let Some(deadline) = self.runtime.next_deadline().filter(|it| *it <= until) {
-            self.now = deadline.max(self.now);
+            self.now = after(deadline.max(self.now.monotonic));
             let replies = self.runtime.on_time(self.now, &mut self.log);
             self.settle(replies);
         }
-        self.now = until;
+        self.now = after(until);
     }
 
     fn settle(&mut self, replies: Replies<Reply>) {
