@@ -26,4 +26,4 @@ pub use request::{
 };
 pub use settings::Settings;
 pub use shard::GroupShard;
-pub use stored::{CommittedOffset, Stored, value_version};
+pub use stored::{CommittedOffset, Stored};

@@ -13,6 +13,6 @@ pub mod timeline;
 pub mod timers;
 
 pub use runtime::{Loading, Log, Now, Replies, Runtime};
-pub use shard::{Outcome, ReplyTo, Shard};
+pub use shard::{Outcome, ReplyTo, Shard, StoredRecord};
 pub use timeline::Timeline;
 pub use timers::{TimerChange, Timers};

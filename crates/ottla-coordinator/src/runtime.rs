@@ -57,25 +57,22 @@ impl<S: Shard> Loading<S> {
         self.end = offset.next();
     }
 
-    /// Everything below `end` was read, and is committed.
+    /// Everything below `end` was read. How much of that is committed, [`Runtime::on_committed`] is told.
     pub fn finish<L: Log<S::Record>>(
-        self,
+        mut self,
         now: Now,
         end: Offset,
         log: &mut L,
     ) -> (Runtime<S>, Replies<S::Reply>) {
-        let Self { mut shard, end: read_end } = self;
-        if read_end > Offset::ZERO {
-            shard.appended(read_end);
-            shard.committed(read_end);
+        if self.end > Offset::ZERO {
+            self.shard.appended(self.end);
         }
-        let end = end.max(read_end);
         let mut runtime = Runtime {
-            shard,
+            shard: self.shard,
             timers: Timers::default(),
             parked: VecDeque::new(),
-            end,
-            committed: end,
+            end: end.max(self.end),
+            committed: Offset::ZERO,
         };
         let outcome = runtime.shard.on_loaded(now.time);
         let replies = runtime.carry_out(now, outcome, log);

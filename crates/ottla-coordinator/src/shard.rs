@@ -17,7 +17,9 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use ottla_base::{ErrorCode, Offset, Timestamp};
+use ottla_protocol::{DecodeError, EncodeError};
 
 use crate::timers::TimerChange;
 
@@ -32,7 +34,7 @@ pub trait Shard {
     /// What can be asked of the committed state, and is answered at once.
     type Query;
     type Reply;
-    type Record;
+    type Record: StoredRecord;
     /// The name of a timer: setting it again moves it.
     type Timer: Clone + Ord;
     /// What follows when records are committed, as data.
@@ -67,6 +69,21 @@ pub trait Shard {
 
     /// Everything below this offset is committed.
     fn committed(&mut self, end: Offset);
+}
+
+/// A record in the form that it has in the log.
+pub trait StoredRecord: Sized {
+    /// The key, and the value or `None` where the key is deleted.
+    ///
+    /// # Errors
+    /// For what the record's version cannot say.
+    fn encode(&self) -> Result<(Bytes, Option<Bytes>), EncodeError>;
+
+    /// `None` for a kind of record that this release does not know: a newer one wrote it.
+    ///
+    /// # Errors
+    /// For bytes that are no record.
+    fn decode(key: Bytes, value: Option<Bytes>) -> Result<Option<Self>, DecodeError>;
 }
 
 /// What came of one event. See the module's text for what is done with it, and when.

@@ -6,12 +6,16 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use bytestring::ByteString;
 use imbl::OrdMap;
 use ottla_base::{LeaderEpoch, Offset, Timestamp, TopicId};
 use ottla_protocol::records::{
     GroupMetadataKey, GroupMetadataValue, GroupRecord, OffsetCommitKey, OffsetCommitValue,
 };
+use ottla_protocol::{DecodeError, EncodeError, Malformed};
+
+use crate::shard::StoredRecord;
 
 /// An offset as it was committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,9 +141,22 @@ impl From<&OffsetCommitValue> for CommittedOffset {
     }
 }
 
+impl StoredRecord for GroupRecord {
+    fn encode(&self) -> Result<(Bytes, Option<Bytes>), EncodeError> {
+        self.encode(value_version(self))
+    }
+
+    fn decode(key: Bytes, value: Option<Bytes>) -> Result<Option<Self>, DecodeError> {
+        match Self::decode(key, value) {
+            Ok(record) => Ok(Some(record)),
+            Err(DecodeError { what: Malformed::UnknownKey(_), .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// The version in which Kafka 4.3 stores a record's value.
-#[must_use]
-pub fn value_version(record: &GroupRecord) -> i16 {
+fn value_version(record: &GroupRecord) -> i16 {
     if let GroupRecord::OffsetCommit(_, Some(value)) = record {
         // The only version that can say when the offset expires.
         if value.expire_timestamp == -1 { 4 } else { 1 }

@@ -11,9 +11,9 @@ use bytestring::ByteString;
 use ottla_base::{ErrorCode, Offset, Timestamp, Uuid};
 use ottla_coordinator::group::{
     Caller, CommitOffsets, DescribeGroups, FetchOffsets, GroupShard, JoinGroup, LeaveGroup,
-    ListGroups, Query, Reply, Request, Settings, value_version,
+    ListGroups, Query, Reply, Request, Settings,
 };
-use ottla_coordinator::{Loading, Log, Now, Replies, ReplyTo, Runtime};
+use ottla_coordinator::{Loading, Log, Now, Replies, ReplyTo, Runtime, StoredRecord};
 use ottla_protocol::messages::describe_groups_response::DescribedGroup;
 use ottla_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use ottla_protocol::messages::leave_group_request::MemberIdentity;
@@ -51,7 +51,7 @@ impl Log<GroupRecord> for MemoryLog {
             return Err(error);
         }
         let start = self.end();
-        let encoded = records.iter().map(|record| record.encode(value_version(record)).unwrap());
+        let encoded = records.iter().map(|record| StoredRecord::encode(record).unwrap());
         self.records.extend(encoded);
         Ok(start..self.end())
     }
@@ -106,8 +106,9 @@ impl Context {
         for (offset, record) in log.decoded().iter().enumerate() {
             loading.replay(Offset(offset as i64), record);
         }
-        let (runtime, replies) = loading.finish(now, log.end(), &mut log);
+        let (mut runtime, replies) = loading.finish(now, log.end(), &mut log);
         assert!(replies.is_empty());
+        assert!(runtime.on_committed(now, log.end(), &mut log).is_empty());
         Self {
             runtime,
             log,
