@@ -24,7 +24,7 @@ use ottla_protocol::{DecodeError, EncodeError};
 use crate::timers::TimerChange;
 
 /// Who asked. The runtime knows whom it stands for; a machine only keeps it and gives it back, once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReplyTo(pub u64);
 
 /// One partition's state machine.
