@@ -6,7 +6,7 @@
 //! the partition is loaded.
 //!
 //! Invariants:
-//! - every group that is stored, or has an offset stored, has a [`ClassicGroup`]
+//! - every group that is stored has a [`ClassicGroup`]
 //! - a group that neither is stored nor will be by records under way has no [`ClassicGroup`]
 
 mod classic;

@@ -58,9 +58,7 @@ impl GroupShard {
         for (id, _) in self.stored().groups() {
             assert!(self.groups.contains_key(id), "{id}");
         }
-        for id in self.stored().groups_with_offsets() {
-            assert!(self.groups.contains_key(id), "{id}");
-        }
+        assert!(self.stored().groups_with_offsets().all(|id| self.stored().has_group(id)));
         self.groups.values().for_each(ClassicGroup::check);
     }
 
@@ -334,12 +332,11 @@ impl Shard for GroupShard {
         self.is_loaded = true;
         self.turn(now, |shard, turn| {
             for (id, value) in shard.stored.current().groups() {
-                let group = ClassicGroup::from_stored(id.clone(), value);
+                let group = match value {
+                    Some(value) => ClassicGroup::from_stored(id.clone(), value),
+                    None => ClassicGroup::new(id.clone(), turn.now),
+                };
                 shard.groups.insert(id.clone(), group);
-            }
-            for id in shard.stored.current().groups_with_offsets() {
-                let group = || ClassicGroup::new(id.clone(), turn.now);
-                shard.groups.entry(id.clone()).or_insert_with(group);
             }
             shard.groups.values_mut().for_each(|group| group.on_loaded(turn));
             turn.set_timer(Timer::Expiry, turn.settings.offsets_retention_check_interval_ms);

@@ -2,7 +2,9 @@
 //!
 //! A function of the log: changed only by replaying. Cloning is cheap, all maps share their structure.
 //!
-//! Invariant: no group has an empty map of offsets, no topic either.
+//! Invariants:
+//! - no group has an empty map of offsets, no topic either
+//! - a group that has offsets is in `groups`
 
 use std::sync::Arc;
 
@@ -37,22 +39,25 @@ pub(crate) type GroupOffsets = OrdMap<ByteString, TopicOffsets>;
 /// See the module's text.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Stored {
-    groups: OrdMap<ByteString, Arc<GroupMetadataValue>>,
+    /// What was last stored of each group; nothing for one that has only ever committed offsets.
+    groups: OrdMap<ByteString, Option<Arc<GroupMetadataValue>>>,
     offsets: OrdMap<ByteString, GroupOffsets>,
 }
 
 impl Stored {
-    pub(crate) fn groups(&self) -> impl Iterator<Item = (&ByteString, &GroupMetadataValue)> {
-        self.groups.iter().map(|(id, value)| (id, &**value))
+    pub(crate) fn groups(
+        &self,
+    ) -> impl Iterator<Item = (&ByteString, Option<&GroupMetadataValue>)> {
+        self.groups.iter().map(|(id, value)| (id, value.as_deref()))
     }
 
-    /// Groups with offsets, which need not be stored themselves.
     pub(crate) fn groups_with_offsets(&self) -> impl Iterator<Item = &ByteString> {
         self.offsets.keys()
     }
 
+    /// A group is there from its first record, or its first offset, until it is deleted.
     pub(crate) fn has_group(&self, id: &str) -> bool {
-        self.groups.contains_key(id) || self.offsets.contains_key(id)
+        self.groups.contains_key(id)
     }
 
     pub(crate) fn offsets(&self, group: &str) -> Option<&GroupOffsets> {
@@ -94,7 +99,7 @@ impl Stored {
     fn put_group(&mut self, key: &GroupMetadataKey, value: Option<&GroupMetadataValue>) {
         match value {
             Some(value) => {
-                self.groups.insert(key.group.clone(), Arc::new(value.clone()));
+                self.groups.insert(key.group.clone(), Some(Arc::new(value.clone())));
             }
             None => {
                 self.groups.remove(&*key.group);
@@ -103,6 +108,9 @@ impl Stored {
     }
 
     fn put_offset(&mut self, key: &OffsetCommitKey, value: &OffsetCommitValue) {
+        if !self.groups.contains_key(&*key.group) {
+            self.groups.insert(key.group.clone(), None);
+        }
         let topics = match self.offsets.get_mut(&*key.group) {
             Some(topics) => topics,
             None => self.offsets.entry(key.group.clone()).or_default(),
