@@ -66,6 +66,34 @@ impl From<ottla_log::AppendError> for AppendError {
     }
 }
 
+impl AppendError {
+    /// Kafka's code for it.
+    #[must_use]
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            Self::NotEnoughReplicas => ErrorCode::NOT_ENOUGH_REPLICAS,
+            Self::LargerThanSegment => ErrorCode::RECORD_LIST_TOO_LARGE,
+            Self::Refused(refusal) => {
+                tracing::debug!(reason = %refusal, "batch refused");
+                code_of(refusal)
+            }
+            Self::Storage(error) => {
+                tracing::error!(%error, "append failed");
+                ErrorCode::KAFKA_STORAGE_ERROR
+            }
+        }
+    }
+}
+
+fn code_of(refusal: &ProducerRefusal) -> ErrorCode {
+    match refusal {
+        ProducerRefusal::OldEpoch { .. } => ErrorCode::INVALID_PRODUCER_EPOCH,
+        ProducerRefusal::OutOfOrderSequence { .. } => ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
+        ProducerRefusal::OutsideTransaction { .. } => ErrorCode::INVALID_TXN_STATE,
+        ProducerRefusal::OldCoordinatorEpoch { .. } => ErrorCode::TRANSACTION_COORDINATOR_FENCED,
+    }
+}
+
 impl Replica {
     #[must_use]
     pub(crate) fn new(
@@ -184,8 +212,7 @@ impl Replica {
         }
     }
 
-    /// Appends a client's batch and asks for a flush, whose end is what makes it visible: of a batch that the client
-    /// has sent before, too, because the first one may still wait for it.
+    /// Appends a batch of this broker's own, and asks for a flush, whose end is what makes it visible.
     ///
     /// # Errors
     /// [`AppendError`]; nothing was appended then.
@@ -194,6 +221,28 @@ impl Replica {
         batch: ValidBatch,
         needs_all: bool,
     ) -> Result<Appended, AppendError> {
+        self.append_with(batch, needs_all, Log::append_batch)
+    }
+
+    /// Appends a client's batch, unless the client has sent it before. Asks for a flush then as well: the first copy
+    /// may still wait for one.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing was appended then.
+    pub(crate) fn append_produced(
+        &self,
+        batch: ValidBatch,
+        needs_all: bool,
+    ) -> Result<Appended, AppendError> {
+        self.append_with(batch, needs_all, Log::append_produced)
+    }
+
+    fn append_with(
+        &self,
+        batch: ValidBatch,
+        needs_all: bool,
+        append: fn(&Log, ValidBatch, LeaderEpoch) -> Result<Appended, ottla_log::AppendError>,
+    ) -> Result<Appended, AppendError> {
         let mut leadership = self.leadership.lock();
         if needs_all && !leadership.progress.has_enough_replicas() {
             return Err(AppendError::NotEnoughReplicas);
@@ -201,7 +250,7 @@ impl Replica {
         if batch.size_in_bytes() as u64 > self.log.config().segment_bytes {
             return Err(AppendError::LargerThanSegment);
         }
-        let appended = self.log.append_produced(batch, leadership.epoch)?;
+        let appended = append(&self.log, batch, leadership.epoch)?;
         if !appended.duplicate {
             leadership.progress.on_append(appended.last_offset.next());
         }
@@ -351,7 +400,7 @@ mod tests {
     fn a_retry_is_as_invisible_as_its_first_copy_until_that_is_on_disk() {
         let directory = tempfile::tempdir().unwrap();
         let replica = unflushed(&directory);
-        let append = |sequence| replica.append(batch(sequence), true).unwrap();
+        let append = |sequence| replica.append_produced(batch(sequence), true).unwrap();
         let [first, _] = [append(0), append(1)];
         assert_eq!((first.base_offset, first.duplicate), (Offset(0), false));
         for _ in 0..2 {

@@ -6,6 +6,8 @@
 //!   with the first one's offsets and its largest timestamp, and with acks=all not before the first one is visible.
 //! - v7: zstd. v8: errors per record. v10: the current leader on NOT_LEADER_OR_FOLLOWER. v13: topic ids.
 //! - Versions 0–2 are advertised but refused, as in Apache Kafka: old librdkafka needs to see them.
+//! - Known difference: after a restart, too, a retry of any of a producer's last five batches is recognised, where
+//!   Apache Kafka may know the last one only and take the others for gaps.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,7 +16,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytestring::ByteString;
 use ottla_base::{ErrorCode, Offset, TopicId};
-use ottla_log::producers::ProducerRefusal;
 use ottla_protocol::Records;
 use ottla_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use ottla_protocol::messages::produce_response::{
@@ -164,8 +165,8 @@ fn append(
     }
     let (size, records) = (batch.size_in_bytes(), batch.header().record_count);
     let appended = replica
-        .append(batch, acks == ACKS_ALL)
-        .map_err(|error| Refusal::of_append(error, replica.log.log_start_offset()))?;
+        .append_produced(batch, acks == ACKS_ALL)
+        .map_err(|error| Refusal::of_append(&error, replica.log.log_start_offset()))?;
     if !appended.duplicate {
         context.broker.metrics.appended(size, records);
     }
@@ -280,15 +281,6 @@ impl From<Rejection> for Refusal {
     }
 }
 
-fn code_of(refusal: &ProducerRefusal) -> ErrorCode {
-    match refusal {
-        ProducerRefusal::OldEpoch { .. } => ErrorCode::INVALID_PRODUCER_EPOCH,
-        ProducerRefusal::OutOfOrderSequence { .. } => ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
-        ProducerRefusal::OutsideTransaction { .. } => ErrorCode::INVALID_TXN_STATE,
-        ProducerRefusal::OldCoordinatorEpoch { .. } => ErrorCode::TRANSACTION_COORDINATOR_FENCED,
-    }
-}
-
 impl Refusal {
     /// The log was looked at before its rules refused the records. Apache Kafka tells where it starts, unless the
     /// error is one of those that it expects of an append.
@@ -299,19 +291,11 @@ impl Refusal {
         Self { log_start_offset, ..rejection.into() }
     }
 
-    fn of_append(error: AppendError, log_start_offset: Offset) -> Self {
-        match error {
-            AppendError::NotEnoughReplicas => ErrorCode::NOT_ENOUGH_REPLICAS.into(),
-            AppendError::LargerThanSegment => ErrorCode::RECORD_LIST_TOO_LARGE.into(),
-            AppendError::Refused(refusal) => {
-                tracing::debug!(reason = %refusal, "batch refused");
-                Self { log_start_offset: log_start_offset.0, ..code_of(&refusal).into() }
-            }
-            AppendError::Storage(error) => {
-                tracing::error!(%error, "append failed");
-                ErrorCode::KAFKA_STORAGE_ERROR.into()
-            }
-        }
+    /// As above: that a batch does not fit what its producer sent before is not expected.
+    fn of_append(error: &AppendError, log_start_offset: Offset) -> Self {
+        let is_expected = !matches!(error, AppendError::Refused(_));
+        let log_start_offset = if is_expected { -1 } else { log_start_offset.0 };
+        Self { log_start_offset, ..error.code().into() }
     }
 
     fn into_response(self, index: i32) -> PartitionProduceResponse {
