@@ -13,7 +13,7 @@ pub(crate) mod floor;
 mod latency;
 mod load;
 mod machine;
-mod procfs;
+pub(crate) mod procfs;
 mod startup;
 mod subject;
 mod table;

@@ -41,7 +41,7 @@ pub(super) fn memory(pid: u32) -> Result<Memory> {
 }
 
 /// A field of the form `Name:   123 kB`, in MiB.
-pub(super) fn mebibytes(path: &str, field: &str) -> Result<f64> {
+pub(crate) fn mebibytes(path: &str, field: &str) -> Result<f64> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
     let kibibytes = text.lines().find_map(|line| line.strip_prefix(field)).and_then(|rest| {
         rest.trim().strip_suffix("kB").and_then(|number| number.trim().parse::<f64>().ok())

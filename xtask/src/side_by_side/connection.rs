@@ -1,7 +1,7 @@
 //! One plain connection to a broker: bytes out, frames in, and whether the other side hung up (shell).
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -33,6 +33,16 @@ impl Connection {
         stream.set_read_timeout(Some(ANSWER_LIMIT))?;
         stream.set_write_timeout(Some(ANSWER_LIMIT))?;
         Ok(Self(stream))
+    }
+
+    /// Waits for an answer for so long only.
+    pub(super) fn wait_at_most(&self, limit: Duration) -> Result<()> {
+        self.0.set_read_timeout(Some(limit)).context("no time limit for reading")
+    }
+
+    /// Our own end, which the broker calls its peer.
+    pub(super) fn local_address(&self) -> Result<SocketAddr> {
+        self.0.local_addr().context("a connection has two ends")
     }
 
     /// A broker that hangs up while we write is found when we read.

@@ -10,6 +10,7 @@ mod describe_topic_partitions;
 mod fetch;
 mod fetch_sessions;
 mod find_coordinator;
+mod hostile_lengths;
 mod init_producer_id;
 mod list_offsets;
 mod metadata;
@@ -51,6 +52,7 @@ pub(super) const ALL: &[Script] = &[
     Script { name: "offset-for-leader-epoch", run: offset_for_leader_epoch::run },
     Script { name: "init-producer-id", run: init_producer_id::run },
     Script { name: "find-coordinator", run: find_coordinator::run },
+    Script { name: "hostile-lengths", run: hostile_lengths::run },
 ];
 
 /// Names that no topic may have, each for a reason of its own.

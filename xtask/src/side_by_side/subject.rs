@@ -1,6 +1,7 @@
 //! One of the two brokers: a connection to it, and what only it knows — its port, its ids (shell).
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,6 +18,7 @@ use ottla_protocol::{Decoder, Message as _, Request};
 use super::connection::{Connection, Reply};
 use super::records;
 use super::value::Value;
+use crate::broker::Broker;
 
 const CLIENT_ID: &str = "side-by-side";
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
@@ -47,6 +49,9 @@ impl<T> Outcome<T> {
 #[derive(Debug)]
 pub(super) struct Subject {
     address: String,
+    /// The process, and what it writes: for what shows in neither answer nor connection.
+    pub(super) pid: u32,
+    pub(super) log: PathBuf,
     port: String,
     cluster_id: String,
     connection: Option<Connection>,
@@ -58,10 +63,13 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    pub(super) fn connect(address: &str) -> Result<Self> {
+    pub(super) fn connect(broker: &Broker) -> Result<Self> {
+        let address = broker.address();
         let (_, port) = address.rsplit_once(':').context("an address has a port")?;
         let mut subject = Self {
             address: address.to_owned(),
+            pid: broker.pid().context("the broker is not running")?,
+            log: broker.log(),
             port: port.to_owned(),
             cluster_id: String::new(),
             connection: None,

@@ -39,7 +39,7 @@ fn request(version: i16, key_type: i8, keys: &[&str]) -> FindCoordinatorRequest 
     request
 }
 
-fn wait_for_a_coordinator(subject: &mut Subject) -> Result<()> {
+pub(super) fn wait_for_a_coordinator(subject: &mut Subject) -> Result<()> {
     subject.wait_for("a coordinator", |subject| {
         let response = subject.expect(3, &request(3, 0, &["group"]))?;
         Ok(response.error_code == ErrorCode::NONE)
