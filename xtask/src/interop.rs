@@ -5,6 +5,8 @@
 //! that kill or stop the broker then look for all of it.
 
 mod adapter;
+#[cfg(feature = "side-by-side")]
+mod creation;
 mod disk;
 mod durability;
 pub(crate) mod fetch;
@@ -79,6 +81,8 @@ fn all_tests() -> Vec<Test> {
     tests.extend(tools::tests());
     tests.extend(disk::tests());
     tests.extend(durability::tests());
+    #[cfg(feature = "side-by-side")]
+    tests.extend(creation::tests());
     tests
 }
 

@@ -11,7 +11,7 @@ mod known;
 mod records;
 mod script;
 mod shape;
-mod subject;
+pub(crate) mod subject;
 mod value;
 
 use std::time::Instant;

@@ -31,14 +31,14 @@ pub(super) const NOBODYS_ID: Uuid = Uuid([7; 16]);
 
 /// What came of a request.
 #[derive(Debug, Clone)]
-pub(super) enum Outcome<T> {
+pub(crate) enum Outcome<T> {
     Answered(T),
     Closed,
     Nothing,
 }
 
 impl<T> Outcome<T> {
-    pub(super) fn answer(self) -> Option<T> {
+    pub(crate) fn answer(self) -> Option<T> {
         match self {
             Self::Answered(answer) => Some(answer),
             Self::Closed | Self::Nothing => None,
@@ -47,7 +47,7 @@ impl<T> Outcome<T> {
 }
 
 #[derive(Debug)]
-pub(super) struct Subject {
+pub(crate) struct Subject {
     address: String,
     /// The process, and what it writes: for what shows in neither answer nor connection.
     pub(super) pid: u32,
@@ -63,7 +63,7 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    pub(super) fn connect(broker: &Broker) -> Result<Self> {
+    pub(crate) fn connect(broker: &Broker) -> Result<Self> {
         let address = broker.address();
         let (_, port) = address.rsplit_once(':').context("an address has a port")?;
         let mut subject = Self {
@@ -94,7 +94,7 @@ impl Subject {
     }
 
     /// Sends a request and waits for its answer.
-    pub(super) fn ask<R: Request>(
+    pub(crate) fn ask<R: Request>(
         &mut self,
         version: i16,
         request: &R,
@@ -145,7 +145,7 @@ impl Subject {
     }
 
     /// Asks for something that belongs to the set-up: no answer is an error.
-    pub(super) fn expect<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response> {
+    pub(crate) fn expect<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response> {
         let outcome = self.ask(version, request)?;
         outcome.answer().with_context(|| format!("{} v{version} got no answer", R::NAME))
     }
