@@ -13,6 +13,8 @@ pub(crate) mod fetch;
 mod kcat;
 mod record;
 mod round_trip;
+#[cfg(feature = "side-by-side")]
+mod scale;
 mod session;
 mod tools;
 
@@ -82,7 +84,10 @@ fn all_tests() -> Vec<Test> {
     tests.extend(disk::tests());
     tests.extend(durability::tests());
     #[cfg(feature = "side-by-side")]
-    tests.extend(creation::tests());
+    {
+        tests.extend(creation::tests());
+        tests.extend(scale::tests());
+    }
     tests
 }
 

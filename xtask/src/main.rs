@@ -112,9 +112,9 @@ fn main() -> Result<ExitCode> {
 /// The clients must find the same on Apache Kafka: a test that it fails is a wrong test.
 fn nightly() -> Tally {
     let mut total = test::run(None);
-    let durability = ["durability".to_owned()];
+    let long = ["durability".to_owned(), "scale".to_owned()];
     let runs: [(&str, Target, &[String]); 2] = [
-        ("long durability", Target::Ottla, &durability),
+        ("long durability and scale", Target::Ottla, &long),
         ("clients against Apache Kafka", Target::Kafka, &[]),
     ];
     for (name, target, names) in runs {

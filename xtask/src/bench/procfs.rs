@@ -18,7 +18,7 @@ pub(super) struct Memory {
 }
 
 /// User and system time of all threads of a process, also of those that have ended.
-pub(super) fn cpu_time(pid: u32) -> Result<Duration> {
+pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
     let path = format!("/proc/{pid}/stat");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     ticks_in(&text).map(|ticks| TICK * ticks).with_context(|| format!("cannot parse {path}"))

@@ -89,6 +89,11 @@ impl Subject {
         *self.ids.get(topic).unwrap_or_else(|| panic!("no script has made {topic}"))
     }
 
+    /// How many topics there are, as it was last learned.
+    pub(crate) fn topic_count(&self) -> usize {
+        self.ids.len()
+    }
+
     pub(super) fn fresh_connection(&self) -> Result<Connection> {
         Connection::open(&self.address)
     }
