@@ -6,7 +6,7 @@
 
 mod both;
 mod codes;
-mod connection;
+pub(crate) mod connection;
 mod known;
 mod records;
 mod script;
