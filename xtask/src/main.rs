@@ -8,6 +8,7 @@
 
 mod bench;
 mod broker;
+mod dist;
 mod interop;
 mod kafka;
 mod ottla;
@@ -124,6 +125,11 @@ fn nightly() -> Tally {
             Tally::failed(name)
         }));
     }
+    println!("\n== optimised build");
+    total.add(test::outcome(
+        "the optimised build is one small file that needs only libc",
+        dist::check(),
+    ));
     test::report(&total);
     total
 }
