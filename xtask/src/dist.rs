@@ -13,8 +13,8 @@ use crate::{ottla, workspace};
 const BUILD_LIMIT: Duration = Duration::from_secs(60 * 60);
 const LIMIT: Duration = Duration::from_secs(60);
 const BYTES_MAX: u64 = 30 << 20;
-/// The C library in all of its parts, the loader, and what the kernel adds. `libgcc_s` comes with every libc that Rust
-/// is built for, and holds what walks the stack for a backtrace.
+/// The C library in all of its parts, the loader, and what the kernel adds. `libgcc_s` walks stacks, and comes with the
+/// GNU C library, which loads it itself to cancel a thread.
 const LIBC: [&str; 9] = [
     "linux-vdso.so",
     "linux-gate.so",
