@@ -32,6 +32,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("node.id", "1"),
     // Scripts write records of long ago, which must stay.
     ("log.retention.ms", "-1"),
+    // Enough for groups to be in different ones.
+    ("offsets.topic.num.partitions", "3"),
 ];
 
 /// Runs all scripts, or those whose name contains `only`; prints what differs.

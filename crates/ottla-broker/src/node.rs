@@ -20,7 +20,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::broker::{Broker, Registration, Settings};
+use crate::automatic_topics::AutomaticTopics;
+use crate::broker::{Broker, Registration, Rooms, Settings};
+use crate::group_coordinator::GroupCoordinator;
 use crate::http;
 use crate::listener::{Listener, Role, accept, stopped};
 use crate::replicas::Replicas;
@@ -90,10 +92,12 @@ impl Node {
         let replicas = Arc::new(Replicas::default());
         let directory = open_directory(&options, &clock).await?;
         directory.add_listener(Arc::clone(&replicas) as _);
+        let groups = Arc::new(GroupCoordinator::new(config, Arc::clone(&clock)));
         let topics = Arc::new(Topics {
             node_id: config.node_id,
             directory: Arc::clone(&directory),
             replicas: Arc::clone(&replicas),
+            groups: Arc::clone(&groups),
             defaults: config.topic_defaults.clone(),
         });
         let quorum = start_quorum(&options, &bound, &directory, &clock, &topics).await?;
@@ -103,9 +107,8 @@ impl Node {
             Registration { id: config.node_id, epoch: broker_epoch },
             options.cluster_id.as_str().into(),
             settings(config),
-            clock,
-            Arc::clone(&quorum),
-            replicas,
+            AutomaticTopics::new(config),
+            Rooms { clock, quorum: Arc::clone(&quorum), replicas, groups },
         ));
         let (stop, stopping) = watch::channel(false);
         let listeners = bound.iter().map(Bound::address).collect();
@@ -259,7 +262,7 @@ async fn start_quorum(
         node_id: options.config.node_id,
         cluster_id: options.cluster_id.as_str().into(),
         directory_id: options.directory_id,
-        incarnation_id: incarnation_id()?,
+        incarnation_id: ottla_env::random_uuid()?,
         controller_endpoints: endpoints(&options.config, bound, Role::Controller),
         policy: Policy::from_settings(options.settings.clone()),
         segment_bytes: METADATA_SEGMENT_BYTES,
@@ -289,7 +292,7 @@ async fn register(
     let request = BrokerRegistrationRequest {
         broker_id: node_id.0,
         cluster_id: options.cluster_id.as_str().into(),
-        incarnation_id: incarnation_id()?,
+        incarnation_id: ottla_env::random_uuid()?,
         listeners: listeners
             .iter()
             .map(|endpoint| broker_registration_request::Listener {
@@ -314,16 +317,6 @@ async fn register(
     let epoch = quorum.register_broker(request).await??;
     quorum.unfence_broker(node_id, epoch).await??;
     Ok(epoch.0)
-}
-
-fn incarnation_id() -> anyhow::Result<Uuid> {
-    loop {
-        let mut bytes = [0; 16];
-        ottla_env::sys::random_bytes(&mut bytes)?;
-        if let Some(id) = Uuid::from_random_bytes(bytes) {
-            return Ok(id);
-        }
-    }
 }
 
 /// What others are told: the advertised addresses, with the ports and names that are only known now.

@@ -54,6 +54,21 @@ pub(crate) enum AppendError {
     Storage(#[from] StorageError),
 }
 
+impl AppendError {
+    /// Kafka's code for it.
+    #[must_use]
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            Self::NotEnoughReplicas => ErrorCode::NOT_ENOUGH_REPLICAS,
+            Self::LargerThanSegment => ErrorCode::RECORD_LIST_TOO_LARGE,
+            Self::Storage(error) => {
+                tracing::error!(%error, "append failed");
+                ErrorCode::KAFKA_STORAGE_ERROR
+            }
+        }
+    }
+}
+
 impl Replica {
     #[must_use]
     pub(crate) fn new(

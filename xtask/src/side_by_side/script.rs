@@ -10,6 +10,9 @@ mod describe_topic_partitions;
 mod fetch;
 mod fetch_sessions;
 mod find_coordinator;
+mod group_administration;
+mod group_membership;
+mod group_offsets;
 mod hostile_lengths;
 mod init_producer_id;
 mod list_offsets;
@@ -52,6 +55,9 @@ pub(super) const ALL: &[Script] = &[
     Script { name: "offset-for-leader-epoch", run: offset_for_leader_epoch::run },
     Script { name: "init-producer-id", run: init_producer_id::run },
     Script { name: "find-coordinator", run: find_coordinator::run },
+    Script { name: "group-membership", run: group_membership::run },
+    Script { name: "group-offsets", run: group_offsets::run },
+    Script { name: "group-administration", run: group_administration::run },
     Script { name: "hostile-lengths", run: hostile_lengths::run },
 ];
 

@@ -276,14 +276,7 @@ impl From<Rejection> for Refusal {
 
 impl From<AppendError> for Refusal {
     fn from(error: AppendError) -> Self {
-        match error {
-            AppendError::NotEnoughReplicas => ErrorCode::NOT_ENOUGH_REPLICAS.into(),
-            AppendError::LargerThanSegment => ErrorCode::RECORD_LIST_TOO_LARGE.into(),
-            AppendError::Storage(error) => {
-                tracing::error!(%error, "append failed");
-                ErrorCode::KAFKA_STORAGE_ERROR.into()
-            }
-        }
+        error.code().into()
     }
 }
 
