@@ -10,6 +10,8 @@
 
 mod log;
 mod partition;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::fmt;
