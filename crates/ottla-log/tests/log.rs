@@ -596,7 +596,7 @@ fn a_snapshot_brings_nobody_back_who_was_idle_for_too_long() {
 fn records_that_readers_see_are_appended_even_if_an_index_cannot_be_written() {
     let directory = Directory::new();
     let often = LogConfig { index_interval_bytes: 1, ..LogConfig::default() };
-    let open = directory.open(often.clone());
+    let open = directory.open(often);
     let log = open.create("t", 0);
     let append = || log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
     append();
