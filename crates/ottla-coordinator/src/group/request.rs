@@ -58,6 +58,8 @@ pub struct FetchOffsets {
 pub struct DescribeGroups {
     pub version: i16,
     pub groups: Vec<ByteString>,
+    /// Whether to tell why and when each last rebalanced, which no version of Kafka asks for.
+    pub last_rebalance: bool,
 }
 
 /// Empty filters let everything through.
