@@ -195,11 +195,15 @@ impl GroupConsumer {
         Ok(match notice.ok_or_else(ended)?? {
             Notice::Assigned { assignment, partitions } => {
                 self.assignment = assignment;
+                self.ahead = 0;
                 self.to_open = Some(partitions);
                 None
             }
             Notice::Revoked => Some(GroupPolled::Revoked),
-            Notice::Lost { reason } => Some(GroupPolled::Lost(reason)),
+            Notice::Lost { reason } => {
+                self.ahead = 0;
+                Some(GroupPolled::Lost(reason))
+            }
         })
     }
 
@@ -207,7 +211,6 @@ impl GroupConsumer {
     fn close(&mut self) {
         self.consumer = None;
         self.to_open = None;
-        self.ahead = 0;
     }
 
     fn hand_out(&mut self, polled: Polled) -> GroupPolled {
@@ -233,6 +236,12 @@ impl GroupConsumer {
             self.ahead = self.ahead.saturating_sub(1);
         }
         self.say(Input::Done { assignment, partition, next_offset });
+    }
+
+    /// Whether all that was handed out of the present assignment is done with.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.ahead == 0
     }
 
     /// After [`GroupPolled::Revoked`]: others may have the partitions.

@@ -48,7 +48,7 @@ enum Event {
 #[derive(Debug, Clone)]
 pub(super) struct Requests {
     group: String,
-    /// The application's: what must not wait behind a JoinGroup goes here.
+    /// The application's.
     client: Client,
     /// The member's own: heartbeats must not wait behind a fetch. Apache Kafka answers the requests of a connection one
     /// after another.
@@ -130,12 +130,14 @@ impl Requests {
     async fn leave(&self, mut request: LeaveGroupRequest) -> Result<(), ClientError> {
         const FIRST_WITH_SEVERAL_MEMBERS: i16 = 3;
         let coordinator = self.coordinator().await?;
+        // Neither behind a fetch nor behind a JoinGroup: nobody should have to wait for somebody to leave.
+        let client = self.client.with_own_connections();
         let several =
-            self.client.knows(coordinator, ApiKey::LeaveGroup, FIRST_WITH_SEVERAL_MEMBERS).await?;
+            client.knows(coordinator, ApiKey::LeaveGroup, FIRST_WITH_SEVERAL_MEMBERS).await?;
         if !several && let Some(member) = request.members.pop() {
             request.member_id = member.member_id;
         }
-        self.client.send(coordinator, &request).await.map(drop)
+        client.send(coordinator, &request).await.map(drop)
     }
 
     /// Topics that do not exist are left out.
