@@ -229,6 +229,7 @@ impl Broker {
     pub(crate) fn render_metrics(&self) -> String {
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         self.metrics.partitions.set(count(self.replicas.len()));
+        self.metrics.producer_ids.set(count(self.replicas.producer_count()));
         self.metrics.fetch_sessions.set(count(self.fetch_sessions.lock().len()));
         self.metrics.render(self.started.elapsed())
     }

@@ -11,6 +11,7 @@ mod delete_groups;
 mod delete_topics;
 mod describe_cluster;
 mod describe_groups;
+mod describe_producers;
 mod describe_topic_partitions;
 mod fetch;
 mod find_coordinator;
@@ -47,7 +48,7 @@ use crate::listener::{Listener, Role};
 
 /// The APIs that this broker serves, each in all the stable versions that Kafka 4.3 serves, and
 /// whether a controller listener serves them too.
-const SERVED: [(ApiKey, bool); 22] = [
+const SERVED: [(ApiKey, bool); 23] = [
     (ApiKey::Produce, false),
     (ApiKey::Fetch, false),
     (ApiKey::ListOffsets, false),
@@ -69,6 +70,7 @@ const SERVED: [(ApiKey, bool); 22] = [
     (ApiKey::DeleteGroups, false),
     (ApiKey::OffsetDelete, false),
     (ApiKey::DescribeCluster, true),
+    (ApiKey::DescribeProducers, false),
     (ApiKey::DescribeTopicPartitions, false),
 ];
 
@@ -227,6 +229,7 @@ fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
         ApiKey::DeleteGroups => later(context, input, delete_groups::handle)?,
         ApiKey::OffsetDelete => later(context, input, offset_delete::handle)?,
         ApiKey::DescribeCluster => now(&context, input, describe_cluster::handle)?,
+        ApiKey::DescribeProducers => now(&context, input, describe_producers::handle)?,
         ApiKey::DescribeTopicPartitions => now(&context, input, describe_topic_partitions::handle)?,
         other => return Err(CloseReason::NotServed(other.name())),
     })

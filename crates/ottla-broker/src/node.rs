@@ -67,6 +67,9 @@ pub struct Node {
     tasks: JoinSet<()>,
 }
 
+/// How long a stop waits for connections; what was appended is answered well before.
+const FAREWELL_MAX: Duration = Duration::from_secs(4);
+
 /// A bound listener that does not accept yet.
 struct Bound {
     config: ListenerConfig,
@@ -141,12 +144,21 @@ impl Node {
         self.stop.send_replace(true);
         // Those who wait for records or for the disk are answered at once.
         self.broker.replicas.all().iter().for_each(|replica| replica.retire());
-        while self.tasks.join_next().await.is_some() {}
+        self.say_farewell().await;
         self.quorum.shutdown().await;
         let (directory, epoch) = (self.directory, self.broker_epoch);
         tokio::task::spawn_blocking(move || directory.close(epoch)).await??;
         info!("stopped cleanly");
         Ok(())
+    }
+
+    /// Waits for the connections to finish what they began, but not for a peer that does not take its answer.
+    async fn say_farewell(&mut self) {
+        let all_gone = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(FAREWELL_MAX, all_gone).await.is_err() {
+            warn!("closing connections whose peers do not read their answers");
+            self.tasks.shutdown().await;
+        }
     }
 }
 
@@ -230,6 +242,11 @@ async fn open_directory(
         recovery_threads: usize::try_from(config.num_recovery_threads_per_data_dir).unwrap_or(1),
         checkpoint_interval_ms: u64::try_from(config.log_flush_offset_checkpoint_interval_ms)
             .unwrap_or(defaults.checkpoint_interval_ms),
+        producer_id_expiration_ms: config.producer_id_expiration_ms.into(),
+        producer_id_expiration_check_interval_ms: u64::try_from(
+            config.producer_id_expiration_check_interval_ms,
+        )
+        .unwrap_or(defaults.producer_id_expiration_check_interval_ms),
         ..defaults
     };
     let (path, clock) = (options.directory.clone(), Arc::clone(clock));

@@ -13,6 +13,8 @@ mod find_coordinator;
 mod group_administration;
 mod group_membership;
 mod group_offsets;
+mod hostile_lengths;
+mod idempotence;
 mod init_producer_id;
 mod list_offsets;
 mod metadata;
@@ -48,6 +50,7 @@ pub(super) const ALL: &[Script] = &[
     Script { name: "describe-cluster", run: describe_cluster::run },
     Script { name: "describe-topic-partitions", run: describe_topic_partitions::run },
     Script { name: "produce", run: produce::run },
+    Script { name: "idempotence", run: idempotence::run },
     Script { name: "fetch", run: fetch::run },
     Script { name: "sessions", run: fetch_sessions::run },
     Script { name: "list-offsets", run: list_offsets::run },
@@ -57,6 +60,7 @@ pub(super) const ALL: &[Script] = &[
     Script { name: "group-membership", run: group_membership::run },
     Script { name: "group-offsets", run: group_offsets::run },
     Script { name: "group-administration", run: group_administration::run },
+    Script { name: "hostile-lengths", run: hostile_lengths::run },
 ];
 
 /// Names that no topic may have, each for a reason of its own.
