@@ -54,10 +54,10 @@ pub(crate) fn import(jars: &Path) -> Result<()> {
     run(false)
 }
 
-/// The field tables of all messages.
+/// Kafka's field tables of all messages, without our extensions.
 #[cfg(feature = "side-by-side")]
 pub(crate) fn tables() -> Result<Vec<Schema>> {
-    read_tables(&room().join("schema"))
+    kafka_tables(&room().join("schema"))
 }
 
 fn room() -> PathBuf {
@@ -66,15 +66,19 @@ fn room() -> PathBuf {
 
 /// Kafka's tables with our extensions.
 fn read_schemas(folder: &Path) -> Result<Vec<Schema>> {
-    let extensions = folder.join(EXTENSIONS);
-    let mut schemas = read_tables(folder, |path| !path.starts_with(&extensions))?;
-    for extension in read_tables(&extensions, |_| true)? {
+    let mut schemas = kafka_tables(folder)?;
+    for extension in read_tables(&folder.join(EXTENSIONS), |_| true)? {
         let name = &extension.name;
         let extended = schemas.iter_mut().find(|schema| schema.name == *name);
         let extended = extended.with_context(|| format!("no message {name} to extend"))?;
         extended.extend(&extension).map_err(anyhow::Error::msg)?;
     }
     Ok(schemas)
+}
+
+fn kafka_tables(folder: &Path) -> Result<Vec<Schema>> {
+    let extensions = folder.join(EXTENSIONS);
+    read_tables(folder, |path| !path.starts_with(&extensions))
 }
 
 fn read_tables(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<Schema>> {

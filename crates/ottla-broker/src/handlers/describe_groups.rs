@@ -2,8 +2,8 @@
 //!
 //! - v3: allowed operations on request. v4: static members. v6: GROUP_ID_NOT_FOUND for a group that is not there,
 //!   which before was described as Dead.
-//! - Extension: who asks with a tagged field of ours is told why and when a group last rebalanced, in tagged fields of
-//!   ours (docs/decisions/009-private-fields.md).
+//! - Known difference: who asks with a tagged field of ours is told, in tagged fields of ours, why and when a group last
+//!   rebalanced; nobody else is sent them (docs/decisions/009-private-fields.md).
 
 use bytestring::ByteString;
 use ottla_base::ErrorCode;
