@@ -137,10 +137,13 @@ fn is_not_found(error: &ClientError) -> bool {
 
 /// The group's name, and what the cluster says, which for a group that is not there is only that.
 fn failure(group: &str, error: ClientError) -> Failure {
-    if is_not_found(&error) {
+    // Apache Kafka says the same of a group of another type, and names it in its words.
+    if let ClientError::Refused { code: ErrorCode::GROUP_ID_NOT_FOUND, message, .. } = &error
+        && message.as_ref().is_none_or(|said| said.contains("not found"))
+    {
         let message = format!("group \"{}\" does not exist", printable(group));
-        return Failure::new(Exit::NotFound, message)
-            .with_cure("`ottla group list` shows what is there.");
+        let cure = "`ottla group list` shows what is there.";
+        return Failure::new(Exit::NotFound, message).with_cure(cure);
     }
     error.into()
 }
@@ -209,4 +212,28 @@ async fn delete_offsets(
         print_line(&format!("Forgotten:\n\n{}", table(["TOPIC", "PARTITION"], rows)))?;
     }
     failures.into_result()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(said: Option<&str>) -> String {
+        let error = ClientError::Refused {
+            what: "group \"g\"".to_owned(),
+            code: ErrorCode::GROUP_ID_NOT_FOUND,
+            message: said.map(str::to_owned),
+        };
+        let failure = failure("g", error);
+        assert_eq!(failure.exit, Exit::NotFound);
+        failure.message
+    }
+
+    #[test]
+    fn a_group_that_is_not_there_is_told_from_one_of_another_type() {
+        assert_eq!(message(None), "group \"g\" does not exist");
+        assert_eq!(message(Some("Group g not found.")), "group \"g\" does not exist");
+        let other = message(Some("Group g is not a classic group."));
+        assert_eq!(other, "group \"g\": Group g is not a classic group. (GROUP_ID_NOT_FOUND)");
+    }
 }

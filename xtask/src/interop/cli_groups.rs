@@ -48,6 +48,7 @@ pub(super) fn tests() -> Vec<Test> {
             share,
         ),
         test("a member that is killed is replaced, and nothing is lost", &[], killed_member),
+        test("a member whose output nobody takes does not hold up the others", &[], stalled_output),
         test("what a group has committed survives kill -9 of the broker", &[], killed_broker),
         test("a member shares a group with kcat", &["kcat"], with_kcat),
         test("a member shares a group with Kafka's console consumer", java, with_console),
@@ -276,6 +277,30 @@ fn killed_member(session: &mut Session) -> Result<()> {
     let group = is_shared(session, &topic, &[4])?;
     last_rebalance(session, &group, "was not heard from for 6000 ms")?;
     second.interrupt()
+}
+
+/// More than a pipe takes is waiting to be printed when the other member comes.
+fn stalled_output(session: &mut Session) -> Result<()> {
+    const EACH: usize = 2_000;
+    let topic = create(session, "cli-stalled", "4")?;
+    for partition in ["0", "1", "2", "3"] {
+        let line = |number| format!("r-{partition}-{number} {}\n", "x".repeat(200));
+        let lines: String = (0..EACH).map(line).collect();
+        done(session, &["produce", &topic, "--partition", partition], &lines)?;
+    }
+    let mut shell = Command::new("sh");
+    let pipe = "\"$0\" consume \"$1\" --group \"$1\" --session-timeout \"$2\" | sleep 600";
+    shell.args(["-c", pipe]).arg(ottla::binary()?).args([&topic, SESSION]);
+    shell.env("OTTLA_BOOTSTRAP", session.bootstrap());
+    let stalled = Member::spawn(session, shell)?;
+    is_shared(session, &topic, &[4])?;
+    let other = Member::ottla(session, &topic, &topic)?;
+    is_shared(session, &topic, &[2, 2])?;
+    eventually(LIMIT, || Ok((other.printed()?.len() == 2 * EACH).then_some(())))
+        .context("the other member does not print its part")?;
+    other.interrupt()?;
+    drop(stalled);
+    Ok(())
 }
 
 /// The member lives on, and so does what it has committed; then both die.

@@ -39,7 +39,8 @@ pub(super) async fn run(
         return print_json(&listed);
     }
     if listed.is_empty() {
-        note("There is no such group.");
+        let any = filter == GroupFilter::default();
+        note(if any { "There are no groups yet." } else { "There is no such group." });
         return Ok(());
     }
     let row = |group: ListedJson| {

@@ -129,6 +129,9 @@ pub struct GroupConsumer {
 
 impl GroupConsumer {
     /// Begins to join; what comes of it, [`GroupConsumer::poll`] tells.
+    ///
+    /// # Panics
+    /// If the name of a topic is longer than any that Kafka knows (32767 bytes).
     #[must_use]
     pub fn join(client: Client, group: &str, topics: &[&str], options: GroupOptions) -> Self {
         let settings = Settings {
@@ -142,7 +145,7 @@ impl GroupConsumer {
         };
         let (inputs, of_application) = mpsc::unbounded_channel();
         let (to_application, notices) = mpsc::unbounded_channel();
-        let requests = Requests::new(client.clone(), group.to_owned(), options.rebalance_timeout);
+        let requests = Requests::new(client.clone(), group.to_owned());
         let membership = Membership::new(settings, Instant::now());
         let task = tokio::spawn(task::run(membership, requests, of_application, to_application));
         Self {

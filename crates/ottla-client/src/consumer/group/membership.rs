@@ -340,8 +340,11 @@ impl Membership {
             self.join();
             return Ok(());
         }
-        let what = format!("joining group \"{}\"", self.settings.group);
-        check(what, response.error_code, None)?;
+        let what = || format!("joining group \"{}\"", self.settings.group);
+        check(what(), response.error_code, None)?;
+        if response.member_id.is_empty() || response.generation_id < 0 {
+            return Err(ClientError::refused(what(), ErrorCode::UNKNOWN_SERVER_ERROR));
+        }
         self.member_id = response.member_id;
         self.generation = response.generation_id;
         let leads = response.leader == self.member_id && !response.skip_assignment;

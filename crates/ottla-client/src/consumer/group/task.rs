@@ -20,8 +20,9 @@ use crate::error::ClientError;
 use crate::groups::{Outcomes, commit_request, commit_results};
 use crate::metadata::Topic;
 
-/// How much longer than the members may take a JoinGroup is waited for.
-const JOIN_SLACK: Duration = Duration::from_secs(5);
+/// A JoinGroup is answered when all members have joined or had their time to: Kafka's Java consumers take 5 minutes if
+/// nobody tells them otherwise, however short our own time is.
+const JOIN_MAX: Duration = Duration::from_secs(330);
 
 /// What the application says.
 #[derive(Debug)]
@@ -53,14 +54,13 @@ pub(super) struct Requests {
     /// The member's own: heartbeats must not wait behind a fetch. Apache Kafka answers the requests of a connection one
     /// after another.
     of_member: Client,
-    rebalance_timeout: Duration,
     coordinator: Arc<Mutex<Option<BrokerId>>>,
 }
 
 impl Requests {
-    pub(super) fn new(client: Client, group: String, rebalance_timeout: Duration) -> Self {
+    pub(super) fn new(client: Client, group: String) -> Self {
         let of_member = client.with_own_connections();
-        Self { group, client, of_member, rebalance_timeout, coordinator: Arc::default() }
+        Self { group, client, of_member, coordinator: Arc::default() }
     }
 
     async fn carry_out(self, command: Command) -> Option<Event> {
@@ -106,10 +106,8 @@ impl Requests {
         self.of_member.send(coordinator, request).await
     }
 
-    /// Answered when all members have joined, or had their time to.
     async fn join(&self, request: &JoinGroupRequest) -> Result<JoinGroupResponse, ClientError> {
-        let time =
-            self.of_member.options().request_timeout.max(self.rebalance_timeout + JOIN_SLACK);
+        let time = self.of_member.options().request_timeout.max(JOIN_MAX);
         let coordinator = self.coordinator().await?;
         self.of_member.send_within(coordinator, request, time).await
     }

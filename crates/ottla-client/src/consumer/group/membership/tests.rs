@@ -458,6 +458,25 @@ fn a_group_whose_members_assign_in_another_way_refuses_it() {
 }
 
 #[test]
+fn an_answer_that_makes_no_sense_is_an_error_and_no_panic() {
+    for nonsense in [
+        JoinGroupResponse { generation_id: -1, ..joined("m", "m") },
+        JoinGroupResponse { member_id: "".into(), ..joined("m", "other") },
+    ] {
+        let mut context = Context::new();
+        let now = context.now;
+        context.on_joined(now, Ok(nonsense));
+        context.fails_with(ErrorCode::UNKNOWN_SERVER_ERROR);
+    }
+    let mut context = Context::new();
+    let now = context.now;
+    context.on_joined(now, Ok(joined("m", "other")));
+    let assignment = Bytes::from_static(b"\xff");
+    context.on_synced(now, Ok(SyncGroupResponse { assignment, ..SyncGroupResponse::default() }));
+    context.fails_with(ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
+}
+
+#[test]
 fn a_rebalance_that_overtakes_an_assignment_is_joined() {
     let mut context = Context::new();
     let now = context.now;
