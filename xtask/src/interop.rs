@@ -5,6 +5,7 @@
 //! that kill or stop the broker then look for all of it.
 
 mod adapter;
+mod cli_groups;
 mod command_line;
 #[cfg(feature = "side-by-side")]
 mod creation;
@@ -87,6 +88,7 @@ fn all_tests(target: Target) -> Vec<Test> {
     tests.extend(disk::tests());
     tests.extend(durability::tests());
     tests.extend(command_line::tests());
+    tests.extend(cli_groups::tests());
     #[cfg(feature = "side-by-side")]
     {
         tests.extend(creation::tests());

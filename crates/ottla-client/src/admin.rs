@@ -239,7 +239,11 @@ impl Client {
     }
 }
 
-fn check(what: String, code: ErrorCode, message: Option<String>) -> Result<(), ClientError> {
+pub(crate) fn check(
+    what: String,
+    code: ErrorCode,
+    message: Option<String>,
+) -> Result<(), ClientError> {
     if code == ErrorCode::NONE { Ok(()) } else { Err(ClientError::Refused { what, code, message }) }
 }
 

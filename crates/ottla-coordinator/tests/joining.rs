@@ -391,12 +391,42 @@ fn another_coordinator_goes_on_with_the_generation_and_lets_members_show_that_th
 }
 
 #[test]
-fn why_a_group_last_rebalanced_is_known() {
+fn why_a_group_last_rebalanced_is_told_to_those_who_ask() {
     let mut context = Context::new();
     let ids = context.stable(2);
     context.leave(&[(&ids[1], None)]);
-    let group = context.runtime.shard().group(GROUP).unwrap();
-    let rebalance = group.last_rebalance().unwrap();
-    assert_eq!(rebalance.at, context.now.time);
-    assert!(rebalance.reason.contains("LeaveGroup"), "{}", rebalance.reason);
+    let told = context.describe_as_asked(true);
+    assert_eq!(told.ottla_last_rebalance_time_ms, context.now.time.0);
+    let reason = told.ottla_last_rebalance_reason.unwrap();
+    assert_eq!(&*reason, format!("member {} left", ids[1]));
+    let usual = context.describe();
+    assert_eq!(usual.ottla_last_rebalance_time_ms, -1, "nobody else hears of it");
+    assert_eq!(usual.ottla_last_rebalance_reason, None);
+}
+
+#[test]
+fn a_member_that_falls_silent_is_named_as_the_reason() {
+    let mut context = Context::new();
+    let ids = context.stable(1);
+    context.sleep(i64::from(SESSION_MS));
+    let reason = context.describe_as_asked(true).ottla_last_rebalance_reason.unwrap();
+    assert_eq!(&*reason, format!("member {} was not heard from for {SESSION_MS} ms", ids[0]));
+}
+
+#[test]
+fn what_a_client_says_of_its_reason_is_told_but_not_at_any_length() {
+    let mut context = Context::new();
+    let leader = context.stable(1).remove(0);
+    let rejoin = |said: &str| Join { reason: Some(said.into()), ..Join::new().member(&leader) };
+    context.join(&rejoin("two partitions more"));
+    let told = |context: &Context| context.describe_as_asked(true).ottla_last_rebalance_reason;
+    let expected = format!("member {leader} leads the group and joined again: two partitions more");
+    assert_eq!(told(&context).as_deref(), Some(&*expected));
+
+    let mut context = Context::new();
+    let leader = context.stable(1).remove(0);
+    let endless = Join { reason: Some("ä".repeat(1000).into()), ..Join::new().member(&leader) };
+    context.join(&endless);
+    let told = told(&context).unwrap();
+    assert!(told.ends_with(&format!(": {}", "ä".repeat(255))), "{told}");
 }

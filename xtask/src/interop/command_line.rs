@@ -41,14 +41,14 @@ pub(super) fn tests() -> Vec<Test> {
     ]
 }
 
-fn ottla(session: &Session, arguments: &[&str], input: &str) -> Result<Finished> {
+pub(super) fn ottla(session: &Session, arguments: &[&str], input: &str) -> Result<Finished> {
     let mut command = Command::new(ottla::binary()?);
     command.args(arguments).env("OTTLA_BOOTSTRAP", session.bootstrap());
     run(command, input.as_bytes(), LIMIT)
 }
 
 /// What it prints; an exit code but 0 is an error.
-fn done(session: &Session, arguments: &[&str], input: &str) -> Result<String> {
+pub(super) fn done(session: &Session, arguments: &[&str], input: &str) -> Result<String> {
     let finished = ottla(session, arguments, input)?;
     let (out, err) = (finished.stdout_text(), finished.stderr_text());
     let ended = describe(finished.status);
@@ -56,13 +56,13 @@ fn done(session: &Session, arguments: &[&str], input: &str) -> Result<String> {
     Ok(out)
 }
 
-fn done_as_json(session: &Session, arguments: &[&str]) -> Result<Value> {
+pub(super) fn done_as_json(session: &Session, arguments: &[&str]) -> Result<Value> {
     let out = done(session, &[arguments, &["--output", "json"]].concat(), "")?;
     serde_json::from_str(&out).with_context(|| format!("not JSON: {out}"))
 }
 
 /// What it says on standard error when it ends with this code.
-fn fails(session: &Session, arguments: &[&str], code: i32) -> Result<String> {
+pub(super) fn fails(session: &Session, arguments: &[&str], code: i32) -> Result<String> {
     let finished = ottla(session, arguments, "")?;
     let (out, err) = (finished.stdout_text(), finished.stderr_text());
     let ended = describe(finished.status);
@@ -70,7 +70,7 @@ fn fails(session: &Session, arguments: &[&str], code: i32) -> Result<String> {
     Ok(err)
 }
 
-fn contains(text: &str, words: &[&str]) -> Result<()> {
+pub(super) fn contains(text: &str, words: &[&str]) -> Result<()> {
     for word in words {
         ensure!(text.contains(word), "{word:?} is missing: {text}");
     }
@@ -78,7 +78,7 @@ fn contains(text: &str, words: &[&str]) -> Result<()> {
 }
 
 /// What stands at a place such as `/brokers/0/host`.
-fn at<'a>(value: &'a Value, place: &str) -> Result<&'a Value> {
+pub(super) fn at<'a>(value: &'a Value, place: &str) -> Result<&'a Value> {
     value.pointer(place).with_context(|| format!("nothing at {place} in {value}"))
 }
 
@@ -89,7 +89,7 @@ fn row<'a>(table: &'a str, first: &str) -> Result<Vec<&'a str>> {
 }
 
 /// Apache Kafka answers before the broker knows a new topic.
-fn create(session: &mut Session, stem: &str, partitions: &str) -> Result<String> {
+pub(super) fn create(session: &mut Session, stem: &str, partitions: &str) -> Result<String> {
     let topic = session.new_topic(stem);
     let said = done(session, &["topic", "create", &topic, "--partitions", partitions], "")?;
     contains(&said, &[&format!("Created topic {topic}")])?;

@@ -111,7 +111,8 @@ impl Fixture {
     }
 
     async fn describe(&self) -> Result<Reply, ErrorCode> {
-        let asked = DescribeGroups { version: 6, groups: vec!["group".into()] };
+        let asked =
+            DescribeGroups { version: 6, groups: vec!["group".into()], last_rebalance: false };
         self.coordinators.query(0, Query::Describe(asked)).await
     }
 }

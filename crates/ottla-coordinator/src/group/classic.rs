@@ -125,6 +125,20 @@ pub struct Rebalance {
     pub reason: String,
 }
 
+/// Of a client's own words, in characters: as many as Kafka's Java client sends.
+const CLIENT_REASON_MAX: usize = 255;
+
+/// What happened, and what the client says about it, if anything.
+fn with_client_reason(what: String, said: Option<&str>) -> String {
+    match said.filter(|said| !said.is_empty()) {
+        Some(said) => {
+            let said: String = said.chars().take(CLIENT_REASON_MAX).collect();
+            format!("{what}: {said}")
+        }
+        None => what,
+    }
+}
+
 impl ClassicGroup {
     pub(crate) fn new(id: ByteString, now: Timestamp) -> Self {
         Self {

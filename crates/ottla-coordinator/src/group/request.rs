@@ -59,6 +59,8 @@ pub struct FetchOffsets {
 pub struct DescribeGroups {
     pub version: i16,
     pub groups: Vec<ByteString>,
+    /// Whether to tell why and when each last rebalanced, which no version of Kafka asks for.
+    pub last_rebalance: bool,
 }
 
 /// Which groups to list. An empty filter lets everything through; case does not matter.

@@ -234,6 +234,7 @@ impl GroupShard {
 
     fn describe(&self, asked: &DescribeGroups) -> Vec<DescribedGroup> {
         let describe = |id: &ByteString| match self.committed_group(id) {
+            Some(group) if asked.last_rebalance => group.describe_with_last_rebalance(),
             Some(group) => group.describe(),
             None => not_found(id, asked.version),
         };

@@ -312,7 +312,12 @@ impl Context {
     }
 
     pub fn describe(&self) -> DescribedGroup {
-        let asked = DescribeGroups { version: 6, groups: vec![GROUP.into()] };
+        self.describe_as_asked(false)
+    }
+
+    /// Kafka's description, or with why and when the group last rebalanced.
+    pub fn describe_as_asked(&self, last_rebalance: bool) -> DescribedGroup {
+        let asked = DescribeGroups { version: 6, groups: vec![GROUP.into()], last_rebalance };
         self.query::<Vec<DescribedGroup>>(Query::Describe(asked)).remove(0)
     }
 
@@ -360,6 +365,7 @@ pub struct Join {
     pub rebalance_ms: i32,
     pub protocol_type: &'static str,
     pub protocols: Vec<(&'static str, Bytes)>,
+    pub reason: Option<ByteString>,
 }
 
 impl Join {
@@ -372,6 +378,7 @@ impl Join {
             rebalance_ms: REBALANCE_MS,
             protocol_type: "consumer",
             protocols: vec![("range", subscription(&["topic"]))],
+            reason: None,
         }
     }
 
@@ -415,7 +422,7 @@ impl Join {
                 group_instance_id: self.instance.clone(),
                 protocol_type: self.protocol_type.into(),
                 protocols: protocols.collect(),
-                reason: None,
+                reason: self.reason.clone(),
             },
             random: Uuid::from_u128(u128::from(number) + 1),
         }

@@ -5,7 +5,7 @@ use bytestring::ByteString;
 use ottla_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use ottla_protocol::messages::list_groups_response::ListedGroup;
 
-use super::{ClassicGroup, Member, State};
+use super::{ClassicGroup, Member, Rebalance, State};
 use crate::group::ListGroups;
 
 /// Kafka's name for this kind of group.
@@ -34,6 +34,16 @@ impl ClassicGroup {
             members: self.members.values().map(described).collect(),
             ..DescribedGroup::default()
         }
+    }
+
+    /// With what Kafka's protocol has no place for, in fields of our own.
+    pub(crate) fn describe_with_last_rebalance(&self) -> DescribedGroup {
+        let mut described = self.describe();
+        if let Some(Rebalance { at, reason }) = self.last_rebalance() {
+            described.ottla_last_rebalance_time_ms = at.0;
+            described.ottla_last_rebalance_reason = Some(reason.as_str().into());
+        }
+        described
     }
 
     pub(crate) fn list(&self) -> ListedGroup {

@@ -37,13 +37,15 @@ impl ClassicGroup {
             self.remove(id);
             return self.complete_join_after_removal(turn);
         }
-        if self.members.get(id).is_none_or(|member| member.has_satisfied_heartbeat()) {
+        let Some(member) = self.members.get(id).filter(|member| !member.has_satisfied_heartbeat())
+        else {
             return;
-        }
+        };
+        let silent_ms = member.session_timeout_ms;
         self.drop_member(turn, id);
         match self.state {
             State::Stable | State::CompletingRebalance => {
-                self.rebalance(turn, format!("removing member {id} on heartbeat expiration."));
+                self.rebalance(turn, format!("member {id} was not heard from for {silent_ms} ms"));
             }
             State::PreparingRebalance => self.complete_join_after_removal(turn),
             State::Empty => {}

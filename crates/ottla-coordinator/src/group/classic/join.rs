@@ -5,7 +5,7 @@ use ottla_base::ErrorCode;
 use ottla_protocol::messages::{JoinGroupRequest, JoinGroupResponse, SyncGroupResponse};
 
 use super::member::Protocol;
-use super::{ClassicGroup, Member, State};
+use super::{ClassicGroup, Member, State, with_client_reason};
 use crate::group::request::StaticMemberReplaced;
 use crate::group::turn::Turn;
 use crate::group::{Caller, JoinGroup, Next, Settings, names};
@@ -92,11 +92,7 @@ impl ClassicGroup {
             awaiting_sync: None,
             is_new: true,
         };
-        let reason = format!(
-            "Adding new member {id} with group instance id {}; client reason: {}",
-            request.group_instance_id.as_deref().unwrap_or("null"),
-            client_reason(request),
-        );
+        let reason = with_client_reason(format!("member {id} joined"), request.reason.as_deref());
         self.note_newcomer();
         self.add(member);
         // It does not know its id and cannot send heartbeats. Were it not given up after a while, clients that
@@ -122,9 +118,11 @@ impl ClassicGroup {
             .get(id)
             .is_some_and(|member| member.protocols != Protocol::list(&request.protocols));
         let what = match self.state {
-            State::PreparingRebalance => "is joining group",
-            State::CompletingRebalance | State::Stable if has_changed => "updates its metadata",
-            State::Stable if self.is_leader(id) => "leads and joins again",
+            State::PreparingRebalance => "joined again",
+            State::CompletingRebalance | State::Stable if has_changed => {
+                "wants other topics or another way to assign them"
+            }
+            State::Stable if self.is_leader(id) => "leads the group and joined again",
             // It may not have got the answer to its join, or a follower asks again.
             State::CompletingRebalance | State::Stable => {
                 let answer = self.join_response(id);
@@ -132,9 +130,7 @@ impl ClassicGroup {
             }
             State::Empty => return refuse(turn, to, id, ErrorCode::UNKNOWN_MEMBER_ID),
         };
-        let state = self.state.name();
-        let reason =
-            format!("Member {id} {what} during {state}; client reason: {}", client_reason(request));
+        let reason = with_client_reason(format!("member {id} {what}"), request.reason.as_deref());
         self.update_member(turn, to, request);
         self.rebalance(turn, reason);
     }
@@ -179,10 +175,8 @@ impl ClassicGroup {
         turn.set_session(&self.id, &new_id, request.session_timeout_ms);
         let instance = request.group_instance_id.as_deref().unwrap_or_default();
         let reason = |what: &str| {
-            format!(
-                "Static member {new_id} with instance id {instance} {what}; client reason: {}",
-                client_reason(request)
-            )
+            let what = format!("member {new_id} came {what} as instance {instance}");
+            with_client_reason(what, request.reason.as_deref())
         };
         match self.state {
             State::Stable if self.protocol.as_ref() == Some(&self.preferred_protocol()) => {
@@ -195,9 +189,9 @@ impl ClassicGroup {
                     old_leader,
                 })));
             }
-            State::Stable => self.rebalance(turn, reason("joined with a change of protocol")),
+            State::Stable => self.rebalance(turn, reason("back with other wishes")),
             // The leader may be assigning to the old id at this moment.
-            State::CompletingRebalance => self.prepare_rebalance(turn, reason("came back")),
+            State::CompletingRebalance => self.prepare_rebalance(turn, reason("back")),
             State::Empty | State::PreparingRebalance => self.complete_join_if_all_have(turn),
         }
     }
@@ -298,10 +292,6 @@ fn refuse(turn: &mut Turn<'_>, to: ReplyTo, member_id: &str, error: ErrorCode) {
             ..JoinGroupResponse::default()
         },
     );
-}
-
-fn client_reason(request: &JoinGroupRequest) -> &str {
-    request.reason.as_deref().filter(|reason| !reason.is_empty()).unwrap_or("not provided")
 }
 
 /// A copy: a slice of a frame would keep all of the frame.

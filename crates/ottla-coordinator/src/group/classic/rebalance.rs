@@ -214,7 +214,7 @@ impl ClassicGroup {
             turn.cancel_session(&self.id, id);
         }
         let names: Vec<&str> = late.iter().map(|id| &**id).collect();
-        let reason = format!("Removing {} on pending sync request expiration", names.join(", "));
+        let reason = format!("{} did not ask for an assignment in time", names.join(", "));
         self.prepare_rebalance(turn, reason);
     }
 }
