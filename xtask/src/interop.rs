@@ -4,11 +4,13 @@
 //! them. Every record that a broker acknowledged goes into the session's ledger, and the tests
 //! that kill or stop the broker then look for all of it.
 
-mod adapter;
+pub(crate) mod adapter;
 mod disk;
 mod durability;
 pub(crate) mod fetch;
 mod kcat;
+mod library;
+mod members;
 mod record;
 mod round_trip;
 mod session;
@@ -21,6 +23,7 @@ use anyhow::{Context, Result};
 use crate::broker::Target;
 use crate::tally::Tally;
 use crate::workspace;
+use library::Library;
 use session::Session;
 
 type Run = dyn Fn(&mut Session) -> Result<()>;
@@ -32,6 +35,14 @@ pub(crate) enum Length {
     Short,
     /// What a night has time for.
     Long,
+}
+
+impl Length {
+    /// The client libraries that there is time for.
+    fn libraries(self) -> Vec<Library> {
+        let old = if self == Self::Long { &Library::OLD[..] } else { &[] };
+        Library::CURRENT.iter().chain(old).copied().collect()
+    }
 }
 
 /// One test: a sentence about what a client can rely on.
@@ -65,7 +76,6 @@ impl Test {
     fn once_served(self, api: &'static str) -> Self {
         Self { api: Some(api), ..self }
     }
-
 }
 
 /// The first of these programs that is not installed.
@@ -74,9 +84,10 @@ pub(crate) fn missing_program(needs: &[&'static str]) -> Option<&'static str> {
 }
 
 /// Every test in the order in which they run: those that kill come after those that write.
-fn all_tests() -> Vec<Test> {
+fn all_tests(length: Length) -> Vec<Test> {
     let mut tests = kcat::tests();
-    tests.extend(round_trip::tests());
+    tests.extend(round_trip::tests(length));
+    tests.extend(members::tests(length));
     tests.extend(tools::tests());
     tests.extend(disk::tests());
     tests.extend(durability::tests());
@@ -87,7 +98,7 @@ fn all_tests() -> Vec<Test> {
 pub(crate) fn run(target: Target, names: &[String], length: Length) -> Result<Tally> {
     let chosen =
         |test: &Test| names.is_empty() || names.iter().any(|name| test.name.contains(name));
-    let tests: Vec<Test> = all_tests().into_iter().filter(chosen).collect();
+    let tests: Vec<Test> = all_tests(length).into_iter().filter(chosen).collect();
     let mut tally = Tally::default();
     let mut runnable = Vec::new();
     for test in tests {

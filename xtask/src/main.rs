@@ -10,7 +10,9 @@ mod bench;
 mod broker;
 mod interop;
 mod kafka;
+mod kafka_suite;
 mod ottla;
+mod pattern;
 mod process;
 mod protocol;
 #[cfg(feature = "side-by-side")]
@@ -57,6 +59,8 @@ enum Task {
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
+    /// Run Apache Kafka's own client integration tests, and compare with what they give there.
+    KafkaSuite(kafka_suite::Arguments),
     /// Send Ottla and Apache Kafka the same requests, and compare the answers field by field.
     #[cfg(feature = "side-by-side")]
     SideBySide {
@@ -88,6 +92,11 @@ fn main() -> Result<ExitCode> {
         Task::Interop { target, long, names } => {
             let tally =
                 interop::run(target, &names, if long { Length::Long } else { Length::Short })?;
+            test::report(&tally);
+            exit_code(&tally)
+        }
+        Task::KafkaSuite(arguments) => {
+            let tally = kafka_suite::run(&arguments)?;
             test::report(&tally);
             exit_code(&tally)
         }

@@ -18,7 +18,7 @@ const PER_LIFE: i64 = 1_500;
 
 pub(super) fn tests() -> Vec<Test> {
     let name = "durability: what was acknowledged survives kill -9 after kill -9, in order";
-    vec![Test::new(name, Library::Python.needs(), kill_again_and_again).without_broker()]
+    vec![Test::new(name, Library::Confluent.needs(), kill_again_and_again).without_broker()]
 }
 
 fn kill_again_and_again(session: &mut Session) -> Result<()> {
@@ -32,7 +32,7 @@ fn kill_again_and_again(session: &mut Session) -> Result<()> {
     };
     let directory = session.directory().join("durability");
     let mut broker = target.start(&directory, SETTINGS)?;
-    let mut client = Adapter::new(Library::Python, broker.address(), &directory);
+    let mut client = Adapter::new(Library::Confluent, broker.address(), &directory);
     client.create(TOPIC, PARTITIONS, &[])?;
     client.ask(json!({ "do": "start-stream", "topic": TOPIC, "partitions": PARTITIONS }))?;
     let mut enough = 0;

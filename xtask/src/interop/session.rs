@@ -17,6 +17,8 @@ pub(super) const SETTINGS: &[(&str, &str)] = &[
     ("broker.session.timeout.ms", "1500"),
     ("broker.heartbeat.interval.ms", "300"),
     ("num.partitions", "1"),
+    // A member that was killed is missed soon.
+    ("group.min.session.timeout.ms", "1000"),
 ];
 
 /// A record that a broker acknowledged, and where.
@@ -111,7 +113,12 @@ impl Session {
         self.check_topics(library, |other| other == topic)
     }
 
-    fn check_topics(&mut self, library: Library, wanted: impl Fn(&str) -> bool) -> Result<()> {
+    /// The same for the topics whose name is wanted.
+    pub(super) fn check_topics(
+        &mut self,
+        library: Library,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<()> {
         let mut partitions: Vec<(String, i32)> = self
             .ledger
             .iter()
