@@ -336,8 +336,11 @@ func (franz) commit(r *request) error {
 
 func (franz) deleteGroup(r *request) error {
 	return withFranz(r, func(ctx context.Context, admin *kadm.Client) error {
-		deleted, err := admin.DeleteGroup(ctx, r.Group)
-		return errors.Join(err, deleted.Err)
+		deleted, err := admin.DeleteGroups(ctx, r.Group)
+		if err != nil {
+			return err
+		}
+		return deleted[r.Group].Err
 	})
 }
 

@@ -3,23 +3,10 @@
 import threading
 import time
 
-from confluent_kafka import (
-    Consumer,
-    ConsumerGroupTopicPartitions,
-    KafkaException,
-    Producer,
-    TopicCollection,
-    TopicPartition,
-)
-from confluent_kafka.admin import (
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    NewPartitions,
-    NewTopic,
-    ResourceType,
-)
+import confluent_kafka
+import confluent_kafka.admin
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
 
 from protocol import LIMIT, Member, serve, tohex, unhex
 
@@ -147,7 +134,7 @@ def topics(request):
 
 
 def topic_resource(request, **more):
-    return ConfigResource(ResourceType.TOPIC, request["topic"], **more)
+    return ConfigResource(ConfigResource.Type.TOPIC, request["topic"], **more)
 
 
 def configs(request):
@@ -157,8 +144,10 @@ def configs(request):
 
 
 def set_configs(request):
+    # What old versions lack is looked up only when it is asked for.
+    set_it = confluent_kafka.admin.AlterConfigOpType.SET
     changes = [
-        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        confluent_kafka.admin.ConfigEntry(name, value, incremental_operation=set_it)
         for name, value in request["configs"].items()
     ]
     client = admin(request)
@@ -170,7 +159,7 @@ def set_configs(request):
 
 def partitions(request):
     client = admin(request)
-    topics = TopicCollection([request["topic"]])
+    topics = confluent_kafka.TopicCollection([request["topic"]])
     [described] = client.describe_topics(topics).values()
     return {"partitions": len(described.result(LIMIT).partitions)}
 
@@ -208,7 +197,7 @@ def describe_group(request):
 
 def committed(request):
     client = admin(request)
-    asked = ConsumerGroupTopicPartitions(request["group"])
+    asked = confluent_kafka.ConsumerGroupTopicPartitions(request["group"])
     [answer] = client.list_consumer_group_offsets([asked]).values()
     found = answer.result(LIMIT).topic_partitions
     return {"offsets": {
@@ -223,7 +212,7 @@ def commit(request):
         TopicPartition(request["topic"], int(partition), offset)
         for partition, offset in request["offsets"].items()
     ]
-    wanted = ConsumerGroupTopicPartitions(request["group"], offsets)
+    wanted = confluent_kafka.ConsumerGroupTopicPartitions(request["group"], offsets)
     [altered] = client.alter_consumer_group_offsets([wanted]).values()
     for at in altered.result(LIMIT).topic_partitions:
         if at.error is not None:
