@@ -118,7 +118,11 @@ fn compare(request: &Request<'_>) -> Result<Tally> {
     let (waiting, planned): (BTreeSet<String>, BTreeSet<String>) =
         chosen.into_iter().partition(|test| expectations.waits_for(test).is_some());
     let units = plan::units(&expectations.baseline, &planned, &fetch::test_classes()?)?;
-    let outcomes = run_units(request, units)?;
+    let mut outcomes = Vec::new();
+    run_units(request, units, |outcome| {
+        outcomes.push(outcome);
+        Ok(())
+    })?;
     let judgement = expectations.judge(&planned, &of_plan(outcomes, &planned));
     for better in &judgement.better {
         println!("passes here, but not on Apache Kafka: {better}");
@@ -167,26 +171,29 @@ fn forget_what_is_served(expectations: &mut Expectations) -> Result<()> {
     Ok(())
 }
 
+/// Outcomes are kept as they come: the whole takes more than an hour.
 fn take_baseline(request: &Request<'_>) -> Result<Tally> {
     let mut baseline = outcome::Baseline::parse(&read("baseline.txt").unwrap_or_default())?;
-    let classes = fetch::test_classes()?;
-    let units = plan::all_units(&baseline, &classes, request);
-    let outcomes = run_units(request, units)?;
+    let units = plan::all_units(&baseline, &fetch::test_classes()?, request);
     let mut tally = Tally::default();
-    for outcome in outcomes {
+    run_units(request, units, |outcome| {
         tally.add(match outcome.verdict {
             Verdict::Passed => Tally::passed(1),
             Verdict::Failed => Tally::failed(format!("{}: {}", outcome.test, outcome.message)),
             Verdict::Skipped => Tally { skipped: vec![outcome.test.clone()], ..Tally::default() },
         });
         baseline.add(outcome);
-        fs::write(file("baseline.txt"), baseline.render()).context("cannot write the baseline")?;
-    }
+        fs::write(file("baseline.txt"), baseline.render()).context("cannot write the baseline")
+    })?;
     Ok(tally)
 }
 
-/// Runs all units, several at a time, the longest first; prints as they end.
-fn run_units(request: &Request<'_>, mut units: Vec<Unit>) -> Result<Vec<Outcome>> {
+/// Runs all units, several at a time, the longest first; prints the outcomes as they come.
+fn run_units(
+    request: &Request<'_>,
+    mut units: Vec<Unit>,
+    mut take: impl FnMut(Outcome) -> Result<()>,
+) -> Result<()> {
     let directory = workspace::run_directory(&format!("kafka-suite-{}", request.target))?;
     println!("{} classes, logs in {}", units.len(), directory.display());
     fetch::classes()?;
@@ -201,18 +208,20 @@ fn run_units(request: &Request<'_>, mut units: Vec<Unit>) -> Result<Vec<Outcome>
         let directory = directory.join(format!("lane-{number}"));
         run_lane(request.target, &directory, &queue, deadline, &sender)
     };
-    let ends: Vec<Result<()>> = thread::scope(|scope| {
+    thread::scope(|scope| {
         let lanes: Vec<_> = (1..=request.lanes.max(1))
             .map(|number| {
                 let (lane, sender) = (&lane, sender.clone());
                 scope.spawn(move || lane(number, sender))
             })
             .collect();
-        lanes.into_iter().map(|lane| lane.join().expect("a lane does not panic")).collect()
-    });
-    drop(sender);
-    ends.into_iter().collect::<Result<()>>()?;
-    Ok(outcomes.into_iter().collect())
+        drop(sender);
+        for outcome in outcomes {
+            print(&outcome);
+            take(outcome)?;
+        }
+        lanes.into_iter().try_for_each(|lane| lane.join().expect("a lane does not panic"))
+    })
 }
 
 fn run_lane(
@@ -226,8 +235,7 @@ fn run_lane(
     let next = || queue.lock().expect("no lane panics").pop_front();
     while let Some(unit) = next().filter(|_| Instant::now() < deadline) {
         let log = directory.join(format!("{}.log", unit.simple_name()));
-        let outcomes = runner::run(&unit, &mut cluster, &log, deadline, print)?;
-        outcomes.into_iter().for_each(|outcome| sender.send(outcome).unwrap_or_default());
+        runner::run(&unit, &mut cluster, &log, deadline, sender)?;
     }
     Ok(())
 }

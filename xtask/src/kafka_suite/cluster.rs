@@ -100,6 +100,12 @@ impl Cluster {
         if wanted.protocol != "PLAINTEXT" {
             return Ok(Started::Impossible(format!("there is no {} yet", wanted.protocol)));
         }
+        if let Some(version) = &wanted.version {
+            return Ok(Started::Impossible(format!("a directory cannot begin with {version}")));
+        }
+        if !wanted.features.is_empty() {
+            return Ok(Started::Impossible(format!("it wants {:?}", wanted.features)));
+        }
         let mut settings: Vec<(&str, &str)> = DEFAULTS.to_vec();
         settings.extend(wanted.properties.iter().map(|(name, value)| (&**name, &**value)));
         let broker = Target::Ottla.start(&self.directory.join("broker"), &settings)?;

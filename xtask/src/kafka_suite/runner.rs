@@ -1,6 +1,7 @@
 //! One JVM that runs one test class, and asks us for brokers (shell).
 
 use std::path::Path;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -32,24 +33,22 @@ impl Unit {
     }
 }
 
-/// Runs a class to its end, tells `seen` of every outcome, and gives all of them.
+/// Runs a class to its end, and sends every outcome as it comes.
 pub(super) fn run(
     unit: &Unit,
     cluster: &mut Cluster,
     log: &Path,
     deadline: Instant,
-    mut seen: impl FnMut(&Outcome),
-) -> Result<Vec<Outcome>> {
+    outcomes: &Sender<Outcome>,
+) -> Result<()> {
     let mut process = start(unit, log)?;
-    let mut outcomes = Vec::new();
     let mut current: Option<String> = None;
     loop {
         let line = process.next_line(deadline.min(Instant::now() + SILENCE_LIMIT));
         let Ok((_, line)) = line else {
             let test = current.unwrap_or_else(|| unit.simple_name().to_owned());
             let hung = Outcome::failed(test, "it did not end in time, or its JVM did");
-            seen(&hung);
-            outcomes.push(hung);
+            outcomes.send(hung).ok();
             break;
         };
         let Ok(message) = serde_json::from_str::<Value>(&line) else { continue };
@@ -65,13 +64,12 @@ pub(super) fn run(
         } else {
             let outcome: Outcome =
                 serde_json::from_value(message).with_context(|| format!("not a result: {line}"))?;
-            seen(&outcome);
-            outcomes.push(outcome);
+            outcomes.send(outcome).ok();
             current = None;
         }
     }
     cluster.stop();
-    Ok(outcomes)
+    Ok(())
 }
 
 fn start(unit: &Unit, log: &Path) -> Result<Process> {

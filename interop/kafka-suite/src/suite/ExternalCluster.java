@@ -135,11 +135,16 @@ public final class ExternalCluster {
                 Map<Integer, List<Integer>> assignments = new TreeMap<>(topic.replicasAssignments());
                 assignments.replaceAll((partition, replicas) -> replicas(replicas));
                 result = new NewTopic(topic.name(), assignments);
-            } else if (topic.replicationFactor() > 1 && topic.replicationFactor() <= declaredBrokers) {
+            } else if (mayBeServed(topic.replicationFactor())) {
                 Optional<Integer> partitions = Optional.of(topic.numPartitions()).filter(number -> number != -1);
                 result = new NewTopic(topic.name(), partitions, Optional.of((short) 1));
             }
             return result.configs(topic.configs());
+        }
+
+        /** Zero is what a test means that counts the brokers' Java objects, of which there are none. */
+        private boolean mayBeServed(int replicas) {
+            return replicas == 0 || replicas > 1 && replicas <= declaredBrokers;
         }
 
         private NewPartitions increase(NewPartitions increase) {

@@ -127,6 +127,12 @@ public class RaftClusterInvocationContext implements TestTemplateInvocationConte
             // A broker that the harness started is ready.
         }
 
+        /** Nothing outside tells when a broker has applied what the controller committed: this is longer than it takes. */
+        @Override
+        public void ensureConsistentMetadata() throws InterruptedException {
+            Thread.sleep(1000);
+        }
+
         // What the cluster is
 
         @Override
