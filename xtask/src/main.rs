@@ -8,6 +8,8 @@
 
 mod bench;
 mod broker;
+#[cfg(feature = "side-by-side")]
+mod compatibility;
 mod interop;
 mod kafka;
 mod kafka_suite;
@@ -75,6 +77,13 @@ enum Task {
     /// What `bench` runs beside the brokers: the least that a broker can do.
     #[command(subcommand, hide = true)]
     BenchFloor(bench::floor::Floor),
+    /// Generate docs/compatibility.md from the handlers' cards.
+    #[cfg(feature = "side-by-side")]
+    Compatibility {
+        /// Fail if the page is not what the code says; write nothing.
+        #[arg(long)]
+        check: bool,
+    },
     /// Generate the codecs of `ottla-protocol` from Kafka's field tables.
     Protocol {
         /// Fail if the generated files are not what the tables say; write nothing.
@@ -109,6 +118,8 @@ fn main() -> Result<ExitCode> {
         Task::Nightly => exit_code(&nightly()),
         Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS)?,
         Task::BenchFloor(floor) => bench::floor::run(&floor).map(|()| ExitCode::SUCCESS)?,
+        #[cfg(feature = "side-by-side")]
+        Task::Compatibility { check } => compatibility::run(check).map(|()| ExitCode::SUCCESS)?,
         Task::Protocol { check, import: None } => {
             protocol::run(check).map(|()| ExitCode::SUCCESS)?
         }

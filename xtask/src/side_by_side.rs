@@ -30,6 +30,10 @@ const SETTINGS: &[(&str, &str)] = &[
     ("node.id", "1"),
     // Scripts write records of long ago, which must stay.
     ("log.retention.ms", "-1"),
+    // And so do their producers, who would be forgotten as soon as somebody looks for the idle.
+    ("producer.id.expiration.check.interval.ms", "2147483647"),
+    // Enough for groups to be in different ones.
+    ("offsets.topic.num.partitions", "3"),
 ];
 
 /// Runs all scripts, or those whose name contains `only`; prints what differs.

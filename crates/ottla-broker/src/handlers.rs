@@ -7,17 +7,29 @@ mod api_versions;
 mod authorized;
 mod create_topics;
 mod current_leader;
+mod delete_groups;
 mod delete_topics;
 mod describe_cluster;
+mod describe_groups;
+mod describe_producers;
 mod describe_topic_partitions;
 mod fetch;
 mod find_coordinator;
+mod heartbeat;
 mod init_producer_id;
+mod join_group;
+mod leave_group;
+mod list_groups;
 mod list_offsets;
 mod metadata;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod sync_group;
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,6 +37,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use bytestring::ByteString;
 use ottla_base::ErrorCode;
+use ottla_coordinator::group::Caller;
 use ottla_protocol::frame::Incoming;
 use ottla_protocol::{ApiKey, Decoder, Message, Request};
 use ottla_quorum::SubmitError;
@@ -35,18 +48,29 @@ use crate::listener::{Listener, Role};
 
 /// The APIs that this broker serves, each in all the stable versions that Kafka 4.3 serves, and
 /// whether a controller listener serves them too.
-const SERVED: [(ApiKey, bool); 12] = [
+const SERVED: [(ApiKey, bool); 23] = [
     (ApiKey::Produce, false),
     (ApiKey::Fetch, false),
     (ApiKey::ListOffsets, false),
     (ApiKey::Metadata, false),
+    (ApiKey::OffsetCommit, false),
+    (ApiKey::OffsetFetch, false),
     (ApiKey::FindCoordinator, false),
+    (ApiKey::JoinGroup, false),
+    (ApiKey::Heartbeat, false),
+    (ApiKey::LeaveGroup, false),
+    (ApiKey::SyncGroup, false),
+    (ApiKey::DescribeGroups, false),
+    (ApiKey::ListGroups, false),
     (ApiKey::ApiVersions, true),
     (ApiKey::CreateTopics, true),
     (ApiKey::DeleteTopics, true),
     (ApiKey::InitProducerId, false),
     (ApiKey::OffsetForLeaderEpoch, false),
+    (ApiKey::DeleteGroups, false),
+    (ApiKey::OffsetDelete, false),
     (ApiKey::DescribeCluster, true),
+    (ApiKey::DescribeProducers, false),
     (ApiKey::DescribeTopicPartitions, false),
 ];
 
@@ -69,13 +93,14 @@ fn submit_error(error: &SubmitError) -> ErrorCode {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub listener: Arc<Listener>,
+    peer: IpAddr,
     client_id: Option<ByteString>,
 }
 
 impl Session {
     #[must_use]
-    pub(crate) const fn new(listener: Arc<Listener>) -> Self {
-        Self { listener, client_id: None }
+    pub(crate) const fn new(listener: Arc<Listener>, peer: IpAddr) -> Self {
+        Self { listener, peer, client_id: None }
     }
 
     /// The client id of the latest request, for the log.
@@ -94,12 +119,22 @@ pub(crate) struct Context {
     pub version: i16,
     pub correlation_id: i32,
     pub client_id: Option<ByteString>,
+    peer: IpAddr,
     received: Instant,
 }
 
 impl Context {
     fn done(&self) {
         self.broker.metrics.request_done(self.api_key, self.received.elapsed());
+    }
+
+    /// Who asks, as groups remember their members.
+    fn caller(&self) -> Caller {
+        Caller {
+            version: self.version,
+            client_id: self.client_id.clone().unwrap_or_default(),
+            client_host: java_address(self.peer).into(),
+        }
     }
 
     /// The listener by whose endpoints the brokers are named in an answer.
@@ -117,6 +152,17 @@ impl Context {
         match Answer::new(self.api_key, self.version, self.correlation_id, body, sources) {
             Ok(answer) => Outcome::Answer(answer),
             Err(error) => Outcome::Close(error.into()),
+        }
+    }
+}
+
+/// An address as Java writes one without a name: `/127.0.0.1`, `/0:0:0:0:0:0:0:1`.
+fn java_address(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => format!("/{address}"),
+        IpAddr::V6(address) => {
+            let groups = address.segments().map(|group| format!("{group:x}"));
+            format!("/{}", groups.join(":"))
         }
     }
 }
@@ -144,6 +190,7 @@ fn dispatch(
         version,
         correlation_id: header.correlation_id,
         client_id: session.client_id.clone(),
+        peer: session.peer,
         received: Instant::now(),
     };
     if versions.contains(&version) {
@@ -165,13 +212,24 @@ fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
         ApiKey::Fetch => later(context, input, fetch::handle)?,
         ApiKey::ListOffsets => later(context, input, list_offsets::handle)?,
         ApiKey::Metadata => later(context, input, metadata::handle)?,
-        ApiKey::FindCoordinator => now(&context, input, find_coordinator::handle)?,
+        ApiKey::OffsetCommit => later(context, input, offset_commit::handle)?,
+        ApiKey::OffsetFetch => later(context, input, offset_fetch::handle)?,
+        ApiKey::FindCoordinator => later(context, input, find_coordinator::handle)?,
+        ApiKey::JoinGroup => later(context, input, join_group::handle)?,
+        ApiKey::Heartbeat => later(context, input, heartbeat::handle)?,
+        ApiKey::LeaveGroup => later(context, input, leave_group::handle)?,
+        ApiKey::SyncGroup => later(context, input, sync_group::handle)?,
+        ApiKey::DescribeGroups => later(context, input, describe_groups::handle)?,
+        ApiKey::ListGroups => later(context, input, list_groups::handle)?,
         ApiKey::ApiVersions => now(&context, input, api_versions::handle)?,
         ApiKey::CreateTopics => later(context, input, create_topics::handle)?,
         ApiKey::DeleteTopics => later(context, input, delete_topics::handle)?,
         ApiKey::InitProducerId => later(context, input, init_producer_id::handle)?,
         ApiKey::OffsetForLeaderEpoch => now(&context, input, offset_for_leader_epoch::handle)?,
+        ApiKey::DeleteGroups => later(context, input, delete_groups::handle)?,
+        ApiKey::OffsetDelete => later(context, input, offset_delete::handle)?,
         ApiKey::DescribeCluster => now(&context, input, describe_cluster::handle)?,
+        ApiKey::DescribeProducers => now(&context, input, describe_producers::handle)?,
         ApiKey::DescribeTopicPartitions => now(&context, input, describe_topic_partitions::handle)?,
         other => return Err(CloseReason::NotServed(other.name())),
     })

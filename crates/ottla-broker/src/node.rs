@@ -20,7 +20,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::broker::{Broker, Registration, Settings};
+use crate::automatic_topics::AutomaticTopics;
+use crate::broker::{Broker, Registration, Rooms, Settings};
+use crate::group_coordinator::GroupCoordinator;
 use crate::http;
 use crate::listener::{Listener, Role, accept, stopped};
 use crate::replicas::Replicas;
@@ -87,10 +89,12 @@ impl Node {
         let replicas = Arc::new(Replicas::default());
         let directory = open_directory(&options, &clock).await?;
         directory.add_listener(Arc::clone(&replicas) as _);
+        let groups = Arc::new(GroupCoordinator::new(config, Arc::clone(&clock)));
         let topics = Arc::new(Topics {
             node_id: config.node_id,
             directory: Arc::clone(&directory),
             replicas: Arc::clone(&replicas),
+            groups: Arc::clone(&groups),
             defaults: config.topic_defaults.clone(),
         });
         let quorum = start_quorum(&options, &bound, &directory, &clock, &topics).await?;
@@ -100,9 +104,8 @@ impl Node {
             Registration { id: config.node_id, epoch: broker_epoch },
             options.cluster_id.as_str().into(),
             settings(config),
-            clock,
-            Arc::clone(&quorum),
-            replicas,
+            AutomaticTopics::new(config),
+            Rooms { clock, quorum: Arc::clone(&quorum), replicas, groups },
         ));
         let (stop, stopping) = watch::channel(false);
         let listeners = bound.iter().map(Bound::address).collect();
@@ -227,6 +230,11 @@ async fn open_directory(
         recovery_threads: usize::try_from(config.num_recovery_threads_per_data_dir).unwrap_or(1),
         checkpoint_interval_ms: u64::try_from(config.log_flush_offset_checkpoint_interval_ms)
             .unwrap_or(defaults.checkpoint_interval_ms),
+        producer_id_expiration_ms: config.producer_id_expiration_ms.into(),
+        producer_id_expiration_check_interval_ms: u64::try_from(
+            config.producer_id_expiration_check_interval_ms,
+        )
+        .unwrap_or(defaults.producer_id_expiration_check_interval_ms),
         ..defaults
     };
     let (path, clock) = (options.directory.clone(), Arc::clone(clock));
@@ -247,7 +255,7 @@ async fn start_quorum(
         node_id: options.config.node_id,
         cluster_id: options.cluster_id.as_str().into(),
         directory_id: options.directory_id,
-        incarnation_id: incarnation_id()?,
+        incarnation_id: ottla_env::random_uuid()?,
         controller_endpoints: endpoints(&options.config, bound, Role::Controller),
         policy: Policy::from_settings(options.settings.clone()),
         segment_bytes: METADATA_SEGMENT_BYTES,
@@ -277,7 +285,7 @@ async fn register(
     let request = BrokerRegistrationRequest {
         broker_id: node_id.0,
         cluster_id: options.cluster_id.as_str().into(),
-        incarnation_id: incarnation_id()?,
+        incarnation_id: ottla_env::random_uuid()?,
         listeners: listeners
             .iter()
             .map(|endpoint| broker_registration_request::Listener {
@@ -302,16 +310,6 @@ async fn register(
     let epoch = quorum.register_broker(request).await??;
     quorum.unfence_broker(node_id, epoch).await??;
     Ok(epoch.0)
-}
-
-fn incarnation_id() -> anyhow::Result<Uuid> {
-    loop {
-        let mut bytes = [0; 16];
-        ottla_env::sys::random_bytes(&mut bytes)?;
-        if let Some(id) = Uuid::from_random_bytes(bytes) {
-            return Ok(id);
-        }
-    }
 }
 
 /// What others are told: the advertised addresses, with the ports and names that are only known now.

@@ -10,6 +10,10 @@ mod describe_topic_partitions;
 mod fetch;
 mod fetch_sessions;
 mod find_coordinator;
+mod group_administration;
+mod group_membership;
+mod group_offsets;
+mod idempotence;
 mod init_producer_id;
 mod list_offsets;
 mod metadata;
@@ -45,12 +49,16 @@ pub(super) const ALL: &[Script] = &[
     Script { name: "describe-cluster", run: describe_cluster::run },
     Script { name: "describe-topic-partitions", run: describe_topic_partitions::run },
     Script { name: "produce", run: produce::run },
+    Script { name: "idempotence", run: idempotence::run },
     Script { name: "fetch", run: fetch::run },
     Script { name: "sessions", run: fetch_sessions::run },
     Script { name: "list-offsets", run: list_offsets::run },
     Script { name: "offset-for-leader-epoch", run: offset_for_leader_epoch::run },
     Script { name: "init-producer-id", run: init_producer_id::run },
     Script { name: "find-coordinator", run: find_coordinator::run },
+    Script { name: "group-membership", run: group_membership::run },
+    Script { name: "group-offsets", run: group_offsets::run },
+    Script { name: "group-administration", run: group_administration::run },
 ];
 
 /// Names that no topic may have, each for a reason of its own.

@@ -50,11 +50,15 @@ pub(super) struct Subject {
     port: String,
     cluster_id: String,
     connection: Option<Connection>,
+    /// Connections of others, who wait while we go on asking: by their names.
+    others: BTreeMap<String, Connection>,
     correlation_id: i32,
     /// Names of all topics that there ever were.
     names: BTreeMap<Uuid, String>,
     /// Ids of the topics by name, the latest if there were several.
     ids: BTreeMap<String, Uuid>,
+    /// What a script calls the members of groups, by the ids that the broker gave them.
+    members: BTreeMap<String, String>,
 }
 
 impl Subject {
@@ -65,9 +69,11 @@ impl Subject {
             port: port.to_owned(),
             cluster_id: String::new(),
             connection: None,
+            others: BTreeMap::new(),
             correlation_id: 0,
             names: BTreeMap::new(),
             ids: BTreeMap::new(),
+            members: BTreeMap::new(),
         };
         subject.learn()?;
         Ok(subject)
@@ -92,17 +98,54 @@ impl Subject {
         request: &R,
     ) -> Result<Outcome<R::Response>> {
         self.send(version, request)?;
-        match self.connection()?.receive()? {
-            Reply::Frame(frame) => self.decode::<R>(frame, version).map(Outcome::Answered),
-            Reply::Closed => {
-                self.connection = None;
-                Ok(Outcome::Closed)
-            }
-            Reply::Nothing => {
-                self.connection = None;
-                Ok(Outcome::Nothing)
-            }
+        let outcome = match self.connection()?.receive()? {
+            Reply::Frame(frame) => return self.decode::<R>(frame, version).map(Outcome::Answered),
+            Reply::Closed => Outcome::Closed,
+            Reply::Nothing => Outcome::Nothing,
+        };
+        self.connection = None;
+        Ok(outcome)
+    }
+
+    /// Sends a request from somebody else, on a connection of its own.
+    pub(super) fn send_from<R: Request>(
+        &mut self,
+        who: &str,
+        version: i16,
+        request: &R,
+    ) -> Result<()> {
+        let client = Some(ByteString::from(CLIENT_ID));
+        let frame = encode_request(version, self.correlation_id, client, request)?;
+        if !self.others.contains_key(who) {
+            let connection = self.fresh_connection()?;
+            self.others.insert(who.to_owned(), connection);
         }
+        self.others.get_mut(who).context("it was just opened")?.send(&frame.bytes);
+        Ok(())
+    }
+
+    /// Waits for the answer to what somebody else has sent.
+    pub(super) fn answer_to<R: Request>(
+        &mut self,
+        who: &str,
+        version: i16,
+    ) -> Result<Outcome<R::Response>> {
+        let connection = self.others.get_mut(who);
+        match connection.with_context(|| format!("{who} has sent nothing"))?.receive()? {
+            Reply::Frame(frame) => decode_any::<R>(frame, version).map(Outcome::Answered),
+            Reply::Closed => Ok(Outcome::Closed),
+            Reply::Nothing => Ok(Outcome::Nothing),
+        }
+    }
+
+    /// Somebody else hangs up.
+    pub(super) fn hang_up(&mut self, who: &str) {
+        self.others.remove(who);
+    }
+
+    /// Calls a member of a group by a name, whatever the broker calls it.
+    pub(super) fn name_member(&mut self, id: &str, name: &str) {
+        self.members.insert(id.to_owned(), name.to_owned());
     }
 
     /// Sends a request whose answer nobody waits for.
@@ -122,17 +165,12 @@ impl Subject {
     }
 
     fn decode<R: Request>(&self, frame: Bytes, version: i16) -> Result<R::Response> {
-        let mut input = Decoder::new(frame);
-        let header_version = R::KEY.response_header_version(version);
-        let header = ResponseHeader::decode(&mut input, header_version)?;
+        let (correlation_id, response) = decode_frame::<R>(frame, version)?;
         ensure!(
-            header.correlation_id == self.correlation_id,
-            "the answer is to request {}, not to {}",
-            header.correlation_id,
+            correlation_id == self.correlation_id,
+            "the answer is to request {correlation_id}, not to {}",
             self.correlation_id
         );
-        let response = R::Response::decode(&mut input, version)?;
-        input.finish().context("bytes are left behind the answer")?;
         Ok(response)
     }
 
@@ -261,15 +299,45 @@ impl Subject {
             "error_message" | "batch_index_error_message" if text.len() > 2 && text != "None" => {
                 named("(text)")
             }
-            "log_append_time_ms" | "timestamp" | "base_timestamp" | "max_timestamp" => {
-                is_about_now(number?).then(|| Value::leaf("(now)"))
+            "member_id" | "leader" if text.len() > MEMBER_SUFFIX_LEN => {
+                let id = text.trim_matches('"');
+                let name = self.members.get(id).map_or("new member", |name| name);
+                is_member_id(id).then(|| Value::leaf(format!("({name})")))
             }
+            "log_append_time_ms" | "timestamp" | "base_timestamp" | "max_timestamp"
+            | "last_timestamp" => is_about_now(number?).then(|| Value::leaf("(now)")),
             "records" if text.starts_with("b\"") => {
                 Some(self.normalise(records::describe(records::unquoted(text))))
             }
             _ => None,
         }
     }
+}
+
+fn decode_any<R: Request>(frame: Bytes, version: i16) -> Result<R::Response> {
+    decode_frame::<R>(frame, version).map(|(_, response)| response)
+}
+
+/// The correlation id and the body.
+fn decode_frame<R: Request>(frame: Bytes, version: i16) -> Result<(i32, R::Response)> {
+    let mut input = Decoder::new(frame);
+    let header_version = R::KEY.response_header_version(version);
+    let header = ResponseHeader::decode(&mut input, header_version)?;
+    let response = R::Response::decode(&mut input, version)?;
+    input.finish().context("bytes are left behind the answer")?;
+    Ok((header.correlation_id, response))
+}
+
+/// `-01234567-89ab-cdef-0123-456789abcdef`: what makes a member's id its own.
+const MEMBER_SUFFIX_LEN: usize = 37;
+
+fn is_member_id(text: &str) -> bool {
+    let suffix = text.len().checked_sub(MEMBER_SUFFIX_LEN).and_then(|at| text.get(at..));
+    suffix.is_some_and(|suffix| {
+        let dashes = suffix.bytes().enumerate().filter(|(_, byte)| *byte == b'-');
+        dashes.map(|(at, _)| at).eq([0, 9, 14, 19, 24])
+            && suffix.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
+    })
 }
 
 pub(super) fn now_ms() -> i64 {
