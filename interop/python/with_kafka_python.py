@@ -204,7 +204,6 @@ def delete_group(admin, request):
 class GroupMember(Member):
     def open(self, request):
         self.client = KafkaConsumer(
-            request["topic"],
             bootstrap_servers=request["bootstrap"],
             group_id=request["group"],
             group_instance_id=request["instance"],
@@ -216,6 +215,10 @@ class GroupMember(Member):
             reconnect_backoff_max_ms=500,
             partition_assignment_strategy=[ASSIGNORS[request["assignor"]]],
         )
+        # A leader that is told of its election before it has heard of the topic assigns nothing,
+        # and never again. A broker that answers at once would show that now and then.
+        self.client.partitions_for_topic(request["topic"])
+        self.client.subscribe([request["topic"]])
 
     def poll(self):
         found = self.client.poll(timeout_ms=100)

@@ -132,14 +132,15 @@ fn main() -> Result<ExitCode> {
 /// The clients must find the same on Apache Kafka: a test that it fails is a wrong test.
 fn nightly() -> Tally {
     let mut total = test::run(None);
-    let durability = ["durability".to_owned()];
-    let runs: [(&str, Target, &[String]); 2] = [
-        ("long durability", Target::Ottla, &durability),
-        ("clients against Apache Kafka", Target::Kafka, &[]),
+    type Run = fn() -> Result<Tally>;
+    let runs: [(&str, Run); 3] = [
+        ("clients, old and new, at length", || interop::run(Target::Ottla, &[], Length::Long)),
+        ("clients against Apache Kafka", || interop::run(Target::Kafka, &[], Length::Long)),
+        ("all of the kafka suite", kafka_suite::run_all),
     ];
-    for (name, target, names) in runs {
+    for (name, run) in runs {
         println!("\n== {name}");
-        total.add(interop::run(target, names, Length::Long).unwrap_or_else(|error| {
+        total.add(run().unwrap_or_else(|error| {
             println!("{name}: {error:#}");
             Tally::failed(name)
         }));
