@@ -5,15 +5,18 @@
 //! that kill or stop the broker then look for all of it.
 
 pub(crate) mod adapter;
+mod connect;
 mod disk;
 mod durability;
 pub(crate) mod fetch;
+mod groups;
 mod kcat;
 mod library;
 mod members;
 mod record;
 mod round_trip;
 mod session;
+mod streams;
 mod tools;
 
 use std::time::Instant;
@@ -51,8 +54,8 @@ struct Test {
     name: String,
     /// Programs without which it is skipped.
     needs: &'static [&'static str],
-    /// An API without which it is skipped, as `Name(key)`.
-    api: Option<&'static str>,
+    /// APIs without which it is skipped, each as `Name(key)`.
+    apis: Vec<&'static str>,
     /// Whether the broker must run when the test begins.
     with_broker: bool,
     run: Box<Run>,
@@ -64,7 +67,7 @@ impl Test {
         needs: &'static [&'static str],
         run: impl Fn(&mut Session) -> Result<()> + 'static,
     ) -> Self {
-        Self { name: name.into(), needs, api: None, with_broker: true, run: Box::new(run) }
+        Self { name: name.into(), needs, apis: Vec::new(), with_broker: true, run: Box::new(run) }
     }
 
     /// For a test that looks at a stopped broker's files, or starts a broker of its own.
@@ -73,8 +76,9 @@ impl Test {
     }
 
     /// For a test of what the broker may not serve yet: it runs as soon as the API is advertised.
-    fn once_served(self, api: &'static str) -> Self {
-        Self { api: Some(api), ..self }
+    fn once_served(mut self, api: &'static str) -> Self {
+        self.apis.push(api);
+        self
     }
 }
 
@@ -89,6 +93,9 @@ fn all_tests(length: Length) -> Vec<Test> {
     tests.extend(round_trip::tests(length));
     tests.extend(members::tests(length));
     tests.extend(tools::tests());
+    tests.extend(groups::tests());
+    tests.extend(connect::tests());
+    tests.extend(streams::tests());
     tests.extend(disk::tests());
     tests.extend(durability::tests());
     tests
@@ -140,8 +147,9 @@ pub(crate) fn miss(test: &str, program: &str, tally: &mut Tally) {
 fn run_one(test: &Test, session: &mut Session) -> Tally {
     let started = Instant::now();
     let ready = if test.with_broker { session.revive() } else { Ok(()) };
-    if let (Ok(()), Some(api)) = (&ready, test.api)
-        && let Ok(false) = session.advertises(api)
+    let missing = |api: &&&str| session.advertises(api).is_ok_and(|served| !served);
+    if ready.is_ok()
+        && let Some(api) = test.apis.iter().find(missing)
     {
         let reason = format!("{}: {api} is not served yet", test.name);
         println!("skipped: {reason}");

@@ -62,10 +62,22 @@ pub(crate) fn old_java(version: &str) -> Result<(PathBuf, PathBuf)> {
     Ok((lib, classes))
 }
 
+/// Connect and Streams, and our word count; gives their jars and its classes.
+pub(crate) fn applications() -> Result<(PathBuf, PathBuf)> {
+    let source = workspace::root().join("interop/java/apps/WordCount.java");
+    let directory = workspace::interop_target().join("applications");
+    let (lib, classes) = (directory.join("lib"), directory.join("classes"));
+    copy_jars(&workspace::root().join("interop/java/apps/pom.xml"), &lib)?;
+    once_per(&[&source], &classes, || compile(&lib, &classes, &source))?;
+    Ok((lib, classes))
+}
+
 fn compile(jars: &Path, classes: &Path, source: &Path) -> Result<()> {
     let mut command = Command::new("javac");
     command.args(["-nowarn", "-cp"]).arg(jars.join("*")).arg("-d").arg(classes).arg(source);
-    run_ok(command, b"", FETCH_LIMIT).context("cannot compile the Java adapter").map(drop)
+    run_ok(command, b"", FETCH_LIMIT)
+        .with_context(|| format!("cannot compile {}", source.display()))
+        .map(drop)
 }
 
 /// A Python that has what `interop/python/{requirements}.txt` lists.
