@@ -200,6 +200,11 @@ impl Adapter {
     }
 }
 
+/// The part of an answer that a JSON pointer names, null if there is none.
+pub(crate) fn part<'a>(answer: &'a Value, pointer: &str) -> &'a Value {
+    answer.pointer(pointer).unwrap_or(&Value::Null)
+}
+
 pub(crate) fn object<T: DeserializeOwned>(answer: &Value, name: &str) -> Result<T> {
     let value = answer.get(name).with_context(|| format!("no {name} in the answer"))?;
     serde_json::from_value(value.clone()).with_context(|| format!("{name} is malformed"))

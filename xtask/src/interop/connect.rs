@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::Test;
-use super::adapter::Library;
+use super::adapter::{Library, part};
 use super::fetch;
 use super::session::{Session, eventually};
 use crate::broker::free_port;
@@ -161,8 +161,8 @@ fn distributed(session: &mut Session) -> Result<()> {
     ]);
     let files = [properties(&pipe.directory.join("worker.properties"), &of_worker)?];
     let process = connect(&pipe, "ConnectDistributed", &files, 1)?;
-    let names = ["source", "sink"].map(|name| format!("{}-{name}", pipe.topic));
-    for (name, config) in names.iter().zip([pipe.source(), pipe.sink()]) {
+    let [source, sink] = ["source", "sink"].map(|name| format!("{}-{name}", pipe.topic));
+    for (name, config) in [(&source, pipe.source()), (&sink, pipe.sink())] {
         // Until the worker has joined its group it answers that it cannot.
         eventually(LIMIT, || {
             let put = request(&rest, "PUT", &format!("/connectors/{name}/config"), &config);
@@ -175,12 +175,12 @@ fn distributed(session: &mut Session) -> Result<()> {
     // What the source read is committed with the next flush; before that, lines would come twice.
     eventually(LIMIT, || {
         let (_, offsets) =
-            request(&rest, "GET", &format!("/connectors/{}/offsets", names[0]), &Value::Null)?;
+            request(&rest, "GET", &format!("/connectors/{}/offsets", source), &Value::Null)?;
         let length = fs::metadata(pipe.path("source.txt"))?.len();
-        Ok((offsets["offsets"][0]["offset"]["position"] == length).then_some(()))
+        Ok((*part(&offsets, "/offsets/0/offset/position") == length).then_some(()))
     })
     .context("the source's offset is not committed")?;
-    let group = format!("connect-{}", names[1]);
+    let group = format!("connect-{}", sink);
     eventually(LIMIT, || {
         let committed = session.adapter(Library::Java).committed(&group, &pipe.topic)?;
         Ok((committed.get(&0) == Some(&i64::try_from(pipe.lines)?)).then_some(()))
@@ -190,9 +190,8 @@ fn distributed(session: &mut Session) -> Result<()> {
     pipe.write(100)?;
     let process = connect(&pipe, "ConnectDistributed", &files, 2)?;
     pipe.arrives().context("after kill -9")?;
-    let (_, status) =
-        request(&rest, "GET", &format!("/connectors/{}/status", names[1]), &Value::Null)?;
-    ensure!(status["connector"]["state"] == "RUNNING", "the sink's status: {status}");
+    let (_, status) = request(&rest, "GET", &format!("/connectors/{}/status", sink), &Value::Null)?;
+    ensure!(*part(&status, "/connector/state") == "RUNNING", "the sink's status: {status}");
     process.stop(STOP_LIMIT).map(drop)
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::Test;
-use super::adapter::{Library, ToolOutput, Writing};
+use super::adapter::{Library, ToolOutput, Writing, part};
 use super::fetch;
 use super::record::Record;
 use super::session::{Session, eventually, now_ms};
@@ -344,19 +344,19 @@ fn verifiable_consumer(session: &mut Session) -> Result<()> {
     while seen.get("offsets_committed").copied().unwrap_or_default() < 30 {
         let (_, line) = process.next_line(deadline).with_context(|| format!("saw {seen:?}"))?;
         let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
-        let name = event["name"].as_str().unwrap_or_default().to_owned();
+        let name = part(&event, "/name").as_str().unwrap_or_default().to_owned();
         let count = match name.as_str() {
-            "records_consumed" => event["count"].as_i64().unwrap_or_default(),
+            "records_consumed" => part(&event, "/count").as_i64().unwrap_or_default(),
             // An event tells where each partition stands now.
             "offsets_committed" => {
-                let offsets = event["offsets"].as_array().cloned().unwrap_or_default();
-                offsets.iter().filter_map(|at| at["offset"].as_i64()).sum()
+                let offsets = part(&event, "/offsets").as_array().cloned().unwrap_or_default();
+                offsets.iter().filter_map(|at| part(at, "/offset").as_i64()).sum()
             }
             _ => 1,
         };
         *seen.entry(name).or_default() += count;
     }
-    ensure!(seen.get("partitions_assigned").is_some(), "it was not told of an assignment");
+    ensure!(seen.contains_key("partitions_assigned"), "it was not told of an assignment");
     ensure!(seen.get("records_consumed") == Some(&30), "it consumed {seen:?}");
     Ok(())
 }

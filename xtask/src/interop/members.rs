@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::adapter::{Adapter, Library, Writing, number, object};
+use super::adapter::{Adapter, Library, Writing, number, object, part};
 use super::record::Record;
 use super::session::{Session, eventually, now_ms};
 use super::{Length, Test};
@@ -203,7 +203,7 @@ impl Group {
         let mut notes = || {
             let notes = members.iter().map(|(library, member)| {
                 let state = self.state(session.adapter(*library), member);
-                state.map(|state| state["note"].to_string()).unwrap_or_default()
+                state.map(|state| part(&state, "/note").to_string()).unwrap_or_default()
             });
             notes.collect::<Vec<_>>().join(", ")
         };
@@ -453,11 +453,11 @@ fn group_life(session: &mut Session, library: Library) -> Result<()> {
     let describe = json!({ "do": "describe-group", "group": name });
     let described = client.ask(describe.clone())?;
     let members: Vec<BTreeSet<String>> = object(&described, "members")?;
-    ensure!(described["state"] == "Stable", "its state: {described}");
+    ensure!(*part(&described, "/state") == "Stable", "its state: {described}");
     ensure!(members == [group.partitions()], "its members: {described}");
     group.leave(client, "member")?;
     let described = client.ask(describe)?;
-    ensure!(described["state"] == "Empty", "its state without members: {described}");
+    ensure!(*part(&described, "/state") == "Empty", "its state without members: {described}");
     let all = |offset: i64| (0..PARTITIONS).map(|partition| (partition, offset)).collect();
     let committed: BTreeMap<i32, i64> = client.committed(name, &group.topic)?;
     ensure!(committed == all(10), "it committed {committed:?}");
