@@ -5,7 +5,10 @@
 //! that kill or stop the broker then look for all of it.
 
 pub(crate) mod adapter;
+mod command_line;
 mod connect;
+#[cfg(feature = "side-by-side")]
+mod creation;
 mod disk;
 mod durability;
 pub(crate) mod fetch;
@@ -13,8 +16,12 @@ mod groups;
 mod kcat;
 mod library;
 mod members;
+#[cfg(feature = "side-by-side")]
+mod operator;
 mod record;
 mod round_trip;
+#[cfg(feature = "side-by-side")]
+mod scale;
 mod session;
 mod streams;
 mod tools;
@@ -88,7 +95,7 @@ pub(crate) fn missing_program(needs: &[&'static str]) -> Option<&'static str> {
 }
 
 /// Every test in the order in which they run: those that kill come after those that write.
-fn all_tests(length: Length) -> Vec<Test> {
+fn all_tests(target: Target, length: Length) -> Vec<Test> {
     let mut tests = kcat::tests();
     tests.extend(round_trip::tests(length));
     tests.extend(members::tests(length));
@@ -98,6 +105,15 @@ fn all_tests(length: Length) -> Vec<Test> {
     tests.extend(streams::tests());
     tests.extend(disk::tests());
     tests.extend(durability::tests());
+    tests.extend(command_line::tests());
+    #[cfg(feature = "side-by-side")]
+    {
+        tests.extend(creation::tests());
+        tests.extend(scale::tests());
+        if target == Target::Ottla {
+            tests.extend(operator::tests());
+        }
+    }
     tests
 }
 
@@ -105,7 +121,7 @@ fn all_tests(length: Length) -> Vec<Test> {
 pub(crate) fn run(target: Target, names: &[String], length: Length) -> Result<Tally> {
     let chosen =
         |test: &Test| names.is_empty() || names.iter().any(|name| test.name.contains(name));
-    let tests: Vec<Test> = all_tests(length).into_iter().filter(chosen).collect();
+    let tests: Vec<Test> = all_tests(target, length).into_iter().filter(chosen).collect();
     let mut tally = Tally::default();
     let mut runnable = Vec::new();
     for test in tests {

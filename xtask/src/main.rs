@@ -10,6 +10,7 @@ mod bench;
 mod broker;
 #[cfg(feature = "side-by-side")]
 mod compatibility;
+mod dist;
 mod interop;
 mod kafka;
 mod kafka_suite;
@@ -70,6 +71,8 @@ enum Task {
         #[arg(long, value_name = "NAME")]
         only: Option<String>,
     },
+    /// Build the binary that is shipped, and check its size and what it needs.
+    Dist,
     /// Everything that `test` runs, long runs, and the clients against Apache Kafka itself.
     Nightly,
     /// Measure Ottla beside Apache Kafka: CPU time, memory, throughput, latency.
@@ -115,6 +118,7 @@ fn main() -> Result<ExitCode> {
             test::report(&tally);
             exit_code(&tally)
         }
+        Task::Dist => exit_code(&dist()),
         Task::Nightly => exit_code(&nightly()),
         Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS)?,
         Task::BenchFloor(floor) => bench::floor::run(&floor).map(|()| ExitCode::SUCCESS)?,
@@ -145,8 +149,14 @@ fn nightly() -> Tally {
             Tally::failed(name)
         }));
     }
+    println!("\n== optimised build");
+    total.add(dist());
     test::report(&total);
     total
+}
+
+fn dist() -> Tally {
+    test::outcome("the optimised build is one small file that needs only libc", dist::check())
 }
 
 fn exit_code(tally: &Tally) -> ExitCode {

@@ -67,6 +67,9 @@ pub struct Node {
     tasks: JoinSet<()>,
 }
 
+/// How long a stop waits for connections; what was appended is answered well before.
+const FAREWELL_MAX: Duration = Duration::from_secs(4);
+
 /// A bound listener that does not accept yet.
 struct Bound {
     config: ListenerConfig,
@@ -141,12 +144,21 @@ impl Node {
         self.stop.send_replace(true);
         // Those who wait for records or for the disk are answered at once.
         self.broker.replicas.all().iter().for_each(|replica| replica.retire());
-        while self.tasks.join_next().await.is_some() {}
+        self.say_farewell().await;
         self.quorum.shutdown().await;
         let (directory, epoch) = (self.directory, self.broker_epoch);
         tokio::task::spawn_blocking(move || directory.close(epoch)).await??;
         info!("stopped cleanly");
         Ok(())
+    }
+
+    /// Waits for the connections to finish what they began, but not for a peer that does not take its answer.
+    async fn say_farewell(&mut self) {
+        let all_gone = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(FAREWELL_MAX, all_gone).await.is_err() {
+            warn!("closing connections whose peers do not read their answers");
+            self.tasks.shutdown().await;
+        }
     }
 }
 

@@ -30,7 +30,6 @@ impl Publisher for Topics {
         for topic in delta.deleted.values() {
             self.delete(topic);
         }
-        self.forget_offsets_in(delta);
         for topic in delta.created.iter().filter_map(|id| image.topic(*id)) {
             self.create_all(image, topic);
         }
@@ -43,6 +42,11 @@ impl Publisher for Topics {
                 self.reconfigure(image, topic);
             }
         }
+    }
+
+    /// Only now can nobody commit an offset any more in a topic that is gone.
+    fn visible(&self, delta: &Delta) {
+        self.forget_offsets_in(delta);
     }
 }
 
@@ -96,7 +100,7 @@ impl Topics {
         let replica = Arc::new(replica);
         self.replicas.insert(Arc::clone(&replica));
         if &*topic.name == topic_name::CONSUMER_OFFSETS && partition.leader == self.node_id {
-            self.groups.elected(replica);
+            self.groups.elected(&replica);
         }
         Ok(())
     }
@@ -127,8 +131,14 @@ impl Topics {
         else {
             return;
         };
+        let is_group_topic = &*replica.partition.topic == topic_name::CONSUMER_OFFSETS;
         if partition.leader == self.node_id {
             replica.on_leadership(partition.leader_epoch, partition.isr.iter().copied().collect());
+            if is_group_topic {
+                self.groups.elected(&replica);
+            }
+        } else if is_group_topic {
+            self.groups.resigned(index.0);
         }
     }
 

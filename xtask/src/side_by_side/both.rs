@@ -149,6 +149,23 @@ impl Both {
         Ok(())
     }
 
+    /// Does something to each on its own, 0 or 1, and compares what it saw.
+    pub(super) fn observe(
+        &mut self,
+        step: &str,
+        mut look: impl FnMut(&Subject, usize) -> Result<Value>,
+    ) -> Result<()> {
+        let left = look(&self.kafka, 0).with_context(|| format!("{step}: Apache Kafka"))?;
+        let right = look(&self.ottla, 1).with_context(|| format!("{step}: Ottla"))?;
+        self.compare(step, &left, &right);
+        Ok(())
+    }
+
+    /// Ottla alone, for what only it must do.
+    pub(super) fn ottla(&mut self) -> &mut Subject {
+        &mut self.ottla
+    }
+
     /// Compares what a script has found out itself.
     pub(super) fn compare(&mut self, step: &str, kafka: &Value, ottla: &Value) {
         self.report.steps += 1;

@@ -13,6 +13,7 @@ mod find_coordinator;
 mod group_administration;
 mod group_membership;
 mod group_offsets;
+mod hostile_lengths;
 mod idempotence;
 mod init_producer_id;
 mod list_offsets;
@@ -59,6 +60,7 @@ pub(super) const ALL: &[Script] = &[
     Script { name: "group-membership", run: group_membership::run },
     Script { name: "group-offsets", run: group_offsets::run },
     Script { name: "group-administration", run: group_administration::run },
+    Script { name: "hostile-lengths", run: hostile_lengths::run },
 ];
 
 /// Names that no topic may have, each for a reason of its own.

@@ -1,6 +1,7 @@
 //! One of the two brokers: a connection to it, and what only it knows — its port, its ids (shell).
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,6 +18,7 @@ use ottla_protocol::{Decoder, Message as _, Request};
 use super::connection::{Connection, Reply};
 use super::records;
 use super::value::Value;
+use crate::broker::Broker;
 
 const CLIENT_ID: &str = "side-by-side";
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
@@ -29,14 +31,14 @@ pub(super) const NOBODYS_ID: Uuid = Uuid([7; 16]);
 
 /// What came of a request.
 #[derive(Debug, Clone)]
-pub(super) enum Outcome<T> {
+pub(crate) enum Outcome<T> {
     Answered(T),
     Closed,
     Nothing,
 }
 
 impl<T> Outcome<T> {
-    pub(super) fn answer(self) -> Option<T> {
+    pub(crate) fn answer(self) -> Option<T> {
         match self {
             Self::Answered(answer) => Some(answer),
             Self::Closed | Self::Nothing => None,
@@ -45,8 +47,11 @@ impl<T> Outcome<T> {
 }
 
 #[derive(Debug)]
-pub(super) struct Subject {
+pub(crate) struct Subject {
     address: String,
+    /// The process, and what it writes: for what shows in neither answer nor connection.
+    pub(super) pid: u32,
+    pub(super) log: PathBuf,
     port: String,
     cluster_id: String,
     connection: Option<Connection>,
@@ -62,10 +67,13 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    pub(super) fn connect(address: &str) -> Result<Self> {
+    pub(crate) fn connect(broker: &Broker) -> Result<Self> {
+        let address = broker.address();
         let (_, port) = address.rsplit_once(':').context("an address has a port")?;
         let mut subject = Self {
             address: address.to_owned(),
+            pid: broker.pid().context("the broker is not running")?,
+            log: broker.log(),
             port: port.to_owned(),
             cluster_id: String::new(),
             connection: None,
@@ -87,12 +95,17 @@ impl Subject {
         *self.ids.get(topic).unwrap_or_else(|| panic!("no script has made {topic}"))
     }
 
+    /// How many topics there are, as it was last learned.
+    pub(crate) fn topic_count(&self) -> usize {
+        self.ids.len()
+    }
+
     pub(super) fn fresh_connection(&self) -> Result<Connection> {
         Connection::open(&self.address)
     }
 
     /// Sends a request and waits for its answer.
-    pub(super) fn ask<R: Request>(
+    pub(crate) fn ask<R: Request>(
         &mut self,
         version: i16,
         request: &R,
@@ -175,7 +188,7 @@ impl Subject {
     }
 
     /// Asks for something that belongs to the set-up: no answer is an error.
-    pub(super) fn expect<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response> {
+    pub(crate) fn expect<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response> {
         let outcome = self.ask(version, request)?;
         outcome.answer().with_context(|| format!("{} v{version} got no answer", R::NAME))
     }

@@ -6,6 +6,7 @@ use ottla_protocol::messages::describe_groups_response::{DescribedGroup, Describ
 use ottla_protocol::messages::list_groups_response::ListedGroup;
 
 use super::{ClassicGroup, Member, State};
+use crate::group::ListGroups;
 
 /// Kafka's name for this kind of group.
 const TYPE: &str = "classic";
@@ -44,11 +45,8 @@ impl ClassicGroup {
         }
     }
 
-    /// Whether a list of groups in these states, or of these types, would name it. Case does not matter.
-    pub(crate) fn passes(&self, states: &[ByteString], types: &[ByteString]) -> bool {
-        let is_in = |names: &[ByteString], name: &str| {
-            names.is_empty() || names.iter().any(|it| it.trim().eq_ignore_ascii_case(name))
-        };
-        is_in(states, self.state.name()) && is_in(types, TYPE)
+    /// Whether a list with these filters names the group.
+    pub(crate) fn passes(&self, asked: &ListGroups) -> bool {
+        asked.lets_through(self.state.name(), TYPE)
     }
 }

@@ -57,11 +57,15 @@ impl ClassicGroup {
         }
     }
 
-    /// Removes a member; one whose JoinGroup is open hears that it is unknown, and may try again.
+    /// Removes a member; one that waits for an answer hears that it is unknown, and may try again.
     pub(super) fn drop_member(&mut self, turn: &mut Turn<'_>, id: &ByteString) {
-        if let Some(waiting) = self.take_waiting(id).0 {
-            let error_code = ErrorCode::UNKNOWN_MEMBER_ID;
+        let error_code = ErrorCode::UNKNOWN_MEMBER_ID;
+        let (join, sync) = self.take_waiting(id);
+        if let Some(waiting) = join {
             turn.reply(waiting, JoinGroupResponse { error_code, ..JoinGroupResponse::default() });
+        }
+        if let Some(waiting) = sync {
+            turn.reply(waiting, super::sync_refused(error_code));
         }
         self.remove(id);
     }

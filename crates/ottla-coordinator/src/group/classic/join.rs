@@ -22,13 +22,17 @@ impl ClassicGroup {
         let is_unknown = request.member_id.is_empty();
         let names = request.protocols.iter().map(|protocol| &protocol.name);
         if !self.has_room(turn.settings, &request.member_id) {
-            self.remove(&request.member_id);
+            self.drop_member(turn, &owned(&request.member_id));
             refuse(turn, to, "", ErrorCode::GROUP_MAX_SIZE_REACHED);
         } else if !self.accepts_protocols(&request.protocol_type, names) {
             refuse(turn, to, &request.member_id, ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
         } else if is_unknown {
             self.join_as_new(turn, to, join);
         } else if self.pending_joins.contains(&request.member_id) {
+            if request.group_instance_id.is_some() {
+                // Static members are never told to come back with an id; Kafka stumbles over this.
+                return refuse(turn, to, "", ErrorCode::UNKNOWN_SERVER_ERROR);
+            }
             let id = owned(&request.member_id);
             self.add_member(turn, to, &join.caller, request, id);
         } else {
@@ -136,12 +140,13 @@ impl ClassicGroup {
     }
 
     fn update_member(&mut self, turn: &mut Turn<'_>, to: ReplyTo, request: &JoinGroupRequest) {
-        let Some(member) = self.members.get_mut(&request.member_id) else { return };
-        if let Some(forgotten) = member.awaiting_join.replace(to) {
-            // The client gave up on its first request; its connection is most likely gone.
-            refuse(turn, forgotten, &request.member_id, ErrorCode::UNKNOWN_MEMBER_ID);
-        }
-        member.take_over(request);
+        self.update(&request.member_id, |member| {
+            if let Some(forgotten) = member.awaiting_join.replace(to) {
+                // The client gave up on its first request; its connection is most likely gone.
+                refuse(turn, forgotten, &request.member_id, ErrorCode::UNKNOWN_MEMBER_ID);
+            }
+            member.take_over(request);
+        });
     }
 }
 
@@ -167,11 +172,11 @@ impl ClassicGroup {
         self.fence(turn, old_id);
         let old_leader = self.leader.clone();
         let Some(old) = self.rename_member(old_id, &new_id) else { return };
-        if let Some(member) = self.members.get_mut(&new_id) {
+        self.update(&new_id, |member| {
             member.take_over(request);
             member.awaiting_join = Some(to);
-            turn.set_session(&self.id, &new_id, member.session_timeout_ms);
-        }
+        });
+        turn.set_session(&self.id, &new_id, request.session_timeout_ms);
         let instance = request.group_instance_id.as_deref().unwrap_or_default();
         let reason = |what: &str| {
             format!(
@@ -268,7 +273,7 @@ impl ClassicGroup {
         if self.rename_member(&replaced.new_member, &old_id).is_some() {
             turn.cancel_session(&self.id, &replaced.new_member);
             turn.set_session(&self.id, &old_id, replaced.old.session_timeout_ms);
-            self.members.insert(old_id, replaced.old);
+            self.update(&old_id, |member| *member = replaced.old);
         }
         if let Some(waiting) = waiting {
             let answer = JoinGroupResponse {
