@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"sync"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -361,6 +362,8 @@ func (saramaLibrary) deleteGroup(r *request) error {
 // What the library calls for each generation of the group.
 type generation struct {
 	member *member
+	// Commits of several partitions at once may overtake each other, and take an offset back.
+	committing *sync.Mutex
 }
 
 func (g generation) Setup(session sarama.ConsumerGroupSession) error {
@@ -386,7 +389,12 @@ func (g generation) ConsumeClaim(session sarama.ConsumerGroupSession, claim sara
 			}
 			g.member.took(fromSarama(found))
 			session.MarkMessage(found, "")
-			session.Commit()
+			// A commit takes its time: once for all that is there.
+			if len(claim.Messages()) == 0 {
+				g.committing.Lock()
+				session.Commit()
+				g.committing.Unlock()
+			}
 		case <-session.Context().Done():
 			return nil
 		}
@@ -428,7 +436,8 @@ func (saramaLibrary) join(r *request) (*member, error) {
 	go func() {
 		defer close(ended)
 		for leaving.Err() == nil {
-			if err := group.Consume(leaving, []string{r.Topic}, generation{joined}); err != nil {
+			handler := generation{joined, &sync.Mutex{}}
+			if err := group.Consume(leaving, []string{r.Topic}, handler); err != nil {
 				joined.noted(err)
 				time.Sleep(200 * time.Millisecond)
 			}
