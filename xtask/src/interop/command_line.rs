@@ -24,7 +24,7 @@ pub(super) fn tests() -> Vec<Test> {
         Test::new(format!("command line: {sentence}"), &[], run)
     };
     let with_python = |sentence: &str, run: fn(&mut Session) -> Result<()>| Test {
-        needs: Library::Python.needs(),
+        needs: Library::Confluent.needs(),
         ..test(sentence, run)
     };
     vec![
@@ -187,7 +187,7 @@ fn produce(session: &mut Session) -> Result<()> {
     let lines = "7:one, Öttla\nno key\n:empty key\n8:NULL\n\n";
     let before = now_ms();
     done(session, &command, lines)?;
-    let read = session.adapter(Library::Python).consume(&topic, 2, 0, 5)?;
+    let read = session.adapter(Library::Confluent).consume(&topic, 2, 0, 5)?;
     let expected: [(Option<&str>, Option<&str>); 5] = [
         (Some("7"), Some("one, Öttla")),
         (None, Some("no key")),
@@ -222,11 +222,11 @@ fn produce_variously(session: &mut Session) -> Result<()> {
     for partition in 0..3 {
         // With acks=0 the command may end before the broker has stored anything.
         let found = eventually(LIMIT, || {
-            let (_, high) = session.adapter(Library::Python).watermarks(&topic, partition)?;
+            let (_, high) = session.adapter(Library::Confluent).watermarks(&topic, partition)?;
             Ok((high > 0 && high % 5 == 0).then_some(high))
         })?;
         let count = usize::try_from(found)?;
-        let read = session.adapter(Library::Python).consume(&topic, partition, 0, count)?;
+        let read = session.adapter(Library::Confluent).consume(&topic, partition, 0, count)?;
         let key_of = |(_, record): &(i64, Record)| record.key.clone().unwrap_or_default();
         let keys: Vec<Vec<u8>> = read.iter().map(key_of).collect();
         let mut lives = keys.chunks(count / 5);
@@ -249,7 +249,7 @@ fn write_three(session: &mut Session, topic: &str) -> Result<i64> {
         Record::new(0, start + 10_000, None, Some(&[0xff, 0x00])),
         Record::new(0, start + 20_000, Some(b"gone"), None),
     ];
-    session.write(Library::Python, topic, &records, Writing::default())?;
+    session.write(Library::Confluent, topic, &records, Writing::default())?;
     Ok(start)
 }
 
