@@ -61,16 +61,16 @@ impl Answer {
         Ok(Self { parts: cut(outgoing, sources) })
     }
 
-    /// Sends the whole frame.
+    /// Sends the whole frame; with `more`, another one follows at once, and may share its packets.
     ///
     /// # Errors
     /// A failed socket, or a file that ended early. The frame is then incomplete and the connection
     /// must be closed; it is never padded.
-    pub(crate) async fn send(self, socket: &TcpStream) -> io::Result<usize> {
+    pub(crate) async fn send(self, socket: &TcpStream, more: bool) -> io::Result<usize> {
         let mut sent = 0;
         let mut parts = self.parts.into_iter().peekable();
         while let Some(part) = parts.next() {
-            let more = parts.peek().is_some();
+            let more = more || parts.peek().is_some();
             sent += match part {
                 Part::Bytes(bytes) => send_bytes(socket, &bytes, more).await?,
                 Part::Source(Source::File { file, position, len }) => {

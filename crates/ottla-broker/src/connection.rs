@@ -158,7 +158,8 @@ impl Connection {
     async fn finish(&mut self, outcome: Outcome) -> bool {
         match outcome {
             Outcome::Answer(answer) => {
-                if !self.send(answer).await {
+                let more = self.is_next_answered().await;
+                if !self.send(answer, more).await {
                     return false;
                 }
             }
@@ -180,9 +181,24 @@ impl Connection {
         true
     }
 
+    /// Whether the oldest request in flight is answered, too: what one flush was for can leave together.
+    async fn is_next_answered(&mut self) -> bool {
+        let Some(front) = self.in_flight.front_mut() else { return false };
+        poll_fn(|context| {
+            if let InFlight::Waiting(pending) = front
+                && let Poll::Ready(outcome) = pending.as_mut().poll(context)
+            {
+                *front = InFlight::Done(outcome);
+            }
+            Poll::Ready(())
+        })
+        .await;
+        matches!(front, InFlight::Done(Outcome::Answer(_)))
+    }
+
     // `&mut`, though nothing changes: a shared reference would ask the waiting futures to be `Sync`.
-    async fn send(&mut self, answer: Answer) -> bool {
-        match answer.send(&self.socket).await {
+    async fn send(&mut self, answer: Answer, more: bool) -> bool {
+        match answer.send(&self.socket, more).await {
             Ok(sent) => {
                 self.broker.metrics.bytes_out.inc_by(sent as u64);
                 true

@@ -1,17 +1,19 @@
 //! The flusher of a log directory: one thread that gathers requests and makes them durable together. Shell.
 //!
-//! While one flush is under way, the next requests gather; all of them cost one more flush. How a round is done
-//! depends on how many files it has: see docs/decisions/003-flusher.md.
+//! While one flush is under way, the next requests gather; all of them cost one more flush. When there are some, the
+//! next round waits a moment for those whom this one has just answered. How a round is done depends on how many files
+//! it has: see docs/decisions/003-flusher.md.
 
 use std::fmt::Debug;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use ottla_base::Offset;
 use ottla_env::sys;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::environment::Environment;
 use crate::error::{Context, StorageError};
@@ -19,6 +21,11 @@ use crate::log::{FlushWork, Log};
 
 /// From so many files on, one flush of the whole file system is cheaper than one of each file.
 const WHOLE_FILE_SYSTEM_FILES: usize = 8;
+
+/// A busy flusher waits for company for so many parts of the time that its last flush took,
+const GATHER_PARTS: u32 = 2;
+/// and no longer than this.
+const GATHER_MAX: Duration = Duration::from_millis(1);
 
 /// Whoever wants to know what has reached the disk.
 ///
@@ -72,9 +79,12 @@ impl FlushQueue {
         self.changed.notify_all();
     }
 
-    /// Everything that waits; `None` once stopped.
-    fn take(&self) -> Option<Vec<Arc<Log>>> {
+    /// Everything that waits; `None` once stopped. If there is something already, others have `gather` to join it.
+    fn take(&self, gather: Duration) -> Option<Vec<Arc<Log>>> {
         let mut waiting = self.waiting.lock();
+        if !waiting.logs.is_empty() && !gather.is_zero() {
+            MutexGuard::unlocked(&mut waiting, || thread::sleep(gather));
+        }
         while waiting.logs.is_empty() && !waiting.stopped {
             self.changed.wait(&mut waiting);
         }
@@ -86,8 +96,12 @@ impl FlushQueue {
 /// Starts the thread; it ends when the queue is stopped.
 pub(crate) fn start(env: Arc<Environment>) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name("log-flusher".to_owned()).spawn(move || {
-        while let Some(logs) = env.flushes.take() {
+        let mut gather = Duration::ZERO;
+        while let Some(logs) = env.flushes.take(gather) {
+            let started = env.clock.monotonic();
             flush(&env, &logs);
+            let took = env.clock.monotonic().saturating_sub(started);
+            gather = (took / GATHER_PARTS).min(GATHER_MAX);
         }
     })
 }
