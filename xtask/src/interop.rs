@@ -65,7 +65,6 @@ impl Test {
     fn once_served(self, api: &'static str) -> Self {
         Self { api: Some(api), ..self }
     }
-
 }
 
 /// The first of these programs that is not installed.
