@@ -134,7 +134,12 @@ impl Sessions {
     }
 
     /// Remembers what the first answer of a session says of a partition.
-    pub(crate) fn answered(&mut self, session_id: i32, key: &PartitionKey, answer: PartitionAnswer) {
+    pub(crate) fn answered(
+        &mut self,
+        session_id: i32,
+        key: &PartitionKey,
+        answer: PartitionAnswer,
+    ) {
         if let Some(session) = self.sessions.get_mut(&session_id) {
             session.answered(key, answer);
         }
