@@ -16,8 +16,10 @@ use ottla_quorum::Quorum;
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
+use crate::configuration::Configuration;
 use crate::fetch_session::Sessions;
 use crate::listener::Connections;
+use crate::log_levels::LogLevels;
 use crate::metrics::Metrics;
 use crate::producer_ids::ProducerIds;
 use crate::replicas::{Replica, Replicas};
@@ -29,8 +31,6 @@ pub(crate) struct Settings {
     pub request_bytes_max: usize,
     /// `connections.max.idle.ms`
     pub connections_max_idle: Duration,
-    /// `max.connections`
-    pub connections_max: usize,
     /// `socket.send.buffer.bytes`; `None` leaves it to the operating system.
     pub socket_send_buffer: Option<usize>,
     /// `socket.receive.buffer.bytes`; `None` leaves it to the operating system.
@@ -57,6 +57,8 @@ pub(crate) struct Broker {
     registration: Registration,
     pub cluster_id: ByteString,
     pub settings: Settings,
+    pub configuration: Arc<Configuration>,
+    pub log_levels: LogLevels,
     pub clock: Arc<dyn Clock>,
     pub quorum: Arc<Quorum>,
     pub replicas: Arc<Replicas>,
@@ -71,25 +73,34 @@ pub(crate) struct Broker {
     started: Instant,
 }
 
+/// What a broker is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub registration: Registration,
+    pub cluster_id: ByteString,
+    pub settings: Settings,
+    pub configuration: Arc<Configuration>,
+    pub log_levels: LogLevels,
+    pub clock: Arc<dyn Clock>,
+    pub quorum: Arc<Quorum>,
+    pub replicas: Arc<Replicas>,
+}
+
 impl Broker {
     #[must_use]
-    pub(crate) fn new(
-        registration: Registration,
-        cluster_id: ByteString,
-        settings: Settings,
-        clock: Arc<dyn Clock>,
-        quorum: Arc<Quorum>,
-        replicas: Arc<Replicas>,
-    ) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { registration, cluster_id, settings, configuration, .. } = parts;
         let fetch_sessions = Mutex::new(Sessions::new(settings.fetch_session_slots));
         Self {
             node_id: registration.id,
             registration,
             cluster_id,
             settings,
-            clock,
-            quorum,
-            replicas,
+            configuration,
+            log_levels: parts.log_levels,
+            clock: parts.clock,
+            quorum: parts.quorum,
+            replicas: parts.replicas,
             fetch_sessions,
             producer_ids: ProducerIds::default(),
             metrics: Metrics::default(),

@@ -3,16 +3,21 @@
 //! The directory listing is the compatibility statement: an API without a file here is not served
 //! and not advertised.
 
+mod alter_configs;
 mod api_versions;
 mod authorized;
+mod config_changes;
 mod create_topics;
 mod current_leader;
 mod delete_topics;
 mod describe_cluster;
+mod describe_configs;
 mod describe_topic_partitions;
 mod fetch;
 mod find_coordinator;
+mod incremental_alter_configs;
 mod init_producer_id;
+mod list_config_resources;
 mod list_offsets;
 mod metadata;
 mod offset_for_leader_epoch;
@@ -35,7 +40,7 @@ use crate::listener::{Listener, Role};
 
 /// The APIs that this broker serves, each in all the stable versions that Kafka 4.3 serves, and
 /// whether a controller listener serves them too.
-const SERVED: [(ApiKey, bool); 12] = [
+const SERVED: [(ApiKey, bool); 16] = [
     (ApiKey::Produce, false),
     (ApiKey::Fetch, false),
     (ApiKey::ListOffsets, false),
@@ -46,7 +51,11 @@ const SERVED: [(ApiKey, bool); 12] = [
     (ApiKey::DeleteTopics, true),
     (ApiKey::InitProducerId, false),
     (ApiKey::OffsetForLeaderEpoch, false),
+    (ApiKey::DescribeConfigs, true),
+    (ApiKey::AlterConfigs, true),
+    (ApiKey::IncrementalAlterConfigs, true),
     (ApiKey::DescribeCluster, true),
+    (ApiKey::ListConfigResources, false),
     (ApiKey::DescribeTopicPartitions, false),
 ];
 
@@ -171,7 +180,13 @@ fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
         ApiKey::DeleteTopics => later(context, input, delete_topics::handle)?,
         ApiKey::InitProducerId => later(context, input, init_producer_id::handle)?,
         ApiKey::OffsetForLeaderEpoch => now(&context, input, offset_for_leader_epoch::handle)?,
+        ApiKey::DescribeConfigs => now(&context, input, describe_configs::handle)?,
+        ApiKey::AlterConfigs => later(context, input, alter_configs::handle)?,
+        ApiKey::IncrementalAlterConfigs => {
+            later(context, input, incremental_alter_configs::handle)?
+        }
         ApiKey::DescribeCluster => now(&context, input, describe_cluster::handle)?,
+        ApiKey::ListConfigResources => now(&context, input, list_config_resources::handle)?,
         ApiKey::DescribeTopicPartitions => now(&context, input, describe_topic_partitions::handle)?,
         other => return Err(CloseReason::NotServed(other.name())),
     })

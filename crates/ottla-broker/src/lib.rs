@@ -7,12 +7,14 @@
 
 mod answer;
 mod broker;
+mod configuration;
 mod connection;
 mod fetch_session;
 mod frame;
 mod handlers;
 mod http;
 mod listener;
+mod log_levels;
 mod metrics;
 mod node;
 mod producer_ids;
@@ -22,4 +24,5 @@ mod topics;
 mod waiters;
 
 pub use frame::{FrameError, FrameReader};
+pub use log_levels::{Apply, LogLevels, ROOT};
 pub use node::{Address, Node, NodeOptions};

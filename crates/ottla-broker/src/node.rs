@@ -20,9 +20,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::broker::{Broker, Registration, Settings};
+use crate::broker::{Broker, Parts, Registration, Settings};
+use crate::configuration::Configuration;
 use crate::http;
 use crate::listener::{Listener, Role, accept, stopped};
+use crate::log_levels::LogLevels;
 use crate::replicas::Replicas;
 use crate::topic_config;
 use crate::topics::Topics;
@@ -37,6 +39,7 @@ pub struct NodeOptions {
     pub config: BrokerConfig,
     /// What was set and where: the controller shows it in answers.
     pub settings: ConfigSettings,
+    pub log_levels: LogLevels,
 }
 
 /// A listener's name and where it is bound, shown as `PLAINTEXT://127.0.0.1:9092`.
@@ -87,23 +90,26 @@ impl Node {
         let replicas = Arc::new(Replicas::default());
         let directory = open_directory(&options, &clock).await?;
         directory.add_listener(Arc::clone(&replicas) as _);
+        let configuration = Arc::new(Configuration::new(config.node_id, options.settings.clone()));
         let topics = Arc::new(Topics {
             node_id: config.node_id,
             directory: Arc::clone(&directory),
             replicas: Arc::clone(&replicas),
-            defaults: config.topic_defaults.clone(),
+            configuration: Arc::clone(&configuration),
         });
         let quorum = start_quorum(&options, &bound, &directory, &clock, &topics).await?;
         topics.set_strays_aside(&quorum.image());
         let broker_epoch = register(&options, &bound, &directory, &quorum).await?;
-        let broker = Arc::new(Broker::new(
-            Registration { id: config.node_id, epoch: broker_epoch },
-            options.cluster_id.as_str().into(),
-            settings(config),
+        let broker = Arc::new(Broker::new(Parts {
+            registration: Registration { id: config.node_id, epoch: broker_epoch },
+            cluster_id: options.cluster_id.as_str().into(),
+            settings: settings(config),
+            configuration,
+            log_levels: options.log_levels,
             clock,
-            Arc::clone(&quorum),
+            quorum: Arc::clone(&quorum),
             replicas,
-        ));
+        }));
         let (stop, stopping) = watch::channel(false);
         let listeners = bound.iter().map(Bound::address).collect();
         let http_address = http.as_ref().and_then(|socket| socket.local_addr().ok());
@@ -397,7 +403,6 @@ fn settings(config: &BrokerConfig) -> Settings {
     Settings {
         request_bytes_max: size(config.socket_request_max_bytes),
         connections_max_idle: Duration::from_millis(idle.min(IDLE_FOR_EVER_MS)),
-        connections_max: size(config.max_connections),
         socket_send_buffer: buffer(config.socket_send_buffer_bytes),
         socket_receive_buffer: buffer(config.socket_receive_buffer_bytes),
         fetch_bytes_max: size(config.fetch_max_bytes),

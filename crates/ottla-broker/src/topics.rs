@@ -9,6 +9,7 @@ use ottla_metadata::{ConfigResource, Delta, Image, Partition, Topic, topic_name}
 use ottla_quorum::Publisher;
 use tracing::{error, info, warn};
 
+use crate::configuration::Configuration;
 use crate::replicas::{Replica, Replicas};
 use crate::topic_config;
 
@@ -18,12 +19,13 @@ pub(crate) struct Topics {
     pub node_id: BrokerId,
     pub directory: Arc<LogDirectory>,
     pub replicas: Arc<Replicas>,
-    /// What a topic gets where it sets nothing.
-    pub defaults: TopicConfig,
+    pub configuration: Arc<Configuration>,
 }
 
 impl Publisher for Topics {
     fn publish(&self, image: &Arc<Image>, delta: &Delta) {
+        // First of all: what is made below is made with it.
+        let defaults_changed = self.configuration.follow(image, delta);
         for topic in delta.deleted.values() {
             self.delete(topic);
         }
@@ -33,11 +35,14 @@ impl Publisher for Topics {
         for (topic_id, index) in &delta.changed {
             self.follow(image, *topic_id, *index);
         }
+        if defaults_changed {
+            image.topics().for_each(|topic| self.reconfigure(image, topic));
+            return;
+        }
         let is_topic = |resource: &&ConfigResource| resource.kind == ConfigResource::TOPIC;
-        for resource in delta.configs.iter().filter(is_topic) {
-            if let Some(topic) = image.topic_by_name(&resource.name) {
-                self.reconfigure(image, topic);
-            }
+        let topics = delta.configs.iter().filter(is_topic);
+        for topic in topics.filter_map(|resource| image.topic_by_name(&resource.name)) {
+            self.reconfigure(image, topic);
         }
     }
 }
@@ -147,7 +152,7 @@ impl Topics {
 
     fn config(&self, image: &Image, topic: &Topic) -> TopicConfig {
         let resource = ConfigResource::topic(Arc::clone(&topic.name));
-        self.defaults.with_overrides(image.config(&resource))
+        self.configuration.live().topic_defaults.with_overrides(image.config(&resource))
     }
 }
 

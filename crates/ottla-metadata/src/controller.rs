@@ -4,6 +4,7 @@
 //! returns an [`Outcome`]. The caller appends the records as one batch — all of them or none come
 //! to be — and gives the reply once they are committed.
 
+mod alter_configs;
 mod brokers;
 mod create_topics;
 mod delete_topics;
@@ -14,6 +15,9 @@ mod producer_ids;
 
 use ottla_base::ErrorCode;
 
+pub use alter_configs::{
+    ConfigAnswer, ConfigChange, Operation, Via, alter_configs, screen_config_changes,
+};
 pub use brokers::{BrokerEpoch, register_broker, register_controller, unfence_broker};
 pub use create_topics::{Draw, create_topics};
 pub use delete_topics::delete_topics;

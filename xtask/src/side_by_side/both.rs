@@ -152,6 +152,10 @@ fn reply_shown(reply: &Reply) -> Value {
 /// The APIs whose answers come in an order that clients may rely on; Apache Kafka takes the others' from hash tables.
 const ORDERED: &[ApiKey] = &[ApiKey::Fetch, ApiKey::DescribeTopicPartitions];
 
+/// The APIs whose texts are compared word for word: people see them in Kafka's own tools.
+const WORDED: &[ApiKey] =
+    &[ApiKey::DescribeConfigs, ApiKey::AlterConfigs, ApiKey::IncrementalAlterConfigs];
+
 fn shown<R: Request>(subject: &Subject, outcome: &Outcome<R::Response>) -> Value {
     let Outcome::Answered(answer) = outcome else {
         return Value::leaf(if matches!(outcome, Outcome::Closed) {
@@ -160,7 +164,7 @@ fn shown<R: Request>(subject: &Subject, outcome: &Outcome<R::Response>) -> Value
             "no answer"
         });
     };
-    let mut value = subject.normalise(Value::of(answer));
+    let mut value = subject.normalise(Value::of(answer), WORDED.contains(&R::KEY));
     if !ORDERED.contains(&R::KEY) {
         value.sort();
     }

@@ -1,16 +1,20 @@
 //! What is asked: one file per API, and one for what is no request at all.
 
+mod alter_configs;
 mod api_versions;
 mod batches;
 mod connections;
 mod create_topics;
 mod delete_topics;
 mod describe_cluster;
+mod describe_configs;
 mod describe_topic_partitions;
+mod dynamic_configs;
 mod fetch;
 mod fetch_sessions;
 mod find_coordinator;
 mod init_producer_id;
+mod list_config_resources;
 mod list_offsets;
 mod metadata;
 mod offset_for_leader_epoch;
@@ -44,6 +48,10 @@ pub(super) const ALL: &[Script] = &[
     Script { name: "delete-topics", run: delete_topics::run },
     Script { name: "describe-cluster", run: describe_cluster::run },
     Script { name: "describe-topic-partitions", run: describe_topic_partitions::run },
+    Script { name: "describe-configs", run: describe_configs::run },
+    Script { name: "alter-configs", run: alter_configs::run },
+    Script { name: "dynamic-configs", run: dynamic_configs::run },
+    Script { name: "list-config-resources", run: list_config_resources::run },
     Script { name: "produce", run: produce::run },
     Script { name: "fetch", run: fetch::run },
     Script { name: "sessions", run: fetch_sessions::run },

@@ -229,10 +229,15 @@ impl Subject {
         Ok(())
     }
 
-    /// Replaces what must differ between two brokers by a name of what it is.
-    pub(super) fn normalise(&self, mut answer: Value) -> Value {
+    /// Replaces what must differ between two brokers by a name of what it is. Texts for people differ, too, where they
+    /// need not be `worded` alike.
+    pub(super) fn normalise(&self, mut answer: Value, worded: bool) -> Value {
         answer.each_field(&mut |name, value| {
             let Value::Leaf(text) = value else { return };
+            if worded && name == "error_message" {
+                *text = unwrapped(text);
+                return;
+            }
             if let Some(replaced) = self.replacement(name, text) {
                 *value = replaced;
             }
@@ -261,15 +266,25 @@ impl Subject {
             "error_message" | "batch_index_error_message" if text.len() > 2 && text != "None" => {
                 named("(text)")
             }
+            // Apache Kafka's documentation is not ours.
+            "documentation" if text != "None" => named("(text)"),
             "log_append_time_ms" | "timestamp" | "base_timestamp" | "max_timestamp" => {
                 is_about_now(number?).then(|| Value::leaf("(now)"))
             }
             "records" if text.starts_with("b\"") => {
-                Some(self.normalise(records::describe(records::unquoted(text))))
+                Some(self.normalise(records::describe(records::unquoted(text)), false))
             }
             _ => None,
         }
     }
+}
+
+/// Apache Kafka shows some reasons inside the name of a Java class and a sentence without sense.
+fn unwrapped(text: &str) -> String {
+    let inner = text
+        .strip_prefix("\"Invalid value org.apache.kafka.common.config.ConfigException: ")
+        .and_then(|rest| rest.strip_suffix(" for configuration Invalid dynamic configuration\""));
+    inner.map_or_else(|| text.to_owned(), |inner| format!("\"{inner}\""))
 }
 
 pub(super) fn now_ms() -> i64 {

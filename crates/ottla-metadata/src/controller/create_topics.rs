@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ottla_base::{BrokerId, ErrorCode, PartitionIndex, TopicId};
+use ottla_config::describe::{Entry, created_topic};
 use ottla_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
-use ottla_protocol::messages::create_topics_response::CreatableTopicResult;
+use ottla_protocol::messages::create_topics_response::{
+    CreatableTopicConfigs, CreatableTopicResult,
+};
 use ottla_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use ottla_protocol::records::{ConfigRecord, PartitionRecord, TopicRecord};
 
@@ -14,8 +17,6 @@ use crate::MetadataRecord;
 use crate::delta::ConfigResource;
 use crate::image::{Broker, Image};
 use crate::topic_name;
-
-mod configs;
 
 /// More partitions than this in one request are refused, as in Kafka.
 const PARTITIONS_MAX: i64 = 10_000;
@@ -141,7 +142,7 @@ fn create_topic(
     draw: &mut dyn Draw,
 ) -> Result<Outcome<CreatableTopicResult>, Rejection> {
     check_name(image, &topic.name)?;
-    let configs = check_configs(policy, topic)?;
+    let configs = check_configs(image, policy, topic)?;
     let partitions = if topic.assignments.is_empty() {
         place(image, policy, topic, draw)?
     } else {
@@ -155,7 +156,7 @@ fn create_topic(
         error_message: None,
         num_partitions: count(partitions.len()),
         replication_factor: i16::try_from(factor).unwrap_or(i16::MAX),
-        configs: Some(configs::effective(image, policy, &configs)),
+        configs: Some(described(image, policy, &configs)),
         ..Default::default()
     };
     let mut records = vec![TopicRecord { name: topic.name.clone(), topic_id }.into()];
@@ -164,6 +165,23 @@ fn create_topic(
         partition_record(image, topic_id, PartitionIndex(index), replicas, isr)
     }));
     Ok(Outcome { records, reply })
+}
+
+/// The whole configuration of the new topic, as the answer shows it.
+fn described(
+    image: &Image,
+    policy: &Policy,
+    overrides: &BTreeMap<String, String>,
+) -> Vec<CreatableTopicConfigs> {
+    let entries = created_topic(&policy.settings, &policy.dynamic(image), overrides);
+    let described = |entry: Entry| CreatableTopicConfigs {
+        name: entry.name.into(),
+        value: entry.value.map(Into::into),
+        read_only: entry.read_only,
+        config_source: entry.source.code(),
+        is_sensitive: entry.sensitive,
+    };
+    entries.into_iter().map(described).collect()
 }
 
 fn check_name(image: &Image, name: &str) -> Result<(), Rejection> {
@@ -181,6 +199,7 @@ fn check_name(image: &Image, name: &str) -> Result<(), Rejection> {
 
 /// The configuration that was asked for, ordered by key; of a key given twice the last value.
 fn check_configs(
+    image: &Image,
     policy: &Policy,
     topic: &CreatableTopic,
 ) -> Result<BTreeMap<String, String>, Rejection> {
@@ -203,7 +222,7 @@ fn check_configs(
         )));
     }
     let overrides = configs.iter().map(|(key, value)| (&**key, Some(&**value)));
-    let checked = policy.topic_defaults.validate_overrides(overrides);
+    let checked = policy.topic_defaults(image).validate_overrides(overrides);
     checked.map_err(|error| invalid(error.to_string()))?;
     Ok(configs)
 }
