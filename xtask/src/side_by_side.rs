@@ -32,6 +32,12 @@ const SETTINGS: &[(&str, &str)] = &[
     ("log.retention.ms", "-1"),
 ];
 
+/// Apache Kafka's launcher gives it a listener for controllers in any case.
+const OTTLA_SETTINGS: &[(&str, &str)] = &[
+    ("listeners", "PLAINTEXT://127.0.0.1:0,CONTROLLER://127.0.0.1:0"),
+    ("controller.listener.names", "CONTROLLER"),
+];
+
 /// Runs all scripts, or those whose name contains `only`; prints what differs.
 pub(crate) fn run(only: Option<&str>) -> Result<Tally> {
     if let Some(missing) = interop::missing_program(&["java", "mvn"]) {
@@ -43,7 +49,7 @@ pub(crate) fn run(only: Option<&str>) -> Result<Tally> {
     // Kafka needs seconds to start: meanwhile Ottla is built, if it must be.
     let mut brokers = [
         Target::Kafka.start(&directory.join("kafka"), SETTINGS)?,
-        Target::Ottla.start(&directory.join("ottla"), SETTINGS)?,
+        Target::Ottla.start(&directory.join("ottla"), &[SETTINGS, OTTLA_SETTINGS].concat())?,
     ];
     let outcome = compare(&brokers, only);
     for broker in &mut brokers {

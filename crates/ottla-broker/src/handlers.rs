@@ -12,6 +12,7 @@ mod current_leader;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod describe_quorum;
 mod describe_topic_partitions;
 mod fetch;
 mod find_coordinator;
@@ -40,7 +41,7 @@ use crate::listener::{Listener, Role};
 
 /// The APIs that this broker serves, each in all the stable versions that Kafka 4.3 serves, and
 /// whether a controller listener serves them too.
-const SERVED: [(ApiKey, bool); 16] = [
+const SERVED: [(ApiKey, bool); 17] = [
     (ApiKey::Produce, false),
     (ApiKey::Fetch, false),
     (ApiKey::ListOffsets, false),
@@ -54,6 +55,7 @@ const SERVED: [(ApiKey, bool); 16] = [
     (ApiKey::DescribeConfigs, true),
     (ApiKey::AlterConfigs, true),
     (ApiKey::IncrementalAlterConfigs, true),
+    (ApiKey::DescribeQuorum, true),
     (ApiKey::DescribeCluster, true),
     (ApiKey::ListConfigResources, false),
     (ApiKey::DescribeTopicPartitions, false),
@@ -185,6 +187,7 @@ fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
         ApiKey::IncrementalAlterConfigs => {
             later(context, input, incremental_alter_configs::handle)?
         }
+        ApiKey::DescribeQuorum => now(&context, input, describe_quorum::handle)?,
         ApiKey::DescribeCluster => now(&context, input, describe_cluster::handle)?,
         ApiKey::ListConfigResources => now(&context, input, list_config_resources::handle)?,
         ApiKey::DescribeTopicPartitions => now(&context, input, describe_topic_partitions::handle)?,

@@ -30,4 +30,4 @@ mod storage;
 
 pub use controller::{Desk, SubmitError};
 pub use publisher::Publisher;
-pub use quorum::{Config, Dependencies, Metrics, Quorum, StartError};
+pub use quorum::{Config, Dependencies, Member, Metrics, Quorum, StartError};

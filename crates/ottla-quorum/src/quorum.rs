@@ -86,6 +86,14 @@ pub struct Metrics {
     pub appends: u64,
 }
 
+/// A member of the quorum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    pub id: BrokerId,
+    /// The log directory that its metadata log is in.
+    pub directory_id: Uuid,
+}
+
 /// The controllers' quorum, of which this node is the one voter. Dropping it leaves the disk as a crash would.
 pub struct Quorum {
     raft: QuorumRaft,
@@ -228,6 +236,19 @@ impl Quorum {
         request: ControllerRegistrationRequest,
     ) -> Result<(), SubmitError> {
         self.decide(move |_| controller::register_controller(&request)).await
+    }
+
+    /// Those who elect the leader, ordered by id.
+    #[must_use]
+    pub fn voters(&self) -> Vec<Member> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let nodes = metrics.membership_config.membership().nodes();
+        let member = |(id, voter): (&i32, &Voter)| Member {
+            id: BrokerId(*id),
+            directory_id: voter.directory_id,
+        };
+        nodes.map(member).collect()
     }
 
     #[must_use]

@@ -5,7 +5,7 @@ use ottla_protocol::{ApiKey, Request};
 
 use super::connection::{Connection, Reply};
 use super::known::KnownDifferences;
-use super::subject::{Outcome, Subject};
+use super::subject::{Outcome, Subject, Via};
 use super::value::{Difference, Value, differences};
 
 /// What Apache Kafka answered, and what Ottla answered.
@@ -66,7 +66,10 @@ impl Both {
         make: impl Fn(&Subject, usize) -> R,
         edit: impl Fn(&mut R::Response),
     ) -> Result<Pair<R::Response>> {
-        let step = format!("{} v{version}: {what}", R::KEY);
+        let step = match self.kafka.via {
+            Via::Broker => format!("{} v{version}: {what}", R::KEY),
+            Via::Controller => format!("{} v{version} to the controller: {what}", R::KEY),
+        };
         let ask = |subject: &mut Subject, index: usize, name: &str| {
             let request = make(subject, index);
             let mut outcome = subject
@@ -83,6 +86,26 @@ impl Both {
         let right = shown::<R>(&self.ottla, &ottla);
         self.compare(&step, &left, &right);
         Ok([kafka.answer(), ottla.answer()])
+    }
+
+    /// Asks through the listeners for controllers in place of those for clients.
+    pub(super) fn through_controllers(
+        &mut self,
+        script: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        self.set_via(Via::Controller);
+        let outcome = script(self);
+        self.set_via(Via::Broker);
+        outcome
+    }
+
+    pub(super) fn is_through_controllers(&self) -> bool {
+        self.kafka.via == Via::Controller
+    }
+
+    fn set_via(&mut self, via: Via) {
+        self.kafka.via = via;
+        self.ottla.via = via;
     }
 
     /// Does something to both that is not compared.

@@ -8,6 +8,7 @@ mod create_topics;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod describe_quorum;
 mod describe_topic_partitions;
 mod dynamic_configs;
 mod fetch;
@@ -47,6 +48,7 @@ pub(super) const ALL: &[Script] = &[
     Script { name: "create-topics", run: create_topics::run },
     Script { name: "delete-topics", run: delete_topics::run },
     Script { name: "describe-cluster", run: describe_cluster::run },
+    Script { name: "describe-quorum", run: describe_quorum::run },
     Script { name: "describe-topic-partitions", run: describe_topic_partitions::run },
     Script { name: "describe-configs", run: describe_configs::run },
     Script { name: "alter-configs", run: alter_configs::run },

@@ -216,10 +216,11 @@ fn apply(
         let key = operation.key.to_string();
         let value = operation.value.as_deref().unwrap_or_default();
         match operation.code {
-            Operation::SET => {
+            Operation::SET if operation.value.is_some() => {
                 wanted.insert(key.clone(), value.to_owned());
             }
-            Operation::DELETE => {
+            // To set nothing is to delete; a broker lets no such change through.
+            Operation::SET | Operation::DELETE => {
                 wanted.remove(&key);
             }
             Operation::APPEND | Operation::SUBTRACT => {

@@ -26,6 +26,11 @@ pub(super) fn run(both: &mut Both) -> Result<()> {
             ("internal.segment.bytes", "1000000"),
         ],
     )?;
+    both.through_controllers(ask_all)?;
+    ask_all(both)
+}
+
+fn ask_all(both: &mut Both) -> Result<()> {
     for version in versions::<DescribeConfigsRequest>() {
         whole(both, version)?;
         keys(both, version)?;

@@ -272,6 +272,15 @@ fn a_broker_looks_at_names_and_nulls_first() {
 }
 
 #[test]
+fn a_controller_takes_null_for_a_deletion() {
+    let mut image = image();
+    altered(&mut image, change(TOPIC, "t", &[set("retention.ms", "5")]));
+    let null = change(TOPIC, "t", &[operation("retention.ms", Operation::SET, None)]);
+    let outcome = alter_configs(&image, &policy(), &[null], Via::Controller, false);
+    assert_eq!(outcome.records, [record(TOPIC, "t", "retention.ms", None)]);
+}
+
+#[test]
 fn a_controller_answers_once_for_a_resource_named_twice() {
     let twice = change(TOPIC, "t", &[]);
     let changes = [twice.clone(), twice, change(3, "x", &[]), change(8, "1", &[])];
