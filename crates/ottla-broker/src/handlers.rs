@@ -7,6 +7,7 @@ mod alter_configs;
 mod api_versions;
 mod authorized;
 mod config_changes;
+mod create_partitions;
 mod create_topics;
 mod current_leader;
 mod delete_topics;
@@ -41,7 +42,7 @@ use crate::listener::{Listener, Role};
 
 /// The APIs that this broker serves, each in all the stable versions that Kafka 4.3 serves, and
 /// whether a controller listener serves them too.
-const SERVED: [(ApiKey, bool); 17] = [
+const SERVED: [(ApiKey, bool); 18] = [
     (ApiKey::Produce, false),
     (ApiKey::Fetch, false),
     (ApiKey::ListOffsets, false),
@@ -54,6 +55,7 @@ const SERVED: [(ApiKey, bool); 17] = [
     (ApiKey::OffsetForLeaderEpoch, false),
     (ApiKey::DescribeConfigs, true),
     (ApiKey::AlterConfigs, true),
+    (ApiKey::CreatePartitions, true),
     (ApiKey::IncrementalAlterConfigs, true),
     (ApiKey::DescribeQuorum, true),
     (ApiKey::DescribeCluster, true),
@@ -184,6 +186,7 @@ fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
         ApiKey::OffsetForLeaderEpoch => now(&context, input, offset_for_leader_epoch::handle)?,
         ApiKey::DescribeConfigs => now(&context, input, describe_configs::handle)?,
         ApiKey::AlterConfigs => later(context, input, alter_configs::handle)?,
+        ApiKey::CreatePartitions => later(context, input, create_partitions::handle)?,
         ApiKey::IncrementalAlterConfigs => {
             later(context, input, incremental_alter_configs::handle)?
         }

@@ -71,16 +71,27 @@ impl Topics {
     fn create_all(&self, image: &Image, topic: &Topic) {
         let config = self.config(image, topic);
         for (index, partition) in topic.partitions() {
-            if partition.replicas.contains(&self.node_id)
-                && let Err(error) = self.create(topic, index, partition, &config)
-            {
-                // Clients get KAFKA_STORAGE_ERROR for a partition that has no log.
-                error!(topic = %topic.name, partition = %index, %error, "log can't be opened");
-            }
+            self.create(topic, index, partition, &config);
         }
     }
 
+    /// Makes the log of a partition that this broker is to hold.
     fn create(
+        &self,
+        topic: &Topic,
+        index: PartitionIndex,
+        partition: &Partition,
+        config: &TopicConfig,
+    ) {
+        if partition.replicas.contains(&self.node_id)
+            && let Err(error) = self.try_create(topic, index, partition, config)
+        {
+            // Clients get KAFKA_STORAGE_ERROR for a partition that has no log.
+            error!(topic = %topic.name, partition = %index, %error, "log can't be opened");
+        }
+    }
+
+    fn try_create(
         &self,
         topic: &Topic,
         index: PartitionIndex,
@@ -116,16 +127,19 @@ impl Topics {
         self.directory.create(name.clone(), topic_id, config)
     }
 
-    /// Leader epochs rise while a broker runs, at its own registration for one. Clients compare what a
-    /// broker says with the metadata (KIP-320), so a broker must never stay behind.
+    /// A topic has grown by a partition, or a partition has changed.
     fn follow(&self, image: &Image, topic_id: TopicId, index: PartitionIndex) {
-        let (Some(partition), Some(replica)) =
-            (image.partition(topic_id, index), self.replicas.find(topic_id, index.0))
-        else {
-            return;
-        };
-        if partition.leader == self.node_id {
-            replica.on_leadership(partition.leader_epoch, partition.isr.iter().copied().collect());
+        let Some(topic) = image.topic(topic_id) else { return };
+        let Some(partition) = topic.partition(index) else { return };
+        match self.replicas.find(topic_id, index.0) {
+            None => self.create(topic, index, partition, &self.config(image, topic)),
+            // Leader epochs rise while a broker runs, at its own registration for one. Clients compare what a
+            // broker says with the metadata (KIP-320), so a broker must never stay behind.
+            Some(replica) if partition.leader == self.node_id => {
+                let isr = partition.isr.iter().copied().collect();
+                replica.on_leadership(partition.leader_epoch, isr);
+            }
+            Some(_) => {}
         }
     }
 

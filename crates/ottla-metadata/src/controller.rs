@@ -6,19 +6,23 @@
 
 mod alter_configs;
 mod brokers;
+mod create_partitions;
 mod create_topics;
 mod delete_topics;
 mod format;
+mod new_partitions;
 mod placement;
 mod policy;
 mod producer_ids;
 
+use bytestring::ByteString;
 use ottla_base::ErrorCode;
 
 pub use alter_configs::{
     ConfigAnswer, ConfigChange, Operation, Via, alter_configs, screen_config_changes,
 };
 pub use brokers::{BrokerEpoch, register_broker, register_controller, unfence_broker};
+pub use create_partitions::create_partitions;
 pub use create_topics::{Draw, create_topics};
 pub use delete_topics::delete_topics;
 pub use format::format;
@@ -55,5 +59,21 @@ pub struct Rejection {
 impl Rejection {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
+    }
+
+    /// Kafka has no words for some refusals.
+    #[must_use]
+    pub const fn wordless(code: ErrorCode) -> Self {
+        Self { code, message: String::new() }
+    }
+
+    /// Code and message as an answer carries them.
+    #[must_use]
+    pub fn fields(rejection: Option<Self>) -> (ErrorCode, Option<ByteString>) {
+        match rejection {
+            None => (ErrorCode::NONE, None),
+            Some(Self { code, message }) if message.is_empty() => (code, None),
+            Some(Self { code, message }) => (code, Some(message.into())),
+        }
     }
 }

@@ -176,8 +176,12 @@ fn reply_shown(reply: &Reply) -> Value {
 const ORDERED: &[ApiKey] = &[ApiKey::Fetch, ApiKey::DescribeTopicPartitions];
 
 /// The APIs whose texts are compared word for word: people see them in Kafka's own tools.
-const WORDED: &[ApiKey] =
-    &[ApiKey::DescribeConfigs, ApiKey::AlterConfigs, ApiKey::IncrementalAlterConfigs];
+const WORDED: &[ApiKey] = &[
+    ApiKey::DescribeConfigs,
+    ApiKey::AlterConfigs,
+    ApiKey::IncrementalAlterConfigs,
+    ApiKey::CreatePartitions,
+];
 
 fn shown<R: Request>(subject: &Subject, outcome: &Outcome<R::Response>) -> Value {
     let Outcome::Answered(answer) = outcome else {

@@ -4,6 +4,7 @@ mod alter_configs;
 mod api_versions;
 mod batches;
 mod connections;
+mod create_partitions;
 mod create_topics;
 mod delete_topics;
 mod describe_cluster;
@@ -46,6 +47,7 @@ pub(super) const ALL: &[Script] = &[
     Script { name: "connections", run: connections::run },
     Script { name: "metadata", run: metadata::run },
     Script { name: "create-topics", run: create_topics::run },
+    Script { name: "create-partitions", run: create_partitions::run },
     Script { name: "delete-topics", run: delete_topics::run },
     Script { name: "describe-cluster", run: describe_cluster::run },
     Script { name: "describe-quorum", run: describe_quorum::run },

@@ -4,6 +4,7 @@
 //!   between, and all secrets, which are not shown.
 //! - Answered once the change is in effect on this broker.
 
+use ottla_metadata::Rejection;
 use ottla_metadata::controller::{ConfigAnswer, ConfigChange, Operation};
 use ottla_protocol::messages::alter_configs_request::AlterConfigsResource;
 use ottla_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
@@ -40,7 +41,7 @@ fn change(resource: &AlterConfigsResource) -> ConfigChange {
 }
 
 fn answer(answer: ConfigAnswer) -> AlterConfigsResourceResponse {
-    let (error_code, error_message) = config_changes::error(answer.rejection);
+    let (error_code, error_message) = Rejection::fields(answer.rejection);
     AlterConfigsResourceResponse {
         error_code,
         error_message,

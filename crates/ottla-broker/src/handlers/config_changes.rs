@@ -1,7 +1,6 @@
 //! What AlterConfigs and IncrementalAlterConfigs have in common: this broker's log levels are changed here, everything
 //! else by the controller.
 
-use bytestring::ByteString;
 use ottla_base::ErrorCode;
 use ottla_metadata::controller::{self, ConfigAnswer, ConfigChange, Via, screen_config_changes};
 use ottla_metadata::{ConfigResource, Rejection};
@@ -77,12 +76,4 @@ async fn decide(
         let answer = |(kind, name)| ConfigAnswer { kind, name, rejection: Some(rejection.clone()) };
         refused.into_iter().map(answer).collect()
     })
-}
-
-/// The fields of an answer.
-pub(super) fn error(rejection: Option<Rejection>) -> (ErrorCode, Option<ByteString>) {
-    match rejection {
-        None => (ErrorCode::NONE, None),
-        Some(Rejection { code, message }) => (code, Some(message.into())),
-    }
 }

@@ -6,6 +6,7 @@
 //! - Known difference: an operation that nobody knows is refused for its resource (INVALID_REQUEST); Apache Kafka
 //!   fails inside and takes all resources of the request with it.
 
+use ottla_metadata::Rejection;
 use ottla_metadata::controller::{ConfigAnswer, ConfigChange, Operation};
 use ottla_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
 use ottla_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
@@ -42,7 +43,7 @@ fn change(resource: &AlterConfigsResource) -> ConfigChange {
 }
 
 fn answer(answer: ConfigAnswer) -> AlterConfigsResourceResponse {
-    let (error_code, error_message) = config_changes::error(answer.rejection);
+    let (error_code, error_message) = Rejection::fields(answer.rejection);
     AlterConfigsResourceResponse {
         error_code,
         error_message,
