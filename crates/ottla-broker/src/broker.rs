@@ -8,6 +8,7 @@ use arc_swap::ArcSwapOption;
 use bytestring::ByteString;
 use ottla_base::{BrokerId, ErrorCode, PartitionIndex, ProducerId, TopicId};
 use ottla_env::Clock;
+use ottla_log::LogDirectory;
 use ottla_metadata::Image;
 use ottla_protocol::messages::CreateTopicsRequest;
 use ottla_protocol::messages::create_topics_request::CreatableTopic;
@@ -62,6 +63,7 @@ pub(crate) struct Broker {
     pub clock: Arc<dyn Clock>,
     pub quorum: Arc<Quorum>,
     pub replicas: Arc<Replicas>,
+    pub directory: Arc<LogDirectory>,
     pub fetch_sessions: Mutex<Sessions>,
     producer_ids: ProducerIds,
     pub metrics: Metrics,
@@ -84,6 +86,7 @@ pub(crate) struct Parts {
     pub clock: Arc<dyn Clock>,
     pub quorum: Arc<Quorum>,
     pub replicas: Arc<Replicas>,
+    pub directory: Arc<LogDirectory>,
 }
 
 impl Broker {
@@ -101,6 +104,7 @@ impl Broker {
             clock: parts.clock,
             quorum: parts.quorum,
             replicas: parts.replicas,
+            directory: parts.directory,
             fetch_sessions,
             producer_ids: ProducerIds::default(),
             metrics: Metrics::default(),

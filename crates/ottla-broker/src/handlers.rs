@@ -4,26 +4,42 @@
 //! and not advertised.
 
 mod alter_configs;
+mod alter_partition_reassignments;
 mod api_versions;
 mod authorized;
 mod config_changes;
+mod create_acls;
 mod create_partitions;
 mod create_topics;
 mod current_leader;
+mod delete_acls;
+mod delete_records;
 mod delete_topics;
+mod describe_acls;
+mod describe_client_quotas;
 mod describe_cluster;
 mod describe_configs;
+mod describe_log_dirs;
 mod describe_quorum;
 mod describe_topic_partitions;
+mod describe_transactions;
+mod describe_user_scram_credentials;
+mod elect_leaders;
 mod fetch;
 mod find_coordinator;
 mod incremental_alter_configs;
 mod init_producer_id;
 mod list_config_resources;
 mod list_offsets;
+mod list_partition_reassignments;
+mod list_transactions;
 mod metadata;
 mod offset_for_leader_epoch;
 mod produce;
+mod sasl_authenticate;
+mod sasl_handshake;
+mod unregister_broker;
+mod update_features;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -42,23 +58,39 @@ use crate::listener::{Listener, Role};
 
 /// The APIs that this broker serves, each in all the stable versions that Kafka 4.3 serves, and
 /// whether a controller listener serves them too.
-const SERVED: [(ApiKey, bool); 18] = [
+const SERVED: [(ApiKey, bool); 34] = [
     (ApiKey::Produce, false),
     (ApiKey::Fetch, false),
     (ApiKey::ListOffsets, false),
     (ApiKey::Metadata, false),
     (ApiKey::FindCoordinator, false),
+    (ApiKey::SaslHandshake, true),
     (ApiKey::ApiVersions, true),
     (ApiKey::CreateTopics, true),
     (ApiKey::DeleteTopics, true),
+    (ApiKey::DeleteRecords, false),
     (ApiKey::InitProducerId, false),
     (ApiKey::OffsetForLeaderEpoch, false),
+    (ApiKey::DescribeAcls, true),
+    (ApiKey::CreateAcls, true),
+    (ApiKey::DeleteAcls, true),
     (ApiKey::DescribeConfigs, true),
     (ApiKey::AlterConfigs, true),
+    (ApiKey::DescribeLogDirs, false),
+    (ApiKey::SaslAuthenticate, true),
     (ApiKey::CreatePartitions, true),
+    (ApiKey::ElectLeaders, true),
     (ApiKey::IncrementalAlterConfigs, true),
+    (ApiKey::AlterPartitionReassignments, true),
+    (ApiKey::ListPartitionReassignments, true),
+    (ApiKey::DescribeClientQuotas, false),
+    (ApiKey::DescribeUserScramCredentials, true),
     (ApiKey::DescribeQuorum, true),
+    (ApiKey::UpdateFeatures, true),
     (ApiKey::DescribeCluster, true),
+    (ApiKey::UnregisterBroker, true),
+    (ApiKey::DescribeTransactions, false),
+    (ApiKey::ListTransactions, false),
     (ApiKey::ListConfigResources, false),
     (ApiKey::DescribeTopicPartitions, false),
 ];
@@ -179,19 +211,41 @@ fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
         ApiKey::ListOffsets => later(context, input, list_offsets::handle)?,
         ApiKey::Metadata => later(context, input, metadata::handle)?,
         ApiKey::FindCoordinator => now(&context, input, find_coordinator::handle)?,
+        ApiKey::SaslHandshake => now(&context, input, sasl_handshake::handle)?,
         ApiKey::ApiVersions => now(&context, input, api_versions::handle)?,
         ApiKey::CreateTopics => later(context, input, create_topics::handle)?,
         ApiKey::DeleteTopics => later(context, input, delete_topics::handle)?,
+        ApiKey::DeleteRecords => later(context, input, delete_records::handle)?,
         ApiKey::InitProducerId => later(context, input, init_producer_id::handle)?,
         ApiKey::OffsetForLeaderEpoch => now(&context, input, offset_for_leader_epoch::handle)?,
+        ApiKey::DescribeAcls => now(&context, input, describe_acls::handle)?,
+        ApiKey::CreateAcls => now(&context, input, create_acls::handle)?,
+        ApiKey::DeleteAcls => now(&context, input, delete_acls::handle)?,
         ApiKey::DescribeConfigs => now(&context, input, describe_configs::handle)?,
         ApiKey::AlterConfigs => later(context, input, alter_configs::handle)?,
+        ApiKey::DescribeLogDirs => later(context, input, describe_log_dirs::handle)?,
+        ApiKey::SaslAuthenticate => now(&context, input, sasl_authenticate::handle)?,
         ApiKey::CreatePartitions => later(context, input, create_partitions::handle)?,
+        ApiKey::ElectLeaders => later(context, input, elect_leaders::handle)?,
         ApiKey::IncrementalAlterConfigs => {
             later(context, input, incremental_alter_configs::handle)?
         }
+        ApiKey::AlterPartitionReassignments => {
+            later(context, input, alter_partition_reassignments::handle)?
+        }
+        ApiKey::ListPartitionReassignments => {
+            now(&context, input, list_partition_reassignments::handle)?
+        }
+        ApiKey::DescribeClientQuotas => now(&context, input, describe_client_quotas::handle)?,
+        ApiKey::DescribeUserScramCredentials => {
+            now(&context, input, describe_user_scram_credentials::handle)?
+        }
         ApiKey::DescribeQuorum => now(&context, input, describe_quorum::handle)?,
+        ApiKey::UpdateFeatures => later(context, input, update_features::handle)?,
         ApiKey::DescribeCluster => now(&context, input, describe_cluster::handle)?,
+        ApiKey::UnregisterBroker => now(&context, input, unregister_broker::handle)?,
+        ApiKey::DescribeTransactions => now(&context, input, describe_transactions::handle)?,
+        ApiKey::ListTransactions => now(&context, input, list_transactions::handle)?,
         ApiKey::ListConfigResources => now(&context, input, list_config_resources::handle)?,
         ApiKey::DescribeTopicPartitions => now(&context, input, describe_topic_partitions::handle)?,
         other => return Err(CloseReason::NotServed(other.name())),

@@ -109,6 +109,7 @@ impl Node {
             clock,
             quorum: Arc::clone(&quorum),
             replicas,
+            directory: Arc::clone(&directory),
         }));
         let (stop, stopping) = watch::channel(false);
         let listeners = bound.iter().map(Bound::address).collect();

@@ -9,11 +9,14 @@ mod brokers;
 mod create_partitions;
 mod create_topics;
 mod delete_topics;
+mod elect_leaders;
 mod format;
 mod new_partitions;
 mod placement;
 mod policy;
 mod producer_ids;
+mod reassignments;
+mod update_features;
 
 use bytestring::ByteString;
 use ottla_base::ErrorCode;
@@ -25,9 +28,12 @@ pub use brokers::{BrokerEpoch, register_broker, register_controller, unfence_bro
 pub use create_partitions::create_partitions;
 pub use create_topics::{Draw, create_topics};
 pub use delete_topics::delete_topics;
+pub use elect_leaders::elect_leaders;
 pub use format::format;
 pub use policy::Policy;
 pub use producer_ids::{BLOCK_SIZE, allocate_producer_ids};
+pub use reassignments::{alter_partition_reassignments, list_partition_reassignments};
+pub use update_features::update_features;
 
 use crate::MetadataRecord;
 

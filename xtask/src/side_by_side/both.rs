@@ -181,6 +181,17 @@ const WORDED: &[ApiKey] = &[
     ApiKey::AlterConfigs,
     ApiKey::IncrementalAlterConfigs,
     ApiKey::CreatePartitions,
+    ApiKey::ElectLeaders,
+    ApiKey::AlterPartitionReassignments,
+    ApiKey::ListPartitionReassignments,
+    ApiKey::DescribeClientQuotas,
+    ApiKey::DescribeUserScramCredentials,
+    ApiKey::DescribeAcls,
+    ApiKey::CreateAcls,
+    ApiKey::DeleteAcls,
+    ApiKey::SaslAuthenticate,
+    ApiKey::UpdateFeatures,
+    ApiKey::UnregisterBroker,
 ];
 
 fn shown<R: Request>(subject: &Subject, outcome: &Outcome<R::Response>) -> Value {

@@ -6,12 +6,16 @@ mod batches;
 mod connections;
 mod create_partitions;
 mod create_topics;
+mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod describe_log_dirs;
 mod describe_quorum;
 mod describe_topic_partitions;
 mod dynamic_configs;
+mod elect_leaders;
+mod features_and_brokers;
 mod fetch;
 mod fetch_sessions;
 mod find_coordinator;
@@ -20,7 +24,11 @@ mod list_config_resources;
 mod list_offsets;
 mod metadata;
 mod offset_for_leader_epoch;
+mod partition_reassignments;
 mod produce;
+mod quotas_and_credentials;
+mod security;
+mod transactions;
 
 use std::ops::RangeInclusive;
 
@@ -62,7 +70,15 @@ pub(super) const ALL: &[Script] = &[
     Script { name: "list-offsets", run: list_offsets::run },
     Script { name: "offset-for-leader-epoch", run: offset_for_leader_epoch::run },
     Script { name: "init-producer-id", run: init_producer_id::run },
+    Script { name: "delete-records", run: delete_records::run },
+    Script { name: "describe-log-dirs", run: describe_log_dirs::run },
+    Script { name: "elect-leaders", run: elect_leaders::run },
+    Script { name: "partition-reassignments", run: partition_reassignments::run },
+    Script { name: "quotas-and-credentials", run: quotas_and_credentials::run },
+    Script { name: "security", run: security::run },
+    Script { name: "features-and-brokers", run: features_and_brokers::run },
     Script { name: "find-coordinator", run: find_coordinator::run },
+    Script { name: "transactions", run: transactions::run },
 ];
 
 /// Names that no topic may have, each for a reason of its own.

@@ -43,6 +43,24 @@ pub(super) fn check_assignment(
     broker_ids: &[i32],
     factor: Option<usize>,
 ) -> Result<Placed, Rejection> {
+    check_replicas(image, broker_ids, factor)?;
+    let replicas: Vec<BrokerId> = broker_ids.iter().copied().map(BrokerId).collect();
+    let isr = active(image, &replicas);
+    if isr.is_empty() {
+        return Err(invalid_assignment(format!(
+            "All brokers specified in the manual partition assignment for partition {partition} \
+             are fenced or in controlled shutdown."
+        )));
+    }
+    Ok((replicas, isr))
+}
+
+/// Whether these brokers, in this order, may hold a partition.
+pub(super) fn check_replicas(
+    image: &Image,
+    broker_ids: &[i32],
+    factor: Option<usize>,
+) -> Result<(), Rejection> {
     if broker_ids.is_empty() {
         let message = "The manual partition assignment includes an empty replica list.";
         return Err(invalid_assignment(message.to_owned()));
@@ -78,15 +96,7 @@ pub(super) fn check_assignment(
              this is not consistent with previous partitions, which have {factor} replica(s)."
         )));
     }
-    let replicas: Vec<BrokerId> = broker_ids.iter().copied().map(BrokerId).collect();
-    let isr = active(image, &replicas);
-    if isr.is_empty() {
-        return Err(invalid_assignment(format!(
-            "All brokers specified in the manual partition assignment for partition {partition} \
-             are fenced or in controlled shutdown."
-        )));
-    }
-    Ok((replicas, isr))
+    Ok(())
 }
 
 pub(super) fn invalid_assignment(message: String) -> Rejection {
