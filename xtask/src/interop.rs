@@ -5,6 +5,7 @@
 //! that kill or stop the broker then look for all of it.
 
 mod adapter;
+mod administration;
 mod disk;
 mod durability;
 pub(crate) mod fetch;
@@ -77,6 +78,7 @@ fn all_tests() -> Vec<Test> {
     let mut tests = kcat::tests();
     tests.extend(round_trip::tests());
     tests.extend(tools::tests());
+    tests.extend(administration::tests());
     tests.extend(disk::tests());
     tests.extend(durability::tests());
     tests
