@@ -2,7 +2,7 @@
 //!
 //! It speaks to any Kafka cluster over plaintext TCP. [`Client`] finds brokers and sends single
 //! requests in the highest version that both sides know; [`Producer`] and [`Consumer`] write and
-//! read records on top of it; [`Client`]'s further methods administer topics.
+//! read records on top of it; [`Client`]'s further methods administer topics and configuration.
 //!
 //! What is absent: consumer groups and transactions (reading what transactions wrote is here),
 //! TLS and SASL, replica selection by rack, and the check for truncation of KIP-320.
@@ -13,6 +13,7 @@ mod accumulator;
 mod address;
 mod admin;
 mod client;
+mod configs;
 mod connection;
 mod consumer;
 mod error;
@@ -26,8 +27,9 @@ mod visible;
 mod wire;
 
 pub use address::{Address, AddressError};
-pub use admin::{Cluster, ClusterBroker, ConfigEntry, ConfigSource, CreatedTopic, NewTopic};
+pub use admin::{Cluster, ClusterBroker, CreatedTopic, NewTopic};
 pub use client::{Client, ClientOptions, Target, TopicFilter};
+pub use configs::{ConfigChange, ConfigEntry, ConfigResource, ConfigSource};
 pub use consumer::{
     ConsumedRecord, Consumer, ConsumerOptions, Fetched, Polled, Position, Repositioned,
 };
