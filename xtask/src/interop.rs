@@ -6,6 +6,7 @@
 
 mod adapter;
 mod administration;
+mod command_line;
 mod disk;
 mod durability;
 pub(crate) mod fetch;
@@ -79,6 +80,7 @@ fn all_tests() -> Vec<Test> {
     tests.extend(round_trip::tests());
     tests.extend(tools::tests());
     tests.extend(administration::tests());
+    tests.extend(command_line::tests());
     tests.extend(disk::tests());
     tests.extend(durability::tests());
     tests
