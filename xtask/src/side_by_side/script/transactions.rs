@@ -1,9 +1,10 @@
 //! Transactions, of which there are none.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use ottla_base::ErrorCode;
 use ottla_protocol::messages::{
-    DescribeTransactionsRequest, FindCoordinatorRequest, ListTransactionsRequest,
+    DescribeTransactionsRequest, FindCoordinatorRequest, InitProducerIdRequest,
+    ListTransactionsRequest,
 };
 
 use super::super::both::Both;
@@ -24,6 +25,35 @@ pub(super) fn run(both: &mut Both) -> Result<()> {
     }
     for version in versions::<ListTransactionsRequest>() {
         list(both, version)?;
+    }
+    begin(both)
+}
+
+/// What a client asks first is refused once and for all: UNSUPPORTED_VERSION is no reason to ask again.
+fn begin(both: &mut Both) -> Result<()> {
+    for version in versions::<FindCoordinatorRequest>().filter(|version| *version >= 1) {
+        let mut find = FindCoordinatorRequest { key_type: 1, ..Default::default() };
+        if version < 4 {
+            find.key = "a".into();
+        } else {
+            find.coordinator_keys = vec!["a".into()];
+        }
+        let [_, ottla] = both.ask(version, "for transactions", |_| find.clone())?;
+        let code = ottla.map(|answer| {
+            answer.coordinators.first().map_or(answer.error_code, |first| first.error_code)
+        });
+        ensure!(code == Some(ErrorCode::UNSUPPORTED_VERSION), "{code:?}");
+    }
+    for version in versions::<InitProducerIdRequest>() {
+        let [_, ottla] = both.ask(version, "for transactions", |_| InitProducerIdRequest {
+            transactional_id: Some("a".into()),
+            transaction_timeout_ms: 1_000,
+            producer_id: (-1).into(),
+            producer_epoch: -1,
+            ..Default::default()
+        })?;
+        let code = ottla.map(|answer| answer.error_code);
+        ensure!(code == Some(ErrorCode::UNSUPPORTED_VERSION), "{code:?}");
     }
     Ok(())
 }
