@@ -3,4 +3,5 @@
 //! `cargo +nightly fuzz run record_batch` runs one under libFuzzer; the tests of the room it
 //! belongs to include the same module and feed it seeded mutations on a stable compiler.
 
+pub mod frame;
 pub mod record_batch;

@@ -149,9 +149,9 @@ class Stream:
         self.producer = Producer({
             "bootstrap.servers": request["bootstrap"],
             "acks": "all",
-            # A retry may write twice, but never out of order: one request in flight.
-            "max.in.flight": 1,
-            "enable.idempotence": False,
+            # Without idempotence a retry may write twice, but never out of order: one request in flight.
+            "max.in.flight": 5 if request["idempotence"] else 1,
+            "enable.idempotence": request["idempotence"],
             "message.timeout.ms": 90000,
             "reconnect.backoff.max.ms": 200,
             "retry.backoff.ms": 50,

@@ -13,7 +13,7 @@ pub(crate) mod floor;
 mod latency;
 mod load;
 mod machine;
-mod procfs;
+pub(crate) mod procfs;
 mod startup;
 mod subject;
 mod table;
@@ -37,6 +37,8 @@ use subject::Contestant;
 use table::{Section, Subject};
 
 const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+const PUBLISHED_RUNS_MIN: u32 = 3;
 
 /// Kafka's own start script gives its broker a heap of 1 GiB, taken at once.
 const KAFKA_HEAP: &str = "1g";
@@ -69,16 +71,19 @@ pub(crate) struct Arguments {
     /// Rounds that count, after one that warms up.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Only these parts; nothing is written to docs/benchmarks then.
+    /// Only these parts.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Stage>,
     /// Leave Ottla out.
     #[arg(long)]
     without_ottla: bool,
+    /// Write the result to docs/benchmarks, as Markdown and as JSON: of a whole run on a quiet machine.
+    #[arg(long, conflicts_with_all = ["quick", "only", "without_ottla"])]
+    write: bool,
     /// Keep brokers and floors on the first core and clients on the others.
     #[arg(long)]
     pin: bool,
-    /// Also write the figures of every run to this file.
+    /// Write the figures of every run to this file, too.
     #[arg(long)]
     json: Option<PathBuf>,
 }
@@ -88,8 +93,12 @@ impl Arguments {
         self.only.is_empty() || self.only.contains(&stage)
     }
 
-    fn is_whole(&self) -> bool {
-        self.only.is_empty() && !self.without_ottla && self.versus == Versus::Kafka
+    /// What is published is comparable: Kafka takes part, and each figure is the best of three at least.
+    fn check(&self) -> Result<()> {
+        if self.write && (self.versus != Versus::Kafka || self.runs < PUBLISHED_RUNS_MIN) {
+            bail!("--write asks for --versus kafka and at least {PUBLISHED_RUNS_MIN} --runs");
+        }
+        Ok(())
     }
 
     fn subjects(&self) -> Vec<Subject> {
@@ -162,6 +171,7 @@ impl Bench {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    arguments.check()?;
     if cfg!(debug_assertions) || std::env::var_os(HEAP_VARIABLE).is_none() {
         return become_optimised();
     }
@@ -282,7 +292,7 @@ fn report(
     });
     let json = serde_json::to_string_pretty(&json)? + "\n";
     println!("{markdown}");
-    if arguments.is_whole() {
+    if arguments.write {
         let directory = workspace::root().join("docs/benchmarks");
         write(&directory.join("latest.md"), &markdown)?;
         write(&directory.join("latest.json"), &json)?;

@@ -106,6 +106,11 @@ impl Broker {
         self.target
     }
 
+    /// From the latest start of the process to its own word that it is ready.
+    pub(crate) fn ready_after(&self) -> Duration {
+        self.ready_after
+    }
+
     /// The process number, while it runs.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Process::pid)

@@ -7,12 +7,18 @@
 mod adapter;
 mod administration;
 mod command_line;
+#[cfg(feature = "side-by-side")]
+mod creation;
 mod disk;
 mod durability;
 pub(crate) mod fetch;
 mod kcat;
+#[cfg(feature = "side-by-side")]
+mod operator;
 mod record;
 mod round_trip;
+#[cfg(feature = "side-by-side")]
+mod scale;
 mod session;
 mod tools;
 
@@ -75,14 +81,22 @@ pub(crate) fn missing_program(needs: &[&'static str]) -> Option<&'static str> {
 }
 
 /// Every test in the order in which they run: those that kill come after those that write.
-fn all_tests() -> Vec<Test> {
+fn all_tests(target: Target) -> Vec<Test> {
     let mut tests = kcat::tests();
     tests.extend(round_trip::tests());
     tests.extend(tools::tests());
     tests.extend(administration::tests());
-    tests.extend(command_line::tests());
     tests.extend(disk::tests());
     tests.extend(durability::tests());
+    tests.extend(command_line::tests());
+    #[cfg(feature = "side-by-side")]
+    {
+        tests.extend(creation::tests());
+        tests.extend(scale::tests());
+        if target == Target::Ottla {
+            tests.extend(operator::tests());
+        }
+    }
     tests
 }
 
@@ -90,7 +104,7 @@ fn all_tests() -> Vec<Test> {
 pub(crate) fn run(target: Target, names: &[String], length: Length) -> Result<Tally> {
     let chosen =
         |test: &Test| names.is_empty() || names.iter().any(|name| test.name.contains(name));
-    let tests: Vec<Test> = all_tests().into_iter().filter(chosen).collect();
+    let tests: Vec<Test> = all_tests(target).into_iter().filter(chosen).collect();
     let mut tally = Tally::default();
     let mut runnable = Vec::new();
     for test in tests {

@@ -8,6 +8,9 @@
 
 mod bench;
 mod broker;
+#[cfg(feature = "side-by-side")]
+mod compatibility;
+mod dist;
 mod interop;
 mod kafka;
 mod ottla;
@@ -64,6 +67,8 @@ enum Task {
         #[arg(long, value_name = "NAME")]
         only: Option<String>,
     },
+    /// Build the binary that is shipped, and check its size and what it needs.
+    Dist,
     /// Everything that `test` runs, long runs, and the clients against Apache Kafka itself.
     Nightly,
     /// Measure Ottla beside Apache Kafka: CPU time, memory, throughput, latency.
@@ -71,6 +76,13 @@ enum Task {
     /// What `bench` runs beside the brokers: the least that a broker can do.
     #[command(subcommand, hide = true)]
     BenchFloor(bench::floor::Floor),
+    /// Generate docs/compatibility.md from the handlers' cards.
+    #[cfg(feature = "side-by-side")]
+    Compatibility {
+        /// Fail if the page is not what the code says; write nothing.
+        #[arg(long)]
+        check: bool,
+    },
     /// Generate the codecs of `ottla-protocol` from Kafka's field tables.
     Protocol {
         /// Fail if the generated files are not what the tables say; write nothing.
@@ -97,9 +109,12 @@ fn main() -> Result<ExitCode> {
             test::report(&tally);
             exit_code(&tally)
         }
+        Task::Dist => exit_code(&dist()),
         Task::Nightly => exit_code(&nightly()),
         Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS)?,
         Task::BenchFloor(floor) => bench::floor::run(&floor).map(|()| ExitCode::SUCCESS)?,
+        #[cfg(feature = "side-by-side")]
+        Task::Compatibility { check } => compatibility::run(check).map(|()| ExitCode::SUCCESS)?,
         Task::Protocol { check, import: None } => {
             protocol::run(check).map(|()| ExitCode::SUCCESS)?
         }
@@ -112,9 +127,9 @@ fn main() -> Result<ExitCode> {
 /// The clients must find the same on Apache Kafka: a test that it fails is a wrong test.
 fn nightly() -> Tally {
     let mut total = test::run(None);
-    let durability = ["durability".to_owned()];
+    let long = ["durability".to_owned(), "scale".to_owned()];
     let runs: [(&str, Target, &[String]); 2] = [
-        ("long durability", Target::Ottla, &durability),
+        ("long durability and scale", Target::Ottla, &long),
         ("clients against Apache Kafka", Target::Kafka, &[]),
     ];
     for (name, target, names) in runs {
@@ -124,8 +139,14 @@ fn nightly() -> Tally {
             Tally::failed(name)
         }));
     }
+    println!("\n== optimised build");
+    total.add(dist());
     test::report(&total);
     total
+}
+
+fn dist() -> Tally {
+    test::outcome("the optimised build is one small file that needs only libc", dist::check())
 }
 
 fn exit_code(tally: &Tally) -> ExitCode {

@@ -41,13 +41,18 @@ pub(crate) fn binary() -> Result<PathBuf> {
 fn build() -> Result<PathBuf> {
     let mut command = workspace::cargo();
     command.args(["build", "--quiet", "--release", "--package", "ottla", "--bin", "ottla"]);
+    build_with(command, BUILD_LIMIT)
+}
+
+/// Runs a build, and gives the program that came of it.
+pub(crate) fn build_with(mut command: Command, limit: Duration) -> Result<PathBuf> {
     command.arg("--message-format=json-render-diagnostics");
     let mut executable = None;
-    let status = run_showing(command, BUILD_LIMIT, |line| {
+    let status = run_showing(command, limit, |line| {
         executable = executable_in(line).or_else(|| executable.take());
     })?;
     if !status.success() {
-        bail!("the release build of ottla failed");
+        bail!("the build of ottla failed");
     }
     executable.context("cargo named no executable")
 }

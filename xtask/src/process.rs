@@ -84,12 +84,21 @@ impl Process {
     }
 
     /// Asks to end (SIGTERM) and waits; killed when it takes longer than `limit`.
-    pub(crate) fn stop(mut self, limit: Duration) -> Result<ExitStatus> {
+    pub(crate) fn stop(self, limit: Duration) -> Result<ExitStatus> {
+        self.send(Signal::TERM);
+        self.wait(limit)
+    }
+
+    pub(crate) fn send(&self, which: Signal) {
+        signal(&self.child, which);
+    }
+
+    /// Waits for the end; killed when it takes longer than `limit`.
+    pub(crate) fn wait(mut self, limit: Duration) -> Result<ExitStatus> {
         self.input = None;
-        signal(&self.child, Signal::TERM);
         match wait(&mut self.child, Instant::now() + limit)? {
             Some(status) => Ok(status),
-            None => Err(self.failure("did not stop when asked to")),
+            None => Err(self.failure("did not end in time")),
         }
     }
 

@@ -5,7 +5,7 @@
 
 mod import;
 mod rust;
-mod schema;
+pub(crate) mod schema;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -49,6 +49,12 @@ pub(crate) fn run(check: bool) -> Result<()> {
 pub(crate) fn import(jars: &Path) -> Result<()> {
     import::import(jars, &room().join("schema"))?;
     run(false)
+}
+
+/// The field tables of all messages.
+#[cfg(feature = "side-by-side")]
+pub(crate) fn tables() -> Result<Vec<Schema>> {
+    read_tables(&room().join("schema"))
 }
 
 fn room() -> PathBuf {

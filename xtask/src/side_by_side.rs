@@ -5,11 +5,13 @@
 //! equal, or stands in `interop/side-by-side/known-differences.txt` with the reason.
 
 mod both;
-mod connection;
+mod codes;
+pub(crate) mod connection;
 mod known;
 mod records;
 mod script;
-mod subject;
+mod shape;
+pub(crate) mod subject;
 mod value;
 
 use std::time::Instant;
@@ -30,6 +32,10 @@ const SETTINGS: &[(&str, &str)] = &[
     ("node.id", "1"),
     // Scripts write records of long ago, which must stay.
     ("log.retention.ms", "-1"),
+    // And so do their producers, who would be forgotten as soon as somebody looks for the idle.
+    ("producer.id.expiration.check.interval.ms", "2147483647"),
+    // Enough for groups to be in different ones.
+    ("offsets.topic.num.partitions", "3"),
 ];
 
 /// Apache Kafka's launcher gives it a listener for controllers in any case.
@@ -71,8 +77,8 @@ fn compare([kafka, ottla]: &[Broker; 2], only: Option<&str>) -> Result<Tally> {
     let known = std::fs::read_to_string(workspace::root().join(KNOWN_DIFFERENCES))
         .with_context(|| format!("cannot read {KNOWN_DIFFERENCES}"))?;
     let known = KnownDifferences::parse(&known).context(KNOWN_DIFFERENCES)?;
-    let kafka = Subject::connect(kafka.address()).context("Apache Kafka")?;
-    let ottla = Subject::connect(ottla.address()).context("Ottla")?;
+    let kafka = Subject::connect(kafka).context("Apache Kafka")?;
+    let ottla = Subject::connect(ottla).context("Ottla")?;
     let mut both = Both::new(kafka, ottla, known);
     let mut tally = Tally::default();
     for script in

@@ -145,7 +145,7 @@ fn step(name: &str, command: Command, limit: Duration) -> Tally {
     )
 }
 
-fn outcome(name: &str, result: Result<()>) -> Tally {
+pub(crate) fn outcome(name: &str, result: Result<()>) -> Tally {
     match result {
         Ok(()) => {
             println!("ok     {name}");

@@ -46,3 +46,55 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
 pub(crate) fn is_continuous_integration() -> bool {
     std::env::var("CI").is_ok_and(|value| !value.is_empty() && value != "false" && value != "0")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// What a run writes and nobody need have run.
+    const MADE_ON_DEMAND: &str = "docs/benchmarks/";
+
+    fn texts(directory: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if path.is_dir()
+                && !name.starts_with('.')
+                && !["target", "node_modules"].contains(&&*name)
+            {
+                texts(&path, found);
+            } else if name.ends_with(".md") || name.ends_with(".rs") {
+                found.push(path);
+            }
+        }
+    }
+
+    /// `docs/….md`, wherever it stands in a text.
+    fn documents_in(text: &str) -> impl Iterator<Item = &str> {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+        text.match_indices("docs/").filter_map(move |(at, _)| {
+            let rest = text.get(at..)?;
+            let word = rest.split(|c| !is_part(c)).next()?;
+            let end = word.find(".md")?;
+            word.get(..end + 3)
+        })
+    }
+
+    #[test]
+    fn every_document_that_is_referred_to_exists() {
+        let mut files = Vec::new();
+        texts(root(), &mut files);
+        let mut references = 0;
+        for file in files {
+            let text = fs::read_to_string(&file).unwrap();
+            for document in documents_in(&text) {
+                references += 1;
+                let exists = root().join(document).exists() || document.starts_with(MADE_ON_DEMAND);
+                assert!(exists, "{} refers to {document}, which does not exist", file.display());
+            }
+        }
+        assert!(references > 10, "only {references} references were found");
+    }
+}

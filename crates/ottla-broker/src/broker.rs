@@ -11,14 +11,15 @@ use ottla_env::Clock;
 use ottla_log::LogDirectory;
 use ottla_metadata::Image;
 use ottla_protocol::messages::CreateTopicsRequest;
-use ottla_protocol::messages::create_topics_request::CreatableTopic;
 use ottla_protocol::messages::create_topics_response::CreatableTopicResult;
 use ottla_quorum::Quorum;
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
+use crate::automatic_topics::AutomaticTopics;
 use crate::configuration::Configuration;
 use crate::fetch_session::Sessions;
+use crate::group_coordinator::GroupCoordinator;
 use crate::listener::Connections;
 use crate::log_levels::LogLevels;
 use crate::metrics::Metrics;
@@ -64,8 +65,10 @@ pub(crate) struct Broker {
     pub quorum: Arc<Quorum>,
     pub replicas: Arc<Replicas>,
     pub directory: Arc<LogDirectory>,
+    pub groups: Arc<GroupCoordinator>,
     pub fetch_sessions: Mutex<Sessions>,
     producer_ids: ProducerIds,
+    automatic_topics: AutomaticTopics,
     pub metrics: Metrics,
     pub connections: Connections,
     /// Topics whose automatic creation is under way, so that a client that asks ten times a second
@@ -87,6 +90,8 @@ pub(crate) struct Parts {
     pub quorum: Arc<Quorum>,
     pub replicas: Arc<Replicas>,
     pub directory: Arc<LogDirectory>,
+    pub groups: Arc<GroupCoordinator>,
+    pub automatic_topics: AutomaticTopics,
 }
 
 impl Broker {
@@ -105,8 +110,10 @@ impl Broker {
             quorum: parts.quorum,
             replicas: parts.replicas,
             directory: parts.directory,
+            groups: parts.groups,
             fetch_sessions,
             producer_ids: ProducerIds::default(),
+            automatic_topics: parts.automatic_topics,
             metrics: Metrics::default(),
             connections: Connections::default(),
             being_created: Mutex::default(),
@@ -170,12 +177,7 @@ impl Broker {
         }
         let broker = Arc::clone(self);
         tokio::spawn(async move {
-            let topics = names.iter().map(|name| CreatableTopic {
-                name: name.clone(),
-                num_partitions: -1,
-                replication_factor: -1,
-                ..CreatableTopic::default()
-            });
+            let topics = names.iter().map(|name| broker.automatic_topics.creatable(name.clone()));
             let request =
                 CreateTopicsRequest { topics: topics.collect(), ..CreateTopicsRequest::default() };
             match broker.quorum.create_topics(request).await {
@@ -185,6 +187,27 @@ impl Broker {
             let mut being_created = broker.being_created.lock();
             names.iter().for_each(|name| _ = being_created.remove(name));
         });
+    }
+
+    /// Makes a topic of the cluster's own, if it is not there, and waits until it is.
+    ///
+    /// # Errors
+    /// What the controller says against it.
+    pub(crate) async fn ensure_internal_topic(&self, name: &'static str) -> Result<(), ErrorCode> {
+        if self.image().topic_by_name(name).is_some() {
+            return Ok(());
+        }
+        let topic = self.automatic_topics.creatable(ByteString::from_static(name));
+        let request = CreateTopicsRequest { topics: vec![topic], ..CreateTopicsRequest::default() };
+        let response = self.quorum.create_topics(request).await;
+        let response = response.map_err(|_| ErrorCode::NOT_CONTROLLER)?;
+        response.topics.iter().for_each(log_created);
+        match response.topics.first().map(|topic| topic.error_code) {
+            // Two clients found it missing at the same time.
+            Some(ErrorCode::NONE | ErrorCode::TOPIC_ALREADY_EXISTS) => Ok(()),
+            Some(error) => Err(error),
+            None => Err(ErrorCode::UNKNOWN_SERVER_ERROR),
+        }
     }
 
     /// A number that a client can't foresee, such as a fetch session's id.
@@ -214,6 +237,7 @@ impl Broker {
     pub(crate) fn render_metrics(&self) -> String {
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         self.metrics.partitions.set(count(self.replicas.len()));
+        self.metrics.producer_ids.set(count(self.replicas.producer_count()));
         self.metrics.fetch_sessions.set(count(self.fetch_sessions.lock().len()));
         self.metrics.render(self.started.elapsed())
     }

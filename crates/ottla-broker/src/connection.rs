@@ -78,7 +78,7 @@ impl Connection {
         broker: Arc<Broker>,
     ) -> Self {
         let reader = FrameReader::new(broker.settings.request_bytes_max);
-        let session = Session::new(listener);
+        let session = Session::new(listener, peer.ip());
         let in_flight = VecDeque::new();
         Self { socket, peer, session, broker, reader, in_flight, held: None, only_produces: false }
     }

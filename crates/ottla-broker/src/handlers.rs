@@ -13,13 +13,16 @@ mod create_partitions;
 mod create_topics;
 mod current_leader;
 mod delete_acls;
+mod delete_groups;
 mod delete_records;
 mod delete_topics;
 mod describe_acls;
 mod describe_client_quotas;
 mod describe_cluster;
 mod describe_configs;
+mod describe_groups;
 mod describe_log_dirs;
+mod describe_producers;
 mod describe_quorum;
 mod describe_topic_partitions;
 mod describe_transactions;
@@ -27,20 +30,29 @@ mod describe_user_scram_credentials;
 mod elect_leaders;
 mod fetch;
 mod find_coordinator;
+mod heartbeat;
 mod incremental_alter_configs;
 mod init_producer_id;
+mod join_group;
+mod leave_group;
 mod list_config_resources;
+mod list_groups;
 mod list_offsets;
 mod list_partition_reassignments;
 mod list_transactions;
 mod metadata;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod sasl_authenticate;
 mod sasl_handshake;
+mod sync_group;
 mod unregister_broker;
 mod update_features;
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
@@ -48,6 +60,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use bytestring::ByteString;
 use ottla_base::ErrorCode;
+use ottla_coordinator::group::Caller;
 use ottla_protocol::frame::Incoming;
 use ottla_protocol::{ApiKey, Decoder, Message, Request};
 use ottla_quorum::SubmitError;
@@ -58,12 +71,20 @@ use crate::listener::{Listener, Role};
 
 /// The APIs that this broker serves, each in all the stable versions that Kafka 4.3 serves, and
 /// whether a controller listener serves them too.
-const SERVED: [(ApiKey, bool); 34] = [
+const SERVED: [(ApiKey, bool); 45] = [
     (ApiKey::Produce, false),
     (ApiKey::Fetch, false),
     (ApiKey::ListOffsets, false),
     (ApiKey::Metadata, false),
+    (ApiKey::OffsetCommit, false),
+    (ApiKey::OffsetFetch, false),
     (ApiKey::FindCoordinator, false),
+    (ApiKey::JoinGroup, false),
+    (ApiKey::Heartbeat, false),
+    (ApiKey::LeaveGroup, false),
+    (ApiKey::SyncGroup, false),
+    (ApiKey::DescribeGroups, false),
+    (ApiKey::ListGroups, false),
     (ApiKey::SaslHandshake, true),
     (ApiKey::ApiVersions, true),
     (ApiKey::CreateTopics, true),
@@ -79,15 +100,18 @@ const SERVED: [(ApiKey, bool); 34] = [
     (ApiKey::DescribeLogDirs, false),
     (ApiKey::SaslAuthenticate, true),
     (ApiKey::CreatePartitions, true),
+    (ApiKey::DeleteGroups, false),
     (ApiKey::ElectLeaders, true),
     (ApiKey::IncrementalAlterConfigs, true),
     (ApiKey::AlterPartitionReassignments, true),
     (ApiKey::ListPartitionReassignments, true),
+    (ApiKey::OffsetDelete, false),
     (ApiKey::DescribeClientQuotas, false),
     (ApiKey::DescribeUserScramCredentials, true),
     (ApiKey::DescribeQuorum, true),
     (ApiKey::UpdateFeatures, true),
     (ApiKey::DescribeCluster, true),
+    (ApiKey::DescribeProducers, false),
     (ApiKey::UnregisterBroker, true),
     (ApiKey::DescribeTransactions, false),
     (ApiKey::ListTransactions, false),
@@ -114,13 +138,14 @@ fn submit_error(error: &SubmitError) -> ErrorCode {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub listener: Arc<Listener>,
+    peer: IpAddr,
     client_id: Option<ByteString>,
 }
 
 impl Session {
     #[must_use]
-    pub(crate) const fn new(listener: Arc<Listener>) -> Self {
-        Self { listener, client_id: None }
+    pub(crate) const fn new(listener: Arc<Listener>, peer: IpAddr) -> Self {
+        Self { listener, peer, client_id: None }
     }
 
     /// The client id of the latest request, for the log.
@@ -139,12 +164,22 @@ pub(crate) struct Context {
     pub version: i16,
     pub correlation_id: i32,
     pub client_id: Option<ByteString>,
+    peer: IpAddr,
     received: Instant,
 }
 
 impl Context {
     fn done(&self) {
         self.broker.metrics.request_done(self.api_key, self.received.elapsed());
+    }
+
+    /// Who asks, as groups remember their members.
+    fn caller(&self) -> Caller {
+        Caller {
+            version: self.version,
+            client_id: self.client_id.clone().unwrap_or_default(),
+            client_host: java_address(self.peer).into(),
+        }
     }
 
     /// The listener by whose endpoints the brokers are named in an answer.
@@ -162,6 +197,17 @@ impl Context {
         match Answer::new(self.api_key, self.version, self.correlation_id, body, sources) {
             Ok(answer) => Outcome::Answer(answer),
             Err(error) => Outcome::Close(error.into()),
+        }
+    }
+}
+
+/// An address as Java writes one without a name: `/127.0.0.1`, `/0:0:0:0:0:0:0:1`.
+fn java_address(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => format!("/{address}"),
+        IpAddr::V6(address) => {
+            let groups = address.segments().map(|group| format!("{group:x}"));
+            format!("/{}", groups.join(":"))
         }
     }
 }
@@ -189,6 +235,7 @@ fn dispatch(
         version,
         correlation_id: header.correlation_id,
         client_id: session.client_id.clone(),
+        peer: session.peer,
         received: Instant::now(),
     };
     if versions.contains(&version) {
@@ -210,7 +257,15 @@ fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
         ApiKey::Fetch => later(context, input, fetch::handle)?,
         ApiKey::ListOffsets => later(context, input, list_offsets::handle)?,
         ApiKey::Metadata => later(context, input, metadata::handle)?,
-        ApiKey::FindCoordinator => now(&context, input, find_coordinator::handle)?,
+        ApiKey::OffsetCommit => later(context, input, offset_commit::handle)?,
+        ApiKey::OffsetFetch => later(context, input, offset_fetch::handle)?,
+        ApiKey::FindCoordinator => later(context, input, find_coordinator::handle)?,
+        ApiKey::JoinGroup => later(context, input, join_group::handle)?,
+        ApiKey::Heartbeat => later(context, input, heartbeat::handle)?,
+        ApiKey::LeaveGroup => later(context, input, leave_group::handle)?,
+        ApiKey::SyncGroup => later(context, input, sync_group::handle)?,
+        ApiKey::DescribeGroups => later(context, input, describe_groups::handle)?,
+        ApiKey::ListGroups => later(context, input, list_groups::handle)?,
         ApiKey::SaslHandshake => now(&context, input, sasl_handshake::handle)?,
         ApiKey::ApiVersions => now(&context, input, api_versions::handle)?,
         ApiKey::CreateTopics => later(context, input, create_topics::handle)?,
@@ -226,6 +281,7 @@ fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
         ApiKey::DescribeLogDirs => later(context, input, describe_log_dirs::handle)?,
         ApiKey::SaslAuthenticate => now(&context, input, sasl_authenticate::handle)?,
         ApiKey::CreatePartitions => later(context, input, create_partitions::handle)?,
+        ApiKey::DeleteGroups => later(context, input, delete_groups::handle)?,
         ApiKey::ElectLeaders => later(context, input, elect_leaders::handle)?,
         ApiKey::IncrementalAlterConfigs => {
             later(context, input, incremental_alter_configs::handle)?
@@ -236,6 +292,7 @@ fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
         ApiKey::ListPartitionReassignments => {
             now(&context, input, list_partition_reassignments::handle)?
         }
+        ApiKey::OffsetDelete => later(context, input, offset_delete::handle)?,
         ApiKey::DescribeClientQuotas => now(&context, input, describe_client_quotas::handle)?,
         ApiKey::DescribeUserScramCredentials => {
             now(&context, input, describe_user_scram_credentials::handle)?
@@ -243,6 +300,7 @@ fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
         ApiKey::DescribeQuorum => now(&context, input, describe_quorum::handle)?,
         ApiKey::UpdateFeatures => later(context, input, update_features::handle)?,
         ApiKey::DescribeCluster => now(&context, input, describe_cluster::handle)?,
+        ApiKey::DescribeProducers => now(&context, input, describe_producers::handle)?,
         ApiKey::UnregisterBroker => now(&context, input, unregister_broker::handle)?,
         ApiKey::DescribeTransactions => now(&context, input, describe_transactions::handle)?,
         ApiKey::ListTransactions => now(&context, input, list_transactions::handle)?,

@@ -6,11 +6,14 @@
 //! the pure rooms; this one moves bytes, waits and wakes.
 
 mod answer;
+mod automatic_topics;
 mod broker;
 mod configuration;
 mod connection;
+mod coordinators;
 mod fetch_session;
 mod frame;
+mod group_coordinator;
 mod handlers;
 mod http;
 mod listener;

@@ -33,6 +33,7 @@ pub(crate) struct Metrics {
     bytes_in: Counter,
     records_in: Counter,
     pub partitions: Gauge,
+    pub producer_ids: Gauge,
     pub fetch_sessions: Gauge,
     uptime: Gauge<f64, AtomicU64>,
 }
@@ -54,6 +55,7 @@ impl Default for Metrics {
             bytes_in: Counter::default(),
             records_in: Counter::default(),
             partitions: Gauge::default(),
+            producer_ids: Gauge::default(),
             fetch_sessions: Gauge::default(),
             uptime: Gauge::default(),
         };
@@ -82,6 +84,11 @@ impl Metrics {
         registry.register("bytes_in", "Bytes of record batches appended", self.bytes_in.clone());
         registry.register("records_in", "Records appended", self.records_in.clone());
         registry.register("partitions", "Partitions on this broker", self.partitions.clone());
+        registry.register(
+            "producer_ids",
+            "Idempotent producers that partitions remember",
+            self.producer_ids.clone(),
+        );
         registry.register(
             "fetch_sessions",
             "Incremental fetch sessions",

@@ -20,8 +20,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::automatic_topics::AutomaticTopics;
 use crate::broker::{Broker, Parts, Registration, Settings};
 use crate::configuration::Configuration;
+use crate::group_coordinator::GroupCoordinator;
 use crate::http;
 use crate::listener::{Listener, Role, accept, stopped};
 use crate::log_levels::LogLevels;
@@ -68,6 +70,9 @@ pub struct Node {
     tasks: JoinSet<()>,
 }
 
+/// How long a stop waits for connections; what was appended is answered well before.
+const FAREWELL_MAX: Duration = Duration::from_secs(4);
+
 /// A bound listener that does not accept yet.
 struct Bound {
     config: ListenerConfig,
@@ -91,11 +96,13 @@ impl Node {
         let directory = open_directory(&options, &clock).await?;
         directory.add_listener(Arc::clone(&replicas) as _);
         let configuration = Arc::new(Configuration::new(config.node_id, options.settings.clone()));
+        let groups = Arc::new(GroupCoordinator::new(config, Arc::clone(&clock)));
         let topics = Arc::new(Topics {
             node_id: config.node_id,
             directory: Arc::clone(&directory),
             replicas: Arc::clone(&replicas),
             configuration: Arc::clone(&configuration),
+            groups: Arc::clone(&groups),
         });
         let quorum = start_quorum(&options, &bound, &directory, &clock, &topics).await?;
         topics.set_strays_aside(&quorum.image());
@@ -110,6 +117,8 @@ impl Node {
             quorum: Arc::clone(&quorum),
             replicas,
             directory: Arc::clone(&directory),
+            groups,
+            automatic_topics: AutomaticTopics::new(config),
         }));
         let (stop, stopping) = watch::channel(false);
         let listeners = bound.iter().map(Bound::address).collect();
@@ -145,12 +154,21 @@ impl Node {
         self.stop.send_replace(true);
         // Those who wait for records or for the disk are answered at once.
         self.broker.replicas.all().iter().for_each(|replica| replica.retire());
-        while self.tasks.join_next().await.is_some() {}
+        self.say_farewell().await;
         self.quorum.shutdown().await;
         let (directory, epoch) = (self.directory, self.broker_epoch);
         tokio::task::spawn_blocking(move || directory.close(epoch)).await??;
         info!("stopped cleanly");
         Ok(())
+    }
+
+    /// Waits for the connections to finish what they began, but not for a peer that does not take its answer.
+    async fn say_farewell(&mut self) {
+        let all_gone = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(FAREWELL_MAX, all_gone).await.is_err() {
+            warn!("closing connections whose peers do not read their answers");
+            self.tasks.shutdown().await;
+        }
     }
 }
 
@@ -234,6 +252,11 @@ async fn open_directory(
         recovery_threads: usize::try_from(config.num_recovery_threads_per_data_dir).unwrap_or(1),
         checkpoint_interval_ms: u64::try_from(config.log_flush_offset_checkpoint_interval_ms)
             .unwrap_or(defaults.checkpoint_interval_ms),
+        producer_id_expiration_ms: config.producer_id_expiration_ms.into(),
+        producer_id_expiration_check_interval_ms: u64::try_from(
+            config.producer_id_expiration_check_interval_ms,
+        )
+        .unwrap_or(defaults.producer_id_expiration_check_interval_ms),
         ..defaults
     };
     let (path, clock) = (options.directory.clone(), Arc::clone(clock));
@@ -254,7 +277,7 @@ async fn start_quorum(
         node_id: options.config.node_id,
         cluster_id: options.cluster_id.as_str().into(),
         directory_id: options.directory_id,
-        incarnation_id: incarnation_id()?,
+        incarnation_id: ottla_env::random_uuid()?,
         controller_endpoints: endpoints(&options.config, bound, Role::Controller),
         policy: Policy::from_settings(options.settings.clone()),
         segment_bytes: METADATA_SEGMENT_BYTES,
@@ -284,7 +307,7 @@ async fn register(
     let request = BrokerRegistrationRequest {
         broker_id: node_id.0,
         cluster_id: options.cluster_id.as_str().into(),
-        incarnation_id: incarnation_id()?,
+        incarnation_id: ottla_env::random_uuid()?,
         listeners: listeners
             .iter()
             .map(|endpoint| broker_registration_request::Listener {
@@ -309,16 +332,6 @@ async fn register(
     let epoch = quorum.register_broker(request).await??;
     quorum.unfence_broker(node_id, epoch).await??;
     Ok(epoch.0)
-}
-
-fn incarnation_id() -> anyhow::Result<Uuid> {
-    loop {
-        let mut bytes = [0; 16];
-        ottla_env::sys::random_bytes(&mut bytes)?;
-        if let Some(id) = Uuid::from_random_bytes(bytes) {
-            return Ok(id);
-        }
-    }
 }
 
 /// What others are told: the advertised addresses, with the ports and names that are only known now.

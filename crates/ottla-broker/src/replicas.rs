@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use ottla_base::{
     BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicId, TopicPartition,
 };
+use ottla_log::producers::ProducerRefusal;
 use ottla_log::{Appended, FlushListener, Log, StorageError};
 use ottla_metadata::topic_name;
 use ottla_records::{Rules, ValidBatch};
@@ -51,7 +52,46 @@ pub(crate) enum AppendError {
     #[error("the batch is larger than segment.bytes")]
     LargerThanSegment,
     #[error(transparent)]
+    Refused(#[from] ProducerRefusal),
+    #[error(transparent)]
     Storage(#[from] StorageError),
+}
+
+impl From<ottla_log::AppendError> for AppendError {
+    fn from(error: ottla_log::AppendError) -> Self {
+        match error {
+            ottla_log::AppendError::Refused(refusal) => Self::Refused(refusal),
+            ottla_log::AppendError::Storage(error) => Self::Storage(error),
+        }
+    }
+}
+
+impl AppendError {
+    /// Kafka's code for it.
+    #[must_use]
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            Self::NotEnoughReplicas => ErrorCode::NOT_ENOUGH_REPLICAS,
+            Self::LargerThanSegment => ErrorCode::RECORD_LIST_TOO_LARGE,
+            Self::Refused(refusal) => {
+                tracing::debug!(reason = %refusal, "batch refused");
+                code_of(refusal)
+            }
+            Self::Storage(error) => {
+                tracing::error!(%error, "append failed");
+                ErrorCode::KAFKA_STORAGE_ERROR
+            }
+        }
+    }
+}
+
+fn code_of(refusal: &ProducerRefusal) -> ErrorCode {
+    match refusal {
+        ProducerRefusal::OldEpoch { .. } => ErrorCode::INVALID_PRODUCER_EPOCH,
+        ProducerRefusal::OutOfOrderSequence { .. } => ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
+        ProducerRefusal::OutsideTransaction { .. } => ErrorCode::INVALID_TXN_STATE,
+        ProducerRefusal::OldCoordinatorEpoch { .. } => ErrorCode::TRANSACTION_COORDINATOR_FENCED,
+    }
 }
 
 impl Replica {
@@ -172,7 +212,7 @@ impl Replica {
         }
     }
 
-    /// Appends a batch and asks for a flush, whose end is what makes it visible.
+    /// Appends a batch of this broker's own, and asks for a flush, whose end is what makes it visible.
     ///
     /// # Errors
     /// [`AppendError`]; nothing was appended then.
@@ -181,6 +221,28 @@ impl Replica {
         batch: ValidBatch,
         needs_all: bool,
     ) -> Result<Appended, AppendError> {
+        self.append_with(batch, needs_all, Log::append_batch)
+    }
+
+    /// Appends a client's batch, unless the client has sent it before. Asks for a flush then as well: the first copy
+    /// may still wait for one.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing was appended then.
+    pub(crate) fn append_produced(
+        &self,
+        batch: ValidBatch,
+        needs_all: bool,
+    ) -> Result<Appended, AppendError> {
+        self.append_with(batch, needs_all, Log::append_produced)
+    }
+
+    fn append_with(
+        &self,
+        batch: ValidBatch,
+        needs_all: bool,
+        append: fn(&Log, ValidBatch, LeaderEpoch) -> Result<Appended, ottla_log::AppendError>,
+    ) -> Result<Appended, AppendError> {
         let mut leadership = self.leadership.lock();
         if needs_all && !leadership.progress.has_enough_replicas() {
             return Err(AppendError::NotEnoughReplicas);
@@ -188,8 +250,10 @@ impl Replica {
         if batch.size_in_bytes() as u64 > self.log.config().segment_bytes {
             return Err(AppendError::LargerThanSegment);
         }
-        let appended = self.log.append_batch(batch, leadership.epoch)?;
-        leadership.progress.on_append(appended.last_offset.next());
+        let appended = append(&self.log, batch, leadership.epoch)?;
+        if !appended.duplicate {
+            leadership.progress.on_append(appended.last_offset.next());
+        }
         drop(leadership);
         if self.log.flushed_offset() > appended.last_offset {
             // The page cache counts as the disk (`log.flush.on.commit=false`).
@@ -322,5 +386,54 @@ impl Replicas {
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.by_partition.read().len()
+    }
+
+    /// Producers that the partitions remember; one that writes to several counts for each.
+    #[must_use]
+    pub(crate) fn producer_count(&self) -> usize {
+        self.by_partition.read().values().map(|replica| replica.log.producer_count()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_base::Uuid;
+    use ottla_env::SystemClock;
+    use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
+    use ottla_records::{BatchBuilder, Compression};
+
+    use super::*;
+
+    /// A partition whose log nobody flushes but the test.
+    fn unflushed(directory: &tempfile::TempDir) -> Replica {
+        let (config, options) = (LogConfig::default(), DirectoryOptions::default());
+        let clock = Arc::new(SystemClock::new());
+        let logs = LogDirectory::open(directory.path(), config.clone(), options, clock).unwrap();
+        let (partition, id) = (TopicPartition::new("t", 0), Uuid([7; 16]));
+        let log = logs.create(partition.clone(), id, Arc::new(config)).unwrap();
+        Replica::new(BrokerId(1), id, log, LeaderEpoch(0), 1, Rules::new(partition))
+    }
+
+    fn batch(sequence: i32) -> ValidBatch {
+        let mut builder = BatchBuilder::new(Compression::None).producer(5, 0, sequence);
+        builder.append(Timestamp(1_000), None, Some(b"value"), &[]);
+        builder.build()
+    }
+
+    #[test]
+    fn a_retry_is_as_invisible_as_its_first_copy_until_that_is_on_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let replica = unflushed(&directory);
+        let append = |sequence| replica.append_produced(batch(sequence), true).unwrap();
+        let [first, _] = [append(0), append(1)];
+        assert_eq!((first.base_offset, first.duplicate), (Offset(0), false));
+        for _ in 0..2 {
+            let again = append(0);
+            assert_eq!((again.last_offset, again.duplicate), (Offset(0), true));
+            assert_eq!(replica.high_watermark(), Offset(0), "nothing is on disk");
+        }
+        replica.log.flush().unwrap();
+        assert_eq!(append(0).last_offset, Offset(0));
+        assert_eq!(replica.high_watermark(), Offset(2), "whoever retries need not wait");
     }
 }

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use ottla_base::{BrokerId, PartitionIndex, TopicId, TopicPartition};
 use ottla_config::TopicConfig;
+use ottla_coordinator::group::TopicDeleted;
 use ottla_log::{CreateError, Log, LogDirectory};
 use ottla_metadata::{ConfigResource, Delta, Image, Partition, Topic, topic_name};
 use ottla_quorum::Publisher;
 use tracing::{error, info, warn};
 
 use crate::configuration::Configuration;
+use crate::group_coordinator::GroupCoordinator;
 use crate::replicas::{Replica, Replicas};
 use crate::topic_config;
 
@@ -20,6 +22,7 @@ pub(crate) struct Topics {
     pub directory: Arc<LogDirectory>,
     pub replicas: Arc<Replicas>,
     pub configuration: Arc<Configuration>,
+    pub groups: Arc<GroupCoordinator>,
 }
 
 impl Publisher for Topics {
@@ -29,6 +32,7 @@ impl Publisher for Topics {
         for topic in delta.deleted.values() {
             self.delete(topic);
         }
+        self.forget_offsets_in(delta);
         for topic in delta.created.iter().filter_map(|id| image.topic(*id)) {
             self.create_all(image, topic);
         }
@@ -105,7 +109,11 @@ impl Topics {
         let min_isr = min_isr(config, partition);
         let epoch = partition.leader_epoch;
         let replica = Replica::new(self.node_id, topic.id, log, epoch, min_isr, rules);
-        self.replicas.insert(Arc::new(replica));
+        let replica = Arc::new(replica);
+        self.replicas.insert(Arc::clone(&replica));
+        if &*topic.name == topic_name::CONSUMER_OFFSETS && partition.leader == self.node_id {
+            self.groups.elected(replica);
+        }
         Ok(())
     }
 
@@ -145,6 +153,9 @@ impl Topics {
 
     fn delete(&self, topic: &Topic) {
         for (index, _) in topic.partitions() {
+            if &*topic.name == topic_name::CONSUMER_OFFSETS {
+                self.groups.resigned(index.0);
+            }
             self.replicas.remove(topic.id, index);
             let name = TopicPartition { topic: Arc::clone(&topic.name), partition: index };
             if let Err(error) = self.directory.delete(&name) {
@@ -152,6 +163,16 @@ impl Topics {
             }
         }
         info!(topic = %topic.name, id = %topic.id, "topic deleted");
+    }
+
+    fn forget_offsets_in(&self, delta: &Delta) {
+        let deleted = delta.deleted.values();
+        let deleted: Vec<_> = deleted
+            .map(|topic| TopicDeleted { id: topic.id, name: (&*topic.name).into() })
+            .collect();
+        if !deleted.is_empty() {
+            self.groups.topics_deleted(&deleted);
+        }
     }
 
     fn reconfigure(&self, image: &Image, topic: &Topic) {

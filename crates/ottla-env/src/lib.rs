@@ -3,6 +3,8 @@
 //! What is absent: Kafka. Nothing here knows what a record, a topic or a request is.
 
 pub mod clock;
+mod random;
 pub mod sys;
 
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use random::random_uuid;

@@ -62,6 +62,10 @@ pub struct DirectoryOptions {
     pub open_files_max: usize,
     /// `log.flush.offset.checkpoint.interval.ms`: how often recovery points are written.
     pub checkpoint_interval_ms: u64,
+    /// `producer.id.expiration.ms`: how long a producer is remembered that writes nothing more.
+    pub producer_id_expiration_ms: i64,
+    /// `producer.id.expiration.check.interval.ms`: how often such producers are looked for.
+    pub producer_id_expiration_check_interval_ms: u64,
 }
 
 impl Default for DirectoryOptions {
@@ -71,6 +75,8 @@ impl Default for DirectoryOptions {
             recovery_threads: 2,
             open_files_max: 8192,
             checkpoint_interval_ms: 60_000,
+            producer_id_expiration_ms: 24 * 60 * 60 * 1000,
+            producer_id_expiration_check_interval_ms: 600_000,
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::error::{Context, CreateError, OpenError, StorageError};
 use crate::flusher::{self, FlushListener};
 use crate::log::{Active, Log, State, UnsyncedNames};
 use crate::names::{self, DirectoryName};
+use crate::recovery::producers::Restored;
 use crate::recovery::{self, Opening};
 use crate::segment::Segment;
 
@@ -41,6 +42,7 @@ struct Shared {
     env: Arc<Environment>,
     logs: RwLock<HashMap<TopicPartition, Arc<Log>>>,
     checkpointed_at: Mutex<Duration>,
+    producers_expired_at: Mutex<Duration>,
     stop: Mutex<bool>,
     stopped: Condvar,
 }
@@ -64,6 +66,7 @@ impl LogDirectory {
             env,
             logs: RwLock::new(logs),
             checkpointed_at: Mutex::default(),
+            producers_expired_at: Mutex::default(),
             stop: Mutex::new(false),
             stopped: Condvar::new(),
         });
@@ -131,7 +134,8 @@ impl LogDirectory {
         let active = Active::planned(segment, env.now_ms(), jitter_ms);
         let state = State::empty(active, Default::default());
         let (topic_id, unsynced) = (Some(topic_id), UnsyncedNames::Directory);
-        let log = Log::new(partition.clone(), topic_id, home, config, state, unsynced);
+        let restored = Restored::default();
+        let log = Log::new(partition.clone(), topic_id, home, config, state, restored, unsynced);
         logs.insert(partition, Arc::clone(&log));
         Ok(log)
     }
@@ -171,8 +175,8 @@ impl LogDirectory {
         Ok(Some((log, renamed)))
     }
 
-    /// Does what is due: removes deleted files, flushes what `flush.ms` says, writes checkpoints. A thread of the
-    /// directory calls this every second.
+    /// Does what is due: removes deleted files, flushes what `flush.ms` says, forgets idle producers, writes
+    /// checkpoints. A thread of the directory calls this every second.
     pub fn housekeep(&self) {
         self.shared.housekeep();
     }
@@ -225,9 +229,18 @@ impl Shared {
         for log in &logs {
             log.request_overdue_flush(now_ms);
         }
-        let interval = Duration::from_millis(self.env.options.checkpoint_interval_ms);
-        let due = self.env.clock.monotonic() >= *self.checkpointed_at.lock() + interval;
-        if due && let Err(error) = self.checkpoint() {
+        let options = &self.env.options;
+        let is_due = |last: &Mutex<Duration>, interval_ms| {
+            self.env.clock.monotonic() >= *last.lock() + Duration::from_millis(interval_ms)
+        };
+        let expire_interval_ms = options.producer_id_expiration_check_interval_ms;
+        if is_due(&self.producers_expired_at, expire_interval_ms) {
+            *self.producers_expired_at.lock() = self.env.clock.monotonic();
+            logs.iter().for_each(|log| log.expire_producers(now_ms));
+        }
+        if is_due(&self.checkpointed_at, options.checkpoint_interval_ms)
+            && let Err(error) = self.checkpoint()
+        {
             tracing::error!(directory = %self.env.path.display(), %error, "cannot write a checkpoint");
         }
     }
@@ -366,11 +379,11 @@ impl Opener<'_> {
             segment_jitter_ms: self.config.segment_jitter_ms,
         };
         let home = Arc::new(Home::new(Arc::clone(self.env), path));
-        let state = recovery::open(&home, &opening)?;
+        let (state, restored) = recovery::open(&home, &opening)?;
         let topic_id = read_topic_id(path)?;
         let config = Arc::clone(&self.config);
         let unsynced = UnsyncedNames::None;
-        Ok(Log::new(partition.clone(), topic_id, home, config, state, unsynced))
+        Ok(Log::new(partition.clone(), topic_id, home, config, state, restored, unsynced))
     }
 }
 

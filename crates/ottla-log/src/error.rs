@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use ottla_base::Offset;
 
+use crate::producers::ProducerRefusal;
+
 /// The disk, or the data on it, is not as it should be; or the log is no longer there.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
@@ -41,6 +43,15 @@ impl<T> Context<T> for io::Result<T> {
     fn context(self, action: &'static str, path: &Path) -> Result<T, StorageError> {
         self.map_err(|source| StorageError::Io { action, path: path.to_owned(), source })
     }
+}
+
+/// Why a batch was not appended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    #[error(transparent)]
+    Refused(#[from] ProducerRefusal),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
 }
 
 /// Why nothing can be read at an offset.

@@ -1,11 +1,11 @@
-//! Kafka's log on disk: segments, indexes, leader epochs, recovery, checkpoints, retention, flushing. Shell, except
-//! for [`policy`] and the formats.
+//! Kafka's log on disk: segments, indexes, leader epochs, producers, recovery, checkpoints, retention, flushing. Shell,
+//! except for [`policy`], [`producers`] and the formats.
 //!
 //! What is absent: requests, replication and the high watermark. A log appends batches that somebody else has
 //! validated, hands out ranges of bytes below a bound that somebody else decides, and tells when bytes are on disk.
 //!
-//! Rooms that are still empty: compaction (a plan in [`policy`], carried out like retention) and producer state
-//! (snapshots and the transaction index beside the segments).
+//! Rooms that are still empty: compaction (a plan in [`policy`], carried out like retention) and the transaction index
+//! beside the segments.
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "tests make small numbers"))]
 
@@ -21,6 +21,7 @@ mod index;
 mod log;
 mod names;
 pub mod policy;
+pub mod producers;
 mod recovery;
 mod scan;
 mod segment;
@@ -28,6 +29,6 @@ mod segment;
 pub use config::{DirectoryOptions, LogConfig};
 pub use directory::LogDirectory;
 pub use epochs::{EpochCache, EpochEntry};
-pub use error::{CreateError, OpenError, ReadError, StorageError};
+pub use error::{AppendError, CreateError, OpenError, ReadError, StorageError};
 pub use flusher::FlushListener;
 pub use log::{Appended, FileRange, Log, Origin, Removed, Slice, TimestampLookup};

@@ -8,6 +8,9 @@
 //! - base offsets rise strictly from segment to segment, and the last one is `<= log_end_offset`
 //! - bytes before the active segment's `size` are never changed, only cut off with the segment or by a truncation
 //!
+//! And checked by a test: the producers are what all batches make of them that were ever appended and not cut off
+//! again, but for those that were idle for too long.
+//!
 //! The high watermark is not here: what readers may see is decided by replication, and passed to
 //! [`Log::read`] as an upper bound.
 
@@ -15,11 +18,12 @@ mod active;
 mod append;
 mod flush;
 mod lookup;
+mod producers;
 mod read;
 mod trim;
 
 use std::fmt;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Weak};
 
 use ottla_base::{LeaderEpoch, Offset, TopicId, TopicPartition};
@@ -39,6 +43,8 @@ use crate::environment::{Environment, Home};
 use crate::epochs::{EpochCache, EpochEntry};
 use crate::error::StorageError;
 use crate::names;
+use crate::producers::Producers;
+use crate::recovery::producers::Restored;
 use crate::segment::Segment;
 
 /// A partition's log. Cheap to keep while idle: no open files, and memory for little more than its name.
@@ -51,6 +57,8 @@ pub struct Log {
     /// Held during a flush, so that a second one does not report what the first has not finished.
     flush: Mutex<()>,
     flush_requested: AtomicBool,
+    /// A copy for those who must not wait for the writer.
+    producer_count: AtomicUsize,
     writer: Mutex<Writer>,
     state: RwLock<State>,
 }
@@ -62,6 +70,10 @@ struct Writer {
     dirty: Vec<Arc<std::fs::File>>,
     dirty_since_ms: i64,
     unsynced_names: UnsyncedNames,
+    /// What all batches in the log make of them.
+    producers: Producers,
+    /// Where the producers were written down last.
+    newest_snapshot: Option<Offset>,
     closed: bool,
 }
 
@@ -133,10 +145,13 @@ impl Log {
         home: Arc<Home>,
         config: Arc<LogConfig>,
         state: State,
+        restored: Restored,
         unsynced_names: UnsyncedNames,
     ) -> Arc<Self> {
         state.check();
-        let writer = Writer { unsynced_names, ..Writer::default() };
+        let Restored { producers, newest_snapshot } = restored;
+        let producer_count = AtomicUsize::new(producers.len());
+        let writer = Writer { unsynced_names, producers, newest_snapshot, ..Writer::default() };
         Arc::new_cyclic(|this| Self {
             partition,
             topic_id,
@@ -145,6 +160,7 @@ impl Log {
             config: RwLock::new(config),
             flush: Mutex::default(),
             flush_requested: AtomicBool::new(false),
+            producer_count,
             writer: Mutex::new(writer),
             state: RwLock::new(state),
         })

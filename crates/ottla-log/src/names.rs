@@ -7,8 +7,10 @@ use ottla_base::{Offset, TopicPartition, Uuid};
 pub(crate) const LOG: &str = "log";
 pub(crate) const INDEX: &str = "index";
 pub(crate) const TIME_INDEX: &str = "timeindex";
+/// The producers as they were where the segment of this name begins, or where the log ended.
+pub(crate) const SNAPSHOT: &str = "snapshot";
 /// Everything that belongs to one segment and goes when it goes.
-pub(crate) const SEGMENT_SUFFIXES: [&str; 5] = [LOG, INDEX, TIME_INDEX, "txnindex", "snapshot"];
+pub(crate) const SEGMENT_SUFFIXES: [&str; 5] = [LOG, INDEX, TIME_INDEX, "txnindex", SNAPSHOT];
 
 /// A removed file waits under this suffix for readers to finish.
 pub(crate) const DELETED: &str = ".deleted";

@@ -7,9 +7,12 @@
 //! - Indexes that are missing, short, or longer than the log: rebuilt from the log.
 //! - A segment without records: kept if it is the last (its name tells where the log ends), else removed.
 //! - `.deleted` and `.cleaned` files: removed.
+//! - Snapshots of producers that are damaged, or of more than is left of the log: see [`producers`].
 //!
 //! Only batches from the recovery point on are read whole: what was flushed is not torn. Of those before it in the
 //! same segment, the headers are read, to rebuild the index.
+
+pub(crate) mod producers;
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -30,6 +33,7 @@ use crate::names;
 use crate::policy::roll;
 use crate::scan::HeaderScan;
 use crate::segment::Segment;
+use producers::{Replay, Restored};
 
 /// What is known about a log before it is opened.
 #[derive(Debug, Clone, Copy)]
@@ -44,19 +48,25 @@ pub(crate) struct Opening {
 }
 
 /// Reads a log's directory, mends what is broken, and returns the state to go on from.
-pub(crate) fn open(home: &Arc<Home>, opening: &Opening) -> Result<State, StorageError> {
+pub(crate) fn open(home: &Arc<Home>, opening: &Opening) -> Result<(State, Restored), StorageError> {
     let directory = home.path();
-    let base_offsets = take_inventory(&directory)?;
+    let Inventory { logs, snapshots } = take_inventory(&directory)?;
     let epochs = read_epochs(&directory)?;
-    let mut loader =
-        Loader { home, opening, epochs: epochs.clone(), sealed: Vec::new(), next_offset: 0 };
-    let active = loader.load(&base_offsets)?;
-    let state = loader.finish(active)?;
+    let mut loader = Loader {
+        home,
+        opening,
+        epochs: epochs.clone(),
+        replay: Replay::new(home, snapshots),
+        sealed: Vec::new(),
+        next_offset: 0,
+    };
+    let active = loader.load(&logs)?;
+    let (state, restored) = loader.finish(active)?;
     if state.epochs != epochs {
         let path = directory.join(names::LEADER_EPOCHS);
         checkpoint::replace_lazily(&path, &state.epochs.to_text())?;
     }
-    Ok(state)
+    Ok((state, restored))
 }
 
 /// Opens a segment again after its file was cut off at the batch that holds `offset`.
@@ -88,9 +98,16 @@ fn cut_index<E: Entry>(
     file.set_len(u64::from(kept) * E::SIZE as u64).context("truncate", &path)
 }
 
-/// The base offsets of the segments, in order. Removes leftovers on the way.
-fn take_inventory(directory: &Path) -> Result<Vec<Offset>, StorageError> {
-    let (mut logs, mut others) = (Vec::new(), Vec::new());
+/// What a log's directory holds.
+struct Inventory {
+    /// The base offsets of the segments, in order.
+    logs: Vec<Offset>,
+    snapshots: Vec<Offset>,
+}
+
+/// Looks what there is, and removes leftovers on the way.
+fn take_inventory(directory: &Path) -> Result<Inventory, StorageError> {
+    let (mut logs, mut snapshots, mut others) = (Vec::new(), Vec::new(), Vec::new());
     for entry in fs::read_dir(directory).context("list", directory)? {
         let entry = entry.context("list", directory)?;
         let name = entry.file_name();
@@ -101,6 +118,7 @@ fn take_inventory(directory: &Path) -> Result<Vec<Offset>, StorageError> {
         }
         match names::parse_segment_file(&name) {
             Some((base_offset, names::LOG)) => logs.push(base_offset),
+            Some((offset, names::SNAPSHOT)) => snapshots.push(offset),
             Some((base_offset, names::INDEX | names::TIME_INDEX)) => {
                 others.push((base_offset, entry.path()));
             }
@@ -114,7 +132,7 @@ fn take_inventory(directory: &Path) -> Result<Vec<Offset>, StorageError> {
             fs::remove_file(&path).context("remove", &path)?;
         }
     }
-    Ok(logs)
+    Ok(Inventory { logs, snapshots })
 }
 
 /// The epochs on disk; none when the file is damaged, and then the records tell.
@@ -171,6 +189,7 @@ struct Loader<'a> {
     home: &'a Arc<Home>,
     opening: &'a Opening,
     epochs: EpochCache,
+    replay: Replay<'a>,
     sealed: Vec<Sealed>,
     next_offset: i64,
 }
@@ -272,6 +291,8 @@ impl Loader<'_> {
         segment: &Arc<Segment>,
         doubt: Doubt,
     ) -> Result<(Active, bool), StorageError> {
+        let sealed = self.sealed.iter().map(|sealed| (&*sealed.segment, sealed.size));
+        self.replay.advance_to(Offset(segment.base_offset), sealed)?;
         let (file, path) = (segment.log_file()?, segment.path(names::LOG));
         let len = file.metadata().context("stat", &path)?.len();
         let mut active = Active::planned(
@@ -296,6 +317,9 @@ impl Loader<'_> {
             if self.epochs.latest().is_none_or(|latest| latest.epoch < epoch) {
                 self.epochs.assign(epoch, Offset(header.base_offset));
             }
+            let (position, size) = (active.size, header.size_in_bytes());
+            let read = || window.get(position, size, 0).map(bytes::Bytes::copy_from_slice);
+            self.replay.observe(&header, read).context("read", &path)?;
             active.appended(&header, self.opening.index_interval_bytes);
             self.next_offset = header.next_offset();
         }
@@ -339,7 +363,7 @@ impl Loader<'_> {
         Ok(verified.map(|_| header).map_err(|error| error.to_string()))
     }
 
-    fn finish(mut self, active: Option<Active>) -> Result<State, StorageError> {
+    fn finish(mut self, active: Option<Active>) -> Result<(State, Restored), StorageError> {
         let wanted_start = self.opening.log_start_offset.0;
         let now_ms = self.home.env.now_ms();
         let plan = |base_offset| {
@@ -348,7 +372,9 @@ impl Loader<'_> {
             Active::planned(segment, now_ms, jitter_ms)
         };
         let Some(active) = active else {
-            return Ok(State::empty(plan(wanted_start), EpochCache::default()));
+            self.replay.remove_after(Offset(-1))?;
+            let state = State::empty(plan(wanted_start), EpochCache::default());
+            return Ok((state, Restored::default()));
         };
         if self.next_offset < wanted_start {
             let directory = self.home.path();
@@ -360,13 +386,14 @@ impl Loader<'_> {
             {
                 segment.remove_files()?;
             }
-            return Ok(State::empty(plan(wanted_start), EpochCache::default()));
+            return self.finish(None);
         }
         let first = self.sealed.first().map_or(&active.segment, |sealed| &sealed.segment);
         let log_start_offset = wanted_start.max(first.base_offset);
         self.epochs.truncate_from_end(Offset(self.next_offset));
         self.epochs.truncate_from_start(Offset(log_start_offset));
-        Ok(State {
+        let restored = self.restore_producers(&active)?;
+        let state = State {
             log_start_offset,
             log_end_offset: self.next_offset,
             // The directory flushes everything that was recovered before it opens.
@@ -374,7 +401,16 @@ impl Loader<'_> {
             sealed: self.sealed,
             active,
             epochs: self.epochs,
-        })
+        };
+        Ok((state, restored))
+    }
+
+    fn restore_producers(&mut self, active: &Active) -> Result<Restored, StorageError> {
+        let sealed = self.sealed.iter().map(|sealed| (&*sealed.segment, sealed.size));
+        let segments = sealed.chain([(&*active.segment, active.size)]);
+        let bases: Vec<i64> = segments.clone().map(|(segment, _)| segment.base_offset).collect();
+        self.replay.advance_to(Offset(self.next_offset), segments)?;
+        self.replay.finish(&bases)
     }
 }
 

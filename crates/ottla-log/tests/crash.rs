@@ -13,10 +13,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ottla_base::{LeaderEpoch, Offset};
-use ottla_log::LogConfig;
+use ottla_base::{LeaderEpoch, Offset, ProducerId};
+use ottla_log::producers::Producers;
+use ottla_log::{Log, LogConfig};
 use ottla_records::{Batches, RawBatch};
-use support::{Directory, batch, batch_at, read_all};
+use support::{Directory, Draft, batch, batch_at, read_all};
 
 const FIRST_LOG: &str = "00000000000000000000.log";
 
@@ -418,4 +419,215 @@ fn an_empty_segment_that_was_recovered_does_not_outlive_a_truncation() {
     drop(log);
     open.close();
     assert_eq!(directory.open(config()).log("t", 0).log_end_offset(), Offset(0));
+}
+
+/// Writes so many batches of three records, of two producers in turn.
+fn produce(log: &Log, batches: std::ops::Range<i32>) {
+    for n in batches {
+        let draft = Draft { id: i64::from(n % 2), ..Draft::new(n / 2 * 3, 3) };
+        let appended = log.append_produced(draft.build(), LeaderEpoch(0)).unwrap();
+        assert!(!appended.duplicate);
+    }
+}
+
+/// A directory with so many batches of producers in several segments, closed or killed, and what was known of them.
+fn with_producers(directory: &Directory, batches: i32, clean: bool) -> (PathBuf, Producers) {
+    let open = directory.open(config());
+    let log = open.create("t", 0);
+    produce(&log, 0..batches);
+    let producers = log.producers();
+    assert_eq!(producers.len(), 2);
+    if clean {
+        open.close();
+    } else {
+        open.checkpoint().unwrap();
+    }
+    (directory.path().join("t-0"), producers)
+}
+
+/// What a snapshot says, as the file's whole contents.
+fn sealed(version: i16, entries: &[u8]) -> Vec<u8> {
+    [&version.to_be_bytes()[..], &ottla_records::crc32c(entries).to_be_bytes(), entries].concat()
+}
+
+#[test]
+fn producers_are_known_again_after_a_clean_close_and_after_a_crash() {
+    for clean in [true, false] {
+        for batches in [2, 11, 30, 61] {
+            let directory = Directory::new();
+            let (_, producers) = with_producers(&directory, batches, clean);
+            let open = directory.open(config());
+            assert_eq!(open.log("t", 0).producers(), producers, "{batches}, clean: {clean}");
+            produce(&open.log("t", 0), batches..batches + 3);
+        }
+    }
+}
+
+#[test]
+fn after_a_clean_close_the_log_is_not_read_for_its_producers() {
+    let directory = Directory::new();
+    let (partition, producers) = with_producers(&directory, 61, true);
+    let snapshots = files_with(&partition, ".snapshot");
+    let (newest, _) = snapshots.last_key_value().unwrap();
+    assert!(newest.ends_with("00000000000000000183.snapshot"), "{}", newest.display());
+    // Other producers than those in the log.
+    let one: Vec<u8> = [&1_i32.to_be_bytes()[..], &9_i64.to_be_bytes(), &[0; 38]].concat();
+    fs::write(newest, sealed(1, &one)).unwrap();
+    let open = directory.open(config());
+    let found = open.log("t", 0).producers();
+    assert_eq!(found.iter().map(|(id, _)| id).collect::<Vec<_>>(), [ProducerId(9)]);
+    assert_ne!(found, producers);
+}
+
+#[test]
+fn a_damaged_snapshot_is_removed_and_what_it_said_is_read_from_the_log() {
+    let damages: [fn(&Path); 8] = [
+        |path| fs::remove_file(path).unwrap(),
+        |path| fs::write(path, []).unwrap(),
+        |path| fs::write(path, [0; 10]).unwrap(),
+        |path| fs::write(path, [0xee; 700]).unwrap(),
+        |path| fs::write(path, sealed(2, &[0; 4])).unwrap(),
+        |path| {
+            let bytes = fs::read(path).unwrap();
+            fs::write(path, &bytes[..bytes.len() - 1]).unwrap();
+        },
+        |path| {
+            let mut bytes = fs::read(path).unwrap();
+            *bytes.last_mut().unwrap() ^= 1;
+            fs::write(path, bytes).unwrap();
+        },
+        |path| {
+            let bytes = fs::read(path).unwrap();
+            fs::write(path, [&bytes[..], &bytes[..]].concat()).unwrap();
+        },
+    ];
+    for clean in [true, false] {
+        for (number, damage) in damages.iter().enumerate() {
+            for harmed in [1, 2, usize::MAX] {
+                let directory = Directory::new();
+                let (partition, producers) = with_producers(&directory, 61, clean);
+                let snapshots = files_with(&partition, ".snapshot");
+                assert!(snapshots.len() >= 4);
+                let newest_first = snapshots.keys().rev().take(harmed);
+                newest_first.clone().for_each(|path| damage(path));
+                let open = directory.open(config());
+                let found = open.log("t", 0).producers();
+                assert_eq!(found, producers, "damage {number} to {harmed}, clean: {clean}");
+                let left = newest_first.filter(|path| path.exists()).count();
+                assert_eq!(left, 0, "damage {number} to {harmed}, clean: {clean}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_that_is_whole_but_of_another_place_is_not_believed() {
+    let directory = Directory::new();
+    let (partition, producers) = with_producers(&directory, 61, true);
+    let snapshots = files_with(&partition, ".snapshot");
+    let paths: Vec<_> = snapshots.keys().collect();
+    // The newest under the name of the one before it: offsets that had not been written there.
+    let [.., before, newest] = paths.as_slice() else { panic!("there are several snapshots") };
+    fs::rename(newest, before).unwrap();
+    let open = directory.open(config());
+    assert_eq!(open.log("t", 0).producers(), producers);
+    assert!(!before.exists());
+}
+
+#[test]
+fn what_a_torn_end_takes_away_its_producers_forget_and_so_do_snapshots_that_know_of_it() {
+    let directory = Directory::new();
+    let (partition, _) = with_producers(&directory, 60, false);
+    let snapshots = files_with(&partition, ".snapshot");
+    let (newest, lie) = snapshots.last_key_value().unwrap();
+    let logs = files_with(&partition, ".log");
+    let (path, bytes) = logs.iter().next_back().unwrap();
+    // The last segment is lost, and a batch of the one before it: the newest snapshot is of more than is left.
+    fs::remove_file(path).unwrap();
+    let (path, bytes) = logs.iter().nth_back(1).map_or((path, bytes), |before| before);
+    fs::write(path, &bytes[..bytes.len() - 1]).unwrap();
+    let open = directory.open(config());
+    let log = open.log("t", 0);
+    let left = i32::try_from(log.log_end_offset().0 / 3).unwrap();
+    assert!(!newest.exists(), "{} tells of batches that are gone", newest.display());
+    // Other batches take their places, and the log grows past the offset that the snapshot was of.
+    produce(&log, left..left + 1);
+    for _ in 0..60 {
+        log.append_batch(batch(1, 30), LeaderEpoch(0)).unwrap();
+    }
+    let producers = log.producers();
+    assert_eq!(producers.get(ProducerId(0)).map(|it| it.batches().len()), Some(5));
+    drop((open, log));
+    let reopened = directory.open(config());
+    assert_eq!(reopened.log("t", 0).producers(), producers);
+    assert_ne!(fs::read(newest).ok().as_ref(), Some(lie));
+}
+
+#[test]
+fn snapshots_are_kept_where_segments_begin_and_at_the_end_and_nowhere_else() {
+    let directory = Directory::new();
+    let names = |partition: &Path, ending| -> Vec<String> {
+        let files = files_with(partition, ending);
+        let stem = |path: &PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();
+        files.keys().map(stem).collect()
+    };
+    let (partition, _) = with_producers(&directory, 40, true);
+    for _ in 0..3 {
+        let open = directory.open(config());
+        let log = open.log("t", 0);
+        log.append_batch(batch(1, 30), LeaderEpoch(0)).unwrap();
+        let mut expected = names(&partition, ".log");
+        assert_eq!(expected.remove(0), format!("{:020}", 0), "there is none at the log's start");
+        let end = log.log_end_offset();
+        drop(log);
+        open.close();
+        expected.push(format!("{:020}", end.0));
+        let found = names(&partition, ".snapshot");
+        // That of the close before stays until the next start.
+        expected.insert(expected.len() - 1, format!("{:020}", end.0 - 1));
+        assert_eq!(found, expected);
+        fs::write(partition.join("00000000000000000001.snapshot"), "nobody knows").unwrap();
+    }
+    let open = directory.open(config());
+    assert!(!partition.join("00000000000000000001.snapshot").exists());
+    let keep_little = LogConfig { retention_bytes: 1, ..config() };
+    let log = open.log("t", 0);
+    log.set_config(std::sync::Arc::new(keep_little));
+    log.enforce_retention(0, log.log_end_offset()).unwrap();
+    let (logs, snapshots) = (names(&partition, ".log"), names(&partition, ".snapshot"));
+    assert_eq!(logs.len(), 1);
+    assert_eq!(snapshots.first(), logs.first(), "the rest went with the segments");
+}
+
+#[test]
+fn producers_outlive_the_deletion_of_all_their_records() {
+    for clean in [true, false] {
+        let directory = Directory::new();
+        let open = directory.open(config());
+        let log = open.create("t", 0);
+        produce(&log, 0..61);
+        let producers = log.producers();
+        log.set_config(std::sync::Arc::new(LogConfig { retention_ms: 1, ..config() }));
+        log.enforce_retention(i64::MAX, log.log_end_offset()).unwrap();
+        assert_eq!(log.log_start_offset(), log.log_end_offset());
+        assert_eq!(log.producers(), producers);
+        drop(log);
+        if clean {
+            open.close();
+        } else {
+            drop(open);
+        }
+        assert_eq!(directory.open(config()).log("t", 0).producers(), producers);
+    }
+}
+
+#[test]
+fn a_log_that_never_held_a_record_has_no_snapshot() {
+    let directory = Directory::new();
+    let open = directory.open(config());
+    open.create("t", 0);
+    open.close();
+    directory.open(config()).close();
+    let partition = directory.path().join("t-0");
+    assert!(files_with(&partition, ".snapshot").is_empty());
 }

@@ -14,9 +14,10 @@ mod support;
 
 use std::sync::Arc;
 
-use ottla_base::{LeaderEpoch, Offset, Timestamp, TopicPartition, Uuid};
-use ottla_log::{LogConfig, Origin, ReadError};
-use support::{Directory, batch, batch_at, read_all};
+use ottla_base::{LeaderEpoch, Offset, ProducerId, Timestamp, TopicPartition, Uuid};
+use ottla_log::producers::{Producer, ProducerRefusal};
+use ottla_log::{AppendError, Appended, Log, LogConfig, Origin, ReadError};
+use support::{Directory, Draft, batch, batch_at, marker, read_all};
 
 const END: Offset = Offset(i64::MAX);
 
@@ -339,7 +340,7 @@ fn a_flush_moves_the_flushed_offset_and_tells_the_listeners() {
     let directory = Directory::new();
     let open = directory.open(LogConfig::default());
     let (sender, receiver) = std::sync::mpsc::channel();
-    open.add_listener(Arc::new(move |log: &Arc<ottla_log::Log>, offset: Offset| {
+    open.add_listener(Arc::new(move |log: &Arc<Log>, offset: Offset| {
         let _ = sender.send((log.topic_partition().clone(), offset));
     }));
     let logs: Vec<_> = (0..20).map(|partition| open.create("t", partition)).collect();
@@ -415,7 +416,7 @@ fn records_of_idle_logs_are_flushed_when_flush_ms_is_over() {
     let config = LogConfig { flush_ms: 500, ..LogConfig::default() };
     let open = directory.open(config);
     let (sender, receiver) = std::sync::mpsc::channel();
-    open.add_listener(Arc::new(move |_: &Arc<ottla_log::Log>, offset: Offset| {
+    open.add_listener(Arc::new(move |_: &Arc<Log>, offset: Offset| {
         let _ = sender.send(offset);
     }));
     let log = open.create("t", 0);
@@ -434,7 +435,7 @@ fn a_flush_is_due_after_so_many_records() {
     let config = LogConfig { flush_messages: 3, ..LogConfig::default() };
     let open = directory.open(config);
     let (sender, receiver) = std::sync::mpsc::channel();
-    open.add_listener(Arc::new(move |_: &Arc<ottla_log::Log>, offset: Offset| {
+    open.add_listener(Arc::new(move |_: &Arc<Log>, offset: Offset| {
         let _ = sender.send(offset);
     }));
     let log = open.create("t", 0);
@@ -451,4 +452,142 @@ fn without_flush_on_commit_records_count_as_flushed_at_once() {
     let log = open.create("t", 0);
     log.append_batch(batch(2, 10), LeaderEpoch(0)).unwrap();
     assert_eq!(log.flushed_offset(), Offset(2));
+}
+
+fn produce(log: &Log, draft: Draft) -> Result<Appended, AppendError> {
+    log.append_produced(draft.build(), LeaderEpoch(0))
+}
+
+#[test]
+fn a_batch_that_comes_again_is_not_appended_again_and_answered_with_its_first_place() {
+    let directory = Directory::new();
+    let open = directory.open(small_segments());
+    let log = open.create("t", 0);
+    let drafts = [0, 3, 6, 9, 12].map(|sequence| Draft::new(sequence, 3));
+    let first = drafts.map(|draft| produce(&log, draft).unwrap());
+    log.append_batch(batch(7, 300), LeaderEpoch(0)).unwrap();
+    let batches = read_all(&log);
+    for (draft, first) in drafts.into_iter().zip(first) {
+        assert_eq!((first.duplicate, first.log_append_time), (false, Timestamp::NONE));
+        let again = produce(&log, draft).unwrap();
+        let log_append_time = Timestamp(1_002);
+        assert_eq!(again, Appended { duplicate: true, log_append_time, ..first });
+    }
+    assert_eq!(read_all(&log), batches);
+    assert_eq!(log.log_end_offset(), Offset(22));
+}
+
+#[test]
+fn a_refused_batch_leaves_everything_as_it_was() {
+    let directory = Directory::new();
+    let open = directory.open(small_segments());
+    let log = open.create("t", 0);
+    produce(&log, Draft { epoch: 2, ..Draft::new(0, 3) }).unwrap();
+    let known = log.producers();
+    // As large as what would begin a new segment.
+    let large = Draft { epoch: 2, ..Draft::new(7, 30) };
+    let old = Draft { epoch: 1, ..Draft::new(3, 30) };
+    let producer_id = ProducerId(1);
+    for (draft, expected) in [
+        (large, ProducerRefusal::OutOfOrderSequence { producer_id, found: 7, last: 2 }),
+        (old, ProducerRefusal::OldEpoch { producer_id, found: 1, current: 2 }),
+    ] {
+        let Err(AppendError::Refused(refusal)) = produce(&log, draft) else {
+            panic!("{draft:?} is not refused")
+        };
+        assert_eq!(refusal, expected);
+        assert_eq!((log.log_end_offset(), log.segment_count()), (Offset(3), 1));
+        assert_eq!(log.producers(), known);
+    }
+    assert!(!produce(&log, Draft { epoch: 2, ..Draft::new(3, 3) }).unwrap().duplicate);
+}
+
+#[test]
+fn what_this_node_and_other_logs_append_is_not_asked_for_sequence_numbers() {
+    let directory = Directory::new();
+    let open = directory.open(small_segments());
+    let log = open.create("t", 0);
+    for _ in 0..2 {
+        log.append_batch(Draft::new(7, 3).build(), LeaderEpoch(0)).unwrap();
+    }
+    let mut replicated = Draft::new(100, 3).build();
+    replicated.assign(Offset(6), LeaderEpoch(0));
+    let batches = std::slice::from_mut(&mut replicated);
+    let appended = log.append(batches, Origin::Replica).unwrap();
+    assert_eq!((appended.base_offset, appended.duplicate), (Offset(6), false));
+    let last = log.producers().get(ProducerId(1)).map(Producer::last_sequence);
+    assert_eq!(last, Some(102));
+}
+
+#[test]
+fn a_truncation_takes_back_what_was_known_of_the_batches_that_it_takes() {
+    let directory = Directory::new();
+    let open = directory.open(small_segments());
+    let log = open.create("t", 0);
+    let mut known = vec![log.producers()];
+    for n in 0..20_i32 {
+        let transaction = Draft { in_transaction: n > 8, ..Draft::new(n * 2, 2) };
+        produce(&log, transaction).unwrap();
+        known.push(log.producers());
+    }
+    log.append_batch(marker(1, 0, 3, 1_500), LeaderEpoch(0)).unwrap();
+    assert!(log.segment_count() > 3);
+    for batches in (0..20).rev() {
+        let offset = Offset(batches * 2);
+        log.truncate_to(offset + (batches % 2)).unwrap();
+        assert_eq!(log.producers(), known[batches as usize], "{batches} batches are left");
+    }
+    assert_eq!(log.producer_count(), 0);
+    produce(&log, Draft::new(77, 1)).unwrap();
+    log.truncate_fully_and_start_at(Offset(500)).unwrap();
+    assert!(log.producers().is_empty());
+}
+
+#[test]
+fn a_log_of_a_deleted_name_does_not_know_its_producers() {
+    let directory = Directory::new();
+    let open = directory.open(small_segments());
+    let log = open.create("t", 0);
+    produce(&log, Draft::new(0, 3)).unwrap();
+    open.delete(log.topic_partition()).unwrap();
+    let again = open.create("t", 0);
+    let appended = produce(&again, Draft::new(0, 3)).unwrap();
+    assert_eq!((appended.base_offset, appended.duplicate), (Offset(0), false));
+}
+
+#[test]
+fn idle_producers_are_forgotten_when_it_is_time_to_look_for_them_and_not_before() {
+    let mut directory = Directory::new();
+    directory.options.producer_id_expiration_ms = 10_000;
+    directory.options.producer_id_expiration_check_interval_ms = 4_000;
+    let open = directory.open(small_segments());
+    let log = open.create("t", 0);
+    let now = 1_000_000;
+    produce(&log, Draft { id: 1, timestamp: now, ..Draft::new(0, 1) }).unwrap();
+    produce(&log, Draft { id: 2, timestamp: now + 6_000, ..Draft::new(0, 1) }).unwrap();
+    let ids = || log.producers().iter().map(|(id, _)| id.0).collect::<Vec<_>>();
+    for (seconds, expected) in [(9, &[1, 2][..]), (1, &[1, 2]), (2, &[1, 2]), (1, &[2]), (4, &[])] {
+        directory.clock.advance(std::time::Duration::from_secs(seconds));
+        open.housekeep();
+        assert_eq!(ids(), expected);
+        assert_eq!(log.producer_count(), expected.len());
+    }
+    // Whoever comes back begins anew, wherever it goes on.
+    assert!(!produce(&log, Draft::new(1, 1)).unwrap().duplicate);
+}
+
+#[test]
+fn a_snapshot_brings_nobody_back_who_was_idle_for_too_long() {
+    let mut directory = Directory::new();
+    directory.options.producer_id_expiration_ms = 10_000;
+    let open = directory.open(small_segments());
+    let log = open.create("t", 0);
+    produce(&log, Draft { id: 1, timestamp: 1_000_000, ..Draft::new(0, 1) }).unwrap();
+    produce(&log, Draft { id: 2, timestamp: 1_006_000, ..Draft::new(0, 1) }).unwrap();
+    drop(log);
+    open.close();
+    directory.clock.advance(std::time::Duration::from_secs(12));
+    let open = directory.open(small_segments());
+    let ids: Vec<_> = open.log("t", 0).producers().iter().map(|(id, _)| id.0).collect();
+    assert_eq!(ids, [2]);
 }

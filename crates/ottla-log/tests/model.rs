@@ -11,12 +11,13 @@ mod support;
 
 use std::fs;
 
-use ottla_base::{LeaderEpoch, Offset, Timestamp};
-use ottla_log::{Log, LogConfig};
-use ottla_records::{Batches, RawBatch};
+use ottla_base::{LeaderEpoch, Offset, ProducerId, Timestamp};
+use ottla_log::producers::{Decision, Producers, Sender, Written};
+use ottla_log::{AppendError, Appended, Log, LogConfig, Origin};
+use ottla_records::{Batches, RawBatch, ValidBatch, increment_sequence};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use support::{Directory, Open, batch_at, read_all};
+use support::{Directory, Draft, Open, batch_at, marker, read_all};
 
 /// What is done to the log.
 #[derive(Debug, Clone)]
@@ -25,6 +26,12 @@ enum Step {
         records: i64,
         value_len: usize,
         timestamp: i64,
+    },
+    Produce {
+        producer: i64,
+        records: i64,
+        timestamp: i64,
+        what: Produced,
     },
     NewEpoch,
     Roll,
@@ -46,13 +53,41 @@ enum Step {
     EnforceRetention,
 }
 
+/// What an idempotent producer does.
+#[derive(Debug, Clone, Copy)]
+enum Produced {
+    Next,
+    InTransaction,
+    InNewEpoch,
+    WithGap,
+    /// Sends its last batch but so many again.
+    Again(usize),
+    /// Its coordinator ends its transaction, in the same epoch or the next one.
+    Marker(i16),
+}
+
+fn produced() -> impl Strategy<Value = Produced> {
+    prop_oneof![
+        6 => Just(Produced::Next),
+        1 => Just(Produced::InTransaction),
+        1 => Just(Produced::InNewEpoch),
+        1 => Just(Produced::WithGap),
+        3 => (0..7_usize).prop_map(Produced::Again),
+        1 => (0..2_i16).prop_map(Produced::Marker),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let append = (1..5_i64, 0..300_usize, 0..10_000_i64)
         .prop_map(|(records, value_len, timestamp)| Step::Append { records, value_len, timestamp });
+    let produce = (1..4_i64, 1..5_i64, 0..10_000_i64, produced()).prop_map(
+        |(producer, records, timestamp, what)| Step::Produce { producer, records, timestamp, what },
+    );
     let torn = (0.0..1.0, 0.0..1.0, any::<bool>())
         .prop_map(|(share, within, cut)| Step::TornCrash { share, within, cut });
     prop_oneof![
-        20 => append,
+        10 => append,
+        14 => produce,
         1 => Just(Step::NewEpoch),
         1 => Just(Step::Roll),
         1 => Just(Step::Checkpoint),
@@ -80,6 +115,8 @@ struct Pair {
     directory: Directory,
     open: Option<Open>,
     batches: Vec<RawBatch>,
+    /// Those from before the log's start as well: producers are remembered although their records are deleted.
+    history: Vec<ValidBatch>,
     end: i64,
     start: i64,
     epoch: i32,
@@ -93,7 +130,8 @@ impl Pair {
         let open = directory.open(config());
         open.create("t", 0);
         let open = Some(open);
-        Self { directory, open, batches: Vec::new(), end: 0, start: 0, epoch: 0, durable: 0 }
+        let (batches, history) = (Vec::new(), Vec::new());
+        Self { directory, open, batches, history, end: 0, start: 0, epoch: 0, durable: 0 }
     }
 
     fn log(&self) -> std::sync::Arc<Log> {
@@ -103,11 +141,12 @@ impl Pair {
     fn apply(&mut self, step: &Step) {
         match *step {
             Step::Append { records, value_len, timestamp } => {
-                let mut batch = batch_at(records, value_len, timestamp);
+                let batch = batch_at(records, value_len, timestamp);
                 self.log().append_batch(batch.clone(), LeaderEpoch(self.epoch)).unwrap();
-                batch.assign(Offset(self.end), LeaderEpoch(self.epoch));
-                self.batches.push(RawBatch::parse(batch.to_bytes()).unwrap());
-                self.end += records;
+                self.appended(batch);
+            }
+            Step::Produce { producer, records, timestamp, what } => {
+                self.produce(producer, records, timestamp, what);
             }
             Step::NewEpoch => self.epoch += 1,
             Step::Roll => self.log().roll().unwrap(),
@@ -128,6 +167,7 @@ impl Pair {
                 let target = self.start + share_of(self.end - self.start, share);
                 self.log().truncate_to(Offset(target)).unwrap();
                 self.batches.retain(|batch| batch.header().next_offset() <= target);
+                self.history.retain(|batch| batch.next_offset() <= Offset(target));
                 self.end = self.batches.last().map_or(self.start, |b| b.header().next_offset());
                 self.start = self.start.min(self.end);
                 self.durable = self.durable.min(self.batches.len());
@@ -144,6 +184,76 @@ impl Pair {
                 self.drop_before_start();
             }
         }
+    }
+
+    fn appended(&mut self, mut batch: ValidBatch) {
+        batch.assign(Offset(self.end), LeaderEpoch(self.epoch));
+        self.end = batch.next_offset().0;
+        self.batches.push(RawBatch::parse(batch.to_bytes()).unwrap());
+        self.history.push(batch);
+    }
+
+    /// What the log ought to know of its producers.
+    fn producers(&self) -> Producers {
+        let mut producers = Producers::default();
+        self.history.iter().for_each(|batch| producers.append(&Written::of(batch)));
+        producers
+    }
+
+    fn produce(&mut self, id: i64, records: i64, timestamp: i64, what: Produced) {
+        let producers = self.producers();
+        let known = producers.get(ProducerId(id));
+        let epoch = known.map_or(0, |producer| producer.epoch);
+        // Some begin so that they soon wrap.
+        let first = if id == 1 { i32::MAX - 20 } else { 0 };
+        let sequence = known.map_or(first, |producer| match producer.last_sequence() {
+            -1 => 0,
+            last => increment_sequence(last, 1),
+        });
+        let in_transaction = known.is_some_and(|it| it.transaction_first_offset.is_some());
+        let next = Draft { id, epoch, sequence, records, timestamp, in_transaction };
+        let batch = match what {
+            Produced::Next => next.build(),
+            Produced::InTransaction => Draft { in_transaction: true, ..next }.build(),
+            Produced::InNewEpoch => Draft { epoch: epoch + 1, sequence: 0, ..next }.build(),
+            Produced::WithGap => {
+                Draft { sequence: increment_sequence(sequence, 3), ..next }.build()
+            }
+            Produced::Again(back) => {
+                let of_producer = |batch: &&ValidBatch| {
+                    batch.header().producer_id == id && !batch.header().attributes.is_control()
+                };
+                match self.history.iter().rev().filter(of_producer).nth(back) {
+                    Some(batch) => batch.clone(),
+                    None => return,
+                }
+            }
+            Produced::Marker(bump) => marker(id, epoch + bump, 7, timestamp),
+        };
+        let is_marker = matches!(what, Produced::Marker(_));
+        let sender = if is_marker { Sender::Coordinator } else { Sender::Client };
+        let expected = producers.check(&Written::of(&batch), sender);
+        let found = self.append_from(sender, batch.clone());
+        match (expected, found) {
+            (Decision::Append, Ok(appended)) if !appended.duplicate => self.appended(batch),
+            (Decision::Duplicate(written), Ok(appended)) if appended.duplicate => {
+                assert_eq!(appended.base_offset, written.first_offset());
+                assert_eq!(appended.last_offset, written.last_offset);
+            }
+            (Decision::Refuse(refusal), Err(AppendError::Refused(found))) => {
+                assert_eq!(found, refusal);
+            }
+            (expected, found) => panic!("{expected:?}, but {found:?}"),
+        }
+    }
+
+    fn append_from(&self, sender: Sender, mut batch: ValidBatch) -> Result<Appended, AppendError> {
+        let epoch = LeaderEpoch(self.epoch);
+        let origin = match sender {
+            Sender::Client => Origin::Client(epoch),
+            Sender::Coordinator => Origin::Leader(epoch),
+        };
+        self.log().append(std::slice::from_mut(&mut batch), origin)
     }
 
     fn crash_torn(&mut self, share: f64, within: f64, cut: bool) {
@@ -172,16 +282,24 @@ impl Pair {
         }
         fs::write(&path, bytes).unwrap();
         self.batches.truncate(torn);
+        self.history.retain(|batch| batch.base_offset() < Offset(base));
         self.end = base;
         self.reopen();
         if self.end < self.start {
             // Records were deleted up to a point that was not yet on disk.
             self.end = self.start;
+            self.history.clear();
         }
     }
 
     fn reopen(&mut self) {
         self.open = Some(self.directory.open(config()));
+        // A truncation may have left nothing at or after the start: such a log begins again, as in Kafka.
+        let last = self.history.last().map_or(self.start, |batch| batch.next_offset().0);
+        let first_segment = self.log().segment_infos().unwrap()[0];
+        if last < self.start && first_segment.base_offset == Offset(self.start) {
+            self.history.clear();
+        }
         self.durable = 0;
         self.open.as_ref().unwrap().checkpoint().unwrap();
         self.durable = self.batches.len();
@@ -200,6 +318,8 @@ impl Pair {
         assert_eq!(log.log_start_offset(), Offset(self.start));
         assert_eq!(read_all(&log), self.batches);
         assert!(log.flushed_offset() <= log.log_end_offset());
+        assert_eq!(log.producers(), self.producers());
+        assert_eq!(log.producer_count(), self.producers().len());
         let epochs = log.epoch_entries();
         assert!(epochs.is_sorted_by(|a, b| a.epoch < b.epoch && a.start_offset < b.start_offset));
         for batch in &self.batches {

@@ -4,8 +4,11 @@
 pub const LENGTH_MAX: usize = 249;
 pub const CLUSTER_METADATA: &str = "__cluster_metadata";
 /// Topics that belong to the cluster itself: listed as internal, and hidden by default.
-pub const INTERNAL: [&str; 3] =
-    ["__consumer_offsets", "__transaction_state", "__share_group_state"];
+pub const INTERNAL: [&str; 3] = [CONSUMER_OFFSETS, TRANSACTION_STATE, SHARE_GROUP_STATE];
+/// Where groups and their offsets are stored.
+pub const CONSUMER_OFFSETS: &str = "__consumer_offsets";
+pub const TRANSACTION_STATE: &str = "__transaction_state";
+pub const SHARE_GROUP_STATE: &str = "__share_group_state";
 
 /// Whether a topic may be called so; the error is Kafka's message about it.
 pub fn validate(name: &str) -> Result<(), String> {

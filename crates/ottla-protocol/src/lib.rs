@@ -19,4 +19,6 @@ pub mod wire;
 
 pub use api::{ApiKey, Listener};
 pub use generated::messages;
-pub use wire::{DecodeError, Decoder, EncodeError, Encoder, Gap, Message, Records, Request};
+pub use wire::{
+    DecodeError, Decoder, EncodeError, Encoder, Gap, Malformed, Message, Records, Request,
+};

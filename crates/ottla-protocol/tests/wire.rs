@@ -82,14 +82,27 @@ fn a_count_is_compared_with_what_is_left_before_anything_is_read() {
 }
 
 #[test]
-fn a_tagged_field_ends_where_its_length_says() {
-    // FetchRequest 12 has the cluster id as tag 0; here its length leaves one byte too many.
+fn the_length_of_a_tagged_field_counts_only_where_the_field_is_unknown() {
+    // FetchRequest 12 has the cluster id as tag 0, and no tag 9; Apache Kafka, too, believes only the second length.
     let mut bytes = encoded(&FetchRequest::default(), 12).unwrap().to_vec();
     assert_eq!(bytes.pop(), Some(0), "no tagged fields");
-    bytes.extend([1, 0, 3, 2, b'a', b'x']);
+    let known = [&bytes[..], &[2, 0, 100, 2, b'a', 9, 1, b'x']].concat();
+    let request = FetchRequest::decode(&mut Decoder::new(known.into()), 12).unwrap();
+    assert_eq!(request.cluster_id, Some("a".into()));
+
+    bytes.extend([2, 0, 2, 2, b'a', 9, 100, b'x']);
     let error = FetchRequest::decode(&mut Decoder::new(bytes.into()), 12).unwrap_err();
-    assert_eq!(error.what, Malformed::TaggedFieldLength { tag: 0 });
+    assert_eq!(error.what, Malformed::Truncated { needed: 100, left: 1 });
     assert!(error.to_string().starts_with("FetchRequest version 12: "), "{error}");
+}
+
+#[test]
+fn a_compact_length_beyond_two_gigabytes_is_negative_and_means_null() {
+    let mut input = Decoder::new(Bytes::from_static(&[0xff, 0xff, 0xff, 0xff, 0x0f]));
+    assert_eq!(input.nullable_bytes(true).unwrap(), None);
+    let mut input = Decoder::new(Bytes::from_static(&[0x80, 0x80, 0x80, 0x80, 0x08]));
+    let needed = 0x7fff_ffff;
+    assert_eq!(input.nullable_bytes(true), Err(Malformed::Truncated { needed, left: 0 }));
 }
 
 #[test]

@@ -364,24 +364,16 @@ fn controller_registration(config: &Config) -> ControllerRegistrationRequest {
 #[derive(Debug, Clone, Copy)]
 struct SystemDraw;
 
-impl SystemDraw {
-    fn bytes<const N: usize>() -> [u8; N] {
-        let mut bytes = [0; N];
-        sys::random_bytes(&mut bytes).expect("the operating system has random numbers");
-        bytes
-    }
-}
-
 impl Draw for SystemDraw {
     fn topic_id(&mut self) -> Uuid {
-        loop {
-            if let Some(id) = Uuid::from_random_bytes(Self::bytes()) {
-                return id;
-            }
-        }
+        ottla_env::random_uuid().expect(HAS_CHANCE)
     }
 
     fn placement_seed(&mut self) -> u64 {
-        u64::from_le_bytes(Self::bytes())
+        let mut bytes = [0; 8];
+        sys::random_bytes(&mut bytes).expect(HAS_CHANCE);
+        u64::from_le_bytes(bytes)
     }
 }
+
+const HAS_CHANCE: &str = "the operating system has random numbers";

@@ -245,6 +245,16 @@ pub fn increment_sequence(sequence: i32, increment: i32) -> i32 {
     }
 }
 
+/// Subtracts from a sequence number: before 0 comes `i32::MAX`.
+#[must_use]
+pub fn decrement_sequence(sequence: i32, decrement: i32) -> i32 {
+    if sequence < decrement {
+        i32::MAX.wrapping_sub(decrement.wrapping_sub(sequence)).wrapping_add(1)
+    } else {
+        sequence.wrapping_sub(decrement)
+    }
+}
+
 /// The size of the whole batch, if length and magic are those of a batch at all.
 fn check_size(batch_length: i32, magic: i8) -> Result<usize, BatchError> {
     // The smallest message of the old formats: 14 bytes after offset and length. Kafka tests it before the magic.
@@ -355,5 +365,9 @@ mod tests {
         assert_eq!(increment_sequence(i32::MAX, 1), 0);
         assert_eq!(increment_sequence(i32::MAX - 1, 3), 1);
         assert_eq!(increment_sequence(7, 0), 7);
+        for (sequence, increment) in [(i32::MAX, 1), (i32::MAX - 1, 3), (7, 0), (0, 5)] {
+            let later = increment_sequence(sequence, increment);
+            assert_eq!(decrement_sequence(later, increment), sequence);
+        }
     }
 }

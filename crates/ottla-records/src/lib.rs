@@ -22,7 +22,8 @@ pub use control::{ControlType, EndTransactionMarker, InvalidControlKey};
 pub use crc::crc32c;
 pub use error::BatchError;
 pub use header::{
-    Attributes, BatchHeader, HEADER_LEN, LOG_OVERHEAD, MAGIC, TimestampType, increment_sequence,
+    Attributes, BatchHeader, HEADER_LEN, LOG_OVERHEAD, MAGIC, TimestampType, decrement_sequence,
+    increment_sequence,
 };
 pub use record::{Header, Record, Records};
 pub use validate::{RecordError, Rejection, Rules, parse_produced, validate};

@@ -71,8 +71,10 @@ fn format(directory: &Path, node_id: BrokerId) -> anyhow::Result<Identity> {
             entry.file_name()
         );
     }
-    let identity =
-        Identity { cluster_id: random_uuid()?.to_string(), directory_id: random_uuid()? };
+    let identity = Identity {
+        cluster_id: ottla_env::random_uuid()?.to_string(),
+        directory_id: ottla_env::random_uuid()?,
+    };
     write(directory, node_id, &identity)
         .with_context(|| format!("can't format the data directory {}", directory.display()))?;
     Ok(identity)
@@ -91,16 +93,6 @@ fn write(directory: &Path, node_id: BrokerId, identity: &Identity) -> anyhow::Re
     fs::rename(temporary, directory.join(FILE))?;
     ottla_env::sys::sync_directory(directory)?;
     Ok(())
-}
-
-fn random_uuid() -> anyhow::Result<Uuid> {
-    loop {
-        let mut bytes = [0; 16];
-        ottla_env::sys::random_bytes(&mut bytes)?;
-        if let Some(uuid) = Uuid::from_random_bytes(bytes) {
-            return Ok(uuid);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub(super) struct Memory {
 }
 
 /// User and system time of all threads of a process, also of those that have ended.
-pub(super) fn cpu_time(pid: u32) -> Result<Duration> {
+pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
     let path = format!("/proc/{pid}/stat");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     ticks_in(&text).map(|ticks| TICK * ticks).with_context(|| format!("cannot parse {path}"))
@@ -41,7 +41,7 @@ pub(super) fn memory(pid: u32) -> Result<Memory> {
 }
 
 /// A field of the form `Name:   123 kB`, in MiB.
-pub(super) fn mebibytes(path: &str, field: &str) -> Result<f64> {
+pub(crate) fn mebibytes(path: &str, field: &str) -> Result<f64> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
     let kibibytes = text.lines().find_map(|line| line.strip_prefix(field)).and_then(|rest| {
         rest.trim().strip_suffix("kB").and_then(|number| number.trim().parse::<f64>().ok())

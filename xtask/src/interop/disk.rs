@@ -1,5 +1,6 @@
 //! What the broker leaves on disk, read by Kafka's own dump tool (shell).
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -28,6 +29,8 @@ pub(super) fn tests() -> Vec<Test> {
     vec![
         test("after SIGTERM the clean marker is there, and then every record", stop_cleanly),
         test("DumpLogSegments reads every record of every segment", dump_segments).without_broker(),
+        test("DumpLogSegments finds every producer's last batch in the snapshots", dump_snapshots)
+            .without_broker(),
         test("DumpLogSegments finds the indexes sane and true", dump_indexes).without_broker(),
         test("DumpLogSegments decodes the metadata log", dump_metadata).without_broker(),
     ]
@@ -77,7 +80,7 @@ fn write_segments(session: &mut Session) -> Result<String> {
                 )
             })
             .collect();
-        let writing = Writing { codec, ..Writing::default() };
+        let writing = Writing { codec, idempotence: true, ..Writing::default() };
         session.write(Library::Java, &topic, &records, writing)?;
     }
     Ok(topic)
@@ -100,6 +103,54 @@ fn dump_segments(session: &mut Session) -> Result<()> {
     ensure!(segments >= 3, "{segments} segments of {topic} were dumped");
     ensure!(records == 360, "{records} of 360 records were dumped");
     Ok(())
+}
+
+/// Where a producer's last batch is, as the tool prints it of a segment and of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct LastBatch {
+    last_sequence: String,
+    last_offset: String,
+}
+
+fn dump_snapshots(session: &mut Session) -> Result<()> {
+    let topic = stopped(session)?.segments;
+    let data_directory = session.broker.data_directory();
+    let snapshots = files(&data_directory, &["snapshot"], is_partition)?;
+    dumped(session, &[], &snapshots)?;
+    let directory = data_directory.join(format!("{topic}-0"));
+    let files = |extension: &str| -> Result<Vec<PathBuf>> {
+        let mut files = sorted(&directory)?;
+        files.retain(|file| file.extension().is_some_and(|found| found == extension));
+        Ok(files)
+    };
+    let (segments, snapshots) = (files("log")?, files("snapshot")?);
+    ensure!(segments.len() >= 3, "{} segments of {topic}", segments.len());
+    let mut expected = BTreeMap::new();
+    for (at, segment) in segments.iter().enumerate() {
+        let listed = dumped(session, &[], std::slice::from_ref(segment))?.out;
+        expected.extend(listed.lines().filter_map(last_batch));
+        // The state after a segment is written down under the name of the next one, or of the log's end.
+        let next =
+            segments.get(at + 1).or_else(|| snapshots.last()).context("there is no snapshot")?;
+        let snapshot = next.with_extension("snapshot");
+        ensure!(snapshots.contains(&snapshot), "{} is missing", snapshot.display());
+        let listed = dumped(session, &[], std::slice::from_ref(&snapshot))?.out;
+        let found: BTreeMap<String, LastBatch> = listed.lines().filter_map(last_batch).collect();
+        ensure!(found == expected, "{}: {found:?}, not {expected:?}", snapshot.display());
+    }
+    ensure!(expected.len() == 6, "{} producers wrote to {topic}", expected.len());
+    Ok(())
+}
+
+/// A producer's id, and the batch that a line tells of; a producer's later lines replace its earlier ones.
+fn last_batch(line: &str) -> Option<(String, LastBatch)> {
+    let word = |name: &str| {
+        let mut words = line.split_whitespace().skip_while(|word| *word != name).skip(1);
+        words.next().map(str::to_owned)
+    };
+    let producer_id = word("producerId:").filter(|id| id != "-1")?;
+    let (last_sequence, last_offset) = (word("lastSequence:")?, word("lastOffset:")?);
+    Some((producer_id, LastBatch { last_sequence, last_offset }))
 }
 
 fn dump_indexes(session: &mut Session) -> Result<()> {

@@ -28,6 +28,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("GetOffsetShell finds every kind of offset", get_offset_shell),
         test("ProducerPerformance's records all arrive", producer_performance),
         test("VerifiableProducer has every record acknowledged", verifiable_producer),
+        test("TransactionsCommand describes who has written to a partition", describe_producers),
         test("EndToEndLatency sends and receives one record at a time", end_to_end_latency)
             .once_served("OffsetCommit(8)"),
     ];
@@ -132,6 +133,37 @@ fn topic_mistakes(session: &mut Session) -> Result<()> {
         };
         ensure!(refusal.to_string().contains(error), "{request} is no {error}: {refusal}");
     }
+    Ok(())
+}
+
+fn describe_producers(session: &mut Session) -> Result<()> {
+    let topic = session.new_topic("describe-producers");
+    session.adapter(Library::Java).create(&topic, 1, &[])?;
+    let writing = Writing { idempotence: true, ..Writing::default() };
+    let time = now_ms();
+    for count in [3, 5] {
+        let record = |n: i64| Record::new(0, time + n, None, Some(b"value"));
+        let records: Vec<Record> = (0..count).map(record).collect();
+        session.write(Library::Java, &topic, &records, writing)?;
+    }
+    let describe = ["describe-producers", "--topic", &topic, "--partition", "0"];
+    let shown = tool(session, "tools.TransactionsCommand", &describe, b"")?;
+    let mut lines = shown.lines().filter(|line| !line.trim().is_empty());
+    let head: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
+    let columns =
+        ["ProducerEpoch", "LastSequence", "LastTimestamp", "CurrentTransactionStartOffset"];
+    let places: Vec<usize> =
+        columns.iter().filter_map(|column| head.iter().position(|other| other == column)).collect();
+    let row = |line: &str| -> Vec<String> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        places.iter().filter_map(|place| words.get(*place).map(|word| (*word).to_owned())).collect()
+    };
+    let mut rows: Vec<Vec<String>> = lines.map(row).collect();
+    rows.sort();
+    let producer = |last: i64| {
+        ["0".to_owned(), last.to_string(), (time + last).to_string(), "None".to_owned()].to_vec()
+    };
+    ensure!(rows == [producer(2), producer(4)], "it shows {rows:?}:\n{shown}");
     Ok(())
 }
 

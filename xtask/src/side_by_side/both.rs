@@ -108,6 +108,42 @@ impl Both {
         self.ottla.via = via;
     }
 
+    /// Sends both a request from somebody else, on a connection of its own, and does not wait for the answer.
+    pub(super) fn send_from<R: Request>(
+        &mut self,
+        who: &str,
+        version: i16,
+        make: impl Fn(&Subject, usize) -> R,
+    ) -> Result<()> {
+        for (index, subject) in [&mut self.kafka, &mut self.ottla].into_iter().enumerate() {
+            let request = make(subject, index);
+            subject.send_from(who, version, &request)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the answers to what somebody else has sent, and compares them.
+    pub(super) fn answer_to<R: Request>(
+        &mut self,
+        who: &str,
+        version: i16,
+        what: &str,
+    ) -> Result<Pair<R::Response>> {
+        let step = format!("{} v{version}: {what}", R::KEY);
+        let kafka = self.kafka.answer_to::<R>(who, version).context("Apache Kafka")?;
+        let ottla = self.ottla.answer_to::<R>(who, version).context("Ottla")?;
+        let left = shown::<R>(&self.kafka, &kafka);
+        let right = shown::<R>(&self.ottla, &ottla);
+        self.compare(&step, &left, &right);
+        Ok([kafka.answer(), ottla.answer()])
+    }
+
+    /// Calls a member of a group by one name, whatever each broker calls it.
+    pub(super) fn name_member(&mut self, [kafka, ottla]: &[String; 2], name: &str) {
+        self.kafka.name_member(kafka, name);
+        self.ottla.name_member(ottla, name);
+    }
+
     /// Does something to both that is not compared.
     pub(super) fn set_up(&mut self, act: impl Fn(&mut Subject) -> Result<()>) -> Result<()> {
         act(&mut self.kafka).context("Apache Kafka")?;
@@ -134,6 +170,23 @@ impl Both {
         let right = talk_to(&self.ottla, &talk).with_context(|| format!("{step}: Ottla"))?;
         self.compare(step, &left, &right);
         Ok(())
+    }
+
+    /// Does something to each on its own, 0 or 1, and compares what it saw.
+    pub(super) fn observe(
+        &mut self,
+        step: &str,
+        mut look: impl FnMut(&Subject, usize) -> Result<Value>,
+    ) -> Result<()> {
+        let left = look(&self.kafka, 0).with_context(|| format!("{step}: Apache Kafka"))?;
+        let right = look(&self.ottla, 1).with_context(|| format!("{step}: Ottla"))?;
+        self.compare(step, &left, &right);
+        Ok(())
+    }
+
+    /// Ottla alone, for what only it must do.
+    pub(super) fn ottla(&mut self) -> &mut Subject {
+        &mut self.ottla
     }
 
     /// Compares what a script has found out itself.

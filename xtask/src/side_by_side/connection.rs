@@ -1,10 +1,10 @@
 //! One plain connection to a broker: bytes out, frames in, and whether the other side hung up (shell).
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 
 /// A compiler beside the brokers must not look like a difference between them.
@@ -14,7 +14,7 @@ const FRAME_BYTES_MAX: usize = 16 << 20;
 
 /// What came of waiting for a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     /// Without its length.
     Frame(Bytes),
     Closed,
@@ -23,10 +23,10 @@ pub(super) enum Reply {
 }
 
 #[derive(Debug)]
-pub(super) struct Connection(TcpStream);
+pub(crate) struct Connection(TcpStream);
 
 impl Connection {
-    pub(super) fn open(address: &str) -> Result<Self> {
+    pub(crate) fn open(address: &str) -> Result<Self> {
         let stream =
             TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nodelay(true)?;
@@ -35,17 +35,34 @@ impl Connection {
         Ok(Self(stream))
     }
 
+    /// Waits for an answer for so long only.
+    pub(crate) fn wait_at_most(&self, limit: Duration) -> Result<()> {
+        self.0.set_read_timeout(Some(limit)).context("no time limit for reading")
+    }
+
+    /// Our own end, which the broker calls its peer.
+    pub(crate) fn local_address(&self) -> Result<SocketAddr> {
+        self.0.local_addr().context("a connection has two ends")
+    }
+
     /// A broker that hangs up while we write is found when we read.
-    pub(super) fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).ok();
     }
 
     /// Says that nothing more will come.
-    pub(super) fn finish_sending(&self) {
+    pub(crate) fn finish_sending(&self) {
         self.0.shutdown(Shutdown::Write).ok();
     }
 
-    pub(super) fn receive(&mut self) -> Result<Reply> {
+    /// Waits for the first byte of an answer, and leaves it there.
+    pub(crate) fn wait_for_an_answer_to_begin(&self) -> Result<()> {
+        let seen = self.0.peek(&mut [0]).context("no answer begins")?;
+        ensure!(seen == 1, "the broker hung up");
+        Ok(())
+    }
+
+    pub(crate) fn receive(&mut self) -> Result<Reply> {
         let mut length = [0; 4];
         if let Some(end) = end_of(self.0.read_exact(&mut length))? {
             return Ok(end);

@@ -19,6 +19,11 @@ mod features_and_brokers;
 mod fetch;
 mod fetch_sessions;
 mod find_coordinator;
+mod group_administration;
+mod group_membership;
+mod group_offsets;
+mod hostile_lengths;
+mod idempotence;
 mod init_producer_id;
 mod list_config_resources;
 mod list_offsets;
@@ -65,6 +70,7 @@ pub(super) const ALL: &[Script] = &[
     Script { name: "dynamic-configs", run: dynamic_configs::run },
     Script { name: "list-config-resources", run: list_config_resources::run },
     Script { name: "produce", run: produce::run },
+    Script { name: "idempotence", run: idempotence::run },
     Script { name: "fetch", run: fetch::run },
     Script { name: "sessions", run: fetch_sessions::run },
     Script { name: "list-offsets", run: list_offsets::run },
@@ -78,7 +84,11 @@ pub(super) const ALL: &[Script] = &[
     Script { name: "security", run: security::run },
     Script { name: "features-and-brokers", run: features_and_brokers::run },
     Script { name: "find-coordinator", run: find_coordinator::run },
+    Script { name: "group-membership", run: group_membership::run },
+    Script { name: "group-offsets", run: group_offsets::run },
+    Script { name: "group-administration", run: group_administration::run },
     Script { name: "transactions", run: transactions::run },
+    Script { name: "hostile-lengths", run: hostile_lengths::run },
 ];
 
 /// Names that no topic may have, each for a reason of its own.

@@ -1,6 +1,7 @@
 //! One of the two brokers: a connection to it, and what only it knows — its port, its ids (shell).
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -20,6 +21,7 @@ use ottla_protocol::{Decoder, Message as _, Request};
 use super::connection::{Connection, Reply};
 use super::records;
 use super::value::Value;
+use crate::broker::Broker;
 
 const CLIENT_ID: &str = "side-by-side";
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
@@ -32,14 +34,14 @@ pub(super) const NOBODYS_ID: Uuid = Uuid([7; 16]);
 
 /// What came of a request.
 #[derive(Debug, Clone)]
-pub(super) enum Outcome<T> {
+pub(crate) enum Outcome<T> {
     Answered(T),
     Closed,
     Nothing,
 }
 
 impl<T> Outcome<T> {
-    pub(super) fn answer(self) -> Option<T> {
+    pub(crate) fn answer(self) -> Option<T> {
         match self {
             Self::Answered(answer) => Some(answer),
             Self::Closed | Self::Nothing => None,
@@ -79,31 +81,42 @@ impl Door {
 }
 
 #[derive(Debug)]
-pub(super) struct Subject {
+pub(crate) struct Subject {
     broker: Door,
     controller: Door,
     /// Where [`Subject::ask`] asks.
     pub(super) via: Via,
+    /// The process, and what it writes: for what shows in neither answer nor connection.
+    pub(super) pid: u32,
+    pub(super) log: PathBuf,
     cluster_id: String,
     directory_id: String,
+    /// Connections of others, who wait while we go on asking: by their names.
+    others: BTreeMap<String, Connection>,
     correlation_id: i32,
     /// Names of all topics that there ever were.
     names: BTreeMap<Uuid, String>,
     /// Ids of the topics by name, the latest if there were several.
     ids: BTreeMap<String, Uuid>,
+    /// What a script calls the members of groups, by the ids that the broker gave them.
+    members: BTreeMap<String, String>,
 }
 
 impl Subject {
-    pub(super) fn connect(address: &str) -> Result<Self> {
+    pub(crate) fn connect(broker: &Broker) -> Result<Self> {
         let mut subject = Self {
-            broker: Door::to(address),
+            broker: Door::to(broker.address()),
             controller: Door::to(""),
             via: Via::Broker,
+            pid: broker.pid().context("the broker is not running")?,
+            log: broker.log(),
             cluster_id: String::new(),
             directory_id: String::new(),
+            others: BTreeMap::new(),
             correlation_id: 0,
             names: BTreeMap::new(),
             ids: BTreeMap::new(),
+            members: BTreeMap::new(),
         };
         subject.learn()?;
         subject.learn_quorum()?;
@@ -130,12 +143,17 @@ impl Subject {
         *self.ids.get(topic).unwrap_or_else(|| panic!("no script has made {topic}"))
     }
 
+    /// How many topics there are, as it was last learned.
+    pub(crate) fn topic_count(&self) -> usize {
+        self.ids.len()
+    }
+
     pub(super) fn fresh_connection(&self) -> Result<Connection> {
         Connection::open(&self.broker.address)
     }
 
     /// Sends a request and waits for its answer.
-    pub(super) fn ask<R: Request>(
+    pub(crate) fn ask<R: Request>(
         &mut self,
         version: i16,
         request: &R,
@@ -162,6 +180,47 @@ impl Subject {
         }
     }
 
+    /// Sends a request from somebody else, on a connection of its own.
+    pub(super) fn send_from<R: Request>(
+        &mut self,
+        who: &str,
+        version: i16,
+        request: &R,
+    ) -> Result<()> {
+        let client = Some(ByteString::from(CLIENT_ID));
+        let frame = encode_request(version, self.correlation_id, client, request)?;
+        if !self.others.contains_key(who) {
+            let connection = self.fresh_connection()?;
+            self.others.insert(who.to_owned(), connection);
+        }
+        self.others.get_mut(who).context("it was just opened")?.send(&frame.bytes);
+        Ok(())
+    }
+
+    /// Waits for the answer to what somebody else has sent.
+    pub(super) fn answer_to<R: Request>(
+        &mut self,
+        who: &str,
+        version: i16,
+    ) -> Result<Outcome<R::Response>> {
+        let connection = self.others.get_mut(who);
+        match connection.with_context(|| format!("{who} has sent nothing"))?.receive()? {
+            Reply::Frame(frame) => decode_any::<R>(frame, version).map(Outcome::Answered),
+            Reply::Closed => Ok(Outcome::Closed),
+            Reply::Nothing => Ok(Outcome::Nothing),
+        }
+    }
+
+    /// Somebody else hangs up.
+    pub(super) fn hang_up(&mut self, who: &str) {
+        self.others.remove(who);
+    }
+
+    /// Calls a member of a group by a name, whatever the broker calls it.
+    pub(super) fn name_member(&mut self, id: &str, name: &str) {
+        self.members.insert(id.to_owned(), name.to_owned());
+    }
+
     /// Sends a request whose answer nobody waits for.
     pub(super) fn send<R: Request>(&mut self, version: i16, request: &R) -> Result<()> {
         self.send_via(Via::Broker, version, request)
@@ -183,22 +242,17 @@ impl Subject {
     }
 
     fn decode<R: Request>(&self, frame: Bytes, version: i16) -> Result<R::Response> {
-        let mut input = Decoder::new(frame);
-        let header_version = R::KEY.response_header_version(version);
-        let header = ResponseHeader::decode(&mut input, header_version)?;
+        let (correlation_id, response) = decode_frame::<R>(frame, version)?;
         ensure!(
-            header.correlation_id == self.correlation_id,
-            "the answer is to request {}, not to {}",
-            header.correlation_id,
+            correlation_id == self.correlation_id,
+            "the answer is to request {correlation_id}, not to {}",
             self.correlation_id
         );
-        let response = R::Response::decode(&mut input, version)?;
-        input.finish().context("bytes are left behind the answer")?;
         Ok(response)
     }
 
     /// Asks for something that belongs to the set-up: no answer is an error.
-    pub(super) fn expect<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response> {
+    pub(crate) fn expect<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response> {
         let outcome = self.exchange(Via::Broker, version, request)?;
         outcome.answer().with_context(|| format!("{} v{version} got no answer", R::NAME))
     }
@@ -329,6 +383,11 @@ impl Subject {
             "error_message" | "batch_index_error_message" if text.len() > 2 && text != "None" => {
                 named("(text)")
             }
+            "member_id" | "leader" if text.len() > MEMBER_SUFFIX_LEN => {
+                let id = text.trim_matches('"');
+                let name = self.members.get(id).map_or("new member", |name| name);
+                is_member_id(id).then(|| Value::leaf(format!("({name})")))
+            }
             // Apache Kafka's documentation is not ours.
             "documentation" if text != "None" => named("(text)"),
             "last_fetch_timestamp"
@@ -336,7 +395,8 @@ impl Subject {
             | "log_append_time_ms"
             | "timestamp"
             | "base_timestamp"
-            | "max_timestamp" => is_about_now(number?).then(|| Value::leaf("(now)")),
+            | "max_timestamp"
+            | "last_timestamp" => is_about_now(number?).then(|| Value::leaf("(now)")),
             "records" if text.starts_with("b\"") => {
                 Some(self.normalise(records::describe(records::unquoted(text)), false))
             }
@@ -361,6 +421,32 @@ pub(super) fn describe_quorum() -> DescribeQuorumRequest {
         partitions: vec![partition],
     };
     DescribeQuorumRequest { topics: vec![topic] }
+}
+
+fn decode_any<R: Request>(frame: Bytes, version: i16) -> Result<R::Response> {
+    decode_frame::<R>(frame, version).map(|(_, response)| response)
+}
+
+/// The correlation id and the body.
+fn decode_frame<R: Request>(frame: Bytes, version: i16) -> Result<(i32, R::Response)> {
+    let mut input = Decoder::new(frame);
+    let header_version = R::KEY.response_header_version(version);
+    let header = ResponseHeader::decode(&mut input, header_version)?;
+    let response = R::Response::decode(&mut input, version)?;
+    input.finish().context("bytes are left behind the answer")?;
+    Ok((header.correlation_id, response))
+}
+
+/// `-01234567-89ab-cdef-0123-456789abcdef`: what makes a member's id its own.
+const MEMBER_SUFFIX_LEN: usize = 37;
+
+fn is_member_id(text: &str) -> bool {
+    let suffix = text.len().checked_sub(MEMBER_SUFFIX_LEN).and_then(|at| text.get(at..));
+    suffix.is_some_and(|suffix| {
+        let dashes = suffix.bytes().enumerate().filter(|(_, byte)| *byte == b'-');
+        dashes.map(|(at, _)| at).eq([0, 9, 14, 19, 24])
+            && suffix.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
+    })
 }
 
 pub(super) fn now_ms() -> i64 {

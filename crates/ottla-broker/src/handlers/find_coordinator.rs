@@ -1,48 +1,53 @@
 //! FindCoordinator (key 10), versions 0–6: which broker coordinates a group.
 //!
 //! - v4: several keys at once. v6: share groups.
+//! - Known difference: the first group makes the topic that groups are stored in, and its coordinator is told at
+//!   once, where Apache Kafka sends a client away with COORDINATOR_NOT_AVAILABLE to ask again.
 //! - Known difference: transactions and share groups are not there yet; asking for their
 //!   coordinator is refused with UNSUPPORTED_VERSION, which no client retries.
 
 use bytestring::ByteString;
 use ottla_base::ErrorCode;
+use ottla_metadata::topic_name;
 use ottla_protocol::messages::find_coordinator_response::Coordinator;
 use ottla_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
 
 use super::Context;
+use crate::answer::Outcome;
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 const SHARE: i8 = 2;
 
-pub(super) fn handle(
-    context: &Context,
-    request: FindCoordinatorRequest,
-) -> FindCoordinatorResponse {
+pub(super) async fn handle(context: Context, request: FindCoordinatorRequest) -> Outcome {
     if context.version >= 4 {
-        let keys = request.coordinator_keys.into_iter();
-        return FindCoordinatorResponse {
-            coordinators: keys.map(|key| find(context, request.key_type, key)).collect(),
-            ..FindCoordinatorResponse::default()
-        };
+        let mut coordinators = Vec::with_capacity(request.coordinator_keys.len());
+        for key in request.coordinator_keys {
+            coordinators.push(find(&context, request.key_type, key).await);
+        }
+        let response = FindCoordinatorResponse { coordinators, ..Default::default() };
+        return context.answer(&response);
     }
-    let found = find(context, request.key_type, request.key);
+    let found = find(&context, request.key_type, request.key).await;
     // The old form says NONE where the new one says nothing.
     let message =
         if found.error_code.is_error() { found.error_message } else { Some("NONE".into()) };
-    FindCoordinatorResponse {
+    context.answer(&FindCoordinatorResponse {
         error_code: found.error_code,
         error_message: message,
         node_id: found.node_id,
         host: found.host,
         port: found.port,
         ..FindCoordinatorResponse::default()
-    }
+    })
 }
 
-fn find(context: &Context, key_type: i8, key: ByteString) -> Coordinator {
+async fn find(context: &Context, key_type: i8, key: ByteString) -> Coordinator {
     match key_type {
-        GROUP => this_broker(context, key),
+        GROUP => match context.broker.ensure_internal_topic(topic_name::CONSUMER_OFFSETS).await {
+            Ok(()) => this_broker(context, key),
+            Err(_) => refuse(key, ErrorCode::COORDINATOR_NOT_AVAILABLE, ""),
+        },
         TRANSACTION | SHARE => {
             refuse(key, ErrorCode::UNSUPPORTED_VERSION, "This release has no such coordinator.")
         }

@@ -2,9 +2,12 @@
 //!
 //! - acks=0: no answer; a failure closes the connection. acks=1: answered after the append.
 //!   acks=all: answered when the high watermark covers the records, or REQUEST_TIMED_OUT.
+//! - A batch that an idempotent producer has sent before is answered as it was then, if it is one of its latest five:
+//!   with the first one's offsets and its largest timestamp, and with acks=all not before the first one is visible.
 //! - v7: zstd. v8: errors per record. v10: the current leader on NOT_LEADER_OR_FOLLOWER. v13: topic ids.
 //! - Versions 0–2 are advertised but refused, as in Apache Kafka: old librdkafka needs to see them.
-//! - Known difference: sequence numbers of idempotent producers are not checked yet.
+//! - Known difference: after a restart, too, a retry of any of a producer's last five batches is recognised, where
+//!   Apache Kafka may know the last one only and take the others for gaps.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -161,8 +164,12 @@ fn append(
         return Err(ErrorCode::INVALID_TXN_STATE.into());
     }
     let (size, records) = (batch.size_in_bytes(), batch.header().record_count);
-    let appended = replica.append(batch, acks == ACKS_ALL)?;
-    context.broker.metrics.appended(size, records);
+    let appended = replica
+        .append_produced(batch, acks == ACKS_ALL)
+        .map_err(|error| Refusal::of_append(&error, replica.log.log_start_offset()))?;
+    if !appended.duplicate {
+        context.broker.metrics.appended(size, records);
+    }
     let response = PartitionProduceResponse {
         index: data.index,
         base_offset: appended.base_offset.0,
@@ -274,19 +281,6 @@ impl From<Rejection> for Refusal {
     }
 }
 
-impl From<AppendError> for Refusal {
-    fn from(error: AppendError) -> Self {
-        match error {
-            AppendError::NotEnoughReplicas => ErrorCode::NOT_ENOUGH_REPLICAS.into(),
-            AppendError::LargerThanSegment => ErrorCode::RECORD_LIST_TOO_LARGE.into(),
-            AppendError::Storage(error) => {
-                tracing::error!(%error, "append failed");
-                ErrorCode::KAFKA_STORAGE_ERROR.into()
-            }
-        }
-    }
-}
-
 impl Refusal {
     /// The log was looked at before its rules refused the records. Apache Kafka tells where it starts, unless the
     /// error is one of those that it expects of an append.
@@ -295,6 +289,13 @@ impl Refusal {
             matches!(rejection.code, ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::CORRUPT_MESSAGE);
         let log_start_offset = if is_expected { -1 } else { log_start_offset.0 };
         Self { log_start_offset, ..rejection.into() }
+    }
+
+    /// As above: that a batch does not fit what its producer sent before is not expected.
+    fn of_append(error: &AppendError, log_start_offset: Offset) -> Self {
+        let is_expected = !matches!(error, AppendError::Refused(_));
+        let log_start_offset = if is_expected { -1 } else { log_start_offset.0 };
+        Self { log_start_offset, ..error.code().into() }
     }
 
     fn into_response(self, index: i32) -> PartitionProduceResponse {

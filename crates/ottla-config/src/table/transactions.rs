@@ -16,13 +16,13 @@ pub(super) const ROWS: &[Property] = &[
         .at_least(1)
         .low()
         .internal()
-        .accepted("How often producers that fell silent are looked for."),
+        .honoured("How often producers that fell silent are looked for."),
     int("producer.id.expiration.ms")
         .or("86400000")
         .at_least(1)
         .low()
         .cluster_wide()
-        .accepted("How long the state of a silent idempotent producer is kept."),
+        .honoured("How long the state of a silent idempotent producer is kept."),
     int("transaction.abort.timed.out.transaction.cleanup.interval.ms")
         .or("10000")
         .at_least(1)

@@ -9,19 +9,22 @@ use ottla_env::sys;
 use ottla_records::{BatchHeader, HEADER_LEN, TimestampType, ValidBatch};
 
 use super::{Active, Log, Sealed, UnsyncedNames, Writer};
-use crate::error::{Context, StorageError};
+use crate::error::{AppendError, Context, StorageError};
 use crate::index::UNWRITTEN_MAX;
 use crate::names;
 use crate::policy::roll::{self, Incoming};
 use crate::scan::HeaderScan;
 use crate::segment::Segment;
 
-/// Who has decided the offsets of the batches.
+/// Who has made the batches, and who decides their offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// This log does, now: they follow its end, in this leader epoch.
+    /// A client has, and this log decides: they follow its end, in this leader epoch, if their producer has not sent
+    /// them before and has left none out.
+    Client(LeaderEpoch),
+    /// The leader's own node has, whose records have no sequence numbers; this log decides.
     Leader(LeaderEpoch),
-    /// Somebody else has: offsets and epochs are in the batches, and stay as they are.
+    /// Another log has taken them: offsets and epochs are in the batches, and stay as they are.
     Replica,
 }
 
@@ -33,16 +36,27 @@ pub struct Appended {
     /// The broker's time in the first batch, or [`Timestamp::NONE`] when it has its producer's.
     pub log_append_time: Timestamp,
     pub log_start_offset: Offset,
+    /// They were there before, and nothing was appended: their producer has sent them again.
+    pub duplicate: bool,
 }
 
 impl Log {
-    /// Appends one batch as the leader.
+    /// Appends one batch of this node's own as the leader.
     pub fn append_batch(
         &self,
         mut batch: ValidBatch,
         leader_epoch: LeaderEpoch,
-    ) -> Result<Appended, StorageError> {
+    ) -> Result<Appended, AppendError> {
         self.append(std::slice::from_mut(&mut batch), Origin::Leader(leader_epoch))
+    }
+
+    /// Appends one batch of a client as the leader.
+    pub fn append_produced(
+        &self,
+        mut batch: ValidBatch,
+        leader_epoch: LeaderEpoch,
+    ) -> Result<Appended, AppendError> {
+        self.append(std::slice::from_mut(&mut batch), Origin::Client(leader_epoch))
     }
 
     /// Appends batches, all of them or none, into one segment. Afterwards the batches say where they are.
@@ -55,8 +69,11 @@ impl Log {
         &self,
         batches: &mut [ValidBatch],
         origin: Origin,
-    ) -> Result<Appended, StorageError> {
+    ) -> Result<Appended, AppendError> {
         let mut writer = self.lock_writer()?;
+        if let Some(before) = self.check_producers(&writer, batches, origin)? {
+            return Ok(before);
+        }
         self.place(batches, origin)?;
         let config = self.config();
         let now_ms = self.env().now_ms();
@@ -69,6 +86,7 @@ impl Log {
         let position = self.state.read().active.size;
         self.write(&file, batches, position)?;
         writer.mark_dirty(&file, now_ms);
+        self.note_producers(&mut writer, batches);
         let (appended, unwritten) = self.publish(batches, config.index_interval_bytes);
         if unwritten >= UNWRITTEN_MAX {
             self.write_indexes()?;
@@ -82,7 +100,9 @@ impl Log {
         let mut end = self.log_end_offset();
         for batch in batches {
             match origin {
-                Origin::Leader(leader_epoch) => batch.assign(end, leader_epoch),
+                Origin::Client(leader_epoch) | Origin::Leader(leader_epoch) => {
+                    batch.assign(end, leader_epoch);
+                }
                 Origin::Replica if batch.base_offset() < end => {
                     let found = batch.base_offset();
                     return Err(StorageError::OutOfOrder { log_end_offset: end, found });
@@ -204,6 +224,7 @@ impl Log {
             last_offset: last.last_offset(),
             log_append_time: log_append_time(first.header()),
             log_start_offset: Offset(state.log_start_offset),
+            duplicate: false,
         };
         (appended, state.active.offsets.unwritten_len())
     }
@@ -229,6 +250,9 @@ impl Log {
             (true, true) => return Ok(()),
             (true, false) => self.discard_empty_active()?,
             (false, _) => self.write_indexes()?,
+        }
+        if let Some(snapshot) = self.snapshot_producers(writer, base_offset)? {
+            writer.mark_dirty(&Arc::new(snapshot), self.env().now_ms());
         }
         let jitter_ms = self.env().random_below(self.config().segment_jitter_ms);
         let segment = Arc::new(Segment::new(Arc::clone(&self.home), base_offset.0));

@@ -83,10 +83,12 @@ impl Log {
         if offset < self.first_base_offset() {
             return self.restart_at(&mut writer, offset);
         }
+        let restored = self.producers_before(offset)?;
         for segment in self.take_segments_after(offset) {
             self.discard(&segment)?;
         }
         self.cut_active(&mut writer, offset)?;
+        self.replace_producers(&mut writer, restored);
         let end = self.log_end_offset();
         self.lower_recovery_point(end)?;
         self.update_epochs(|epochs| epochs.truncate_from_end(end))
@@ -103,13 +105,22 @@ impl Log {
     pub(crate) fn close(&self) -> Result<(), StorageError> {
         let mut writer = self.writer.lock();
         writer.closed = true;
-        let has_records = {
+        let (has_records, is_empty) = {
             let mut state = self.state.write();
             // The next start takes the largest timestamp from the time index.
             state.active.push_largest_timestamp();
-            state.active.size > 0
+            (state.active.size > 0, state.active.size == 0 && state.sealed.is_empty())
         };
-        if has_records { self.write_indexes() } else { Ok(()) }
+        if has_records {
+            self.write_indexes()?;
+        }
+        if is_empty && writer.producers.is_empty() {
+            return Ok(());
+        }
+        // The next start need not read the log for them. It would, if this did not reach the disk.
+        let end = self.log_end_offset();
+        self.snapshot_producers(&mut writer, end)?;
+        Ok(())
     }
 
     /// Lets nothing more be written, because the log is about to be renamed away.
@@ -249,6 +260,7 @@ impl Log {
             let segment = Arc::new(Segment::new(Arc::clone(&self.home), offset.0));
             (segments, Active::planned(segment, self.env().now_ms(), state.active.jitter_ms))
         };
+        self.forget_producers(writer)?;
         writer.dirty.clear();
         {
             let mut state = self.state.write();

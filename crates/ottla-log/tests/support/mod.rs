@@ -19,7 +19,10 @@ use std::sync::Arc;
 use ottla_base::{Offset, Timestamp, TopicPartition, Uuid};
 use ottla_env::ManualClock;
 use ottla_log::{DirectoryOptions, Log, LogConfig, LogDirectory, OpenError};
-use ottla_records::{BatchBuilder, Batches, Compression, RawBatch, ValidBatch};
+use ottla_records::{
+    BatchBuilder, Batches, Compression, ControlType, EndTransactionMarker, NO_SEQUENCE, RawBatch,
+    ValidBatch,
+};
 
 /// A directory that is gone after the test; it outlives the processes that the test plays.
 pub struct Directory {
@@ -108,6 +111,44 @@ pub fn batch_at(records: i64, value_len: usize, timestamp: i64) -> ValidBatch {
     for n in 0..records {
         builder.append(Timestamp(timestamp + n), None, Some(&vec![b'x'; value_len]), &[]);
     }
+    builder.build()
+}
+
+/// A batch of an idempotent producer, to be built.
+#[derive(Debug, Clone, Copy)]
+pub struct Draft {
+    pub id: i64,
+    pub epoch: i16,
+    pub sequence: i32,
+    pub records: i64,
+    pub timestamp: i64,
+    pub in_transaction: bool,
+}
+
+impl Draft {
+    /// The first producer's records from a sequence number on.
+    pub fn new(sequence: i32, records: i64) -> Self {
+        let (id, epoch, timestamp, in_transaction) = (1, 0, 1_000, false);
+        Self { id, epoch, sequence, records, timestamp, in_transaction }
+    }
+
+    pub fn build(self) -> ValidBatch {
+        let mut builder =
+            BatchBuilder::new(Compression::None).producer(self.id, self.epoch, self.sequence);
+        builder.transactional = self.in_transaction;
+        for n in 0..self.records {
+            builder.append(Timestamp(self.timestamp + n), None, Some(&[b'x'; 40]), &[]);
+        }
+        builder.build()
+    }
+}
+
+/// The commit of a producer's transaction.
+pub fn marker(id: i64, epoch: i16, coordinator_epoch: i32, timestamp: i64) -> ValidBatch {
+    let mut builder = BatchBuilder::control().producer(id, epoch, NO_SEQUENCE);
+    builder.transactional = true;
+    let value = EndTransactionMarker { coordinator_epoch }.to_bytes();
+    builder.append_control(Timestamp(timestamp), ControlType::Commit, &value);
     builder.build()
 }
 

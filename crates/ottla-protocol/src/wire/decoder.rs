@@ -144,10 +144,15 @@ impl Decoder {
         Err(Malformed::Varint)
     }
 
-    /// A compact length, which is one less than what is written; `None` is null.
+    /// A varint as Kafka holds it, whose integers all have a sign.
+    fn signed_varint(&mut self) -> Result<i32> {
+        self.unsigned_varint().map(u32::cast_signed)
+    }
+
+    /// A compact length, which is one less than what is written; `None` is null. Like Kafka, we take any negative
+    /// length for null.
     fn compact_len(&mut self) -> Result<Option<usize>> {
-        let len = self.unsigned_varint()?.checked_sub(1);
-        Ok(len.map(|len| usize::try_from(len).expect("32 bits fit a usize")))
+        Ok(usize::try_from(self.signed_varint()?.wrapping_sub(1)).ok())
     }
 
     /// The length of a text; `None` is null. Like Kafka, we take any negative length for null.
@@ -280,30 +285,26 @@ impl Decoder {
         if self.i8()? < 0 { Ok(None) } else { T::read(self, version).map(Some) }
     }
 
-    /// A structure behind a varint that is zero for null.
+    /// A structure behind a varint that is zero, or negative, for null.
     pub(crate) fn nullable_tagged_structure<T: Structure>(
         &mut self,
         version: i16,
     ) -> Result<Option<T>> {
-        if self.unsigned_varint()? == 0 { Ok(None) } else { T::read(self, version).map(Some) }
+        if self.signed_varint()? <= 0 { Ok(None) } else { T::read(self, version).map(Some) }
     }
 
     /// Hands each tagged field to `read`, which returns whether it knows the tag; unknown fields are skipped.
+    ///
+    /// Like Kafka, we ask for the length of a field only if we don't know the field, and take a negative count for 0.
     pub(crate) fn tagged_fields(
         &mut self,
         read: &mut dyn FnMut(&mut Self, u32) -> Result<bool>,
     ) -> Result<()> {
-        for _ in 0..self.unsigned_varint()? {
+        for _ in 0..self.signed_varint()? {
             let tag = self.unsigned_varint()?;
             let len = usize::try_from(self.unsigned_varint()?).expect("32 bits fit a usize");
-            let start = self.position;
-            if len > self.remaining() {
-                return Err(Malformed::Truncated { needed: len, left: self.remaining() });
-            }
             if !read(self, tag)? {
                 self.skip(len)?;
-            } else if self.position - start != len {
-                return Err(Malformed::TaggedFieldLength { tag });
             }
         }
         Ok(())

@@ -24,8 +24,6 @@ pub enum Malformed {
     Varint,
     #[error("a text of {0} bytes, where 32767 is the most")]
     TextTooLong(usize),
-    #[error("the tagged field {tag} does not end where its length says")]
-    TaggedFieldLength { tag: u32 },
     #[error("no such version")]
     UnsupportedVersion,
     #[error("{0} is not the key of anything known")]

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use ottla_base::ErrorCode;
-use ottla_protocol::messages::FindCoordinatorRequest;
+use ottla_protocol::messages::{DescribeGroupsRequest, FindCoordinatorRequest};
 
 use super::super::both::Both;
 use super::super::subject::Subject;
@@ -39,9 +39,16 @@ fn request(version: i16, key_type: i8, keys: &[&str]) -> FindCoordinatorRequest 
     request
 }
 
-fn wait_for_a_coordinator(subject: &mut Subject) -> Result<()> {
+/// Waits until groups of every partition are coordinated.
+pub(super) fn wait_for_a_coordinator(subject: &mut Subject) -> Result<()> {
     subject.wait_for("a coordinator", |subject| {
         let response = subject.expect(3, &request(3, 0, &["group"]))?;
         Ok(response.error_code == ErrorCode::NONE)
+    })?;
+    let groups: Vec<_> = (0..50).map(|number| format!("probe-{number}").into()).collect();
+    let request = DescribeGroupsRequest { groups, ..DescribeGroupsRequest::default() };
+    subject.wait_for("all coordinators", |subject| {
+        let response = subject.expect(5, &request)?;
+        Ok(response.groups.iter().all(|group| !group.error_code.is_error()))
     })
 }

@@ -4,22 +4,11 @@ use anyhow::Result;
 use ottla_protocol::messages::InitProducerIdRequest;
 
 use super::super::both::Both;
+use super::super::subject::Subject;
 use super::versions;
 
 pub(super) fn run(both: &mut Both) -> Result<()> {
-    // Apache Kafka answers COORDINATOR_LOAD_IN_PROGRESS until its controller gave it a block of ids.
-    both.set_up(|subject| {
-        subject.wait_for("an id", |subject| {
-            let request = InitProducerIdRequest {
-                transactional_id: None,
-                transaction_timeout_ms: 1000,
-                producer_id: -1,
-                producer_epoch: -1,
-                ..Default::default()
-            };
-            Ok(!subject.expect(5, &request)?.error_code.is_error())
-        })
-    })?;
+    both.set_up(wait_for_an_id)?;
     for version in versions::<InitProducerIdRequest>() {
         let plain = InitProducerIdRequest {
             transactional_id: None,
@@ -51,4 +40,18 @@ pub(super) fn run(both: &mut Both) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Apache Kafka answers COORDINATOR_LOAD_IN_PROGRESS until its controller gave it a block of ids.
+pub(super) fn wait_for_an_id(subject: &mut Subject) -> Result<()> {
+    subject.wait_for("an id", |subject| {
+        let request = InitProducerIdRequest {
+            transactional_id: None,
+            transaction_timeout_ms: 1000,
+            producer_id: -1,
+            producer_epoch: -1,
+            ..Default::default()
+        };
+        Ok(!subject.expect(5, &request)?.error_code.is_error())
+    })
 }

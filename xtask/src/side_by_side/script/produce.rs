@@ -403,7 +403,8 @@ fn stored(both: &mut Both) -> Result<()> {
     Ok(())
 }
 
-fn whole(subject: &Subject, topic: &str, partition: i32) -> FetchRequest {
+/// All that a partition holds.
+pub(super) fn whole(subject: &Subject, topic: &str, partition: i32) -> FetchRequest {
     FetchRequest {
         max_wait_ms: 0,
         max_bytes: i32::MAX,

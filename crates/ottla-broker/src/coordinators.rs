@@ -1,0 +1,144 @@
+//! Runs coordinators' state machines on the partitions that this broker leads: one task for each. Shell.
+//!
+//! What a coordinator decides is in `ottla-coordinator`. Here is where its records go, who waits for which reply, and
+//! when a partition is taken up and put down: as leadership comes and goes.
+//!
+//! Invariant: a partition has a task exactly while it is in `partitions`; whoever asks a task that ends is told
+//! NOT_COORDINATOR.
+
+mod log;
+mod partition;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use ottla_base::ErrorCode;
+use ottla_coordinator::Shard;
+use ottla_env::Clock;
+use parking_lot::RwLock;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::replicas::Replica;
+use partition::Event;
+
+/// How many partitions are read at the same time when many are taken up.
+const LOADING_MAX: usize = 4;
+
+type Handle<S> = mpsc::UnboundedSender<Event<S>>;
+
+/// The coordinators of one internal topic.
+pub(crate) struct Coordinators<S: Shard> {
+    make_shard: Box<dyn Fn() -> S + Send + Sync>,
+    log_settings: log::Settings,
+    clock: Arc<dyn Clock>,
+    loading: Arc<Semaphore>,
+    /// A channel has no bound of its own: each connection has one such request under way, and connections are bounded.
+    partitions: RwLock<HashMap<i32, Handle<S>>>,
+}
+
+pub(crate) use log::Settings as LogSettings;
+
+impl<S: Shard> fmt::Debug for Coordinators<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Coordinators").field("led", &self.partitions.read().len()).finish()
+    }
+}
+
+impl<S> Coordinators<S>
+where
+    S: Shard + Send + 'static,
+    S::Request: Send,
+    S::Query: Send,
+    S::Reply: Send,
+    S::Record: Send,
+    S::Timer: Send,
+    S::Next: Send,
+{
+    pub(crate) fn new(
+        clock: Arc<dyn Clock>,
+        log_settings: LogSettings,
+        make_shard: impl Fn() -> S + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            make_shard: Box::new(make_shard),
+            log_settings,
+            clock,
+            loading: Arc::new(Semaphore::new(LOADING_MAX)),
+            partitions: RwLock::default(),
+        }
+    }
+
+    /// This broker leads a partition of the topic: reads it, and coordinates from then on.
+    pub(crate) fn elected(&self, replica: Arc<Replica>) {
+        let partition = replica.partition.partition.0;
+        let (handle, events) = mpsc::unbounded_channel();
+        let task = partition::Task {
+            shard: (self.make_shard)(),
+            log: log::PartitionLog::new(replica, self.log_settings, Arc::clone(&self.clock)),
+            clock: Arc::clone(&self.clock),
+            loading: Arc::clone(&self.loading),
+            events,
+        };
+        self.partitions.write().insert(partition, handle);
+        tokio::spawn(task.run());
+    }
+
+    /// This broker leads a partition no longer.
+    pub(crate) fn resigned(&self, partition: i32) {
+        self.partitions.write().remove(&partition);
+    }
+
+    /// Asks for something that may change the state. Answered when what it changed is committed.
+    ///
+    /// # Errors
+    /// NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS, or why the records were not stored.
+    pub(crate) async fn ask(
+        &self,
+        partition: i32,
+        request: S::Request,
+    ) -> Result<S::Reply, ErrorCode> {
+        self.send(partition, |reply| Event::Ask(request, reply)).await
+    }
+
+    /// Asks for something that is committed.
+    ///
+    /// # Errors
+    /// NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS
+    pub(crate) async fn query(
+        &self,
+        partition: i32,
+        query: S::Query,
+    ) -> Result<S::Reply, ErrorCode> {
+        self.send(partition, |reply| Event::Query(query, reply)).await
+    }
+
+    async fn send(
+        &self,
+        partition: i32,
+        event: impl FnOnce(partition::ReplySender<S>) -> Event<S>,
+    ) -> Result<S::Reply, ErrorCode> {
+        let (sender, receiver) = oneshot::channel();
+        let sent = match self.partitions.read().get(&partition) {
+            Some(handle) => handle.send(event(sender)).is_ok(),
+            None => false,
+        };
+        if !sent {
+            return Err(ErrorCode::NOT_COORDINATOR);
+        }
+        receiver.await.unwrap_or(Err(ErrorCode::NOT_COORDINATOR))
+    }
+
+    /// Tells every partition of something whose reply nobody waits for.
+    pub(crate) fn tell_all(&self, request: impl Fn() -> S::Request) {
+        for handle in self.partitions.read().values() {
+            // A task that has ended has nothing to learn.
+            let _ = handle.send(Event::Tell(request()));
+        }
+    }
+
+    /// The partitions that are led here.
+    pub(crate) fn led(&self) -> Vec<i32> {
+        self.partitions.read().keys().copied().collect()
+    }
+}

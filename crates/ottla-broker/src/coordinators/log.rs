@@ -1,0 +1,183 @@
+//! A coordinator's partition of the log: reading it from the front, appending at its end. Shell.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ottla_base::{ErrorCode, Offset};
+use ottla_coordinator::{Loading, Log, Shard, StoredRecord};
+use ottla_env::Clock;
+use ottla_log::ReadError;
+use ottla_protocol::DecodeError;
+use ottla_records::{BatchBuilder, BatchError, Batches, Compression, Record, ValidBatch};
+use tracing::warn;
+
+use crate::replicas::Replica;
+
+/// How much is read at once when a partition is taken up.
+const READ_BYTES: usize = 4 * 1024 * 1024;
+
+/// How records are stored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    pub compression: Compression,
+}
+
+/// Why a partition could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoadError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("reading {0}")]
+    Io(#[from] std::io::Error),
+    #[error("at offset {at}: {error}")]
+    Batch { at: Offset, error: BatchError },
+    #[error("the record at offset {at}: {error}")]
+    Record { at: Offset, error: DecodeError },
+    #[error("the log ends at offset {0}, before its end")]
+    Short(Offset),
+    #[error("stopped meanwhile")]
+    Stopped,
+}
+
+#[derive(Debug)]
+pub(super) struct PartitionLog {
+    replica: Arc<Replica>,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Display for PartitionLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.replica.partition.fmt(f)
+    }
+}
+
+impl PartitionLog {
+    pub(super) fn new(replica: Arc<Replica>, settings: Settings, clock: Arc<dyn Clock>) -> Self {
+        Self { replica, settings, clock }
+    }
+
+    pub(super) fn replica(&self) -> &Arc<Replica> {
+        &self.replica
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.replica.log.log_start_offset() == self.replica.log.log_end_offset()
+    }
+
+    pub(super) fn end(&self) -> Offset {
+        self.replica.log.log_end_offset()
+    }
+
+    /// Replays everything that there is. Blocks.
+    pub(super) fn load<S: Shard>(&self, shard: S) -> Result<Loading<S>, LoadError> {
+        let log = &self.replica.log;
+        let mut loading = Loading::new(shard);
+        let (start, end) = (log.log_start_offset(), log.log_end_offset());
+        let mut from = start;
+        while from < end {
+            let slice = log.read(from, READ_BYTES, end, true)?;
+            let bytes = slice.source.ok_or(LoadError::Short(from))?.read()?;
+            let before = from;
+            for batch in Batches::new(bytes) {
+                let batch = batch.and_then(|batch| batch.verify_crc());
+                let batch = batch.map_err(|error| LoadError::Batch { at: from, error })?;
+                replay(&mut loading, &batch, start)?;
+                from = batch.next_offset();
+            }
+            if from == before {
+                return Err(LoadError::Short(from));
+            }
+        }
+        Ok(loading)
+    }
+}
+
+fn replay<S: Shard>(
+    loading: &mut Loading<S>,
+    batch: &ValidBatch,
+    start: Offset,
+) -> Result<(), LoadError> {
+    if batch.header().attributes.is_control() {
+        return Ok(());
+    }
+    let at = batch.base_offset();
+    for record in batch.records().map_err(|error| LoadError::Batch { at, error })? {
+        let record = record.map_err(|error| LoadError::Batch { at, error })?;
+        // Records may have been deleted up to the middle of a batch.
+        if record.offset >= start {
+            replay_record(loading, record)?;
+        }
+    }
+    Ok(())
+}
+
+fn replay_record<S: Shard>(loading: &mut Loading<S>, record: Record) -> Result<(), LoadError> {
+    let Record { offset, key, value, .. } = record;
+    let Some(key) = key else {
+        warn!(%offset, "a record without a key is passed over");
+        return Ok(());
+    };
+    // Copies: a slice would keep all of what was read with it.
+    let own = |bytes: Bytes| Bytes::copy_from_slice(&bytes);
+    match S::Record::decode(own(key), value.map(own)) {
+        Ok(Some(record)) => loading.replay(offset, &record),
+        Ok(None) => warn!(%offset, "a record of an unknown kind is passed over"),
+        Err(error) => return Err(LoadError::Record { at: offset, error }),
+    }
+    Ok(())
+}
+
+impl<R: StoredRecord> Log<R> for PartitionLog {
+    fn append(&mut self, records: &[R], may_be_divided: bool) -> Result<Range<Offset>, ErrorCode> {
+        let max = self.replica.rules().max_message_bytes;
+        let mut appended: Option<Range<Offset>> = None;
+        let mut batch = self.new_batch();
+        let mut left = records.iter().peekable();
+        while let Some(record) = left.next() {
+            self.add(&mut batch, record)?;
+            let is_full = may_be_divided && batch.size_in_bytes() >= max / 2;
+            if left.peek().is_some() && !is_full {
+                continue;
+            }
+            let full = std::mem::replace(&mut batch, self.new_batch());
+            match (self.append_batch(full, max), &mut appended) {
+                (Ok(offsets), Some(all)) => all.end = offsets.end,
+                (Ok(offsets), None) => appended = Some(offsets),
+                (Err(error), None) => return Err(error),
+                (Err(error), Some(_)) => {
+                    warn!(partition = %self, %error, "some of what was to be stored is not");
+                    break;
+                }
+            }
+        }
+        Ok(appended.expect("there are records"))
+    }
+}
+
+impl PartitionLog {
+    fn new_batch(&self) -> BatchBuilder {
+        BatchBuilder::new(self.settings.compression)
+    }
+
+    fn add<R: StoredRecord>(&self, batch: &mut BatchBuilder, record: &R) -> Result<(), ErrorCode> {
+        let encoded = record.encode().map_err(|error| {
+            warn!(partition = %self, %error, "a record can't be encoded");
+            ErrorCode::UNKNOWN_SERVER_ERROR
+        });
+        let (key, value) = encoded?;
+        batch.append(self.clock.now_ms(), Some(&key), value.as_deref(), &[]);
+        Ok(())
+    }
+
+    fn append_batch(&self, batch: BatchBuilder, max: usize) -> Result<Range<Offset>, ErrorCode> {
+        let batch = batch.build();
+        if batch.size_in_bytes() > max {
+            return Err(ErrorCode::MESSAGE_TOO_LARGE);
+        }
+        let appended = self.replica.append(batch, true).map_err(|error| error.code())?;
+        Ok(appended.base_offset..appended.last_offset.next())
+    }
+}

@@ -1,0 +1,224 @@
+//! The task of one partition: reads the log, then runs the machine on events, timers and commits. Shell.
+//!
+//! The loop owns everything it works with, and is reached through a channel only.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_base::ErrorCode;
+use ottla_coordinator::{Loading, Now, Replies, ReplyTo, Runtime, Shard};
+use ottla_env::Clock;
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, Sleep};
+use tracing::{debug, error, info};
+
+use super::log::{LoadError, PartitionLog};
+
+pub(super) type ReplySender<S> = oneshot::Sender<Result<<S as Shard>::Reply, ErrorCode>>;
+
+/// What a partition's task hears.
+pub(super) enum Event<S: Shard> {
+    Ask(S::Request, ReplySender<S>),
+    Query(S::Query, ReplySender<S>),
+    Tell(S::Request),
+}
+
+/// A partition that was just taken up.
+pub(super) struct Task<S: Shard> {
+    pub shard: S,
+    pub log: PartitionLog,
+    pub clock: Arc<dyn Clock>,
+    pub loading: Arc<Semaphore>,
+    pub events: mpsc::UnboundedReceiver<Event<S>>,
+}
+
+impl<S> Task<S>
+where
+    S: Shard + Send + 'static,
+    S::Request: Send,
+    S::Record: Send,
+{
+    /// Runs until the partition is put down, is taken away, or its disk fails.
+    pub(super) async fn run(self) {
+        let Self { shard, log, clock, loading, mut events } = self;
+        let name = log.to_string();
+        let started = clock.monotonic();
+        let reading = read(shard, log, loading);
+        let Some((result, told)) = answer_loading(reading, &mut events).await else { return };
+        let (loaded, mut log) = match result {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                // Whoever asks is told NOT_COORDINATOR: the channel is closed.
+                return error!(partition = name, %error, "the coordinator can't read its partition");
+            }
+        };
+        let now = now(&*clock);
+        let end = log.end();
+        let (runtime, replies) = loaded.finish(now, end, &mut log);
+        debug_assert!(replies.is_empty(), "nobody has asked yet");
+        let took = clock.monotonic().saturating_sub(started);
+        if end.0 > 0 {
+            info!(partition = name, ms = took.as_millis(), records = end.0, "coordinator loaded");
+        }
+        let mut coordinator =
+            Coordinator { runtime, log, clock, waiting: HashMap::new(), next_reply: 0 };
+        for request in told {
+            coordinator.on_event(Event::Tell(request));
+        }
+        coordinator.run(events).await;
+        debug!(partition = name, "coordinator ended");
+    }
+}
+
+type Read<S> = Result<(Loading<S>, PartitionLog), LoadError>;
+
+/// Reads the partition, on a thread that may block if there is anything to read.
+async fn read<S>(shard: S, log: PartitionLog, loading: Arc<Semaphore>) -> Read<S>
+where
+    S: Shard + Send + 'static,
+{
+    if log.is_empty() {
+        return Ok((Loading::new(shard), log));
+    }
+    let _turn = loading.acquire().await.map_err(|_| LoadError::Stopped)?;
+    let reading = tokio::task::spawn_blocking(move || log.load(shard).map(|read| (read, log)));
+    reading.await.map_err(|_| LoadError::Stopped)?
+}
+
+/// Answers whoever asks while the partition is read. What was told meanwhile is kept for later. `None` when the
+/// partition was put down before it was read.
+async fn answer_loading<S: Shard>(
+    reading: impl Future<Output = Read<S>>,
+    events: &mut mpsc::UnboundedReceiver<Event<S>>,
+) -> Option<(Read<S>, Vec<S::Request>)> {
+    let mut reading = std::pin::pin!(reading);
+    let mut told = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut reading => return Some((result, told)),
+            event = events.recv() => match event? {
+                Event::Ask(_, reply) | Event::Query(_, reply) => {
+                    // Whoever asked may have gone away.
+                    let _ = reply.send(Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS));
+                }
+                Event::Tell(request) => told.push(request),
+            },
+        }
+    }
+}
+
+fn now(clock: &dyn Clock) -> Now {
+    Now { time: clock.now_ms(), monotonic: clock.monotonic() }
+}
+
+/// A partition that is coordinated.
+struct Coordinator<S: Shard> {
+    runtime: Runtime<S>,
+    log: PartitionLog,
+    clock: Arc<dyn Clock>,
+    waiting: HashMap<ReplyTo, ReplySender<S>>,
+    next_reply: u64,
+}
+
+/// Longer than anybody waits for a timer.
+const NO_TIMER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+impl<S: Shard> Coordinator<S> {
+    async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event<S>>) {
+        let woken = Arc::new(Notify::new());
+        let replica = Arc::clone(self.log.replica());
+        let _registration = replica.waiters.register(&woken);
+        let mut alarm = Alarm::new();
+        loop {
+            self.settle();
+            if replica.check_alive().is_err() || replica.check_disk().is_err() {
+                return;
+            }
+            alarm.set(self.runtime.next_deadline(), self.clock.monotonic());
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.on_event(event),
+                    None => return,
+                },
+                () = woken.notified() => {}
+                () = alarm.sleep.as_mut() => {
+                    let replies = self.runtime.on_time(now(&*self.clock), &mut self.log);
+                    self.give(replies);
+                    alarm.deadline = None;
+                }
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Event<S>) {
+        match event {
+            Event::Ask(request, reply) => {
+                let to = self.next_reply();
+                self.waiting.insert(to, reply);
+                self.request(to, request);
+            }
+            Event::Query(query, reply) => {
+                // Whoever asked may have gone away.
+                let _ = reply.send(Ok(self.runtime.query(query)));
+            }
+            Event::Tell(request) => {
+                let to = self.next_reply();
+                self.request(to, request);
+            }
+        }
+    }
+
+    fn next_reply(&mut self) -> ReplyTo {
+        self.next_reply += 1;
+        ReplyTo(self.next_reply)
+    }
+
+    fn request(&mut self, to: ReplyTo, request: S::Request) {
+        let replies = self.runtime.request(now(&*self.clock), to, request, &mut self.log);
+        self.give(replies);
+    }
+
+    /// Lets go of everything that waits for what is committed by now. What follows may append, and be committed, too.
+    fn settle(&mut self) {
+        loop {
+            let committed = self.log.replica().high_watermark();
+            let replies = self.runtime.on_committed(now(&*self.clock), committed, &mut self.log);
+            self.give(replies);
+            if self.log.replica().high_watermark() == committed {
+                return;
+            }
+        }
+    }
+
+    fn give(&mut self, replies: Replies<S::Reply>) {
+        for (to, reply) in replies {
+            if let Some(sender) = self.waiting.remove(&to) {
+                // Whoever asked may have gone away.
+                let _ = sender.send(reply);
+            }
+        }
+    }
+}
+
+/// Sleeps until the next timer is due; armed anew only when that changes.
+struct Alarm {
+    sleep: Pin<Box<Sleep>>,
+    deadline: Option<Duration>,
+}
+
+impl Alarm {
+    fn new() -> Self {
+        Self { sleep: Box::pin(tokio::time::sleep(NO_TIMER)), deadline: None }
+    }
+
+    fn set(&mut self, deadline: Option<Duration>, now: Duration) {
+        if self.deadline != deadline {
+            let wait = deadline.map_or(NO_TIMER, |deadline| deadline.saturating_sub(now));
+            self.sleep.as_mut().reset(Instant::now() + wait);
+            self.deadline = deadline;
+        }
+    }
+}

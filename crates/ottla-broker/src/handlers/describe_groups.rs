@@ -1,0 +1,42 @@
+//! DescribeGroups (key 15), versions 0–6: groups of the classic protocol and their members.
+//!
+//! - v3: allowed operations on request. v4: static members. v6: GROUP_ID_NOT_FOUND for a group that is not there,
+//!   which before was described as Dead.
+
+use bytestring::ByteString;
+use ottla_base::ErrorCode;
+use ottla_coordinator::group::{self, Query};
+use ottla_protocol::messages::describe_groups_response::DescribedGroup;
+use ottla_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};
+
+use super::{Context, authorized};
+use crate::answer::Outcome;
+use crate::group_coordinator::by_partition;
+
+const OPERATIONS_SINCE: i16 = 3;
+
+pub(super) async fn handle(context: Context, request: DescribeGroupsRequest) -> Outcome {
+    let mut groups = Vec::with_capacity(request.groups.len());
+    for ids in by_partition(&context.broker.image(), request.groups) {
+        groups.extend(describe(&context, ids).await);
+    }
+    if request.include_authorized_operations && context.version >= OPERATIONS_SINCE {
+        for group in groups.iter_mut().filter(|group| !group.error_code.is_error()) {
+            group.authorized_operations = authorized::GROUP;
+        }
+    }
+    context.answer(&DescribeGroupsResponse { groups, ..DescribeGroupsResponse::default() })
+}
+
+/// Groups of one partition.
+async fn describe(context: &Context, groups: Vec<ByteString>) -> Vec<DescribedGroup> {
+    let Some(first) = groups.first().cloned() else { return Vec::new() };
+    let (image, version) = (context.broker.image(), context.version);
+    let query = Query::Describe(group::DescribeGroups { version, groups: groups.clone() });
+    let described = context.broker.groups.query(&image, &first, query).await;
+    described.unwrap_or_else(|error| groups.into_iter().map(|id| refuse(id, error)).collect())
+}
+
+fn refuse(group_id: ByteString, error_code: ErrorCode) -> DescribedGroup {
+    DescribedGroup { group_id, error_code, ..DescribedGroup::default() }
+}

@@ -1,0 +1,250 @@
+//! Groups commit offsets, read them, and lose them when nobody needs them.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod support;
+
+use ottla_base::{ErrorCode, Uuid};
+use ottla_coordinator::group::{FetchOffsets, ListGroups, Request, TopicDeleted};
+use ottla_protocol::messages::delete_groups_response::DeletableGroupResult;
+use ottla_protocol::messages::offset_delete_request::{
+    OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+};
+use ottla_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use ottla_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
+use ottla_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
+use support::{Commit, Context, GROUP, Join, SESSION_MS};
+
+const WEEK_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+
+fn delete_offsets(context: &mut Context, topic: &str) -> Result<ErrorCode, ErrorCode> {
+    let partition = OffsetDeleteRequestPartition { partition_index: 0 };
+    let topic = OffsetDeleteRequestTopic { name: topic.into(), partitions: vec![partition] };
+    let request = OffsetDeleteRequest { group_id: GROUP.into(), topics: vec![topic] };
+    let to = context.ask(Request::DeleteOffsets(request));
+    let response: OffsetDeleteResponse = context.reply(to);
+    match response.topics.first() {
+        Some(topic) => Ok(topic.partitions[0].error_code),
+        None => Err(response.error_code),
+    }
+}
+
+fn delete_group(context: &mut Context, group: &str) -> ErrorCode {
+    let to = context.ask(Request::DeleteGroups(vec![group.into()]));
+    let results: Vec<DeletableGroupResult> = context.reply(to);
+    results[0].error_code
+}
+
+#[test]
+fn an_offset_is_read_when_it_is_committed_and_not_before() {
+    let mut context = Context::new();
+    context.commits_at_once = false;
+    let committing = context.commit_offset(&Commit::default());
+    assert_eq!(context.take(committing), None);
+    assert_eq!(context.offset(GROUP, "topic", 0), -1);
+    let group =
+        OffsetFetchRequestGroup { group_id: GROUP.into(), topics: None, ..Default::default() };
+    let reading = context.ask(Request::FetchStable(FetchOffsets { group }));
+    assert_eq!(context.take(reading), None, "a stable read waits for what is under way");
+    context.commit();
+    assert_eq!(context.committed(committing), ErrorCode::NONE);
+    assert_eq!(context.offset(GROUP, "topic", 0), 42);
+    let all: OffsetFetchResponseGroup = context.reply(reading);
+    assert_eq!(all.topics[0].partitions[0].committed_offset, 42);
+}
+
+#[test]
+fn a_commit_that_the_log_refuses_leaves_nothing() {
+    let mut context = Context::new();
+    context.log.refuses = Some(ErrorCode::NOT_ENOUGH_REPLICAS);
+    let committing = context.commit_offset(&Commit::default());
+    assert_eq!(context.take(committing), Some(Err(ErrorCode::COORDINATOR_NOT_AVAILABLE)));
+    assert_eq!(context.offset(GROUP, "topic", 0), -1);
+    assert!(context.list(ListGroups::default()).is_empty());
+}
+
+#[test]
+fn a_consumer_without_members_makes_a_group_that_is_empty() {
+    let mut context = Context::new();
+    context.commit_offset(&Commit::default());
+    assert_eq!(context.list(ListGroups::default()), ["group Empty"]);
+    assert_eq!(context.describe().protocol_type, "");
+    let context = context.restart();
+    assert_eq!(context.list(ListGroups::default()), ["group Empty"]);
+    assert_eq!(context.offset(GROUP, "topic", 0), 42);
+}
+
+#[test]
+fn members_commit_in_their_generation_only() {
+    let mut context = Context::new();
+    let id = context.stable(1).remove(0);
+    let mut code = |commit: Commit<'_>| {
+        let to = context.commit_offset(&commit);
+        context.committed(to)
+    };
+    let good = Commit { member: &id, generation: 1, ..Commit::default() };
+    assert_eq!(code(good), ErrorCode::NONE);
+    assert_eq!(code(Commit { generation: 0, ..good }), ErrorCode::ILLEGAL_GENERATION);
+    assert_eq!(code(Commit { member: "nobody", ..good }), ErrorCode::UNKNOWN_MEMBER_ID);
+    assert_eq!(code(Commit::default()), ErrorCode::UNKNOWN_MEMBER_ID, "the group has members");
+    let unknown = Commit { group: "unknown", ..good };
+    assert_eq!(code(unknown), ErrorCode::GROUP_ID_NOT_FOUND);
+    assert_eq!(code(Commit { version: 8, ..unknown }), ErrorCode::ILLEGAL_GENERATION);
+}
+
+#[test]
+fn who_has_joined_and_not_asked_for_its_part_is_told_to_wait_with_its_commit() {
+    let mut context = Context::new();
+    let id = context.member_id();
+    context.join(&Join::new().member(&id));
+    context.sleep(0);
+    let to = context.commit_offset(&Commit { member: &id, generation: 1, ..Commit::default() });
+    assert_eq!(context.committed(to), ErrorCode::REBALANCE_IN_PROGRESS);
+}
+
+#[test]
+fn a_commit_keeps_the_session() {
+    let mut context = Context::new();
+    let id = context.stable(1).remove(0);
+    for _ in 0..3 {
+        context.sleep(i64::from(SESSION_MS) - 1);
+        context.commit_offset(&Commit { member: &id, generation: 1, ..Commit::default() });
+    }
+    assert_eq!(context.heartbeat(&id, 1), ErrorCode::NONE);
+}
+
+#[test]
+fn metadata_is_counted_as_java_counts() {
+    let mut context = Context::new();
+    let mut code = |metadata: &str| {
+        let to = context.commit_offset(&Commit { metadata, ..Commit::default() });
+        context.committed(to)
+    };
+    assert_eq!(code(&"a".repeat(4096)), ErrorCode::NONE);
+    assert_eq!(code(&"ü".repeat(4096)), ErrorCode::NONE, "8,192 bytes, 4,096 units");
+    assert_eq!(code(&"a".repeat(4097)), ErrorCode::OFFSET_METADATA_TOO_LARGE);
+    assert_eq!(code(&"😀".repeat(2049)), ErrorCode::OFFSET_METADATA_TOO_LARGE);
+}
+
+#[test]
+fn an_offset_of_a_topic_that_was_made_anew_is_not_found_under_the_new_id() {
+    let mut context = Context::new();
+    let old = Uuid::from_u128(7);
+    context.commit_offset(&Commit { topic_id: old, ..Commit::default() });
+    let find = |context: &Context, topic_id| {
+        let topic = ottla_protocol::messages::offset_fetch_request::OffsetFetchRequestTopics {
+            name: "topic".into(),
+            topic_id,
+            partition_indexes: vec![0],
+        };
+        let group = OffsetFetchRequestGroup {
+            group_id: GROUP.into(),
+            topics: Some(vec![topic]),
+            ..Default::default()
+        };
+        let query = ottla_coordinator::group::Query::Fetch(FetchOffsets { group });
+        let found: OffsetFetchResponseGroup = context.query(query);
+        found.topics[0].partitions[0].committed_offset
+    };
+    assert_eq!(find(&context, old), 42);
+    assert_eq!(find(&context, Uuid::ZERO), 42);
+    assert_eq!(find(&context, Uuid::from_u128(8)), -1);
+    context.ask(Request::TopicsDeleted(vec![TopicDeleted {
+        id: Uuid::from_u128(8),
+        name: "topic".into(),
+    }]));
+    assert_eq!(find(&context, old), 42, "another topic of that name was deleted");
+    context.ask(Request::TopicsDeleted(vec![TopicDeleted { id: old, name: "topic".into() }]));
+    assert_eq!(find(&context, old), -1);
+}
+
+#[test]
+fn an_empty_group_loses_its_offsets_a_week_after_it_became_empty_and_then_itself() {
+    let mut context = Context::new();
+    let id = context.stable(1).remove(0);
+    context.commit_offset(&Commit { member: &id, generation: 1, ..Commit::default() });
+    for _ in 0..10 {
+        context.sleep(i64::from(SESSION_MS) - 1);
+        context.heartbeat(&id, 1);
+    }
+    context.leave(&[(&id, None)]);
+    context.sleep(WEEK_MS - 600_000);
+    assert_eq!(context.offset(GROUP, "topic", 0), 42);
+    context.sleep(2 * 600_000);
+    assert_eq!(context.offset(GROUP, "topic", 0), -1);
+    assert_eq!(context.describe().error_code, ErrorCode::GROUP_ID_NOT_FOUND);
+    assert!(context.runtime.shard().group(GROUP).is_none());
+    assert!(context.restart().list(ListGroups::default()).is_empty());
+}
+
+#[test]
+fn members_keep_the_offsets_of_what_they_subscribe_to_and_lose_others_a_week_after_the_commit() {
+    let mut context = Context::new();
+    let id = context.stable(1).remove(0);
+    let commit = Commit { member: &id, generation: 1, ..Commit::default() };
+    context.commit_offset(&commit);
+    context.commit_offset(&Commit { topic: "other", ..commit });
+    let mut passed = 0;
+    while passed < WEEK_MS + 600_000 {
+        context.sleep(9_000);
+        passed += 9_000;
+        assert_eq!(context.heartbeat(&id, 1), ErrorCode::NONE);
+    }
+    assert_eq!(context.offset(GROUP, "topic", 0), 42);
+    assert_eq!(context.offset(GROUP, "other", 0), -1);
+}
+
+#[test]
+fn a_client_that_says_how_long_to_keep_an_offset_is_obeyed() {
+    let mut context = Context::new();
+    context.commit_offset(&Commit { retention_ms: 1_000, version: 4, ..Commit::default() });
+    let mut context = context.restart();
+    assert_eq!(context.offset(GROUP, "topic", 0), 42);
+    context.sleep(600_000);
+    assert_eq!(context.offset(GROUP, "topic", 0), -1);
+}
+
+#[test]
+fn offsets_are_deleted_unless_a_member_subscribes_to_their_topic() {
+    let mut context = Context::new();
+    assert_eq!(delete_offsets(&mut context, "topic"), Err(ErrorCode::GROUP_ID_NOT_FOUND));
+    let id = context.stable(1).remove(0);
+    let commit = Commit { member: &id, generation: 1, ..Commit::default() };
+    context.commit_offset(&commit);
+    context.commit_offset(&Commit { topic: "other", ..commit });
+    assert_eq!(delete_offsets(&mut context, "topic"), Ok(ErrorCode::GROUP_SUBSCRIBED_TO_TOPIC));
+    assert_eq!(delete_offsets(&mut context, "other"), Ok(ErrorCode::NONE));
+    assert_eq!(context.offset(GROUP, "other", 0), -1);
+    assert_eq!(context.offset(GROUP, "topic", 0), 42);
+}
+
+#[test]
+fn only_an_empty_group_is_deleted_and_its_offsets_with_it() {
+    let mut context = Context::new();
+    let id = context.stable(1).remove(0);
+    context.commit_offset(&Commit { member: &id, generation: 1, ..Commit::default() });
+    assert_eq!(delete_group(&mut context, GROUP), ErrorCode::NON_EMPTY_GROUP);
+    context.leave(&[(&id, None)]);
+    assert_eq!(delete_group(&mut context, GROUP), ErrorCode::NONE);
+    assert_eq!(delete_group(&mut context, GROUP), ErrorCode::GROUP_ID_NOT_FOUND);
+    assert_eq!(context.offset(GROUP, "topic", 0), -1);
+    let context = context.restart();
+    assert_eq!(context.offset(GROUP, "topic", 0), -1);
+    assert_eq!(context.runtime.shard().stored().offset_count(), 0);
+}
+
+#[test]
+fn lists_are_filtered_by_state_and_type_whatever_the_case() {
+    let mut context = Context::new();
+    context.stable(1);
+    context.commit_offset(&Commit { group: "simple", ..Commit::default() });
+    let list = |states: &[&str], types: &[&str]| {
+        let texts = |names: &[&str]| names.iter().map(|name| (*name).into()).collect();
+        context.list(ListGroups { states: texts(states), types: texts(types) })
+    };
+    assert_eq!(list(&[], &[]), ["group Stable", "simple Empty"]);
+    assert_eq!(list(&["STABLE"], &[]), ["group Stable"]);
+    assert_eq!(list(&["empty", "Stable"], &["Classic"]), ["group Stable", "simple Empty"]);
+    assert!(list(&[], &["consumer"]).is_empty());
+    assert!(list(&["Dead"], &[]).is_empty());
+}

@@ -1,0 +1,131 @@
+//! The log's producers: told apart from their retries before an append, and written down where segments end.
+
+use std::fs::File;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ottla_base::Offset;
+use ottla_records::ValidBatch;
+
+use super::append::{Appended, Origin};
+use super::{Log, UnsyncedNames, Writer};
+use crate::error::{AppendError, Context, StorageError};
+use crate::names;
+use crate::producers::{Decision, Producers, Sender, Written, WrittenBatch, snapshot};
+use crate::recovery::producers::{self, Replay, Restored};
+
+impl Log {
+    /// All producers that this log remembers.
+    #[must_use]
+    pub fn producers(&self) -> Producers {
+        self.writer.lock().producers.clone()
+    }
+
+    /// How many producers this log remembers; does not wait for a write.
+    #[must_use]
+    pub fn producer_count(&self) -> usize {
+        self.producer_count.load(Ordering::Relaxed)
+    }
+
+    /// Forgets the producers that have written nothing for `producer.id.expiration.ms`.
+    pub(crate) fn expire_producers(&self, now_ms: i64) {
+        if self.producer_count() == 0 {
+            return;
+        }
+        let mut writer = self.writer.lock();
+        writer.producers.expire(now_ms, self.env().options.producer_id_expiration_ms);
+        self.count_producers(&writer);
+    }
+
+    /// Whether batches may go into the log next; `Some` when they are there already.
+    pub(super) fn check_producers(
+        &self,
+        writer: &Writer,
+        batches: &[ValidBatch],
+        origin: Origin,
+    ) -> Result<Option<Appended>, AppendError> {
+        let sender = match origin {
+            Origin::Client(_) => Sender::Client,
+            Origin::Leader(_) => Sender::Coordinator,
+            Origin::Replica => return Ok(None),
+        };
+        for batch in batches {
+            match writer.producers.check(&Written::of(batch), sender) {
+                Decision::Append => {}
+                Decision::Duplicate(written) => return Ok(Some(self.appended_before(&written))),
+                Decision::Refuse(refusal) => return Err(refusal.into()),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Kafka tells a retry the batch's own largest timestamp, whatever kind of timestamp the topic has.
+    fn appended_before(&self, written: &WrittenBatch) -> Appended {
+        Appended {
+            base_offset: written.first_offset(),
+            last_offset: written.last_offset,
+            log_append_time: written.timestamp,
+            log_start_offset: self.log_start_offset(),
+            duplicate: true,
+        }
+    }
+
+    pub(super) fn note_producers(&self, writer: &mut Writer, batches: &[ValidBatch]) {
+        batches.iter().for_each(|batch| writer.producers.append(&Written::of(batch)));
+        self.count_producers(writer);
+    }
+
+    pub(super) fn count_producers(&self, writer: &Writer) {
+        self.producer_count.store(writer.producers.len(), Ordering::Relaxed);
+    }
+
+    /// Writes down the producers as all batches before an offset leave them, which is where the log ends. `None` when
+    /// that was done before.
+    pub(super) fn snapshot_producers(
+        &self,
+        writer: &mut Writer,
+        offset: Offset,
+    ) -> Result<Option<File>, StorageError> {
+        if writer.newest_snapshot == Some(offset) {
+            return Ok(None);
+        }
+        let path = names::segment_file(&self.home.path(), offset, names::SNAPSHOT);
+        // In place: a snapshot that a crash leaves unfinished has a wrong checksum, and the one before it counts.
+        let mut file = File::create(&path).context("create", &path)?;
+        let bytes = snapshot::encode(&writer.producers);
+        file.write_all(&bytes).context("write", &path)?;
+        writer.newest_snapshot = Some(offset);
+        writer.unsynced_names = writer.unsynced_names.max(UnsyncedNames::Files);
+        Ok(Some(file))
+    }
+
+    /// The producers as the batches before an offset leave them, for a log that is about to be cut off there. What
+    /// was written down of more than these is durably gone when this returns: other batches will take their place.
+    pub(super) fn producers_before(&self, offset: Offset) -> Result<Restored, StorageError> {
+        let mut replay = Replay::new(&self.home, producers::list(&self.home.path())?);
+        let segments: Vec<_> = {
+            let state = self.state.read();
+            let sealed = state.sealed.iter().map(|sealed| (&sealed.segment, sealed.size));
+            let all = sealed.chain([(&state.active.segment, state.active.size)]);
+            all.map(|(segment, size)| (Arc::clone(segment), size)).collect()
+        };
+        replay.advance_to(offset, segments.iter().map(|(segment, size)| (&**segment, *size)))?;
+        let bases: Vec<i64> = segments.iter().map(|(segment, _)| segment.base_offset).collect();
+        replay.finish(&bases)
+    }
+
+    /// Forgets everything, for a log that is about to be emptied.
+    pub(super) fn forget_producers(&self, writer: &mut Writer) -> Result<(), StorageError> {
+        // No snapshot is of fewer offsets.
+        Replay::new(&self.home, producers::list(&self.home.path())?).remove_after(Offset(-1))?;
+        self.replace_producers(writer, Restored::default());
+        Ok(())
+    }
+
+    pub(super) fn replace_producers(&self, writer: &mut Writer, restored: Restored) {
+        writer.producers = restored.producers;
+        writer.newest_snapshot = restored.newest_snapshot;
+        self.count_producers(writer);
+    }
+}

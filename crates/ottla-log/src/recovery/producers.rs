@@ -1,0 +1,210 @@
+//! Brings back what a log knew of its producers: from a snapshot that can be trusted, and the batches after it. Shell.
+//!
+//! - A snapshot of more offsets than the log has is removed: other batches may take their place.
+//! - One that cannot be read is removed, and the one before it is taken; before the first one nobody was known.
+//! - What was idle for too long when the snapshot is read is left out, as in Kafka.
+//!
+//! The newest snapshot is one segment old at most, unless a crash took it, and at the log's end after a clean close:
+//! then nothing is read beside it.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use bytes::{Bytes, BytesMut};
+use ottla_base::Offset;
+use ottla_env::sys;
+use ottla_records::{BatchHeader, RawBatch};
+
+use crate::environment::Home;
+use crate::error::{Context, StorageError};
+use crate::names;
+use crate::producers::{Producers, Written, snapshot};
+use crate::scan::HeaderScan;
+use crate::segment::Segment;
+
+/// The producers of a log, and where their newest snapshot was taken.
+#[derive(Debug, Default)]
+pub(crate) struct Restored {
+    pub(crate) producers: Producers,
+    pub(crate) newest_snapshot: Option<Offset>,
+}
+
+/// Producers on their way to the end of a log.
+///
+/// Invariant: `producers` is what the batches before `end` make of them.
+#[derive(Debug)]
+pub(crate) struct Replay<'a> {
+    home: &'a Home,
+    /// Where there are snapshots, in order.
+    snapshots: Vec<Offset>,
+    producers: Producers,
+    end: Offset,
+}
+
+impl<'a> Replay<'a> {
+    pub(crate) fn new(home: &'a Home, mut snapshots: Vec<Offset>) -> Self {
+        snapshots.sort_unstable();
+        Self { home, snapshots, producers: Producers::default(), end: Offset(i64::MIN) }
+    }
+
+    /// Takes in all batches before an offset, from the newest snapshot of some of them on. The segments are those
+    /// from the log's first one on, each with the size up to which it is sound.
+    pub(crate) fn advance_to<'s>(
+        &mut self,
+        offset: Offset,
+        segments: impl Iterator<Item = (&'s Segment, u64)>,
+    ) -> Result<(), StorageError> {
+        if self.end >= offset {
+            return Ok(());
+        }
+        self.load_newest_up_to(offset)?;
+        if self.end >= offset {
+            return Ok(());
+        }
+        let mut segments = segments.peekable();
+        while let Some((segment, size)) = segments.next() {
+            let next = segments.peek().map_or(i64::MAX, |(next, _)| next.base_offset);
+            if next > self.end.0 && segment.base_offset < offset.0 {
+                self.scan(segment, size, offset)?;
+            }
+        }
+        self.end = offset;
+        Ok(())
+    }
+
+    /// Takes in the next batch, whose bytes `read` gives if they are needed.
+    pub(crate) fn observe(
+        &mut self,
+        header: &BatchHeader,
+        read: impl FnOnce() -> io::Result<Bytes>,
+    ) -> io::Result<()> {
+        let batch = match Written::needs_records(header) {
+            true => RawBatch::parse(read()?).ok(),
+            false => None,
+        };
+        let records = batch.and_then(|batch| batch.records().ok());
+        self.producers.append(&Written::new(header, records));
+        self.end = Offset(header.next_offset());
+        Ok(())
+    }
+
+    /// What was found. Of the snapshots those are kept that a truncation may need: where a segment begins, and the
+    /// newest.
+    pub(crate) fn finish(&mut self, segment_bases: &[i64]) -> Result<Restored, StorageError> {
+        self.remove_after(self.end)?;
+        let newest_snapshot = self.snapshots.last().copied();
+        let is_needed = |at: &Offset| {
+            Some(*at) == newest_snapshot || segment_bases.binary_search(&at.0).is_ok()
+        };
+        self.remove_unless(is_needed)?;
+        Ok(Restored { producers: std::mem::take(&mut self.producers), newest_snapshot })
+    }
+
+    /// Removes the snapshots of more than so many offsets, durably: other batches will take the place of those that
+    /// they tell of.
+    pub(crate) fn remove_after(&mut self, offset: Offset) -> Result<(), StorageError> {
+        if self.remove_unless(|at| *at <= offset)? {
+            let directory = self.home.path();
+            sys::sync_directory(&directory).context("flush", &directory)?;
+        }
+        Ok(())
+    }
+
+    fn remove_unless(&mut self, keep: impl Fn(&Offset) -> bool) -> Result<bool, StorageError> {
+        let (kept, removed) = std::mem::take(&mut self.snapshots).into_iter().partition(keep);
+        self.snapshots = kept;
+        let removed: Vec<Offset> = removed;
+        removed.iter().try_for_each(|at| self.remove(*at))?;
+        Ok(!removed.is_empty())
+    }
+
+    fn load_newest_up_to(&mut self, offset: Offset) -> Result<(), StorageError> {
+        let newest = |snapshots: &[Offset]| snapshots.iter().copied().rfind(|at| *at <= offset);
+        while let Some(at) = newest(&self.snapshots).filter(|at| *at > self.end) {
+            if let Some(mut producers) = self.read(at)? {
+                let env = &self.home.env;
+                producers.expire(env.now_ms(), env.options.producer_id_expiration_ms);
+                (self.producers, self.end) = (producers, at);
+                break;
+            }
+            self.remove(at)?;
+            self.snapshots.retain(|other| *other != at);
+        }
+        Ok(())
+    }
+
+    /// `None` when the snapshot is worth nothing.
+    fn read(&self, at: Offset) -> Result<Option<Producers>, StorageError> {
+        let path = names::segment_file(&self.home.path(), at, names::SNAPSHOT);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            // It went with an empty segment.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).context("read", &path),
+        };
+        match snapshot::decode(&bytes, at) {
+            Ok(producers) => Ok(Some(producers)),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "removing a snapshot that cannot be trusted");
+                Ok(None)
+            }
+        }
+    }
+
+    fn remove(&self, at: Offset) -> Result<(), StorageError> {
+        let path = names::segment_file(&self.home.path(), at, names::SNAPSHOT);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).context("remove", &path)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes in the batches of one segment that lie between what is known and an offset.
+    fn scan(&mut self, segment: &Segment, size: u64, offset: Offset) -> Result<(), StorageError> {
+        if size == 0 {
+            return Ok(());
+        }
+        let (file, path) = (segment.log_file()?, segment.path(names::LOG));
+        let mut scan = HeaderScan::new(&file, &path, 0, size);
+        loop {
+            let found = match scan.next() {
+                Ok(Some(found)) => found,
+                Ok(None) => return Ok(()),
+                Err(StorageError::Corrupt { position, what, .. }) => {
+                    // Damage to flushed data is left alone, and whoever reads it is told.
+                    tracing::warn!(path = %path.display(), position, what, "producers may be forgotten");
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            };
+            if found.header.next_offset() > offset.0 {
+                return Ok(());
+            }
+            if found.header.base_offset >= self.end.0 {
+                let read = || {
+                    let mut bytes = BytesMut::zeroed(found.header.size_in_bytes());
+                    let read = sys::read_full_at(&file, &mut bytes, found.position)?;
+                    bytes.truncate(read);
+                    Ok(bytes.freeze())
+                };
+                self.observe(&found.header, read).context("read", &path)?;
+            }
+        }
+    }
+}
+
+/// Where a log has snapshots.
+pub(crate) fn list(directory: &Path) -> Result<Vec<Offset>, StorageError> {
+    let mut offsets = Vec::new();
+    for entry in fs::read_dir(directory).context("list", directory)? {
+        let name = entry.context("list", directory)?.file_name();
+        let name = name.to_string_lossy();
+        if let Some((offset, names::SNAPSHOT)) = names::parse_segment_file(&name) {
+            offsets.push(offset);
+        }
+    }
+    Ok(offsets)
+}
