@@ -250,10 +250,7 @@ fn dispatch(
 #[expect(clippy::wildcard_enum_match_arm, reason = "what is not listed is not served")]
 fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
     Ok(match context.api_key {
-        ApiKey::Produce => {
-            let request = body(&context, input)?;
-            produce::handle(context, request)
-        }
+        ApiKey::Produce => at_once(context, input, produce::handle)?,
         ApiKey::Fetch => later(context, input, fetch::handle)?,
         ApiKey::ListOffsets => later(context, input, list_offsets::handle)?,
         ApiKey::Metadata => later(context, input, metadata::handle)?,
@@ -273,9 +270,9 @@ fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
         ApiKey::DeleteRecords => later(context, input, delete_records::handle)?,
         ApiKey::InitProducerId => later(context, input, init_producer_id::handle)?,
         ApiKey::OffsetForLeaderEpoch => now(&context, input, offset_for_leader_epoch::handle)?,
-        ApiKey::DescribeAcls => now(&context, input, describe_acls::handle)?,
-        ApiKey::CreateAcls => now(&context, input, create_acls::handle)?,
-        ApiKey::DeleteAcls => now(&context, input, delete_acls::handle)?,
+        ApiKey::DescribeAcls => at_once(context, input, describe_acls::handle)?,
+        ApiKey::CreateAcls => at_once(context, input, create_acls::handle)?,
+        ApiKey::DeleteAcls => at_once(context, input, delete_acls::handle)?,
         ApiKey::DescribeConfigs => now(&context, input, describe_configs::handle)?,
         ApiKey::AlterConfigs => later(context, input, alter_configs::handle)?,
         ApiKey::DescribeLogDirs => later(context, input, describe_log_dirs::handle)?,
@@ -313,6 +310,16 @@ fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
 fn body<R: Request>(context: &Context, mut input: Decoder) -> Result<R, CloseReason> {
     // Bytes behind the request are passed over, as Apache Kafka passes them over.
     Ok(R::decode(&mut input, context.version)?)
+}
+
+/// For a handler that knows at once whether there is an answer.
+fn at_once<R: Request>(
+    context: Context,
+    input: Decoder,
+    handler: impl FnOnce(Context, R) -> Outcome,
+) -> Result<Outcome, CloseReason> {
+    let request = body(&context, input)?;
+    Ok(handler(context, request))
 }
 
 /// For a handler that answers from what is in memory.

@@ -35,6 +35,15 @@ fn ask_all(both: &mut Both) -> Result<()> {
             permission_type: 3,
             ..any.clone()
         })?;
+        for unknown in [
+            DescribeAclsRequest { resource_type_filter: 0, ..any.clone() },
+            DescribeAclsRequest { pattern_type_filter: 0, ..any.clone() },
+            DescribeAclsRequest { operation: 0, ..any.clone() },
+            DescribeAclsRequest { permission_type: 0, ..any.clone() },
+            DescribeAclsRequest { resource_type_filter: 99, operation: -1, ..any.clone() },
+        ] {
+            both.ask(version, "of an unknown kind", |_| unknown.clone())?;
+        }
     }
     for version in versions::<CreateAclsRequest>() {
         let creation = AclCreation {
@@ -51,6 +60,17 @@ fn ask_all(both: &mut Both) -> Result<()> {
                 creations: vec![creation.clone(); count],
             })?;
         }
+        for unknown in [
+            AclCreation { resource_type: 0, ..creation.clone() },
+            AclCreation { resource_pattern_type: 0, ..creation.clone() },
+            AclCreation { operation: 0, ..creation.clone() },
+            AclCreation { permission_type: 0, ..creation.clone() },
+            AclCreation { resource_type: 99, permission_type: -1, ..creation.clone() },
+        ] {
+            both.ask(version, "of an unknown kind", |_| CreateAclsRequest {
+                creations: vec![creation.clone(), unknown.clone()],
+            })?;
+        }
     }
     for version in versions::<DeleteAclsRequest>() {
         let filter = DeleteAclsFilter {
@@ -63,6 +83,17 @@ fn ask_all(both: &mut Both) -> Result<()> {
         for count in [0, 1, 3] {
             both.ask(version, &format!("{count} filters"), |_| DeleteAclsRequest {
                 filters: vec![filter.clone(); count],
+            })?;
+        }
+        for unknown in [
+            DeleteAclsFilter { resource_type_filter: 0, ..filter.clone() },
+            DeleteAclsFilter { pattern_type_filter: 0, ..filter.clone() },
+            DeleteAclsFilter { operation: 0, ..filter.clone() },
+            DeleteAclsFilter { permission_type: 0, ..filter.clone() },
+            DeleteAclsFilter { resource_type_filter: 99, operation: -1, ..filter.clone() },
+        ] {
+            both.ask(version, "of an unknown kind", |_| DeleteAclsRequest {
+                filters: vec![filter.clone(), unknown.clone()],
             })?;
         }
     }

@@ -13,6 +13,8 @@ use super::versions;
 
 const DURATION_SINCE: i16 = 1;
 const PATTERN_SINCE: i16 = 2;
+/// Apache Kafka knows this one from then on.
+const BEGUN: &str = "begun";
 
 pub(super) fn run(both: &mut Both) -> Result<()> {
     both.set_up(wait_for_a_coordinator)?;
@@ -34,9 +36,9 @@ fn begin(both: &mut Both) -> Result<()> {
     for version in versions::<FindCoordinatorRequest>().filter(|version| *version >= 1) {
         let mut find = FindCoordinatorRequest { key_type: 1, ..Default::default() };
         if version < 4 {
-            find.key = "a".into();
+            find.key = BEGUN.into();
         } else {
-            find.coordinator_keys = vec!["a".into()];
+            find.coordinator_keys = vec![BEGUN.into()];
         }
         let [_, ottla] = both.ask(version, "for transactions", |_| find.clone())?;
         let code = ottla.map(|answer| {
@@ -46,7 +48,7 @@ fn begin(both: &mut Both) -> Result<()> {
     }
     for version in versions::<InitProducerIdRequest>() {
         let [_, ottla] = both.ask(version, "for transactions", |_| InitProducerIdRequest {
-            transactional_id: Some("a".into()),
+            transactional_id: Some(BEGUN.into()),
             transaction_timeout_ms: 1_000,
             producer_id: (-1).into(),
             producer_epoch: -1,
@@ -103,7 +105,7 @@ fn list(both: &mut Both, version: i16) -> Result<()> {
 }
 
 /// Apache Kafka knows no transactional id, not even that it does not exist, before the topic of transactions is there.
-fn wait_for_a_coordinator(subject: &mut Subject) -> Result<()> {
+pub(super) fn wait_for_a_coordinator(subject: &mut Subject) -> Result<()> {
     let find = FindCoordinatorRequest {
         key_type: 1,
         coordinator_keys: vec!["a".into(), "b".into()],
