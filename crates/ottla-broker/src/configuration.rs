@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use ottla_base::BrokerId;
-use ottla_config::describe::topic_defaults;
-use ottla_config::dynamic::Dynamic;
+use ottla_config::dynamic::{Dynamic, Effective};
 use ottla_config::{ConnectionLimits, Settings, TopicConfig};
 use ottla_metadata::{ConfigResource, Delta, Image};
 use tracing::{info, warn};
@@ -29,6 +28,7 @@ pub(crate) struct Live {
     /// What a topic gets where it sets nothing.
     pub topic_defaults: TopicConfig,
     pub seats: Seats,
+    pub producer_id_expiration_ms: i64,
 }
 
 /// How many connections may be open.
@@ -104,10 +104,11 @@ fn names(dynamic: &Dynamic) -> Vec<&str> {
 
 impl Live {
     fn new(settings: &Settings, dynamic: Dynamic) -> Self {
-        let limits = ConnectionLimits::from_settings(&dynamic.over(settings));
+        let effective = Effective::new(settings, &dynamic);
         Self {
-            topic_defaults: topic_defaults(settings, &dynamic),
-            seats: Seats::new(&limits),
+            topic_defaults: effective.topic_defaults,
+            seats: Seats::new(&effective.connections),
+            producer_id_expiration_ms: effective.producer_id_expiration_ms.into(),
             dynamic,
         }
     }

@@ -40,6 +40,8 @@ impl Publisher for Topics {
             self.follow(image, *topic_id, *index);
         }
         if defaults_changed {
+            let expiration_ms = self.configuration.live().producer_id_expiration_ms;
+            self.directory.set_producer_id_expiration_ms(expiration_ms);
             image.topics().for_each(|topic| self.reconfigure(image, topic));
             return;
         }

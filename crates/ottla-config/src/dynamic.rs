@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::connections::parse_overrides;
+use crate::connections::{ConnectionLimits, parse_overrides};
 use crate::property::{Property, Scope, Status, Update};
 use crate::settings::{Origin, Settings, judge};
 use crate::table::{broker_synonyms, find, listener_base};
+use crate::topic::TopicConfig;
 
 /// Broker properties changed at run time, as the metadata log holds them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +19,26 @@ pub struct Dynamic {
     pub broker: BTreeMap<String, String>,
     /// For every broker.
     pub default: BTreeMap<String, String>,
+}
+
+/// What a change has an effect on, as it is after the change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Effective {
+    /// What a topic gets where it sets nothing.
+    pub topic_defaults: TopicConfig,
+    pub connections: ConnectionLimits,
+    pub producer_id_expiration_ms: i32,
+}
+
+impl Effective {
+    pub fn new(settings: &Settings, dynamic: &Dynamic) -> Self {
+        let settings = dynamic.over(settings);
+        Self {
+            topic_defaults: TopicConfig::from_broker(&settings),
+            connections: ConnectionLimits::from_settings(&settings),
+            producer_id_expiration_ms: settings.int("producer.id.expiration.ms"),
+        }
+    }
 }
 
 /// Whose value a change is about.

@@ -109,6 +109,9 @@ fn a_brokers_own_value_beats_the_default_of_all_and_both_beat_the_file() {
     let effective = dynamic.over(&settings);
     assert_eq!(effective.int("message.max.bytes"), 3);
     assert_eq!(effective.long("log.retention.bytes"), 2);
+    let effective = Effective::new(&settings, &dynamic);
+    assert_eq!(effective.topic_defaults.max_message_bytes, 3);
+    assert_eq!(effective.topic_defaults.retention_bytes, 2);
 }
 
 #[test]
