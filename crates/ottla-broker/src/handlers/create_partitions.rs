@@ -1,9 +1,9 @@
-//! CreatePartitions (key 37), versions 0–3: the controller decides, this only carries the request there and back.
+//! CreatePartitions (key 37), versions 0–3: topics get more partitions; the controller decides.
 //!
 //! - All versions mean the same.
-//! - Known differences: the answer comes after this broker has made the logs (Apache Kafka may answer before). More
-//!   than 10,000 new partitions at once are refused with POLICY_VIOLATION; Apache Kafka makes the first 10,000 and
-//!   answers UNKNOWN_SERVER_ERROR.
+//! - Known difference: the answer comes after this broker has made the logs (Apache Kafka may answer before).
+//! - Known difference: more than 10,000 new partitions at once are refused with POLICY_VIOLATION; Apache Kafka makes the
+//!   first 10,000 and answers UNKNOWN_SERVER_ERROR.
 
 use ottla_base::ErrorCode;
 use ottla_metadata::controller;

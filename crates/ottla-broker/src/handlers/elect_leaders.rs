@@ -1,4 +1,4 @@
-//! ElectLeaders (key 43), versions 0–2: the controller decides, this only carries the request there and back.
+//! ElectLeaders (key 43), versions 0–2: preferred or other leaders for partitions; the controller decides.
 //!
 //! - v0 knows preferred leaders only. v1: unclean elections, and an error for the request as a whole.
 //! - Null topics mean all partitions, of which those that need no election are left out.

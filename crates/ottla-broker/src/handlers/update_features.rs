@@ -1,4 +1,4 @@
-//! UpdateFeatures (key 57), versions 0–2: the controller decides, this only carries the request there and back.
+//! UpdateFeatures (key 57), versions 0–2: moves the levels of the cluster's features; the controller decides.
 //!
 //! - v1: upgrade types, and checks without a change. v2: no result for each feature.
 //! - Known difference: only `metadata.version` is there, and only at the level that this release writes.
