@@ -77,8 +77,13 @@ fn compare([kafka, ottla]: &[Broker; 2], only: Option<&str>) -> Result<Tally> {
     let known = std::fs::read_to_string(workspace::root().join(KNOWN_DIFFERENCES))
         .with_context(|| format!("cannot read {KNOWN_DIFFERENCES}"))?;
     let known = KnownDifferences::parse(&known).context(KNOWN_DIFFERENCES)?;
-    let kafka = Subject::connect(kafka).context("Apache Kafka")?;
-    let ottla = Subject::connect(ottla).context("Ottla")?;
+    let both_doors = |broker: &Broker| {
+        let mut subject = Subject::connect(broker)?;
+        subject.learn_quorum()?;
+        Ok::<_, anyhow::Error>(subject)
+    };
+    let kafka = both_doors(kafka).context("Apache Kafka")?;
+    let ottla = both_doors(ottla).context("Ottla")?;
     let mut both = Both::new(kafka, ottla, known);
     let mut tally = Tally::default();
     for script in

@@ -119,12 +119,11 @@ impl Subject {
             members: BTreeMap::new(),
         };
         subject.learn()?;
-        subject.learn_quorum()?;
         Ok(subject)
     }
 
     /// Learns where the controller is, and in which directory.
-    fn learn_quorum(&mut self) -> Result<()> {
+    pub(super) fn learn_quorum(&mut self) -> Result<()> {
         let response = self.expect(2, &describe_quorum())?;
         let listeners = response.nodes.iter().flat_map(|node| &node.listeners);
         let controller = listeners.into_iter().next().context("no listener for controllers")?;
