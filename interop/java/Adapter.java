@@ -12,6 +12,7 @@ import java.lang.reflect.InvocationTargetException;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
@@ -21,13 +22,19 @@ import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
 import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.AlterConfigOp;
+import org.apache.kafka.clients.admin.ConfigEntry;
+import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.clients.admin.RecordsToDelete;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.header.internals.RecordHeader;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
@@ -69,6 +76,20 @@ public final class Adapter {
             case "create" -> create(request);
             case "delete" -> delete(request);
             case "topics" -> topics(request, answer);
+            case "configs" -> configs(request, answer);
+            case "set-configs" -> setConfigs(request);
+            case "partitions" -> partitions(request, answer);
+            case "add-partitions" -> addPartitions(request);
+            case "delete-records" -> deleteRecords(request, answer);
+            case "join" -> Member.join(request);
+            case "member" -> Member.of(request).describe(answer);
+            case "consumed" -> Member.of(request).consumed(answer);
+            case "leave" -> Member.of(request).leave();
+            case "groups" -> groups(answer, request);
+            case "describe-group" -> describeGroup(request, answer);
+            case "committed" -> committed(request, answer);
+            case "commit" -> commit(request);
+            case "delete-group" -> deleteGroup(request);
             case "tool" -> tool(request, answer);
             default -> answer.put("error", "unknown request");
         }
@@ -171,6 +192,181 @@ public final class Adapter {
         try (Admin admin = Admin.create(config(request))) {
             ArrayNode topics = answer.putArray("topics");
             admin.listTopics().names().get(30, TimeUnit.SECONDS).forEach(topics::add);
+        }
+    }
+
+    private static void configs(JsonNode request, ObjectNode answer) throws Exception {
+        ConfigResource topic = new ConfigResource(ConfigResource.Type.TOPIC, request.get("topic").asText());
+        try (Admin admin = Admin.create(config(request))) {
+            ObjectNode configs = answer.putObject("configs");
+            admin.describeConfigs(List.of(topic)).all().get(30, TimeUnit.SECONDS).get(topic).entries()
+                .forEach(entry -> configs.put(entry.name(), entry.value()));
+        }
+    }
+
+    private static void setConfigs(JsonNode request) throws Exception {
+        ConfigResource topic = new ConfigResource(ConfigResource.Type.TOPIC, request.get("topic").asText());
+        List<AlterConfigOp> changes = new ArrayList<>();
+        request.get("configs").fields().forEachRemaining(config -> changes.add(new AlterConfigOp(
+            new ConfigEntry(config.getKey(), config.getValue().asText()), AlterConfigOp.OpType.SET)));
+        try (Admin admin = Admin.create(config(request))) {
+            admin.incrementalAlterConfigs(Map.of(topic, changes)).all().get(30, TimeUnit.SECONDS);
+        }
+    }
+
+    private static void partitions(JsonNode request, ObjectNode answer) {
+        Properties config = config(request);
+        ByteArrayDeserializer bytes = new ByteArrayDeserializer();
+        // A client of its own: one that knows the topic would answer from what it knows.
+        try (var asking = new KafkaConsumer<>(config, bytes, bytes)) {
+            answer.put("partitions", asking.partitionsFor(request.get("topic").asText()).size());
+        }
+    }
+
+    private static void addPartitions(JsonNode request) throws Exception {
+        NewPartitions more = NewPartitions.increaseTo(request.get("partitions").asInt());
+        try (Admin admin = Admin.create(config(request))) {
+            admin.createPartitions(Map.of(request.get("topic").asText(), more)).all().get(30, TimeUnit.SECONDS);
+        }
+    }
+
+    private static void deleteRecords(JsonNode request, ObjectNode answer) throws Exception {
+        TopicPartition partition = partition(request);
+        var before = RecordsToDelete.beforeOffset(request.get("before").asLong());
+        try (Admin admin = Admin.create(config(request))) {
+            answer.put("low", admin.deleteRecords(Map.of(partition, before)).lowWatermarks().get(partition)
+                .get(30, TimeUnit.SECONDS).lowWatermark());
+        }
+    }
+
+    private static void groups(ObjectNode answer, JsonNode request) throws Exception {
+        try (Admin admin = Admin.create(config(request))) {
+            ArrayNode groups = answer.putArray("groups");
+            admin.listConsumerGroups().all().get(30, TimeUnit.SECONDS).forEach(group -> groups.add(group.groupId()));
+        }
+    }
+
+    private static void describeGroup(JsonNode request, ObjectNode answer) throws Exception {
+        String group = request.get("group").asText();
+        try (Admin admin = Admin.create(config(request))) {
+            var described = admin.describeConsumerGroups(List.of(group)).all().get(30, TimeUnit.SECONDS).get(group);
+            answer.put("state", described.state().toString());
+            ArrayNode members = answer.putArray("members");
+            for (var member : described.members()) {
+                ArrayNode partitions = members.addArray();
+                member.assignment().topicPartitions().forEach(partition -> partitions.add(partition.toString()));
+            }
+        }
+    }
+
+    private static void committed(JsonNode request, ObjectNode answer) throws Exception {
+        String topic = request.get("topic").asText();
+        try (Admin admin = Admin.create(config(request))) {
+            ObjectNode offsets = answer.putObject("offsets");
+            admin.listConsumerGroupOffsets(request.get("group").asText()).partitionsToOffsetAndMetadata()
+                .get(30, TimeUnit.SECONDS).forEach((partition, offset) -> {
+                    if (partition.topic().equals(topic) && offset != null) {
+                        offsets.put(String.valueOf(partition.partition()), offset.offset());
+                    }
+                });
+        }
+    }
+
+    private static void commit(JsonNode request) throws Exception {
+        String topic = request.get("topic").asText();
+        Map<TopicPartition, OffsetAndMetadata> offsets = new HashMap<>();
+        request.get("offsets").fields().forEachRemaining(offset -> offsets.put(
+            new TopicPartition(topic, Integer.parseInt(offset.getKey())),
+            new OffsetAndMetadata(offset.getValue().asLong())));
+        try (Admin admin = Admin.create(config(request))) {
+            admin.alterConsumerGroupOffsets(request.get("group").asText(), offsets).all().get(30, TimeUnit.SECONDS);
+        }
+    }
+
+    private static void deleteGroup(JsonNode request) throws Exception {
+        try (Admin admin = Admin.create(config(request))) {
+            admin.deleteConsumerGroups(List.of(request.get("group").asText())).all().get(30, TimeUnit.SECONDS);
+        }
+    }
+
+    /** A group member that polls in a thread of its own, and commits whatever it was given. */
+    private static final class Member extends Thread {
+        private static final Map<String, Member> MEMBERS = new HashMap<>();
+
+        private final KafkaConsumer<byte[], byte[]> member;
+        private final ArrayNode consumed = JSON.createArrayNode();
+        private volatile List<String> assignment = List.of();
+        private volatile String error;
+        private volatile boolean leaving;
+
+        private Member(JsonNode request) {
+            Properties config = config(request);
+            config.put("group.id", request.get("group").asText());
+            config.put("session.timeout.ms", request.get("session").asText());
+            config.put("heartbeat.interval.ms", "300");
+            config.put("enable.auto.commit", "false");
+            config.put("auto.offset.reset", "earliest");
+            config.put("metadata.max.age.ms", "1000");
+            config.put("partition.assignment.strategy", switch (request.get("assignor").asText()) {
+                case "cooperative-sticky" -> "org.apache.kafka.clients.consumer.CooperativeStickyAssignor";
+                case "roundrobin" -> "org.apache.kafka.clients.consumer.RoundRobinAssignor";
+                default -> "org.apache.kafka.clients.consumer.RangeAssignor";
+            });
+            if (!request.get("instance").isNull()) {
+                config.put("group.instance.id", request.get("instance").asText());
+            }
+            member = new KafkaConsumer<>(config, new ByteArrayDeserializer(), new ByteArrayDeserializer());
+            member.subscribe(List.of(request.get("topic").asText()));
+            setDaemon(true);
+        }
+
+        static void join(JsonNode request) {
+            Member member = new Member(request);
+            MEMBERS.put(request.get("member").asText(), member);
+            member.start();
+        }
+
+        static Member of(JsonNode request) {
+            return MEMBERS.get(request.get("member").asText());
+        }
+
+        @Override
+        public void run() {
+            while (!leaving) {
+                try {
+                    var records = member.poll(Duration.ofMillis(100));
+                    assignment = member.assignment().stream().map(TopicPartition::toString).toList();
+                    synchronized (consumed) {
+                        records.forEach(record -> Adapter.describe(record, consumed.addObject()));
+                    }
+                    if (!records.isEmpty()) {
+                        member.commitSync(Duration.ofSeconds(5));
+                    }
+                } catch (Exception failed) {
+                    // A commit may come too late for its generation, or find no broker: others follow.
+                    error = failed.toString();
+                }
+            }
+            member.close();
+        }
+
+        void describe(ObjectNode answer) {
+            assignment.forEach(answer.putArray("assignment")::add);
+            answer.put("note", error);
+            synchronized (consumed) {
+                answer.put("count", consumed.size());
+            }
+        }
+
+        void consumed(ObjectNode answer) {
+            synchronized (consumed) {
+                answer.putArray("records").addAll(consumed);
+            }
+        }
+
+        void leave() throws InterruptedException {
+            leaving = true;
+            join(30_000);
         }
     }
 

@@ -10,6 +10,7 @@
 mod clients;
 mod driver;
 pub(crate) mod floor;
+mod groups;
 mod latency;
 mod load;
 mod machine;
@@ -57,6 +58,7 @@ enum Stage {
     Consume,
     Latency,
     Clients,
+    Groups,
 }
 
 /// Measures start-up, memory, CPU time, throughput and latency.
@@ -118,6 +120,7 @@ struct Scale {
     large_records: u64,
     latency_records: u32,
     client_records: u64,
+    heartbeats: u32,
 }
 
 const QUICK: Scale = Scale {
@@ -125,6 +128,7 @@ const QUICK: Scale = Scale {
     large_records: 300_000,
     latency_records: 2_000,
     client_records: 1_000_000,
+    heartbeats: 2,
 };
 
 const FULL: Scale = Scale {
@@ -132,6 +136,7 @@ const FULL: Scale = Scale {
     large_records: 1_000_000,
     latency_records: 5_000,
     client_records: 2_000_000,
+    heartbeats: 5,
 };
 
 /// A run in progress.
@@ -238,6 +243,9 @@ fn measure(bench: &mut Bench, arguments: &Arguments) -> Result<Vec<Section>> {
     }
     if let Some(startup) = &mut startup {
         startup::after_load(bench, startup)?;
+    }
+    if arguments.includes(Stage::Groups) {
+        sections.push(groups::measure(bench)?);
     }
     for contestant in &mut bench.contestants {
         contestant.broker.stop()?;

@@ -4,15 +4,20 @@
 //! them. Every record that a broker acknowledged goes into the session's ledger, and the tests
 //! that kill or stop the broker then look for all of it.
 
-mod adapter;
+pub(crate) mod adapter;
 mod administration;
+mod cli_groups;
 mod command_line;
+mod connect;
 #[cfg(feature = "side-by-side")]
 mod creation;
 mod disk;
 mod durability;
 pub(crate) mod fetch;
+mod groups;
 mod kcat;
+mod library;
+mod members;
 #[cfg(feature = "side-by-side")]
 mod operator;
 mod record;
@@ -20,6 +25,7 @@ mod round_trip;
 #[cfg(feature = "side-by-side")]
 mod scale;
 mod session;
+mod streams;
 mod tools;
 
 use std::time::Instant;
@@ -29,6 +35,7 @@ use anyhow::{Context, Result};
 use crate::broker::Target;
 use crate::tally::Tally;
 use crate::workspace;
+use library::Library;
 use session::Session;
 
 type Run = dyn Fn(&mut Session) -> Result<()>;
@@ -42,14 +49,22 @@ pub(crate) enum Length {
     Long,
 }
 
+impl Length {
+    /// The client libraries that there is time for.
+    fn libraries(self) -> Vec<Library> {
+        let old = if self == Self::Long { &Library::OLD[..] } else { &[] };
+        Library::CURRENT.iter().chain(old).copied().collect()
+    }
+}
+
 /// One test: a sentence about what a client can rely on.
 struct Test {
     /// `client: sentence`.
     name: String,
     /// Programs without which it is skipped.
     needs: &'static [&'static str],
-    /// An API without which it is skipped, as `Name(key)`.
-    api: Option<&'static str>,
+    /// APIs without which it is skipped, each as `Name(key)`.
+    apis: Vec<&'static str>,
     /// Whether the broker must run when the test begins.
     with_broker: bool,
     run: Box<Run>,
@@ -61,7 +76,7 @@ impl Test {
         needs: &'static [&'static str],
         run: impl Fn(&mut Session) -> Result<()> + 'static,
     ) -> Self {
-        Self { name: name.into(), needs, api: None, with_broker: true, run: Box::new(run) }
+        Self { name: name.into(), needs, apis: Vec::new(), with_broker: true, run: Box::new(run) }
     }
 
     /// For a test that looks at a stopped broker's files, or starts a broker of its own.
@@ -70,8 +85,9 @@ impl Test {
     }
 
     /// For a test of what the broker may not serve yet: it runs as soon as the API is advertised.
-    fn once_served(self, api: &'static str) -> Self {
-        Self { api: Some(api), ..self }
+    fn once_served(mut self, api: &'static str) -> Self {
+        self.apis.push(api);
+        self
     }
 }
 
@@ -81,14 +97,19 @@ pub(crate) fn missing_program(needs: &[&'static str]) -> Option<&'static str> {
 }
 
 /// Every test in the order in which they run: those that kill come after those that write.
-fn all_tests(target: Target) -> Vec<Test> {
+fn all_tests(target: Target, length: Length) -> Vec<Test> {
     let mut tests = kcat::tests();
-    tests.extend(round_trip::tests());
+    tests.extend(round_trip::tests(length));
+    tests.extend(members::tests(length));
     tests.extend(tools::tests());
     tests.extend(administration::tests());
+    tests.extend(groups::tests());
+    tests.extend(connect::tests());
+    tests.extend(streams::tests());
     tests.extend(disk::tests());
     tests.extend(durability::tests());
     tests.extend(command_line::tests());
+    tests.extend(cli_groups::tests());
     #[cfg(feature = "side-by-side")]
     {
         tests.extend(creation::tests());
@@ -104,7 +125,7 @@ fn all_tests(target: Target) -> Vec<Test> {
 pub(crate) fn run(target: Target, names: &[String], length: Length) -> Result<Tally> {
     let chosen =
         |test: &Test| names.is_empty() || names.iter().any(|name| test.name.contains(name));
-    let tests: Vec<Test> = all_tests(target).into_iter().filter(chosen).collect();
+    let tests: Vec<Test> = all_tests(target, length).into_iter().filter(chosen).collect();
     let mut tally = Tally::default();
     let mut runnable = Vec::new();
     for test in tests {
@@ -146,8 +167,9 @@ pub(crate) fn miss(test: &str, program: &str, tally: &mut Tally) {
 fn run_one(test: &Test, session: &mut Session) -> Tally {
     let started = Instant::now();
     let ready = if test.with_broker { session.revive() } else { Ok(()) };
-    if let (Ok(()), Some(api)) = (&ready, test.api)
-        && let Ok(false) = session.advertises(api)
+    let missing = |api: &&&str| session.advertises(api).is_ok_and(|served| !served);
+    if ready.is_ok()
+        && let Some(api) = test.apis.iter().find(missing)
     {
         let reason = format!("{}: {api} is not served yet", test.name);
         println!("skipped: {reason}");

@@ -13,7 +13,9 @@ mod compatibility;
 mod dist;
 mod interop;
 mod kafka;
+mod kafka_suite;
 mod ottla;
+mod pattern;
 mod process;
 mod protocol;
 #[cfg(feature = "side-by-side")]
@@ -60,6 +62,8 @@ enum Task {
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
+    /// Run Apache Kafka's own client integration tests, and compare with what they give there.
+    KafkaSuite(kafka_suite::Arguments),
     /// Send Ottla and Apache Kafka the same requests, and compare the answers field by field.
     #[cfg(feature = "side-by-side")]
     SideBySide {
@@ -103,6 +107,11 @@ fn main() -> Result<ExitCode> {
             test::report(&tally);
             exit_code(&tally)
         }
+        Task::KafkaSuite(arguments) => {
+            let tally = kafka_suite::run(&arguments)?;
+            test::report(&tally);
+            exit_code(&tally)
+        }
         #[cfg(feature = "side-by-side")]
         Task::SideBySide { only } => {
             let tally = side_by_side::run(only.as_deref())?;
@@ -127,14 +136,15 @@ fn main() -> Result<ExitCode> {
 /// The clients must find the same on Apache Kafka: a test that it fails is a wrong test.
 fn nightly() -> Tally {
     let mut total = test::run(None);
-    let long = ["durability".to_owned(), "scale".to_owned()];
-    let runs: [(&str, Target, &[String]); 2] = [
-        ("long durability and scale", Target::Ottla, &long),
-        ("clients against Apache Kafka", Target::Kafka, &[]),
+    type Run = fn() -> Result<Tally>;
+    let runs: [(&str, Run); 3] = [
+        ("clients, old and new, at length", || interop::run(Target::Ottla, &[], Length::Long)),
+        ("clients against Apache Kafka", || interop::run(Target::Kafka, &[], Length::Long)),
+        ("all of the kafka suite", kafka_suite::run_all),
     ];
-    for (name, target, names) in runs {
+    for (name, run) in runs {
         println!("\n== {name}");
-        total.add(interop::run(target, names, Length::Long).unwrap_or_else(|error| {
+        total.add(run().unwrap_or_else(|error| {
             println!("{name}: {error:#}");
             Tally::failed(name)
         }));

@@ -10,7 +10,7 @@ use crate::broker::Target;
 use crate::interop::Length;
 use crate::process::{run_showing, shown};
 use crate::tally::{Tally, from_cargo};
-use crate::{interop, ottla, workspace};
+use crate::{interop, kafka_suite, ottla, workspace};
 
 /// Budgets add up to less than the 30 minutes that a clean clone may take on two cores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -25,10 +25,13 @@ pub(crate) enum Stage {
     Clients,
     /// The same requests to Ottla and to Apache Kafka.
     SideBySide,
+    /// A part of Apache Kafka's own client tests, another one for each commit.
+    KafkaSuite,
 }
 
 impl Stage {
-    const ALL: [Self; 5] = [Self::Check, Self::Build, Self::Unit, Self::Clients, Self::SideBySide];
+    const ALL: [Self; 6] =
+        [Self::Check, Self::Build, Self::Unit, Self::Clients, Self::SideBySide, Self::KafkaSuite];
 
     fn name(self) -> &'static str {
         match self {
@@ -37,15 +40,16 @@ impl Stage {
             Self::Unit => "unit and property",
             Self::Clients => "clients",
             Self::SideBySide => "side by side",
+            Self::KafkaSuite => "kafka suite",
         }
     }
 
     fn budget(self) -> Duration {
         let minutes = match self {
-            Self::Check => 4,
-            Self::Build => 8,
-            Self::Unit | Self::Clients => 6,
-            Self::SideBySide => 3,
+            Self::Check | Self::SideBySide => 3,
+            Self::Build => 7,
+            Self::Unit | Self::KafkaSuite => 5,
+            Self::Clients => 6,
         };
         Duration::from_secs(60 * minutes)
     }
@@ -62,6 +66,7 @@ impl Stage {
             Self::Unit => unit(self.limit()),
             Self::Clients => interop::run(Target::Ottla, &[], Length::Short),
             Self::SideBySide => side_by_side(),
+            Self::KafkaSuite => kafka_suite::run_turn(self.limit()),
         }
     }
 }

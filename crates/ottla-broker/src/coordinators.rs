@@ -3,11 +3,15 @@
 //! What a coordinator decides is in `ottla-coordinator`. Here is where its records go, who waits for which reply, and
 //! when a partition is taken up and put down: as leadership comes and goes.
 //!
-//! Invariant: a partition has a task exactly while it is in `partitions`; whoever asks a task that ends is told
-//! NOT_COORDINATOR.
+//! Invariants:
+//! - a partition has at most one task, and none that is not in `partitions`
+//! - whoever asks a partition whose task has ended — it could not read its log, or its disk failed — is told
+//!   NOT_COORDINATOR, as with one that is led elsewhere
 
 mod log;
 mod partition;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,7 +29,12 @@ use partition::Event;
 /// How many partitions are read at the same time when many are taken up.
 const LOADING_MAX: usize = 4;
 
-type Handle<S> = mpsc::UnboundedSender<Event<S>>;
+/// A partition that is led here. Its channel has no bound of its own: each connection has one such request under way,
+/// and connections are bounded.
+struct Led<S: Shard> {
+    replica: Arc<Replica>,
+    events: mpsc::UnboundedSender<Event<S>>,
+}
 
 /// The coordinators of one internal topic.
 pub(crate) struct Coordinators<S: Shard> {
@@ -33,8 +42,7 @@ pub(crate) struct Coordinators<S: Shard> {
     log_settings: log::Settings,
     clock: Arc<dyn Clock>,
     loading: Arc<Semaphore>,
-    /// A channel has no bound of its own: each connection has one such request under way, and connections are bounded.
-    partitions: RwLock<HashMap<i32, Handle<S>>>,
+    partitions: RwLock<HashMap<i32, Led<S>>>,
 }
 
 pub(crate) use log::Settings as LogSettings;
@@ -69,18 +77,27 @@ where
         }
     }
 
-    /// This broker leads a partition of the topic: reads it, and coordinates from then on.
-    pub(crate) fn elected(&self, replica: Arc<Replica>) {
+    /// This broker leads a partition of the topic: reads it, and coordinates from then on. Said again, it changes
+    /// nothing.
+    pub(crate) fn elected(&self, replica: &Arc<Replica>) {
         let partition = replica.partition.partition.0;
-        let (handle, events) = mpsc::unbounded_channel();
+        let mut partitions = self.partitions.write();
+        let is_led = partitions
+            .get(&partition)
+            .is_some_and(|led| Arc::ptr_eq(&led.replica, replica) && !led.events.is_closed());
+        if is_led {
+            return;
+        }
+        let (sender, events) = mpsc::unbounded_channel();
+        let (replica, clock) = (Arc::clone(replica), Arc::clone(&self.clock));
         let task = partition::Task {
             shard: (self.make_shard)(),
-            log: log::PartitionLog::new(replica, self.log_settings, Arc::clone(&self.clock)),
+            log: log::PartitionLog::new(Arc::clone(&replica), self.log_settings, clock),
             clock: Arc::clone(&self.clock),
             loading: Arc::clone(&self.loading),
             events,
         };
-        self.partitions.write().insert(partition, handle);
+        partitions.insert(partition, Led { replica, events: sender });
         tokio::spawn(task.run());
     }
 
@@ -120,7 +137,7 @@ where
     ) -> Result<S::Reply, ErrorCode> {
         let (sender, receiver) = oneshot::channel();
         let sent = match self.partitions.read().get(&partition) {
-            Some(handle) => handle.send(event(sender)).is_ok(),
+            Some(led) => led.events.send(event(sender)).is_ok(),
             None => false,
         };
         if !sent {
@@ -131,9 +148,9 @@ where
 
     /// Tells every partition of something whose reply nobody waits for.
     pub(crate) fn tell_all(&self, request: impl Fn() -> S::Request) {
-        for handle in self.partitions.read().values() {
+        for led in self.partitions.read().values() {
             // A task that has ended has nothing to learn.
-            let _ = handle.send(Event::Tell(request()));
+            let _ = led.events.send(Event::Tell(request()));
         }
     }
 

@@ -243,7 +243,10 @@ impl Session {
             cached.request = request;
             return;
         }
-        let key = request.key.clone();
+        // A copy: a slice would keep the whole frame that the session began with.
+        let topic = bytestring::ByteString::from(&*request.key.topic);
+        let key = PartitionKey { topic, ..request.key };
+        let request = PartitionRequest { key: key.clone(), ..request };
         self.push(
             key,
             Cached { request, answered_high_watermark: -1, answered_log_start_offset: -1 },

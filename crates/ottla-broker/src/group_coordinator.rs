@@ -13,70 +13,49 @@ use ottla_coordinator::group::{
 use ottla_env::Clock;
 use ottla_metadata::{Image, topic_name};
 use ottla_records::Compression;
-use tokio::time::timeout;
 
 use crate::coordinators::{Coordinators, LogSettings};
 use crate::replicas::Replica;
 
 /// The coordinator of all groups whose partition of `__consumer_offsets` is led here.
 #[derive(Debug)]
-pub(crate) struct GroupCoordinator {
-    coordinators: Coordinators<GroupShard>,
-    /// `offsets.commit.timeout.ms`: how long a client waits for what must be stored.
-    store_timeout: Duration,
-}
+pub(crate) struct GroupCoordinator(Coordinators<GroupShard>);
 
 impl GroupCoordinator {
     pub(crate) fn new(config: &BrokerConfig, clock: Arc<dyn Clock>) -> Self {
         let settings = settings(config);
         let codec = i16::try_from(config.offsets_topic_compression_codec).ok();
-        let compression = codec.and_then(Compression::from_id).unwrap_or(Compression::None);
-        let store_timeout_ms = u64::try_from(config.offsets_commit_timeout_ms).unwrap_or(0);
-        Self {
-            coordinators: Coordinators::new(clock, LogSettings { compression }, move || {
-                GroupShard::new(settings.clone())
-            }),
-            store_timeout: Duration::from_millis(store_timeout_ms),
-        }
+        let timeout_ms = u64::try_from(config.offsets_commit_timeout_ms).unwrap_or(0);
+        let log_settings = LogSettings {
+            compression: codec.and_then(Compression::from_id).unwrap_or(Compression::None),
+            store_timeout: Duration::from_millis(timeout_ms),
+        };
+        Self(Coordinators::new(clock, log_settings, move || GroupShard::new(settings.clone())))
     }
 
     /// Takes up a partition of `__consumer_offsets`.
-    pub(crate) fn elected(&self, replica: Arc<Replica>) {
-        self.coordinators.elected(replica);
+    pub(crate) fn elected(&self, replica: &Arc<Replica>) {
+        self.0.elected(replica);
     }
 
     /// Puts one down.
     pub(crate) fn resigned(&self, partition: i32) {
-        self.coordinators.resigned(partition);
+        self.0.resigned(partition);
     }
 
-    /// Asks a group's coordinator; the answer is not waited for longer than for something to be stored.
+    /// Asks a group's coordinator. What depends on other members takes as long as they do.
     ///
     /// # Errors
-    /// NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE when it takes too long, or why
-    /// records were not stored.
+    /// NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE when it takes too long to store what
+    /// must be stored, or why it was not.
     pub(crate) async fn ask<T: TryFrom<Reply, Error = Reply>>(
         &self,
         image: &Image,
         group: &str,
         request: Request,
     ) -> Result<T, ErrorCode> {
-        let answer = timeout(self.store_timeout, self.ask_patiently(image, group, request));
-        answer.await.unwrap_or(Err(ErrorCode::COORDINATOR_NOT_AVAILABLE))
-    }
-
-    /// Asks for what depends on other members, and may take as long as they do.
-    ///
-    /// # Errors
-    /// As for [`Self::ask`].
-    pub(crate) async fn ask_patiently<T: TryFrom<Reply, Error = Reply>>(
-        &self,
-        image: &Image,
-        group: &str,
-        request: Request,
-    ) -> Result<T, ErrorCode> {
         let partition = partition_of(image, group)?;
-        self.coordinators.ask(partition, request).await.map(fitting)
+        self.0.ask(partition, request).await.map(fitting)
     }
 
     /// Asks what is committed.
@@ -90,7 +69,7 @@ impl GroupCoordinator {
         query: Query,
     ) -> Result<T, ErrorCode> {
         let partition = partition_of(image, group)?;
-        self.coordinators.query(partition, query).await.map(fitting)
+        self.0.query(partition, query).await.map(fitting)
     }
 
     /// Asks all partitions that are led here, and chains what they say.
@@ -102,8 +81,8 @@ impl GroupCoordinator {
         Vec<T>: TryFrom<Reply, Error = Reply>,
     {
         let mut all = Vec::new();
-        for partition in self.coordinators.led() {
-            match self.coordinators.query(partition, query()).await {
+        for partition in self.0.led() {
+            match self.0.query(partition, query()).await {
                 Ok(reply) => all.extend(fitting::<Vec<T>>(reply)),
                 // It was put down in between: another broker tells of its groups.
                 Err(ErrorCode::NOT_COORDINATOR) => {}
@@ -115,7 +94,7 @@ impl GroupCoordinator {
 
     /// Topics are gone: the offsets that groups have in them go, too.
     pub(crate) fn topics_deleted(&self, topics: &[TopicDeleted]) {
-        self.coordinators.tell_all(|| Request::TopicsDeleted(topics.to_vec()));
+        self.0.tell_all(|| Request::TopicsDeleted(topics.to_vec()));
     }
 }
 

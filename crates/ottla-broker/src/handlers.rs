@@ -148,6 +148,13 @@ impl Session {
         Self { listener, peer, client_id: None }
     }
 
+    /// Copies the client id when it is another one: a slice would keep the request's whole frame.
+    fn remember(&mut self, client_id: Option<&str>) {
+        if self.client_id.as_deref() != client_id {
+            self.client_id = client_id.map(ByteString::from);
+        }
+    }
+
     /// The client id of the latest request, for the log.
     #[must_use]
     pub(crate) fn client_id(&self) -> &str {
@@ -227,7 +234,7 @@ fn dispatch(
     let Some((_, versions)) = served(session.listener.role).find(|(key, _)| *key == api) else {
         return Err(CloseReason::NotServed(api.name()));
     };
-    session.client_id = header.client_id;
+    session.remember(header.client_id.as_deref());
     let context = Context {
         broker: Arc::clone(broker),
         listener: Arc::clone(&session.listener),

@@ -251,9 +251,7 @@ impl Replica {
             return Err(AppendError::LargerThanSegment);
         }
         let appended = append(&self.log, batch, leadership.epoch)?;
-        if !appended.duplicate {
-            leadership.progress.on_append(appended.last_offset.next());
-        }
+        leadership.progress.on_append(self.log.log_end_offset());
         drop(leadership);
         if self.log.flushed_offset() > appended.last_offset {
             // The page cache counts as the disk (`log.flush.on.commit=false`).

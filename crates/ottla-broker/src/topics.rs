@@ -32,7 +32,6 @@ impl Publisher for Topics {
         for topic in delta.deleted.values() {
             self.delete(topic);
         }
-        self.forget_offsets_in(delta);
         for topic in delta.created.iter().filter_map(|id| image.topic(*id)) {
             self.create_all(image, topic);
         }
@@ -50,6 +49,11 @@ impl Publisher for Topics {
         for topic in topics.filter_map(|resource| image.topic_by_name(&resource.name)) {
             self.reconfigure(image, topic);
         }
+    }
+
+    /// Only now can nobody commit an offset any more in a topic that is gone.
+    fn visible(&self, delta: &Delta) {
+        self.forget_offsets_in(delta);
     }
 }
 
@@ -114,7 +118,7 @@ impl Topics {
         let replica = Arc::new(replica);
         self.replicas.insert(Arc::clone(&replica));
         if &*topic.name == topic_name::CONSUMER_OFFSETS && partition.leader == self.node_id {
-            self.groups.elected(replica);
+            self.groups.elected(&replica);
         }
         Ok(())
     }
@@ -141,15 +145,19 @@ impl Topics {
     fn follow(&self, image: &Image, topic_id: TopicId, index: PartitionIndex) {
         let Some(topic) = image.topic(topic_id) else { return };
         let Some(partition) = topic.partition(index) else { return };
-        match self.replicas.find(topic_id, index.0) {
-            None => self.create(topic, index, partition, &self.config(image, topic)),
+        let Some(replica) = self.replicas.find(topic_id, index.0) else {
+            return self.create(topic, index, partition, &self.config(image, topic));
+        };
+        let is_group_topic = &*topic.name == topic_name::CONSUMER_OFFSETS;
+        if partition.leader == self.node_id {
             // Leader epochs rise while a broker runs, at its own registration for one. Clients compare what a
             // broker says with the metadata (KIP-320), so a broker must never stay behind.
-            Some(replica) if partition.leader == self.node_id => {
-                let isr = partition.isr.iter().copied().collect();
-                replica.on_leadership(partition.leader_epoch, isr);
+            replica.on_leadership(partition.leader_epoch, partition.isr.iter().copied().collect());
+            if is_group_topic {
+                self.groups.elected(&replica);
             }
-            Some(_) => {}
+        } else if is_group_topic {
+            self.groups.resigned(index.0);
         }
     }
 

@@ -67,7 +67,7 @@ impl ConnectionArguments {
     }
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<u32>().ok().map(|seconds| Duration::from_secs(seconds.into()));
     let written = || text.parse::<SignedDuration>().ok()?.try_into().ok();
     seconds

@@ -1,31 +1,30 @@
 //! `ottla consume`: records of a topic on standard output.
-//!
-//! A thread formats and writes, because a write to a pipe that nobody empties cannot be called
-//! off: however long it blocks, an interrupt still ends the command.
+
+mod group;
+mod print;
 
 use std::collections::BTreeMap;
-use std::io::{self, BufWriter, Write};
-use std::sync::Arc;
+use std::io;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use jiff::ZonedDateTime;
 use ottla_base::TopicPartition;
 use ottla_client::{
-    Client, ClientError, ConsumedRecord, Consumer, ConsumerOptions, Isolation, Polled, Repositioned,
+    Client, ClientError, Consumer, ConsumerOptions, Isolation, Polled, Repositioned,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use crate::connection::ConnectionArguments;
+use self::print::{Page, print_in_background};
+use crate::connection::{ConnectionArguments, parse_duration};
 use crate::failure::{EXIT_CODES, Failure, note};
 use crate::from::Start;
 use crate::produce::interrupted;
-use crate::record_json::RecordJson;
 use crate::template::Template;
 
 /// Answers of brokers that may wait for standard output.
 const ANSWERS_MAX: usize = 2;
-const WRITE_BUFFER_LEN: usize = 128 << 10;
 /// What the reader of a pipe gets to take the last records after an interrupt.
 const LAST_WRITES: Duration = Duration::from_secs(1);
 
@@ -35,9 +34,28 @@ pub struct ConsumeArguments {
     #[command(flatten)]
     pub connection: ConnectionArguments,
     pub topic: String,
+    /// Read as one of this group: its members share the partitions, and each goes on where the
+    /// group left off, also after the end of this command
+    #[arg(
+        short,
+        long,
+        value_name = "GROUP",
+        conflicts_with = "partitions",
+        value_parser = NonEmptyStringValueParser::new()
+    )]
+    pub group: Option<String>,
+    /// How long the group waits for a member that has died before the others get its partitions
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "10s",
+        requires = "group",
+        value_parser = parse_duration
+    )]
+    pub session_timeout: Duration,
     /// Where to begin: beginning, end, an offset, the last N of each partition (-N), a time ago
     /// (-1h, -30m, -2d), today or yesterday (from local midnight), an RFC 3339 time, or @ and
-    /// milliseconds since 1970
+    /// milliseconds since 1970. With a group, only in partitions where it has not read yet
     #[arg(
         short,
         long,
@@ -90,9 +108,12 @@ fn examples() -> String {
   ottla consume orders --from -10 --count 10           the last ten of a topic with one partition
   ottla consume orders --format '%p/%o %T %k: %v'
   ottla consume orders --json | jq .value
+  ottla consume orders --group inventory               goes on where the group left off
 
 Ctrl-C stops it; that is no failure. Several readers read independently of one another, and
-nothing is remembered between runs.
+nothing is remembered between runs, unless they read as members of a group: what was written to
+standard output is committed then, and not read again. A member that dies may have printed
+records that it had no time to commit; those are printed once more.
 
 {EXIT_CODES}"
     )
@@ -110,8 +131,11 @@ pub(crate) async fn run(arguments: ConsumeArguments) -> Result<(), Failure> {
         return Ok(());
     }
     let client = arguments.connection.connect().await?;
+    if let Some(group) = &arguments.group {
+        return group::run(client, &arguments, group).await;
+    }
     let consumer = assign(client, &arguments).await?;
-    let (pages, mut printed) = print_in_background(&arguments);
+    let (pages, _, mut printed) = print_in_background(&arguments);
     let left = arguments.count.unwrap_or(u64::MAX);
     let reading = read(consumer, pages, left, arguments.until_end);
     let mut interrupted = std::pin::pin!(interrupted());
@@ -147,18 +171,21 @@ async fn assign(client: Client, arguments: &ConsumeArguments) -> Result<Consumer
         }
         positions.insert(partition, position);
     }
+    Consumer::assign(client, positions, options(arguments)).await
+}
+
+fn options(arguments: &ConsumeArguments) -> ConsumerOptions {
     let isolation = match arguments.isolation {
         IsolationArgument::ReadUncommitted => Isolation::ReadUncommitted,
         IsolationArgument::ReadCommitted => Isolation::ReadCommitted,
     };
-    let options = ConsumerOptions { isolation, ..ConsumerOptions::default() };
-    Consumer::assign(client, positions, options).await
+    ConsumerOptions { isolation, ..ConsumerOptions::default() }
 }
 
 /// Hands records over for printing until enough are read, or nobody reads what is printed.
 async fn read(
     mut consumer: Consumer,
-    pages: mpsc::Sender<Vec<ConsumedRecord>>,
+    pages: mpsc::Sender<Page>,
     mut left: u64,
     until_end: bool,
 ) -> Result<(), ClientError> {
@@ -176,7 +203,7 @@ async fn read(
         };
         records.truncate(usize::try_from(left).unwrap_or(usize::MAX));
         left -= u64::try_from(records.len()).unwrap_or(left);
-        if !records.is_empty() && pages.send(records).await.is_err() {
+        if !records.is_empty() && pages.send(Page::of(records)).await.is_err() {
             return Ok(());
         }
     }
@@ -185,88 +212,4 @@ async fn read(
 
 fn warn_of(Repositioned { partition, from, to }: &Repositioned) {
     note(&format!("note: {partition} does not hold offset {from}; reading goes on at {to}"));
-}
-
-/// The channel takes records; the other end tells when all of them are written.
-fn print_in_background(
-    arguments: &ConsumeArguments,
-) -> (mpsc::Sender<Vec<ConsumedRecord>>, oneshot::Receiver<io::Result<()>>) {
-    let (pages, to_print) = mpsc::channel(ANSWERS_MAX);
-    let (done, printed) = oneshot::channel();
-    let style = if arguments.json || arguments.connection.wants_json() {
-        Style::Json
-    } else {
-        let template = arguments.format.clone();
-        Style::Text(template.unwrap_or_else(Template::value_lines), arguments.null.clone())
-    };
-    let topic: Arc<str> = arguments.topic.as_str().into();
-    std::thread::spawn(move || {
-        let out = BufWriter::with_capacity(WRITE_BUFFER_LEN, io::stdout());
-        let result = match print(out, &topic, &style, to_print) {
-            // The reader has seen enough.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            result => result,
-        };
-        // Nobody may be waiting any more.
-        let _ = done.send(result);
-    });
-    (pages, printed)
-}
-
-#[derive(Debug)]
-enum Style {
-    Json,
-    Text(Template, String),
-}
-
-/// Flushes whenever no more records are at hand, so that a follower sees each at once.
-fn print(
-    mut out: impl Write,
-    topic: &str,
-    style: &Style,
-    mut pages: mpsc::Receiver<Vec<ConsumedRecord>>,
-) -> io::Result<()> {
-    while let Some(page) = pages.blocking_recv() {
-        for record in &page {
-            match style {
-                Style::Text(template, null) => template.write(&mut out, topic, record, null)?,
-                Style::Json => {
-                    serde_json::to_writer(&mut out, &RecordJson { topic, record })?;
-                    out.write_all(b"\n")?;
-                }
-            }
-        }
-        if pages.is_empty() {
-            out.flush()?;
-        }
-    }
-    out.flush()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record_json::tests::record;
-
-    fn printed(style: &Style) -> String {
-        let (pages, to_print) = mpsc::channel(2);
-        pages.try_send(vec![record(), record()]).unwrap();
-        drop(pages);
-        let mut out = Vec::new();
-        print(&mut out, "orders", style, to_print).unwrap();
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn records_are_printed_in_order_one_after_the_other() {
-        let template = "%o %v".parse().unwrap();
-        assert_eq!(printed(&Style::Text(template, String::new())), "42 hello\n42 hello\n");
-    }
-
-    #[test]
-    fn json_is_one_record_a_line() {
-        let json = printed(&Style::Json);
-        assert_eq!(json.lines().count(), 2);
-        assert!(json.lines().all(|line| line.starts_with('{') && line.ends_with('}')));
-    }
 }

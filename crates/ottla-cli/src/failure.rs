@@ -8,7 +8,8 @@ use ottla_client::ClientError;
 
 /// The exit codes, as the help text of each command lists them.
 pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 the operation failed; 2 wrong usage; \
-3 no broker answered, or not in time; 4 there is no such topic or partition; 5 it exists already";
+3 no broker answered, or not in time; 4 there is no such topic, partition or group; \
+5 it exists already";
 
 /// What the exit code says. Wrong usage is 2, as clap has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,10 +99,15 @@ fn exit(error: &ClientError) -> Exit {
 fn exit_of_code(code: ErrorCode) -> Exit {
     match code {
         ErrorCode::TOPIC_ALREADY_EXISTS => Exit::AlreadyExists,
-        ErrorCode::UNKNOWN_TOPIC_OR_PARTITION | ErrorCode::UNKNOWN_TOPIC_ID => Exit::NotFound,
+        ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
+        | ErrorCode::UNKNOWN_TOPIC_ID
+        | ErrorCode::GROUP_ID_NOT_FOUND => Exit::NotFound,
         ErrorCode::REQUEST_TIMED_OUT
         | ErrorCode::BROKER_NOT_AVAILABLE
-        | ErrorCode::LEADER_NOT_AVAILABLE => Exit::Unreachable,
+        | ErrorCode::LEADER_NOT_AVAILABLE
+        | ErrorCode::COORDINATOR_NOT_AVAILABLE
+        | ErrorCode::COORDINATOR_LOAD_IN_PROGRESS
+        | ErrorCode::NOT_COORDINATOR => Exit::Unreachable,
         _ => Exit::Failed,
     }
 }
@@ -145,6 +151,28 @@ fn cure_of_code(code: ErrorCode) -> Option<&'static str> {
         }
         ErrorCode::NOT_ENOUGH_REPLICAS => {
             Some("Fewer replicas are in sync than the topic's min.insync.replicas asks for.")
+        }
+        ErrorCode::GROUP_ID_NOT_FOUND => Some("`ottla group list` shows what is there."),
+        ErrorCode::NON_EMPTY_GROUP => {
+            Some("Stop its members first: `ottla group describe` shows who they are.")
+        }
+        // Of a commit from outside of the group.
+        ErrorCode::UNKNOWN_MEMBER_ID => {
+            Some("The group has members now. Stop them: `ottla group describe` shows who they are.")
+        }
+        ErrorCode::GROUP_SUBSCRIBED_TO_TOPIC => {
+            Some("A member still reads this topic: `ottla group describe` shows who.")
+        }
+        ErrorCode::INCONSISTENT_GROUP_PROTOCOL => Some(
+            "The group's members share partitions in another way: add \"range\" to their \
+             partition.assignment.strategy, or read as another group.",
+        ),
+        ErrorCode::INVALID_SESSION_TIMEOUT => Some(
+            "Choose another --session-timeout: the brokers' group.min.session.timeout.ms and \
+             group.max.session.timeout.ms are its limits.",
+        ),
+        ErrorCode::GROUP_MAX_SIZE_REACHED => {
+            Some("The brokers' group.max.size allows no more members. Stop one, or raise it.")
         }
         _ => None,
     }

@@ -1,4 +1,4 @@
-//! The client side of the command line: topics, producing, consuming, against any Kafka cluster. Shell.
+//! The client side of the command line: topics, producing, consuming, groups, against any Kafka cluster. Shell.
 //!
 //! It knows the cluster only through `ottla-client`, and nothing of the broker. The `ottla` binary
 //! puts [`ClientCommand`] beside `serve`, and hands it to [`main`].
@@ -11,6 +11,7 @@ mod connection;
 mod consume;
 mod failure;
 mod from;
+mod group;
 mod output;
 mod produce;
 mod record_json;
@@ -28,6 +29,9 @@ pub use connection::{ConnectionArguments, OutputFormat};
 pub use consume::{ConsumeArguments, IsolationArgument};
 pub use failure::{EXIT_CODES, Exit, Failure};
 pub use from::{Start, StartError};
+pub use group::{
+    DescribeGroupsArguments, GroupArguments, GroupCommand, ResetOffsetsArguments, TopicScope,
+};
 pub use produce::{AcksArgument, CompressionArgument, ProduceArguments};
 pub use template::{Template, TemplateError};
 pub use topic::{Before, CreateArguments, TopicArguments, TopicCommand};
@@ -43,6 +47,8 @@ pub enum ClientCommand {
     Produce(ProduceArguments),
     /// Print records of a topic, and go on with new ones until interrupted
     Consume(ConsumeArguments),
+    /// List, describe and delete groups, and choose where they go on reading
+    Group(GroupArguments),
     /// Show the cluster: brokers, controller, feature levels
     Cluster(ClusterArguments),
     /// Print a script that completes `ottla`'s commands in a shell
@@ -80,6 +86,7 @@ pub async fn run(command: ClientCommand, root: clap::Command) -> ExitCode {
         ClientCommand::Config(arguments) => config::run(arguments).await,
         ClientCommand::Produce(arguments) => produce::run(arguments).await,
         ClientCommand::Consume(arguments) => consume::run(arguments).await,
+        ClientCommand::Group(arguments) => group::run(arguments).await,
         ClientCommand::Cluster(arguments) => cluster::run(arguments).await,
         ClientCommand::Completions(arguments) => completions(&arguments, root),
     };

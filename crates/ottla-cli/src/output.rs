@@ -50,6 +50,15 @@ pub(crate) fn or_dash(text: Option<impl ToString>) -> String {
     text.map_or_else(|| "-".to_owned(), |text| text.to_string())
 }
 
+/// Text that strangers chose, as a terminal may show it: control characters are escaped.
+pub(crate) fn printable(text: &str) -> String {
+    let escaped = |character: char| {
+        let visible = (!character.is_control()).then_some(character);
+        visible.into_iter().chain(character.escape_default().filter(move |_| visible.is_none()))
+    };
+    text.chars().flat_map(escaped).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,5 +68,10 @@ mod tests {
         let row = |a: &str, b: &str| [a.to_owned(), b.to_owned()];
         let text = table(["TOPIC", "N"], vec![row("orders", "3"), row("a", "12")]);
         assert_eq!(text, "TOPIC   N\norders  3\na       12");
+    }
+
+    #[test]
+    fn strangers_cannot_control_the_terminal() {
+        assert_eq!(printable("größer \u{1b}[31m\n"), "größer \\u{1b}[31m\\n");
     }
 }

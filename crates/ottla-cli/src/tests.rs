@@ -63,6 +63,28 @@ fn produce_takes_every_option_of_a_record() {
 }
 
 #[test]
+fn a_reset_says_of_what_and_to_where() {
+    let lines = [
+        "--topic a --topic b:0,1 --to-earliest",
+        "--all-topics --shift-by -3 --execute",
+        "--topic a --to-current --export --dry-run",
+        "--topic a --to-datetime 2026-05-01T08:00:00.000",
+        "--all-topics --by-duration PT1H",
+        "--from-file plan.csv --execute",
+    ];
+    for line in lines {
+        let parsed = parse(&format!("group reset-offsets g {line}"));
+        assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+    }
+}
+
+#[test]
+fn states_are_written_in_any_case() {
+    let line = "group list --state empty,STABLE --type Classic -o json";
+    assert!(parse(line).is_ok(), "{line}");
+}
+
+#[test]
 fn mistakes_say_what_is_right() {
     let mistakes = [
         ("consume t --from tomorrow", "yesterday"),
@@ -77,6 +99,24 @@ fn mistakes_say_what_is_right() {
         ("topic delete-records t --before soon", "an offset, or end"),
         ("config set orders a=b", "topic/NAME"),
         ("config set topic/orders a", "KEY=VALUE"),
+        ("consume t --group g --partition 0", "cannot be used with"),
+        ("consume t --group=", "a value is required"),
+        ("consume t --session-timeout 10s", "--group"),
+        ("group list --state ready", "PreparingRebalance"),
+        ("group list --type old", "classic"),
+        ("group describe", "<GROUP>"),
+        ("group describe g --all-groups", "cannot be used with"),
+        ("group reset-offsets g --topic t", "--to-earliest"),
+        ("group reset-offsets g --to-latest", "--all-topics"),
+        ("group reset-offsets g --topic t --to-latest --to-earliest", "cannot be used with"),
+        ("group reset-offsets g --topic t --from-file f", "cannot be used with"),
+        ("group reset-offsets g --topic t --all-topics --to-latest", "cannot be used with"),
+        ("group reset-offsets g --topic t --to-latest --dry-run --execute", "cannot be used with"),
+        ("group reset-offsets g --topic t:x --to-latest", "orders:0,3"),
+        ("group reset-offsets g --topic t --to-datetime noon", "2026-05-01T08:00:00"),
+        ("group reset-offsets g --topic t --by-duration long", "2h30m"),
+        ("group reset-offsets g --topic t --to-offset -1", "0.."),
+        ("group delete-offsets g", "--topic"),
     ];
     for (line, right) in mistakes {
         let error = parse(line).unwrap_err();
@@ -86,7 +126,7 @@ fn mistakes_say_what_is_right() {
 
 #[test]
 fn every_command_that_can_fail_at_a_cluster_explains_its_exit_codes() {
-    for name in ["topic", "config", "produce", "consume", "cluster"] {
+    for name in ["topic", "config", "produce", "consume", "group", "cluster"] {
         let mut root = Ottla::command();
         let help = root.find_subcommand_mut(name).unwrap().render_long_help().to_string();
         assert!(help.contains("Exit codes:"), "{name}");

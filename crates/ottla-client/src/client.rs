@@ -102,6 +102,21 @@ impl Client {
         Ok(client)
     }
 
+    /// A client of the same cluster with connections of its own: a broker that answers a connection's
+    /// requests one after another would hold them up behind one that waits on purpose.
+    #[must_use]
+    pub(crate) fn with_own_connections(&self) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                options: self.shared.options.clone(),
+                client_id: Arc::clone(&self.shared.client_id),
+                bootstrap: self.shared.bootstrap.clone(),
+                connections: Mutex::default(),
+                metadata: Mutex::new(self.metadata()),
+            }),
+        }
+    }
+
     #[must_use]
     pub fn options(&self) -> &ClientOptions {
         &self.shared.options
@@ -202,6 +217,18 @@ impl Client {
         connection.send(request, Self::limits::<R>(&connection, time)).await
     }
 
+    /// Like [`Client::send`], in a version no higher than this one: where an old form of a request says the same.
+    pub(crate) async fn send_at_most<R: Request>(
+        &self,
+        target: Target,
+        request: &R,
+        version_max: i16,
+    ) -> Result<R::Response, ClientError> {
+        let connection = self.connection(target).await?;
+        let limits = Limits { time: self.shared.options.request_timeout, version_max };
+        connection.send(request, limits).await
+    }
+
     /// Sends a request that is not answered (Produce with acks=0); done when the socket has it.
     pub(crate) async fn send_unanswered<R: Request>(
         &self,
@@ -213,12 +240,13 @@ impl Client {
         connection.send_unanswered(request, limits).await
     }
 
-    /// From some version on, Produce and Fetch name a topic by its id alone: not before we can know it.
+    /// From some version on, these requests name a topic by its id alone: not before we can know it.
     fn limits<R: Request>(connection: &Connection, time: Duration) -> Limits {
         let metadata = connection.versions.apis.get(&ApiKey::Metadata.key());
         let knows_ids = metadata.is_some_and(|(_, highest)| *highest > METADATA_WITHOUT_TOPIC_IDS);
         let version_max = match R::KEY {
             ApiKey::Produce | ApiKey::Fetch if !knows_ids => 12,
+            ApiKey::OffsetCommit if !knows_ids => 9,
             _ => i16::MAX,
         };
         Limits { time, version_max }
@@ -248,6 +276,18 @@ impl Client {
     /// What a broker serves; connects to it if need be.
     pub async fn versions(&self, target: Target) -> Result<BrokerVersions, ClientError> {
         Ok(self.connection(target).await?.versions.clone())
+    }
+
+    /// Whether a broker knows this version of a request.
+    pub(crate) async fn knows(
+        &self,
+        target: Target,
+        api: ApiKey,
+        version: i16,
+    ) -> Result<bool, ClientError> {
+        let connection = self.connection(target).await?;
+        let served = connection.versions.apis.get(&api.key());
+        Ok(served.is_some_and(|(_, highest)| version <= *highest))
     }
 
     async fn connection(&self, target: Target) -> Result<Arc<Connection>, ClientError> {

@@ -6,6 +6,7 @@
 //! that an answer which is lost or refused is simply asked for again.
 
 mod fetch;
+mod group;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -17,6 +18,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::fetch::{Arrived, Wanted};
+pub(crate) use self::group::assignment_in;
+pub use self::group::{Batch, GroupConsumer, GroupOptions, GroupPolled, Receipt};
 use crate::client::{Client, TopicFilter};
 use crate::error::ClientError;
 use crate::metadata::Metadata;

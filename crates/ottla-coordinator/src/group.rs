@@ -16,6 +16,7 @@ mod request;
 mod settings;
 mod shard;
 mod stored;
+mod sweep;
 mod turn;
 
 pub use classic::{ClassicGroup, Rebalance};

@@ -5,6 +5,7 @@
 //! - `committed <= end`; replies are parked in the order of the offsets that they wait for, all above `committed`
 //! - a record is replayed exactly once, right after it was appended, before anything else is decided
 //! - each [`ReplyTo`] that was handed in is given back at most once
+//! - nothing is parked for longer than the time that storing may take
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -27,12 +28,14 @@ pub struct Now {
 
 /// The end of a partition's log, as its leader sees it.
 pub trait Log<R> {
-    /// Appends records as one batch, all or none; if they `may_be_divided`, as several that follow one another.
-    /// Returns the offsets of those that were appended: divided, they may be fewer than were given.
+    /// How many of these records, from the first on, make a batch of a sensible size; at least one.
+    fn fitting(&self, records: &[R]) -> usize;
+
+    /// Appends records as one batch, all or none. Returns their offsets, which follow one another.
     ///
     /// # Errors
     /// The produce error, when nothing was appended.
-    fn append(&mut self, records: &[R], may_be_divided: bool) -> Result<Range<Offset>, ErrorCode>;
+    fn append(&mut self, records: &[R]) -> Result<Range<Offset>, ErrorCode>;
 }
 
 /// Replies that may go out: an answer, or why there is none.
@@ -43,12 +46,14 @@ pub type Replies<R> = Vec<(ReplyTo, Result<R, ErrorCode>)>;
 pub struct Loading<S> {
     shard: S,
     end: Offset,
+    store_timeout: Duration,
 }
 
 impl<S: Shard> Loading<S> {
+    /// `store_timeout` is how long anybody waits for what must be stored (`offsets.commit.timeout.ms`).
     #[must_use]
-    pub const fn new(shard: S) -> Self {
-        Self { shard, end: Offset::ZERO }
+    pub const fn new(shard: S, store_timeout: Duration) -> Self {
+        Self { shard, end: Offset::ZERO, store_timeout }
     }
 
     /// Takes in the next record of the log.
@@ -58,31 +63,30 @@ impl<S: Shard> Loading<S> {
     }
 
     /// Everything below `end` was read. How much of that is committed, [`Runtime::on_committed`] is told.
-    pub fn finish<L: Log<S::Record>>(
-        mut self,
-        now: Now,
-        end: Offset,
-        log: &mut L,
-    ) -> (Runtime<S>, Replies<S::Reply>) {
+    pub fn finish<L: Log<S::Record>>(mut self, now: Now, end: Offset, log: &mut L) -> Runtime<S> {
         if self.end > Offset::ZERO {
             self.shard.appended(self.end);
         }
         let mut runtime = Runtime {
             shard: self.shard,
+            store_timeout: self.store_timeout,
             timers: Timers::default(),
             parked: VecDeque::new(),
             end: end.max(self.end),
             committed: Offset::ZERO,
         };
         let outcome = runtime.shard.on_loaded(now.time);
-        let replies = runtime.carry_out(now, outcome, log);
-        (runtime, replies)
+        let mut given = Vec::new();
+        runtime.carry_out(now, outcome, log, &mut given);
+        assert!(given.is_empty(), "nobody has asked yet");
+        runtime
     }
 }
 
 /// A shard that coordinates.
 pub struct Runtime<S: Shard> {
     shard: S,
+    store_timeout: Duration,
     timers: Timers<S::Timer>,
     parked: VecDeque<Parked<S>>,
     end: Offset,
@@ -92,6 +96,7 @@ pub struct Runtime<S: Shard> {
 /// What waits for everything below `end` to be committed.
 struct Parked<S: Shard> {
     end: Offset,
+    deadline: Duration,
     replies: Vec<(ReplyTo, S::Reply)>,
     next: Option<S::Next>,
 }
@@ -115,7 +120,8 @@ impl<S: Shard> Runtime<S> {
     /// When [`Runtime::on_time`] is due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
-        self.timers.next_deadline()
+        let overdue = self.parked.front().map(|parked| parked.deadline);
+        self.timers.next_deadline().into_iter().chain(overdue).min()
     }
 
     #[must_use]
@@ -130,18 +136,31 @@ impl<S: Shard> Runtime<S> {
         request: S::Request,
         log: &mut L,
     ) -> Replies<S::Reply> {
+        let mut given = Vec::new();
         let outcome = self.shard.handle(now.time, to, request);
-        self.carry_out(now, outcome, log)
+        self.carry_out(now, outcome, log, &mut given);
+        self.release(now, log, &mut given);
+        given
     }
 
-    /// Runs the timers that are due.
+    /// Runs the timers that are due, and gives up on what is not stored in time.
     pub fn on_time<L: Log<S::Record>>(&mut self, now: Now, log: &mut L) -> Replies<S::Reply> {
-        let mut replies = Vec::new();
+        let mut given = Vec::new();
         while let Some(timer) = self.timers.pop_due(now.monotonic) {
             let outcome = self.shard.on_timer(now.time, timer);
-            replies.append(&mut self.carry_out(now, outcome, log));
+            self.carry_out(now, outcome, log, &mut given);
         }
-        replies
+        let is_over = |parked: &mut Parked<S>| parked.deadline <= now.monotonic;
+        while let Some(parked) = self.parked.pop_front_if(is_over) {
+            let error = told(ErrorCode::REQUEST_TIMED_OUT);
+            given.extend(parked.replies.into_iter().map(|(to, _)| (to, Err(error))));
+            if let Some(next) = parked.next {
+                let outcome = self.shard.on_overdue(now.time, next, error);
+                self.tell(now, outcome, log, &mut given);
+            }
+        }
+        self.release(now, log, &mut given);
+        given
     }
 
     /// Everything below `end` is committed.
@@ -151,55 +170,85 @@ impl<S: Shard> Runtime<S> {
         end: Offset,
         log: &mut L,
     ) -> Replies<S::Reply> {
-        let mut replies = Vec::new();
+        let mut given = Vec::new();
         let end = end.min(self.end);
         if self.committed < end {
             self.committed = end;
             self.shard.committed(end);
         }
-        while let Some(parked) = self.parked.pop_front_if(|parked| parked.end <= end) {
-            replies.extend(parked.replies.into_iter().map(|(to, reply)| (to, Ok(reply))));
-            if let Some(next) = parked.next {
-                let outcome = self.shard.on_committed(now.time, next);
-                replies.append(&mut self.carry_out(now, outcome, log));
-            }
-        }
-        replies
+        self.release(now, log, &mut given);
+        given
     }
 
+    /// Gives the replies whose time has come, and goes on with what follows, which may park more.
+    fn release<L: Log<S::Record>>(&mut self, now: Now, log: &mut L, given: &mut Replies<S::Reply>) {
+        let committed = self.committed;
+        while let Some(parked) = self.parked.pop_front_if(|parked| parked.end <= committed) {
+            given.extend(parked.replies.into_iter().map(|(to, reply)| (to, Ok(reply))));
+            if let Some(next) = parked.next {
+                let outcome = self.shard.on_committed(now.time, next);
+                self.carry_out(now, outcome, log, given);
+            }
+        }
+    }
+
+    /// Sets timers, appends and replays records, parks replies.
     fn carry_out<L: Log<S::Record>>(
         &mut self,
         now: Now,
         mut outcome: Outcome<S>,
         log: &mut L,
-    ) -> Replies<S::Reply> {
+        given: &mut Replies<S::Reply>,
+    ) {
         outcome.timers.drain(..).for_each(|change| self.timers.change(now.monotonic, change));
-        if !outcome.records.is_empty() {
-            match log.append(&outcome.records, outcome.is_divisible) {
-                Ok(offsets) => self.replay(offsets, &outcome.records),
-                Err(error) => return self.refuse(now, outcome, told(error), log),
-            }
+        let stored = if outcome.is_divisible {
+            self.store_in_parts(&outcome.records, log)
+        } else {
+            self.store(&outcome.records, log)
+        };
+        if let Err(error) = stored {
+            return self.refuse(now, outcome, told(error), log, given);
         }
         let Outcome { replies, next, .. } = outcome;
-        if replies.is_empty() && next.is_none() {
-            return Vec::new();
+        if !replies.is_empty() || next.is_some() {
+            let deadline = now.monotonic.saturating_add(self.store_timeout);
+            self.parked.push_back(Parked { end: self.end, deadline, replies, next });
         }
-        self.parked.push_back(Parked { end: self.end, replies, next });
-        self.on_committed(now, self.committed, log)
     }
 
-    fn replay(&mut self, offsets: Range<Offset>, records: &[S::Record]) {
+    fn store<L: Log<S::Record>>(
+        &mut self,
+        records: &[S::Record],
+        log: &mut L,
+    ) -> Result<(), ErrorCode> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let offsets = log.append(records)?;
         let mut offset = offsets.start;
         for record in records {
-            if offset == offsets.end {
-                break;
-            }
             self.shard.replay(offset, record);
             offset = offset.next();
         }
-        assert_eq!(offset, offsets.end, "no more was appended than was given");
+        debug_assert_eq!(offset, offsets.end, "each record has an offset");
         self.shard.appended(offsets.end);
         self.end = offsets.end;
+        Ok(())
+    }
+
+    /// Each record stands for itself: those that were stored stay if others can't be.
+    fn store_in_parts<L: Log<S::Record>>(
+        &mut self,
+        mut records: &[S::Record],
+        log: &mut L,
+    ) -> Result<(), ErrorCode> {
+        while !records.is_empty() {
+            let count = log.fitting(records).clamp(1, records.len());
+            let (part, rest) = records.split_at(count);
+            self.store(part, log)?;
+            records = rest;
+        }
+        Ok(())
     }
 
     fn refuse<L: Log<S::Record>>(
@@ -208,14 +257,25 @@ impl<S: Shard> Runtime<S> {
         outcome: Outcome<S>,
         error: ErrorCode,
         log: &mut L,
-    ) -> Replies<S::Reply> {
-        let mut replies: Replies<S::Reply> =
-            outcome.replies.into_iter().map(|(to, _)| (to, Err(error))).collect();
+        given: &mut Replies<S::Reply>,
+    ) {
+        given.extend(outcome.replies.into_iter().map(|(to, _)| (to, Err(error))));
         if let Some(next) = outcome.next {
             let outcome = self.shard.on_refused(now.time, next, error);
-            replies.append(&mut self.carry_out(now, outcome, log));
+            self.tell(now, outcome, log, given);
         }
-        replies
+    }
+
+    /// Like [`Self::carry_out`], but the replies, which tell of a failure, go out at once.
+    fn tell<L: Log<S::Record>>(
+        &mut self,
+        now: Now,
+        mut outcome: Outcome<S>,
+        log: &mut L,
+        given: &mut Replies<S::Reply>,
+    ) {
+        given.extend(outcome.replies.drain(..).map(|(to, reply)| (to, Ok(reply))));
+        self.carry_out(now, outcome, log, given);
     }
 }
 

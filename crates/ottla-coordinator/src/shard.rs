@@ -9,7 +9,8 @@
 //!    decided on a state that includes them. Deciding on committed state alone would let two requests in flight see
 //!    the same state.
 //! 3. The replies wait until those records — or, without records, all that were appended before — are committed:
-//!    nobody is told of what a crash could take back.
+//!    nobody is told of what a crash could take back. They do not wait for ever: after a time they become errors, as
+//!    in Kafka, and [`Shard::on_overdue`] is told.
 //! 4. Then [`Shard::on_committed`] runs what was to follow.
 //!
 //! Timers, too, only produce outcomes. State that is stored changes only in `replay`; what a machine remembers beside
@@ -55,6 +56,9 @@ pub trait Shard {
     /// The records that came with `next` were not appended.
     fn on_refused(&mut self, now: Timestamp, next: Self::Next, error: ErrorCode) -> Outcome<Self>;
 
+    /// The records that came with `next` were appended, and are not committed after a long time. They may be later.
+    fn on_overdue(&mut self, now: Timestamp, next: Self::Next, error: ErrorCode) -> Outcome<Self>;
+
     /// Everything in the log was replayed: requests come from now on.
     fn on_loaded(&mut self, now: Timestamp) -> Outcome<Self>;
 
@@ -89,7 +93,8 @@ pub trait StoredRecord: Sized {
 /// What came of one event. See the module's text for what is done with it, and when.
 pub struct Outcome<S: Shard + ?Sized> {
     pub records: Vec<S::Record>,
-    /// Whether the records may be spread over several batches: each of them stands for itself.
+    /// Whether the records may be spread over several batches: each of them stands for itself. They come without
+    /// replies and without what follows.
     pub is_divisible: bool,
     pub replies: Vec<(ReplyTo, S::Reply)>,
     pub timers: Vec<TimerChange<S::Timer>>,

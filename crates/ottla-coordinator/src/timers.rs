@@ -3,7 +3,9 @@
 //! Deadlines are on a clock that nobody sets: were they on the wall clock, a clock that is put right would end all
 //! sessions at once, or none for an hour.
 //!
-//! Invariant: each name has at most one deadline, and stands in both maps or in neither.
+//! Invariants:
+//! - each name has at most one deadline, and stands in both maps or in neither
+//! - a timer that is set is due later than now: what a timer sets off cannot keep others from their turn
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,6 +17,9 @@ pub enum TimerChange<T> {
     Set(T, Duration),
     Cancel(T),
 }
+
+/// The least time that passes before a timer is due.
+const SOONEST: Duration = Duration::from_millis(1);
 
 /// All timers of one machine.
 #[derive(Debug)]
@@ -34,7 +39,7 @@ impl<T: Clone + Ord> Timers<T> {
     pub fn change(&mut self, now: Duration, change: TimerChange<T>) {
         match change {
             TimerChange::Set(timer, after) => {
-                let deadline = now.saturating_add(after);
+                let deadline = now.saturating_add(after.max(SOONEST));
                 if let Some(before) = self.deadlines.insert(timer.clone(), deadline) {
                     self.order.remove(&(before, timer.clone()));
                 }
@@ -84,6 +89,19 @@ mod tests {
         assert_eq!(timers.pop_due(ms(20)), Some("a"));
         assert_eq!(timers.pop_due(ms(20)), Some("b"));
         assert_eq!(timers.pop_due(ms(20)), None);
+    }
+
+    #[test]
+    fn a_timer_that_sets_itself_again_at_once_gives_others_their_turn() {
+        let mut timers = Timers::default();
+        timers.change(ms(0), Set("eager", ms(0)));
+        timers.change(ms(0), Set("other", ms(1)));
+        let mut due = Vec::new();
+        while let Some(timer) = timers.pop_due(ms(1)) {
+            timers.change(ms(1), Set("eager", ms(0)));
+            due.push(timer);
+        }
+        assert_eq!(due, ["eager", "other"]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ fn a_first_member_leads_and_gets_what_it_assigns_itself() {
     let id = context.member_id();
     let joining = context.join(&Join::new().member(&id));
     assert_eq!(context.take(joining), None, "others may come");
-    context.sleep(0);
+    context.sleep(2);
     let joined = context.joined(joining);
     assert_eq!((joined.generation_id, &joined.leader), (1, &id));
     assert_eq!(joined.members.len(), 1);
@@ -170,7 +170,7 @@ fn who_never_asks_for_its_part_is_out_after_the_rebalance_timeout() {
     let mut context = Context::new();
     let ids: Vec<_> = (0..2).map(|_| context.member_id()).collect();
     let joins: Vec<_> = ids.iter().map(|id| context.join(&Join::new().member(id))).collect();
-    context.sleep(0);
+    context.sleep(2);
     let leader = context.joined(joins[0]).leader;
     let syncing = context.sync(&leader, 1, &[]);
     assert_eq!(context.synced(syncing).error_code, ErrorCode::NONE);
@@ -189,7 +189,7 @@ fn a_join_during_the_leaders_assignment_sends_everybody_back() {
     let mut context = Context::new();
     let ids: Vec<_> = (0..2).map(|_| context.member_id()).collect();
     let joins: Vec<_> = ids.iter().map(|id| context.join(&Join::new().member(id))).collect();
-    context.sleep(0);
+    context.sleep(2);
     let leader = context.joined(joins[0]).leader;
     let follower = ids.iter().find(|id| **id != leader).unwrap();
     let waiting = context.sync(follower, 1, &[]);
@@ -224,6 +224,32 @@ fn an_assignment_that_cannot_be_stored_makes_everybody_join_again() {
     let syncing = context.sync(&id, 2, &[(&id, "too much")]);
     assert_eq!(context.synced(syncing).error_code, ErrorCode::UNKNOWN_SERVER_ERROR);
     assert_eq!(context.state(), "PreparingRebalance");
+}
+
+#[test]
+fn an_assignment_that_is_not_stored_in_time_makes_everybody_join_again() {
+    let mut context = Context::new();
+    let id = context.stable(1).remove(0);
+    let joining = context.join(&Join::new().member(&id));
+    context.joined(joining);
+    context.commits_at_once = false;
+    let syncing = context.sync(&id, 2, &[(&id, "late")]);
+    context.sleep(5_000);
+    assert_eq!(context.synced(syncing).error_code, ErrorCode::COORDINATOR_NOT_AVAILABLE);
+    assert_eq!(context.heartbeat_later(&id, 2), ErrorCode::REBALANCE_IN_PROGRESS);
+}
+
+#[test]
+fn a_member_that_is_sent_away_while_it_waits_for_its_part_is_told_so() {
+    let mut context = Context::new();
+    let ids: Vec<_> = (0..2).map(|_| context.member_id()).collect();
+    let joins: Vec<_> = ids.iter().map(|id| context.join(&Join::new().member(id))).collect();
+    context.sleep(2);
+    let leader = context.joined(joins[0]).leader;
+    let follower = ids.iter().find(|id| **id != leader).unwrap();
+    let waiting = context.sync(follower, 1, &[]);
+    context.leave(&[(follower, None)]);
+    assert_eq!(context.synced(waiting).error_code, ErrorCode::UNKNOWN_MEMBER_ID);
 }
 
 #[test]
@@ -278,7 +304,7 @@ fn the_protocol_is_the_one_that_most_prefer_among_those_that_all_know() {
         .zip(protocols)
         .map(|(id, names)| context.join(&Join::new().member(id).protocols(names)))
         .collect();
-    context.sleep(0);
+    context.sleep(2);
     assert_eq!(context.joined(joins[0]).protocol_name.as_deref(), Some("sticky"));
 }
 
@@ -345,7 +371,7 @@ fn wrong_ids_generations_and_timeouts_are_told_apart() {
 fn old_versions_join_without_asking_for_an_id_first() {
     let mut context = Context::new();
     let joining = context.join(&Join::new().version(3));
-    context.sleep(0);
+    context.sleep(2);
     let joined = context.joined(joining);
     assert!(joined.member_id.starts_with("client-"), "{}", joined.member_id);
     assert_eq!(joined.generation_id, 1);
@@ -365,12 +391,42 @@ fn another_coordinator_goes_on_with_the_generation_and_lets_members_show_that_th
 }
 
 #[test]
-fn why_a_group_last_rebalanced_is_known() {
+fn why_a_group_last_rebalanced_is_told_to_those_who_ask() {
     let mut context = Context::new();
     let ids = context.stable(2);
     context.leave(&[(&ids[1], None)]);
-    let group = context.runtime.shard().group(GROUP).unwrap();
-    let rebalance = group.last_rebalance().unwrap();
-    assert_eq!(rebalance.at, context.now.time);
-    assert!(rebalance.reason.contains("LeaveGroup"), "{}", rebalance.reason);
+    let told = context.describe_as_asked(true);
+    assert_eq!(told.ottla_last_rebalance_time_ms, context.now.time.0);
+    let reason = told.ottla_last_rebalance_reason.unwrap();
+    assert_eq!(&*reason, format!("member {} left", ids[1]));
+    let usual = context.describe();
+    assert_eq!(usual.ottla_last_rebalance_time_ms, -1, "nobody else hears of it");
+    assert_eq!(usual.ottla_last_rebalance_reason, None);
+}
+
+#[test]
+fn a_member_that_falls_silent_is_named_as_the_reason() {
+    let mut context = Context::new();
+    let ids = context.stable(1);
+    context.sleep(i64::from(SESSION_MS));
+    let reason = context.describe_as_asked(true).ottla_last_rebalance_reason.unwrap();
+    assert_eq!(&*reason, format!("member {} was not heard from for {SESSION_MS} ms", ids[0]));
+}
+
+#[test]
+fn what_a_client_says_of_its_reason_is_told_but_not_at_any_length() {
+    let mut context = Context::new();
+    let leader = context.stable(1).remove(0);
+    let rejoin = |said: &str| Join { reason: Some(said.into()), ..Join::new().member(&leader) };
+    context.join(&rejoin("two partitions more"));
+    let told = |context: &Context| context.describe_as_asked(true).ottla_last_rebalance_reason;
+    let expected = format!("member {leader} leads the group and joined again: two partitions more");
+    assert_eq!(told(&context).as_deref(), Some(&*expected));
+
+    let mut context = Context::new();
+    let leader = context.stable(1).remove(0);
+    let endless = Join { reason: Some("ä".repeat(1000).into()), ..Join::new().member(&leader) };
+    context.join(&endless);
+    let told = told(&context).unwrap();
+    assert!(told.ends_with(&format!(": {}", "ä".repeat(255))), "{told}");
 }

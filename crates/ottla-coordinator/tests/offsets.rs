@@ -97,7 +97,7 @@ fn who_has_joined_and_not_asked_for_its_part_is_told_to_wait_with_its_commit() {
     let mut context = Context::new();
     let id = context.member_id();
     context.join(&Join::new().member(&id));
-    context.sleep(0);
+    context.sleep(1);
     let to = context.commit_offset(&Commit { member: &id, generation: 1, ..Commit::default() });
     assert_eq!(context.committed(to), ErrorCode::REBALANCE_IN_PROGRESS);
 }
@@ -153,9 +153,42 @@ fn an_offset_of_a_topic_that_was_made_anew_is_not_found_under_the_new_id() {
         id: Uuid::from_u128(8),
         name: "topic".into(),
     }]));
+    context.sleep(1);
     assert_eq!(find(&context, old), 42, "another topic of that name was deleted");
     context.ask(Request::TopicsDeleted(vec![TopicDeleted { id: old, name: "topic".into() }]));
+    context.sleep(1);
     assert_eq!(find(&context, old), -1);
+}
+
+#[test]
+fn many_groups_forget_a_topic_a_part_at_a_time_and_others_are_served_meanwhile() {
+    let mut context = Context::new();
+    let groups: Vec<_> = (0..1_200).map(|number| format!("group-{number:04}")).collect();
+    for group in &groups {
+        context.commit_offset(&Commit { group, ..Commit::default() });
+    }
+    context
+        .ask(Request::TopicsDeleted(vec![TopicDeleted { id: Uuid::ZERO, name: "topic".into() }]));
+    let left = |context: &Context| context.runtime.shard().stored().offset_count();
+    let mut seen = vec![left(&context)];
+    for _ in 0..4 {
+        context.sleep(1);
+        seen.push(left(&context));
+    }
+    assert_eq!(seen, [1_200, 700, 200, 0, 0]);
+}
+
+#[test]
+fn a_commit_that_is_not_stored_in_time_is_answered_all_the_same() {
+    let mut context = Context::new();
+    context.commits_at_once = false;
+    let committing = context.commit_offset(&Commit::default());
+    context.sleep(4_999);
+    assert_eq!(context.take(committing), None);
+    context.sleep(1);
+    assert_eq!(context.take(committing), Some(Err(ErrorCode::COORDINATOR_NOT_AVAILABLE)));
+    context.commit();
+    assert_eq!(context.offset(GROUP, "topic", 0), 42, "it was stored late");
 }
 
 #[test]
@@ -200,7 +233,7 @@ fn a_client_that_says_how_long_to_keep_an_offset_is_obeyed() {
     context.commit_offset(&Commit { retention_ms: 1_000, version: 4, ..Commit::default() });
     let mut context = context.restart();
     assert_eq!(context.offset(GROUP, "topic", 0), 42);
-    context.sleep(600_000);
+    context.sleep(600_001);
     assert_eq!(context.offset(GROUP, "topic", 0), -1);
 }
 
@@ -239,8 +272,8 @@ fn lists_are_filtered_by_state_and_type_whatever_the_case() {
     context.stable(1);
     context.commit_offset(&Commit { group: "simple", ..Commit::default() });
     let list = |states: &[&str], types: &[&str]| {
-        let texts = |names: &[&str]| names.iter().map(|name| (*name).into()).collect();
-        context.list(ListGroups { states: texts(states), types: texts(types) })
+        let texts = |names: &[&str]| names.iter().map(|name| (*name).into()).collect::<Vec<_>>();
+        context.list(ListGroups::new(&texts(states), &texts(types)))
     };
     assert_eq!(list(&[], &[]), ["group Stable", "simple Empty"]);
     assert_eq!(list(&["STABLE"], &[]), ["group Stable"]);

@@ -1,20 +1,24 @@
-//! Whatever happens in whatever order: invariants hold, nobody is answered twice, and what another coordinator reads
-//! from the log is what this one has.
+//! Whatever happens in whatever order: invariants hold, everybody is answered in the end and nobody twice, what another
+//! coordinator reads from the log is what this one has, and what clients were told is still there after a crash.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(clippy::wildcard_enum_match_arm, reason = "all other steps are alike")]
 
 mod support;
 
+use std::collections::BTreeMap;
+
 use ottla_base::ErrorCode;
 use ottla_base::Uuid;
-use ottla_coordinator::group::{Request, TopicDeleted};
+use ottla_coordinator::ReplyTo;
+use ottla_coordinator::group::{Reply, Request, TopicDeleted};
 use ottla_protocol::records::GroupRecord;
 use proptest::prelude::*;
 use support::{Commit, Context, GROUP, Join};
 
 #[derive(Debug, Clone)]
 enum Step {
-    Join { member: usize, instance: Option<u8>, version: i16, protocol: u8 },
+    Join { member: usize, instance: Option<u8>, version: i16, protocol: u8, rebalance_ms: i32 },
     Sync { member: usize, generation: i32 },
     Heartbeat { member: usize, generation: i32 },
     Leave { member: usize },
@@ -26,6 +30,7 @@ enum Step {
     CommitLog,
     Refuse(ErrorCode),
     Restart,
+    Crash,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -37,8 +42,20 @@ fn step() -> impl Strategy<Value = Step> {
         Just(ErrorCode::KAFKA_STORAGE_ERROR)
     ];
     prop_oneof![
-        8 => (member.clone(), proptest::option::weighted(0.3, 0..3_u8), 2..10_i16, 0..3_u8)
-            .prop_map(|(member, instance, version, protocol)| Step::Join { member, instance, version, protocol }),
+        8 => (
+            member.clone(),
+            proptest::option::weighted(0.3, 0..3_u8),
+            2..10_i16,
+            0..3_u8,
+            prop_oneof![Just(0), Just(-1), 1..60_000_i32],
+        )
+            .prop_map(|(member, instance, version, protocol, rebalance_ms)| Step::Join {
+                member,
+                instance,
+                version,
+                protocol,
+                rebalance_ms,
+            }),
         6 => (member.clone(), generation.clone())
             .prop_map(|(member, generation)| Step::Sync { member, generation }),
         4 => (member.clone(), generation.clone())
@@ -54,6 +71,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => Just(Step::CommitLog),
         1 => refusals.prop_map(Step::Refuse),
         1 => Just(Step::Restart),
+        1 => Just(Step::Crash),
     ]
 }
 
@@ -61,9 +79,66 @@ fn step() -> impl Strategy<Value = Step> {
 struct Run {
     context: Context,
     ids: Vec<String>,
+    /// The offsets that anybody has asked to be committed, by partition, in order.
+    asked: BTreeMap<i32, Vec<i64>>,
+    /// Who has asked for which of them.
+    commits: BTreeMap<ReplyTo, (i32, usize)>,
+    /// Which of them a client was told is committed; nothing once it may have been deleted.
+    told: BTreeMap<i32, usize>,
+    /// Offsets may be deleted at any time: a topic was.
+    is_deleting: bool,
 }
 
 impl Run {
+    fn new(commits_at_once: bool) -> Self {
+        let mut context = Context::new();
+        context.commits_at_once = commits_at_once;
+        Self {
+            context,
+            ids: Vec::new(),
+            asked: BTreeMap::new(),
+            commits: BTreeMap::new(),
+            told: BTreeMap::new(),
+            is_deleting: false,
+        }
+    }
+
+    /// Looks at the answers that have come.
+    fn listen(&mut self) {
+        let asked: Vec<_> = self.commits.keys().copied().collect();
+        for to in asked {
+            let Some(answer) = self.context.take(to) else { continue };
+            let (partition, index) = self.commits.remove(&to).unwrap();
+            if let Ok(Reply::Commit(Ok(_))) = answer {
+                self.told.insert(partition, index);
+            }
+        }
+        if self.is_deleting {
+            self.told.clear();
+        }
+    }
+
+    /// Every offset that a client was told of is there, or one that was asked for after it.
+    fn check_told(&self) {
+        for (partition, index) in &self.told {
+            let found = self.context.offset(GROUP, "topic", *partition);
+            let may_be = &self.asked[partition][*index..];
+            assert!(may_be.contains(&found), "{found} in partition {partition}, not of {may_be:?}");
+        }
+    }
+
+    /// What deletes offsets makes it useless to have been told of them.
+    fn note_deletion(&mut self, step: &Step) {
+        match step {
+            Step::DeleteTopic => self.is_deleting = true,
+            Step::Sleep(1_000..) => self.is_deleting = false,
+            Step::DeleteGroup => {}
+            _ => return,
+        }
+        self.told.clear();
+        self.commits.clear();
+    }
+
     fn id(&self, member: usize) -> String {
         self.ids.get(member).cloned().unwrap_or_default()
     }
@@ -83,15 +158,16 @@ impl Run {
     fn take(&mut self, step: Step) {
         let context = &mut self.context;
         match step {
-            Step::Join { member, instance, version, protocol } => {
+            Step::Join { member, instance, version, protocol, rebalance_ms } => {
                 let names: &[&'static str] =
                     [&["range"][..], &["range", "sticky"], &["sticky"]][usize::from(protocol)];
                 let mut join = Join::new().version(version).protocols(names);
+                join.rebalance_ms = rebalance_ms;
                 join.member = self.ids.get(member).map(|id| (&**id).into()).unwrap_or_default();
                 join.instance = instance.map(|number| format!("instance-{number}").into());
                 let to = context.join(&join);
                 // Tests of the machine may look at what a client would be told.
-                if let Some(Ok(ottla_coordinator::group::Reply::Join(answer))) = context.take(to)
+                if let Some(Ok(Reply::Join(answer))) = context.take(to)
                     && !answer.member_id.is_empty()
                     && self.ids.len() < 6
                 {
@@ -118,7 +194,10 @@ impl Run {
                 let generation = if member.is_some() { self.generation(generation) } else { -1 };
                 let commit =
                     Commit { member: &id, generation, partition, offset, ..Commit::default() };
-                self.context.commit_offset(&commit);
+                let to = self.context.commit_offset(&commit);
+                let asked = self.asked.entry(partition).or_default();
+                asked.push(offset);
+                self.commits.insert(to, (partition, asked.len() - 1));
             }
             Step::DeleteGroup => {
                 context.ask(Request::DeleteGroups(vec![GROUP.into()]));
@@ -130,7 +209,7 @@ impl Run {
             Step::Sleep(ms) => context.sleep(ms),
             Step::CommitLog => context.commit(),
             Step::Refuse(error) => context.log.refuses = Some(error),
-            Step::Restart => {}
+            Step::Restart | Step::Crash => {}
         }
     }
 
@@ -152,23 +231,35 @@ impl Run {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
     #[test]
-    fn another_coordinator_reads_what_this_one_has(
+    fn whatever_happens_the_log_tells_it_all(
         steps in proptest::collection::vec(step(), 1..80),
         commits_at_once: bool,
     ) {
-        let mut run = Run { context: Context::new(), ids: Vec::new() };
-        run.context.commits_at_once = commits_at_once;
+        let mut run = Run::new(commits_at_once);
         for step in steps {
-            if matches!(step, Step::Restart) {
-                let before = run.context.runtime.shard().stored().clone();
-                run.context.log.refuses = None;
-                run.context = run.context.restart();
-                run.context.commits_at_once = commits_at_once;
-                prop_assert_eq!(run.context.runtime.shard().stored(), &before);
-            } else {
-                run.take(step);
-            }
+            run.note_deletion(&step);
+            run.context = match step {
+                Step::Restart => {
+                    let before = run.context.runtime.shard().stored().clone();
+                    let context = run.context.restart();
+                    prop_assert_eq!(context.runtime.shard().stored(), &before);
+                    context
+                }
+                Step::Crash => run.context.crash(),
+                step => {
+                    run.take(step);
+                    run.context
+                }
+            };
+            run.context.commits_at_once = commits_at_once;
             run.context.runtime.shard().check();
+            run.listen();
+            run.check_told();
         }
+        run.context.log.refuses = None;
+        run.context.commits_at_once = true;
+        run.context.commit();
+        run.context.sleep(10_000_000);
+        prop_assert_eq!(run.context.unanswered(), 0);
     }
 }

@@ -13,7 +13,7 @@ use support::{Context, Join, REBALANCE_MS, SESSION_MS};
 fn stable(context: &mut Context, instances: &[&str]) -> Vec<ByteString> {
     let joins: Vec<_> =
         instances.iter().map(|name| context.join(&Join::new().instance(name))).collect();
-    context.sleep(0);
+    context.sleep(2);
     let answers: Vec<_> = joins.into_iter().map(|to| context.joined(to)).collect();
     let ids: Vec<_> = answers.iter().map(|answer| answer.member_id.clone()).collect();
     let leader = &answers[0].leader;
@@ -125,7 +125,7 @@ fn a_static_member_that_does_not_join_in_time_keeps_its_place_until_its_session_
             context.join(&join)
         })
         .collect();
-    context.sleep(0);
+    context.sleep(2);
     let ids: Vec<_> = joins.into_iter().map(|to| context.joined(to).member_id).collect();
     let changed = Join {
         session_ms: 2 * REBALANCE_MS,
@@ -162,4 +162,27 @@ fn static_members_are_known_to_another_coordinator() {
     assert_ne!(joined.member_id, ids[0]);
     context.sleep(i64::from(SESSION_MS));
     assert_eq!(context.state(), "Empty", "it never said that it lives");
+}
+
+#[test]
+fn static_members_with_no_time_to_join_do_not_keep_others_from_their_turn() {
+    let mut context = Context::new();
+    let ids = stable(&mut context, &["a"]);
+    let returning = context.join(&Join { rebalance_ms: 0, ..Join::new().instance("a") });
+    assert_eq!(context.joined(returning).error_code, ErrorCode::NONE);
+    let pending = context.member_id();
+    assert_eq!(context.leave(&[(&pending, None)]), [ErrorCode::NONE]);
+    assert_eq!(context.state(), "PreparingRebalance");
+    context.sleep(i64::from(SESSION_MS));
+    assert_eq!(context.state(), "Empty", "its session ended although it had no time to join");
+    assert_ne!(ids[0], pending);
+}
+
+#[test]
+fn a_static_member_never_joins_with_an_id_that_was_given_out() {
+    let mut context = Context::new();
+    stable(&mut context, &["a"]);
+    let pending = context.member_id();
+    let joining = context.join(&Join::new().member(&pending).instance("a"));
+    assert_eq!(context.joined(joining).error_code, ErrorCode::UNKNOWN_SERVER_ERROR);
 }

@@ -2,6 +2,8 @@
 //!
 //! Invariant: a process that writes here holds the lock on `.lock`, and `.kafka_cleanshutdown` is durably gone
 //! before the first write.
+//!
+//! Lock order: a file of offsets (whose writer asks the logs), then `logs`, then what a log locks by itself.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -117,12 +119,12 @@ impl LogDirectory {
     ) -> Result<Arc<Log>, CreateError> {
         let env = &self.shared.env;
         env.check_health()?;
+        // An earlier log of this name may have left one. Should there be a log, its recovery begins too early.
+        env.recovery_points.lower(&partition, Offset::ZERO)?;
         let mut logs = self.shared.logs.write();
         if logs.contains_key(&partition) {
             return Err(CreateError::Exists { log: partition.to_string() });
         }
-        // An earlier log of this name may have left one.
-        env.recovery_points.lower(&partition, Offset::ZERO)?;
         let path = env.path.join(partition.to_string());
         fs::create_dir(&path).context("create", &path)?;
         let metadata = path.join(names::PARTITION_METADATA);

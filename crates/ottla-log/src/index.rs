@@ -18,7 +18,7 @@ use ottla_env::sys;
 
 /// Entries that stay in memory after they were written, so that reads near the log's end need no file.
 const RECENT_KEPT: usize = 128;
-/// Entries that wait in memory before they are written.
+/// Entries that wait in memory before they are written, unless the disk refuses them.
 pub(crate) const UNWRITTEN_MAX: usize = 256;
 /// Below this many entries one read fetches them all.
 const READ_AT_ONCE: u32 = 512;
@@ -108,7 +108,7 @@ impl<E: Entry> Index<E> {
 
     pub(crate) fn len(&self) -> u32 {
         self.first_in_memory
-            + u32::try_from(self.in_memory.len()).expect("bounded by UNWRITTEN_MAX")
+            + u32::try_from(self.in_memory.len()).expect("a segment has at most 2³¹ of them")
     }
 
     pub(crate) const fn last(&self) -> Option<E> {
@@ -148,7 +148,7 @@ impl<E: Entry> Index<E> {
         self.on_disk = self.len();
         let surplus = self.in_memory.len().saturating_sub(RECENT_KEPT);
         self.in_memory.drain(..surplus);
-        self.first_in_memory += u32::try_from(surplus).expect("bounded by UNWRITTEN_MAX");
+        self.first_in_memory += u32::try_from(surplus).expect("a segment has at most 2³¹ of them");
     }
 
     fn unwritten_entries(&self) -> &[E] {

@@ -3,7 +3,8 @@
 //! What a crash can leave, and what happens to it:
 //!
 //! - A torn batch, zeros or garbage at the end of the last segment: cut off, from the first batch that is not whole,
-//!   not of the right magic, wrong by its CRC, or not after its predecessor. Segments after it are deleted.
+//!   not of the right magic, wrong by its CRC, or not after its predecessor. Segments after it are deleted, and
+//!   those after a segment that does not reach up to the next one.
 //! - Indexes that are missing, short, or longer than the log: rebuilt from the log.
 //! - A segment without records: kept if it is the last (its name tells where the log ends), else removed.
 //! - `.deleted` and `.cleaned` files: removed.
@@ -215,7 +216,9 @@ impl Loader<'_> {
                         may_cut: !intact || next.is_none(),
                     };
                     let (active, cut) = self.recover(&segment, doubt)?;
-                    if cut && !intact {
+                    // A file may have been cut off between two batches: what follows it is missing, too.
+                    let gap = next.is_some_and(|next| self.next_offset < next.0);
+                    if (cut || gap) && !intact {
                         self.delete_from(base_offsets.get(at + 1..).unwrap_or_default())?;
                         return Ok(Some(active));
                     }

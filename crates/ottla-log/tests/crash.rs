@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use ottla_base::{LeaderEpoch, Offset, ProducerId};
 use ottla_log::producers::Producers;
-use ottla_log::{Log, LogConfig};
+use ottla_log::{Log, LogConfig, Origin};
 use ottla_records::{Batches, RawBatch};
 use support::{Directory, Draft, batch, batch_at, read_all};
 
@@ -141,6 +141,46 @@ fn segments_after_a_torn_one_are_deleted() {
     let expected = first_two / batches[0].bytes().len() - 1;
     assert_eq!(found, batches[..expected]);
     assert_eq!(files_with(&partition, ".log").len(), 2);
+}
+
+#[test]
+fn segments_after_one_that_lost_whole_batches_are_deleted_and_their_retries_appended() {
+    let directory = Directory::new();
+    let open = directory.open(config());
+    let log = open.create("t", 0);
+    produce(&log, 0..60);
+    let batches = read_all(&log);
+    let partition = directory.path().join("t-0");
+    drop((open, log));
+    let logs = files_with(&partition, ".log");
+    assert!(logs.len() >= 4);
+    let size = batches[0].bytes().len();
+    let (path, bytes) = logs.iter().nth(1).unwrap();
+    fs::write(path, &bytes[..bytes.len() - 2 * size]).unwrap();
+    let open = directory.open(config());
+    let log = open.log("t", 0);
+    let kept = logs.values().take(2).map(Vec::len).sum::<usize>() / size - 2;
+    assert_eq!(read_all(&log), batches[..kept]);
+    assert_eq!(files_with(&partition, ".log").len(), 2);
+    produce(&log, i32::try_from(kept).unwrap()..60);
+    assert_eq!(read_all(&log).len(), batches.len());
+}
+
+#[test]
+fn gaps_in_the_offsets_of_a_replica_are_no_loss() {
+    let directory = Directory::new();
+    let open = directory.open(config());
+    let log = open.create("t", 0);
+    for n in 0..60 {
+        let mut batch = batch(2, 20);
+        batch.assign(Offset(n * 10), LeaderEpoch(0));
+        log.append(&mut [batch], Origin::Replica).unwrap();
+    }
+    let batches = read_all(&log);
+    drop((open, log));
+    assert!(files_with(&directory.path().join("t-0"), ".log").len() >= 4);
+    let open = directory.open(config());
+    assert_eq!(read_all(&open.log("t", 0)), batches);
 }
 
 #[test]

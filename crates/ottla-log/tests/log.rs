@@ -606,3 +606,29 @@ fn a_snapshot_brings_nobody_back_who_was_idle_for_too_long() {
     let ids: Vec<_> = open.log("t", 0).producers().iter().map(|(id, _)| id.0).collect();
     assert_eq!(ids, [2]);
 }
+
+#[test]
+fn records_that_readers_see_are_appended_even_if_an_index_cannot_be_written() {
+    let directory = Directory::new();
+    let often = LogConfig { index_interval_bytes: 1, ..LogConfig::default() };
+    let open = directory.open(often);
+    let log = open.create("t", 0);
+    let append = || log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+    append();
+    let index = directory.path().join("t-0/00000000000000000000.index");
+    std::fs::remove_file(&index).unwrap();
+    std::fs::create_dir(&index).unwrap();
+    for n in 1..600 {
+        assert_eq!(append().base_offset, Offset(n));
+    }
+    std::fs::remove_dir(&index).unwrap();
+    for _ in 600..1200 {
+        append();
+    }
+    let len = std::fs::metadata(&index).unwrap().len();
+    assert!(len > 600 * 8, "the entries that had to wait are written, too: {len} bytes");
+    for offset in [0, 300, 1199].map(Offset) {
+        let slice = log.read(offset, 1, log.log_end_offset(), true).unwrap();
+        assert_eq!(slice.first_offset, offset);
+    }
+}

@@ -12,6 +12,11 @@ use ottla_metadata::{Delta, Image};
 /// block; whoever waits for a metadata change waits for it.
 pub trait Publisher: Debug + Send + Sync + 'static {
     fn publish(&self, image: &Arc<Image>, delta: &Delta);
+
+    /// What was published is what everybody sees from now on. Must not block.
+    fn visible(&self, delta: &Delta) {
+        let _ = delta;
+    }
 }
 
 /// Acts on nothing.

@@ -144,6 +144,7 @@ impl StateMachine {
             self.has_published = true;
         }
         self.visible.store(Arc::clone(&image));
+        self.publisher.visible(&delta);
         let epoch = self.last_applied.as_ref().map(epoch_of);
         self.applied.send_replace(Applied { epoch, image });
     }

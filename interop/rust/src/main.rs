@@ -1,21 +1,22 @@
 //! librdkafka through the rdkafka crate, behind the protocol of interop/README.md.
 
+mod admin;
+mod member;
+
 use std::error::Error;
 use std::io::{BufRead, Write};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use futures_executor::block_on;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
-use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use serde_json::{Value, json};
+
+use member::Members;
 
 type Answer = Result<Value, Box<dyn Error>>;
 
@@ -24,24 +25,39 @@ const CONSUME_LIMIT: Duration = Duration::from_secs(20);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut answers = std::io::stdout().lock();
+    let mut members = Members::default();
     for line in std::io::stdin().lock().lines() {
         let request: Value = serde_json::from_str(&line?)?;
-        let answer = answer(&request).unwrap_or_else(|error| json!({ "error": error.to_string() }));
+        let answer = answer(&request, &mut members)
+            .unwrap_or_else(|error| json!({ "error": error.to_string() }));
         writeln!(answers, "{answer}")?;
         answers.flush()?;
     }
     Ok(())
 }
 
-fn answer(request: &Value) -> Answer {
+fn answer(request: &Value, members: &mut Members) -> Answer {
     match text(request, "do")? {
         "produce" => produce(request),
         "consume" => consume(request),
         "watermarks" => watermarks(request),
         "offsets" => offsets(request),
-        "create" => create(request),
-        "delete" => delete(request),
-        "topics" => topics(request),
+        "create" => admin::create(request),
+        "delete" => admin::delete(request),
+        "topics" => admin::topics(request),
+        "configs" => admin::configs(request),
+        "set-configs" => admin::set_configs(request),
+        "partitions" => admin::partitions(request),
+        "add-partitions" => admin::add_partitions(request),
+        "groups" => admin::groups(request),
+        "describe-group" => admin::describe_group(request),
+        "committed" => admin::committed(request),
+        "commit" => admin::commit(request),
+        "delete-group" => admin::delete_group(request),
+        "join" => members.join(request),
+        "member" => members.describe(request),
+        "consumed" => members.consumed(request),
+        "leave" => members.leave(request),
         other => Err(format!("unknown request {other}").into()),
     }
 }
@@ -168,41 +184,6 @@ fn offsets(request: &Value) -> Answer {
         });
     }
     Ok(json!({ "offsets": offsets }))
-}
-
-fn create(request: &Value) -> Answer {
-    let partitions = i32::try_from(number(request, "partitions")?)?;
-    let name = text(request, "topic")?;
-    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
-    for (key, value) in request["configs"].as_object().ok_or("configs is an object")? {
-        topic = topic.set(key, value.as_str().ok_or("a config is text")?);
-    }
-    let options = AdminOptions::new().operation_timeout(Some(LIMIT));
-    first(block_on(admin(request)?.create_topics([&topic], &options))?)
-}
-
-fn delete(request: &Value) -> Answer {
-    let options = AdminOptions::new().operation_timeout(Some(LIMIT));
-    first(block_on(admin(request)?.delete_topics(&[text(request, "topic")?], &options))?)
-}
-
-fn first(results: Vec<Result<String, (String, RDKafkaErrorCode)>>) -> Answer {
-    match results.into_iter().next() {
-        Some(Ok(_)) => Ok(json!({})),
-        Some(Err((topic, code))) => Err(format!("{topic}: {code}").into()),
-        None => Err("no result".into()),
-    }
-}
-
-fn topics(request: &Value) -> Answer {
-    let consumer = consumer(request)?;
-    let metadata = consumer.fetch_metadata(None, LIMIT)?;
-    let names: Vec<&str> = metadata.topics().iter().map(|topic| topic.name()).collect();
-    Ok(json!({ "topics": names }))
-}
-
-fn admin(request: &Value) -> Result<AdminClient<DefaultClientContext>, Box<dyn Error>> {
-    Ok(config(request)?.create()?)
 }
 
 fn consumer(request: &Value) -> Result<BaseConsumer, Box<dyn Error>> {

@@ -38,12 +38,12 @@ impl Connection {
         Ok(Self { output, input, answer: Vec::new() })
     }
 
-    fn send(&mut self, frame: &[u8]) -> Result<()> {
+    pub(super) fn send(&mut self, frame: &[u8]) -> Result<()> {
         self.output.write_all(frame).context("cannot send a request")
     }
 
     /// The next answer without its length.
-    fn receive(&mut self) -> Result<&[u8]> {
+    pub(super) fn receive(&mut self) -> Result<&[u8]> {
         let mut length = [0; 4];
         self.input.read_exact(&mut length).context("no answer")?;
         let length = usize::try_from(u32::from_be_bytes(length)).context("an answer's length")?;
@@ -72,10 +72,10 @@ pub(super) fn is_answering(address: &str) -> bool {
     answer().is_ok()
 }
 
-/// Creates a topic of one partition and waits until the partition can be read.
-pub(super) fn create_topic(address: &str, name: &str) -> Result<TopicId> {
+/// Creates a topic and waits until its first partition can be read.
+pub(super) fn create_topic(address: &str, name: &str, partitions: i32) -> Result<TopicId> {
     let mut connection = Connection::open(address)?;
-    let topic = wire::created(connection.call(&wire::create_topic(name, 1))?)?;
+    let topic = wire::created(connection.call(&wire::create_topic(name, partitions))?)?;
     let deadline = Instant::now() + READY_LIMIT;
     while let Err(error) = connection.fetch(&topic, 0, 0) {
         if Instant::now() > deadline {

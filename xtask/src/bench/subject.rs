@@ -24,8 +24,12 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// What a broker still does after its last answer (flushes, bookkeeping) counts too.
 const AFTERMATH: Duration = Duration::from_millis(300);
 
-/// The data of a deleted topic must not lie in the page cache for a minute.
-const SETTINGS: &[(&str, &str)] = &[("log.segment.delete.delay.ms", "100")];
+const SETTINGS: &[(&str, &str)] = &[
+    // The data of a deleted topic must not lie in the page cache for a minute.
+    ("log.segment.delete.delay.ms", "100"),
+    // A group forms when all its members are there, even if thousands of others join at the same time.
+    ("group.initial.rebalance.delay.ms", "10000"),
+];
 /// Apache Kafka begins to look for deleted topics 30 s after its start; this is its own switch.
 const KAFKA_SETTINGS: &[(&str, &str)] = &[("log.initial.task.delay.ms", "500")];
 const UNFLUSHED_SETTINGS: &[(&str, &str)] = &[("log.flush.on.commit", "false")];
@@ -60,7 +64,7 @@ impl Contestant {
     }
 
     pub(super) fn create_topic(&self, name: &str) -> Result<TopicId> {
-        let created = driver::create_topic(self.address(), name);
+        let created = driver::create_topic(self.address(), name, 1);
         created.with_context(|| format!("{}: cannot create {name}", self.subject.name()))
     }
 

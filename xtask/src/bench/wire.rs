@@ -1,8 +1,10 @@
-//! The six requests that the driver sends, written by hand (pure).
+//! The requests that the driver sends, written by hand (pure).
 //!
 //! By hand, because `xtask` generates `ottla-protocol` and must build when that room does not, and
 //! because a driver that shares Ottla's codecs would share its mistakes. The versions are those that
 //! Kafka 4.3's own clients choose; both brokers get the same bytes.
+
+pub(super) mod groups;
 
 use anyhow::{Context, Result, bail};
 
@@ -72,7 +74,7 @@ pub(super) fn set_correlation(frame: &mut [u8], correlation: i32) {
     }
 }
 
-/// The answer to CreateTopics: the topic's id.
+/// The answer to CreateTopics of one topic: its id.
 pub(super) fn created(response: &[u8]) -> Result<TopicId> {
     let mut reader = Reader::after_flexible_header(response);
     reader.skip(4)?; // Throttle time.
@@ -290,6 +292,19 @@ impl<'a> Reader<'a> {
     fn skip_string(&mut self) -> Result<()> {
         let length = self.length()?.saturating_sub(1);
         self.skip(length)
+    }
+
+    fn string(&mut self) -> Result<String> {
+        let length = self.length()?.saturating_sub(1);
+        let text = std::str::from_utf8(self.take(length)?).context("a string that is no UTF-8")?;
+        Ok(text.to_owned())
+    }
+
+    fn expect_no_tags(&mut self) -> Result<()> {
+        match self.length()? {
+            0 => Ok(()),
+            tags => bail!("the answer has {tags} unexpected tags"),
+        }
     }
 
     fn expect_one(&mut self, what: &str) -> Result<()> {

@@ -1,65 +1,19 @@
 //! Client libraries behind the line protocol of `interop/README.md` (shell).
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::fetch;
+pub(crate) use super::library::Library;
 use super::record::Record;
 use crate::process::Process;
-use crate::{kafka, workspace};
 
 /// Longer than any time limit inside an adapter, so that the adapter says what went wrong.
 const ANSWER_LIMIT: Duration = Duration::from_secs(110);
-
-/// A client library.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Library {
-    Python,
-    Rust,
-    Java,
-}
-
-impl Library {
-    pub(crate) const ALL: [Self; 3] = [Self::Python, Self::Rust, Self::Java];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Python => "confluent-kafka",
-            Self::Rust => "rdkafka",
-            Self::Java => "java",
-        }
-    }
-
-    /// The programs without which this library cannot be used.
-    pub(crate) fn needs(self) -> &'static [&'static str] {
-        match self {
-            Self::Python => &["python3"],
-            Self::Rust => &["cc", "make"],
-            Self::Java => &["java", "javac", "mvn"],
-        }
-    }
-
-    /// Fetches and builds the adapter; gives the command that runs it.
-    pub(crate) fn command(self) -> Result<Command> {
-        Ok(match self {
-            Self::Python => {
-                let mut command = Command::new(fetch::python()?);
-                command.arg(workspace::root().join("interop/python/adapter.py"));
-                command
-            }
-            Self::Rust => Command::new(fetch::rust_adapter()?),
-            Self::Java => {
-                let mut command = kafka::java_tools(&fetch::kafka_jars()?, &fetch::java_classes()?);
-                command.arg("Adapter");
-                command
-            }
-        })
-    }
-}
 
 /// A running adapter, talking to one broker; started when it is first asked.
 #[derive(Debug)]
@@ -179,6 +133,23 @@ impl Adapter {
         Ok(topics.iter().filter_map(Value::as_str).map(str::to_owned).collect())
     }
 
+    /// The configuration of a topic.
+    pub(crate) fn configs(&mut self, topic: &str) -> Result<BTreeMap<String, Option<String>>> {
+        let answer = self.ask(json!({ "do": "configs", "topic": topic }))?;
+        object(&answer, "configs")
+    }
+
+    /// The offset that a group committed for each partition of a topic, by the partition's number.
+    pub(crate) fn committed(&mut self, group: &str, topic: &str) -> Result<BTreeMap<i32, i64>> {
+        let answer = self.ask(json!({ "do": "committed", "group": group, "topic": topic }))?;
+        object(&answer, "offsets")
+    }
+
+    pub(crate) fn groups(&mut self) -> Result<Vec<String>> {
+        let answer = self.ask(json!({ "do": "groups" }))?;
+        object(&answer, "groups")
+    }
+
     /// Runs one of Kafka's command line tools by the name of its class below `org.apache.kafka`.
     pub(crate) fn tool(
         &mut self,
@@ -218,12 +189,27 @@ impl Adapter {
         Ok(answer)
     }
 
+    /// SIGKILL: no goodbye to anybody.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.process.take().context("the adapter is not running")?.kill()
+    }
+
     fn start(&mut self) -> Result<Process> {
         self.starts += 1;
         let name = self.library.name();
         let log = self.directory.join(format!("{name}-{}.log", self.starts));
         Process::spawn(&format!("the {name} adapter"), self.library.command()?, &log)
     }
+}
+
+/// The part of an answer that a JSON pointer names, null if there is none.
+pub(crate) fn part<'a>(answer: &'a Value, pointer: &str) -> &'a Value {
+    answer.pointer(pointer).unwrap_or(&Value::Null)
+}
+
+pub(crate) fn object<T: DeserializeOwned>(answer: &Value, name: &str) -> Result<T> {
+    let value = answer.get(name).with_context(|| format!("no {name} in the answer"))?;
+    serde_json::from_value(value.clone()).with_context(|| format!("{name} is malformed"))
 }
 
 pub(crate) fn number(answer: &Value, name: &str) -> Result<i64> {

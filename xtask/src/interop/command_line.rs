@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 pub(super) fn tests() -> Vec<Test> {
     let with_python = |sentence: &str, run: fn(&mut Session) -> Result<()>| Test {
-        needs: Library::Python.needs(),
+        needs: Library::Confluent.needs(),
         ..test(sentence, run)
     };
     let mut tests = vec![
@@ -46,14 +46,14 @@ fn test(sentence: &str, run: fn(&mut Session) -> Result<()>) -> Test {
     Test::new(format!("command line: {sentence}"), &[], run)
 }
 
-fn ottla(session: &Session, arguments: &[&str], input: &str) -> Result<Finished> {
+pub(super) fn ottla(session: &Session, arguments: &[&str], input: &str) -> Result<Finished> {
     let mut command = Command::new(ottla::binary()?);
     command.args(arguments).env("OTTLA_BOOTSTRAP", session.bootstrap());
     run(command, input.as_bytes(), LIMIT)
 }
 
 /// What it prints; an exit code but 0 is an error.
-fn done(session: &Session, arguments: &[&str], input: &str) -> Result<String> {
+pub(super) fn done(session: &Session, arguments: &[&str], input: &str) -> Result<String> {
     let finished = ottla(session, arguments, input)?;
     let (out, err) = (finished.stdout_text(), finished.stderr_text());
     let ended = describe(finished.status);
@@ -61,13 +61,13 @@ fn done(session: &Session, arguments: &[&str], input: &str) -> Result<String> {
     Ok(out)
 }
 
-fn done_as_json(session: &Session, arguments: &[&str]) -> Result<Value> {
+pub(super) fn done_as_json(session: &Session, arguments: &[&str]) -> Result<Value> {
     let out = done(session, &[arguments, &["--output", "json"]].concat(), "")?;
     serde_json::from_str(&out).with_context(|| format!("not JSON: {out}"))
 }
 
 /// What it says on standard error when it ends with this code.
-fn fails(session: &Session, arguments: &[&str], code: i32) -> Result<String> {
+pub(super) fn fails(session: &Session, arguments: &[&str], code: i32) -> Result<String> {
     let finished = ottla(session, arguments, "")?;
     let (out, err) = (finished.stdout_text(), finished.stderr_text());
     let ended = describe(finished.status);
@@ -75,7 +75,7 @@ fn fails(session: &Session, arguments: &[&str], code: i32) -> Result<String> {
     Ok(err)
 }
 
-fn contains(text: &str, words: &[&str]) -> Result<()> {
+pub(super) fn contains(text: &str, words: &[&str]) -> Result<()> {
     for word in words {
         ensure!(text.contains(word), "{word:?} is missing: {text}");
     }
@@ -83,7 +83,7 @@ fn contains(text: &str, words: &[&str]) -> Result<()> {
 }
 
 /// What stands at a place such as `/brokers/0/host`.
-fn at<'a>(value: &'a Value, place: &str) -> Result<&'a Value> {
+pub(super) fn at<'a>(value: &'a Value, place: &str) -> Result<&'a Value> {
     value.pointer(place).with_context(|| format!("nothing at {place} in {value}"))
 }
 
@@ -94,7 +94,7 @@ fn row<'a>(table: &'a str, first: &str) -> Result<Vec<&'a str>> {
 }
 
 /// Apache Kafka answers before the broker knows a new topic.
-fn create(session: &mut Session, stem: &str, partitions: &str) -> Result<String> {
+pub(super) fn create(session: &mut Session, stem: &str, partitions: &str) -> Result<String> {
     let topic = session.new_topic(stem);
     let said = done(session, &["topic", "create", &topic, "--partitions", partitions], "")?;
     contains(&said, &[&format!("Created topic {topic}")])?;
@@ -192,7 +192,7 @@ fn produce(session: &mut Session) -> Result<()> {
     let lines = "7:one, Öttla\nno key\n:empty key\n8:NULL\n\n";
     let before = now_ms();
     done(session, &command, lines)?;
-    let read = session.adapter(Library::Python).consume(&topic, 2, 0, 5)?;
+    let read = session.adapter(Library::Confluent).consume(&topic, 2, 0, 5)?;
     let expected: [(Option<&str>, Option<&str>); 5] = [
         (Some("7"), Some("one, Öttla")),
         (None, Some("no key")),
@@ -227,11 +227,11 @@ fn produce_variously(session: &mut Session) -> Result<()> {
     for partition in 0..3 {
         // With acks=0 the command may end before the broker has stored anything.
         let found = eventually(LIMIT, || {
-            let (_, high) = session.adapter(Library::Python).watermarks(&topic, partition)?;
+            let (_, high) = session.adapter(Library::Confluent).watermarks(&topic, partition)?;
             Ok((high > 0 && high % 5 == 0).then_some(high))
         })?;
         let count = usize::try_from(found)?;
-        let read = session.adapter(Library::Python).consume(&topic, partition, 0, count)?;
+        let read = session.adapter(Library::Confluent).consume(&topic, partition, 0, count)?;
         let key_of = |(_, record): &(i64, Record)| record.key.clone().unwrap_or_default();
         let keys: Vec<Vec<u8>> = read.iter().map(key_of).collect();
         let mut lives = keys.chunks(count / 5);
@@ -254,7 +254,7 @@ fn write_three(session: &mut Session, topic: &str) -> Result<i64> {
         Record::new(0, start + 10_000, None, Some(&[0xff, 0x00])),
         Record::new(0, start + 20_000, Some(b"gone"), None),
     ];
-    session.write(Library::Python, topic, &records, Writing::default())?;
+    session.write(Library::Confluent, topic, &records, Writing::default())?;
     Ok(start)
 }
 

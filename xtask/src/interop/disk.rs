@@ -183,8 +183,19 @@ fn dump_metadata(session: &mut Session) -> Result<()> {
     Ok(())
 }
 
+/// The tool's output for all files; asked a part at a time, as what it prints must fit its heap.
 fn dumped(session: &mut Session, options: &[&str], files: &[PathBuf]) -> Result<ToolOutput> {
     ensure!(!files.is_empty(), "there are no such files");
+    let mut all = ToolOutput { status: 0, out: String::new(), err: String::new() };
+    for part in files.chunks(40) {
+        let output = dumped_part(session, options, part)?;
+        all.out += &output.out;
+        all.err += &output.err;
+    }
+    Ok(all)
+}
+
+fn dumped_part(session: &mut Session, options: &[&str], files: &[PathBuf]) -> Result<ToolOutput> {
     let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     let files = files.join(",");
     let mut arguments = options.to_vec();

@@ -29,7 +29,7 @@ pub(super) fn tests() -> Vec<Test> {
     let test = |sentence: &str, promise| {
         let name = format!("durability: {sentence}");
         let run = move |session: &mut Session| kill_again_and_again(session, promise);
-        Test::new(name, Library::Python.needs(), run).without_broker()
+        Test::new(name, Library::Confluent.needs(), run).without_broker()
     };
     vec![
         test(
@@ -55,7 +55,7 @@ fn kill_again_and_again(session: &mut Session, promise: Promise) -> Result<()> {
     };
     let directory = session.directory().join(format!("durability-{promise:?}"));
     let mut broker = target.start(&directory, SETTINGS)?;
-    let mut client = Adapter::new(Library::Python, broker.address(), &directory);
+    let mut client = Adapter::new(Library::Confluent, broker.address(), &directory);
     // So many segments that a retry finds its first copy in the one before.
     client.create(TOPIC, PARTITIONS, &[("segment.ms", "100")])?;
     client.ask(json!({

@@ -17,17 +17,29 @@ const RUST_BUILD_LIMIT: Duration = Duration::from_secs(15 * 60);
 pub(crate) fn kafka_jars() -> Result<PathBuf> {
     let pom = workspace::root().join("interop/java/pom.xml");
     let lib = workspace::interop_target().join("java/lib");
-    once_per(&pom, &lib, || {
+    copy_jars(&pom, &lib)?;
+    Ok(lib)
+}
+
+/// The jars that a pom names, and those that they need.
+pub(crate) fn copy_jars(pom: &Path, lib: &Path) -> Result<()> {
+    copy_jars_of(pom, lib, &[])
+}
+
+fn copy_jars_of(pom: &Path, lib: &Path, options: &[&str]) -> Result<()> {
+    once_per(&[pom], lib, || {
         let mut command = Command::new("mvn");
         command
             .args(["--quiet", "--batch-mode", "--file"])
-            .arg(&pom)
+            .arg(pom)
             .arg("dependency:copy-dependencies")
             .arg("-DincludeScope=runtime")
-            .arg(format!("-DoutputDirectory={}", lib.display()));
-        run_ok(command, b"", FETCH_LIMIT).context("cannot fetch Apache Kafka's jars").map(drop)
-    })?;
-    Ok(lib)
+            .arg(format!("-DoutputDirectory={}", lib.display()))
+            .args(options);
+        run_ok(command, b"", FETCH_LIMIT)
+            .with_context(|| format!("cannot fetch the jars of {}", pom.display()))
+            .map(drop)
+    })
 }
 
 /// Our Java adapter, compiled against those jars.
@@ -35,39 +47,65 @@ pub(crate) fn java_classes() -> Result<PathBuf> {
     let jars = kafka_jars()?;
     let source = workspace::root().join("interop/java/Adapter.java");
     let classes = workspace::interop_target().join("java/classes");
-    once_per(&source, &classes, || {
-        let mut command = Command::new("javac");
-        command.args(["-nowarn", "-cp"]).arg(jars.join("*")).arg("-d").arg(&classes).arg(&source);
-        run_ok(command, b"", FETCH_LIMIT).context("cannot compile the Java adapter").map(drop)
-    })?;
+    once_per(&[&source], &classes, || compile(&jars, &classes, &source))?;
     Ok(classes)
 }
 
-/// A Python that has confluent-kafka.
-pub(crate) fn python() -> Result<PathBuf> {
-    let requirements = workspace::root().join("interop/python/requirements.txt");
-    let venv = workspace::interop_target().join("venv");
+/// The Java adapter against the clients of an old version; gives its jars and its classes.
+pub(crate) fn old_java(version: &str) -> Result<(PathBuf, PathBuf)> {
+    let pom = workspace::root().join("interop/java/old/pom.xml");
+    let source = workspace::root().join("interop/java/Adapter.java");
+    let directory = workspace::interop_target().join(format!("java-{version}"));
+    let (lib, classes) = (directory.join("lib"), directory.join("classes"));
+    copy_jars_of(&pom, &lib, &[&format!("-Dkafka.version={version}")])?;
+    once_per(&[&source], &classes, || compile(&lib, &classes, &source))?;
+    Ok((lib, classes))
+}
+
+/// Connect and Streams, and our word count; gives their jars and its classes.
+pub(crate) fn applications() -> Result<(PathBuf, PathBuf)> {
+    let source = workspace::root().join("interop/java/apps/WordCount.java");
+    let directory = workspace::interop_target().join("applications");
+    let (lib, classes) = (directory.join("lib"), directory.join("classes"));
+    copy_jars(&workspace::root().join("interop/java/apps/pom.xml"), &lib)?;
+    once_per(&[&source], &classes, || compile(&lib, &classes, &source))?;
+    Ok((lib, classes))
+}
+
+fn compile(jars: &Path, classes: &Path, source: &Path) -> Result<()> {
+    let mut command = Command::new("javac");
+    command.args(["-nowarn", "-cp"]).arg(jars.join("*")).arg("-d").arg(classes).arg(source);
+    run_ok(command, b"", FETCH_LIMIT)
+        .with_context(|| format!("cannot compile {}", source.display()))
+        .map(drop)
+}
+
+/// A Python that has what `interop/python/{requirements}.txt` lists.
+pub(crate) fn python(requirements: &str) -> Result<PathBuf> {
+    let directory = workspace::root().join("interop/python");
+    let list = directory.join(requirements).with_extension("txt");
+    let venv = workspace::interop_target().join(format!("venv-{requirements}"));
     let python = venv.join("bin/python");
-    once_per(&requirements, &venv, || {
+    once_per(&[&list], &venv, || {
         let mut command = Command::new("python3");
         command.args(["-m", "venv", "--clear"]).arg(&venv);
         run_ok(command, b"", FETCH_LIMIT).context("cannot make a Python environment")?;
         let mut command = Command::new(&python);
         command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
-        command.arg("--requirement").arg(&requirements);
-        run_ok(command, b"", FETCH_LIMIT).context("cannot install confluent-kafka").map(drop)
+        command.arg("--requirement").arg(&list);
+        run_ok(command, b"", FETCH_LIMIT).context("cannot install the Python clients").map(drop)
     })?;
     Ok(python)
 }
 
-/// The rdkafka adapter: builds librdkafka from source, so it lives outside the workspace.
-pub(crate) fn rust_adapter() -> Result<PathBuf> {
-    let target = workspace::interop_target().join("rust");
+/// A librdkafka adapter: builds librdkafka from source, so it lives outside the workspace.
+pub(crate) fn rust_adapter(package: &str) -> Result<PathBuf> {
+    let target = workspace::interop_target().join(package);
+    let manifest = workspace::root().join("interop").join(package).join("Cargo.toml");
     let mut command = workspace::cargo();
     command
-        .args(["build", "--quiet", "--locked", "--release"])
-        .arg("--manifest-path")
-        .arg(workspace::root().join("interop/rust/Cargo.toml"))
+        .args(["build", "--quiet", "--locked", "--release", "--manifest-path"])
+        .arg(&manifest)
         .arg("--target-dir")
         .arg(&target)
         // Flags meant for the product must not rebuild a C library.
@@ -76,10 +114,48 @@ pub(crate) fn rust_adapter() -> Result<PathBuf> {
     Ok(target.join("release/rdkafka-adapter"))
 }
 
-/// Runs `make` unless it succeeded before for the same text of `description`.
-fn once_per(description: &Path, made: &Path, make: impl FnOnce() -> Result<()>) -> Result<()> {
-    let wanted = fs::read_to_string(description)
-        .with_context(|| format!("cannot read {}", description.display()))?;
+/// The Go adapter, with the versions that `interop/go/{module}` names.
+pub(crate) fn go_adapter(module: &str) -> Result<PathBuf> {
+    let binary = workspace::interop_target().join("go").join(module).with_extension("bin");
+    let mut command = Command::new("go");
+    command
+        .current_dir(workspace::root().join("interop/go"))
+        .args(["build", "-modfile", module, "-o"])
+        .arg(&binary)
+        .arg(".");
+    run_ok(command, b"", FETCH_LIMIT).context("cannot build the Go adapter")?;
+    Ok(binary)
+}
+
+/// The Node adapter, beside the packages that it needs.
+pub(crate) fn node_adapter() -> Result<PathBuf> {
+    let source = workspace::root().join("interop/node");
+    let directory = workspace::interop_target().join("node");
+    let files = ["package.json", "package-lock.json", "adapter.js"];
+    let sources = files.map(|file| source.join(file));
+    once_per(&sources, &directory, || {
+        for file in files {
+            fs::copy(source.join(file), directory.join(file))
+                .with_context(|| format!("cannot copy {file}"))?;
+        }
+        let mut command = Command::new("npm");
+        command.current_dir(&directory).args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]);
+        run_ok(command, b"", FETCH_LIMIT).context("cannot install the Node clients").map(drop)
+    })?;
+    Ok(directory.join("adapter.js"))
+}
+
+/// Runs `make` unless it succeeded before for the same texts of `descriptions`.
+pub(crate) fn once_per(
+    descriptions: &[impl AsRef<Path>],
+    made: &Path,
+    make: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let mut wanted = String::new();
+    for description in descriptions.iter().map(AsRef::as_ref) {
+        let text = fs::read_to_string(description);
+        wanted += &text.with_context(|| format!("cannot read {}", description.display()))?;
+    }
     let stamp = made.with_extension("made-from");
     if made.exists() && fs::read_to_string(&stamp).is_ok_and(|last| last == wanted) {
         return Ok(());

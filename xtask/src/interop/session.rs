@@ -17,6 +17,8 @@ pub(super) const SETTINGS: &[(&str, &str)] = &[
     ("broker.session.timeout.ms", "1500"),
     ("broker.heartbeat.interval.ms", "300"),
     ("num.partitions", "1"),
+    // A member that was killed is missed soon.
+    ("group.min.session.timeout.ms", "1000"),
 ];
 
 /// A record that a broker acknowledged, and where.
@@ -34,6 +36,8 @@ pub(super) struct Session {
     adapters: Vec<(Library, Adapter)>,
     ledger: Vec<Acknowledged>,
     topics: u32,
+    /// What the broker serves, as Kafka's own tool shows it; empty until somebody asks.
+    apis: String,
     /// Set once the tests of the disk have prepared and stopped the broker.
     pub(super) stopped: Option<Stopped>,
 }
@@ -48,6 +52,7 @@ impl Session {
             adapters: Vec::new(),
             ledger: Vec::new(),
             topics: 0,
+            apis: String::new(),
             stopped: None,
         })
     }
@@ -111,7 +116,12 @@ impl Session {
         self.check_topics(library, |other| other == topic)
     }
 
-    fn check_topics(&mut self, library: Library, wanted: impl Fn(&str) -> bool) -> Result<()> {
+    /// The same for the topics whose name is wanted.
+    pub(super) fn check_topics(
+        &mut self,
+        library: Library,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<()> {
         let mut partitions: Vec<(String, i32)> = self
             .ledger
             .iter()
@@ -157,11 +167,14 @@ impl Session {
 
     /// Whether the broker lists an API, given as `Name(key)`; asks with Kafka's own tool.
     pub(super) fn advertises(&mut self, api: &str) -> Result<bool> {
-        let bootstrap = self.bootstrap();
-        let arguments = ["--bootstrap-server", &bootstrap];
-        let shown =
-            self.adapter(Library::Java).tool("tools.BrokerApiVersionsCommand", &arguments, b"")?;
-        Ok(shown.out.lines().any(|line| line.contains(api) && !line.contains("UNSUPPORTED")))
+        if self.apis.is_empty() {
+            let bootstrap = self.bootstrap();
+            let arguments = ["--bootstrap-server", &bootstrap];
+            let java = self.adapter(Library::Java);
+            self.apis = java.tool("tools.BrokerApiVersionsCommand", &arguments, b"")?.out;
+        }
+        let mut lines = self.apis.lines().filter(|line| !line.contains("UNSUPPORTED"));
+        Ok(lines.any(|line| line.contains(api)))
     }
 
     /// Starts a broker that an earlier test left dead.

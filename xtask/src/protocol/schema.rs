@@ -243,6 +243,17 @@ pub(crate) struct Schema {
 }
 
 impl Schema {
+    /// Adds the fields of an extension: a table of the same message that names only what is added.
+    ///
+    /// A field that is there already says where the fields below it belong; any other is new. What is new must be
+    /// tagged with a number that Kafka does not give out, so that whoever does not know it passes over it.
+    pub(crate) fn extend(&mut self, extension: &Self) -> Result<(), String> {
+        if self.kind != extension.kind || !extension.shared.is_empty() {
+            return Err(format!("an extension of {} is no {}", self.name, self.kind));
+        }
+        add_fields(&mut self.fields, &extension.fields)
+    }
+
     /// The fields of a structure named anywhere in the message.
     #[allow(dead_code, reason = "the generator walks the structures in order instead")]
     pub(crate) fn structure(&self, name: &str) -> Option<&[Field]> {
@@ -258,6 +269,31 @@ impl Schema {
             search(&self.fields, name).or(in_shared)
         })
     }
+}
+
+/// Kafka numbers the tags of each structure from 0; the highest in 4.3 is 8.
+const FIRST_TAG_OF_EXTENSIONS: u32 = 9000;
+
+fn add_fields(fields: &mut Vec<Field>, added: &[Field]) -> Result<(), String> {
+    for new in added {
+        let known = fields.iter_mut().find(|field| field.name == new.name);
+        match known {
+            Some(known) if known.kind == new.kind && !new.fields.is_empty() => {
+                add_fields(&mut known.fields, &new.fields)?;
+            }
+            Some(_) => return Err(format!("{} is there already", new.name)),
+            None if new.tag.is_some_and(|tag| tag >= FIRST_TAG_OF_EXTENSIONS)
+                && new.tagged == new.versions
+                && new.ignorable =>
+            {
+                fields.push(new.clone());
+            }
+            None => {
+                return Err(format!("{}: write an ignorable field with a tag of ours", new.name));
+            }
+        }
+    }
+    Ok(())
 }
 
 impl FromStr for Schema {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_base::{ErrorCode, Offset};
@@ -18,10 +19,15 @@ use crate::replicas::Replica;
 /// How much is read at once when a partition is taken up.
 const READ_BYTES: usize = 4 * 1024 * 1024;
 
+/// How large a batch may be before it is compressed: a small request can ask for very many records.
+const UNCOMPRESSED_MAX: usize = 8 * 1024 * 1024;
+
 /// How records are stored.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
     pub compression: Compression,
+    /// `offsets.commit.timeout.ms`: how long a client waits for what must be stored.
+    pub store_timeout: Duration,
 }
 
 /// Why a partition could not be read.
@@ -71,13 +77,18 @@ impl PartitionLog {
         self.replica.log.log_end_offset()
     }
 
+    pub(super) fn loading<S: Shard>(&self, shard: S) -> Loading<S> {
+        Loading::new(shard, self.settings.store_timeout)
+    }
+
     /// Replays everything that there is. Blocks.
     pub(super) fn load<S: Shard>(&self, shard: S) -> Result<Loading<S>, LoadError> {
         let log = &self.replica.log;
-        let mut loading = Loading::new(shard);
+        let mut loading = self.loading(shard);
         let (start, end) = (log.log_start_offset(), log.log_end_offset());
         let mut from = start;
         while from < end {
+            self.replica.check_alive().map_err(|_| LoadError::Stopped)?;
             let slice = log.read(from, READ_BYTES, end, true)?;
             let bytes = slice.source.ok_or(LoadError::Short(from))?.read()?;
             let before = from;
@@ -131,29 +142,31 @@ fn replay_record<S: Shard>(loading: &mut Loading<S>, record: Record) -> Result<(
 }
 
 impl<R: StoredRecord> Log<R> for PartitionLog {
-    fn append(&mut self, records: &[R], may_be_divided: bool) -> Result<Range<Offset>, ErrorCode> {
-        let max = self.replica.rules().max_message_bytes;
-        let mut appended: Option<Range<Offset>> = None;
+    fn fitting(&self, records: &[R]) -> usize {
+        let sensible = self.replica.rules().max_message_bytes / 2;
         let mut batch = self.new_batch();
-        let mut left = records.iter().peekable();
-        while let Some(record) = left.next() {
+        let fits = |record: &&R| {
+            let added = self.add(&mut batch, *record);
+            added.is_ok() && batch.size_in_bytes() <= sensible
+        };
+        records.iter().take_while(fits).count()
+    }
+
+    fn append(&mut self, records: &[R]) -> Result<Range<Offset>, ErrorCode> {
+        let max = self.replica.rules().max_message_bytes;
+        let mut batch = self.new_batch();
+        for record in records {
             self.add(&mut batch, record)?;
-            let is_full = may_be_divided && batch.size_in_bytes() >= max / 2;
-            if left.peek().is_some() && !is_full {
-                continue;
-            }
-            let full = std::mem::replace(&mut batch, self.new_batch());
-            match (self.append_batch(full, max), &mut appended) {
-                (Ok(offsets), Some(all)) => all.end = offsets.end,
-                (Ok(offsets), None) => appended = Some(offsets),
-                (Err(error), None) => return Err(error),
-                (Err(error), Some(_)) => {
-                    warn!(partition = %self, %error, "some of what was to be stored is not");
-                    break;
-                }
+            if batch.size_in_bytes() > UNCOMPRESSED_MAX.max(max) {
+                return Err(ErrorCode::MESSAGE_TOO_LARGE);
             }
         }
-        Ok(appended.expect("there are records"))
+        let batch = batch.build();
+        if batch.size_in_bytes() > max {
+            return Err(ErrorCode::MESSAGE_TOO_LARGE);
+        }
+        let appended = self.replica.append(batch, true).map_err(|error| error.code())?;
+        Ok(appended.base_offset..appended.last_offset.next())
     }
 }
 
@@ -163,21 +176,11 @@ impl PartitionLog {
     }
 
     fn add<R: StoredRecord>(&self, batch: &mut BatchBuilder, record: &R) -> Result<(), ErrorCode> {
-        let encoded = record.encode().map_err(|error| {
+        let (key, value) = record.encode().map_err(|error| {
             warn!(partition = %self, %error, "a record can't be encoded");
             ErrorCode::UNKNOWN_SERVER_ERROR
-        });
-        let (key, value) = encoded?;
+        })?;
         batch.append(self.clock.now_ms(), Some(&key), value.as_deref(), &[]);
         Ok(())
-    }
-
-    fn append_batch(&self, batch: BatchBuilder, max: usize) -> Result<Range<Offset>, ErrorCode> {
-        let batch = batch.build();
-        if batch.size_in_bytes() > max {
-            return Err(ErrorCode::MESSAGE_TOO_LARGE);
-        }
-        let appended = self.replica.append(batch, true).map_err(|error| error.code())?;
-        Ok(appended.base_offset..appended.last_offset.next())
     }
 }

@@ -49,6 +49,7 @@ where
         let Some((result, told)) = answer_loading(reading, &mut events).await else { return };
         let (loaded, mut log) = match result {
             Ok(loaded) => loaded,
+            Err(LoadError::Stopped) => return,
             Err(error) => {
                 // Whoever asks is told NOT_COORDINATOR: the channel is closed.
                 return error!(partition = name, %error, "the coordinator can't read its partition");
@@ -56,8 +57,7 @@ where
         };
         let now = now(&*clock);
         let end = log.end();
-        let (runtime, replies) = loaded.finish(now, end, &mut log);
-        debug_assert!(replies.is_empty(), "nobody has asked yet");
+        let runtime = loaded.finish(now, end, &mut log);
         let took = clock.monotonic().saturating_sub(started);
         if end.0 > 0 {
             info!(partition = name, ms = took.as_millis(), records = end.0, "coordinator loaded");
@@ -80,7 +80,7 @@ where
     S: Shard + Send + 'static,
 {
     if log.is_empty() {
-        return Ok((Loading::new(shard), log));
+        return Ok((log.loading(shard), log));
     }
     let _turn = loading.acquire().await.map_err(|_| LoadError::Stopped)?;
     let reading = tokio::task::spawn_blocking(move || log.load(shard).map(|read| (read, log)));

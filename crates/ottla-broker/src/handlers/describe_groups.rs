@@ -2,6 +2,8 @@
 //!
 //! - v3: allowed operations on request. v4: static members. v6: GROUP_ID_NOT_FOUND for a group that is not there,
 //!   which before was described as Dead.
+//! - Known difference: who asks with a tagged field of ours is told, in tagged fields of ours, why and when a group last
+//!   rebalanced; nobody else is sent them (docs/decisions/009-private-fields.md).
 
 use bytestring::ByteString;
 use ottla_base::ErrorCode;
@@ -17,8 +19,9 @@ const OPERATIONS_SINCE: i16 = 3;
 
 pub(super) async fn handle(context: Context, request: DescribeGroupsRequest) -> Outcome {
     let mut groups = Vec::with_capacity(request.groups.len());
+    let last_rebalance = request.ottla_include_last_rebalance;
     for ids in by_partition(&context.broker.image(), request.groups) {
-        groups.extend(describe(&context, ids).await);
+        groups.extend(describe(&context, ids, last_rebalance).await);
     }
     if request.include_authorized_operations && context.version >= OPERATIONS_SINCE {
         for group in groups.iter_mut().filter(|group| !group.error_code.is_error()) {
@@ -29,10 +32,15 @@ pub(super) async fn handle(context: Context, request: DescribeGroupsRequest) -> 
 }
 
 /// Groups of one partition.
-async fn describe(context: &Context, groups: Vec<ByteString>) -> Vec<DescribedGroup> {
+async fn describe(
+    context: &Context,
+    groups: Vec<ByteString>,
+    last_rebalance: bool,
+) -> Vec<DescribedGroup> {
     let Some(first) = groups.first().cloned() else { return Vec::new() };
     let (image, version) = (context.broker.image(), context.version);
-    let query = Query::Describe(group::DescribeGroups { version, groups: groups.clone() });
+    let asked = group::DescribeGroups { version, groups: groups.clone(), last_rebalance };
+    let query = Query::Describe(asked);
     let described = context.broker.groups.query(&image, &first, query).await;
     described.unwrap_or_else(|error| groups.into_iter().map(|id| refuse(id, error)).collect())
 }

@@ -17,11 +17,12 @@ pub(super) async fn handle(context: Context, mut request: JoinGroupRequest) -> O
     if context.version == 0 {
         request.rebalance_timeout_ms = request.session_timeout_ms;
     }
-    let group = request.group_id.clone();
+    // A copy: this waits for others, and a slice would keep the whole frame.
+    let group = String::from(&*request.group_id);
     let random = ottla_env::random_uuid().expect("the operating system has random numbers");
     let join = JoinGroup { caller: context.caller(), request, random };
     let broker = &context.broker;
-    let answer = broker.groups.ask_patiently(&broker.image(), &group, Request::Join(join)).await;
+    let answer = broker.groups.ask(&broker.image(), &group, Request::Join(join)).await;
     let mut response = answer.unwrap_or_else(|error_code| JoinGroupResponse {
         error_code,
         ..JoinGroupResponse::default()

@@ -1,5 +1,7 @@
 //! OffsetDelete (key 47), version 0: a group forgets how far it has read in topics that it reads no longer.
 
+use std::collections::HashMap;
+
 use ottla_base::{ErrorCode, PartitionIndex};
 use ottla_coordinator::group::Request;
 use ottla_metadata::Image;
@@ -57,8 +59,11 @@ fn take_unknown(
 
 /// Each topic once.
 fn merge(topics: &mut Vec<OffsetDeleteResponseTopic>, more: Vec<OffsetDeleteResponseTopic>) {
+    let mut places: HashMap<_, _> =
+        topics.iter().enumerate().map(|(place, topic)| (topic.name.clone(), place)).collect();
     for topic in more {
-        match topics.iter_mut().find(|known| known.name == topic.name) {
+        let place = *places.entry(topic.name.clone()).or_insert(topics.len());
+        match topics.get_mut(place) {
             Some(known) => known.partitions.extend(topic.partitions),
             None => topics.push(topic),
         }

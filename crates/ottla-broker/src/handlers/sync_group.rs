@@ -18,8 +18,9 @@ pub(super) async fn handle(context: Context, request: SyncGroupRequest) -> Outco
     let answer = if context.version >= PROTOCOL_SINCE && !names_protocol {
         Err(ErrorCode::INCONSISTENT_GROUP_PROTOCOL)
     } else {
-        let (image, group) = (context.broker.image(), request.group_id.clone());
-        context.broker.groups.ask_patiently(&image, &group, Request::Sync(request)).await
+        // A copy: this waits for others, and a slice would keep the whole frame.
+        let (image, group) = (context.broker.image(), String::from(&*request.group_id));
+        context.broker.groups.ask(&image, &group, Request::Sync(request)).await
     };
     let response = answer.unwrap_or_else(|error_code| SyncGroupResponse {
         error_code,

@@ -1,4 +1,8 @@
-//! A broker for tests: one topic, one partition, and answers that a script decides.
+//! A broker for tests: one topic, one partition, one group, and answers that a script decides.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+mod group;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -26,6 +30,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+pub(crate) use group::GroupScript;
+
 const TOPIC_ID: Uuid = Uuid::from_u128(77);
 
 /// What the broker does; each list of refusals is used up from its front, one a request.
@@ -40,6 +46,7 @@ pub(crate) struct Script {
     /// The record counts of the batches that the partition holds.
     pub(crate) log: Vec<i32>,
     pub(crate) garbage: bool,
+    pub(crate) group: GroupScript,
 }
 
 impl Default for Script {
@@ -53,6 +60,7 @@ impl Default for Script {
             create_refusals: Vec::new(),
             log: Vec::new(),
             garbage: false,
+            group: GroupScript::default(),
         }
     }
 }
@@ -64,6 +72,7 @@ struct State {
     asked: Vec<(ApiKey, i16)>,
     stored: Vec<String>,
     sequences: Vec<i32>,
+    group_log: Vec<String>,
     connections: Vec<JoinHandle<()>>,
 }
 
@@ -84,6 +93,7 @@ impl Broker {
             asked: Vec::new(),
             stored: Vec::new(),
             sequences: Vec::new(),
+            group_log: Vec::new(),
             connections: Vec::new(),
         };
         let state = Arc::new(Mutex::new(state));
@@ -129,6 +139,11 @@ impl Broker {
     /// The sequence numbers of the records that it took.
     pub(crate) fn sequences(&self) -> Vec<i32> {
         self.state().sequences.clone()
+    }
+
+    /// What the group's members did, a line each.
+    pub(crate) fn group_log(&self) -> Vec<String> {
+        self.state().group_log.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -182,7 +197,10 @@ impl State {
                 let response = self.create_topics(incoming.message().unwrap());
                 reply(&incoming, &response)
             }
-            other => panic!("nobody advertised {}", other.name()),
+            other => match self.answer_member(&mut incoming) {
+                Some(answer) => answer,
+                None => panic!("nobody advertised {}", other.name()),
+            },
         }
     }
 
@@ -196,17 +214,19 @@ impl State {
             (ApiKey::ListOffsets, 11),
             (ApiKey::CreateTopics, 7),
         ];
+        let served: Vec<_> = served.into_iter().chain(self.script.group.served.clone()).collect();
         let version = incoming.header.request_api_version;
         let known = version <= self.script.api_versions_max;
         let response = ApiVersionsResponse {
             error_code: if known { ErrorCode::NONE } else { ErrorCode::UNSUPPORTED_VERSION },
             api_keys: served
+                .into_iter()
                 .map(|(api, max_version)| ApiVersion {
                     api_key: api.key(),
                     min_version: 0,
                     max_version,
                 })
-                .into(),
+                .collect(),
             ..ApiVersionsResponse::default()
         };
         reply_in(incoming, &response, if known { version } else { 0 })

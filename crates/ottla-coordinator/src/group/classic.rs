@@ -78,6 +78,7 @@ pub struct ClassicGroup {
     protocol: Option<ByteString>,
     leader: Option<ByteString>,
     members: BTreeMap<ByteString, Member>,
+    supporters: Supporters,
     /// Member ids by group instance id.
     static_members: BTreeMap<ByteString, ByteString>,
     /// Ids that were given out and have not joined yet.
@@ -90,11 +91,52 @@ pub struct ClassicGroup {
     last_rebalance: Option<Rebalance>,
 }
 
+/// How many members know each protocol. Counted, because members may name very many of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Supporters(BTreeMap<ByteString, usize>);
+
+impl Supporters {
+    fn count(&self, protocol: &str) -> usize {
+        self.0.get(protocol).copied().unwrap_or(0)
+    }
+
+    fn add(&mut self, member: &Member) {
+        for protocol in &member.protocols {
+            *self.0.entry(protocol.name.clone()).or_default() += 1;
+        }
+    }
+
+    fn remove(&mut self, member: &Member) {
+        for protocol in &member.protocols {
+            if let Some(count) = self.0.get_mut(&protocol.name) {
+                *count -= 1;
+                if *count == 0 {
+                    self.0.remove(&protocol.name);
+                }
+            }
+        }
+    }
+}
+
 /// Why and when a group last rebalanced, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rebalance {
     pub at: Timestamp,
     pub reason: String,
+}
+
+/// Of a client's own words, in characters: as many as Kafka's Java client sends.
+const CLIENT_REASON_MAX: usize = 255;
+
+/// What happened, and what the client says about it, if anything.
+fn with_client_reason(what: String, said: Option<&str>) -> String {
+    match said.filter(|said| !said.is_empty()) {
+        Some(said) => {
+            let said: String = said.chars().take(CLIENT_REASON_MAX).collect();
+            format!("{what}: {said}")
+        }
+        None => what,
+    }
 }
 
 impl ClassicGroup {
@@ -109,6 +151,7 @@ impl ClassicGroup {
             protocol: None,
             leader: None,
             members: BTreeMap::new(),
+            supporters: Supporters::default(),
             static_members: BTreeMap::new(),
             pending_joins: BTreeSet::new(),
             pending_syncs: BTreeSet::new(),
@@ -234,21 +277,33 @@ impl ClassicGroup {
         }
         self.leader.get_or_insert_with(|| member.id.clone());
         self.pending_joins.remove(&member.id);
+        self.supporters.add(&member);
         self.members.insert(member.id.clone(), member);
     }
 
     /// Forgets a member, or an id that was given out. Whoever waits under it must have been answered.
     fn remove(&mut self, id: &str) {
-        if let Some(member) = self.members.remove(id)
-            && let Some(instance) = &member.instance_id
-        {
-            self.static_members.remove(instance);
+        if let Some(member) = self.members.remove(id) {
+            debug_assert!(member.awaiting_join.is_none() && member.awaiting_sync.is_none());
+            self.supporters.remove(&member);
+            if let Some(instance) = &member.instance_id {
+                self.static_members.remove(instance);
+            }
         }
         if self.is_leader(id) {
             self.leader = self.members.keys().next().cloned();
         }
         self.pending_joins.remove(id);
         self.pending_syncs.remove(id);
+    }
+
+    /// Changes what a member can do.
+    fn update(&mut self, id: &str, change: impl FnOnce(&mut Member)) {
+        if let Some(member) = self.members.get_mut(id) {
+            self.supporters.remove(member);
+            change(member);
+            self.supporters.add(member);
+        }
     }
 
     fn joined_count(&self) -> usize {
@@ -269,7 +324,7 @@ impl ClassicGroup {
     /// # Panics
     /// Without members, or without such a protocol: joins that would lead there are refused.
     fn preferred_protocol(&self) -> ByteString {
-        let is_candidate = |name: &str| self.members.values().all(|member| member.supports(name));
+        let is_candidate = |name: &str| self.supported_by_all(name);
         let mut votes: BTreeMap<&ByteString, usize> = BTreeMap::new();
         for member in self.members.values() {
             let names = member.protocols.iter().map(|protocol| &protocol.name);
@@ -282,6 +337,10 @@ impl ClassicGroup {
         winner.expect("all members support one protocol").0.clone()
     }
 
+    fn supported_by_all(&self, protocol: &str) -> bool {
+        self.supporters.count(protocol) == self.members.len()
+    }
+
     /// Whether a member with these protocols could be in the group.
     fn accepts_protocols<'a>(
         &self,
@@ -292,7 +351,7 @@ impl ClassicGroup {
             return !protocol_type.is_empty() && names.next().is_some();
         }
         self.protocol_type.as_deref() == Some(protocol_type)
-            && names.any(|name| self.members.values().all(|member| member.supports(name)))
+            && names.any(|name| self.supported_by_all(name))
     }
 
     /// Panics where an invariant does not hold.
@@ -303,6 +362,11 @@ impl ClassicGroup {
             let member = self.members.get(id).expect("a static member is a member");
             assert_eq!(member.instance_id.as_ref(), Some(instance));
         }
+        let is_static = |member: &&Member| member.instance_id.is_some();
+        assert_eq!(self.members.values().filter(is_static).count(), self.static_members.len());
+        let mut supporters = Supporters::default();
+        self.members.values().for_each(|member| supporters.add(member));
+        assert_eq!(self.supporters, supporters);
         assert!(self.pending_joins.iter().all(|id| !self.members.contains_key(id)));
         assert!(self.pending_syncs.iter().all(|id| self.members.contains_key(id)));
         assert!(self.state != State::Empty || self.members.is_empty());
@@ -310,7 +374,7 @@ impl ClassicGroup {
             && !self.members.is_empty()
         {
             let protocol = self.protocol.as_deref().expect("a generation has a protocol");
-            assert!(self.members.values().all(|member| member.supports(protocol)));
+            assert!(self.supported_by_all(protocol));
         }
         let waits_for_sync = self.members.values().any(|member| member.awaiting_sync.is_some());
         assert!(!waits_for_sync || self.state == State::CompletingRebalance);

@@ -212,15 +212,18 @@ fn is_expired(turn: &Turn<'_>, group: &ClassicGroup, offset: &CommittedOffset) -
     }
 }
 
-/// Deletes every group's offsets in topics that are gone, and not those in a topic that has the same name now.
-pub(crate) fn forget_topics(turn: &mut Turn<'_>, stored: &Stored, topics: &[TopicDeleted]) {
-    for group in stored.groups_with_offsets() {
-        for topic in topics {
-            let partitions = stored.offsets(group).and_then(|topics| topics.get(&*topic.name));
-            for (index, offset) in partitions.into_iter().flatten() {
-                if is_of(offset, topic.id) {
-                    turn.append(tombstone(group, &topic.name, *index));
-                }
+/// Deletes a group's offsets in topics that are gone, and not those in a topic that has the same name now.
+pub(crate) fn forget_topics(
+    turn: &mut Turn<'_>,
+    stored: &Stored,
+    group: &ByteString,
+    topics: &[TopicDeleted],
+) {
+    let Some(offsets) = stored.offsets(group) else { return };
+    for topic in topics {
+        for (index, offset) in offsets.get(&*topic.name).into_iter().flatten() {
+            if is_of(offset, topic.id) {
+                turn.append(tombstone(group, &topic.name, *index));
             }
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! Bodies are Kafka's messages; beside them stands what a handler knows and a message does not say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -58,13 +59,32 @@ pub struct FetchOffsets {
 pub struct DescribeGroups {
     pub version: i16,
     pub groups: Vec<ByteString>,
+    /// Whether to tell why and when each last rebalanced, which no version of Kafka asks for.
+    pub last_rebalance: bool,
 }
 
-/// Empty filters let everything through.
+/// Which groups to list. An empty filter lets everything through; case does not matter.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ListGroups {
-    pub states: Vec<ByteString>,
-    pub types: Vec<ByteString>,
+    states: BTreeSet<String>,
+    types: BTreeSet<String>,
+}
+
+impl ListGroups {
+    #[must_use]
+    pub fn new(states: &[ByteString], types: &[ByteString]) -> Self {
+        let set = |names: &[ByteString]| {
+            names.iter().map(|name| name.trim().to_ascii_lowercase()).collect()
+        };
+        Self { states: set(states), types: set(types) }
+    }
+
+    pub(crate) fn lets_through(&self, state: &str, kind: &str) -> bool {
+        let is_in = |names: &BTreeSet<String>, name: &str| {
+            names.is_empty() || names.contains(&name.to_ascii_lowercase())
+        };
+        is_in(&self.states, state) && is_in(&self.types, kind)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +114,7 @@ pub enum Request {
 pub enum Query {
     Fetch(FetchOffsets),
     Describe(DescribeGroups),
-    List(ListGroups),
+    List(Arc<ListGroups>),
 }
 
 /// Each kind of answer once, with the way into it and out of it.
@@ -147,6 +167,8 @@ pub enum Timer {
     Sync { group: ByteString },
     /// It is time to look for offsets that nobody needs any more.
     Expiry,
+    /// It is time for the next part of a walk over all groups.
+    Sweep,
 }
 
 /// What follows when records are committed.

@@ -1,6 +1,7 @@
 //! The state machine of one partition of `__consumer_offsets`. Pure.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use bytestring::ByteString;
 use ottla_base::{ErrorCode, Offset, Timestamp};
@@ -13,6 +14,7 @@ use ottla_protocol::messages::{
 use ottla_protocol::records::{GroupMetadataKey, GroupRecord};
 
 use super::classic::ClassicGroup;
+use super::sweep::{GROUPS_AT_ONCE, Sweeps, Task};
 use super::turn::Turn;
 use super::{
     CommitOffsets, DescribeGroups, JoinGroup, LeaveGroup, Next, Query, Reply, Request, Settings,
@@ -32,13 +34,20 @@ pub struct GroupShard {
     settings: Settings,
     stored: Timeline<Stored>,
     groups: BTreeMap<ByteString, ClassicGroup>,
+    sweeps: Sweeps,
     is_loaded: bool,
 }
 
 impl GroupShard {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { settings, stored: Timeline::default(), groups: BTreeMap::new(), is_loaded: false }
+        Self {
+            settings,
+            stored: Timeline::default(),
+            groups: BTreeMap::new(),
+            sweeps: Sweeps::default(),
+            is_loaded: false,
+        }
     }
 
     /// What the log says.
@@ -58,7 +67,6 @@ impl GroupShard {
         for (id, _) in self.stored().groups() {
             assert!(self.groups.contains_key(id), "{id}");
         }
-        assert!(self.stored().groups_with_offsets().all(|id| self.stored().has_group(id)));
         self.groups.values().for_each(ClassicGroup::check);
     }
 
@@ -194,18 +202,39 @@ impl GroupShard {
         turn.append(tombstone(id));
     }
 
-    fn expire(&self, turn: &mut Turn<'_>) {
-        for group in self.groups.values() {
-            if offsets::expire(turn, self.stored(), group) && group.is_empty() {
-                turn.append(tombstone(&group.id));
+    fn begin_sweep(&mut self, turn: &mut Turn<'_>, task: Task) {
+        self.sweeps.begin(task);
+        turn.set_timer(Timer::Sweep, 0);
+    }
+
+    /// The next part of the walks over all groups.
+    fn sweep(&mut self, turn: &mut Turn<'_>) {
+        let Some((task, from)) = self.sweeps.current() else { return };
+        let mut seen = None;
+        let mut groups = self.groups.range::<str, _>((from, Bound::Unbounded));
+        for (id, group) in groups.by_ref().take(GROUPS_AT_ONCE) {
+            match task {
+                Task::Expire => self.expire(turn, group),
+                Task::Forget(topics) => offsets::forget_topics(turn, self.stored(), id, topics),
             }
+            seen = Some(id.clone());
         }
+        let is_over = groups.next().is_none();
         turn.outcome.is_divisible = true;
-        turn.set_timer(Timer::Expiry, turn.settings.offsets_retention_check_interval_ms);
+        if self.sweeps.advance(seen.filter(|_| !is_over)) {
+            turn.set_timer(Timer::Sweep, 0);
+        }
+    }
+
+    fn expire(&self, turn: &mut Turn<'_>, group: &ClassicGroup) {
+        if offsets::expire(turn, self.stored(), group) && group.is_empty() {
+            turn.append(tombstone(&group.id));
+        }
     }
 
     fn describe(&self, asked: &DescribeGroups) -> Vec<DescribedGroup> {
         let describe = |id: &ByteString| match self.committed_group(id) {
+            Some(group) if asked.last_rebalance => group.describe_with_last_rebalance(),
             Some(group) => group.describe(),
             None => not_found(id, asked.version),
         };
@@ -266,10 +295,7 @@ impl Shard for GroupShard {
                 let answer = shard.delete_groups(turn, ids);
                 turn.reply(to, answer);
             }
-            Request::TopicsDeleted(topics) => {
-                offsets::forget_topics(turn, shard.stored(), &topics);
-                turn.outcome.is_divisible = true;
-            }
+            Request::TopicsDeleted(topics) => shard.begin_sweep(turn, Task::Forget(topics)),
         })
     }
 
@@ -287,7 +313,12 @@ impl Shard for GroupShard {
                 }
                 Timer::Join { group } => with_group(&group, &ClassicGroup::on_join_timer),
                 Timer::Sync { group } => with_group(&group, &ClassicGroup::on_sync_timer),
-                Timer::Expiry => shard.expire(turn),
+                Timer::Expiry => {
+                    shard.begin_sweep(turn, Task::Expire);
+                    let interval_ms = turn.settings.offsets_retention_check_interval_ms;
+                    turn.set_timer(Timer::Expiry, interval_ms);
+                }
+                Timer::Sweep => shard.sweep(turn),
             }
         })
     }
@@ -328,6 +359,16 @@ impl Shard for GroupShard {
         })
     }
 
+    fn on_overdue(&mut self, now: Timestamp, next: Next, error: ErrorCode) -> Outcome<Self> {
+        match next {
+            // It is in the log: it exists, or will.
+            Next::GroupCreated { .. } => Outcome::default(),
+            next @ (Next::AssignmentStored { .. } | Next::StaticMemberReplaced(_)) => {
+                self.on_refused(now, next, error)
+            }
+        }
+    }
+
     fn on_loaded(&mut self, now: Timestamp) -> Outcome<Self> {
         self.is_loaded = true;
         self.turn(now, |shard, turn| {
@@ -353,7 +394,7 @@ impl Shard for GroupShard {
                 let is_committed =
                     |group: &&ClassicGroup| self.committed_group(&group.id).is_some();
                 let groups = self.groups.values().filter(is_committed);
-                let groups = groups.filter(|group| group.passes(&asked.states, &asked.types));
+                let groups = groups.filter(|group| group.passes(&asked));
                 Reply::List(groups.map(ClassicGroup::list).collect())
             }
         }

@@ -4,7 +4,7 @@
 //!
 //! Invariants:
 //! - no group has an empty map of offsets, no topic either
-//! - a group that has offsets is in `groups`
+//! - a group whose record was deleted is not there, even if offsets of it are left
 
 use std::sync::Arc;
 
@@ -51,17 +51,13 @@ impl Stored {
         self.groups.iter().map(|(id, value)| (id, value.as_deref()))
     }
 
-    pub(crate) fn groups_with_offsets(&self) -> impl Iterator<Item = &ByteString> {
-        self.offsets.keys()
-    }
-
     /// A group is there from its first record, or its first offset, until it is deleted.
     pub(crate) fn has_group(&self, id: &str) -> bool {
         self.groups.contains_key(id)
     }
 
     pub(crate) fn offsets(&self, group: &str) -> Option<&GroupOffsets> {
-        self.offsets.get(group)
+        self.offsets.get(group).filter(|_| self.has_group(group))
     }
 
     pub(crate) fn offset(

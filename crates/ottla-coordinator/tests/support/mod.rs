@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -36,6 +36,7 @@ use ottla_protocol::records::{GroupRecord, encode_versioned};
 pub const GROUP: &str = "group";
 pub const SESSION_MS: i32 = 10_000;
 pub const REBALANCE_MS: i32 = 60_000;
+pub const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The log: records as they are on disk.
 #[derive(Debug, Default)]
@@ -46,7 +47,12 @@ pub struct MemoryLog {
 }
 
 impl Log<GroupRecord> for MemoryLog {
-    fn append(&mut self, records: &[GroupRecord], _: bool) -> Result<Range<Offset>, ErrorCode> {
+    fn fitting(&self, _: &[GroupRecord]) -> usize {
+        2
+    }
+
+    fn append(&mut self, records: &[GroupRecord]) -> Result<Range<Offset>, ErrorCode> {
+        assert!(!records.is_empty(), "nothing is no batch");
         if let Some(error) = self.refuses.take() {
             return Err(error);
         }
@@ -78,6 +84,9 @@ pub struct Context {
     /// Whether everything is committed as soon as it is appended.
     pub commits_at_once: bool,
     given: BTreeMap<ReplyTo, Result<Reply, ErrorCode>>,
+    waiting: BTreeSet<ReplyTo>,
+    /// How many records are committed.
+    committed: usize,
     asked: u64,
 }
 
@@ -102,13 +111,13 @@ impl Context {
     }
 
     fn load(settings: Settings, mut log: MemoryLog, now: Now) -> Self {
-        let mut loading = Loading::new(GroupShard::new(settings.clone()));
+        let mut loading = Loading::new(GroupShard::new(settings.clone()), STORE_TIMEOUT);
         for (offset, record) in log.decoded().iter().enumerate() {
             loading.replay(Offset(offset as i64), record);
         }
-        let (mut runtime, replies) = loading.finish(now, log.end(), &mut log);
-        assert!(replies.is_empty());
+        let mut runtime = loading.finish(now, log.end(), &mut log);
         assert!(runtime.on_committed(now, log.end(), &mut log).is_empty());
+        let committed = log.records.len();
         Self {
             runtime,
             log,
@@ -116,8 +125,21 @@ impl Context {
             settings,
             commits_at_once: true,
             given: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            committed,
             asked: 0,
         }
+    }
+
+    /// The machine loses its power: what was not committed is gone, and so is everybody who waits.
+    pub fn crash(mut self) -> Self {
+        self.log.records.truncate(self.committed);
+        self.restart()
+    }
+
+    /// How many have asked and were not answered.
+    pub fn unanswered(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Another coordinator takes over from what is in the log.
@@ -128,6 +150,10 @@ impl Context {
     pub fn ask(&mut self, request: Request) -> ReplyTo {
         self.asked += 1;
         let to = ReplyTo(self.asked);
+        // Nobody waits for what is merely told.
+        if !matches!(request, Request::TopicsDeleted(_)) {
+            self.waiting.insert(to);
+        }
         let replies = self.runtime.request(self.now, to, request, &mut self.log);
         self.settle(replies);
         to
@@ -135,6 +161,7 @@ impl Context {
 
     /// Commits everything that was appended.
     pub fn commit(&mut self) {
+        self.committed = self.log.records.len();
         let replies = self.runtime.on_committed(self.now, self.log.end(), &mut self.log);
         self.note(replies);
     }
@@ -153,6 +180,7 @@ impl Context {
     fn settle(&mut self, replies: Replies<Reply>) {
         self.note(replies);
         while self.commits_at_once {
+            self.committed = self.log.records.len();
             let replies = self.runtime.on_committed(self.now, self.log.end(), &mut self.log);
             if replies.is_empty() {
                 break;
@@ -164,7 +192,8 @@ impl Context {
 
     fn note(&mut self, replies: Replies<Reply>) {
         for (to, reply) in replies {
-            assert!(self.given.insert(to, reply).is_none(), "{to:?} is answered twice");
+            assert!(self.waiting.remove(&to), "{to:?} is answered twice, or has not asked");
+            self.given.insert(to, reply);
         }
     }
 
@@ -230,6 +259,12 @@ impl Context {
         self.reply::<HeartbeatResponse>(to).error_code
     }
 
+    /// Like [`Self::heartbeat`] while something before it is not committed: gives up on that.
+    pub fn heartbeat_later(&mut self, member: &str, generation: i32) -> ErrorCode {
+        self.commits_at_once = true;
+        self.heartbeat(member, generation)
+    }
+
     /// Members by id, or by instance id.
     pub fn leave(&mut self, members: &[(&str, Option<&str>)]) -> Vec<ErrorCode> {
         let identity = |(member, instance): &(&str, Option<&str>)| MemberIdentity {
@@ -277,7 +312,12 @@ impl Context {
     }
 
     pub fn describe(&self) -> DescribedGroup {
-        let asked = DescribeGroups { version: 6, groups: vec![GROUP.into()] };
+        self.describe_as_asked(false)
+    }
+
+    /// Kafka's description, or with why and when the group last rebalanced.
+    pub fn describe_as_asked(&self, last_rebalance: bool) -> DescribedGroup {
+        let asked = DescribeGroups { version: 6, groups: vec![GROUP.into()], last_rebalance };
         self.query::<Vec<DescribedGroup>>(Query::Describe(asked)).remove(0)
     }
 
@@ -286,7 +326,7 @@ impl Context {
     }
 
     pub fn list(&self, asked: ListGroups) -> Vec<String> {
-        let groups: Vec<ListedGroup> = self.query(Query::List(asked));
+        let groups: Vec<ListedGroup> = self.query(Query::List(asked.into()));
         groups.iter().map(|group| format!("{} {}", group.group_id, group.group_state)).collect()
     }
 
@@ -294,7 +334,7 @@ impl Context {
     pub fn stable(&mut self, count: usize) -> Vec<ByteString> {
         let ids: Vec<_> = (0..count).map(|_| self.member_id()).collect();
         let joins: Vec<_> = ids.iter().map(|id| self.join(&Join::new().member(id))).collect();
-        self.sleep(0);
+        self.sleep(2);
         let mut answers: Vec<_> = joins.into_iter().map(|to| self.joined(to)).collect();
         let generation = answers[0].generation_id;
         answers.sort_by_key(|answer| answer.member_id != answer.leader);
@@ -325,6 +365,7 @@ pub struct Join {
     pub rebalance_ms: i32,
     pub protocol_type: &'static str,
     pub protocols: Vec<(&'static str, Bytes)>,
+    pub reason: Option<ByteString>,
 }
 
 impl Join {
@@ -337,6 +378,7 @@ impl Join {
             rebalance_ms: REBALANCE_MS,
             protocol_type: "consumer",
             protocols: vec![("range", subscription(&["topic"]))],
+            reason: None,
         }
     }
 
@@ -380,7 +422,7 @@ impl Join {
                 group_instance_id: self.instance.clone(),
                 protocol_type: self.protocol_type.into(),
                 protocols: protocols.collect(),
-                reason: None,
+                reason: self.reason.clone(),
             },
             random: Uuid::from_u128(u128::from(number) + 1),
         }

@@ -87,9 +87,9 @@ impl Log {
         self.write(&file, batches, position)?;
         writer.mark_dirty(&file, now_ms);
         self.note_producers(&mut writer, batches);
-        let (appended, unwritten) = self.publish(batches, config.index_interval_bytes);
-        if unwritten >= UNWRITTEN_MAX {
-            self.write_indexes()?;
+        let (appended, index_due) = self.publish(batches, config.index_interval_bytes);
+        if index_due {
+            self.write_indexes_later_if_not_now();
         }
         self.request_flush_if_due(&writer, &config, now_ms);
         Ok(appended)
@@ -141,7 +141,11 @@ impl Log {
         let active = self.state.read().active.describe();
         let beyond = i32::try_from(active.size + incoming.size).is_err();
         if beyond || roll::should_roll(&active, &incoming, &self.config(), now_ms) {
-            self.roll_to(writer, first.base_offset())?;
+            // At the log's end, so that no gap in a replica's offsets is one between two segments, which recovery
+            // takes for a loss.
+            let end = self.log_end_offset();
+            let reachable = roll::relative(end.0, incoming.last_offset).is_some();
+            self.roll_to(writer, if reachable { end } else { first.base_offset() })?;
         }
         Ok(())
     }
@@ -209,11 +213,12 @@ impl Log {
         Err(error)
     }
 
-    /// Shows the batches to readers. Returns how many index entries wait to be written.
-    fn publish(&self, batches: &[ValidBatch], index_interval_bytes: u64) -> (Appended, usize) {
+    /// Shows the batches to readers. Returns whether so many more index entries wait that they should be written.
+    fn publish(&self, batches: &[ValidBatch], index_interval_bytes: u64) -> (Appended, bool) {
         let (first, last) =
             batches.first().zip(batches.last()).expect("there is a batch to append");
         let mut state = self.state.write();
+        let unwritten_before = state.active.offsets.unwritten_len();
         for batch in batches {
             state.active.appended(batch.header(), index_interval_bytes);
         }
@@ -226,7 +231,8 @@ impl Log {
             log_start_offset: Offset(state.log_start_offset),
             duplicate: false,
         };
-        (appended, state.active.offsets.unwritten_len())
+        let unwritten = state.active.offsets.unwritten_len();
+        (appended, unwritten / UNWRITTEN_MAX > unwritten_before / UNWRITTEN_MAX)
     }
 
     /// Closes the active segment and begins a new one at the log's end.
@@ -277,6 +283,14 @@ impl Log {
     fn discard_empty_active(&self) -> Result<(), StorageError> {
         let segment = Arc::clone(&self.state.read().active.segment);
         segment.remove_files()
+    }
+
+    /// For records that readers see already: whoever appended them must not be told that they were not. The entries
+    /// stay in memory, and as many more try again.
+    fn write_indexes_later_if_not_now(&self) {
+        if let Err(error) = self.write_indexes() {
+            tracing::warn!(log = %self.partition, %error, "cannot write an index yet");
+        }
     }
 
     /// Writes the index entries that only memory has. The caller holds the writer.

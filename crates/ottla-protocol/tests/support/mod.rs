@@ -63,17 +63,37 @@ pub(crate) fn find(name: &str) -> Option<&'static Entry> {
     table::ALL.iter().find(|entry| entry.name == name)
 }
 
-/// The field tables of all messages.
-pub(crate) fn schemas() -> Vec<Schema> {
+/// The field tables of all messages, Kafka's fields alone.
+pub(crate) fn kafka_schemas() -> Vec<Schema> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema");
-    let mut schemas: Vec<Schema> = list(&folder)
-        .into_iter()
-        .flat_map(|folder| if folder.is_dir() { list(&folder) } else { Vec::new() })
-        .map(|path| std::fs::read_to_string(path).unwrap().parse().unwrap())
-        .collect();
+    let of_kafka = |path: &PathBuf| path.is_dir() && !path.ends_with(EXTENSIONS);
+    let folders = list(&folder).into_iter().filter(of_kafka);
+    let mut schemas: Vec<Schema> = folders.flat_map(|folder| read(&folder)).collect();
     schemas.sort_by(|a, b| a.name.cmp(&b.name));
     assert_eq!(schemas.len(), table::ALL.len(), "a table for each message");
     schemas
+}
+
+/// The field tables of all messages with our own fields.
+pub(crate) fn schemas() -> Vec<Schema> {
+    let mut schemas = kafka_schemas();
+    for extension in extensions() {
+        let extended = schemas.iter_mut().find(|schema| schema.name == extension.name).unwrap();
+        extended.extend(&extension).unwrap();
+    }
+    schemas
+}
+
+/// Our own fields alone.
+pub(crate) fn extensions() -> Vec<Schema> {
+    read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("schema").join(EXTENSIONS))
+}
+
+const EXTENSIONS: &str = "extensions";
+
+fn read(folder: &Path) -> Vec<Schema> {
+    let texts = list(folder).into_iter().map(|path| std::fs::read_to_string(path).unwrap());
+    texts.map(|text| text.parse().unwrap()).collect()
 }
 
 fn list(folder: &Path) -> Vec<PathBuf> {

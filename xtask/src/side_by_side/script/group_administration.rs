@@ -98,6 +98,7 @@ fn describe(both: &mut Both, version: i16) -> Result<()> {
                 DescribeGroupsRequest {
                     groups: groups.iter().map(|it| it.as_str().into()).collect(),
                     include_authorized_operations: operations,
+                    ..DescribeGroupsRequest::default()
                 }
             })
             .map(drop)
@@ -109,7 +110,19 @@ fn describe(both: &mut Both, version: i16) -> Result<()> {
         ask("none", &[])?;
         ask("twice", &[all[0].clone(), all[0].clone()])?;
     }
-    Ok(())
+    ask_with_our_field(both, version, &[&all[0], "unknown"])
+}
+
+/// Apache Kafka passes over a field that it does not know. About groups that never rebalanced both say the same.
+fn ask_with_our_field(both: &mut Both, version: i16, groups: &[&str]) -> Result<()> {
+    both.ask(version, "with why they last rebalanced, which they never did", |_| {
+        DescribeGroupsRequest {
+            groups: groups.iter().map(|group| (*group).into()).collect(),
+            ottla_include_last_rebalance: true,
+            ..DescribeGroupsRequest::default()
+        }
+    })
+    .map(drop)
 }
 
 fn delete(both: &mut Both, version: i16) -> Result<()> {

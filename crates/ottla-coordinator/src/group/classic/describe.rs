@@ -5,7 +5,8 @@ use bytestring::ByteString;
 use ottla_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use ottla_protocol::messages::list_groups_response::ListedGroup;
 
-use super::{ClassicGroup, Member, State};
+use super::{ClassicGroup, Member, Rebalance, State};
+use crate::group::ListGroups;
 
 /// Kafka's name for this kind of group.
 const TYPE: &str = "classic";
@@ -35,6 +36,16 @@ impl ClassicGroup {
         }
     }
 
+    /// With what Kafka's protocol has no place for, in fields of our own.
+    pub(crate) fn describe_with_last_rebalance(&self) -> DescribedGroup {
+        let mut described = self.describe();
+        if let Some(Rebalance { at, reason }) = self.last_rebalance() {
+            described.ottla_last_rebalance_time_ms = at.0;
+            described.ottla_last_rebalance_reason = Some(reason.as_str().into());
+        }
+        described
+    }
+
     pub(crate) fn list(&self) -> ListedGroup {
         ListedGroup {
             group_id: self.id.clone(),
@@ -44,11 +55,8 @@ impl ClassicGroup {
         }
     }
 
-    /// Whether a list of groups in these states, or of these types, would name it. Case does not matter.
-    pub(crate) fn passes(&self, states: &[ByteString], types: &[ByteString]) -> bool {
-        let is_in = |names: &[ByteString], name: &str| {
-            names.is_empty() || names.iter().any(|it| it.trim().eq_ignore_ascii_case(name))
-        };
-        is_in(states, self.state.name()) && is_in(types, TYPE)
+    /// Whether a list with these filters names the group.
+    pub(crate) fn passes(&self, asked: &ListGroups) -> bool {
+        asked.lets_through(self.state.name(), TYPE)
     }
 }

@@ -37,13 +37,15 @@ impl ClassicGroup {
             self.remove(id);
             return self.complete_join_after_removal(turn);
         }
-        if self.members.get(id).is_none_or(|member| member.has_satisfied_heartbeat()) {
+        let Some(member) = self.members.get(id).filter(|member| !member.has_satisfied_heartbeat())
+        else {
             return;
-        }
+        };
+        let silent_ms = member.session_timeout_ms;
         self.drop_member(turn, id);
         match self.state {
             State::Stable | State::CompletingRebalance => {
-                self.rebalance(turn, format!("removing member {id} on heartbeat expiration."));
+                self.rebalance(turn, format!("member {id} was not heard from for {silent_ms} ms"));
             }
             State::PreparingRebalance => self.complete_join_after_removal(turn),
             State::Empty => {}
@@ -57,11 +59,15 @@ impl ClassicGroup {
         }
     }
 
-    /// Removes a member; one whose JoinGroup is open hears that it is unknown, and may try again.
+    /// Removes a member; one that waits for an answer hears that it is unknown, and may try again.
     pub(super) fn drop_member(&mut self, turn: &mut Turn<'_>, id: &ByteString) {
-        if let Some(waiting) = self.take_waiting(id).0 {
-            let error_code = ErrorCode::UNKNOWN_MEMBER_ID;
+        let error_code = ErrorCode::UNKNOWN_MEMBER_ID;
+        let (join, sync) = self.take_waiting(id);
+        if let Some(waiting) = join {
             turn.reply(waiting, JoinGroupResponse { error_code, ..JoinGroupResponse::default() });
+        }
+        if let Some(waiting) = sync {
+            turn.reply(waiting, super::sync_refused(error_code));
         }
         self.remove(id);
     }

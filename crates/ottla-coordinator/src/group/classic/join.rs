@@ -5,7 +5,7 @@ use ottla_base::ErrorCode;
 use ottla_protocol::messages::{JoinGroupRequest, JoinGroupResponse, SyncGroupResponse};
 
 use super::member::Protocol;
-use super::{ClassicGroup, Member, State};
+use super::{ClassicGroup, Member, State, with_client_reason};
 use crate::group::request::StaticMemberReplaced;
 use crate::group::turn::Turn;
 use crate::group::{Caller, JoinGroup, Next, Settings, names};
@@ -22,13 +22,17 @@ impl ClassicGroup {
         let is_unknown = request.member_id.is_empty();
         let names = request.protocols.iter().map(|protocol| &protocol.name);
         if !self.has_room(turn.settings, &request.member_id) {
-            self.remove(&request.member_id);
+            self.drop_member(turn, &owned(&request.member_id));
             refuse(turn, to, "", ErrorCode::GROUP_MAX_SIZE_REACHED);
         } else if !self.accepts_protocols(&request.protocol_type, names) {
             refuse(turn, to, &request.member_id, ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
         } else if is_unknown {
             self.join_as_new(turn, to, join);
         } else if self.pending_joins.contains(&request.member_id) {
+            if request.group_instance_id.is_some() {
+                // Static members are never told to come back with an id; Kafka stumbles over this.
+                return refuse(turn, to, "", ErrorCode::UNKNOWN_SERVER_ERROR);
+            }
             let id = owned(&request.member_id);
             self.add_member(turn, to, &join.caller, request, id);
         } else {
@@ -88,11 +92,7 @@ impl ClassicGroup {
             awaiting_sync: None,
             is_new: true,
         };
-        let reason = format!(
-            "Adding new member {id} with group instance id {}; client reason: {}",
-            request.group_instance_id.as_deref().unwrap_or("null"),
-            client_reason(request),
-        );
+        let reason = with_client_reason(format!("member {id} joined"), request.reason.as_deref());
         self.note_newcomer();
         self.add(member);
         // It does not know its id and cannot send heartbeats. Were it not given up after a while, clients that
@@ -118,9 +118,11 @@ impl ClassicGroup {
             .get(id)
             .is_some_and(|member| member.protocols != Protocol::list(&request.protocols));
         let what = match self.state {
-            State::PreparingRebalance => "is joining group",
-            State::CompletingRebalance | State::Stable if has_changed => "updates its metadata",
-            State::Stable if self.is_leader(id) => "leads and joins again",
+            State::PreparingRebalance => "joined again",
+            State::CompletingRebalance | State::Stable if has_changed => {
+                "wants other topics or another way to assign them"
+            }
+            State::Stable if self.is_leader(id) => "leads the group and joined again",
             // It may not have got the answer to its join, or a follower asks again.
             State::CompletingRebalance | State::Stable => {
                 let answer = self.join_response(id);
@@ -128,20 +130,19 @@ impl ClassicGroup {
             }
             State::Empty => return refuse(turn, to, id, ErrorCode::UNKNOWN_MEMBER_ID),
         };
-        let state = self.state.name();
-        let reason =
-            format!("Member {id} {what} during {state}; client reason: {}", client_reason(request));
+        let reason = with_client_reason(format!("member {id} {what}"), request.reason.as_deref());
         self.update_member(turn, to, request);
         self.rebalance(turn, reason);
     }
 
     fn update_member(&mut self, turn: &mut Turn<'_>, to: ReplyTo, request: &JoinGroupRequest) {
-        let Some(member) = self.members.get_mut(&request.member_id) else { return };
-        if let Some(forgotten) = member.awaiting_join.replace(to) {
-            // The client gave up on its first request; its connection is most likely gone.
-            refuse(turn, forgotten, &request.member_id, ErrorCode::UNKNOWN_MEMBER_ID);
-        }
-        member.take_over(request);
+        self.update(&request.member_id, |member| {
+            if let Some(forgotten) = member.awaiting_join.replace(to) {
+                // The client gave up on its first request; its connection is most likely gone.
+                refuse(turn, forgotten, &request.member_id, ErrorCode::UNKNOWN_MEMBER_ID);
+            }
+            member.take_over(request);
+        });
     }
 }
 
@@ -167,17 +168,15 @@ impl ClassicGroup {
         self.fence(turn, old_id);
         let old_leader = self.leader.clone();
         let Some(old) = self.rename_member(old_id, &new_id) else { return };
-        if let Some(member) = self.members.get_mut(&new_id) {
+        self.update(&new_id, |member| {
             member.take_over(request);
             member.awaiting_join = Some(to);
-            turn.set_session(&self.id, &new_id, member.session_timeout_ms);
-        }
+        });
+        turn.set_session(&self.id, &new_id, request.session_timeout_ms);
         let instance = request.group_instance_id.as_deref().unwrap_or_default();
         let reason = |what: &str| {
-            format!(
-                "Static member {new_id} with instance id {instance} {what}; client reason: {}",
-                client_reason(request)
-            )
+            let what = format!("member {new_id} came {what} as instance {instance}");
+            with_client_reason(what, request.reason.as_deref())
         };
         match self.state {
             State::Stable if self.protocol.as_ref() == Some(&self.preferred_protocol()) => {
@@ -190,9 +189,9 @@ impl ClassicGroup {
                     old_leader,
                 })));
             }
-            State::Stable => self.rebalance(turn, reason("joined with a change of protocol")),
+            State::Stable => self.rebalance(turn, reason("back with other wishes")),
             // The leader may be assigning to the old id at this moment.
-            State::CompletingRebalance => self.prepare_rebalance(turn, reason("came back")),
+            State::CompletingRebalance => self.prepare_rebalance(turn, reason("back")),
             State::Empty | State::PreparingRebalance => self.complete_join_if_all_have(turn),
         }
     }
@@ -268,7 +267,7 @@ impl ClassicGroup {
         if self.rename_member(&replaced.new_member, &old_id).is_some() {
             turn.cancel_session(&self.id, &replaced.new_member);
             turn.set_session(&self.id, &old_id, replaced.old.session_timeout_ms);
-            self.members.insert(old_id, replaced.old);
+            self.update(&old_id, |member| *member = replaced.old);
         }
         if let Some(waiting) = waiting {
             let answer = JoinGroupResponse {
@@ -293,10 +292,6 @@ fn refuse(turn: &mut Turn<'_>, to: ReplyTo, member_id: &str, error: ErrorCode) {
             ..JoinGroupResponse::default()
         },
     );
-}
-
-fn client_reason(request: &JoinGroupRequest) -> &str {
-    request.reason.as_deref().filter(|reason| !reason.is_empty()).unwrap_or("not provided")
 }
 
 /// A copy: a slice of a frame would keep all of the frame.

@@ -5,7 +5,7 @@ use ottla_base::ErrorCode;
 use ottla_protocol::messages::leave_group_request::MemberIdentity;
 use ottla_protocol::messages::leave_group_response::MemberResponse;
 
-use super::{ClassicGroup, State};
+use super::{ClassicGroup, State, with_client_reason};
 use crate::group::turn::Turn;
 
 impl ClassicGroup {
@@ -35,9 +35,12 @@ impl ClassicGroup {
         }
         match self.state {
             State::Stable | State::CompletingRebalance => {
-                let gone = gone.join(", ");
-                let reason = format!("explicit `LeaveGroup` request for ({gone}) members.");
-                self.rebalance(turn, reason);
+                let left = match &*gone {
+                    [one] => format!("member {one} left"),
+                    several => format!("members {} left", several.join(", ")),
+                };
+                let why = leaving.iter().find_map(|identity| identity.reason.as_deref());
+                self.rebalance(turn, with_client_reason(left, why));
             }
             State::PreparingRebalance => self.complete_join_if_all_have(turn),
             State::Empty => {}

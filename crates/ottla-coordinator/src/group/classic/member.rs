@@ -1,5 +1,7 @@
 //! One member of a group. Pure.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use bytestring::ByteString;
 use ottla_protocol::messages::join_group_request::JoinGroupRequestProtocol;
@@ -32,23 +34,21 @@ pub(super) struct Protocol {
 }
 
 impl Protocol {
-    /// Copies: a slice of a frame would keep all of the frame.
+    /// Each name once, as it came first. Copies: a slice of a frame would keep all of the frame.
     pub(super) fn list(protocols: &[JoinGroupRequestProtocol]) -> Vec<Self> {
+        let mut seen = BTreeSet::new();
+        let new = protocols.iter().filter(|protocol| seen.insert(&protocol.name));
         let copy = |protocol: &JoinGroupRequestProtocol| Self {
             name: ByteString::from(&*protocol.name),
             metadata: Bytes::copy_from_slice(&protocol.metadata),
         };
-        protocols.iter().map(copy).collect()
+        new.map(copy).collect()
     }
 }
 
 impl Member {
     pub(super) const fn is_awaiting_join(&self) -> bool {
         self.awaiting_join.is_some()
-    }
-
-    pub(super) fn supports(&self, protocol: &str) -> bool {
-        self.protocols.iter().any(|known| known.name == protocol)
     }
 
     /// Empty for a protocol that the member does not know.

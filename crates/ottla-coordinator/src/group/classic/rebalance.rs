@@ -20,6 +20,9 @@ pub(super) struct InitialDelay {
     has_newcomer: bool,
 }
 
+/// How soon to look again for static members that do not come, whatever timeout they ask for.
+const NOBODY_CAME_PAUSE_MS: i32 = 100;
+
 impl ClassicGroup {
     /// Begins a rebalance, or goes on with the one under way.
     pub(super) fn rebalance(&mut self, turn: &mut Turn<'_>, reason: String) {
@@ -104,14 +107,14 @@ impl ClassicGroup {
         let out: Vec<_> =
             self.members.values().filter(is_out).map(|member| member.id.clone()).collect();
         for id in out {
-            self.remove(&id);
+            self.drop_member(turn, &id);
             turn.cancel_session(&self.id, &id);
         }
         if self.elect_joined_leader() || self.members.is_empty() {
             self.begin_generation(turn);
         } else {
             // Only static members, and none has come: go on until their sessions end.
-            self.set_join_timer(turn, self.rebalance_timeout_ms());
+            self.set_join_timer(turn, self.rebalance_timeout_ms().max(NOBODY_CAME_PAUSE_MS));
         }
     }
 
@@ -207,11 +210,11 @@ impl ClassicGroup {
         }
         let late = std::mem::take(&mut self.pending_syncs);
         for id in &late {
-            self.remove(id);
+            self.drop_member(turn, id);
             turn.cancel_session(&self.id, id);
         }
         let names: Vec<&str> = late.iter().map(|id| &**id).collect();
-        let reason = format!("Removing {} on pending sync request expiration", names.join(", "));
+        let reason = format!("{} did not ask for an assignment in time", names.join(", "));
         self.prepare_rebalance(turn, reason);
     }
 }

@@ -82,11 +82,7 @@ impl ClassicGroup {
         }
         let (size, max) = (self.members.len(), turn.settings.members_max);
         if size > max {
-            let reason = format!(
-                "Freshly-loaded group {} (size {size}) is over capacity {max}. Rebalancing in order to give a \
-                 chance for consumers to commit offsets",
-                self.id
-            );
+            let reason = format!("{size} members are more than group.max.size allows ({max})");
             self.prepare_rebalance(turn, reason);
         }
     }

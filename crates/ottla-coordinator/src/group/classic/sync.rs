@@ -117,7 +117,7 @@ impl ClassicGroup {
         }
         self.members.values_mut().for_each(|member| member.assignment = Bytes::new());
         self.answer_syncs(turn, error);
-        self.prepare_rebalance(turn, format!("The assignment could not be stored: {error}"));
+        self.prepare_rebalance(turn, format!("the assignment could not be stored: {error}"));
     }
 
     fn awaits_assignment_of(&self, generation: i32) -> bool {

@@ -6,18 +6,26 @@ use crate::generated::prelude::*;
 pub struct DescribeGroupsRequest {
     pub groups: Vec<ByteString>,
     pub include_authorized_operations: bool,
+    pub ottla_include_last_rebalance: bool,
 }
 
 impl Structure for DescribeGroupsRequest {
     const MIN_SIZE: usize = 3;
     fn read(input: &mut Decoder, version: i16) -> Result<Self, Malformed> {
         let flexible = version >= 5;
-        let it = Self {
+        let mut it = Self {
             groups: input.strings(flexible)?,
             include_authorized_operations: if version >= 3 { input.bool()? } else { false },
+            ottla_include_last_rebalance: false,
         };
         if flexible {
-            input.skip_tagged_fields()?;
+            input.tagged_fields(&mut |input, tag| {
+                match tag {
+                    9644 => it.ottla_include_last_rebalance = input.bool()?,
+                    _ => return Ok(false),
+                }
+                Ok(true)
+            })?;
         }
         Ok(it)
     }
@@ -29,8 +37,14 @@ impl Structure for DescribeGroupsRequest {
         } else {
             unset(!self.include_authorized_operations, "include_authorized_operations", version)?;
         }
+
         if flexible {
-            output.no_tagged_fields();
+            let tags = output.begin_tagged_fields();
+            if self.ottla_include_last_rebalance {
+                let at = output.begin_tagged_field(&tags, 9644);
+                output.bool(self.ottla_include_last_rebalance);
+                output.end_tagged_field(at)?;
+            }
         }
         Ok(())
     }

@@ -49,6 +49,8 @@ pub struct DescribedGroup {
     pub protocol_data: ByteString,
     pub members: Vec<DescribedGroupMember>,
     pub authorized_operations: i32,
+    pub ottla_last_rebalance_reason: Option<ByteString>,
+    pub ottla_last_rebalance_time_ms: i64,
 }
 
 impl Default for DescribedGroup {
@@ -62,6 +64,8 @@ impl Default for DescribedGroup {
             protocol_data: ByteString::new(),
             members: Vec::new(),
             authorized_operations: -2147483648,
+            ottla_last_rebalance_reason: None,
+            ottla_last_rebalance_time_ms: -1,
         }
     }
 }
@@ -70,7 +74,7 @@ impl Structure for DescribedGroup {
     const MIN_SIZE: usize = 12;
     fn read(input: &mut Decoder, version: i16) -> Result<Self, Malformed> {
         let flexible = version >= 5;
-        let it = Self {
+        let mut it = Self {
             error_code: input.error_code()?,
             error_message: if version >= 6 { input.nullable_string(true)? } else { None },
             group_id: input.string(flexible)?,
@@ -79,9 +83,18 @@ impl Structure for DescribedGroup {
             protocol_data: input.string(flexible)?,
             members: input.structures(flexible, version)?,
             authorized_operations: if version >= 3 { input.i32()? } else { -2147483648 },
+            ottla_last_rebalance_reason: None,
+            ottla_last_rebalance_time_ms: -1,
         };
         if flexible {
-            input.skip_tagged_fields()?;
+            input.tagged_fields(&mut |input, tag| {
+                match tag {
+                    9644 => it.ottla_last_rebalance_reason = input.nullable_string(true)?,
+                    9645 => it.ottla_last_rebalance_time_ms = input.i64()?,
+                    _ => return Ok(false),
+                }
+                Ok(true)
+            })?;
         }
         Ok(it)
     }
@@ -103,8 +116,19 @@ impl Structure for DescribedGroup {
         } else {
             unset(self.authorized_operations == -2147483648, "authorized_operations", version)?;
         }
+
         if flexible {
-            output.no_tagged_fields();
+            let tags = output.begin_tagged_fields();
+            if self.ottla_last_rebalance_reason.is_some() {
+                let at = output.begin_tagged_field(&tags, 9644);
+                output.nullable_string(self.ottla_last_rebalance_reason.as_ref(), true)?;
+                output.end_tagged_field(at)?;
+            }
+            if self.ottla_last_rebalance_time_ms != -1 {
+                let at = output.begin_tagged_field(&tags, 9645);
+                output.i64(self.ottla_last_rebalance_time_ms);
+                output.end_tagged_field(at)?;
+            }
         }
         Ok(())
     }

@@ -1,22 +1,14 @@
 """librdkafka through confluent-kafka, behind the protocol of interop/README.md."""
 
-import json
-import sys
 import threading
 import time
 
+import confluent_kafka
+import confluent_kafka.admin
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
 
-LIMIT = 30.0
-
-
-def unhex(text):
-    return None if text is None else bytes.fromhex(text)
-
-
-def tohex(data):
-    return None if data is None else bytes(data).hex()
+from protocol import LIMIT, Member, serve, tohex, unhex
 
 
 def produce(request):
@@ -77,17 +69,21 @@ def consume(request):
             for message in reader.consume(request["count"] - len(records), timeout=0.2):
                 if message.error() is not None:
                     raise KafkaException(message.error())
-                records.append({
-                    "partition": message.partition(),
-                    "offset": message.offset(),
-                    "timestamp": message.timestamp()[1],
-                    "key": tohex(message.key()),
-                    "value": tohex(message.value()),
-                    "headers": [[name, tohex(value)] for name, value in message.headers() or []],
-                })
+                records.append(described(message))
     finally:
         reader.close()
     return {"records": records}
+
+
+def described(message):
+    return {
+        "partition": message.partition(),
+        "offset": message.offset(),
+        "timestamp": message.timestamp()[1],
+        "key": tohex(message.key()),
+        "value": tohex(message.value()),
+        "headers": [[name, tohex(value)] for name, value in message.headers() or []],
+    }
 
 
 def watermarks(request):
@@ -135,6 +131,135 @@ def delete(request):
 
 def topics(request):
     return {"topics": sorted(admin(request).list_topics(timeout=LIMIT).topics)}
+
+
+def topic_resource(request, **more):
+    return ConfigResource(ConfigResource.Type.TOPIC, request["topic"], **more)
+
+
+def configs(request):
+    client = admin(request)
+    [described] = client.describe_configs([topic_resource(request)]).values()
+    return {"configs": {name: entry.value for name, entry in described.result(LIMIT).items()}}
+
+
+def set_configs(request):
+    # What old versions lack is looked up only when it is asked for.
+    set_it = confluent_kafka.admin.AlterConfigOpType.SET
+    changes = [
+        confluent_kafka.admin.ConfigEntry(name, value, incremental_operation=set_it)
+        for name, value in request["configs"].items()
+    ]
+    client = admin(request)
+    resource = topic_resource(request, incremental_configs=changes)
+    [changed] = client.incremental_alter_configs([resource]).values()
+    changed.result(LIMIT)
+    return {}
+
+
+def partitions(request):
+    client = admin(request)
+    topics = confluent_kafka.TopicCollection([request["topic"]])
+    [described] = client.describe_topics(topics).values()
+    return {"partitions": len(described.result(LIMIT).partitions)}
+
+
+def add_partitions(request):
+    client = admin(request)
+    more = NewPartitions(request["topic"], request["partitions"])
+    client.create_partitions([more])[request["topic"]].result(LIMIT)
+    return {}
+
+
+def delete_records(request):
+    client = admin(request)
+    before = TopicPartition(request["topic"], request["partition"], request["before"])
+    [deleted] = client.delete_records([before]).values()
+    return {"low": deleted.result(LIMIT).low_watermark}
+
+
+def groups(request):
+    client = admin(request)
+    listed = client.list_consumer_groups().result(LIMIT)
+    return {"groups": [group.group_id for group in listed.valid]}
+
+
+def describe_group(request):
+    client = admin(request)
+    [described] = client.describe_consumer_groups([request["group"]]).values()
+    group = described.result(LIMIT)
+    members = [
+        [f"{at.topic}-{at.partition}" for at in member.assignment.topic_partitions]
+        for member in group.members
+    ]
+    return {"state": group.state.name.title().replace("_", ""), "members": members}
+
+
+def committed(request):
+    client = admin(request)
+    asked = confluent_kafka.ConsumerGroupTopicPartitions(request["group"])
+    [answer] = client.list_consumer_group_offsets([asked]).values()
+    found = answer.result(LIMIT).topic_partitions
+    return {"offsets": {
+        str(at.partition): at.offset
+        for at in found if at.topic == request["topic"] and at.offset >= 0
+    }}
+
+
+def commit(request):
+    client = admin(request)
+    offsets = [
+        TopicPartition(request["topic"], int(partition), offset)
+        for partition, offset in request["offsets"].items()
+    ]
+    wanted = confluent_kafka.ConsumerGroupTopicPartitions(request["group"], offsets)
+    [altered] = client.alter_consumer_group_offsets([wanted]).values()
+    for at in altered.result(LIMIT).topic_partitions:
+        if at.error is not None:
+            raise KafkaException(at.error)
+    return {}
+
+
+def delete_group(request):
+    client = admin(request)
+    [deleted] = client.delete_consumer_groups([request["group"]]).values()
+    deleted.result(LIMIT)
+    return {}
+
+
+class GroupMember(Member):
+    def open(self, request):
+        config = {
+            "bootstrap.servers": request["bootstrap"],
+            "group.id": request["group"],
+            "session.timeout.ms": request["session"],
+            "heartbeat.interval.ms": 300,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "topic.metadata.refresh.interval.ms": 1000,
+            "reconnect.backoff.max.ms": 500,
+            "partition.assignment.strategy": request["assignor"],
+        }
+        if request["instance"] is not None:
+            config["group.instance.id"] = request["instance"]
+        self.client = Consumer(config)
+        self.client.subscribe([request["topic"]])
+
+    def poll(self):
+        messages = self.client.consume(500, timeout=0.1)
+        for message in messages:
+            if message.error() is not None:
+                raise KafkaException(message.error())
+        return [described(message) for message in messages]
+
+    def assigned(self):
+        return [f"{at.topic}-{at.partition}" for at in self.client.assignment()]
+
+    def commit(self):
+        self.client.commit(asynchronous=False)
+
+    def shut(self):
+        self.client.close()
 
 
 class Stream:
@@ -212,7 +337,7 @@ class Streams:
         return {"acknowledged": cls.current.acknowledged, "failed": cls.current.failed}
 
 
-VERBS = {
+serve({
     "produce": produce,
     "consume": consume,
     "watermarks": watermarks,
@@ -220,20 +345,18 @@ VERBS = {
     "create": create,
     "delete": delete,
     "topics": topics,
+    "configs": configs,
+    "set-configs": set_configs,
+    "partitions": partitions,
+    "add-partitions": add_partitions,
+    "delete-records": delete_records,
+    "groups": groups,
+    "describe-group": describe_group,
+    "committed": committed,
+    "commit": commit,
+    "delete-group": delete_group,
+    **GroupMember.verbs(),
     "start-stream": Streams.start,
     "stream-progress": Streams.progress,
     "end-stream": Streams.end,
-}
-
-
-def main():
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            answer = VERBS[request["do"]](request)
-        except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
-
-
-main()
+})

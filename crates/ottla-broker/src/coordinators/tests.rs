@@ -1,0 +1,221 @@
+//! A group's partition on a real log: read, coordinated, put down, taken up again, failing.
+
+use std::time::Duration;
+
+use ottla_base::{BrokerId, LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicPartition, Uuid};
+use ottla_coordinator::group::{
+    Caller, CommitOffsets, DescribeGroups, FetchOffsets, GroupShard, JoinGroup, Query, Reply,
+    Request, Settings,
+};
+use ottla_env::SystemClock;
+use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
+use ottla_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+use ottla_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use ottla_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use ottla_protocol::messages::{JoinGroupRequest, OffsetCommitRequest};
+use ottla_records::{BatchBuilder, Compression, Rules};
+
+use super::*;
+use crate::replicas::Replicas;
+
+/// One partition that nobody leads yet.
+struct Fixture {
+    _directory: tempfile::TempDir,
+    replicas: Arc<Replicas>,
+    replica: Arc<Replica>,
+    coordinators: Coordinators<GroupShard>,
+}
+
+fn fixture() -> Fixture {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Arc::new(SystemClock::new());
+    let (config, options) = (LogConfig::default(), DirectoryOptions::default());
+    let logs =
+        LogDirectory::open(directory.path(), config.clone(), options, Arc::clone(&clock) as _);
+    let logs = logs.unwrap();
+    let (partition, id) = (TopicPartition::new("__consumer_offsets", 0), Uuid([7; 16]));
+    let log = logs.create(partition.clone(), id, Arc::new(config)).unwrap();
+    let rules = Rules::new(partition);
+    let replica = Arc::new(Replica::new(BrokerId(1), id, log, LeaderEpoch(0), 1, rules));
+    let replicas = Arc::new(Replicas::default());
+    replicas.insert(Arc::clone(&replica));
+    logs.add_listener(Arc::clone(&replicas) as _);
+    let log_settings =
+        LogSettings { compression: Compression::None, store_timeout: Duration::from_secs(60) };
+    let coordinators =
+        Coordinators::new(clock, log_settings, || GroupShard::new(Settings::default()));
+    // The directory's threads go on flushing for as long as the log lives.
+    std::mem::forget(logs);
+    Fixture { _directory: directory, replicas, replica, coordinators }
+}
+
+fn commit(offset: i64) -> Request {
+    let partition = OffsetCommitRequestPartition {
+        committed_offset: offset,
+        ..OffsetCommitRequestPartition::default()
+    };
+    let topic = OffsetCommitRequestTopic {
+        name: "topic".into(),
+        partitions: vec![partition],
+        ..OffsetCommitRequestTopic::default()
+    };
+    let request = OffsetCommitRequest {
+        group_id: "group".into(),
+        generation_id_or_member_epoch: -1,
+        retention_time_ms: -1,
+        topics: vec![topic],
+        ..OffsetCommitRequest::default()
+    };
+    Request::Commit(CommitOffsets { version: 9, request })
+}
+
+/// A first join of an old version, which is parked until the group's initial delay is over.
+fn join() -> Request {
+    let protocol = JoinGroupRequestProtocol { name: "range".into(), ..Default::default() };
+    Request::Join(JoinGroup {
+        caller: Caller { version: 3, client_id: "client".into(), client_host: "/::1".into() },
+        request: JoinGroupRequest {
+            group_id: "group".into(),
+            session_timeout_ms: 10_000,
+            rebalance_timeout_ms: 10_000,
+            protocol_type: "consumer".into(),
+            protocols: vec![protocol],
+            ..JoinGroupRequest::default()
+        },
+        random: Uuid([1; 16]),
+    })
+}
+
+impl Fixture {
+    /// Asks again while the partition is being read.
+    async fn query(&self) -> Result<Reply, ErrorCode> {
+        loop {
+            let group = OffsetFetchRequestGroup {
+                group_id: "group".into(),
+                topics: None,
+                ..OffsetFetchRequestGroup::default()
+            };
+            let query = Query::Fetch(FetchOffsets { group });
+            match self.coordinators.query(0, query).await {
+                Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS) => tokio::task::yield_now().await,
+                result => return result,
+            }
+        }
+    }
+
+    async fn offset(&self) -> Option<i64> {
+        let Ok(Reply::Fetch(group)) = self.query().await else { panic!("no answer") };
+        Some(group.topics.first()?.partitions.first()?.committed_offset)
+    }
+
+    async fn describe(&self) -> Result<Reply, ErrorCode> {
+        let asked =
+            DescribeGroups { version: 6, groups: vec!["group".into()], last_rebalance: false };
+        self.coordinators.query(0, Query::Describe(asked)).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_is_not_led_has_no_coordinator() {
+    let fixture = fixture();
+    assert_eq!(fixture.query().await, Err(ErrorCode::NOT_COORDINATOR));
+    assert_eq!(fixture.coordinators.ask(0, commit(1)).await, Err(ErrorCode::NOT_COORDINATOR));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_committed_is_there_when_the_partition_is_taken_up_again() {
+    let fixture = fixture();
+    fixture.coordinators.elected(&fixture.replica);
+    assert_eq!(fixture.offset().await, None);
+    for offset in 1..=50 {
+        fixture.coordinators.ask(0, commit(offset)).await.unwrap();
+        assert_eq!(fixture.offset().await, Some(offset));
+    }
+    assert_eq!(fixture.replica.high_watermark(), Offset(50), "answered when it was on disk");
+    fixture.coordinators.resigned(0);
+    assert_eq!(fixture.query().await, Err(ErrorCode::NOT_COORDINATOR));
+    fixture.coordinators.elected(&fixture.replica);
+    assert_eq!(fixture.offset().await, Some(50));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn being_elected_twice_keeps_the_members_that_there_are() {
+    let fixture = fixture();
+    fixture.coordinators.elected(&fixture.replica);
+    fixture.offset().await;
+    let mut joining = Box::pin(fixture.coordinators.ask(0, join()));
+    assert!(futures_util::poll!(&mut joining).is_pending());
+    fixture.coordinators.elected(&fixture.replica);
+    let refused = Reply::Commit(Err(ErrorCode::UNKNOWN_MEMBER_ID));
+    assert_eq!(fixture.coordinators.ask(0, commit(1)).await, Ok(refused), "it has members");
+    let Ok(Reply::Describe(groups)) = fixture.describe().await else { panic!("no answer") };
+    assert_eq!(groups.first().unwrap().members.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_is_told_when_the_partition_is_put_down() {
+    let fixture = fixture();
+    fixture.coordinators.elected(&fixture.replica);
+    fixture.offset().await;
+    let joining = fixture.coordinators.ask(0, join());
+    let resign = async { fixture.coordinators.resigned(0) };
+    let (answer, ()) = tokio::join!(joining, resign);
+    assert_eq!(answer, Err(ErrorCode::NOT_COORDINATOR));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_is_told_when_the_disk_fails_or_the_broker_stops() {
+    for end in [Replica::take_offline, Replica::retire] {
+        let fixture = fixture();
+        fixture.coordinators.elected(&fixture.replica);
+        fixture.offset().await;
+        let joining = fixture.coordinators.ask(0, join());
+        let (answer, ()) = tokio::join!(joining, async { end(&fixture.replica) });
+        assert_eq!(answer, Err(ErrorCode::NOT_COORDINATOR));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_cannot_be_read_has_no_coordinator() {
+    let fixture = fixture();
+    let mut batch = BatchBuilder::new(Compression::None);
+    // The key of a commit, and nothing behind it.
+    batch.append(Timestamp(1), Some(&[0, 1]), Some(&[0, 4]), &[]);
+    fixture.replica.append(batch.build(), false).unwrap();
+    fixture.coordinators.elected(&fixture.replica);
+    assert_eq!(fixture.query().await, Err(ErrorCode::NOT_COORDINATOR));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_kinds_that_nobody_knows_and_records_without_keys_are_passed_over() {
+    let fixture = fixture();
+    fixture.coordinators.elected(&fixture.replica);
+    fixture.offset().await;
+    fixture.coordinators.ask(0, commit(7)).await.unwrap();
+    let mut batch = BatchBuilder::new(Compression::Zstd);
+    batch.append(Timestamp(1), Some(&[0x7f, 0xff]), Some(&[1]), &[]);
+    batch.append(Timestamp(1), None, Some(&[1]), &[]);
+    fixture.replica.append(batch.build(), false).unwrap();
+    fixture.coordinators.resigned(0);
+    fixture.coordinators.elected(&fixture.replica);
+    assert_eq!(fixture.offset().await, Some(7));
+    assert!(fixture.replicas.find(Uuid([7; 16]), PartitionIndex(0).0).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_would_take_gigabytes_is_refused_before_it_does() {
+    let fixture = fixture();
+    fixture.coordinators.elected(&fixture.replica);
+    fixture.offset().await;
+    let Request::Commit(mut commit) = commit(1) else { panic!("not a commit") };
+    commit.request.group_id = "g".repeat(32_767).into();
+    for topic in &mut commit.request.topics {
+        topic.partitions = vec![OffsetCommitRequestPartition::default(); 100_000];
+    }
+    let answer = fixture.coordinators.ask(0, Request::Commit(commit)).await;
+    assert_eq!(answer, Err(ErrorCode::UNKNOWN_SERVER_ERROR));
+    fixture.coordinators.ask(0, self::commit(2)).await.unwrap();
+    assert_eq!(fixture.offset().await, Some(2));
+}

@@ -1,0 +1,164 @@
+package suite;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.Proxy;
+import java.util.Collection;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.TreeMap;
+import java.util.function.IntSupplier;
+import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.NewPartitions;
+import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.common.test.api.ClusterConfig;
+import org.apache.kafka.server.common.MetadataVersion;
+import org.junit.jupiter.api.Assumptions;
+
+/** A cluster outside this JVM, started fresh by the harness for one test, with the test's own configuration. */
+public final class ExternalCluster {
+    /** {@code -Dsuite.nodes=1}: the cluster has one node, whatever the test declares. */
+    public static final boolean ONE_NODE = "1".equals(System.getProperty("suite.nodes"));
+
+    private final String bootstrap;
+    private final String controllers;
+
+    private ExternalCluster(String bootstrap, String controllers) {
+        this.bootstrap = bootstrap;
+        this.controllers = controllers;
+    }
+
+    /** Not a failure but an aborted test, if the harness can't start such a cluster and says why. */
+    public static ExternalCluster start(ClusterConfig config) {
+        ObjectNode request = Harness.message().put("do", "start");
+        request.put("nodes", config.numBrokers());
+        request.put("protocol", config.brokerSecurityProtocol().name);
+        request.put("listener", config.brokerListenerName().value());
+        // A test that names no version gets the released one's, not the next release's.
+        if (config.metadataVersion() != MetadataVersion.latestTesting()) {
+            request.put("version", config.metadataVersion().version());
+        }
+        ObjectNode features = request.putObject("features");
+        config.features().forEach((feature, level) -> features.put(feature.featureName(), level.intValue()));
+        ObjectNode properties = request.putObject("properties");
+        config.serverProperties().forEach(properties::put);
+        config.perServerOverrideProperties().getOrDefault(0, Map.of()).forEach(properties::put);
+        JsonNode answer = Harness.ask(request);
+        if (answer.has("skip")) {
+            Assumptions.abort(answer.get("skip").asText());
+        }
+        return new ExternalCluster(answer.get("bootstrap").asText(), answer.get("controllers").asText());
+    }
+
+    public String bootstrap() {
+        return bootstrap;
+    }
+
+    public String controllers() {
+        return controllers;
+    }
+
+    public void stop() {
+        Harness.ask(Harness.message().put("do", "stop"));
+    }
+
+    public void shutdownBroker(int id) {
+        Harness.ask(Harness.message().put("do", "stop-broker").put("node", id));
+    }
+
+    /** Returns when the broker is ready. */
+    public void startBroker(int id) {
+        Harness.ask(Harness.message().put("do", "start-broker").put("node", id));
+    }
+
+    // One node: what a test declared for N brokers is brought down to one
+
+    /** The configuration for a cluster of one node: the first node's, with replication set to 1. */
+    public static ClusterConfig onOneNode(ClusterConfig config) {
+        Map<Integer, Map<String, String>> firstNode = new TreeMap<>();
+        config.perServerOverrideProperties().forEach((id, overrides) -> {
+            if (id == 0) {
+                firstNode.put(id, withoutReplication(overrides));
+            }
+        });
+        return ClusterConfig.builder(config)
+            .setBrokers(1)
+            .setServerProperties(withoutReplication(config.serverProperties()))
+            .setPerServerProperties(firstNode)
+            .build();
+    }
+
+    private static Map<String, String> withoutReplication(Map<String, String> properties) {
+        Map<String, String> result = new TreeMap<>(properties);
+        result.replaceAll((key, value) -> key.endsWith(".replication.factor") || key.endsWith(".min.isr")
+            || key.equals("min.insync.replicas") ? "1" : value);
+        return result;
+    }
+
+    /**
+     * An Admin that places the topics and partitions it creates on the one node. Only what the declared brokers could
+     * have served is changed: a test that asks for more replicas than that waits for an error, and still gets it.
+     */
+    public static Admin onOneNode(Admin admin, int declaredBrokers, IntSupplier nodeId) {
+        OneNode cluster = new OneNode(declaredBrokers, nodeId);
+        Class<?>[] interfaces = {Admin.class};
+        return (Admin) Proxy.newProxyInstance(Admin.class.getClassLoader(), interfaces, (proxy, method, arguments) -> {
+            switch (method.getName()) {
+                case "createTopics" -> arguments[0] = cluster.topics((Collection<?>) arguments[0]);
+                case "createPartitions" -> arguments[0] = cluster.partitions((Map<?, ?>) arguments[0]);
+                default -> { }
+            }
+            try {
+                return method.invoke(admin, arguments);
+            } catch (InvocationTargetException error) {
+                throw error.getCause();
+            }
+        });
+    }
+
+    private record OneNode(int declaredBrokers, IntSupplier nodeId) {
+        List<NewTopic> topics(Collection<?> topics) {
+            return topics.stream().map(topic -> topic((NewTopic) topic)).toList();
+        }
+
+        Map<Object, NewPartitions> partitions(Map<?, ?> partitions) {
+            Map<Object, NewPartitions> result = new TreeMap<>();
+            partitions.forEach((topic, increase) -> result.put(topic, increase((NewPartitions) increase)));
+            return result;
+        }
+
+        private NewTopic topic(NewTopic topic) {
+            NewTopic result = topic;
+            if (topic.replicasAssignments() != null) {
+                Map<Integer, List<Integer>> assignments = new TreeMap<>(topic.replicasAssignments());
+                assignments.replaceAll((partition, replicas) -> replicas(replicas));
+                result = new NewTopic(topic.name(), assignments);
+            } else if (mayBeServed(topic.replicationFactor())) {
+                Optional<Integer> partitions = Optional.of(topic.numPartitions()).filter(number -> number != -1);
+                result = new NewTopic(topic.name(), partitions, Optional.of((short) 1));
+            }
+            return result.configs(topic.configs());
+        }
+
+        /** Zero is what a test means that counts the brokers' Java objects, of which there are none. */
+        private boolean mayBeServed(int replicas) {
+            return replicas == 0 || replicas > 1 && replicas <= declaredBrokers;
+        }
+
+        private NewPartitions increase(NewPartitions increase) {
+            if (increase.assignments() == null) {
+                return increase;
+            }
+            List<List<Integer>> assignments = increase.assignments().stream().map(this::replicas).toList();
+            return NewPartitions.increaseTo(increase.totalCount(), assignments);
+        }
+
+        private List<Integer> replicas(List<Integer> replicas) {
+            boolean valid = !replicas.isEmpty() && replicas.stream().distinct().count() == replicas.size()
+                && replicas.stream().allMatch(id -> id >= 0 && id < declaredBrokers);
+            return valid ? List.of(nodeId.getAsInt()) : replicas;
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The broker that a test asks for, started fresh with the test's own properties (shell).
+//!
+//! Ottla and Apache Kafka get the same properties. What says something about the test cluster and
+//! nothing about a broker (listener, protocol, features) is turned into properties here.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use super::fetch;
+use crate::broker::{Broker, Target, free_port};
+use crate::kafka;
+use crate::process::{Process, run_ok};
+
+const START_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+const CLUSTER_ID: &str = "Suite-Cluster-Id-00000";
+
+/// What a cluster of one needs so that its internal topics can exist, and little memory.
+/// A test's own properties come after these.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("node.id", "0"),
+    ("offsets.topic.replication.factor", "1"),
+    ("transaction.state.log.replication.factor", "1"),
+    ("transaction.state.log.min.isr", "1"),
+    ("share.coordinator.state.topic.replication.factor", "1"),
+    ("share.coordinator.state.topic.min.isr", "1"),
+    ("log.cleaner.dedupe.buffer.size", "2097152"),
+];
+
+/// What a test wants.
+#[derive(Debug, Deserialize)]
+pub(super) struct Wanted {
+    nodes: u32,
+    protocol: String,
+    listener: String,
+    /// The metadata version, if it is not the released one.
+    version: Option<String>,
+    features: BTreeMap<String, i32>,
+    properties: BTreeMap<String, String>,
+}
+
+/// Where a test finds its cluster.
+#[derive(Debug)]
+pub(super) enum Started {
+    At {
+        bootstrap: String,
+        controllers: String,
+    },
+    /// There is no such cluster here, and why.
+    Impossible(String),
+}
+
+/// The place for one broker after another; dropped, the last one is gone.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    target: Target,
+    directory: PathBuf,
+    /// Apache Kafka's voters stand in its formatted directory: the port stays, the copies are many.
+    controller: String,
+    running: Option<Running>,
+    starts: u32,
+}
+
+#[derive(Debug)]
+enum Running {
+    Ottla(Broker),
+    Kafka { address: String, process: Option<Process> },
+}
+
+impl Cluster {
+    pub(super) fn new(target: Target, directory: &Path) -> Result<Self> {
+        fs::create_dir_all(directory)
+            .with_context(|| format!("cannot create {}", directory.display()))?;
+        Ok(Self {
+            target,
+            directory: directory.to_path_buf(),
+            controller: format!("127.0.0.1:{}", free_port()?),
+            running: None,
+            starts: 0,
+        })
+    }
+
+    pub(super) fn start(&mut self, wanted: &Wanted) -> Result<Started> {
+        self.stop();
+        if wanted.nodes != 1 {
+            return Ok(Started::Impossible(format!("it wants {} nodes", wanted.nodes)));
+        }
+        match self.target {
+            Target::Ottla => self.start_ottla(wanted),
+            Target::Kafka => self.start_kafka(wanted),
+        }
+    }
+
+    fn start_ottla(&mut self, wanted: &Wanted) -> Result<Started> {
+        if wanted.protocol != "PLAINTEXT" {
+            return Ok(Started::Impossible(format!("there is no {} yet", wanted.protocol)));
+        }
+        if let Some(version) = &wanted.version {
+            return Ok(Started::Impossible(format!("a directory cannot begin with {version}")));
+        }
+        if !wanted.features.is_empty() {
+            return Ok(Started::Impossible(format!("it wants {:?}", wanted.features)));
+        }
+        let mut settings: Vec<(&str, &str)> = DEFAULTS.to_vec();
+        settings.extend(wanted.properties.iter().map(|(name, value)| (&**name, &**value)));
+        let broker = Target::Ottla.start(&self.directory.join("broker"), &settings)?;
+        let bootstrap = broker.address().to_owned();
+        self.running = Some(Running::Ottla(broker));
+        Ok(Started::At { bootstrap, controllers: String::new() })
+    }
+
+    fn start_kafka(&mut self, wanted: &Wanted) -> Result<Started> {
+        let directory = self.directory.join("broker");
+        fs::create_dir_all(&directory).context("no directory for the broker")?;
+        let address = format!("127.0.0.1:{}", free_port()?);
+        let properties = directory.join("server.properties");
+        let text = self.kafka_properties(wanted, &address, &directory.join("data"));
+        fs::write(&properties, text).context("cannot write server.properties")?;
+        self.format(wanted, &directory)?;
+        let process = self.kafka_process()?;
+        self.running = Some(Running::Kafka { address: address.clone(), process: Some(process) });
+        Ok(Started::At { bootstrap: address, controllers: self.controller.clone() })
+    }
+
+    fn kafka_properties(&self, wanted: &Wanted, address: &str, data: &Path) -> String {
+        let Wanted { listener, protocol, .. } = wanted;
+        let mut lines = vec![
+            "process.roles=broker,controller".to_owned(),
+            format!("listeners={listener}://{address},CONTROLLER://{}", self.controller),
+            format!("listener.security.protocol.map={listener}:{protocol},CONTROLLER:PLAINTEXT"),
+            format!("inter.broker.listener.name={listener}"),
+            "controller.listener.names=CONTROLLER".to_owned(),
+            format!("controller.quorum.bootstrap.servers={}", self.controller),
+            format!("log.dirs={}", data.display()),
+        ];
+        if protocol.starts_with("SASL") {
+            lines.extend(sasl(listener));
+        }
+        if wanted.version.is_some() || !wanted.features.is_empty() {
+            lines.push("unstable.feature.versions.enable=true".to_owned());
+        }
+        lines.extend(DEFAULTS.iter().map(|(name, value)| format!("{name}={value}")));
+        let properties = wanted.properties.iter();
+        lines.extend(properties.map(|(name, value)| format!("{name}={}", escaped(value))));
+        lines.join("\n") + "\n"
+    }
+
+    /// Formatting takes a JVM; what it writes is the same for the same version and features.
+    fn format(&self, wanted: &Wanted, directory: &Path) -> Result<()> {
+        let mut options = Vec::new();
+        if let Some(version) = &wanted.version {
+            options.extend(["--release-version".to_owned(), version.clone()]);
+        }
+        for (feature, level) in &wanted.features {
+            options.extend(["--feature".to_owned(), format!("{feature}={level}")]);
+        }
+        let template = self.directory.join(format!("formatted{}", options.join("")));
+        let data = directory.join("data");
+        if !template.exists() {
+            let mut command = kafka::java(&fetch::jars()?, "128m");
+            command
+                .args(["kafka.tools.StorageTool", "format", "--standalone"])
+                .args(["--cluster-id", CLUSTER_ID])
+                .args(&options)
+                .arg("--config")
+                .arg(directory.join("server.properties"));
+            run_ok(command, b"", START_LIMIT).context("Apache Kafka's format failed")?;
+            copy(&data, &template)?;
+            fs::remove_dir_all(&data).context("cannot clear what was formatted")?;
+        }
+        copy(&template, &data)
+    }
+
+    fn kafka_process(&mut self) -> Result<Process> {
+        self.starts += 1;
+        let directory = self.directory.join("broker");
+        let log = directory.join(format!("output-{}.log", self.starts));
+        let mut command = fetch::kafka_command()?;
+        command.arg("kafka.Kafka").arg(directory.join("server.properties"));
+        let mut process = Process::spawn("Apache Kafka", command, &log)?;
+        process.wait_for_line(START_LIMIT, kafka_is_ready)?;
+        Ok(process)
+    }
+
+    /// SIGTERM, as a test expects it that stops a broker in its course.
+    pub(super) fn stop_broker(&mut self) -> Result<()> {
+        match self.running.as_mut().context("no cluster is running")? {
+            Running::Ottla(broker) => broker.stop(),
+            Running::Kafka { process, .. } => {
+                process.take().context("it is stopped already")?.stop(STOP_LIMIT).map(drop)
+            }
+        }
+    }
+
+    pub(super) fn start_broker(&mut self) -> Result<()> {
+        match self.running.take().context("no cluster is running")? {
+            Running::Ottla(mut broker) => {
+                let restarted = broker.restart();
+                self.running = Some(Running::Ottla(broker));
+                restarted
+            }
+            Running::Kafka { address, process } => {
+                ensure!(process.is_none(), "it is running already");
+                let process = Some(self.kafka_process()?);
+                self.running = Some(Running::Kafka { address, process });
+                Ok(())
+            }
+        }
+    }
+
+    /// The end of a test: nobody needs what is there.
+    pub(super) fn stop(&mut self) {
+        self.running = None;
+        fs::remove_dir_all(self.directory.join("broker")).ok();
+    }
+}
+
+pub(super) fn kafka_is_ready(line: &str) -> Option<()> {
+    (line.contains("KafkaRaftServer") && line.contains("Kafka Server started")).then_some(())
+}
+
+/// The users that the suite's clients know, as its own cluster would set them up.
+fn sasl(listener: &str) -> Vec<String> {
+    let prefix = format!("listener.name.{}.", listener.to_lowercase());
+    let module = "org.apache.kafka.common.security.plain.PlainLoginModule";
+    vec![
+        "sasl.enabled.mechanisms=PLAIN".to_owned(),
+        "sasl.mechanism.inter.broker.protocol=PLAIN".to_owned(),
+        "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer".to_owned(),
+        "allow.everyone.if.no.acl.found=false".to_owned(),
+        "super.users=User:plain-admin;User:ANONYMOUS".to_owned(),
+        format!(
+            "{prefix}plain.sasl.jaas.config={module} required username=plain-admin \
+             password=plain-admin-secret user_plain-admin=plain-admin-secret \
+             user_plain-user1=plain-user1-secret;"
+        ),
+    ]
+}
+
+/// A value as a properties file holds it.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('\n', "\\n")
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
+    for entry in fs::read_dir(from).with_context(|| format!("cannot list {}", from.display()))? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), &target)
+                .with_context(|| format!("cannot copy {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Starts Apache Kafka once, if it never was: see [`fetch::kafka_command`].
+pub(super) fn learn(directory: &Path) -> Result<()> {
+    let mut cluster = Cluster::new(Target::Kafka, &directory.join("learn"))?;
+    let wanted = Wanted {
+        nodes: 1,
+        protocol: "PLAINTEXT".to_owned(),
+        listener: "EXTERNAL".to_owned(),
+        version: None,
+        features: BTreeMap::new(),
+        properties: BTreeMap::new(),
+    };
+    if !fetch::has_learnt() {
+        cluster.start(&wanted)?;
+        cluster.stop_broker()?;
+    }
+    Ok(())
+}

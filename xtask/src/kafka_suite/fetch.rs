@@ -1,0 +1,76 @@
+//! The suite's jars and the part of it that is ours, below `target/interop/kafka-suite` (shell).
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::interop::fetch::{copy_jars, once_per};
+use crate::process::run_ok;
+use crate::{kafka, workspace};
+
+const LIMIT: Duration = Duration::from_secs(300);
+/// The jar that holds the tests.
+const TESTS: &str = "kafka-clients-integration-tests-4.3.1-test.jar";
+
+fn source() -> PathBuf {
+    workspace::root().join("interop/kafka-suite")
+}
+
+fn target() -> PathBuf {
+    workspace::interop_target().join("kafka-suite")
+}
+
+/// Kafka's tests, brokers and clients, and JUnit.
+pub(super) fn jars() -> Result<PathBuf> {
+    let lib = target().join("lib");
+    copy_jars(&source().join("pom.xml"), &lib)?;
+    Ok(lib)
+}
+
+/// Our classes, compiled.
+pub(super) fn classes() -> Result<PathBuf> {
+    let jars = jars()?;
+    let classes = target().join("classes");
+    let sources = [
+        "src/suite/Harness.java",
+        "src/suite/Runner.java",
+        "src/suite/ExternalCluster.java",
+        "src/org/apache/kafka/common/test/junit/RaftClusterInvocationContext.java",
+    ]
+    .map(|file| source().join(file));
+    once_per(&sources, &classes, || {
+        let mut command = Command::new("javac");
+        command.args(["-nowarn", "-cp"]).arg(jars.join("*")).arg("-d").arg(&classes).args(&sources);
+        run_ok(command, b"", LIMIT).context("cannot compile the suite's runner").map(drop)
+    })?;
+    Ok(classes)
+}
+
+/// The names of all test classes.
+pub(super) fn test_classes() -> Result<Vec<String>> {
+    let mut command = Command::new("jar");
+    command.arg("tf").arg(jars()?.join(TESTS));
+    let listed = run_ok(command, b"", LIMIT)?.stdout_text();
+    let class = |line: &str| Some(line.strip_suffix("Test.class")?.replace('/', ".") + "Test");
+    Ok(listed.lines().filter_map(class).collect())
+}
+
+fn archive() -> PathBuf {
+    target().join("kafka.jsa")
+}
+
+pub(super) fn has_learnt() -> bool {
+    archive().exists()
+}
+
+/// Apache Kafka as this suite starts it again and again: what it learnt about its classes at the
+/// first start is kept for the next ones, which take half the time.
+pub(super) fn kafka_command() -> Result<Command> {
+    let mut command = kafka::java(&jars()?, "512m");
+    let archive = archive();
+    let option = if has_learnt() { "-XX:SharedArchiveFile" } else { "-XX:ArchiveClassesAtExit" };
+    command.arg("-XX:TieredStopAtLevel=1").arg(format!("{option}={}", archive.display()));
+    Ok(command)
+}
