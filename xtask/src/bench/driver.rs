@@ -23,32 +23,30 @@ const FETCH_MAX_WAIT_MS: i32 = 500;
 /// One connection; answers are read in the order of the requests.
 #[derive(Debug)]
 pub(super) struct Connection {
-    output: TcpStream,
-    input: BufReader<TcpStream>,
+    stream: BufReader<TcpStream>,
     answer: Vec<u8>,
 }
 
 impl Connection {
     pub(super) fn open(address: &str) -> Result<Self> {
-        let output =
+        let stream =
             TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
-        output.set_nodelay(true).context("cannot set TCP_NODELAY")?;
-        output.set_read_timeout(Some(ANSWER_LIMIT)).context("cannot set a read limit")?;
-        let input = BufReader::new(output.try_clone().context("cannot share a socket")?);
-        Ok(Self { output, input, answer: Vec::new() })
+        stream.set_nodelay(true).context("cannot set TCP_NODELAY")?;
+        stream.set_read_timeout(Some(ANSWER_LIMIT)).context("cannot set a read limit")?;
+        Ok(Self { stream: BufReader::new(stream), answer: Vec::new() })
     }
 
     pub(super) fn send(&mut self, frame: &[u8]) -> Result<()> {
-        self.output.write_all(frame).context("cannot send a request")
+        self.stream.get_mut().write_all(frame).context("cannot send a request")
     }
 
     /// The next answer without its length.
     pub(super) fn receive(&mut self) -> Result<&[u8]> {
         let mut length = [0; 4];
-        self.input.read_exact(&mut length).context("no answer")?;
+        self.stream.read_exact(&mut length).context("no answer")?;
         let length = usize::try_from(u32::from_be_bytes(length)).context("an answer's length")?;
         self.answer.resize(length, 0);
-        self.input.read_exact(&mut self.answer).context("half an answer")?;
+        self.stream.read_exact(&mut self.answer).context("half an answer")?;
         Ok(&self.answer)
     }
 

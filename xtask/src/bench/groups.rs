@@ -15,6 +15,7 @@ use super::latency::percentile;
 use super::subject::Contestant;
 use super::table::{Goal, Row, Section};
 use super::wire::groups::{self as wire, Joined, Member};
+use super::wire::{api_versions, versions_told};
 use super::{Bench, in_turn, milliseconds, procfs};
 
 const GROUPS: usize = 1_000;
@@ -35,19 +36,30 @@ const RETRY_PAUSE: Duration = Duration::from_millis(1);
 pub(super) fn measure(bench: &mut Bench) -> Result<Section> {
     for contestant in &bench.contestants {
         driver::create_topic(contestant.address(), TOPIC, PARTITIONS)?;
-        await_coordinator(contestant.address())?;
+        await_coordinators(contestant.address())?;
     }
     let mut rows = active_groups(bench)?;
     rows.push(restarts(bench)?);
     Ok(Section { title: "Groups", rows })
 }
 
-/// The first who asks makes the broker create `__consumer_offsets`.
-fn await_coordinator(address: &str) -> Result<()> {
+/// The first who asks makes the broker create `__consumer_offsets`; then each of its partitions has to be loaded.
+fn await_coordinators(address: &str) -> Result<()> {
     let mut connection = Connection::open(address)?;
     retry("there is no group coordinator", || {
         let answer = connection.call(&wire::find_coordinator("first"))?;
         Ok(wire::coordinator_found(answer)?.then_some(()))
+    })?;
+    offsets(&mut connection).map(drop)
+}
+
+/// What the groups have committed, when all of their coordinators are ready to tell.
+fn offsets(connection: &mut Connection) -> Result<Vec<i64>> {
+    let groups: Vec<String> =
+        (0..THREADS).flat_map(|share| group_names("commits", share)).collect();
+    let frame = wire::fetch_offsets(&groups, TOPIC);
+    retry("not all group coordinators are ready", || {
+        wire::offsets_fetched(connection.call(&frame)?)
     })
 }
 
@@ -166,7 +178,10 @@ fn join(address: &str, groups: &[String]) -> Result<Joiners> {
     let mut connections = Vec::new();
     let mut requests = Vec::new();
     for group in all.clone() {
-        connections.push(Connection::open(address)?);
+        let mut connection = Connection::open(address)?;
+        // As clients do; and nobody queues up for a connection who has not been let in.
+        versions_told(connection.call(&api_versions())?)?;
+        connections.push(connection);
         requests.push(wire::join_group(group, ""));
     }
     let mut ids = Vec::new();
@@ -289,10 +304,6 @@ fn restarts(bench: &mut Bench) -> Result<Row> {
     Ok(row)
 }
 
-fn committing_groups() -> impl Iterator<Item = String> {
-    (0..THREADS).flat_map(|share| group_names("commits", share))
-}
-
 fn commit_a_million(address: &str) -> Result<()> {
     let failed = AtomicBool::new(false);
     let work = |share| -> Result<()> {
@@ -314,14 +325,9 @@ fn commit_a_million(address: &str) -> Result<()> {
 
 fn restart(contestant: &mut Contestant) -> Result<Duration> {
     contestant.broker.stop()?;
-    let groups: Vec<String> = committing_groups().collect();
-    let frame = wire::fetch_offsets(&groups, TOPIC);
     let started = Instant::now();
     contestant.broker.restart()?;
-    let mut connection = Connection::open(contestant.address())?;
-    let offsets = retry("the coordinators are not ready", || {
-        wire::offsets_fetched(connection.call(&frame)?)
-    })?;
+    let offsets = offsets(&mut Connection::open(contestant.address())?)?;
     let took = started.elapsed();
     if offsets != vec![COMMIT_ROUNDS; GROUPS] {
         bail!("{} has lost commits: {offsets:?}", contestant.subject.name());
