@@ -5,6 +5,7 @@
 //! that kill or stop the broker then look for all of it.
 
 pub(crate) mod adapter;
+mod administration;
 mod cli_groups;
 mod command_line;
 mod connect;
@@ -101,6 +102,7 @@ fn all_tests(target: Target, length: Length) -> Vec<Test> {
     tests.extend(round_trip::tests(length));
     tests.extend(members::tests(length));
     tests.extend(tools::tests());
+    tests.extend(administration::tests());
     tests.extend(groups::tests());
     tests.extend(connect::tests());
     tests.extend(streams::tests());

@@ -38,6 +38,12 @@ const SETTINGS: &[(&str, &str)] = &[
     ("offsets.topic.num.partitions", "3"),
 ];
 
+/// Apache Kafka's launcher gives it a listener for controllers in any case.
+const OTTLA_SETTINGS: &[(&str, &str)] = &[
+    ("listeners", "PLAINTEXT://127.0.0.1:0,CONTROLLER://127.0.0.1:0"),
+    ("controller.listener.names", "CONTROLLER"),
+];
+
 /// Runs all scripts, or those whose name contains `only`; prints what differs.
 pub(crate) fn run(only: Option<&str>) -> Result<Tally> {
     if let Some(missing) = interop::missing_program(&["java", "mvn"]) {
@@ -49,7 +55,7 @@ pub(crate) fn run(only: Option<&str>) -> Result<Tally> {
     // Kafka needs seconds to start: meanwhile Ottla is built, if it must be.
     let mut brokers = [
         Target::Kafka.start(&directory.join("kafka"), SETTINGS)?,
-        Target::Ottla.start(&directory.join("ottla"), SETTINGS)?,
+        Target::Ottla.start(&directory.join("ottla"), &[SETTINGS, OTTLA_SETTINGS].concat())?,
     ];
     let outcome = compare(&brokers, only);
     for broker in &mut brokers {
@@ -71,8 +77,13 @@ fn compare([kafka, ottla]: &[Broker; 2], only: Option<&str>) -> Result<Tally> {
     let known = std::fs::read_to_string(workspace::root().join(KNOWN_DIFFERENCES))
         .with_context(|| format!("cannot read {KNOWN_DIFFERENCES}"))?;
     let known = KnownDifferences::parse(&known).context(KNOWN_DIFFERENCES)?;
-    let kafka = Subject::connect(kafka).context("Apache Kafka")?;
-    let ottla = Subject::connect(ottla).context("Ottla")?;
+    let both_doors = |broker: &Broker| {
+        let mut subject = Subject::connect(broker)?;
+        subject.learn_quorum()?;
+        Ok::<_, anyhow::Error>(subject)
+    };
+    let kafka = both_doors(kafka).context("Apache Kafka")?;
+    let ottla = both_doors(ottla).context("Ottla")?;
     let mut both = Both::new(kafka, ottla, known);
     let mut tally = Tally::default();
     for script in

@@ -195,6 +195,8 @@ pub(crate) enum CloseReason {
     UnsupportedVersion { api: &'static str, version: i16 },
     #[error("malformed request: {0}")]
     Malformed(#[from] ottla_protocol::DecodeError),
+    #[error("the request names something of an unknown kind")]
+    UnknownKind,
     #[error("a produce with acks=0 failed with {0}, and has no other way to say so")]
     SilentProduceFailed(ErrorCode),
     #[error("the answer can't be encoded: {0}")]

@@ -8,6 +8,7 @@ use arc_swap::ArcSwapOption;
 use bytestring::ByteString;
 use ottla_base::{BrokerId, ErrorCode, PartitionIndex, ProducerId, TopicId};
 use ottla_env::Clock;
+use ottla_log::LogDirectory;
 use ottla_metadata::Image;
 use ottla_protocol::messages::CreateTopicsRequest;
 use ottla_protocol::messages::create_topics_response::CreatableTopicResult;
@@ -16,9 +17,11 @@ use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use crate::automatic_topics::AutomaticTopics;
+use crate::configuration::Configuration;
 use crate::fetch_session::Sessions;
 use crate::group_coordinator::GroupCoordinator;
 use crate::listener::Connections;
+use crate::log_levels::LogLevels;
 use crate::metrics::Metrics;
 use crate::producer_ids::ProducerIds;
 use crate::replicas::{Replica, Replicas};
@@ -30,8 +33,6 @@ pub(crate) struct Settings {
     pub request_bytes_max: usize,
     /// `connections.max.idle.ms`
     pub connections_max_idle: Duration,
-    /// `max.connections`
-    pub connections_max: usize,
     /// `socket.send.buffer.bytes`; `None` leaves it to the operating system.
     pub socket_send_buffer: Option<usize>,
     /// `socket.receive.buffer.bytes`; `None` leaves it to the operating system.
@@ -51,15 +52,6 @@ pub(crate) struct Registration {
     pub epoch: i64,
 }
 
-/// What a broker works with, and did not make itself.
-#[derive(Debug)]
-pub(crate) struct Rooms {
-    pub clock: Arc<dyn Clock>,
-    pub quorum: Arc<Quorum>,
-    pub replicas: Arc<Replicas>,
-    pub groups: Arc<GroupCoordinator>,
-}
-
 /// One running broker.
 #[derive(Debug)]
 pub(crate) struct Broker {
@@ -67,9 +59,12 @@ pub(crate) struct Broker {
     registration: Registration,
     pub cluster_id: ByteString,
     pub settings: Settings,
+    pub configuration: Arc<Configuration>,
+    pub log_levels: LogLevels,
     pub clock: Arc<dyn Clock>,
     pub quorum: Arc<Quorum>,
     pub replicas: Arc<Replicas>,
+    pub directory: Arc<LogDirectory>,
     pub groups: Arc<GroupCoordinator>,
     pub fetch_sessions: Mutex<Sessions>,
     producer_ids: ProducerIds,
@@ -83,29 +78,42 @@ pub(crate) struct Broker {
     started: Instant,
 }
 
+/// What a broker is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub registration: Registration,
+    pub cluster_id: ByteString,
+    pub settings: Settings,
+    pub configuration: Arc<Configuration>,
+    pub log_levels: LogLevels,
+    pub clock: Arc<dyn Clock>,
+    pub quorum: Arc<Quorum>,
+    pub replicas: Arc<Replicas>,
+    pub directory: Arc<LogDirectory>,
+    pub groups: Arc<GroupCoordinator>,
+    pub automatic_topics: AutomaticTopics,
+}
+
 impl Broker {
     #[must_use]
-    pub(crate) fn new(
-        registration: Registration,
-        cluster_id: ByteString,
-        settings: Settings,
-        automatic_topics: AutomaticTopics,
-        rooms: Rooms,
-    ) -> Self {
-        let Rooms { clock, quorum, replicas, groups } = rooms;
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { registration, cluster_id, settings, configuration, .. } = parts;
         let fetch_sessions = Mutex::new(Sessions::new(settings.fetch_session_slots));
         Self {
             node_id: registration.id,
             registration,
             cluster_id,
             settings,
-            clock,
-            quorum,
-            replicas,
-            groups,
+            configuration,
+            log_levels: parts.log_levels,
+            clock: parts.clock,
+            quorum: parts.quorum,
+            replicas: parts.replicas,
+            directory: parts.directory,
+            groups: parts.groups,
             fetch_sessions,
             producer_ids: ProducerIds::default(),
-            automatic_topics,
+            automatic_topics: parts.automatic_topics,
             metrics: Metrics::default(),
             connections: Connections::default(),
             being_created: Mutex::default(),

@@ -3,31 +3,54 @@
 //! The directory listing is the compatibility statement: an API without a file here is not served
 //! and not advertised.
 
+mod alter_configs;
+mod alter_partition_reassignments;
 mod api_versions;
 mod authorized;
+mod config_changes;
+mod create_acls;
+mod create_partitions;
 mod create_topics;
 mod current_leader;
+mod delete_acls;
 mod delete_groups;
+mod delete_records;
 mod delete_topics;
+mod describe_acls;
+mod describe_client_quotas;
 mod describe_cluster;
+mod describe_configs;
 mod describe_groups;
+mod describe_log_dirs;
 mod describe_producers;
+mod describe_quorum;
 mod describe_topic_partitions;
+mod describe_transactions;
+mod describe_user_scram_credentials;
+mod elect_leaders;
 mod fetch;
 mod find_coordinator;
 mod heartbeat;
+mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
 mod leave_group;
+mod list_config_resources;
 mod list_groups;
 mod list_offsets;
+mod list_partition_reassignments;
+mod list_transactions;
 mod metadata;
 mod offset_commit;
 mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod sasl_authenticate;
+mod sasl_handshake;
 mod sync_group;
+mod unregister_broker;
+mod update_features;
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -48,7 +71,7 @@ use crate::listener::{Listener, Role};
 
 /// The APIs that this broker serves, each in all the stable versions that Kafka 4.3 serves, and
 /// whether a controller listener serves them too.
-const SERVED: [(ApiKey, bool); 23] = [
+const SERVED: [(ApiKey, bool); 45] = [
     (ApiKey::Produce, false),
     (ApiKey::Fetch, false),
     (ApiKey::ListOffsets, false),
@@ -62,15 +85,37 @@ const SERVED: [(ApiKey, bool); 23] = [
     (ApiKey::SyncGroup, false),
     (ApiKey::DescribeGroups, false),
     (ApiKey::ListGroups, false),
+    (ApiKey::SaslHandshake, true),
     (ApiKey::ApiVersions, true),
     (ApiKey::CreateTopics, true),
     (ApiKey::DeleteTopics, true),
+    (ApiKey::DeleteRecords, false),
     (ApiKey::InitProducerId, false),
     (ApiKey::OffsetForLeaderEpoch, false),
+    (ApiKey::DescribeAcls, true),
+    (ApiKey::CreateAcls, true),
+    (ApiKey::DeleteAcls, true),
+    (ApiKey::DescribeConfigs, true),
+    (ApiKey::AlterConfigs, true),
+    (ApiKey::DescribeLogDirs, false),
+    (ApiKey::SaslAuthenticate, true),
+    (ApiKey::CreatePartitions, true),
     (ApiKey::DeleteGroups, false),
+    (ApiKey::ElectLeaders, true),
+    (ApiKey::IncrementalAlterConfigs, true),
+    (ApiKey::AlterPartitionReassignments, true),
+    (ApiKey::ListPartitionReassignments, true),
     (ApiKey::OffsetDelete, false),
+    (ApiKey::DescribeClientQuotas, false),
+    (ApiKey::DescribeUserScramCredentials, true),
+    (ApiKey::DescribeQuorum, true),
+    (ApiKey::UpdateFeatures, true),
     (ApiKey::DescribeCluster, true),
     (ApiKey::DescribeProducers, false),
+    (ApiKey::UnregisterBroker, true),
+    (ApiKey::DescribeTransactions, false),
+    (ApiKey::ListTransactions, false),
+    (ApiKey::ListConfigResources, false),
     (ApiKey::DescribeTopicPartitions, false),
 ];
 
@@ -212,10 +257,7 @@ fn dispatch(
 #[expect(clippy::wildcard_enum_match_arm, reason = "what is not listed is not served")]
 fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
     Ok(match context.api_key {
-        ApiKey::Produce => {
-            let request = body(&context, input)?;
-            produce::handle(context, request)
-        }
+        ApiKey::Produce => at_once(context, input, produce::handle)?,
         ApiKey::Fetch => later(context, input, fetch::handle)?,
         ApiKey::ListOffsets => later(context, input, list_offsets::handle)?,
         ApiKey::Metadata => later(context, input, metadata::handle)?,
@@ -228,15 +270,45 @@ fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
         ApiKey::SyncGroup => later(context, input, sync_group::handle)?,
         ApiKey::DescribeGroups => later(context, input, describe_groups::handle)?,
         ApiKey::ListGroups => later(context, input, list_groups::handle)?,
+        ApiKey::SaslHandshake => now(&context, input, sasl_handshake::handle)?,
         ApiKey::ApiVersions => now(&context, input, api_versions::handle)?,
         ApiKey::CreateTopics => later(context, input, create_topics::handle)?,
         ApiKey::DeleteTopics => later(context, input, delete_topics::handle)?,
+        ApiKey::DeleteRecords => later(context, input, delete_records::handle)?,
         ApiKey::InitProducerId => later(context, input, init_producer_id::handle)?,
         ApiKey::OffsetForLeaderEpoch => now(&context, input, offset_for_leader_epoch::handle)?,
+        ApiKey::DescribeAcls => at_once(context, input, describe_acls::handle)?,
+        ApiKey::CreateAcls => at_once(context, input, create_acls::handle)?,
+        ApiKey::DeleteAcls => at_once(context, input, delete_acls::handle)?,
+        ApiKey::DescribeConfigs => now(&context, input, describe_configs::handle)?,
+        ApiKey::AlterConfigs => later(context, input, alter_configs::handle)?,
+        ApiKey::DescribeLogDirs => later(context, input, describe_log_dirs::handle)?,
+        ApiKey::SaslAuthenticate => now(&context, input, sasl_authenticate::handle)?,
+        ApiKey::CreatePartitions => later(context, input, create_partitions::handle)?,
         ApiKey::DeleteGroups => later(context, input, delete_groups::handle)?,
+        ApiKey::ElectLeaders => later(context, input, elect_leaders::handle)?,
+        ApiKey::IncrementalAlterConfigs => {
+            later(context, input, incremental_alter_configs::handle)?
+        }
+        ApiKey::AlterPartitionReassignments => {
+            later(context, input, alter_partition_reassignments::handle)?
+        }
+        ApiKey::ListPartitionReassignments => {
+            now(&context, input, list_partition_reassignments::handle)?
+        }
         ApiKey::OffsetDelete => later(context, input, offset_delete::handle)?,
+        ApiKey::DescribeClientQuotas => now(&context, input, describe_client_quotas::handle)?,
+        ApiKey::DescribeUserScramCredentials => {
+            now(&context, input, describe_user_scram_credentials::handle)?
+        }
+        ApiKey::DescribeQuorum => now(&context, input, describe_quorum::handle)?,
+        ApiKey::UpdateFeatures => later(context, input, update_features::handle)?,
         ApiKey::DescribeCluster => now(&context, input, describe_cluster::handle)?,
         ApiKey::DescribeProducers => now(&context, input, describe_producers::handle)?,
+        ApiKey::UnregisterBroker => now(&context, input, unregister_broker::handle)?,
+        ApiKey::DescribeTransactions => now(&context, input, describe_transactions::handle)?,
+        ApiKey::ListTransactions => now(&context, input, list_transactions::handle)?,
+        ApiKey::ListConfigResources => now(&context, input, list_config_resources::handle)?,
         ApiKey::DescribeTopicPartitions => now(&context, input, describe_topic_partitions::handle)?,
         other => return Err(CloseReason::NotServed(other.name())),
     })
@@ -245,6 +317,16 @@ fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
 fn body<R: Request>(context: &Context, mut input: Decoder) -> Result<R, CloseReason> {
     // Bytes behind the request are passed over, as Apache Kafka passes them over.
     Ok(R::decode(&mut input, context.version)?)
+}
+
+/// For a handler that knows at once whether there is an answer.
+fn at_once<R: Request>(
+    context: Context,
+    input: Decoder,
+    handler: impl FnOnce(Context, R) -> Outcome,
+) -> Result<Outcome, CloseReason> {
+    let request = body(&context, input)?;
+    Ok(handler(context, request))
 }
 
 /// For a handler that answers from what is in memory.

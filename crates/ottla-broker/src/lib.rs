@@ -8,6 +8,7 @@
 mod answer;
 mod automatic_topics;
 mod broker;
+mod configuration;
 mod connection;
 mod coordinators;
 mod fetch_session;
@@ -16,6 +17,7 @@ mod group_coordinator;
 mod handlers;
 mod http;
 mod listener;
+mod log_levels;
 mod metrics;
 mod node;
 mod producer_ids;
@@ -25,4 +27,5 @@ mod topics;
 mod waiters;
 
 pub use frame::{FrameError, FrameReader};
+pub use log_levels::{Apply, LogLevels, ROOT};
 pub use node::{Address, Node, NodeOptions};

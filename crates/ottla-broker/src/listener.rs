@@ -1,10 +1,11 @@
 //! A listener: accepts connections on a bound socket and gives each a task of its own.
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -34,12 +35,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Counts a connection for as long as it lives.
 #[derive(Debug)]
-struct Seat(Arc<Broker>);
+struct Seat {
+    broker: Arc<Broker>,
+    ip: IpAddr,
+}
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
-        self.0.metrics.connections.dec();
+        self.broker.connections.leave(self.ip);
+        self.broker.metrics.connections.dec();
     }
 }
 
@@ -84,16 +88,16 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Admits a connection if `max.connections` allows another one.
+/// Admits a connection if `max.connections` and `max.connections.per.ip` allow another one.
 fn take_seat(broker: &Arc<Broker>, peer: SocketAddr) -> Option<Seat> {
-    let limit = broker.settings.connections_max;
-    if broker.connections.fetch_add(1, Ordering::Relaxed) >= limit {
-        broker.connections.fetch_sub(1, Ordering::Relaxed);
-        warn!(%peer, limit, "connection refused: max.connections is reached");
+    let ip = peer.ip().to_canonical();
+    let live = broker.configuration.live();
+    if let Err(property) = broker.connections.enter(ip, live.seats.all, live.seats.for_ip(ip)) {
+        warn!(%peer, "connection refused: {property} is reached");
         return None;
     }
     broker.metrics.connections.inc();
-    Some(Seat(Arc::clone(broker)))
+    Some(Seat { broker: Arc::clone(broker), ip })
 }
 
 fn prepare(stream: &TcpStream, broker: &Broker) {
@@ -113,5 +117,70 @@ fn prepare(stream: &TcpStream, broker: &Broker) {
     }
 }
 
-/// The number of connections that are open.
-pub(crate) type Connections = AtomicUsize;
+/// The connections that are open, by the address that they come from.
+///
+/// Invariant: `all` is the sum of `by_ip`, which has no zeros.
+#[derive(Debug, Default)]
+pub(crate) struct Connections(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    all: usize,
+    by_ip: HashMap<IpAddr, usize>,
+}
+
+impl Connections {
+    /// # Errors
+    /// The property that does not allow another connection.
+    fn enter(&self, ip: IpAddr, max: usize, max_per_ip: usize) -> Result<(), &'static str> {
+        let mut counts = self.0.lock();
+        let from_ip = counts.by_ip.get(&ip).copied().unwrap_or(0);
+        if counts.all >= max {
+            return Err("max.connections");
+        }
+        if from_ip >= max_per_ip {
+            return Err("max.connections.per.ip");
+        }
+        counts.all += 1;
+        counts.by_ip.insert(ip, from_ip + 1);
+        Ok(())
+    }
+
+    fn leave(&self, ip: IpAddr) {
+        let mut counts = self.0.lock();
+        counts.all -= 1;
+        if let Some(from_ip) = counts.by_ip.get_mut(&ip) {
+            *from_ip -= 1;
+            if *from_ip == 0 {
+                counts.by_ip.remove(&ip);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+    const OTHER_IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
+
+    #[test]
+    fn one_address_may_not_take_all_seats() {
+        let connections = Connections::default();
+        assert_eq!(connections.enter(IP, 3, 1), Ok(()));
+        assert_eq!(connections.enter(IP, 3, 1), Err("max.connections.per.ip"));
+        assert_eq!(connections.enter(OTHER_IP, 3, 1), Ok(()));
+        connections.leave(IP);
+        assert_eq!(connections.enter(IP, 3, 1), Ok(()));
+    }
+
+    #[test]
+    fn all_addresses_together_take_no_more_than_there_are() {
+        let connections = Connections::default();
+        assert_eq!(connections.enter(IP, 1, 9), Ok(()));
+        assert_eq!(connections.enter(OTHER_IP, 1, 9), Err("max.connections"));
+        connections.leave(IP);
+        assert_eq!(connections.enter(OTHER_IP, 1, 9), Ok(()));
+    }
+}

@@ -21,10 +21,12 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::automatic_topics::AutomaticTopics;
-use crate::broker::{Broker, Registration, Rooms, Settings};
+use crate::broker::{Broker, Parts, Registration, Settings};
+use crate::configuration::Configuration;
 use crate::group_coordinator::GroupCoordinator;
 use crate::http;
 use crate::listener::{Listener, Role, accept, stopped};
+use crate::log_levels::LogLevels;
 use crate::replicas::Replicas;
 use crate::topic_config;
 use crate::topics::Topics;
@@ -39,6 +41,7 @@ pub struct NodeOptions {
     pub config: BrokerConfig,
     /// What was set and where: the controller shows it in answers.
     pub settings: ConfigSettings,
+    pub log_levels: LogLevels,
 }
 
 /// A listener's name and where it is bound, shown as `PLAINTEXT://127.0.0.1:9092`.
@@ -92,24 +95,31 @@ impl Node {
         let replicas = Arc::new(Replicas::default());
         let directory = open_directory(&options, &clock).await?;
         directory.add_listener(Arc::clone(&replicas) as _);
+        let configuration = Arc::new(Configuration::new(config.node_id, options.settings.clone()));
         let groups = Arc::new(GroupCoordinator::new(config, Arc::clone(&clock)));
         let topics = Arc::new(Topics {
             node_id: config.node_id,
             directory: Arc::clone(&directory),
             replicas: Arc::clone(&replicas),
+            configuration: Arc::clone(&configuration),
             groups: Arc::clone(&groups),
-            defaults: config.topic_defaults.clone(),
         });
         let quorum = start_quorum(&options, &bound, &directory, &clock, &topics).await?;
         topics.set_strays_aside(&quorum.image());
         let broker_epoch = register(&options, &bound, &directory, &quorum).await?;
-        let broker = Arc::new(Broker::new(
-            Registration { id: config.node_id, epoch: broker_epoch },
-            options.cluster_id.as_str().into(),
-            settings(config),
-            AutomaticTopics::new(config),
-            Rooms { clock, quorum: Arc::clone(&quorum), replicas, groups },
-        ));
+        let broker = Arc::new(Broker::new(Parts {
+            registration: Registration { id: config.node_id, epoch: broker_epoch },
+            cluster_id: options.cluster_id.as_str().into(),
+            settings: settings(config),
+            configuration,
+            log_levels: options.log_levels,
+            clock,
+            quorum: Arc::clone(&quorum),
+            replicas,
+            directory: Arc::clone(&directory),
+            groups,
+            automatic_topics: AutomaticTopics::new(config),
+        }));
         let (stop, stopping) = watch::channel(false);
         let listeners = bound.iter().map(Bound::address).collect();
         let http_address = http.as_ref().and_then(|socket| socket.local_addr().ok());
@@ -407,7 +417,6 @@ fn settings(config: &BrokerConfig) -> Settings {
     Settings {
         request_bytes_max: size(config.socket_request_max_bytes),
         connections_max_idle: Duration::from_millis(idle.min(IDLE_FOR_EVER_MS)),
-        connections_max: size(config.max_connections),
         socket_send_buffer: buffer(config.socket_send_buffer_bytes),
         socket_receive_buffer: buffer(config.socket_receive_buffer_bytes),
         fetch_bytes_max: size(config.fetch_max_bytes),

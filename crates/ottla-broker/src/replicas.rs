@@ -289,6 +289,30 @@ impl Replica {
         }
     }
 
+    /// Deletes all records before an offset, durably, for a client that asked; `None` means all that are visible.
+    /// Returns where the log begins now, which may have been later already. Segments go with the next retention run.
+    ///
+    /// # Errors
+    /// POLICY_VIOLATION where compaction alone may delete, OFFSET_OUT_OF_RANGE beyond the high watermark.
+    pub(crate) fn delete_records(&self, before: Option<Offset>) -> Result<Offset, ErrorCode> {
+        let config = self.log.config();
+        if config.compact && !config.delete {
+            return Err(ErrorCode::POLICY_VIOLATION);
+        }
+        let high_watermark = self.high_watermark();
+        let before = before.unwrap_or(high_watermark);
+        if !(Offset::ZERO..=high_watermark).contains(&before) {
+            return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
+        }
+        let start = self.log.delete_records_to(before).map_err(|error| {
+            tracing::error!(partition = %self.partition, %error, "records can't be deleted");
+            ErrorCode::KAFKA_STORAGE_ERROR
+        })?;
+        // Who waits for records that are gone now must be told.
+        self.waiters.wake();
+        Ok(start)
+    }
+
     pub(crate) fn on_min_isr_changed(&self, min_isr: usize) {
         self.advance(|progress| progress.on_min_isr_changed(min_isr));
     }

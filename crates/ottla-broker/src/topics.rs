@@ -10,6 +10,7 @@ use ottla_metadata::{ConfigResource, Delta, Image, Partition, Topic, topic_name}
 use ottla_quorum::Publisher;
 use tracing::{error, info, warn};
 
+use crate::configuration::Configuration;
 use crate::group_coordinator::GroupCoordinator;
 use crate::replicas::{Replica, Replicas};
 use crate::topic_config;
@@ -20,13 +21,14 @@ pub(crate) struct Topics {
     pub node_id: BrokerId,
     pub directory: Arc<LogDirectory>,
     pub replicas: Arc<Replicas>,
+    pub configuration: Arc<Configuration>,
     pub groups: Arc<GroupCoordinator>,
-    /// What a topic gets where it sets nothing.
-    pub defaults: TopicConfig,
 }
 
 impl Publisher for Topics {
     fn publish(&self, image: &Arc<Image>, delta: &Delta) {
+        // First of all: what is made below is made with it.
+        let defaults_changed = self.configuration.follow(image, delta);
         for topic in delta.deleted.values() {
             self.delete(topic);
         }
@@ -36,11 +38,16 @@ impl Publisher for Topics {
         for (topic_id, index) in &delta.changed {
             self.follow(image, *topic_id, *index);
         }
+        if defaults_changed {
+            let expiration_ms = self.configuration.live().producer_id_expiration_ms;
+            self.directory.set_producer_id_expiration_ms(expiration_ms);
+            image.topics().for_each(|topic| self.reconfigure(image, topic));
+            return;
+        }
         let is_topic = |resource: &&ConfigResource| resource.kind == ConfigResource::TOPIC;
-        for resource in delta.configs.iter().filter(is_topic) {
-            if let Some(topic) = image.topic_by_name(&resource.name) {
-                self.reconfigure(image, topic);
-            }
+        let topics = delta.configs.iter().filter(is_topic);
+        for topic in topics.filter_map(|resource| image.topic_by_name(&resource.name)) {
+            self.reconfigure(image, topic);
         }
     }
 
@@ -74,16 +81,27 @@ impl Topics {
     fn create_all(&self, image: &Image, topic: &Topic) {
         let config = self.config(image, topic);
         for (index, partition) in topic.partitions() {
-            if partition.replicas.contains(&self.node_id)
-                && let Err(error) = self.create(topic, index, partition, &config)
-            {
-                // Clients get KAFKA_STORAGE_ERROR for a partition that has no log.
-                error!(topic = %topic.name, partition = %index, %error, "log can't be opened");
-            }
+            self.create(topic, index, partition, &config);
         }
     }
 
+    /// Makes the log of a partition that this broker is to hold.
     fn create(
+        &self,
+        topic: &Topic,
+        index: PartitionIndex,
+        partition: &Partition,
+        config: &TopicConfig,
+    ) {
+        if partition.replicas.contains(&self.node_id)
+            && let Err(error) = self.try_create(topic, index, partition, config)
+        {
+            // Clients get KAFKA_STORAGE_ERROR for a partition that has no log.
+            error!(topic = %topic.name, partition = %index, %error, "log can't be opened");
+        }
+    }
+
+    fn try_create(
         &self,
         topic: &Topic,
         index: PartitionIndex,
@@ -123,16 +141,17 @@ impl Topics {
         self.directory.create(name.clone(), topic_id, config)
     }
 
-    /// Leader epochs rise while a broker runs, at its own registration for one. Clients compare what a
-    /// broker says with the metadata (KIP-320), so a broker must never stay behind.
+    /// A topic has grown by a partition, or a partition has changed.
     fn follow(&self, image: &Image, topic_id: TopicId, index: PartitionIndex) {
-        let (Some(partition), Some(replica)) =
-            (image.partition(topic_id, index), self.replicas.find(topic_id, index.0))
-        else {
-            return;
+        let Some(topic) = image.topic(topic_id) else { return };
+        let Some(partition) = topic.partition(index) else { return };
+        let Some(replica) = self.replicas.find(topic_id, index.0) else {
+            return self.create(topic, index, partition, &self.config(image, topic));
         };
-        let is_group_topic = &*replica.partition.topic == topic_name::CONSUMER_OFFSETS;
+        let is_group_topic = &*topic.name == topic_name::CONSUMER_OFFSETS;
         if partition.leader == self.node_id {
+            // Leader epochs rise while a broker runs, at its own registration for one. Clients compare what a
+            // broker says with the metadata (KIP-320), so a broker must never stay behind.
             replica.on_leadership(partition.leader_epoch, partition.isr.iter().copied().collect());
             if is_group_topic {
                 self.groups.elected(&replica);
@@ -178,7 +197,7 @@ impl Topics {
 
     fn config(&self, image: &Image, topic: &Topic) -> TopicConfig {
         let resource = ConfigResource::topic(Arc::clone(&topic.name));
-        self.defaults.with_overrides(image.config(&resource))
+        self.configuration.live().topic_defaults.with_overrides(image.config(&resource))
     }
 }
 

@@ -6,6 +6,7 @@
 //! Results go to standard output and nothing else does; notes and errors go to standard error.
 
 mod cluster;
+mod config;
 mod connection;
 mod consume;
 mod failure;
@@ -23,6 +24,7 @@ use clap::{Args, Subcommand};
 use clap_complete::Shell;
 
 pub use cluster::{ClusterArguments, ClusterCommand};
+pub use config::{ConfigArguments, ConfigCommand};
 pub use connection::{ConnectionArguments, OutputFormat};
 pub use consume::{ConsumeArguments, IsolationArgument};
 pub use failure::{EXIT_CODES, Exit, Failure};
@@ -32,13 +34,15 @@ pub use group::{
 };
 pub use produce::{AcksArgument, CompressionArgument, ProduceArguments};
 pub use template::{Template, TemplateError};
-pub use topic::{CreateArguments, TopicArguments, TopicCommand};
+pub use topic::{Before, CreateArguments, TopicArguments, TopicCommand};
 
 /// What `ottla` does as a client.
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
-    /// Create, list, describe and delete topics
+    /// Create, list, describe, alter and delete topics
     Topic(TopicArguments),
+    /// Describe and change configuration while the cluster runs
+    Config(ConfigArguments),
     /// Write lines of standard input to a topic, one record each
     Produce(ProduceArguments),
     /// Print records of a topic, and go on with new ones until interrupted
@@ -79,6 +83,7 @@ pub fn main(command: ClientCommand, root: clap::Command) -> ExitCode {
 pub async fn run(command: ClientCommand, root: clap::Command) -> ExitCode {
     let result = match command {
         ClientCommand::Topic(arguments) => topic::run(arguments).await,
+        ClientCommand::Config(arguments) => config::run(arguments).await,
         ClientCommand::Produce(arguments) => produce::run(arguments).await,
         ClientCommand::Consume(arguments) => consume::run(arguments).await,
         ClientCommand::Group(arguments) => group::run(arguments).await,

@@ -96,6 +96,9 @@ fn mistakes_say_what_is_right() {
         ("topic create t --config x", "KEY=VALUE"),
         ("topic create t --partitions 0", "1.."),
         ("topic list --timeout never", "10s"),
+        ("topic delete-records t --before soon", "an offset, or end"),
+        ("config set orders a=b", "topic/NAME"),
+        ("config set topic/orders a", "KEY=VALUE"),
         ("consume t --group g --partition 0", "cannot be used with"),
         ("consume t --group=", "a value is required"),
         ("consume t --session-timeout 10s", "--group"),
@@ -123,7 +126,7 @@ fn mistakes_say_what_is_right() {
 
 #[test]
 fn every_command_that_can_fail_at_a_cluster_explains_its_exit_codes() {
-    for name in ["topic", "produce", "consume", "group", "cluster"] {
+    for name in ["topic", "config", "produce", "consume", "group", "cluster"] {
         let mut root = Ottla::command();
         let help = root.find_subcommand_mut(name).unwrap().render_long_help().to_string();
         assert!(help.contains("Exit codes:"), "{name}");

@@ -1,12 +1,12 @@
-//! `ottla topic`: create, list, describe and delete topics.
+//! `ottla topic`: create, list, describe, alter and delete topics, and delete records from their front.
 
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
-use ottla_base::{BrokerId, ErrorCode, TopicPartition};
+use ottla_base::{BrokerId, ErrorCode, Offset, TopicPartition};
 use ottla_client::{
-    Client, ClientError, ConfigEntry, ConfigSource, CreatedTopic, Isolation, NewTopic, OffsetQuery,
-    Topic, TopicFilter,
+    Client, ClientError, ConfigEntry, ConfigResource, ConfigSource, CreatedTopic, Isolation,
+    NewTopic, OffsetQuery, Topic, TopicFilter,
 };
 use serde::Serialize;
 
@@ -44,6 +44,34 @@ pub enum TopicCommand {
         #[arg(required = true, value_name = "TOPIC")]
         names: Vec<String>,
     },
+    /// Give a topic more partitions
+    #[command(
+        after_help = "Records with keys: a key's new records may go to another partition than its old ones.
+
+Examples:
+  ottla topic alter orders --partitions 12"
+    )]
+    Alter {
+        #[arg(value_name = "TOPIC")]
+        name: String,
+        /// How many partitions it has afterwards; more than before
+        #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+        partitions: i32,
+    },
+    /// Delete a topic's oldest records
+    #[command(after_help = "Examples:
+  ottla topic delete-records orders --partition 0 --before 1500
+  ottla topic delete-records orders --before end          every record of every partition")]
+    DeleteRecords {
+        #[arg(value_name = "TOPIC")]
+        name: String,
+        /// The offset to begin with from now on, or `end`
+        #[arg(long, value_name = "OFFSET", value_parser = before)]
+        before: Before,
+        /// Only this partition; may be repeated
+        #[arg(long = "partition", value_name = "N")]
+        partitions: Vec<i32>,
+    },
     /// Delete topics and all of their records
     #[command(after_help = "Examples:
   ottla topic delete orders
@@ -80,7 +108,22 @@ pub struct CreateArguments {
     pub if_not_exists: bool,
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
+/// What is deleted: everything below an offset, or everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    Offset(Offset),
+    End,
+}
+
+fn before(text: &str) -> Result<Before, String> {
+    match text.parse() {
+        _ if text == "end" => Ok(Before::End),
+        Ok(offset @ 0..) => Ok(Before::Offset(Offset(offset))),
+        Ok(_) | Err(_) => Err("write an offset, or end".to_owned()),
+    }
+}
+
+pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() => {
             Ok((key.trim().to_owned(), value.to_owned()))
@@ -96,6 +139,10 @@ pub(crate) async fn run(arguments: TopicArguments) -> Result<(), Failure> {
         TopicCommand::Create(arguments) => create(&client, arguments, json).await,
         TopicCommand::List { internal } => list_topics(&client, internal, json).await,
         TopicCommand::Describe { names } => describe(&client, &names, json).await,
+        TopicCommand::Alter { name, partitions } => alter(&client, &name, partitions, json).await,
+        TopicCommand::DeleteRecords { name, before, partitions } => {
+            delete_records(&client, &name, before, &partitions, json).await
+        }
         TopicCommand::Delete { names, if_exists } => delete(&client, &names, if_exists, json).await,
     }
 }
@@ -230,6 +277,52 @@ async fn delete(
     failure.map_or(Ok(()), Err)
 }
 
+async fn alter(client: &Client, name: &str, partitions: i32, json: bool) -> Result<(), Failure> {
+    client.create_partitions(name, partitions).await?;
+    if json {
+        return print_json(&client.topic(name).await?.partitions.len());
+    }
+    print_line(&format!("Topic {name} has {} now.", count(partitions, "partition")))
+}
+
+#[derive(Serialize)]
+struct DeletedJson {
+    partition: i32,
+    earliest: i64,
+}
+
+async fn delete_records(
+    client: &Client,
+    name: &str,
+    before: Before,
+    partitions: &[i32],
+    json: bool,
+) -> Result<(), Failure> {
+    let topic = client.topic(name).await?;
+    let all: Vec<i32> = topic.partitions.keys().copied().collect();
+    let partitions = if partitions.is_empty() { &all } else { partitions };
+    let before = match before {
+        Before::Offset(offset) => Some(offset),
+        Before::End => None,
+    };
+    let (mut failure, mut deleted) = (None, Vec::new());
+    for &partition in partitions {
+        let which = TopicPartition::new(topic.name.clone(), partition);
+        match client.delete_records(&which, before).await {
+            Ok(earliest) => deleted.push(DeletedJson { partition, earliest: earliest.0 }),
+            Err(error) => put_off(&mut failure, error.into()),
+        }
+    }
+    if json {
+        print_json(&deleted)?;
+    } else {
+        for DeletedJson { partition, earliest } in deleted {
+            print_line(&format!("{name}-{partition} begins at offset {earliest} now."))?;
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
 /// Keeps the first failure for the end, and tells of the others at once.
 fn put_off(first: &mut Option<Failure>, failure: Failure) {
     if first.is_none() {
@@ -325,7 +418,7 @@ async fn offsets(client: &Client, topic: &Topic, query: OffsetQuery) -> BTreeMap
 
 /// A description without configuration is better than none.
 async fn configs(client: &Client, name: &str) -> Option<Vec<ConfigJson>> {
-    match client.topic_configs(name).await {
+    match client.configs(&ConfigResource::Topic(name.to_owned())).await {
         Ok(entries) => Some(entries.into_iter().map(config_json).collect()),
         Err(error) => {
             note(&format!("note: the configuration is not shown: {error}"));
@@ -376,6 +469,15 @@ mod tests {
         assert_eq!(key_value("a="), Ok(("a".to_owned(), String::new())));
         assert!(key_value("a").is_err());
         assert!(key_value("=b").is_err());
+    }
+
+    #[test]
+    fn records_are_deleted_up_to_an_offset_or_to_the_end() {
+        assert_eq!(before("0"), Ok(Before::Offset(Offset(0))));
+        assert_eq!(before("end"), Ok(Before::End));
+        for wrong in ["-1", "all", ""] {
+            assert!(before(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -2,24 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use ottla_base::{BrokerId, ErrorCode, TopicId};
+use ottla_base::{BrokerId, ErrorCode, Offset, TopicId, TopicPartition};
 use ottla_protocol::ApiKey;
+use ottla_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use ottla_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use ottla_protocol::messages::delete_records_request::{
+    DeleteRecordsPartition, DeleteRecordsTopic,
+};
 use ottla_protocol::messages::delete_topics_request::DeleteTopicState;
 use ottla_protocol::messages::describe_cluster_response::DescribeClusterBroker;
-use ottla_protocol::messages::describe_configs_request::DescribeConfigsResource;
-use ottla_protocol::messages::describe_configs_response::DescribeConfigsResourceResult;
 use ottla_protocol::messages::{
-    CreateTopicsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DescribeClusterRequest,
 };
 
 use crate::address::Address;
 use crate::client::{Client, Target, TopicFilter};
 use crate::error::ClientError;
 use crate::metadata::Broker;
-
-/// The resource type of a topic in requests about configuration.
-const TOPIC_RESOURCE: i8 = 2;
 
 /// A topic to be created; what is `None` takes the cluster's default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,52 +37,6 @@ pub struct CreatedTopic {
     pub id: Option<TopicId>,
     pub partitions: Option<i32>,
     pub replication_factor: Option<i16>,
-}
-
-/// One property of a topic, and where its value comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigEntry {
-    pub name: String,
-    /// `None` when the value is a secret.
-    pub value: Option<String>,
-    pub source: ConfigSource,
-}
-
-/// Which of Kafka's places for configuration a value was found in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConfigSource {
-    Topic,
-    DynamicBroker,
-    DynamicDefaultBroker,
-    StaticBroker,
-    Default,
-    Other(i8),
-}
-
-impl ConfigSource {
-    fn from_code(code: i8) -> Self {
-        match code {
-            1 => Self::Topic,
-            2 => Self::DynamicBroker,
-            3 => Self::DynamicDefaultBroker,
-            4 => Self::StaticBroker,
-            5 => Self::Default,
-            other => Self::Other(other),
-        }
-    }
-
-    /// Kafka's name for it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Topic => "DYNAMIC_TOPIC_CONFIG",
-            Self::DynamicBroker => "DYNAMIC_BROKER_CONFIG",
-            Self::DynamicDefaultBroker => "DYNAMIC_DEFAULT_BROKER_CONFIG",
-            Self::StaticBroker => "STATIC_BROKER_CONFIG",
-            Self::Default => "DEFAULT_CONFIG",
-            Self::Other(_) => "UNKNOWN",
-        }
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,25 +113,58 @@ impl Client {
         .await
     }
 
-    /// The properties that a topic has, its own and those that it inherits.
-    pub async fn topic_configs(&self, name: &str) -> Result<Vec<ConfigEntry>, ClientError> {
-        let request = DescribeConfigsRequest {
-            resources: vec![DescribeConfigsResource {
-                resource_type: TOPIC_RESOURCE,
-                resource_name: name.into(),
-                configuration_keys: None,
-            }],
-            ..DescribeConfigsRequest::default()
+    /// Lets a topic grow to so many partitions.
+    pub async fn create_partitions(&self, topic: &str, count: i32) -> Result<(), ClientError> {
+        let request = CreatePartitionsRequest {
+            topics: vec![CreatePartitionsTopic { name: topic.into(), count, assignments: None }],
+            timeout_ms: self.timeout_ms(),
+            validate_only: false,
         };
-        let what = || format!("configuration of topic \"{name}\"");
+        let what = || format!("topic \"{topic}\" did not grow");
         self.persist(|| async {
-            let response = self.send(Target::Any, &request).await?;
-            let Some(result) = response.results.into_iter().next() else {
+            let response = self.send(Target::Controller, &request).await?;
+            let result = response.results.into_iter().next();
+            let code = result.as_ref().map_or(ErrorCode::UNKNOWN_SERVER_ERROR, |r| r.error_code);
+            if code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION {
+                return Err(ClientError::NoSuchTopic(topic.into()));
+            }
+            let message = result.and_then(|result| result.error_message);
+            check(what(), code, message.map(|message| message.to_string()))
+        })
+        .await
+    }
+
+    /// Deletes the records of a partition before an offset, or all of them; returns where the partition begins now.
+    pub async fn delete_records(
+        &self,
+        partition: &TopicPartition,
+        before: Option<Offset>,
+    ) -> Result<Offset, ClientError> {
+        const ALL: i64 = -1;
+        let request = DeleteRecordsRequest {
+            topics: vec![DeleteRecordsTopic {
+                name: (&*partition.topic).into(),
+                partitions: vec![DeleteRecordsPartition {
+                    partition_index: partition.partition.0,
+                    offset: before.map_or(ALL, |offset| offset.0),
+                }],
+            }],
+            timeout_ms: self.timeout_ms(),
+        };
+        let what = || format!("records of {partition} were not deleted");
+        self.persist(|| async {
+            let topic = self.topic(&partition.topic).await?;
+            let known = topic.partitions.get(&partition.partition.0);
+            let known = known.ok_or_else(|| ClientError::NoSuchPartition(partition.clone()))?;
+            let leaderless = || ClientError::refused(what(), ErrorCode::LEADER_NOT_AVAILABLE);
+            let leader = known.leader.ok_or_else(leaderless)?;
+            let response = self.send(Target::Broker(leader), &request).await?;
+            let mut results = response.topics.into_iter().flat_map(|topic| topic.partitions);
+            let Some(result) = results.next() else {
                 return Err(ClientError::refused(what(), ErrorCode::UNKNOWN_SERVER_ERROR));
             };
-            let message = result.error_message.map(|message| message.to_string());
-            check(what(), result.error_code, message)?;
-            Ok(result.configs.into_iter().map(config_entry).collect())
+            check(what(), result.error_code, None)?;
+            Ok(Offset(result.low_watermark))
         })
         .await
     }
@@ -245,14 +232,6 @@ pub(crate) fn check(
     message: Option<String>,
 ) -> Result<(), ClientError> {
     if code == ErrorCode::NONE { Ok(()) } else { Err(ClientError::Refused { what, code, message }) }
-}
-
-fn config_entry(config: DescribeConfigsResourceResult) -> ConfigEntry {
-    ConfigEntry {
-        name: config.name.to_string(),
-        value: config.value.map(|value| value.to_string()),
-        source: ConfigSource::from_code(config.config_source),
-    }
 }
 
 fn cluster_broker(broker: DescribeClusterBroker) -> Option<ClusterBroker> {

@@ -3,7 +3,7 @@
 //! It speaks to any Kafka cluster over plaintext TCP. [`Client`] finds brokers and sends single
 //! requests in the highest version that both sides know; [`Producer`] and [`Consumer`] write and
 //! read records on top of it, [`GroupConsumer`] reads as one of a group; [`Client`]'s further methods
-//! administer topics and groups.
+//! administer topics, configuration and groups.
 //!
 //! What is absent: groups of the newer protocol (KIP-848), whose members let the coordinator assign; transactions
 //! (reading what transactions wrote is here), TLS and SASL, replica selection by rack, and the check for truncation
@@ -15,6 +15,7 @@ mod accumulator;
 mod address;
 mod admin;
 mod client;
+mod configs;
 mod connection;
 mod consumer;
 mod error;
@@ -29,8 +30,9 @@ mod visible;
 mod wire;
 
 pub use address::{Address, AddressError};
-pub use admin::{Cluster, ClusterBroker, ConfigEntry, ConfigSource, CreatedTopic, NewTopic};
+pub use admin::{Cluster, ClusterBroker, CreatedTopic, NewTopic};
 pub use client::{Client, ClientOptions, Target, TopicFilter};
+pub use configs::{ConfigChange, ConfigEntry, ConfigResource, ConfigSource};
 pub use consumer::{
     Batch, ConsumedRecord, Consumer, ConsumerOptions, Fetched, GroupConsumer, GroupOptions,
     GroupPolled, Polled, Position, Receipt, Repositioned,

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use ottla_base::BrokerId;
 
 use crate::check::{Voter, host_and_port, server};
+use crate::connections::parse_overrides;
 use crate::consistency;
 use crate::listener::{Listener, ProtocolMap, SecurityProtocol, parse_all};
 use crate::property::{Scope, Status};
@@ -461,22 +462,11 @@ fn log_level(s: &Settings) -> LogLevel {
 }
 
 fn connection_overrides(s: &Settings, problems: &mut Vec<Problem>) -> BTreeMap<String, i32> {
-    const NAME: &str = "max.connections.per.ip.overrides";
-    let text = s.text(NAME).unwrap_or_default();
-    let mut overrides = BTreeMap::new();
-    for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
-        let parsed = pair.rsplit_once(':').and_then(|(host, count)| {
-            Some((host.trim().to_owned(), count.trim().parse().ok().filter(|n| *n >= 0)?))
-        });
-        match parsed {
-            Some((host, count)) => drop(overrides.insert(host, count)),
-            None => problems.push(Problem {
-                origin: s.origin(NAME),
-                message: format!("{NAME}: {pair} is not of the form HOST:COUNT"),
-            }),
-        }
-    }
-    overrides
+    parse_overrides(s).unwrap_or_else(|message| {
+        let origin = s.origin("max.connections.per.ip.overrides");
+        problems.push(Problem { origin, message });
+        BTreeMap::new()
+    })
 }
 
 struct Endpoints {

@@ -5,10 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::dynamic::Dynamic;
+use crate::group::inherited;
 use crate::property::{Kind, Property, Scope, Update};
 use crate::settings::{Settings, read};
-use crate::table::{broker_synonyms, find, properties, topic_synonyms};
+use crate::table::{
+    Conversion, broker_synonyms, find, group_synonym, listener_base, properties, topic_synonyms,
+};
 use crate::topic::{TopicConfig, broker_default};
+use crate::value::java_trim;
 
 /// One property in an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +45,12 @@ pub struct Synonym {
     pub source: Source,
 }
 
+impl Synonym {
+    fn new(name: &str, value: String, source: Source) -> Self {
+        Self { name: name.to_owned(), value: Some(value), source }
+    }
+}
+
 /// Who set a value, with DescribeConfigs' numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i8)]
@@ -60,15 +71,6 @@ impl Source {
     }
 }
 
-/// Broker properties changed at run time, as the metadata log holds them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dynamic {
-    /// For this broker.
-    pub broker: BTreeMap<String, String>,
-    /// For every broker.
-    pub default: BTreeMap<String, String>,
-}
-
 /// A broker's own configuration, by name: all properties that are not internal, and everything
 /// that was set.
 pub fn describe_broker(settings: &Settings, dynamic: &Dynamic) -> Vec<Entry> {
@@ -77,13 +79,15 @@ pub fn describe_broker(settings: &Settings, dynamic: &Dynamic) -> Vec<Entry> {
     names.extend(settings.iter().map(|(name, _)| name));
     names.extend(settings.unknown().map(|(name, _)| name));
     names.extend(dynamic.broker.keys().chain(dynamic.default.keys()).map(String::as_str));
-    names.into_iter().map(|name| broker_entry(settings, dynamic, name)).collect()
+    let effective = dynamic.over(settings);
+    names.into_iter().map(|name| broker_entry(settings, dynamic, &effective, name)).collect()
 }
 
 /// The dynamic defaults of all brokers (DescribeConfigs of the broker with the empty name).
 pub fn describe_broker_defaults(settings: &Settings, dynamic: &Dynamic) -> Vec<Entry> {
+    let effective = dynamic.over(settings);
     let only_defaults = |name: &String| {
-        let mut entry = broker_entry(settings, dynamic, name);
+        let mut entry = broker_entry(settings, dynamic, &effective, name);
         entry.value = dynamic.default.get(name).filter(|_| !entry.sensitive).cloned();
         entry.synonyms.retain(|synonym| synonym.source == Source::DynamicDefaultBroker);
         entry.source = source_of(&entry.synonyms);
@@ -98,7 +102,7 @@ pub fn describe_topic(
     dynamic: &Dynamic,
     overrides: &BTreeMap<String, String>,
 ) -> Vec<Entry> {
-    let effective = overlay(settings, dynamic);
+    let effective = dynamic.over(settings);
     let listed = properties(Scope::Topic)
         .filter(|property| !property.internal || overrides.contains_key(property.name));
     let mut entries: Vec<Entry> = listed
@@ -109,11 +113,9 @@ pub fn describe_topic(
                 .map(|(name, _)| synonyms_of(settings, dynamic, name, false))
                 .unwrap_or_default();
             if let Some(value) = &own {
-                let value = Some(value.clone());
-                let name = property.name.to_owned();
-                synonyms.insert(0, Synonym { name, value, source: Source::Topic });
+                synonyms.insert(0, Synonym::new(property.name, value.clone(), Source::Topic));
             }
-            let value = own.or_else(|| inherited(&effective, property));
+            let value = own.or_else(|| from_broker(&effective, property));
             entry(property, value, source_of(&synonyms), synonyms)
         })
         .collect();
@@ -121,37 +123,95 @@ pub fn describe_topic(
     entries
 }
 
-/// The configuration that CreateTopics answers with: as [`describe_topic`], but a value from
-/// `log.retention.hours` counts as set by the broker, and there are no synonyms.
+/// The configuration that CreateTopics answers with. Other than in [`describe_topic`] values stay as
+/// they were written, a value from `log.retention.hours` counts as set by the broker, and there are
+/// no synonyms.
 pub fn created_topic(
     settings: &Settings,
     dynamic: &Dynamic,
     overrides: &BTreeMap<String, String>,
 ) -> Vec<Entry> {
-    let mut entries = describe_topic(settings, dynamic, overrides);
-    for entry in &mut entries {
-        let any = |names: &dyn Fn(&str) -> bool| {
-            topic_synonyms(&entry.name).iter().any(|(name, _)| names(name))
-        };
-        entry.source = if overrides.contains_key(&entry.name) {
-            Source::Topic
-        } else if any(&|name| dynamic.broker.contains_key(name)) {
-            Source::DynamicBroker
-        } else if any(&|name| dynamic.default.contains_key(name)) {
-            Source::DynamicDefaultBroker
-        } else if any(&|name| settings.is_set(name)) {
-            Source::StaticBroker
-        } else {
-            Source::Default
-        };
-        entry.synonyms.clear();
-    }
+    let listed = properties(Scope::Topic)
+        .filter(|property| !property.internal || overrides.contains_key(property.name));
+    let created = |property: &'static Property| {
+        let own = overrides.get(property.name).map(|text| (text.clone(), Source::Topic));
+        match own.or_else(|| set_for_brokers(settings, dynamic, property.name)) {
+            Some((value, source)) => entry(property, Some(value), source, Vec::new()),
+            None => {
+                let default = property.default.map(str::to_owned);
+                entry(property, default, Source::Default, Vec::new())
+            }
+        }
+    };
+    let mut entries: Vec<Entry> = listed.map(created).collect();
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
     entries
+}
+
+/// What is set for brokers under any name that a topic property falls back to, the strongest first.
+fn set_for_brokers(
+    settings: &Settings,
+    dynamic: &Dynamic,
+    topic_property: &str,
+) -> Option<(String, Source)> {
+    let find_in = |text_of: &dyn Fn(&str) -> Option<String>, source| {
+        topic_synonyms(topic_property)
+            .iter()
+            .find_map(|(name, conversion)| Some((convert(&text_of(name)?, *conversion), source)))
+    };
+    find_in(&|name| dynamic.broker.get(name).cloned(), Source::DynamicBroker)
+        .or_else(|| {
+            find_in(&|name| dynamic.default.get(name).cloned(), Source::DynamicDefaultBroker)
+        })
+        .or_else(|| find_in(&|name| Some(settings.get(name)?.text.clone()), Source::StaticBroker))
+}
+
+fn convert(text: &str, conversion: Conversion) -> String {
+    let number = (conversion != Conversion::Same).then(|| java_trim(text).parse().ok()).flatten();
+    number.map_or_else(|| text.to_owned(), |number| conversion.apply(number).to_string())
+}
+
+/// A group's configuration. `own` is what the group sets for itself.
+pub fn describe_group(
+    settings: &Settings,
+    dynamic: &Dynamic,
+    own: &BTreeMap<String, String>,
+) -> Vec<Entry> {
+    let effective = dynamic.over(settings);
+    let described = |property: &'static Property| {
+        let mut synonyms = match group_synonym(property.name) {
+            Some(synonym) => synonyms_of(settings, dynamic, synonym, false),
+            None => default_synonym(property).into_iter().collect(),
+        };
+        let set = own_value(property, own);
+        if let Some(value) = set.clone() {
+            synonyms.insert(0, Synonym::new(property.name, value, Source::Group));
+        }
+        let inherited = || inherited(&effective, property).map(|value| value.to_string());
+        entry(property, set.or_else(inherited), source_of(&synonyms), synonyms)
+    };
+    properties(Scope::Group).map(described).collect()
+}
+
+/// A client-metrics subscription; one that nobody made has the defaults.
+pub fn describe_subscription(own: &BTreeMap<String, String>) -> Vec<Entry> {
+    let described = |property: &'static Property| {
+        let set = own_value(property, own);
+        let synonym = |value: String| Synonym::new(property.name, value, Source::ClientMetrics);
+        let synonyms: Vec<Synonym> = set.clone().map(synonym).into_iter().collect();
+        let value = set.or_else(|| property.default.map(str::to_owned));
+        entry(property, value, source_of(&synonyms), synonyms)
+    };
+    properties(Scope::ClientMetrics).map(described).collect()
+}
+
+fn default_synonym(property: &Property) -> Option<Synonym> {
+    Some(Synonym::new(property.name, property.default?.to_owned(), Source::Default))
 }
 
 /// Defaults for topics on a broker whose properties were changed at run time.
 pub fn topic_defaults(settings: &Settings, dynamic: &Dynamic) -> TopicConfig {
-    TopicConfig::from_broker(&overlay(settings, dynamic))
+    TopicConfig::from_broker(&dynamic.over(settings))
 }
 
 /// Quotas that exist at run time only: DescribeConfigs of a broker does not list them unset.
@@ -169,48 +229,37 @@ fn own_value(property: &Property, overrides: &BTreeMap<String, String>) -> Optio
     Some(read(property, text).map_or_else(|_| text.clone(), |value| value.to_string()))
 }
 
-fn inherited(effective: &Settings, property: &'static Property) -> Option<String> {
+fn from_broker(effective: &Settings, property: &'static Property) -> Option<String> {
     let value = broker_default(effective, property)?.to_string();
     // Any negative retention of the broker is the topic's -1.
     let unlimited = property.name == "retention.ms" && value.starts_with('-');
     Some(if unlimited { "-1".to_owned() } else { value })
 }
 
-/// Start-up settings with the dynamic ones on top. A value that does not parse was refused when
-/// somebody tried to set it, so none is lost here.
-fn overlay(settings: &Settings, dynamic: &Dynamic) -> Settings {
-    let mut effective = settings.clone();
-    for (name, text) in dynamic.default.iter().chain(&dynamic.broker) {
-        drop(effective.set(name, text, crate::settings::Origin::BuiltIn));
-    }
-    effective
-}
-
-fn broker_entry(settings: &Settings, dynamic: &Dynamic, name: &str) -> Entry {
+fn broker_entry(settings: &Settings, dynamic: &Dynamic, effective: &Settings, name: &str) -> Entry {
     let Some(property) = find(Scope::Broker, name) else {
-        // Kafka treats what it does not know as a secret.
-        let synonyms = synonyms_of(settings, dynamic, name, true);
-        return Entry {
-            name: name.to_owned(),
-            value: None,
-            kind: None,
-            source: source_of(&synonyms),
-            sensitive: true,
-            read_only: true,
-            synonyms,
-            text: None,
-        };
+        return stray_entry(settings, dynamic, name);
     };
     let synonyms = synonyms_of(settings, dynamic, name, property.is_sensitive());
-    let value = overlay_value(settings, dynamic, property);
+    let value = effective.value(property.name).map(|value| value.to_string());
     entry(property, value, source_of(&synonyms), synonyms)
 }
 
-fn overlay_value(settings: &Settings, dynamic: &Dynamic, property: &Property) -> Option<String> {
-    let changed = dynamic.broker.get(property.name).or_else(|| dynamic.default.get(property.name));
-    match changed.and_then(|text| read(property, text).ok()) {
-        Some(value) => Some(value.to_string()),
-        None => settings.value(property.name).map(|value| value.to_string()),
+/// A name that is no property. One for a single listener has the type of the property that it is
+/// about; what is not known at all, Kafka treats as a secret.
+fn stray_entry(settings: &Settings, dynamic: &Dynamic, name: &str) -> Entry {
+    let base = listener_base(name).and_then(|base| find(Scope::Broker, base));
+    let sensitive = base.is_none_or(Property::is_sensitive);
+    let synonyms = synonyms_of(settings, dynamic, name, sensitive);
+    Entry {
+        name: name.to_owned(),
+        value: synonyms.first().and_then(|synonym| synonym.value.clone()),
+        kind: base.map(|property| property.kind),
+        source: source_of(&synonyms),
+        sensitive,
+        read_only: true,
+        synonyms,
+        text: None,
     }
 }
 
@@ -241,7 +290,10 @@ fn source_of(synonyms: &[Synonym]) -> Source {
 /// of `name` itself is left out, so `log.retention.ms` shows nothing when only hours are set:
 /// odd, but what Kafka answers.
 fn synonyms_of(settings: &Settings, dynamic: &Dynamic, name: &str, hidden: bool) -> Vec<Synonym> {
-    let names = broker_synonyms(name);
+    let names = match listener_base(name) {
+        Some(base) => vec![name, base],
+        None => broker_synonyms(name),
+    };
     let mut all = Vec::new();
     let mut add = |name: &str, value: Option<String>, source| {
         if let Some(value) = value {

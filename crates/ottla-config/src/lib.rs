@@ -7,9 +7,13 @@
 
 pub mod broker;
 pub mod check;
+pub mod client_metrics;
+mod connections;
 mod consistency;
 pub mod describe;
+pub mod dynamic;
 pub mod environment;
+pub mod group;
 pub mod listener;
 pub mod properties;
 pub mod property;
@@ -20,6 +24,8 @@ pub mod topic;
 pub mod value;
 
 pub use broker::{BrokerConfig, Loaded, LogFormat, LogLevel, Notice, Rejected, Severity, load};
+pub use connections::ConnectionLimits;
+pub use dynamic::Dynamic;
 pub use listener::{Listener, SecurityProtocol};
 pub use settings::{Origin, Problem, Setting, Settings, Sources};
 pub use topic::{CleanupPolicy, CompressionType, InvalidTopicConfig, TimestampType, TopicConfig};

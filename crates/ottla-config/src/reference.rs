@@ -27,9 +27,21 @@ What a property does here is in the column *here*:
 - **refused**: Ottla would have to pretend, so any value but the default stops the start with an
   error that names the cure.
 
-*changes* tells when a property may change in Kafka: at the start only (read-only), for one broker
-or for the whole cluster while it runs. Changing broker properties at run time comes with a later
-version. A name that neither Kafka nor Ottla knows is one warning with the nearest name; with
+*changes* tells when a property may change: at the start only (read-only), or while the broker runs,
+either for each broker alone (per-broker) or also for all of them (cluster-wide). A change takes
+effect at once, is kept in the metadata, and beats the command line:
+
+```
+ottla config set topic/orders retention.ms=86400000
+ottla config set brokers log.retention.ms=604800000
+ottla config describe broker/1
+```
+
+Kafka's `kafka-configs.sh` does the same. The properties of topics, groups and client metrics always
+change while the broker runs. Besides what is refused at the start, too, Ottla refuses two changes
+that Kafka carries out: of `listeners` and of `listener.security.protocol.map`.
+
+A name that neither Kafka nor Ottla knows is one warning with the nearest name; with
 `--strict-config` it is an error.
 ";
 

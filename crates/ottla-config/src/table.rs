@@ -165,6 +165,19 @@ pub fn broker_synonyms(name: &str) -> Vec<&str> {
     }
 }
 
+/// The property that `listener.name.NAME.PROPERTY` sets for one listener.
+pub fn listener_base(name: &str) -> Option<&str> {
+    let (_, base) = name.strip_prefix("listener.name.")?.split_once('.')?;
+    Some(base)
+}
+
+/// The broker property that a group property falls back to.
+pub fn group_synonym(group_property: &str) -> Option<&'static str> {
+    let name = format!("group.{group_property}");
+    // Three of a share group's properties have no counterpart for all groups.
+    find(Scope::Broker, &name).map(|property| property.name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -132,10 +132,14 @@ impl TopicConfig {
                 nulls.join(",")
             )));
         }
+        // Kafka looks at all names before it looks at a value.
+        let known = |(name, text): &(&str, Option<&'a str>)| match find(Scope::Topic, name) {
+            Some(property) => Ok((property, *text)),
+            None => Err(InvalidTopicConfig(format!("Unknown topic config name: {name}"))),
+        };
+        let overrides = overrides.iter().map(known).collect::<Result<Vec<_>, _>>()?;
         let mut values = self.to_values();
-        for (name, text) in &overrides {
-            let property = find(Scope::Topic, name)
-                .ok_or_else(|| InvalidTopicConfig(format!("Unknown topic config name: {name}")))?;
+        for (property, text) in overrides {
             let text = text.unwrap_or_default();
             let value = read(property, text).map_err(|objection| message(property, objection))?;
             values.insert(property.name, value);

@@ -4,7 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ottla_config::describe::{Dynamic, Entry, describe_broker, describe_topic};
+use ottla_config::describe::{Entry, describe_broker, describe_topic};
+use ottla_config::dynamic::Dynamic;
 use ottla_config::property::{Property, Scope};
 use ottla_config::{Settings, Sources, properties, settings, table};
 
@@ -88,6 +89,22 @@ fn topics_fall_back_to_the_same_broker_properties() {
         .into_iter()
         .filter(|row| row[0] == "topic")
         .map(|row| [row[1].clone(), row[2].clone(), row[3].clone()])
+        .collect();
+    assert_eq!(ours, kafka);
+}
+
+#[test]
+fn groups_fall_back_to_the_same_broker_properties() {
+    let ours: BTreeSet<[String; 2]> = table::properties(Scope::Group)
+        .filter_map(|property| {
+            let synonym = table::group_synonym(property.name)?;
+            Some([property.name, synonym].map(str::to_owned))
+        })
+        .collect();
+    let kafka: BTreeSet<[String; 2]> = rows(include_str!("kafka/synonyms.tsv"))
+        .into_iter()
+        .filter(|row| row[0] == "group")
+        .map(|row| [row[1].clone(), row[2].clone()])
         .collect();
     assert_eq!(ours, kafka);
 }

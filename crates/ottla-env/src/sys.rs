@@ -46,6 +46,21 @@ pub fn lock_exclusive(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Room on a file system, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    pub total: u64,
+    /// What this process may still take.
+    pub usable: u64,
+}
+
+/// The room on the file system that a path is on.
+pub fn disk_space(path: &Path) -> io::Result<DiskSpace> {
+    let stat = rustix::fs::statvfs(path)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    Ok(DiskSpace { total: bytes(stat.f_blocks), usable: bytes(stat.f_bavail) })
+}
+
 /// Raises the soft limit on open files to the hard limit, and returns what it is now.
 pub fn raise_open_file_limit() -> io::Result<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

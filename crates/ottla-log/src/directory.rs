@@ -183,6 +183,11 @@ impl LogDirectory {
         self.shared.housekeep();
     }
 
+    /// Changes for how long producers are remembered that write nothing more.
+    pub fn set_producer_id_expiration_ms(&self, expiration_ms: i64) {
+        self.shared.env.producer_id_expiration_ms.store(expiration_ms, Ordering::Relaxed);
+    }
+
     /// Makes everything durable and notes from where recovery would have to begin.
     pub fn checkpoint(&self) -> Result<(), StorageError> {
         self.shared.checkpoint()

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,11 +17,14 @@ use crate::error::{Context, StorageError};
 use crate::files::FileCache;
 use crate::flusher::{FlushListener, FlushQueue};
 use crate::names;
+use crate::producers::Producers;
 
 pub(crate) struct Environment {
     pub(crate) path: PathBuf,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: DirectoryOptions,
+    /// In place of the option, since it may change.
+    pub(crate) producer_id_expiration_ms: AtomicI64,
     pub(crate) files: FileCache,
     pub(crate) flushes: FlushQueue,
     pub(crate) listeners: RwLock<Vec<Arc<dyn FlushListener>>>,
@@ -54,6 +58,7 @@ impl Environment {
             recovery_points: DurableOffsets::read(path.join(names::RECOVERY_POINTS)),
             path,
             clock,
+            producer_id_expiration_ms: AtomicI64::new(options.producer_id_expiration_ms),
             options,
             files,
             flushes: FlushQueue::default(),
@@ -66,6 +71,11 @@ impl Environment {
 
     pub(crate) fn now_ms(&self) -> i64 {
         self.clock.now_ms().0
+    }
+
+    /// Forgets who was idle for too long.
+    pub(crate) fn expire(&self, producers: &mut Producers, now_ms: i64) {
+        producers.expire(now_ms, self.producer_id_expiration_ms.load(Ordering::Relaxed));
     }
 
     /// Fails once a flush has failed: nothing that was written since then can be promised to anybody.

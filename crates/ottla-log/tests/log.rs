@@ -577,6 +577,21 @@ fn idle_producers_are_forgotten_when_it_is_time_to_look_for_them_and_not_before(
 }
 
 #[test]
+fn how_long_producers_are_remembered_may_change() {
+    let mut directory = Directory::new();
+    directory.options.producer_id_expiration_check_interval_ms = 0;
+    let open = directory.open(small_segments());
+    let log = open.create("t", 0);
+    produce(&log, Draft { id: 1, timestamp: 1_000_000, ..Draft::new(0, 1) }).unwrap();
+    directory.clock.advance(std::time::Duration::from_secs(10));
+    open.housekeep();
+    assert_eq!(log.producer_count(), 1);
+    open.set_producer_id_expiration_ms(9_000);
+    open.housekeep();
+    assert_eq!(log.producer_count(), 0);
+}
+
+#[test]
 fn a_snapshot_brings_nobody_back_who_was_idle_for_too_long() {
     let mut directory = Directory::new();
     directory.options.producer_id_expiration_ms = 10_000;

@@ -4,22 +4,36 @@
 //! returns an [`Outcome`]. The caller appends the records as one batch — all of them or none come
 //! to be — and gives the reply once they are committed.
 
+mod alter_configs;
 mod brokers;
+mod create_partitions;
 mod create_topics;
 mod delete_topics;
+mod elect_leaders;
 mod format;
+mod new_partitions;
 mod placement;
 mod policy;
 mod producer_ids;
+mod reassignments;
+mod update_features;
 
+use bytestring::ByteString;
 use ottla_base::ErrorCode;
 
+pub use alter_configs::{
+    ConfigAnswer, ConfigChange, Operation, Via, alter_configs, screen_config_changes,
+};
 pub use brokers::{BrokerEpoch, register_broker, register_controller, unfence_broker};
+pub use create_partitions::create_partitions;
 pub use create_topics::{Draw, create_topics};
 pub use delete_topics::delete_topics;
+pub use elect_leaders::elect_leaders;
 pub use format::format;
 pub use policy::Policy;
 pub use producer_ids::{BLOCK_SIZE, allocate_producer_ids};
+pub use reassignments::{alter_partition_reassignments, list_partition_reassignments};
+pub use update_features::update_features;
 
 use crate::MetadataRecord;
 
@@ -51,5 +65,21 @@ pub struct Rejection {
 impl Rejection {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
+    }
+
+    /// Kafka has no words for some refusals.
+    #[must_use]
+    pub const fn wordless(code: ErrorCode) -> Self {
+        Self { code, message: String::new() }
+    }
+
+    /// Code and message as an answer carries them.
+    #[must_use]
+    pub fn fields(rejection: Option<Self>) -> (ErrorCode, Option<ByteString>) {
+        match rejection {
+            None => (ErrorCode::NONE, None),
+            Some(Self { code, message }) if message.is_empty() => (code, None),
+            Some(Self { code, message }) => (code, Some(message.into())),
+        }
     }
 }

@@ -21,9 +21,19 @@ pub struct ConfigResource {
 impl ConfigResource {
     pub const TOPIC: i8 = 2;
     pub const BROKER: i8 = 4;
+    /// Levels of log lines, which are not kept.
+    pub const BROKER_LOGGER: i8 = 8;
+    pub const CLIENT_METRICS: i8 = 16;
+    pub const GROUP: i8 = 32;
+    pub const KINDS: [i8; 5] =
+        [Self::TOPIC, Self::BROKER, Self::BROKER_LOGGER, Self::CLIENT_METRICS, Self::GROUP];
 
     pub fn topic(name: impl Into<Arc<str>>) -> Self {
         Self { kind: Self::TOPIC, name: name.into() }
+    }
+
+    pub fn group(name: impl Into<Arc<str>>) -> Self {
+        Self { kind: Self::GROUP, name: name.into() }
     }
 
     pub fn broker(id: BrokerId) -> Self {

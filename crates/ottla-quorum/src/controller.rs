@@ -22,9 +22,9 @@ use ottla_metadata::controller::{self, Draw, Policy};
 use ottla_metadata::{Image, Outcome};
 use tokio::sync::{mpsc, watch};
 
-pub use request::SubmitError;
-pub(crate) use request::{Reply, Request};
-use waiting::Waiting;
+pub use request::{Desk, SubmitError};
+pub(crate) use request::{Request, Submitted};
+use waiting::{Respond, Waiting};
 
 use crate::raft::{CommittedLeaderId, Completion, Proposal, TypeConfig, Verdict};
 use crate::state_machine::{Applied, StateMachine};
@@ -44,7 +44,7 @@ pub(crate) struct Parts {
 /// The controller's handle: where requests go, and in which epoch it is active.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
-    pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) requests: mpsc::Sender<Box<dyn Request>>,
     pub(crate) active: watch::Receiver<Option<LeaderEpoch>>,
 }
 
@@ -54,7 +54,7 @@ const REQUESTS_MAX: usize = 1024;
 pub(crate) struct Controller {
     parts: Parts,
     server: WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>,
-    requests: mpsc::Receiver<Request>,
+    requests: mpsc::Receiver<Box<dyn Request>>,
     failures: mpsc::UnboundedReceiver<LeaderEpoch>,
     failed: mpsc::UnboundedSender<LeaderEpoch>,
     active: watch::Sender<Option<LeaderEpoch>>,
@@ -137,7 +137,7 @@ impl Controller {
     async fn format(&mut self) {
         let Outcome { records, reply: () } = controller::format(&self.speculative);
         if !records.is_empty() {
-            self.propose(records, |_| ()).await;
+            self.propose(records, Box::new(|_| ())).await;
         }
     }
 
@@ -152,59 +152,13 @@ impl Controller {
         self.active.send_replace(None);
     }
 
-    async fn handle(&mut self, request: Request) {
+    /// Decides, and proposes what was decided; the reply goes out when that, and all before it, is committed and applied.
+    async fn handle(&mut self, request: Box<dyn Request>) {
         if self.epoch.is_none() {
             request.refuse(SubmitError::NotController);
             return;
         }
-        let image = &self.speculative;
-        match request {
-            Request::CreateTopics(request, reply) => {
-                let Parts { policy, draw, .. } = &mut self.parts;
-                let outcome = controller::create_topics(image, policy, &request, &mut **draw);
-                self.carry_out(outcome, reply).await;
-            }
-            Request::DeleteTopics(request, version, reply) => {
-                let policy = &self.parts.policy;
-                let outcome = controller::delete_topics(image, policy, &request, version);
-                self.carry_out(outcome, reply).await;
-            }
-            Request::AllocateProducerIds(request, reply) => {
-                let outcome = controller::allocate_producer_ids(image, &request);
-                self.carry_out(outcome, reply).await;
-            }
-            Request::RegisterBroker(request, reply) => {
-                let outcome = controller::register_broker(image, &request, self.next_offset.0);
-                self.carry_out_or_reject(outcome, reply).await;
-            }
-            Request::UnfenceBroker(id, epoch, reply) => {
-                let outcome = controller::unfence_broker(image, id, epoch);
-                self.carry_out_or_reject(outcome, reply).await;
-            }
-            Request::RegisterController(request, reply) => {
-                self.carry_out(controller::register_controller(&request), reply).await;
-            }
-        }
-    }
-
-    async fn carry_out_or_reject<T: Send + 'static>(
-        &mut self,
-        decided: Result<Outcome<T>, ottla_metadata::Rejection>,
-        reply: Reply<Result<T, ottla_metadata::Rejection>>,
-    ) {
-        let outcome = match decided {
-            Ok(Outcome { records, reply }) => Outcome { records, reply: Ok(reply) },
-            Err(rejection) => Outcome::unchanged(Err(rejection)),
-        };
-        self.carry_out(outcome, reply).await;
-    }
-
-    /// Proposes the records; the reply goes out when they, and all before them, are committed and applied.
-    async fn carry_out<T: Send + 'static>(&mut self, outcome: Outcome<T>, reply: Reply<T>) {
-        let Outcome { records, reply: answer } = outcome;
-        // Whoever asked may have gone away; the decision stands nevertheless.
-        let respond =
-            move |result: Result<(), SubmitError>| drop(reply.send(result.map(|()| answer)));
+        let (records, respond) = request.decide(&mut self.desk());
         if records.is_empty() {
             // Even an answer that changes nothing tells of records that may not be committed yet.
             self.last.add(respond);
@@ -213,11 +167,16 @@ impl Controller {
         }
     }
 
-    async fn propose(
-        &mut self,
-        records: Vec<ottla_metadata::MetadataRecord>,
-        respond: impl FnOnce(Result<(), SubmitError>) + Send + 'static,
-    ) {
+    fn desk(&mut self) -> Desk<'_> {
+        Desk {
+            image: &self.speculative,
+            policy: &self.parts.policy,
+            draw: &mut *self.parts.draw,
+            next_offset: self.next_offset.0,
+        }
+    }
+
+    async fn propose(&mut self, records: Vec<ottla_metadata::MetadataRecord>, respond: Respond) {
         let epoch = self.epoch.expect("only an active controller decides");
         for record in &records {
             self.speculative.apply(record).expect("a decision fits the image that it was made on");

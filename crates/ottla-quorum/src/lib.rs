@@ -28,6 +28,6 @@ mod raft;
 mod state_machine;
 mod storage;
 
-pub use controller::SubmitError;
+pub use controller::{Desk, SubmitError};
 pub use publisher::Publisher;
-pub use quorum::{Config, Dependencies, Metrics, Quorum, StartError};
+pub use quorum::{Config, Dependencies, Member, Metrics, Quorum, StartError};

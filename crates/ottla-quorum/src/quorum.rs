@@ -13,8 +13,8 @@ use openraft::{Raft, SnapshotPolicy};
 use ottla_base::{BrokerId, LeaderEpoch, Offset, TopicPartition, Uuid};
 use ottla_env::{Clock, sys};
 use ottla_log::{CreateError, Log, LogConfig, LogDirectory};
-use ottla_metadata::controller::{BrokerEpoch, Draw, Policy};
-use ottla_metadata::{Endpoint, Image, Rejection, feature, topic_name};
+use ottla_metadata::controller::{self, BrokerEpoch, Draw, Policy};
+use ottla_metadata::{Endpoint, Image, Outcome, Rejection, feature, topic_name};
 use ottla_protocol::messages::{
     AllocateProducerIdsRequest, AllocateProducerIdsResponse, BrokerRegistrationRequest,
     ControllerRegistrationRequest, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
@@ -22,7 +22,7 @@ use ottla_protocol::messages::{
 };
 use tokio::sync::oneshot;
 
-use crate::controller::{Controller, Handle, Parts, QuorumRaft, Reply, Request, SubmitError};
+use crate::controller::{Controller, Desk, Handle, Parts, QuorumRaft, SubmitError, Submitted};
 use crate::network::NoPeers;
 use crate::publisher::Publisher;
 use crate::raft::Voter;
@@ -84,6 +84,14 @@ pub struct Metrics {
     pub flushes: u64,
     /// Appends that those flushes made durable; each may be of several requests.
     pub appends: u64,
+}
+
+/// A member of the quorum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    pub id: BrokerId,
+    /// The log directory that its metadata log is in.
+    pub directory_id: Uuid,
 }
 
 /// The controllers' quorum, of which this node is the one voter. Dropping it leaves the disk as a crash would.
@@ -151,12 +159,37 @@ impl Quorum {
         self.image.load_full()
     }
 
-    /// Creates topics; answered when all of a topic is committed, applied and published, or none of it ever will be.
+    /// Makes a decision in its turn; answered when all of its records are committed, applied and published, or none of
+    /// them ever will be.
+    pub async fn decide<R: Send + 'static>(
+        &self,
+        decide: impl FnOnce(&mut Desk<'_>) -> Outcome<R> + Send + 'static,
+    ) -> Result<R, SubmitError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.controller.requests.send(Box::new(Submitted { decide, reply })).await;
+        sent.map_err(|_| SubmitError::Stopped)?;
+        answer.await.unwrap_or(Err(SubmitError::Stopped))
+    }
+
+    async fn decide_or_reject<R: Send + 'static>(
+        &self,
+        decide: impl FnOnce(&mut Desk<'_>) -> Result<Outcome<R>, Rejection> + Send + 'static,
+    ) -> Result<Result<R, Rejection>, SubmitError> {
+        self.decide(move |desk| match decide(desk) {
+            Ok(Outcome { records, reply }) => Outcome { records, reply: Ok(reply) },
+            Err(rejection) => Outcome::unchanged(Err(rejection)),
+        })
+        .await
+    }
+
     pub async fn create_topics(
         &self,
         request: CreateTopicsRequest,
     ) -> Result<CreateTopicsResponse, SubmitError> {
-        self.submit(|reply| Request::CreateTopics(request, reply)).await
+        self.decide(move |desk| {
+            controller::create_topics(desk.image, desk.policy, &request, desk.draw)
+        })
+        .await
     }
 
     /// `version` is that of the request.
@@ -165,14 +198,17 @@ impl Quorum {
         request: DeleteTopicsRequest,
         version: i16,
     ) -> Result<DeleteTopicsResponse, SubmitError> {
-        self.submit(|reply| Request::DeleteTopics(request, version, reply)).await
+        self.decide(move |desk| {
+            controller::delete_topics(desk.image, desk.policy, &request, version)
+        })
+        .await
     }
 
     pub async fn allocate_producer_ids(
         &self,
         request: AllocateProducerIdsRequest,
     ) -> Result<AllocateProducerIdsResponse, SubmitError> {
-        self.submit(|reply| Request::AllocateProducerIds(request, reply)).await
+        self.decide(move |desk| controller::allocate_producer_ids(desk.image, &request)).await
     }
 
     /// Registers a broker, fenced; it names the epoch that it gets in all later requests.
@@ -180,7 +216,10 @@ impl Quorum {
         &self,
         request: BrokerRegistrationRequest,
     ) -> Result<Result<BrokerEpoch, Rejection>, SubmitError> {
-        self.submit(|reply| Request::RegisterBroker(request, reply)).await
+        self.decide_or_reject(move |desk| {
+            controller::register_broker(desk.image, &request, desk.next_offset)
+        })
+        .await
     }
 
     /// Lets a registered broker lead and be seen.
@@ -189,21 +228,27 @@ impl Quorum {
         id: BrokerId,
         epoch: BrokerEpoch,
     ) -> Result<Result<(), Rejection>, SubmitError> {
-        self.submit(|reply| Request::UnfenceBroker(id, epoch.0, reply)).await
+        self.decide_or_reject(move |desk| controller::unfence_broker(desk.image, id, epoch.0)).await
     }
 
     pub async fn register_controller(
         &self,
         request: ControllerRegistrationRequest,
     ) -> Result<(), SubmitError> {
-        self.submit(|reply| Request::RegisterController(request, reply)).await
+        self.decide(move |_| controller::register_controller(&request)).await
     }
 
-    async fn submit<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, SubmitError> {
-        let (reply, answer) = oneshot::channel();
-        let sent = self.controller.requests.send(request(reply)).await;
-        sent.map_err(|_| SubmitError::Stopped)?;
-        answer.await.unwrap_or(Err(SubmitError::Stopped))
+    /// Those who elect the leader, ordered by id.
+    #[must_use]
+    pub fn voters(&self) -> Vec<Member> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let nodes = metrics.membership_config.membership().nodes();
+        let member = |(id, voter): (&i32, &Voter)| Member {
+            id: BrokerId(*id),
+            directory_id: voter.directory_id,
+        };
+        nodes.map(member).collect()
     }
 
     #[must_use]

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use ottla_broker::{Node, NodeOptions};
+use ottla_broker::{LogLevels, Node, NodeOptions};
 use ottla_config::{Loaded, Severity, Sources};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{debug, error, info, warn};
@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: ServeArguments) -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => return fail(&format!("{error:#}"), EXIT_USAGE),
     };
-    logging::install(loaded.config.log_format, loaded.config.log_level);
+    let log_levels = logging::install(loaded.config.log_format, loaded.config.log_level);
     if let Err(error) = ottla_env::sys::disable_huge_pages() {
         debug!(%error, "huge pages stay as they are");
     }
@@ -70,7 +70,7 @@ pub(crate) fn run(arguments: ServeArguments) -> ExitCode {
         .thread_name("ottla")
         .build()
         .context("the threads can't be started")
-        .and_then(|runtime| runtime.block_on(serve(loaded, started)));
+        .and_then(|runtime| runtime.block_on(serve(loaded, log_levels, started)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("{error:#}"), 1),
@@ -110,7 +110,7 @@ fn report_notices(loaded: &Loaded) {
     }
 }
 
-async fn serve(loaded: Loaded, started: Instant) -> anyhow::Result<()> {
+async fn serve(loaded: Loaded, log_levels: LogLevels, started: Instant) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let config = loaded.config;
     let [directory] = config.log_dirs.as_slice() else {
@@ -124,6 +124,7 @@ async fn serve(loaded: Loaded, started: Instant) -> anyhow::Result<()> {
         directory_id: identity.directory_id,
         config,
         settings: loaded.settings,
+        log_levels,
     };
     let node = tokio::select! {
         node = Node::start(options) => node?,

@@ -157,9 +157,11 @@ impl Adapter {
         arguments: &[&str],
         input: &[u8],
     ) -> Result<ToolOutput> {
+        // One tool is older than the others' package.
+        let prefix = if class.starts_with("kafka.") { "" } else { "org.apache.kafka." };
         let answer = self.ask(json!({
             "do": "tool",
-            "class": format!("org.apache.kafka.{class}"),
+            "class": format!("{prefix}{class}"),
             "arguments": arguments,
             "input": super::record::hex(input),
         }))?;

@@ -2,6 +2,8 @@
 //!
 //! What `ottla produce` writes is read by somebody else's client, and what that one writes by `ottla consume`.
 
+mod administration;
+
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -20,14 +22,11 @@ use crate::process::{Finished, Process, describe, run};
 const LIMIT: Duration = Duration::from_secs(30);
 
 pub(super) fn tests() -> Vec<Test> {
-    let test = |sentence: &str, run: fn(&mut Session) -> Result<()>| {
-        Test::new(format!("command line: {sentence}"), &[], run)
-    };
     let with_python = |sentence: &str, run: fn(&mut Session) -> Result<()>| Test {
         needs: Library::Confluent.needs(),
         ..test(sentence, run)
     };
-    vec![
+    let mut tests = vec![
         test("topics are created, listed, described and deleted", topics),
         test("topics as JSON", topics_as_json),
         test("exit codes tell failures apart, and errors name the cure", exit_codes),
@@ -38,7 +37,13 @@ pub(super) fn tests() -> Vec<Test> {
         test("consume follows the end of a topic until it is interrupted", follow),
         test("cluster info names brokers, controller and features", cluster_info),
         test("completions are scripts of the shells", completions),
-    ]
+    ];
+    tests.extend(administration::tests());
+    tests
+}
+
+fn test(sentence: &str, run: fn(&mut Session) -> Result<()>) -> Test {
+    Test::new(format!("command line: {sentence}"), &[], run)
 }
 
 pub(super) fn ottla(session: &Session, arguments: &[&str], input: &str) -> Result<Finished> {

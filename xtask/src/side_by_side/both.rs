@@ -5,7 +5,7 @@ use ottla_protocol::{ApiKey, Request};
 
 use super::connection::{Connection, Reply};
 use super::known::KnownDifferences;
-use super::subject::{Outcome, Subject};
+use super::subject::{Outcome, Subject, Via};
 use super::value::{Difference, Value, differences};
 
 /// What Apache Kafka answered, and what Ottla answered.
@@ -66,7 +66,10 @@ impl Both {
         make: impl Fn(&Subject, usize) -> R,
         edit: impl Fn(&mut R::Response),
     ) -> Result<Pair<R::Response>> {
-        let step = format!("{} v{version}: {what}", R::KEY);
+        let step = match self.kafka.via {
+            Via::Broker => format!("{} v{version}: {what}", R::KEY),
+            Via::Controller => format!("{} v{version} to the controller: {what}", R::KEY),
+        };
         let ask = |subject: &mut Subject, index: usize, name: &str| {
             let request = make(subject, index);
             let mut outcome = subject
@@ -83,6 +86,26 @@ impl Both {
         let right = shown::<R>(&self.ottla, &ottla);
         self.compare(&step, &left, &right);
         Ok([kafka.answer(), ottla.answer()])
+    }
+
+    /// Asks through the listeners for controllers in place of those for clients.
+    pub(super) fn through_controllers(
+        &mut self,
+        script: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        self.set_via(Via::Controller);
+        let outcome = script(self);
+        self.set_via(Via::Broker);
+        outcome
+    }
+
+    pub(super) fn is_through_controllers(&self) -> bool {
+        self.kafka.via == Via::Controller
+    }
+
+    fn set_via(&mut self, via: Via) {
+        self.kafka.via = via;
+        self.ottla.via = via;
     }
 
     /// Sends both a request from somebody else, on a connection of its own, and does not wait for the answer.
@@ -205,6 +228,25 @@ fn reply_shown(reply: &Reply) -> Value {
 /// The APIs whose answers come in an order that clients may rely on; Apache Kafka takes the others' from hash tables.
 const ORDERED: &[ApiKey] = &[ApiKey::Fetch, ApiKey::DescribeTopicPartitions];
 
+/// The APIs whose texts are compared word for word: people see them in Kafka's own tools.
+const WORDED: &[ApiKey] = &[
+    ApiKey::DescribeConfigs,
+    ApiKey::AlterConfigs,
+    ApiKey::IncrementalAlterConfigs,
+    ApiKey::CreatePartitions,
+    ApiKey::ElectLeaders,
+    ApiKey::AlterPartitionReassignments,
+    ApiKey::ListPartitionReassignments,
+    ApiKey::DescribeClientQuotas,
+    ApiKey::DescribeUserScramCredentials,
+    ApiKey::DescribeAcls,
+    ApiKey::CreateAcls,
+    ApiKey::DeleteAcls,
+    ApiKey::SaslAuthenticate,
+    ApiKey::UpdateFeatures,
+    ApiKey::UnregisterBroker,
+];
+
 fn shown<R: Request>(subject: &Subject, outcome: &Outcome<R::Response>) -> Value {
     let Outcome::Answered(answer) = outcome else {
         return Value::leaf(if matches!(outcome, Outcome::Closed) {
@@ -213,7 +255,7 @@ fn shown<R: Request>(subject: &Subject, outcome: &Outcome<R::Response>) -> Value
             "no answer"
         });
     };
-    let mut value = subject.normalise(Value::of(answer));
+    let mut value = subject.normalise(Value::of(answer), WORDED.contains(&R::KEY));
     if !ORDERED.contains(&R::KEY) {
         value.sort();
     }

@@ -1,12 +1,21 @@
 //! What is asked: one file per API, and one for what is no request at all.
 
+mod alter_configs;
 mod api_versions;
 mod batches;
 mod connections;
+mod create_partitions;
 mod create_topics;
+mod delete_records;
 mod delete_topics;
 mod describe_cluster;
+mod describe_configs;
+mod describe_log_dirs;
+mod describe_quorum;
 mod describe_topic_partitions;
+mod dynamic_configs;
+mod elect_leaders;
+mod features_and_brokers;
 mod fetch;
 mod fetch_sessions;
 mod find_coordinator;
@@ -16,10 +25,15 @@ mod group_offsets;
 mod hostile_lengths;
 mod idempotence;
 mod init_producer_id;
+mod list_config_resources;
 mod list_offsets;
 mod metadata;
 mod offset_for_leader_epoch;
+mod partition_reassignments;
 mod produce;
+mod quotas_and_credentials;
+mod security;
+mod transactions;
 
 use std::ops::RangeInclusive;
 
@@ -46,9 +60,15 @@ pub(super) const ALL: &[Script] = &[
     Script { name: "connections", run: connections::run },
     Script { name: "metadata", run: metadata::run },
     Script { name: "create-topics", run: create_topics::run },
+    Script { name: "create-partitions", run: create_partitions::run },
     Script { name: "delete-topics", run: delete_topics::run },
     Script { name: "describe-cluster", run: describe_cluster::run },
+    Script { name: "describe-quorum", run: describe_quorum::run },
     Script { name: "describe-topic-partitions", run: describe_topic_partitions::run },
+    Script { name: "describe-configs", run: describe_configs::run },
+    Script { name: "alter-configs", run: alter_configs::run },
+    Script { name: "dynamic-configs", run: dynamic_configs::run },
+    Script { name: "list-config-resources", run: list_config_resources::run },
     Script { name: "produce", run: produce::run },
     Script { name: "idempotence", run: idempotence::run },
     Script { name: "fetch", run: fetch::run },
@@ -56,10 +76,18 @@ pub(super) const ALL: &[Script] = &[
     Script { name: "list-offsets", run: list_offsets::run },
     Script { name: "offset-for-leader-epoch", run: offset_for_leader_epoch::run },
     Script { name: "init-producer-id", run: init_producer_id::run },
+    Script { name: "delete-records", run: delete_records::run },
+    Script { name: "describe-log-dirs", run: describe_log_dirs::run },
+    Script { name: "elect-leaders", run: elect_leaders::run },
+    Script { name: "partition-reassignments", run: partition_reassignments::run },
+    Script { name: "quotas-and-credentials", run: quotas_and_credentials::run },
+    Script { name: "security", run: security::run },
+    Script { name: "features-and-brokers", run: features_and_brokers::run },
     Script { name: "find-coordinator", run: find_coordinator::run },
     Script { name: "group-membership", run: group_membership::run },
     Script { name: "group-offsets", run: group_offsets::run },
     Script { name: "group-administration", run: group_administration::run },
+    Script { name: "transactions", run: transactions::run },
     Script { name: "hostile-lengths", run: hostile_lengths::run },
 ];
 

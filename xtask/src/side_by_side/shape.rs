@@ -227,6 +227,8 @@ fn default_of(text: &str) -> i128 {
     match (text, text.strip_prefix("0x")) {
         // A client that may make topics by asking for them would change something.
         ("true" | "false", _) => 0,
+        // A list that may be missing is there, with a number in it.
+        ("null", _) => 0,
         (_, Some(digits)) => i128::from_str_radix(digits, 16).expect("a table holds numbers"),
         (number, None) => number.parse().expect("a table holds numbers"),
     }

@@ -11,8 +11,11 @@ use ottla_base::{ErrorCode, Uuid};
 use ottla_protocol::frame::encode_request;
 use ottla_protocol::header::ResponseHeader;
 use ottla_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use ottla_protocol::messages::describe_quorum_request;
 use ottla_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use ottla_protocol::messages::{CreateTopicsRequest, ListOffsetsRequest, MetadataRequest};
+use ottla_protocol::messages::{
+    CreateTopicsRequest, DescribeQuorumRequest, ListOffsetsRequest, MetadataRequest,
+};
 use ottla_protocol::{Decoder, Message as _, Request};
 
 use super::connection::{Connection, Reply};
@@ -46,15 +49,48 @@ impl<T> Outcome<T> {
     }
 }
 
+/// Which of its listeners a broker is asked through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Via {
+    Broker,
+    Controller,
+}
+
+/// A listener, and the connection to it.
+#[derive(Debug)]
+struct Door {
+    address: String,
+    connection: Option<Connection>,
+}
+
+impl Door {
+    fn to(address: &str) -> Self {
+        Self { address: address.to_owned(), connection: None }
+    }
+
+    fn connection(&mut self) -> Result<&mut Connection> {
+        if self.connection.is_none() {
+            self.connection = Some(Connection::open(&self.address)?);
+        }
+        self.connection.as_mut().context("it was just opened")
+    }
+
+    fn port(&self) -> &str {
+        self.address.rsplit_once(':').map_or("", |(_, port)| port)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Subject {
-    address: String,
+    broker: Door,
+    controller: Door,
+    /// Where [`Subject::ask`] asks.
+    pub(super) via: Via,
     /// The process, and what it writes: for what shows in neither answer nor connection.
     pub(super) pid: u32,
     pub(super) log: PathBuf,
-    port: String,
     cluster_id: String,
-    connection: Option<Connection>,
+    directory_id: String,
     /// Connections of others, who wait while we go on asking: by their names.
     others: BTreeMap<String, Connection>,
     correlation_id: i32,
@@ -68,15 +104,14 @@ pub(crate) struct Subject {
 
 impl Subject {
     pub(crate) fn connect(broker: &Broker) -> Result<Self> {
-        let address = broker.address();
-        let (_, port) = address.rsplit_once(':').context("an address has a port")?;
         let mut subject = Self {
-            address: address.to_owned(),
+            broker: Door::to(broker.address()),
+            controller: Door::to(""),
+            via: Via::Broker,
             pid: broker.pid().context("the broker is not running")?,
             log: broker.log(),
-            port: port.to_owned(),
             cluster_id: String::new(),
-            connection: None,
+            directory_id: String::new(),
             others: BTreeMap::new(),
             correlation_id: 0,
             names: BTreeMap::new(),
@@ -85,6 +120,18 @@ impl Subject {
         };
         subject.learn()?;
         Ok(subject)
+    }
+
+    /// Learns where the controller is, and in which directory.
+    pub(super) fn learn_quorum(&mut self) -> Result<()> {
+        let response = self.expect(2, &describe_quorum())?;
+        let listeners = response.nodes.iter().flat_map(|node| &node.listeners);
+        let controller = listeners.into_iter().next().context("no listener for controllers")?;
+        self.controller = Door::to(&format!("{}:{}", controller.host, controller.port));
+        let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+        let voter = partitions.flat_map(|partition| &partition.current_voters).next();
+        self.directory_id = voter.context("nobody votes")?.replica_directory_id.to_string();
+        Ok(())
     }
 
     /// The id of a topic, as it was when it was last learned.
@@ -101,7 +148,7 @@ impl Subject {
     }
 
     pub(super) fn fresh_connection(&self) -> Result<Connection> {
-        Connection::open(&self.address)
+        Connection::open(&self.broker.address)
     }
 
     /// Sends a request and waits for its answer.
@@ -110,14 +157,26 @@ impl Subject {
         version: i16,
         request: &R,
     ) -> Result<Outcome<R::Response>> {
-        self.send(version, request)?;
-        let outcome = match self.connection()?.receive()? {
-            Reply::Frame(frame) => return self.decode::<R>(frame, version).map(Outcome::Answered),
-            Reply::Closed => Outcome::Closed,
-            Reply::Nothing => Outcome::Nothing,
-        };
-        self.connection = None;
-        Ok(outcome)
+        self.exchange(self.via, version, request)
+    }
+
+    fn exchange<R: Request>(
+        &mut self,
+        via: Via,
+        version: i16,
+        request: &R,
+    ) -> Result<Outcome<R::Response>> {
+        self.send_via(via, version, request)?;
+        let door = self.door(via);
+        let reply = door.connection()?.receive()?;
+        if !matches!(reply, Reply::Frame(_)) {
+            door.connection = None;
+        }
+        match reply {
+            Reply::Frame(frame) => self.decode::<R>(frame, version).map(Outcome::Answered),
+            Reply::Closed => Ok(Outcome::Closed),
+            Reply::Nothing => Ok(Outcome::Nothing),
+        }
     }
 
     /// Sends a request from somebody else, on a connection of its own.
@@ -163,18 +222,22 @@ impl Subject {
 
     /// Sends a request whose answer nobody waits for.
     pub(super) fn send<R: Request>(&mut self, version: i16, request: &R) -> Result<()> {
+        self.send_via(Via::Broker, version, request)
+    }
+
+    fn send_via<R: Request>(&mut self, via: Via, version: i16, request: &R) -> Result<()> {
         self.correlation_id += 1;
         let client = Some(ByteString::from(CLIENT_ID));
         let frame = encode_request(version, self.correlation_id, client, request)?;
-        self.connection()?.send(&frame.bytes);
+        self.door(via).connection()?.send(&frame.bytes);
         Ok(())
     }
 
-    fn connection(&mut self) -> Result<&mut Connection> {
-        if self.connection.is_none() {
-            self.connection = Some(self.fresh_connection()?);
+    fn door(&mut self, via: Via) -> &mut Door {
+        match via {
+            Via::Broker => &mut self.broker,
+            Via::Controller => &mut self.controller,
         }
-        self.connection.as_mut().context("it was just opened")
     }
 
     fn decode<R: Request>(&self, frame: Bytes, version: i16) -> Result<R::Response> {
@@ -189,7 +252,7 @@ impl Subject {
 
     /// Asks for something that belongs to the set-up: no answer is an error.
     pub(crate) fn expect<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response> {
-        let outcome = self.ask(version, request)?;
+        let outcome = self.exchange(Via::Broker, version, request)?;
         outcome.answer().with_context(|| format!("{} v{version} got no answer", R::NAME))
     }
 
@@ -260,7 +323,7 @@ impl Subject {
         let deadline = Instant::now() + SETTLE_LIMIT;
         while !is_so(self)? {
             if Instant::now() > deadline {
-                bail!("{} took too long for {what}", self.address);
+                bail!("{} took too long for {what}", self.broker.address);
             }
             std::thread::sleep(SETTLE_PAUSE);
         }
@@ -280,10 +343,15 @@ impl Subject {
         Ok(())
     }
 
-    /// Replaces what must differ between two brokers by a name of what it is.
-    pub(super) fn normalise(&self, mut answer: Value) -> Value {
+    /// Replaces what must differ between two brokers by a name of what it is. Texts for people differ, too, where they
+    /// need not be `worded` alike.
+    pub(super) fn normalise(&self, mut answer: Value, worded: bool) -> Value {
         answer.each_field(&mut |name, value| {
             let Value::Leaf(text) = value else { return };
+            if worded && name == "error_message" {
+                *text = unwrapped(text);
+                return;
+            }
             if let Some(replaced) = self.replacement(name, text) {
                 *value = replaced;
             }
@@ -304,7 +372,9 @@ impl Subject {
                 }
             }
             "cluster_id" if text.trim_matches('"') == self.cluster_id => named("(cluster id)"),
-            "port" if text == self.port => named("(own port)"),
+            "port" if text == self.broker.port() => named("(own port)"),
+            "port" if text == self.controller.port() => named("(controller's port)"),
+            "replica_directory_id" if text == self.directory_id => named("(directory id)"),
             "session_id" if number? > 0 => named("(session)"),
             // An offset in the metadata log.
             "finalized_features_epoch" if number? > 0 => named("(metadata offset)"),
@@ -317,14 +387,39 @@ impl Subject {
                 let name = self.members.get(id).map_or("new member", |name| name);
                 is_member_id(id).then(|| Value::leaf(format!("({name})")))
             }
-            "log_append_time_ms" | "timestamp" | "base_timestamp" | "max_timestamp"
+            // Apache Kafka's documentation is not ours.
+            "documentation" if text != "None" => named("(text)"),
+            "last_fetch_timestamp"
+            | "last_caught_up_timestamp"
+            | "log_append_time_ms"
+            | "timestamp"
+            | "base_timestamp"
+            | "max_timestamp"
             | "last_timestamp" => is_about_now(number?).then(|| Value::leaf("(now)")),
             "records" if text.starts_with("b\"") => {
-                Some(self.normalise(records::describe(records::unquoted(text))))
+                Some(self.normalise(records::describe(records::unquoted(text)), false))
             }
             _ => None,
         }
     }
+}
+
+/// Apache Kafka shows some reasons inside the name of a Java class and a sentence without sense.
+fn unwrapped(text: &str) -> String {
+    let inner = text
+        .strip_prefix("\"Invalid value org.apache.kafka.common.config.ConfigException: ")
+        .and_then(|rest| rest.strip_suffix(" for configuration Invalid dynamic configuration\""));
+    inner.map_or_else(|| text.to_owned(), |inner| format!("\"{inner}\""))
+}
+
+/// The question about the metadata log.
+pub(super) fn describe_quorum() -> DescribeQuorumRequest {
+    let partition = describe_quorum_request::PartitionData { partition_index: 0 };
+    let topic = describe_quorum_request::TopicData {
+        topic_name: "__cluster_metadata".into(),
+        partitions: vec![partition],
+    };
+    DescribeQuorumRequest { topics: vec![topic] }
 }
 
 fn decode_any<R: Request>(frame: Bytes, version: i16) -> Result<R::Response> {

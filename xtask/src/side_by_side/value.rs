@@ -76,8 +76,17 @@ impl Value {
 }
 
 /// The fields that tell the structures of a list apart.
-const NAMING: &[&str] =
-    &["name", "topic", "topic_id", "partition_index", "partition", "index", "api_key"];
+const NAMING: &[&str] = &[
+    "name",
+    "topic",
+    "topic_id",
+    "partition_index",
+    "partition",
+    "index",
+    "api_key",
+    "resource_type",
+    "resource_name",
+];
 
 /// One line, as in the message but without its types.
 impl fmt::Display for Value {

@@ -138,3 +138,11 @@ fn random_bytes_differ_from_call_to_call() {
 fn the_open_file_limit_is_a_usable_number() {
     assert!(raise_open_file_limit().unwrap() >= 256);
 }
+
+#[test]
+fn there_is_no_more_room_to_take_than_there_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let space = disk_space(directory.path()).unwrap();
+    assert!(0 < space.usable && space.usable <= space.total, "{space:?}");
+    assert!(disk_space(&directory.path().join("gone")).is_err());
+}

@@ -34,7 +34,7 @@ impl Log {
             return;
         }
         let mut writer = self.writer.lock();
-        writer.producers.expire(now_ms, self.env().options.producer_id_expiration_ms);
+        self.env().expire(&mut writer.producers, now_ms);
         self.count_producers(&writer);
     }
 

@@ -124,7 +124,7 @@ impl<'a> Replay<'a> {
         while let Some(at) = newest(&self.snapshots).filter(|at| *at > self.end) {
             if let Some(mut producers) = self.read(at)? {
                 let env = &self.home.env;
-                producers.expire(env.now_ms(), env.options.producer_id_expiration_ms);
+                env.expire(&mut producers, env.now_ms());
                 (self.producers, self.end) = (producers, at);
                 break;
             }

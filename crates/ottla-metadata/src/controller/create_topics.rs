@@ -1,21 +1,25 @@
 //! CreateTopics: names, counts, placement and configuration of new topics, each topic on its own. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use ottla_base::{BrokerId, ErrorCode, PartitionIndex, TopicId};
-use ottla_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
-use ottla_protocol::messages::create_topics_response::CreatableTopicResult;
+use ottla_base::{ErrorCode, PartitionIndex, TopicId};
+use ottla_config::describe::{Entry, created_topic};
+use ottla_protocol::messages::create_topics_request::CreatableTopic;
+use ottla_protocol::messages::create_topics_response::{
+    CreatableTopicConfigs, CreatableTopicResult,
+};
 use ottla_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
-use ottla_protocol::records::{ConfigRecord, PartitionRecord, TopicRecord};
+use ottla_protocol::records::{ConfigRecord, TopicRecord};
 
-use super::placement::{Placer, directories};
+use super::new_partitions::{
+    Placed, check_assignment, invalid_assignment, partition_record, place_next,
+};
+use super::placement::Placer;
 use super::{Outcome, Policy, RECORDS_MAX, Rejection};
 use crate::MetadataRecord;
 use crate::delta::ConfigResource;
-use crate::image::{Broker, Image};
+use crate::image::Image;
 use crate::topic_name;
-
-mod configs;
 
 /// More partitions than this in one request are refused, as in Kafka.
 const PARTITIONS_MAX: i64 = 10_000;
@@ -141,7 +145,7 @@ fn create_topic(
     draw: &mut dyn Draw,
 ) -> Result<Outcome<CreatableTopicResult>, Rejection> {
     check_name(image, &topic.name)?;
-    let configs = check_configs(policy, topic)?;
+    let configs = check_configs(image, policy, topic)?;
     let partitions = if topic.assignments.is_empty() {
         place(image, policy, topic, draw)?
     } else {
@@ -155,7 +159,7 @@ fn create_topic(
         error_message: None,
         num_partitions: count(partitions.len()),
         replication_factor: i16::try_from(factor).unwrap_or(i16::MAX),
-        configs: Some(configs::effective(image, policy, &configs)),
+        configs: Some(described(image, policy, &configs)),
         ..Default::default()
     };
     let mut records = vec![TopicRecord { name: topic.name.clone(), topic_id }.into()];
@@ -164,6 +168,23 @@ fn create_topic(
         partition_record(image, topic_id, PartitionIndex(index), replicas, isr)
     }));
     Ok(Outcome { records, reply })
+}
+
+/// The whole configuration of the new topic, as the answer shows it.
+fn described(
+    image: &Image,
+    policy: &Policy,
+    overrides: &BTreeMap<String, String>,
+) -> Vec<CreatableTopicConfigs> {
+    let entries = created_topic(&policy.settings, &policy.dynamic(image), overrides);
+    let described = |entry: Entry| CreatableTopicConfigs {
+        name: entry.name.into(),
+        value: entry.value.map(Into::into),
+        read_only: entry.read_only,
+        config_source: entry.source.code(),
+        is_sensitive: entry.sensitive,
+    };
+    entries.into_iter().map(described).collect()
 }
 
 fn check_name(image: &Image, name: &str) -> Result<(), Rejection> {
@@ -181,6 +202,7 @@ fn check_name(image: &Image, name: &str) -> Result<(), Rejection> {
 
 /// The configuration that was asked for, ordered by key; of a key given twice the last value.
 fn check_configs(
+    image: &Image,
     policy: &Policy,
     topic: &CreatableTopic,
 ) -> Result<BTreeMap<String, String>, Rejection> {
@@ -203,13 +225,10 @@ fn check_configs(
         )));
     }
     let overrides = configs.iter().map(|(key, value)| (&**key, Some(&**value)));
-    let checked = policy.topic_defaults.validate_overrides(overrides);
+    let checked = policy.topic_defaults(image).validate_overrides(overrides);
     checked.map_err(|error| invalid(error.to_string()))?;
     Ok(configs)
 }
-
-/// The replicas of one partition, and those of them that are in sync from the start.
-type Placed = (Vec<BrokerId>, Vec<BrokerId>);
 
 fn place(
     image: &Image,
@@ -236,26 +255,11 @@ fn place(
         }
     };
     let mut placer = Placer::new(image, draw.placement_seed());
-    placer.check(factor).map_err(|reason| {
+    let unable = |reason: String| {
         invalid_factor(format!("Unable to replicate the partition {factor} time(s): {reason}"))
-    })?;
-    let place_next = |_| {
-        let replicas = placer.place(factor);
-        let isr = active(image, &replicas);
-        if isr.is_empty() {
-            return Err(invalid_factor(format!(
-                "Unable to replicate the partition {factor} time(s): All brokers are currently \
-                 fenced or in controlled shutdown."
-            )));
-        }
-        Ok((replicas, isr))
     };
-    (0..partitions).map(place_next).collect()
-}
-
-fn active(image: &Image, replicas: &[BrokerId]) -> Vec<BrokerId> {
-    let is_active = |id: &BrokerId| image.broker(*id).is_some_and(Broker::is_active);
-    replicas.iter().copied().filter(is_active).collect()
+    placer.check(factor).map_err(unable)?;
+    (0..partitions).map(|_| place_next(image, &mut placer, factor)).collect()
 }
 
 fn take_assignments(image: &Image, topic: &CreatableTopic) -> Result<Vec<Placed>, Rejection> {
@@ -279,16 +283,9 @@ fn take_assignments(image: &Image, topic: &CreatableTopic) -> Result<Vec<Placed>
                 "Found multiple manual partition assignments for partition {partition}"
             )));
         }
-        let replicas = check_assignment(image, assignment, factor)?;
-        factor = Some(replicas.len());
-        let isr = active(image, &replicas);
-        if isr.is_empty() {
-            return Err(invalid_assignment(format!(
-                "All brokers specified in the manual partition assignment for partition {partition} \
-                 are fenced or in controlled shutdown."
-            )));
-        }
-        partitions.insert(partition, (replicas, isr));
+        let placed = check_assignment(image, partition, &assignment.broker_ids, factor)?;
+        factor = Some(placed.0.len());
+        partitions.insert(partition, placed);
     }
     if !partitions.keys().copied().eq(0..count(partitions.len())) {
         let message = "partitions should be a consecutive 0-based integer sequence";
@@ -297,83 +294,12 @@ fn take_assignments(image: &Image, topic: &CreatableTopic) -> Result<Vec<Placed>
     Ok(partitions.into_values().collect())
 }
 
-fn invalid_assignment(message: String) -> Rejection {
-    Rejection::new(ErrorCode::INVALID_REPLICA_ASSIGNMENT, message)
-}
-
-/// `factor` is that of the partitions before.
-fn check_assignment(
-    image: &Image,
-    assignment: &CreatableReplicaAssignment,
-    factor: Option<usize>,
-) -> Result<Vec<BrokerId>, Rejection> {
-    if assignment.broker_ids.is_empty() {
-        let message = "The manual partition assignment includes an empty replica list.";
-        return Err(invalid_assignment(message.to_owned()));
-    }
-    let mut seen = BTreeSet::new();
-    let mut sorted = assignment.broker_ids.clone();
-    sorted.sort_unstable();
-    for id in sorted {
-        let Some(broker) = image.broker(BrokerId(id)) else {
-            return Err(invalid_assignment(format!(
-                "The manual partition assignment includes broker {id}, but no such broker is \
-                 registered."
-            )));
-        };
-        if !broker.has_uncordoned_directory() {
-            return Err(invalid_assignment(format!(
-                "The manual partition assignment includes broker {id}, but all its log \
-                 directories are cordoned."
-            )));
-        }
-        if !seen.insert(id) {
-            return Err(invalid_assignment(format!(
-                "The manual partition assignment includes the broker {id} more than once."
-            )));
-        }
-    }
-    let replicas = assignment.broker_ids.len();
-    if let Some(factor) = factor
-        && factor != replicas
-    {
-        return Err(invalid_assignment(format!(
-            "The manual partition assignment includes a partition with {replicas} replica(s), but \
-             this is not consistent with previous partitions, which have {factor} replica(s)."
-        )));
-    }
-    Ok(assignment.broker_ids.iter().copied().map(BrokerId).collect())
-}
-
 fn config_record(topic: &str, key: &str, value: &str) -> MetadataRecord {
     ConfigRecord {
         resource_type: ConfigResource::TOPIC,
         resource_name: topic.into(),
         name: key.into(),
         value: Some(value.into()),
-    }
-    .into()
-}
-
-fn partition_record(
-    image: &Image,
-    topic_id: TopicId,
-    partition: PartitionIndex,
-    replicas: &[BrokerId],
-    isr: &[BrokerId],
-) -> MetadataRecord {
-    let ids = |brokers: &[BrokerId]| brokers.iter().map(|broker| broker.0).collect();
-    PartitionRecord {
-        partition_id: partition.0,
-        topic_id,
-        replicas: ids(replicas),
-        isr: ids(isr),
-        leader: isr.first().map_or(BrokerId::NONE.0, |leader| leader.0),
-        leader_recovery_state: 0,
-        leader_epoch: 0,
-        partition_epoch: 0,
-        directories: directories(image, replicas),
-        ..Default::default()
     }
     .into()
 }

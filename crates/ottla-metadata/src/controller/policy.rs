@@ -1,8 +1,14 @@
 //! What the controller's configuration says about decisions. Pure.
 
+use ottla_base::BrokerId;
+use ottla_config::describe::topic_defaults;
+use ottla_config::dynamic::Dynamic;
 use ottla_config::settings::Settings;
 use ottla_config::topic::TopicConfig;
 use ottla_config::value::Value;
+
+use crate::delta::ConfigResource;
+use crate::image::Image;
 
 /// The configuration that decisions depend on.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,9 +19,9 @@ pub struct Policy {
     pub default_replication_factor: i16,
     /// `delete.topic.enable`.
     pub delete_topic_enable: bool,
-    /// What a topic gets where it sets nothing.
-    pub topic_defaults: TopicConfig,
-    /// Everything that is set on this node, for the configuration shown in answers.
+    /// The node that decides, whose configuration this is.
+    pub node_id: BrokerId,
+    /// Everything that was set on this node when it started.
     pub settings: Settings,
 }
 
@@ -39,8 +45,26 @@ impl Policy {
             default_replication_factor: i16::try_from(factor).unwrap_or(i16::MAX),
             delete_topic_enable: settings.value("delete.topic.enable")
                 == Some(Value::Boolean(true)),
-            topic_defaults: TopicConfig::from_broker(&settings),
+            node_id: match settings.value("node.id") {
+                Some(Value::Int(id)) => BrokerId(id),
+                _ => BrokerId::NONE,
+            },
             settings,
         }
+    }
+
+    /// What was changed at run time for this node, and for all.
+    #[must_use]
+    pub fn dynamic(&self, image: &Image) -> Dynamic {
+        Dynamic::from_stored(
+            image.config(&ConfigResource::broker(self.node_id)),
+            image.config(&ConfigResource::default_broker()),
+        )
+    }
+
+    /// What a topic gets where it sets nothing.
+    #[must_use]
+    pub fn topic_defaults(&self, image: &Image) -> TopicConfig {
+        topic_defaults(&self.settings, &self.dynamic(image))
     }
 }

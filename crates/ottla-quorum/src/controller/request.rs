@@ -1,14 +1,12 @@
-//! What the controller can be asked. Shell.
+//! What the controller is asked: a decision to make, and where the answer goes. Shell.
 
-use ottla_base::BrokerId;
-use ottla_metadata::Rejection;
-use ottla_metadata::controller::BrokerEpoch;
-use ottla_protocol::messages::{
-    AllocateProducerIdsRequest, AllocateProducerIdsResponse, BrokerRegistrationRequest,
-    ControllerRegistrationRequest, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-    DeleteTopicsResponse,
-};
+use std::fmt;
+
+use ottla_metadata::controller::{Draw, Policy};
+use ottla_metadata::{Image, MetadataRecord, Outcome};
 use tokio::sync::oneshot;
+
+use super::waiting::Respond;
 
 /// Why a request was not decided on, or not carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -24,27 +22,50 @@ pub enum SubmitError {
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, SubmitError>>;
 
-pub(crate) enum Request {
-    CreateTopics(CreateTopicsRequest, Reply<CreateTopicsResponse>),
-    /// With the version of the request.
-    DeleteTopics(DeleteTopicsRequest, i16, Reply<DeleteTopicsResponse>),
-    AllocateProducerIds(AllocateProducerIdsRequest, Reply<AllocateProducerIdsResponse>),
-    RegisterBroker(BrokerRegistrationRequest, Reply<Result<BrokerEpoch, Rejection>>),
-    /// With the broker's epoch.
-    UnfenceBroker(BrokerId, i64, Reply<Result<(), Rejection>>),
-    RegisterController(ControllerRegistrationRequest, Reply<()>),
+/// What a decision is made with.
+pub struct Desk<'a> {
+    /// The cluster with every record that was appended so far, committed or not.
+    pub image: &'a Image,
+    pub policy: &'a Policy,
+    pub draw: &'a mut dyn Draw,
+    /// The offset that the first record of this decision will have.
+    pub next_offset: i64,
 }
 
-impl Request {
-    pub(crate) fn refuse(self, error: SubmitError) {
-        // Whoever asked may have gone away.
-        match self {
-            Self::CreateTopics(_, reply) => drop(reply.send(Err(error))),
-            Self::DeleteTopics(_, _, reply) => drop(reply.send(Err(error))),
-            Self::AllocateProducerIds(_, reply) => drop(reply.send(Err(error))),
-            Self::RegisterBroker(_, reply) => drop(reply.send(Err(error))),
-            Self::UnfenceBroker(_, _, reply) => drop(reply.send(Err(error))),
-            Self::RegisterController(_, reply) => drop(reply.send(Err(error))),
-        }
+impl fmt::Debug for Desk<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desk").field("next_offset", &self.next_offset).finish_non_exhaustive()
+    }
+}
+
+/// A decision that waits for its turn, whatever its reply is.
+pub(crate) trait Request: Send {
+    /// The records to append, and whom to tell when they are committed.
+    fn decide(self: Box<Self>, desk: &mut Desk<'_>) -> (Vec<MetadataRecord>, Respond);
+    fn refuse(self: Box<Self>, error: SubmitError);
+}
+
+/// A decision and its reply.
+pub(crate) struct Submitted<D, R> {
+    pub(crate) decide: D,
+    pub(crate) reply: Reply<R>,
+}
+
+impl<D, R> Request for Submitted<D, R>
+where
+    D: FnOnce(&mut Desk<'_>) -> Outcome<R> + Send,
+    R: Send + 'static,
+{
+    fn decide(self: Box<Self>, desk: &mut Desk<'_>) -> (Vec<MetadataRecord>, Respond) {
+        let Self { decide, reply } = *self;
+        let Outcome { records, reply: answer } = decide(desk);
+        // Whoever asked may have gone away; the decision stands nevertheless.
+        let respond =
+            move |result: Result<(), SubmitError>| drop(reply.send(result.map(|()| answer)));
+        (records, Box::new(respond))
+    }
+
+    fn refuse(self: Box<Self>, error: SubmitError) {
+        drop(self.reply.send(Err(error)));
     }
 }

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::SubmitError;
 
-type Respond = Box<dyn FnOnce(Result<(), SubmitError>) + Send>;
+pub(crate) type Respond = Box<dyn FnOnce(Result<(), SubmitError>) + Send>;
 
 /// The replies of a proposal: kept until it is finished, and given at once from then on. Clones share them.
 #[derive(Clone)]
@@ -37,10 +37,10 @@ impl Waiting {
         Self(Arc::new(Mutex::new(State::Finished(Ok(())))))
     }
 
-    pub(crate) fn add(&self, respond: impl FnOnce(Result<(), SubmitError>) + Send + 'static) {
+    pub(crate) fn add(&self, respond: Respond) {
         let mut state = self.0.lock();
         match &mut *state {
-            State::Unfinished(replies) => replies.push(Box::new(respond)),
+            State::Unfinished(replies) => replies.push(respond),
             State::Finished(result) => {
                 let result = *result;
                 drop(state);
@@ -71,7 +71,7 @@ mod tests {
         let given = Arc::new(Mutex::new(Vec::new()));
         let note = |name: &'static str| {
             let given = Arc::clone(&given);
-            move |result| given.lock().push((name, result))
+            Box::new(move |result| given.lock().push((name, result)))
         };
         let waiting = Waiting::new();
         waiting.add(note("first"));

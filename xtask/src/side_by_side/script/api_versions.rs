@@ -1,6 +1,6 @@
 //! What a broker says it serves, and how it answers who asks in a version of the future.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use ottla_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use ottla_protocol::{Encoder, Message as _};
 
@@ -8,6 +8,18 @@ use super::super::both::Both;
 use super::versions;
 
 pub(super) fn run(both: &mut Both) -> Result<()> {
+    both.through_controllers(what_is_served)?;
+    what_is_served(both)?;
+    for version in [5, 99, i16::MAX, -1] {
+        both.talk(&format!("ApiVersions v{version}: a version of the future"), |_, connection| {
+            connection.send(&from_the_future(version));
+            Ok(vec![connection.receive()?])
+        })?;
+    }
+    Ok(())
+}
+
+fn what_is_served(both: &mut Both) -> Result<()> {
     let served = keys_of_both(both)?;
     // An API that one of them does not have is not advertised by it; of the others, everything must be equal.
     let comparable = |response: &mut ApiVersionsResponse| {
@@ -30,12 +42,6 @@ pub(super) fn run(both: &mut Both) -> Result<()> {
             both.ask_edited(version, &what, |_, _| request(name, software_version), comparable)?;
         }
     }
-    for version in [5, 99, i16::MAX, -1] {
-        both.talk(&format!("ApiVersions v{version}: a version of the future"), |_, connection| {
-            connection.send(&from_the_future(version));
-            Ok(vec![connection.receive()?])
-        })?;
-    }
     Ok(())
 }
 
@@ -50,7 +56,8 @@ fn request(name: &str, version: &str) -> ApiVersionsRequest {
 fn keys_of_both(both: &mut Both) -> Result<Vec<i16>> {
     let keys = std::cell::RefCell::new(Vec::<Vec<i16>>::new());
     both.set_up(|subject| {
-        let response = subject.expect(0, &ApiVersionsRequest::default())?;
+        let response = subject.ask(0, &ApiVersionsRequest::default())?.answer();
+        let response = response.context("no answer says what is served")?;
         keys.borrow_mut().push(response.api_keys.iter().map(|api| api.api_key).collect());
         Ok(())
     })?;

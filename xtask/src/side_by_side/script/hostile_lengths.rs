@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ottla_base::Timestamp;
+use ottla_base::{ErrorCode, Timestamp};
 use ottla_protocol::header::ResponseHeader;
 use ottla_protocol::messages::ApiVersionsRequest;
 use ottla_protocol::{ApiKey, Decoder, Message as _};
@@ -19,11 +19,13 @@ use super::super::connection::{Connection, Reply};
 use super::super::shape::{self, Shape};
 use super::super::subject::Subject;
 use super::super::value::Value;
-use super::{find_coordinator, init_producer_id};
+use super::{find_coordinator, init_producer_id, transactions};
 use crate::protocol::schema::{Kind, Schema};
 
 /// Both answer or hang up in a millisecond; what fails inside Apache Kafka is never answered.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// How often a broker that was in a hurry is asked.
+const TRIES: usize = 5;
 /// The most that Ottla's resident memory may have risen above its beginning at any moment, thousands of requests
 /// later. One believed length would cost gigabytes.
 const GROWTH_MIB_MAX: f64 = 8.0;
@@ -47,6 +49,7 @@ pub(super) fn run(both: &mut Both) -> Result<()> {
 /// The first question for a coordinator or a producer id is answered with "not yet".
 fn settle(subject: &mut Subject) -> Result<()> {
     find_coordinator::wait_for_a_coordinator(subject)?;
+    transactions::wait_for_a_coordinator(subject)?;
     init_producer_id::wait_for_an_id(subject)
 }
 
@@ -123,12 +126,19 @@ fn lie_about_each_length(
     let shape = conversation.shape(version);
     let mut say = |what: &str, bytes: &[u8]| {
         both.observe(&format!("lengths {api} v{version}: {what}"), |subject, index| {
-            let mut connection = subject.fresh_connection()?;
-            let reply = exchange(&mut connection, bytes)?;
-            if index == 1 && reply == Reply::Closed {
-                *hung_up.entry(connection.local_address()?).or_default() += 1;
+            let mut tries = 0;
+            loop {
+                let mut connection = subject.fresh_connection()?;
+                let reply = exchange(&mut connection, bytes)?;
+                if index == 1 && reply == Reply::Closed {
+                    *hung_up.entry(connection.local_address()?).or_default() += 1;
+                }
+                let seen = conversation.seen(reply, version)?;
+                tries += 1;
+                if tries == TRIES || !is_late(&seen) {
+                    return Ok(seen);
+                }
             }
-            conversation.seen(reply, version)
         })
     };
     say("all of them true", &shape.bytes)?;
@@ -138,6 +148,14 @@ fn lie_about_each_length(
         }
     }
     Ok(())
+}
+
+/// Behind a lie everything is read as something else: a 1 may become a timeout of one millisecond.
+fn is_late(answer: &Value) -> bool {
+    let late = format!("ErrorCode={}", ErrorCode::REQUEST_TIMED_OUT.0);
+    matches!(answer, Value::List(codes) if codes.iter().any(|code| {
+        matches!(code, Value::Leaf(text) if text.ends_with(&late))
+    }))
 }
 
 fn exchange(connection: &mut Connection, request: &[u8]) -> Result<Reply> {

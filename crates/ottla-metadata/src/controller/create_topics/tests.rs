@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::controller::brokers::tests::{directory_of, fence, image_with_brokers};
-use ottla_protocol::messages::create_topics_request::CreatableTopicConfig;
+use ottla_protocol::messages::create_topics_request::{
+    CreatableReplicaAssignment, CreatableTopicConfig,
+};
+use ottla_protocol::records::PartitionRecord;
 
 /// Ids counted from 10,000; stripes that begin wherever seed 0 puts them.
 struct Counted(u128);

@@ -1,0 +1,51 @@
+//! AlterConfigs (key 33), versions 0–2: replaces everything that a resource sets for itself.
+//!
+//! - All versions mean the same. Kafka deprecates it: who reads, changes and writes back loses what others changed in
+//!   between, and all secrets, which are not shown.
+//! - Answered once the change is in effect on this broker.
+
+use ottla_metadata::Rejection;
+use ottla_metadata::controller::{ConfigAnswer, ConfigChange, Operation};
+use ottla_protocol::messages::alter_configs_request::AlterConfigsResource;
+use ottla_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
+use ottla_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
+
+use super::{Context, config_changes};
+use crate::answer::Outcome;
+
+pub(super) async fn handle(context: Context, request: AlterConfigsRequest) -> Outcome {
+    let changes = request.resources.iter().map(change).collect();
+    let answers =
+        config_changes::carry_out(&context, changes, request.validate_only, LOG_LEVELS).await;
+    context.answer(&AlterConfigsResponse {
+        responses: answers.into_iter().map(answer).collect(),
+        ..AlterConfigsResponse::default()
+    })
+}
+
+/// Levels of log lines do not change through this API.
+const LOG_LEVELS: bool = false;
+
+fn change(resource: &AlterConfigsResource) -> ConfigChange {
+    let operations = resource.configs.iter().map(|config| Operation {
+        key: config.name.clone(),
+        code: Operation::SET,
+        value: config.value.clone(),
+    });
+    ConfigChange {
+        kind: resource.resource_type,
+        name: resource.resource_name.clone(),
+        operations: operations.collect(),
+        replaces_all: true,
+    }
+}
+
+fn answer(answer: ConfigAnswer) -> AlterConfigsResourceResponse {
+    let (error_code, error_message) = Rejection::fields(answer.rejection);
+    AlterConfigsResourceResponse {
+        error_code,
+        error_message,
+        resource_type: answer.kind,
+        resource_name: answer.name,
+    }
+}

@@ -1,0 +1,94 @@
+//! DescribeLogDirs (key 35), versions 1–5: the log directory, the logs in it and their sizes, and the room on its disk.
+//!
+//! - v3: an error for the request as a whole. v4: total and usable bytes. v5: whether the directory is cordoned.
+//! - Null topics mean all; the metadata log is not among them.
+//! - A replica is never behind itself, and never on the move to another directory: there is one.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use ottla_base::{ErrorCode, PartitionIndex};
+use ottla_log::Log;
+use ottla_metadata::topic_name;
+use ottla_protocol::messages::describe_log_dirs_response::{
+    DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
+};
+use ottla_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
+use tracing::warn;
+
+use super::Context;
+use crate::answer::Outcome;
+
+/// The offset lag of a log that no topic owns.
+const UNKNOWN_LAG: i64 = -1;
+
+pub(super) async fn handle(context: Context, request: DescribeLogDirsRequest) -> Outcome {
+    // The file system may take its time.
+    let answered = tokio::task::spawn_blocking(move || {
+        let results = vec![describe(&context, &request)];
+        context.answer(&DescribeLogDirsResponse { results, ..Default::default() })
+    });
+    answered.await.expect("a look at the disk does not panic")
+}
+
+fn describe(context: &Context, request: &DescribeLogDirsRequest) -> DescribeLogDirsResult {
+    let directory = &context.broker.directory;
+    let path = std::path::absolute(directory.path());
+    let log_dir = path.as_deref().unwrap_or_else(|_| directory.path()).display().to_string().into();
+    let offline = || DescribeLogDirsResult {
+        log_dir,
+        error_code: ErrorCode::KAFKA_STORAGE_ERROR,
+        ..DescribeLogDirsResult::default()
+    };
+    if directory.check_health().is_err() {
+        return offline();
+    }
+    let space = match ottla_env::sys::disk_space(directory.path()) {
+        Ok(space) => space,
+        Err(error) => {
+            warn!(%error, "the file system does not say how much room it has");
+            return offline();
+        }
+    };
+    let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    DescribeLogDirsResult {
+        topics: topics(context, request),
+        total_bytes: bytes(space.total),
+        usable_bytes: bytes(space.usable),
+        ..DescribeLogDirsResult { error_code: ErrorCode::NONE, ..offline() }
+    }
+}
+
+fn topics(context: &Context, request: &DescribeLogDirsRequest) -> Vec<DescribeLogDirsTopic> {
+    let asked = request.topics.as_ref().map(|topics| {
+        let partitions = topics.iter().flat_map(|topic| {
+            topic.partitions.iter().map(|index| (&*topic.topic, PartitionIndex(*index)))
+        });
+        partitions.collect::<HashSet<_>>()
+    });
+    let is_asked = |log: &&Arc<Log>| {
+        let name = log.topic_partition();
+        let key = (&*name.topic, name.partition);
+        asked.as_ref().is_none_or(|asked| asked.contains(&key))
+            && &*name.topic != topic_name::CLUSTER_METADATA
+    };
+    let mut topics = BTreeMap::<ByteString, Vec<DescribeLogDirsPartition>>::new();
+    for log in context.broker.directory.logs().iter().filter(is_asked) {
+        let topic = (&*log.topic_partition().topic).into();
+        topics.entry(topic).or_default().push(partition(context, log));
+    }
+    let topic = |(name, partitions)| DescribeLogDirsTopic { name, partitions };
+    topics.into_iter().map(topic).collect()
+}
+
+fn partition(context: &Context, log: &Log) -> DescribeLogDirsPartition {
+    let index = log.topic_partition().partition.0;
+    let replica = log.topic_id().and_then(|id| context.broker.replicas.find(id, index));
+    DescribeLogDirsPartition {
+        partition_index: index,
+        partition_size: i64::try_from(log.size_in_bytes()).unwrap_or(i64::MAX),
+        offset_lag: if replica.is_some() { 0 } else { UNKNOWN_LAG },
+        is_future_key: false,
+    }
+}

@@ -1,0 +1,59 @@
+//! ListConfigResources (key 74), versions 0–1: which resources may be described.
+//!
+//! - v0: client-metrics subscriptions only. v1: any types; none means all of them.
+//! - Subscriptions and groups are those for which something is set; topics and brokers are all there are.
+
+use ottla_base::ErrorCode;
+use ottla_metadata::{ConfigResource, Image};
+use ottla_protocol::messages::list_config_resources_response::ConfigResource as Listed;
+use ottla_protocol::messages::{ListConfigResourcesRequest, ListConfigResourcesResponse};
+
+use super::Context;
+
+/// As v0 knows it.
+const ONLY_SUBSCRIPTIONS: &[i8] = &[ConfigResource::CLIENT_METRICS];
+
+pub(super) fn handle(
+    context: &Context,
+    request: ListConfigResourcesRequest,
+) -> ListConfigResourcesResponse {
+    let kinds: &[i8] = match &*request.resource_types {
+        _ if context.version == 0 => ONLY_SUBSCRIPTIONS,
+        [] => &ConfigResource::KINDS,
+        asked => asked,
+    };
+    if kinds.iter().any(|kind| !ConfigResource::KINDS.contains(kind)) {
+        return ListConfigResourcesResponse {
+            error_code: ErrorCode::UNSUPPORTED_VERSION,
+            ..ListConfigResourcesResponse::default()
+        };
+    }
+    let image = context.broker.image();
+    let mut resources: Vec<Listed> =
+        kinds.iter().flat_map(|kind| names(&image, *kind).into_iter().map(listed(*kind))).collect();
+    resources.sort_by(|a, b| {
+        (a.resource_type, &a.resource_name).cmp(&(b.resource_type, &b.resource_name))
+    });
+    resources.dedup();
+    ListConfigResourcesResponse {
+        config_resources: resources,
+        ..ListConfigResourcesResponse::default()
+    }
+}
+
+fn listed(kind: i8) -> impl Fn(String) -> Listed {
+    move |name| Listed { resource_name: name.into(), resource_type: kind }
+}
+
+fn names(image: &Image, kind: i8) -> Vec<String> {
+    match kind {
+        ConfigResource::TOPIC => image.topics().map(|topic| topic.name.to_string()).collect(),
+        ConfigResource::BROKER | ConfigResource::BROKER_LOGGER => {
+            image.brokers().map(|broker| broker.id.to_string()).collect()
+        }
+        _ => {
+            let resources = image.config_resources().filter(|resource| resource.kind == kind);
+            resources.map(|resource| resource.name.to_string()).collect()
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! ListPartitionReassignments (key 46), version 0: the partitions that are moving; in a cluster of one, none.
+//!
+//! - Null topics mean all. What is not there is not mentioned.
+
+use ottla_metadata::controller;
+use ottla_protocol::messages::{
+    ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
+};
+
+use super::Context;
+
+pub(super) fn handle(
+    context: &Context,
+    request: ListPartitionReassignmentsRequest,
+) -> ListPartitionReassignmentsResponse {
+    controller::list_partition_reassignments(&context.broker.image(), &request)
+}

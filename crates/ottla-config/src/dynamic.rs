@@ -1,0 +1,330 @@
+//! Broker properties that change while a broker runs: which ones may, what Kafka says against a
+//! change, and what is in effect afterwards (pure).
+//!
+//! The order of strength is Kafka's: this broker's dynamic value, the dynamic default of all
+//! brokers, the start-up configuration, the default.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::connections::{ConnectionLimits, parse_overrides};
+use crate::property::{Property, Scope, Status, Update};
+use crate::settings::{Origin, Settings, judge};
+use crate::table::{broker_synonyms, find, listener_base};
+use crate::topic::TopicConfig;
+
+/// Broker properties changed at run time, as the metadata log holds them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dynamic {
+    /// For this broker.
+    pub broker: BTreeMap<String, String>,
+    /// For every broker.
+    pub default: BTreeMap<String, String>,
+}
+
+/// What a change has an effect on, as it is after the change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Effective {
+    /// What a topic gets where it sets nothing.
+    pub topic_defaults: TopicConfig,
+    pub connections: ConnectionLimits,
+    pub producer_id_expiration_ms: i32,
+}
+
+impl Effective {
+    pub fn new(settings: &Settings, dynamic: &Dynamic) -> Self {
+        let settings = dynamic.over(settings);
+        Self {
+            topic_defaults: TopicConfig::from_broker(&settings),
+            connections: ConnectionLimits::from_settings(&settings),
+            producer_id_expiration_ms: settings.int("producer.id.expiration.ms"),
+        }
+    }
+}
+
+/// Whose value a change is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    ThisBroker,
+    AllBrokers,
+}
+
+impl Dynamic {
+    /// What is stored for this broker and for all brokers, without what Kafka passes over: names
+    /// that change at the start only, names out of reach, and values that do not parse.
+    pub fn from_stored<'a>(
+        broker: impl IntoIterator<Item = (&'a str, &'a str)>,
+        default: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Self {
+        let owned = |(name, text): (&str, &str)| (name.to_owned(), text.to_owned());
+        let valid = |reach| move |(name, text): &(&str, &str)| is_valid(reach, name, text);
+        Self {
+            broker: broker.into_iter().filter(valid(Reach::ThisBroker)).map(owned).collect(),
+            default: default.into_iter().filter(valid(Reach::AllBrokers)).map(owned).collect(),
+        }
+    }
+
+    /// What is set within one reach.
+    pub fn of(&self, reach: Reach) -> &BTreeMap<String, String> {
+        match reach {
+            Reach::ThisBroker => &self.broker,
+            Reach::AllBrokers => &self.default,
+        }
+    }
+
+    /// The start-up settings with the dynamic ones on top.
+    pub fn over(&self, settings: &Settings) -> Settings {
+        let mut effective = self.unbounded_over(settings);
+        for [value, minimum, maximum] in BOUNDED {
+            let bounded =
+                effective.int(value).clamp(effective.int(minimum), effective.int(maximum));
+            if bounded != effective.int(value) {
+                put(&mut effective, value, &bounded.to_string());
+            }
+        }
+        effective
+    }
+
+    /// A dynamic value hides all names of the same thing: `log.flush.interval.ms` hides a
+    /// `log.flush.scheduler.interval.ms` in a file.
+    fn unbounded_over(&self, settings: &Settings) -> Settings {
+        let mut effective = settings.clone();
+        for (name, text) in self.default.iter().chain(&self.broker) {
+            broker_synonyms(name).into_iter().for_each(|synonym| effective.unset(synonym));
+            put(&mut effective, name, text);
+        }
+        effective
+    }
+
+    fn with(&self, reach: Reach, wanted: &BTreeMap<String, String>) -> Self {
+        match reach {
+            Reach::ThisBroker => Self { broker: wanted.clone(), ..self.clone() },
+            Reach::AllBrokers => Self { default: wanted.clone(), ..self.clone() },
+        }
+    }
+}
+
+/// What does not parse was refused when somebody tried to set it.
+fn put(settings: &mut Settings, name: &str, text: &str) {
+    drop(settings.set(name, text, Origin::BuiltIn));
+}
+
+/// What Kafka says against replacing all dynamic values of one reach by `wanted`.
+pub fn check_change(
+    settings: &Settings,
+    dynamic: &Dynamic,
+    reach: Reach,
+    wanted: &BTreeMap<String, String>,
+) -> Result<(), String> {
+    let which = |is_meant: fn(&str) -> bool| -> Vec<&str> {
+        wanted.keys().map(String::as_str).filter(|name| is_meant(name)).collect()
+    };
+    refuse_any(&which(is_read_only), "Cannot update these configs dynamically")?;
+    refuse_any(
+        &which(is_tls_store),
+        "These security configs can be dynamically updated only per-listener using the listener \
+         prefix",
+    )?;
+    wanted.iter().try_for_each(|(name, text)| check_value(name, text))?;
+    if reach == Reach::AllBrokers {
+        refuse_any(
+            &which(is_per_broker),
+            "Cannot update these configs at default cluster level, broker id must be specified",
+        )?;
+    }
+    let old = dynamic.over(settings);
+    let new = dynamic.with(reach, wanted).unbounded_over(settings);
+    check_together(&new)?;
+    check_step(&old, &new)?;
+    check_within_reach(&old, &new)
+}
+
+fn refuse_any(names: &[&str], message: &str) -> Result<(), String> {
+    if names.is_empty() { Ok(()) } else { Err(format!("{message}: [{}]", names.join(", "))) }
+}
+
+fn is_valid(reach: Reach, name: &str, text: &str) -> bool {
+    let in_reach = reach == Reach::ThisBroker || !is_per_broker(name);
+    in_reach && !is_read_only(name) && !is_tls_store(name) && check_value(name, text).is_ok()
+}
+
+/// A name that Kafka does not know may hold anything: a plug-in may read it.
+fn check_value(name: &str, text: &str) -> Result<(), String> {
+    match find(Scope::Broker, listener_base(name).unwrap_or(name)) {
+        Some(property) if property.update != Update::ReadOnly => judge(property, text).map(drop),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn is_read_only(name: &str) -> bool {
+    find(Scope::Broker, name).is_some_and(|property| property.update == Update::ReadOnly)
+}
+
+/// Keys and certificates, which Kafka reads anew while it runs, but for one listener at a time.
+fn is_tls_store(name: &str) -> bool {
+    name == "ssl.key.password"
+        || name.starts_with("ssl.keystore.")
+        || name.starts_with("ssl.truststore.")
+}
+
+fn is_per_broker(name: &str) -> bool {
+    const FOR_EVERY_LISTENER: &[&str] =
+        &["max.connections", "max.connection.creation.rate", "num.network.threads"];
+    match listener_base(name) {
+        Some(base) => !FOR_EVERY_LISTENER.contains(&base),
+        None => find(Scope::Broker, name).is_some_and(|it| it.update == Update::PerBroker),
+    }
+}
+
+/// A value, its lower and its upper bound. A value that a later change of a bound left outside is
+/// used as if it were the bound.
+const BOUNDED: [[&str; 3]; 3] = [
+    [
+        "group.consumer.assignment.interval.ms",
+        "group.consumer.min.assignment.interval.ms",
+        "group.consumer.max.assignment.interval.ms",
+    ],
+    [
+        "group.share.assignment.interval.ms",
+        "group.share.min.assignment.interval.ms",
+        "group.share.max.assignment.interval.ms",
+    ],
+    [
+        "group.streams.assignment.interval.ms",
+        "group.streams.min.assignment.interval.ms",
+        "group.streams.max.assignment.interval.ms",
+    ],
+];
+
+/// What a configuration must fulfil as a whole, in so far as dynamic values can break it.
+fn check_together(new: &Settings) -> Result<(), String> {
+    for [value, minimum, maximum] in BOUNDED {
+        require(new.int(value) >= new.int(minimum), || {
+            format!("{value} must be greater than or equal to {minimum}")
+        })?;
+        require(new.int(value) <= new.int(maximum), || {
+            format!("{value} must be less than or equal to {maximum}")
+        })?;
+    }
+    let at_least = |name, minimum| number(new, name).is_none_or(|number| number >= minimum);
+    let failed = |what: &str| format!("requirement failed: {what}");
+    require(at_least("log.roll.ms", 1), || {
+        failed("log.roll.ms must be greater than or equal to 1")
+    })?;
+    require(at_least("log.roll.jitter.ms", 0), || {
+        failed("log.roll.jitter.ms must be greater than or equal to 0")
+    })?;
+    require(number(new, "log.retention.ms") != Some(0), || {
+        failed("log.retention.ms must be unlimited (-1) or, greater than or equal to 1")
+    })?;
+    let cleaners = i64::from(new.int("log.cleaner.threads").max(1));
+    require(new.long("log.cleaner.dedupe.buffer.size") / cleaners > 1024 * 1024, || {
+        failed("log.cleaner.dedupe.buffer.size must be at least 1MB per cleaner thread.")
+    })?;
+    let overrides = parse_overrides(new)?;
+    require(new.int("max.connections.per.ip") > 0 || !overrides.is_empty(), || {
+        failed(
+            "max.connections.per.ip can be set to zero only if max.connections.per.ip.overrides \
+             property is set.",
+        )
+    })
+}
+
+fn require(holds: bool, message: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(message()) }
+}
+
+fn number(settings: &Settings, name: &str) -> Option<i64> {
+    settings.value(name)?.integer()
+}
+
+/// How far one change may go: Kafka resizes its pools step by step.
+fn check_step(old: &Settings, new: &Settings) -> Result<(), String> {
+    for name in [
+        "num.io.threads",
+        "num.replica.fetchers",
+        "num.recovery.threads.per.data.dir",
+        "background.threads",
+        "num.network.threads",
+        "remote.log.reader.threads",
+        "remote.log.manager.copier.thread.pool.size",
+        "remote.log.manager.expiration.thread.pool.size",
+        "remote.log.manager.follower.thread.pool.size",
+    ] {
+        check_threads(name, old.int(name), new.int(name))?;
+    }
+    check_cleaners(old.int("log.cleaner.threads"), new.int("log.cleaner.threads"))?;
+    for name in ["max.connections", "max.connection.creation.rate"] {
+        let value = new.int(name);
+        require(value == old.int(name) || value > 0, || format!("Invalid {name} {value}"))?;
+    }
+    check_local_retention(new, "ms", number(new, "log.retention.ms"))?;
+    check_local_retention(new, "bytes", number(new, "log.retention.bytes"))
+}
+
+fn check_threads(name: &str, old: i32, new: i32) -> Result<(), String> {
+    let failed = |what: &str| {
+        format!(
+            "Dynamic thread count update validation failed for {name}={new}, value should {what}"
+        )
+    };
+    if new == old {
+        return Ok(());
+    }
+    require(new >= old / 2, || failed(&format!("be at least half the current value {old}")))?;
+    require(i64::from(new) <= i64::from(old) * 2, || {
+        failed(&format!("not be greater than double the current value {old}"))
+    })
+}
+
+fn check_cleaners(old: i32, new: i32) -> Result<(), String> {
+    let change = |what: &str, bound: &str| {
+        format!("Log cleaner threads cannot be {what} {bound} the current value {old}")
+    };
+    require(new >= 1, || "Log cleaner threads should be at least 1".to_owned())?;
+    require(new >= old / 2, || change("reduced to less than", "half"))?;
+    require(i64::from(new) <= i64::from(old) * 2, || change("increased to more than", "double"))
+}
+
+/// What stays on this disk cannot be more than what stays at all.
+fn check_local_retention(new: &Settings, unit: &str, total: Option<i64>) -> Result<(), String> {
+    let (name, whole) = (format!("log.local.retention.{unit}"), format!("log.retention.{unit}"));
+    let local = new.long(&name);
+    let Some(total) = total.filter(|total| *total >= 0 && local != AS_TOTAL) else { return Ok(()) };
+    let failed = |what: String| format!("Invalid value {local} for configuration {name}: {what}");
+    require(local != UNBOUNDED, || {
+        failed(format!("Value must not be -1 as {whole} value is set as {total}."))
+    })?;
+    require(local <= total, || {
+        failed(format!("Value must not be more than {whole} property value: {total}"))
+    })
+}
+
+const AS_TOTAL: i64 = -2;
+const UNBOUNDED: i64 = -1;
+
+/// Changes that Kafka carries out and this broker would only pretend to.
+fn check_within_reach(old: &Settings, new: &Settings) -> Result<(), String> {
+    let changed = |name: &str| old.value(name) != new.value(name);
+    for name in ["listeners", "listener.security.protocol.map"] {
+        require(!changed(name), || {
+            format!("{name} cannot change while this broker runs: set it in the file and restart")
+        })?;
+    }
+    let reporters: BTreeSet<String> = new.list("metric.reporters").into_iter().collect();
+    let known = "org.apache.kafka.common.metrics.JmxReporter";
+    if let Some(class) = reporters.iter().find(|class| *class != known) {
+        return Err(format!("{class} is a Java class, which cannot run here: leave it out"));
+    }
+    for (name, setting) in new.iter().filter(|(name, _)| changed(name)) {
+        if let Some(Property { status: Status::Refused(cure), default, .. }) =
+            find(Scope::Broker, name)
+            && Some(setting.value.to_string().as_str()) != *default
+        {
+            return Err(format!("{name}={} cannot be honoured; {cure}", setting.value));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! UpdateFeatures: changes the finalized levels of features, all of a request or none. Pure.
+//!
+//! This release writes its records in the versions of one `metadata.version`, so that level alone can be asked for.
+
+use std::collections::BTreeMap;
+
+use ottla_base::ErrorCode;
+use ottla_protocol::messages::update_features_request::FeatureUpdateKey;
+use ottla_protocol::messages::update_features_response::UpdatableFeatureResult;
+use ottla_protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
+use ottla_protocol::records::FeatureLevelRecord;
+
+use super::{Outcome, Policy, Rejection};
+use crate::MetadataRecord;
+use crate::feature::{self, SupportedLevels};
+use crate::image::Image;
+
+/// Where a level may go, under the codes of Kafka's protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Up,
+    SafelyDown,
+    UnsafelyDown,
+    Unknown,
+}
+
+impl Direction {
+    const fn of(code: i8) -> Self {
+        match code {
+            1 => Self::Up,
+            2 => Self::SafelyDown,
+            3 => Self::UnsafelyDown,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// `version` is the request's: up to version 1 the answer names each feature.
+#[must_use]
+pub fn update_features(
+    image: &Image,
+    policy: &Policy,
+    request: &UpdateFeaturesRequest,
+    version: i16,
+) -> Outcome<UpdateFeaturesResponse> {
+    // Of a feature named twice the last update counts.
+    let updates: BTreeMap<&str, (i16, Direction)> = request
+        .feature_updates
+        .iter()
+        .map(|it| (&*it.feature, (it.max_version_level, Direction::of(it.upgrade_type))))
+        .collect();
+    let update = |(name, (level, direction)): (&&str, &(i16, Direction))| {
+        update(image, policy, name, *level, *direction)
+    };
+    let records = match updates.iter().map(update).collect::<Result<Vec<_>, _>>() {
+        Ok(records) => records,
+        Err(Rejection { code, message }) => {
+            let message = format!(
+                "The update failed for all features since the following feature had an error: {message}"
+            );
+            return Outcome::unchanged(UpdateFeaturesResponse {
+                error_code: code,
+                error_message: Some(message.into()),
+                ..Default::default()
+            });
+        }
+    };
+    // The old form says NONE where the new one says nothing.
+    let result = |it: &FeatureUpdateKey| UpdatableFeatureResult {
+        feature: it.feature.clone(),
+        error_code: ErrorCode::NONE,
+        error_message: Some("NONE".into()),
+    };
+    let results = if version <= 1 {
+        request.feature_updates.iter().map(result).collect()
+    } else {
+        Vec::new()
+    };
+    Outcome {
+        records: if request.validate_only { Vec::new() } else { records },
+        reply: UpdateFeaturesResponse { error_message: None, results, ..Default::default() },
+    }
+}
+
+fn update(
+    image: &Image,
+    policy: &Policy,
+    name: &str,
+    level: i16,
+    direction: Direction,
+) -> Result<MetadataRecord, Rejection> {
+    let invalid = |reason: &str| {
+        let message = format!("Invalid update version {level} for feature {name}. {reason}");
+        Rejection::new(ErrorCode::INVALID_UPDATE_VERSION, message)
+    };
+    if direction == Direction::Unknown {
+        return Err(invalid("The controller does not support the given upgrade type."));
+    }
+    if level < 0 {
+        return Err(invalid("A feature version cannot be less than 0."));
+    }
+    check_supported(policy, name, level).map_err(|reason| invalid(&reason))?;
+    let current = image.feature(name).unwrap_or(0);
+    if level < current && direction == Direction::Up {
+        return Err(invalid(
+            "Can't downgrade the version of this feature without setting the upgrade type to \
+             either safe or unsafe downgrade.",
+        ));
+    }
+    if level > current && direction != Direction::Up {
+        return Err(invalid("Can't downgrade to a newer version."));
+    }
+    if level < current {
+        let reason = if direction == Direction::UnsafelyDown {
+            "Unsafe metadata downgrade is not supported in this version."
+        } else {
+            "Refusing to perform the requested downgrade because it might delete metadata information."
+        };
+        let message =
+            format!("Unsupported metadata.version downgrade from {current} to {level}. {reason}");
+        return Err(Rejection::new(ErrorCode::INVALID_UPDATE_VERSION, message));
+    }
+    Ok(FeatureLevelRecord { name: name.into(), feature_level: level }.into())
+}
+
+fn check_supported(policy: &Policy, name: &str, level: i16) -> Result<(), String> {
+    let who = format!("Local controller {}", policy.node_id);
+    match feature::supported().find(|(known, _)| *known == name) {
+        None if level == 0 => Err(format!("Feature {name} not found.")),
+        None => Err(format!("{who} does not support this feature.")),
+        Some((_, levels)) if levels.contains(level) => Ok(()),
+        Some((_, SupportedLevels { min, max })) => {
+            Err(format!("{who} only supports versions {min}-{max}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::brokers::tests::image_with_brokers;
+
+    fn key(feature: &str, max_version_level: i16, upgrade_type: i8) -> FeatureUpdateKey {
+        FeatureUpdateKey {
+            feature: feature.into(),
+            max_version_level,
+            upgrade_type,
+            ..Default::default()
+        }
+    }
+
+    fn updated(feature_updates: Vec<FeatureUpdateKey>) -> Outcome<UpdateFeaturesResponse> {
+        let request = UpdateFeaturesRequest { feature_updates, ..Default::default() };
+        update_features(&image_with_brokers(&[1]), &Policy::default(), &request, 1)
+    }
+
+    fn refusal(key: FeatureUpdateKey) -> String {
+        let outcome = updated(vec![key]);
+        assert_eq!(outcome.records, []);
+        assert_eq!(outcome.reply.error_code, ErrorCode::INVALID_UPDATE_VERSION);
+        outcome.reply.error_message.unwrap().to_string()
+    }
+
+    #[test]
+    fn the_level_that_there_is_may_be_asked_for_again() {
+        let outcome = updated(vec![key("metadata.version", 30, 1)]);
+        let record = FeatureLevelRecord { name: "metadata.version".into(), feature_level: 30 };
+        assert_eq!(outcome.records, [record.into()]);
+        assert_eq!(outcome.reply.results.len(), 1);
+    }
+
+    #[test]
+    fn the_metadata_version_does_not_fall() {
+        let without_permission = refusal(key("metadata.version", 29, 1));
+        assert!(without_permission.contains("without setting the upgrade type"));
+        assert!(refusal(key("metadata.version", 29, 2)).contains("downgrade from 30 to 29"));
+        assert!(refusal(key("metadata.version", 29, 3)).contains("Unsafe metadata downgrade"));
+    }
+
+    #[test]
+    fn what_this_release_does_not_have_cannot_be_finalized() {
+        assert!(refusal(key("group.version", 1, 1)).contains("does not support this feature"));
+        assert!(refusal(key("metadata.version", 31, 1)).contains("only supports versions 7-30"));
+        assert!(refusal(key("metadata.version", -1, 1)).contains("cannot be less than 0"));
+        assert!(refusal(key("metadata.version", 30, 9)).contains("upgrade type"));
+    }
+
+    #[test]
+    fn one_refused_feature_stops_all() {
+        let outcome = updated(vec![key("metadata.version", 30, 1), key("no.such", 1, 1)]);
+        assert_eq!(outcome.records, []);
+        assert_eq!(outcome.reply.results, []);
+    }
+}
