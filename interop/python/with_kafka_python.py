@@ -215,10 +215,11 @@ class GroupMember(Member):
             reconnect_backoff_max_ms=500,
             partition_assignment_strategy=[ASSIGNORS[request["assignor"]]],
         )
-        # A leader that is told of its election before it has heard of the topic assigns nothing,
-        # and never again. A broker that answers at once would show that now and then.
-        self.client.partitions_for_topic(request["topic"])
         self.client.subscribe([request["topic"]])
+        # The library must have heard of the topic after it subscribed and before it joins. If it
+        # hears of it later, it joins once more; and a leader whose poll ends in the middle of such
+        # a join takes it for unnecessary, drops the answer and never sends a heartbeat again.
+        self.client.partitions_for_topic(request["topic"])
 
     def poll(self):
         found = self.client.poll(timeout_ms=100)
