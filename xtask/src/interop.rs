@@ -34,6 +34,7 @@ use anyhow::{Context, Result};
 
 use crate::broker::Target;
 use crate::tally::Tally;
+use crate::test::outcome;
 use crate::workspace;
 use library::Library;
 use session::Session;
@@ -119,6 +120,18 @@ fn all_tests(target: Target, length: Length) -> Vec<Test> {
         }
     }
     tests
+}
+
+/// Fetches and builds the clients ahead of the tests; one whose programs are missing is named by its tests.
+pub(crate) fn build_clients(length: Length) -> Tally {
+    let mut tally = Tally::default();
+    for library in length.libraries() {
+        if missing_program(library.needs()).is_none() {
+            let name = format!("the adapter of {} builds", library.name());
+            tally.add(outcome(&name, library.command().map(drop)));
+        }
+    }
+    tally
 }
 
 /// Runs the tests whose name contains one of `names` (all without names); prints as it goes.

@@ -17,7 +17,7 @@ use crate::{interop, kafka_suite, ottla, workspace};
 pub(crate) enum Stage {
     /// Format, lints, generated code.
     Check,
-    /// The release build of the broker, and the tests.
+    /// The release build of the broker, the tests, and the clients that drive it.
     Build,
     /// Unit and property tests.
     Unit,
@@ -46,10 +46,10 @@ impl Stage {
 
     fn budget(self) -> Duration {
         let minutes = match self {
-            Self::Check | Self::SideBySide => 3,
-            Self::Build => 7,
-            Self::Unit | Self::KafkaSuite => 5,
+            Self::Check | Self::Unit | Self::SideBySide => 3,
+            Self::Build => 9,
             Self::Clients => 6,
+            Self::KafkaSuite => 5,
         };
         Duration::from_secs(60 * minutes)
     }
@@ -167,7 +167,9 @@ fn build(limit: Duration) -> Result<Tally> {
     ottla::binary()?;
     let mut tests = workspace::cargo();
     tests.args(["test", "--quiet", "--locked", "--workspace", "--no-run"]);
-    Ok(step("the tests build", tests, limit))
+    let mut tally = step("the tests build", tests, limit);
+    tally.add(interop::build_clients(Length::Short));
+    Ok(tally)
 }
 
 fn side_by_side() -> Result<Tally> {

@@ -27,7 +27,7 @@ use crate::{kafka, ottla};
 const LIMIT: Duration = Duration::from_secs(60);
 const PARTITIONS: i32 = 4;
 /// The shortest session that brokers allow.
-const SESSION: &str = "6s";
+const SESSION: &str = "2s";
 
 pub(super) fn tests() -> Vec<Test> {
     let test =
@@ -275,7 +275,7 @@ fn killed_member(session: &mut Session) -> Result<()> {
     expected.retain(|record| !kept.contains(record));
     all_printed(&[&second], &expected)?;
     let group = is_shared(session, &topic, &[4])?;
-    last_rebalance(session, &group, "was not heard from for 6000 ms")?;
+    last_rebalance(session, &group, "was not heard from for 2000 ms")?;
     second.interrupt()
 }
 
