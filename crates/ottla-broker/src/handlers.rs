@@ -127,10 +127,11 @@ pub(crate) fn served(role: Role) -> impl Iterator<Item = (ApiKey, RangeInclusive
         .map(|(api_key, _)| (api_key, api_key.stable_versions()))
 }
 
-/// What a client is told when the controller did not take its request: codes that it retries.
+/// What a client is told when the controller did not take its request.
 fn submit_error(error: &SubmitError) -> ErrorCode {
     match error {
         SubmitError::NotController | SubmitError::Stopped => ErrorCode::NOT_CONTROLLER,
+        SubmitError::Unwritable => ErrorCode::UNKNOWN_SERVER_ERROR,
     }
 }
 

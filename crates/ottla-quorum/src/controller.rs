@@ -19,7 +19,7 @@ use ottla_base::{LeaderEpoch, Offset};
 use ottla_env::Clock;
 use ottla_log::Log;
 use ottla_metadata::controller::{self, Draw, Policy};
-use ottla_metadata::{Image, Outcome};
+use ottla_metadata::{Image, Outcome, record};
 use tokio::sync::{mpsc, watch};
 
 pub use request::{Desk, SubmitError};
@@ -162,6 +162,10 @@ impl Controller {
         if records.is_empty() {
             // Even an answer that changes nothing tells of records that may not be committed yet.
             self.last.add(respond);
+        } else if let Some(error) = records.iter().find_map(|it| record::encode(it).err()) {
+            // Found out by the log's writer, it would stop the node: a client's long name must not.
+            tracing::warn!(%error, "a metadata change is refused, as it cannot be written");
+            respond(Err(SubmitError::Unwritable));
         } else {
             self.propose(records, respond).await;
         }

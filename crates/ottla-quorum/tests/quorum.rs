@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use common::{copy_of, create_request, start, start_with_broker};
 use ottla_base::{BrokerId, ErrorCode, LeaderEpoch};
+use ottla_metadata::Outcome;
 use ottla_protocol::messages::{AllocateProducerIdsRequest, DeleteTopicsRequest};
+use ottla_protocol::records::ConfigRecord;
 use ottla_quorum::SubmitError;
 
 #[tokio::test]
@@ -198,6 +200,25 @@ async fn a_request_that_changes_nothing_writes_nothing() {
     request.validate_only = true;
     node.quorum.create_topics(request).await.unwrap();
     assert_eq!(node.quorum.metrics(), before);
+}
+
+/// A name of invalid bytes grows when it is read: from what a request can say to what a record can't.
+#[tokio::test]
+async fn a_change_that_no_record_can_hold_is_refused_and_the_next_one_is_not() {
+    let path = tempfile::tempdir().unwrap();
+    let node = start_with_broker(path.path()).await;
+    let before = node.quorum.metrics();
+    let too_long = ConfigRecord {
+        resource_type: 32,
+        resource_name: "\u{fffd}".repeat(11_000).into(),
+        name: "consumer.session.timeout.ms".into(),
+        value: Some("45000".into()),
+    };
+    let decided =
+        node.quorum.decide(move |_| Outcome { records: vec![too_long.into()], reply: () });
+    assert_eq!(decided.await, Err(SubmitError::Unwritable));
+    assert_eq!(node.quorum.metrics(), before);
+    assert_eq!(node.create(&["t"]).await, Ok(vec![ErrorCode::NONE]));
 }
 
 #[tokio::test]

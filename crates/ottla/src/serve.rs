@@ -131,12 +131,17 @@ async fn serve(loaded: Loaded, log_levels: LogLevels, started: Instant) -> anyho
         () = signals.next() => return Ok(()),
     };
     announce(&node, &directory, started)?;
-    tokio::select! {
-        () = signals.next() => info!("stopping: a second signal stops at once"),
-        reason = node.failed() => error!(%reason, "stopping"),
+    let failure = tokio::select! {
+        () = signals.next() => None,
+        reason = node.failed() => Some(reason),
+    };
+    match &failure {
+        None => info!("stopping: a second signal stops at once"),
+        Some(reason) => error!(%reason, "stopping"),
     }
     tokio::select! {
-        stopped = node.stop() => stopped,
+        // What watches over the process must see that nobody asked it to stop.
+        stopped = node.stop() => stopped.and_then(|()| failure.map_or(Ok(()), |why| bail!(why))),
         () = signals.next() => {
             warn!("stopped at once, as a second signal asked; the next start recovers the logs");
             std::process::exit(1)

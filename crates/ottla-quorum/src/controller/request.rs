@@ -18,6 +18,10 @@ pub enum SubmitError {
     /// Nothing more will be decided here.
     #[error("the quorum has stopped")]
     Stopped,
+    /// A record of the decision cannot be written in its format, such as a text longer than the format can say.
+    /// Nothing was changed. UNKNOWN_SERVER_ERROR to clients, as from Kafka's controller.
+    #[error("the change does not fit into a record")]
+    Unwritable,
 }
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, SubmitError>>;
