@@ -11,6 +11,7 @@ mod command_line;
 mod connect;
 #[cfg(feature = "side-by-side")]
 mod creation;
+mod dashboard;
 mod disk;
 mod durability;
 pub(crate) mod fetch;
@@ -105,6 +106,7 @@ fn all_tests(target: Target, length: Length) -> Vec<Test> {
     tests.extend(tools::tests());
     tests.extend(administration::tests());
     tests.extend(groups::tests());
+    tests.extend(dashboard::tests());
     tests.extend(connect::tests());
     tests.extend(streams::tests());
     tests.extend(disk::tests());
@@ -130,6 +132,9 @@ pub(crate) fn build_clients(length: Length) -> Tally {
             let name = format!("the adapter of {} builds", library.name());
             tally.add(outcome(&name, library.command().map(drop)));
         }
+    }
+    if missing_program(dashboard::NEEDS).is_none() {
+        tally.add(outcome("the dashboard is installed", dashboard::install().map(drop)));
     }
     tally
 }
