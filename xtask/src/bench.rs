@@ -13,7 +13,6 @@ pub(crate) mod floor;
 mod groups;
 mod latency;
 mod load;
-mod machine;
 pub(crate) mod procfs;
 mod startup;
 mod subject;
@@ -31,9 +30,9 @@ use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::json;
 
+use crate::machine::Machine;
 use crate::process::run_showing;
 use crate::{interop, ottla, workspace};
-use machine::Machine;
 use subject::Contestant;
 use table::{Section, Subject};
 

@@ -14,6 +14,8 @@ mod dist;
 mod interop;
 mod kafka;
 mod kafka_suite;
+mod machine;
+mod nightly;
 mod ottla;
 mod pattern;
 mod process;
@@ -74,7 +76,11 @@ enum Task {
     /// Build the binary that is shipped, and check its size and what it needs.
     Dist,
     /// Everything that `test` runs, long runs, and the clients against Apache Kafka itself.
-    Nightly,
+    Nightly {
+        /// Write the result to docs/nightly.md.
+        #[arg(long)]
+        write: bool,
+    },
     /// Measure Ottla beside Apache Kafka: CPU time, memory, throughput, latency.
     Bench(bench::Arguments),
     /// What `bench` runs beside the brokers: the least that a broker can do.
@@ -119,7 +125,7 @@ fn main() -> Result<ExitCode> {
             exit_code(&tally)
         }
         Task::Dist => exit_code(&dist()),
-        Task::Nightly => exit_code(&nightly()),
+        Task::Nightly { write } => exit_code(&nightly::run(write)?),
         Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS)?,
         Task::BenchFloor(floor) => bench::floor::run(&floor).map(|()| ExitCode::SUCCESS)?,
         #[cfg(feature = "side-by-side")]
@@ -131,28 +137,6 @@ fn main() -> Result<ExitCode> {
             protocol::import(&jars).map(|()| ExitCode::SUCCESS)?
         }
     })
-}
-
-/// The clients must find the same on Apache Kafka: a test that it fails is a wrong test.
-fn nightly() -> Tally {
-    let mut total = test::run(None);
-    type Run = fn() -> Result<Tally>;
-    let runs: [(&str, Run); 3] = [
-        ("clients, old and new, at length", || interop::run(Target::Ottla, &[], Length::Long)),
-        ("clients against Apache Kafka", || interop::run(Target::Kafka, &[], Length::Long)),
-        ("all of the kafka suite", kafka_suite::run_all),
-    ];
-    for (name, run) in runs {
-        println!("\n== {name}");
-        total.add(run().unwrap_or_else(|error| {
-            println!("{name}: {error:#}");
-            Tally::failed(name)
-        }));
-    }
-    println!("\n== optimised build");
-    total.add(dist());
-    test::report(&total);
-    total
 }
 
 fn dist() -> Tally {

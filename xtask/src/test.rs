@@ -72,16 +72,43 @@ impl Stage {
 }
 
 /// One line of the closing table.
-struct Row {
-    stage: Stage,
-    took: Duration,
-    tally: Tally,
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) took: Duration,
+    /// None for what takes as long as it takes.
+    budget: Option<Duration>,
+    pub(crate) tally: Tally,
 }
 
-/// Runs all stages or one; a failing stage does not keep the next one from running.
+impl Row {
+    /// Runs something and times it; its failure does not keep the next one from running.
+    pub(crate) fn of(name: &'static str, run: impl FnOnce() -> Result<Tally>) -> Self {
+        println!("\n== {name}");
+        let started = Instant::now();
+        let tally = run().unwrap_or_else(|error| {
+            println!("{name}: {error:#}");
+            Tally::failed(name)
+        });
+        Self { name, took: started.elapsed(), budget: None, tally }
+    }
+}
+
+/// Runs all stages or one, and sums up.
 pub(crate) fn run(only: Option<Stage>) -> Tally {
+    close(run_stages(only))
+}
+
+pub(crate) fn run_stages(only: Option<Stage>) -> Vec<Row> {
     let stages = Stage::ALL.into_iter().filter(|stage| only.is_none_or(|only| only == *stage));
-    let rows: Vec<Row> = stages.map(run_stage).collect();
+    let row = |stage: Stage| Row {
+        budget: Some(stage.budget()),
+        ..Row::of(stage.name(), || stage.run())
+    };
+    stages.map(row).collect()
+}
+
+/// Prints the table, and what failed and was skipped.
+pub(crate) fn close(rows: Vec<Row>) -> Tally {
     print_table(&rows);
     let mut total = Tally::default();
     for row in rows {
@@ -91,22 +118,12 @@ pub(crate) fn run(only: Option<Stage>) -> Tally {
     total
 }
 
-fn run_stage(stage: Stage) -> Row {
-    println!("\n== {}", stage.name());
-    let started = Instant::now();
-    let tally = stage.run().unwrap_or_else(|error| {
-        println!("{}: {error:#}", stage.name());
-        Tally::failed(stage.name())
-    });
-    Row { stage, took: started.elapsed(), tally }
-}
-
 fn print_table(rows: &[Row]) {
-    println!("\n{:<20} {:>8} {:>8}  result", "stage", "seconds", "budget");
-    for Row { stage, took, tally } in rows {
-        let over = if *took > stage.budget() { "  OVER BUDGET" } else { "" };
-        let (name, budget) = (stage.name(), stage.budget().as_secs());
-        println!("{name:<20} {:>8.1} {budget:>8}  {tally}{over}", took.as_secs_f64());
+    println!("\n{:<30} {:>8} {:>8}  result", "stage", "seconds", "budget");
+    for Row { name, took, budget, tally } in rows {
+        let over = if budget.is_some_and(|budget| *took > budget) { "  OVER BUDGET" } else { "" };
+        let budget = budget.map_or("-".to_owned(), |budget| budget.as_secs().to_string());
+        println!("{name:<30} {:>8.1} {budget:>8}  {tally}{over}", took.as_secs_f64());
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::procfs;
+use crate::bench::procfs;
 use crate::process::run_ok;
 use crate::workspace;
 
@@ -16,10 +16,10 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// Commit, date and machine.
 #[derive(Debug)]
-pub(super) struct Machine {
-    pub(super) commit: String,
-    pub(super) date: String,
-    pub(super) cores: usize,
+pub(crate) struct Machine {
+    pub(crate) commit: String,
+    pub(crate) date: String,
+    pub(crate) cores: usize,
     processor: String,
     kernel: String,
     memory_mib: f64,
@@ -29,7 +29,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn describe(kafka_jars: &Path) -> Result<Self> {
+    pub(crate) fn describe(kafka_jars: &Path) -> Result<Self> {
         Ok(Self {
             // A source archive has no history.
             commit: commit().unwrap_or_else(|_| "unknown".to_owned()),
@@ -43,7 +43,7 @@ impl Machine {
         })
     }
 
-    pub(super) fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         format!(
             "Commit {}, {}. Apache Kafka {}. {} cores ({}), {:.0} MiB of memory, \
              Linux {}, load average before the run {}.",
@@ -58,7 +58,7 @@ impl Machine {
         )
     }
 
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         json!({
             "commit": self.commit,
             "date": self.date,

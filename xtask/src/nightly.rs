@@ -1,0 +1,56 @@
+//! `cargo xtask nightly`: everything that `test` runs, and what it has no time for (shell).
+
+use std::fmt::Write as _;
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use crate::broker::Target;
+use crate::interop::{self, Length};
+use crate::machine::Machine;
+use crate::tally::Tally;
+use crate::test::{self, Row};
+use crate::{kafka_suite, workspace};
+
+/// Runs all of it; `write` leaves the result in `docs/nightly.md`.
+pub(crate) fn run(write: bool) -> Result<Tally> {
+    // As the machine is before, and the commit that is tested.
+    let machine = Machine::describe(&interop::fetch::kafka_jars()?)?;
+    let mut rows = test::run_stages(None);
+    rows.push(Row::of("clients, old and new, at length", || {
+        interop::run(Target::Ottla, &[], Length::Long)
+    }));
+    // The clients must find the same on Apache Kafka: a test that it fails is a wrong test.
+    rows.push(Row::of("clients on Apache Kafka", || {
+        interop::run(Target::Kafka, &[], Length::Long)
+    }));
+    rows.push(Row::of("all of the kafka suite", kafka_suite::run_all));
+    rows.push(Row::of("optimised build", || Ok(crate::dist())));
+    if write {
+        let path = workspace::root().join("docs/nightly.md");
+        fs::write(&path, markdown(&machine, &rows)).context("the result can't be written")?;
+    }
+    Ok(test::close(rows))
+}
+
+fn markdown(machine: &Machine, rows: &[Row]) -> String {
+    let mut text = format!(
+        "# The last night\n\n`cargo xtask nightly --write` wrote this.\n\n{}\n\n\
+         | what | seconds | result |\n| --- | ---: | --- |\n",
+        machine.markdown()
+    );
+    for Row { name, took, tally, .. } in rows {
+        writeln!(text, "| {name} | {:.0} | {tally} |", took.as_secs_f64()).ok();
+    }
+    let named = |text: &mut String, heading: &str, names: Vec<&String>| {
+        if !names.is_empty() {
+            write!(text, "\n## {heading}\n\n").ok();
+            for name in names {
+                writeln!(text, "- {name}").ok();
+            }
+        }
+    };
+    named(&mut text, "Failed", rows.iter().flat_map(|row| &row.tally.failed).collect());
+    named(&mut text, "Skipped", rows.iter().flat_map(|row| &row.tally.skipped).collect());
+    text
+}
