@@ -3,7 +3,11 @@
 //! Invariant: a process that writes here holds the lock on `.lock`, and `.kafka_cleanshutdown` is durably gone
 //! before the first write.
 //!
-//! Lock order: a file of offsets (whose writer asks the logs), then `logs`, then what a log locks by itself.
+//! Invariant: no log that can be used finds in `log-start-offset-checkpoint` what an earlier log of its name left
+//! there. Kafka's format has no place for a topic id, so that a line cannot tell whose it is.
+//!
+//! Lock order: the recovery points (whose writer asks the logs), then `logs`, then what a log locks by itself, then
+//! the log starts.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -72,7 +76,7 @@ impl LogDirectory {
             stop: Mutex::new(false),
             stopped: Condvar::new(),
         });
-        shared.write_recovery_points()?;
+        shared.write_checkpoints()?;
         let threads = Mutex::new(start_threads(&shared).context("start a thread for", path)?);
         let previous_broker_epoch = previous.flatten();
         Ok(Self { shared, previous_broker_epoch, threads })
@@ -125,6 +129,10 @@ impl LogDirectory {
         if logs.contains_key(&partition) {
             return Err(CreateError::Exists { log: partition.to_string() });
         }
+        // What is left of an earlier log of this name would delete records of this one at the next start.
+        if env.log_starts.get(&partition).is_some() {
+            env.forget_starts_of_others(&logs)?;
+        }
         let path = env.path.join(partition.to_string());
         fs::create_dir(&path).context("create", &path)?;
         let metadata = path.join(names::PARTITION_METADATA);
@@ -172,8 +180,8 @@ impl LogDirectory {
         log.close_for_deletion();
         log.rename(&renamed)?;
         logs.remove(partition);
-        drop(logs);
-        env.log_starts.remove(partition)?;
+        // Where it started stays in the file until the next checkpoint, or until somebody wants the name: should a
+        // crash take the rename back, the log starts there again.
         Ok(Some((log, renamed)))
     }
 
@@ -203,7 +211,7 @@ impl LogDirectory {
         }
         env.check_health()?;
         flusher::flush_everything(env, &logs)?;
-        self.shared.write_recovery_points()?;
+        self.shared.write_checkpoints()?;
         env.listeners.write().clear();
         let text = format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}");
         checkpoint::replace_durably(&env.path.join(names::CLEAN_SHUTDOWN), &text)
@@ -259,7 +267,12 @@ impl Shared {
         if logs.iter().any(|log| known(log) != Some(log.log_end_offset())) {
             flusher::flush_everything(&self.env, &logs)?;
         }
-        self.write_recovery_points()
+        self.write_checkpoints()
+    }
+
+    fn write_checkpoints(&self) -> Result<(), StorageError> {
+        self.write_recovery_points()?;
+        self.env.forget_starts_of_others(&self.logs.read())
     }
 
     /// Notes how far every log is flushed, if that has changed. Indexes and epochs must be flushed, too.

@@ -1,5 +1,6 @@
 //! What all logs of a directory share: its path, clock, open files, health, and the queue to its flusher. Shell.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use crate::config::DirectoryOptions;
 use crate::error::{Context, StorageError};
 use crate::files::FileCache;
 use crate::flusher::{FlushListener, FlushQueue};
+use crate::log::Log;
 use crate::names;
 use crate::producers::Producers;
 
@@ -100,6 +102,14 @@ impl Environment {
                 listener.poisoned(error);
             }
         }
+    }
+
+    /// Lets the file of log starts speak of these logs only, with one write for all that are gone.
+    pub(crate) fn forget_starts_of_others(
+        &self,
+        logs: &HashMap<TopicPartition, Arc<Log>>,
+    ) -> Result<(), StorageError> {
+        self.log_starts.retain(|log| logs.contains_key(log))
     }
 
     /// Removes files or directories once readers have had time to finish.
@@ -191,12 +201,19 @@ impl DurableOffsets {
     }
 
     pub(crate) fn remove(&self, log: &TopicPartition) -> Result<(), StorageError> {
+        self.retain(|known| known != log)
+    }
+
+    pub(crate) fn retain(
+        &self,
+        keep: impl Fn(&TopicPartition) -> bool,
+    ) -> Result<(), StorageError> {
         let mut offsets = self.offsets.lock();
-        if !offsets.contains_key(log) {
+        if offsets.keys().all(&keep) {
             return Ok(());
         }
         let mut changed = offsets.clone();
-        changed.remove(log);
+        changed.retain(|log, _| keep(log));
         self.write(&mut offsets, changed)
     }
 
