@@ -7,7 +7,8 @@ pub struct LogConfig {
     pub segment_bytes: u64,
     /// `segment.ms`: the most time between the timestamps of a segment's first and last batch.
     pub segment_ms: i64,
-    /// `segment.jitter.ms`: up to so much earlier, at random, so that not all logs roll at the same moment.
+    /// `segment.jitter.ms`: up to so much earlier, at random, so that not all logs roll at the same moment;
+    /// always less than `segment_ms`.
     pub segment_jitter_ms: i64,
     /// `segment.index.bytes`: a segment whose index would grow larger is closed.
     pub segment_index_bytes: u64,

@@ -140,7 +140,7 @@ impl LogDirectory {
         fs::write(&metadata, text).context("write", &metadata)?;
         let home = Arc::new(Home::new(Arc::clone(env), &path));
         let segment = Arc::new(Segment::new(Arc::clone(&home), 0));
-        let jitter_ms = env.random_below(config.segment_jitter_ms);
+        let jitter_ms = env.draw_jitter_ms(&config);
         let active = Active::planned(segment, env.now_ms(), jitter_ms);
         let state = State::empty(active, Default::default());
         let (topic_id, unsynced) = (Some(topic_id), UnsyncedNames::Directory);
@@ -395,8 +395,7 @@ impl Opener<'_> {
             clean: self.clean,
             recovery_point: self.env.recovery_points.get(partition).unwrap_or(Offset::ZERO),
             log_start_offset: self.env.log_starts.get(partition).unwrap_or(Offset::ZERO),
-            index_interval_bytes: self.config.index_interval_bytes,
-            segment_jitter_ms: self.config.segment_jitter_ms,
+            config: &self.config,
         };
         let home = Arc::new(Home::new(Arc::clone(self.env), path));
         let (state, restored) = recovery::open(&home, &opening)?;

@@ -13,7 +13,7 @@ use ottla_env::{Clock, sys};
 use parking_lot::{Mutex, RwLock};
 
 use crate::checkpoint::{self, Offsets};
-use crate::config::DirectoryOptions;
+use crate::config::{DirectoryOptions, LogConfig};
 use crate::error::{Context, StorageError};
 use crate::files::FileCache;
 use crate::flusher::{FlushListener, FlushQueue};
@@ -145,12 +145,14 @@ impl Environment {
         }
     }
 
-    /// A random number below `bound`; zero when the bound is not positive.
-    pub(crate) fn random_below(&self, bound: i64) -> i64 {
+    /// How much earlier than `segment.ms` a new segment is to be rolled: drawn, and always less than that time, since
+    /// a segment would otherwise end with its first batch.
+    pub(crate) fn draw_jitter_ms(&self, config: &LogConfig) -> i64 {
+        let bound = config.segment_jitter_ms.min(config.segment_ms).max(0);
         let mut bytes = [0; 8];
         // Without random numbers all logs roll at once, which is what they do without jitter.
         let _ = sys::random_bytes(&mut bytes);
-        (i64::from_le_bytes(bytes) & i64::MAX).checked_rem(bound.max(0)).unwrap_or(0)
+        (i64::from_le_bytes(bytes) & i64::MAX).checked_rem(bound).unwrap_or(0)
     }
 }
 

@@ -184,6 +184,29 @@ fn records_are_found_by_time() {
 }
 
 #[test]
+fn a_jitter_above_the_age_of_a_segment_does_not_make_one_segment_of_each_batch() {
+    let directory = Directory::new();
+    let config =
+        LogConfig { segment_ms: 1_000, segment_jitter_ms: i64::MAX, ..LogConfig::default() };
+    for life in 1..=5 {
+        let open = directory.open(config.clone());
+        let log = if life == 1 { open.create("t", 0) } else { open.log("t", 0) };
+        for _ in 0..10 {
+            log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+        }
+        assert_eq!(log.segment_infos().unwrap().len(), 1);
+    }
+    let open = directory.open(config);
+    let log = open.log("t", 0);
+    for n in 1..=10 {
+        log.append_batch(batch_at(1, 10, 10_000 * n), LeaderEpoch(0)).unwrap();
+        assert_eq!(log.segment_infos().unwrap().len(), 1 + n as usize);
+        log.append_batch(batch_at(1, 10, 10_000 * n), LeaderEpoch(0)).unwrap();
+        assert_eq!(log.segment_infos().unwrap().len(), 1 + n as usize);
+    }
+}
+
+#[test]
 fn old_segments_go_and_readers_in_flight_do_not_notice() {
     let directory = Directory::new();
     let config = LogConfig { retention_ms: 10_000, ..small_segments() };
