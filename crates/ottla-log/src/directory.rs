@@ -9,7 +9,7 @@
 //! Lock order: the recovery points (whose writer asks the logs), then `logs`, then what a log locks by itself, then
 //! the log starts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,7 +26,7 @@ use crate::config::{DirectoryOptions, LogConfig};
 use crate::environment::{Environment, Home};
 use crate::error::{Context, CreateError, OpenError, StorageError};
 use crate::flusher::{self, FlushListener};
-use crate::log::{Active, Log, State, UnsyncedNames};
+use crate::log::{Active, Log, State, Trim, UnsyncedNames};
 use crate::names::{self, DirectoryName};
 use crate::recovery::producers::Restored;
 use crate::recovery::{self, Opening};
@@ -148,6 +148,23 @@ impl LogDirectory {
         let log = Log::new(partition.clone(), topic_id, home, config, state, restored, unsynced);
         logs.insert(partition, Arc::clone(&log));
         Ok(log)
+    }
+
+    /// Lets logs start at later offsets, as [`Log::delete_records_to`] does with one, but writes the file with the
+    /// starts only once, however many they are. If it can't be written, none of them has changed.
+    ///
+    /// Answers in the order of `trims`, which names no log twice.
+    pub fn delete_records(
+        &self,
+        trims: &[(Arc<Log>, Offset)],
+    ) -> Result<Vec<Result<Offset, StorageError>>, StorageError> {
+        let env = &self.shared.env;
+        let distinct: HashSet<_> = trims.iter().map(|(log, _)| Arc::as_ptr(log)).collect();
+        assert_eq!(distinct.len(), trims.len(), "a log would wait for itself");
+        let _one_at_a_time = env.trims.lock();
+        let begun: Vec<_> = trims.iter().map(|(log, offset)| log.begin_trim(*offset)).collect();
+        env.log_starts.set_all(begun.iter().flatten().filter_map(Trim::change))?;
+        Ok(begun.into_iter().map(|trim| trim?.finish()).collect())
     }
 
     /// Takes a log away: its name is free at once, its files go after `file.delete.delay.ms`. `false` if there is

@@ -32,6 +32,8 @@ pub(crate) struct Environment {
     pub(crate) listeners: RwLock<Vec<Arc<dyn FlushListener>>>,
     /// The logs that start later than their first segment does, because records were deleted on request.
     pub(crate) log_starts: DurableOffsets,
+    /// Held by whoever keeps the writers of several logs away: in whatever order, there is only one at a time.
+    pub(crate) trims: Mutex<()>,
     /// Up to where each log was flushed at the last checkpoint. It must not exceed what the log was cut down to
     /// since: recovery does not check the batches below.
     pub(crate) recovery_points: DurableOffsets,
@@ -65,6 +67,7 @@ impl Environment {
             files,
             flushes: FlushQueue::default(),
             listeners: RwLock::default(),
+            trims: Mutex::default(),
             trash: Mutex::default(),
             poison: OnceLock::new(),
             _lock: lock,
@@ -187,10 +190,18 @@ impl DurableOffsets {
         self.offsets.lock().get(log).copied()
     }
 
-    pub(crate) fn set(&self, log: &TopicPartition, offset: Offset) -> Result<(), StorageError> {
+    /// Sets the offsets of these logs, with one write however many they are.
+    pub(crate) fn set_all(
+        &self,
+        logs: impl IntoIterator<Item = (TopicPartition, Offset)>,
+    ) -> Result<(), StorageError> {
+        let mut logs = logs.into_iter().peekable();
+        if logs.peek().is_none() {
+            return Ok(());
+        }
         let mut offsets = self.offsets.lock();
         let mut changed = offsets.clone();
-        changed.insert(log.clone(), offset);
+        changed.extend(logs);
         self.write(&mut offsets, changed)
     }
 
@@ -199,7 +210,7 @@ impl DurableOffsets {
         if self.get(log).is_none_or(|known| known <= offset) {
             return Ok(());
         }
-        self.set(log, offset)
+        self.set_all([(log.clone(), offset)])
     }
 
     pub(crate) fn remove(&self, log: &TopicPartition) -> Result<(), StorageError> {

@@ -262,6 +262,69 @@ fn deleted_records_stay_deleted_after_a_crash() {
     assert_eq!(log.delete_records_to(Offset(99)).unwrap(), Offset(20));
 }
 
+/// Lets the next replacement of a file of log starts, and only the next one, leave a link in its place.
+fn mark_next_write(directory: &Directory) {
+    let temporary = directory.path().join("log-start-offset-checkpoint.tmp");
+    std::os::unix::fs::symlink(directory.path().join("written"), temporary).unwrap();
+}
+
+/// What [`mark_next_write`] left: whether there was exactly one write since then.
+fn was_written_once(directory: &Directory) -> bool {
+    directory.path().join("log-start-offset-checkpoint").is_symlink()
+}
+
+#[test]
+fn however_many_logs_are_to_start_later_one_write_makes_that_durable() {
+    let directory = Directory::new();
+    let open = directory.open(small_segments());
+    let logs: Vec<_> = (0..10).map(|partition| open.create("t", partition)).collect();
+    for log in &logs {
+        log.append_batch(batch(20, 10), LeaderEpoch(0)).unwrap();
+    }
+    let trims = |offset| logs.iter().cloned().zip((offset..).map(Offset)).collect::<Vec<_>>();
+    mark_next_write(&directory);
+    let starts = open.delete_records(&trims(5)).unwrap();
+    let starts: Vec<i64> = starts.into_iter().map(|start| start.unwrap().0).collect();
+    assert_eq!(starts, (5..15).collect::<Vec<_>>());
+    assert!(was_written_once(&directory));
+    // Nothing changes any more: nothing is written.
+    let again = open.delete_records(&trims(5)).unwrap();
+    assert!(again.into_iter().map(Result::unwrap).eq(starts.iter().copied().map(Offset)));
+    assert!(was_written_once(&directory));
+    // A deleted log answers for itself only, and all that are deleted cost one write together.
+    open.delete(logs[3].topic_partition()).unwrap();
+    open.delete(logs[4].topic_partition()).unwrap();
+    let last: Vec<_> = open.delete_records(&trims(100)).unwrap();
+    let last: Vec<_> = last.into_iter().map(|start| start.ok().map(|start| start.0)).collect();
+    let expected = (0..10).map(|n| (n != 3 && n != 4).then_some(20));
+    assert_eq!(last, expected.collect::<Vec<_>>());
+    mark_next_write(&directory);
+    open.checkpoint().unwrap();
+    assert!(was_written_once(&directory));
+    drop((open, logs));
+    let open = directory.open(small_segments());
+    assert_eq!(open.logs().len(), 8);
+    assert!(open.logs().iter().all(|log| log.log_start_offset() == Offset(20)));
+}
+
+#[test]
+fn no_log_starts_later_when_that_cannot_be_made_durable() {
+    let directory = Directory::new();
+    let open = directory.open(small_segments());
+    let logs = [open.create("t", 0), open.create("t", 1)];
+    for log in &logs {
+        log.append_batch(batch(20, 10), LeaderEpoch(0)).unwrap();
+    }
+    let in_the_way = directory.path().join("log-start-offset-checkpoint.tmp");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let trims = logs.clone().map(|log| (log, Offset(5)));
+    assert!(open.delete_records(&trims).is_err());
+    assert!(logs.iter().all(|log| log.log_start_offset() == Offset(0)));
+    std::fs::remove_dir(in_the_way).unwrap();
+    let starts = open.delete_records(&trims).unwrap();
+    assert!(starts.into_iter().all(|start| start.unwrap() == Offset(5)));
+}
+
 #[test]
 fn truncation_takes_everything_from_an_offset_on() {
     for target in 0..=60 {
