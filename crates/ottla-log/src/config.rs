@@ -57,7 +57,7 @@ impl Default for LogConfig {
 pub struct DirectoryOptions {
     /// `log.flush.on.commit`: whether "flushed" means "on the disk" or, as in Kafka, "in the page cache".
     pub flush_on_commit: bool,
-    /// `num.recovery.threads.per.data.dir`.
+    /// `num.recovery.threads.per.data.dir`: how many open logs, and how many close them.
     pub recovery_threads: usize,
     /// About how many segment and index files may be open at once.
     pub open_files_max: usize,

@@ -223,9 +223,8 @@ impl LogDirectory {
         self.stop_threads();
         let env = &self.shared.env;
         let logs = self.logs();
-        for log in &logs {
-            log.close()?;
-        }
+        let closed = in_threads(env.options.recovery_threads, &logs, |log| log.close());
+        closed.into_iter().collect::<Result<(), _>>()?;
         env.check_health()?;
         flusher::flush_everything(env, &logs)?;
         self.shared.write_checkpoints()?;
@@ -368,6 +367,31 @@ fn list_logs(env: &Environment) -> Result<Vec<(TopicPartition, PathBuf)>, Storag
     Ok(logs)
 }
 
+/// Does the work for each item, in up to so many threads, of which this is one. The results come in the items' order.
+fn in_threads<T: Sync, R: Send + Sync>(
+    threads: usize,
+    items: &[T],
+    work: impl Fn(&T) -> R + Sync,
+) -> Vec<R> {
+    let results: Vec<OnceLock<R>> = items.iter().map(|_| OnceLock::new()).collect();
+    let next = AtomicUsize::new(0);
+    let work_on = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some((item, result)) = items.get(at).zip(results.get(at)) else { return };
+            let _ = result.set(work(item));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads.min(items.len()) {
+            scope.spawn(work_on);
+        }
+        work_on();
+    });
+    let results = results.into_iter();
+    results.map(|result| result.into_inner().expect("every item was worked on")).collect()
+}
+
 struct Opener<'a> {
     env: &'a Arc<Environment>,
     config: Arc<LogConfig>,
@@ -380,27 +404,9 @@ impl Opener<'_> {
         &self,
         logs: Vec<(TopicPartition, PathBuf)>,
     ) -> Result<HashMap<TopicPartition, Arc<Log>>, StorageError> {
-        let opened: Vec<OnceLock<Result<Arc<Log>, StorageError>>> =
-            logs.iter().map(|_| OnceLock::new()).collect();
-        let next = AtomicUsize::new(0);
-        let work = || {
-            loop {
-                let at = next.fetch_add(1, Ordering::Relaxed);
-                let Some(((partition, path), slot)) = logs.get(at).zip(opened.get(at)) else {
-                    return;
-                };
-                let _ = slot.set(self.open(partition, path));
-            }
-        };
-        thread::scope(|scope| {
-            for _ in 1..self.env.options.recovery_threads.min(logs.len()) {
-                scope.spawn(work);
-            }
-            work();
-        });
-        let opened =
-            opened.into_iter().map(|slot| slot.into_inner().expect("every log was opened"));
-        let opened: Vec<Arc<Log>> = opened.collect::<Result<_, _>>()?;
+        let threads = self.env.options.recovery_threads;
+        let opened = in_threads(threads, &logs, |(partition, path)| self.open(partition, path));
+        let opened: Vec<Arc<Log>> = opened.into_iter().collect::<Result<_, _>>()?;
         if !self.clean && !opened.is_empty() {
             flusher::sync_recovered(self.env, &opened)?;
         }
@@ -428,4 +434,25 @@ fn read_topic_id(directory: &Path) -> Result<Option<TopicId>, StorageError> {
     let text = checkpoint::read_if_exists(&directory.join(names::PARTITION_METADATA))?;
     let id = |line: &str| line.strip_prefix("topic_id:").and_then(|id| id.trim().parse().ok());
     Ok(text.and_then(|text| text.lines().find_map(id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn work_is_shared_by_so_many_threads_and_its_results_keep_their_order() {
+        for (threads, meet) in [(0, 1), (1, 1), (3, 3), (9, 6)] {
+            // Nobody goes on before so many work at once.
+            let together = Barrier::new(meet);
+            let squares = in_threads(threads, &[1, 2, 3, 4, 5, 6], |n| {
+                together.wait();
+                n * n
+            });
+            assert_eq!(squares, [1, 4, 9, 16, 25, 36]);
+        }
+        assert_eq!(in_threads(3, &[], |n: &i32| *n), []);
+    }
 }

@@ -8,7 +8,7 @@ pub(super) const ROWS: &[Property] = &[
     list("log.dirs").check(Check::List { may_be_empty: false }).high().honoured("Directories of the data."),
     list("cordoned.log.dirs").or("").check(Check::List { may_be_empty: true }).per_broker().refused("Directories that get no new partitions.", "remove it: new partitions would be placed there all the same"),
     long("log.dir.failure.timeout.ms").or("30000").at_least(1).low().accepted("How long a broker may fail to report a broken directory before it stops."),
-    int("num.recovery.threads.per.data.dir").or("2").at_least(1).high().cluster_wide().honoured("Threads per directory that check and repair logs at start-up and close them at shutdown."),
+    int("num.recovery.threads.per.data.dir").or("2").at_least(1).high().cluster_wide().honoured("Threads per directory that check and repair logs at start-up and close them at shutdown, as many as the start-up configuration says: a change while the broker runs is kept and shown, and has no effect."),
     int("num.replica.alter.log.dirs.threads").high().accepted("Threads that move replicas between directories."),
     int("log.segment.bytes").or("1073741824").at_least(1048576).high().cluster_wide().honoured("Size at which a segment ends and the next begins."),
     long("log.roll.ms").high().cluster_wide().honoured("Age at which a segment ends even if small; before log.roll.hours."),
