@@ -6,8 +6,8 @@
 //! Invariant: no log that can be used finds in `log-start-offset-checkpoint` what an earlier log of its name left
 //! there. Kafka's format has no place for a topic id, so that a line cannot tell whose it is.
 //!
-//! Lock order: the recovery points (whose writer asks the logs), then `logs`, then what a log locks by itself, then
-//! the log starts.
+//! Lock order: what a log locks by itself, but for its state; the recovery points (whose writer asks the logs); `logs`;
+//! the states of logs; the log starts.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
@@ -189,12 +189,16 @@ impl LogDirectory {
         new_name: fn(&TopicPartition, Uuid) -> String,
     ) -> Result<Option<(Arc<Log>, PathBuf)>, StorageError> {
         let env = &self.shared.env;
-        let mut logs = self.shared.logs.write();
-        let Some(log) = logs.get(partition).cloned() else { return Ok(None) };
+        let Some(log) = self.log(partition) else { return Ok(None) };
         let mut unique = [0; 16];
         sys::random_bytes(&mut unique).context("name the remains of", &env.path)?;
         let renamed = env.path.join(new_name(partition, Uuid(unique)));
+        // Not while `logs` is locked: whoever writes may wait for the recovery points, and those wait for `logs`.
         log.close_for_deletion();
+        let mut logs = self.shared.logs.write();
+        if !logs.get(partition).is_some_and(|known| Arc::ptr_eq(known, &log)) {
+            return Ok(None);
+        }
         log.rename(&renamed)?;
         logs.remove(partition);
         // Where it started stays in the file until the next checkpoint, or until somebody wants the name: should a
@@ -440,7 +444,32 @@ fn read_topic_id(directory: &Path) -> Result<Option<TopicId>, StorageError> {
 mod tests {
     use std::sync::Barrier;
 
+    use ottla_env::ManualClock;
+
     use super::*;
+
+    #[test]
+    fn whoever_waits_to_delete_a_log_that_is_written_keeps_nobody_from_the_others() {
+        let temporary = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(ottla_base::Timestamp(1_000)));
+        let (config, options) = (LogConfig::default(), DirectoryOptions::default());
+        let directory =
+            LogDirectory::open(temporary.path(), config.clone(), options, clock).unwrap();
+        let partition = TopicPartition::new("t", 0);
+        let log = directory.create(partition.clone(), Uuid([7; 16]), Arc::new(config)).unwrap();
+        let writing = log.begin_trim(Offset::ZERO).unwrap();
+        let held = Arc::strong_count(&log);
+        thread::scope(|scope| {
+            let deletion = scope.spawn(|| directory.delete(&partition));
+            while Arc::strong_count(&log) == held {
+                thread::yield_now();
+            }
+            let are_free = directory.shared.logs.try_read().is_some();
+            drop(writing);
+            assert!(deletion.join().unwrap().unwrap());
+            assert!(are_free);
+        });
+    }
 
     #[test]
     fn work_is_shared_by_so_many_threads_and_its_results_keep_their_order() {
