@@ -123,8 +123,10 @@ impl LogDirectory {
     ) -> Result<Arc<Log>, CreateError> {
         let env = &self.shared.env;
         env.check_health()?;
-        // An earlier log of this name may have left one. Should there be a log, its recovery begins too early.
-        env.recovery_points.lower(&partition, Offset::ZERO)?;
+        // An earlier log of this name may have left one. All that are left go at once: there may be many such logs.
+        if env.recovery_points.get(&partition).is_some() {
+            env.recovery_points.retain(|log| self.log(log).is_some())?;
+        }
         let mut logs = self.shared.logs.write();
         if logs.contains_key(&partition) {
             return Err(CreateError::Exists { log: partition.to_string() });

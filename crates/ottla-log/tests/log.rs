@@ -262,15 +262,41 @@ fn deleted_records_stay_deleted_after_a_crash() {
     assert_eq!(log.delete_records_to(Offset(99)).unwrap(), Offset(20));
 }
 
-/// Lets the next replacement of a file of log starts, and only the next one, leave a link in its place.
-fn mark_next_write(directory: &Directory) {
-    let temporary = directory.path().join("log-start-offset-checkpoint.tmp");
+const LOG_STARTS: &str = "log-start-offset-checkpoint";
+const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
+
+/// Lets the next replacement of a checkpoint, and only the next one, leave a link in its place.
+fn mark_next_write(directory: &Directory, checkpoint: &str) {
+    let temporary = directory.path().join(format!("{checkpoint}.tmp"));
     std::os::unix::fs::symlink(directory.path().join("written"), temporary).unwrap();
 }
 
 /// What [`mark_next_write`] left: whether there was exactly one write since then.
-fn was_written_once(directory: &Directory) -> bool {
-    directory.path().join("log-start-offset-checkpoint").is_symlink()
+fn was_written_once(directory: &Directory, checkpoint: &str) -> bool {
+    directory.path().join(checkpoint).is_symlink()
+}
+
+#[test]
+fn what_earlier_logs_left_in_the_checkpoints_goes_with_one_write_of_each() {
+    let directory = Directory::new();
+    let open = directory.open(small_segments());
+    let create_all = || (0..10).map(|n| open.create("t", n)).collect::<Vec<_>>();
+    let logs = create_all();
+    for log in &logs {
+        log.append_batch(batch(20, 10), LeaderEpoch(0)).unwrap();
+        log.delete_records_to(Offset(5)).unwrap();
+    }
+    open.checkpoint().unwrap();
+    for log in &logs {
+        open.delete(log.topic_partition()).unwrap();
+    }
+    for checkpoint in [LOG_STARTS, RECOVERY_POINTS] {
+        mark_next_write(&directory, checkpoint);
+    }
+    create_all();
+    for checkpoint in [LOG_STARTS, RECOVERY_POINTS] {
+        assert!(was_written_once(&directory, checkpoint), "{checkpoint}");
+    }
 }
 
 #[test]
@@ -282,15 +308,15 @@ fn however_many_logs_are_to_start_later_one_write_makes_that_durable() {
         log.append_batch(batch(20, 10), LeaderEpoch(0)).unwrap();
     }
     let trims = |offset| logs.iter().cloned().zip((offset..).map(Offset)).collect::<Vec<_>>();
-    mark_next_write(&directory);
+    mark_next_write(&directory, LOG_STARTS);
     let starts = open.delete_records(&trims(5)).unwrap();
     let starts: Vec<i64> = starts.into_iter().map(|start| start.unwrap().0).collect();
     assert_eq!(starts, (5..15).collect::<Vec<_>>());
-    assert!(was_written_once(&directory));
+    assert!(was_written_once(&directory, LOG_STARTS));
     // Nothing changes any more: nothing is written.
     let again = open.delete_records(&trims(5)).unwrap();
     assert!(again.into_iter().map(Result::unwrap).eq(starts.iter().copied().map(Offset)));
-    assert!(was_written_once(&directory));
+    assert!(was_written_once(&directory, LOG_STARTS));
     // A deleted log answers for itself only, and all that are deleted cost one write together.
     open.delete(logs[3].topic_partition()).unwrap();
     open.delete(logs[4].topic_partition()).unwrap();
@@ -298,9 +324,9 @@ fn however_many_logs_are_to_start_later_one_write_makes_that_durable() {
     let last: Vec<_> = last.into_iter().map(|start| start.ok().map(|start| start.0)).collect();
     let expected = (0..10).map(|n| (n != 3 && n != 4).then_some(20));
     assert_eq!(last, expected.collect::<Vec<_>>());
-    mark_next_write(&directory);
+    mark_next_write(&directory, LOG_STARTS);
     open.checkpoint().unwrap();
-    assert!(was_written_once(&directory));
+    assert!(was_written_once(&directory, LOG_STARTS));
     drop((open, logs));
     let open = directory.open(small_segments());
     assert_eq!(open.logs().len(), 8);
