@@ -381,31 +381,40 @@ fn spawn_all(
             }
         });
     }
-    let interval = u64::try_from(config.log_retention_check_interval_ms).unwrap_or(u64::MAX);
-    let interval = Duration::from_millis(interval.max(1));
-    tasks.spawn(enforce_retention(Arc::clone(broker), interval, stopping.clone()));
+    let ms = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX));
+    let first = ms(config.log_initial_task_delay_ms);
+    let interval = ms(config.log_retention_check_interval_ms.max(1));
+    let broker = Arc::clone(broker);
+    let work = move || enforce_retention(Arc::clone(&broker));
+    tasks.spawn(periodically(first, interval, stopping.clone(), work));
     tasks
 }
 
-/// Deletes what is older or larger than its topic allows, every `log.retention.check.interval.ms`.
-async fn enforce_retention(
-    broker: Arc<Broker>,
+/// Does something for the first time after `first`, and then again whenever `interval` has passed, until the node stops.
+async fn periodically<Work: Future<Output = ()>>(
+    first: Duration,
     interval: Duration,
     mut stopping: watch::Receiver<bool>,
+    work: impl Fn() -> Work,
 ) {
+    let mut wait = first;
     loop {
         tokio::select! {
-            () = tokio::time::sleep(interval) => {}
+            () = tokio::time::sleep(wait) => work().await,
             () = stopped(&mut stopping) => return,
         }
-        let broker = Arc::clone(&broker);
-        let done = tokio::task::spawn_blocking(move || {
-            let now = broker.clock.now_ms();
-            broker.replicas.all().iter().for_each(|replica| replica.enforce_retention(now));
-        });
-        if let Err(error) = done.await {
-            warn!(%error, "retention did not run");
-        }
+        wait = interval;
+    }
+}
+
+/// Deletes what is older or larger than its topic allows.
+async fn enforce_retention(broker: Arc<Broker>) {
+    let done = tokio::task::spawn_blocking(move || {
+        let now = broker.clock.now_ms();
+        broker.replicas.all().iter().for_each(|replica| replica.enforce_retention(now));
+    });
+    if let Err(error) = done.await {
+        warn!(%error, "retention did not run");
     }
 }
 
@@ -427,3 +436,26 @@ fn settings(config: &BrokerConfig) -> Settings {
 
 /// A negative `connections.max.idle.ms`: a year.
 const IDLE_FOR_EVER_MS: u64 = 365 * 24 * 60 * 60 * 1000;
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn periodic_work_begins_after_its_own_delay_and_ends_with_the_node() {
+        let (first, interval) = (Duration::ZERO, Duration::from_secs(3600));
+        let (stop, stopping) = watch::channel(false);
+        let (done, mut runs) = mpsc::unbounded_channel();
+        let work = move || {
+            let done = done.clone();
+            async move { done.send(()).unwrap() }
+        };
+        let task = tokio::spawn(periodically(first, interval, stopping, work));
+        runs.recv().await.unwrap();
+        stop.send(true).unwrap();
+        task.await.unwrap();
+        assert!(runs.recv().await.is_none(), "the second run is an hour away");
+    }
+}

@@ -289,12 +289,12 @@ impl Replica {
         }
     }
 
-    /// Deletes all records before an offset, durably, for a client that asked; `None` means all that are visible.
-    /// Returns where the log begins now, which may have been later already. Segments go with the next retention run.
+    /// Where the log is to begin when a client asks to delete all records before an offset; `None` means all that are
+    /// visible.
     ///
     /// # Errors
     /// POLICY_VIOLATION where compaction alone may delete, OFFSET_OUT_OF_RANGE beyond the high watermark.
-    pub(crate) fn delete_records(&self, before: Option<Offset>) -> Result<Offset, ErrorCode> {
+    pub(crate) fn check_deletion(&self, before: Option<Offset>) -> Result<Offset, ErrorCode> {
         let config = self.log.config();
         if config.compact && !config.delete {
             return Err(ErrorCode::POLICY_VIOLATION);
@@ -304,13 +304,7 @@ impl Replica {
         if !(Offset::ZERO..=high_watermark).contains(&before) {
             return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
         }
-        let start = self.log.delete_records_to(before).map_err(|error| {
-            tracing::error!(partition = %self.partition, %error, "records can't be deleted");
-            ErrorCode::KAFKA_STORAGE_ERROR
-        })?;
-        // Who waits for records that are gone now must be told.
-        self.waiters.wake();
-        Ok(start)
+        Ok(before)
     }
 
     pub(crate) fn on_min_isr_changed(&self, min_isr: usize) {

@@ -7,7 +7,8 @@ pub struct LogConfig {
     pub segment_bytes: u64,
     /// `segment.ms`: the most time between the timestamps of a segment's first and last batch.
     pub segment_ms: i64,
-    /// `segment.jitter.ms`: up to so much earlier, at random, so that not all logs roll at the same moment.
+    /// `segment.jitter.ms`: up to so much earlier, at random, so that not all logs roll at the same moment;
+    /// always less than `segment_ms`.
     pub segment_jitter_ms: i64,
     /// `segment.index.bytes`: a segment whose index would grow larger is closed.
     pub segment_index_bytes: u64,
@@ -56,7 +57,7 @@ impl Default for LogConfig {
 pub struct DirectoryOptions {
     /// `log.flush.on.commit`: whether "flushed" means "on the disk" or, as in Kafka, "in the page cache".
     pub flush_on_commit: bool,
-    /// `num.recovery.threads.per.data.dir`.
+    /// `num.recovery.threads.per.data.dir`: how many open logs, and how many close them.
     pub recovery_threads: usize,
     /// About how many segment and index files may be open at once.
     pub open_files_max: usize,

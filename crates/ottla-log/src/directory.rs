@@ -3,9 +3,13 @@
 //! Invariant: a process that writes here holds the lock on `.lock`, and `.kafka_cleanshutdown` is durably gone
 //! before the first write.
 //!
-//! Lock order: a file of offsets (whose writer asks the logs), then `logs`, then what a log locks by itself.
+//! Invariant: no log that can be used finds in `log-start-offset-checkpoint` what an earlier log of its name left
+//! there. Kafka's format has no place for a topic id, so that a line cannot tell whose it is.
+//!
+//! Lock order: what a log locks by itself, but for its state; the recovery points (whose writer asks the logs); `logs`;
+//! the states of logs; the log starts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +26,7 @@ use crate::config::{DirectoryOptions, LogConfig};
 use crate::environment::{Environment, Home};
 use crate::error::{Context, CreateError, OpenError, StorageError};
 use crate::flusher::{self, FlushListener};
-use crate::log::{Active, Log, State, UnsyncedNames};
+use crate::log::{Active, Log, State, Trim, UnsyncedNames};
 use crate::names::{self, DirectoryName};
 use crate::recovery::producers::Restored;
 use crate::recovery::{self, Opening};
@@ -72,7 +76,7 @@ impl LogDirectory {
             stop: Mutex::new(false),
             stopped: Condvar::new(),
         });
-        shared.write_recovery_points()?;
+        shared.write_checkpoints()?;
         let threads = Mutex::new(start_threads(&shared).context("start a thread for", path)?);
         let previous_broker_epoch = previous.flatten();
         Ok(Self { shared, previous_broker_epoch, threads })
@@ -119,11 +123,17 @@ impl LogDirectory {
     ) -> Result<Arc<Log>, CreateError> {
         let env = &self.shared.env;
         env.check_health()?;
-        // An earlier log of this name may have left one. Should there be a log, its recovery begins too early.
-        env.recovery_points.lower(&partition, Offset::ZERO)?;
+        // An earlier log of this name may have left one. All that are left go at once: there may be many such logs.
+        if env.recovery_points.get(&partition).is_some() {
+            env.recovery_points.retain(|log| self.log(log).is_some())?;
+        }
         let mut logs = self.shared.logs.write();
         if logs.contains_key(&partition) {
             return Err(CreateError::Exists { log: partition.to_string() });
+        }
+        // What is left of an earlier log of this name would delete records of this one at the next start.
+        if env.log_starts.get(&partition).is_some() {
+            env.forget_starts_of_others(&logs)?;
         }
         let path = env.path.join(partition.to_string());
         fs::create_dir(&path).context("create", &path)?;
@@ -132,7 +142,7 @@ impl LogDirectory {
         fs::write(&metadata, text).context("write", &metadata)?;
         let home = Arc::new(Home::new(Arc::clone(env), &path));
         let segment = Arc::new(Segment::new(Arc::clone(&home), 0));
-        let jitter_ms = env.random_below(config.segment_jitter_ms);
+        let jitter_ms = env.draw_jitter_ms(&config);
         let active = Active::planned(segment, env.now_ms(), jitter_ms);
         let state = State::empty(active, Default::default());
         let (topic_id, unsynced) = (Some(topic_id), UnsyncedNames::Directory);
@@ -140,6 +150,23 @@ impl LogDirectory {
         let log = Log::new(partition.clone(), topic_id, home, config, state, restored, unsynced);
         logs.insert(partition, Arc::clone(&log));
         Ok(log)
+    }
+
+    /// Lets logs start at later offsets, as [`Log::delete_records_to`] does with one, but writes the file with the
+    /// starts only once, however many they are. If it can't be written, none of them has changed.
+    ///
+    /// Answers in the order of `trims`, which names no log twice.
+    pub fn delete_records(
+        &self,
+        trims: &[(Arc<Log>, Offset)],
+    ) -> Result<Vec<Result<Offset, StorageError>>, StorageError> {
+        let env = &self.shared.env;
+        let distinct: HashSet<_> = trims.iter().map(|(log, _)| Arc::as_ptr(log)).collect();
+        assert_eq!(distinct.len(), trims.len(), "a log would wait for itself");
+        let _one_at_a_time = env.trims.lock();
+        let begun: Vec<_> = trims.iter().map(|(log, offset)| log.begin_trim(*offset)).collect();
+        env.log_starts.set_all(begun.iter().flatten().filter_map(Trim::change))?;
+        Ok(begun.into_iter().map(|trim| trim?.finish()).collect())
     }
 
     /// Takes a log away: its name is free at once, its files go after `file.delete.delay.ms`. `false` if there is
@@ -164,16 +191,20 @@ impl LogDirectory {
         new_name: fn(&TopicPartition, Uuid) -> String,
     ) -> Result<Option<(Arc<Log>, PathBuf)>, StorageError> {
         let env = &self.shared.env;
-        let mut logs = self.shared.logs.write();
-        let Some(log) = logs.get(partition).cloned() else { return Ok(None) };
+        let Some(log) = self.log(partition) else { return Ok(None) };
         let mut unique = [0; 16];
         sys::random_bytes(&mut unique).context("name the remains of", &env.path)?;
         let renamed = env.path.join(new_name(partition, Uuid(unique)));
+        // Not while `logs` is locked: whoever writes may wait for the recovery points, and those wait for `logs`.
         log.close_for_deletion();
+        let mut logs = self.shared.logs.write();
+        if !logs.get(partition).is_some_and(|known| Arc::ptr_eq(known, &log)) {
+            return Ok(None);
+        }
         log.rename(&renamed)?;
         logs.remove(partition);
-        drop(logs);
-        env.log_starts.remove(partition)?;
+        // Where it started stays in the file until the next checkpoint, or until somebody wants the name: should a
+        // crash take the rename back, the log starts there again.
         Ok(Some((log, renamed)))
     }
 
@@ -198,12 +229,11 @@ impl LogDirectory {
         self.stop_threads();
         let env = &self.shared.env;
         let logs = self.logs();
-        for log in &logs {
-            log.close()?;
-        }
+        let closed = in_threads(env.options.recovery_threads, &logs, |log| log.close());
+        closed.into_iter().collect::<Result<(), _>>()?;
         env.check_health()?;
         flusher::flush_everything(env, &logs)?;
-        self.shared.write_recovery_points()?;
+        self.shared.write_checkpoints()?;
         env.listeners.write().clear();
         let text = format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}");
         checkpoint::replace_durably(&env.path.join(names::CLEAN_SHUTDOWN), &text)
@@ -259,7 +289,12 @@ impl Shared {
         if logs.iter().any(|log| known(log) != Some(log.log_end_offset())) {
             flusher::flush_everything(&self.env, &logs)?;
         }
-        self.write_recovery_points()
+        self.write_checkpoints()
+    }
+
+    fn write_checkpoints(&self) -> Result<(), StorageError> {
+        self.write_recovery_points()?;
+        self.env.forget_starts_of_others(&self.logs.read())
     }
 
     /// Notes how far every log is flushed, if that has changed. Indexes and epochs must be flushed, too.
@@ -338,6 +373,31 @@ fn list_logs(env: &Environment) -> Result<Vec<(TopicPartition, PathBuf)>, Storag
     Ok(logs)
 }
 
+/// Does the work for each item, in up to so many threads, of which this is one. The results come in the items' order.
+fn in_threads<T: Sync, R: Send + Sync>(
+    threads: usize,
+    items: &[T],
+    work: impl Fn(&T) -> R + Sync,
+) -> Vec<R> {
+    let results: Vec<OnceLock<R>> = items.iter().map(|_| OnceLock::new()).collect();
+    let next = AtomicUsize::new(0);
+    let work_on = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some((item, result)) = items.get(at).zip(results.get(at)) else { return };
+            let _ = result.set(work(item));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads.min(items.len()) {
+            scope.spawn(work_on);
+        }
+        work_on();
+    });
+    let results = results.into_iter();
+    results.map(|result| result.into_inner().expect("every item was worked on")).collect()
+}
+
 struct Opener<'a> {
     env: &'a Arc<Environment>,
     config: Arc<LogConfig>,
@@ -350,27 +410,9 @@ impl Opener<'_> {
         &self,
         logs: Vec<(TopicPartition, PathBuf)>,
     ) -> Result<HashMap<TopicPartition, Arc<Log>>, StorageError> {
-        let opened: Vec<OnceLock<Result<Arc<Log>, StorageError>>> =
-            logs.iter().map(|_| OnceLock::new()).collect();
-        let next = AtomicUsize::new(0);
-        let work = || {
-            loop {
-                let at = next.fetch_add(1, Ordering::Relaxed);
-                let Some(((partition, path), slot)) = logs.get(at).zip(opened.get(at)) else {
-                    return;
-                };
-                let _ = slot.set(self.open(partition, path));
-            }
-        };
-        thread::scope(|scope| {
-            for _ in 1..self.env.options.recovery_threads.min(logs.len()) {
-                scope.spawn(work);
-            }
-            work();
-        });
-        let opened =
-            opened.into_iter().map(|slot| slot.into_inner().expect("every log was opened"));
-        let opened: Vec<Arc<Log>> = opened.collect::<Result<_, _>>()?;
+        let threads = self.env.options.recovery_threads;
+        let opened = in_threads(threads, &logs, |(partition, path)| self.open(partition, path));
+        let opened: Vec<Arc<Log>> = opened.into_iter().collect::<Result<_, _>>()?;
         if !self.clean && !opened.is_empty() {
             flusher::sync_recovered(self.env, &opened)?;
         }
@@ -382,8 +424,7 @@ impl Opener<'_> {
             clean: self.clean,
             recovery_point: self.env.recovery_points.get(partition).unwrap_or(Offset::ZERO),
             log_start_offset: self.env.log_starts.get(partition).unwrap_or(Offset::ZERO),
-            index_interval_bytes: self.config.index_interval_bytes,
-            segment_jitter_ms: self.config.segment_jitter_ms,
+            config: &self.config,
         };
         let home = Arc::new(Home::new(Arc::clone(self.env), path));
         let (state, restored) = recovery::open(&home, &opening)?;
@@ -399,4 +440,50 @@ fn read_topic_id(directory: &Path) -> Result<Option<TopicId>, StorageError> {
     let text = checkpoint::read_if_exists(&directory.join(names::PARTITION_METADATA))?;
     let id = |line: &str| line.strip_prefix("topic_id:").and_then(|id| id.trim().parse().ok());
     Ok(text.and_then(|text| text.lines().find_map(id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use ottla_env::ManualClock;
+
+    use super::*;
+
+    #[test]
+    fn whoever_waits_to_delete_a_log_that_is_written_keeps_nobody_from_the_others() {
+        let temporary = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(ottla_base::Timestamp(1_000)));
+        let (config, options) = (LogConfig::default(), DirectoryOptions::default());
+        let directory =
+            LogDirectory::open(temporary.path(), config.clone(), options, clock).unwrap();
+        let partition = TopicPartition::new("t", 0);
+        let log = directory.create(partition.clone(), Uuid([7; 16]), Arc::new(config)).unwrap();
+        let writing = log.begin_trim(Offset::ZERO).unwrap();
+        let held = Arc::strong_count(&log);
+        thread::scope(|scope| {
+            let deletion = scope.spawn(|| directory.delete(&partition));
+            while Arc::strong_count(&log) == held {
+                thread::yield_now();
+            }
+            let are_free = directory.shared.logs.try_read().is_some();
+            drop(writing);
+            assert!(deletion.join().unwrap().unwrap());
+            assert!(are_free);
+        });
+    }
+
+    #[test]
+    fn work_is_shared_by_so_many_threads_and_its_results_keep_their_order() {
+        for (threads, meet) in [(0, 1), (1, 1), (3, 3), (9, 6)] {
+            // Nobody goes on before so many work at once.
+            let together = Barrier::new(meet);
+            let squares = in_threads(threads, &[1, 2, 3, 4, 5, 6], |n| {
+                together.wait();
+                n * n
+            });
+            assert_eq!(squares, [1, 4, 9, 16, 25, 36]);
+        }
+        assert_eq!(in_threads(3, &[], |n: &i32| *n), []);
+    }
 }

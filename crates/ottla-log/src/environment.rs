@@ -1,5 +1,6 @@
 //! What all logs of a directory share: its path, clock, open files, health, and the queue to its flusher. Shell.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,10 +13,11 @@ use ottla_env::{Clock, sys};
 use parking_lot::{Mutex, RwLock};
 
 use crate::checkpoint::{self, Offsets};
-use crate::config::DirectoryOptions;
+use crate::config::{DirectoryOptions, LogConfig};
 use crate::error::{Context, StorageError};
 use crate::files::FileCache;
 use crate::flusher::{FlushListener, FlushQueue};
+use crate::log::Log;
 use crate::names;
 use crate::producers::Producers;
 
@@ -30,6 +32,8 @@ pub(crate) struct Environment {
     pub(crate) listeners: RwLock<Vec<Arc<dyn FlushListener>>>,
     /// The logs that start later than their first segment does, because records were deleted on request.
     pub(crate) log_starts: DurableOffsets,
+    /// Held by whoever keeps the writers of several logs away: in whatever order, there is only one at a time.
+    pub(crate) trims: Mutex<()>,
     /// Up to where each log was flushed at the last checkpoint. It must not exceed what the log was cut down to
     /// since: recovery does not check the batches below.
     pub(crate) recovery_points: DurableOffsets,
@@ -63,6 +67,7 @@ impl Environment {
             files,
             flushes: FlushQueue::default(),
             listeners: RwLock::default(),
+            trims: Mutex::default(),
             trash: Mutex::default(),
             poison: OnceLock::new(),
             _lock: lock,
@@ -102,6 +107,14 @@ impl Environment {
         }
     }
 
+    /// Lets the file of log starts speak of these logs only, with one write for all that are gone.
+    pub(crate) fn forget_starts_of_others(
+        &self,
+        logs: &HashMap<TopicPartition, Arc<Log>>,
+    ) -> Result<(), StorageError> {
+        self.log_starts.retain(|log| logs.contains_key(log))
+    }
+
     /// Removes files or directories once readers have had time to finish.
     pub(crate) fn discard_later(&self, paths: Vec<PathBuf>, delay_ms: i64) {
         let delay = Duration::from_millis(u64::try_from(delay_ms).unwrap_or(0));
@@ -135,12 +148,14 @@ impl Environment {
         }
     }
 
-    /// A random number below `bound`; zero when the bound is not positive.
-    pub(crate) fn random_below(&self, bound: i64) -> i64 {
+    /// How much earlier than `segment.ms` a new segment is to be rolled: drawn, and always less than that time, since
+    /// a segment would otherwise end with its first batch.
+    pub(crate) fn draw_jitter_ms(&self, config: &LogConfig) -> i64 {
+        let bound = config.segment_jitter_ms.min(config.segment_ms).max(0);
         let mut bytes = [0; 8];
         // Without random numbers all logs roll at once, which is what they do without jitter.
         let _ = sys::random_bytes(&mut bytes);
-        (i64::from_le_bytes(bytes) & i64::MAX).checked_rem(bound.max(0)).unwrap_or(0)
+        (i64::from_le_bytes(bytes) & i64::MAX).checked_rem(bound).unwrap_or(0)
     }
 }
 
@@ -175,10 +190,18 @@ impl DurableOffsets {
         self.offsets.lock().get(log).copied()
     }
 
-    pub(crate) fn set(&self, log: &TopicPartition, offset: Offset) -> Result<(), StorageError> {
+    /// Sets the offsets of these logs, with one write however many they are.
+    pub(crate) fn set_all(
+        &self,
+        logs: impl IntoIterator<Item = (TopicPartition, Offset)>,
+    ) -> Result<(), StorageError> {
+        let mut logs = logs.into_iter().peekable();
+        if logs.peek().is_none() {
+            return Ok(());
+        }
         let mut offsets = self.offsets.lock();
         let mut changed = offsets.clone();
-        changed.insert(log.clone(), offset);
+        changed.extend(logs);
         self.write(&mut offsets, changed)
     }
 
@@ -187,16 +210,23 @@ impl DurableOffsets {
         if self.get(log).is_none_or(|known| known <= offset) {
             return Ok(());
         }
-        self.set(log, offset)
+        self.set_all([(log.clone(), offset)])
     }
 
     pub(crate) fn remove(&self, log: &TopicPartition) -> Result<(), StorageError> {
+        self.retain(|known| known != log)
+    }
+
+    pub(crate) fn retain(
+        &self,
+        keep: impl Fn(&TopicPartition) -> bool,
+    ) -> Result<(), StorageError> {
         let mut offsets = self.offsets.lock();
-        if !offsets.contains_key(log) {
+        if offsets.keys().all(&keep) {
             return Ok(());
         }
         let mut changed = offsets.clone();
-        changed.remove(log);
+        changed.retain(|log, _| keep(log));
         self.write(&mut offsets, changed)
     }
 

@@ -34,6 +34,8 @@ pub use lookup::TimestampLookup;
 pub use read::{FileRange, Slice};
 pub use trim::Removed;
 
+pub(crate) use trim::Trim;
+
 pub(crate) use active::Active;
 pub(crate) use flush::FlushWork;
 

@@ -24,6 +24,7 @@ use ottla_env::sys;
 use ottla_records::{BatchHeader, HEADER_LEN, RawBatch};
 
 use crate::checkpoint;
+use crate::config::LogConfig;
 use crate::environment::Home;
 use crate::epochs::EpochCache;
 use crate::error::{Context, StorageError};
@@ -38,18 +39,20 @@ use producers::{Replay, Restored};
 
 /// What is known about a log before it is opened.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Opening {
+pub(crate) struct Opening<'a> {
     /// The last process closed it properly.
     pub(crate) clean: bool,
     /// Everything before this is on disk.
     pub(crate) recovery_point: Offset,
     pub(crate) log_start_offset: Offset,
-    pub(crate) index_interval_bytes: u64,
-    pub(crate) segment_jitter_ms: i64,
+    pub(crate) config: &'a LogConfig,
 }
 
 /// Reads a log's directory, mends what is broken, and returns the state to go on from.
-pub(crate) fn open(home: &Arc<Home>, opening: &Opening) -> Result<(State, Restored), StorageError> {
+pub(crate) fn open(
+    home: &Arc<Home>,
+    opening: &Opening<'_>,
+) -> Result<(State, Restored), StorageError> {
     let directory = home.path();
     let Inventory { logs, snapshots } = take_inventory(&directory)?;
     let epochs = read_epochs(&directory)?;
@@ -188,7 +191,7 @@ impl Window<'_> {
 
 struct Loader<'a> {
     home: &'a Arc<Home>,
-    opening: &'a Opening,
+    opening: &'a Opening<'a>,
     epochs: EpochCache,
     replay: Replay<'a>,
     sealed: Vec<Sealed>,
@@ -269,12 +272,12 @@ impl Loader<'_> {
     ) -> Result<Option<Active>, StorageError> {
         let Some(mut active) = open_intact(segment)? else { return Ok(None) };
         active.created_ms = self.home.env.now_ms();
-        active.jitter_ms = self.home.env.random_below(self.opening.segment_jitter_ms);
+        active.jitter_ms = self.home.env.draw_jitter_ms(self.opening.config);
         if let Some(next) = next {
             self.next_offset = next.0;
             return Ok(Some(active));
         }
-        match observe_tail(&mut active, self.opening.index_interval_bytes) {
+        match observe_tail(&mut active, self.opening.config.index_interval_bytes) {
             Ok(next_offset) => {
                 self.next_offset = next_offset;
                 Ok(Some(active))
@@ -301,7 +304,7 @@ impl Loader<'_> {
         let mut active = Active::planned(
             Arc::clone(segment),
             self.home.env.now_ms(),
-            self.home.env.random_below(self.opening.segment_jitter_ms),
+            self.home.env.draw_jitter_ms(self.opening.config),
         );
         active.created = true;
         let mut window = Window { file: &file, len, bytes: Vec::new(), start: 0 };
@@ -323,7 +326,7 @@ impl Loader<'_> {
             let (position, size) = (active.size, header.size_in_bytes());
             let read = || window.get(position, size, 0).map(bytes::Bytes::copy_from_slice);
             self.replay.observe(&header, read).context("read", &path)?;
-            active.appended(&header, self.opening.index_interval_bytes);
+            active.appended(&header, self.opening.config.index_interval_bytes);
             self.next_offset = header.next_offset();
         }
         let broken = active.size < len;
@@ -371,7 +374,7 @@ impl Loader<'_> {
         let now_ms = self.home.env.now_ms();
         let plan = |base_offset| {
             let segment = Arc::new(Segment::new(Arc::clone(self.home), base_offset));
-            let jitter_ms = self.home.env.random_below(self.opening.segment_jitter_ms);
+            let jitter_ms = self.home.env.draw_jitter_ms(self.opening.config);
             Active::planned(segment, now_ms, jitter_ms)
         };
         let Some(active) = active else {

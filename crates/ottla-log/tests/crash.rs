@@ -12,12 +12,14 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use ottla_base::{LeaderEpoch, Offset, ProducerId};
+use ottla_base::{LeaderEpoch, Offset, ProducerId, Uuid};
 use ottla_log::producers::Producers;
-use ottla_log::{Log, LogConfig, Origin};
+use ottla_log::{CreateError, Log, LogConfig, Origin};
 use ottla_records::{Batches, RawBatch};
-use support::{Directory, Draft, batch, batch_at, read_all};
+use support::{Directory, Draft, Open, batch, batch_at, read_all};
 
 const FIRST_LOG: &str = "00000000000000000000.log";
 
@@ -441,6 +443,65 @@ fn a_log_created_anew_does_not_inherit_the_recovery_point_of_its_name() {
     assert_eq!(directory.open(config()).log("t", 0).log_end_offset(), Offset(0));
 }
 
+/// A log that starts at 10 and ends at 20.
+fn trimmed(open: &Open) -> Arc<Log> {
+    let log = open.create("t", 0);
+    for _ in 0..20 {
+        log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+    }
+    log.delete_records_to(Offset(10)).unwrap();
+    log
+}
+
+/// Creates the log again, and looks whether all of it is there after another crash.
+fn create_again_and_crash(directory: &Directory, open: Open) {
+    let log = open.create("t", 0);
+    for _ in 0..5 {
+        log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+    }
+    drop((open, log));
+    let log = directory.open(config()).log("t", 0);
+    assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset(0), Offset(5)));
+    assert_eq!(read_all(&log).len(), 5);
+}
+
+#[test]
+fn a_log_created_anew_does_not_inherit_the_start_of_its_name() {
+    let directory = Directory::new();
+    let open = directory.open(config());
+    open.delete(trimmed(&open).topic_partition()).unwrap();
+    create_again_and_crash(&directory, open);
+}
+
+#[test]
+fn nor_does_it_after_a_crash_between_the_renaming_of_the_old_log_and_anything_else() {
+    let directory = Directory::new();
+    let open = directory.open(config());
+    drop((trimmed(&open), open));
+    let path = directory.path();
+    let renamed = format!("t-0.{}-delete", "a".repeat(32));
+    fs::rename(path.join("t-0"), path.join(renamed)).unwrap();
+    create_again_and_crash(&directory, directory.open(config()));
+}
+
+#[test]
+fn a_log_whose_start_cannot_be_forgotten_is_deleted_but_its_name_is_not_given_away() {
+    let directory = Directory::new();
+    let open = directory.open(config());
+    let partition = trimmed(&open).topic_partition().clone();
+    // Nothing can be written in the place of the checkpoint, as on a full disk.
+    let in_the_way = directory.path().join("log-start-offset-checkpoint.tmp");
+    fs::create_dir(&in_the_way).unwrap();
+    assert!(open.delete(&partition).unwrap());
+    let again = (*open).create(partition, Uuid([8; 16]), Arc::default());
+    assert!(matches!(again, Err(CreateError::Storage(_))));
+    directory.clock.advance(Duration::from_secs(61));
+    open.housekeep();
+    assert_eq!(directory.names("-delete"), Vec::<String>::new());
+    fs::remove_dir(&in_the_way).unwrap();
+    create_again_and_crash(&directory, open);
+}
+
 #[test]
 fn an_empty_segment_that_was_recovered_does_not_outlive_a_truncation() {
     let directory = Directory::new();
@@ -632,7 +693,7 @@ fn snapshots_are_kept_where_segments_begin_and_at_the_end_and_nowhere_else() {
     assert!(!partition.join("00000000000000000001.snapshot").exists());
     let keep_little = LogConfig { retention_bytes: 1, ..config() };
     let log = open.log("t", 0);
-    log.set_config(std::sync::Arc::new(keep_little));
+    log.set_config(Arc::new(keep_little));
     log.enforce_retention(0, log.log_end_offset()).unwrap();
     let (logs, snapshots) = (names(&partition, ".log"), names(&partition, ".snapshot"));
     assert_eq!(logs.len(), 1);
@@ -647,7 +708,7 @@ fn producers_outlive_the_deletion_of_all_their_records() {
         let log = open.create("t", 0);
         produce(&log, 0..61);
         let producers = log.producers();
-        log.set_config(std::sync::Arc::new(LogConfig { retention_ms: 1, ..config() }));
+        log.set_config(Arc::new(LogConfig { retention_ms: 1, ..config() }));
         log.enforce_retention(i64::MAX, log.log_end_offset()).unwrap();
         assert_eq!(log.log_start_offset(), log.log_end_offset());
         assert_eq!(log.producers(), producers);

@@ -184,6 +184,29 @@ fn records_are_found_by_time() {
 }
 
 #[test]
+fn a_jitter_above_the_age_of_a_segment_does_not_make_one_segment_of_each_batch() {
+    let directory = Directory::new();
+    let config =
+        LogConfig { segment_ms: 1_000, segment_jitter_ms: i64::MAX, ..LogConfig::default() };
+    for life in 1..=5 {
+        let open = directory.open(config.clone());
+        let log = if life == 1 { open.create("t", 0) } else { open.log("t", 0) };
+        for _ in 0..10 {
+            log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+        }
+        assert_eq!(log.segment_infos().unwrap().len(), 1);
+    }
+    let open = directory.open(config);
+    let log = open.log("t", 0);
+    for n in 1..=10 {
+        log.append_batch(batch_at(1, 10, 10_000 * n), LeaderEpoch(0)).unwrap();
+        assert_eq!(log.segment_infos().unwrap().len(), 1 + n as usize);
+        log.append_batch(batch_at(1, 10, 10_000 * n), LeaderEpoch(0)).unwrap();
+        assert_eq!(log.segment_infos().unwrap().len(), 1 + n as usize);
+    }
+}
+
+#[test]
 fn old_segments_go_and_readers_in_flight_do_not_notice() {
     let directory = Directory::new();
     let config = LogConfig { retention_ms: 10_000, ..small_segments() };
@@ -237,6 +260,95 @@ fn deleted_records_stay_deleted_after_a_crash() {
     assert_eq!(log.log_start_offset(), Offset(10));
     assert!(log.enforce_retention(0, Offset(20)).unwrap().segments > 1);
     assert_eq!(log.delete_records_to(Offset(99)).unwrap(), Offset(20));
+}
+
+const LOG_STARTS: &str = "log-start-offset-checkpoint";
+const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
+
+/// Lets the next replacement of a checkpoint, and only the next one, leave a link in its place.
+fn mark_next_write(directory: &Directory, checkpoint: &str) {
+    let temporary = directory.path().join(format!("{checkpoint}.tmp"));
+    std::os::unix::fs::symlink(directory.path().join("written"), temporary).unwrap();
+}
+
+/// What [`mark_next_write`] left: whether there was exactly one write since then.
+fn was_written_once(directory: &Directory, checkpoint: &str) -> bool {
+    directory.path().join(checkpoint).is_symlink()
+}
+
+#[test]
+fn what_earlier_logs_left_in_the_checkpoints_goes_with_one_write_of_each() {
+    let directory = Directory::new();
+    let open = directory.open(small_segments());
+    let create_all = || (0..10).map(|n| open.create("t", n)).collect::<Vec<_>>();
+    let logs = create_all();
+    for log in &logs {
+        log.append_batch(batch(20, 10), LeaderEpoch(0)).unwrap();
+        log.delete_records_to(Offset(5)).unwrap();
+    }
+    open.checkpoint().unwrap();
+    for log in &logs {
+        open.delete(log.topic_partition()).unwrap();
+    }
+    for checkpoint in [LOG_STARTS, RECOVERY_POINTS] {
+        mark_next_write(&directory, checkpoint);
+    }
+    create_all();
+    for checkpoint in [LOG_STARTS, RECOVERY_POINTS] {
+        assert!(was_written_once(&directory, checkpoint), "{checkpoint}");
+    }
+}
+
+#[test]
+fn however_many_logs_are_to_start_later_one_write_makes_that_durable() {
+    let directory = Directory::new();
+    let open = directory.open(small_segments());
+    let logs: Vec<_> = (0..10).map(|partition| open.create("t", partition)).collect();
+    for log in &logs {
+        log.append_batch(batch(20, 10), LeaderEpoch(0)).unwrap();
+    }
+    let trims = |offset| logs.iter().cloned().zip((offset..).map(Offset)).collect::<Vec<_>>();
+    mark_next_write(&directory, LOG_STARTS);
+    let starts = open.delete_records(&trims(5)).unwrap();
+    let starts: Vec<i64> = starts.into_iter().map(|start| start.unwrap().0).collect();
+    assert_eq!(starts, (5..15).collect::<Vec<_>>());
+    assert!(was_written_once(&directory, LOG_STARTS));
+    // Nothing changes any more: nothing is written.
+    let again = open.delete_records(&trims(5)).unwrap();
+    assert!(again.into_iter().map(Result::unwrap).eq(starts.iter().copied().map(Offset)));
+    assert!(was_written_once(&directory, LOG_STARTS));
+    // A deleted log answers for itself only, and all that are deleted cost one write together.
+    open.delete(logs[3].topic_partition()).unwrap();
+    open.delete(logs[4].topic_partition()).unwrap();
+    let last: Vec<_> = open.delete_records(&trims(100)).unwrap();
+    let last: Vec<_> = last.into_iter().map(|start| start.ok().map(|start| start.0)).collect();
+    let expected = (0..10).map(|n| (n != 3 && n != 4).then_some(20));
+    assert_eq!(last, expected.collect::<Vec<_>>());
+    mark_next_write(&directory, LOG_STARTS);
+    open.checkpoint().unwrap();
+    assert!(was_written_once(&directory, LOG_STARTS));
+    drop((open, logs));
+    let open = directory.open(small_segments());
+    assert_eq!(open.logs().len(), 8);
+    assert!(open.logs().iter().all(|log| log.log_start_offset() == Offset(20)));
+}
+
+#[test]
+fn no_log_starts_later_when_that_cannot_be_made_durable() {
+    let directory = Directory::new();
+    let open = directory.open(small_segments());
+    let logs = [open.create("t", 0), open.create("t", 1)];
+    for log in &logs {
+        log.append_batch(batch(20, 10), LeaderEpoch(0)).unwrap();
+    }
+    let in_the_way = directory.path().join("log-start-offset-checkpoint.tmp");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let trims = logs.clone().map(|log| (log, Offset(5)));
+    assert!(open.delete_records(&trims).is_err());
+    assert!(logs.iter().all(|log| log.log_start_offset() == Offset(0)));
+    std::fs::remove_dir(in_the_way).unwrap();
+    let starts = open.delete_records(&trims).unwrap();
+    assert!(starts.into_iter().all(|start| start.unwrap() == Offset(5)));
 }
 
 #[test]

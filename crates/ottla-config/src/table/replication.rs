@@ -38,10 +38,9 @@ pub(super) const ROWS: &[Property] = &[
         .or("500")
         .high()
         .accepted("Longest wait of a fetch among brokers."),
-    long("replica.high.watermark.checkpoint.interval.ms")
-        .or("5000")
-        .high()
-        .honoured("How often high watermarks are written down."),
+    long("replica.high.watermark.checkpoint.interval.ms").or("5000").high().accepted(
+        "How often high watermarks are written down; with one replica they follow from the logs.",
+    ),
     long("replica.lag.time.max.ms")
         .or("30000")
         .high()

@@ -4,9 +4,9 @@ use crate::check::Check;
 use crate::property::{Property, boolean, double, int, list, long, string};
 
 pub(super) const ROWS: &[Property] = &[
-    list("cleanup.policy").or("delete").check(Check::ListOf { values: &["compact", "delete"], may_be_empty: true }).per_resource().honoured("What happens to old data: delete it, compact it by key, both, or (empty) nothing."),
+    list("cleanup.policy").or("delete").check(Check::ListOf { values: &["compact", "delete"], may_be_empty: true }).per_resource().honoured("What happens to old data: delete it, compact it by key, both, or (empty) nothing. Compaction is not there yet: with compact alone all data stays."),
     int("compression.gzip.level").or("-1").check(Check::GzipLevel).per_resource().honoured("Level when the broker compresses with gzip."),
-    int("compression.lz4.level").or("9").between(1, 17).per_resource().honoured("Level when the broker compresses with lz4."),
+    int("compression.lz4.level").or("9").between(1, 17).per_resource().accepted("Level when the broker compresses with lz4; the lz4 here has one level, the fast one."),
     string("compression.type").or("producer").one_of(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]).per_resource().honoured("Codec of stored batches; producer keeps what the producer chose."),
     int("compression.zstd.level").or("3").between(-131072, 22).per_resource().honoured("Level when the broker compresses with zstd."),
     long("delete.retention.ms").or("86400000").at_least(0).per_resource().accepted("How long the mark of a deleted key stays in a compacted log; compaction is not there yet."),

@@ -260,7 +260,7 @@ impl Log {
         if let Some(snapshot) = self.snapshot_producers(writer, base_offset)? {
             writer.mark_dirty(&Arc::new(snapshot), self.env().now_ms());
         }
-        let jitter_ms = self.env().random_below(self.config().segment_jitter_ms);
+        let jitter_ms = self.env().draw_jitter_ms(&self.config());
         let segment = Arc::new(Segment::new(Arc::clone(&self.home), base_offset.0));
         let next = Active::planned(segment, self.env().now_ms(), jitter_ms);
         let mut state = self.state.write();

@@ -3,8 +3,9 @@
 use std::fs;
 use std::sync::Arc;
 
-use ottla_base::{LeaderEpoch, Offset};
+use ottla_base::{LeaderEpoch, Offset, TopicPartition};
 use ottla_env::sys;
+use parking_lot::MutexGuard;
 
 use super::{Active, Log, Sealed, UnsyncedNames, Writer};
 use crate::error::{Context, StorageError};
@@ -20,6 +21,28 @@ use crate::segment::Segment;
 pub struct Removed {
     pub segments: usize,
     pub bytes: u64,
+}
+
+/// A log that is about to start later. It does so once [`Trim::change`] is durable and [`Trim::finish`] is called.
+#[derive(Debug)]
+pub(crate) struct Trim<'a> {
+    log: &'a Log,
+    start: Offset,
+    _writer: MutexGuard<'a, Writer>,
+}
+
+impl Trim<'_> {
+    /// What has to be written first; nothing if the log starts there already.
+    pub(crate) fn change(&self) -> Option<(TopicPartition, Offset)> {
+        let is_later = self.start > self.log.log_start_offset();
+        is_later.then(|| (self.log.partition.clone(), self.start))
+    }
+
+    pub(crate) fn finish(self) -> Result<Offset, StorageError> {
+        self.log.state.write().log_start_offset = self.start.0;
+        self.log.update_epochs(|epochs| epochs.truncate_from_start(self.start))?;
+        Ok(self.start)
+    }
 }
 
 impl Log {
@@ -59,16 +82,20 @@ impl Log {
 
     /// Lets the log start at a later offset, durably; whole segments before it go with the next retention run.
     /// Returns where the log starts now: never earlier than before, never after its end.
+    ///
+    /// Each call writes a file; [`LogDirectory::delete_records`](crate::LogDirectory::delete_records) does so once for
+    /// many logs.
     pub fn delete_records_to(&self, offset: Offset) -> Result<Offset, StorageError> {
+        let trim = self.begin_trim(offset)?;
+        self.env().log_starts.set_all(trim.change())?;
+        trim.finish()
+    }
+
+    /// Keeps writers away, so that the new start is still right when it is on disk.
+    pub(crate) fn begin_trim(&self, offset: Offset) -> Result<Trim<'_>, StorageError> {
         let _writer = self.lock_writer()?;
-        let start = offset.min(self.log_end_offset());
-        if start <= self.log_start_offset() {
-            return Ok(self.log_start_offset());
-        }
-        self.env().log_starts.set(&self.partition, start)?;
-        self.state.write().log_start_offset = start.0;
-        self.update_epochs(|epochs| epochs.truncate_from_start(start))?;
-        Ok(start)
+        let start = offset.min(self.log_end_offset()).max(self.log_start_offset());
+        Ok(Trim { log: self, start, _writer })
     }
 
     /// Cuts off everything at and after an offset, as a follower does that has diverged from its leader.
