@@ -1,6 +1,9 @@
 //! The broker's configuration as it is now: what it was started with, and on top of it what was changed since. Shell.
 //!
 //! Whoever needs a property that may change at run time asks for [`Configuration::live`] anew each time.
+//!
+//! What is stored takes effect as a whole or not at all: the metadata may hold values that go together with nothing, as a
+//! change that goes to the controller is not checked. Then what was in effect stays in effect, as in Apache Kafka.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, ToSocketAddrs as _};
@@ -8,10 +11,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use ottla_base::BrokerId;
-use ottla_config::dynamic::{Dynamic, Effective};
+use ottla_config::dynamic::{Dynamic, Effective, check_stored};
 use ottla_config::{ConnectionLimits, Settings, TopicConfig};
 use ottla_metadata::{ConfigResource, Delta, Image};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 #[derive(Debug)]
 pub(crate) struct Configuration {
@@ -24,7 +27,10 @@ pub(crate) struct Configuration {
 /// Everything that follows from properties that may change.
 #[derive(Debug)]
 pub(crate) struct Live {
+    /// What is stored, which is what the next change is added to and what DescribeConfigs tells of.
     pub dynamic: Dynamic,
+    /// Everything that is in effect; without what is stored if that cannot be.
+    in_effect: Settings,
     /// What a topic gets where it sets nothing.
     pub topic_defaults: TopicConfig,
     pub seats: Seats,
@@ -74,7 +80,7 @@ fn resolve(host: &str) -> Vec<IpAddr> {
 impl Configuration {
     #[must_use]
     pub(crate) fn new(node_id: BrokerId, settings: Settings) -> Self {
-        let live = ArcSwap::from_pointee(Live::new(&settings, Dynamic::default()));
+        let live = ArcSwap::from_pointee(Live::new(settings.clone(), Dynamic::default()));
         Self { node_id, settings, live }
     }
 
@@ -91,9 +97,25 @@ impl Configuration {
             return false;
         }
         let dynamic = Dynamic::from_stored(image.config(&own), image.config(&default));
-        info!(names = ?names(&dynamic), "dynamic configuration");
-        self.live.store(Arc::new(Live::new(&self.settings, dynamic)));
+        self.live.store(Arc::new(self.next(dynamic)));
         true
+    }
+
+    fn next(&self, dynamic: Dynamic) -> Live {
+        let now = self.live();
+        let wanted = dynamic.over(&self.settings);
+        let names = names(&dynamic);
+        let settings = match check_stored(&now.in_effect, &wanted) {
+            Ok(()) => {
+                info!(?names, "dynamic configuration");
+                wanted
+            }
+            Err(why) => {
+                error!(?names, why, "dynamic configuration could not be applied: all as before");
+                now.in_effect.clone()
+            }
+        };
+        Live::new(settings, dynamic)
     }
 }
 
@@ -103,13 +125,77 @@ fn names(dynamic: &Dynamic) -> Vec<&str> {
 }
 
 impl Live {
-    fn new(settings: &Settings, dynamic: Dynamic) -> Self {
-        let effective = Effective::new(settings, &dynamic);
+    fn new(in_effect: Settings, dynamic: Dynamic) -> Self {
+        let effective = Effective::new(&in_effect);
         Self {
             topic_defaults: effective.topic_defaults,
             seats: Seats::new(&effective.connections),
             producer_id_expiration_ms: effective.producer_id_expiration_ms.into(),
             dynamic,
+            in_effect,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_protocol::records::{ConfigRecord, MetadataRecord};
+
+    use super::*;
+
+    /// An image that grows, and who follows it.
+    struct Fixture {
+        image: Image,
+        configuration: Configuration,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let configuration = Configuration::new(BrokerId(1), Settings::default());
+            Self { image: Image::new("cluster"), configuration }
+        }
+
+        /// Sets a property for one broker, or for all under the empty name.
+        fn set(&mut self, broker: &str, name: &str, value: Option<&str>) -> Arc<Live> {
+            let record = MetadataRecord::Config(ConfigRecord {
+                resource_type: ConfigResource::BROKER,
+                resource_name: broker.into(),
+                name: name.into(),
+                value: value.map(Into::into),
+            });
+            let mut delta = Delta::default();
+            self.image.apply_into(&record, &mut delta).unwrap();
+            assert!(self.configuration.follow(&self.image, &delta));
+            self.configuration.live()
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_in_effect_leaves_everything_as_it_was() {
+        let mut fixture = Fixture::new();
+        let live = fixture.set("", "max.connections", Some("5"));
+        assert_eq!(live.seats.all, 5);
+        let live = fixture.set("", "max.connections", Some("0"));
+        assert_eq!(live.seats.all, 5);
+        let live = fixture.set("1", "log.retention.ms", Some("7"));
+        assert_ne!(live.topic_defaults.retention_ms, 7);
+        let live = fixture.set("", "max.connections", None);
+        assert_eq!((live.topic_defaults.retention_ms, live.seats.all), (7, usize_max()));
+    }
+
+    #[test]
+    fn topics_do_not_lose_everything_to_a_retention_of_nothing() {
+        let mut fixture = Fixture::new();
+        let before = fixture.configuration.live().topic_defaults.clone();
+        let live = fixture.set("", "log.retention.ms", Some("0"));
+        assert_eq!(live.topic_defaults, before);
+        // It can be seen, and taken back.
+        assert_eq!(names(&live.dynamic), ["log.retention.ms"]);
+        let live = fixture.set("", "log.retention.ms", None);
+        assert_eq!(names(&live.dynamic), [""; 0]);
+    }
+
+    fn usize_max() -> usize {
+        usize::try_from(i32::MAX).unwrap()
     }
 }

@@ -31,11 +31,11 @@ pub struct Effective {
 }
 
 impl Effective {
-    pub fn new(settings: &Settings, dynamic: &Dynamic) -> Self {
-        let settings = dynamic.over(settings);
+    /// Reads a whole configuration: [`Dynamic::over`] or, where nothing is dynamic, the start-up one.
+    pub fn new(settings: &Settings) -> Self {
         Self {
-            topic_defaults: TopicConfig::from_broker(&settings),
-            connections: ConnectionLimits::from_settings(&settings),
+            topic_defaults: TopicConfig::from_broker(settings),
+            connections: ConnectionLimits::from_settings(settings),
             producer_id_expiration_ms: settings.int("producer.id.expiration.ms"),
         }
     }
@@ -136,6 +136,16 @@ pub fn check_change(
     check_together(&new)?;
     check_step(&old, &new)?;
     check_within_reach(&old, &new)
+}
+
+/// What Kafka says against letting stored values take effect. Somebody may have stored what
+/// [`check_change`] would have refused: a change that goes to the controller is not checked.
+///
+/// How far thread pools may be resized at once is left out. Nothing here is resized, and a broker
+/// that was led to a size in steps would refuse it when it starts again.
+pub fn check_stored(in_effect: &Settings, new: &Settings) -> Result<(), String> {
+    check_together(new)?;
+    check_limits(in_effect, new)
 }
 
 fn refuse_any(names: &[&str], message: &str) -> Result<(), String> {
@@ -253,6 +263,11 @@ fn check_step(old: &Settings, new: &Settings) -> Result<(), String> {
         check_threads(name, old.int(name), new.int(name))?;
     }
     check_cleaners(old.int("log.cleaner.threads"), new.int("log.cleaner.threads"))?;
+    check_limits(old, new)
+}
+
+/// What the parts of a broker refuse to be told.
+fn check_limits(old: &Settings, new: &Settings) -> Result<(), String> {
     for name in ["max.connections", "max.connection.creation.rate"] {
         let value = new.int(name);
         require(value == old.int(name) || value > 0, || format!("Invalid {name} {value}"))?;

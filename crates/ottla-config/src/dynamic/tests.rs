@@ -109,7 +109,7 @@ fn a_brokers_own_value_beats_the_default_of_all_and_both_beat_the_file() {
     let effective = dynamic.over(&settings);
     assert_eq!(effective.int("message.max.bytes"), 3);
     assert_eq!(effective.long("log.retention.bytes"), 2);
-    let effective = Effective::new(&settings, &dynamic);
+    let effective = Effective::new(&effective);
     assert_eq!(effective.topic_defaults.max_message_bytes, 3);
     assert_eq!(effective.topic_defaults.retention_bytes, 2);
 }
@@ -122,4 +122,27 @@ fn stored_values_that_could_never_be_set_are_passed_over() {
         dynamic,
         Dynamic { broker: set(&[("message.max.bytes", "9")]), ..Dynamic::default() }
     );
+}
+
+#[test]
+fn stored_values_take_effect_only_together_with_the_others() {
+    let settings = Settings::default();
+    let stored = |pairs: &[(&str, &str)]| {
+        let dynamic = Dynamic::from_stored([], pairs.iter().copied());
+        check_stored(&settings, &dynamic.over(&settings))
+    };
+    assert_eq!(stored(&[("log.retention.ms", "1"), ("max.connections", "1")]), Ok(()));
+    // Reached in two steps before the broker was started again.
+    assert_eq!(stored(&[("num.io.threads", "32")]), Ok(()));
+    for bad in [
+        ("log.retention.ms", "0"),
+        ("log.roll.ms", "0"),
+        ("max.connections", "0"),
+        ("max.connection.creation.rate", "0"),
+        ("max.connections.per.ip", "0"),
+        ("max.connections.per.ip.overrides", "localhost"),
+        ("log.local.retention.ms", "604800001"),
+    ] {
+        assert!(stored(&[bad]).is_err(), "{bad:?}");
+    }
 }
