@@ -6,7 +6,7 @@ use ottla_protocol::messages::ProduceRequest;
 
 use super::super::both::Both;
 use super::super::subject::Subject;
-use super::alter_configs::{delete_for_both, set_for_both};
+use super::alter_configs::{delete_for_both, set_for_both, set_for_both_controllers};
 use super::batches;
 use super::describe_configs::{BROKER, TOPIC};
 use super::produce_request;
@@ -14,7 +14,8 @@ use super::produce_request;
 pub(super) fn run(both: &mut Both) -> Result<()> {
     both.create("dynamic", 1, &[])?;
     largest_batch(both)?;
-    whose_time(both)
+    whose_time(both)?;
+    what_cannot_be(both)
 }
 
 /// The strongest of several bounds counts: the topic's, then the broker's, then the cluster's.
@@ -52,6 +53,29 @@ fn whose_time(both: &mut Both) -> Result<()> {
     })?;
     produce(both, "a batch that gets the broker's time")?;
     delete_for_both(both, BROKER, "", PROPERTY)
+}
+
+/// A controller checks nothing. What is stored and can't be in effect keeps everything that came with it from being so.
+fn what_cannot_be(both: &mut Both) -> Result<()> {
+    const BOUND: &str = "message.max.bytes";
+    for (name, value) in [("log.retention.ms", "0"), ("log.roll.ms", "0"), ("max.connections", "0")]
+    {
+        let pairs = [(name, value), (BOUND, "50")];
+        set_for_both_controllers(both, BROKER, "", &pairs)?;
+        produce(both, &format!("a batch after {name}={value} was stored"))?;
+        both.talk(
+            &format!("a new connection after {name}={value} was stored"),
+            |_, connection| {
+                connection.finish_sending();
+                Ok(vec![connection.receive()?])
+            },
+        )?;
+        delete_for_both(both, BROKER, "", name)?;
+        until_answered(both, ErrorCode::MESSAGE_TOO_LARGE)?;
+        delete_for_both(both, BROKER, "", BOUND)?;
+        until_answered(both, ErrorCode::NONE)?;
+    }
+    Ok(())
 }
 
 fn request(subject: &Subject) -> ProduceRequest {
