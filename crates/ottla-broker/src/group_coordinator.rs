@@ -110,7 +110,10 @@ fn partition_of(image: &Image, group: &str) -> Result<i32, ErrorCode> {
 }
 
 /// Sorts groups by the partition that they belong to, so that each is asked once.
-pub(crate) fn by_partition(image: &Image, groups: Vec<ByteString>) -> Vec<Vec<ByteString>> {
+pub(crate) fn by_partition(
+    image: &Image,
+    groups: impl IntoIterator<Item = ByteString>,
+) -> Vec<Vec<ByteString>> {
     let mut sorted: BTreeMap<Option<i32>, Vec<ByteString>> = BTreeMap::new();
     for group in groups {
         sorted.entry(partition_of(image, &group).ok()).or_default().push(group);

@@ -23,6 +23,7 @@ mod group_administration;
 mod group_membership;
 mod group_offsets;
 mod hostile_lengths;
+mod hostile_repetition;
 mod idempotence;
 mod init_producer_id;
 mod list_config_resources;
@@ -89,6 +90,7 @@ pub(super) const ALL: &[Script] = &[
     Script { name: "group-administration", run: group_administration::run },
     Script { name: "transactions", run: transactions::run },
     Script { name: "hostile-lengths", run: hostile_lengths::run },
+    Script { name: "hostile-repetition", run: hostile_repetition::run },
 ];
 
 /// Names that no topic may have, each for a reason of its own.
