@@ -30,6 +30,7 @@ mod list_config_resources;
 mod list_offsets;
 mod metadata;
 mod offset_for_leader_epoch;
+mod offsets_topic_growth;
 mod partition_reassignments;
 mod produce;
 mod quotas_and_credentials;
@@ -91,6 +92,7 @@ pub(super) const ALL: &[Script] = &[
     Script { name: "transactions", run: transactions::run },
     Script { name: "hostile-lengths", run: hostile_lengths::run },
     Script { name: "hostile-repetition", run: hostile_repetition::run },
+    Script { name: "offsets-topic-growth", run: offsets_topic_growth::run },
 ];
 
 /// Names that no topic may have, each for a reason of its own.

@@ -16,7 +16,6 @@ use ottla_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse};
 
 use super::{Context, authorized};
 use crate::answer::{Outcome, Room};
-use crate::group_coordinator::by_partition;
 
 const OPERATIONS_SINCE: i16 = 3;
 
@@ -24,7 +23,7 @@ pub(super) async fn handle(context: Context, request: DescribeGroupsRequest) -> 
     let mut described = HashMap::new();
     let last_rebalance = request.ottla_include_last_rebalance;
     let asked: BTreeSet<ByteString> = request.groups.iter().cloned().collect();
-    for ids in by_partition(&context.broker.image(), asked) {
+    for ids in context.broker.groups.by_partition(asked) {
         for mut group in describe(&context, ids, last_rebalance).await {
             if request.include_authorized_operations
                 && context.version >= OPERATIONS_SINCE
@@ -53,11 +52,10 @@ async fn describe(
     last_rebalance: bool,
 ) -> Vec<DescribedGroup> {
     let Some(first) = groups.first().cloned() else { return Vec::new() };
-    let image = context.broker.image();
     let asked =
         group::DescribeGroups { version: context.version, groups: groups.clone(), last_rebalance };
     let query = Query::Describe(asked);
-    let described = context.broker.groups.query(&image, &first, query).await;
+    let described = context.broker.groups.query(&first, query).await;
     described.unwrap_or_else(|error| groups.into_iter().map(|id| refuse(id, error)).collect())
 }
 
