@@ -272,8 +272,9 @@ fn check_limits(old: &Settings, new: &Settings) -> Result<(), String> {
         let value = new.int(name);
         require(value == old.int(name) || value > 0, || format!("Invalid {name} {value}"))?;
     }
-    check_local_retention(new, "ms", number(new, "log.retention.ms"))?;
-    check_local_retention(new, "bytes", number(new, "log.retention.bytes"))
+    let topics = TopicConfig::from_broker(new);
+    check_local_retention(new, "ms", topics.retention_ms)?;
+    check_local_retention(new, "bytes", topics.retention_bytes)
 }
 
 fn check_threads(name: &str, old: i32, new: i32) -> Result<(), String> {
@@ -301,10 +302,12 @@ fn check_cleaners(old: i32, new: i32) -> Result<(), String> {
 }
 
 /// What stays on this disk cannot be more than what stays at all.
-fn check_local_retention(new: &Settings, unit: &str, total: Option<i64>) -> Result<(), String> {
+fn check_local_retention(new: &Settings, unit: &str, total: i64) -> Result<(), String> {
     let (name, whole) = (format!("log.local.retention.{unit}"), format!("log.retention.{unit}"));
     let local = new.long(&name);
-    let Some(total) = total.filter(|total| *total >= 0 && local != AS_TOTAL) else { return Ok(()) };
+    if total < 0 || local == AS_TOTAL {
+        return Ok(());
+    }
     let failed = |what: String| format!("Invalid value {local} for configuration {name}: {what}");
     require(local != UNBOUNDED, || {
         failed(format!("Value must not be -1 as {whole} value is set as {total}."))
