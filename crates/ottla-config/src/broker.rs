@@ -39,7 +39,6 @@ pub struct BrokerConfig {
     pub controller_quorum_bootstrap_servers: Vec<(String, u16)>,
 
     pub log_dirs: Vec<PathBuf>,
-    pub metadata_log_dir: PathBuf,
 
     pub auto_create_topics_enable: bool,
     pub delete_topic_enable: bool,
@@ -337,8 +336,6 @@ impl BrokerConfig {
     fn from_settings(s: &Settings, problems: &mut Vec<Problem>) -> Option<Self> {
         let endpoints = Endpoints::from_settings(s, problems)?;
         let log_dirs = log_dirs(s);
-        let metadata_log_dir =
-            s.text("metadata.log.dir").map(PathBuf::from).or_else(|| log_dirs.first().cloned())?;
         let queued = s.long("queued.max.request.bytes");
         let voters = s.list("controller.quorum.voters");
         let servers = s.list("controller.quorum.bootstrap.servers");
@@ -357,7 +354,6 @@ impl BrokerConfig {
                 .filter_map(|entry| server(entry).ok())
                 .collect(),
             log_dirs,
-            metadata_log_dir,
             auto_create_topics_enable: s.boolean("auto.create.topics.enable"),
             delete_topic_enable: s.boolean("delete.topic.enable"),
             num_partitions: s.int("num.partitions"),
@@ -436,7 +432,7 @@ impl BrokerConfig {
     }
 }
 
-fn log_dirs(s: &Settings) -> Vec<PathBuf> {
+pub(crate) fn log_dirs(s: &Settings) -> Vec<PathBuf> {
     let name = if s.is_set("log.dirs") { "log.dirs" } else { "log.dir" };
     s.list(name).into_iter().map(PathBuf::from).collect()
 }
