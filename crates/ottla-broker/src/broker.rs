@@ -41,6 +41,8 @@ pub(crate) struct Settings {
     pub fetch_bytes_max: usize,
     /// `max.incremental.fetch.session.cache.slots`
     pub fetch_session_slots: usize,
+    /// `max.request.partition.size.limit`
+    pub partitions_described_max: usize,
     /// `auto.create.topics.enable`
     pub auto_create_topics: bool,
 }
