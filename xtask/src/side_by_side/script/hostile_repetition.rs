@@ -84,7 +84,7 @@ fn write_with_an_identity(ottla: &mut Subject) -> Result<()> {
     ottla.expect(12, &request).map(drop)
 }
 
-/// A client id is as long as its length can say, and stands in the description of its group.
+/// The longest client id that leaves room for the rest of a member's id, which begins with it.
 fn join_with_a_long_name(ottla: &mut Subject) -> Result<Connection> {
     find_coordinator::wait_for_a_coordinator(ottla)?;
     let request = JoinGroupRequest {
@@ -96,7 +96,7 @@ fn join_with_a_long_name(ottla: &mut Subject) -> Result<Connection> {
         ..Default::default()
     };
     let mut connection = ottla.fresh_connection()?;
-    send(&mut connection, "x".repeat(32_767), 3, &request)?;
+    send(&mut connection, "x".repeat(32_000), 3, &request)?;
     ottla.wait_for("the member to be there", |subject| {
         let described = subject.expect(5, &groups(1))?;
         Ok(described.groups.iter().any(|group| !group.members.is_empty()))
