@@ -16,7 +16,7 @@ use ottla_metadata::{Endpoint, feature};
 use ottla_protocol::messages::{BrokerRegistrationRequest, broker_registration_request};
 use ottla_quorum::Quorum;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -416,6 +416,9 @@ fn settings(config: &BrokerConfig) -> Settings {
     let idle = u64::try_from(config.connections_max_idle_ms).unwrap_or(IDLE_FOR_EVER_MS);
     Settings {
         request_bytes_max: size(config.socket_request_max_bytes),
+        queued_bytes_max: config
+            .queued_max_request_bytes
+            .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)),
         connections_max_idle: Duration::from_millis(idle.min(IDLE_FOR_EVER_MS)),
         socket_send_buffer: buffer(config.socket_send_buffer_bytes),
         socket_receive_buffer: buffer(config.socket_receive_buffer_bytes),
