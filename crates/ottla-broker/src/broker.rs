@@ -21,7 +21,6 @@ use crate::automatic_topics::AutomaticTopics;
 use crate::configuration::Configuration;
 use crate::fetch_session::Sessions;
 use crate::group_coordinator::GroupCoordinator;
-use crate::listener::Connections;
 use crate::log_levels::LogLevels;
 use crate::metrics::Metrics;
 use crate::producer_ids::ProducerIds;
@@ -75,7 +74,6 @@ pub(crate) struct Broker {
     producer_ids: ProducerIds,
     automatic_topics: AutomaticTopics,
     pub metrics: Metrics,
-    pub connections: Connections,
     /// A permit for each byte that requests may take which wait to be handled, if that is bounded.
     pub queued_bytes: Option<Arc<Semaphore>>,
     /// Topics whose automatic creation is under way, so that a client that asks ten times a second
@@ -123,7 +121,6 @@ impl Broker {
             producer_ids: ProducerIds::default(),
             automatic_topics: parts.automatic_topics,
             metrics: Metrics::default(),
-            connections: Connections::default(),
             queued_bytes,
             being_created: Mutex::default(),
             not_ready: ArcSwapOption::from_pointee("starting".to_owned()),

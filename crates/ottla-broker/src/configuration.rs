@@ -14,6 +14,8 @@ use ottla_base::BrokerId;
 use ottla_config::dynamic::{Dynamic, Effective, check_stored};
 use ottla_config::{ConnectionLimits, Settings, TopicConfig};
 use ottla_metadata::{ConfigResource, Delta, Image};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tracing::{error, info, warn};
 
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(crate) struct Configuration {
     /// What was set when the process started, and where.
     pub settings: Settings,
     live: ArcSwap<Live>,
+    /// Told when `live` is another one.
+    changed: Notify,
 }
 
 /// Everything that follows from properties that may change.
@@ -40,19 +44,27 @@ pub(crate) struct Live {
 /// How many connections may be open.
 #[derive(Debug)]
 pub(crate) struct Seats {
+    /// Through all listeners of a role together.
     pub all: usize,
+    by_listener: HashMap<String, usize>,
     per_ip: usize,
     overrides: HashMap<IpAddr, usize>,
 }
 
 impl Seats {
+    /// How many may be open through one listener.
+    #[must_use]
+    pub(crate) fn for_listener(&self, name: &str) -> usize {
+        self.by_listener.get(&name.to_lowercase()).copied().unwrap_or(self.all)
+    }
+
     /// How many may be open from one address.
     #[must_use]
     pub(crate) fn for_ip(&self, ip: IpAddr) -> usize {
         self.overrides.get(&ip).copied().unwrap_or(self.per_ip)
     }
 
-    fn new(limits: &ConnectionLimits) -> Self {
+    pub(crate) fn new(limits: &ConnectionLimits) -> Self {
         let size = |count: i32| usize::try_from(count).unwrap_or(0);
         let overrides = limits.max_connections_per_ip_overrides.iter();
         let addresses = |(host, count): (&String, &i32)| {
@@ -61,6 +73,11 @@ impl Seats {
         };
         Self {
             all: size(limits.max_connections),
+            by_listener: limits
+                .max_connections_by_listener
+                .iter()
+                .map(|(name, count)| (name.clone(), size(*count)))
+                .collect(),
             per_ip: size(limits.max_connections_per_ip),
             overrides: overrides.flat_map(addresses).collect(),
         }
@@ -81,7 +98,7 @@ impl Configuration {
     #[must_use]
     pub(crate) fn new(node_id: BrokerId, settings: Settings) -> Self {
         let live = ArcSwap::from_pointee(Live::new(settings.clone(), Dynamic::default()));
-        Self { node_id, settings, live }
+        Self { node_id, settings, live, changed: Notify::new() }
     }
 
     #[must_use]
@@ -98,7 +115,13 @@ impl Configuration {
         }
         let dynamic = Dynamic::from_stored(image.config(&own), image.config(&default));
         self.live.store(Arc::new(self.next(dynamic)));
+        self.changed.notify_waiters();
         true
+    }
+
+    /// Waits for the next change after this call, whenever it is first polled.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 
     fn next(&self, dynamic: Dynamic) -> Live {

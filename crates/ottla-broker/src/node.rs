@@ -369,8 +369,19 @@ fn spawn_all(
     stopping: &watch::Receiver<bool>,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
+    let inter_broker = &config.inter_broker_listener_name;
+    let (for_brokers, for_controllers) = (Arc::default(), Arc::default());
+    let client_listeners = bound.iter().filter(|bound| bound.role == Role::Broker).count();
     for Bound { config, role, socket, .. } in bound {
-        let listener = Arc::new(Listener { name: config.name, role });
+        let listener = Arc::new(Listener {
+            is_protected: config.name == *inter_broker && client_listeners > 1,
+            connections: Arc::clone(match role {
+                Role::Broker => &for_brokers,
+                Role::Controller => &for_controllers,
+            }),
+            name: config.name,
+            role,
+        });
         tasks.spawn(accept(socket, listener, Arc::clone(broker), stopping.clone()));
     }
     if let Some(socket) = http {

@@ -16,7 +16,7 @@ use crate::consistency;
 use crate::listener::{Listener, ProtocolMap, SecurityProtocol, parse_all};
 use crate::property::{Scope, Status};
 use crate::settings::{Origin, Problem, Settings, Sources, unknown_message};
-use crate::table::{find, nearest};
+use crate::table::{find, listener_base, nearest};
 use crate::topic::TopicConfig;
 
 /// Everything that a broker reads from its configuration. Times are milliseconds, sizes bytes.
@@ -295,7 +295,8 @@ fn notices(sources: &Sources, settings: &Settings, problems: &mut Vec<Problem>) 
             });
         }
     }
-    for (name, unknown) in settings.unknown() {
+    let is_read = |name: &str| listener_base(name) == Some("max.connections");
+    for (name, unknown) in settings.unknown().filter(|(name, _)| !is_read(name)) {
         let origin = unknown.origin.clone();
         let severity = unknown_severity(name, &origin);
         if sources.strict && severity == Severity::Warn {

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use crate::broker::log_dirs;
 use crate::check::Voter;
-use crate::settings::{Problem, Settings};
+use crate::property::Scope;
+use crate::settings::{Problem, Settings, judge};
+use crate::table::{find, listener_base};
 
 pub(crate) fn check(settings: &Settings, problems: &mut Vec<Problem>) {
     let mut check = Check { settings, problems };
@@ -181,7 +183,23 @@ impl Check<'_> {
         }
     }
 
+    /// What is set for one listener has a name of its own, and was not looked at before.
+    fn listener_limits(&mut self) {
+        let property = find(Scope::Broker, "max.connections").expect("it is in the table");
+        let refused: Vec<Problem> = self
+            .settings
+            .unknown()
+            .filter(|(name, _)| listener_base(name) == Some(property.name))
+            .filter_map(|(name, unknown)| {
+                let message = format!("{name}: {}", judge(property, &unknown.text).err()?);
+                Some(Problem { origin: Some(unknown.origin.clone()), message })
+            })
+            .collect();
+        self.problems.extend(refused);
+    }
+
     fn connections(&mut self) {
+        self.listener_limits();
         let queued = self.number("queued.max.request.bytes").unwrap_or(-1);
         let largest = self.number("socket.request.max.bytes").unwrap_or(0);
         if queued > 0 && queued < largest {

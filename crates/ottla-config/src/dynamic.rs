@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::connections::{ConnectionLimits, parse_overrides};
+use crate::connections::{ConnectionLimits, listener_limits, parse_overrides};
 use crate::property::{Property, Scope, Status, Update};
 use crate::settings::{Origin, Settings, judge};
 use crate::table::{broker_synonyms, find, listener_base};
@@ -271,6 +271,12 @@ fn check_limits(old: &Settings, new: &Settings) -> Result<(), String> {
     for name in ["max.connections", "max.connection.creation.rate"] {
         let value = new.int(name);
         require(value == old.int(name) || value > 0, || format!("Invalid {name} {value}"))?;
+    }
+    let before: BTreeMap<_, _> = listener_limits(old).collect();
+    for (listener, value) in listener_limits(new) {
+        require(value > 0 || before.get(&listener) == Some(&value), || {
+            format!("Invalid max.connections {value}")
+        })?;
     }
     let topics = TopicConfig::from_broker(new);
     check_local_retention(new, "ms", topics.retention_ms)?;

@@ -142,6 +142,7 @@ fn stored_values_take_effect_only_together_with_the_others() {
         ("max.connections.per.ip", "0"),
         ("max.connections.per.ip.overrides", "localhost"),
         ("log.local.retention.ms", "604800001"),
+        ("listener.name.plain.max.connections", "0"),
     ] {
         assert!(stored(&[bad]).is_err(), "{bad:?}");
     }
