@@ -49,6 +49,8 @@ pub(crate) struct Seats {
     by_listener: HashMap<String, usize>,
     per_ip: usize,
     overrides: HashMap<IpAddr, usize>,
+    /// The addresses of those that `overrides` is about; a host that was not found is looked up again.
+    hosts: HashMap<String, Vec<IpAddr>>,
 }
 
 impl Seats {
@@ -64,22 +66,27 @@ impl Seats {
         self.overrides.get(&ip).copied().unwrap_or(self.per_ip)
     }
 
-    pub(crate) fn new(limits: &ConnectionLimits) -> Self {
+    /// Looks up the addresses of hosts that `before` does not know: this may take the time of a name server, and whoever
+    /// changes something else must not wait for it, nor lose an address because it does not answer now.
+    pub(crate) fn new(limits: &ConnectionLimits, before: Option<&Self>) -> Self {
         let size = |count: i32| usize::try_from(count).unwrap_or(0);
-        let overrides = limits.max_connections_per_ip_overrides.iter();
-        let addresses = |(host, count): (&String, &i32)| {
-            let count = size(*count);
-            resolve(host).into_iter().map(move |ip| (ip, count))
+        let known = |host: &String| {
+            before.and_then(|before| before.hosts.get(host)).filter(|it| !it.is_empty()).cloned()
         };
+        let look_up = |host: &String| (host.clone(), known(host).unwrap_or_else(|| resolve(host)));
+        let hosts: HashMap<String, Vec<IpAddr>> =
+            limits.max_connections_per_ip_overrides.keys().map(look_up).collect();
+        let addresses = |(host, count): (&String, &i32)| {
+            let (addresses, count) = (hosts.get(host).cloned().unwrap_or_default(), size(*count));
+            addresses.into_iter().map(move |ip| (ip, count))
+        };
+        let by_listener = limits.max_connections_by_listener.iter();
         Self {
             all: size(limits.max_connections),
-            by_listener: limits
-                .max_connections_by_listener
-                .iter()
-                .map(|(name, count)| (name.clone(), size(*count)))
-                .collect(),
+            by_listener: by_listener.map(|(name, count)| (name.clone(), size(*count))).collect(),
             per_ip: size(limits.max_connections_per_ip),
-            overrides: overrides.flat_map(addresses).collect(),
+            overrides: limits.max_connections_per_ip_overrides.iter().flat_map(addresses).collect(),
+            hosts,
         }
     }
 }
@@ -97,7 +104,7 @@ fn resolve(host: &str) -> Vec<IpAddr> {
 impl Configuration {
     #[must_use]
     pub(crate) fn new(node_id: BrokerId, settings: Settings) -> Self {
-        let live = ArcSwap::from_pointee(Live::new(settings.clone(), Dynamic::default()));
+        let live = ArcSwap::from_pointee(Live::new(settings.clone(), Dynamic::default(), None));
         Self { node_id, settings, live, changed: Notify::new() }
     }
 
@@ -138,7 +145,7 @@ impl Configuration {
                 now.in_effect.clone()
             }
         };
-        Live::new(settings, dynamic)
+        Live::new(settings, dynamic, Some(&now))
     }
 }
 
@@ -148,11 +155,11 @@ fn names(dynamic: &Dynamic) -> Vec<&str> {
 }
 
 impl Live {
-    fn new(in_effect: Settings, dynamic: Dynamic) -> Self {
+    fn new(in_effect: Settings, dynamic: Dynamic, before: Option<&Self>) -> Self {
         let effective = Effective::new(&in_effect);
         Self {
             topic_defaults: effective.topic_defaults,
-            seats: Seats::new(&effective.connections),
+            seats: Seats::new(&effective.connections, before.map(|live| &live.seats)),
             producer_id_expiration_ms: effective.producer_id_expiration_ms.into(),
             dynamic,
             in_effect,
@@ -162,6 +169,7 @@ impl Live {
 
 #[cfg(test)]
 mod tests {
+    use ottla_config::Sources;
     use ottla_protocol::records::{ConfigRecord, MetadataRecord};
 
     use super::*;
@@ -216,6 +224,27 @@ mod tests {
         assert_eq!(names(&live.dynamic), ["log.retention.ms"]);
         let live = fixture.set("", "log.retention.ms", None);
         assert_eq!(names(&live.dynamic), [""; 0]);
+    }
+
+    #[test]
+    fn a_host_is_looked_up_once_however_often_something_changes() {
+        let mut fixture = Fixture::new();
+        let overrides = "max.connections.per.ip.overrides";
+        let live = fixture.set("", overrides, Some("localhost:3"));
+        let found: Vec<IpAddr> = live.seats.hosts.get("localhost").unwrap().clone();
+        assert!(found.iter().all(|ip| ip.is_loopback() && live.seats.for_ip(*ip) == 3));
+        // As if the name server had found another address before.
+        let elsewhere: IpAddr = "192.0.2.1".parse().unwrap();
+        let mut seats = Seats::new(&limits("localhost:3"), Some(&live.seats));
+        seats.hosts.insert("localhost".to_owned(), vec![elsewhere]);
+        let seats = Seats::new(&limits("localhost:4"), Some(&seats));
+        assert_eq!(seats.for_ip(elsewhere), 4);
+    }
+
+    fn limits(overrides: &str) -> ConnectionLimits {
+        let set = vec![format!("max.connections.per.ip.overrides={overrides}")];
+        let sources = Sources { set, ..Sources::default() };
+        ConnectionLimits::from_settings(&ottla_config::load(&sources).unwrap().settings)
     }
 
     fn usize_max() -> usize {

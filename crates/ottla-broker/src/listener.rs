@@ -225,7 +225,7 @@ mod tests {
         let set = properties.iter().map(|it| (*it).to_owned()).collect();
         let sources = Sources { set, ..Sources::default() };
         let settings = ottla_config::load(&sources).unwrap().settings;
-        Seats::new(&Effective::new(&settings).connections)
+        Seats::new(&Effective::new(&settings).connections, None)
     }
 
     fn listener(name: &str, connections: &Arc<Connections>, is_protected: bool) -> Listener {
