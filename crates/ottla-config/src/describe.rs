@@ -10,7 +10,7 @@ use crate::group::inherited;
 use crate::property::{Kind, Property, Scope, Update};
 use crate::settings::{Settings, read};
 use crate::table::{
-    Conversion, broker_synonyms, find, group_synonym, listener_base, properties, topic_synonyms,
+    Conversion, broker_synonyms, find, group_synonym, listener_synonym, properties, topic_synonyms,
 };
 use crate::topic::{TopicConfig, broker_default};
 use crate::value::java_trim;
@@ -248,7 +248,7 @@ fn broker_entry(settings: &Settings, dynamic: &Dynamic, effective: &Settings, na
 /// A name that is no property. One for a single listener has the type of the property that it is
 /// about; what is not known at all, Kafka treats as a secret.
 fn stray_entry(settings: &Settings, dynamic: &Dynamic, name: &str) -> Entry {
-    let base = listener_base(name).and_then(|base| find(Scope::Broker, base));
+    let base = listener_synonym(name).and_then(|base| find(Scope::Broker, base));
     let sensitive = base.is_none_or(Property::is_sensitive);
     let synonyms = synonyms_of(settings, dynamic, name, sensitive);
     Entry {
@@ -290,7 +290,7 @@ fn source_of(synonyms: &[Synonym]) -> Source {
 /// of `name` itself is left out, so `log.retention.ms` shows nothing when only hours are set:
 /// odd, but what Kafka answers.
 fn synonyms_of(settings: &Settings, dynamic: &Dynamic, name: &str, hidden: bool) -> Vec<Synonym> {
-    let names = match listener_base(name) {
+    let names = match listener_synonym(name) {
         Some(base) => vec![name, base],
         None => broker_synonyms(name),
     };
