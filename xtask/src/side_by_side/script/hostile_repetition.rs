@@ -31,8 +31,7 @@ const GROWTH_MIB_MAX: f64 = 384.0;
 
 pub(super) fn run(both: &mut Both) -> Result<()> {
     let ottla = both.ottla();
-    let topics = 0..8;
-    for topic in topics.clone() {
+    for topic in 0..8 {
         ottla.create(&format!("{PREFIX}-{topic}"), 1, &[])?;
     }
     let mut bounds = Bounds::begin(ottla)?;
