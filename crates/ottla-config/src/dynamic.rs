@@ -134,7 +134,13 @@ pub fn check_change(
     let old = dynamic.over(settings);
     let new = dynamic.with(reach, wanted).unbounded_over(settings);
     check_together(&new)?;
-    check_step(&old, &new)?;
+    // Apache Kafka takes the reason for a value and its own sentence for a name. Clients see that, and tools look for it.
+    check_step(&old, &new).map_err(|reason| {
+        format!(
+            "Invalid value org.apache.kafka.common.config.ConfigException: {reason} for \
+             configuration Invalid dynamic configuration"
+        )
+    })?;
     check_within_reach(&old, &new)
 }
 
