@@ -31,10 +31,10 @@ pub(crate) struct Configuration {
 /// Everything that follows from properties that may change.
 #[derive(Debug)]
 pub(crate) struct Live {
-    /// What is stored, which is what the next change is added to and what DescribeConfigs tells of.
+    /// What is stored, for DescribeConfigs to say where a value comes from.
     pub dynamic: Dynamic,
     /// Everything that is in effect; without what is stored if that cannot be.
-    in_effect: Settings,
+    pub in_effect: Settings,
     /// What a topic gets where it sets nothing.
     pub topic_defaults: TopicConfig,
     pub seats: Seats,

@@ -91,14 +91,14 @@ fn entries(context: &Context, resource: &DescribeConfigsResource) -> Result<Vec<
             let invalid_name = |message| (ErrorCode::INVALID_TOPIC_EXCEPTION, Some(message));
             topic_name::validate(name).map_err(invalid_name)?;
             image.topic_by_name(name).ok_or((ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, None))?;
-            Ok(describe_topic(settings, &live.dynamic, &own()))
+            Ok(describe_topic(settings, &live.dynamic, &live.in_effect, &own()))
         }
         ConfigResource::BROKER if name.is_empty() => {
-            Ok(describe_broker_defaults(settings, &live.dynamic))
+            Ok(describe_broker_defaults(settings, &live.dynamic, &live.in_effect))
         }
         ConfigResource::BROKER => {
             check_is_this_broker(context.broker.node_id, name, " or empty string,")?;
-            Ok(describe_broker(settings, &live.dynamic))
+            Ok(describe_broker(settings, &live.dynamic, &live.in_effect))
         }
         ConfigResource::BROKER_LOGGER if name.is_empty() => {
             Err(invalid("Broker id must not be empty"))
@@ -112,7 +112,7 @@ fn entries(context: &Context, resource: &DescribeConfigsResource) -> Result<Vec<
         }
         ConfigResource::CLIENT_METRICS => Ok(describe_subscription(&own())),
         ConfigResource::GROUP if name.is_empty() => Err(invalid("Group name must not be empty")),
-        _ => Ok(describe_group(settings, &live.dynamic, &own())),
+        _ => Ok(describe_group(settings, &live.dynamic, &live.in_effect, &own())),
     }
 }
 

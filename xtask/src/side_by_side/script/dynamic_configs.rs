@@ -3,12 +3,13 @@
 use anyhow::Result;
 use ottla_base::ErrorCode;
 use ottla_protocol::messages::ProduceRequest;
+use ottla_protocol::messages::describe_configs_request::DescribeConfigsResource;
 
 use super::super::both::Both;
 use super::super::subject::Subject;
 use super::alter_configs::{delete_for_both, set_for_both, set_for_both_controllers};
 use super::batches;
-use super::describe_configs::{BROKER, TOPIC};
+use super::describe_configs::{BROKER, TOPIC, ask as describe, resource};
 use super::produce_request;
 
 pub(super) fn run(both: &mut Both) -> Result<()> {
@@ -70,6 +71,13 @@ fn what_cannot_be(both: &mut Both) -> Result<()> {
                 Ok(vec![connection.receive()?])
             },
         )?;
+        let asked =
+            [(BROKER, ""), (BROKER, "1"), (TOPIC, "dynamic")].map(|(kind, resource_name)| {
+                let keys = [name, BOUND, "retention.ms", "segment.ms", "max.message.bytes"];
+                let configuration_keys = Some(keys.map(Into::into).to_vec());
+                DescribeConfigsResource { configuration_keys, ..resource(kind, resource_name) }
+            });
+        describe(both, 4, &format!("after {name}={value} was stored"), asked.to_vec())?;
         delete_for_both(both, BROKER, "", name)?;
         until_answered(both, ErrorCode::MESSAGE_TOO_LARGE)?;
         delete_for_both(both, BROKER, "", BOUND)?;
