@@ -8,7 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ottla_base::ErrorCode;
 use ottla_protocol::frame::{Outgoing, encode_response};
-use ottla_protocol::{ApiKey, EncodeError, Message};
+use ottla_protocol::wire::Structure;
+use ottla_protocol::{ApiKey, EncodeError, Encoder, Message};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -186,6 +187,36 @@ impl std::fmt::Debug for Outcome {
     }
 }
 
+/// The most that an answer may take whose size does not follow from the size of its request. Twenty thousand topics and
+/// all of their properties fit.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What is left for an answer that grows by far more than its request with each entry: a request may name one resource
+/// thousands of times, or thousands that do not exist and have defaults. Apache Kafka answers until its heap is full.
+#[derive(Debug)]
+pub(crate) struct Room {
+    version: i16,
+    left: usize,
+}
+
+impl Room {
+    #[must_use]
+    pub(crate) const fn new(version: i16) -> Self {
+        Self { version, left: ANSWER_BYTES_MAX }
+    }
+
+    /// Lets an entry into the answer if there is room for it.
+    ///
+    /// # Errors
+    /// If there is none, or if the entry can't be encoded.
+    pub(crate) fn admit<S: Structure>(&mut self, entry: S) -> Result<S, CloseReason> {
+        let mut encoder = Encoder::new();
+        entry.write(&mut encoder, self.version)?;
+        self.left = self.left.checked_sub(encoder.total_len()).ok_or(CloseReason::TooLarge)?;
+        Ok(entry)
+    }
+}
+
 /// Why a connection is closed on a request that was understood well enough to be named.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CloseReason {
@@ -199,6 +230,8 @@ pub(crate) enum CloseReason {
     UnknownKind,
     #[error("a produce with acks=0 failed with {0}, and has no other way to say so")]
     SilentProduceFailed(ErrorCode),
+    #[error("the answer would be larger than {ANSWER_BYTES_MAX} bytes: ask for less at a time")]
+    TooLarge,
     #[error("the answer can't be encoded: {0}")]
     Encode(#[from] EncodeError),
 }

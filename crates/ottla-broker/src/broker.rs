@@ -14,13 +14,13 @@ use ottla_protocol::messages::CreateTopicsRequest;
 use ottla_protocol::messages::create_topics_response::CreatableTopicResult;
 use ottla_quorum::Quorum;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use crate::automatic_topics::AutomaticTopics;
 use crate::configuration::Configuration;
 use crate::fetch_session::Sessions;
 use crate::group_coordinator::GroupCoordinator;
-use crate::listener::Connections;
 use crate::log_levels::LogLevels;
 use crate::metrics::Metrics;
 use crate::producer_ids::ProducerIds;
@@ -31,6 +31,8 @@ use crate::replicas::{Replica, Replicas};
 pub(crate) struct Settings {
     /// `socket.request.max.bytes`
     pub request_bytes_max: usize,
+    /// `queued.max.request.bytes`; `None` is no bound.
+    pub queued_bytes_max: Option<usize>,
     /// `connections.max.idle.ms`
     pub connections_max_idle: Duration,
     /// `socket.send.buffer.bytes`; `None` leaves it to the operating system.
@@ -41,6 +43,8 @@ pub(crate) struct Settings {
     pub fetch_bytes_max: usize,
     /// `max.incremental.fetch.session.cache.slots`
     pub fetch_session_slots: usize,
+    /// `max.request.partition.size.limit`
+    pub partitions_described_max: usize,
     /// `auto.create.topics.enable`
     pub auto_create_topics: bool,
 }
@@ -70,7 +74,8 @@ pub(crate) struct Broker {
     producer_ids: ProducerIds,
     automatic_topics: AutomaticTopics,
     pub metrics: Metrics,
-    pub connections: Connections,
+    /// A permit for each byte that requests may take which wait to be handled, if that is bounded.
+    pub queued_bytes: Option<Arc<Semaphore>>,
     /// Topics whose automatic creation is under way, so that a client that asks ten times a second
     /// causes one request to the controller.
     being_created: Mutex<HashSet<ByteString>>,
@@ -98,6 +103,7 @@ impl Broker {
     #[must_use]
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { registration, cluster_id, settings, configuration, .. } = parts;
+        let queued_bytes = settings.queued_bytes_max.map(|max| Arc::new(Semaphore::new(max)));
         let fetch_sessions = Mutex::new(Sessions::new(settings.fetch_session_slots));
         Self {
             node_id: registration.id,
@@ -115,7 +121,7 @@ impl Broker {
             producer_ids: ProducerIds::default(),
             automatic_topics: parts.automatic_topics,
             metrics: Metrics::default(),
-            connections: Connections::default(),
+            queued_bytes,
             being_created: Mutex::default(),
             not_ready: ArcSwapOption::from_pointee("starting".to_owned()),
             started: Instant::now(),

@@ -25,7 +25,7 @@ use tracing::{debug, info, warn};
 
 use crate::answer::{Answer, CloseReason, Outcome};
 use crate::broker::Broker;
-use crate::frame::{FrameError, FrameReader};
+use crate::frame::{Frame, FrameError, FrameReader};
 use crate::handlers::{self, Session};
 use crate::listener::{Listener, stopped};
 
@@ -48,7 +48,7 @@ pub(crate) struct Connection {
     broker: Arc<Broker>,
     reader: FrameReader,
     in_flight: VecDeque<InFlight>,
-    held: Option<Bytes>,
+    held: Option<Frame>,
     /// Whether all requests in flight are produces, which alone may overlap.
     only_produces: bool,
 }
@@ -63,7 +63,7 @@ impl std::fmt::Debug for InFlight {
 }
 
 enum Step {
-    Frame(Result<Option<Bytes>, FrameError>),
+    Frame(Result<Option<Frame>, FrameError>),
     Outcome(Outcome),
     IdleCheck,
     Shutdown,
@@ -77,7 +77,8 @@ impl Connection {
         listener: Arc<Listener>,
         broker: Arc<Broker>,
     ) -> Self {
-        let reader = FrameReader::new(broker.settings.request_bytes_max);
+        let reader =
+            FrameReader::new(broker.settings.request_bytes_max, broker.queued_bytes.clone());
         let session = Session::new(listener, peer.ip());
         let in_flight = VecDeque::new();
         Self { socket, peer, session, broker, reader, in_flight, held: None, only_produces: false }
@@ -138,15 +139,17 @@ impl Connection {
     }
 
     /// Handles a frame, or holds it back until everything before it is answered.
-    fn take(&mut self, frame: Bytes) {
-        let is_produce = is_produce(&frame);
+    fn take(&mut self, frame: Frame) {
+        let is_produce = is_produce(&frame.bytes);
         let may_begin = self.in_flight.is_empty() || (is_produce && self.only_produces);
         if !may_begin {
             self.held = Some(frame);
             return;
         }
         self.only_produces = is_produce;
-        self.in_flight.push_back(match handlers::handle(&self.broker, &mut self.session, frame) {
+        // A request that waits from here on has been read: its records are in the log, and what else it holds is small.
+        let Frame { bytes, share: _share } = frame;
+        self.in_flight.push_back(match handlers::handle(&self.broker, &mut self.session, bytes) {
             Outcome::Later(pending) => InFlight::Waiting(pending),
             outcome @ (Outcome::Answer(_) | Outcome::Silent | Outcome::Close(_)) => {
                 InFlight::Done(outcome)

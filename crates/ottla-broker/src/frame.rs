@@ -1,12 +1,15 @@
 //! Cuts a connection's bytes into frames: a big-endian int32 length, then that many bytes.
 //!
 //! Invariants: `buffer` holds only bytes that no frame was cut from yet; an idle connection holds no
-//! buffer at all; a peer that announces a large frame costs memory only as its bytes arrive.
+//! buffer at all; a peer that announces a large frame costs memory only as its bytes arrive; where requests
+//! have a bound together, a frame is read to its end only when it has its share.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 const LENGTH_LEN: usize = 4;
 /// Room for a typical request, so that length and body come with one system call.
@@ -27,26 +30,40 @@ pub enum FrameError {
     Io(#[from] io::Error),
 }
 
+/// One request as it came.
+#[derive(Debug)]
+pub struct Frame {
+    pub bytes: Bytes,
+    /// Its share of `queued.max.request.bytes`, to be kept until the request has been handled.
+    pub share: Option<OwnedSemaphorePermit>,
+}
+
 /// Reads frames from a socket. [`FrameReader::next`] may be dropped and called again at any point.
 #[derive(Debug)]
 pub struct FrameReader {
     buffer: BytesMut,
     frame_bytes_max: usize,
+    /// What all requests that wait to be handled may take together, if that is bounded.
+    all: Option<Arc<Semaphore>>,
+    /// What the frame that is being read has got of that.
+    share: Option<OwnedSemaphorePermit>,
 }
 
 impl FrameReader {
-    /// `frame_bytes_max` is Kafka's `socket.request.max.bytes`.
+    /// `frame_bytes_max` is Kafka's `socket.request.max.bytes`; `all` has a permit for each byte of its
+    /// `queued.max.request.bytes`, which holds at least one frame of that length.
     #[must_use]
-    pub fn new(frame_bytes_max: usize) -> Self {
-        Self { buffer: BytesMut::new(), frame_bytes_max }
+    pub fn new(frame_bytes_max: usize, all: Option<Arc<Semaphore>>) -> Self {
+        Self { buffer: BytesMut::new(), frame_bytes_max, all, share: None }
     }
 
     /// The next frame without its length, or `None` when the peer closed between two frames.
     ///
     /// # Errors
     /// [`FrameError`]; the stream can't be read any further then.
-    pub async fn next(&mut self, socket: &TcpStream) -> Result<Option<Bytes>, FrameError> {
+    pub async fn next(&mut self, socket: &TcpStream) -> Result<Option<Frame>, FrameError> {
         loop {
+            self.take_share().await?;
             if let Some(frame) = self.cut()? {
                 return Ok(Some(frame));
             }
@@ -57,13 +74,27 @@ impl FrameReader {
     }
 
     /// Cuts one frame off the bytes that have arrived, if they hold a whole one.
-    fn cut(&mut self) -> Result<Option<Bytes>, FrameError> {
+    fn cut(&mut self) -> Result<Option<Frame>, FrameError> {
         let Some(length) = self.announced_length()? else { return Ok(None) };
         if self.buffer.len() < LENGTH_LEN + length {
             return Ok(None);
         }
         self.buffer.advance(LENGTH_LEN);
-        Ok(Some(self.buffer.split_to(length).freeze()))
+        let bytes = self.buffer.split_to(length).freeze();
+        Ok(Some(Frame { bytes, share: self.share.take() }))
+    }
+
+    /// Waits until there is room for a frame whose length is known.
+    async fn take_share(&mut self) -> Result<(), FrameError> {
+        if let Some(all) = &self.all
+            && self.share.is_none()
+            && let Some(length) = self.announced_length()?
+        {
+            let bytes = u32::try_from(length).unwrap_or(u32::MAX);
+            let share = Arc::clone(all).acquire_many_owned(bytes).await;
+            self.share = Some(share.expect("nobody closes it"));
+        }
+        Ok(())
     }
 
     fn announced_length(&self) -> Result<Option<usize>, FrameError> {
@@ -106,10 +137,14 @@ impl FrameReader {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
     use super::*;
 
     fn reader_with(bytes: &[u8]) -> FrameReader {
-        let mut reader = FrameReader::new(100);
+        let mut reader = FrameReader::new(100, None);
         reader.buffer.extend_from_slice(bytes);
         reader
     }
@@ -117,11 +152,11 @@ mod tests {
     #[test]
     fn frames_are_cut_one_after_another() {
         let mut reader = reader_with(&[0, 0, 0, 2, b'a', b'b', 0, 0, 0, 0, 0, 0, 0, 3, b'c']);
-        assert_eq!(reader.cut().unwrap().unwrap(), "ab");
-        assert_eq!(reader.cut().unwrap().unwrap(), "");
-        assert_eq!(reader.cut().unwrap(), None);
+        assert_eq!(cut(&mut reader), "ab");
+        assert_eq!(cut(&mut reader), "");
+        assert!(reader.cut().unwrap().is_none());
         reader.buffer.extend_from_slice(b"de");
-        assert_eq!(reader.cut().unwrap().unwrap(), "cde");
+        assert_eq!(cut(&mut reader), "cde");
     }
 
     #[test]
@@ -134,9 +169,37 @@ mod tests {
 
     #[test]
     fn an_announced_length_reserves_no_more_than_a_step() {
-        let mut reader = FrameReader::new(100 << 20);
+        let mut reader = FrameReader::new(100 << 20, None);
         reader.buffer.extend_from_slice(&(90i32 << 20).to_be_bytes());
         reader.reserve().unwrap();
         assert!(reader.buffer.capacity() < 2 * STEP_MAX);
+    }
+
+    fn cut(reader: &mut FrameReader) -> Bytes {
+        reader.cut().unwrap().unwrap().bytes
+    }
+
+    /// Both ends of a connection.
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (near, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_frame_waits_until_others_leave_room_for_it() {
+        let all = Arc::new(Semaphore::new(10));
+        let reader = || FrameReader::new(10, Some(Arc::clone(&all)));
+        let ((mut first, first_end), (mut second, second_end)) = (pair().await, pair().await);
+        let (mut first_reader, mut second_reader) = (reader(), reader());
+        first.write_all(&[0, 0, 0, 8, 1, 1, 1, 1, 1, 1, 1, 1]).await.unwrap();
+        let frame = first_reader.next(&first_end).await.unwrap().unwrap();
+        second.write_all(&[0, 0, 0, 3, 2, 2, 2]).await.unwrap();
+        second_end.readable().await.unwrap();
+        assert!(second_reader.next(&second_end).now_or_never().is_none());
+        // It has been handled.
+        drop(frame);
+        let frame = second_reader.next(&second_end).await.unwrap().unwrap();
+        assert_eq!((&*frame.bytes, all.available_permits()), (&[2, 2, 2][..], 7));
     }
 }

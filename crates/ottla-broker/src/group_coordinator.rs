@@ -1,7 +1,12 @@
 //! Groups' side of the coordinators: which partition a group belongs to, and how long to wait for an answer. Shell.
+//!
+//! Invariant: a group belongs to the same partition for as long as the topic is there and the process runs, however much
+//! the topic grows: what the group has committed is in that partition. After a restart the new number counts, as in
+//! Apache Kafka.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use bytestring::ByteString;
@@ -11,7 +16,6 @@ use ottla_coordinator::group::{
     GroupShard, Query, Reply, Request, Settings, TopicDeleted, group_partition,
 };
 use ottla_env::Clock;
-use ottla_metadata::{Image, topic_name};
 use ottla_records::Compression;
 
 use crate::coordinators::{Coordinators, LogSettings};
@@ -19,7 +23,11 @@ use crate::replicas::Replica;
 
 /// The coordinator of all groups whose partition of `__consumer_offsets` is led here.
 #[derive(Debug)]
-pub(crate) struct GroupCoordinator(Coordinators<GroupShard>);
+pub(crate) struct GroupCoordinator {
+    coordinators: Coordinators<GroupShard>,
+    /// Partitions of `__consumer_offsets` when its first one was taken up; 0 while there is none.
+    partition_count: AtomicI32,
+}
 
 impl GroupCoordinator {
     pub(crate) fn new(config: &BrokerConfig, clock: Arc<dyn Clock>) -> Self {
@@ -30,17 +38,52 @@ impl GroupCoordinator {
             compression: codec.and_then(Compression::from_id).unwrap_or(Compression::None),
             store_timeout: Duration::from_millis(timeout_ms),
         };
-        Self(Coordinators::new(clock, log_settings, move || GroupShard::new(settings.clone())))
+        let make_shard = move || GroupShard::new(settings.clone());
+        Self {
+            coordinators: Coordinators::new(clock, log_settings, make_shard),
+            partition_count: AtomicI32::new(0),
+        }
     }
 
-    /// Takes up a partition of `__consumer_offsets`.
-    pub(crate) fn elected(&self, replica: &Arc<Replica>) {
-        self.0.elected(replica);
+    /// Takes up a partition of `__consumer_offsets`, which has so many now.
+    pub(crate) fn elected(&self, replica: &Arc<Replica>, partition_count: usize) {
+        let now = i32::try_from(partition_count).unwrap_or(i32::MAX);
+        // Whoever was first has said it.
+        let _ = self.partition_count.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        self.coordinators.elected(replica);
     }
 
     /// Puts one down.
     pub(crate) fn resigned(&self, partition: i32) {
-        self.0.resigned(partition);
+        self.coordinators.resigned(partition);
+    }
+
+    /// `__consumer_offsets` is gone; another one may have another number of partitions.
+    pub(crate) fn topic_gone(&self) {
+        self.partition_count.store(0, Ordering::Relaxed);
+    }
+
+    /// Where a group is coordinated.
+    ///
+    /// # Errors
+    /// NOT_COORDINATOR while the topic does not exist.
+    fn partition_of(&self, group: &str) -> Result<i32, ErrorCode> {
+        match self.partition_count.load(Ordering::Relaxed) {
+            0 => Err(ErrorCode::NOT_COORDINATOR),
+            count => Ok(group_partition(group, count)),
+        }
+    }
+
+    /// Sorts groups by the partition that they belong to, so that each is asked once.
+    pub(crate) fn by_partition(
+        &self,
+        groups: impl IntoIterator<Item = ByteString>,
+    ) -> Vec<Vec<ByteString>> {
+        let mut sorted: BTreeMap<Option<i32>, Vec<ByteString>> = BTreeMap::new();
+        for group in groups {
+            sorted.entry(self.partition_of(&group).ok()).or_default().push(group);
+        }
+        sorted.into_values().collect()
     }
 
     /// Asks a group's coordinator. What depends on other members takes as long as they do.
@@ -50,12 +93,11 @@ impl GroupCoordinator {
     /// must be stored, or why it was not.
     pub(crate) async fn ask<T: TryFrom<Reply, Error = Reply>>(
         &self,
-        image: &Image,
         group: &str,
         request: Request,
     ) -> Result<T, ErrorCode> {
-        let partition = partition_of(image, group)?;
-        self.0.ask(partition, request).await.map(fitting)
+        let partition = self.partition_of(group)?;
+        self.coordinators.ask(partition, request).await.map(fitting)
     }
 
     /// Asks what is committed.
@@ -64,12 +106,11 @@ impl GroupCoordinator {
     /// NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS
     pub(crate) async fn query<T: TryFrom<Reply, Error = Reply>>(
         &self,
-        image: &Image,
         group: &str,
         query: Query,
     ) -> Result<T, ErrorCode> {
-        let partition = partition_of(image, group)?;
-        self.0.query(partition, query).await.map(fitting)
+        let partition = self.partition_of(group)?;
+        self.coordinators.query(partition, query).await.map(fitting)
     }
 
     /// Asks all partitions that are led here, and chains what they say.
@@ -81,8 +122,8 @@ impl GroupCoordinator {
         Vec<T>: TryFrom<Reply, Error = Reply>,
     {
         let mut all = Vec::new();
-        for partition in self.0.led() {
-            match self.0.query(partition, query()).await {
+        for partition in self.coordinators.led() {
+            match self.coordinators.query(partition, query()).await {
                 Ok(reply) => all.extend(fitting::<Vec<T>>(reply)),
                 // It was put down in between: another broker tells of its groups.
                 Err(ErrorCode::NOT_COORDINATOR) => {}
@@ -94,28 +135,8 @@ impl GroupCoordinator {
 
     /// Topics are gone: the offsets that groups have in them go, too.
     pub(crate) fn topics_deleted(&self, topics: &[TopicDeleted]) {
-        self.0.tell_all(|| Request::TopicsDeleted(topics.to_vec()));
+        self.coordinators.tell_all(|| Request::TopicsDeleted(topics.to_vec()));
     }
-}
-
-/// Where a group is coordinated.
-///
-/// # Errors
-/// NOT_COORDINATOR while the topic does not exist.
-fn partition_of(image: &Image, group: &str) -> Result<i32, ErrorCode> {
-    let topic = image.topic_by_name(topic_name::CONSUMER_OFFSETS);
-    let count = topic.map_or(0, |topic| topic.partitions().count());
-    let count = i32::try_from(count).unwrap_or(i32::MAX);
-    if count == 0 { Err(ErrorCode::NOT_COORDINATOR) } else { Ok(group_partition(group, count)) }
-}
-
-/// Sorts groups by the partition that they belong to, so that each is asked once.
-pub(crate) fn by_partition(image: &Image, groups: Vec<ByteString>) -> Vec<Vec<ByteString>> {
-    let mut sorted: BTreeMap<Option<i32>, Vec<ByteString>> = BTreeMap::new();
-    for group in groups {
-        sorted.entry(partition_of(image, &group).ok()).or_default().push(group);
-    }
-    sorted.into_values().collect()
 }
 
 fn fitting<T: TryFrom<Reply, Error = Reply>>(reply: Reply) -> T {

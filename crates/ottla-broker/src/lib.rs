@@ -26,6 +26,6 @@ mod topic_config;
 mod topics;
 mod waiters;
 
-pub use frame::{FrameError, FrameReader};
+pub use frame::{Frame, FrameError, FrameReader};
 pub use log_levels::{Apply, LogLevels, ROOT};
 pub use node::{Address, Node, NodeOptions};

@@ -8,11 +8,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use crate::broker::Broker;
+use crate::configuration::Seats;
 use crate::connection::Connection;
 
 /// Whom a listener is for (`controller.listener.names`).
@@ -28,6 +29,10 @@ pub(crate) struct Listener {
     /// Kafka's listener name, such as `PLAINTEXT`; answers carry the endpoints of this name.
     pub name: String,
     pub role: Role,
+    /// Whether `max.connections` is for the other listeners alone: brokers must not be kept out by clients.
+    pub is_protected: bool,
+    /// Those through all listeners of the role.
+    pub connections: Arc<Connections>,
 }
 
 /// How long to rest when the process has no file descriptor left for another connection.
@@ -37,12 +42,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 struct Seat {
     broker: Arc<Broker>,
+    listener: Arc<Listener>,
     ip: IpAddr,
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.broker.connections.leave(self.ip);
+        self.listener.connections.leave(&self.listener.name, self.ip);
         self.broker.metrics.connections.dec();
     }
 }
@@ -60,7 +66,12 @@ pub(crate) async fn accept(
         tokio::select! {
             accepted = socket.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    let Some(seat) = take_seat(&broker, peer) else { continue };
+                    // Meanwhile others wait in the socket's backlog.
+                    let taken = tokio::select! {
+                        taken = take_seat(&broker, &listener, peer) => taken,
+                        () = stopped(&mut stop) => break,
+                    };
+                    let Some(seat) = taken else { continue };
                     prepare(&stream, &broker);
                     let connection =
                         Connection::new(stream, peer, Arc::clone(&listener), Arc::clone(&broker));
@@ -88,16 +99,37 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Admits a connection if `max.connections` and `max.connections.per.ip` allow another one.
-fn take_seat(broker: &Arc<Broker>, peer: SocketAddr) -> Option<Seat> {
+/// Waits until `max.connections` allows another connection, and admits it if `max.connections.per.ip` does.
+async fn take_seat(
+    broker: &Arc<Broker>,
+    listener: &Arc<Listener>,
+    peer: SocketAddr,
+) -> Option<Seat> {
     let ip = peer.ip().to_canonical();
-    let live = broker.configuration.live();
-    if let Err(property) = broker.connections.enter(ip, live.seats.all, live.seats.for_ip(ip)) {
-        warn!(%peer, "connection refused: {property} is reached");
-        return None;
+    let (connections, configuration) = (&listener.connections, &broker.configuration);
+    let mut has_waited = false;
+    loop {
+        // Before the look: what happens behind it is not missed.
+        let (left, changed) = (connections.left.notified(), configuration.changed());
+        match connections.enter(listener, ip, &configuration.live().seats) {
+            Ok(()) => break,
+            Err(Full::Ip) => {
+                warn!(%peer, "connection refused: max.connections.per.ip is reached");
+                return None;
+            }
+            Err(Full::Listener) if !has_waited => {
+                warn!(listener = listener.name, %peer, "connections wait: max.connections is reached");
+                has_waited = true;
+            }
+            Err(Full::Listener) => {}
+        }
+        tokio::select! {
+            () = left => {}
+            () = changed => {}
+        }
     }
     broker.metrics.connections.inc();
-    Some(Seat { broker: Arc::clone(broker), ip })
+    Some(Seat { broker: Arc::clone(broker), listener: Arc::clone(listener), ip })
 }
 
 fn prepare(stream: &TcpStream, broker: &Broker) {
@@ -117,70 +149,133 @@ fn prepare(stream: &TcpStream, broker: &Broker) {
     }
 }
 
-/// The connections that are open, by the address that they come from.
+/// The connections that are open through all listeners of a role: clients do not keep out who talks to the controller.
 ///
-/// Invariant: `all` is the sum of `by_ip`, which has no zeros.
+/// Invariant: `all` is the sum of `by_ip`, and of `by_listener`; `by_ip` has no zeros.
 #[derive(Debug, Default)]
-pub(crate) struct Connections(Mutex<Counts>);
+pub(crate) struct Connections {
+    counts: Mutex<Counts>,
+    left: Notify,
+}
 
 #[derive(Debug, Default)]
 struct Counts {
     all: usize,
+    by_listener: HashMap<String, usize>,
     by_ip: HashMap<IpAddr, usize>,
+}
+
+/// Why there is no seat.
+#[derive(Debug, PartialEq, Eq)]
+enum Full {
+    /// For nobody who comes through this listener.
+    Listener,
+    /// For nobody from this address.
+    Ip,
 }
 
 impl Connections {
     /// # Errors
-    /// The property that does not allow another connection.
-    fn enter(&self, ip: IpAddr, max: usize, max_per_ip: usize) -> Result<(), &'static str> {
-        let mut counts = self.0.lock();
-        let from_ip = counts.by_ip.get(&ip).copied().unwrap_or(0);
-        if counts.all >= max {
-            return Err("max.connections");
+    /// Which limit does not allow another connection.
+    fn enter(&self, listener: &Listener, ip: IpAddr, seats: &Seats) -> Result<(), Full> {
+        let mut counts = self.counts.lock();
+        let through = counts.by_listener.get(&listener.name).copied().unwrap_or(0);
+        let is_full = counts.all >= seats.all && !listener.is_protected;
+        if is_full || through >= seats.for_listener(&listener.name) {
+            return Err(Full::Listener);
         }
-        if from_ip >= max_per_ip {
-            return Err("max.connections.per.ip");
+        let from_ip = counts.by_ip.get(&ip).copied().unwrap_or(0);
+        if from_ip >= seats.for_ip(ip) {
+            return Err(Full::Ip);
         }
         counts.all += 1;
+        counts.by_listener.insert(listener.name.clone(), through + 1);
         counts.by_ip.insert(ip, from_ip + 1);
         Ok(())
     }
 
-    fn leave(&self, ip: IpAddr) {
-        let mut counts = self.0.lock();
+    fn leave(&self, listener: &str, ip: IpAddr) {
+        let mut counts = self.counts.lock();
         counts.all -= 1;
+        if let Some(through) = counts.by_listener.get_mut(listener) {
+            *through -= 1;
+        }
         if let Some(from_ip) = counts.by_ip.get_mut(&ip) {
             *from_ip -= 1;
             if *from_ip == 0 {
                 counts.by_ip.remove(&ip);
             }
         }
+        drop(counts);
+        self.left.notify_waiters();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ottla_config::Sources;
+    use ottla_config::dynamic::Effective;
+
     use super::*;
 
     const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
     const OTHER_IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
 
+    fn seats(properties: &[&str]) -> Seats {
+        let set = properties.iter().map(|it| (*it).to_owned()).collect();
+        let sources = Sources { set, ..Sources::default() };
+        let settings = ottla_config::load(&sources).unwrap().settings;
+        Seats::new(&Effective::new(&settings).connections, None)
+    }
+
+    fn listener(name: &str, connections: &Arc<Connections>, is_protected: bool) -> Listener {
+        let connections = Arc::clone(connections);
+        Listener { name: name.to_owned(), role: Role::Broker, is_protected, connections }
+    }
+
     #[test]
     fn one_address_may_not_take_all_seats() {
-        let connections = Connections::default();
-        assert_eq!(connections.enter(IP, 3, 1), Ok(()));
-        assert_eq!(connections.enter(IP, 3, 1), Err("max.connections.per.ip"));
-        assert_eq!(connections.enter(OTHER_IP, 3, 1), Ok(()));
-        connections.leave(IP);
-        assert_eq!(connections.enter(IP, 3, 1), Ok(()));
+        let connections = Arc::default();
+        let plain = listener("PLAIN", &connections, false);
+        let seats = seats(&["max.connections=3", "max.connections.per.ip=1"]);
+        assert_eq!(connections.enter(&plain, IP, &seats), Ok(()));
+        assert_eq!(connections.enter(&plain, IP, &seats), Err(Full::Ip));
+        assert_eq!(connections.enter(&plain, OTHER_IP, &seats), Ok(()));
+        connections.leave("PLAIN", IP);
+        assert_eq!(connections.enter(&plain, IP, &seats), Ok(()));
     }
 
     #[test]
     fn all_addresses_together_take_no_more_than_there_are() {
-        let connections = Connections::default();
-        assert_eq!(connections.enter(IP, 1, 9), Ok(()));
-        assert_eq!(connections.enter(OTHER_IP, 1, 9), Err("max.connections"));
-        connections.leave(IP);
-        assert_eq!(connections.enter(OTHER_IP, 1, 9), Ok(()));
+        let connections = Arc::default();
+        let plain = listener("PLAIN", &connections, false);
+        let seats = seats(&["max.connections=1"]);
+        assert_eq!(connections.enter(&plain, IP, &seats), Ok(()));
+        assert_eq!(connections.enter(&plain, OTHER_IP, &seats), Err(Full::Listener));
+        connections.leave("PLAIN", IP);
+        assert_eq!(connections.enter(&plain, OTHER_IP, &seats), Ok(()));
+    }
+
+    #[test]
+    fn a_listener_may_have_a_limit_of_its_own() {
+        let connections = Arc::default();
+        let (plain, other) =
+            (listener("PLAIN", &connections, false), listener("OTHER", &connections, false));
+        let seats = seats(&["max.connections=9", "listener.name.plain.max.connections=1"]);
+        assert_eq!(connections.enter(&plain, IP, &seats), Ok(()));
+        assert_eq!(connections.enter(&plain, IP, &seats), Err(Full::Listener));
+        assert_eq!(connections.enter(&other, IP, &seats), Ok(()));
+    }
+
+    #[test]
+    fn brokers_are_not_kept_out_by_clients() {
+        let connections = Arc::default();
+        let (clients, brokers) =
+            (listener("CLIENTS", &connections, false), listener("BROKERS", &connections, true));
+        let seats = seats(&["max.connections=2"]);
+        assert_eq!(connections.enter(&clients, IP, &seats), Ok(()));
+        assert_eq!(connections.enter(&clients, IP, &seats), Ok(()));
+        assert_eq!(connections.enter(&clients, IP, &seats), Err(Full::Listener));
+        assert_eq!(connections.enter(&brokers, IP, &seats), Ok(()));
     }
 }

@@ -16,7 +16,7 @@ use ottla_metadata::{Endpoint, feature};
 use ottla_protocol::messages::{BrokerRegistrationRequest, broker_registration_request};
 use ottla_quorum::Quorum;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -369,8 +369,19 @@ fn spawn_all(
     stopping: &watch::Receiver<bool>,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
+    let inter_broker = &config.inter_broker_listener_name;
+    let (for_brokers, for_controllers) = (Arc::default(), Arc::default());
+    let client_listeners = bound.iter().filter(|bound| bound.role == Role::Broker).count();
     for Bound { config, role, socket, .. } in bound {
-        let listener = Arc::new(Listener { name: config.name, role });
+        let listener = Arc::new(Listener {
+            is_protected: config.name == *inter_broker && client_listeners > 1,
+            connections: Arc::clone(match role {
+                Role::Broker => &for_brokers,
+                Role::Controller => &for_controllers,
+            }),
+            name: config.name,
+            role,
+        });
         tasks.spawn(accept(socket, listener, Arc::clone(broker), stopping.clone()));
     }
     if let Some(socket) = http {
@@ -425,11 +436,15 @@ fn settings(config: &BrokerConfig) -> Settings {
     let idle = u64::try_from(config.connections_max_idle_ms).unwrap_or(IDLE_FOR_EVER_MS);
     Settings {
         request_bytes_max: size(config.socket_request_max_bytes),
+        queued_bytes_max: config
+            .queued_max_request_bytes
+            .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)),
         connections_max_idle: Duration::from_millis(idle.min(IDLE_FOR_EVER_MS)),
         socket_send_buffer: buffer(config.socket_send_buffer_bytes),
         socket_receive_buffer: buffer(config.socket_receive_buffer_bytes),
         fetch_bytes_max: size(config.fetch_max_bytes),
         fetch_session_slots: size(config.max_incremental_fetch_session_cache_slots),
+        partitions_described_max: size(config.max_request_partition_size_limit),
         auto_create_topics: config.auto_create_topics_enable,
     }
 }

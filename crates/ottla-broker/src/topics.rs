@@ -118,7 +118,7 @@ impl Topics {
         let replica = Arc::new(replica);
         self.replicas.insert(Arc::clone(&replica));
         if &*topic.name == topic_name::CONSUMER_OFFSETS && partition.leader == self.node_id {
-            self.groups.elected(&replica);
+            self.groups.elected(&replica, topic.partitions().count());
         }
         Ok(())
     }
@@ -154,7 +154,7 @@ impl Topics {
             // broker says with the metadata (KIP-320), so a broker must never stay behind.
             replica.on_leadership(partition.leader_epoch, partition.isr.iter().copied().collect());
             if is_group_topic {
-                self.groups.elected(&replica);
+                self.groups.elected(&replica, topic.partitions().count());
             }
         } else if is_group_topic {
             self.groups.resigned(index.0);
@@ -171,6 +171,9 @@ impl Topics {
             if let Err(error) = self.directory.delete(&name) {
                 error!(partition = %name, %error, "log can't be deleted");
             }
+        }
+        if &*topic.name == topic_name::CONSUMER_OFFSETS {
+            self.groups.topic_gone();
         }
         info!(topic = %topic.name, id = %topic.id, "topic deleted");
     }

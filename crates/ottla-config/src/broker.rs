@@ -16,7 +16,7 @@ use crate::consistency;
 use crate::listener::{Listener, ProtocolMap, SecurityProtocol, parse_all};
 use crate::property::{Scope, Status};
 use crate::settings::{Origin, Problem, Settings, Sources, unknown_message};
-use crate::table::{find, nearest};
+use crate::table::{find, listener_base, nearest};
 use crate::topic::TopicConfig;
 
 /// Everything that a broker reads from its configuration. Times are milliseconds, sizes bytes.
@@ -39,7 +39,6 @@ pub struct BrokerConfig {
     pub controller_quorum_bootstrap_servers: Vec<(String, u16)>,
 
     pub log_dirs: Vec<PathBuf>,
-    pub metadata_log_dir: PathBuf,
 
     pub auto_create_topics_enable: bool,
     pub delete_topic_enable: bool,
@@ -296,7 +295,8 @@ fn notices(sources: &Sources, settings: &Settings, problems: &mut Vec<Problem>) 
             });
         }
     }
-    for (name, unknown) in settings.unknown() {
+    let is_read = |name: &str| listener_base(name) == Some("max.connections");
+    for (name, unknown) in settings.unknown().filter(|(name, _)| !is_read(name)) {
         let origin = unknown.origin.clone();
         let severity = unknown_severity(name, &origin);
         if sources.strict && severity == Severity::Warn {
@@ -337,8 +337,6 @@ impl BrokerConfig {
     fn from_settings(s: &Settings, problems: &mut Vec<Problem>) -> Option<Self> {
         let endpoints = Endpoints::from_settings(s, problems)?;
         let log_dirs = log_dirs(s);
-        let metadata_log_dir =
-            s.text("metadata.log.dir").map(PathBuf::from).or_else(|| log_dirs.first().cloned())?;
         let queued = s.long("queued.max.request.bytes");
         let voters = s.list("controller.quorum.voters");
         let servers = s.list("controller.quorum.bootstrap.servers");
@@ -357,7 +355,6 @@ impl BrokerConfig {
                 .filter_map(|entry| server(entry).ok())
                 .collect(),
             log_dirs,
-            metadata_log_dir,
             auto_create_topics_enable: s.boolean("auto.create.topics.enable"),
             delete_topic_enable: s.boolean("delete.topic.enable"),
             num_partitions: s.int("num.partitions"),
@@ -436,7 +433,7 @@ impl BrokerConfig {
     }
 }
 
-fn log_dirs(s: &Settings) -> Vec<PathBuf> {
+pub(crate) fn log_dirs(s: &Settings) -> Vec<PathBuf> {
     let name = if s.is_set("log.dirs") { "log.dirs" } else { "log.dir" };
     s.list(name).into_iter().map(PathBuf::from).collect()
 }

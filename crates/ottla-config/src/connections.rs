@@ -8,7 +8,10 @@ use crate::settings::Settings;
 /// What `max.connections` and its relatives say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
+    /// Through all listeners of a role together.
     pub max_connections: i32,
+    /// Through one listener, by its name in small letters, where it has a limit of its own.
+    pub max_connections_by_listener: BTreeMap<String, i32>,
     pub max_connections_per_ip: i32,
     /// By host name or address, as written.
     pub max_connections_per_ip_overrides: BTreeMap<String, i32>,
@@ -19,10 +22,19 @@ impl ConnectionLimits {
     pub fn from_settings(settings: &Settings) -> Self {
         Self {
             max_connections: settings.int("max.connections"),
+            max_connections_by_listener: listener_limits(settings).collect(),
             max_connections_per_ip: settings.int("max.connections.per.ip"),
             max_connections_per_ip_overrides: parse_overrides(settings).unwrap_or_default(),
         }
     }
+}
+
+/// What `listener.name.NAME.max.connections` says; what is no number was refused where it came from.
+pub(crate) fn listener_limits(settings: &Settings) -> impl Iterator<Item = (String, i32)> + '_ {
+    settings.unknown().filter_map(|(name, unknown)| {
+        let listener = name.strip_prefix("listener.name.")?.strip_suffix(".max.connections")?;
+        Some((listener.to_owned(), unknown.text.trim().parse().ok()?))
+    })
 }
 
 const OVERRIDES: &str = "max.connections.per.ip.overrides";

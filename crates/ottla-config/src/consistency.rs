@@ -1,13 +1,19 @@
 //! What several properties must agree on before a broker starts (pure).
 
+use std::path::PathBuf;
+
+use crate::broker::log_dirs;
 use crate::check::Voter;
-use crate::settings::{Problem, Settings};
+use crate::property::Scope;
+use crate::settings::{Problem, Settings, judge};
+use crate::table::{find, listener_base};
 
 pub(crate) fn check(settings: &Settings, problems: &mut Vec<Problem>) {
     let mut check = Check { settings, problems };
     check.identity();
     check.quorum();
     check.log();
+    check.directories();
     check.bounds();
     check.connections();
 }
@@ -112,6 +118,26 @@ impl Check<'_> {
         self.ordered("log.cleaner.min.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms");
     }
 
+    /// Where the metadata is would be another cluster if it were looked for elsewhere than where it is.
+    fn directories(&mut self) {
+        let log_dirs = log_dirs(self.settings);
+        if let Some(metadata) = self.settings.text("metadata.log.dir").map(PathBuf::from)
+            && log_dirs.first().is_none_or(|first| *first != metadata)
+        {
+            let first = log_dirs.first().map(|first| first.display().to_string());
+            self.fail(
+                "metadata.log.dir",
+                format!(
+                    "metadata.log.dir={} is not supported: the metadata is kept with the data, in \
+                     {}. Remove metadata.log.dir, after you have moved an existing \
+                     __cluster_metadata-0 there",
+                    metadata.display(),
+                    first.unwrap_or_default()
+                ),
+            );
+        }
+    }
+
     fn at_least(&mut self, name: &str, minimum: i64) {
         if self.number(name).is_some_and(|n| n < minimum) {
             self.fail(name, format!("{name} must be at least {minimum}"));
@@ -157,7 +183,23 @@ impl Check<'_> {
         }
     }
 
+    /// What is set for one listener has a name of its own, and was not looked at before.
+    fn listener_limits(&mut self) {
+        let property = find(Scope::Broker, "max.connections").expect("it is in the table");
+        let refused: Vec<Problem> = self
+            .settings
+            .unknown()
+            .filter(|(name, _)| listener_base(name) == Some(property.name))
+            .filter_map(|(name, unknown)| {
+                let message = format!("{name}: {}", judge(property, &unknown.text).err()?);
+                Some(Problem { origin: Some(unknown.origin.clone()), message })
+            })
+            .collect();
+        self.problems.extend(refused);
+    }
+
     fn connections(&mut self) {
+        self.listener_limits();
         let queued = self.number("queued.max.request.bytes").unwrap_or(-1);
         let largest = self.number("socket.request.max.bytes").unwrap_or(0);
         if queued > 0 && queued < largest {

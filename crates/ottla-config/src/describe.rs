@@ -10,7 +10,7 @@ use crate::group::inherited;
 use crate::property::{Kind, Property, Scope, Update};
 use crate::settings::{Settings, read};
 use crate::table::{
-    Conversion, broker_synonyms, find, group_synonym, listener_base, properties, topic_synonyms,
+    Conversion, broker_synonyms, find, group_synonym, listener_synonym, properties, topic_synonyms,
 };
 use crate::topic::{TopicConfig, broker_default};
 use crate::value::java_trim;
@@ -72,22 +72,24 @@ impl Source {
 }
 
 /// A broker's own configuration, by name: all properties that are not internal, and everything
-/// that was set.
-pub fn describe_broker(settings: &Settings, dynamic: &Dynamic) -> Vec<Entry> {
+/// that was set. Here and below, values are those `in_effect`: what is stored as dynamic may not be.
+pub fn describe_broker(settings: &Settings, dynamic: &Dynamic, in_effect: &Settings) -> Vec<Entry> {
     let listed = properties(Scope::Broker).filter(|p| !p.internal && !is_dynamic_only(p));
     let mut names: BTreeSet<&str> = listed.map(|property| property.name).collect();
     names.extend(settings.iter().map(|(name, _)| name));
     names.extend(settings.unknown().map(|(name, _)| name));
     names.extend(dynamic.broker.keys().chain(dynamic.default.keys()).map(String::as_str));
-    let effective = dynamic.over(settings);
-    names.into_iter().map(|name| broker_entry(settings, dynamic, &effective, name)).collect()
+    names.into_iter().map(|name| broker_entry(settings, dynamic, in_effect, name)).collect()
 }
 
 /// The dynamic defaults of all brokers (DescribeConfigs of the broker with the empty name).
-pub fn describe_broker_defaults(settings: &Settings, dynamic: &Dynamic) -> Vec<Entry> {
-    let effective = dynamic.over(settings);
+pub fn describe_broker_defaults(
+    settings: &Settings,
+    dynamic: &Dynamic,
+    in_effect: &Settings,
+) -> Vec<Entry> {
     let only_defaults = |name: &String| {
-        let mut entry = broker_entry(settings, dynamic, &effective, name);
+        let mut entry = broker_entry(settings, dynamic, in_effect, name);
         entry.value = dynamic.default.get(name).filter(|_| !entry.sensitive).cloned();
         entry.synonyms.retain(|synonym| synonym.source == Source::DynamicDefaultBroker);
         entry.source = source_of(&entry.synonyms);
@@ -100,9 +102,9 @@ pub fn describe_broker_defaults(settings: &Settings, dynamic: &Dynamic) -> Vec<E
 pub fn describe_topic(
     settings: &Settings,
     dynamic: &Dynamic,
+    in_effect: &Settings,
     overrides: &BTreeMap<String, String>,
 ) -> Vec<Entry> {
-    let effective = dynamic.over(settings);
     let listed = properties(Scope::Topic)
         .filter(|property| !property.internal || overrides.contains_key(property.name));
     let mut entries: Vec<Entry> = listed
@@ -115,7 +117,7 @@ pub fn describe_topic(
             if let Some(value) = &own {
                 synonyms.insert(0, Synonym::new(property.name, value.clone(), Source::Topic));
             }
-            let value = own.or_else(|| from_broker(&effective, property));
+            let value = own.or_else(|| from_broker(in_effect, property));
             entry(property, value, source_of(&synonyms), synonyms)
         })
         .collect();
@@ -175,9 +177,9 @@ fn convert(text: &str, conversion: Conversion) -> String {
 pub fn describe_group(
     settings: &Settings,
     dynamic: &Dynamic,
+    in_effect: &Settings,
     own: &BTreeMap<String, String>,
 ) -> Vec<Entry> {
-    let effective = dynamic.over(settings);
     let described = |property: &'static Property| {
         let mut synonyms = match group_synonym(property.name) {
             Some(synonym) => synonyms_of(settings, dynamic, synonym, false),
@@ -187,7 +189,7 @@ pub fn describe_group(
         if let Some(value) = set.clone() {
             synonyms.insert(0, Synonym::new(property.name, value, Source::Group));
         }
-        let inherited = || inherited(&effective, property).map(|value| value.to_string());
+        let inherited = || inherited(in_effect, property).map(|value| value.to_string());
         entry(property, set.or_else(inherited), source_of(&synonyms), synonyms)
     };
     properties(Scope::Group).map(described).collect()
@@ -248,7 +250,7 @@ fn broker_entry(settings: &Settings, dynamic: &Dynamic, effective: &Settings, na
 /// A name that is no property. One for a single listener has the type of the property that it is
 /// about; what is not known at all, Kafka treats as a secret.
 fn stray_entry(settings: &Settings, dynamic: &Dynamic, name: &str) -> Entry {
-    let base = listener_base(name).and_then(|base| find(Scope::Broker, base));
+    let base = listener_synonym(name).and_then(|base| find(Scope::Broker, base));
     let sensitive = base.is_none_or(Property::is_sensitive);
     let synonyms = synonyms_of(settings, dynamic, name, sensitive);
     Entry {
@@ -290,7 +292,7 @@ fn source_of(synonyms: &[Synonym]) -> Source {
 /// of `name` itself is left out, so `log.retention.ms` shows nothing when only hours are set:
 /// odd, but what Kafka answers.
 fn synonyms_of(settings: &Settings, dynamic: &Dynamic, name: &str, hidden: bool) -> Vec<Synonym> {
-    let names = match listener_base(name) {
+    let names = match listener_synonym(name) {
         Some(base) => vec![name, base],
         None => broker_synonyms(name),
     };

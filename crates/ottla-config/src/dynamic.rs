@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::connections::{ConnectionLimits, parse_overrides};
+use crate::connections::{ConnectionLimits, listener_limits, parse_overrides};
 use crate::property::{Property, Scope, Status, Update};
 use crate::settings::{Origin, Settings, judge};
 use crate::table::{broker_synonyms, find, listener_base};
@@ -31,11 +31,11 @@ pub struct Effective {
 }
 
 impl Effective {
-    pub fn new(settings: &Settings, dynamic: &Dynamic) -> Self {
-        let settings = dynamic.over(settings);
+    /// Reads a whole configuration: [`Dynamic::over`] or, where nothing is dynamic, the start-up one.
+    pub fn new(settings: &Settings) -> Self {
         Self {
-            topic_defaults: TopicConfig::from_broker(&settings),
-            connections: ConnectionLimits::from_settings(&settings),
+            topic_defaults: TopicConfig::from_broker(settings),
+            connections: ConnectionLimits::from_settings(settings),
             producer_id_expiration_ms: settings.int("producer.id.expiration.ms"),
         }
     }
@@ -134,8 +134,24 @@ pub fn check_change(
     let old = dynamic.over(settings);
     let new = dynamic.with(reach, wanted).unbounded_over(settings);
     check_together(&new)?;
-    check_step(&old, &new)?;
+    // Apache Kafka takes the reason for a value and its own sentence for a name. Clients see that, and tools look for it.
+    check_step(&old, &new).map_err(|reason| {
+        format!(
+            "Invalid value org.apache.kafka.common.config.ConfigException: {reason} for \
+             configuration Invalid dynamic configuration"
+        )
+    })?;
     check_within_reach(&old, &new)
+}
+
+/// What Kafka says against letting stored values take effect. Somebody may have stored what
+/// [`check_change`] would have refused: a change that goes to the controller is not checked.
+///
+/// How far thread pools may be resized at once is left out. Nothing here is resized, and a broker
+/// that was led to a size in steps would refuse it when it starts again.
+pub fn check_stored(in_effect: &Settings, new: &Settings) -> Result<(), String> {
+    check_together(new)?;
+    check_limits(in_effect, new)
 }
 
 fn refuse_any(names: &[&str], message: &str) -> Result<(), String> {
@@ -253,12 +269,24 @@ fn check_step(old: &Settings, new: &Settings) -> Result<(), String> {
         check_threads(name, old.int(name), new.int(name))?;
     }
     check_cleaners(old.int("log.cleaner.threads"), new.int("log.cleaner.threads"))?;
+    check_limits(old, new)
+}
+
+/// What the parts of a broker refuse to be told.
+fn check_limits(old: &Settings, new: &Settings) -> Result<(), String> {
     for name in ["max.connections", "max.connection.creation.rate"] {
         let value = new.int(name);
         require(value == old.int(name) || value > 0, || format!("Invalid {name} {value}"))?;
     }
-    check_local_retention(new, "ms", number(new, "log.retention.ms"))?;
-    check_local_retention(new, "bytes", number(new, "log.retention.bytes"))
+    let before: BTreeMap<_, _> = listener_limits(old).collect();
+    for (listener, value) in listener_limits(new) {
+        require(value > 0 || before.get(&listener) == Some(&value), || {
+            format!("Invalid max.connections {value}")
+        })?;
+    }
+    let topics = TopicConfig::from_broker(new);
+    check_local_retention(new, "ms", topics.retention_ms)?;
+    check_local_retention(new, "bytes", topics.retention_bytes)
 }
 
 fn check_threads(name: &str, old: i32, new: i32) -> Result<(), String> {
@@ -286,10 +314,12 @@ fn check_cleaners(old: i32, new: i32) -> Result<(), String> {
 }
 
 /// What stays on this disk cannot be more than what stays at all.
-fn check_local_retention(new: &Settings, unit: &str, total: Option<i64>) -> Result<(), String> {
+fn check_local_retention(new: &Settings, unit: &str, total: i64) -> Result<(), String> {
     let (name, whole) = (format!("log.local.retention.{unit}"), format!("log.retention.{unit}"));
     let local = new.long(&name);
-    let Some(total) = total.filter(|total| *total >= 0 && local != AS_TOTAL) else { return Ok(()) };
+    if total < 0 || local == AS_TOTAL {
+        return Ok(());
+    }
     let failed = |what: String| format!("Invalid value {local} for configuration {name}: {what}");
     require(local != UNBOUNDED, || {
         failed(format!("Value must not be -1 as {whole} value is set as {total}."))

@@ -171,6 +171,20 @@ pub fn listener_base(name: &str) -> Option<&str> {
     Some(base)
 }
 
+/// The property that a name for one listener is about, where DescribeConfigs tells its type: for what belongs to one of
+/// its SASL mechanisms there is the mechanism's name in between.
+pub fn listener_synonym(name: &str) -> Option<&str> {
+    const OF_A_MECHANISM: &[&str] = &[
+        "sasl.jaas.config",
+        "sasl.login.callback.handler.class",
+        "sasl.login.class",
+        "sasl.server.callback.handler.class",
+        "connections.max.reauth.ms",
+    ];
+    let base = listener_base(name)?;
+    Some(OF_A_MECHANISM.iter().copied().find(|it| base.ends_with(it)).unwrap_or(base))
+}
+
 /// The broker property that a group property falls back to.
 pub fn group_synonym(group_property: &str) -> Option<&'static str> {
     let name = format!("group.{group_property}");
@@ -218,6 +232,17 @@ mod tests {
                 assert!(find(Scope::Broker, synonym).is_some(), "{synonym}");
             }
         }
+    }
+
+    #[test]
+    fn a_mechanisms_property_is_found_behind_the_mechanism() {
+        let jaas = "listener.name.sasl.plain.sasl.jaas.config";
+        assert_eq!(listener_synonym(jaas), Some("sasl.jaas.config"));
+        assert_eq!(
+            listener_synonym("listener.name.sasl.ssl.key.password"),
+            Some("ssl.key.password")
+        );
+        assert_eq!(listener_synonym("sasl.jaas.config"), None);
     }
 
     #[test]

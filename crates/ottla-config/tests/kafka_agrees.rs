@@ -208,8 +208,8 @@ fn describe_configs_answers_what_kafka_answers() {
         let dynamic = Dynamic::default();
         let overrides =
             topic.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-        let broker = describe_broker(&settings, &dynamic);
-        let topic = describe_topic(&settings, &dynamic, &overrides);
+        let broker = describe_broker(&settings, &dynamic, &settings);
+        let topic = describe_topic(&settings, &dynamic, &settings, &overrides);
         let ours: BTreeMap<_, _> = broker
             .iter()
             .filter(|entry| !table::find(Scope::Broker, &entry.name).is_some_and(is_ours))

@@ -45,7 +45,6 @@ fn without_any_configuration_a_node_serves_this_machine() {
     assert_eq!(shown(&config.advertised_listeners), ["PLAINTEXT://127.0.0.1:9092"]);
     assert!(config.controller_listeners.is_empty());
     assert_eq!(config.log_dirs, [std::path::Path::new("./ottla-data")]);
-    assert_eq!(config.metadata_log_dir, std::path::Path::new("./ottla-data"));
     assert_eq!(config.http_listener, Some(("127.0.0.1".to_owned(), 9644)));
     assert!(config.log_flush_on_commit);
     assert_eq!(notices, []);
@@ -248,7 +247,15 @@ fn a_data_directory_of_the_command_line_takes_everything() {
     sources.data_dir = Some("/data".to_owned());
     let config = started(&sources).config;
     assert_eq!(config.log_dirs, [std::path::Path::new("/data")]);
-    assert_eq!(config.metadata_log_dir, std::path::Path::new("/data"));
+}
+
+#[test]
+fn the_metadata_is_kept_with_the_data() {
+    let stock = format!("{STOCK}log.dirs=/data/\n");
+    started(&file(&format!("{stock}metadata.log.dir=/data\n")));
+    let message = refused(&file(&format!("{stock}metadata.log.dir=/elsewhere\n")));
+    assert!(message.contains("metadata.log.dir=/elsewhere is not supported"), "{message}");
+    assert!(message.contains("in /data"), "{message}");
 }
 
 #[test]

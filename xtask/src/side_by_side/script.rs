@@ -23,12 +23,14 @@ mod group_administration;
 mod group_membership;
 mod group_offsets;
 mod hostile_lengths;
+mod hostile_repetition;
 mod idempotence;
 mod init_producer_id;
 mod list_config_resources;
 mod list_offsets;
 mod metadata;
 mod offset_for_leader_epoch;
+mod offsets_topic_growth;
 mod partition_reassignments;
 mod produce;
 mod quotas_and_credentials;
@@ -89,6 +91,8 @@ pub(super) const ALL: &[Script] = &[
     Script { name: "group-administration", run: group_administration::run },
     Script { name: "transactions", run: transactions::run },
     Script { name: "hostile-lengths", run: hostile_lengths::run },
+    Script { name: "hostile-repetition", run: hostile_repetition::run },
+    Script { name: "offsets-topic-growth", run: offsets_topic_growth::run },
 ];
 
 /// Names that no topic may have, each for a reason of its own.

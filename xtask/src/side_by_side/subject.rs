@@ -347,9 +347,8 @@ impl Subject {
     /// need not be `worded` alike.
     pub(super) fn normalise(&self, mut answer: Value, worded: bool) -> Value {
         answer.each_field(&mut |name, value| {
-            let Value::Leaf(text) = value else { return };
+            let Value::Leaf(text) = &*value else { return };
             if worded && name == "error_message" {
-                *text = unwrapped(text);
                 return;
             }
             if let Some(replaced) = self.replacement(name, text) {
@@ -402,14 +401,6 @@ impl Subject {
             _ => None,
         }
     }
-}
-
-/// Apache Kafka shows some reasons inside the name of a Java class and a sentence without sense.
-fn unwrapped(text: &str) -> String {
-    let inner = text
-        .strip_prefix("\"Invalid value org.apache.kafka.common.config.ConfigException: ")
-        .and_then(|rest| rest.strip_suffix(" for configuration Invalid dynamic configuration\""));
-    inner.map_or_else(|| text.to_owned(), |inner| format!("\"{inner}\""))
 }
 
 /// The question about the metadata log.

@@ -8,14 +8,13 @@ use ottla_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse};
 
 use super::Context;
 use crate::answer::Outcome;
-use crate::group_coordinator::by_partition;
 
 pub(super) async fn handle(context: Context, request: DeleteGroupsRequest) -> Outcome {
     let mut ids = request.groups_names;
     let mut seen = std::collections::HashSet::new();
     ids.retain(|id| seen.insert(id.clone()));
     let mut results = Vec::with_capacity(ids.len());
-    for ids in by_partition(&context.broker.image(), ids) {
+    for ids in context.broker.groups.by_partition(ids) {
         results.extend(delete(&context, ids).await);
     }
     context.answer(&DeleteGroupsResponse { results, ..DeleteGroupsResponse::default() })
@@ -24,9 +23,8 @@ pub(super) async fn handle(context: Context, request: DeleteGroupsRequest) -> Ou
 /// Groups of one partition.
 async fn delete(context: &Context, groups: Vec<ByteString>) -> Vec<DeletableGroupResult> {
     let Some(first) = groups.first().cloned() else { return Vec::new() };
-    let image = context.broker.image();
     let request = Request::DeleteGroups(groups.clone());
-    let deleted = context.broker.groups.ask(&image, &first, request).await;
+    let deleted = context.broker.groups.ask(&first, request).await;
     let refuse =
         |error_code: ErrorCode| move |group_id| DeletableGroupResult { group_id, error_code };
     deleted.unwrap_or_else(|error| groups.into_iter().map(refuse(error)).collect())

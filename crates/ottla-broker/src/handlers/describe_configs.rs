@@ -6,6 +6,7 @@
 //! - A topic must exist; a group or subscription that nobody configured has the defaults.
 //! - Known difference: `min.insync.replicas` is a property like others, as in a cluster of Apache Kafka without eligible
 //!   leader replicas (KIP-966); with them, Apache Kafka sets a default of the whole cluster when it formats the directory.
+//! - Known difference: an answer of more than 64 MiB is not given; the connection is closed.
 //! - Known difference: documentation is in our own words, and log lines are of this program's parts.
 
 use std::collections::BTreeMap;
@@ -23,21 +24,29 @@ use ottla_protocol::messages::describe_configs_response::{
 use ottla_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
 use super::Context;
+use crate::answer::{CloseReason, Outcome, Room};
 
-pub(super) fn handle(
+pub(super) fn handle(context: Context, request: DescribeConfigsRequest) -> Outcome {
+    match describe_all(&context, &request) {
+        Ok(results) => context
+            .answer(&DescribeConfigsResponse { results, ..DescribeConfigsResponse::default() }),
+        Err(reason) => Outcome::Close(reason),
+    }
+}
+
+fn describe_all(
     context: &Context,
-    request: DescribeConfigsRequest,
-) -> DescribeConfigsResponse {
+    request: &DescribeConfigsRequest,
+) -> Result<Vec<DescribeConfigsResult>, CloseReason> {
     let is_known = |it: &DescribeConfigsResource| ConfigResource::KINDS.contains(&it.resource_type);
     // One type that nobody knows spoils the whole request, as in Apache Kafka.
-    let results = if request.resources.iter().all(is_known) {
-        let describe = |resource| describe(context, &request, resource);
-        request.resources.iter().map(describe).collect()
-    } else {
+    if !request.resources.iter().all(is_known) {
         let refuse = |resource| refused(resource, invalid("The request names an unknown type."));
-        request.resources.iter().map(refuse).collect()
-    };
-    DescribeConfigsResponse { results, ..DescribeConfigsResponse::default() }
+        return Ok(request.resources.iter().map(refuse).collect());
+    }
+    let mut room = Room::new(context.version);
+    let describe = |resource| room.admit(describe(context, request, resource));
+    request.resources.iter().map(describe).collect()
 }
 
 fn describe(
@@ -82,14 +91,14 @@ fn entries(context: &Context, resource: &DescribeConfigsResource) -> Result<Vec<
             let invalid_name = |message| (ErrorCode::INVALID_TOPIC_EXCEPTION, Some(message));
             topic_name::validate(name).map_err(invalid_name)?;
             image.topic_by_name(name).ok_or((ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, None))?;
-            Ok(describe_topic(settings, &live.dynamic, &own()))
+            Ok(describe_topic(settings, &live.dynamic, &live.in_effect, &own()))
         }
         ConfigResource::BROKER if name.is_empty() => {
-            Ok(describe_broker_defaults(settings, &live.dynamic))
+            Ok(describe_broker_defaults(settings, &live.dynamic, &live.in_effect))
         }
         ConfigResource::BROKER => {
             check_is_this_broker(context.broker.node_id, name, " or empty string,")?;
-            Ok(describe_broker(settings, &live.dynamic))
+            Ok(describe_broker(settings, &live.dynamic, &live.in_effect))
         }
         ConfigResource::BROKER_LOGGER if name.is_empty() => {
             Err(invalid("Broker id must not be empty"))
@@ -103,7 +112,7 @@ fn entries(context: &Context, resource: &DescribeConfigsResource) -> Result<Vec<
         }
         ConfigResource::CLIENT_METRICS => Ok(describe_subscription(&own())),
         ConfigResource::GROUP if name.is_empty() => Err(invalid("Group name must not be empty")),
-        _ => Ok(describe_group(settings, &live.dynamic, &own())),
+        _ => Ok(describe_group(settings, &live.dynamic, &live.in_effect, &own())),
     }
 }
 

@@ -1,4 +1,6 @@
 //! DescribeProducers (key 61), version 0: the idempotent producers that a partition's log remembers (KIP-664).
+//!
+//! - Known difference: an answer of more than 64 MiB is not given; the connection is closed.
 
 use bytestring::ByteString;
 use ottla_base::{ErrorCode, ProducerId};
@@ -11,27 +13,37 @@ use ottla_protocol::messages::describe_producers_response::{
 use ottla_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse};
 
 use super::Context;
+use crate::answer::{CloseReason, Outcome, Room};
 
-pub(super) fn handle(
-    context: &Context,
-    request: DescribeProducersRequest,
-) -> DescribeProducersResponse {
-    let topics = request.topics.into_iter().map(|topic| describe(context, topic));
-    DescribeProducersResponse { topics: topics.collect(), ..DescribeProducersResponse::default() }
+pub(super) fn handle(context: Context, request: DescribeProducersRequest) -> Outcome {
+    let mut room = Room::new(context.version);
+    let describe = |topic| describe(&context, topic, &mut room);
+    let topics: Result<_, _> = request.topics.into_iter().map(describe).collect();
+    match topics {
+        Ok(topics) => context
+            .answer(&DescribeProducersResponse { topics, ..DescribeProducersResponse::default() }),
+        Err(reason) => Outcome::Close(reason),
+    }
 }
 
-fn describe(context: &Context, topic: TopicRequest) -> TopicResponse {
+fn describe(
+    context: &Context,
+    topic: TopicRequest,
+    room: &mut Room,
+) -> Result<TopicResponse, CloseReason> {
     let checked = check_topic(context, &topic.name);
-    let partitions = topic.partition_indexes.iter().map(|index| match &checked {
-        Ok(()) => describe_partition(context, &topic.name, *index),
-        Err((code, message)) => PartitionResponse {
-            partition_index: *index,
-            error_code: *code,
-            error_message: Some(message.clone()),
-            ..PartitionResponse::default()
-        },
+    let partitions = topic.partition_indexes.iter().map(|index| {
+        room.admit(match &checked {
+            Ok(()) => describe_partition(context, &topic.name, *index),
+            Err((code, message)) => PartitionResponse {
+                partition_index: *index,
+                error_code: *code,
+                error_message: Some(message.clone()),
+                ..PartitionResponse::default()
+            },
+        })
     });
-    TopicResponse { partitions: partitions.collect(), name: topic.name }
+    Ok(TopicResponse { partitions: partitions.collect::<Result<_, _>>()?, name: topic.name })
 }
 
 /// What is wrong with the topic is said in words, what is wrong with a partition is not: as Apache Kafka does.

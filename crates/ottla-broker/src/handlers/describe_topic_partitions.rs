@@ -1,7 +1,7 @@
 //! DescribeTopicPartitions (key 75), version 0: partitions of topics in pages (KIP-966).
 //!
 //! Topics come in the order of their names. A page ends after `response_partition_limit`
-//! partitions, or 2,000 (Kafka's `max.request.partition.size.limit`), and names where the next one begins.
+//! partitions, or `max.request.partition.size.limit`, and names where the next one begins.
 
 use std::collections::BTreeSet;
 
@@ -15,8 +15,6 @@ use ottla_protocol::messages::{DescribeTopicPartitionsRequest, DescribeTopicPart
 
 use super::{Context, authorized};
 
-const PARTITIONS_MAX: usize = 2000;
-
 pub(super) fn handle(
     context: &Context,
     request: DescribeTopicPartitionsRequest,
@@ -25,8 +23,8 @@ pub(super) fn handle(
     if !is_well_formed(&request) {
         return refuse(&request);
     }
-    let limit = usize::try_from(request.response_partition_limit).unwrap_or(0);
-    let mut left = limit.clamp(1, PARTITIONS_MAX);
+    let asked = usize::try_from(request.response_partition_limit).unwrap_or(0);
+    let mut left = asked.min(context.broker.settings.partitions_described_max).max(1);
     let (first_topic, first_partition) = match &request.cursor {
         Some(cursor) => (cursor.topic_name.clone(), cursor.partition_index),
         None => (ByteString::new(), 0),

@@ -10,8 +10,8 @@ use super::Context;
 use crate::answer::Outcome;
 
 pub(super) async fn handle(context: Context, request: HeartbeatRequest) -> Outcome {
-    let (image, group) = (context.broker.image(), request.group_id.clone());
-    let answer = context.broker.groups.ask(&image, &group, Request::Heartbeat(request)).await;
+    let group = request.group_id.clone();
+    let answer = context.broker.groups.ask(&group, Request::Heartbeat(request)).await;
     let response = answer.unwrap_or_else(|error| HeartbeatResponse {
         // While the group is being read nobody's session ends.
         error_code: match error {

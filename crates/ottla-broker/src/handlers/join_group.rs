@@ -22,7 +22,7 @@ pub(super) async fn handle(context: Context, mut request: JoinGroupRequest) -> O
     let random = ottla_env::random_uuid().expect("the operating system has random numbers");
     let join = JoinGroup { caller: context.caller(), request, random };
     let broker = &context.broker;
-    let answer = broker.groups.ask(&broker.image(), &group, Request::Join(join)).await;
+    let answer = broker.groups.ask(&group, Request::Join(join)).await;
     let mut response = answer.unwrap_or_else(|error_code| JoinGroupResponse {
         error_code,
         ..JoinGroupResponse::default()

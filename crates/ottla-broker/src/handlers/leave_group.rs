@@ -18,9 +18,9 @@ pub(super) async fn handle(context: Context, mut request: LeaveGroupRequest) -> 
         let member_id = std::mem::take(&mut request.member_id);
         request.members = vec![MemberIdentity { member_id, ..MemberIdentity::default() }];
     }
-    let (image, group) = (context.broker.image(), request.group_id.clone());
+    let group = request.group_id.clone();
     let leave = Request::Leave(LeaveGroup { request });
-    let answer = context.broker.groups.ask(&image, &group, leave).await;
+    let answer = context.broker.groups.ask(&group, leave).await;
     let mut response = answer.unwrap_or_else(|error_code| LeaveGroupResponse {
         error_code,
         ..LeaveGroupResponse::default()

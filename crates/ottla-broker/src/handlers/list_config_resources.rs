@@ -3,6 +3,8 @@
 //! - v0: client-metrics subscriptions only. v1: any types; none means all of them.
 //! - Subscriptions and groups are those for which something is set; topics and brokers are all there are.
 
+use std::collections::BTreeSet;
+
 use ottla_base::ErrorCode;
 use ottla_metadata::{ConfigResource, Image};
 use ottla_protocol::messages::list_config_resources_response::ConfigResource as Listed;
@@ -17,11 +19,13 @@ pub(super) fn handle(
     context: &Context,
     request: ListConfigResourcesRequest,
 ) -> ListConfigResourcesResponse {
-    let kinds: &[i8] = match &*request.resource_types {
+    let asked: &[i8] = match &*request.resource_types {
         _ if context.version == 0 => ONLY_SUBSCRIPTIONS,
         [] => &ConfigResource::KINDS,
         asked => asked,
     };
+    // Each kind once: a request may name one many times, and may be a hundred megabytes.
+    let kinds: BTreeSet<i8> = asked.iter().copied().collect();
     if kinds.iter().any(|kind| !ConfigResource::KINDS.contains(kind)) {
         return ListConfigResourcesResponse {
             error_code: ErrorCode::UNSUPPORTED_VERSION,
@@ -29,16 +33,19 @@ pub(super) fn handle(
         };
     }
     let image = context.broker.image();
-    let mut resources: Vec<Listed> =
-        kinds.iter().flat_map(|kind| names(&image, *kind).into_iter().map(listed(*kind))).collect();
+    ListConfigResourcesResponse {
+        config_resources: list(&image, &kinds),
+        ..ListConfigResourcesResponse::default()
+    }
+}
+
+fn list(image: &Image, kinds: &BTreeSet<i8>) -> Vec<Listed> {
+    let of_kind = |kind: &i8| names(image, *kind).into_iter().map(listed(*kind));
+    let mut resources: Vec<Listed> = kinds.iter().flat_map(of_kind).collect();
     resources.sort_by(|a, b| {
         (a.resource_type, &a.resource_name).cmp(&(b.resource_type, &b.resource_name))
     });
-    resources.dedup();
-    ListConfigResourcesResponse {
-        config_resources: resources,
-        ..ListConfigResourcesResponse::default()
-    }
+    resources
 }
 
 fn listed(kind: i8) -> impl Fn(String) -> Listed {

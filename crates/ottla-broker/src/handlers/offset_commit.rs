@@ -27,7 +27,7 @@ pub(super) async fn handle(context: Context, request: OffsetCommitRequest) -> Ou
         let group = request.group_id.clone();
         let commit = Request::Commit(CommitOffsets { version: context.version, request });
         let committed: Result<Result<OffsetCommitResponse, _>, _> =
-            context.broker.groups.ask(&image, &group, commit).await;
+            context.broker.groups.ask(&group, commit).await;
         answers.extend(match committed.and_then(|answer| answer) {
             Ok(response) => response.topics,
             Err(error) => known.iter().map(|topic| refuse(topic, error)).collect(),

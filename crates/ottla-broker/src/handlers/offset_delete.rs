@@ -18,7 +18,7 @@ pub(super) async fn handle(context: Context, mut request: OffsetDeleteRequest) -
     let image = context.broker.image();
     let unknown = take_unknown(&image, &mut request.topics);
     let group = request.group_id.clone();
-    let deleted = context.broker.groups.ask(&image, &group, Request::DeleteOffsets(request)).await;
+    let deleted = context.broker.groups.ask(&group, Request::DeleteOffsets(request)).await;
     let mut response: OffsetDeleteResponse = deleted.unwrap_or_else(|error_code| {
         OffsetDeleteResponse { error_code, ..OffsetDeleteResponse::default() }
     });

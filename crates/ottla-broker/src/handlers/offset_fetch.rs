@@ -74,9 +74,9 @@ async fn fetch(
     let (groups, id) = (&context.broker.groups, group.group_id.clone());
     let fetch = FetchOffsets { group: group.clone() };
     let found: Result<OffsetFetchResponseGroup, _> = if require_stable {
-        groups.ask(&image, &id, Request::FetchStable(fetch)).await
+        groups.ask(&id, Request::FetchStable(fetch)).await
     } else {
-        groups.query(&image, &id, Query::Fetch(fetch)).await
+        groups.query(&id, Query::Fetch(fetch)).await
     };
     match found {
         Ok(mut found) => {

@@ -19,8 +19,8 @@ pub(super) async fn handle(context: Context, request: SyncGroupRequest) -> Outco
         Err(ErrorCode::INCONSISTENT_GROUP_PROTOCOL)
     } else {
         // A copy: this waits for others, and a slice would keep the whole frame.
-        let (image, group) = (context.broker.image(), String::from(&*request.group_id));
-        context.broker.groups.ask(&image, &group, Request::Sync(request)).await
+        let group = String::from(&*request.group_id);
+        context.broker.groups.ask(&group, Request::Sync(request)).await
     };
     let response = answer.unwrap_or_else(|error_code| SyncGroupResponse {
         error_code,

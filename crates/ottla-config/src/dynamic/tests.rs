@@ -69,15 +69,18 @@ fn values_are_checked_alone_and_with_each_other() {
 
 #[test]
 fn thread_pools_at_most_double_and_at_least_halve() {
-    let failed = "Dynamic thread count update validation failed for num.io.threads";
+    let failed = |what: &str| {
+        format!(
+            "Invalid value org.apache.kafka.common.config.ConfigException: Dynamic thread count \
+             update validation failed for num.io.threads={what} the current value 8 for \
+             configuration Invalid dynamic configuration"
+        )
+    };
     assert_eq!(
         objection(&[("num.io.threads", "17")]),
-        format!("{failed}=17, value should not be greater than double the current value 8")
+        failed("17, value should not be greater than double")
     );
-    assert_eq!(
-        objection(&[("num.io.threads", "3")]),
-        format!("{failed}=3, value should be at least half the current value 8")
-    );
+    assert_eq!(objection(&[("num.io.threads", "3")]), failed("3, value should be at least half"));
     // The step is counted from what is in effect now.
     let now = Dynamic { default: set(&[("num.io.threads", "16")]), ..Dynamic::default() };
     let wanted = set(&[("num.io.threads", "32")]);
@@ -109,7 +112,7 @@ fn a_brokers_own_value_beats_the_default_of_all_and_both_beat_the_file() {
     let effective = dynamic.over(&settings);
     assert_eq!(effective.int("message.max.bytes"), 3);
     assert_eq!(effective.long("log.retention.bytes"), 2);
-    let effective = Effective::new(&settings, &dynamic);
+    let effective = Effective::new(&effective);
     assert_eq!(effective.topic_defaults.max_message_bytes, 3);
     assert_eq!(effective.topic_defaults.retention_bytes, 2);
 }
@@ -122,4 +125,28 @@ fn stored_values_that_could_never_be_set_are_passed_over() {
         dynamic,
         Dynamic { broker: set(&[("message.max.bytes", "9")]), ..Dynamic::default() }
     );
+}
+
+#[test]
+fn stored_values_take_effect_only_together_with_the_others() {
+    let settings = Settings::default();
+    let stored = |pairs: &[(&str, &str)]| {
+        let dynamic = Dynamic::from_stored([], pairs.iter().copied());
+        check_stored(&settings, &dynamic.over(&settings))
+    };
+    assert_eq!(stored(&[("log.retention.ms", "1"), ("max.connections", "1")]), Ok(()));
+    // Reached in two steps before the broker was started again.
+    assert_eq!(stored(&[("num.io.threads", "32")]), Ok(()));
+    for bad in [
+        ("log.retention.ms", "0"),
+        ("log.roll.ms", "0"),
+        ("max.connections", "0"),
+        ("max.connection.creation.rate", "0"),
+        ("max.connections.per.ip", "0"),
+        ("max.connections.per.ip.overrides", "localhost"),
+        ("log.local.retention.ms", "604800001"),
+        ("listener.name.plain.max.connections", "0"),
+    ] {
+        assert!(stored(&[bad]).is_err(), "{bad:?}");
+    }
 }

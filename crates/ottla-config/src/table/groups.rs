@@ -32,14 +32,14 @@ pub(super) const ROWS: &[Property] = &[
         .accepted("Threads of the group coordinator."),
     int("group.initial.rebalance.delay.ms")
         .or("3000")
-        .accepted("How long a new group waits for more members before its first rebalance."),
+        .honoured("How long a new group waits for more members before its first rebalance."),
     int("group.max.session.timeout.ms")
         .or("1800000")
-        .accepted("Longest session timeout that a classic member may ask for."),
+        .honoured("Longest session timeout that a classic member may ask for."),
     int("group.min.session.timeout.ms")
         .or("6000")
-        .accepted("Shortest session timeout that a classic member may ask for."),
-    int("group.max.size").or("2147483647").at_least(1).accepted("Most members of a classic group."),
+        .honoured("Shortest session timeout that a classic member may ask for."),
+    int("group.max.size").or("2147483647").at_least(1).honoured("Most members of a classic group."),
     int("group.consumer.assignment.interval.ms")
         .or("1000")
         .at_least(0)
@@ -247,12 +247,12 @@ pub(super) const ROWS: &[Property] = &[
     int("offset.metadata.max.bytes")
         .or("4096")
         .high()
-        .accepted("Longest note that a client may store with a committed offset."),
+        .honoured("Longest note that a client may store with a committed offset."),
     int("offsets.commit.timeout.ms")
         .or("5000")
         .at_least(1)
         .high()
-        .accepted("How long an offset commit may wait for its replicas."),
+        .honoured("How long an offset commit may wait for its replicas."),
     int("offsets.load.buffer.size")
         .or("5242880")
         .at_least(1)
@@ -262,31 +262,31 @@ pub(super) const ROWS: &[Property] = &[
         .or("600000")
         .at_least(1)
         .high()
-        .accepted("How often expired committed offsets are looked for."),
+        .honoured("How often expired committed offsets are looked for."),
     int("offsets.retention.minutes")
         .or("10080")
         .at_least(1)
         .high()
-        .accepted("How long committed offsets are kept after their group is empty."),
+        .honoured("How long committed offsets are kept after their group is empty."),
     int("offsets.topic.compression.codec")
         .or("0")
         .high()
-        .accepted("Codec of the topic of committed offsets, by number."),
+        .honoured("Codec of the topic of committed offsets, by number."),
     int("offsets.topic.num.partitions")
         .or("50")
         .at_least(1)
         .high()
-        .accepted("Partitions of the topic of committed offsets; never change it once it exists."),
+        .honoured("Partitions of the topic of committed offsets; never change it once it exists."),
     short("offsets.topic.replication.factor")
         .or("3")
         .at_least(1)
         .high()
-        .accepted("Replicas of the topic of committed offsets."),
+        .honoured("Replicas of the topic of committed offsets."),
     int("offsets.topic.segment.bytes")
         .or("104857600")
         .at_least(1)
         .high()
-        .accepted("Segment size of the topic of committed offsets."),
+        .honoured("Segment size of the topic of committed offsets."),
     int("share.coordinator.append.linger.ms")
         .or("-1")
         .at_least(-1)

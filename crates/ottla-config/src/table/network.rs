@@ -23,7 +23,7 @@ pub(super) const ROWS: &[Property] = &[
     long("connections.max.idle.ms").or("600000").honoured("A connection without requests for this long is closed; negative never closes."),
     int("connection.failed.authentication.delay.ms").or("100").at_least(0).low().accepted("Delay before a connection that failed to authenticate is closed."),
     long("connections.max.reauth.ms").or("0").accepted("Longest life of a SASL session before clients authenticate again."),
-    int("max.connections").or("2147483647").at_least(0).cluster_wide().honoured("Most client connections at a time; more are refused until others close."),
+    int("max.connections").or("2147483647").at_least(0).cluster_wide().honoured("Most connections at a time, through all listeners and through each; more wait until others close."),
     int("max.connections.per.ip").or("2147483647").at_least(0).cluster_wide().honoured("Most connections from one address."),
     string("max.connections.per.ip.overrides").or("").cluster_wide().honoured("Exceptions to max.connections.per.ip, as host:count pairs."),
     int("max.connection.creation.rate").or("2147483647").at_least(0).cluster_wide().accepted("Most new connections in a second."),

@@ -3,6 +3,8 @@
 //! Data does not move between brokers yet. Where a partition is already where the request wants it — the only place
 //! in a cluster of one — there is nothing to do; anything else is refused.
 
+use std::collections::BTreeSet;
+
 use ottla_base::{BrokerId, ErrorCode, PartitionIndex};
 use ottla_protocol::messages::alter_partition_reassignments_request::{
     ReassignablePartition, ReassignableTopic,
@@ -93,21 +95,25 @@ pub fn list_partition_reassignments(
     request: &ListPartitionReassignmentsRequest,
 ) -> ListPartitionReassignmentsResponse {
     let topics = match &request.topics {
-        None => image.topics().filter_map(|topic| ongoing(topic, |_| true)).collect(),
+        None => image.topics().filter_map(|topic| ongoing(topic, topic.partitions())).collect(),
         Some(topics) => topics
             .iter()
             .filter_map(|asked| {
                 let topic = image.topic_by_name(&asked.name)?;
-                ongoing(topic, |index| asked.partition_indexes.contains(&index.0))
+                // Each index once and looked up: a request may name as many as there are, many times.
+                let indexes: BTreeSet<_> =
+                    asked.partition_indexes.iter().copied().map(PartitionIndex).collect();
+                let found = |index| Some((index, topic.partition(index)?));
+                ongoing(topic, indexes.into_iter().filter_map(found))
             })
             .collect(),
     };
     ListPartitionReassignmentsResponse { topics, error_message: None, ..Default::default() }
 }
 
-fn ongoing(
+fn ongoing<'a>(
     topic: &Topic,
-    is_asked: impl Fn(PartitionIndex) -> bool,
+    asked: impl Iterator<Item = (PartitionIndex, &'a Partition)>,
 ) -> Option<OngoingTopicReassignment> {
     let ids = |brokers: &[BrokerId]| brokers.iter().map(|broker| broker.0).collect();
     let reassignment =
@@ -120,11 +126,8 @@ fn ongoing(
     let moves = |partition: &Partition| {
         !partition.adding_replicas.is_empty() || !partition.removing_replicas.is_empty()
     };
-    let partitions: Vec<_> = topic
-        .partitions()
-        .filter(|(index, partition)| is_asked(*index) && moves(partition))
-        .map(reassignment)
-        .collect();
+    let partitions: Vec<_> =
+        asked.filter(|(_, partition)| moves(partition)).map(reassignment).collect();
     (!partitions.is_empty())
         .then(|| OngoingTopicReassignment { name: (&*topic.name).into(), partitions })
 }

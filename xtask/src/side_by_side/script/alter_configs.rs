@@ -119,6 +119,21 @@ pub(super) fn set_for_both(
     settle(both, kind, name, pairs)
 }
 
+/// Sets properties of both where nothing is checked, and compares the answers.
+pub(super) fn set_for_both_controllers(
+    both: &mut Both,
+    kind: i8,
+    name: &str,
+    pairs: &[(&str, &str)],
+) -> Result<()> {
+    let operations: Vec<_> = pairs.iter().map(|(key, value)| (*key, SET, Some(*value))).collect();
+    both.through_controllers(|both| {
+        let resource = incremental(kind, name, &operations);
+        ask(both, 1, &format!("{pairs:?}"), vec![resource])
+    })?;
+    settle(both, kind, name, pairs)
+}
+
 /// Deletes a property on both, which is not compared.
 pub(super) fn delete_for_both(both: &mut Both, kind: i8, name: &str, key: &str) -> Result<()> {
     change_both(both, incremental(kind, name, &[(key, DELETE, None)]))?;

@@ -5,6 +5,7 @@ use ottla_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use ottla_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
 use super::super::both::Both;
+use super::alter_configs::{delete_for_both, set_for_both};
 use super::{invalid_names, versions};
 
 pub(super) const TOPIC: i8 = 2;
@@ -27,7 +28,23 @@ pub(super) fn run(both: &mut Both) -> Result<()> {
         ],
     )?;
     both.through_controllers(ask_all)?;
-    ask_all(both)
+    ask_all(both)?;
+    for_one_listener(both)
+}
+
+/// What belongs to one of a listener's SASL mechanisms has the type of the property that it is about.
+fn for_one_listener(both: &mut Both) -> Result<()> {
+    let names = ["plain.connections.max.reauth.ms", "connections.max.reauth.ms"];
+    for name in names.map(|name| format!("listener.name.sasl.{name}")) {
+        set_for_both(both, BROKER, "1", &[(&name, "7")])?;
+        let asked = DescribeConfigsResource {
+            configuration_keys: Some(vec![name.as_str().into()]),
+            ..resource(BROKER, "1")
+        };
+        ask(both, 4, &name, vec![asked])?;
+        delete_for_both(both, BROKER, "1", &name)?;
+    }
+    Ok(())
 }
 
 fn ask_all(both: &mut Both) -> Result<()> {

@@ -3,18 +3,20 @@
 use anyhow::Result;
 use ottla_base::ErrorCode;
 use ottla_protocol::messages::ProduceRequest;
+use ottla_protocol::messages::describe_configs_request::DescribeConfigsResource;
 
 use super::super::both::Both;
 use super::super::subject::Subject;
-use super::alter_configs::{delete_for_both, set_for_both};
+use super::alter_configs::{delete_for_both, set_for_both, set_for_both_controllers};
 use super::batches;
-use super::describe_configs::{BROKER, TOPIC};
+use super::describe_configs::{BROKER, TOPIC, ask as describe, resource};
 use super::produce_request;
 
 pub(super) fn run(both: &mut Both) -> Result<()> {
     both.create("dynamic", 1, &[])?;
     largest_batch(both)?;
-    whose_time(both)
+    whose_time(both)?;
+    what_cannot_be(both)
 }
 
 /// The strongest of several bounds counts: the topic's, then the broker's, then the cluster's.
@@ -52,6 +54,36 @@ fn whose_time(both: &mut Both) -> Result<()> {
     })?;
     produce(both, "a batch that gets the broker's time")?;
     delete_for_both(both, BROKER, "", PROPERTY)
+}
+
+/// A controller checks nothing. What is stored and can't be in effect keeps everything that came with it from being so.
+fn what_cannot_be(both: &mut Both) -> Result<()> {
+    const BOUND: &str = "message.max.bytes";
+    for (name, value) in [("log.retention.ms", "0"), ("log.roll.ms", "0"), ("max.connections", "0")]
+    {
+        let pairs = [(name, value), (BOUND, "50")];
+        set_for_both_controllers(both, BROKER, "", &pairs)?;
+        produce(both, &format!("a batch after {name}={value} was stored"))?;
+        both.talk(
+            &format!("a new connection after {name}={value} was stored"),
+            |_, connection| {
+                connection.finish_sending();
+                Ok(vec![connection.receive()?])
+            },
+        )?;
+        let asked =
+            [(BROKER, ""), (BROKER, "1"), (TOPIC, "dynamic")].map(|(kind, resource_name)| {
+                let keys = [name, BOUND, "retention.ms", "segment.ms", "max.message.bytes"];
+                let configuration_keys = Some(keys.map(Into::into).to_vec());
+                DescribeConfigsResource { configuration_keys, ..resource(kind, resource_name) }
+            });
+        describe(both, 4, &format!("after {name}={value} was stored"), asked.to_vec())?;
+        delete_for_both(both, BROKER, "", name)?;
+        until_answered(both, ErrorCode::MESSAGE_TOO_LARGE)?;
+        delete_for_both(both, BROKER, "", BOUND)?;
+        until_answered(both, ErrorCode::NONE)?;
+    }
+    Ok(())
 }
 
 fn request(subject: &Subject) -> ProduceRequest {

@@ -222,6 +222,6 @@ impl Witness {
     }
 }
 
-fn memory(subject: &Subject, field: &str) -> Result<f64> {
+pub(super) fn memory(subject: &Subject, field: &str) -> Result<f64> {
     crate::bench::procfs::mebibytes(&format!("/proc/{}/status", subject.pid), field)
 }
