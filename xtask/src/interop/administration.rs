@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::Test;
 use super::adapter::{Adapter, Library, ToolOutput, Writing};
 use super::record::Record;
-use super::session::{SETTINGS, Session, eventually};
+use super::session::{SETTINGS, Session, eventually, now_ms};
 
 const CONFIGS: &str = "kafka.admin.ConfigCommand";
 const TOPICS: &str = "tools.TopicCommand";
@@ -214,7 +214,7 @@ fn more_partitions(session: &mut Session) -> Result<()> {
     tools.until(TOPICS, &["--describe", "--topic", &topic], &["PartitionCount: 3"])?;
     tools.fail(TOPICS, &alter("2"), "would not be an increase")?;
     tools.fail(TOPICS, &alter("3"), "Topic already has 3 partition")?;
-    let record = Record::new(2, 1_500_000_000_000, None, Some(b"in the new partition"));
+    let record = Record::new(2, now_ms(), None, Some(b"in the new partition"));
     session.write(Library::Java, &topic, &[record], Writing::default())?;
     session.check_topic(Library::Java, &topic)
 }
@@ -234,9 +234,8 @@ const DELETE_RECORDS: &str = "tools.DeleteRecordsCommand";
 fn delete_records(session: &mut Session) -> Result<()> {
     let topic = session.new_topic("front");
     session.adapter(Library::Java).create(&topic, 2, &[])?;
-    let records: Vec<Record> = (0..20)
-        .map(|i| Record::new(i % 2, 1_500_000_000_000, None, Some(b"to be deleted")))
-        .collect();
+    let records: Vec<Record> =
+        (0..20).map(|i| Record::new(i % 2, now_ms(), None, Some(b"to be deleted"))).collect();
     session.adapter(Library::Java).produce(&topic, &records, Writing::default())?;
     let file = offsets_file(session, &topic, &[(&topic, 0, 4), (&topic, 1, -1)])?;
     let path = file.display().to_string();
@@ -260,7 +259,7 @@ fn delete_records(session: &mut Session) -> Result<()> {
 fn log_dirs(session: &mut Session) -> Result<()> {
     let topic = session.new_topic("sizes");
     session.adapter(Library::Java).create(&topic, 2, &[])?;
-    let record = Record::new(1, 1_500_000_000_000, None, Some(&[b'x'; 1000]));
+    let record = Record::new(1, now_ms(), None, Some(&[b'x'; 1000]));
     session.adapter(Library::Java).produce(&topic, &[record], Writing::default())?;
     let directory = session.broker.data_directory();
     let arguments = ["--describe", "--topic-list", &topic];
@@ -382,7 +381,7 @@ fn after_kill(session: &mut Session) -> Result<()> {
     let mut adapter = Adapter::new(Library::Java, &bootstrap, &directory);
     adapter.create("kept", 1, &[])?;
     let records: Vec<Record> =
-        (0..10).map(|_| Record::new(0, 1_500_000_000_000, None, Some(b"x"))).collect();
+        (0..10).map(|_| Record::new(0, now_ms(), None, Some(b"x"))).collect();
     adapter.produce("kept", &records, Writing::default())?;
     let file = offsets_file(session, "kept", &[("kept", 0, 4)])?.display().to_string();
     let mut tools = Tools { adapter: &mut adapter, bootstrap };
@@ -416,7 +415,7 @@ fn after_kill(session: &mut Session) -> Result<()> {
     tools.until(TOPICS, &["--describe", "--topic", "kept"], &["PartitionCount: 3"])?;
     ensure!(adapter.watermarks("kept", 0)? == (4, 10), "deleted records are back");
     // In effect, not only remembered.
-    let large = Record::new(0, 1_500_000_000_000, None, Some(&[b'x'; 4000]));
+    let large = Record::new(0, now_ms(), None, Some(&[b'x'; 4000]));
     let refused = adapter.produce("kept", &[large], Writing::default());
     let refusal = refused.err().context("a record above message.max.bytes was taken")?;
     ensure!(format!("{refusal:#}").contains("TooLarge"), "refused otherwise: {refusal:#}");

@@ -116,23 +116,14 @@ impl Dashboard {
     }
 }
 
-/// Frames around and between windows are drawn with characters of their own.
-fn words(line: &str) -> Vec<&str> {
-    line.split_whitespace().filter(|word| !word.starts_with(['│', '▊', '▎'])).collect()
-}
-
 fn has_row(line: &str, cells: &[&str]) -> bool {
-    words(line).windows(cells.len()).any(|window| window == cells)
+    let words: Vec<&str> = line.split_whitespace().collect();
+    words.windows(cells.len()).any(|window| window == cells)
 }
 
-/// In a table numbers would follow.
+/// In a table other cells would follow.
 fn is_input(line: &str, text: &str) -> bool {
-    let words = words(line);
-    let is_number = |word: &&str| word.starts_with(|first: char| first.is_ascii_digit());
-    words
-        .iter()
-        .position(|word| *word == text)
-        .is_some_and(|at| !words.get(at + 1).is_some_and(is_number))
+    line.split('│').any(|part| part.trim() == text)
 }
 
 /// A topic of three partitions with ten records each.
