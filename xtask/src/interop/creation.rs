@@ -40,7 +40,7 @@ fn kill_while_creating(session: &mut Session) -> Result<()> {
         (Target::Kafka, Length::Short) => 2,
         (Target::Kafka, Length::Long) => 4,
         (Target::Ottla, Length::Short) => 8,
-        (Target::Ottla, Length::Long) => 150,
+        (Target::Ottla, Length::Long) => 40,
     };
     let mut broker = target.start(&session.directory().join("creation"), SETTINGS)?;
     let mut all = Asked::new();

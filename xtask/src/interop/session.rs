@@ -1,5 +1,6 @@
 //! The broker, the clients and the ledger that the tests of one run share (shell).
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -27,6 +28,8 @@ pub(super) struct Acknowledged {
     pub(super) topic: String,
     pub(super) offset: i64,
     pub(super) record: Record,
+    writer: Library,
+    codec: String,
 }
 
 pub(super) struct Session {
@@ -95,7 +98,8 @@ impl Session {
         if writing.acks == "all" {
             for (record, &offset) in records.iter().zip(&offsets) {
                 let (topic, record) = (topic.to_owned(), record.clone());
-                self.ledger.push(Acknowledged { topic, offset, record });
+                let codec = writing.codec.to_owned();
+                self.ledger.push(Acknowledged { topic, offset, record, writer: library, codec });
             }
         }
         Ok(offsets)
@@ -122,12 +126,18 @@ impl Session {
         library: Library,
         wanted: impl Fn(&str) -> bool,
     ) -> Result<()> {
-        let mut partitions: Vec<(String, i32)> = self
-            .ledger
-            .iter()
-            .filter(|entry| wanted(&entry.topic))
-            .map(|entry| (entry.topic.clone(), entry.record.partition))
-            .collect();
+        let (mut partitions, mut unread) = (Vec::new(), BTreeSet::new());
+        for entry in self.ledger.iter().filter(|entry| wanted(&entry.topic)) {
+            let Acknowledged { topic, record, writer, codec, .. } = entry;
+            if library.can_read(*writer, codec) {
+                partitions.push((topic.clone(), record.partition));
+            } else {
+                unread.insert(format!("{topic}: {codec} by {}", writer.name()));
+            }
+        }
+        for topic in unread {
+            println!("{} cannot read {topic}", library.name());
+        }
         partitions.sort();
         partitions.dedup();
         ensure!(!partitions.is_empty(), "nothing was written that could be looked for");
