@@ -120,10 +120,10 @@ fn as_i32(index: usize) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::brokers::tests::{directory_of, fence, image_with_brokers};
+    use crate::controller::brokers::tests::{fence, image_with_brokers, partition_record};
     use ottla_base::TopicId;
     use ottla_protocol::messages::create_partitions_request::CreatePartitionsAssignment;
-    use ottla_protocol::records::{PartitionRecord, TopicRecord};
+    use ottla_protocol::records::TopicRecord;
 
     struct SeedZero;
 
@@ -138,18 +138,7 @@ mod tests {
     }
 
     fn partition(index: i32, replicas: &[i32], isr: &[i32]) -> MetadataRecord {
-        PartitionRecord {
-            partition_id: index,
-            topic_id: TopicId::from_u128(9),
-            replicas: replicas.to_vec(),
-            isr: isr.to_vec(),
-            leader: isr[0],
-            leader_epoch: 0,
-            partition_epoch: 0,
-            directories: replicas.iter().map(|id| directory_of(*id)).collect(),
-            ..Default::default()
-        }
-        .into()
+        partition_record(TopicId::from_u128(9), index, replicas, isr)
     }
 
     /// Brokers with a topic `t` of one partition, held by all of them.

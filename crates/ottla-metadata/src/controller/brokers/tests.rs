@@ -30,6 +30,27 @@ fn unfence(image: &mut Image, id: i32) {
     outcome.records.iter().for_each(|record| image.apply(record).unwrap());
 }
 
+/// A partition in its first epoch, led by the first of `isr`.
+pub(crate) fn partition_record(
+    topic_id: Uuid,
+    index: i32,
+    replicas: &[i32],
+    isr: &[i32],
+) -> MetadataRecord {
+    PartitionRecord {
+        partition_id: index,
+        topic_id,
+        replicas: replicas.to_vec(),
+        isr: isr.to_vec(),
+        leader: isr[0],
+        leader_epoch: 0,
+        partition_epoch: 0,
+        directories: replicas.iter().map(|id| directory_of(*id)).collect(),
+        ..Default::default()
+    }
+    .into()
+}
+
 pub(crate) fn directory_of(id: i32) -> Uuid {
     Uuid::from_u128(1000 + u128::try_from(id).unwrap())
 }
@@ -58,18 +79,7 @@ fn registration(id: i32, incarnation: i32) -> BrokerRegistrationRequest {
 fn create_partition(image: &mut Image, replicas: &[i32], isr: &[i32]) -> ottla_base::TopicId {
     let topic_id = Uuid::from_u128(500);
     image.apply(&TopicRecord { name: "t".into(), topic_id }.into()).unwrap();
-    let record = PartitionRecord {
-        partition_id: 0,
-        topic_id,
-        replicas: replicas.to_vec(),
-        isr: isr.to_vec(),
-        leader: isr[0],
-        leader_epoch: 0,
-        partition_epoch: 0,
-        directories: replicas.iter().map(|id| directory_of(*id)).collect(),
-        ..Default::default()
-    };
-    image.apply(&record.into()).unwrap();
+    image.apply(&partition_record(topic_id, 0, replicas, isr)).unwrap();
     topic_id
 }
 

@@ -1,11 +1,10 @@
 //! What CreateTopics makes and refuses, record by record.
 
 use super::*;
-use crate::controller::brokers::tests::{directory_of, fence, image_with_brokers};
+use crate::controller::brokers::tests::{fence, image_with_brokers, partition_record};
 use ottla_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopicConfig,
 };
-use ottla_protocol::records::PartitionRecord;
 
 /// Ids counted from 10,000; stripes that begin wherever seed 0 puts them.
 struct Counted(u128);
@@ -63,18 +62,7 @@ fn refusal(topic: CreatableTopic) -> (ErrorCode, String) {
 }
 
 fn partition(index: i32, replicas: &[i32], isr: &[i32]) -> MetadataRecord {
-    PartitionRecord {
-        partition_id: index,
-        topic_id: TopicId::from_u128(10_000),
-        replicas: replicas.to_vec(),
-        isr: isr.to_vec(),
-        leader: isr[0],
-        leader_epoch: 0,
-        partition_epoch: 0,
-        directories: replicas.iter().map(|id| directory_of(*id)).collect(),
-        ..Default::default()
-    }
-    .into()
+    partition_record(TopicId::from_u128(10_000), index, replicas, isr)
 }
 
 fn topic_record(name: &str, id: u128) -> MetadataRecord {
