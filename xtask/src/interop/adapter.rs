@@ -178,15 +178,9 @@ impl Adapter {
             Some(process) => process,
             None => self.start()?,
         };
-        process.write_line(&request.to_string())?;
-        let (_, line) = process.next_line(Instant::now() + ANSWER_LIMIT)?;
+        let line = exchange(&mut process, &request)?;
         self.process = Some(process);
-        let answer: Value =
-            serde_json::from_str(&line).with_context(|| format!("not an answer: {line:.200}"))?;
-        if let Some(error) = answer.get("error") {
-            bail!("{} says: {}", self.library.name(), error.as_str().unwrap_or_default());
-        }
-        Ok(answer)
+        answer(&line, self.library.name())
     }
 
     /// SIGKILL: no goodbye to anybody.
@@ -200,6 +194,23 @@ impl Adapter {
         let log = self.directory.join(format!("{name}-{}.log", self.starts));
         Process::spawn(&format!("the {name} adapter"), self.library.command()?, &log)
     }
+}
+
+/// Sends a line of the adapters' protocol, and waits for the line that answers it.
+pub(crate) fn exchange(process: &mut Process, request: &Value) -> Result<String> {
+    process.write_line(&request.to_string())?;
+    let (_, line) = process.next_line(Instant::now() + ANSWER_LIMIT)?;
+    Ok(line)
+}
+
+/// What a line answers; an error if `who` says so.
+pub(crate) fn answer(line: &str, who: &str) -> Result<Value> {
+    let answer: Value =
+        serde_json::from_str(line).with_context(|| format!("not an answer: {line:.200}"))?;
+    if let Some(error) = answer.get("error") {
+        bail!("{who} says: {}", error.as_str().unwrap_or_default());
+    }
+    Ok(answer)
 }
 
 /// The part of an answer that a JSON pointer names, null if there is none.

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::Test;
-use super::adapter::{Library, Writing, object};
+use super::adapter::{Library, Writing, answer, exchange, object};
 use super::fetch;
 use super::record::Record;
 use super::session::{Session, eventually, now_ms};
@@ -59,13 +59,7 @@ impl Dashboard {
         if let Some(request) = request.as_object_mut() {
             request.insert("name".to_owned(), json!("dashboard"));
         }
-        self.0.write_line(&request.to_string())?;
-        let (_, line) = self.0.next_line(Instant::now() + LIMIT)?;
-        let answer: Value = serde_json::from_str(&line).context("not an answer")?;
-        match answer.get("error") {
-            Some(error) => bail!("the terminal says {error}"),
-            None => Ok(answer),
-        }
+        answer(&exchange(&mut self.0, &request)?, "the terminal")
     }
 
     fn press(&mut self, keys: &str) -> Result<()> {

@@ -220,19 +220,23 @@ fn members_come_and_go(session: &mut Session, library: Library, assignor: &str) 
     group.join(session.adapter(library), "a")?;
     group.settle(session, &[(library, "a")])?;
     group.drain(session, &[(library, "a")]).context("alone")?;
-    for (member, members) in [("b", &["a", "b"][..]), ("c", &["a", "b", "c"])] {
+    let names: &[&str] =
+        if session.length == Length::Long { &["a", "b", "c", "d", "e"] } else { &["a", "b", "c"] };
+    let all = pairs(library, names);
+    for (count, (_, member)) in all.iter().enumerate().skip(1) {
         group.join(session.adapter(library), member)?;
-        group.settle(session, &pairs(library, members)).with_context(|| format!("{members:?}"))?;
+        let members = all.iter().take(count + 1).copied().collect::<Vec<_>>();
+        group.settle(session, &members).with_context(|| format!("{members:?}"))?;
     }
     group.write(session, 120)?;
-    let all = pairs(library, &["a", "b", "c"]);
-    let seen = group.drain(session, &all).context("three members")?;
+    let seen = group.drain(session, &all).context("all members")?;
     ensure!(seen.len() == group.written, "{} records came for {}", seen.len(), group.written);
     group.leave(session.adapter(library), "b")?;
-    group.settle(session, &pairs(library, &["a", "c"])).context("after b left")?;
+    let left: Vec<_> = all.iter().filter(|(_, member)| *member != "b").copied().collect();
+    group.settle(session, &left).context("after b left")?;
     group.write(session, 60)?;
     group.drain(session, &all).context("after b left")?;
-    for member in ["a", "c"] {
+    for (_, member) in left {
         group.leave(session.adapter(library), member)?;
     }
     let committed = session.adapter(Library::Java).committed(&group.name, &group.topic)?;
