@@ -6,7 +6,8 @@
 //!
 //! Invariants: answers leave in the order in which their requests came; `in_flight.len() <=
 //! IN_FLIGHT_MAX`, and more than one only if all are produces; a request that waits for its turn
-//! (`held`) is the last that was read.
+//! (`held`) is the last that was read; whoever waits for a flush that nobody has begun (`owes_flush`) begins it before
+//! it waits for anything.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -51,6 +52,9 @@ pub(crate) struct Connection {
     held: Option<Frame>,
     /// Whether all requests in flight are produces, which alone may overlap.
     only_produces: bool,
+    /// Whether the latest produces wait for a flush that this connection has yet to begin: all that a client has sent
+    /// share one.
+    owes_flush: bool,
 }
 
 impl std::fmt::Debug for InFlight {
@@ -65,6 +69,7 @@ impl std::fmt::Debug for InFlight {
 enum Step {
     Frame(Result<Option<Frame>, FrameError>),
     Outcome(Outcome),
+    NothingToRead,
     IdleCheck,
     Shutdown,
 }
@@ -80,8 +85,17 @@ impl Connection {
         let reader =
             FrameReader::new(broker.settings.request_bytes_max, broker.queued_bytes.clone());
         let session = Session::new(listener, peer.ip());
-        let in_flight = VecDeque::new();
-        Self { socket, peer, session, broker, reader, in_flight, held: None, only_produces: false }
+        Self {
+            socket,
+            peer,
+            session,
+            broker,
+            reader,
+            in_flight: VecDeque::new(),
+            held: None,
+            only_produces: false,
+            owes_flush: false,
+        }
     }
 
     /// Runs until the peer closes, breaks the protocol, is idle for too long, or `shutdown` is true.
@@ -111,6 +125,7 @@ impl Connection {
                         return;
                     }
                 }
+                Step::NothingToRead => self.begin_owed_flush(),
                 Step::IdleCheck if last_used + idle_max <= Instant::now() => {
                     info!(peer = %self.peer, "connection closed: idle for too long");
                     return;
@@ -127,12 +142,13 @@ impl Connection {
         idle_check: Pin<&mut tokio::time::Sleep>,
     ) -> Step {
         let reads = self.held.is_none() && self.in_flight.len() < IN_FLIGHT_MAX;
+        // Before its flush has begun nobody needs to be told when it ends.
+        let waits = !self.in_flight.is_empty() && !self.owes_flush;
         tokio::select! {
             biased;
-            outcome = front_outcome(&mut self.in_flight), if !self.in_flight.is_empty() => {
-                Step::Outcome(outcome)
-            }
+            outcome = front_outcome(&mut self.in_flight), if waits => Step::Outcome(outcome),
             frame = self.reader.next(&self.socket), if reads => Step::Frame(frame),
+            () = std::future::ready(()), if self.owes_flush => Step::NothingToRead,
             () = stopped(shutdown) => Step::Shutdown,
             () = idle_check, if self.in_flight.is_empty() => Step::IdleCheck,
         }
@@ -150,11 +166,20 @@ impl Connection {
         // A request that waits from here on has been read: its records are in the log, and what else it holds is small.
         let Frame { bytes, share: _share } = frame;
         self.in_flight.push_back(match handlers::handle(&self.broker, &mut self.session, bytes) {
-            Outcome::Later(pending) => InFlight::Waiting(pending),
+            Outcome::Later(pending) => {
+                self.owes_flush |= is_produce;
+                InFlight::Waiting(pending)
+            }
             outcome @ (Outcome::Answer(_) | Outcome::Silent | Outcome::Close(_)) => {
                 InFlight::Done(outcome)
             }
         });
+    }
+
+    fn begin_owed_flush(&mut self) {
+        if std::mem::take(&mut self.owes_flush) {
+            self.broker.directory.begin_flush();
+        }
     }
 
     /// Sends what the oldest request came to; false when the connection is over.
@@ -220,6 +245,7 @@ impl Connection {
 
     /// At shutdown: what was appended is still answered, nothing new is read.
     async fn drain(mut self) {
+        self.begin_owed_flush();
         let deadline = Duration::from_secs(2);
         let _ = tokio::time::timeout(deadline, async {
             while !self.in_flight.is_empty() {
@@ -231,6 +257,12 @@ impl Connection {
             }
         })
         .await;
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.begin_owed_flush();
     }
 }
 

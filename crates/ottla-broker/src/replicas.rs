@@ -221,11 +221,15 @@ impl Replica {
         batch: ValidBatch,
         needs_all: bool,
     ) -> Result<Appended, AppendError> {
-        self.append_with(batch, needs_all, Log::append_batch)
+        let appended = self.append_with(batch, needs_all, Log::append_batch)?;
+        if self.is_unflushed(&appended) {
+            self.log.request_flush();
+        }
+        Ok(appended)
     }
 
-    /// Appends a client's batch, unless the client has sent it before. Asks for a flush then as well: the first copy
-    /// may still wait for one.
+    /// Appends a client's batch, unless the client has sent it before. A flush is due then as well: the first copy may
+    /// still wait for one. With `needs_all` the caller waits for it, and begins it once there is nothing more to append.
     ///
     /// # Errors
     /// [`AppendError`]; nothing was appended then.
@@ -234,7 +238,17 @@ impl Replica {
         batch: ValidBatch,
         needs_all: bool,
     ) -> Result<Appended, AppendError> {
-        self.append_with(batch, needs_all, Log::append_produced)
+        let appended = self.append_with(batch, needs_all, Log::append_produced)?;
+        match self.is_unflushed(&appended) {
+            true if needs_all => self.log.join_next_flush(),
+            true => self.log.request_flush(),
+            false => {}
+        }
+        Ok(appended)
+    }
+
+    fn is_unflushed(&self, appended: &Appended) -> bool {
+        self.log.flushed_offset() <= appended.last_offset
     }
 
     fn append_with(
@@ -253,11 +267,9 @@ impl Replica {
         let appended = append(&self.log, batch, leadership.epoch)?;
         leadership.progress.on_append(self.log.log_end_offset());
         drop(leadership);
-        if self.log.flushed_offset() > appended.last_offset {
+        if !self.is_unflushed(&appended) {
             // The page cache counts as the disk (`log.flush.on.commit=false`).
             self.on_flushed(self.log.flushed_offset());
-        } else {
-            self.log.request_flush();
         }
         Ok(appended)
     }

@@ -208,6 +208,12 @@ impl LogDirectory {
         Ok(Some((log, renamed)))
     }
 
+    /// Begins a flush of all logs that wait for one: on this thread if that is quick, which saves to wake another one
+    /// and to be woken by it, and in the flusher's otherwise. Listeners are told as usual.
+    pub fn begin_flush(&self) {
+        flusher::flush_here_or_there(&self.shared.env);
+    }
+
     /// Does what is due: removes deleted files, flushes what `flush.ms` says, forgets idle producers, writes
     /// checkpoints. A thread of the directory calls this every second.
     pub fn housekeep(&self) {

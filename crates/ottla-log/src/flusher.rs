@@ -1,13 +1,15 @@
 //! The flusher of a log directory: one thread that gathers requests and makes them durable together. Shell.
 //!
 //! While one flush is under way, the next requests gather; all of them cost one more flush. When there are some, the
-//! next round waits a moment for those whom this one has just answered. How a round is done depends on how many files
-//! it has: see docs/decisions/003-flusher.md.
+//! next round waits a moment for those whom this one has just answered. Where flushes are quick, whoever has appended
+//! and would only wait may do the round itself. How a round is done depends on how many files it has: see
+//! docs/decisions/003-flusher.md.
 
 use std::fmt::Debug;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -26,6 +28,8 @@ const WHOLE_FILE_SYSTEM_FILES: usize = 8;
 const GATHER_PARTS: u32 = 2;
 /// and no longer than this.
 const GATHER_MAX: Duration = Duration::from_millis(1);
+/// A flush that takes no longer than this costs less than to wake another thread for it, and to be woken by that.
+const QUICK_MAX: Duration = Duration::from_micros(500);
 
 /// Whoever wants to know what has reached the disk.
 ///
@@ -60,6 +64,8 @@ pub(crate) struct FlushQueue {
     changed: Condvar,
     /// Held by whoever locks the flushes of several logs: in whatever order, there is only one at a time.
     round: Mutex<()>,
+    /// Microseconds that the latest round took.
+    latest_took_us: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -69,14 +75,27 @@ struct Waiting {
 }
 
 impl FlushQueue {
+    /// Lets a log wait for the next round, which nobody begins because of this.
     pub(crate) fn push(&self, log: Arc<Log>) {
         self.waiting.lock().logs.push(log);
+    }
+
+    /// Has the flusher's thread begin a round if something waits for one.
+    pub(crate) fn wake(&self) {
         self.changed.notify_one();
     }
 
     pub(crate) fn stop(&self) {
         self.waiting.lock().stopped = true;
         self.changed.notify_all();
+    }
+
+    /// What waits, if so little does that a round is likely to be quick.
+    fn take_few(&self) -> Option<Vec<Arc<Log>>> {
+        let was_quick = Duration::from_micros(self.latest_took_us.load(Ordering::Relaxed)) <= QUICK_MAX;
+        let mut waiting = self.waiting.lock();
+        let few = waiting.logs.len() < WHOLE_FILE_SYSTEM_FILES;
+        (was_quick && few && !waiting.stopped).then(|| std::mem::take(&mut waiting.logs))
     }
 
     /// Everything that waits; `None` once stopped. If there is something already, others have `gather` to join it.
@@ -98,34 +117,53 @@ pub(crate) fn start(env: Arc<Environment>) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name("log-flusher".to_owned()).spawn(move || {
         let mut gather = Duration::ZERO;
         while let Some(logs) = env.flushes.take(gather) {
-            let started = env.clock.monotonic();
-            flush(&env, &logs);
-            let took = env.clock.monotonic().saturating_sub(started);
+            let took = flush(&env, &logs, env.flushes.round.lock());
             gather = (took / GATHER_PARTS).min(GATHER_MAX);
         }
     })
 }
 
-/// Makes everything in these logs durable, and tells the listeners.
-pub(crate) fn flush(env: &Environment, logs: &[Arc<Log>]) {
+/// Does the next round on this thread if that is quick and nobody is at one; leaves it to the flusher's thread
+/// otherwise.
+pub(crate) fn flush_here_or_there(env: &Environment) {
+    let Some(round) = env.flushes.round.try_lock() else { return env.flushes.wake() };
+    match env.flushes.take_few() {
+        Some(logs) if logs.is_empty() => {}
+        Some(logs) => _ = flush(env, &logs, round),
+        None => env.flushes.wake(),
+    }
+}
+
+/// Makes everything in these logs durable, and tells the listeners. Returns how long the disk took.
+fn flush(env: &Environment, logs: &[Arc<Log>], round: MutexGuard<'_, ()>) -> Duration {
     logs.iter().for_each(|log| log.flush_dequeued());
     if env.check_health().is_err() {
-        return;
+        return Duration::ZERO;
     }
-    let flushed = match flush_together(env, logs) {
-        Ok(flushed) => flushed,
-        Err(error) => return env.poison(&error),
-    };
+    let started = env.clock.monotonic();
+    let flushed = flush_together(env, logs);
+    let took = env.clock.monotonic().saturating_sub(started);
+    let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    env.flushes.latest_took_us.store(took_us, Ordering::Relaxed);
+    drop(round);
+    match flushed {
+        Ok(flushed) => tell_listeners(env, logs, &flushed),
+        Err(error) => env.poison(&error),
+    }
+    took
+}
+
+fn tell_listeners(env: &Environment, logs: &[Arc<Log>], flushed: &[Offset]) {
     let listeners = env.listeners.read().clone();
     for (log, offset) in logs.iter().zip(flushed) {
         for listener in &listeners {
-            listener.flushed(log, offset);
+            listener.flushed(log, *offset);
         }
     }
 }
 
+/// The caller has the round.
 fn flush_together(env: &Environment, logs: &[Arc<Log>]) -> Result<Vec<Offset>, StorageError> {
-    let _round = env.flushes.round.lock();
     let _flushing: Vec<_> = logs.iter().map(|log| log.flush_lock()).collect();
     let work: Vec<FlushWork> = logs.iter().map(|log| log.take_flush_work()).collect();
     let files: usize = work.iter().map(|work| work.files.len()).sum();

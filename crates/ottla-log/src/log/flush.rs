@@ -26,6 +26,13 @@ pub(crate) struct FlushWork {
 impl Log {
     /// Asks the directory's flusher to make everything appended so far durable, and to tell its listeners.
     pub fn request_flush(&self) {
+        self.join_next_flush();
+        self.env().flushes.wake();
+    }
+
+    /// Lets what was appended so far be made durable by the directory's next flush, which the caller begins soon with
+    /// [`LogDirectory::begin_flush`](crate::LogDirectory::begin_flush), if nobody else does before.
+    pub fn join_next_flush(&self) {
         if !self.flush_requested.swap(true, Ordering::AcqRel) {
             let this = self.this.upgrade().expect("a log is only reached through its Arc");
             self.env().flushes.push(this);
