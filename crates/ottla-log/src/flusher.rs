@@ -5,14 +5,12 @@
 //! it has: see docs/decisions/003-flusher.md.
 
 use std::fmt::Debug;
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ottla_base::Offset;
-use ottla_env::sys;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::environment::Environment;
@@ -77,6 +75,11 @@ impl FlushQueue {
     pub(crate) fn stop(&self) {
         self.waiting.lock().stopped = true;
         self.changed.notify_all();
+    }
+
+    /// Everything that waits now.
+    pub(crate) fn take_waiting(&self) -> Vec<Arc<Log>> {
+        std::mem::take(&mut self.waiting.lock().logs)
     }
 
     /// Everything that waits; `None` once stopped. If there is something already, others have `gather` to join it.
@@ -175,8 +178,7 @@ pub(crate) fn sync_recovered(env: &Environment, logs: &[Arc<Log>]) -> Result<(),
 
 /// `false` where the platform cannot.
 pub(crate) fn sync_file_system(env: &Environment) -> Result<bool, StorageError> {
-    let flush = File::open(&env.path).and_then(|directory| sys::sync_filesystem(&directory));
-    match flush {
+    match env.disk.sync_file_system(&env.path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(false),
         Err(error) => Err(error).context("flush the file system of", &env.path),
