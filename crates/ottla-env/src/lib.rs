@@ -1,10 +1,12 @@
-//! The seams between Ottla's logic and the machine it runs on: clock and operating system. Shell.
+//! The seams between Ottla's logic and the machine it runs on: clock, disk and operating system. Shell.
 //!
 //! What is absent: Kafka. Nothing here knows what a record, a topic or a request is.
 
 pub mod clock;
+pub mod disk;
 mod random;
 pub mod sys;
 
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use disk::{Disk, OsDisk};
 pub use random::random_uuid;

@@ -2,13 +2,13 @@
 //! files is the shell's part of it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::str::FromStr;
 
 use ottla_base::{Offset, TopicPartition};
-use ottla_env::sys;
+use ottla_env::Disk;
+use ottla_env::disk::Open;
 
 use crate::error::{Context, StorageError};
 
@@ -76,18 +76,18 @@ pub fn offsets_from_text(text: &str) -> Result<Offsets, CheckpointError> {
 }
 
 /// Reads an offset checkpoint; a file that is not there is an empty one.
-pub fn read_offsets(path: &Path) -> Result<Offsets, StorageError> {
-    let Some(text) = read_if_exists(path)? else { return Ok(Offsets::new()) };
+pub fn read_offsets(disk: &dyn Disk, path: &Path) -> Result<Offsets, StorageError> {
+    let Some(text) = read_if_exists(disk, path)? else { return Ok(Offsets::new()) };
     offsets_from_text(&text).map_err(|error| StorageError::corrupt(path, 0, error))
 }
 
 /// Writes an offset checkpoint so that after a crash the file holds either the old or the new one.
-pub fn write_offsets(path: &Path, offsets: &Offsets) -> Result<(), StorageError> {
-    replace_durably(path, &offsets_to_text(offsets))
+pub fn write_offsets(disk: &dyn Disk, path: &Path, offsets: &Offsets) -> Result<(), StorageError> {
+    replace_durably(disk, path, &offsets_to_text(offsets))
 }
 
-pub(crate) fn read_if_exists(path: &Path) -> Result<Option<String>, StorageError> {
-    match fs::read_to_string(path) {
+pub(crate) fn read_if_exists(disk: &dyn Disk, path: &Path) -> Result<Option<String>, StorageError> {
+    match disk.read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).context("read", path),
@@ -95,33 +95,39 @@ pub(crate) fn read_if_exists(path: &Path) -> Result<Option<String>, StorageError
 }
 
 /// Replaces a small file at once, and waits until the new contents are on disk.
-pub(crate) fn replace_durably(path: &Path, text: &str) -> Result<(), StorageError> {
-    replace(path, text, true)
+pub(crate) fn replace_durably(
+    disk: &dyn Disk,
+    path: &Path,
+    text: &str,
+) -> Result<(), StorageError> {
+    replace(disk, path, text, true)
 }
 
 /// Replaces a small file at once; a later flush of the file system makes it durable.
-pub(crate) fn replace_lazily(path: &Path, text: &str) -> Result<(), StorageError> {
-    replace(path, text, false)
+pub(crate) fn replace_lazily(disk: &dyn Disk, path: &Path, text: &str) -> Result<(), StorageError> {
+    replace(disk, path, text, false)
 }
 
-fn replace(path: &Path, text: &str, durably: bool) -> Result<(), StorageError> {
+fn replace(disk: &dyn Disk, path: &Path, text: &str, durably: bool) -> Result<(), StorageError> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
     let temporary = Path::new(&temporary);
-    let mut file = File::create(temporary).context("create", temporary)?;
-    file.write_all(text.as_bytes()).context("write", temporary)?;
+    let file = disk.open(temporary, Open::Replace).context("create", temporary)?;
+    disk.write_all_at(&file, text.as_bytes(), 0).context("write", temporary)?;
     if durably {
-        sys::sync_data(&file).context("sync", temporary)?;
+        disk.sync_data(&file).context("sync", temporary)?;
     }
-    fs::rename(temporary, path).context("replace", path)?;
+    disk.rename(temporary, path).context("replace", path)?;
     match path.parent().filter(|_| durably) {
-        Some(parent) => sys::sync_directory(parent).context("sync", parent),
+        Some(parent) => disk.sync_directory(parent).context("sync", parent),
         None => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ottla_env::OsDisk;
+
     use super::*;
 
     #[test]
@@ -152,12 +158,12 @@ mod tests {
     fn a_checkpoint_is_replaced_as_a_whole() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("checkpoint");
-        assert_eq!(read_offsets(&path).unwrap(), Offsets::new());
+        assert_eq!(read_offsets(&OsDisk, &path).unwrap(), Offsets::new());
         for offset in [1, 2] {
             let offsets = Offsets::from([(TopicPartition::new("a", 0), Offset(offset))]);
-            write_offsets(&path, &offsets).unwrap();
-            assert_eq!(read_offsets(&path).unwrap(), offsets);
+            write_offsets(&OsDisk, &path, &offsets).unwrap();
+            assert_eq!(read_offsets(&OsDisk, &path).unwrap(), offsets);
         }
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert_eq!(OsDisk.list(directory.path()).unwrap().len(), 1);
     }
 }

@@ -1,4 +1,8 @@
-//! What an operator can set about a log, in Kafka's words and with Kafka's defaults. Pure.
+//! What an operator can set about a log, in Kafka's words and with Kafka's defaults, and what only a test sets. Pure.
+
+use std::sync::Arc;
+
+use ottla_env::{Disk, OsDisk};
 
 /// The settings of one log: the topic's own, or the broker's where the topic has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +71,12 @@ pub struct DirectoryOptions {
     pub producer_id_expiration_ms: i64,
     /// `producer.id.expiration.check.interval.ms`: how often such producers are looked for.
     pub producer_id_expiration_check_interval_ms: u64,
+    /// What everything is written to; the operating system's, but in tests.
+    pub disk: Arc<dyn Disk>,
+    /// Whether flushes and housekeeping are done by threads of the directory's own. Without them somebody has to call
+    /// `LogDirectory::flush_requested` and `LogDirectory::housekeep`; with one recovery thread everything is then
+    /// done by those who call.
+    pub threads: bool,
 }
 
 impl Default for DirectoryOptions {
@@ -78,6 +88,8 @@ impl Default for DirectoryOptions {
             checkpoint_interval_ms: 60_000,
             producer_id_expiration_ms: 24 * 60 * 60 * 1000,
             producer_id_expiration_check_interval_ms: 600_000,
+            disk: Arc::new(OsDisk),
+            threads: true,
         }
     }
 }

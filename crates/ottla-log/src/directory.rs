@@ -10,7 +10,7 @@
 //! the states of logs; the log starts.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -18,7 +18,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ottla_base::{Offset, TopicId, TopicPartition, Uuid};
-use ottla_env::{Clock, sys};
+use ottla_env::disk::Open;
+use ottla_env::{Clock, Disk, sys};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::checkpoint;
@@ -62,9 +63,10 @@ impl LogDirectory {
         options: DirectoryOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, OpenError> {
-        fs::create_dir_all(path).context("create", path)?;
-        let lock = lock(path)?;
-        let previous = take_clean_shutdown_marker(path)?;
+        let disk = Arc::clone(&options.disk);
+        disk.create_directories(path).context("create", path)?;
+        let lock = lock(&*disk, path)?;
+        let previous = take_clean_shutdown_marker(&*disk, path)?;
         let env = Arc::new(Environment::new(path.to_owned(), clock, options, lock));
         let opener = Opener { env: &env, config: Arc::new(config), clean: previous.is_some() };
         let logs = opener.open_all(list_logs(&env)?)?;
@@ -77,9 +79,12 @@ impl LogDirectory {
             stopped: Condvar::new(),
         });
         shared.write_checkpoints()?;
-        let threads = Mutex::new(start_threads(&shared).context("start a thread for", path)?);
+        let threads = match shared.env.options.threads {
+            true => start_threads(&shared).context("start a thread for", path)?,
+            false => Vec::new(),
+        };
         let previous_broker_epoch = previous.flatten();
-        Ok(Self { shared, previous_broker_epoch, threads })
+        Ok(Self { shared, previous_broker_epoch, threads: Mutex::new(threads) })
     }
 
     #[must_use]
@@ -136,10 +141,10 @@ impl LogDirectory {
             env.forget_starts_of_others(&logs)?;
         }
         let path = env.path.join(partition.to_string());
-        fs::create_dir(&path).context("create", &path)?;
+        env.disk.create_directory(&path).context("create", &path)?;
         let metadata = path.join(names::PARTITION_METADATA);
         let text = format!("version: 0\ntopic_id: {topic_id}");
-        fs::write(&metadata, text).context("write", &metadata)?;
+        env.disk.write(&metadata, text.as_bytes()).context("write", &metadata)?;
         let home = Arc::new(Home::new(Arc::clone(env), &path));
         let segment = Arc::new(Segment::new(Arc::clone(&home), 0));
         let jitter_ms = env.draw_jitter_ms(&config);
@@ -214,6 +219,11 @@ impl LogDirectory {
         flusher::flush_here_or_there(&self.shared.env);
     }
 
+    /// Flushes the logs that have asked for it, and tells the listeners, on this thread. Returns how many they were.
+    pub fn flush_requested(&self) -> usize {
+        flusher::flush_here(&self.shared.env)
+    }
+
     /// Does what is due: removes deleted files, flushes what `flush.ms` says, forgets idle producers, writes
     /// checkpoints. A thread of the directory calls this every second.
     pub fn housekeep(&self) {
@@ -242,7 +252,7 @@ impl LogDirectory {
         self.shared.write_checkpoints()?;
         env.listeners.write().clear();
         let text = format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}");
-        checkpoint::replace_durably(&env.path.join(names::CLEAN_SHUTDOWN), &text)
+        checkpoint::replace_durably(&*env.disk, &env.path.join(names::CLEAN_SHUTDOWN), &text)
     }
 
     fn stop_threads(&self) {
@@ -329,10 +339,9 @@ fn start_threads(shared: &Arc<Shared>) -> std::io::Result<Vec<JoinHandle<()>>> {
     Ok(vec![flusher::start(Arc::clone(&shared.env))?, housekeeper])
 }
 
-fn lock(directory: &Path) -> Result<File, OpenError> {
+fn lock(disk: &dyn Disk, directory: &Path) -> Result<File, OpenError> {
     let path = directory.join(names::LOCK);
-    let open = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
-    let file = open.context("open", &path)?;
+    let file = disk.open(&path, Open::Create).context("open", &path)?;
     if sys::lock_exclusive(&file).context("lock", &path)? {
         Ok(file)
     } else {
@@ -342,11 +351,14 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
 
 /// Whether the last process closed the directory properly, and its broker epoch. The marker is durably gone when
 /// this returns: should this process crash, the next one must not believe it.
-fn take_clean_shutdown_marker(directory: &Path) -> Result<Option<Option<i64>>, StorageError> {
+fn take_clean_shutdown_marker(
+    disk: &dyn Disk,
+    directory: &Path,
+) -> Result<Option<Option<i64>>, StorageError> {
     let path = directory.join(names::CLEAN_SHUTDOWN);
-    let Some(text) = checkpoint::read_if_exists(&path)? else { return Ok(None) };
-    fs::remove_file(&path).context("remove", &path)?;
-    sys::sync_directory(directory).context("flush", directory)?;
+    let Some(text) = checkpoint::read_if_exists(disk, &path)? else { return Ok(None) };
+    disk.remove_file(&path).context("remove", &path)?;
+    disk.sync_directory(directory).context("flush", directory)?;
     Ok(Some(parse_broker_epoch(&text)))
 }
 
@@ -362,17 +374,15 @@ fn parse_broker_epoch(text: &str) -> Option<i64> {
 fn list_logs(env: &Environment) -> Result<Vec<(TopicPartition, PathBuf)>, StorageError> {
     let mut logs = Vec::new();
     let mut deleted = Vec::new();
-    for entry in fs::read_dir(&env.path).context("list", &env.path)? {
-        let entry = entry.context("list", &env.path)?;
-        if !entry.file_type().context("stat", &entry.path())?.is_dir() {
+    for entry in env.disk.list(&env.path).context("list", &env.path)? {
+        if !entry.is_directory {
             continue;
         }
-        match DirectoryName::parse(&entry.file_name().to_string_lossy()) {
-            DirectoryName::Log(partition) => logs.push((partition, entry.path())),
-            DirectoryName::Deleted => deleted.push(entry.path()),
-            DirectoryName::Other => {
-                tracing::debug!(path = %entry.path().display(), "not a log");
-            }
+        let path = env.path.join(&entry.name);
+        match DirectoryName::parse(&entry.name.to_string_lossy()) {
+            DirectoryName::Log(partition) => logs.push((partition, path)),
+            DirectoryName::Deleted => deleted.push(path),
+            DirectoryName::Other => tracing::debug!(path = %path.display(), "not a log"),
         }
     }
     env.discard_later(deleted, 0);
@@ -434,7 +444,7 @@ impl Opener<'_> {
         };
         let home = Arc::new(Home::new(Arc::clone(self.env), path));
         let (state, restored) = recovery::open(&home, &opening)?;
-        let topic_id = read_topic_id(path)?;
+        let topic_id = read_topic_id(&*self.env.disk, path)?;
         let config = Arc::clone(&self.config);
         let unsynced = UnsyncedNames::None;
         Ok(Log::new(partition.clone(), topic_id, home, config, state, restored, unsynced))
@@ -442,8 +452,8 @@ impl Opener<'_> {
 }
 
 /// The topic id in `partition.metadata`; `None` when a crash came before it was written.
-fn read_topic_id(directory: &Path) -> Result<Option<TopicId>, StorageError> {
-    let text = checkpoint::read_if_exists(&directory.join(names::PARTITION_METADATA))?;
+fn read_topic_id(disk: &dyn Disk, directory: &Path) -> Result<Option<TopicId>, StorageError> {
+    let text = checkpoint::read_if_exists(disk, &directory.join(names::PARTITION_METADATA))?;
     let id = |line: &str| line.strip_prefix("topic_id:").and_then(|id| id.trim().parse().ok());
     Ok(text.and_then(|text| text.lines().find_map(id)))
 }

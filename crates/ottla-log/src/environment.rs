@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ottla_base::{Offset, TopicPartition};
-use ottla_env::{Clock, sys};
+use ottla_env::{Clock, Disk, sys};
 use parking_lot::{Mutex, RwLock};
 
 use crate::checkpoint::{self, Offsets};
@@ -24,6 +24,7 @@ use crate::producers::Producers;
 pub(crate) struct Environment {
     pub(crate) path: PathBuf,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) options: DirectoryOptions,
     /// In place of the option, since it may change.
     pub(crate) producer_id_expiration_ms: AtomicI64,
@@ -57,11 +58,14 @@ impl Environment {
         lock: File,
     ) -> Self {
         let files = FileCache::new(options.open_files_max);
+        let disk = Arc::clone(&options.disk);
+        let offsets = |name| DurableOffsets::read(Arc::clone(&disk), path.join(name));
         Self {
-            log_starts: DurableOffsets::read(path.join(names::LOG_START_OFFSETS)),
-            recovery_points: DurableOffsets::read(path.join(names::RECOVERY_POINTS)),
+            log_starts: offsets(names::LOG_START_OFFSETS),
+            recovery_points: offsets(names::RECOVERY_POINTS),
             path,
             clock,
+            disk,
             producer_id_expiration_ms: AtomicI64::new(options.producer_id_expiration_ms),
             options,
             files,
@@ -134,10 +138,11 @@ impl Environment {
             keep
         });
         for path in due {
-            let removed = if path.is_dir() {
-                std::fs::remove_dir_all(&path)
+            let is_directory = self.disk.status(&path).is_ok_and(|status| status.is_directory);
+            let removed = if is_directory {
+                self.disk.remove_directory(&path)
             } else {
-                std::fs::remove_file(&path)
+                self.disk.remove_file(&path)
             };
             match removed {
                 Ok(()) => tracing::debug!(path = %path.display(), "deleted"),
@@ -171,6 +176,7 @@ struct Trash {
 /// Invariant: the map is what the file holds durably.
 #[derive(Debug)]
 pub(crate) struct DurableOffsets {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     offsets: Mutex<Offsets>,
 }
@@ -178,12 +184,12 @@ pub(crate) struct DurableOffsets {
 impl DurableOffsets {
     /// Reads the file. One that is damaged counts as empty: recovery takes longer, and records that were deleted
     /// on request are there again.
-    pub(crate) fn read(path: PathBuf) -> Self {
-        let offsets = checkpoint::read_offsets(&path).unwrap_or_else(|error| {
+    pub(crate) fn read(disk: Arc<dyn Disk>, path: PathBuf) -> Self {
+        let offsets = checkpoint::read_offsets(&*disk, &path).unwrap_or_else(|error| {
             tracing::warn!(%error, "ignoring a damaged checkpoint");
             Offsets::new()
         });
-        Self { path, offsets: Mutex::new(offsets) }
+        Self { disk, path, offsets: Mutex::new(offsets) }
     }
 
     pub(crate) fn get(&self, log: &TopicPartition) -> Option<Offset> {
@@ -242,7 +248,7 @@ impl DurableOffsets {
     }
 
     fn write(&self, offsets: &mut Offsets, changed: Offsets) -> Result<(), StorageError> {
-        checkpoint::write_offsets(&self.path, &changed)?;
+        checkpoint::write_offsets(&*self.disk, &self.path, &changed)?;
         *offsets = changed;
         Ok(())
     }
@@ -267,7 +273,7 @@ impl Home {
     /// Renames the directory; later opens of its files look under the new name.
     pub(crate) fn rename(&self, to: &Path) -> Result<(), StorageError> {
         let mut path = self.path.write();
-        std::fs::rename(&*path, to).context("rename", &path)?;
+        self.env.disk.rename(&path, to).context("rename", &path)?;
         *path = to.into();
         Ok(())
     }

@@ -7,9 +7,8 @@
 //! Invariant: `open` counts the handles that segments keep; beyond `max` only those in use stay.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -137,16 +136,6 @@ impl FileCache {
             }
         }
     }
-}
-
-/// Opens a file that exists, for reading and writing.
-pub(crate) fn open_existing(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).open(path)
-}
-
-/// Opens a file that may not exist yet; contents that an earlier life left there go.
-pub(crate) fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 //! docs/decisions/003-flusher.md.
 
 use std::fmt::Debug;
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +13,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ottla_base::Offset;
-use ottla_env::sys;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::environment::Environment;
@@ -92,7 +90,8 @@ impl FlushQueue {
 
     /// What waits, if so little does that a round is likely to be quick.
     fn take_few(&self) -> Option<Vec<Arc<Log>>> {
-        let was_quick = Duration::from_micros(self.latest_took_us.load(Ordering::Relaxed)) <= QUICK_MAX;
+        let was_quick =
+            Duration::from_micros(self.latest_took_us.load(Ordering::Relaxed)) <= QUICK_MAX;
         let mut waiting = self.waiting.lock();
         let few = waiting.logs.len() < WHOLE_FILE_SYSTEM_FILES;
         (was_quick && few && !waiting.stopped).then(|| std::mem::take(&mut waiting.logs))
@@ -121,6 +120,14 @@ pub(crate) fn start(env: Arc<Environment>) -> io::Result<JoinHandle<()>> {
             gather = (took / GATHER_PARTS).min(GATHER_MAX);
         }
     })
+}
+
+/// Does the next round on this thread, once nobody else is at one. Returns how many logs it was of.
+pub(crate) fn flush_here(env: &Environment) -> usize {
+    let round = env.flushes.round.lock();
+    let logs = std::mem::take(&mut env.flushes.waiting.lock().logs);
+    flush(env, &logs, round);
+    logs.len()
 }
 
 /// Does the next round on this thread if that is quick and nobody is at one; leaves it to the flusher's thread
@@ -213,8 +220,7 @@ pub(crate) fn sync_recovered(env: &Environment, logs: &[Arc<Log>]) -> Result<(),
 
 /// `false` where the platform cannot.
 pub(crate) fn sync_file_system(env: &Environment) -> Result<bool, StorageError> {
-    let flush = File::open(&env.path).and_then(|directory| sys::sync_filesystem(&directory));
-    match flush {
+    match env.disk.sync_file_system(&env.path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(false),
         Err(error) => Err(error).context("flush the file system of", &env.path),

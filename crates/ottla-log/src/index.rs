@@ -14,7 +14,7 @@
 use std::fs::File;
 use std::io;
 
-use ottla_env::sys;
+use ottla_env::Disk;
 
 /// Entries that stay in memory after they were written, so that reads near the log's end need no file.
 const RECENT_KEPT: usize = 128;
@@ -160,23 +160,26 @@ impl<E: Entry> Index<E> {
 
 /// The last of the file's first `len` entries for which `at_or_before` holds.
 pub(crate) fn floor_in_file<E: Entry>(
+    disk: &dyn Disk,
     file: &File,
     len: u32,
     at_or_before: impl Fn(&E) -> bool,
 ) -> io::Result<Option<E>> {
-    Ok(search_file(file, len, at_or_before)?.1)
+    Ok(search_file(disk, file, len, at_or_before)?.1)
 }
 
 /// How many of the file's first `len` entries there are for which `keep` holds; they must be a prefix.
 pub(crate) fn count_in_file<E: Entry>(
+    disk: &dyn Disk,
     file: &File,
     len: u32,
     keep: impl Fn(&E) -> bool,
 ) -> io::Result<u32> {
-    Ok(search_file(file, len, keep)?.0)
+    Ok(search_file(disk, file, len, keep)?.0)
 }
 
 fn search_file<E: Entry>(
+    disk: &dyn Disk,
     file: &File,
     len: u32,
     at_or_before: impl Fn(&E) -> bool,
@@ -184,22 +187,27 @@ fn search_file<E: Entry>(
     let (mut low, mut high) = (0, len);
     while high - low > READ_AT_ONCE {
         let middle = low + (high - low) / 2;
-        match read_entries::<E>(file, middle, 1)?.first() {
+        match read_entries::<E>(disk, file, middle, 1)?.first() {
             Some(entry) if at_or_before(entry) => low = middle,
             _ => high = middle,
         }
     }
-    let entries: Vec<E> = read_entries(file, low, high - low)?;
+    let entries: Vec<E> = read_entries(disk, file, low, high - low)?;
     let after = entries.partition_point(at_or_before);
     let count = low + u32::try_from(after).expect("a part of a u32");
     Ok((count, after.checked_sub(1).and_then(|at| entries.get(at)).copied()))
 }
 
 /// Up to `count` entries from number `first` on; fewer where the file ends.
-pub(crate) fn read_entries<E: Entry>(file: &File, first: u32, count: u32) -> io::Result<Vec<E>> {
+pub(crate) fn read_entries<E: Entry>(
+    disk: &dyn Disk,
+    file: &File,
+    first: u32,
+    count: u32,
+) -> io::Result<Vec<E>> {
     let mut bytes = vec![0; usize::try_from(count).expect("a usize is 64 bits") * E::SIZE];
     let position = u64::from(first) * E::SIZE as u64;
-    let read = sys::read_full_at(file, &mut bytes, position)?;
+    let read = disk.read_at(file, &mut bytes, position)?;
     bytes.truncate(read);
     Ok(bytes.chunks_exact(E::SIZE).filter_map(E::decode).collect())
 }
@@ -207,6 +215,8 @@ pub(crate) fn read_entries<E: Entry>(file: &File, first: u32, count: u32) -> io:
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+
+    use ottla_env::OsDisk;
 
     use super::*;
 
@@ -249,11 +259,11 @@ mod tests {
         for key in [0, 9, 10, 11, 5555, 18_000, 19_995, 20_000, u32::MAX] {
             let at_or_before = |e: &OffsetEntry| e.relative_offset <= key;
             let expected = Some((key / 10).min(2000)).filter(|n| *n > 0).map(entry);
-            assert_eq!(floor_in_file(&file, 2000, at_or_before).unwrap(), expected);
+            assert_eq!(floor_in_file(&OsDisk, &file, 2000, at_or_before).unwrap(), expected);
             match index.floor(at_or_before) {
                 Floor::Known(found) => assert_eq!(found, expected),
                 Floor::InFile(len) => {
-                    assert_eq!(floor_in_file(&file, len, at_or_before).unwrap(), expected);
+                    assert_eq!(floor_in_file(&OsDisk, &file, len, at_or_before).unwrap(), expected);
                 }
             }
         }
@@ -265,6 +275,6 @@ mod tests {
         assert_eq!(index.floor(|_| true), Floor::Known(None));
         assert_eq!(index.unwritten(), (0, Vec::new()));
         let file = tempfile::tempfile().unwrap();
-        assert_eq!(floor_in_file::<TimeEntry>(&file, 0, |_| true).unwrap(), None);
+        assert_eq!(floor_in_file::<TimeEntry>(&OsDisk, &file, 0, |_| true).unwrap(), None);
     }
 }

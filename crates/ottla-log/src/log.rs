@@ -288,7 +288,7 @@ impl Log {
             // Recovery finds the epochs of unflushed records in the records themselves; those of others are made
             // durable by the flush that precedes every checkpoint.
             let path = self.home.path().join(names::LEADER_EPOCHS);
-            checkpoint::replace_lazily(&path, &epochs.to_text())?;
+            checkpoint::replace_lazily(&*self.env().disk, &path, &epochs.to_text())?;
             self.state.write().epochs = epochs;
         }
         Ok(())

@@ -15,12 +15,13 @@
 
 pub(crate) mod producers;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use ottla_base::{LeaderEpoch, Offset};
-use ottla_env::sys;
+use ottla_env::Disk;
+use ottla_env::disk::Open;
 use ottla_records::{BatchHeader, HEADER_LEN, RawBatch};
 
 use crate::checkpoint;
@@ -28,7 +29,6 @@ use crate::config::LogConfig;
 use crate::environment::Home;
 use crate::epochs::EpochCache;
 use crate::error::{Context, StorageError};
-use crate::files;
 use crate::index::{self, Entry, Index, OffsetEntry, TimeEntry};
 use crate::log::{Active, Sealed, State};
 use crate::names;
@@ -53,9 +53,9 @@ pub(crate) fn open(
     home: &Arc<Home>,
     opening: &Opening<'_>,
 ) -> Result<(State, Restored), StorageError> {
-    let directory = home.path();
-    let Inventory { logs, snapshots } = take_inventory(&directory)?;
-    let epochs = read_epochs(&directory)?;
+    let (disk, directory) = (&*home.env.disk, home.path());
+    let Inventory { logs, snapshots } = take_inventory(disk, &directory)?;
+    let epochs = read_epochs(disk, &directory)?;
     let mut loader = Loader {
         home,
         opening,
@@ -68,7 +68,7 @@ pub(crate) fn open(
     let (state, restored) = loader.finish(active)?;
     if state.epochs != epochs {
         let path = directory.join(names::LEADER_EPOCHS);
-        checkpoint::replace_lazily(&path, &state.epochs.to_text())?;
+        checkpoint::replace_lazily(disk, &path, &state.epochs.to_text())?;
     }
     Ok((state, restored))
 }
@@ -94,12 +94,12 @@ fn cut_index<E: Entry>(
     suffix: &str,
     keep: impl Fn(&E) -> bool,
 ) -> Result<(), StorageError> {
-    let path = segment.path(suffix);
-    let file = files::open_existing(&path).context("open", &path)?;
+    let (disk, path) = (segment.disk(), segment.path(suffix));
+    let file = disk.open(&path, Open::Write).context("open", &path)?;
     let entries = file.metadata().context("stat", &path)?.len() / E::SIZE as u64;
     let entries = u32::try_from(entries).unwrap_or(u32::MAX);
-    let kept = index::count_in_file(&file, entries, keep).context("read", &path)?;
-    file.set_len(u64::from(kept) * E::SIZE as u64).context("truncate", &path)
+    let kept = index::count_in_file(disk, &file, entries, keep).context("read", &path)?;
+    disk.set_len(&file, u64::from(kept) * E::SIZE as u64).context("truncate", &path)
 }
 
 /// What a log's directory holds.
@@ -110,21 +110,20 @@ struct Inventory {
 }
 
 /// Looks what there is, and removes leftovers on the way.
-fn take_inventory(directory: &Path) -> Result<Inventory, StorageError> {
+fn take_inventory(disk: &dyn Disk, directory: &Path) -> Result<Inventory, StorageError> {
     let (mut logs, mut snapshots, mut others) = (Vec::new(), Vec::new(), Vec::new());
-    for entry in fs::read_dir(directory).context("list", directory)? {
-        let entry = entry.context("list", directory)?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
+    for entry in disk.list(directory).context("list", directory)? {
+        let path = directory.join(&entry.name);
+        let name = entry.name.to_string_lossy();
         if name.ends_with(names::DELETED) || name.ends_with(names::CLEANED) {
-            fs::remove_file(entry.path()).context("remove", &entry.path())?;
+            disk.remove_file(&path).context("remove", &path)?;
             continue;
         }
         match names::parse_segment_file(&name) {
             Some((base_offset, names::LOG)) => logs.push(base_offset),
             Some((offset, names::SNAPSHOT)) => snapshots.push(offset),
             Some((base_offset, names::INDEX | names::TIME_INDEX)) => {
-                others.push((base_offset, entry.path()));
+                others.push((base_offset, path));
             }
             _ => {}
         }
@@ -133,16 +132,16 @@ fn take_inventory(directory: &Path) -> Result<Inventory, StorageError> {
     for (base_offset, path) in others {
         if logs.binary_search(&base_offset).is_err() {
             tracing::warn!(path = %path.display(), "removing an index without a segment");
-            fs::remove_file(&path).context("remove", &path)?;
+            disk.remove_file(&path).context("remove", &path)?;
         }
     }
     Ok(Inventory { logs, snapshots })
 }
 
 /// The epochs on disk; none when the file is damaged, and then the records tell.
-fn read_epochs(directory: &Path) -> Result<EpochCache, StorageError> {
+fn read_epochs(disk: &dyn Disk, directory: &Path) -> Result<EpochCache, StorageError> {
     let path = directory.join(names::LEADER_EPOCHS);
-    let text = checkpoint::read_if_exists(&path)?.unwrap_or_default();
+    let text = checkpoint::read_if_exists(disk, &path)?.unwrap_or_default();
     Ok(EpochCache::from_text(&text).unwrap_or_else(|error| {
         tracing::warn!(path = %path.display(), %error, "rebuilding the leader epochs from the log");
         EpochCache::default()
@@ -165,6 +164,7 @@ const BATCHES_BYTES: usize = 1024 * 1024;
 
 /// A piece of a file in memory.
 struct Window<'a> {
+    disk: &'a dyn Disk,
     file: &'a File,
     len: u64,
     bytes: Vec<u8>,
@@ -179,7 +179,7 @@ impl Window<'_> {
         if !held {
             let left = usize::try_from(self.len.saturating_sub(position)).unwrap_or(usize::MAX);
             self.bytes.resize(len.max(read_ahead).min(left), 0);
-            let read = sys::read_full_at(self.file, &mut self.bytes, position)?;
+            let read = self.disk.read_at(self.file, &mut self.bytes, position)?;
             self.bytes.truncate(read);
             self.start = position;
         }
@@ -307,7 +307,8 @@ impl Loader<'_> {
             self.home.env.draw_jitter_ms(self.opening.config),
         );
         active.created = true;
-        let mut window = Window { file: &file, len, bytes: Vec::new(), start: 0 };
+        let disk = segment.disk();
+        let mut window = Window { disk, file: &file, len, bytes: Vec::new(), start: 0 };
         while active.size < len {
             let checked =
                 self.check(&mut window, active.size, segment.base_offset, doubt.verify_from);
@@ -331,7 +332,7 @@ impl Loader<'_> {
         }
         let broken = active.size < len;
         if broken && doubt.may_cut {
-            file.set_len(active.size).context("truncate", &path)?;
+            disk.set_len(&file, active.size).context("truncate", &path)?;
         }
         replace_index(segment, names::INDEX, &mut active.offsets)?;
         replace_index(segment, names::TIME_INDEX, &mut active.times)?;
@@ -426,7 +427,7 @@ fn replace_index<E: Entry>(
     entries: &mut Index<E>,
 ) -> Result<(), StorageError> {
     let path = segment.path(suffix);
-    files::create(&path).context("create", &path)?;
+    segment.disk().open(&path, Open::Replace).context("create", &path)?;
     segment.write_index(suffix, entries)?;
     entries.written();
     Ok(())
@@ -435,7 +436,7 @@ fn replace_index<E: Entry>(
 /// A segment whose indexes can be believed; `None` when they must be rebuilt.
 fn open_intact(segment: &Arc<Segment>) -> Result<Option<Active>, StorageError> {
     let path = segment.path(names::LOG);
-    let size = fs::metadata(&path).context("stat", &path)?.len();
+    let size = segment.disk().status(&path).context("stat", &path)?.len;
     let offsets: Option<Index<OffsetEntry>> = open_index(segment, names::INDEX)?;
     let times: Option<Index<TimeEntry>> = open_index(segment, names::TIME_INDEX)?;
     let (Some(offsets), Some(times)) = (offsets, times) else { return Ok(None) };
@@ -466,7 +467,7 @@ fn observe_tail(active: &mut Active, index_interval_bytes: u64) -> Result<i64, S
     }
     let (file, path) = (segment.log_file()?, segment.path(names::LOG));
     let position = active.offsets.last().map_or(0, |entry| u64::from(entry.position));
-    let mut scan = HeaderScan::new(&file, &path, position, active.size);
+    let mut scan = HeaderScan::new(segment.disk(), &file, &path, position, active.size);
     while let Some(found) = scan.next()? {
         if roll::relative(segment.base_offset, found.header.last_offset()).is_none() {
             return Err(StorageError::corrupt(
@@ -483,8 +484,8 @@ fn observe_tail(active: &mut Active, index_interval_bytes: u64) -> Result<i64, S
 
 /// The number of entries and the last one; `None` when the file is missing or not made of entries.
 fn open_index<E: Entry>(segment: &Segment, suffix: &str) -> Result<Option<Index<E>>, StorageError> {
-    let path = segment.path(suffix);
-    let file = match File::open(&path) {
+    let (disk, path) = (segment.disk(), segment.path(suffix));
+    let file = match disk.open(&path, Open::Read) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).context("open", &path),
@@ -493,7 +494,10 @@ fn open_index<E: Entry>(segment: &Segment, suffix: &str) -> Result<Option<Index<
     let entries = u32::try_from(len / E::SIZE as u64).ok().filter(|_| len % E::SIZE as u64 == 0);
     let Some(entries) = entries else { return Ok(None) };
     let last = match entries.checked_sub(1) {
-        Some(last) => index::read_entries(&file, last, 1).context("read", &path)?.first().copied(),
+        Some(last) => {
+            let entries = index::read_entries(disk, &file, last, 1);
+            entries.context("read", &path)?.first().copied()
+        }
         None => None,
     };
     Ok(Some(Index::on_disk(entries, last)))

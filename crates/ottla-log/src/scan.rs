@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use ottla_env::sys;
+use ottla_env::Disk;
 use ottla_records::{BatchHeader, HEADER_LEN};
 
 use crate::error::{Context, StorageError};
@@ -26,6 +26,7 @@ impl Found {
 
 /// An iteration over batch headers between two byte positions, the first of which is where a batch begins.
 pub(crate) struct HeaderScan<'a> {
+    disk: &'a dyn Disk,
     file: &'a File,
     path: &'a Path,
     position: u64,
@@ -35,8 +36,14 @@ pub(crate) struct HeaderScan<'a> {
 }
 
 impl<'a> HeaderScan<'a> {
-    pub(crate) fn new(file: &'a File, path: &'a Path, position: u64, end: u64) -> Self {
-        Self { file, path, position, end, buffer: Vec::new(), buffer_position: position }
+    pub(crate) fn new(
+        disk: &'a dyn Disk,
+        file: &'a File,
+        path: &'a Path,
+        position: u64,
+        end: u64,
+    ) -> Self {
+        Self { disk, file, path, position, end, buffer: Vec::new(), buffer_position: position }
     }
 
     /// The next batch, or an error where there is something else; `None` at the end.
@@ -88,7 +95,7 @@ impl<'a> HeaderScan<'a> {
         let wanted =
             usize::try_from(self.end - self.position).unwrap_or(READ_BYTES).min(READ_BYTES);
         self.buffer.resize(wanted, 0);
-        let read = sys::read_full_at(self.file, &mut self.buffer, self.position)?;
+        let read = self.disk.read_at(self.file, &mut self.buffer, self.position)?;
         self.buffer.truncate(read);
         self.buffer_position = self.position;
         Ok(())

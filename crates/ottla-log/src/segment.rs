@@ -1,16 +1,18 @@
 //! One segment's identity and files; what is written to it is its log's business. Shell.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;
 
 use ottla_base::{Offset, Timestamp};
+use ottla_env::Disk;
+use ottla_env::disk::Open;
 
 use crate::environment::Home;
 use crate::error::{Context, StorageError};
-use crate::files::{self, Handles, Kind};
+use crate::files::{Handles, Kind};
 use crate::index::{self, Entry, Floor, OffsetEntry, TimeEntry};
 use crate::names;
 use crate::scan::{Found, HeaderScan};
@@ -37,22 +39,26 @@ impl Segment {
         Self { base_offset, home, handles: Arc::default(), largest: OnceLock::new() }
     }
 
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        &*self.home.env.disk
+    }
+
     pub(crate) fn path(&self, suffix: &str) -> PathBuf {
         names::segment_file(&self.home.path(), Offset(self.base_offset), suffix)
     }
 
     /// The log file, opened when it is not.
     pub(crate) fn log_file(&self) -> Result<Arc<File>, StorageError> {
-        self.open(Kind::Log, names::LOG, files::open_existing)
+        self.open(Kind::Log, names::LOG, Open::Write)
     }
 
     /// Creates the three files of a new segment; whatever has their names is a leftover without records.
     pub(crate) fn create_files(&self) -> Result<Arc<File>, StorageError> {
         for suffix in [names::INDEX, names::TIME_INDEX] {
             let path = self.path(suffix);
-            files::create(&path).context("create", &path)?;
+            self.disk().open(&path, Open::Replace).context("create", &path)?;
         }
-        self.open(Kind::Log, names::LOG, files::create)
+        self.open(Kind::Log, names::LOG, Open::Replace)
     }
 
     /// Forgets the open files, as when others took their names.
@@ -65,7 +71,7 @@ impl Segment {
         self.close_files();
         for suffix in names::SEGMENT_SUFFIXES {
             let path = self.path(suffix);
-            match fs::remove_file(&path) {
+            match self.disk().remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(error).context("remove", &path);
                 }
@@ -85,8 +91,8 @@ impl Segment {
             Floor::Known(entry) => Ok(entry),
             Floor::InFile(0) => Ok(None),
             Floor::InFile(len) => {
-                let file = self.open(Kind::Index, names::INDEX, files::open_existing)?;
-                index::floor_in_file(&file, len, |e: &OffsetEntry| {
+                let file = self.open(Kind::Index, names::INDEX, Open::Write)?;
+                index::floor_in_file(self.disk(), &file, len, |e: &OffsetEntry| {
                     e.relative_offset <= relative_offset
                 })
                 .context("read", &self.path(names::INDEX))
@@ -105,9 +111,11 @@ impl Segment {
             Floor::InFile(0) => Ok(None),
             Floor::InFile(len) => {
                 let path = self.path(names::TIME_INDEX);
-                let file = File::open(&path).context("open", &path)?;
-                index::floor_in_file(&file, len, |e: &TimeEntry| e.timestamp <= timestamp)
-                    .context("read", &path)
+                let file = self.disk().open(&path, Open::Read).context("open", &path)?;
+                index::floor_in_file(self.disk(), &file, len, |e: &TimeEntry| {
+                    e.timestamp <= timestamp
+                })
+                .context("read", &path)
             }
         }
     }
@@ -121,8 +129,9 @@ impl Segment {
             None => None,
             Some(last) => {
                 let path = self.path(names::TIME_INDEX);
-                let file = File::open(&path).context("open", &path)?;
-                index::read_entries(&file, last, 1).context("read", &path)?.first().copied()
+                let file = self.disk().open(&path, Open::Read).context("open", &path)?;
+                let entries = index::read_entries(self.disk(), &file, last, 1);
+                entries.context("read", &path)?.first().copied()
             }
         };
         Ok(*self.largest.get_or_init(|| largest))
@@ -131,7 +140,7 @@ impl Segment {
     /// When the log file was last written, for segments whose records have no timestamps.
     pub(crate) fn modified_ms(&self) -> Result<i64, StorageError> {
         let path = self.path(names::LOG);
-        let modified = fs::metadata(&path).and_then(|m| m.modified()).context("stat", &path)?;
+        let modified = self.disk().status(&path).context("stat", &path)?.modified;
         let since_epoch = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
     }
@@ -147,9 +156,8 @@ impl Segment {
             return Ok(());
         }
         let path = self.path(suffix);
-        let open = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path);
-        let file = open.context("open", &path)?;
-        std::os::unix::fs::FileExt::write_all_at(&file, &bytes, position).context("write", &path)
+        let file = self.disk().open(&path, Open::Create).context("open", &path)?;
+        self.disk().write_all_at(&file, &bytes, position).context("write", &path)
     }
 
     /// The first batch from `position` on that ends at or after `offset`. A position that comes from an index is
@@ -162,7 +170,7 @@ impl Segment {
         offset: i64,
     ) -> Result<Option<Found>, StorageError> {
         let path = self.path(names::LOG);
-        let search = |from| HeaderScan::new(file, &path, from, size).find(offset);
+        let search = |from| HeaderScan::new(self.disk(), file, &path, from, size).find(offset);
         if position == 0 {
             return search(0);
         }
@@ -176,16 +184,11 @@ impl Segment {
         search(0)
     }
 
-    fn open(
-        &self,
-        kind: Kind,
-        suffix: &str,
-        open: impl FnOnce(&std::path::Path) -> io::Result<File>,
-    ) -> Result<Arc<File>, StorageError> {
+    fn open(&self, kind: Kind, suffix: &str, how: Open) -> Result<Arc<File>, StorageError> {
         let mut path = None;
         let opened = self.home.env.files.get(&self.handles, kind, || {
             let path = path.insert(self.path(suffix));
-            open(path)
+            self.disk().open(path, how)
         });
         opened.map_err(|source| StorageError::Io {
             action: "open",

@@ -5,7 +5,6 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use ottla_base::{LeaderEpoch, Offset, Timestamp};
-use ottla_env::sys;
 use ottla_records::{BatchHeader, HEADER_LEN, TimestampType, ValidBatch};
 
 use super::{Active, Log, Sealed, UnsyncedNames, Writer};
@@ -160,7 +159,7 @@ impl Log {
             (Arc::clone(&active.segment), active.size)
         };
         let (file, path) = (segment.log_file()?, segment.path(names::LOG));
-        let first = HeaderScan::new(&file, &path, 0, size).next()?;
+        let first = HeaderScan::new(segment.disk(), &file, &path, 0, size).next()?;
         let timestamp = first.map_or(-1, |found| found.header.max_timestamp);
         self.state.write().active.first_timestamp = Some(timestamp);
         Ok(())
@@ -180,7 +179,8 @@ impl Log {
         let config = self.config();
         if config.preallocate {
             let path = segment.path(names::LOG);
-            sys::allocate(&file, 0, config.segment_bytes).context("preallocate", &path)?;
+            let allocated = self.env().disk.allocate(&file, 0, config.segment_bytes);
+            allocated.context("preallocate", &path)?;
         }
         self.state.write().active.created = true;
         Ok(file)
@@ -200,11 +200,12 @@ impl Log {
             buffers.push(IoSlice::new(header));
             buffers.push(IoSlice::new(batch.body()));
         }
-        let Err(source) = sys::write_all_vectored_at(file, &mut buffers, position) else {
+        let disk = &self.env().disk;
+        let Err(source) = disk.write_at(file, &mut buffers, position) else {
             return Ok(());
         };
         let path = self.state.read().active.segment.path(names::LOG);
-        let cut = file.set_len(position).context("cut back", &path);
+        let cut = disk.set_len(file, position).context("cut back", &path);
         let error = StorageError::Io { action: "append to", path, source };
         if let Err(cut) = cut {
             // Garbage that we cannot remove would be found behind good batches.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ottla_base::Offset;
-use ottla_env::sys;
+use ottla_env::disk::Open;
 
 use super::{Log, UnsyncedNames, Writer};
 use crate::config::LogConfig;
@@ -75,7 +75,7 @@ impl Log {
     pub(crate) fn sync(&self, work: &FlushWork) -> Result<(), StorageError> {
         let path = self.home.path();
         for file in &work.files {
-            sys::sync_data(file).context("flush a segment of", &path)?;
+            self.env().disk.sync_data(file).context("flush a segment of", &path)?;
         }
         self.sync_names(&path, work.unsynced_names)
     }
@@ -90,7 +90,8 @@ impl Log {
             sealed.chain(active).cloned().collect::<Vec<_>>()
         };
         for segment in segments {
-            sys::sync_data(&*segment.log_file()?).context("flush", &segment.path(names::LOG))?;
+            let synced = self.env().disk.sync_data(&*segment.log_file()?);
+            synced.context("flush", &segment.path(names::LOG))?;
         }
         self.sync_names(&self.home.path(), UnsyncedNames::Directory)
     }
@@ -99,15 +100,16 @@ impl Log {
         if unsynced == UnsyncedNames::None {
             return Ok(());
         }
+        let disk = &self.env().disk;
         let metadata = path.join(names::PARTITION_METADATA);
         if unsynced == UnsyncedNames::Directory
-            && let Ok(file) = File::open(&metadata)
+            && let Ok(file) = disk.open(&metadata, Open::Read)
         {
-            sys::sync_data(&file).context("flush", &metadata)?;
+            disk.sync_data(&file).context("flush", &metadata)?;
         }
-        sys::sync_directory(path).context("flush", path)?;
+        disk.sync_directory(path).context("flush", path)?;
         match path.parent().filter(|_| unsynced == UnsyncedNames::Directory) {
-            Some(parent) => sys::sync_directory(parent).context("flush", parent),
+            Some(parent) => disk.sync_directory(parent).context("flush", parent),
             None => Ok(()),
         }
     }

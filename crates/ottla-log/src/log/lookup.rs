@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use ottla_base::{LeaderEpoch, Offset, Timestamp};
-use ottla_env::sys;
 use ottla_records::RawBatch;
 
 use super::Log;
@@ -150,15 +149,15 @@ impl Candidate {
         let entries = Floor::InFile(self.offset_floor_in_file);
         let entry = self.segment.offset_floor(entries, relative_offset)?;
         let position = entry.map_or(0, |entry| u64::from(entry.position));
+        let disk = self.segment.disk();
         let (file, path) = (self.segment.log_file()?, self.segment.path(names::LOG));
-        let mut scan = HeaderScan::new(&file, &path, position, self.size);
+        let mut scan = HeaderScan::new(disk, &file, &path, position, self.size);
         while let Some(found) = scan.next()? {
             if !worth_reading(&found) {
                 continue;
             }
             let mut bytes = BytesMut::zeroed(found.header.size_in_bytes());
-            let read =
-                sys::read_full_at(&file, &mut bytes, found.position).context("read", &path)?;
+            let read = disk.read_at(&file, &mut bytes, found.position).context("read", &path)?;
             bytes.truncate(read);
             let corrupt = |what: String| StorageError::corrupt(&path, found.position, what);
             let batch =

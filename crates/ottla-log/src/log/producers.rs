@@ -1,11 +1,11 @@
 //! The log's producers: told apart from their retries before an append, and written down where segments end.
 
 use std::fs::File;
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ottla_base::Offset;
+use ottla_env::disk::Open;
 use ottla_records::ValidBatch;
 
 use super::append::{Appended, Origin};
@@ -92,9 +92,10 @@ impl Log {
         }
         let path = names::segment_file(&self.home.path(), offset, names::SNAPSHOT);
         // In place: a snapshot that a crash leaves unfinished has a wrong checksum, and the one before it counts.
-        let mut file = File::create(&path).context("create", &path)?;
+        let disk = &self.env().disk;
+        let file = disk.open(&path, Open::Replace).context("create", &path)?;
         let bytes = snapshot::encode(&writer.producers);
-        file.write_all(&bytes).context("write", &path)?;
+        disk.write_all_at(&file, &bytes, 0).context("write", &path)?;
         writer.newest_snapshot = Some(offset);
         writer.unsynced_names = writer.unsynced_names.max(UnsyncedNames::Files);
         Ok(Some(file))
@@ -103,7 +104,8 @@ impl Log {
     /// The producers as the batches before an offset leave them, for a log that is about to be cut off there. What
     /// was written down of more than these is durably gone when this returns: other batches will take their place.
     pub(super) fn producers_before(&self, offset: Offset) -> Result<Restored, StorageError> {
-        let mut replay = Replay::new(&self.home, producers::list(&self.home.path())?);
+        let snapshots = producers::list(&*self.env().disk, &self.home.path())?;
+        let mut replay = Replay::new(&self.home, snapshots);
         let segments: Vec<_> = {
             let state = self.state.read();
             let sealed = state.sealed.iter().map(|sealed| (&sealed.segment, sealed.size));
@@ -118,7 +120,8 @@ impl Log {
     /// Forgets everything, for a log that is about to be emptied.
     pub(super) fn forget_producers(&self, writer: &mut Writer) -> Result<(), StorageError> {
         // No snapshot is of fewer offsets.
-        Replay::new(&self.home, producers::list(&self.home.path())?).remove_after(Offset(-1))?;
+        let snapshots = producers::list(&*self.env().disk, &self.home.path())?;
+        Replay::new(&self.home, snapshots).remove_after(Offset(-1))?;
         self.replace_producers(writer, Restored::default());
         Ok(())
     }

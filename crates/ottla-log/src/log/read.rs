@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use ottla_base::Offset;
-use ottla_env::sys;
+use ottla_env::Disk;
 
 use super::{Log, Sealed, State};
 use crate::error::{ReadError, StorageError};
@@ -20,13 +20,14 @@ pub struct FileRange {
     pub file: Arc<File>,
     pub position: u64,
     pub len: usize,
+    pub disk: Arc<dyn Disk>,
 }
 
 impl FileRange {
     /// Copies the bytes into memory; fewer only if the file was truncated meanwhile.
     pub fn read(&self) -> io::Result<Bytes> {
         let mut bytes = BytesMut::zeroed(self.len);
-        let read = sys::read_full_at(&self.file, &mut bytes, self.position)?;
+        let read = self.disk.read_at(&self.file, &mut bytes, self.position)?;
         bytes.truncate(read);
         Ok(bytes.freeze())
     }
@@ -148,6 +149,7 @@ impl Log {
                     file,
                     position: first.position,
                     len: usize::try_from(len).expect("a usize is 64 bits"),
+                    disk: Arc::clone(&self.env().disk),
                 }),
                 first_offset: Offset(first.base_offset),
                 next_segment: view.next_segment.filter(|_| ends_segment).map(Offset),

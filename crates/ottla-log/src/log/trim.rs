@@ -1,10 +1,9 @@
 //! Making a log shorter: retention at its start, truncation at its end, closing or removing all of it.
 
-use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ottla_base::{LeaderEpoch, Offset, TopicPartition};
-use ottla_env::sys;
 use parking_lot::MutexGuard;
 
 use super::{Active, Log, Sealed, UnsyncedNames, Writer};
@@ -257,7 +256,8 @@ impl Log {
             let cut = segment.find(&file, from, size, offset.0)?;
             let position = cut.map_or(size, |found| found.position);
             end = cut.map_or(end, |found| end.min(found.header.base_offset));
-            file.set_len(position).context("truncate", &segment.path(names::LOG))?;
+            let truncated = self.env().disk.set_len(&file, position);
+            truncated.context("truncate", &segment.path(names::LOG))?;
             writer.mark_dirty(&file, self.env().now_ms());
         }
         let mut active = if created {
@@ -319,7 +319,7 @@ impl Log {
     fn create_active_durably(&self, writer: &mut Writer) -> Result<(), StorageError> {
         self.active_file(writer)?;
         let path = self.home.path();
-        sys::sync_directory(&path).context("flush", &path)
+        self.env().disk.sync_directory(&path).context("flush", &path)
     }
 
     /// Renames a segment's files out of the way; they are deleted later, when readers have finished.
@@ -329,8 +329,9 @@ impl Log {
             let path = segment.path(suffix);
             let mut renamed = path.clone().into_os_string();
             renamed.push(names::DELETED);
-            match fs::rename(&path, &renamed) {
-                Ok(()) => discarded.push(renamed.into()),
+            let renamed = PathBuf::from(renamed);
+            match self.env().disk.rename(&path, &renamed) {
+                Ok(()) => discarded.push(renamed),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error).context("rename", &path),
             }

@@ -7,13 +7,12 @@
 //! The newest snapshot is one segment old at most, unless a crash took it, and at the log's end after a clean close:
 //! then nothing is read beside it.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
 use ottla_base::Offset;
-use ottla_env::sys;
+use ottla_env::Disk;
 use ottla_records::{BatchHeader, RawBatch};
 
 use crate::environment::Home;
@@ -106,7 +105,7 @@ impl<'a> Replay<'a> {
     pub(crate) fn remove_after(&mut self, offset: Offset) -> Result<(), StorageError> {
         if self.remove_unless(|at| *at <= offset)? {
             let directory = self.home.path();
-            sys::sync_directory(&directory).context("flush", &directory)?;
+            self.home.env.disk.sync_directory(&directory).context("flush", &directory)?;
         }
         Ok(())
     }
@@ -137,7 +136,7 @@ impl<'a> Replay<'a> {
     /// `None` when the snapshot is worth nothing.
     fn read(&self, at: Offset) -> Result<Option<Producers>, StorageError> {
         let path = names::segment_file(&self.home.path(), at, names::SNAPSHOT);
-        let bytes = match fs::read(&path) {
+        let bytes = match self.home.env.disk.read(&path) {
             Ok(bytes) => bytes,
             // It went with an empty segment.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -154,7 +153,7 @@ impl<'a> Replay<'a> {
 
     fn remove(&self, at: Offset) -> Result<(), StorageError> {
         let path = names::segment_file(&self.home.path(), at, names::SNAPSHOT);
-        match fs::remove_file(&path) {
+        match self.home.env.disk.remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(error).context("remove", &path)
             }
@@ -168,7 +167,7 @@ impl<'a> Replay<'a> {
             return Ok(());
         }
         let (file, path) = (segment.log_file()?, segment.path(names::LOG));
-        let mut scan = HeaderScan::new(&file, &path, 0, size);
+        let mut scan = HeaderScan::new(segment.disk(), &file, &path, 0, size);
         loop {
             let found = match scan.next() {
                 Ok(Some(found)) => found,
@@ -186,7 +185,7 @@ impl<'a> Replay<'a> {
             if found.header.base_offset >= self.end.0 {
                 let read = || {
                     let mut bytes = BytesMut::zeroed(found.header.size_in_bytes());
-                    let read = sys::read_full_at(&file, &mut bytes, found.position)?;
+                    let read = segment.disk().read_at(&file, &mut bytes, found.position)?;
                     bytes.truncate(read);
                     Ok(bytes.freeze())
                 };
@@ -197,11 +196,10 @@ impl<'a> Replay<'a> {
 }
 
 /// Where a log has snapshots.
-pub(crate) fn list(directory: &Path) -> Result<Vec<Offset>, StorageError> {
+pub(crate) fn list(disk: &dyn Disk, directory: &Path) -> Result<Vec<Offset>, StorageError> {
     let mut offsets = Vec::new();
-    for entry in fs::read_dir(directory).context("list", directory)? {
-        let name = entry.context("list", directory)?.file_name();
-        let name = name.to_string_lossy();
+    for entry in disk.list(directory).context("list", directory)? {
+        let name = entry.name.to_string_lossy();
         if let Some((offset, names::SNAPSHOT)) = names::parse_segment_file(&name) {
             offsets.push(offset);
         }

@@ -1,0 +1,204 @@
+//! What everything stands on that plays a disk: the log does nothing with files but through `Disk`, and nothing by
+//! itself if it is told not to.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod support;
+
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ottla_base::{LeaderEpoch, Offset};
+use ottla_env::disk::{DirectoryEntry, Open, Status};
+use ottla_env::{Disk, OsDisk};
+use ottla_log::{Log, LogConfig};
+use support::{Directory, batch, read_all};
+
+fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else {
+            found.push((path.display().to_string(), std::fs::read_to_string(&path).unwrap()));
+        }
+    }
+}
+
+/// What leads around the disk, as it would be written in the sources.
+const BANNED: [&str; 17] = [
+    "fs::",
+    "File::open",
+    "File::create",
+    "OpenOptions",
+    "FileExt",
+    "tempfile",
+    "io::Read",
+    "io::Write",
+    ".exists()",
+    ".is_dir()",
+    ".is_file()",
+    "file.set_len",
+    "file.sync_",
+    "sys::read",
+    "sys::write",
+    "sys::sync",
+    "sys::allocate",
+];
+
+fn around_the_disk(text: &str) -> Option<&'static str> {
+    let (code, _tests) = text.split_once("#[cfg(test)]\nmod tests {").unwrap_or((text, ""));
+    // As a type it does nothing.
+    let code = code.replace("std::fs::File;", "").replace("std::fs::File>", "");
+    BANNED.into_iter().find(|banned| code.contains(banned))
+}
+
+#[test]
+fn nothing_in_the_log_goes_around_the_disk() {
+    let mut files = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    assert!(files.len() > 20);
+    for (path, text) in files {
+        assert_eq!(around_the_disk(&text), None, "{path}");
+    }
+    for forbidden in [
+        "use std::fs::{self, File};",
+        "std::fs::rename(from, to)",
+        "File::open(&path)",
+        "sys::sync_data(&file)",
+    ] {
+        assert!(around_the_disk(forbidden).is_some(), "{forbidden}");
+    }
+}
+
+/// The system's disk, which counts syncs and can be full.
+#[derive(Debug, Default)]
+struct PlayedDisk {
+    syncs: AtomicUsize,
+    room: AtomicUsize,
+}
+
+impl Disk for PlayedDisk {
+    fn open(&self, path: &Path, how: Open) -> io::Result<std::fs::File> {
+        OsDisk.open(path, how)
+    }
+
+    fn status(&self, path: &Path) -> io::Result<Status> {
+        OsDisk.status(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<DirectoryEntry>> {
+        OsDisk.list(directory)
+    }
+
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        OsDisk.create_directory(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsDisk.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        OsDisk.remove_file(path)
+    }
+
+    fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        OsDisk.remove_directory(path)
+    }
+
+    fn read_at(&self, file: &std::fs::File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        OsDisk.read_at(file, buffer, at)
+    }
+
+    fn write_at(
+        &self,
+        file: &std::fs::File,
+        buffers: &mut [IoSlice<'_>],
+        position: u64,
+    ) -> io::Result<()> {
+        let len: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        let room = self.room.load(Ordering::Relaxed);
+        let Some(left) = room.checked_sub(len) else {
+            // As a disk does that is full: what has room is in the file.
+            let bytes: Vec<u8> = buffers.iter().flat_map(|buffer| buffer.iter().copied()).collect();
+            OsDisk.write_at(file, &mut [IoSlice::new(&bytes[..room])], position)?;
+            return Err(io::ErrorKind::StorageFull.into());
+        };
+        self.room.store(left, Ordering::Relaxed);
+        OsDisk.write_at(file, buffers, position)
+    }
+
+    fn set_len(&self, file: &std::fs::File, len: u64) -> io::Result<()> {
+        OsDisk.set_len(file, len)
+    }
+
+    fn allocate(&self, file: &std::fs::File, position: u64, len: u64) -> io::Result<()> {
+        OsDisk.allocate(file, position, len)
+    }
+
+    fn sync_data(&self, file: &std::fs::File) -> io::Result<()> {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        OsDisk.sync_data(file)
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        OsDisk.sync_directory(path)
+    }
+
+    fn sync_file_system(&self, path: &Path) -> io::Result<()> {
+        OsDisk.sync_file_system(path)
+    }
+}
+
+fn played(room: usize) -> (Directory, Arc<PlayedDisk>) {
+    let disk = Arc::new(PlayedDisk { room: AtomicUsize::new(room), ..PlayedDisk::default() });
+    let mut directory = Directory::new();
+    directory.options.disk = Arc::clone(&disk) as _;
+    directory.options.threads = false;
+    directory.options.recovery_threads = 1;
+    (directory, disk)
+}
+
+#[test]
+fn without_threads_a_flush_happens_when_somebody_asks_for_the_requested_ones() {
+    let (directory, disk) = played(usize::MAX);
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    let heard = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let hearing = Arc::clone(&heard);
+    open.add_listener(Arc::new(move |_: &Arc<Log>, offset| hearing.lock().push(offset)));
+    log.append_batch(batch(3, 10), LeaderEpoch(0)).unwrap();
+    assert_eq!(open.flush_requested(), 0);
+    log.request_flush();
+    log.request_flush();
+    let before = disk.syncs.load(Ordering::Relaxed);
+    assert_eq!((log.flushed_offset(), heard.lock().len()), (Offset(0), 0));
+    assert_eq!(open.flush_requested(), 1);
+    assert_eq!((log.flushed_offset(), heard.lock().clone()), (Offset(3), vec![Offset(3)]));
+    assert!(disk.syncs.load(Ordering::Relaxed) > before);
+    assert_eq!(open.flush_requested(), 0);
+    open.housekeep();
+    drop(log);
+    open.close();
+    assert_eq!(directory.open(LogConfig::default()).log("t", 0).log_end_offset(), Offset(3));
+}
+
+#[test]
+fn what_a_full_disk_took_of_a_batch_is_cut_off_and_the_log_goes_on_when_there_is_room() {
+    let (directory, disk) = played(1 << 20);
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+    disk.room.store(70, Ordering::Relaxed);
+    let error = log.append_batch(batch(1, 100), LeaderEpoch(0)).unwrap_err();
+    assert!(error.to_string().contains("append to"), "{error}");
+    let segment = directory.path().join("t-0/00000000000000000000.log");
+    assert_eq!(std::fs::metadata(&segment).unwrap().len(), log.size_in_bytes());
+    disk.room.store(1 << 20, Ordering::Relaxed);
+    log.append_batch(batch(2, 10), LeaderEpoch(0)).unwrap();
+    assert_eq!(log.log_end_offset(), Offset(3));
+    assert_eq!(read_all(&log).len(), 2);
+}
