@@ -110,7 +110,7 @@ impl Node {
         let broker = Arc::new(Broker::new(Parts {
             registration: Registration { id: config.node_id, epoch: broker_epoch },
             cluster_id: options.cluster_id.as_str().into(),
-            settings: settings(config),
+            settings: settings(config, &options.settings),
             configuration,
             log_levels: options.log_levels,
             clock,
@@ -429,10 +429,11 @@ async fn enforce_retention(broker: Arc<Broker>) {
     }
 }
 
-fn settings(config: &BrokerConfig) -> Settings {
+fn settings(config: &BrokerConfig, set: &ConfigSettings) -> Settings {
     let size = |bytes: i32| usize::try_from(bytes).unwrap_or(0);
-    // −1 leaves a socket's buffer to the operating system.
-    let buffer = |bytes: i32| usize::try_from(bytes).ok();
+    // −1 leaves a socket's buffer to the operating system. So does who sets nothing: Kafka's 100 KiB hold less than the
+    // five requests of a producer, who is then woken for every piece of them.
+    let buffer = |name, bytes: i32| usize::try_from(bytes).ok().filter(|_| set.is_set(name));
     let idle = u64::try_from(config.connections_max_idle_ms).unwrap_or(IDLE_FOR_EVER_MS);
     Settings {
         request_bytes_max: size(config.socket_request_max_bytes),
@@ -440,8 +441,11 @@ fn settings(config: &BrokerConfig) -> Settings {
             .queued_max_request_bytes
             .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)),
         connections_max_idle: Duration::from_millis(idle.min(IDLE_FOR_EVER_MS)),
-        socket_send_buffer: buffer(config.socket_send_buffer_bytes),
-        socket_receive_buffer: buffer(config.socket_receive_buffer_bytes),
+        socket_send_buffer: buffer("socket.send.buffer.bytes", config.socket_send_buffer_bytes),
+        socket_receive_buffer: buffer(
+            "socket.receive.buffer.bytes",
+            config.socket_receive_buffer_bytes,
+        ),
         fetch_bytes_max: size(config.fetch_max_bytes),
         fetch_session_slots: size(config.max_incremental_fetch_session_cache_slots),
         partitions_described_max: size(config.max_request_partition_size_limit),

@@ -13,6 +13,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ottla_base::{LeaderEpoch, Offset, ProducerId, Timestamp, TopicPartition, Uuid};
 use ottla_log::producers::{Producer, ProducerRefusal};
@@ -468,6 +469,42 @@ fn a_flush_moves_the_flushed_offset_and_tells_the_listeners() {
     assert!(logs.iter().all(|log| log.flushed_offset() == Offset(1)));
     logs[0].append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
     assert_eq!(logs[0].flush().unwrap(), Offset(2));
+}
+
+#[test]
+fn what_joins_a_flush_is_flushed_by_whoever_begins_one_and_each_is_told() {
+    let directory = Directory::new();
+    let open = directory.open(LogConfig::default());
+    let (sender, receiver) = std::sync::mpsc::channel();
+    open.add_listener(Arc::new(move |log: &Arc<Log>, offset: Offset| {
+        let _ = sender.send((log.topic_partition().partition.0, offset));
+    }));
+    let logs: Vec<_> = (0..4).map(|partition| open.create("t", partition)).collect();
+    std::thread::scope(|scope| {
+        for log in &logs {
+            scope.spawn(|| {
+                for n in 0..200 {
+                    log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+                    match n % 3 {
+                        0 => log.request_flush(),
+                        _ => log.join_next_flush(),
+                    }
+                    open.begin_flush();
+                }
+            });
+        }
+    });
+    let mut told = [Offset(0); 4];
+    while told != [Offset(200); 4] {
+        let (partition, offset) = receiver.recv_timeout(Duration::from_secs(60)).unwrap();
+        let told = &mut told[usize::try_from(partition).unwrap()];
+        *told = offset.max(*told);
+    }
+    logs[0].append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+    logs[0].join_next_flush();
+    assert_eq!(logs[0].flushed_offset(), Offset(200), "nobody has begun a flush");
+    open.begin_flush();
+    assert_eq!(receiver.recv_timeout(Duration::from_secs(60)).unwrap(), (0, Offset(201)));
 }
 
 #[test]
