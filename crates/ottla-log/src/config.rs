@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ottla_env::{Disk, OsDisk};
+use ottla_env::{Disk, OsDisk, OsRandom, Random};
 
 /// The settings of one log: the topic's own, or the broker's where the topic has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +73,8 @@ pub struct DirectoryOptions {
     pub producer_id_expiration_check_interval_ms: u64,
     /// What everything is written to; the operating system's, but in tests.
     pub disk: Arc<dyn Disk>,
+    /// Where names come from that nobody else has, and what is drawn; the operating system, but in tests.
+    pub random: Arc<dyn Random>,
     /// Whether flushes and housekeeping are done by threads of the directory's own. Without them somebody has to call
     /// `LogDirectory::flush_requested` and `LogDirectory::housekeep`; with one recovery thread everything is then
     /// done by those who call.
@@ -89,6 +91,7 @@ impl Default for DirectoryOptions {
             producer_id_expiration_ms: 24 * 60 * 60 * 1000,
             producer_id_expiration_check_interval_ms: 600_000,
             disk: Arc::new(OsDisk),
+            random: Arc::new(OsRandom),
             threads: true,
         }
     }

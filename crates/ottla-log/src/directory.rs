@@ -9,7 +9,7 @@
 //! Lock order: what a log locks by itself, but for its state; the recovery points (whose writer asks the logs); `logs`;
 //! the states of logs; the log starts.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -47,7 +47,8 @@ pub struct LogDirectory {
 #[derive(Debug)]
 struct Shared {
     env: Arc<Environment>,
-    logs: RwLock<HashMap<TopicPartition, Arc<Log>>>,
+    /// In the order of their names, so that what is done to all of them is done in the same order each time.
+    logs: RwLock<BTreeMap<TopicPartition, Arc<Log>>>,
     checkpointed_at: Mutex<Duration>,
     producers_expired_at: Mutex<Duration>,
     stop: Mutex<bool>,
@@ -198,7 +199,7 @@ impl LogDirectory {
         let env = &self.shared.env;
         let Some(log) = self.log(partition) else { return Ok(None) };
         let mut unique = [0; 16];
-        sys::random_bytes(&mut unique).context("name the remains of", &env.path)?;
+        env.options.random.fill(&mut unique).context("name the remains of", &env.path)?;
         let renamed = env.path.join(new_name(partition, Uuid(unique)));
         // Not while `logs` is locked: whoever writes may wait for the recovery points, and those wait for `logs`.
         log.close_for_deletion();
@@ -425,7 +426,7 @@ impl Opener<'_> {
     fn open_all(
         &self,
         logs: Vec<(TopicPartition, PathBuf)>,
-    ) -> Result<HashMap<TopicPartition, Arc<Log>>, StorageError> {
+    ) -> Result<BTreeMap<TopicPartition, Arc<Log>>, StorageError> {
         let threads = self.env.options.recovery_threads;
         let opened = in_threads(threads, &logs, |(partition, path)| self.open(partition, path));
         let opened: Vec<Arc<Log>> = opened.into_iter().collect::<Result<_, _>>()?;
