@@ -25,6 +25,8 @@ pub mod producers;
 mod recovery;
 mod scan;
 mod segment;
+mod transactions;
+mod txn_index;
 
 pub use config::{DirectoryOptions, LogConfig};
 pub use directory::LogDirectory;
@@ -32,3 +34,4 @@ pub use epochs::{EpochCache, EpochEntry};
 pub use error::{AppendError, CreateError, OpenError, ReadError, StorageError};
 pub use flusher::FlushListener;
 pub use log::{Appended, FileRange, Log, Origin, Removed, Slice, TimestampLookup};
+pub use txn_index::AbortedTransaction;
