@@ -17,6 +17,7 @@
 
 mod active;
 mod append;
+mod clean;
 mod flush;
 mod lookup;
 mod producers;
@@ -36,6 +37,7 @@ pub use lookup::TimestampLookup;
 pub use read::{FileRange, Slice};
 pub use trim::Removed;
 
+pub(crate) use clean::{Overtaken, Source};
 pub(crate) use trim::Trim;
 
 pub(crate) use active::Active;
@@ -278,6 +280,10 @@ impl Log {
 
     pub(crate) fn rename(&self, to: &std::path::Path) -> Result<(), StorageError> {
         self.home.rename(to)
+    }
+
+    pub(crate) fn home(&self) -> &Arc<Home> {
+        &self.home
     }
 
     fn env(&self) -> &Environment {

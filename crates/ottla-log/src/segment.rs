@@ -11,7 +11,7 @@ use ottla_env::Disk;
 use ottla_env::disk::Open;
 use parking_lot::RwLock;
 
-use crate::environment::Home;
+use crate::environment::{Environment, Home};
 use crate::error::{Context, StorageError};
 use crate::files::{Handles, Kind};
 use crate::index::{self, Entry, Floor, OffsetEntry, TimeEntry};
@@ -86,6 +86,10 @@ impl Segment {
         let numbered = (1_u32..).map(|n| format!(".{n}{}", names::DELETED));
         let mut endings = [plain].into_iter().chain(numbered);
         endings.find(|ending| !is_taken(ending)).expect("there are fewer files than numbers")
+    }
+
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.home.env
     }
 
     /// The log file, opened when it is not.

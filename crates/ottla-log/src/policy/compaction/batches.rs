@@ -120,6 +120,18 @@ pub struct Verdict {
     pub records_kept: usize,
 }
 
+impl Verdict {
+    /// What of a batch is written.
+    #[must_use]
+    pub fn size_in_bytes(&self, judged: &ValidBatch) -> usize {
+        match &self.outcome {
+            Outcome::Drop => 0,
+            Outcome::Keep => judged.size_in_bytes(),
+            Outcome::Replace(batch) => batch.size_in_bytes(),
+        }
+    }
+}
+
 impl Filter {
     #[must_use]
     pub fn new(newest: NewestOffsets, end: Offset, now_ms: i64, delete_retention_ms: i64) -> Self {
