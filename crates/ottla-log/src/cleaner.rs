@@ -168,8 +168,8 @@ impl LogCleaner {
     pub fn clean_all_due(&self) -> usize {
         let mut failed = HashSet::new();
         let mut cleaned = 0;
-        while self.shared.clean_dirtiest(&mut failed) {
-            cleaned += 1;
+        while let Some(is_cleaned) = self.shared.clean_dirtiest(&mut failed) {
+            cleaned += usize::from(is_cleaned);
         }
         cleaned
     }
@@ -200,9 +200,9 @@ impl Shared {
     fn run(&self, index: usize) {
         let mut failed = HashSet::new();
         while !self.is_stopped() && index < self.options.read().threads {
-            let cleaned = self.clean_dirtiest(&mut failed);
+            let found = self.clean_dirtiest(&mut failed);
             self.enforce_retention();
-            if !cleaned {
+            if found.is_none() {
                 failed.clear();
                 self.rest(index);
             }
@@ -230,18 +230,20 @@ impl Shared {
         }
     }
 
-    /// Compacts the dirtiest log that is due, but for those that have failed. `false` if there is none.
-    fn clean_dirtiest(&self, failed: &mut HashSet<TopicPartition>) -> bool {
+    /// Compacts the dirtiest log that is due, but for those that have failed; says whether it did not. `None` if there
+    /// is no such log.
+    fn clean_dirtiest(&self, failed: &mut HashSet<TopicPartition>) -> Option<bool> {
         let mut due = self.due(failed);
         due.sort_by(|a, b| b.dirtiness.ratio().total_cmp(&a.dirtiness.ratio()));
         for Due { log, dirtiness, sources } in due {
             let Some(_cleaning) = log.cleaning.try_lock() else { continue };
-            if !self.clean(&log, &dirtiness, sources) {
+            let is_cleaned = self.clean(&log, &dirtiness, sources);
+            if !is_cleaned {
                 failed.insert(log.topic_partition().clone());
             }
-            return !self.is_stopped();
+            return Some(is_cleaned);
         }
-        false
+        None
     }
 
     fn due(&self, failed: &HashSet<TopicPartition>) -> Vec<Due> {
@@ -286,7 +288,7 @@ impl Shared {
         due
     }
 
-    /// Returns whether the log may be looked at again at once.
+    /// Returns whether it has come to its end.
     fn clean(&self, log: &Arc<Log>, dirtiness: &Dirtiness, sources: Vec<Source>) -> bool {
         let started = self.clock.monotonic();
         let now_ms = self.clock.now_ms().0;

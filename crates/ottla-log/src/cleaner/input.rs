@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use ottla_base::Offset;
-use ottla_env::sys;
 use ottla_records::{BatchError, BatchHeader, HEADER_LEN, RawBatch, ValidBatch};
 
 use crate::error::{Context, StorageError};
@@ -15,8 +14,10 @@ use crate::index::Floor;
 use crate::log::Source;
 use crate::names;
 use crate::policy::roll;
+use crate::segment::Segment;
 
 pub(super) struct Input {
+    segment: Arc<Segment>,
     file: Arc<File>,
     path: PathBuf,
     /// Where `piece` begins.
@@ -37,7 +38,8 @@ impl Input {
     /// Begins with the first batch of a segment.
     pub(super) fn whole(source: &Source, buffer_bytes: usize) -> Result<Self, StorageError> {
         let (file, path) = (source.segment.log_file()?, source.segment.path(names::LOG));
-        Ok(Self { file, path, position: 0, end: source.size, piece: Bytes::new(), buffer_bytes })
+        let (segment, piece) = (Arc::clone(&source.segment), Bytes::new());
+        Ok(Self { segment, file, path, position: 0, end: source.size, piece, buffer_bytes })
     }
 
     /// Begins with the batch that holds an offset, or the first one after it.
@@ -91,8 +93,9 @@ impl Input {
         if self.piece.len() < len {
             let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
             let mut bytes = BytesMut::zeroed(self.buffer_bytes.max(len).min(left));
-            read = sys::read_full_at(&self.file, &mut bytes, self.position)
-                .context("read", &self.path)?;
+            let disk = self.segment.disk();
+            read =
+                disk.read_at(&self.file, &mut bytes, self.position).context("read", &self.path)?;
             bytes.truncate(read);
             self.piece = bytes.freeze();
         }

@@ -1,6 +1,6 @@
 //! A segment in the making: what compaction keeps, under names that nobody looks for until all of it is on disk. Shell.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use std::time::SystemTime;
 
 use bytes::{BufMut, BytesMut};
 use ottla_base::Offset;
-use ottla_env::sys;
+use ottla_env::Disk;
+use ottla_env::disk::Open;
 use ottla_records::BatchHeader;
 
 use crate::environment::Home;
 use crate::error::{Context, StorageError};
-use crate::files;
 use crate::index::{Entry, Index};
 use crate::log::{Active, Sealed};
 use crate::names;
@@ -51,7 +51,7 @@ impl Output {
     ) -> Result<Self, StorageError> {
         let segment = Arc::new(Segment::new(Arc::clone(home), base_offset.0));
         let path = names::with_ending(&segment.path(names::LOG), names::CLEANED);
-        let log = files::create(&path).context("create", &path)?;
+        let log = segment.disk().open(&path, Open::Replace).context("create", &path)?;
         Ok(Self {
             active: Active::planned(segment, 0, 0),
             log,
@@ -91,8 +91,8 @@ impl Output {
         let written = self.pending.len();
         let position = self.active.size - written as u64;
         let path = self.unfinished(names::LOG);
-        let write = std::os::unix::fs::FileExt::write_all_at;
-        write(&self.log, &self.pending, position).context("write", &path)?;
+        let disk = self.active.segment.disk();
+        disk.write_all_at(&self.log, &self.pending, position).context("write", &path)?;
         self.pending.clear();
         Ok(written)
     }
@@ -120,13 +120,12 @@ impl Output {
 
     fn write_small(&self, suffix: &str, bytes: &[u8]) -> Result<(), StorageError> {
         let path = self.unfinished(suffix);
-        let file = files::create(&path).context("create", &path)?;
-        std::os::unix::fs::FileExt::write_all_at(&file, bytes, 0).context("write", &path)?;
+        let file = self.active.segment.disk().write(&path, bytes).context("write", &path)?;
         self.sync(&file, &path)
     }
 
     fn sync(&self, file: &File, path: &Path) -> Result<(), StorageError> {
-        let synced = sys::sync_data(file).context("flush", path);
+        let synced = self.active.segment.disk().sync_data(file).context("flush", path);
         if let Err(error) = &synced {
             // The disk fails. That nothing of this was promised to anybody does not make it better.
             self.active.segment.environment().poison(error);
@@ -137,7 +136,7 @@ impl Output {
     /// Throws everything away; what can't be removed now is removed by the next start.
     pub(super) fn abandon(self) {
         for suffix in names::CLEANED_SUFFIXES {
-            remove_quietly(&self.unfinished(suffix));
+            remove_quietly(self.active.segment.disk(), &self.unfinished(suffix));
         }
     }
 }
@@ -146,8 +145,8 @@ fn all_of<E: Entry>(index: &Index<E>) -> Vec<u8> {
     index.unwritten().1
 }
 
-fn remove_quietly(path: &Path) {
-    match fs::remove_file(path) {
+fn remove_quietly(disk: &dyn Disk, path: &Path) {
+    match disk.remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(path = %path.display(), %error, "cannot remove an unfinished compaction");
         }
@@ -156,6 +155,10 @@ fn remove_quietly(path: &Path) {
 }
 
 impl Cleaned {
+    fn disk(&self) -> &dyn Disk {
+        self.active.segment.disk()
+    }
+
     /// The offset after its last batch.
     pub(crate) fn end(&self) -> Offset {
         self.end
@@ -166,10 +169,12 @@ impl Cleaned {
         let renamed = names::CLEANED_SUFFIXES.iter().try_for_each(|suffix| {
             let path = self.active.segment.path(suffix);
             let from = names::with_ending(&path, names::CLEANED);
-            fs::rename(&from, names::with_ending(&path, names::SWAP)).context("rename", &from)
+            self.disk()
+                .rename(&from, &names::with_ending(&path, names::SWAP))
+                .context("rename", &from)
         });
-        let announced =
-            renamed.and_then(|()| sys::sync_directory(directory).context("flush", directory));
+        let announced = renamed
+            .and_then(|()| self.disk().sync_directory(directory).context("flush", directory));
         if announced.is_err() {
             self.remove_announced(directory);
         }
@@ -180,10 +185,10 @@ impl Cleaned {
     pub(crate) fn remove_announced(&self, directory: &Path) {
         for suffix in names::CLEANED_SUFFIXES {
             let path = self.active.segment.path(suffix);
-            remove_quietly(&names::with_ending(&path, names::SWAP));
-            remove_quietly(&names::with_ending(&path, names::CLEANED));
+            remove_quietly(self.disk(), &names::with_ending(&path, names::SWAP));
+            remove_quietly(self.disk(), &names::with_ending(&path, names::CLEANED));
         }
-        if let Err(error) = sys::sync_directory(directory) {
+        if let Err(error) = self.disk().sync_directory(directory) {
             tracing::debug!(%error, "an abandoned compaction may be there again after a crash");
         }
     }
@@ -193,7 +198,7 @@ impl Cleaned {
         names::CLEANED_SUFFIXES.iter().try_for_each(|suffix| {
             let path = self.active.segment.path(suffix);
             let from = names::with_ending(&path, names::SWAP);
-            fs::rename(&from, &path).context("rename", &from)
+            self.disk().rename(&from, &path).context("rename", &from)
         })
     }
 

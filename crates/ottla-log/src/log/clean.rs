@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ottla_base::Offset;
-use ottla_env::sys;
 
 use super::{Log, Sealed};
 use crate::cleaner::output::Cleaned;
@@ -188,7 +187,7 @@ impl Log {
         cleaned: &Cleaned,
         newest_snapshot: Option<Offset>,
     ) -> Result<Vec<PathBuf>, StorageError> {
-        let sync = || sys::sync_directory(directory).context("flush", directory);
+        let sync = || self.env().disk.sync_directory(directory).context("flush", directory);
         let mut retired = Vec::new();
         for (at, source) in sources.iter().enumerate() {
             let base_offset = Offset(source.segment.base_offset);
@@ -212,6 +211,6 @@ impl Log {
 
 fn first_timestamp(segment: &Segment, size: u64) -> Result<Option<i64>, StorageError> {
     let (file, path) = (segment.log_file()?, segment.path(names::LOG));
-    let first = HeaderScan::new(&file, &path, 0, size).next()?;
+    let first = HeaderScan::new(segment.disk(), &file, &path, 0, size).next()?;
     Ok(first.map(|found| found.header.max_timestamp))
 }
