@@ -32,6 +32,11 @@ impl Log {
         self.transactions.lock().last_stable_offset(high_watermark)
     }
 
+    /// The high watermark has risen: what ended before it has ended for good, and need not be remembered.
+    pub fn settle_transactions(&self, high_watermark: Offset) {
+        self.transactions.lock().last_stable_offset(high_watermark);
+    }
+
     /// The aborted transactions that have records in a range of offsets, in no order that is promised.
     pub fn aborted_transactions(
         &self,
