@@ -8,7 +8,7 @@ use arc_swap::ArcSwapOption;
 use bytestring::ByteString;
 use ottla_base::{BrokerId, ErrorCode, PartitionIndex, ProducerId, TopicId};
 use ottla_env::Clock;
-use ottla_log::LogDirectory;
+use ottla_log::{LogCleaner, LogDirectory};
 use ottla_metadata::Image;
 use ottla_protocol::messages::CreateTopicsRequest;
 use ottla_protocol::messages::create_topics_response::CreatableTopicResult;
@@ -70,6 +70,7 @@ pub(crate) struct Broker {
     pub replicas: Arc<Replicas>,
     pub directory: Arc<LogDirectory>,
     pub groups: Arc<GroupCoordinator>,
+    cleaner: Option<Arc<LogCleaner>>,
     pub fetch_sessions: Mutex<Sessions>,
     producer_ids: ProducerIds,
     automatic_topics: AutomaticTopics,
@@ -96,6 +97,7 @@ pub(crate) struct Parts {
     pub replicas: Arc<Replicas>,
     pub directory: Arc<LogDirectory>,
     pub groups: Arc<GroupCoordinator>,
+    pub cleaner: Option<Arc<LogCleaner>>,
     pub automatic_topics: AutomaticTopics,
 }
 
@@ -117,6 +119,7 @@ impl Broker {
             replicas: parts.replicas,
             directory: parts.directory,
             groups: parts.groups,
+            cleaner: parts.cleaner,
             fetch_sessions,
             producer_ids: ProducerIds::default(),
             automatic_topics: parts.automatic_topics,
@@ -245,6 +248,9 @@ impl Broker {
         self.metrics.partitions.set(count(self.replicas.len()));
         self.metrics.producer_ids.set(count(self.replicas.producer_count()));
         self.metrics.fetch_sessions.set(count(self.fetch_sessions.lock().len()));
+        if let Some(cleaner) = &self.cleaner {
+            self.metrics.cleaner.set(&cleaner.state());
+        }
         self.metrics.render(self.started.elapsed())
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ottla_base::BrokerId;
 use ottla_config::dynamic::{Dynamic, Effective, check_stored};
-use ottla_config::{ConnectionLimits, Settings, TopicConfig};
+use ottla_config::{CleanerConfig, ConnectionLimits, Settings, TopicConfig};
 use ottla_metadata::{ConfigResource, Delta, Image};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -39,6 +39,7 @@ pub(crate) struct Live {
     pub topic_defaults: TopicConfig,
     pub seats: Seats,
     pub producer_id_expiration_ms: i64,
+    pub cleaner: CleanerConfig,
 }
 
 /// How many connections may be open.
@@ -161,6 +162,7 @@ impl Live {
             topic_defaults: effective.topic_defaults,
             seats: Seats::new(&effective.connections, before.map(|live| &live.seats)),
             producer_id_expiration_ms: effective.producer_id_expiration_ms.into(),
+            cleaner: effective.cleaner,
             dynamic,
             in_effect,
         }

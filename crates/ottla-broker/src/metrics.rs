@@ -1,5 +1,7 @@
 //! What the broker counts about itself, in Prometheus' text format; docs/metrics.md lists the names beside Kafka's.
 
+mod cleaner;
+
 use std::fmt::Write as _;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -12,6 +14,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+use cleaner::CleanerMetrics;
 
 /// The API that a request metric is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -35,6 +39,7 @@ pub(crate) struct Metrics {
     pub partitions: Gauge,
     pub producer_ids: Gauge,
     pub fetch_sessions: Gauge,
+    pub cleaner: CleanerMetrics,
     uptime: Gauge<f64, AtomicU64>,
 }
 
@@ -57,6 +62,7 @@ impl Default for Metrics {
             partitions: Gauge::default(),
             producer_ids: Gauge::default(),
             fetch_sessions: Gauge::default(),
+            cleaner: CleanerMetrics::default(),
             uptime: Gauge::default(),
         };
         metrics.register();
@@ -94,6 +100,7 @@ impl Metrics {
             "Incremental fetch sessions",
             self.fetch_sessions.clone(),
         );
+        self.cleaner.register(registry);
         registry.register_with_unit(
             "uptime",
             "Time since the broker was ready",

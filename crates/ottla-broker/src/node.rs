@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use ottla_base::Uuid;
 use ottla_config::{BrokerConfig, Listener as ListenerConfig, Settings as ConfigSettings};
 use ottla_env::{Clock, SystemClock};
-use ottla_log::{DirectoryOptions, LogDirectory};
+use ottla_log::{DirectoryOptions, LogCleaner, LogDirectory};
 use ottla_metadata::controller::Policy;
 use ottla_metadata::{Endpoint, feature};
 use ottla_protocol::messages::{BrokerRegistrationRequest, broker_registration_request};
@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use crate::automatic_topics::AutomaticTopics;
 use crate::broker::{Broker, Parts, Registration, Settings};
+use crate::cleaner;
 use crate::configuration::Configuration;
 use crate::group_coordinator::GroupCoordinator;
 use crate::http;
@@ -63,6 +64,7 @@ pub struct Node {
     broker: Arc<Broker>,
     quorum: Arc<Quorum>,
     directory: Arc<LogDirectory>,
+    cleaner: Option<Arc<LogCleaner>>,
     broker_epoch: i64,
     listeners: Vec<Address>,
     http_address: Option<SocketAddr>,
@@ -97,12 +99,14 @@ impl Node {
         directory.add_listener(Arc::clone(&replicas) as _);
         let configuration = Arc::new(Configuration::new(config.node_id, options.settings.clone()));
         let groups = Arc::new(GroupCoordinator::new(config, Arc::clone(&clock)));
+        let cleaner = cleaner::start(&configuration.live().cleaner, &replicas, &clock)?;
         let topics = Arc::new(Topics {
             node_id: config.node_id,
             directory: Arc::clone(&directory),
             replicas: Arc::clone(&replicas),
             configuration: Arc::clone(&configuration),
             groups: Arc::clone(&groups),
+            cleaner: cleaner.clone(),
         });
         let quorum = start_quorum(&options, &bound, &directory, &clock, &topics).await?;
         topics.set_strays_aside(&quorum.image());
@@ -118,6 +122,7 @@ impl Node {
             replicas,
             directory: Arc::clone(&directory),
             groups,
+            cleaner: cleaner.clone(),
             automatic_topics: AutomaticTopics::new(config),
         }));
         let (stop, stopping) = watch::channel(false);
@@ -125,7 +130,17 @@ impl Node {
         let http_address = http.as_ref().and_then(|socket| socket.local_addr().ok());
         let tasks = spawn_all(&broker, bound, http, config, &stopping);
         broker.set_ready();
-        Ok(Self { broker, quorum, directory, broker_epoch, listeners, http_address, stop, tasks })
+        Ok(Self {
+            broker,
+            quorum,
+            directory,
+            cleaner,
+            broker_epoch,
+            listeners,
+            http_address,
+            stop,
+            tasks,
+        })
     }
 
     /// Where clients and controllers connect, with the ports that port 0 became.
@@ -156,8 +171,12 @@ impl Node {
         self.broker.replicas.all().iter().for_each(|replica| replica.retire());
         self.say_farewell().await;
         self.quorum.shutdown().await;
-        let (directory, epoch) = (self.directory, self.broker_epoch);
-        tokio::task::spawn_blocking(move || directory.close(epoch)).await??;
+        let (directory, cleaner, epoch) = (self.directory, self.cleaner, self.broker_epoch);
+        let close = move || {
+            cleaner.iter().for_each(|cleaner| cleaner.stop());
+            directory.close(epoch)
+        };
+        tokio::task::spawn_blocking(close).await??;
         info!("stopped cleanly");
         Ok(())
     }

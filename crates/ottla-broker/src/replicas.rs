@@ -12,7 +12,7 @@ use ottla_base::{
     BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicId, TopicPartition,
 };
 use ottla_log::producers::ProducerRefusal;
-use ottla_log::{Appended, FlushListener, Log, StorageError};
+use ottla_log::{Appended, CleanableLogs, FlushListener, Log, StorageError};
 use ottla_metadata::topic_name;
 use ottla_records::{Rules, ValidBatch};
 use ottla_replication::{Command, Progress};
@@ -330,6 +330,7 @@ impl Replica {
             match command {
                 Command::AdvanceHighWatermark(offset) => {
                     self.high_watermark.store(offset.0, Ordering::Release);
+                    self.log.settle_transactions(offset);
                 }
             }
         }
@@ -355,6 +356,14 @@ impl FlushListener for Replicas {
     /// Nothing that waits for this disk will ever be acknowledged.
     fn poisoned(&self, _: &StorageError) {
         self.all().iter().for_each(|replica| replica.take_offline());
+    }
+}
+
+impl CleanableLogs for Replicas {
+    fn logs(&self) -> Vec<(Arc<Log>, Offset)> {
+        let by_partition = self.by_partition.read();
+        let compacted = by_partition.values().filter(|replica| replica.log.config().compact);
+        compacted.map(|replica| (Arc::clone(&replica.log), replica.high_watermark())).collect()
     }
 }
 

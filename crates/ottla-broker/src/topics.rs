@@ -5,11 +5,12 @@ use std::sync::Arc;
 use ottla_base::{BrokerId, PartitionIndex, TopicId, TopicPartition};
 use ottla_config::TopicConfig;
 use ottla_coordinator::group::TopicDeleted;
-use ottla_log::{CreateError, Log, LogDirectory};
+use ottla_log::{CreateError, Log, LogCleaner, LogDirectory};
 use ottla_metadata::{ConfigResource, Delta, Image, Partition, Topic, topic_name};
 use ottla_quorum::Publisher;
 use tracing::{error, info, warn};
 
+use crate::cleaner;
 use crate::configuration::Configuration;
 use crate::group_coordinator::GroupCoordinator;
 use crate::replicas::{Replica, Replicas};
@@ -23,6 +24,7 @@ pub(crate) struct Topics {
     pub replicas: Arc<Replicas>,
     pub configuration: Arc<Configuration>,
     pub groups: Arc<GroupCoordinator>,
+    pub cleaner: Option<Arc<LogCleaner>>,
 }
 
 impl Publisher for Topics {
@@ -39,8 +41,11 @@ impl Publisher for Topics {
             self.follow(image, *topic_id, *index);
         }
         if defaults_changed {
-            let expiration_ms = self.configuration.live().producer_id_expiration_ms;
-            self.directory.set_producer_id_expiration_ms(expiration_ms);
+            let live = self.configuration.live();
+            self.directory.set_producer_id_expiration_ms(live.producer_id_expiration_ms);
+            if let Some(cleaner) = &self.cleaner {
+                cleaner.reconfigure(cleaner::options(&live.cleaner));
+            }
             image.topics().for_each(|topic| self.reconfigure(image, topic));
             return;
         }

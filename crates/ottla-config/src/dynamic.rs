@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::cleaner::CleanerConfig;
 use crate::connections::{ConnectionLimits, listener_limits, parse_overrides};
 use crate::property::{Property, Scope, Status, Update};
 use crate::settings::{Origin, Settings, judge};
@@ -28,6 +29,7 @@ pub struct Effective {
     pub topic_defaults: TopicConfig,
     pub connections: ConnectionLimits,
     pub producer_id_expiration_ms: i32,
+    pub cleaner: CleanerConfig,
 }
 
 impl Effective {
@@ -37,6 +39,7 @@ impl Effective {
             topic_defaults: TopicConfig::from_broker(settings),
             connections: ConnectionLimits::from_settings(settings),
             producer_id_expiration_ms: settings.int("producer.id.expiration.ms"),
+            cleaner: CleanerConfig::from_settings(settings),
         }
     }
 }
@@ -147,8 +150,8 @@ pub fn check_change(
 /// What Kafka says against letting stored values take effect. Somebody may have stored what
 /// [`check_change`] would have refused: a change that goes to the controller is not checked.
 ///
-/// How far thread pools may be resized at once is left out. Nothing here is resized, and a broker
-/// that was led to a size in steps would refuse it when it starts again.
+/// How far thread pools may be resized at once is left out: a broker that was led to a size in steps
+/// would refuse it when it starts again.
 pub fn check_stored(in_effect: &Settings, new: &Settings) -> Result<(), String> {
     check_together(new)?;
     check_limits(in_effect, new)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ottla_env::{Disk, OsDisk, OsRandom, Random};
 
 /// The settings of one log: the topic's own, or the broker's where the topic has none.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LogConfig {
     /// `segment.bytes`: a segment that would grow larger is closed first.
     pub segment_bytes: u64,
@@ -26,6 +26,14 @@ pub struct LogConfig {
     pub delete: bool,
     /// `cleanup.policy` contains `compact`.
     pub compact: bool,
+    /// `delete.retention.ms`: how long a tombstone stays once compaction has met it.
+    pub delete_retention_ms: i64,
+    /// `min.cleanable.dirty.ratio`: a log is compacted when a larger share of it than this is new.
+    pub min_cleanable_dirty_ratio: f64,
+    /// `min.compaction.lag.ms`: younger records are not compacted.
+    pub min_compaction_lag_ms: i64,
+    /// `max.compaction.lag.ms`: older ones are, however small their share.
+    pub max_compaction_lag_ms: i64,
     /// `file.delete.delay.ms`: how long a removed file stays on disk under the name `….deleted`.
     pub file_delete_delay_ms: i64,
     /// `flush.messages`: a flush is due when so many records wait for one.
@@ -48,6 +56,10 @@ impl Default for LogConfig {
             retention_bytes: -1,
             delete: true,
             compact: false,
+            delete_retention_ms: 24 * 60 * 60 * 1000,
+            min_cleanable_dirty_ratio: 0.5,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: i64::MAX,
             file_delete_delay_ms: 60_000,
             flush_messages: i64::MAX,
             flush_ms: i64::MAX,

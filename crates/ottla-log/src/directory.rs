@@ -130,8 +130,10 @@ impl LogDirectory {
         let env = &self.shared.env;
         env.check_health()?;
         // An earlier log of this name may have left one. All that are left go at once: there may be many such logs.
-        if env.recovery_points.get(&partition).is_some() {
-            env.recovery_points.retain(|log| self.log(log).is_some())?;
+        for points in [&env.recovery_points, &env.cleaned] {
+            if points.get(&partition).is_some() {
+                points.retain(|log| self.log(log).is_some())?;
+            }
         }
         let mut logs = self.shared.logs.write();
         if logs.contains_key(&partition) {
@@ -440,6 +442,7 @@ impl Opener<'_> {
         let opening = Opening {
             clean: self.clean,
             recovery_point: self.env.recovery_points.get(partition).unwrap_or(Offset::ZERO),
+            cleaned_to: self.env.cleaned.get(partition).unwrap_or(Offset::ZERO),
             log_start_offset: self.env.log_starts.get(partition).unwrap_or(Offset::ZERO),
             config: &self.config,
         };

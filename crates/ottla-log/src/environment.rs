@@ -38,6 +38,9 @@ pub(crate) struct Environment {
     /// Up to where each log was flushed at the last checkpoint. It must not exceed what the log was cut down to
     /// since: recovery does not check the batches below.
     pub(crate) recovery_points: DurableOffsets,
+    /// Up to where each log has been compacted. It must not exceed what the log was cut down to since: what took the
+    /// place of those records is as new as any.
+    pub(crate) cleaned: DurableOffsets,
     trash: Mutex<Vec<Trash>>,
     poison: OnceLock<String>,
     /// Held for as long as anybody can write: the lock goes with the last log.
@@ -63,6 +66,7 @@ impl Environment {
         Self {
             log_starts: offsets(names::LOG_START_OFFSETS),
             recovery_points: offsets(names::RECOVERY_POINTS),
+            cleaned: offsets(names::CLEANED_OFFSETS),
             path,
             clock,
             disk,

@@ -84,7 +84,12 @@ impl FlushQueue {
     }
 
     pub(crate) fn stop(&self) {
-        self.waiting.lock().stopped = true;
+        let mut waiting = self.waiting.lock();
+        waiting.stopped = true;
+        // They hold the directory, and the directory holds this.
+        let logs = std::mem::take(&mut waiting.logs);
+        drop(waiting);
+        drop(logs);
         self.changed.notify_all();
     }
 

@@ -4,12 +4,12 @@
 //! What is absent: requests, replication and the high watermark. A log appends batches that somebody else has
 //! validated, hands out ranges of bytes below a bound that somebody else decides, and tells when bytes are on disk.
 //!
-//! Rooms that are still empty: compaction (a plan in [`policy`], carried out like retention) and the transaction index
-//! beside the segments.
+//! Compaction is a plan in [`policy`], which [`LogCleaner`] carries out.
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "tests make small numbers"))]
 
 pub mod checkpoint;
+mod cleaner;
 mod config;
 mod directory;
 mod environment;
@@ -25,10 +25,14 @@ pub mod producers;
 mod recovery;
 mod scan;
 mod segment;
+mod transactions;
+mod txn_index;
 
+pub use cleaner::{CleanableLogs, CleanerOptions, CleanerState, LogCleaner};
 pub use config::{DirectoryOptions, LogConfig};
 pub use directory::LogDirectory;
 pub use epochs::{EpochCache, EpochEntry};
 pub use error::{AppendError, CreateError, OpenError, ReadError, StorageError};
 pub use flusher::FlushListener;
 pub use log::{Appended, FileRange, Log, Origin, Removed, Slice, TimestampLookup};
+pub use txn_index::AbortedTransaction;
