@@ -359,7 +359,7 @@ impl Pair {
         if let Writer::Idempotent(id) | Writer::InTransaction(id) = writer {
             let sequence = self.sequences.entry(id).or_insert(0);
             builder = builder.producer(id, 0, *sequence);
-            *sequence += keys.len() as i32;
+            *sequence += i32::try_from(keys.len()).unwrap();
         }
         if let Writer::InTransaction(id) = writer {
             builder = builder.transactional();
@@ -673,8 +673,8 @@ fn who_reads_while_segments_are_replaced_notices_nothing() {
                     let slice = log.read(Offset(*offset), 1, log.log_end_offset(), true).unwrap();
                     let bytes = slice.source.unwrap().read().unwrap();
                     let batch = ottla_records::RawBatch::parse(bytes).unwrap();
-                    let found = batch.records().unwrap().map(Result::unwrap);
-                    let found = found.filter(|record| record.offset == Offset(*offset)).next();
+                    let mut found = batch.records().unwrap().map(Result::unwrap);
+                    let found = found.find(|record| record.offset == Offset(*offset));
                     assert_eq!(found.unwrap().key.as_deref(), Some(&**key));
                 }
                 reads += 1;
