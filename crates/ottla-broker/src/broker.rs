@@ -8,7 +8,6 @@ use arc_swap::ArcSwapOption;
 use bytestring::ByteString;
 use ottla_base::{BrokerId, ErrorCode, PartitionIndex, ProducerId, TopicId};
 use ottla_env::Clock;
-use ottla_log::LogDirectory;
 use ottla_metadata::Image;
 use ottla_protocol::messages::CreateTopicsRequest;
 use ottla_protocol::messages::create_topics_response::CreatableTopicResult;
@@ -21,6 +20,7 @@ use crate::automatic_topics::AutomaticTopics;
 use crate::configuration::Configuration;
 use crate::fetch_session::Sessions;
 use crate::group_coordinator::GroupCoordinator;
+use crate::log_directories::LogDirectories;
 use crate::log_levels::LogLevels;
 use crate::metrics::Metrics;
 use crate::producer_ids::ProducerIds;
@@ -68,7 +68,7 @@ pub(crate) struct Broker {
     pub clock: Arc<dyn Clock>,
     pub quorum: Arc<Quorum>,
     pub replicas: Arc<Replicas>,
-    pub directory: Arc<LogDirectory>,
+    pub directories: Arc<LogDirectories>,
     pub groups: Arc<GroupCoordinator>,
     pub fetch_sessions: Mutex<Sessions>,
     producer_ids: ProducerIds,
@@ -94,7 +94,7 @@ pub(crate) struct Parts {
     pub clock: Arc<dyn Clock>,
     pub quorum: Arc<Quorum>,
     pub replicas: Arc<Replicas>,
-    pub directory: Arc<LogDirectory>,
+    pub directories: Arc<LogDirectories>,
     pub groups: Arc<GroupCoordinator>,
     pub automatic_topics: AutomaticTopics,
 }
@@ -115,7 +115,7 @@ impl Broker {
             clock: parts.clock,
             quorum: parts.quorum,
             replicas: parts.replicas,
-            directory: parts.directory,
+            directories: parts.directories,
             groups: parts.groups,
             fetch_sessions,
             producer_ids: ProducerIds::default(),

@@ -5,6 +5,7 @@
 //! that was applied last.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
@@ -353,8 +354,10 @@ impl FlushListener for Replicas {
     }
 
     /// Nothing that waits for this disk will ever be acknowledged.
-    fn poisoned(&self, _: &StorageError) {
-        self.all().iter().for_each(|replica| replica.take_offline());
+    fn poisoned(&self, directory: &Path, _: &StorageError) {
+        let all = self.all();
+        let in_it = all.iter().filter(|replica| replica.log.directory() == directory);
+        in_it.for_each(|replica| replica.take_offline());
     }
 }
 

@@ -1,17 +1,20 @@
 //! Carries out on this broker what the metadata says: logs of new topics are created, those of deleted ones removed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use ottla_base::{BrokerId, PartitionIndex, TopicId, TopicPartition};
+use ottla_base::{BrokerId, PartitionIndex, TopicId, TopicPartition, Uuid};
 use ottla_config::TopicConfig;
 use ottla_coordinator::group::TopicDeleted;
-use ottla_log::{CreateError, Log, LogDirectory};
+use ottla_log::{CreateError, Log};
 use ottla_metadata::{ConfigResource, Delta, Image, Partition, Topic, topic_name};
 use ottla_quorum::Publisher;
 use tracing::{error, info, warn};
 
 use crate::configuration::Configuration;
+use crate::directory_reports::DirectoryReports;
 use crate::group_coordinator::GroupCoordinator;
+use crate::log_directories::LogDirectories;
 use crate::replicas::{Replica, Replicas};
 use crate::topic_config;
 
@@ -19,10 +22,13 @@ use crate::topic_config;
 #[derive(Debug)]
 pub(crate) struct Topics {
     pub node_id: BrokerId,
-    pub directory: Arc<LogDirectory>,
+    pub directories: Arc<LogDirectories>,
     pub replicas: Arc<Replicas>,
     pub configuration: Arc<Configuration>,
     pub groups: Arc<GroupCoordinator>,
+    pub reports: Arc<DirectoryReports>,
+    /// Whether what was there at the start has been taken up: from then on, a created topic is a new one.
+    pub started: AtomicBool,
 }
 
 impl Publisher for Topics {
@@ -38,9 +44,10 @@ impl Publisher for Topics {
         for (topic_id, index) in &delta.changed {
             self.follow(image, *topic_id, *index);
         }
+        self.started.store(true, Ordering::Relaxed);
         if defaults_changed {
             let expiration_ms = self.configuration.live().producer_id_expiration_ms;
-            self.directory.set_producer_id_expiration_ms(expiration_ms);
+            self.directories.set_producer_id_expiration_ms(expiration_ms);
             image.topics().for_each(|topic| self.reconfigure(image, topic));
             return;
         }
@@ -60,7 +67,7 @@ impl Publisher for Topics {
 impl Topics {
     /// Renames logs that no topic owns: never served, never deleted.
     pub(crate) fn set_strays_aside(&self, image: &Image) {
-        for log in self.directory.logs() {
+        for log in self.directories.logs() {
             let name = log.topic_partition();
             let is_owned = &*name.topic == topic_name::CLUSTER_METADATA
                 || log.topic_id().is_some_and(|id| image.partition(id, name.partition).is_some());
@@ -72,7 +79,7 @@ impl Topics {
 
     fn set_aside(&self, log: &Arc<Log>) {
         let partition = log.topic_partition();
-        match self.directory.set_aside(partition) {
+        match self.directories.set_aside(partition) {
             Ok(_) => warn!(%partition, "a log without a topic was set aside as -stray"),
             Err(error) => error!(%partition, %error, "a log without a topic can't be set aside"),
         }
@@ -110,7 +117,11 @@ impl Topics {
     ) -> Result<(), CreateError> {
         let name = TopicPartition { topic: Arc::clone(&topic.name), partition: index };
         let log_config = Arc::new(topic_config::log_config(config));
-        let log = self.open_log(&name, topic.id, log_config)?;
+        let assigned = partition.directory_of(self.node_id).unwrap_or(Uuid::UNASSIGNED_DIR);
+        let log = self.open_log(&name, topic.id, assigned, log_config)?;
+        if let Some(directory) = self.directories.id_of(&log).filter(|id| *id != assigned) {
+            self.reports.assigned(topic.id, index.0, directory);
+        }
         let rules = topic_config::rules(name, config);
         let min_isr = min_isr(config, partition);
         let epoch = partition.leader_epoch;
@@ -128,9 +139,10 @@ impl Topics {
         &self,
         name: &TopicPartition,
         topic_id: TopicId,
+        assigned: Uuid,
         config: Arc<ottla_log::LogConfig>,
     ) -> Result<Arc<Log>, CreateError> {
-        if let Some(log) = self.directory.log(name) {
+        if let Some(log) = self.directories.log(name) {
             if log.topic_id() == Some(topic_id) {
                 log.set_config(config);
                 return Ok(log);
@@ -138,7 +150,16 @@ impl Topics {
             // The name belonged to a topic that was deleted while this broker did not look.
             self.set_aside(&log);
         }
-        self.directory.create(name.clone(), topic_id, config)
+        let place = match assigned {
+            Uuid::UNASSIGNED_DIR | Uuid::MIGRATING_DIR => None,
+            // An empty log in another directory would pass for the one that is not readable now.
+            assigned => Some(assigned),
+        };
+        let may_be_elsewhere = !self.directories.unreadable().is_empty();
+        if place.is_none() && may_be_elsewhere && !self.started.load(Ordering::Relaxed) {
+            return Err(CreateError::NoDirectory { log: name.to_string() });
+        }
+        self.directories.create(name.clone(), topic_id, config, place)
     }
 
     /// A topic has grown by a partition, or a partition has changed.
@@ -168,7 +189,7 @@ impl Topics {
             }
             self.replicas.remove(topic.id, index);
             let name = TopicPartition { topic: Arc::clone(&topic.name), partition: index };
-            if let Err(error) = self.directory.delete(&name) {
+            if let Err(error) = self.directories.delete(&name) {
                 error!(partition = %name, %error, "log can't be deleted");
             }
         }

@@ -39,6 +39,8 @@ pub struct BrokerConfig {
     pub controller_quorum_bootstrap_servers: Vec<(String, u16)>,
 
     pub log_dirs: Vec<PathBuf>,
+    /// One of `log_dirs`, or another one.
+    pub metadata_log_dir: PathBuf,
 
     pub auto_create_topics_enable: bool,
     pub delete_topic_enable: bool,
@@ -337,6 +339,7 @@ impl BrokerConfig {
     fn from_settings(s: &Settings, problems: &mut Vec<Problem>) -> Option<Self> {
         let endpoints = Endpoints::from_settings(s, problems)?;
         let log_dirs = log_dirs(s);
+        let metadata = s.text("metadata.log.dir").map(PathBuf::from);
         let queued = s.long("queued.max.request.bytes");
         let voters = s.list("controller.quorum.voters");
         let servers = s.list("controller.quorum.bootstrap.servers");
@@ -354,6 +357,7 @@ impl BrokerConfig {
                 .iter()
                 .filter_map(|entry| server(entry).ok())
                 .collect(),
+            metadata_log_dir: metadata.or_else(|| log_dirs.first().cloned())?,
             log_dirs,
             auto_create_topics_enable: s.boolean("auto.create.topics.enable"),
             delete_topic_enable: s.boolean("delete.topic.enable"),
@@ -433,7 +437,7 @@ impl BrokerConfig {
     }
 }
 
-pub(crate) fn log_dirs(s: &Settings) -> Vec<PathBuf> {
+fn log_dirs(s: &Settings) -> Vec<PathBuf> {
     let name = if s.is_set("log.dirs") { "log.dirs" } else { "log.dir" };
     s.list(name).into_iter().map(PathBuf::from).collect()
 }

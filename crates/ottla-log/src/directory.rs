@@ -118,6 +118,11 @@ impl LogDirectory {
         self.shared.logs.read().values().cloned().collect()
     }
 
+    #[must_use]
+    pub fn log_count(&self) -> usize {
+        self.shared.logs.read().len()
+    }
+
     /// Creates an empty log. Its directory becomes durable with its first flush; segment files come with the first
     /// append.
     pub fn create(

@@ -106,7 +106,7 @@ impl Environment {
                 "a write to disk failed; the log directory is offline, and nothing more is written to it"
             );
             for listener in self.listeners.read().iter() {
-                listener.poisoned(error);
+                listener.poisoned(&self.path, error);
             }
         }
     }

@@ -80,6 +80,9 @@ pub enum OpenError {
 pub enum CreateError {
     #[error("the log {log} already exists")]
     Exists { log: String },
+    /// The one that was asked for is offline or not there, or all are.
+    #[error("there is no log directory for {log}")]
+    NoDirectory { log: String },
     #[error(transparent)]
     Storage(#[from] StorageError),
 }

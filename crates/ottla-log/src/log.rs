@@ -23,6 +23,7 @@ mod read;
 mod trim;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Weak};
 
@@ -179,6 +180,12 @@ impl Log {
         self.topic_id
     }
 
+    /// The log directory that it is in.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.env().path
+    }
+
     #[must_use]
     pub fn config(&self) -> Arc<LogConfig> {
         Arc::clone(&self.config.read())
@@ -261,7 +268,7 @@ impl Log {
         Ok(())
     }
 
-    pub(crate) fn rename(&self, to: &std::path::Path) -> Result<(), StorageError> {
+    pub(crate) fn rename(&self, to: &Path) -> Result<(), StorageError> {
         self.home.rename(to)
     }
 
