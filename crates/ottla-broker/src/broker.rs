@@ -239,12 +239,25 @@ impl Broker {
         self.not_ready.load_full()
     }
 
+    /// What is wrong with the log directories, a line each.
+    #[must_use]
+    pub(crate) fn disk_problems(&self) -> String {
+        self.directories.problems()
+    }
+
     #[must_use]
     pub(crate) fn render_metrics(&self) -> String {
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         self.metrics.partitions.set(count(self.replicas.len()));
         self.metrics.producer_ids.set(count(self.replicas.producer_count()));
         self.metrics.fetch_sessions.set(count(self.fetch_sessions.lock().len()));
+        for member in self.directories.members() {
+            let is_full = member.directory.is_full();
+            self.metrics.set_directory(member.path(), !member.is_online(), is_full);
+        }
+        for unreadable in self.directories.unreadable() {
+            self.metrics.set_directory(&unreadable.path, true, false);
+        }
         self.metrics.render(self.started.elapsed())
     }
 }

@@ -39,6 +39,8 @@ pub(crate) struct Live {
     pub topic_defaults: TopicConfig,
     pub seats: Seats,
     pub producer_id_expiration_ms: i64,
+    /// `log.dir.reserved.bytes`
+    pub reserved_bytes: u64,
 }
 
 /// How many connections may be open.
@@ -161,6 +163,7 @@ impl Live {
             topic_defaults: effective.topic_defaults,
             seats: Seats::new(&effective.connections, before.map(|live| &live.seats)),
             producer_id_expiration_ms: effective.producer_id_expiration_ms.into(),
+            reserved_bytes: u64::try_from(effective.log_dir_reserved_bytes).unwrap_or(0),
             dynamic,
             in_effect,
         }

@@ -280,8 +280,35 @@ impl LogDirectories {
         starts.into_iter().map(|start| start.expect("each log is in one directory")).collect()
     }
 
+    /// As [`LogDirectory::begin_flush`], in all that hold partitions.
+    pub(crate) fn begin_flush(&self) {
+        self.members.iter().for_each(|member| member.directory.begin_flush());
+    }
+
+    /// What is wrong with each directory that is not as it should be, a line each.
+    #[must_use]
+    pub(crate) fn problems(&self) -> String {
+        let mut text = String::new();
+        for Unreadable { path, reason } in &self.unreadable {
+            let _ = writeln!(text, "log directory {} is offline: {reason}", path.display());
+        }
+        for member in &self.members {
+            if let Err(error) = member.directory.check_health() {
+                let _ = writeln!(text, "{error}");
+            } else if member.directory.is_full() {
+                let path = member.path().display();
+                let _ = writeln!(text, "log directory {path} has no room for clients' records");
+            }
+        }
+        text
+    }
+
     pub(crate) fn set_producer_id_expiration_ms(&self, expiration_ms: i64) {
         self.all().for_each(|it| it.set_producer_id_expiration_ms(expiration_ms));
+    }
+
+    pub(crate) fn set_reserved_bytes(&self, bytes: u64) {
+        self.members.iter().for_each(|it| it.directory.set_reserved_bytes(bytes));
     }
 
     /// The epoch that this broker had when it last closed all of its directories; `None` if it did not, or if one of

@@ -1,6 +1,7 @@
 //! What the broker counts about itself, in Prometheus' text format; docs/metrics.md lists the names beside Kafka's.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -19,6 +20,12 @@ pub(crate) struct ApiLabel {
     api: &'static str,
 }
 
+/// The log directory that a metric is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct DirectoryLabel {
+    directory: String,
+}
+
 type Latencies = Family<ApiLabel, Histogram, fn() -> Histogram>;
 
 /// All metrics of a broker.
@@ -35,6 +42,8 @@ pub(crate) struct Metrics {
     pub partitions: Gauge,
     pub producer_ids: Gauge,
     pub fetch_sessions: Gauge,
+    directories_offline: Family<DirectoryLabel, Gauge>,
+    directories_full: Family<DirectoryLabel, Gauge>,
     uptime: Gauge<f64, AtomicU64>,
 }
 
@@ -57,6 +66,8 @@ impl Default for Metrics {
             partitions: Gauge::default(),
             producer_ids: Gauge::default(),
             fetch_sessions: Gauge::default(),
+            directories_offline: Family::default(),
+            directories_full: Family::default(),
             uptime: Gauge::default(),
         };
         metrics.register();
@@ -94,6 +105,16 @@ impl Metrics {
             "Incremental fetch sessions",
             self.fetch_sessions.clone(),
         );
+        registry.register(
+            "log_directory_offline",
+            "1 for a log directory whose disk has failed",
+            self.directories_offline.clone(),
+        );
+        registry.register(
+            "log_directory_full",
+            "1 for a log directory that has no room for clients' records",
+            self.directories_full.clone(),
+        );
         registry.register_with_unit(
             "uptime",
             "Time since the broker was ready",
@@ -106,6 +127,12 @@ impl Metrics {
     pub(crate) fn appended(&self, bytes: usize, records: i32) {
         self.bytes_in.inc_by(bytes as u64);
         self.records_in.inc_by(u64::try_from(records).unwrap_or(0));
+    }
+
+    pub(crate) fn set_directory(&self, path: &Path, is_offline: bool, is_full: bool) {
+        let label = DirectoryLabel { directory: path.display().to_string() };
+        self.directories_offline.get_or_create(&label).set(is_offline.into());
+        self.directories_full.get_or_create(&label).set(is_full.into());
     }
 
     pub(crate) fn request_done(&self, api_key: ApiKey, elapsed: Duration) {

@@ -281,6 +281,7 @@ async fn open_directories(
             config.producer_id_expiration_check_interval_ms,
         )
         .unwrap_or(defaults.producer_id_expiration_check_interval_ms),
+        reserved_bytes: u64::try_from(config.log_dir_reserved_bytes).unwrap_or(0),
         ..defaults
     };
     let (given, clock) = (options.directories.clone(), Arc::clone(clock));

@@ -79,10 +79,23 @@ impl AppendError {
                 code_of(refusal)
             }
             Self::Storage(error) => {
-                tracing::error!(%error, "append failed");
+                report(error);
                 ErrorCode::KAFKA_STORAGE_ERROR
             }
         }
+    }
+}
+
+/// That a disk has failed or is full was said when it happened; each batch that it costs is not worth another line.
+fn report(error: &StorageError) {
+    match error {
+        StorageError::Poisoned { .. } | StorageError::Full { .. } | StorageError::Closed { .. } => {
+            tracing::debug!(%error, "batch refused");
+        }
+        StorageError::Io { .. }
+        | StorageError::Corrupt { .. }
+        | StorageError::OutOfOrder { .. }
+        | StorageError::TooLarge { .. } => tracing::error!(%error, "append failed"),
     }
 }
 
@@ -292,6 +305,9 @@ impl Replica {
 
     /// Deletes what the topic's configuration no longer keeps, nothing that is not visible yet.
     pub(crate) fn enforce_retention(&self, now: Timestamp) {
+        if self.check_disk().is_err() {
+            return;
+        }
         match self.log.enforce_retention(now.0, self.high_watermark()) {
             Ok(removed) if removed.segments > 0 => {
                 let (segments, bytes) = (removed.segments, removed.bytes);

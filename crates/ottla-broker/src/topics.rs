@@ -46,8 +46,9 @@ impl Publisher for Topics {
         }
         self.started.store(true, Ordering::Relaxed);
         if defaults_changed {
-            let expiration_ms = self.configuration.live().producer_id_expiration_ms;
-            self.directories.set_producer_id_expiration_ms(expiration_ms);
+            let live = self.configuration.live();
+            self.directories.set_producer_id_expiration_ms(live.producer_id_expiration_ms);
+            self.directories.set_reserved_bytes(live.reserved_bytes);
             image.topics().for_each(|topic| self.reconfigure(image, topic));
             return;
         }

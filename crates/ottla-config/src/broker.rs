@@ -71,6 +71,8 @@ pub struct BrokerConfig {
 
     /// Acknowledged means on disk, not in the page cache.
     pub log_flush_on_commit: bool,
+    /// At the start; it may change later.
+    pub log_dir_reserved_bytes: i64,
     pub log_flush_scheduler_interval_ms: i64,
     pub log_flush_offset_checkpoint_interval_ms: i32,
     pub log_flush_start_offset_checkpoint_interval_ms: i32,
@@ -382,6 +384,7 @@ impl BrokerConfig {
             max_incremental_fetch_session_cache_slots: s
                 .int("max.incremental.fetch.session.cache.slots"),
             max_request_partition_size_limit: s.int("max.request.partition.size.limit"),
+            log_dir_reserved_bytes: s.long("log.dir.reserved.bytes"),
             log_flush_on_commit: s.boolean("log.flush.on.commit"),
             log_flush_scheduler_interval_ms: s.long("log.flush.scheduler.interval.ms"),
             log_flush_offset_checkpoint_interval_ms: s

@@ -28,6 +28,7 @@ pub struct Effective {
     pub topic_defaults: TopicConfig,
     pub connections: ConnectionLimits,
     pub producer_id_expiration_ms: i32,
+    pub log_dir_reserved_bytes: i64,
 }
 
 impl Effective {
@@ -37,6 +38,7 @@ impl Effective {
             topic_defaults: TopicConfig::from_broker(settings),
             connections: ConnectionLimits::from_settings(settings),
             producer_id_expiration_ms: settings.int("producer.id.expiration.ms"),
+            log_dir_reserved_bytes: settings.long("log.dir.reserved.bytes"),
         }
     }
 }

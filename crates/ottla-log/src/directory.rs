@@ -240,6 +240,17 @@ impl LogDirectory {
         self.shared.env.producer_id_expiration_ms.store(expiration_ms, Ordering::Relaxed);
     }
 
+    /// Changes how much of the disk is left free of clients' records.
+    pub fn set_reserved_bytes(&self, bytes: u64) {
+        self.shared.env.room.set_reserved(bytes);
+    }
+
+    /// Whether what clients append is refused for want of room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.shared.env.room.is_full()
+    }
+
     /// Makes everything durable and notes from where recovery would have to begin.
     pub fn checkpoint(&self) -> Result<(), StorageError> {
         self.shared.checkpoint()
@@ -282,6 +293,7 @@ impl Drop for LogDirectory {
 impl Shared {
     fn housekeep(&self) {
         self.env.empty_trash();
+        self.env.room.look();
         let now_ms = self.env.now_ms();
         let logs: Vec<Arc<Log>> = self.logs.read().values().cloned().collect();
         for log in &logs {

@@ -23,6 +23,7 @@ mod names;
 pub mod policy;
 pub mod producers;
 mod recovery;
+mod room;
 mod scan;
 mod segment;
 
