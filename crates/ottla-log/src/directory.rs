@@ -9,6 +9,8 @@
 //! Lock order: what a log locks by itself, but for its state; the recovery points (whose writer asks the logs); `logs`;
 //! the states of logs; the log starts.
 
+mod futures;
+
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,8 @@ use ottla_base::{Offset, TopicId, TopicPartition, Uuid};
 use ottla_env::disk::Open;
 use ottla_env::{Clock, Disk, sys};
 use parking_lot::{Condvar, Mutex, RwLock};
+
+pub use futures::Leftover;
 
 use crate::checkpoint;
 use crate::config::{DirectoryOptions, LogConfig};
@@ -40,6 +44,7 @@ const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct LogDirectory {
     shared: Arc<Shared>,
+    config: Arc<LogConfig>,
     previous_broker_epoch: Option<i64>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -48,6 +53,9 @@ pub struct LogDirectory {
 struct Shared {
     env: Arc<Environment>,
     logs: RwLock<HashMap<TopicPartition, Arc<Log>>>,
+    /// Copies of logs in other directories, on their way here.
+    futures: RwLock<HashMap<TopicPartition, Arc<Log>>>,
+    leftovers: Mutex<Vec<Leftover>>,
     checkpointed_at: Mutex<Duration>,
     producers_expired_at: Mutex<Duration>,
     stop: Mutex<bool>,
@@ -68,11 +76,15 @@ impl LogDirectory {
         let lock = lock(&*disk, path)?;
         let previous = take_clean_shutdown_marker(&*disk, path)?;
         let env = Arc::new(Environment::new(path.to_owned(), clock, options, lock));
-        let opener = Opener { env: &env, config: Arc::new(config), clean: previous.is_some() };
-        let logs = opener.open_all(list_logs(&env)?)?;
+        let config = Arc::new(config);
+        let opener = Opener { env: &env, config: Arc::clone(&config), clean: previous.is_some() };
+        let (logs, leftovers) = list_logs(&env)?;
+        let logs = opener.open_all(logs)?;
         let shared = Arc::new(Shared {
             env,
             logs: RwLock::new(logs),
+            futures: RwLock::default(),
+            leftovers: Mutex::new(leftovers),
             checkpointed_at: Mutex::default(),
             producers_expired_at: Mutex::default(),
             stop: Mutex::new(false),
@@ -84,7 +96,7 @@ impl LogDirectory {
             false => Vec::new(),
         };
         let previous_broker_epoch = previous.flatten();
-        Ok(Self { shared, previous_broker_epoch, threads: Mutex::new(threads) })
+        Ok(Self { shared, config, previous_broker_epoch, threads: Mutex::new(threads) })
     }
 
     #[must_use]
@@ -387,9 +399,12 @@ fn parse_broker_epoch(text: &str) -> Option<i64> {
     value.get(..end)?.parse().ok()
 }
 
+/// Where logs are, and what moves have left.
+type Listed = (Vec<(TopicPartition, PathBuf)>, Vec<Leftover>);
+
 /// The logs in a directory. What was deleted is thrown away; anything else is left alone.
-fn list_logs(env: &Environment) -> Result<Vec<(TopicPartition, PathBuf)>, StorageError> {
-    let mut logs = Vec::new();
+fn list_logs(env: &Environment) -> Result<Listed, StorageError> {
+    let (mut logs, mut leftovers) = (Vec::new(), Vec::new());
     let mut deleted = Vec::new();
     for entry in env.disk.list(&env.path).context("list", &env.path)? {
         if !entry.is_directory {
@@ -399,11 +414,14 @@ fn list_logs(env: &Environment) -> Result<Vec<(TopicPartition, PathBuf)>, Storag
         match DirectoryName::parse(&entry.name.to_string_lossy()) {
             DirectoryName::Log(partition) => logs.push((partition, path)),
             DirectoryName::Deleted => deleted.push(path),
+            DirectoryName::Future(partition) => {
+                leftovers.push(Leftover::found(&*env.disk, partition, path));
+            }
             DirectoryName::Other => tracing::debug!(path = %path.display(), "not a log"),
         }
     }
     env.discard_later(deleted, 0);
-    Ok(logs)
+    Ok((logs, leftovers))
 }
 
 /// Does the work for each item, in up to so many threads, of which this is one. The results come in the items' order.

@@ -84,9 +84,15 @@ impl FlushQueue {
         self.changed.notify_one();
     }
 
+    /// Whoever waits now waits in vain, and must not keep the directory's lock by it.
     pub(crate) fn stop(&self) {
-        self.waiting.lock().stopped = true;
+        let waiting = {
+            let mut waiting = self.waiting.lock();
+            waiting.stopped = true;
+            std::mem::take(&mut waiting.logs)
+        };
         self.changed.notify_all();
+        waiting.iter().for_each(|log| log.flush_dequeued());
     }
 
     /// What waits, if so little does that a round is likely to be quick.

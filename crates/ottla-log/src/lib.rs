@@ -20,6 +20,7 @@ mod flusher;
 mod index;
 mod log;
 mod names;
+mod moves;
 pub mod policy;
 pub mod producers;
 mod recovery;
@@ -28,8 +29,9 @@ mod scan;
 mod segment;
 
 pub use config::{DirectoryOptions, LogConfig};
-pub use directory::LogDirectory;
+pub use directory::{Leftover, LogDirectory};
 pub use epochs::{EpochCache, EpochEntry};
 pub use error::{AppendError, CreateError, OpenError, ReadError, StorageError};
 pub use flusher::FlushListener;
+pub use moves::{Copied, Move, MoveError, settle};
 pub use log::{Appended, FileRange, Log, Origin, Removed, Slice, TimestampLookup};

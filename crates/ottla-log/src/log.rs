@@ -18,6 +18,7 @@ mod active;
 mod append;
 mod flush;
 mod lookup;
+mod moved;
 mod producers;
 mod read;
 mod trim;

@@ -21,6 +21,7 @@ struct Faults {
     free: Option<u64>,
     writes_fail_with: Option<io::ErrorKind>,
     flipped: Option<u64>,
+    changes_left: Option<u64>,
 }
 
 impl FaultyDisk {
@@ -44,6 +45,22 @@ impl FaultyDisk {
         self.faults.lock().flipped = position;
     }
 
+    /// Lets so many more changes of the disk succeed, syncs included, and none after them; `None` lets all succeed.
+    pub fn stop_after(&self, changes: Option<u64>) {
+        self.faults.lock().changes_left = changes;
+    }
+
+    fn change(&self) -> io::Result<()> {
+        match &mut self.faults.lock().changes_left {
+            None => Ok(()),
+            Some(0) => Err(io::Error::other("injected: the disk is gone")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+        }
+    }
+
     fn check_sync(&self, path: &Path) -> io::Result<()> {
         let fails = self.faults.lock().syncs_fail_under.as_ref().is_some_and(|it| path.starts_with(it));
         if fails { Err(io::Error::other("injected: the disk is broken")) } else { Ok(()) }
@@ -52,6 +69,9 @@ impl FaultyDisk {
 
 impl Disk for FaultyDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<File> {
+        if matches!(how, Open::Create | Open::Replace) {
+            self.change()?;
+        }
         OsDisk.open(path, how)
     }
 
@@ -64,18 +84,22 @@ impl Disk for FaultyDisk {
     }
 
     fn create_directory(&self, path: &Path) -> io::Result<()> {
+        self.change()?;
         OsDisk.create_directory(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.change()?;
         OsDisk.rename(from, to)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.change()?;
         OsDisk.remove_file(path)
     }
 
     fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        self.change()?;
         OsDisk.remove_directory(path)
     }
 
@@ -90,6 +114,7 @@ impl Disk for FaultyDisk {
     }
 
     fn write_at(&self, file: &File, buffers: &mut [IoSlice<'_>], position: u64) -> io::Result<()> {
+        self.change()?;
         match self.faults.lock().writes_fail_with {
             Some(kind) => Err(kind.into()),
             None => OsDisk.write_at(file, buffers, position),
@@ -97,24 +122,29 @@ impl Disk for FaultyDisk {
     }
 
     fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
+        self.change()?;
         OsDisk.set_len(file, len)
     }
 
     fn allocate(&self, file: &File, position: u64, len: u64) -> io::Result<()> {
+        self.change()?;
         OsDisk.allocate(file, position, len)
     }
 
     fn sync_data(&self, file: &File) -> io::Result<()> {
+        self.change()?;
         self.check_sync(&sys::path_of(file)?)?;
         OsDisk.sync_data(file)
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        self.change()?;
         self.check_sync(path)?;
         OsDisk.sync_directory(path)
     }
 
     fn sync_file_system(&self, path: &Path) -> io::Result<()> {
+        self.change()?;
         self.check_sync(path)?;
         OsDisk.sync_file_system(path)
     }
