@@ -22,6 +22,7 @@ use crate::fetch_session::Sessions;
 use crate::group_coordinator::GroupCoordinator;
 use crate::log_directories::LogDirectories;
 use crate::log_levels::LogLevels;
+use crate::log_moves::LogMoves;
 use crate::metrics::Metrics;
 use crate::producer_ids::ProducerIds;
 use crate::replicas::{Replica, Replicas};
@@ -69,6 +70,7 @@ pub(crate) struct Broker {
     pub quorum: Arc<Quorum>,
     pub replicas: Arc<Replicas>,
     pub directories: Arc<LogDirectories>,
+    pub moves: Arc<LogMoves>,
     pub groups: Arc<GroupCoordinator>,
     pub fetch_sessions: Mutex<Sessions>,
     producer_ids: ProducerIds,
@@ -95,6 +97,7 @@ pub(crate) struct Parts {
     pub quorum: Arc<Quorum>,
     pub replicas: Arc<Replicas>,
     pub directories: Arc<LogDirectories>,
+    pub moves: Arc<LogMoves>,
     pub groups: Arc<GroupCoordinator>,
     pub automatic_topics: AutomaticTopics,
 }
@@ -116,6 +119,7 @@ impl Broker {
             quorum: parts.quorum,
             replicas: parts.replicas,
             directories: parts.directories,
+            moves: parts.moves,
             groups: parts.groups,
             fetch_sessions,
             producer_ids: ProducerIds::default(),

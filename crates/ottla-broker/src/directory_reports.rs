@@ -90,12 +90,7 @@ impl DirectoryReports {
     }
 }
 
-async fn send_failed(
-    quorum: &Quorum,
-    id: BrokerId,
-    epoch: i64,
-    failed: &BTreeSet<Uuid>,
-) -> bool {
+async fn send_failed(quorum: &Quorum, id: BrokerId, epoch: i64, failed: &BTreeSet<Uuid>) -> bool {
     if failed.is_empty() {
         return true;
     }
@@ -123,8 +118,7 @@ async fn send_assigned(
         return true;
     }
     let directories = by_directory(assigned);
-    let request =
-        AssignReplicasToDirsRequest { broker_id: id.0, broker_epoch: epoch, directories };
+    let request = AssignReplicasToDirsRequest { broker_id: id.0, broker_epoch: epoch, directories };
     match quorum.assign_replicas_to_dirs(request).await {
         // A partition that the controller does not know was deleted meanwhile.
         Ok(Ok(_)) => true,
@@ -199,12 +193,16 @@ impl FlushListener for FailureWatch {
         if let Some(id) = self.ids.get(directory) {
             self.reports.failed(*id);
             if self.online.fetch_sub(1, Ordering::AcqRel) == 1 {
-                self.stop_node(format!("all log directories have failed, the last one with: {error}"));
+                self.stop_node(format!(
+                    "all log directories have failed, the last one with: {error}"
+                ));
             }
         }
         if directory == self.metadata {
             let directory = directory.display();
-            self.stop_node(format!("the log directory with the metadata, {directory}, has failed: {error}"));
+            self.stop_node(format!(
+                "the log directory with the metadata, {directory}, has failed: {error}"
+            ));
         }
     }
 }

@@ -20,6 +20,7 @@ mod http;
 mod listener;
 mod log_directories;
 mod log_levels;
+mod log_moves;
 mod metrics;
 mod node;
 mod producer_ids;

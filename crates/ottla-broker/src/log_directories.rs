@@ -13,7 +13,7 @@ use ottla_base::{Offset, TopicId, TopicPartition, Uuid};
 use ottla_env::Clock;
 use ottla_log::{
     CreateError, DirectoryOptions, FlushListener, Log, LogConfig, LogDirectory, OpenError,
-    StorageError,
+    StorageError, settle,
 };
 use ottla_metadata::topic_name;
 
@@ -62,6 +62,16 @@ pub(crate) struct LogDirectories {
     members: Vec<Member>,
     unreadable: Vec<Unreadable>,
     metadata: Arc<LogDirectory>,
+    /// Moves that were under way when the last process ended, and where to.
+    interrupted_moves: Vec<(TopicPartition, PathBuf)>,
+}
+
+/// What is known of a path.
+#[derive(Debug)]
+pub(crate) enum Found<'a> {
+    Online(&'a Member),
+    Offline,
+    Unknown,
 }
 
 #[derive(Debug)]
@@ -130,6 +140,10 @@ impl LogDirectories {
         if members.is_empty() {
             return Err(StartError::None(list(&unreadable)));
         }
+        let directories: Vec<_> = members.iter().map(|it| Arc::clone(&it.directory)).collect();
+        let interrupted = settle(&directories).map_err(OpenError::Storage)?;
+        let with_path = |(name, to): (_, Arc<LogDirectory>)| (name, to.path().to_owned());
+        let interrupted_moves = interrupted.into_iter().map(with_path).collect();
         for (at, member) in members.iter().enumerate() {
             for log in member.directory.logs() {
                 let name = log.topic_partition();
@@ -143,7 +157,7 @@ impl LogDirectories {
                 }
             }
         }
-        Ok(Self { members, unreadable, metadata })
+        Ok(Self { members, unreadable, metadata, interrupted_moves })
     }
 
     /// The directory that holds the metadata log.
@@ -174,6 +188,29 @@ impl LogDirectories {
     /// Adds somebody who is told when records reach the disk, and when a disk fails.
     pub(crate) fn add_listener(&self, listener: &Arc<dyn FlushListener>) {
         self.all().for_each(|directory| directory.add_listener(Arc::clone(listener)));
+    }
+
+    #[must_use]
+    pub(crate) fn are_all_online(&self) -> bool {
+        self.unreadable.is_empty() && self.members.iter().all(Member::is_online)
+    }
+
+    /// Moves that are to begin again, and where to.
+    #[must_use]
+    pub(crate) fn interrupted_moves(&self) -> &[(TopicPartition, PathBuf)] {
+        &self.interrupted_moves
+    }
+
+    /// The directory that a client names, by its absolute path.
+    #[must_use]
+    pub(crate) fn find(&self, path: &Path) -> Found<'_> {
+        let is_it = |ours: &Path| std::path::absolute(ours).is_ok_and(|ours| ours == path);
+        match self.members.iter().find(|member| is_it(member.path())) {
+            Some(member) if member.is_online() => Found::Online(member),
+            Some(_) => Found::Offline,
+            None if self.unreadable.iter().any(|it| is_it(&it.path)) => Found::Offline,
+            None => Found::Unknown,
+        }
     }
 
     /// The ids of those that can take new records.
@@ -371,4 +408,133 @@ fn list(unreadable: &[Unreadable]) -> String {
         let _ = write!(text, "{separator}{}: {reason}", path.display());
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_base::{LeaderEpoch, Timestamp};
+    use ottla_env::{FaultyDisk, SystemClock};
+    use ottla_records::{BatchBuilder, Compression, ValidBatch};
+
+    use super::*;
+
+    struct Fixture {
+        root: tempfile::TempDir,
+        disk: Arc<FaultyDisk>,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            Self { root: tempfile::tempdir().unwrap(), disk: Arc::default() }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.root.path().join(name)
+        }
+
+        /// `a`, which has the metadata, and `b`.
+        fn open(&self) -> Result<LogDirectories, StartError> {
+            let directory = |(name, id)| DataDirectory { path: self.path(name), id: uuid(id) };
+            let usable: Vec<_> = [("a", 1001), ("b", 1002)].map(directory).into();
+            let metadata = usable[0].clone();
+            let given = DataDirectories { usable, unreadable: Vec::new(), metadata };
+            let disk = Arc::clone(&self.disk) as _;
+            let options = DirectoryOptions { disk, ..DirectoryOptions::default() };
+            let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+            LogDirectories::open(&given, &LogConfig::default(), &options, &clock)
+        }
+    }
+
+    fn uuid(id: u128) -> Uuid {
+        Uuid::from_u128(id)
+    }
+
+    fn create(
+        directories: &LogDirectories,
+        partition: i32,
+        place: Option<Uuid>,
+    ) -> Result<Arc<Log>, CreateError> {
+        let name = TopicPartition::new("t", partition);
+        directories.create(name, uuid(7), Arc::new(LogConfig::default()), place)
+    }
+
+    fn batch() -> ValidBatch {
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.append(Timestamp(1_000), None, Some(b"value"), &[]);
+        builder.build()
+    }
+
+    fn append(log: &Log) -> bool {
+        log.append_batch(batch(), LeaderEpoch(0)).is_ok() && log.flush().is_ok()
+    }
+
+    #[test]
+    fn a_log_is_put_where_the_fewest_are_or_where_it_is_wanted() {
+        let fixture = Fixture::new();
+        let directories = fixture.open().unwrap();
+        let metadata = TopicPartition::new(topic_name::CLUSTER_METADATA, 0);
+        let config = Arc::new(LogConfig::default());
+        directories.metadata().create(metadata, uuid(1), config).unwrap();
+        let wanted = Some(uuid(1001));
+        let places = [(0, None), (1, None), (2, wanted), (3, None), (4, None)];
+        let ids = places.map(|(partition, place)| {
+            let log = create(&directories, partition, place).unwrap();
+            directories.id_of(&log).unwrap()
+        });
+        assert_eq!(ids, [1001, 1002, 1001, 1002, 1001].map(uuid));
+        assert_eq!(directories.logs().len(), 5);
+        assert!(create(&directories, 9, Some(uuid(1003))).is_err(), "there is no such directory");
+        let name = TopicPartition::new("t", 1);
+        assert!(directories.delete(&name).unwrap() && directories.log(&name).is_none());
+        assert!(!directories.delete(&name).unwrap());
+    }
+
+    #[test]
+    fn a_directory_that_has_failed_is_read_and_gets_no_new_logs() {
+        let fixture = Fixture::new();
+        let directories = fixture.open().unwrap();
+        let [a, b] = [0, 1].map(|partition| create(&directories, partition, None).unwrap());
+        assert!(append(&a) && append(&b));
+        fixture.disk.fail_syncs_under(&fixture.path("b"));
+        assert!(!append(&b) && append(&a));
+        assert_eq!(directories.online(), [uuid(1001)]);
+        assert!(matches!(directories.find(&fixture.path("b")), Found::Offline));
+        assert!(directories.problems().contains(&fixture.path("b").display().to_string()));
+        let more = [2, 3].map(|partition| create(&directories, partition, None).unwrap());
+        assert!(more.iter().all(|log| directories.id_of(log) == Some(uuid(1001))));
+        assert!(create(&directories, 4, Some(uuid(1002))).is_err());
+        let read = b.read(Offset(0), 1_000, Offset(1), true).unwrap();
+        assert!(read.len() > 0);
+        let starts = directories.delete_records(&[(a, Offset(1)), (b, Offset(1))], drop);
+        assert_eq!(starts, [Ok(Offset(1)), Err(())]);
+        directories.close(1).unwrap_err();
+        let marker = |name| fixture.path(name).join(".kafka_cleanshutdown").exists();
+        assert_eq!([marker("a"), marker("b")], [true, false]);
+    }
+
+    #[test]
+    fn a_log_that_is_in_two_directories_is_refused() {
+        let fixture = Fixture::new();
+        drop(create(&fixture.open().unwrap(), 0, None).unwrap());
+        let of = |name| fixture.path(name).join("t-0");
+        std::fs::create_dir(of("b")).unwrap();
+        let refused = fixture.open().unwrap_err();
+        assert!(matches!(refused, StartError::Twice { .. }), "{refused}");
+        std::fs::remove_dir(of("b")).unwrap();
+        fixture.open().unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_opened_is_left_out_unless_it_has_the_metadata() {
+        let fixture = Fixture::new();
+        std::fs::write(fixture.path("b"), "no directory").unwrap();
+        let directories = fixture.open().unwrap();
+        assert_eq!(directories.unreadable()[0].path, fixture.path("b"));
+        assert!(!directories.are_all_online());
+        assert_eq!(directories.previous_broker_epoch(), None);
+        drop(directories);
+        std::fs::remove_dir_all(fixture.path("a")).unwrap();
+        std::fs::rename(fixture.path("b"), fixture.path("a")).unwrap();
+        assert!(matches!(fixture.open(), Err(StartError::Open(_))));
+    }
 }

@@ -28,6 +28,7 @@ use crate::http;
 use crate::listener::{Listener, Role, accept, stopped};
 use crate::log_directories::{DataDirectories, LogDirectories};
 use crate::log_levels::LogLevels;
+use crate::log_moves::LogMoves;
 use crate::replicas::Replicas;
 use crate::topic_config;
 use crate::topics::Topics;
@@ -101,6 +102,12 @@ impl Node {
         directories.add_listener(&(Arc::clone(&failures) as _));
         let configuration = Arc::new(Configuration::new(config.node_id, options.settings.clone()));
         let groups = Arc::new(GroupCoordinator::new(config, Arc::clone(&clock)));
+        let moves = Arc::new(LogMoves::new(
+            Arc::clone(&directories),
+            Arc::clone(&replicas),
+            Arc::clone(&reports),
+            Arc::clone(&configuration),
+        ));
         let topics = Arc::new(Topics {
             node_id: config.node_id,
             directories: Arc::clone(&directories),
@@ -108,11 +115,13 @@ impl Node {
             configuration: Arc::clone(&configuration),
             groups: Arc::clone(&groups),
             reports: Arc::clone(&reports),
+            moves: Arc::clone(&moves),
             started: AtomicBool::new(false),
         });
         let metadata = directories.metadata();
         let quorum = start_quorum(&options, &bound, metadata, &clock, &topics).await?;
         topics.set_strays_aside(&quorum.image());
+        moves.begin_again();
         let broker_epoch = register(&options, &bound, &directories, &quorum).await?;
         let registration = Registration { id: config.node_id, epoch: broker_epoch };
         let broker = Arc::new(Broker::new(Parts {
@@ -125,6 +134,7 @@ impl Node {
             quorum: Arc::clone(&quorum),
             replicas,
             directories: Arc::clone(&directories),
+            moves: Arc::clone(&moves),
             groups,
             automatic_topics: AutomaticTopics::new(config),
         }));
@@ -132,7 +142,8 @@ impl Node {
         let listeners = bound.iter().map(Bound::address).collect();
         let http_address = http.as_ref().and_then(|socket| socket.local_addr().ok());
         let mut tasks = spawn_all(&broker, bound, http, config, &stopping);
-        tasks.spawn(reports.send(Arc::clone(&quorum), registration, stopping));
+        tasks.spawn(reports.send(Arc::clone(&quorum), registration, stopping.clone()));
+        tasks.spawn(moves.run(stopping));
         broker.set_ready();
         Ok(Self {
             broker,

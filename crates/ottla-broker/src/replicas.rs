@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use arc_swap::ArcSwap;
 use ottla_base::{
     BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicId, TopicPartition,
 };
@@ -26,7 +27,8 @@ use crate::waiters::Waiters;
 pub(crate) struct Replica {
     pub topic_id: TopicId,
     pub partition: TopicPartition,
-    pub log: Arc<Log>,
+    /// Another one after a move to another directory.
+    log: ArcSwap<Log>,
     pub waiters: Waiters,
     broker: BrokerId,
     leadership: Mutex<Leadership>,
@@ -129,7 +131,7 @@ impl Replica {
         Self {
             topic_id,
             partition,
-            log,
+            log: ArcSwap::new(log),
             waiters,
             broker,
             leadership,
@@ -138,6 +140,26 @@ impl Replica {
             offline: AtomicBool::new(false),
             high_watermark,
         }
+    }
+
+    /// The log that counts now. Whoever holds one that has been moved can still read it for a while.
+    #[must_use]
+    pub(crate) fn log(&self) -> Arc<Log> {
+        self.log.load_full()
+    }
+
+    /// Lets the log be replaced by a copy of it, all of which is on disk. Nothing is appended meanwhile.
+    pub(crate) fn replace_log<E>(
+        &self,
+        replace: impl FnOnce() -> Result<Arc<Log>, E>,
+    ) -> Result<(), E> {
+        let leadership = self.leadership.lock();
+        let log = replace()?;
+        let end = log.flushed_offset();
+        self.log.store(log);
+        drop(leadership);
+        self.on_flushed(end);
+        Ok(())
     }
 
     /// What a produced batch must fulfil.
@@ -191,13 +213,13 @@ impl Replica {
     pub(crate) fn end_offset_for_epoch(&self, asked: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
         let current = self.leader_epoch();
         if asked == current {
-            return Some((current, self.log.log_end_offset()));
+            return Some((current, self.log().log_end_offset()));
         }
-        self.log.end_offset_for_epoch(asked).or_else(|| {
+        self.log().end_offset_for_epoch(asked).or_else(|| {
             // The current epoch has written nothing yet: it is not in the log, and begins at its end.
             let is_older = asked != LeaderEpoch::UNKNOWN && asked < current;
-            let newest = self.log.latest_epoch().unwrap_or(asked);
-            is_older.then(|| (newest, self.log.log_end_offset()))
+            let newest = self.log().latest_epoch().unwrap_or(asked);
+            is_older.then(|| (newest, self.log().log_end_offset()))
         })
     }
 
@@ -237,7 +259,7 @@ impl Replica {
     ) -> Result<Appended, AppendError> {
         let appended = self.append_with(batch, needs_all, Log::append_batch)?;
         if self.is_unflushed(&appended) {
-            self.log.request_flush();
+            self.log().request_flush();
         }
         Ok(appended)
     }
@@ -254,15 +276,15 @@ impl Replica {
     ) -> Result<Appended, AppendError> {
         let appended = self.append_with(batch, needs_all, Log::append_produced)?;
         match self.is_unflushed(&appended) {
-            true if needs_all => self.log.join_next_flush(),
-            true => self.log.request_flush(),
+            true if needs_all => self.log().join_next_flush(),
+            true => self.log().request_flush(),
             false => {}
         }
         Ok(appended)
     }
 
     fn is_unflushed(&self, appended: &Appended) -> bool {
-        self.log.flushed_offset() <= appended.last_offset
+        self.log().flushed_offset() <= appended.last_offset
     }
 
     fn append_with(
@@ -275,15 +297,16 @@ impl Replica {
         if needs_all && !leadership.progress.has_enough_replicas() {
             return Err(AppendError::NotEnoughReplicas);
         }
-        if batch.size_in_bytes() as u64 > self.log.config().segment_bytes {
+        let log = self.log();
+        if batch.size_in_bytes() as u64 > log.config().segment_bytes {
             return Err(AppendError::LargerThanSegment);
         }
-        let appended = append(&self.log, batch, leadership.epoch)?;
-        leadership.progress.on_append(self.log.log_end_offset());
+        let appended = append(&log, batch, leadership.epoch)?;
+        leadership.progress.on_append(log.log_end_offset());
         drop(leadership);
         if !self.is_unflushed(&appended) {
             // The page cache counts as the disk (`log.flush.on.commit=false`).
-            self.on_flushed(self.log.flushed_offset());
+            self.on_flushed(log.flushed_offset());
         }
         Ok(appended)
     }
@@ -308,7 +331,7 @@ impl Replica {
         if self.check_disk().is_err() {
             return;
         }
-        match self.log.enforce_retention(now.0, self.high_watermark()) {
+        match self.log().enforce_retention(now.0, self.high_watermark()) {
             Ok(removed) if removed.segments > 0 => {
                 let (segments, bytes) = (removed.segments, removed.bytes);
                 tracing::info!(partition = %self.partition, segments, bytes, "retention");
@@ -324,7 +347,7 @@ impl Replica {
     /// # Errors
     /// POLICY_VIOLATION where compaction alone may delete, OFFSET_OUT_OF_RANGE beyond the high watermark.
     pub(crate) fn check_deletion(&self, before: Option<Offset>) -> Result<Offset, ErrorCode> {
-        let config = self.log.config();
+        let config = self.log().config();
         if config.compact && !config.delete {
             return Err(ErrorCode::POLICY_VIOLATION);
         }
@@ -365,14 +388,17 @@ impl FlushListener for Replicas {
     fn flushed(&self, log: &Arc<Log>, end: Offset) {
         let partition = log.topic_partition().partition.0;
         if let Some(replica) = log.topic_id().and_then(|id| self.find(id, partition)) {
-            replica.on_flushed(end);
+            // One that has been moved away, or a copy on its way here, has nothing to say.
+            if Arc::ptr_eq(&replica.log(), log) {
+                replica.on_flushed(end);
+            }
         }
     }
 
     /// Nothing that waits for this disk will ever be acknowledged.
     fn poisoned(&self, directory: &Path, _: &StorageError) {
         let all = self.all();
-        let in_it = all.iter().filter(|replica| replica.log.directory() == directory);
+        let in_it = all.iter().filter(|replica| replica.log().directory() == directory);
         in_it.for_each(|replica| replica.take_offline());
     }
 }
@@ -414,7 +440,7 @@ impl Replicas {
     /// Producers that the partitions remember; one that writes to several counts for each.
     #[must_use]
     pub(crate) fn producer_count(&self) -> usize {
-        self.by_partition.read().values().map(|replica| replica.log.producer_count()).sum()
+        self.by_partition.read().values().map(|replica| replica.log().producer_count()).sum()
     }
 }
 
@@ -455,7 +481,7 @@ mod tests {
             assert_eq!((again.last_offset, again.duplicate), (Offset(0), true));
             assert_eq!(replica.high_watermark(), Offset(0), "nothing is on disk");
         }
-        replica.log.flush().unwrap();
+        replica.log().flush().unwrap();
         assert_eq!(append(0).last_offset, Offset(0));
         assert_eq!(replica.high_watermark(), Offset(2), "whoever retries need not wait");
     }

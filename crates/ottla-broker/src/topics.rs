@@ -15,6 +15,7 @@ use crate::configuration::Configuration;
 use crate::directory_reports::DirectoryReports;
 use crate::group_coordinator::GroupCoordinator;
 use crate::log_directories::LogDirectories;
+use crate::log_moves::LogMoves;
 use crate::replicas::{Replica, Replicas};
 use crate::topic_config;
 
@@ -27,6 +28,7 @@ pub(crate) struct Topics {
     pub configuration: Arc<Configuration>,
     pub groups: Arc<GroupCoordinator>,
     pub reports: Arc<DirectoryReports>,
+    pub moves: Arc<LogMoves>,
     /// Whether what was there at the start has been taken up: from then on, a created topic is a new one.
     pub started: AtomicBool,
 }
@@ -151,15 +153,15 @@ impl Topics {
             // The name belonged to a topic that was deleted while this broker did not look.
             self.set_aside(&log);
         }
+        let may_be_elsewhere = !self.directories.unreadable().is_empty();
+        if may_be_elsewhere && !self.started.load(Ordering::Relaxed) {
+            return Err(CreateError::NoDirectory { log: name.to_string() });
+        }
         let place = match assigned {
-            Uuid::UNASSIGNED_DIR | Uuid::MIGRATING_DIR => None,
+            Uuid::UNASSIGNED_DIR | Uuid::MIGRATING_DIR => self.moves.fulfil(name),
             // An empty log in another directory would pass for the one that is not readable now.
             assigned => Some(assigned),
         };
-        let may_be_elsewhere = !self.directories.unreadable().is_empty();
-        if place.is_none() && may_be_elsewhere && !self.started.load(Ordering::Relaxed) {
-            return Err(CreateError::NoDirectory { log: name.to_string() });
-        }
         self.directories.create(name.clone(), topic_id, config, place)
     }
 
@@ -190,6 +192,7 @@ impl Topics {
             }
             self.replicas.remove(topic.id, index);
             let name = TopicPartition { topic: Arc::clone(&topic.name), partition: index };
+            self.moves.cancel(&name);
             if let Err(error) = self.directories.delete(&name) {
                 error!(partition = %name, %error, "log can't be deleted");
             }
@@ -214,7 +217,7 @@ impl Topics {
         let config = self.config(image, topic);
         for (index, partition) in topic.partitions() {
             let Some(replica) = self.replicas.find(topic.id, index.0) else { continue };
-            replica.log.set_config(Arc::new(topic_config::log_config(&config)));
+            replica.log().set_config(Arc::new(topic_config::log_config(&config)));
             replica.set_rules(topic_config::rules(replica.partition.clone(), &config));
             replica.on_min_isr_changed(min_isr(&config, partition));
         }

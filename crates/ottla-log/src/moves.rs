@@ -106,7 +106,9 @@ impl Move {
             self.current.resume();
         }
         prepared?;
-        let renamed = self.source.give_away(&self.current)?;
+        let Some(renamed) = self.source.give_away(&self.current)? else {
+            return Err(MoveError::Gone(self.current.topic_partition().clone()));
+        };
         self.target.take_up(&self.future)?;
         self.source.discard_given_away(renamed, &self.current);
         Ok(Arc::clone(&self.future))
@@ -208,6 +210,12 @@ pub fn settle(
             } else if leftover.is_complete {
                 directory.promote_leftover(&leftover)?;
                 tracing::info!(log = %leftover.partition, directory = %directory.path().display(), "a move is complete");
+            } else {
+                tracing::warn!(
+                    log = %leftover.partition,
+                    directory = %directory.path().display(),
+                    "an unfinished copy of a log that is nowhere stays, and is not used"
+                );
             }
         }
     }

@@ -136,7 +136,8 @@ impl Room {
         if self.state.load(Ordering::Relaxed) != PROBING {
             return;
         }
-        let probed = self.state.compare_exchange(PROBING, ROOMY, Ordering::Relaxed, Ordering::Relaxed);
+        let probed =
+            self.state.compare_exchange(PROBING, ROOMY, Ordering::Relaxed, Ordering::Relaxed);
         if probed.is_ok() {
             self.write_failed.store(false, Ordering::Relaxed);
             self.say_roomy();

@@ -17,9 +17,9 @@ use ottla_metadata::controller::{self, BrokerEpoch, Draw, Policy};
 use ottla_metadata::{Endpoint, Image, Outcome, Rejection, feature, topic_name};
 use ottla_protocol::messages::{
     AllocateProducerIdsRequest, AllocateProducerIdsResponse, AssignReplicasToDirsRequest,
-    AssignReplicasToDirsResponse, BrokerRegistrationRequest,
-    ControllerRegistrationRequest, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-    DeleteTopicsResponse, controller_registration_request,
+    AssignReplicasToDirsResponse, BrokerRegistrationRequest, ControllerRegistrationRequest,
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    controller_registration_request,
 };
 use tokio::sync::oneshot;
 

@@ -32,10 +32,18 @@ pub(super) fn tests() -> Vec<Test> {
         Test::new(format!("directories: {sentence}"), needs, run).without_broker()
     };
     vec![
-        test("a disk that is missing at the start takes only its own partitions with it", &[], missing),
+        test(
+            "a disk that is missing at the start takes only its own partitions with it",
+            &[],
+            missing,
+        ),
         test("a disk whose flush fails takes only its own partitions with it", STRACE, failing),
         test("a disk that fails under the metadata stops the node, and it says why", STRACE, fatal),
-        test("what would touch the reserve is refused, and accepted with a smaller one", &[], reserve),
+        test(
+            "what would touch the reserve is refused, and accepted with a smaller one",
+            &[],
+            reserve,
+        ),
         test("a full disk refuses records, serves all else, and recovers by itself", UNSHARE, full),
     ]
 }
@@ -59,7 +67,10 @@ fn create_orders(running: &Running, [a, b]: &[PathBuf; 2]) -> Result<()> {
     client(running.address(), &["topic", "create", "orders", "--partitions", "4"], "")?;
     for partition in 0..4 {
         let home = if partition % 2 == 0 { a } else { b };
-        ensure!(home.join(format!("orders-{partition}")).is_dir(), "partition {partition} is elsewhere");
+        ensure!(
+            home.join(format!("orders-{partition}")).is_dir(),
+            "partition {partition} is elsewhere"
+        );
     }
     Ok(())
 }
@@ -83,8 +94,7 @@ fn write(running: &Running, topic: &str, partition: i32, value: &[u8]) -> Result
     let partition_data = vec![PartitionProduceData { index: partition, records }];
     let topic_data =
         vec![TopicProduceData { name: topic.into(), partition_data, ..Default::default() }];
-    let request =
-        ProduceRequest { acks: -1, timeout_ms: 10_000, topic_data, ..Default::default() };
+    let request = ProduceRequest { acks: -1, timeout_ms: 10_000, topic_data, ..Default::default() };
     let response = ask(running.address(), &request, 12)?;
     let answers = response.responses.iter().flat_map(|topic| &topic.partition_responses);
     Ok(answers.map(|it| it.error_code).next().context("no answer for the partition")?)
@@ -138,7 +148,8 @@ fn check_watched(running: &Running, [a, b]: &[PathBuf; 2]) -> Result<()> {
 }
 
 fn check_leaders(running: &Running) -> Result<()> {
-    let metadata = ask(running.address(), &MetadataRequest { topics: None, ..Default::default() }, 8)?;
+    let metadata =
+        ask(running.address(), &MetadataRequest { topics: None, ..Default::default() }, 8)?;
     let topic = metadata.topics.iter().find(|topic| topic.name.as_deref() == Some("orders"));
     let partitions = &topic.context("orders is unknown")?.partitions;
     let all_led = partitions.iter().all(|it| it.leader_id >= 0 && it.error_code == ErrorCode::NONE);
@@ -272,9 +283,14 @@ fn reserve(directory: &Path) -> Result<()> {
     for partition in [0, 1, 0] {
         write_refused(&running, "orders", partition)?;
     }
-    ensure!(count(&running, IS_FULL)? == 2, "it is said once of each directory:\n{}", running.log()?);
+    ensure!(
+        count(&running, IS_FULL)? == 2,
+        "it is said once of each directory:\n{}",
+        running.log()?
+    );
     let metrics = get(&running.ready.http, "/metrics")?.1;
-    let full = format!("ottla_log_directory_full{{directory=\"{}\"}} 1\n", directories[0].display());
+    let full =
+        format!("ottla_log_directory_full{{directory=\"{}\"}} 1\n", directories[0].display());
     ensure!(metrics.contains(&full), "{full} is not in {metrics}");
     ensure!(read(&running, "orders", 0)? == "a\n", "what was written is not read");
     client(running.address(), &["topic", "create", "small"], "")?;

@@ -3,7 +3,7 @@
 //!
 //! - v3: an error for the request as a whole. v4: total and usable bytes. v5: whether the directory is cordoned.
 //! - Null topics mean all; the metadata log is not among them.
-//! - A replica is never behind itself.
+//! - A replica is never behind itself, but for a copy of it on its way to another directory.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -35,10 +35,7 @@ pub(super) async fn handle(context: Context, request: DescribeLogDirsRequest) ->
     answered.await.expect("a look at the disk does not panic")
 }
 
-fn describe_all(
-    context: &Context,
-    request: &DescribeLogDirsRequest,
-) -> Vec<DescribeLogDirsResult> {
+fn describe_all(context: &Context, request: &DescribeLogDirsRequest) -> Vec<DescribeLogDirsResult> {
     let directories = &context.broker.directories;
     let members = directories.members().iter().map(|member| describe(context, request, member));
     members.chain(directories.unreadable().iter().map(|it| offline(&it.path))).collect()
@@ -96,12 +93,28 @@ fn topics(
             && &*name.topic != topic_name::CLUSTER_METADATA
     };
     let mut topics = BTreeMap::<ByteString, Vec<DescribeLogDirsPartition>>::new();
+    let name = |log: &Log| ByteString::from(&*log.topic_partition().topic);
     for log in member.directory.logs().iter().filter(is_asked) {
-        let topic = (&*log.topic_partition().topic).into();
-        topics.entry(topic).or_default().push(partition(context, log));
+        topics.entry(name(log)).or_default().push(partition(context, log));
+    }
+    for future in member.directory.futures().iter().filter(is_asked) {
+        topics.entry(name(future)).or_default().push(copy(context, future));
     }
     let topic = |(name, partitions)| DescribeLogDirsTopic { name, partitions };
     topics.into_iter().map(topic).collect()
+}
+
+/// A copy in the making: how far it is behind the log.
+fn copy(context: &Context, future: &Log) -> DescribeLogDirsPartition {
+    let index = future.topic_partition().partition.0;
+    let replica = future.topic_id().and_then(|id| context.broker.replicas.find(id, index));
+    let lag = replica.map(|it| it.log().log_end_offset() - future.log_end_offset());
+    DescribeLogDirsPartition {
+        partition_index: index,
+        partition_size: i64::try_from(future.size_in_bytes()).unwrap_or(i64::MAX),
+        offset_lag: lag.unwrap_or(UNKNOWN_LAG),
+        is_future_key: true,
+    }
 }
 
 fn partition(context: &Context, log: &Log) -> DescribeLogDirsPartition {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
-use super::{Disk, DirectoryEntry, Open, OsDisk, Status};
+use super::{DirectoryEntry, Disk, Open, OsDisk, Status};
 use crate::sys::{self, DiskSpace};
 
 /// A disk that does what the system's does until it is told otherwise.
@@ -62,7 +62,8 @@ impl FaultyDisk {
     }
 
     fn check_sync(&self, path: &Path) -> io::Result<()> {
-        let fails = self.faults.lock().syncs_fail_under.as_ref().is_some_and(|it| path.starts_with(it));
+        let fails =
+            self.faults.lock().syncs_fail_under.as_ref().is_some_and(|it| path.starts_with(it));
         if fails { Err(io::Error::other("injected: the disk is broken")) } else { Ok(()) }
     }
 }

@@ -96,7 +96,7 @@ impl LogDirectory {
         checkpoint::replace_durably(&*env.disk, &mark_in(&future.path()), "")
     }
 
-    /// Takes a log away, durably, whose copy is marked. Nobody may append to it any more: should this fail, the disk has.
+    /// Takes a log away, durably, whose copy is marked; nothing if it is deleted. Nobody may append to it any more: should this fail, the disk has.
     pub(crate) fn give_away(&self, current: &Log) -> Result<Option<PathBuf>, StorageError> {
         let env = &self.shared.env;
         let given_away = self.rename_away(current.topic_partition(), names::deleted_directory);
@@ -138,9 +138,9 @@ impl LogDirectory {
         }
     }
 
-    pub(crate) fn discard_given_away(&self, renamed: Option<PathBuf>, log: &Log) {
+    pub(crate) fn discard_given_away(&self, renamed: PathBuf, log: &Log) {
         let delay_ms = log.config().file_delete_delay_ms;
-        self.shared.env.discard_later(renamed.into_iter().collect(), delay_ms);
+        self.shared.env.discard_later(vec![renamed], delay_ms);
     }
 
     /// Removes a copy that is not to become a log.

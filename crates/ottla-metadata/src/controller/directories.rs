@@ -111,8 +111,7 @@ pub fn directories_offline(
         // A record can't say that there are no directories, and a broker without any stops.
         return Ok(Outcome::unchanged(()));
     }
-    let has_successors =
-        |partition: &Partition| partition.isr.iter().any(|replica| *replica != id);
+    let has_successors = |partition: &Partition| partition.isr.iter().any(|replica| *replica != id);
     let lost = partitions(image).filter(|(_, _, partition)| {
         let directory = partition.directory_of(id);
         directory.is_some_and(|it| failed.contains(&it)) && has_successors(partition)
@@ -202,8 +201,7 @@ mod tests {
             let partition = &outcome.reply.directories[0].topics[0].partitions[0];
             assert_eq!(partition.error_code, code);
         }
-        let stale =
-            AssignReplicasToDirsRequest { broker_epoch: 0, ..request(SECOND, TOPIC, 0) };
+        let stale = AssignReplicasToDirsRequest { broker_epoch: 0, ..request(SECOND, TOPIC, 0) };
         let refused = assign_replicas_to_dirs(&image, &stale).unwrap_err();
         assert_eq!(refused.code, ErrorCode::STALE_BROKER_EPOCH);
     }
