@@ -8,6 +8,7 @@ use arc_swap::ArcSwapOption;
 use bytestring::ByteString;
 use ottla_base::{BrokerId, ErrorCode, PartitionIndex, ProducerId, TopicId};
 use ottla_env::Clock;
+use ottla_log::LogCleaner;
 use ottla_metadata::Image;
 use ottla_protocol::messages::CreateTopicsRequest;
 use ottla_protocol::messages::create_topics_response::CreatableTopicResult;
@@ -72,6 +73,7 @@ pub(crate) struct Broker {
     pub directories: Arc<LogDirectories>,
     pub moves: Arc<LogMoves>,
     pub groups: Arc<GroupCoordinator>,
+    cleaner: Option<Arc<LogCleaner>>,
     pub fetch_sessions: Mutex<Sessions>,
     producer_ids: ProducerIds,
     automatic_topics: AutomaticTopics,
@@ -99,6 +101,7 @@ pub(crate) struct Parts {
     pub directories: Arc<LogDirectories>,
     pub moves: Arc<LogMoves>,
     pub groups: Arc<GroupCoordinator>,
+    pub cleaner: Option<Arc<LogCleaner>>,
     pub automatic_topics: AutomaticTopics,
 }
 
@@ -121,6 +124,7 @@ impl Broker {
             directories: parts.directories,
             moves: parts.moves,
             groups: parts.groups,
+            cleaner: parts.cleaner,
             fetch_sessions,
             producer_ids: ProducerIds::default(),
             automatic_topics: parts.automatic_topics,
@@ -261,6 +265,9 @@ impl Broker {
         }
         for unreadable in self.directories.unreadable() {
             self.metrics.set_directory(&unreadable.path, true, false);
+        }
+        if let Some(cleaner) = &self.cleaner {
+            self.metrics.cleaner.set(&cleaner.state());
         }
         self.metrics.render(self.started.elapsed())
     }

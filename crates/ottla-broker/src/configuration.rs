@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ottla_base::BrokerId;
 use ottla_config::dynamic::{Dynamic, Effective, check_stored};
-use ottla_config::{ConnectionLimits, Settings, TopicConfig};
+use ottla_config::{CleanerConfig, ConnectionLimits, Settings, TopicConfig};
 use ottla_metadata::{ConfigResource, Delta, Image};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -43,6 +43,7 @@ pub(crate) struct Live {
     pub reserved_bytes: u64,
     /// `replica.alter.log.dirs.io.max.bytes.per.second`, if that is a bound.
     pub move_bytes_per_second: Option<u64>,
+    pub cleaner: CleanerConfig,
 }
 
 /// How many connections may be open.
@@ -172,6 +173,7 @@ impl Live {
             producer_id_expiration_ms: effective.producer_id_expiration_ms.into(),
             move_bytes_per_second: bound(effective.replica_alter_log_dirs_io_max_bytes_per_second),
             reserved_bytes: u64::try_from(effective.log_dir_reserved_bytes).unwrap_or(0),
+            cleaner: effective.cleaner,
             dynamic,
             in_effect,
         }

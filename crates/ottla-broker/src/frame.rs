@@ -5,6 +5,7 @@
 //! have a bound together, a frame is read to its end only when it has its share.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -12,8 +13,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 const LENGTH_LEN: usize = 4;
-/// Room for a typical request, so that length and body come with one system call.
-const FIRST_READ: usize = 8 * 1024;
+/// Room for a request of which nothing has arrived, so that length and body come with one system call: as much as the
+/// one before took, within these bounds.
+const FIRST_READ: RangeInclusive<usize> = 8 * 1024..=128 * 1024;
 /// Room that an announced length gets before the bytes themselves have arrived.
 const STEP_MAX: usize = 1024 * 1024;
 
@@ -42,6 +44,8 @@ pub struct Frame {
 #[derive(Debug)]
 pub struct FrameReader {
     buffer: BytesMut,
+    /// What the latest frame took, with its length.
+    latest_len: usize,
     frame_bytes_max: usize,
     /// What all requests that wait to be handled may take together, if that is bounded.
     all: Option<Arc<Semaphore>>,
@@ -54,7 +58,7 @@ impl FrameReader {
     /// `queued.max.request.bytes`, which holds at least one frame of that length.
     #[must_use]
     pub fn new(frame_bytes_max: usize, all: Option<Arc<Semaphore>>) -> Self {
-        Self { buffer: BytesMut::new(), frame_bytes_max, all, share: None }
+        Self { buffer: BytesMut::new(), latest_len: 0, frame_bytes_max, all, share: None }
     }
 
     /// The next frame without its length, or `None` when the peer closed between two frames.
@@ -79,6 +83,7 @@ impl FrameReader {
         if self.buffer.len() < LENGTH_LEN + length {
             return Ok(None);
         }
+        self.latest_len = LENGTH_LEN + length;
         self.buffer.advance(LENGTH_LEN);
         let bytes = self.buffer.split_to(length).freeze();
         Ok(Some(Frame { bytes, share: self.share.take() }))
@@ -124,7 +129,7 @@ impl FrameReader {
 
     fn reserve(&mut self) -> Result<(), FrameError> {
         let wanted = match self.announced_length()? {
-            None => FIRST_READ,
+            None => self.latest_len.clamp(*FIRST_READ.start(), *FIRST_READ.end()),
             Some(length) => {
                 let missing = (LENGTH_LEN + length).saturating_sub(self.buffer.len());
                 missing.min(STEP_MAX.max(self.buffer.len()))

@@ -8,6 +8,7 @@
 mod answer;
 mod automatic_topics;
 mod broker;
+mod cleaner;
 mod configuration;
 mod connection;
 mod coordinators;

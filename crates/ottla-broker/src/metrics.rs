@@ -1,5 +1,7 @@
 //! What the broker counts about itself, in Prometheus' text format; docs/metrics.md lists the names beside Kafka's.
 
+mod cleaner;
+
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
@@ -13,6 +15,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+use cleaner::CleanerMetrics;
 
 /// The API that a request metric is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -44,6 +48,7 @@ pub(crate) struct Metrics {
     pub fetch_sessions: Gauge,
     directories_offline: Family<DirectoryLabel, Gauge>,
     directories_full: Family<DirectoryLabel, Gauge>,
+    pub cleaner: CleanerMetrics,
     uptime: Gauge<f64, AtomicU64>,
 }
 
@@ -68,6 +73,7 @@ impl Default for Metrics {
             fetch_sessions: Gauge::default(),
             directories_offline: Family::default(),
             directories_full: Family::default(),
+            cleaner: CleanerMetrics::default(),
             uptime: Gauge::default(),
         };
         metrics.register();
@@ -115,6 +121,7 @@ impl Metrics {
             "1 for a log directory that has no room for clients' records",
             self.directories_full.clone(),
         );
+        self.cleaner.register(registry);
         registry.register_with_unit(
             "uptime",
             "Time since the broker was ready",

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use ottla_config::{BrokerConfig, Listener as ListenerConfig, Settings as ConfigSettings};
 use ottla_env::{Clock, SystemClock};
-use ottla_log::{DirectoryOptions, LogDirectory};
+use ottla_log::{DirectoryOptions, LogCleaner, LogDirectory};
 use ottla_metadata::controller::Policy;
 use ottla_metadata::{Endpoint, feature};
 use ottla_protocol::messages::{BrokerRegistrationRequest, broker_registration_request};
@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use crate::automatic_topics::AutomaticTopics;
 use crate::broker::{Broker, Parts, Registration, Settings};
+use crate::cleaner;
 use crate::configuration::Configuration;
 use crate::directory_reports::{DirectoryReports, FailureWatch};
 use crate::group_coordinator::GroupCoordinator;
@@ -65,6 +66,7 @@ pub struct Node {
     quorum: Arc<Quorum>,
     directories: Arc<LogDirectories>,
     failures: Arc<FailureWatch>,
+    cleaner: Option<Arc<LogCleaner>>,
     broker_epoch: i64,
     listeners: Vec<Address>,
     http_address: Option<SocketAddr>,
@@ -108,6 +110,7 @@ impl Node {
             Arc::clone(&reports),
             Arc::clone(&configuration),
         ));
+        let cleaner = cleaner::start(&configuration.live().cleaner, &replicas, &clock)?;
         let topics = Arc::new(Topics {
             node_id: config.node_id,
             directories: Arc::clone(&directories),
@@ -117,6 +120,7 @@ impl Node {
             reports: Arc::clone(&reports),
             moves: Arc::clone(&moves),
             started: AtomicBool::new(false),
+            cleaner: cleaner.clone(),
         });
         let metadata = directories.metadata();
         let quorum = start_quorum(&options, &bound, metadata, &clock, &topics).await?;
@@ -127,7 +131,7 @@ impl Node {
         let broker = Arc::new(Broker::new(Parts {
             registration,
             cluster_id: options.cluster_id.as_str().into(),
-            settings: settings(config),
+            settings: settings(config, &options.settings),
             configuration,
             log_levels: options.log_levels,
             clock,
@@ -136,6 +140,7 @@ impl Node {
             directories: Arc::clone(&directories),
             moves: Arc::clone(&moves),
             groups,
+            cleaner: cleaner.clone(),
             automatic_topics: AutomaticTopics::new(config),
         }));
         let (stop, stopping) = watch::channel(false);
@@ -150,6 +155,7 @@ impl Node {
             quorum,
             directories,
             failures,
+            cleaner,
             broker_epoch,
             listeners,
             http_address,
@@ -191,8 +197,12 @@ impl Node {
         self.broker.replicas.all().iter().for_each(|replica| replica.retire());
         self.say_farewell().await;
         self.quorum.shutdown().await;
-        let (directories, epoch) = (self.directories, self.broker_epoch);
-        tokio::task::spawn_blocking(move || directories.close(epoch)).await??;
+        let (directories, cleaner, epoch) = (self.directories, self.cleaner, self.broker_epoch);
+        let close = move || {
+            cleaner.iter().for_each(|cleaner| cleaner.stop());
+            directories.close(epoch)
+        };
+        tokio::task::spawn_blocking(close).await??;
         info!("stopped cleanly");
         Ok(())
     }
@@ -465,10 +475,11 @@ async fn enforce_retention(broker: Arc<Broker>) {
     }
 }
 
-fn settings(config: &BrokerConfig) -> Settings {
+fn settings(config: &BrokerConfig, set: &ConfigSettings) -> Settings {
     let size = |bytes: i32| usize::try_from(bytes).unwrap_or(0);
-    // −1 leaves a socket's buffer to the operating system.
-    let buffer = |bytes: i32| usize::try_from(bytes).ok();
+    // −1 leaves a socket's buffer to the operating system. So does who sets nothing: Kafka's 100 KiB hold less than the
+    // five requests of a producer, who is then woken for every piece of them.
+    let buffer = |name, bytes: i32| usize::try_from(bytes).ok().filter(|_| set.is_set(name));
     let idle = u64::try_from(config.connections_max_idle_ms).unwrap_or(IDLE_FOR_EVER_MS);
     Settings {
         request_bytes_max: size(config.socket_request_max_bytes),
@@ -476,8 +487,11 @@ fn settings(config: &BrokerConfig) -> Settings {
             .queued_max_request_bytes
             .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)),
         connections_max_idle: Duration::from_millis(idle.min(IDLE_FOR_EVER_MS)),
-        socket_send_buffer: buffer(config.socket_send_buffer_bytes),
-        socket_receive_buffer: buffer(config.socket_receive_buffer_bytes),
+        socket_send_buffer: buffer("socket.send.buffer.bytes", config.socket_send_buffer_bytes),
+        socket_receive_buffer: buffer(
+            "socket.receive.buffer.bytes",
+            config.socket_receive_buffer_bytes,
+        ),
         fetch_bytes_max: size(config.fetch_max_bytes),
         fetch_session_slots: size(config.max_incremental_fetch_session_cache_slots),
         partitions_described_max: size(config.max_request_partition_size_limit),

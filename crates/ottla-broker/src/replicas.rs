@@ -14,7 +14,7 @@ use ottla_base::{
     BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicId, TopicPartition,
 };
 use ottla_log::producers::ProducerRefusal;
-use ottla_log::{Appended, FlushListener, Log, StorageError};
+use ottla_log::{Appended, CleanableLogs, FlushListener, Log, StorageError};
 use ottla_metadata::topic_name;
 use ottla_records::{Rules, ValidBatch};
 use ottla_replication::{Command, Progress};
@@ -156,6 +156,7 @@ impl Replica {
         let leadership = self.leadership.lock();
         let log = replace()?;
         let end = log.flushed_offset();
+        log.settle_transactions(self.high_watermark());
         self.log.store(log);
         drop(leadership);
         self.on_flushed(end);
@@ -370,6 +371,7 @@ impl Replica {
             match command {
                 Command::AdvanceHighWatermark(offset) => {
                     self.high_watermark.store(offset.0, Ordering::Release);
+                    self.log().settle_transactions(offset);
                 }
             }
         }
@@ -400,6 +402,14 @@ impl FlushListener for Replicas {
         let all = self.all();
         let in_it = all.iter().filter(|replica| replica.log().directory() == directory);
         in_it.for_each(|replica| replica.take_offline());
+    }
+}
+
+impl CleanableLogs for Replicas {
+    fn logs(&self) -> Vec<(Arc<Log>, Offset)> {
+        let by_partition = self.by_partition.read();
+        let compacted = by_partition.values().filter(|replica| replica.log().config().compact);
+        compacted.map(|replica| (replica.log(), replica.high_watermark())).collect()
     }
 }
 

@@ -11,7 +11,7 @@ pub(crate) fn log_config(config: &TopicConfig) -> LogConfig {
     let size = |bytes: i32| u64::try_from(bytes).unwrap_or(0);
     LogConfig {
         segment_bytes: size(config.segment_bytes),
-        segment_ms: config.segment_ms,
+        segment_ms: config.segment_ms_max(),
         segment_jitter_ms: config.segment_jitter_ms,
         segment_index_bytes: size(config.segment_index_bytes),
         index_interval_bytes: size(config.index_interval_bytes),
@@ -19,6 +19,10 @@ pub(crate) fn log_config(config: &TopicConfig) -> LogConfig {
         retention_bytes: config.retention_bytes,
         delete: config.cleanup_policy.delete,
         compact: config.cleanup_policy.compact,
+        delete_retention_ms: config.delete_retention_ms,
+        min_cleanable_dirty_ratio: config.min_cleanable_dirty_ratio,
+        min_compaction_lag_ms: config.min_compaction_lag_ms,
+        max_compaction_lag_ms: config.max_compaction_lag_ms,
         file_delete_delay_ms: config.file_delete_delay_ms,
         flush_messages: config.flush_messages,
         flush_ms: config.flush_ms,

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ottla_base::{BrokerId, PartitionIndex, TopicId, TopicPartition, Uuid};
 use ottla_config::TopicConfig;
 use ottla_coordinator::group::TopicDeleted;
-use ottla_log::{CreateError, Log};
+use ottla_log::{CreateError, Log, LogCleaner};
 use ottla_metadata::{ConfigResource, Delta, Image, Partition, Topic, topic_name};
 use ottla_quorum::Publisher;
 use tracing::{error, info, warn};
 
+use crate::cleaner;
 use crate::configuration::Configuration;
 use crate::directory_reports::DirectoryReports;
 use crate::group_coordinator::GroupCoordinator;
@@ -31,6 +32,7 @@ pub(crate) struct Topics {
     pub moves: Arc<LogMoves>,
     /// Whether what was there at the start has been taken up: from then on, a created topic is a new one.
     pub started: AtomicBool,
+    pub cleaner: Option<Arc<LogCleaner>>,
 }
 
 impl Publisher for Topics {
@@ -51,6 +53,9 @@ impl Publisher for Topics {
             let live = self.configuration.live();
             self.directories.set_producer_id_expiration_ms(live.producer_id_expiration_ms);
             self.directories.set_reserved_bytes(live.reserved_bytes);
+            if let Some(cleaner) = &self.cleaner {
+                cleaner.reconfigure(cleaner::options(&live.cleaner));
+            }
             image.topics().for_each(|topic| self.reconfigure(image, topic));
             return;
         }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::cleaner::CleanerConfig;
 use crate::connections::{ConnectionLimits, listener_limits, parse_overrides};
 use crate::property::{Property, Scope, Status, Update};
 use crate::settings::{Origin, Settings, judge};
@@ -30,6 +31,7 @@ pub struct Effective {
     pub producer_id_expiration_ms: i32,
     pub log_dir_reserved_bytes: i64,
     pub replica_alter_log_dirs_io_max_bytes_per_second: i64,
+    pub cleaner: CleanerConfig,
 }
 
 impl Effective {
@@ -42,6 +44,7 @@ impl Effective {
             replica_alter_log_dirs_io_max_bytes_per_second: settings
                 .long("replica.alter.log.dirs.io.max.bytes.per.second"),
             log_dir_reserved_bytes: settings.long("log.dir.reserved.bytes"),
+            cleaner: CleanerConfig::from_settings(settings),
         }
     }
 }
@@ -152,8 +155,8 @@ pub fn check_change(
 /// What Kafka says against letting stored values take effect. Somebody may have stored what
 /// [`check_change`] would have refused: a change that goes to the controller is not checked.
 ///
-/// How far thread pools may be resized at once is left out. Nothing here is resized, and a broker
-/// that was led to a size in steps would refuse it when it starts again.
+/// How far thread pools may be resized at once is left out: a broker that was led to a size in steps
+/// would refuse it when it starts again.
 pub fn check_stored(in_effect: &Settings, new: &Settings) -> Result<(), String> {
     check_together(new)?;
     check_limits(in_effect, new)

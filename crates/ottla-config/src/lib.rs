@@ -7,6 +7,7 @@
 
 pub mod broker;
 pub mod check;
+mod cleaner;
 pub mod client_metrics;
 mod connections;
 mod consistency;
@@ -24,6 +25,7 @@ pub mod topic;
 pub mod value;
 
 pub use broker::{BrokerConfig, Loaded, LogFormat, LogLevel, Notice, Rejected, Severity, load};
+pub use cleaner::CleanerConfig;
 pub use connections::ConnectionLimits;
 pub use dynamic::Dynamic;
 pub use listener::{Listener, SecurityProtocol};

@@ -162,6 +162,13 @@ impl Settings {
         }
     }
 
+    pub(crate) fn double(&self, name: &str) -> f64 {
+        match self.value(name) {
+            Some(Value::Double(n)) => n,
+            other => unreachable!("{name} is a DOUBLE with a default, not {other:?}"),
+        }
+    }
+
     /// `None` where Kafka has null or an empty text.
     pub(crate) fn text(&self, name: &str) -> Option<String> {
         match self.value(name) {

@@ -1,4 +1,4 @@
-//! The seams between Ottla's logic and the machine it runs on: clock, disk and operating system. Shell.
+//! The seams between Ottla's logic and the machine it runs on: clock, disk, chance and operating system. Shell.
 //!
 //! What is absent: Kafka. Nothing here knows what a record, a topic or a request is.
 
@@ -9,4 +9,4 @@ pub mod sys;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use disk::{Disk, FaultyDisk, OsDisk};
-pub use random::random_uuid;
+pub use random::{OsRandom, Random, random_uuid};

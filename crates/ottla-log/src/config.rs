@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use ottla_env::{Disk, OsDisk};
+use ottla_env::{Disk, OsDisk, OsRandom, Random};
 
 /// The settings of one log: the topic's own, or the broker's where the topic has none.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LogConfig {
     /// `segment.bytes`: a segment that would grow larger is closed first.
     pub segment_bytes: u64,
@@ -26,6 +26,14 @@ pub struct LogConfig {
     pub delete: bool,
     /// `cleanup.policy` contains `compact`.
     pub compact: bool,
+    /// `delete.retention.ms`: how long a tombstone stays once compaction has met it.
+    pub delete_retention_ms: i64,
+    /// `min.cleanable.dirty.ratio`: a log is compacted when a larger share of it than this is new.
+    pub min_cleanable_dirty_ratio: f64,
+    /// `min.compaction.lag.ms`: younger records are not compacted.
+    pub min_compaction_lag_ms: i64,
+    /// `max.compaction.lag.ms`: older ones are, however small their share.
+    pub max_compaction_lag_ms: i64,
     /// `file.delete.delay.ms`: how long a removed file stays on disk under the name `….deleted`.
     pub file_delete_delay_ms: i64,
     /// `flush.messages`: a flush is due when so many records wait for one.
@@ -48,6 +56,10 @@ impl Default for LogConfig {
             retention_bytes: -1,
             delete: true,
             compact: false,
+            delete_retention_ms: 24 * 60 * 60 * 1000,
+            min_cleanable_dirty_ratio: 0.5,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: i64::MAX,
             file_delete_delay_ms: 60_000,
             flush_messages: i64::MAX,
             flush_ms: i64::MAX,
@@ -75,6 +87,8 @@ pub struct DirectoryOptions {
     pub reserved_bytes: u64,
     /// What everything is written to; the operating system's, but in tests.
     pub disk: Arc<dyn Disk>,
+    /// Where names come from that nobody else has, and what is drawn; the operating system, but in tests.
+    pub random: Arc<dyn Random>,
     /// Whether flushes and housekeeping are done by threads of the directory's own. Without them somebody has to call
     /// `LogDirectory::flush_requested` and `LogDirectory::housekeep`; with one recovery thread everything is then
     /// done by those who call.
@@ -92,6 +106,7 @@ impl Default for DirectoryOptions {
             producer_id_expiration_check_interval_ms: 600_000,
             reserved_bytes: 0,
             disk: Arc::new(OsDisk),
+            random: Arc::new(OsRandom),
             threads: true,
         }
     }

@@ -11,7 +11,7 @@
 
 mod futures;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -52,10 +52,11 @@ pub struct LogDirectory {
 #[derive(Debug)]
 struct Shared {
     env: Arc<Environment>,
-    logs: RwLock<HashMap<TopicPartition, Arc<Log>>>,
     /// Copies of logs in other directories, on their way here.
-    futures: RwLock<HashMap<TopicPartition, Arc<Log>>>,
+    futures: RwLock<BTreeMap<TopicPartition, Arc<Log>>>,
     leftovers: Mutex<Vec<Leftover>>,
+    /// In the order of their names, so that what is done to all of them is done in the same order each time.
+    logs: RwLock<BTreeMap<TopicPartition, Arc<Log>>>,
     checkpointed_at: Mutex<Duration>,
     producers_expired_at: Mutex<Duration>,
     stop: Mutex<bool>,
@@ -146,8 +147,10 @@ impl LogDirectory {
         let env = &self.shared.env;
         env.check_health()?;
         // An earlier log of this name may have left one. All that are left go at once: there may be many such logs.
-        if env.recovery_points.get(&partition).is_some() {
-            env.recovery_points.retain(|log| self.log(log).is_some())?;
+        for points in [&env.recovery_points, &env.cleaned] {
+            if points.get(&partition).is_some() {
+                points.retain(|log| self.log(log).is_some())?;
+            }
         }
         let mut logs = self.shared.logs.write();
         if logs.contains_key(&partition) {
@@ -215,7 +218,7 @@ impl LogDirectory {
         let env = &self.shared.env;
         let Some(log) = self.log(partition) else { return Ok(None) };
         let mut unique = [0; 16];
-        sys::random_bytes(&mut unique).context("name the remains of", &env.path)?;
+        env.options.random.fill(&mut unique).context("name the remains of", &env.path)?;
         let renamed = env.path.join(new_name(partition, Uuid(unique)));
         // Not while `logs` is locked: whoever writes may wait for the recovery points, and those wait for `logs`.
         log.close_for_deletion();
@@ -460,7 +463,7 @@ impl Opener<'_> {
     fn open_all(
         &self,
         logs: Vec<(TopicPartition, PathBuf)>,
-    ) -> Result<HashMap<TopicPartition, Arc<Log>>, StorageError> {
+    ) -> Result<BTreeMap<TopicPartition, Arc<Log>>, StorageError> {
         let threads = self.env.options.recovery_threads;
         let opened = in_threads(threads, &logs, |(partition, path)| self.open(partition, path));
         let opened: Vec<Arc<Log>> = opened.into_iter().collect::<Result<_, _>>()?;
@@ -474,6 +477,7 @@ impl Opener<'_> {
         let opening = Opening {
             clean: self.clean,
             recovery_point: self.env.recovery_points.get(partition).unwrap_or(Offset::ZERO),
+            cleaned_to: self.env.cleaned.get(partition).unwrap_or(Offset::ZERO),
             log_start_offset: self.env.log_starts.get(partition).unwrap_or(Offset::ZERO),
             config: &self.config,
         };

@@ -1,6 +1,6 @@
 //! What all logs of a directory share: its path, clock, open files, health, and the queue to its flusher. Shell.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ottla_base::{Offset, TopicPartition};
-use ottla_env::{Clock, Disk, sys};
+use ottla_env::{Clock, Disk};
 use parking_lot::{Mutex, RwLock};
 
 use crate::checkpoint::{self, Offsets};
@@ -40,6 +40,9 @@ pub(crate) struct Environment {
     /// Up to where each log was flushed at the last checkpoint. It must not exceed what the log was cut down to
     /// since: recovery does not check the batches below.
     pub(crate) recovery_points: DurableOffsets,
+    /// Up to where each log has been compacted. It must not exceed what the log was cut down to since: what took the
+    /// place of those records is as new as any.
+    pub(crate) cleaned: DurableOffsets,
     trash: Mutex<Vec<Trash>>,
     poison: OnceLock<String>,
     /// Held for as long as anybody can write: the lock goes with the last log.
@@ -66,6 +69,7 @@ impl Environment {
         Self {
             log_starts: offsets(names::LOG_START_OFFSETS),
             recovery_points: offsets(names::RECOVERY_POINTS),
+            cleaned: offsets(names::CLEANED_OFFSETS),
             path,
             clock,
             disk,
@@ -118,7 +122,7 @@ impl Environment {
     /// Lets the file of log starts speak of these logs only, with one write for all that are gone.
     pub(crate) fn forget_starts_of_others(
         &self,
-        logs: &HashMap<TopicPartition, Arc<Log>>,
+        logs: &BTreeMap<TopicPartition, Arc<Log>>,
     ) -> Result<(), StorageError> {
         self.log_starts.retain(|log| logs.contains_key(log))
     }
@@ -163,7 +167,7 @@ impl Environment {
         let bound = config.segment_jitter_ms.min(config.segment_ms).max(0);
         let mut bytes = [0; 8];
         // Without random numbers all logs roll at once, which is what they do without jitter.
-        let _ = sys::random_bytes(&mut bytes);
+        let _ = self.options.random.fill(&mut bytes);
         (i64::from_le_bytes(bytes) & i64::MAX).checked_rem(bound).unwrap_or(0)
     }
 }

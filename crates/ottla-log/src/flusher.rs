@@ -84,7 +84,7 @@ impl FlushQueue {
         self.changed.notify_one();
     }
 
-    /// Whoever waits now waits in vain, and must not keep the directory's lock by it.
+    /// Whoever waits now waits in vain. They hold the directory, and the directory holds this.
     pub(crate) fn stop(&self) {
         let waiting = {
             let mut waiting = self.waiting.lock();

@@ -4,12 +4,12 @@
 //! What is absent: requests, replication and the high watermark. A log appends batches that somebody else has
 //! validated, hands out ranges of bytes below a bound that somebody else decides, and tells when bytes are on disk.
 //!
-//! Rooms that are still empty: compaction (a plan in [`policy`], carried out like retention) and the transaction index
-//! beside the segments.
+//! Compaction is a plan in [`policy`], which [`LogCleaner`] carries out.
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "tests make small numbers"))]
 
 pub mod checkpoint;
+mod cleaner;
 mod config;
 mod directory;
 mod environment;
@@ -27,7 +27,10 @@ mod recovery;
 mod room;
 mod scan;
 mod segment;
+mod transactions;
+mod txn_index;
 
+pub use cleaner::{CleanableLogs, CleanerOptions, CleanerState, LogCleaner};
 pub use config::{DirectoryOptions, LogConfig};
 pub use directory::{Leftover, LogDirectory};
 pub use epochs::{EpochCache, EpochEntry};
@@ -35,3 +38,4 @@ pub use error::{AppendError, CreateError, OpenError, ReadError, StorageError};
 pub use flusher::FlushListener;
 pub use log::{Appended, FileRange, Log, Origin, Removed, Slice, TimestampLookup};
 pub use moves::{Copied, Move, MoveError, settle};
+pub use txn_index::AbortedTransaction;

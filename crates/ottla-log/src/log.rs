@@ -1,7 +1,8 @@
 //! One partition's log: an append-only sequence of record batches, cut into segments. Shell.
 //!
 //! Two locks: `writer` is held by whoever changes files, `state` is what readers see and is held only for a moment.
-//! Readers never wait for a write. Lock order: the directory's flush round, `flush`, `writer`, `state`.
+//! Readers never wait for a write. Lock order: `cleaning`, the directory's flush round, `flush`, `writer`,
+//! `transactions`, `state`.
 //!
 //! Invariants, checked after every change by `State::check`:
 //! - `log_start_offset <= log_end_offset`, `flushed_offset <= log_end_offset`
@@ -16,11 +17,13 @@
 
 mod active;
 mod append;
+mod clean;
 mod flush;
 mod lookup;
 mod moved;
 mod producers;
 mod read;
+mod transactions;
 mod trim;
 
 use std::fmt;
@@ -36,6 +39,7 @@ pub use lookup::TimestampLookup;
 pub use read::{FileRange, Slice};
 pub use trim::Removed;
 
+pub(crate) use clean::{Overtaken, Source};
 pub(crate) use trim::Trim;
 
 pub(crate) use active::Active;
@@ -50,6 +54,7 @@ use crate::names;
 use crate::producers::Producers;
 use crate::recovery::producers::Restored;
 use crate::segment::Segment;
+use crate::transactions::Transactions;
 
 /// A partition's log. Cheap to keep while idle: no open files, and memory for little more than its name.
 pub struct Log {
@@ -64,6 +69,12 @@ pub struct Log {
     /// A copy for those who must not wait for the writer.
     producer_count: AtomicUsize,
     writer: Mutex<Writer>,
+    /// Locked for a moment at a time, by writers and readers.
+    transactions: Mutex<Transactions>,
+    /// Held by whoever compacts the log.
+    pub(crate) cleaning: Mutex<()>,
+    /// Compaction has met something that it must not touch.
+    pub(crate) uncleanable: AtomicBool,
     state: RwLock<State>,
 }
 
@@ -78,6 +89,8 @@ struct Writer {
     producers: Producers,
     /// Where the producers were written down last.
     newest_snapshot: Option<Offset>,
+    /// How often the log's end was cut off: whoever has looked at the log without this lock can tell.
+    truncations: u64,
     closed: bool,
 }
 
@@ -155,6 +168,7 @@ impl Log {
         state.check();
         let Restored { producers, newest_snapshot } = restored;
         let producer_count = AtomicUsize::new(producers.len());
+        let transactions = Mutex::new(Transactions::of(&producers));
         let writer = Writer { unsynced_names, producers, newest_snapshot, ..Writer::default() };
         Arc::new_cyclic(|this| Self {
             partition,
@@ -166,6 +180,9 @@ impl Log {
             flush_requested: AtomicBool::new(false),
             producer_count,
             writer: Mutex::new(writer),
+            transactions,
+            cleaning: Mutex::default(),
+            uncleanable: AtomicBool::new(false),
             state: RwLock::new(state),
         })
     }
@@ -271,6 +288,10 @@ impl Log {
 
     pub(crate) fn rename(&self, to: &Path) -> Result<(), StorageError> {
         self.home.rename(to)
+    }
+
+    pub(crate) fn home(&self) -> &Arc<Home> {
+        &self.home
     }
 
     fn env(&self) -> &Environment {

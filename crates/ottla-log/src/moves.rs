@@ -109,7 +109,7 @@ impl Move {
         let Some(renamed) = self.source.give_away(&self.current)? else {
             return Err(MoveError::Gone(self.current.topic_partition().clone()));
         };
-        self.target.take_up(&self.future)?;
+        self.target.take_up(&self.future, self.current.cleaned_to())?;
         self.source.discard_given_away(renamed, &self.current);
         Ok(Arc::clone(&self.future))
     }

@@ -7,19 +7,27 @@ use ottla_base::{Offset, TopicPartition, Uuid};
 pub(crate) const LOG: &str = "log";
 pub(crate) const INDEX: &str = "index";
 pub(crate) const TIME_INDEX: &str = "timeindex";
+/// The transactions whose abort marker is in the segment; there only if there are any.
+pub(crate) const TXN_INDEX: &str = "txnindex";
 /// The producers as they were where the segment of this name begins, or where the log ended.
 pub(crate) const SNAPSHOT: &str = "snapshot";
 /// Everything that belongs to one segment and goes when it goes.
-pub(crate) const SEGMENT_SUFFIXES: [&str; 5] = [LOG, INDEX, TIME_INDEX, "txnindex", SNAPSHOT];
+pub(crate) const SEGMENT_SUFFIXES: [&str; 5] = [LOG, INDEX, TIME_INDEX, TXN_INDEX, SNAPSHOT];
+/// What a cleaned segment takes the place of: all but the producers, who are the same as before.
+pub(crate) const CLEANED_SUFFIXES: [&str; 4] = [INDEX, TIME_INDEX, TXN_INDEX, LOG];
 
 /// A removed file waits under this suffix for readers to finish.
 pub(crate) const DELETED: &str = ".deleted";
 /// An unfinished compaction.
 pub(crate) const CLEANED: &str = ".cleaned";
+/// A finished one, on its way to replace what it was made from.
+pub(crate) const SWAP: &str = ".swap";
 
 pub(crate) const PARTITION_METADATA: &str = "partition.metadata";
 pub(crate) const LEADER_EPOCHS: &str = "leader-epoch-checkpoint";
 pub(crate) const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
+/// Up to where each log has been compacted.
+pub(crate) const CLEANED_OFFSETS: &str = "cleaner-offset-checkpoint";
 pub(crate) const LOG_START_OFFSETS: &str = "log-start-offset-checkpoint";
 pub(crate) const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 pub(crate) const LOCK: &str = ".lock";
@@ -69,6 +77,13 @@ impl DirectoryName {
 /// `00000000000000000042.log`
 pub(crate) fn segment_file(directory: &Path, base_offset: Offset, suffix: &str) -> PathBuf {
     directory.join(format!("{:020}.{suffix}", base_offset.0))
+}
+
+/// This path with something after its name.
+pub(crate) fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
 }
 
 /// The base offset and suffix of a segment's file.

@@ -1,6 +1,6 @@
-//! When to begin a new segment and which old ones to delete: plans, carried out elsewhere. Pure.
-//!
-//! Compaction's plan (which records survive) will live here too.
+//! When to begin a new segment, which old ones to delete, and what compaction leaves of them: plans, carried out
+//! elsewhere. Pure.
 
+pub mod compaction;
 pub mod retention;
 pub mod roll;

@@ -74,9 +74,17 @@ pub struct Written<'a> {
     marker: Option<Marker>,
 }
 
+/// How a transaction ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Commit,
+    Abort,
+}
+
 /// The end of a transaction, as a coordinator writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Marker {
+    ending: Ending,
     coordinator_epoch: i32,
     timestamp: Timestamp,
 }
@@ -122,6 +130,15 @@ impl<'a> Written<'a> {
         Self { header, marker: records.and_then(Marker::first_of) }
     }
 
+    pub(crate) fn header(&self) -> &BatchHeader {
+        self.header
+    }
+
+    /// How it ends its producer's transaction, if it does.
+    pub(crate) fn ending(&self) -> Option<Ending> {
+        self.marker.map(|marker| marker.ending)
+    }
+
     fn batch(&self) -> WrittenBatch {
         WrittenBatch {
             last_sequence: self.header.last_sequence(),
@@ -141,11 +158,18 @@ impl Marker {
     fn first_of(mut records: Records) -> Option<Self> {
         let record = records.next()?.ok()?;
         let control = ControlType::from_key(record.key.as_deref()?).ok()??;
-        if !matches!(control, ControlType::Abort | ControlType::Commit) {
-            return None;
-        }
-        let marker = EndTransactionMarker::parse(record.value.as_deref()?)?;
-        Some(Self { coordinator_epoch: marker.coordinator_epoch, timestamp: record.timestamp })
+        let ending = match control {
+            ControlType::Abort => Ending::Abort,
+            ControlType::Commit => Ending::Commit,
+            ControlType::LeaderChange
+            | ControlType::SnapshotHeader
+            | ControlType::SnapshotFooter
+            | ControlType::KRaftVersion
+            | ControlType::KRaftVoters => return None,
+        };
+        let EndTransactionMarker { coordinator_epoch } =
+            EndTransactionMarker::parse(record.value.as_deref()?)?;
+        Some(Self { ending, coordinator_epoch, timestamp: record.timestamp })
     }
 }
 

@@ -6,14 +6,17 @@
 //!   not of the right magic, wrong by its CRC, or not after its predecessor. Segments after it are deleted, and
 //!   those after a segment that does not reach up to the next one.
 //! - Indexes that are missing, short, or longer than the log: rebuilt from the log.
-//! - A segment without records: kept if it is the last (its name tells where the log ends), else removed.
-//! - `.deleted` and `.cleaned` files: removed.
+//! - A segment without records: kept if it is the last (its name tells where the log ends) or the first (where it
+//!   starts, although compaction has left nothing there), else removed.
+//! - A transaction index that cannot be true: rebuilt with the others.
+//! - `.deleted` and `.cleaned` files: removed. `.swap` files: see [`swaps`].
 //! - Snapshots of producers that are damaged, or of more than is left of the log: see [`producers`].
 //!
 //! Only batches from the recovery point on are read whole: what was flushed is not torn. Of those before it in the
 //! same segment, the headers are read, to rebuild the index.
 
 pub(crate) mod producers;
+mod swaps;
 
 use std::fs::File;
 use std::path::Path;
@@ -35,6 +38,7 @@ use crate::names;
 use crate::policy::roll;
 use crate::scan::HeaderScan;
 use crate::segment::Segment;
+use crate::txn_index;
 use producers::{Replay, Restored};
 
 /// What is known about a log before it is opened.
@@ -44,6 +48,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) clean: bool,
     /// Everything before this is on disk.
     pub(crate) recovery_point: Offset,
+    /// Everything before this may have been compacted: where records are missing, they are meant to be.
+    pub(crate) cleaned_to: Offset,
     pub(crate) log_start_offset: Offset,
     pub(crate) config: &'a LogConfig,
 }
@@ -54,13 +60,15 @@ pub(crate) fn open(
     opening: &Opening<'_>,
 ) -> Result<(State, Restored), StorageError> {
     let (disk, directory) = (&*home.env.disk, home.path());
-    let Inventory { logs, snapshots } = take_inventory(disk, &directory)?;
+    swaps::complete(disk, &directory)?;
+    let Inventory { logs, snapshots, txn_indexes } = take_inventory(disk, &directory)?;
     let epochs = read_epochs(disk, &directory)?;
     let mut loader = Loader {
         home,
         opening,
         epochs: epochs.clone(),
         replay: Replay::new(home, snapshots),
+        txn_indexes,
         sealed: Vec::new(),
         next_offset: 0,
     };
@@ -107,23 +115,29 @@ struct Inventory {
     /// The base offsets of the segments, in order.
     logs: Vec<Offset>,
     snapshots: Vec<Offset>,
+    /// The base offsets of those segments that have a transaction index.
+    txn_indexes: Vec<Offset>,
 }
 
 /// Looks what there is, and removes leftovers on the way.
 fn take_inventory(disk: &dyn Disk, directory: &Path) -> Result<Inventory, StorageError> {
     let (mut logs, mut snapshots, mut others) = (Vec::new(), Vec::new(), Vec::new());
+    let mut txn_indexes = Vec::new();
     for entry in disk.list(directory).context("list", directory)? {
         let path = directory.join(&entry.name);
         let name = entry.name.to_string_lossy();
-        if name.ends_with(names::DELETED) || name.ends_with(names::CLEANED) {
+        if name.ends_with(names::DELETED) {
             disk.remove_file(&path).context("remove", &path)?;
             continue;
         }
         match names::parse_segment_file(&name) {
             Some((base_offset, names::LOG)) => logs.push(base_offset),
             Some((offset, names::SNAPSHOT)) => snapshots.push(offset),
-            Some((base_offset, names::INDEX | names::TIME_INDEX)) => {
+            Some((base_offset, suffix @ (names::INDEX | names::TIME_INDEX | names::TXN_INDEX))) => {
                 others.push((base_offset, path));
+                if suffix == names::TXN_INDEX {
+                    txn_indexes.push(base_offset);
+                }
             }
             _ => {}
         }
@@ -135,7 +149,7 @@ fn take_inventory(disk: &dyn Disk, directory: &Path) -> Result<Inventory, Storag
             disk.remove_file(&path).context("remove", &path)?;
         }
     }
-    Ok(Inventory { logs, snapshots })
+    Ok(Inventory { logs, snapshots, txn_indexes })
 }
 
 /// The epochs on disk; none when the file is damaged, and then the records tell.
@@ -194,6 +208,7 @@ struct Loader<'a> {
     opening: &'a Opening<'a>,
     epochs: EpochCache,
     replay: Replay<'a>,
+    txn_indexes: Vec<Offset>,
     sealed: Vec<Sealed>,
     next_offset: i64,
 }
@@ -220,7 +235,9 @@ impl Loader<'_> {
                     };
                     let (active, cut) = self.recover(&segment, doubt)?;
                     // A file may have been cut off between two batches: what follows it is missing, too.
-                    let gap = next.is_some_and(|next| self.next_offset < next.0);
+                    let gap = next.is_some_and(|next| {
+                        self.next_offset < next.0 && *next > self.opening.cleaned_to
+                    });
                     if (cut || gap) && !intact {
                         self.delete_from(base_offsets.get(at + 1..).unwrap_or_default())?;
                         return Ok(Some(active));
@@ -238,7 +255,7 @@ impl Loader<'_> {
     }
 
     fn seal(&mut self, mut active: Active) -> Result<(), StorageError> {
-        if active.size == 0 {
+        if active.size == 0 && !self.sealed.is_empty() {
             return active.segment.remove_files();
         }
         active.segment.write_index(names::INDEX, &active.offsets)?;
@@ -270,6 +287,9 @@ impl Loader<'_> {
         segment: &Arc<Segment>,
         next: Option<&Offset>,
     ) -> Result<Option<Active>, StorageError> {
+        if !self.is_txn_index_plausible(segment)? {
+            return Ok(None);
+        }
         let Some(mut active) = open_intact(segment)? else { return Ok(None) };
         active.created_ms = self.home.env.now_ms();
         active.jitter_ms = self.home.env.draw_jitter_ms(self.opening.config);
@@ -288,6 +308,15 @@ impl Loader<'_> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn is_txn_index_plausible(&self, segment: &Segment) -> Result<bool, StorageError> {
+        if !self.txn_indexes.contains(&Offset(segment.base_offset)) {
+            return Ok(true);
+        }
+        let path = segment.path(names::TXN_INDEX);
+        let bytes = segment.disk().read(&path).context("read", &path)?;
+        Ok(txn_index::is_plausible(&bytes, segment.base_offset))
     }
 
     /// Reads a segment from its beginning, rebuilds its indexes, and cuts it off where it stops making sense.
@@ -309,6 +338,7 @@ impl Loader<'_> {
         active.created = true;
         let disk = segment.disk();
         let mut window = Window { disk, file: &file, len, bytes: Vec::new(), start: 0 };
+        let mut aborted = Vec::new();
         while active.size < len {
             let checked =
                 self.check(&mut window, active.size, segment.base_offset, doubt.verify_from);
@@ -326,7 +356,7 @@ impl Loader<'_> {
             }
             let (position, size) = (active.size, header.size_in_bytes());
             let read = || window.get(position, size, 0).map(bytes::Bytes::copy_from_slice);
-            self.replay.observe(&header, read).context("read", &path)?;
+            aborted.extend(self.replay.observe(&header, read).context("read", &path)?);
             active.appended(&header, self.opening.config.index_interval_bytes);
             self.next_offset = header.next_offset();
         }
@@ -336,6 +366,7 @@ impl Loader<'_> {
         }
         replace_index(segment, names::INDEX, &mut active.offsets)?;
         replace_index(segment, names::TIME_INDEX, &mut active.times)?;
+        segment.replace_aborted(&aborted)?;
         Ok((active, broken))
     }
 

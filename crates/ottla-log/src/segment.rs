@@ -4,18 +4,20 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ottla_base::{Offset, Timestamp};
 use ottla_env::Disk;
 use ottla_env::disk::Open;
+use parking_lot::RwLock;
 
-use crate::environment::Home;
+use crate::environment::{Environment, Home};
 use crate::error::{Context, StorageError};
 use crate::files::{Handles, Kind};
 use crate::index::{self, Entry, Floor, OffsetEntry, TimeEntry};
 use crate::names;
 use crate::scan::{Found, HeaderScan};
+use crate::txn_index::{self, AbortedTransaction};
 
 /// A timestamp and the last offset of the batch that has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,11 +34,14 @@ pub(crate) struct Segment {
     handles: Arc<Handles>,
     /// The last time index entry, read once; only for segments that are no longer written.
     largest: OnceLock<Option<TimeEntry>>,
+    /// What its files' names end with since they were renamed out of the way; others may have taken those names.
+    retired: RwLock<Option<String>>,
 }
 
 impl Segment {
     pub(crate) fn new(home: Arc<Home>, base_offset: i64) -> Self {
-        Self { base_offset, home, handles: Arc::default(), largest: OnceLock::new() }
+        let (largest, retired) = (OnceLock::new(), RwLock::new(None));
+        Self { base_offset, home, handles: Arc::default(), largest, retired }
     }
 
     pub(crate) fn disk(&self) -> &dyn Disk {
@@ -44,7 +49,47 @@ impl Segment {
     }
 
     pub(crate) fn path(&self, suffix: &str) -> PathBuf {
-        names::segment_file(&self.home.path(), Offset(self.base_offset), suffix)
+        self.path_with(suffix, self.retired.read().as_deref())
+    }
+
+    fn path_with(&self, suffix: &str, retired: Option<&str>) -> PathBuf {
+        let path = names::segment_file(&self.home.path(), Offset(self.base_offset), suffix);
+        match retired {
+            Some(ending) => names::with_ending(&path, ending),
+            None => path,
+        }
+    }
+
+    /// Renames these of its files out of the way. Whoever still reads the segment finds them under their new names,
+    /// for as long as they are there. Returns these.
+    pub(crate) fn retire(&self, suffixes: &[&str]) -> Result<Vec<PathBuf>, StorageError> {
+        let mut retired = self.retired.write();
+        let ending = self.free_ending();
+        let mut renamed = Vec::new();
+        for suffix in suffixes {
+            let (from, to) = (self.path_with(suffix, None), self.path_with(suffix, Some(&ending)));
+            match self.disk().rename(&from, &to) {
+                Ok(()) => renamed.push(to),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error).context("rename", &from),
+            }
+        }
+        *retired = Some(ending);
+        Ok(renamed)
+    }
+
+    /// Where an earlier segment of this name waits for its deletion, its readers must not find this one.
+    fn free_ending(&self) -> String {
+        let is_taken =
+            |ending: &String| self.disk().status(&self.path_with(names::LOG, Some(ending))).is_ok();
+        let plain = names::DELETED.to_owned();
+        let numbered = (1_u32..).map(|n| format!(".{n}{}", names::DELETED));
+        let mut endings = [plain].into_iter().chain(numbered);
+        endings.find(|ending| !is_taken(ending)).expect("there are fewer files than numbers")
+    }
+
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.home.env
     }
 
     /// The log file, opened when it is not.
@@ -110,8 +155,7 @@ impl Segment {
             Floor::Known(entry) => Ok(entry),
             Floor::InFile(0) => Ok(None),
             Floor::InFile(len) => {
-                let path = self.path(names::TIME_INDEX);
-                let file = self.disk().open(&path, Open::Read).context("open", &path)?;
+                let (file, path) = self.open_unshared(names::TIME_INDEX)?;
                 index::floor_in_file(self.disk(), &file, len, |e: &TimeEntry| {
                     e.timestamp <= timestamp
                 })
@@ -128,8 +172,7 @@ impl Segment {
         let largest = match len.checked_sub(1) {
             None => None,
             Some(last) => {
-                let path = self.path(names::TIME_INDEX);
-                let file = self.disk().open(&path, Open::Read).context("open", &path)?;
+                let (file, path) = self.open_unshared(names::TIME_INDEX)?;
                 let entries = index::read_entries(self.disk(), &file, last, 1);
                 entries.context("read", &path)?.first().copied()
             }
@@ -139,10 +182,69 @@ impl Segment {
 
     /// When the log file was last written, for segments whose records have no timestamps.
     pub(crate) fn modified_ms(&self) -> Result<i64, StorageError> {
-        let path = self.path(names::LOG);
-        let modified = self.disk().status(&path).context("stat", &path)?.modified;
+        let modified = self.modified()?;
         let since_epoch = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    pub(crate) fn modified(&self) -> Result<SystemTime, StorageError> {
+        let path = self.path(names::LOG);
+        Ok(self.disk().status(&path).context("stat", &path)?.modified)
+    }
+
+    /// The transactions whose abort marker is in here.
+    pub(crate) fn aborted_transactions(&self) -> Result<Vec<AbortedTransaction>, StorageError> {
+        let (file, path) = match self.open_unshared(names::TXN_INDEX) {
+            Err(StorageError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(Vec::new());
+            }
+            opened => opened?,
+        };
+        let len = file.metadata().context("stat", &path)?.len();
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+        let read = self.disk().read_at(&file, &mut bytes, 0).context("read", &path)?;
+        bytes.truncate(read);
+        let unknown = || StorageError::corrupt(&path, 0, "entries of an unknown version");
+        txn_index::decode(&bytes).ok_or_else(unknown)
+    }
+
+    /// Adds transactions whose markers are about to be appended. Returns the file, and how long it was before.
+    pub(crate) fn append_aborted(
+        &self,
+        aborted: &[AbortedTransaction],
+    ) -> Result<(File, u64), StorageError> {
+        let path = self.path(names::TXN_INDEX);
+        let file = self.disk().open(&path, Open::Create).context("open", &path)?;
+        let len = file.metadata().context("stat", &path)?.len();
+        let bytes = txn_index::encode(aborted);
+        let written = self.disk().write_all_at(&file, &bytes, len).context("write", &path);
+        if let Err(error) = written {
+            // A part of an entry is passed over when the file is read, but not when the next one follows it.
+            self.disk().set_len(&file, len).context("cut back", &path)?;
+            return Err(error);
+        }
+        Ok((file, len))
+    }
+
+    /// Lets the transaction index say this, and nothing else.
+    pub(crate) fn replace_aborted(
+        &self,
+        aborted: &[AbortedTransaction],
+    ) -> Result<(), StorageError> {
+        let path = self.path(names::TXN_INDEX);
+        if !aborted.is_empty() {
+            return self
+                .disk()
+                .write(&path, &txn_index::encode(aborted))
+                .map(drop)
+                .context("write", &path);
+        }
+        match self.disk().remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).context("remove", &path)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Writes index entries at the end of an index file.
@@ -187,14 +289,24 @@ impl Segment {
     fn open(&self, kind: Kind, suffix: &str, how: Open) -> Result<Arc<File>, StorageError> {
         let mut path = None;
         let opened = self.home.env.files.get(&self.handles, kind, || {
-            let path = path.insert(self.path(suffix));
-            self.disk().open(path, how)
+            // Until the file is open its name must not become another one's.
+            let retired = self.retired.read();
+            self.disk().open(path.insert(self.path_with(suffix, retired.as_deref())), how)
         });
         opened.map_err(|source| StorageError::Io {
             action: "open",
             path: path.unwrap_or_default(),
             source,
         })
+    }
+}
+
+impl Segment {
+    /// Opens a file for one use.
+    fn open_unshared(&self, suffix: &str) -> Result<(File, PathBuf), StorageError> {
+        let retired = self.retired.read();
+        let path = self.path_with(suffix, retired.as_deref());
+        Ok((self.disk().open(&path, Open::Read).context("open", &path)?, path))
     }
 }
 

@@ -13,6 +13,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ottla_base::{LeaderEpoch, Offset, ProducerId, Timestamp, TopicPartition, Uuid};
 use ottla_log::producers::{Producer, ProducerRefusal};
@@ -430,7 +431,7 @@ fn a_deleted_log_leaves_its_name_free_and_its_files_for_a_while() {
     assert_eq!(again.log_end_offset(), Offset(0));
     assert_ne!(again.topic_id(), Some(Uuid::ZERO));
     assert_eq!(directory.names("-delete").len(), 1);
-    directory.clock.advance(std::time::Duration::from_secs(61));
+    directory.clock.advance(Duration::from_secs(61));
     open.housekeep();
     assert_eq!(directory.names("-delete"), Vec::<String>::new());
 }
@@ -468,6 +469,42 @@ fn a_flush_moves_the_flushed_offset_and_tells_the_listeners() {
     assert!(logs.iter().all(|log| log.flushed_offset() == Offset(1)));
     logs[0].append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
     assert_eq!(logs[0].flush().unwrap(), Offset(2));
+}
+
+#[test]
+fn what_joins_a_flush_is_flushed_by_whoever_begins_one_and_each_is_told() {
+    let directory = Directory::new();
+    let open = directory.open(LogConfig::default());
+    let (sender, receiver) = std::sync::mpsc::channel();
+    open.add_listener(Arc::new(move |log: &Arc<Log>, offset: Offset| {
+        let _ = sender.send((log.topic_partition().partition.0, offset));
+    }));
+    let logs: Vec<_> = (0..4).map(|partition| open.create("t", partition)).collect();
+    std::thread::scope(|scope| {
+        for log in &logs {
+            scope.spawn(|| {
+                for n in 0..200 {
+                    log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+                    match n % 3 {
+                        0 => log.request_flush(),
+                        _ => log.join_next_flush(),
+                    }
+                    open.begin_flush();
+                }
+            });
+        }
+    });
+    let mut told = [Offset(0); 4];
+    while told != [Offset(200); 4] {
+        let (partition, offset) = receiver.recv_timeout(Duration::from_secs(60)).unwrap();
+        let told = &mut told[usize::try_from(partition).unwrap()];
+        *told = offset.max(*told);
+    }
+    logs[0].append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+    logs[0].join_next_flush();
+    assert_eq!(logs[0].flushed_offset(), Offset(200), "nobody has begun a flush");
+    open.begin_flush();
+    assert_eq!(receiver.recv_timeout(Duration::from_secs(60)).unwrap(), (0, Offset(201)));
 }
 
 #[test]
@@ -533,10 +570,10 @@ fn records_of_idle_logs_are_flushed_when_flush_ms_is_over() {
     }));
     let log = open.create("t", 0);
     log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
-    directory.clock.advance(std::time::Duration::from_millis(499));
+    directory.clock.advance(Duration::from_millis(499));
     open.housekeep();
     assert_eq!(log.flushed_offset(), Offset(0));
-    directory.clock.advance(std::time::Duration::from_millis(1));
+    directory.clock.advance(Duration::from_millis(1));
     open.housekeep();
     assert_eq!(receiver.recv().unwrap(), Offset(1));
 }
@@ -679,7 +716,7 @@ fn idle_producers_are_forgotten_when_it_is_time_to_look_for_them_and_not_before(
     produce(&log, Draft { id: 2, timestamp: now + 6_000, ..Draft::new(0, 1) }).unwrap();
     let ids = || log.producers().iter().map(|(id, _)| id.0).collect::<Vec<_>>();
     for (seconds, expected) in [(9, &[1, 2][..]), (1, &[1, 2]), (2, &[1, 2]), (1, &[2]), (4, &[])] {
-        directory.clock.advance(std::time::Duration::from_secs(seconds));
+        directory.clock.advance(Duration::from_secs(seconds));
         open.housekeep();
         assert_eq!(ids(), expected);
         assert_eq!(log.producer_count(), expected.len());
@@ -695,7 +732,7 @@ fn how_long_producers_are_remembered_may_change() {
     let open = directory.open(small_segments());
     let log = open.create("t", 0);
     produce(&log, Draft { id: 1, timestamp: 1_000_000, ..Draft::new(0, 1) }).unwrap();
-    directory.clock.advance(std::time::Duration::from_secs(10));
+    directory.clock.advance(Duration::from_secs(10));
     open.housekeep();
     assert_eq!(log.producer_count(), 1);
     open.set_producer_id_expiration_ms(9_000);
@@ -713,7 +750,7 @@ fn a_snapshot_brings_nobody_back_who_was_idle_for_too_long() {
     produce(&log, Draft { id: 2, timestamp: 1_006_000, ..Draft::new(0, 1) }).unwrap();
     drop(log);
     open.close();
-    directory.clock.advance(std::time::Duration::from_secs(12));
+    directory.clock.advance(Duration::from_secs(12));
     let open = directory.open(small_segments());
     let ids: Vec<_> = open.log("t", 0).producers().iter().map(|(id, _)| id.0).collect();
     assert_eq!(ids, [2]);

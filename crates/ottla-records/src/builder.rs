@@ -205,7 +205,7 @@ impl BatchBuilder {
     }
 }
 
-fn write_field(field: Option<&[u8]>, out: &mut BytesMut) {
+pub(crate) fn write_field(field: Option<&[u8]>, out: &mut BytesMut) {
     match field {
         None => write_varint(-1, out),
         Some(bytes) => {
@@ -215,7 +215,7 @@ fn write_field(field: Option<&[u8]>, out: &mut BytesMut) {
     }
 }
 
-fn field_len(field: Option<&[u8]>) -> usize {
+pub(crate) fn field_len(field: Option<&[u8]>) -> usize {
     field.map_or(1, |bytes| varint_len(int(bytes.len())) + bytes.len())
 }
 
@@ -228,6 +228,6 @@ fn headers_len(headers: &[HeaderSlice<'_>]) -> usize {
 }
 
 /// A length as the format has it. Whoever builds a batch keeps it below `max.message.bytes`, an int32.
-fn int(length: usize) -> i32 {
+pub(crate) fn int(length: usize) -> i32 {
     i32::try_from(length).expect("a batch is shorter than 2 GiB")
 }

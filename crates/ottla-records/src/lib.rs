@@ -12,6 +12,7 @@ mod error;
 mod header;
 mod input;
 mod record;
+mod retain;
 mod validate;
 mod varint;
 

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ottla_base::{TopicPartition, Uuid};
+use ottla_base::{Offset, TopicPartition, Uuid};
 use ottla_env::sys;
 
 use super::{LogDirectory, Opener};
@@ -67,8 +67,10 @@ impl LogDirectory {
     /// What the checkpoints say of an earlier log of this name is not about the one that comes.
     fn forget_earlier(&self, partition: &TopicPartition) -> Result<(), StorageError> {
         let env = &self.shared.env;
-        if env.recovery_points.get(partition).is_some() {
-            env.recovery_points.retain(|log| self.log(log).is_some())?;
+        for points in [&env.recovery_points, &env.cleaned] {
+            if points.get(partition).is_some() {
+                points.retain(|log| self.log(log).is_some())?;
+            }
         }
         if env.log_starts.get(partition).is_some() {
             env.forget_starts_of_others(&self.shared.logs.read())?;
@@ -108,15 +110,24 @@ impl LogDirectory {
     }
 
     /// Gives a marked copy the name of the log that is no longer there.
-    pub(crate) fn take_up(&self, future: &Arc<Log>) -> Result<(), StorageError> {
-        let taken = self.try_take_up(future);
+    pub(crate) fn take_up(
+        &self,
+        future: &Arc<Log>,
+        cleaned_to: Option<Offset>,
+    ) -> Result<(), StorageError> {
+        let taken = self.try_take_up(future, cleaned_to);
         taken.inspect_err(|error| self.shared.env.poison(error))
     }
 
-    fn try_take_up(&self, future: &Arc<Log>) -> Result<(), StorageError> {
+    fn try_take_up(
+        &self,
+        future: &Arc<Log>,
+        cleaned_to: Option<Offset>,
+    ) -> Result<(), StorageError> {
         let env = &self.shared.env;
         let partition = future.topic_partition();
         let path = env.path.join(partition.to_string());
+        env.cleaned.set_all(cleaned_to.map(|offset| (partition.clone(), offset)))?;
         // Whoever writes down the starts asks which logs there are: it must not forget this one.
         let mut logs = self.shared.logs.write();
         if future.starts_within_a_segment() {

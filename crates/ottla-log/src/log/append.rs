@@ -99,8 +99,7 @@ impl Log {
             let epoch = LeaderEpoch(batch.header().partition_leader_epoch);
             self.assign_epoch_at(epoch, batch.base_offset())?;
         }
-        let position = self.state.read().active.size;
-        self.write(&file, batches, position)?;
+        self.write_indexed(writer, &file, batches)?;
         writer.mark_dirty(&file, now_ms);
         self.note_producers(writer, batches);
         let (appended, index_due) = self.publish(batches, config.index_interval_bytes);
@@ -201,6 +200,29 @@ impl Log {
         }
         self.state.write().active.created = true;
         Ok(file)
+    }
+
+    /// Writes the batches, and before them what the transaction index says of them.
+    fn write_indexed(
+        &self,
+        writer: &mut Writer,
+        file: &File,
+        batches: &[ValidBatch],
+    ) -> Result<(), StorageError> {
+        let position = self.state.read().active.size;
+        let aborted = self.note_transactions(batches);
+        let indexed = self.write_aborted(writer, &aborted);
+        let written = indexed.and_then(|indexed| {
+            let written = self.write(file, batches, position);
+            if let (Err(_), Some(indexed)) = (&written, indexed) {
+                self.cut_aborted(&indexed);
+            }
+            written
+        });
+        if written.is_err() {
+            self.restore_transactions(writer);
+        }
+        written
     }
 
     /// One write for everything. If it fails, the file is cut back to where it ended: nothing was appended.

@@ -7,6 +7,7 @@ use super::Log;
 use crate::checkpoint;
 use crate::error::StorageError;
 use crate::names;
+use crate::recovery::producers::Restored;
 
 impl Log {
     /// Lets nothing be appended for a while.
@@ -41,10 +42,8 @@ impl Log {
             state.log_start_offset = state.log_start_offset.max(start);
             state.check();
         }
-        writer.producers = producers;
-        self.count_producers(&writer);
         // One of this offset may tell only of those whose batches are here. Recovery looks for it where a segment begins.
-        writer.newest_snapshot = None;
+        self.replace_producers(&mut writer, Restored { producers, newest_snapshot: None });
         let end = self.log_end_offset();
         self.roll_to(&mut writer, end)?;
         self.create_active_durably(&mut writer)?;

@@ -14,6 +14,7 @@ use crate::error::{AppendError, Context, StorageError};
 use crate::names;
 use crate::producers::{Decision, Producers, Sender, Written, WrittenBatch, snapshot};
 use crate::recovery::producers::{self, Replay, Restored};
+use crate::transactions::Transactions;
 
 impl Log {
     /// All producers that this log remembers.
@@ -123,12 +124,14 @@ impl Log {
         let snapshots = producers::list(&*self.env().disk, &self.home.path())?;
         Replay::new(&self.home, snapshots).remove_after(Offset(-1))?;
         self.replace_producers(writer, Restored::default());
+        *self.transactions.lock() = Transactions::default();
         Ok(())
     }
 
     pub(super) fn replace_producers(&self, writer: &mut Writer, restored: Restored) {
         writer.producers = restored.producers;
         writer.newest_snapshot = restored.newest_snapshot;
+        self.restore_transactions(writer);
         self.count_producers(writer);
     }
 }

@@ -1,6 +1,5 @@
 //! Making a log shorter: retention at its start, truncation at its end, closing or removing all of it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use ottla_base::{LeaderEpoch, Offset, TopicPartition};
@@ -115,6 +114,7 @@ impl Log {
         }
         self.cut_active(&mut writer, offset)?;
         self.replace_producers(&mut writer, restored);
+        writer.truncations += 1;
         let end = self.log_end_offset();
         self.lower_recovery_point(end)?;
         self.update_epochs(|epochs| epochs.truncate_from_end(end))
@@ -260,6 +260,11 @@ impl Log {
             truncated.context("truncate", &segment.path(names::LOG))?;
             writer.mark_dirty(&file, self.env().now_ms());
         }
+        if created {
+            let mut aborted = segment.aborted_transactions()?;
+            aborted.retain(|aborted| aborted.last_offset < offset);
+            segment.replace_aborted(&aborted)?;
+        }
         let mut active = if created {
             recovery::reopen_cut(&segment, offset.0, config.index_interval_bytes)?
         } else {
@@ -297,6 +302,7 @@ impl Log {
             state.log_end_offset = offset.0;
             state.flushed_offset = offset.0;
         }
+        writer.truncations += 1;
         self.env().log_starts.remove(&self.partition)?;
         self.lower_recovery_point(offset)?;
         for segment in segments.iter().rev() {
@@ -306,10 +312,12 @@ impl Log {
         self.update_epochs(|epochs| epochs.truncate_from_end(Offset(i64::MIN)))
     }
 
-    /// What is appended from here on is not on disk, whatever the last checkpoint says. The caller has lowered the
-    /// flushed offset, so that no checkpoint raises it again.
+    /// What is appended from here on is neither on disk nor compacted, whatever the last checkpoints say. The caller
+    /// has lowered the flushed offset, so that no checkpoint raises it again.
     fn lower_recovery_point(&self, end: Offset) -> Result<(), StorageError> {
-        let lowered = self.env().recovery_points.lower(&self.partition, end);
+        let env = self.env();
+        let points = [&env.recovery_points, &env.cleaned];
+        let lowered = points.into_iter().try_for_each(|points| points.lower(&self.partition, end));
         if let Err(error) = &lowered {
             self.env().poison(error);
         }
@@ -324,18 +332,7 @@ impl Log {
 
     /// Renames a segment's files out of the way; they are deleted later, when readers have finished.
     fn discard(&self, segment: &Segment) -> Result<(), StorageError> {
-        let mut discarded = Vec::new();
-        for suffix in names::SEGMENT_SUFFIXES {
-            let path = segment.path(suffix);
-            let mut renamed = path.clone().into_os_string();
-            renamed.push(names::DELETED);
-            let renamed = PathBuf::from(renamed);
-            match self.env().disk.rename(&path, &renamed) {
-                Ok(()) => discarded.push(renamed),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error).context("rename", &path),
-            }
-        }
+        let discarded = segment.retire(&names::SEGMENT_SUFFIXES)?;
         segment.close_files();
         self.env().discard_later(discarded, self.config().file_delete_delay_ms);
         Ok(())

@@ -21,6 +21,8 @@ use crate::names;
 use crate::producers::{Producers, Written, snapshot};
 use crate::scan::HeaderScan;
 use crate::segment::Segment;
+use crate::transactions::Transactions;
+use crate::txn_index::AbortedTransaction;
 
 /// The producers of a log, and where their newest snapshot was taken.
 #[derive(Debug, Default)]
@@ -38,13 +40,15 @@ pub(crate) struct Replay<'a> {
     /// Where there are snapshots, in order.
     snapshots: Vec<Offset>,
     producers: Producers,
+    transactions: Transactions,
     end: Offset,
 }
 
 impl<'a> Replay<'a> {
     pub(crate) fn new(home: &'a Home, mut snapshots: Vec<Offset>) -> Self {
         snapshots.sort_unstable();
-        Self { home, snapshots, producers: Producers::default(), end: Offset(i64::MIN) }
+        let (producers, transactions) = (Producers::default(), Transactions::default());
+        Self { home, snapshots, producers, transactions, end: Offset(i64::MIN) }
     }
 
     /// Takes in all batches before an offset, from the newest snapshot of some of them on. The segments are those
@@ -72,20 +76,23 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// Takes in the next batch, whose bytes `read` gives if they are needed.
+    /// Takes in the next batch, whose bytes `read` gives if they are needed. Returns the transaction that it aborts.
     pub(crate) fn observe(
         &mut self,
         header: &BatchHeader,
         read: impl FnOnce() -> io::Result<Bytes>,
-    ) -> io::Result<()> {
+    ) -> io::Result<Option<AbortedTransaction>> {
         let batch = match Written::needs_records(header) {
             true => RawBatch::parse(read()?).ok(),
             false => None,
         };
         let records = batch.and_then(|batch| batch.records().ok());
-        self.producers.append(&Written::new(header, records));
+        let written = Written::new(header, records);
+        self.producers.append(&written);
         self.end = Offset(header.next_offset());
-        Ok(())
+        let aborted = self.transactions.append(&written);
+        self.transactions.settle();
+        Ok(aborted)
     }
 
     /// What was found. Of the snapshots those are kept that a truncation may need: where a segment begins, and the
@@ -124,6 +131,7 @@ impl<'a> Replay<'a> {
             if let Some(mut producers) = self.read(at)? {
                 let env = &self.home.env;
                 env.expire(&mut producers, env.now_ms());
+                self.transactions = Transactions::of(&producers);
                 (self.producers, self.end) = (producers, at);
                 break;
             }

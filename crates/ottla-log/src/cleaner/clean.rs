@@ -1,0 +1,205 @@
+//! One compaction of one log: two ways through it, the first to learn the newest offset of each key, the second to write
+//! what is kept. Shell; what is kept is decided in [`policy::compaction`](crate::policy::compaction).
+
+use std::sync::Arc;
+
+use ottla_base::Offset;
+use ottla_env::sys;
+
+use super::input::Input;
+use super::output::{Cleaned, Output};
+use crate::config::LogConfig;
+use crate::error::{Context, StorageError};
+use crate::log::{Log, Overtaken, Source};
+use crate::policy::compaction::batches::{Filter, Outcome, Survey, last_written};
+use crate::policy::compaction::keys::NewestOffsets;
+use crate::policy::compaction::{self, Dirtiness};
+
+/// How much memory a compaction may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) keys_bytes: u64,
+    pub(super) load_factor: f64,
+    pub(super) buffer_bytes: usize,
+}
+
+/// Why a compaction came to no end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Interrupted {
+    #[error("the cleaner stops")]
+    Stopped,
+    #[error("the log was cut off, closed or deleted meanwhile")]
+    Overtaken,
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl From<Overtaken> for Interrupted {
+    fn from(Overtaken: Overtaken) -> Self {
+        Self::Overtaken
+    }
+}
+
+/// What a compaction did.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Report {
+    pub(super) end: Offset,
+    pub(super) bytes_read: u64,
+    pub(super) bytes_written: u64,
+    pub(super) batches_dropped: u64,
+    pub(super) keys: usize,
+    pub(super) keys_max: usize,
+}
+
+/// Called after so many bytes were read or written; waits, or says that the work is to end.
+pub(super) type Pace<'a> = &'a dyn Fn(usize) -> Result<(), Interrupted>;
+
+/// Compacts a log whose lock for it the caller holds.
+pub(super) fn clean(
+    log: &Arc<Log>,
+    dirtiness: &Dirtiness,
+    mut sources: Vec<Source>,
+    limits: Limits,
+    now_ms: i64,
+    pace: Pace<'_>,
+) -> Result<Report, Interrupted> {
+    let truncations = log.truncations()?;
+    let end = dirtiness.first_uncleanable_offset;
+    sources.retain(|source| source.policy.base_offset < end);
+    log.settle(end)?;
+    let pace = |bytes| {
+        pace(bytes)?;
+        if log.truncations()? == truncations { Ok(()) } else { Err(Interrupted::Overtaken) }
+    };
+    let mut job = Job {
+        log,
+        dirtiness,
+        config: log.config(),
+        limits,
+        pace: &pace,
+        report: Report::default(),
+    };
+    let newest = job.survey(&sources)?;
+    job.report.end = Offset(newest.latest().0 + 1);
+    (job.report.keys, job.report.keys_max) = (newest.len(), newest.max());
+    sources.retain(|source| source.policy.base_offset < job.report.end);
+    let filter = Filter::new(newest, end, now_ms, job.config.delete_retention_ms);
+    job.rewrite(&sources, filter)?;
+    log.note_cleaned(job.report.end, truncations)??;
+    Ok(job.report)
+}
+
+struct Job<'a> {
+    log: &'a Arc<Log>,
+    dirtiness: &'a Dirtiness,
+    config: Arc<LogConfig>,
+    limits: Limits,
+    pace: Pace<'a>,
+    report: Report,
+}
+
+impl Job<'_> {
+    fn survey(&self, sources: &[Source]) -> Result<NewestOffsets, Interrupted> {
+        let (from, end) =
+            (self.dirtiness.first_dirty_offset, self.dirtiness.first_uncleanable_offset);
+        let mut seed = [0; 16];
+        sys::random_bytes(&mut seed).context("draw a seed for", &self.log.home().path())?;
+        let records_max = u64::try_from(end.0 - from.0).unwrap_or(0);
+        let newest =
+            NewestOffsets::new(self.limits.keys_bytes, self.limits.load_factor, records_max, seed);
+        let aborted = self.log.aborted_transactions(&(from..end))?;
+        let mut survey = Survey::new(from, newest, &aborted);
+        let after = sources.partition_point(|source| source.policy.base_offset <= from);
+        let first = after.saturating_sub(1);
+        for (at, source) in sources.iter().enumerate().skip(first) {
+            let mut input = Input::from(source, from, self.limits.buffer_bytes)?;
+            while let Some(read) = input.next()? {
+                (self.pace)(read.bytes_read)?;
+                let added = survey.add(&read.batch);
+                if added.map_err(|error| input.corrupt_at(read.position, &error))?.is_err() {
+                    return Ok(survey.finish());
+                }
+            }
+            survey.end_segment(next_base(sources, at, end));
+        }
+        Ok(survey.finish())
+    }
+
+    fn rewrite(&mut self, sources: &[Source], mut filter: Filter) -> Result<(), Interrupted> {
+        let segments: Vec<_> = sources.iter().map(|source| source.policy).collect();
+        let end = self.dirtiness.first_uncleanable_offset;
+        let mut from = 0;
+        for count in compaction::group(&segments, end, &self.config) {
+            let group = sources.get(from..from + count).unwrap_or_default();
+            from += count;
+            let after = next_base(sources, from - 1, end);
+            let cleaned = self.rewrite_group(group, after, &mut filter)?;
+            self.log.swap_in(group, cleaned)??;
+        }
+        Ok(())
+    }
+
+    fn rewrite_group(
+        &mut self,
+        group: &[Source],
+        end: Offset,
+        filter: &mut Filter,
+    ) -> Result<Cleaned, Interrupted> {
+        let Some((first, last)) = group.first().zip(group.last()) else {
+            return Err(Interrupted::Overtaken);
+        };
+        let mut output = Output::create(
+            self.log.home(),
+            first.policy.base_offset,
+            self.limits.buffer_bytes,
+            self.config.index_interval_bytes,
+        )?;
+        match self.fill(&mut output, group, end, filter) {
+            Ok(()) => Ok(output.finish(last.segment.modified()?)?),
+            Err(interrupted) => {
+                output.abandon();
+                Err(interrupted)
+            }
+        }
+    }
+
+    fn fill(
+        &mut self,
+        output: &mut Output,
+        group: &[Source],
+        end: Offset,
+        filter: &mut Filter,
+    ) -> Result<(), Interrupted> {
+        let last_written = last_written(&self.log.producers());
+        for (at, source) in group.iter().enumerate() {
+            let range = source.policy.base_offset..next_base(group, at, end);
+            filter.expect(&self.log.aborted_transactions(&range)?);
+            let mut input = Input::whole(source, self.limits.buffer_bytes)?;
+            while let Some(read) = input.next()? {
+                (self.pace)(read.bytes_read)?;
+                let judged = filter.judge(&read.batch, &last_written);
+                let verdict = judged.map_err(|error| input.corrupt_at(read.position, &error))?;
+                if let Some(aborted) = verdict.aborted {
+                    output.note_aborted(aborted);
+                }
+                let written = match &verdict.outcome {
+                    Outcome::Drop => {
+                        self.report.batches_dropped += 1;
+                        0
+                    }
+                    Outcome::Keep => output.append(read.batch.header(), read.batch.body())?,
+                    Outcome::Replace(batch) => output.append(batch.header(), batch.body())?,
+                };
+                (self.pace)(written)?;
+                self.report.bytes_read += read.batch.size_in_bytes() as u64;
+                self.report.bytes_written += verdict.size_in_bytes(&read.batch) as u64;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where the segment after one of these begins.
+fn next_base(sources: &[Source], at: usize, end: Offset) -> Offset {
+    sources.get(at + 1).map_or(end, |next| next.policy.base_offset)
+}

@@ -1,0 +1,216 @@
+//! Compaction's view of a log, and the moment in which cleaned segments take the place of those they were made from.
+//!
+//! A compaction holds no lock while it reads and writes: it takes note of the segments, and when it is done they must
+//! still be those of the log. If they were cut off, deleted or written again meanwhile, its work is thrown away.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ottla_base::Offset;
+
+use super::{Log, Sealed};
+use crate::cleaner::output::Cleaned;
+use crate::error::{Context, StorageError};
+use crate::flusher;
+use crate::index::{Entry, OffsetEntry, TimeEntry};
+use crate::names;
+use crate::policy::compaction::{self, Dirtiness};
+use crate::scan::HeaderScan;
+use crate::segment::Segment;
+
+/// A closed segment, as compaction found it.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) size: u64,
+    pub(crate) offset_entries: u32,
+    pub(crate) policy: compaction::Segment,
+}
+
+/// The log has changed under a compaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Overtaken;
+
+impl Log {
+    /// Whether compaction has met something in this log that it must not touch.
+    #[must_use]
+    pub fn is_uncleanable(&self) -> bool {
+        self.uncleanable.load(Ordering::Relaxed)
+    }
+
+    /// Up to where the log has been compacted, as the checkpoint file says.
+    #[must_use]
+    pub fn cleaned_to(&self) -> Option<Offset> {
+        self.env().cleaned.get(&self.partition)
+    }
+
+    /// How much there is to compact; `None` if there is nothing that could be.
+    pub(crate) fn dirtiness(
+        &self,
+        high_watermark: Offset,
+        now_ms: i64,
+    ) -> Result<Option<(Dirtiness, Vec<Source>)>, StorageError> {
+        let config = self.config();
+        let sources = self.sources(config.max_compaction_lag_ms < i64::MAX)?;
+        let segments: Vec<_> = sources.iter().map(|source| source.policy).collect();
+        let last_stable_offset = self.last_stable_offset(high_watermark);
+        let cleaned_to = self.cleaned_to();
+        let dirtiness = {
+            let state = self.state.read();
+            let log = compaction::Log {
+                segments: &segments,
+                active_base_offset: Offset(state.active.segment.base_offset),
+                log_start_offset: Offset(state.log_start_offset),
+                log_end_offset: Offset(state.log_end_offset),
+                last_stable_offset,
+                cleaned_to,
+            };
+            Dirtiness::of(&log, &config, now_ms)
+        };
+        Ok(dirtiness.map(|dirtiness| (dirtiness, sources)))
+    }
+
+    fn sources(&self, with_first_timestamps: bool) -> Result<Vec<Source>, StorageError> {
+        let sealed: Vec<(Arc<Segment>, u64, u32, u32)> = {
+            let state = self.state.read();
+            let sealed = state.sealed.iter();
+            sealed
+                .map(|it| (Arc::clone(&it.segment), it.size, it.offset_entries, it.time_entries))
+                .collect()
+        };
+        let source =
+            |(segment, size, offset_entries, time_entries): (Arc<Segment>, _, u32, u32)| {
+                let largest = segment.largest(time_entries)?.map_or(-1, |entry| entry.timestamp);
+                let first_timestamp =
+                    if with_first_timestamps { first_timestamp(&segment, size)? } else { None };
+                let policy = compaction::Segment {
+                    base_offset: Offset(segment.base_offset),
+                    size,
+                    offset_index_bytes: u64::from(offset_entries) * OffsetEntry::SIZE as u64,
+                    time_index_bytes: u64::from(time_entries) * TimeEntry::SIZE as u64,
+                    largest_timestamp: if largest < 0 { segment.modified_ms()? } else { largest },
+                    first_timestamp,
+                };
+                Ok(Source { segment, size, offset_entries, policy })
+            };
+        sealed.into_iter().map(source).collect()
+    }
+
+    /// How often the log was cut off so far; an error once it is closed.
+    pub(crate) fn truncations(&self) -> Result<u64, Overtaken> {
+        let writer = self.writer.lock();
+        if writer.closed { Err(Overtaken) } else { Ok(writer.truncations) }
+    }
+
+    /// Notes durably that everything before an offset is on disk, its indexes included. From then on recovery does not
+    /// take a gap between two segments for a loss, and compaction may leave some.
+    pub(crate) fn settle(self: &Arc<Self>, offset: Offset) -> Result<(), StorageError> {
+        let points = &self.env().recovery_points;
+        if points.get(&self.partition).is_some_and(|known| known >= offset) {
+            return Ok(());
+        }
+        flusher::flush_everything(self.env(), std::slice::from_ref(self))?;
+        // Nobody cuts the log off between the look and the write.
+        let _writer = self.lock_writer()?;
+        let flushed = self.recovery_point();
+        points.set_all([(self.partition.clone(), flushed)])
+    }
+
+    /// Notes up to where the log has been compacted, if it still is the same log.
+    pub(crate) fn note_cleaned(
+        &self,
+        end: Offset,
+        truncations: u64,
+    ) -> Result<Result<(), Overtaken>, StorageError> {
+        let writer = self.lock_writer()?;
+        if writer.truncations != truncations {
+            return Ok(Err(Overtaken));
+        }
+        self.env().cleaned.set_all([(self.partition.clone(), end)])?;
+        Ok(Ok(()))
+    }
+
+    /// Replaces segments by the one that was made from them, unless they are no longer those of the log. Readers find
+    /// the one or the other.
+    ///
+    /// A crash at any point leaves what recovery brings to an end: see `recovery/swaps.rs` for the order of things.
+    pub(crate) fn swap_in(
+        &self,
+        sources: &[Source],
+        cleaned: Cleaned,
+    ) -> Result<Result<(), Overtaken>, StorageError> {
+        let directory = self.home.path();
+        cleaned.announce(&directory)?;
+        let writer = self.lock_writer();
+        let at = writer.as_ref().ok().and_then(|_| self.position_of(sources));
+        let (Ok(writer), Some(at)) = (writer, at) else {
+            cleaned.remove_announced(&directory);
+            return Ok(Err(Overtaken));
+        };
+        let replaced = self.replace_files(&directory, sources, &cleaned, writer.newest_snapshot);
+        let retired = match replaced {
+            Ok(retired) => retired,
+            Err(error) => {
+                // What is there is half of this and half of that. The next start puts it in order.
+                self.env().poison(&error);
+                return Err(error);
+            }
+        };
+        let mut state = self.state.write();
+        let end = at + sources.len();
+        let segment = cleaned.into_sealed();
+        state.sealed.splice(at..end, [segment]);
+        state.check();
+        drop(state);
+        drop(writer);
+        self.env().discard_later(retired, self.config().file_delete_delay_ms);
+        Ok(Ok(()))
+    }
+
+    /// Where these segments are in the log, in this order and with nothing in between.
+    fn position_of(&self, sources: &[Source]) -> Option<usize> {
+        let state = self.state.read();
+        let first = sources.first()?;
+        let is_first = |sealed: &Sealed| Arc::ptr_eq(&sealed.segment, &first.segment);
+        let at = state.sealed.iter().position(is_first)?;
+        let there = state.sealed.get(at..at + sources.len())?;
+        let same = there.iter().zip(sources).all(|(a, b)| Arc::ptr_eq(&a.segment, &b.segment));
+        same.then_some(at)
+    }
+
+    /// Returns the files that are to be removed later.
+    fn replace_files(
+        &self,
+        directory: &std::path::Path,
+        sources: &[Source],
+        cleaned: &Cleaned,
+        newest_snapshot: Option<Offset>,
+    ) -> Result<Vec<PathBuf>, StorageError> {
+        let sync = || self.env().disk.sync_directory(directory).context("flush", directory);
+        let mut retired = Vec::new();
+        for (at, source) in sources.iter().enumerate() {
+            let base_offset = Offset(source.segment.base_offset);
+            // Who wrote what before the first one is still what its snapshot says.
+            let keeps_snapshot = at == 0 || newest_snapshot == Some(base_offset);
+            let suffixes: &[&str] =
+                if keeps_snapshot { &names::CLEANED_SUFFIXES } else { &names::SEGMENT_SUFFIXES };
+            if at > 0 && base_offset >= cleaned.end() {
+                // Recovery can't know that this one belongs to the others: it must not be gone before they are.
+                sync()?;
+            }
+            retired.extend(source.segment.retire(suffixes)?);
+        }
+        sync()?;
+        cleaned.take_place()?;
+        sync()?;
+        cleaned.tidy()?;
+        Ok(retired)
+    }
+}
+
+fn first_timestamp(segment: &Segment, size: u64) -> Result<Option<i64>, StorageError> {
+    let (file, path) = (segment.log_file()?, segment.path(names::LOG));
+    let first = HeaderScan::new(segment.disk(), &file, &path, 0, size).next()?;
+    Ok(first.map(|found| found.header.max_timestamp))
+}

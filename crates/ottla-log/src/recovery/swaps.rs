@@ -1,0 +1,109 @@
+//! What a crash leaves of a compaction: removed where nothing had been replaced yet, else brought to its end. Shell.
+//!
+//! A cleaned segment is written to `.cleaned` files; when they are on disk they become `.swap` files, all four of them,
+//! though an index may be empty; when that is on disk the segments that it was made from are renamed away; when that
+//! is on disk the `.swap` files lose their ending. So:
+//!
+//! - While there is a `.cleaned` file, nothing was replaced yet.
+//! - While there is a `.swap` file and no `.cleaned` one, of every file of that name without the ending the `.swap` file
+//!   is the newer one; where only the one without the ending is left, it is the new one.
+//! - Segments between a `.swap` log's base and its end are those that it was made from. Those after its end are renamed
+//!   away one by one, oldest first (see [`Log::swap_in`](crate::Log)): what a crash leaves of them is as good as it was.
+//!
+//! Apache Kafka's cleaner leaves the same names behind.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use ottla_base::Offset;
+use ottla_env::Disk;
+use ottla_env::disk::Open;
+
+use crate::error::{Context, StorageError};
+use crate::names;
+use crate::scan::HeaderScan;
+
+/// The base offset of a segment, the suffix of a file of it, and where it is.
+type Named = (Offset, String, PathBuf);
+
+/// Leaves no `.cleaned` and no `.swap` file in a log's directory.
+pub(super) fn complete(disk: &dyn Disk, directory: &Path) -> Result<(), StorageError> {
+    let (cleaned, swaps) =
+        (named(disk, directory, names::CLEANED)?, named(disk, directory, names::SWAP)?);
+    if cleaned.is_empty() && swaps.is_empty() {
+        return Ok(());
+    }
+    let first_unfinished = cleaned.iter().map(|(base_offset, ..)| *base_offset).min();
+    let is_finished =
+        |(base_offset, ..): &&Named| first_unfinished.is_none_or(|first| *base_offset < first);
+    let (finished, unfinished): (Vec<&Named>, Vec<&Named>) = swaps.iter().partition(is_finished);
+    for (_, _, path) in cleaned.iter().chain(unfinished) {
+        disk.remove_file(path).context("remove", path)?;
+    }
+    let bases: BTreeSet<Offset> = finished.iter().map(|(base_offset, ..)| *base_offset).collect();
+    for base_offset in bases {
+        tracing::info!(directory = %directory.display(), %base_offset, "ending a compaction that a crash has interrupted");
+        let files = finished.iter().filter(|(base, ..)| *base == base_offset);
+        swap(disk, directory, base_offset, &files.copied().collect::<Vec<_>>())?;
+    }
+    disk.sync_directory(directory).context("flush", directory)
+}
+
+fn swap(
+    disk: &dyn Disk,
+    directory: &Path,
+    base_offset: Offset,
+    files: &[&Named],
+) -> Result<(), StorageError> {
+    if let Some((.., log)) = files.iter().find(|(_, suffix, _)| suffix == names::LOG) {
+        remove_sources(disk, directory, base_offset, end_of(disk, log)?)?;
+        // The sources must be gone for good before the log has its name, as they are when no crash comes between.
+        disk.sync_directory(directory).context("flush", directory)?;
+    }
+    for (_, suffix, path) in files {
+        let target = names::segment_file(directory, base_offset, suffix);
+        disk.rename(path, &target).context("rename", path)?;
+    }
+    Ok(())
+}
+
+/// Removes the segments after a cleaned one's base up to its end; those at its base are renamed over.
+fn remove_sources(
+    disk: &dyn Disk,
+    directory: &Path,
+    base: Offset,
+    end: Offset,
+) -> Result<(), StorageError> {
+    for (offset, suffix, path) in named(disk, directory, "")? {
+        let is_source = offset > base && offset < end;
+        if is_source && names::SEGMENT_SUFFIXES.contains(&suffix.as_str()) {
+            disk.remove_file(&path).context("remove", &path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The offset after the last batch of a segment that was written whole.
+fn end_of(disk: &dyn Disk, log: &Path) -> Result<Offset, StorageError> {
+    let file = disk.open(log, Open::Read).context("open", log)?;
+    let len = file.metadata().context("stat", log)?.len();
+    let mut scan = HeaderScan::new(disk, &file, log, 0, len);
+    let mut end = Offset(0);
+    while let Some(found) = scan.next()? {
+        end = Offset(found.header.next_offset());
+    }
+    Ok(end)
+}
+
+/// The files of segments whose names have this ending after the suffix.
+fn named(disk: &dyn Disk, directory: &Path, ending: &str) -> Result<Vec<Named>, StorageError> {
+    let mut found = Vec::new();
+    for entry in disk.list(directory).context("list", directory)? {
+        let name = entry.name.to_string_lossy();
+        let plain = name.strip_suffix(ending).unwrap_or_default();
+        if let Some((base_offset, suffix)) = names::parse_segment_file(plain) {
+            found.push((base_offset, suffix.to_owned(), directory.join(&entry.name)));
+        }
+    }
+    Ok(found)
+}

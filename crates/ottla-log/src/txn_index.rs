@@ -1,0 +1,133 @@
+//! `NNNNNNNNNNNNNNNNNNNN.txnindex`: the transactions whose abort marker is in a segment, in Kafka's format. Pure.
+//!
+//! Big endian, 34 bytes for each, in the order of their markers: version (int16, 0), producer id (int64), first offset
+//! of its records (int64), offset of the marker (int64), last stable offset once it was aborted (int64). The file is
+//! there only if it has something to say.
+//!
+//! The index tells what the batches tell, too: recovery writes it anew for every segment that it reads.
+
+use ottla_base::{Offset, ProducerId};
+
+/// An aborted transaction: which records readers of committed data leave out, and why they may stop looking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AbortedTransaction {
+    pub producer_id: ProducerId,
+    /// The producer's records from here on are aborted,
+    pub first_offset: Offset,
+    /// up to its marker here.
+    pub last_offset: Offset,
+    /// Where the oldest transaction began that was open when this one ended; right after its marker if there was none.
+    pub last_stable_offset: Offset,
+}
+
+pub(crate) const ENTRY_LEN: usize = 34;
+const VERSION: i16 = 0;
+
+impl AbortedTransaction {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        out.extend(VERSION.to_be_bytes());
+        out.extend(self.producer_id.0.to_be_bytes());
+        out.extend(self.first_offset.0.to_be_bytes());
+        out.extend(self.last_offset.0.to_be_bytes());
+        out.extend(self.last_stable_offset.0.to_be_bytes());
+    }
+
+    /// `None` for a version that is not known.
+    fn decode(entry: &[u8; ENTRY_LEN]) -> Option<Self> {
+        let (version, rest) = entry.split_first_chunk()?;
+        if i16::from_be_bytes(*version) != VERSION {
+            return None;
+        }
+        let (producer_id, rest) = rest.split_first_chunk()?;
+        let (first_offset, rest) = rest.split_first_chunk()?;
+        let (last_offset, rest) = rest.split_first_chunk()?;
+        let last_stable_offset = rest.first_chunk()?;
+        Some(Self {
+            producer_id: ProducerId(i64::from_be_bytes(*producer_id)),
+            first_offset: Offset(i64::from_be_bytes(*first_offset)),
+            last_offset: Offset(i64::from_be_bytes(*last_offset)),
+            last_stable_offset: Offset(i64::from_be_bytes(*last_stable_offset)),
+        })
+    }
+
+    /// Whether any of its records lies in this range.
+    pub(crate) fn overlaps(&self, range: &std::ops::Range<Offset>) -> bool {
+        self.last_offset >= range.start && self.first_offset < range.end
+    }
+}
+
+/// The file's bytes.
+pub(crate) fn encode(entries: &[AbortedTransaction]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(entries.len() * ENTRY_LEN);
+    entries.iter().for_each(|entry| entry.encode(&mut bytes));
+    bytes
+}
+
+/// The entries in a file. An unfinished one at its end is being written; `None` if there is anything else.
+pub(crate) fn decode(bytes: &[u8]) -> Option<Vec<AbortedTransaction>> {
+    let (entries, _unfinished) = bytes.as_chunks::<ENTRY_LEN>();
+    entries.iter().map(AbortedTransaction::decode).collect()
+}
+
+/// Whether the entries can belong to a segment that holds the markers from `base_offset` on.
+pub(crate) fn is_plausible(bytes: &[u8], base_offset: i64) -> bool {
+    let whole = bytes.len().is_multiple_of(ENTRY_LEN);
+    decode(bytes).is_some_and(|entries| {
+        let inside = entries
+            .iter()
+            .all(|it| it.last_offset.0 >= base_offset && it.first_offset <= it.last_offset);
+        whole && inside && entries.is_sorted_by_key(|entry| entry.last_offset)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(first: i64, last: i64) -> AbortedTransaction {
+        AbortedTransaction {
+            producer_id: ProducerId(7),
+            first_offset: Offset(first),
+            last_offset: Offset(last),
+            last_stable_offset: Offset(last + 1),
+        }
+    }
+
+    #[test]
+    fn an_entry_is_kafkas_34_bytes() {
+        let bytes = encode(&[entry(1, 2)]);
+        let mut expected = vec![0, 0];
+        for number in [7_i64, 1, 2, 3] {
+            expected.extend(number.to_be_bytes());
+        }
+        assert_eq!(bytes, expected);
+        assert_eq!(decode(&bytes), Some(vec![entry(1, 2)]));
+    }
+
+    #[test]
+    fn an_unfinished_entry_is_not_there_yet_and_an_unknown_version_is_an_error() {
+        let mut bytes = encode(&[entry(1, 2), entry(3, 4)]);
+        assert_eq!(decode(&bytes[..60]), Some(vec![entry(1, 2)]));
+        bytes[ENTRY_LEN + 1] = 1;
+        assert_eq!(decode(&bytes), None);
+    }
+
+    #[test]
+    fn what_no_segment_can_have_written_is_not_plausible() {
+        let good = encode(&[entry(1, 20), entry(3, 24)]);
+        assert!(is_plausible(&good, 20));
+        assert!(is_plausible(&[], 20));
+        assert!(!is_plausible(&good, 21), "a marker before the segment");
+        assert!(!is_plausible(&good[..50], 20), "a part of an entry");
+        assert!(!is_plausible(&encode(&[entry(1, 24), entry(3, 20)]), 20), "markers in no order");
+        assert!(!is_plausible(&encode(&[entry(25, 24)]), 20), "a transaction after its marker");
+        assert!(!is_plausible(&[0; ENTRY_LEN], 20), "zeros, as a crash may leave them");
+    }
+
+    #[test]
+    fn a_transaction_is_wanted_if_it_has_records_in_the_range() {
+        let overlaps = |from, to| entry(10, 20).overlaps(&(Offset(from)..Offset(to)));
+        assert!(overlaps(0, 11) && overlaps(20, 30) && overlaps(12, 13));
+        assert!(!overlaps(0, 10) && !overlaps(21, 30));
+    }
+}

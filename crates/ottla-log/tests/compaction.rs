@@ -1,0 +1,774 @@
+//! A compacted log against a map from keys to newest values: whatever is appended, compacted and interrupted, readers
+//! find what the map says, every record where it always was, and nothing that was aborted.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_wrap,
+    reason = "a test stops at what it does not expect, and its numbers are small"
+)]
+
+mod support;
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use ottla_base::{LeaderEpoch, Offset, ProducerId, Timestamp};
+use ottla_env::disk::{DirectoryEntry, Open as How, Status};
+use ottla_env::{Clock, Disk, OsDisk};
+use ottla_log::{CleanableLogs, CleanerOptions, Log, LogCleaner, LogConfig};
+use ottla_records::{
+    BatchBuilder, Compression, ControlType, EndTransactionMarker, NO_SEQUENCE, Record, ValidBatch,
+};
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+use support::{Directory, Open, read_all};
+
+/// The system's disk, which after so many changes does nothing more, as when the process is killed.
+#[derive(Debug)]
+struct MortalDisk {
+    left: AtomicI64,
+}
+
+impl MortalDisk {
+    fn change(&self) -> io::Result<()> {
+        match self.left.fetch_sub(1, Ordering::Relaxed) {
+            left if left > 0 => Ok(()),
+            _ => Err(io::Error::other("the process was killed")),
+        }
+    }
+
+    fn live_for(&self, changes: i64) {
+        self.left.store(changes, Ordering::Relaxed);
+    }
+}
+
+impl Disk for MortalDisk {
+    fn open(&self, path: &Path, how: How) -> io::Result<File> {
+        if how == How::Replace {
+            self.change()?;
+        }
+        OsDisk.open(path, how)
+    }
+
+    fn status(&self, path: &Path) -> io::Result<Status> {
+        OsDisk.status(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<DirectoryEntry>> {
+        OsDisk.list(directory)
+    }
+
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        self.change()?;
+        OsDisk.create_directory(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.change()?;
+        OsDisk.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.change()?;
+        OsDisk.remove_file(path)
+    }
+
+    fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        self.change()?;
+        OsDisk.remove_directory(path)
+    }
+
+    fn read_at(&self, file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        OsDisk.read_at(file, buffer, position)
+    }
+
+    fn write_at(&self, file: &File, buffers: &mut [IoSlice<'_>], position: u64) -> io::Result<()> {
+        self.change()?;
+        OsDisk.write_at(file, buffers, position)
+    }
+
+    fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
+        self.change()?;
+        OsDisk.set_len(file, len)
+    }
+
+    fn allocate(&self, file: &File, position: u64, len: u64) -> io::Result<()> {
+        OsDisk.allocate(file, position, len)
+    }
+
+    // What was written is there for the next process: nobody pulls a plug here.
+    fn sync_data(&self, _: &File) -> io::Result<()> {
+        self.change()
+    }
+
+    fn sync_directory(&self, _: &Path) -> io::Result<()> {
+        self.change()
+    }
+
+    fn sync_file_system(&self, _: &Path) -> io::Result<()> {
+        self.change()
+    }
+}
+
+/// One log, all of which is on disk.
+#[derive(Debug)]
+struct OneLog(Arc<Log>);
+
+impl CleanableLogs for OneLog {
+    fn logs(&self) -> Vec<(Arc<Log>, Offset)> {
+        vec![(Arc::clone(&self.0), self.0.log_end_offset())]
+    }
+}
+
+fn cleaner(log: &Arc<Log>, clock: Arc<dyn Clock>, options: CleanerOptions) -> LogCleaner {
+    let options = CleanerOptions { threads: 0, ..options };
+    LogCleaner::start(Arc::new(OneLog(Arc::clone(log))), options, clock).unwrap()
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Append {
+        writer: Writer,
+        keys: Vec<(u8, bool)>,
+        compression: usize,
+    },
+    EndTransaction {
+        id: i64,
+        commit: bool,
+    },
+    Roll,
+    Checkpoint,
+    Wait {
+        ms: u64,
+    },
+    Clean {
+        keys_max: u64,
+    },
+    /// A compaction that is killed after so many changes of the disk.
+    CleanInterrupted {
+        changes: i64,
+    },
+    Reopen,
+    Crash,
+    DeleteRecordsTo {
+        share: f64,
+    },
+    TruncateTo {
+        share: f64,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Writer {
+    Anybody,
+    Idempotent(i64),
+    InTransaction(i64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let writer = prop_oneof![
+        3 => Just(Writer::Anybody),
+        2 => (1..3_i64).prop_map(Writer::Idempotent),
+        4 => (11..14_i64).prop_map(Writer::InTransaction),
+    ];
+    let keys = prop::collection::vec((0..8_u8, prop::bool::weighted(0.8)), 1..5);
+    let append = (writer, keys, 0..5_usize).prop_map(|(writer, keys, compression)| Step::Append {
+        writer,
+        keys,
+        compression,
+    });
+    let end =
+        (11..14_i64, any::<bool>()).prop_map(|(id, commit)| Step::EndTransaction { id, commit });
+    prop_oneof![
+        12 => append,
+        5 => end,
+        4 => Just(Step::Roll),
+        1 => Just(Step::Checkpoint),
+        2 => (1..4_000_u64).prop_map(|ms| Step::Wait { ms }),
+        4 => prop_oneof![2 => Just(1_000_u64), 1 => 3..20_u64]
+            .prop_map(|keys_max| Step::Clean { keys_max }),
+        3 => (0..60_i64).prop_map(|changes| Step::CleanInterrupted { changes }),
+        1 => Just(Step::Reopen),
+        1 => Just(Step::Crash),
+        1 => (0.0..1.0).prop_map(|share| Step::DeleteRecordsTo { share }),
+        1 => (0.0..1.0).prop_map(|share| Step::TruncateTo { share }),
+    ]
+}
+
+fn config() -> LogConfig {
+    LogConfig {
+        segment_bytes: 900,
+        index_interval_bytes: 150,
+        delete: false,
+        compact: true,
+        min_cleanable_dirty_ratio: 0.0,
+        delete_retention_ms: 2_000,
+        ..LogConfig::default()
+    }
+}
+
+/// A record that was appended, and in which transaction.
+#[derive(Debug, Clone)]
+struct Appended {
+    offset: i64,
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
+    transaction: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Open,
+    Committed(i64),
+    Aborted(i64),
+}
+
+/// The log, and what ought to be in it.
+struct Pair {
+    directory: Directory,
+    disk: Arc<MortalDisk>,
+    open: Option<Open>,
+    records: Vec<Appended>,
+    transactions: Vec<(i64, Fate)>,
+    sequences: BTreeMap<i64, i32>,
+    /// The ends of batches that are in the log, so that a truncation can be foretold.
+    batches: Vec<(i64, i64)>,
+    end: i64,
+    start: i64,
+    /// Where the log ended, and was committed, when it was last compacted.
+    touched_to: i64,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let disk = Arc::new(MortalDisk { left: AtomicI64::new(i64::MAX) });
+        let mut directory = Directory::new();
+        directory.options.disk = Arc::clone(&disk) as _;
+        directory.options.threads = false;
+        let open = directory.open(config());
+        open.create("t", 0);
+        Self {
+            directory,
+            disk,
+            open: Some(open),
+            records: Vec::new(),
+            transactions: Vec::new(),
+            sequences: BTreeMap::new(),
+            batches: Vec::new(),
+            end: 0,
+            start: 0,
+            touched_to: 0,
+        }
+    }
+
+    fn log(&self) -> Arc<Log> {
+        self.open.as_ref().unwrap().log("t", 0)
+    }
+
+    fn reopen(&mut self) {
+        self.disk.live_for(i64::MAX);
+        self.open = Some(self.directory.open(config()));
+    }
+
+    fn apply(&mut self, step: &Step) {
+        match step {
+            Step::Append { writer, keys, compression } => self.append(*writer, keys, *compression),
+            Step::EndTransaction { id, commit } => self.end_transaction(*id, *commit),
+            Step::Roll => self.log().roll().unwrap(),
+            Step::Checkpoint => self.open.as_ref().unwrap().checkpoint().unwrap(),
+            Step::Wait { ms } => {
+                self.directory.clock.advance(Duration::from_millis(*ms));
+                self.open.as_ref().unwrap().housekeep();
+            }
+            Step::Clean { keys_max } => self.clean(*keys_max),
+            Step::CleanInterrupted { changes } => {
+                self.touched_to = self.end;
+                self.disk.live_for(*changes);
+                let log = self.log();
+                cleaner(&log, self.clock(), CleanerOptions::default()).clean_all_due();
+                assert!(!log.is_uncleanable());
+                drop(log);
+                self.open = None;
+                self.reopen();
+            }
+            Step::Reopen => {
+                self.open.take().unwrap().close();
+                self.reopen();
+            }
+            Step::Crash => {
+                self.open = None;
+                self.reopen();
+            }
+            Step::DeleteRecordsTo { share } => {
+                let target = self.start + share_of(self.end - self.start, *share);
+                self.log().delete_records_to(Offset(target)).unwrap();
+                self.start = self.start.max(target);
+            }
+            Step::TruncateTo { share } => {
+                // Nobody truncates what was committed, and nothing else is compacted.
+                let floor = self.touched_to.max(self.start);
+                let target = floor + share_of(self.end - floor, *share);
+                // To where a batch ends: it is not truncation that is on trial here.
+                let ends = self.batches.iter().map(|(_, last)| last + 1);
+                if let Some(target) = ends.filter(|end| *end >= floor && *end <= target).max() {
+                    self.truncate(target);
+                }
+            }
+        }
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.directory.clock) as _
+    }
+
+    /// Of what is compacted no record may be left that a later one makes obsolete.
+    fn clean(&mut self, keys_max: u64) {
+        self.touched_to = self.end;
+        let log = self.log();
+        let dedupe_buffer_bytes = keys_max * 24;
+        let options = CleanerOptions {
+            dedupe_buffer_bytes,
+            io_buffer_bytes: 600,
+            ..CleanerOptions::default()
+        };
+        let cleaned = cleaner(&log, self.clock(), options).clean_all_due();
+        assert!(!log.is_uncleanable());
+        let Some(cleaned_to) = log.cleaned_to().filter(|_| cleaned > 0) else { return };
+        assert!(cleaned_to <= log.last_stable_offset(log.log_end_offset()));
+        // Compaction knows nothing of what was deleted before it: a record that hides another is gone with it.
+        let newest = self.newest_before(cleaned_to.0);
+        for record in committed(&log, Offset(0).max(log.log_start_offset()), cleaned_to) {
+            let key = record.key.unwrap().to_vec();
+            assert_eq!(
+                newest.get(&key).map(|(offset, _)| *offset),
+                Some(record.offset.0),
+                "{key:?}"
+            );
+        }
+    }
+
+    fn append(&mut self, writer: Writer, keys: &[(u8, bool)], compression: usize) {
+        let mut builder = BatchBuilder::new(Compression::ALL[compression]);
+        let mut transaction = None;
+        if let Writer::Idempotent(id) | Writer::InTransaction(id) = writer {
+            let sequence = self.sequences.entry(id).or_insert(0);
+            builder = builder.producer(id, 0, *sequence);
+            *sequence += keys.len() as i32;
+        }
+        if let Writer::InTransaction(id) = writer {
+            builder = builder.transactional();
+            let is_open = |(owner, fate): &(i64, Fate)| *owner == id && *fate == Fate::Open;
+            let known = self.transactions.iter().position(is_open);
+            transaction = Some(known.unwrap_or_else(|| {
+                self.transactions.push((id, Fate::Open));
+                self.transactions.len() - 1
+            }));
+        }
+        for (n, (key, has_value)) in keys.iter().enumerate() {
+            let offset = self.end + n as i64;
+            let key = vec![b'a' + key];
+            let value = has_value.then(|| format!("value at {offset}").into_bytes());
+            builder.append(Timestamp(1_000 + offset), Some(&key), value.as_deref(), &[]);
+            self.records.push(Appended { offset, key, value, transaction });
+        }
+        self.push(builder.build());
+    }
+
+    fn end_transaction(&mut self, id: i64, commit: bool) {
+        let control = if commit { ControlType::Commit } else { ControlType::Abort };
+        let mut builder = BatchBuilder::control().producer(id, 0, NO_SEQUENCE).transactional();
+        let value = EndTransactionMarker { coordinator_epoch: 0 }.to_bytes();
+        builder.append_control(Timestamp(1_000 + self.end), control, &value);
+        for (owner, fate) in &mut self.transactions {
+            if *owner == id && *fate == Fate::Open {
+                *fate = if commit { Fate::Committed(self.end) } else { Fate::Aborted(self.end) };
+            }
+        }
+        self.push(builder.build());
+    }
+
+    fn push(&mut self, batch: ValidBatch) {
+        let log = self.log();
+        let appended =
+            match batch.header().attributes.is_control() || !batch.header().has_producer_id() {
+                true => log.append_batch(batch, LeaderEpoch(0)),
+                false => log.append_produced(batch, LeaderEpoch(0)),
+            };
+        let appended = appended.unwrap();
+        assert!(!appended.duplicate);
+        self.batches.push((appended.base_offset.0, appended.last_offset.0));
+        self.end = appended.last_offset.0 + 1;
+    }
+
+    fn truncate(&mut self, target: i64) {
+        self.log().truncate_to(Offset(target)).unwrap();
+        // The batches up to there may have been compacted away, all of them.
+        let kept = self.batches.iter().filter(|(_, last)| *last < target).copied().collect();
+        self.batches = kept;
+        self.records.retain(|record| record.offset < target);
+        let end = self.log().log_end_offset().0;
+        assert!(end <= target && self.batches.last().is_none_or(|(_, last)| end > *last));
+        self.end = end;
+        self.records.retain(|record| record.offset < end);
+        self.start = self.start.min(end);
+        for (_, fate) in &mut self.transactions {
+            if let Fate::Committed(at) | Fate::Aborted(at) = *fate
+                && at >= end
+            {
+                *fate = Fate::Open;
+            }
+        }
+        self.forget_transactions_without_records();
+        let producers = self.log().producers();
+        for (id, sequence) in &mut self.sequences {
+            // Truncation goes back to the last batch that the log still knows, which may be an earlier one.
+            *sequence = producers.get(ProducerId(*id)).map_or(0, |it| it.last_sequence() + 1);
+        }
+    }
+
+    fn forget_transactions_without_records(&mut self) {
+        let alive: HashSet<usize> =
+            self.records.iter().filter_map(|record| record.transaction).collect();
+        for (at, (owner, fate)) in self.transactions.iter_mut().enumerate() {
+            if *fate == Fate::Open && !alive.contains(&at) {
+                *owner = -1;
+                *fate = Fate::Committed(-1);
+            }
+        }
+    }
+
+    fn fate(&self, record: &Appended) -> Option<Fate> {
+        record.transaction.map(|at| self.transactions[at].1)
+    }
+
+    /// Where each key was written last before an offset, aborted writes left out.
+    fn newest_before(&self, end: i64) -> BTreeMap<Vec<u8>, (i64, Option<Vec<u8>>)> {
+        let mut newest = BTreeMap::new();
+        for record in &self.records {
+            if record.offset < end && !matches!(self.fate(record), Some(Fate::Aborted(_))) {
+                newest.insert(record.key.clone(), (record.offset, record.value.clone()));
+            }
+        }
+        newest
+    }
+
+    fn last_stable_offset(&self) -> i64 {
+        let open = |record: &&Appended| self.fate(record) == Some(Fate::Open);
+        self.records.iter().find(open).map_or(self.end, |record| record.offset)
+    }
+
+    fn check(&self) {
+        let log = self.log();
+        assert_eq!(log.log_start_offset(), Offset(self.start));
+        assert_eq!(log.log_end_offset(), Offset(self.end));
+        let last_stable_offset = self.last_stable_offset();
+        assert_eq!(log.last_stable_offset(Offset(self.end)), Offset(last_stable_offset));
+        self.check_records(&log);
+        self.check_newest(&log, last_stable_offset);
+        for (id, sequence) in self.sequences.iter().filter(|(_, sequence)| **sequence > 0) {
+            let producer = log.producers().get(ProducerId(*id)).cloned();
+            assert_eq!(producer.map(|it| it.last_sequence() + 1), Some(*sequence), "{id}");
+        }
+    }
+
+    /// Every record is the one that was appended at its offset.
+    fn check_records(&self, log: &Log) {
+        let by_offset: BTreeMap<i64, &Appended> =
+            self.records.iter().map(|record| (record.offset, record)).collect();
+        let mut next = 0;
+        for batch in read_all(log) {
+            let batch = batch.verify_crc().unwrap();
+            assert!(batch.header().base_offset >= next);
+            next = batch.next_offset().0;
+            if batch.header().attributes.is_control() {
+                continue;
+            }
+            for record in batch.records().unwrap().map(Result::unwrap) {
+                let expected = by_offset[&record.offset.0];
+                assert_eq!(record.key.as_deref(), Some(&*expected.key));
+                assert_eq!(record.value.as_deref(), expected.value.as_deref());
+                assert_eq!(record.timestamp, Timestamp(1_000 + record.offset.0));
+            }
+        }
+    }
+
+    /// A reader of committed data ends up with the same map as somebody who has read all along.
+    fn check_newest(&self, log: &Log, last_stable_offset: i64) {
+        let from = Offset(self.start);
+        let mut read = BTreeMap::new();
+        for record in committed(log, from, Offset(last_stable_offset)) {
+            read.insert(record.key.unwrap().to_vec(), (record.offset.0, record.value));
+        }
+        for (key, (offset, value)) in self.newest_before(last_stable_offset) {
+            let found =
+                read.remove(&key).map(|(at, value)| (at, value.map(|value| value.to_vec())));
+            if offset < self.start {
+                assert_eq!(found, None);
+            } else if found.is_none() {
+                assert_eq!(value, None, "only a tombstone may be gone: {key:?} at {offset}");
+            } else {
+                assert_eq!(found, Some((offset, value)), "{key:?}");
+            }
+        }
+        assert_eq!(read, BTreeMap::new());
+    }
+
+    /// From any offset a reader goes on with the first batch that ends there or later.
+    fn check_reads(&self) {
+        let log = self.log();
+        let ends: Vec<i64> =
+            read_all(&log).iter().map(|batch| batch.header().last_offset()).collect();
+        for from in self.start..self.end {
+            let slice = log.read(Offset(from), 1, log.log_end_offset(), true).unwrap();
+            let expected = ends.iter().find(|end| **end >= from);
+            match (slice.source, expected) {
+                (None, None) => {}
+                (Some(source), Some(end)) => {
+                    let bytes = source.read().unwrap();
+                    let header = ottla_records::BatchHeader::parse(&bytes).unwrap();
+                    assert_eq!(header.last_offset(), *end, "from {from}");
+                }
+                other => panic!("from {from}: {other:?}"),
+            }
+        }
+    }
+}
+
+/// What a reader of committed data gets to see: it leaves out what the log says is aborted, as Kafka's consumer does.
+fn committed(log: &Log, from: Offset, to: Offset) -> Vec<Record> {
+    let aborted = log.aborted_transactions(&(from..to)).unwrap();
+    let mut found = Vec::new();
+    for batch in read_all(log) {
+        let header = batch.header();
+        let is_aborted = header.attributes.is_transactional()
+            && aborted.iter().any(|it| {
+                it.producer_id.0 == header.producer_id
+                    && (it.first_offset.0..it.last_offset.0).contains(&header.base_offset)
+            });
+        if header.attributes.is_control() || is_aborted {
+            continue;
+        }
+        let records = batch.records().unwrap().map(Result::unwrap);
+        found.extend(records.filter(|record| (from..to).contains(&record.offset)));
+    }
+    found
+}
+
+fn share_of(count: i64, share: f64) -> i64 {
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "a test's small numbers"
+    )]
+    let part = (count as f64 * share) as i64;
+    part
+}
+
+/// What fails once is kept beside this file, to be committed and tried first for ever after.
+fn configuration() -> ProptestConfig {
+    let failure_persistence = FileFailurePersistence::WithSource("regressions");
+    ProptestConfig {
+        failure_persistence: Some(Box::new(failure_persistence)),
+        ..ProptestConfig::with_cases(200)
+    }
+}
+
+proptest! {
+    #![proptest_config(configuration())]
+
+    #[test]
+    fn a_compacted_log_tells_the_newest_value_of_every_key(
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let mut pair = Pair::new();
+        for step in &steps {
+            pair.apply(step);
+            pair.check();
+        }
+        pair.check_reads();
+    }
+}
+
+/// Several segments of every kind of record, most of which compaction drops.
+fn filled() -> Pair {
+    let mut pair = Pair::new();
+    let keys = |from: u8| vec![(from, true), (from + 1, true), (7, true)];
+    for round in 0..6_u8 {
+        for writer in [Writer::Anybody, Writer::Idempotent(1), Writer::InTransaction(11)] {
+            pair.append(writer, &keys(round % 3), usize::from(round % 5));
+        }
+        pair.end_transaction(11, round % 2 == 0);
+        pair.append(Writer::InTransaction(12), &[(round % 4, true)], 0);
+        pair.end_transaction(12, false);
+        pair.append(Writer::Anybody, &[(5, false)], 0);
+        pair.log().roll().unwrap();
+    }
+    pair
+}
+
+#[test]
+fn a_crash_after_any_change_of_the_disk_leaves_the_log_as_it_was_or_compacted() {
+    let mut interrupted_at = 0;
+    let (mut swaps, mut leftovers) = (0, 0);
+    loop {
+        let mut pair = filled();
+        pair.apply(&Step::Checkpoint);
+        let end = pair.end;
+        pair.disk.live_for(interrupted_at);
+        let log = pair.log();
+        let cleaned = cleaner(&log, pair.clock(), CleanerOptions::default()).clean_all_due();
+        drop(log);
+        let is_done = cleaned > 0
+            && pair.disk.left.load(Ordering::Relaxed) >= 0
+            && pair.log().cleaned_to().is_some();
+        pair.open = None;
+        let partition = pair.directory.path().join("t-0");
+        let names = || -> Vec<String> {
+            let entries = std::fs::read_dir(&partition).unwrap();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        };
+        let count = |ending: &str| names().iter().filter(|name| name.ends_with(ending)).count();
+        swaps += count(".swap");
+        leftovers += count(".cleaned");
+        pair.reopen();
+        for ending in [".swap", ".cleaned"] {
+            assert_eq!(count(ending), 0, "after {interrupted_at} changes");
+        }
+        assert_eq!(pair.log().log_end_offset(), Offset(end));
+        pair.check();
+        pair.check_reads();
+        // The next compaction is no different from one that was never interrupted.
+        pair.clean(1_000);
+        pair.check();
+        pair.check_reads();
+        if is_done {
+            break;
+        }
+        interrupted_at += 1;
+    }
+    assert!(interrupted_at > 20, "{interrupted_at} changes");
+    assert!(swaps > 0 && leftovers > 0, "every state was met: {swaps} {leftovers}");
+}
+
+#[test]
+fn who_reads_while_segments_are_replaced_notices_nothing() {
+    let pair = filled();
+    let log = pair.log();
+    let newest = pair.newest_before(i64::MAX);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let reads = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut reads = 0;
+            while !stop.load(Ordering::Relaxed) || reads < 3 {
+                for (key, (offset, value)) in &newest {
+                    if value.is_none() {
+                        continue;
+                    }
+                    let slice = log.read(Offset(*offset), 1, log.log_end_offset(), true).unwrap();
+                    let bytes = slice.source.unwrap().read().unwrap();
+                    let batch = ottla_records::RawBatch::parse(bytes).unwrap();
+                    let found = batch.records().unwrap().map(Result::unwrap);
+                    let found = found.filter(|record| record.offset == Offset(*offset)).next();
+                    assert_eq!(found.unwrap().key.as_deref(), Some(&**key));
+                }
+                reads += 1;
+            }
+            reads
+        });
+        for _ in 0..30 {
+            log.append_batch(support::batch(1, 10), LeaderEpoch(0)).unwrap();
+            log.roll().unwrap();
+            let cleaned = cleaner(&log, pair.clock(), CleanerOptions::default()).clean_all_due();
+            assert!(cleaned > 0);
+        }
+        stop.store(true, Ordering::Relaxed);
+        reader.join().unwrap()
+    });
+    assert!(reads > 0);
+}
+
+#[test]
+fn a_batch_with_a_wrong_checksum_stops_the_compaction_of_its_log_and_is_not_copied() {
+    let pair = filled();
+    let log = pair.log();
+    pair.open.as_ref().unwrap().checkpoint().unwrap();
+    let path = pair.directory.path().join("t-0/00000000000000000000.log");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let cleaner = cleaner(&log, pair.clock(), CleanerOptions::default());
+    assert_eq!(cleaner.clean_all_due(), 0);
+    assert!(log.is_uncleanable());
+    assert_eq!(log.cleaned_to(), None);
+    assert_eq!(cleaner.clean_all_due(), 0);
+    let state = cleaner.state();
+    assert_eq!((state.cleanings, state.uncleanable_logs), (0, 1));
+    assert!(state.uncleanable_bytes > 0);
+    assert_eq!(std::fs::read(&path).unwrap(), bytes, "what is damaged stays as it is");
+    let names = std::fs::read_dir(pair.directory.path().join("t-0")).unwrap();
+    let leftovers = names.filter(|entry| {
+        let name = entry.as_ref().unwrap().file_name().into_string().unwrap();
+        name.ends_with(".cleaned") || name.ends_with(".swap")
+    });
+    assert_eq!(leftovers.count(), 0);
+}
+
+#[test]
+fn a_topic_that_is_no_longer_compacted_is_left_alone_and_one_that_is_both_is_shortened_too() {
+    let pair = filled();
+    let log = pair.log();
+    let cleaner = cleaner(&log, pair.clock(), CleanerOptions::default());
+    log.set_config(Arc::new(LogConfig { compact: false, ..config() }));
+    assert_eq!(cleaner.clean_all_due(), 0);
+    let both = LogConfig { delete: true, retention_ms: -1, retention_bytes: 1, ..config() };
+    log.set_config(Arc::new(both));
+    assert!(cleaner.clean_all_due() > 0);
+    let before = log.log_start_offset();
+    log.enforce_retention(0, log.log_end_offset()).unwrap();
+    assert!(log.log_start_offset() > before);
+    // What was deleted is not looked for, and the log goes on to be compacted.
+    log.append_batch(support::batch(1, 10), LeaderEpoch(0)).unwrap();
+    log.roll().unwrap();
+    assert!(cleaner.clean_all_due() > 0);
+    log.set_config(Arc::new(LogConfig { delete: false, compact: false, ..config() }));
+    let (start, size) = (log.log_start_offset(), log.size_in_bytes());
+    log.enforce_retention(i64::MAX, log.log_end_offset()).unwrap();
+    assert_eq!(cleaner.clean_all_due(), 0);
+    assert_eq!(
+        (log.log_start_offset(), log.size_in_bytes()),
+        (start, size),
+        "the empty policy keeps all"
+    );
+}
+
+#[test]
+fn what_is_cut_off_and_written_anew_is_compacted_anew() {
+    let mut pair = filled();
+    pair.clean(1_000);
+    let cleaned_to = pair.log().cleaned_to().unwrap();
+    pair.truncate(pair.end / 2);
+    let log = pair.log();
+    assert!(log.cleaned_to().unwrap() < cleaned_to);
+    assert!(log.cleaned_to().unwrap() <= log.log_end_offset());
+}
+
+#[test]
+fn a_deleted_topics_successor_does_not_inherit_how_far_it_was_compacted() {
+    let mut pair = filled();
+    pair.clean(1_000);
+    assert!(pair.log().cleaned_to().is_some());
+    let open = pair.open.as_ref().unwrap();
+    let old = pair.log();
+    assert!(open.delete(old.topic_partition()).unwrap());
+    assert_eq!(open.create("t", 0).cleaned_to(), None);
+    // And whoever still holds the old one can do no harm with it.
+    assert_eq!(cleaner(&old, pair.clock(), CleanerOptions::default()).clean_all_due(), 0);
+    assert!(!old.is_uncleanable());
+}
