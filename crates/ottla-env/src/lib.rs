@@ -8,5 +8,5 @@ mod random;
 pub mod sys;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use disk::{Disk, OsDisk};
+pub use disk::{Disk, FaultyDisk, OsDisk};
 pub use random::{OsRandom, Random, random_uuid};

@@ -325,7 +325,7 @@ impl Shared {
                 log.uncleanable.store(true, Ordering::Relaxed);
                 tracing::error!(log = %partition, %error, "compaction has met damage: the log is not compacted any more");
             }
-            StorageError::Io { .. } => {
+            StorageError::Io { .. } | StorageError::Full { .. } => {
                 tracing::warn!(log = %partition, %error, "compaction failed, and is tried again later");
             }
             // Somebody has said so already.

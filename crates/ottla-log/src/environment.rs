@@ -20,6 +20,7 @@ use crate::flusher::{FlushListener, FlushQueue};
 use crate::log::Log;
 use crate::names;
 use crate::producers::Producers;
+use crate::room::Room;
 
 pub(crate) struct Environment {
     pub(crate) path: PathBuf,
@@ -30,6 +31,7 @@ pub(crate) struct Environment {
     pub(crate) producer_id_expiration_ms: AtomicI64,
     pub(crate) files: FileCache,
     pub(crate) flushes: FlushQueue,
+    pub(crate) room: Room,
     pub(crate) listeners: RwLock<Vec<Arc<dyn FlushListener>>>,
     /// The logs that start later than their first segment does, because records were deleted on request.
     pub(crate) log_starts: DurableOffsets,
@@ -62,6 +64,7 @@ impl Environment {
     ) -> Self {
         let files = FileCache::new(options.open_files_max);
         let disk = Arc::clone(&options.disk);
+        let room = Room::new(Arc::clone(&disk), path.clone(), options.reserved_bytes);
         let offsets = |name| DurableOffsets::read(Arc::clone(&disk), path.join(name));
         Self {
             log_starts: offsets(names::LOG_START_OFFSETS),
@@ -74,6 +77,7 @@ impl Environment {
             options,
             files,
             flushes: FlushQueue::default(),
+            room,
             listeners: RwLock::default(),
             trims: Mutex::default(),
             trash: Mutex::default(),
@@ -110,7 +114,7 @@ impl Environment {
                 "a write to disk failed; the log directory is offline, and nothing more is written to it"
             );
             for listener in self.listeners.read().iter() {
-                listener.poisoned(error);
+                listener.poisoned(&self.path, error);
             }
         }
     }

@@ -309,12 +309,12 @@ fn read_replica(
     // Any negative epoch asks for no check, unlike with other requests.
     replica.check_leader_epoch(asked.current_leader_epoch.max(-1))?;
     let high_watermark = replica.high_watermark();
-    let log_start = replica.log.log_start_offset();
+    let log_start = replica.log().log_start_offset();
     if let Some((epoch, end_offset)) = divergence(replica, asked)? {
         return Ok(Found::Diverged { epoch, end_offset, high_watermark, log_start });
     }
     let from = Offset(asked.fetch_offset);
-    if from < log_start || from > replica.log.log_end_offset() {
+    if from < log_start || from > replica.log().log_end_offset() {
         return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
     }
     let max_bytes = usize::try_from(bytes_left.min(asked.partition_max_bytes.into()))
@@ -323,7 +323,7 @@ fn read_replica(
         return Ok(Found::Records { source: None, high_watermark, log_start });
     }
     let slice =
-        replica.log.read(from, max_bytes, high_watermark, is_first).map_err(
+        replica.log().read(from, max_bytes, high_watermark, is_first).map_err(
             |error| match error {
                 ReadError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
                 ReadError::Storage(error) => {
