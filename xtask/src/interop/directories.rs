@@ -13,8 +13,13 @@ use anyhow::{Context, Result, ensure};
 use ottla_base::{ErrorCode, Timestamp};
 use ottla_protocol::frame::encode_request;
 use ottla_protocol::header::ResponseHeader;
+use ottla_protocol::messages::alter_replica_log_dirs_request::{
+    AlterReplicaLogDir, AlterReplicaLogDirTopic,
+};
 use ottla_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use ottla_protocol::messages::{DescribeLogDirsRequest, MetadataRequest, ProduceRequest};
+use ottla_protocol::messages::{
+    AlterReplicaLogDirsRequest, DescribeLogDirsRequest, MetadataRequest, ProduceRequest,
+};
 use ottla_protocol::{Decoder, Message as _, Records, Request};
 use ottla_records::{BatchBuilder, Compression};
 use rustix::process::Signal;
@@ -39,6 +44,11 @@ pub(super) fn tests() -> Vec<Test> {
         ),
         test("a disk whose flush fails takes only its own partitions with it", STRACE, failing),
         test("a disk that fails under the metadata stops the node, and it says why", STRACE, fatal),
+        test(
+            "a partition moves to another one while it is written to, also after kill -9",
+            &[],
+            moved,
+        ),
         test(
             "what would touch the reserve is refused, and accepted with a smaller one",
             &[],
@@ -353,4 +363,95 @@ fn full(directory: &Path) -> Result<()> {
     ensure!(read(&running, "kept", 0)? == "first\nsecond\n", "the records are others");
     ensure!(get(&running.ready.http, "/readyz")? == (200, "ready\n".to_owned()));
     Ok(())
+}
+
+fn alter(running: &Running, path: &Path, topic: &str, partition: i32) -> Result<ErrorCode> {
+    let topics = vec![AlterReplicaLogDirTopic { name: topic.into(), partitions: vec![partition] }];
+    let dirs = vec![AlterReplicaLogDir { path: path.display().to_string().into(), topics }];
+    let response = ask(running.address(), &AlterReplicaLogDirsRequest { dirs }, 2)?;
+    let answers = response.results.iter().flat_map(|topic| &topic.partitions);
+    Ok(answers.map(|it| it.error_code).next().context("no answer for the partition")?)
+}
+
+/// Where a partition of `orders` is, and how far a copy of it is behind.
+fn whereabouts(running: &Running, partition: i32) -> Result<(Vec<PathBuf>, Option<i64>)> {
+    let request = DescribeLogDirsRequest { topics: None };
+    let (mut found, mut lag) = (Vec::new(), None);
+    for directory in ask(running.address(), &request, 4)?.results {
+        let topics = directory.topics.iter().filter(|topic| &*topic.name == "orders");
+        for it in topics.flat_map(|topic| &topic.partitions) {
+            if it.partition_index == partition && it.is_future_key {
+                lag = Some(it.offset_lag);
+            } else if it.partition_index == partition {
+                found.push(PathBuf::from(&*directory.log_dir));
+            }
+        }
+    }
+    Ok((found, lag))
+}
+
+fn has_moved(running: &Running, partition: i32, to: &Path) -> Result<bool> {
+    Ok(whereabouts(running, partition)? == (vec![to.to_owned()], None))
+}
+
+fn moved(directory: &Path) -> Result<()> {
+    let directories @ [a, b] = &two(directory);
+    let running = Running::start(serve_two(directory)?, directory)?;
+    create_orders(&running, directories)?;
+    let mut expected = String::new();
+    let mut write_next = |running: &Running| {
+        let value = format!("{:0>60000}", expected.len());
+        expected.push_str(&value);
+        expected.push('\n');
+        write_ok(running, "orders", 0, &value).map(|()| expected.clone())
+    };
+    for _ in 0..30 {
+        write_next(&running)?;
+    }
+    for (path, topic, code) in [
+        (Path::new("/nowhere"), "orders", ErrorCode::LOG_DIR_NOT_FOUND),
+        (b, "nobody-made-this", ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
+        (a, "orders", ErrorCode::NONE),
+    ] {
+        let found = alter(&running, path, topic, 0)?;
+        ensure!(found == code, "{topic} to {}: {found}", path.display());
+    }
+    ensure!(has_moved(&running, 0, a)?, "it was to stay");
+
+    // Written to on its way.
+    ensure!(alter(&running, b, "orders", 0)? == ErrorCode::NONE, "it does not begin to move");
+    eventually(LIMIT, || {
+        write_next(&running)?;
+        Ok(has_moved(&running, 0, b)?.then_some(()))
+    })
+    .context("it does not arrive")?;
+    let written = write_next(&running)?;
+    ensure!(read(&running, "orders", 0)? == written, "what is read is not what was written");
+    ensure!(!a.join("orders-0").exists() && b.join("orders-0").is_dir(), "it is elsewhere");
+
+    // Killed on its way.
+    let throttle = "replica.alter.log.dirs.io.max.bytes.per.second=1000000";
+    client(running.address(), &["config", "set", "broker/1", throttle], "")?;
+    ensure!(alter(&running, a, "orders", 0)? == ErrorCode::NONE, "it does not begin to move");
+    eventually(LIMIT, || {
+        let (found, lag) = whereabouts(&running, 0)?;
+        Ok((found == [b.clone()] && lag.is_some_and(|lag| lag > 0)).then_some(()))
+    })
+    .context("it is not on its way")?;
+    running.process.kill()?;
+    let running = restarted(directory)?;
+    write_next(&running)?;
+    client(running.address(), &["config", "delete", "broker/1", &throttle_name(throttle)], "")?;
+    eventually(LIMIT, || Ok(has_moved(&running, 0, a)?.then_some(())))
+        .context("the move does not begin again")?;
+    let written = write_next(&running)?;
+    ensure!(read(&running, "orders", 0)? == written, "what is read is not what was written");
+    ensure!(running.end(Signal::TERM)?.success(), "it did not stop cleanly");
+    let running = Running::start(serve_two(directory)?, directory)?;
+    ensure!(read(&running, "orders", 0)? == written, "what is read is not what was written");
+    Ok(())
+}
+
+fn throttle_name(setting: &str) -> String {
+    setting.split('=').next().unwrap_or_default().to_owned()
 }
