@@ -504,7 +504,7 @@ mod tests {
         assert!(more.iter().all(|log| directories.id_of(log) == Some(uuid(1001))));
         assert!(create(&directories, 4, Some(uuid(1002))).is_err());
         let read = b.read(Offset(0), 1_000, Offset(1), true).unwrap();
-        assert!(read.len() > 0);
+        assert!(!read.is_empty());
         let starts = directories.delete_records(&[(a, Offset(1)), (b, Offset(1))], drop);
         assert_eq!(starts, [Ok(Offset(1)), Err(())]);
         directories.close(1).unwrap_err();

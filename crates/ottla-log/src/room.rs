@@ -146,14 +146,14 @@ impl Room {
 
     /// What a failed write means, once nothing of it is left: that the disk is full is no fault of the disk.
     pub(crate) fn judge(&self, error: StorageError) -> StorageError {
-        match &error {
-            StorageError::Io { source, .. } if is_full(source) => {
-                let free = self.disk.space(&self.path).map_or(0, |space| space.usable);
-                self.fill(true, free);
-                self.full()
-            }
-            _ => error,
+        if let StorageError::Io { source, .. } = &error
+            && is_full(source)
+        {
+            let free = self.disk.space(&self.path).map_or(0, |space| space.usable);
+            self.fill(true, free);
+            return self.full();
         }
+        error
     }
 
     fn full(&self) -> StorageError {

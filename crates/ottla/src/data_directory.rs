@@ -347,7 +347,7 @@ mod tests {
     fn the_metadata_may_have_a_directory_that_holds_nothing_else() {
         let root = tempfile::tempdir().unwrap();
         let [data, metadata] = ["data", "metadata"].map(|name| root.path().join(name));
-        let opened = open(&[data.clone()], &metadata, BrokerId(1)).unwrap().directories;
+        let opened = open(std::slice::from_ref(&data), &metadata, BrokerId(1)).unwrap().directories;
         assert_eq!(opened.usable.len(), 1);
         assert_eq!((&opened.usable[0].path, &opened.metadata.path), (&data, &metadata));
     }

@@ -107,7 +107,7 @@ fn write(running: &Running, topic: &str, partition: i32, value: &[u8]) -> Result
     let request = ProduceRequest { acks: -1, timeout_ms: 10_000, topic_data, ..Default::default() };
     let response = ask(running.address(), &request, 12)?;
     let answers = response.responses.iter().flat_map(|topic| &topic.partition_responses);
-    Ok(answers.map(|it| it.error_code).next().context("no answer for the partition")?)
+    answers.map(|it| it.error_code).next().context("no answer for the partition")
 }
 
 fn write_ok(running: &Running, topic: &str, partition: i32, value: &str) -> Result<()> {
@@ -370,7 +370,7 @@ fn alter(running: &Running, path: &Path, topic: &str, partition: i32) -> Result<
     let dirs = vec![AlterReplicaLogDir { path: path.display().to_string().into(), topics }];
     let response = ask(running.address(), &AlterReplicaLogDirsRequest { dirs }, 2)?;
     let answers = response.results.iter().flat_map(|topic| &topic.partitions);
-    Ok(answers.map(|it| it.error_code).next().context("no answer for the partition")?)
+    answers.map(|it| it.error_code).next().context("no answer for the partition")
 }
 
 /// Where a partition of `orders` is, and how far a copy of it is behind.
