@@ -49,6 +49,7 @@ pub(super) fn tests() -> Vec<Test> {
             &[],
             moved,
         ),
+        test("a topic that is deleted while it moves leaves nothing", &[], deleted),
         test(
             "what would touch the reserve is refused, and accepted with a smaller one",
             &[],
@@ -197,6 +198,15 @@ fn missing(directory: &Path) -> Result<()> {
     check_later_topic(&running, directories)?;
     ensure!(running.end(Signal::TERM)?.success(), "it did not stop cleanly");
     fs::remove_file(b)?;
+
+    // Where its disk is not mounted there is a directory, and nothing in it.
+    fs::create_dir(b)?;
+    let running = Running::start(serve_two(directory)?, directory)?;
+    write_refused(&running, "orders", 1)?;
+    write_ok(&running, "orders", 2, "e")?;
+    ensure!(running.end(Signal::TERM)?.success(), "it did not stop cleanly");
+    ensure!(!b.join("orders-1").exists(), "an empty log stands in for the one that is away");
+    fs::remove_dir_all(b)?;
     fs::rename(&away, b)?;
 
     let running = Running::start(serve_two(directory)?, directory)?;
@@ -449,6 +459,40 @@ fn moved(directory: &Path) -> Result<()> {
     ensure!(running.end(Signal::TERM)?.success(), "it did not stop cleanly");
     let running = Running::start(serve_two(directory)?, directory)?;
     ensure!(read(&running, "orders", 0)? == written, "what is read is not what was written");
+    Ok(())
+}
+
+fn deleted(directory: &Path) -> Result<()> {
+    let directories @ [a, b] = &two(directory);
+    let mut command = serve_two(directory)?;
+    command.args(["--set", "replica.alter.log.dirs.io.max.bytes.per.second=1000"]);
+    command.args(["--set", "log.segment.delete.delay.ms=0"]);
+    let running = Running::start(command, directory)?;
+    create_orders(&running, directories)?;
+    for _ in 0..3 {
+        write_ok(&running, "orders", 0, &"x".repeat(800_000))?;
+    }
+    ensure!(alter(&running, b, "orders", 0)? == ErrorCode::NONE, "it does not begin to move");
+    let names = || -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for directory in [a, b] {
+            let entries = fs::read_dir(directory)?.filter_map(Result::ok);
+            names.extend(entries.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+        }
+        names.retain(|name| name.starts_with("orders"));
+        Ok(names)
+    };
+    ensure!(names()?.iter().any(|name| name.ends_with("-future")), "{:?}", names()?);
+    // From one place to another, which is where it is.
+    ensure!(alter(&running, a, "orders", 0)? == ErrorCode::NONE, "it does not stay");
+    ensure!(!names()?.iter().any(|name| name.ends_with("-future")), "{:?}", names()?);
+    ensure!(alter(&running, b, "orders", 0)? == ErrorCode::NONE, "it does not begin to move");
+    client(running.address(), &["topic", "delete", "orders"], "")?;
+    eventually(LIMIT, || Ok(names()?.is_empty().then_some(())))
+        .with_context(|| format!("{:?} are left", names().unwrap_or_default()))?;
+    client(running.address(), &["topic", "create", "orders"], "")?;
+    write_ok(&running, "orders", 0, "anew")?;
+    ensure!(read(&running, "orders", 0)? == "anew\n", "it holds other records");
     Ok(())
 }
 
