@@ -7,7 +7,7 @@
 //! there. Kafka's format has no place for a topic id, so that a line cannot tell whose it is.
 //!
 //! Lock order: what a log locks by itself, but for its state; the recovery points (whose writer asks the logs); `logs`;
-//! the states of logs; the log starts.
+//! the states of logs; the log starts and the compacted offsets.
 
 mod futures;
 
@@ -147,18 +147,17 @@ impl LogDirectory {
         let env = &self.shared.env;
         env.check_health()?;
         // An earlier log of this name may have left one. All that are left go at once: there may be many such logs.
-        for points in [&env.recovery_points, &env.cleaned] {
-            if points.get(&partition).is_some() {
-                points.retain(|log| self.log(log).is_some())?;
-            }
+        if env.recovery_points.get(&partition).is_some() {
+            env.recovery_points.retain(|log| self.log(log).is_some())?;
         }
         let mut logs = self.shared.logs.write();
         if logs.contains_key(&partition) {
             return Err(CreateError::Exists { log: partition.to_string() });
         }
-        // What is left of an earlier log of this name would delete records of this one at the next start.
-        if env.log_starts.get(&partition).is_some() {
-            env.forget_starts_of_others(&logs)?;
+        // What is left of an earlier log of this name would delete records of this one at the next start, or keep
+        // them from being compacted.
+        if [&env.log_starts, &env.cleaned].iter().any(|offsets| offsets.get(&partition).is_some()) {
+            env.forget_others(&logs)?;
         }
         let path = env.path.join(partition.to_string());
         env.disk.create_directory(&path).context("create", &path)?;
@@ -342,7 +341,7 @@ impl Shared {
 
     fn write_checkpoints(&self) -> Result<(), StorageError> {
         self.write_recovery_points()?;
-        self.env.forget_starts_of_others(&self.logs.read())
+        self.env.forget_others(&self.logs.read())
     }
 
     /// Notes how far every log is flushed, if that has changed. Indexes and epochs must be flushed, too.

@@ -119,12 +119,14 @@ impl Environment {
         }
     }
 
-    /// Lets the file of log starts speak of these logs only, with one write for all that are gone.
-    pub(crate) fn forget_starts_of_others(
+    /// Lets the files of log starts and of compacted offsets speak of these logs only, with one write for all that are
+    /// gone.
+    pub(crate) fn forget_others(
         &self,
         logs: &BTreeMap<TopicPartition, Arc<Log>>,
     ) -> Result<(), StorageError> {
-        self.log_starts.retain(|log| logs.contains_key(log))
+        self.log_starts.retain(|log| logs.contains_key(log))?;
+        self.cleaned.retain(|log| logs.contains_key(log))
     }
 
     /// Removes files or directories once readers have had time to finish.

@@ -4,6 +4,7 @@ mod alter_configs;
 mod alter_replica_log_dirs;
 mod api_versions;
 mod batches;
+mod compaction;
 mod connections;
 mod create_partitions;
 mod create_topics;
@@ -80,6 +81,7 @@ pub(super) const ALL: &[Script] = &[
     Script { name: "offset-for-leader-epoch", run: offset_for_leader_epoch::run },
     Script { name: "init-producer-id", run: init_producer_id::run },
     Script { name: "delete-records", run: delete_records::run },
+    Script { name: "compaction", run: compaction::run },
     Script { name: "describe-log-dirs", run: describe_log_dirs::run },
     Script { name: "alter-replica-log-dirs", run: alter_replica_log_dirs::run },
     Script { name: "elect-leaders", run: elect_leaders::run },
