@@ -8,6 +8,7 @@
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "tests make small numbers"))]
 
+mod audit;
 pub mod checkpoint;
 mod cleaner;
 mod config;
@@ -28,11 +29,4 @@ mod segment;
 mod transactions;
 mod txn_index;
 
-pub use cleaner::{CleanableLogs, CleanerOptions, CleanerState, LogCleaner};
-pub use config::{DirectoryOptions, LogConfig};
-pub use directory::LogDirectory;
-pub use epochs::{EpochCache, EpochEntry};
-pub use error::{AppendError, CreateError, OpenError, ReadError, StorageError};
-pub use flusher::FlushListener;
-pub use log::{Appended, FileRange, Log, Origin, Removed, Slice, TimestampLookup};
-pub use txn_index::AbortedTransaction;
+pub use audit::{Damage, Fault};
