@@ -57,7 +57,10 @@ pub(crate) struct Stretch<'a> {
     pub(crate) first_offset: i64,
     /// None ends at or after it: the next segment's base offset, or the log's end. `i64::MAX` where nobody knows.
     pub(crate) end_offset: i64,
+    /// The epochs of the log, where they can be believed.
     pub(crate) epochs: Option<&'a EpochCache>,
+    /// Up to which offset they can.
+    pub(crate) epochs_end: i64,
 }
 
 /// What was found.
@@ -180,7 +183,8 @@ impl Auditor<'_, '_> {
     }
 
     fn piece(&mut self, position: u64) -> io::Result<Piece> {
-        let lost = |error: BatchError| Piece::Lost { fault: Fault::NotABatch, what: error.to_string() };
+        let lost =
+            |error: BatchError| Piece::Lost { fault: Fault::NotABatch, what: error.to_string() };
         let header = match BatchHeader::parse(self.window.get(position, HEADER_LEN)?) {
             Ok(header) => header,
             Err(error) => return Ok(lost(error)),
@@ -228,6 +232,9 @@ impl Auditor<'_, '_> {
             let what = format!("offset {last} is at or after {end}, where what follows begins");
             return Some((Fault::Offsets, what));
         }
+        if base >= self.stretch.epochs_end {
+            return None;
+        }
         let found = LeaderEpoch(header.partition_leader_epoch);
         let known = self.stretch.epochs.and_then(|epochs| epochs.epoch_for(Offset(base)))?;
         let what = || format!("leader epoch {found} at offset {base}, where the log has {known}");
@@ -273,7 +280,8 @@ impl Auditor<'_, '_> {
     fn blame(&mut self, sound: &Sound, expected: i64) {
         let what = format!("offset {} where {expected} is due", sound.base_offset());
         // Before whatever else was found wrong after it.
-        let open = Open { position: sound.position, first_offset: expected, fault: Fault::Offsets, what };
+        let open =
+            Open { position: sound.position, first_offset: expected, fault: Fault::Offsets, what };
         if self.open.as_ref().is_none_or(|known| known.position > open.position) {
             self.open = Some(open);
         }

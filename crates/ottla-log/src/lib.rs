@@ -26,7 +26,4 @@ pub mod producers;
 mod recovery;
 mod scan;
 mod segment;
-mod transactions;
-mod txn_index;
-
-pub use audit::{Damage, Fault};
+pub mod verify;

@@ -26,10 +26,15 @@ fn epochs() -> EpochCache {
     epochs
 }
 
+fn stretch(end: u64, end_offset: i64, epochs: &EpochCache) -> Stretch<'_> {
+    let (epochs, epochs_end) = (Some(epochs), i64::MAX);
+    Stretch { position: 0, end, first_offset: 0, end_offset, epochs, epochs_end }
+}
+
 fn look(bytes: &[u8], end_offset: i64) -> Audit {
     let epochs = epochs();
     let end = bytes.len() as u64;
-    let stretch = Stretch { position: 0, end, first_offset: 0, end_offset, epochs: Some(&epochs) };
+    let stretch = stretch(end, end_offset, &epochs);
     audit(&mut &*bytes, &stretch, &mut |_, _| {}).unwrap()
 }
 
@@ -53,7 +58,7 @@ fn sound_batches_are_shown_one_by_one() {
     let end_offset = marks[7].1;
     let epochs = epochs();
     let end = bytes.len() as u64;
-    let stretch = Stretch { position: 0, end, first_offset: 0, end_offset, epochs: Some(&epochs) };
+    let stretch = stretch(end, end_offset, &epochs);
     let found = audit(&mut &*bytes, &stretch, &mut |position, batch| {
         seen.push((position, batch.header().base_offset));
     })
