@@ -18,6 +18,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use ottla_base::Offset;
+use ottla_env::{Disk, OsDisk};
 
 use crate::error::StorageError;
 
@@ -104,5 +105,10 @@ pub enum VerifyError {
 
 /// Checks a directory.
 pub fn verify(path: &Path, options: Options) -> Result<Report, VerifyError> {
-    directory::verify(path, options)
+    verify_on(&OsDisk, path, options)
+}
+
+/// Checks a directory on a disk of the caller's.
+pub fn verify_on(disk: &dyn Disk, path: &Path, options: Options) -> Result<Report, VerifyError> {
+    directory::verify(disk, path, options)
 }

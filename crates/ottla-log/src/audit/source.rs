@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 
-use ottla_env::sys;
+use ottla_env::Disk;
 
 /// Bytes by position.
 pub(crate) trait Source {
@@ -13,11 +13,11 @@ pub(crate) trait Source {
 
 /// A file as the page cache has it.
 #[derive(Debug)]
-pub(crate) struct FileSource<'a>(pub(crate) &'a File);
+pub(crate) struct FileSource<'a>(pub(crate) &'a dyn Disk, pub(crate) &'a File);
 
 impl Source for FileSource<'_> {
     fn read_at(&mut self, position: u64, out: &mut [u8]) -> io::Result<usize> {
-        sys::read_full_at(self.0, out, position)
+        self.0.read_at(self.1, out, position)
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ottla_base::TopicPartition;
+use ottla_env::Disk;
 
 use super::partition::{self, Surroundings};
 use super::{Options, Report, VerifyError, Weight, texts};
@@ -20,24 +21,28 @@ const META_PROPERTIES: &str = "meta.properties";
 const CHECKPOINT_REBUILT: &str =
     "ignored: recovery reads more, and records deleted on request may be back";
 
-pub(super) fn verify(path: &Path, options: Options) -> Result<Report, VerifyError> {
+pub(super) fn verify(
+    disk: &dyn Disk,
+    path: &Path,
+    options: Options,
+) -> Result<Report, VerifyError> {
     let mut report = Report::default();
-    let entries = list(path)?;
+    let entries = list(disk, path)?;
     let logs = entries.iter().filter_map(|entry| match &entry.name {
         DirectoryName::Log(partition) if entry.is_directory => Some((partition, &entry.path)),
         _ => None,
     });
     let logs: Vec<_> = logs.collect();
-    let is_data_directory = !logs.is_empty() || path.join(META_PROPERTIES).exists();
+    let is_data_directory = !logs.is_empty() || exists(disk, &path.join(META_PROPERTIES));
     if !is_data_directory {
-        verify_alone(path, &entries, options, &mut report)?;
+        verify_alone(disk, path, &entries, options, &mut report)?;
         return Ok(report);
     }
-    let surroundings = Checkpoints::read(path, Some(&mut report))?;
-    texts::meta_properties(&path.join(META_PROPERTIES), &mut report)?;
+    let surroundings = Checkpoints::read(disk, path, Some(&mut report))?;
+    texts::meta_properties(disk, &path.join(META_PROPERTIES), &mut report)?;
     for (partition, directory) in logs {
         let surroundings = surroundings.of(Some(partition));
-        partition::verify(directory, Some(partition), &surroundings, options, &mut report)?;
+        partition::verify(disk, directory, Some(partition), &surroundings, options, &mut report)?;
     }
     for entry in entries.iter().filter(|entry| entry.is_directory) {
         if let Some((what, next_start)) = aside(&entry.path) {
@@ -49,6 +54,7 @@ pub(super) fn verify(path: &Path, options: Options) -> Result<Report, VerifyErro
 
 /// One partition's directory; what its parent says of it counts, if that is a data directory.
 fn verify_alone(
+    disk: &dyn Disk,
     path: &Path,
     entries: &[Entry],
     options: Options,
@@ -68,14 +74,14 @@ fn verify_alone(
         return Err(VerifyError::NotALogDirectory(path.to_owned()));
     }
     let parent = fs::canonicalize(path).context("find", path)?.parent().map(Path::to_owned);
-    let parent = parent.filter(|parent| parent.join(META_PROPERTIES).exists());
+    let parent = parent.filter(|parent| exists(disk, &parent.join(META_PROPERTIES)));
     let checkpoints = match parent {
-        Some(parent) => Checkpoints::read(&parent, None)?,
+        Some(parent) => Checkpoints::read(disk, &parent, None)?,
         None => Checkpoints::default(),
     };
     (report.in_use, report.clean) = (checkpoints.in_use, checkpoints.clean);
     let surroundings = checkpoints.of(partition.as_ref());
-    partition::verify(path, partition.as_ref(), &surroundings, options, report)?;
+    partition::verify(disk, path, partition.as_ref(), &surroundings, options, report)?;
     Ok(())
 }
 
@@ -85,16 +91,20 @@ struct Entry {
     is_directory: bool,
 }
 
-fn list(path: &Path) -> Result<Vec<Entry>, StorageError> {
-    let mut entries = Vec::new();
-    for entry in fs::read_dir(path).context("list", path)? {
-        let entry = entry.context("list", path)?;
-        let is_directory = entry.path().is_dir();
-        let name = DirectoryName::parse(&entry.file_name().to_string_lossy());
-        entries.push(Entry { path: entry.path(), name, is_directory });
-    }
+fn list(disk: &dyn Disk, path: &Path) -> Result<Vec<Entry>, StorageError> {
+    let entry = |entry: ottla_env::disk::DirectoryEntry| Entry {
+        path: path.join(&entry.name),
+        name: DirectoryName::parse(&entry.name.to_string_lossy()),
+        is_directory: entry.is_directory,
+    };
+    let mut entries: Vec<_> =
+        disk.list(path).context("list", path)?.into_iter().map(entry).collect();
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(entries)
+}
+
+fn exists(disk: &dyn Disk, path: &Path) -> bool {
+    disk.status(path).is_ok()
 }
 
 /// Directories that are no logs, and what becomes of them.
@@ -122,10 +132,14 @@ struct Checkpoints {
 }
 
 impl Checkpoints {
-    fn read(directory: &Path, mut report: Option<&mut Report>) -> Result<Self, StorageError> {
+    fn read(
+        disk: &dyn Disk,
+        directory: &Path,
+        mut report: Option<&mut Report>,
+    ) -> Result<Self, StorageError> {
         let mut offsets = |name: &str, next_start: &str| -> Result<Offsets, StorageError> {
             let path = directory.join(name);
-            match checkpoint::read_offsets(&path) {
+            match checkpoint::read_offsets(disk, &path) {
                 Err(StorageError::Corrupt { what, .. }) => {
                     if let Some(report) = &mut report {
                         report.add(Weight::Damage, &path, what, next_start);
@@ -140,7 +154,7 @@ impl Checkpoints {
         let high_watermarks = offsets(HIGH_WATERMARKS, "not read by Ottla")?;
         offsets(CLEANER_OFFSETS, "ignored: compaction begins at the log's start")?;
         let checkpoints = Self {
-            clean: directory.join(names::CLEAN_SHUTDOWN).exists(),
+            clean: exists(disk, &directory.join(names::CLEAN_SHUTDOWN)),
             in_use: is_locked(&directory.join(names::LOCK)),
             exists: true,
             recovery_points,
@@ -172,7 +186,10 @@ fn is_locked(path: &Path) -> bool {
     let (Ok(metadata), Ok(locks)) = (fs::metadata(path), fs::read_to_string("/proc/locks")) else {
         return false;
     };
-    let inode = format!(":{}", metadata.ino());
+    let device = metadata.dev();
+    let major = (device >> 32 & 0xffff_f000) | (device >> 8 & 0xfff);
+    let minor = (device >> 12 & 0xffff_ff00) | (device & 0xff);
+    let id = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
     // `1: FLOCK  ADVISORY  WRITE 4711 fd:01:131083 0 EOF`; Kafka's lock says POSIX.
-    locks.lines().any(|line| line.split_whitespace().any(|word| word.ends_with(&inode)))
+    locks.lines().any(|line| line.split_whitespace().any(|word| word == id))
 }

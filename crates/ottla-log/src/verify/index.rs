@@ -3,9 +3,9 @@
 //! Apache Kafka before 4 wrote offset entries with the last offset of all batches that were appended at once, and time
 //! entries with the offset of a record inside of a batch. Both are as good for a search, and no finding.
 
-use std::fs;
 use std::path::Path;
 
+use ottla_env::Disk;
 use ottla_records::BatchHeader;
 
 use crate::error::{Context, StorageError};
@@ -22,8 +22,11 @@ pub(super) struct Entries<E> {
 }
 
 /// `None` if there is no such file.
-pub(super) fn read<E: Entry>(path: &Path) -> Result<Option<Entries<E>>, StorageError> {
-    let bytes = match fs::read(path) {
+pub(super) fn read<E: Entry>(
+    disk: &dyn Disk,
+    path: &Path,
+) -> Result<Option<Entries<E>>, StorageError> {
+    let bytes = match disk.read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).context("read", path),

@@ -1,9 +1,10 @@
 //! One partition's directory.
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use ottla_base::{Offset, TopicPartition};
+use ottla_env::Disk;
+use ottla_env::disk::Open;
 use ottla_records::RawBatch;
 
 use super::index::{self, AbortedTransaction, OffsetCheck, TimeCheck, TransactionCheck, Wrong};
@@ -48,6 +49,7 @@ struct Files {
 }
 
 pub(super) fn verify(
+    disk: &dyn Disk,
     directory: &Path,
     partition: Option<&TopicPartition>,
     around: &Surroundings,
@@ -55,11 +57,18 @@ pub(super) fn verify(
     report: &mut Report,
 ) -> Result<(), StorageError> {
     report.partitions += 1;
-    let files = list(directory)?;
-    texts::partition_metadata(directory, report)?;
-    let epochs = texts::leader_epochs(directory, report)?;
-    let mut checker =
-        Checker { directory, around, options, epochs: epochs.as_ref(), report, next_offset: 0 };
+    let files = list(disk, directory)?;
+    texts::partition_metadata(disk, directory, report)?;
+    let epochs = texts::leader_epochs(disk, directory, report)?;
+    let mut checker = Checker {
+        disk,
+        directory,
+        around,
+        options,
+        epochs: epochs.as_ref(),
+        report,
+        next_offset: 0,
+    };
     checker.leftovers(&files);
     checker.segments(&files.logs)?;
     for path in &files.metadata_snapshots {
@@ -68,7 +77,7 @@ pub(super) fn verify(
     let end = Offset(checker.next_offset);
     checker.log_end(partition);
     for (offset, path) in &files.snapshots {
-        texts::producer_snapshot(path, *offset, end, report)?;
+        texts::producer_snapshot(disk, path, *offset, end, report)?;
     }
     if let Some(entry) = epochs.as_ref().and_then(EpochCache::latest)
         && entry.start_offset > end
@@ -83,12 +92,10 @@ pub(super) fn verify(
     Ok(())
 }
 
-fn list(directory: &Path) -> Result<Files, StorageError> {
+fn list(disk: &dyn Disk, directory: &Path) -> Result<Files, StorageError> {
     let mut files = Files::default();
-    for entry in fs::read_dir(directory).context("list", directory)? {
-        let entry = entry.context("list", directory)?;
-        let (name, path) = (entry.file_name(), entry.path());
-        let name = name.to_string_lossy();
+    for entry in disk.list(directory).context("list", directory)? {
+        let (name, path) = (entry.name.to_string_lossy(), directory.join(&entry.name));
         if [names::DELETED, names::CLEANED, ".swap", ".tmp"].iter().any(|end| name.ends_with(end)) {
             files.leftovers.push(path);
             continue;
@@ -117,6 +124,7 @@ struct Segment {
 }
 
 struct Checker<'a> {
+    disk: &'a dyn Disk,
     directory: &'a Path,
     around: &'a Surroundings,
     options: Options,
@@ -140,7 +148,7 @@ impl Checker<'_> {
     fn segments(&mut self, bases: &[Offset]) -> Result<(), StorageError> {
         for (at, base_offset) in bases.iter().enumerate() {
             let path = names::segment_file(self.directory, *base_offset, names::LOG);
-            let size = fs::metadata(&path).context("stat", &path)?.len();
+            let size = self.disk.status(&path).context("stat", &path)?.len;
             let next = bases.get(at + 1).map(|next| next.0);
             self.segment(&Segment { path, base_offset: base_offset.0, next, size })?;
         }
@@ -155,9 +163,9 @@ impl Checker<'_> {
         let offset_path = path(names::INDEX);
         let time_path = path(names::TIME_INDEX);
         let transaction_path = path("txnindex");
-        let offsets = index::read::<OffsetEntry>(&offset_path)?;
-        let times = index::read::<TimeEntry>(&time_path)?;
-        let transactions = index::read::<AbortedTransaction>(&transaction_path)?;
+        let offsets = index::read::<OffsetEntry>(self.disk, &offset_path)?;
+        let times = index::read::<TimeEntry>(self.disk, &time_path)?;
+        let transactions = index::read::<AbortedTransaction>(self.disk, &transaction_path)?;
         for (path, is_missing) in [(&offset_path, offsets.is_none()), (&time_path, times.is_none())]
         {
             if is_missing {
@@ -194,7 +202,7 @@ impl Checker<'_> {
         segment: &Segment,
         mut visit: impl FnMut(u64, &RawBatch),
     ) -> Result<Audit, StorageError> {
-        let file = File::open(&segment.path).context("open", &segment.path)?;
+        let file = self.disk.open(&segment.path, Open::Read).context("open", &segment.path)?;
         let stretch = Stretch {
             position: 0,
             end: segment.size,
@@ -204,7 +212,7 @@ impl Checker<'_> {
             epochs_end: self.around.trusted_end(),
         };
         let (mut records, mut broken, deep) = (0, Vec::new(), self.options.deep);
-        let mut source = FileSource(&file);
+        let mut source = FileSource(self.disk, &file);
         let found = audit::audit(&mut source, &stretch, &mut |position, batch| {
             records += u64::try_from(batch.header().record_count).unwrap_or(0);
             if let Some(what) = objection_to_records(batch).filter(|_| deep) {
@@ -310,7 +318,7 @@ impl Checker<'_> {
     }
 
     fn metadata_snapshot(&mut self, path: &Path) -> Result<(), StorageError> {
-        let file = File::open(path).context("open", path)?;
+        let file = self.disk.open(path, Open::Read).context("open", path)?;
         let end = file.metadata().context("stat", path)?.len();
         let stretch = Stretch {
             position: 0,
@@ -321,7 +329,7 @@ impl Checker<'_> {
             epochs_end: 0,
         };
         self.report.bytes += end;
-        let found = audit::audit(&mut FileSource(&file), &stretch, &mut |_, _| {});
+        let found = audit::audit(&mut FileSource(self.disk, &file), &stretch, &mut |_, _| {});
         let found = found.context("read", path)?;
         self.report.batches += found.batches;
         for damage in found.damage {

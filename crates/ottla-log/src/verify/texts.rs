@@ -1,9 +1,9 @@
 //! The small text files, and the snapshots: read as the broker reads them, and then a little more strictly.
 
-use std::fs;
 use std::path::Path;
 
 use ottla_base::{LeaderEpoch, Offset, TopicId};
+use ottla_env::Disk;
 
 use super::{Report, Weight};
 use crate::checkpoint;
@@ -13,9 +13,13 @@ use crate::names;
 use crate::producers::snapshot;
 
 /// Whose directory this is.
-pub(super) fn meta_properties(path: &Path, report: &mut Report) -> Result<(), StorageError> {
+pub(super) fn meta_properties(
+    disk: &dyn Disk,
+    path: &Path,
+    report: &mut Report,
+) -> Result<(), StorageError> {
     const REFUSED: &str = "the broker does not start on this directory";
-    let Some(text) = checkpoint::read_if_exists(path)? else {
+    let Some(text) = checkpoint::read_if_exists(disk, path)? else {
         report.add(Weight::Damage, path, "it is missing", REFUSED);
         return Ok(());
     };
@@ -41,12 +45,13 @@ pub(super) fn meta_properties(path: &Path, report: &mut Report) -> Result<(), St
 
 /// The topic's id.
 pub(super) fn partition_metadata(
+    disk: &dyn Disk,
     directory: &Path,
     report: &mut Report,
 ) -> Result<Option<TopicId>, StorageError> {
     const STRAY: &str = "the partition is set aside as -stray";
     let path = directory.join(names::PARTITION_METADATA);
-    let Some(text) = checkpoint::read_if_exists(&path)? else {
+    let Some(text) = checkpoint::read_if_exists(disk, &path)? else {
         report.add(Weight::Damage, &path, "it is missing: nobody knows the topic's id", STRAY);
         return Ok(None);
     };
@@ -63,12 +68,13 @@ pub(super) fn partition_metadata(
 
 /// The leader epochs; `None` where the file cannot be believed.
 pub(super) fn leader_epochs(
+    disk: &dyn Disk,
     directory: &Path,
     report: &mut Report,
 ) -> Result<Option<EpochCache>, StorageError> {
     const REBUILT: &str = "rebuilt from the batches";
     let path = directory.join(names::LEADER_EPOCHS);
-    let Some(text) = checkpoint::read_if_exists(&path)? else { return Ok(None) };
+    let Some(text) = checkpoint::read_if_exists(disk, &path)? else { return Ok(None) };
     let lines = checkpoint::read(&text).and_then(|lines| {
         let entry = |[epoch, start]: [&str; 2]| {
             let epoch = LeaderEpoch(checkpoint::number(epoch)?);
@@ -97,13 +103,14 @@ pub(super) fn leader_epochs(
 
 /// A snapshot of producers.
 pub(super) fn producer_snapshot(
+    disk: &dyn Disk,
     path: &Path,
     offset: Offset,
     log_end: Offset,
     report: &mut Report,
 ) -> Result<(), StorageError> {
     const REMOVED: &str = "removed: the batches tell what it said";
-    let bytes = fs::read(path).context("read", path)?;
+    let bytes = disk.read(path).context("read", path)?;
     if let Err(error) = snapshot::decode(&bytes, offset) {
         report.add(Weight::Damage, path, error, REMOVED);
     } else if offset > log_end {
