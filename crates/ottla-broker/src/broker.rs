@@ -247,6 +247,9 @@ impl Broker {
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         self.metrics.partitions.set(count(self.replicas.len()));
         self.metrics.producer_ids.set(count(self.replicas.producer_count()));
+        self.metrics.quarantined_ranges.set(count(self.replicas.quarantined_count()));
+        let scrubbed = self.directory.scrub_progress().bytes;
+        self.metrics.scrubbed_bytes.set(i64::try_from(scrubbed).unwrap_or(i64::MAX));
         self.metrics.fetch_sessions.set(count(self.fetch_sessions.lock().len()));
         if let Some(cleaner) = &self.cleaner {
             self.metrics.cleaner.set(&cleaner.state());

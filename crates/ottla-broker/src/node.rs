@@ -268,6 +268,9 @@ async fn open_directory(
     let defaults = DirectoryOptions::default();
     let directory_options = DirectoryOptions {
         flush_on_commit: config.log_flush_on_commit,
+        scrub_bytes_per_second: u64::try_from(config.scrub_bytes_per_second).unwrap_or(0),
+        scrub_interval_ms: u64::try_from(config.scrub_interval_ms)
+            .unwrap_or(defaults.scrub_interval_ms),
         recovery_threads: usize::try_from(config.num_recovery_threads_per_data_dir).unwrap_or(1),
         checkpoint_interval_ms: u64::try_from(config.log_flush_offset_checkpoint_interval_ms)
             .unwrap_or(defaults.checkpoint_interval_ms),

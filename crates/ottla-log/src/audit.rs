@@ -133,16 +133,6 @@ pub(crate) fn audit(
     auditor.run()
 }
 
-/// Where the first sound batch begins from a position on, after damage.
-pub(crate) fn next_sound(
-    source: &mut dyn Source,
-    stretch: &Stretch<'_>,
-) -> io::Result<Option<(u64, BatchHeader)>> {
-    let mut window = Window::new(source, stretch.end);
-    let found = resynchronise(&mut window, stretch, stretch.position, stretch.first_offset)?;
-    Ok(found.map(|(position, batch)| (position, *batch.header())))
-}
-
 struct Auditor<'a, 's> {
     stretch: Stretch<'a>,
     window: Window<'s>,

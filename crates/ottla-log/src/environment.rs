@@ -20,6 +20,7 @@ use crate::flusher::{FlushListener, FlushQueue};
 use crate::log::Log;
 use crate::names;
 use crate::producers::Producers;
+use crate::scrub;
 
 pub(crate) struct Environment {
     pub(crate) path: PathBuf,
@@ -41,6 +42,9 @@ pub(crate) struct Environment {
     /// Up to where each log has been compacted. It must not exceed what the log was cut down to since: what took the
     /// place of those records is as new as any.
     pub(crate) cleaned: DurableOffsets,
+    pub(crate) scrubbed: scrub::Counters,
+    /// Logs in which something made no sense, and the base offset of the segment.
+    pub(crate) doubts: Mutex<Vec<(Arc<Log>, Offset)>>,
     trash: Mutex<Vec<Trash>>,
     poison: OnceLock<String>,
     /// Held for as long as anybody can write: the lock goes with the last log.
@@ -76,6 +80,8 @@ impl Environment {
             flushes: FlushQueue::default(),
             listeners: RwLock::default(),
             trims: Mutex::default(),
+            scrubbed: scrub::Counters::default(),
+            doubts: Mutex::default(),
             trash: Mutex::default(),
             poison: OnceLock::new(),
             _lock: lock,

@@ -10,8 +10,6 @@
 mod directory;
 mod index;
 mod partition;
-#[cfg(test)]
-mod tests;
 mod texts;
 
 use std::ops::Range;

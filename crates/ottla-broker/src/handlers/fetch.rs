@@ -5,6 +5,7 @@
 //! - The first batch of an answer comes whole, however small the limits (KIP-74).
 //! - v4: isolation level. v7: sessions (KIP-227). v9: leader epochs. v12: diverging epochs.
 //!   v13: topic ids. v16: the current leader's endpoint.
+//! - Records that are damaged on disk are refused with CORRUPT_MESSAGE, where Kafka sends them.
 //! - Known difference: a fetch of a follower is refused, as there is one broker.
 
 use std::collections::HashMap;
@@ -326,6 +327,8 @@ fn read_replica(
         replica.log.read(from, max_bytes, high_watermark, is_first).map_err(
             |error| match error {
                 ReadError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
+                // Clients tell their application at once, where they try again for ever after KAFKA_STORAGE_ERROR.
+                ReadError::Quarantined { .. } => ErrorCode::CORRUPT_MESSAGE,
                 ReadError::Storage(error) => {
                     tracing::error!(partition = %replica.partition, %error, "read failed");
                     ErrorCode::KAFKA_STORAGE_ERROR

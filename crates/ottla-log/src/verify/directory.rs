@@ -1,10 +1,9 @@
 //! A data directory as a whole: which partitions are in it, and the files that speak of several of them.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use ottla_base::TopicPartition;
-use ottla_env::Disk;
+use ottla_env::{Disk, sys};
 
 use super::partition::{self, Surroundings};
 use super::{Options, Report, VerifyError, Weight, texts};
@@ -60,8 +59,8 @@ fn verify_alone(
     options: Options,
     report: &mut Report,
 ) -> Result<(), VerifyError> {
-    let name = fs::canonicalize(path).context("find", path)?;
-    let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let absolute = std::path::absolute(path).context("find", path)?;
+    let name = absolute.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let partition = match DirectoryName::parse(&name) {
         DirectoryName::Log(partition) => Some(partition),
         DirectoryName::Deleted | DirectoryName::Other => None,
@@ -73,7 +72,7 @@ fn verify_alone(
     if !entries.iter().any(is_segment) {
         return Err(VerifyError::NotALogDirectory(path.to_owned()));
     }
-    let parent = fs::canonicalize(path).context("find", path)?.parent().map(Path::to_owned);
+    let parent = absolute.parent().map(Path::to_owned);
     let parent = parent.filter(|parent| exists(disk, &parent.join(META_PROPERTIES)));
     let checkpoints = match parent {
         Some(parent) => Checkpoints::read(disk, &parent, None)?,
@@ -155,7 +154,7 @@ impl Checkpoints {
         offsets(CLEANER_OFFSETS, "ignored: compaction begins at the log's start")?;
         let checkpoints = Self {
             clean: exists(disk, &directory.join(names::CLEAN_SHUTDOWN)),
-            in_use: is_locked(&directory.join(names::LOCK)),
+            in_use: sys::is_locked(&directory.join(names::LOCK)),
             exists: true,
             recovery_points,
             log_starts,
@@ -178,18 +177,4 @@ impl Checkpoints {
             high_watermark: offset(&self.high_watermarks),
         }
     }
-}
-
-/// Whether a process holds the lock, without asking for it: that would keep a broker from starting for a moment.
-fn is_locked(path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    let (Ok(metadata), Ok(locks)) = (fs::metadata(path), fs::read_to_string("/proc/locks")) else {
-        return false;
-    };
-    let device = metadata.dev();
-    let major = (device >> 32 & 0xffff_f000) | (device >> 8 & 0xfff);
-    let minor = (device >> 12 & 0xffff_ff00) | (device & 0xff);
-    let id = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
-    // `1: FLOCK  ADVISORY  WRITE 4711 fd:01:131083 0 EOF`; Kafka's lock says POSIX.
-    locks.lines().any(|line| line.split_whitespace().any(|word| word == id))
 }

@@ -1,11 +1,19 @@
+//! `ottla log verify`'s findings: a flip in any byte of any file of a log is one, and a sound directory has none.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that fails says so by panicking"
+)]
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ottla_base::{LeaderEpoch, Timestamp, Uuid};
+use ottla_base::{LeaderEpoch, Offset, Timestamp, TopicPartition, Uuid};
 use ottla_env::ManualClock;
+use ottla_log::verify::{Finding, Options, Report, VerifyError, Weight, verify};
+use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
 use ottla_records::{BatchBuilder, Compression};
-
-use super::*;
-use crate::{DirectoryOptions, LogConfig, LogDirectory};
 
 /// Two segments of small batches, index entries for nearly each of them, closed properly.
 fn directory() -> tempfile::TempDir {
@@ -14,7 +22,7 @@ fn directory() -> tempfile::TempDir {
     let clock = Arc::new(ManualClock::at(Timestamp(1_000)));
     let options = DirectoryOptions::default();
     let logs = LogDirectory::open(temporary.path(), config.clone(), options, clock).unwrap();
-    let partition = ottla_base::TopicPartition::new("t", 0);
+    let partition = TopicPartition::new("t", 0);
     let log = logs.create(partition, Uuid([7; 16]), Arc::new(config)).unwrap();
     for n in 0..8 {
         let mut builder = BatchBuilder::new(Compression::None).producer(4, 0, n);
