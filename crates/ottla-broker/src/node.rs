@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::adoption;
 use crate::automatic_topics::AutomaticTopics;
 use crate::broker::{Broker, Parts, Registration, Settings};
 use crate::cleaner;
@@ -109,8 +110,9 @@ impl Node {
             cleaner: cleaner.clone(),
         });
         let quorum = start_quorum(&options, &bound, &directory, &clock, &topics).await?;
-        topics.set_strays_aside(&quorum.image());
         let broker_epoch = register(&options, &bound, &directory, &quorum).await?;
+        adoption::adopt_all(config.node_id, &directory, &quorum).await?;
+        topics.set_strays_aside(&quorum.image());
         let broker = Arc::new(Broker::new(Parts {
             registration: Registration { id: config.node_id, epoch: broker_epoch },
             cluster_id: options.cluster_id.as_str().into(),

@@ -36,7 +36,7 @@ pub use group::{
 pub use log::{LogArguments, LogCommand, VerifyArguments};
 pub use produce::{AcksArgument, CompressionArgument, ProduceArguments};
 pub use template::{Template, TemplateError};
-pub use topic::{Before, CreateArguments, TopicArguments, TopicCommand};
+pub use topic::{AdoptArguments, Before, CreateArguments, TopicArguments, TopicCommand};
 
 /// What `ottla` does as a client.
 #[derive(Debug, Subcommand)]

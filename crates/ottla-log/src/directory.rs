@@ -22,6 +22,7 @@ use ottla_env::disk::Open;
 use ottla_env::{Clock, Disk, sys};
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use crate::adopt::{self, Adoption};
 use crate::checkpoint;
 use crate::config::{DirectoryOptions, LogConfig};
 use crate::environment::{Environment, Home};
@@ -234,6 +235,16 @@ impl LogDirectory {
         self.shared.housekeep();
     }
 
+    /// Topics that somebody has announced with [`adopt::announce`], and that wait to be made known.
+    pub fn adoptions(&self) -> Result<Vec<Adoption>, StorageError> {
+        adopt::pending(&*self.shared.env.disk, self.path())
+    }
+
+    /// The topic is known now.
+    pub fn adopted(&self, adoption: &Adoption) -> Result<(), StorageError> {
+        adopt::forget(&*self.shared.env.disk, self.path(), &adoption.topic)
+    }
+
     /// Reads again what is due to be, at once and at full speed. A thread of the directory does it slowly.
     pub fn scrub(&self) {
         scrub::round(&self.shared.env, &self.logs(), &|_| true);
@@ -387,7 +398,7 @@ fn start_threads(shared: &Arc<Shared>) -> std::io::Result<Vec<JoinHandle<()>>> {
     Ok(threads)
 }
 
-fn lock(disk: &dyn Disk, directory: &Path) -> Result<File, OpenError> {
+pub(crate) fn lock(disk: &dyn Disk, directory: &Path) -> Result<File, OpenError> {
     let path = directory.join(names::LOCK);
     let file = disk.open(&path, Open::Create).context("open", &path)?;
     if sys::lock_exclusive(&file).context("lock", &path)? {
@@ -501,7 +512,10 @@ impl Opener<'_> {
 }
 
 /// The topic id in `partition.metadata`; `None` when a crash came before it was written.
-fn read_topic_id(disk: &dyn Disk, directory: &Path) -> Result<Option<TopicId>, StorageError> {
+pub(crate) fn read_topic_id(
+    disk: &dyn Disk,
+    directory: &Path,
+) -> Result<Option<TopicId>, StorageError> {
     let text = checkpoint::read_if_exists(disk, &directory.join(names::PARTITION_METADATA))?;
     let id = |line: &str| line.strip_prefix("topic_id:").and_then(|id| id.trim().parse().ok());
     Ok(text.and_then(|text| text.lines().find_map(id)))

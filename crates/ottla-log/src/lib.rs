@@ -8,6 +8,7 @@
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "tests make small numbers"))]
 
+pub mod adopt;
 mod audit;
 pub mod checkpoint;
 mod cleaner;

@@ -17,7 +17,7 @@ use crate::names;
 use crate::policy::roll;
 
 /// What the data directory says of the partition.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Surroundings {
     pub(super) clean: bool,
     pub(super) in_use: bool,
@@ -55,7 +55,7 @@ pub(super) fn verify(
     around: &Surroundings,
     options: Options,
     report: &mut Report,
-) -> Result<(), StorageError> {
+) -> Result<Offset, StorageError> {
     report.partitions += 1;
     let files = list(disk, directory)?;
     texts::partition_metadata(disk, directory, report)?;
@@ -89,7 +89,7 @@ pub(super) fn verify(
         );
         report.add(Weight::Damage, &path, what, "the entry is dropped");
     }
-    Ok(())
+    Ok(end)
 }
 
 fn list(disk: &dyn Disk, directory: &Path) -> Result<Files, StorageError> {

@@ -1,0 +1,72 @@
+//! Topics that their operator wants served from directories which another broker wrote (`ottla topic adopt`). Shell.
+//!
+//! Done at a start, before anything without a topic is set aside. The controller's decision makes a topic known with
+//! all of its partitions or not at all; only then is the wish removed. A topic that cannot be adopted is reported, and
+//! set aside like anything else that nobody owns.
+
+use std::sync::Arc;
+
+use ottla_base::{BrokerId, LeaderEpoch, PartitionIndex, TopicPartition};
+use ottla_log::adopt::Adoption;
+use ottla_log::{Log, LogDirectory};
+use ottla_metadata::controller;
+use ottla_quorum::Quorum;
+use tracing::{error, info};
+
+/// Adopts what waits for it.
+///
+/// # Errors
+/// When the controller is gone, or the directory cannot be read.
+pub(crate) async fn adopt_all(
+    broker: BrokerId,
+    directory: &LogDirectory,
+    quorum: &Quorum,
+) -> anyhow::Result<()> {
+    for adoption in directory.adoptions()? {
+        let (topic, id) = (&adoption.topic, adoption.topic_id);
+        let is_known = quorum.image().topic(id).is_some_and(|known| *known.name == **topic);
+        if is_known {
+            // A crash came between the decision and this.
+            directory.adopted(&adoption)?;
+            continue;
+        }
+        let logs = match logs_of(directory, &adoption) {
+            Ok(logs) => logs,
+            Err(reason) => {
+                error!(%topic, %id, %reason, "a topic cannot be adopted");
+                continue;
+            }
+        };
+        let leader_epochs = logs.iter().map(|log| next_epoch(log)).collect();
+        let (name, configs) = (topic.clone(), adoption.configs.clone());
+        let wish = controller::Adoption { name, id, broker, leader_epochs, configs };
+        match quorum.adopt_topic(wish).await? {
+            Ok(()) => {
+                directory.adopted(&adoption)?;
+                let partitions = logs.len();
+                info!(%topic, %id, partitions, "topic adopted");
+            }
+            Err(rejection) => {
+                let reason = rejection.message;
+                error!(%topic, %id, %reason, "a topic cannot be adopted");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// All of the topic's logs, or which one is missing.
+fn logs_of(directory: &LogDirectory, adoption: &Adoption) -> Result<Vec<Arc<Log>>, String> {
+    let log = |index| {
+        let topic = adoption.topic.as_str().into();
+        let name = TopicPartition { topic, partition: PartitionIndex(index) };
+        let log = directory.log(&name).filter(|log| log.topic_id() == Some(adoption.topic_id));
+        log.ok_or_else(|| format!("{name} is not there any more"))
+    };
+    (0..adoption.partitions).map(log).collect()
+}
+
+/// Batches of one epoch are those of one leader: this broker's come after all that are there.
+fn next_epoch(log: &Log) -> LeaderEpoch {
+    LeaderEpoch(log.latest_epoch().map_or(0, |latest| latest.0.saturating_add(1)))
+}
