@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use ottla_base::{BrokerId, LeaderEpoch, PartitionIndex, TopicPartition};
+use ottla_base::{BrokerId, LeaderEpoch, PartitionIndex, ProducerId, TopicPartition};
 use ottla_log::adopt::Adoption;
 use ottla_log::{Log, LogDirectory};
 use ottla_metadata::controller;
@@ -19,6 +19,7 @@ use tracing::{error, info};
 /// When the controller is gone, or the directory cannot be read.
 pub(crate) async fn adopt_all(
     broker: BrokerId,
+    broker_epoch: i64,
     directory: &LogDirectory,
     quorum: &Quorum,
 ) -> anyhow::Result<()> {
@@ -38,8 +39,15 @@ pub(crate) async fn adopt_all(
             }
         };
         let leader_epochs = logs.iter().map(|log| next_epoch(log)).collect();
-        let (name, configs) = (topic.clone(), adoption.configs.clone());
-        let wish = controller::Adoption { name, id, broker, leader_epochs, configs };
+        let wish = controller::Adoption {
+            name: topic.clone(),
+            id,
+            broker,
+            broker_epoch,
+            leader_epochs,
+            largest_producer_id: ProducerId(adoption.largest_producer_id),
+            configs: adoption.configs.clone(),
+        };
         match quorum.adopt_topic(wish).await? {
             Ok(()) => {
                 directory.adopted(&adoption)?;

@@ -111,7 +111,7 @@ impl Node {
         });
         let quorum = start_quorum(&options, &bound, &directory, &clock, &topics).await?;
         let broker_epoch = register(&options, &bound, &directory, &quorum).await?;
-        adoption::adopt_all(config.node_id, &directory, &quorum).await?;
+        adoption::adopt_all(config.node_id, broker_epoch, &directory, &quorum).await?;
         topics.set_strays_aside(&quorum.image());
         let broker = Arc::new(Broker::new(Parts {
             registration: Registration { id: config.node_id, epoch: broker_epoch },

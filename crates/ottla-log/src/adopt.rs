@@ -6,6 +6,7 @@
 //! version=0
 //! topic_id=rMv-1dJXTC-3YzE5hHnIrg
 //! partitions=3
+//! largest_producer_id=4711
 //! config.cleanup.policy=compact
 //! ```
 //!
@@ -19,6 +20,7 @@ use std::str::FromStr as _;
 use ottla_base::{Offset, TopicId, TopicPartition};
 use ottla_env::disk::Open;
 use ottla_env::{Disk, OsDisk};
+use ottla_records::NO_PRODUCER_ID;
 
 use crate::checkpoint;
 use crate::directory;
@@ -32,6 +34,8 @@ pub struct Adoption {
     pub topic: String,
     pub topic_id: TopicId,
     pub partitions: i32,
+    /// The largest id of a producer in the logs, −1 for none: another cluster's, and not to be given out in this one.
+    pub largest_producer_id: i64,
     pub configs: Vec<(String, String)>,
 }
 
@@ -84,13 +88,14 @@ pub fn announce(
     let _lock = directory::lock(disk, data)?;
     let logs = partitions_of(disk, data, &partition.topic)?;
     let topic_id = common_id(disk, data, &logs)?;
-    let ends = check(disk, data, &logs, despite_damage)?;
+    let (ends, largest_producer_id) = check(disk, data, &logs, despite_damage)?;
     flush(disk, data, &logs)?;
     note_offsets(disk, data, ends)?;
     let adoption = Adoption {
         topic: partition.topic.to_string(),
         topic_id,
         partitions: i32::try_from(logs.len()).unwrap_or(i32::MAX),
+        largest_producer_id,
         configs,
     };
     checkpoint::replace_durably(disk, &marker(data, &adoption.topic), &adoption.to_text())?;
@@ -166,17 +171,18 @@ fn common_id(disk: &dyn Disk, data: &Path, logs: &[TopicPartition]) -> Result<To
     common.ok_or_else(|| AdoptError::NotAPartition(data.to_owned()))
 }
 
-/// Reads all of it, and gives each log's end.
+/// Reads all of it, and gives each log's end, and the largest id of a producer.
 fn check(
     disk: &dyn Disk,
     data: &Path,
     logs: &[TopicPartition],
     despite_damage: bool,
-) -> Result<Vec<(TopicPartition, Offset)>, AdoptError> {
-    let mut ends = Vec::new();
+) -> Result<(Vec<(TopicPartition, Offset)>, i64), AdoptError> {
+    let (mut ends, mut largest_producer_id) = (Vec::new(), NO_PRODUCER_ID);
     for log in logs {
         let path = data.join(log.to_string());
         let (report, end) = verify::verify_log(disk, &path, Options { deep: true })?;
+        largest_producer_id = largest_producer_id.max(report.largest_producer_id);
         // An index that Kafka left unfinished is made anew, and is no reason.
         let damage = report.findings.into_iter().find(|it| it.weight == Weight::Damage);
         if let Some(damage) = damage.filter(|_| !despite_damage) {
@@ -184,7 +190,7 @@ fn check(
         }
         ends.push((log.clone(), end));
     }
-    Ok(ends)
+    Ok((ends, largest_producer_id))
 }
 
 fn flush(disk: &dyn Disk, data: &Path, logs: &[TopicPartition]) -> Result<(), StorageError> {
@@ -224,8 +230,10 @@ fn note_offsets(
 
 impl Adoption {
     fn to_text(&self) -> String {
-        let Self { topic_id, partitions, configs, .. } = self;
-        let mut text = format!("version=0\ntopic_id={topic_id}\npartitions={partitions}\n");
+        let Self { topic_id, partitions, largest_producer_id, configs, .. } = self;
+        let mut text = format!(
+            "version=0\ntopic_id={topic_id}\npartitions={partitions}\nlargest_producer_id={largest_producer_id}\n"
+        );
         for (name, value) in configs {
             text.push_str(&format!("config.{name}={value}\n"));
         }
@@ -246,6 +254,7 @@ impl Adoption {
             topic: topic.to_owned(),
             topic_id: TopicId::from_str(value("topic_id")?).ok()?,
             partitions: value("partitions")?.parse().ok()?,
+            largest_producer_id: value("largest_producer_id")?.parse().ok()?,
             configs: configs.collect(),
         })
     }
@@ -261,6 +270,7 @@ mod tests {
             topic: "orders".to_owned(),
             topic_id: ottla_base::Uuid([7; 16]),
             partitions: 3,
+            largest_producer_id: 4711,
             configs: vec![("cleanup.policy".to_owned(), "compact,delete=x".to_owned())],
         };
         assert_eq!(Adoption::from_text("orders", &adoption.to_text()), Some(adoption));

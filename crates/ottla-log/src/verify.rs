@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use ottla_base::Offset;
 use ottla_env::{Disk, OsDisk};
+use ottla_records::NO_PRODUCER_ID;
 
 use crate::error::StorageError;
 
@@ -52,7 +53,7 @@ pub struct Finding {
 }
 
 /// What was looked at, and what was found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     pub partitions: u64,
     pub segments: u64,
@@ -60,11 +61,29 @@ pub struct Report {
     /// Counted from the batches' headers.
     pub records: u64,
     pub bytes: u64,
+    /// −1 if there is none.
+    pub largest_producer_id: i64,
     /// A process holds the directory's lock.
     pub in_use: bool,
     /// The last process closed the directory properly.
     pub clean: bool,
     pub findings: Vec<Finding>,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self {
+            partitions: 0,
+            segments: 0,
+            batches: 0,
+            records: 0,
+            bytes: 0,
+            largest_producer_id: NO_PRODUCER_ID,
+            in_use: false,
+            clean: false,
+            findings: Vec::new(),
+        }
+    }
 }
 
 impl Report {

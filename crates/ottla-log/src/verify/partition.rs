@@ -212,9 +212,11 @@ impl Checker<'_> {
             epochs_end: self.around.trusted_end(),
         };
         let (mut records, mut broken, deep) = (0, Vec::new(), self.options.deep);
+        let mut largest_producer_id = self.report.largest_producer_id;
         let mut source = FileSource(self.disk, &file);
         let found = audit::audit(&mut source, &stretch, &mut |position, batch| {
             records += u64::try_from(batch.header().record_count).unwrap_or(0);
+            largest_producer_id = largest_producer_id.max(batch.header().producer_id);
             if let Some(what) = objection_to_records(batch).filter(|_| deep) {
                 broken.push((
                     position,
@@ -235,6 +237,7 @@ impl Checker<'_> {
         let found = found.context("read", &segment.path)?;
         self.report.batches += found.batches;
         self.report.records += records;
+        self.report.largest_producer_id = largest_producer_id;
         self.next_offset = found.next_offset.max(segment.base_offset);
         for damage in &found.damage {
             self.damage(segment, damage);

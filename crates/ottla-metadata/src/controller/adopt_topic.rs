@@ -3,10 +3,11 @@
 //! Nothing of Kafka's protocol asks for this: a broker does, of itself, for directories that its operator has put
 //! among its logs (docs/decisions/015-adoption.md).
 
-use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, TopicId};
+use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, ProducerId, TopicId};
 use ottla_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
+use ottla_protocol::records::ProducerIdsRecord;
 
 use super::create_topics::{Draw, create_topic};
 use super::{Outcome, Policy, RECORDS_MAX, Rejection};
@@ -21,8 +22,12 @@ pub struct Adoption {
     pub id: TopicId,
     /// The broker that has the logs.
     pub broker: BrokerId,
+    pub broker_epoch: i64,
     /// For each partition, the epoch that its leader gets: later than any that its log knows.
     pub leader_epochs: Vec<LeaderEpoch>,
+    /// Of all in its logs; −1 for none. They are another cluster's: were one given out here, its sequence numbers would
+    /// be compared with those of a stranger.
+    pub largest_producer_id: ProducerId,
     pub configs: Vec<(String, String)>,
 }
 
@@ -68,6 +73,18 @@ pub fn adopt_topic(
             partition.leader_epoch = epoch.map_or(0, |epoch| epoch.0);
         }
     }
+    if adoption.largest_producer_id >= image.next_producer_id() {
+        let next = adoption.largest_producer_id.0.checked_add(1);
+        let next = next.ok_or_else(|| invalid("No producer id is left.".to_owned()))?;
+        records.push(
+            ProducerIdsRecord {
+                broker_id: adoption.broker.0,
+                broker_epoch: adoption.broker_epoch,
+                next_producer_id: next,
+            }
+            .into(),
+        );
+    }
     Ok(Outcome { records, reply: () })
 }
 
@@ -105,6 +122,8 @@ mod tests {
             name: "orders".to_owned(),
             id: TopicId::from_u128(77),
             broker: BrokerId(1),
+            broker_epoch: 5,
+            largest_producer_id: ProducerId(41),
             leader_epochs: vec![LeaderEpoch(4), LeaderEpoch(0)],
             configs: vec![("cleanup.policy".to_owned(), "compact".to_owned())],
         }
@@ -125,7 +144,9 @@ mod tests {
             _ => None,
         });
         assert_eq!(epochs.collect::<Vec<_>>(), [(0, 1, 4), (1, 1, 0)]);
-        assert_eq!(outcome.records.len(), 4, "topic, configuration, two partitions");
+        let ids = ProducerIdsRecord { broker_id: 1, broker_epoch: 5, next_producer_id: 42 };
+        assert_eq!(outcome.records.last(), Some(&ids.into()));
+        assert_eq!(outcome.records.len(), 5, "topic, configuration, two partitions, producer ids");
     }
 
     #[test]
