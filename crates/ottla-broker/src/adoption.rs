@@ -1,4 +1,4 @@
-//! Topics that their operator wants served from directories which another broker wrote (`ottla topic adopt`). Shell.
+//! Topics that their operator wants served from directories which another broker wrote (`ottla topic adopt`; docs/decisions/015-adoption.md). Shell.
 //!
 //! Done at a start, before anything without a topic is set aside. The controller's decision makes a topic known with
 //! all of its partitions or not at all; only then is the wish removed. A topic that cannot be adopted is reported, and
