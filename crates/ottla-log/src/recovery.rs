@@ -504,7 +504,7 @@ impl Loader<'_> {
             first_offset: segment.base_offset,
             end_offset: doubt
                 .next
-                .unwrap_or(segment.base_offset.saturating_add(i64::from(i32::MAX))),
+                .unwrap_or_else(|| segment.base_offset.saturating_add(i64::from(i32::MAX))),
             epochs: Some(epochs).filter(|_| doubt.are_epochs_known),
             epochs_end: doubt.flushed_end,
         };

@@ -29,7 +29,7 @@ pub(super) fn verify(
     let entries = list(disk, path)?;
     let logs = entries.iter().filter_map(|entry| match &entry.name {
         DirectoryName::Log(partition) if entry.is_directory => Some((partition, &entry.path)),
-        _ => None,
+        DirectoryName::Log(_) | DirectoryName::Deleted | DirectoryName::Other => None,
     });
     let logs: Vec<_> = logs.collect();
     let is_data_directory = !logs.is_empty() || exists(disk, &path.join(META_PROPERTIES));

@@ -106,7 +106,6 @@ fn creatable(adoption: &Adoption) -> CreatableTopic {
             .map(|(index, _)| assignment(index))
             .collect(),
         configs: adoption.configs.iter().map(config).collect(),
-        ..CreatableTopic::default()
     }
 }
 
@@ -139,9 +138,9 @@ mod tests {
         let outcome = adopt_topic(&image, &Policy::default(), &adoption()).unwrap();
         let topic = TopicRecord { name: "orders".into(), topic_id: TopicId::from_u128(77) };
         assert_eq!(outcome.records[0], topic.into());
-        let epochs = outcome.records.iter().filter_map(|record| match record {
-            MetadataRecord::Partition(it) => Some((it.partition_id, it.leader, it.leader_epoch)),
-            _ => None,
+        let epochs = outcome.records.iter().filter_map(|record| {
+            let MetadataRecord::Partition(it) = record else { return None };
+            Some((it.partition_id, it.leader, it.leader_epoch))
         });
         assert_eq!(epochs.collect::<Vec<_>>(), [(0, 1, 4), (1, 1, 0)]);
         let ids = ProducerIdsRecord { broker_id: 1, broker_epoch: 5, next_producer_id: 42 };
