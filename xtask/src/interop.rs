@@ -12,6 +12,8 @@ mod connect;
 #[cfg(feature = "side-by-side")]
 mod creation;
 mod dashboard;
+#[cfg(feature = "side-by-side")]
+mod directories;
 mod disk;
 mod durability;
 pub(crate) mod fetch;
@@ -119,6 +121,7 @@ fn all_tests(target: Target, length: Length) -> Vec<Test> {
         tests.extend(scale::tests());
         if target == Target::Ottla {
             tests.extend(operator::tests());
+            tests.extend(directories::tests());
         }
     }
     tests

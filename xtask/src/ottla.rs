@@ -16,7 +16,10 @@ const BUILD_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// Starts a broker and waits for its ready line.
 pub(crate) fn launch(launch: &Launch<'_>) -> Result<Launched> {
     let mut command = Command::new(binary()?);
-    command.arg("serve").arg("--data-dir").arg(launch.data_directory);
+    command.arg("serve");
+    if !launch.settings.iter().any(|(name, _)| name == "log.dirs") {
+        command.arg("--data-dir").arg(launch.data_directory);
+    }
     command.args(["--listen", launch.address.unwrap_or("127.0.0.1:0")]);
     // Several brokers run at once; whoever wants a fixed port says so in the settings.
     command.args(["--set", "ottla.http.listener=127.0.0.1:0"]);

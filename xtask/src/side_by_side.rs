@@ -14,6 +14,7 @@ mod shape;
 pub(crate) mod subject;
 mod value;
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -54,8 +55,8 @@ pub(crate) fn run(only: Option<&str>) -> Result<Tally> {
     let directory = workspace::run_directory("side-by-side")?;
     // Kafka needs seconds to start: meanwhile Ottla is built, if it must be.
     let mut brokers = [
-        Target::Kafka.start(&directory.join("kafka"), SETTINGS)?,
-        Target::Ottla.start(&directory.join("ottla"), &[SETTINGS, OTTLA_SETTINGS].concat())?,
+        start(Target::Kafka, &directory.join("kafka"), SETTINGS)?,
+        start(Target::Ottla, &directory.join("ottla"), &[SETTINGS, OTTLA_SETTINGS].concat())?,
     ];
     let outcome = compare(&brokers, only);
     for broker in &mut brokers {
@@ -71,6 +72,13 @@ pub(crate) fn run(only: Option<&str>) -> Result<Tally> {
         println!("data and logs are kept in {}", directory.display());
     }
     Ok(tally)
+}
+
+/// With two log directories, so that partitions have somewhere to move to.
+fn start(target: Target, directory: &Path, settings: &[(&str, &str)]) -> Result<Broker> {
+    let [first, second] = ["data", "data-2"].map(|name| directory.join(name));
+    let log_dirs = format!("{},{}", first.display(), second.display());
+    target.start(directory, &[settings, &[("log.dirs", &log_dirs)]].concat())
 }
 
 fn compare([kafka, ottla]: &[Broker; 2], only: Option<&str>) -> Result<Tally> {

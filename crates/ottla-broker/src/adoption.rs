@@ -6,58 +6,67 @@
 
 use std::sync::Arc;
 
-use ottla_base::{BrokerId, LeaderEpoch, PartitionIndex, ProducerId, TopicPartition};
+use ottla_base::{LeaderEpoch, PartitionIndex, ProducerId, TopicPartition};
 use ottla_log::adopt::Adoption;
 use ottla_log::{Log, LogDirectory};
 use ottla_metadata::controller;
 use ottla_quorum::Quorum;
 use tracing::{error, info};
 
+use crate::broker::Registration;
+use crate::log_directories::LogDirectories;
+
 /// Adopts what waits for it.
 ///
 /// # Errors
-/// When the controller is gone, or the directory cannot be read.
+/// When the controller is gone, or a directory cannot be read.
 pub(crate) async fn adopt_all(
-    broker: BrokerId,
-    broker_epoch: i64,
-    directory: &LogDirectory,
+    broker: &Registration,
+    directories: &LogDirectories,
     quorum: &Quorum,
 ) -> anyhow::Result<()> {
-    for adoption in directory.adoptions()? {
-        let (topic, id) = (&adoption.topic, adoption.topic_id);
-        let is_known = quorum.image().topic(id).is_some_and(|known| *known.name == **topic);
-        if is_known {
-            // A crash came between the decision and this.
-            directory.adopted(&adoption)?;
-            continue;
+    for member in directories.members() {
+        for adoption in member.directory.adoptions()? {
+            adopt(broker, &member.directory, quorum, &adoption).await?;
         }
-        let logs = match logs_of(directory, &adoption) {
-            Ok(logs) => logs,
-            Err(reason) => {
-                error!(%topic, %id, %reason, "a topic cannot be adopted");
-                continue;
-            }
-        };
-        let leader_epochs = logs.iter().map(|log| next_epoch(log)).collect();
-        let wish = controller::Adoption {
-            name: topic.clone(),
-            id,
-            broker,
-            broker_epoch,
-            leader_epochs,
-            largest_producer_id: ProducerId(adoption.largest_producer_id),
-            configs: adoption.configs.clone(),
-        };
-        match quorum.adopt_topic(wish).await? {
-            Ok(()) => {
-                directory.adopted(&adoption)?;
-                let partitions = logs.len();
-                info!(%topic, %id, partitions, "topic adopted");
-            }
-            Err(rejection) => {
-                let reason = rejection.message;
-                error!(%topic, %id, %reason, "a topic cannot be adopted");
-            }
+    }
+    Ok(())
+}
+
+async fn adopt(
+    broker: &Registration,
+    directory: &LogDirectory,
+    quorum: &Quorum,
+    adoption: &Adoption,
+) -> anyhow::Result<()> {
+    let (topic, id) = (&adoption.topic, adoption.topic_id);
+    if quorum.image().topic(id).is_some_and(|known| *known.name == **topic) {
+        // A crash came between the decision and this.
+        return Ok(directory.adopted(adoption)?);
+    }
+    let logs = match logs_of(directory, adoption) {
+        Ok(logs) => logs,
+        Err(reason) => {
+            error!(%topic, %id, %reason, "a topic cannot be adopted");
+            return Ok(());
+        }
+    };
+    let wish = controller::Adoption {
+        name: topic.clone(),
+        id,
+        broker: broker.id,
+        broker_epoch: broker.epoch,
+        leader_epochs: logs.iter().map(|log| next_epoch(log)).collect(),
+        largest_producer_id: ProducerId(adoption.largest_producer_id),
+        configs: adoption.configs.clone(),
+    };
+    match quorum.adopt_topic(wish).await? {
+        Ok(()) => {
+            directory.adopted(adoption)?;
+            info!(%topic, %id, partitions = logs.len(), "topic adopted");
+        }
+        Err(rejection) => {
+            error!(%topic, %id, reason = %rejection.message, "a topic cannot be adopted");
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ use arc_swap::ArcSwapOption;
 use bytestring::ByteString;
 use ottla_base::{BrokerId, ErrorCode, PartitionIndex, ProducerId, TopicId};
 use ottla_env::Clock;
-use ottla_log::{LogCleaner, LogDirectory};
+use ottla_log::LogCleaner;
 use ottla_metadata::Image;
 use ottla_protocol::messages::CreateTopicsRequest;
 use ottla_protocol::messages::create_topics_response::CreatableTopicResult;
@@ -21,7 +21,9 @@ use crate::automatic_topics::AutomaticTopics;
 use crate::configuration::Configuration;
 use crate::fetch_session::Sessions;
 use crate::group_coordinator::GroupCoordinator;
+use crate::log_directories::LogDirectories;
 use crate::log_levels::LogLevels;
+use crate::log_moves::LogMoves;
 use crate::metrics::Metrics;
 use crate::producer_ids::ProducerIds;
 use crate::replicas::{Replica, Replicas};
@@ -68,7 +70,8 @@ pub(crate) struct Broker {
     pub clock: Arc<dyn Clock>,
     pub quorum: Arc<Quorum>,
     pub replicas: Arc<Replicas>,
-    pub directory: Arc<LogDirectory>,
+    pub directories: Arc<LogDirectories>,
+    pub moves: Arc<LogMoves>,
     pub groups: Arc<GroupCoordinator>,
     cleaner: Option<Arc<LogCleaner>>,
     pub fetch_sessions: Mutex<Sessions>,
@@ -95,7 +98,8 @@ pub(crate) struct Parts {
     pub clock: Arc<dyn Clock>,
     pub quorum: Arc<Quorum>,
     pub replicas: Arc<Replicas>,
-    pub directory: Arc<LogDirectory>,
+    pub directories: Arc<LogDirectories>,
+    pub moves: Arc<LogMoves>,
     pub groups: Arc<GroupCoordinator>,
     pub cleaner: Option<Arc<LogCleaner>>,
     pub automatic_topics: AutomaticTopics,
@@ -117,7 +121,8 @@ impl Broker {
             clock: parts.clock,
             quorum: parts.quorum,
             replicas: parts.replicas,
-            directory: parts.directory,
+            directories: parts.directories,
+            moves: parts.moves,
             groups: parts.groups,
             cleaner: parts.cleaner,
             fetch_sessions,
@@ -242,15 +247,29 @@ impl Broker {
         self.not_ready.load_full()
     }
 
+    /// What is wrong with the log directories, a line each.
+    #[must_use]
+    pub(crate) fn disk_problems(&self) -> String {
+        self.directories.problems()
+    }
+
     #[must_use]
     pub(crate) fn render_metrics(&self) -> String {
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         self.metrics.partitions.set(count(self.replicas.len()));
         self.metrics.producer_ids.set(count(self.replicas.producer_count()));
         self.metrics.quarantined_ranges.set(count(self.replicas.quarantined_count()));
-        let scrubbed = self.directory.scrub_progress().bytes;
+        let members = self.directories.members().iter();
+        let scrubbed: u64 = members.map(|it| it.directory.scrub_progress().bytes).sum();
         self.metrics.scrubbed_bytes.set(i64::try_from(scrubbed).unwrap_or(i64::MAX));
         self.metrics.fetch_sessions.set(count(self.fetch_sessions.lock().len()));
+        for member in self.directories.members() {
+            let is_full = member.directory.is_full();
+            self.metrics.set_directory(member.path(), !member.is_online(), is_full);
+        }
+        for unreadable in self.directories.unreadable() {
+            self.metrics.set_directory(&unreadable.path, true, false);
+        }
         if let Some(cleaner) = &self.cleaner {
             self.metrics.cleaner.set(&cleaner.state());
         }

@@ -19,7 +19,7 @@ pub(crate) fn start(
     replicas: &Arc<Replicas>,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Option<Arc<LogCleaner>>> {
-    if !config.enable {
+    if !config.log_cleaner_enable {
         tracing::warn!("log.cleaner.enable=false: no log is compacted, whatever its policy");
         return Ok(None);
     }
@@ -32,11 +32,11 @@ pub(crate) fn start(
 #[must_use]
 pub(crate) fn options(config: &CleanerConfig) -> CleanerOptions {
     CleanerOptions {
-        threads: usize::try_from(config.threads).unwrap_or(0),
-        backoff: Duration::from_millis(u64::try_from(config.backoff_ms).unwrap_or(0)),
-        dedupe_buffer_bytes: u64::try_from(config.dedupe_buffer_size).unwrap_or(0),
-        load_factor: config.io_buffer_load_factor,
-        io_buffer_bytes: usize::try_from(config.io_buffer_size).unwrap_or(0),
-        io_bytes_per_second: config.io_max_bytes_per_second,
+        threads: usize::try_from(config.log_cleaner_threads).unwrap_or(0),
+        backoff: Duration::from_millis(u64::try_from(config.log_cleaner_backoff_ms).unwrap_or(0)),
+        dedupe_buffer_bytes: u64::try_from(config.log_cleaner_dedupe_buffer_size).unwrap_or(0),
+        load_factor: config.log_cleaner_io_buffer_load_factor,
+        io_buffer_bytes: usize::try_from(config.log_cleaner_io_buffer_size).unwrap_or(0),
+        io_bytes_per_second: config.log_cleaner_io_max_bytes_per_second,
     }
 }

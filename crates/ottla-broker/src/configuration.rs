@@ -39,6 +39,10 @@ pub(crate) struct Live {
     pub topic_defaults: TopicConfig,
     pub seats: Seats,
     pub producer_id_expiration_ms: i64,
+    /// `log.dir.reserved.bytes`
+    pub reserved_bytes: u64,
+    /// `replica.alter.log.dirs.io.max.bytes.per.second`, if that is a bound.
+    pub move_bytes_per_second: Option<u64>,
     pub cleaner: CleanerConfig,
 }
 
@@ -150,6 +154,11 @@ impl Configuration {
     }
 }
 
+/// Kafka's way to say that there is none is the largest number.
+fn bound(per_second: i64) -> Option<u64> {
+    (per_second < i64::MAX).then(|| u64::try_from(per_second).unwrap_or(0))
+}
+
 /// The names alone: a value may be a secret.
 fn names(dynamic: &Dynamic) -> Vec<&str> {
     dynamic.default.keys().chain(dynamic.broker.keys()).map(String::as_str).collect()
@@ -162,6 +171,8 @@ impl Live {
             topic_defaults: effective.topic_defaults,
             seats: Seats::new(&effective.connections, before.map(|live| &live.seats)),
             producer_id_expiration_ms: effective.producer_id_expiration_ms.into(),
+            move_bytes_per_second: bound(effective.replica_alter_log_dirs_io_max_bytes_per_second),
+            reserved_bytes: u64::try_from(effective.log_dir_reserved_bytes).unwrap_or(0),
             cleaner: effective.cleaner,
             dynamic,
             in_effect,

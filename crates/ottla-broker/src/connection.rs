@@ -178,7 +178,7 @@ impl Connection {
 
     fn begin_owed_flush(&mut self) {
         if std::mem::take(&mut self.owes_flush) {
-            self.broker.directory.begin_flush();
+            self.broker.directories.begin_flush();
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod alter_configs;
 mod alter_partition_reassignments;
+mod alter_replica_log_dirs;
 mod api_versions;
 mod authorized;
 mod config_changes;
@@ -71,7 +72,7 @@ use crate::listener::{Listener, Role};
 
 /// The APIs that this broker serves, each in all the stable versions that Kafka 4.3 serves, and
 /// whether a controller listener serves them too.
-const SERVED: [(ApiKey, bool); 45] = [
+const SERVED: [(ApiKey, bool); 46] = [
     (ApiKey::Produce, false),
     (ApiKey::Fetch, false),
     (ApiKey::ListOffsets, false),
@@ -97,6 +98,7 @@ const SERVED: [(ApiKey, bool); 45] = [
     (ApiKey::DeleteAcls, true),
     (ApiKey::DescribeConfigs, true),
     (ApiKey::AlterConfigs, true),
+    (ApiKey::AlterReplicaLogDirs, false),
     (ApiKey::DescribeLogDirs, false),
     (ApiKey::SaslAuthenticate, true),
     (ApiKey::CreatePartitions, true),
@@ -283,6 +285,7 @@ fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
         ApiKey::DeleteAcls => at_once(context, input, delete_acls::handle)?,
         ApiKey::DescribeConfigs => at_once(context, input, describe_configs::handle)?,
         ApiKey::AlterConfigs => later(context, input, alter_configs::handle)?,
+        ApiKey::AlterReplicaLogDirs => later(context, input, alter_replica_log_dirs::handle)?,
         ApiKey::DescribeLogDirs => later(context, input, describe_log_dirs::handle)?,
         ApiKey::SaslAuthenticate => now(&context, input, sasl_authenticate::handle)?,
         ApiKey::CreatePartitions => later(context, input, create_partitions::handle)?,

@@ -25,7 +25,7 @@ pub(crate) async fn serve(
 ) -> std::io::Result<()> {
     let router = Router::new()
         .route("/metrics", get(metrics))
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
         .with_state(broker);
     let stopped = async move {
@@ -38,9 +38,15 @@ async fn metrics(State(broker): State<Arc<Broker>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, OPENMETRICS)], broker.render_metrics())
 }
 
+/// A new start would cure no disk, and end the reading of what is on it.
+async fn healthy(State(broker): State<Arc<Broker>>) -> String {
+    format!("ok\n{}", broker.disk_problems())
+}
+
 async fn ready(State(broker): State<Arc<Broker>>) -> impl IntoResponse {
     match broker.not_ready() {
-        None => (StatusCode::OK, "ready\n".to_owned()),
+        // A disk that has failed or is full takes its own partitions with it: all others are served.
+        None => (StatusCode::OK, format!("ready\n{}", broker.disk_problems())),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
     }
 }

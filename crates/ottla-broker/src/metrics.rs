@@ -3,6 +3,7 @@
 mod cleaner;
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -23,6 +24,12 @@ pub(crate) struct ApiLabel {
     api: &'static str,
 }
 
+/// The log directory that a metric is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct DirectoryLabel {
+    directory: String,
+}
+
 type Latencies = Family<ApiLabel, Histogram, fn() -> Histogram>;
 
 /// All metrics of a broker.
@@ -41,6 +48,8 @@ pub(crate) struct Metrics {
     pub quarantined_ranges: Gauge,
     pub scrubbed_bytes: Gauge,
     pub fetch_sessions: Gauge,
+    directories_offline: Family<DirectoryLabel, Gauge>,
+    directories_full: Family<DirectoryLabel, Gauge>,
     pub cleaner: CleanerMetrics,
     uptime: Gauge<f64, AtomicU64>,
 }
@@ -66,6 +75,8 @@ impl Default for Metrics {
             quarantined_ranges: Gauge::default(),
             scrubbed_bytes: Gauge::default(),
             fetch_sessions: Gauge::default(),
+            directories_offline: Family::default(),
+            directories_full: Family::default(),
             cleaner: CleanerMetrics::default(),
             uptime: Gauge::default(),
         };
@@ -114,6 +125,16 @@ impl Metrics {
             "Incremental fetch sessions",
             self.fetch_sessions.clone(),
         );
+        registry.register(
+            "log_directory_offline",
+            "1 for a log directory whose disk has failed",
+            self.directories_offline.clone(),
+        );
+        registry.register(
+            "log_directory_full",
+            "1 for a log directory that has no room for clients' records",
+            self.directories_full.clone(),
+        );
         self.cleaner.register(registry);
         registry.register_with_unit(
             "uptime",
@@ -127,6 +148,12 @@ impl Metrics {
     pub(crate) fn appended(&self, bytes: usize, records: i32) {
         self.bytes_in.inc_by(bytes as u64);
         self.records_in.inc_by(u64::try_from(records).unwrap_or(0));
+    }
+
+    pub(crate) fn set_directory(&self, path: &Path, is_offline: bool, is_full: bool) {
+        let label = DirectoryLabel { directory: path.display().to_string() };
+        self.directories_offline.get_or_create(&label).set(is_offline.into());
+        self.directories_full.get_or_create(&label).set(is_full.into());
     }
 
     pub(crate) fn request_done(&self, api_key: ApiKey, elapsed: Duration) {

@@ -2,12 +2,11 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use ottla_base::Uuid;
 use ottla_config::{BrokerConfig, Listener as ListenerConfig, Settings as ConfigSettings};
 use ottla_env::{Clock, SystemClock};
 use ottla_log::{DirectoryOptions, LogCleaner, LogDirectory};
@@ -25,10 +24,13 @@ use crate::automatic_topics::AutomaticTopics;
 use crate::broker::{Broker, Parts, Registration, Settings};
 use crate::cleaner;
 use crate::configuration::Configuration;
+use crate::directory_reports::{DirectoryReports, FailureWatch};
 use crate::group_coordinator::GroupCoordinator;
 use crate::http;
 use crate::listener::{Listener, Role, accept, stopped};
+use crate::log_directories::{DataDirectories, LogDirectories};
 use crate::log_levels::LogLevels;
+use crate::log_moves::LogMoves;
 use crate::replicas::Replicas;
 use crate::topic_config;
 use crate::topics::Topics;
@@ -36,10 +38,9 @@ use crate::topics::Topics;
 /// What a node is started with.
 #[derive(Debug)]
 pub struct NodeOptions {
-    /// The formatted data directory.
-    pub directory: PathBuf,
+    /// Formatted.
+    pub directories: DataDirectories,
     pub cluster_id: String,
-    pub directory_id: Uuid,
     pub config: BrokerConfig,
     /// What was set and where: the controller shows it in answers.
     pub settings: ConfigSettings,
@@ -64,7 +65,8 @@ impl fmt::Display for Address {
 pub struct Node {
     broker: Arc<Broker>,
     quorum: Arc<Quorum>,
-    directory: Arc<LogDirectory>,
+    directories: Arc<LogDirectories>,
+    failures: Arc<FailureWatch>,
     cleaner: Option<Arc<LogCleaner>>,
     broker_epoch: i64,
     listeners: Vec<Address>,
@@ -96,25 +98,40 @@ impl Node {
         let http = bind_http(config, &options.settings).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let replicas = Arc::new(Replicas::default());
-        let directory = open_directory(&options, &clock).await?;
-        directory.add_listener(Arc::clone(&replicas) as _);
+        let directories = open_directories(&options, &clock).await?;
+        let reports = Arc::<DirectoryReports>::default();
+        let failures = Arc::new(FailureWatch::new(&directories, Arc::clone(&reports)));
+        directories.add_listener(&(Arc::clone(&replicas) as _));
+        directories.add_listener(&(Arc::clone(&failures) as _));
         let configuration = Arc::new(Configuration::new(config.node_id, options.settings.clone()));
         let groups = Arc::new(GroupCoordinator::new(config, Arc::clone(&clock)));
+        let moves = Arc::new(LogMoves::new(
+            Arc::clone(&directories),
+            Arc::clone(&replicas),
+            Arc::clone(&reports),
+            Arc::clone(&configuration),
+        ));
         let cleaner = cleaner::start(&configuration.live().cleaner, &replicas, &clock)?;
         let topics = Arc::new(Topics {
             node_id: config.node_id,
-            directory: Arc::clone(&directory),
+            directories: Arc::clone(&directories),
             replicas: Arc::clone(&replicas),
             configuration: Arc::clone(&configuration),
             groups: Arc::clone(&groups),
+            reports: Arc::clone(&reports),
+            moves: Arc::clone(&moves),
+            started: AtomicBool::new(false),
             cleaner: cleaner.clone(),
         });
-        let quorum = start_quorum(&options, &bound, &directory, &clock, &topics).await?;
-        let broker_epoch = register(&options, &bound, &directory, &quorum).await?;
-        adoption::adopt_all(config.node_id, broker_epoch, &directory, &quorum).await?;
+        let metadata = directories.metadata();
+        let quorum = start_quorum(&options, &bound, metadata, &clock, &topics).await?;
+        let broker_epoch = register(&options, &bound, &directories, &quorum).await?;
+        let registration = Registration { id: config.node_id, epoch: broker_epoch };
+        adoption::adopt_all(&registration, &directories, &quorum).await?;
         topics.set_strays_aside(&quorum.image());
+        moves.begin_again();
         let broker = Arc::new(Broker::new(Parts {
-            registration: Registration { id: config.node_id, epoch: broker_epoch },
+            registration,
             cluster_id: options.cluster_id.as_str().into(),
             settings: settings(config, &options.settings),
             configuration,
@@ -122,7 +139,8 @@ impl Node {
             clock,
             quorum: Arc::clone(&quorum),
             replicas,
-            directory: Arc::clone(&directory),
+            directories: Arc::clone(&directories),
+            moves: Arc::clone(&moves),
             groups,
             cleaner: cleaner.clone(),
             automatic_topics: AutomaticTopics::new(config),
@@ -130,12 +148,15 @@ impl Node {
         let (stop, stopping) = watch::channel(false);
         let listeners = bound.iter().map(Bound::address).collect();
         let http_address = http.as_ref().and_then(|socket| socket.local_addr().ok());
-        let tasks = spawn_all(&broker, bound, http, config, &stopping);
+        let mut tasks = spawn_all(&broker, bound, http, config, &stopping);
+        tasks.spawn(reports.send(Arc::clone(&quorum), registration, stopping.clone()));
+        tasks.spawn(moves.run(stopping));
         broker.set_ready();
         Ok(Self {
             broker,
             quorum,
-            directory,
+            directories,
+            failures,
             cleaner,
             broker_epoch,
             listeners,
@@ -158,7 +179,12 @@ impl Node {
 
     /// Waits for something that a node can't go on after, and says what it was.
     pub async fn failed(&self) -> String {
-        self.quorum.stopped().await
+        let mut fatal = self.failures.fatal();
+        tokio::select! {
+            biased;
+            Ok(reason) = fatal.wait_for(Option::is_some) => reason.clone().unwrap_or_default(),
+            reason = self.quorum.stopped() => reason,
+        }
     }
 
     /// Stops accepting, answers what was begun, ends the controller, writes everything to disk, and
@@ -173,10 +199,10 @@ impl Node {
         self.broker.replicas.all().iter().for_each(|replica| replica.retire());
         self.say_farewell().await;
         self.quorum.shutdown().await;
-        let (directory, cleaner, epoch) = (self.directory, self.cleaner, self.broker_epoch);
+        let (directories, cleaner, epoch) = (self.directories, self.cleaner, self.broker_epoch);
         let close = move || {
             cleaner.iter().for_each(|cleaner| cleaner.stop());
-            directory.close(epoch)
+            directories.close(epoch)
         };
         tokio::task::spawn_blocking(close).await??;
         info!("stopped cleanly");
@@ -261,10 +287,10 @@ async fn bind_http(
     }
 }
 
-async fn open_directory(
+async fn open_directories(
     options: &NodeOptions,
     clock: &Arc<dyn Clock>,
-) -> anyhow::Result<Arc<LogDirectory>> {
+) -> anyhow::Result<Arc<LogDirectories>> {
     let config = &options.config;
     let log_config = topic_config::log_config(&config.topic_defaults);
     let defaults = DirectoryOptions::default();
@@ -281,11 +307,12 @@ async fn open_directory(
             config.producer_id_expiration_check_interval_ms,
         )
         .unwrap_or(defaults.producer_id_expiration_check_interval_ms),
+        reserved_bytes: u64::try_from(config.log_dir_reserved_bytes).unwrap_or(0),
         ..defaults
     };
-    let (path, clock) = (options.directory.clone(), Arc::clone(clock));
+    let (given, clock) = (options.directories.clone(), Arc::clone(clock));
     let opened = tokio::task::spawn_blocking(move || {
-        LogDirectory::open(&path, log_config, directory_options, clock)
+        LogDirectories::open(&given, &log_config, &directory_options, &clock)
     });
     Ok(Arc::new(opened.await??))
 }
@@ -300,7 +327,7 @@ async fn start_quorum(
     let config = ottla_quorum::Config {
         node_id: options.config.node_id,
         cluster_id: options.cluster_id.as_str().into(),
-        directory_id: options.directory_id,
+        directory_id: options.directories.metadata.id,
         incarnation_id: ottla_env::random_uuid()?,
         controller_endpoints: endpoints(&options.config, bound, Role::Controller),
         policy: Policy::from_settings(options.settings.clone()),
@@ -323,7 +350,7 @@ const METADATA_SEGMENT_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 async fn register(
     options: &NodeOptions,
     bound: &[Bound],
-    directory: &LogDirectory,
+    directories: &LogDirectories,
     quorum: &Quorum,
 ) -> anyhow::Result<i64> {
     let node_id = options.config.node_id;
@@ -349,8 +376,8 @@ async fn register(
             })
             .collect(),
         rack: options.config.rack.as_deref().map(Into::into),
-        log_dirs: vec![options.directory_id],
-        previous_broker_epoch: directory.previous_broker_epoch().unwrap_or(-1),
+        log_dirs: directories.online(),
+        previous_broker_epoch: directories.previous_broker_epoch().unwrap_or(-1),
         ..BrokerRegistrationRequest::default()
     };
     let epoch = quorum.register_broker(request).await??;

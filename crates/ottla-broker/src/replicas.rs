@@ -5,9 +5,11 @@
 //! that was applied last.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use arc_swap::ArcSwap;
 use ottla_base::{
     BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicId, TopicPartition,
 };
@@ -25,7 +27,8 @@ use crate::waiters::Waiters;
 pub(crate) struct Replica {
     pub topic_id: TopicId,
     pub partition: TopicPartition,
-    pub log: Arc<Log>,
+    /// Another one after a move to another directory.
+    log: ArcSwap<Log>,
     pub waiters: Waiters,
     broker: BrokerId,
     leadership: Mutex<Leadership>,
@@ -78,10 +81,23 @@ impl AppendError {
                 code_of(refusal)
             }
             Self::Storage(error) => {
-                tracing::error!(%error, "append failed");
+                report(error);
                 ErrorCode::KAFKA_STORAGE_ERROR
             }
         }
+    }
+}
+
+/// That a disk has failed or is full was said when it happened; each batch that it costs is not worth another line.
+fn report(error: &StorageError) {
+    match error {
+        StorageError::Poisoned { .. } | StorageError::Full { .. } | StorageError::Closed { .. } => {
+            tracing::debug!(%error, "batch refused");
+        }
+        StorageError::Io { .. }
+        | StorageError::Corrupt { .. }
+        | StorageError::OutOfOrder { .. }
+        | StorageError::TooLarge { .. } => tracing::error!(%error, "append failed"),
     }
 }
 
@@ -115,7 +131,7 @@ impl Replica {
         Self {
             topic_id,
             partition,
-            log,
+            log: ArcSwap::new(log),
             waiters,
             broker,
             leadership,
@@ -124,6 +140,27 @@ impl Replica {
             offline: AtomicBool::new(false),
             high_watermark,
         }
+    }
+
+    /// The log that counts now. Whoever holds one that has been moved can still read it for a while.
+    #[must_use]
+    pub(crate) fn log(&self) -> Arc<Log> {
+        self.log.load_full()
+    }
+
+    /// Lets the log be replaced by a copy of it, all of which is on disk. Nothing is appended meanwhile.
+    pub(crate) fn replace_log<E>(
+        &self,
+        replace: impl FnOnce() -> Result<Arc<Log>, E>,
+    ) -> Result<(), E> {
+        let leadership = self.leadership.lock();
+        let log = replace()?;
+        let end = log.flushed_offset();
+        log.settle_transactions(self.high_watermark());
+        self.log.store(log);
+        drop(leadership);
+        self.on_flushed(end);
+        Ok(())
     }
 
     /// What a produced batch must fulfil.
@@ -177,13 +214,13 @@ impl Replica {
     pub(crate) fn end_offset_for_epoch(&self, asked: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
         let current = self.leader_epoch();
         if asked == current {
-            return Some((current, self.log.log_end_offset()));
+            return Some((current, self.log().log_end_offset()));
         }
-        self.log.end_offset_for_epoch(asked).or_else(|| {
+        self.log().end_offset_for_epoch(asked).or_else(|| {
             // The current epoch has written nothing yet: it is not in the log, and begins at its end.
             let is_older = asked != LeaderEpoch::UNKNOWN && asked < current;
-            let newest = self.log.latest_epoch().unwrap_or(asked);
-            is_older.then(|| (newest, self.log.log_end_offset()))
+            let newest = self.log().latest_epoch().unwrap_or(asked);
+            is_older.then(|| (newest, self.log().log_end_offset()))
         })
     }
 
@@ -223,7 +260,7 @@ impl Replica {
     ) -> Result<Appended, AppendError> {
         let appended = self.append_with(batch, needs_all, Log::append_batch)?;
         if self.is_unflushed(&appended) {
-            self.log.request_flush();
+            self.log().request_flush();
         }
         Ok(appended)
     }
@@ -240,15 +277,15 @@ impl Replica {
     ) -> Result<Appended, AppendError> {
         let appended = self.append_with(batch, needs_all, Log::append_produced)?;
         match self.is_unflushed(&appended) {
-            true if needs_all => self.log.join_next_flush(),
-            true => self.log.request_flush(),
+            true if needs_all => self.log().join_next_flush(),
+            true => self.log().request_flush(),
             false => {}
         }
         Ok(appended)
     }
 
     fn is_unflushed(&self, appended: &Appended) -> bool {
-        self.log.flushed_offset() <= appended.last_offset
+        self.log().flushed_offset() <= appended.last_offset
     }
 
     fn append_with(
@@ -261,15 +298,16 @@ impl Replica {
         if needs_all && !leadership.progress.has_enough_replicas() {
             return Err(AppendError::NotEnoughReplicas);
         }
-        if batch.size_in_bytes() as u64 > self.log.config().segment_bytes {
+        let log = self.log();
+        if batch.size_in_bytes() as u64 > log.config().segment_bytes {
             return Err(AppendError::LargerThanSegment);
         }
-        let appended = append(&self.log, batch, leadership.epoch)?;
-        leadership.progress.on_append(self.log.log_end_offset());
+        let appended = append(&log, batch, leadership.epoch)?;
+        leadership.progress.on_append(log.log_end_offset());
         drop(leadership);
         if !self.is_unflushed(&appended) {
             // The page cache counts as the disk (`log.flush.on.commit=false`).
-            self.on_flushed(self.log.flushed_offset());
+            self.on_flushed(log.flushed_offset());
         }
         Ok(appended)
     }
@@ -291,7 +329,10 @@ impl Replica {
 
     /// Deletes what the topic's configuration no longer keeps, nothing that is not visible yet.
     pub(crate) fn enforce_retention(&self, now: Timestamp) {
-        match self.log.enforce_retention(now.0, self.high_watermark()) {
+        if self.check_disk().is_err() {
+            return;
+        }
+        match self.log().enforce_retention(now.0, self.high_watermark()) {
             Ok(removed) if removed.segments > 0 => {
                 let (segments, bytes) = (removed.segments, removed.bytes);
                 tracing::info!(partition = %self.partition, segments, bytes, "retention");
@@ -307,7 +348,7 @@ impl Replica {
     /// # Errors
     /// POLICY_VIOLATION where compaction alone may delete, OFFSET_OUT_OF_RANGE beyond the high watermark.
     pub(crate) fn check_deletion(&self, before: Option<Offset>) -> Result<Offset, ErrorCode> {
-        let config = self.log.config();
+        let config = self.log().config();
         if config.compact && !config.delete {
             return Err(ErrorCode::POLICY_VIOLATION);
         }
@@ -330,7 +371,7 @@ impl Replica {
             match command {
                 Command::AdvanceHighWatermark(offset) => {
                     self.high_watermark.store(offset.0, Ordering::Release);
-                    self.log.settle_transactions(offset);
+                    self.log().settle_transactions(offset);
                 }
             }
         }
@@ -349,21 +390,26 @@ impl FlushListener for Replicas {
     fn flushed(&self, log: &Arc<Log>, end: Offset) {
         let partition = log.topic_partition().partition.0;
         if let Some(replica) = log.topic_id().and_then(|id| self.find(id, partition)) {
-            replica.on_flushed(end);
+            // One that has been moved away, or a copy on its way here, has nothing to say.
+            if Arc::ptr_eq(&replica.log(), log) {
+                replica.on_flushed(end);
+            }
         }
     }
 
     /// Nothing that waits for this disk will ever be acknowledged.
-    fn poisoned(&self, _: &StorageError) {
-        self.all().iter().for_each(|replica| replica.take_offline());
+    fn poisoned(&self, directory: &Path, _: &StorageError) {
+        let all = self.all();
+        let in_it = all.iter().filter(|replica| replica.log().directory() == directory);
+        in_it.for_each(|replica| replica.take_offline());
     }
 }
 
 impl CleanableLogs for Replicas {
     fn logs(&self) -> Vec<(Arc<Log>, Offset)> {
         let by_partition = self.by_partition.read();
-        let compacted = by_partition.values().filter(|replica| replica.log.config().compact);
-        compacted.map(|replica| (Arc::clone(&replica.log), replica.high_watermark())).collect()
+        let compacted = by_partition.values().filter(|replica| replica.log().config().compact);
+        compacted.map(|replica| (replica.log(), replica.high_watermark())).collect()
     }
 }
 
@@ -404,13 +450,13 @@ impl Replicas {
     /// Ranges of records that are refused because the disk has changed them.
     #[must_use]
     pub(crate) fn quarantined_count(&self) -> usize {
-        self.by_partition.read().values().map(|replica| replica.log.quarantined_count()).sum()
+        self.by_partition.read().values().map(|replica| replica.log().quarantined_count()).sum()
     }
 
     /// Producers that the partitions remember; one that writes to several counts for each.
     #[must_use]
     pub(crate) fn producer_count(&self) -> usize {
-        self.by_partition.read().values().map(|replica| replica.log.producer_count()).sum()
+        self.by_partition.read().values().map(|replica| replica.log().producer_count()).sum()
     }
 }
 
@@ -451,7 +497,7 @@ mod tests {
             assert_eq!((again.last_offset, again.duplicate), (Offset(0), true));
             assert_eq!(replica.high_watermark(), Offset(0), "nothing is on disk");
         }
-        replica.log.flush().unwrap();
+        replica.log().flush().unwrap();
         assert_eq!(append(0).last_offset, Offset(0));
         assert_eq!(replica.high_watermark(), Offset(2), "whoever retries need not wait");
     }

@@ -1,18 +1,22 @@
 //! Carries out on this broker what the metadata says: logs of new topics are created, those of deleted ones removed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use ottla_base::{BrokerId, PartitionIndex, TopicId, TopicPartition};
+use ottla_base::{BrokerId, PartitionIndex, TopicId, TopicPartition, Uuid};
 use ottla_config::TopicConfig;
 use ottla_coordinator::group::TopicDeleted;
-use ottla_log::{CreateError, Log, LogCleaner, LogDirectory};
+use ottla_log::{CreateError, Log, LogCleaner};
 use ottla_metadata::{ConfigResource, Delta, Image, Partition, Topic, topic_name};
 use ottla_quorum::Publisher;
 use tracing::{error, info, warn};
 
 use crate::cleaner;
 use crate::configuration::Configuration;
+use crate::directory_reports::DirectoryReports;
 use crate::group_coordinator::GroupCoordinator;
+use crate::log_directories::LogDirectories;
+use crate::log_moves::LogMoves;
 use crate::replicas::{Replica, Replicas};
 use crate::topic_config;
 
@@ -20,10 +24,14 @@ use crate::topic_config;
 #[derive(Debug)]
 pub(crate) struct Topics {
     pub node_id: BrokerId,
-    pub directory: Arc<LogDirectory>,
+    pub directories: Arc<LogDirectories>,
     pub replicas: Arc<Replicas>,
     pub configuration: Arc<Configuration>,
     pub groups: Arc<GroupCoordinator>,
+    pub reports: Arc<DirectoryReports>,
+    pub moves: Arc<LogMoves>,
+    /// Whether what was there at the start has been taken up: from then on, a created topic is a new one.
+    pub started: AtomicBool,
     pub cleaner: Option<Arc<LogCleaner>>,
 }
 
@@ -40,9 +48,11 @@ impl Publisher for Topics {
         for (topic_id, index) in &delta.changed {
             self.follow(image, *topic_id, *index);
         }
+        self.started.store(true, Ordering::Relaxed);
         if defaults_changed {
             let live = self.configuration.live();
-            self.directory.set_producer_id_expiration_ms(live.producer_id_expiration_ms);
+            self.directories.set_producer_id_expiration_ms(live.producer_id_expiration_ms);
+            self.directories.set_reserved_bytes(live.reserved_bytes);
             if let Some(cleaner) = &self.cleaner {
                 cleaner.reconfigure(cleaner::options(&live.cleaner));
             }
@@ -65,7 +75,7 @@ impl Publisher for Topics {
 impl Topics {
     /// Renames logs that no topic owns: never served, never deleted.
     pub(crate) fn set_strays_aside(&self, image: &Image) {
-        for log in self.directory.logs() {
+        for log in self.directories.logs() {
             let name = log.topic_partition();
             let is_owned = &*name.topic == topic_name::CLUSTER_METADATA
                 || log.topic_id().is_some_and(|id| image.partition(id, name.partition).is_some());
@@ -77,7 +87,7 @@ impl Topics {
 
     fn set_aside(&self, log: &Arc<Log>) {
         let partition = log.topic_partition();
-        match self.directory.set_aside(partition) {
+        match self.directories.set_aside(partition) {
             Ok(_) => warn!(%partition, "a log without a topic was set aside as -stray"),
             Err(error) => error!(%partition, %error, "a log without a topic can't be set aside"),
         }
@@ -115,7 +125,11 @@ impl Topics {
     ) -> Result<(), CreateError> {
         let name = TopicPartition { topic: Arc::clone(&topic.name), partition: index };
         let log_config = Arc::new(topic_config::log_config(config));
-        let log = self.open_log(&name, topic.id, log_config)?;
+        let assigned = partition.directory_of(self.node_id).unwrap_or(Uuid::UNASSIGNED_DIR);
+        let log = self.open_log(&name, topic.id, assigned, log_config)?;
+        if let Some(directory) = self.directories.id_of(&log).filter(|id| *id != assigned) {
+            self.reports.assigned(topic.id, index.0, directory);
+        }
         let rules = topic_config::rules(name, config);
         let min_isr = min_isr(config, partition);
         let epoch = partition.leader_epoch;
@@ -133,9 +147,10 @@ impl Topics {
         &self,
         name: &TopicPartition,
         topic_id: TopicId,
+        assigned: Uuid,
         config: Arc<ottla_log::LogConfig>,
     ) -> Result<Arc<Log>, CreateError> {
-        if let Some(log) = self.directory.log(name) {
+        if let Some(log) = self.directories.log(name) {
             if log.topic_id() == Some(topic_id) {
                 log.set_config(config);
                 return Ok(log);
@@ -143,7 +158,16 @@ impl Topics {
             // The name belonged to a topic that was deleted while this broker did not look.
             self.set_aside(&log);
         }
-        self.directory.create(name.clone(), topic_id, config)
+        let may_be_elsewhere = !self.directories.unreadable().is_empty();
+        if may_be_elsewhere && !self.started.load(Ordering::Relaxed) {
+            return Err(CreateError::NoDirectory { log: name.to_string() });
+        }
+        let place = match assigned {
+            Uuid::UNASSIGNED_DIR | Uuid::MIGRATING_DIR => self.moves.fulfil(name),
+            // An empty log in another directory would pass for the one that is not readable now.
+            assigned => Some(assigned),
+        };
+        self.directories.create(name.clone(), topic_id, config, place)
     }
 
     /// A topic has grown by a partition, or a partition has changed.
@@ -173,7 +197,8 @@ impl Topics {
             }
             self.replicas.remove(topic.id, index);
             let name = TopicPartition { topic: Arc::clone(&topic.name), partition: index };
-            if let Err(error) = self.directory.delete(&name) {
+            self.moves.cancel(&name);
+            if let Err(error) = self.directories.delete(&name) {
                 error!(partition = %name, %error, "log can't be deleted");
             }
         }
@@ -197,7 +222,7 @@ impl Topics {
         let config = self.config(image, topic);
         for (index, partition) in topic.partitions() {
             let Some(replica) = self.replicas.find(topic.id, index.0) else { continue };
-            replica.log.set_config(Arc::new(topic_config::log_config(&config)));
+            replica.log().set_config(Arc::new(topic_config::log_config(&config)));
             replica.set_rules(topic_config::rules(replica.partition.clone(), &config));
             replica.on_min_isr_changed(min_isr(&config, partition));
         }

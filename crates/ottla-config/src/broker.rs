@@ -39,6 +39,8 @@ pub struct BrokerConfig {
     pub controller_quorum_bootstrap_servers: Vec<(String, u16)>,
 
     pub log_dirs: Vec<PathBuf>,
+    /// One of `log_dirs`, or another one.
+    pub metadata_log_dir: PathBuf,
 
     pub auto_create_topics_enable: bool,
     pub delete_topic_enable: bool,
@@ -72,6 +74,8 @@ pub struct BrokerConfig {
     /// `ottla.scrub.bytes.per.second`; 0 is never.
     pub scrub_bytes_per_second: i64,
     pub scrub_interval_ms: i64,
+    /// At the start; it may change later.
+    pub log_dir_reserved_bytes: i64,
     pub log_flush_scheduler_interval_ms: i64,
     pub log_flush_offset_checkpoint_interval_ms: i32,
     pub log_flush_start_offset_checkpoint_interval_ms: i32,
@@ -340,6 +344,7 @@ impl BrokerConfig {
     fn from_settings(s: &Settings, problems: &mut Vec<Problem>) -> Option<Self> {
         let endpoints = Endpoints::from_settings(s, problems)?;
         let log_dirs = log_dirs(s);
+        let metadata = s.text("metadata.log.dir").map(PathBuf::from);
         let queued = s.long("queued.max.request.bytes");
         let voters = s.list("controller.quorum.voters");
         let servers = s.list("controller.quorum.bootstrap.servers");
@@ -357,6 +362,7 @@ impl BrokerConfig {
                 .iter()
                 .filter_map(|entry| server(entry).ok())
                 .collect(),
+            metadata_log_dir: metadata.or_else(|| log_dirs.first().cloned())?,
             log_dirs,
             auto_create_topics_enable: s.boolean("auto.create.topics.enable"),
             delete_topic_enable: s.boolean("delete.topic.enable"),
@@ -381,6 +387,7 @@ impl BrokerConfig {
             max_incremental_fetch_session_cache_slots: s
                 .int("max.incremental.fetch.session.cache.slots"),
             max_request_partition_size_limit: s.int("max.request.partition.size.limit"),
+            log_dir_reserved_bytes: s.long("log.dir.reserved.bytes"),
             log_flush_on_commit: s.boolean("log.flush.on.commit"),
             scrub_bytes_per_second: s.long("ottla.scrub.bytes.per.second"),
             scrub_interval_ms: s.long("ottla.scrub.interval.ms"),
@@ -438,7 +445,7 @@ impl BrokerConfig {
     }
 }
 
-pub(crate) fn log_dirs(s: &Settings) -> Vec<PathBuf> {
+fn log_dirs(s: &Settings) -> Vec<PathBuf> {
     let name = if s.is_set("log.dirs") { "log.dirs" } else { "log.dir" };
     s.list(name).into_iter().map(PathBuf::from).collect()
 }

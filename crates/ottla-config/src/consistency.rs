@@ -1,8 +1,5 @@
 //! What several properties must agree on before a broker starts (pure).
 
-use std::path::PathBuf;
-
-use crate::broker::log_dirs;
 use crate::check::Voter;
 use crate::property::Scope;
 use crate::settings::{Problem, Settings, judge};
@@ -13,7 +10,6 @@ pub(crate) fn check(settings: &Settings, problems: &mut Vec<Problem>) {
     check.identity();
     check.quorum();
     check.log();
-    check.directories();
     check.bounds();
     check.connections();
 }
@@ -116,26 +112,6 @@ impl Check<'_> {
             );
         }
         self.ordered("log.cleaner.min.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms");
-    }
-
-    /// Where the metadata is would be another cluster if it were looked for elsewhere than where it is.
-    fn directories(&mut self) {
-        let log_dirs = log_dirs(self.settings);
-        if let Some(metadata) = self.settings.text("metadata.log.dir").map(PathBuf::from)
-            && log_dirs.first().is_none_or(|first| *first != metadata)
-        {
-            let first = log_dirs.first().map(|first| first.display().to_string());
-            self.fail(
-                "metadata.log.dir",
-                format!(
-                    "metadata.log.dir={} is not supported: the metadata is kept with the data, in \
-                     {}. Remove metadata.log.dir, after you have moved an existing \
-                     __cluster_metadata-0 there",
-                    metadata.display(),
-                    first.unwrap_or_default()
-                ),
-            );
-        }
     }
 
     fn at_least(&mut self, name: &str, minimum: i64) {

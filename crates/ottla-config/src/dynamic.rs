@@ -29,6 +29,8 @@ pub struct Effective {
     pub topic_defaults: TopicConfig,
     pub connections: ConnectionLimits,
     pub producer_id_expiration_ms: i32,
+    pub log_dir_reserved_bytes: i64,
+    pub replica_alter_log_dirs_io_max_bytes_per_second: i64,
     pub cleaner: CleanerConfig,
 }
 
@@ -39,6 +41,9 @@ impl Effective {
             topic_defaults: TopicConfig::from_broker(settings),
             connections: ConnectionLimits::from_settings(settings),
             producer_id_expiration_ms: settings.int("producer.id.expiration.ms"),
+            replica_alter_log_dirs_io_max_bytes_per_second: settings
+                .long("replica.alter.log.dirs.io.max.bytes.per.second"),
+            log_dir_reserved_bytes: settings.long("log.dir.reserved.bytes"),
             cleaner: CleanerConfig::from_settings(settings),
         }
     }

@@ -39,7 +39,8 @@ fn cell(written: &str) -> String {
 }
 
 fn is_ours(property: &Property) -> bool {
-    property.name.starts_with("ottla.") || property.name == "log.flush.on.commit"
+    const UNDER_KAFKAS_PREFIX: [&str; 2] = ["log.dir.reserved.bytes", "log.flush.on.commit"];
+    property.name.starts_with("ottla.") || UNDER_KAFKAS_PREFIX.contains(&property.name)
 }
 
 #[test]

@@ -247,15 +247,17 @@ fn a_data_directory_of_the_command_line_takes_everything() {
     sources.data_dir = Some("/data".to_owned());
     let config = started(&sources).config;
     assert_eq!(config.log_dirs, [std::path::Path::new("/data")]);
+    assert_eq!(config.metadata_log_dir, std::path::Path::new("/data"));
 }
 
 #[test]
-fn the_metadata_is_kept_with_the_data() {
-    let stock = format!("{STOCK}log.dirs=/data/\n");
-    started(&file(&format!("{stock}metadata.log.dir=/data\n")));
-    let message = refused(&file(&format!("{stock}metadata.log.dir=/elsewhere\n")));
-    assert!(message.contains("metadata.log.dir=/elsewhere is not supported"), "{message}");
-    assert!(message.contains("in /data"), "{message}");
+fn the_metadata_is_in_the_first_directory_unless_it_has_one_of_its_own() {
+    let stock = format!("{STOCK}log.dirs=/first,/second\n");
+    let config = started(&file(&stock)).config;
+    assert_eq!(config.log_dirs, ["/first", "/second"].map(std::path::PathBuf::from));
+    assert_eq!(config.metadata_log_dir, std::path::Path::new("/first"));
+    let config = started(&file(&format!("{stock}metadata.log.dir=/elsewhere\n"))).config;
+    assert_eq!(config.metadata_log_dir, std::path::Path::new("/elsewhere"));
 }
 
 #[test]

@@ -16,7 +16,11 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use crate::direct::DirectFile;
-use crate::sys;
+use crate::sys::{self, DiskSpace};
+
+mod faulty;
+
+pub use faulty::FaultyDisk;
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +95,11 @@ pub trait Disk: Debug + Send + Sync {
 
     /// Of the whole file system that holds a path; `Unsupported` where the platform cannot.
     fn sync_file_system(&self, path: &Path) -> io::Result<()>;
+
+    /// The room on the file system that holds a path.
+    fn space(&self, path: &Path) -> io::Result<DiskSpace> {
+        sys::disk_space(path)
+    }
 }
 
 /// What is made of those calls, the same for every disk.

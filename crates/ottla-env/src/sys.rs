@@ -10,8 +10,9 @@ mod linux;
 
 use std::fs::{File, TryLockError};
 use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 #[cfg(target_os = "linux")]
 pub use linux::{
@@ -59,6 +60,11 @@ pub fn disk_space(path: &Path) -> io::Result<DiskSpace> {
     let stat = rustix::fs::statvfs(path)?;
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
     Ok(DiskSpace { total: bytes(stat.f_blocks), usable: bytes(stat.f_bavail) })
+}
+
+/// What an open file is called. Where the system has no `/proc`, an error.
+pub fn path_of(file: &File) -> io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 /// Raises the soft limit on open files to the hard limit, and returns what it is now.

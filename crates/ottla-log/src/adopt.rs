@@ -143,7 +143,10 @@ fn partitions_of(
     for entry in disk.list(data).context("list", data)? {
         match DirectoryName::parse(&entry.name.to_string_lossy()) {
             DirectoryName::Log(log) if &*log.topic == topic && entry.is_directory => logs.push(log),
-            DirectoryName::Log(_) | DirectoryName::Deleted | DirectoryName::Other => {}
+            DirectoryName::Log(_)
+            | DirectoryName::Future(_)
+            | DirectoryName::Deleted
+            | DirectoryName::Other => {}
         }
     }
     logs.sort();

@@ -158,6 +158,13 @@ impl LogCleaner {
         }
     }
 
+    /// How many threads there are right now: those that are to end may still be at work.
+    #[must_use]
+    pub fn threads_running(&self) -> usize {
+        let threads = self.threads.lock();
+        threads.iter().flatten().filter(|thread| !thread.is_finished()).count()
+    }
+
     #[must_use]
     pub fn state(&self) -> CleanerState {
         let idle = self.shared.clock.monotonic().saturating_sub(*self.shared.looked_at.lock());
@@ -319,10 +326,11 @@ impl Shared {
                 log.note_corruption(error);
                 tracing::error!(log = %partition, %error, "compaction has met damage: the log is not compacted any more");
             }
-            StorageError::Io { .. } | StorageError::Poisoned { .. } => {
+            StorageError::Io { .. } | StorageError::Full { .. } => {
                 tracing::warn!(log = %partition, %error, "compaction failed, and is tried again later");
             }
-            StorageError::Closed { .. } => {}
+            // Somebody has said so already.
+            StorageError::Poisoned { .. } | StorageError::Closed { .. } => {}
         }
     }
 

@@ -87,6 +87,8 @@ pub struct DirectoryOptions {
     pub producer_id_expiration_ms: i64,
     /// `producer.id.expiration.check.interval.ms`: how often such producers are looked for.
     pub producer_id_expiration_check_interval_ms: u64,
+    /// `log.dir.reserved.bytes`: what is left free of clients' records on the disk, as long as nobody sets it otherwise.
+    pub reserved_bytes: u64,
     /// What everything is written to; the operating system's, but in tests.
     pub disk: Arc<dyn Disk>,
     /// Where names come from that nobody else has, and what is drawn; the operating system, but in tests.
@@ -108,6 +110,7 @@ impl Default for DirectoryOptions {
             scrub_interval_ms: 7 * 24 * 60 * 60 * 1000,
             producer_id_expiration_ms: 24 * 60 * 60 * 1000,
             producer_id_expiration_check_interval_ms: 600_000,
+            reserved_bytes: 0,
             disk: Arc::new(OsDisk),
             random: Arc::new(OsRandom),
             threads: true,

@@ -7,7 +7,9 @@
 //! there. Kafka's format has no place for a topic id, so that a line cannot tell whose it is.
 //!
 //! Lock order: what a log locks by itself, but for its state; the recovery points (whose writer asks the logs); `logs`;
-//! the states of logs; the log starts.
+//! the states of logs; the log starts and the compacted offsets.
+
+mod futures;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -21,6 +23,8 @@ use ottla_base::{Offset, TopicId, TopicPartition, Uuid};
 use ottla_env::disk::Open;
 use ottla_env::{Clock, Disk, sys};
 use parking_lot::{Condvar, Mutex, RwLock};
+
+pub use futures::Leftover;
 
 use crate::adopt::{self, Adoption};
 use crate::checkpoint;
@@ -42,6 +46,7 @@ const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct LogDirectory {
     shared: Arc<Shared>,
+    config: Arc<LogConfig>,
     previous_broker_epoch: Option<i64>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -49,6 +54,9 @@ pub struct LogDirectory {
 #[derive(Debug)]
 struct Shared {
     env: Arc<Environment>,
+    /// Copies of logs in other directories, on their way here.
+    futures: RwLock<BTreeMap<TopicPartition, Arc<Log>>>,
+    leftovers: Mutex<Vec<Leftover>>,
     /// In the order of their names, so that what is done to all of them is done in the same order each time.
     logs: RwLock<BTreeMap<TopicPartition, Arc<Log>>>,
     checkpointed_at: Mutex<Duration>,
@@ -71,11 +79,15 @@ impl LogDirectory {
         let lock = lock(&*disk, path)?;
         let previous = take_clean_shutdown_marker(&*disk, path)?;
         let env = Arc::new(Environment::new(path.to_owned(), clock, options, lock));
-        let opener = Opener { env: &env, config: Arc::new(config), clean: previous.is_some() };
-        let logs = opener.open_all(list_logs(&env)?)?;
+        let config = Arc::new(config);
+        let opener = Opener { env: &env, config: Arc::clone(&config), clean: previous.is_some() };
+        let (logs, leftovers) = list_logs(&env)?;
+        let logs = opener.open_all(logs)?;
         let shared = Arc::new(Shared {
             env,
             logs: RwLock::new(logs),
+            futures: RwLock::default(),
+            leftovers: Mutex::new(leftovers),
             checkpointed_at: Mutex::default(),
             producers_expired_at: Mutex::default(),
             stop: Mutex::new(false),
@@ -87,7 +99,7 @@ impl LogDirectory {
             false => Vec::new(),
         };
         let previous_broker_epoch = previous.flatten();
-        Ok(Self { shared, previous_broker_epoch, threads: Mutex::new(threads) })
+        Ok(Self { shared, config, previous_broker_epoch, threads: Mutex::new(threads) })
     }
 
     #[must_use]
@@ -121,6 +133,11 @@ impl LogDirectory {
         self.shared.logs.read().values().cloned().collect()
     }
 
+    #[must_use]
+    pub fn log_count(&self) -> usize {
+        self.shared.logs.read().len()
+    }
+
     /// Creates an empty log. Its directory becomes durable with its first flush; segment files come with the first
     /// append.
     pub fn create(
@@ -132,18 +149,17 @@ impl LogDirectory {
         let env = &self.shared.env;
         env.check_health()?;
         // An earlier log of this name may have left one. All that are left go at once: there may be many such logs.
-        for points in [&env.recovery_points, &env.cleaned] {
-            if points.get(&partition).is_some() {
-                points.retain(|log| self.log(log).is_some())?;
-            }
+        if env.recovery_points.get(&partition).is_some() {
+            env.recovery_points.retain(|log| self.log(log).is_some())?;
         }
         let mut logs = self.shared.logs.write();
         if logs.contains_key(&partition) {
             return Err(CreateError::Exists { log: partition.to_string() });
         }
-        // What is left of an earlier log of this name would delete records of this one at the next start.
-        if env.log_starts.get(&partition).is_some() {
-            env.forget_starts_of_others(&logs)?;
+        // What is left of an earlier log of this name would delete records of this one at the next start, or keep
+        // them from being compacted.
+        if [&env.log_starts, &env.cleaned].iter().any(|offsets| offsets.get(&partition).is_some()) {
+            env.forget_others(&logs)?;
         }
         let path = env.path.join(partition.to_string());
         env.disk.create_directory(&path).context("create", &path)?;
@@ -261,6 +277,17 @@ impl LogDirectory {
         self.shared.env.producer_id_expiration_ms.store(expiration_ms, Ordering::Relaxed);
     }
 
+    /// Changes how much of the disk is left free of clients' records.
+    pub fn set_reserved_bytes(&self, bytes: u64) {
+        self.shared.env.room.set_reserved(bytes);
+    }
+
+    /// Whether what clients append is refused for want of room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.shared.env.room.is_full()
+    }
+
     /// Makes everything durable and notes from where recovery would have to begin.
     pub fn checkpoint(&self) -> Result<(), StorageError> {
         self.shared.checkpoint()
@@ -330,6 +357,7 @@ impl Shared {
     fn housekeep(&self) {
         self.env.empty_trash();
         self.look_at_doubts();
+        self.env.room.look();
         let now_ms = self.env.now_ms();
         let logs: Vec<Arc<Log>> = self.logs.read().values().cloned().collect();
         for log in &logs {
@@ -363,7 +391,7 @@ impl Shared {
 
     fn write_checkpoints(&self) -> Result<(), StorageError> {
         self.write_recovery_points()?;
-        self.env.forget_starts_of_others(&self.logs.read())
+        self.env.forget_others(&self.logs.read())
     }
 
     /// Notes how far every log is flushed, if that has changed. Indexes and epochs must be flushed, too.
@@ -429,9 +457,12 @@ fn parse_broker_epoch(text: &str) -> Option<i64> {
     value.get(..end)?.parse().ok()
 }
 
+/// Where logs are, and what moves have left.
+type Listed = (Vec<(TopicPartition, PathBuf)>, Vec<Leftover>);
+
 /// The logs in a directory. What was deleted is thrown away; anything else is left alone.
-fn list_logs(env: &Environment) -> Result<Vec<(TopicPartition, PathBuf)>, StorageError> {
-    let mut logs = Vec::new();
+fn list_logs(env: &Environment) -> Result<Listed, StorageError> {
+    let (mut logs, mut leftovers) = (Vec::new(), Vec::new());
     let mut deleted = Vec::new();
     for entry in env.disk.list(&env.path).context("list", &env.path)? {
         if !entry.is_directory {
@@ -441,11 +472,14 @@ fn list_logs(env: &Environment) -> Result<Vec<(TopicPartition, PathBuf)>, Storag
         match DirectoryName::parse(&entry.name.to_string_lossy()) {
             DirectoryName::Log(partition) => logs.push((partition, path)),
             DirectoryName::Deleted => deleted.push(path),
+            DirectoryName::Future(partition) => {
+                leftovers.push(Leftover::found(&*env.disk, partition, path));
+            }
             DirectoryName::Other => tracing::debug!(path = %path.display(), "not a log"),
         }
     }
     env.discard_later(deleted, 0);
-    Ok(logs)
+    Ok((logs, leftovers))
 }
 
 /// Does the work for each item, in up to so many threads, of which this is one. The results come in the items' order.

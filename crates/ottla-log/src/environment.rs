@@ -20,6 +20,7 @@ use crate::flusher::{FlushListener, FlushQueue};
 use crate::log::Log;
 use crate::names;
 use crate::producers::Producers;
+use crate::room::Room;
 use crate::scrub;
 
 pub(crate) struct Environment {
@@ -31,6 +32,7 @@ pub(crate) struct Environment {
     pub(crate) producer_id_expiration_ms: AtomicI64,
     pub(crate) files: FileCache,
     pub(crate) flushes: FlushQueue,
+    pub(crate) room: Room,
     pub(crate) listeners: RwLock<Vec<Arc<dyn FlushListener>>>,
     /// The logs that start later than their first segment does, because records were deleted on request.
     pub(crate) log_starts: DurableOffsets,
@@ -66,6 +68,7 @@ impl Environment {
     ) -> Self {
         let files = FileCache::new(options.open_files_max);
         let disk = Arc::clone(&options.disk);
+        let room = Room::new(Arc::clone(&disk), path.clone(), options.reserved_bytes);
         let offsets = |name| DurableOffsets::read(Arc::clone(&disk), path.join(name));
         Self {
             log_starts: offsets(names::LOG_START_OFFSETS),
@@ -78,6 +81,7 @@ impl Environment {
             options,
             files,
             flushes: FlushQueue::default(),
+            room,
             listeners: RwLock::default(),
             trims: Mutex::default(),
             scrubbed: scrub::Counters::default(),
@@ -116,17 +120,19 @@ impl Environment {
                 "a write to disk failed; the log directory is offline, and nothing more is written to it"
             );
             for listener in self.listeners.read().iter() {
-                listener.poisoned(error);
+                listener.poisoned(&self.path, error);
             }
         }
     }
 
-    /// Lets the file of log starts speak of these logs only, with one write for all that are gone.
-    pub(crate) fn forget_starts_of_others(
+    /// Lets the files of log starts and of compacted offsets speak of these logs only, with one write for all that are
+    /// gone.
+    pub(crate) fn forget_others(
         &self,
         logs: &BTreeMap<TopicPartition, Arc<Log>>,
     ) -> Result<(), StorageError> {
-        self.log_starts.retain(|log| logs.contains_key(log))
+        self.log_starts.retain(|log| logs.contains_key(log))?;
+        self.cleaned.retain(|log| logs.contains_key(log))
     }
 
     /// Removes files or directories once readers have had time to finish.

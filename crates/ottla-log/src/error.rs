@@ -17,6 +17,9 @@ pub enum StorageError {
     /// A flush failed earlier. What the disk holds since then is unknown, so nothing more is written there.
     #[error("log directory {} is offline: a flush failed ({reason})", .directory.display())]
     Poisoned { directory: PathBuf, reason: String },
+    /// What clients append is refused, to keep room for the broker's own writes. Nothing is wrong with the disk.
+    #[error("the disk of log directory {} is full", .directory.display())]
+    Full { directory: PathBuf },
     /// The log was deleted, or its directory was closed.
     #[error("the log {log} is closed")]
     Closed { log: String },
@@ -84,6 +87,9 @@ pub enum OpenError {
 pub enum CreateError {
     #[error("the log {log} already exists")]
     Exists { log: String },
+    /// The one that was asked for is offline or not there, or all are.
+    #[error("there is no log directory for {log}")]
+    NoDirectory { log: String },
     #[error(transparent)]
     Storage(#[from] StorageError),
 }

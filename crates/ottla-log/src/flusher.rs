@@ -7,6 +7,7 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -37,8 +38,8 @@ pub trait FlushListener: Send + Sync {
     /// Everything in `log` before `flushed_offset` is durable.
     fn flushed(&self, log: &Arc<Log>, flushed_offset: Offset);
 
-    /// The directory is offline: no flush will complete any more.
-    fn poisoned(&self, _error: &StorageError) {}
+    /// The directory is offline: no flush of a log in it will complete any more.
+    fn poisoned(&self, _directory: &Path, _error: &StorageError) {}
 }
 
 impl<F: Fn(&Arc<Log>, Offset) + Send + Sync> FlushListener for F {
@@ -83,14 +84,15 @@ impl FlushQueue {
         self.changed.notify_one();
     }
 
+    /// Whoever waits now waits in vain. They hold the directory, and the directory holds this.
     pub(crate) fn stop(&self) {
-        let mut waiting = self.waiting.lock();
-        waiting.stopped = true;
-        // They hold the directory, and the directory holds this.
-        let logs = std::mem::take(&mut waiting.logs);
-        drop(waiting);
-        drop(logs);
+        let waiting = {
+            let mut waiting = self.waiting.lock();
+            waiting.stopped = true;
+            std::mem::take(&mut waiting.logs)
+        };
         self.changed.notify_all();
+        waiting.iter().for_each(|log| log.flush_dequeued());
     }
 
     /// What waits, if so little does that a round is likely to be quick.

@@ -20,6 +20,7 @@ mod append;
 mod clean;
 mod flush;
 mod lookup;
+mod moved;
 mod producers;
 mod quarantined;
 mod read;
@@ -27,6 +28,7 @@ mod transactions;
 mod trim;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Weak};
 
@@ -213,6 +215,12 @@ impl Log {
         self.topic_id
     }
 
+    /// The log directory that it is in.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.env().path
+    }
+
     #[must_use]
     pub fn config(&self) -> Arc<LogConfig> {
         Arc::clone(&self.config.read())
@@ -295,7 +303,7 @@ impl Log {
         Ok(())
     }
 
-    pub(crate) fn rename(&self, to: &std::path::Path) -> Result<(), StorageError> {
+    pub(crate) fn rename(&self, to: &Path) -> Result<(), StorageError> {
         self.home.rename(to)
     }
 

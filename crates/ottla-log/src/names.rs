@@ -36,6 +36,10 @@ pub(crate) const LOG_START_OFFSETS: &str = "log-start-offset-checkpoint";
 pub(crate) const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 pub(crate) const LOCK: &str = ".lock";
 
+/// In a copy of a log in another directory: says that the copy is as good as the log.
+pub(crate) const COMPLETE_COPY: &str = "copy-complete";
+
+const FUTURE_SUFFIX: &str = "-future";
 const DELETE_SUFFIX: &str = "-delete";
 const STRAY_SUFFIX: &str = "-stray";
 const FILE_NAME_MAX: usize = 255;
@@ -46,7 +50,9 @@ pub(crate) enum DirectoryName {
     Log(TopicPartition),
     /// Its topic was deleted; the data is on its way out.
     Deleted,
-    /// Nothing of ours, or set aside (`-stray`, `-future`).
+    /// A copy of a log in another directory, on its way to this one.
+    Future(TopicPartition),
+    /// Nothing of ours, or set aside (`-stray`).
     Other,
 }
 
@@ -54,6 +60,12 @@ impl DirectoryName {
     pub(crate) fn parse(name: &str) -> Self {
         if name.ends_with(DELETE_SUFFIX) {
             return Self::Deleted;
+        }
+        if let Some((log, _unique)) =
+            name.strip_suffix(FUTURE_SUFFIX).and_then(|name| name.rsplit_once('.'))
+            && let Self::Log(partition) = Self::parse(log)
+        {
+            return Self::Future(partition);
         }
         let Some((topic, partition)) = name.rsplit_once('-') else { return Self::Other };
         let digits = !partition.is_empty() && partition.bytes().all(|b| b.is_ascii_digit());
@@ -91,6 +103,11 @@ pub(crate) fn deleted_directory(log: &TopicPartition, unique: Uuid) -> String {
     renamed(log, unique, DELETE_SUFFIX)
 }
 
+/// The name of a copy in the making. It is not shortened: a log whose name leaves no room for it can't be moved.
+pub(crate) fn future_directory(log: &TopicPartition, unique: Uuid) -> String {
+    format!("{log}.{:032x}{FUTURE_SUFFIX}", u128::from_be_bytes(unique.0))
+}
+
 /// A name for the data of a log that the cluster does not know; never deleted by us.
 pub(crate) fn stray_directory(log: &TopicPartition, unique: Uuid) -> String {
     renamed(log, unique, STRAY_SUFFIX)
@@ -125,6 +142,15 @@ mod tests {
         assert_eq!(DirectoryName::parse(&name), DirectoryName::Deleted);
         let name = deleted_directory(&TopicPartition::new("t", 0), Uuid([0xab; 16]));
         assert_eq!(name, format!("t-0.{}-delete", "ab".repeat(16)));
+    }
+
+    #[test]
+    fn a_copy_in_the_making_is_told_from_a_topic_with_dots_and_dashes() {
+        let log = TopicPartition::new("a.b-c", 3);
+        let name = future_directory(&log, Uuid([0xab; 16]));
+        assert_eq!(name, format!("a.b-c-3.{}-future", "ab".repeat(16)));
+        assert_eq!(DirectoryName::parse(&name), DirectoryName::Future(log));
+        assert_eq!(DirectoryName::parse("a-future"), DirectoryName::Other);
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Transactions {
             producer_id,
             first_offset,
             last_offset,
-            last_stable_offset: self.first_open().unwrap_or(Offset(header.next_offset())),
+            last_stable_offset: self.first_open().unwrap_or_else(|| Offset(header.next_offset())),
         })
     }
 

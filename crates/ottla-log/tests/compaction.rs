@@ -359,7 +359,7 @@ impl Pair {
         if let Writer::Idempotent(id) | Writer::InTransaction(id) = writer {
             let sequence = self.sequences.entry(id).or_insert(0);
             builder = builder.producer(id, 0, *sequence);
-            *sequence += keys.len() as i32;
+            *sequence += i32::try_from(keys.len()).unwrap();
         }
         if let Writer::InTransaction(id) = writer {
             builder = builder.transactional();
@@ -673,8 +673,8 @@ fn who_reads_while_segments_are_replaced_notices_nothing() {
                     let slice = log.read(Offset(*offset), 1, log.log_end_offset(), true).unwrap();
                     let bytes = slice.source.unwrap().read().unwrap();
                     let batch = ottla_records::RawBatch::parse(bytes).unwrap();
-                    let found = batch.records().unwrap().map(Result::unwrap);
-                    let found = found.filter(|record| record.offset == Offset(*offset)).next();
+                    let mut found = batch.records().unwrap().map(Result::unwrap);
+                    let found = found.find(|record| record.offset == Offset(*offset));
                     assert_eq!(found.unwrap().key.as_deref(), Some(&**key));
                 }
                 reads += 1;
@@ -771,4 +771,53 @@ fn a_deleted_topics_successor_does_not_inherit_how_far_it_was_compacted() {
     // And whoever still holds the old one can do no harm with it.
     assert_eq!(cleaner(&old, pair.clock(), CleanerOptions::default()).clean_all_due(), 0);
     assert!(!old.is_uncleanable());
+}
+
+/// Waits for what other threads do.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(std::time::Instant::now() < deadline, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn threads_compact_by_themselves_and_there_are_as_many_as_the_options_say() {
+    let pair = filled();
+    let log = pair.log();
+    let options = |threads| CleanerOptions {
+        threads,
+        backoff: Duration::from_millis(1),
+        ..CleanerOptions::default()
+    };
+    let logs = Arc::new(OneLog(Arc::clone(&log)));
+    let cleaner = LogCleaner::start(logs, options(1), pair.clock()).unwrap();
+    until("the log is compacted", || cleaner.state().cleanings > 0);
+    cleaner.reconfigure(options(0));
+    until("the thread ends", || cleaner.threads_running() == 0);
+    let before = cleaner.state().cleanings;
+    log.append_batch(support::batch(1, 10), LeaderEpoch(0)).unwrap();
+    log.roll().unwrap();
+    cleaner.reconfigure(options(3));
+    until("more threads compact", || cleaner.state().cleanings > before);
+    assert_eq!(cleaner.threads_running(), 3);
+    cleaner.stop();
+    assert_eq!(cleaner.threads_running(), 0);
+}
+
+#[test]
+fn a_cleaner_that_is_held_to_a_rate_stops_at_once_when_it_is_told_to() {
+    let pair = filled();
+    let log = pair.log();
+    let options = CleanerOptions { io_bytes_per_second: 1.0, ..CleanerOptions::default() };
+    let logs = Arc::new(OneLog(Arc::clone(&log)));
+    let clock: Arc<dyn Clock> = Arc::new(ottla_env::SystemClock::new());
+    // A second from its start on, the clock is far enough for the first look at the rate.
+    until("some time passes", || clock.monotonic() > Duration::from_millis(350));
+    let cleaner = LogCleaner::start(logs, options, clock).unwrap();
+    until("the log is being compacted", || cleaner.state().dirtiest_ratio > 0.0);
+    cleaner.stop();
+    assert_eq!(cleaner.state().cleanings, 0);
+    assert_eq!(log.cleaned_to(), None);
 }

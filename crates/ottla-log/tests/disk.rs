@@ -194,7 +194,7 @@ fn what_a_full_disk_took_of_a_batch_is_cut_off_and_the_log_goes_on_when_there_is
     log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
     disk.room.store(70, Ordering::Relaxed);
     let error = log.append_batch(batch(1, 100), LeaderEpoch(0)).unwrap_err();
-    assert!(error.to_string().contains("append to"), "{error}");
+    assert!(error.to_string().contains("is full"), "{error}");
     let segment = directory.path().join("t-0/00000000000000000000.log");
     assert_eq!(std::fs::metadata(&segment).unwrap().len(), log.size_in_bytes());
     disk.room.store(1 << 20, Ordering::Relaxed);

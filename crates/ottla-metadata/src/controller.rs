@@ -10,6 +10,7 @@ mod brokers;
 mod create_partitions;
 mod create_topics;
 mod delete_topics;
+mod directories;
 mod elect_leaders;
 mod format;
 mod new_partitions;
@@ -30,6 +31,7 @@ pub use brokers::{BrokerEpoch, register_broker, register_controller, unfence_bro
 pub use create_partitions::create_partitions;
 pub use create_topics::{Draw, create_topics};
 pub use delete_topics::delete_topics;
+pub use directories::{assign_replicas_to_dirs, directories_offline};
 pub use elect_leaders::elect_leaders;
 pub use format::format;
 pub use policy::Policy;

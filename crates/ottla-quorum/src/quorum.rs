@@ -16,9 +16,10 @@ use ottla_log::{CreateError, Log, LogConfig, LogDirectory};
 use ottla_metadata::controller::{self, BrokerEpoch, Draw, Policy};
 use ottla_metadata::{Endpoint, Image, Outcome, Rejection, feature, topic_name};
 use ottla_protocol::messages::{
-    AllocateProducerIdsRequest, AllocateProducerIdsResponse, BrokerRegistrationRequest,
-    ControllerRegistrationRequest, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-    DeleteTopicsResponse, controller_registration_request,
+    AllocateProducerIdsRequest, AllocateProducerIdsResponse, AssignReplicasToDirsRequest,
+    AssignReplicasToDirsResponse, BrokerRegistrationRequest, ControllerRegistrationRequest,
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    controller_registration_request,
 };
 use tokio::sync::oneshot;
 
@@ -240,6 +241,28 @@ impl Quorum {
         epoch: BrokerEpoch,
     ) -> Result<Result<(), Rejection>, SubmitError> {
         self.decide_or_reject(move |desk| controller::unfence_broker(desk.image, id, epoch.0)).await
+    }
+
+    /// Notes in which of its log directories a broker has put replicas.
+    pub async fn assign_replicas_to_dirs(
+        &self,
+        request: AssignReplicasToDirsRequest,
+    ) -> Result<Result<AssignReplicasToDirsResponse, Rejection>, SubmitError> {
+        self.decide_or_reject(move |desk| controller::assign_replicas_to_dirs(desk.image, &request))
+            .await
+    }
+
+    /// Notes that log directories of a broker have failed.
+    pub async fn directories_offline(
+        &self,
+        id: BrokerId,
+        epoch: BrokerEpoch,
+        offline: Vec<Uuid>,
+    ) -> Result<Result<(), Rejection>, SubmitError> {
+        self.decide_or_reject(move |desk| {
+            controller::directories_offline(desk.image, id, epoch.0, &offline)
+        })
+        .await
     }
 
     pub async fn register_controller(

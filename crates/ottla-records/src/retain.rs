@@ -36,9 +36,10 @@ impl ValidBatch {
             write_record(record, header.base_offset, base_timestamp, &mut body);
         }
         let compression = header.attributes.compression().unwrap_or_default();
-        let body: Bytes = match compression {
-            Compression::None => body.freeze(),
-            compression => compress(Codec::from(compression), &body).into(),
+        let body: Bytes = if compression == Compression::None {
+            body.freeze()
+        } else {
+            compress(Codec::from(compression), &body).into()
         };
         let attributes = header.attributes.known().with_delete_horizon(delete_horizon.is_some());
         Self::with_new_crc(

@@ -113,15 +113,11 @@ fn report_notices(loaded: &Loaded) {
 async fn serve(loaded: Loaded, log_levels: LogLevels, started: Instant) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let config = loaded.config;
-    let [directory] = config.log_dirs.as_slice() else {
-        bail!("log.dirs names several directories, of which this release uses only one: name one");
-    };
-    let directory = directory.clone();
-    let identity = data_directory::open(&directory, config.node_id)?;
+    let opened = data_directory::open(&config.log_dirs, &config.metadata_log_dir, config.node_id)?;
+    let log_dirs: Vec<_> = config.log_dirs.iter().map(|path| path.display().to_string()).collect();
     let options = NodeOptions {
-        directory: directory.clone(),
-        cluster_id: identity.cluster_id,
-        directory_id: identity.directory_id,
+        directories: opened.directories,
+        cluster_id: opened.cluster_id,
         config,
         settings: loaded.settings,
         log_levels,
@@ -130,7 +126,7 @@ async fn serve(loaded: Loaded, log_levels: LogLevels, started: Instant) -> anyho
         node = Node::start(options) => node?,
         () = signals.next() => return Ok(()),
     };
-    announce(&node, &directory, started)?;
+    announce(&node, &log_dirs.join(", "), started)?;
     let failure = tokio::select! {
         () = signals.next() => None,
         reason = node.failed() => Some(reason),
@@ -150,7 +146,7 @@ async fn serve(loaded: Loaded, log_levels: LogLevels, started: Instant) -> anyho
 }
 
 /// The one line on standard output, for people and for scripts that wait for it.
-fn announce(node: &Node, directory: &Path, started: Instant) -> anyhow::Result<()> {
+fn announce(node: &Node, directories: &str, started: Instant) -> anyhow::Result<()> {
     let mut listeners: Vec<_> = node.listeners().iter().map(ToString::to_string).collect();
     listeners.extend(node.http_address().map(|address| format!("http://{address}")));
     writeln!(
@@ -159,7 +155,7 @@ fn announce(node: &Node, directory: &Path, started: Instant) -> anyhow::Result<(
         env!("CARGO_PKG_VERSION"),
         started.elapsed().as_millis(),
         listeners.join(", "),
-        directory.display(),
+        directories,
     )?;
     Ok(())
 }

@@ -34,6 +34,8 @@ pub(super) fn tests() -> Vec<Test> {
         test("FeatureCommand shows levels, and does not lower them", features),
         test("LeaderElectionCommand finds nothing to do", leader_election),
         test("ReassignPartitionsCommand has nothing to list", reassignments),
+        test("ReassignPartitionsCommand moves a partition to another directory", other_directory)
+            .without_broker(),
         test("AclCommand hears that there is no authorizer", acls),
         test("ClusterTool names the cluster and its endpoints", cluster),
         test("TransactionsCommand has nothing to list", transactions),
@@ -343,6 +345,48 @@ fn reassignments(session: &mut Session) -> Result<()> {
     let printed = tools.run("tools.reassign.ReassignPartitionsCommand", &["--list"])?;
     ensure!(printed.contains("No partition reassignments found."), "{printed}");
     Ok(())
+}
+
+fn other_directory(session: &mut Session) -> Result<()> {
+    const REASSIGN: &str = "tools.reassign.ReassignPartitionsCommand";
+    let home = session.directory().join("other-directory");
+    let [first, second] = ["data", "data-2"].map(|name| home.join(name));
+    let log_dirs = format!("{},{}", first.display(), second.display());
+    let settings = [SETTINGS, &[("log.dirs", &*log_dirs)]].concat();
+    let mut broker = session.broker.target().start(&home, &settings)?;
+    let bootstrap = broker.address().to_owned();
+    let mut adapter = Adapter::new(Library::Java, &bootstrap, &home);
+    adapter.create("moved", 1, &[])?;
+    let records: Vec<Record> =
+        (0..10).map(|_| Record::new(0, now_ms(), None, Some(b"x"))).collect();
+    adapter.produce("moved", &records, Writing::default())?;
+    let is_in = |directory: &PathBuf| directory.join("moved-0").is_dir();
+    let (from, to) = if is_in(&first) { (first, second) } else { (second, first) };
+    ensure!(is_in(&from) && !is_in(&to), "the partition is nowhere, or twice");
+    let file = home.join("reassignment.json");
+    let log_dir = to.display().to_string();
+    let partition = serde_json::json!(
+        { "topic": "moved", "partition": 0, "replicas": [1], "log_dirs": [log_dir] }
+    );
+    let plan = serde_json::json!({ "version": 1, "partitions": [partition] });
+    std::fs::write(&file, plan.to_string())?;
+    let file = file.display().to_string();
+    let mut tools = Tools { adapter: &mut adapter, bootstrap };
+    let printed = tools.run(REASSIGN, &["--execute", "--reassignment-json-file", &file])?;
+    ensure!(printed.contains("Successfully started"), "{printed}");
+    let verify = ["--verify", "--reassignment-json-file", &file];
+    tools.until(
+        REASSIGN,
+        &verify,
+        &["Reassignment of replica moved-0-1 completed successfully."],
+    )?;
+    ensure!(is_in(&to) && !is_in(&from), "the partition is not where the tool says");
+    let printed = tools.run("tools.LogDirsCommand", &["--describe", "--topic-list", "moved"])?;
+    let (current, copy) = ("\"isFuture\":false", "\"isFuture\":true");
+    ensure!(printed.contains(current) && !printed.contains(copy), "{printed}");
+    let read = adapter.consume("moved", 0, 0, 10)?;
+    ensure!(read.len() == 10, "{} of 10 records are read", read.len());
+    broker.stop()
 }
 
 fn acls(session: &mut Session) -> Result<()> {

@@ -20,7 +20,7 @@ use crate::process::{Finished, Process, describe, run, run_ok, tail};
 use crate::side_by_side::connection::Connection;
 use crate::{ottla, workspace};
 
-const LIMIT: Duration = Duration::from_secs(20);
+pub(super) const LIMIT: Duration = Duration::from_secs(20);
 /// Kafka 4.3's own `config/server.properties`, without its comments.
 const STOCK: &str = "crates/ottla-config/tests/kafka/server.properties";
 
@@ -49,7 +49,7 @@ pub(super) fn tests() -> Vec<Test> {
     ]
 }
 
-fn new_directory(session: &mut Session) -> Result<PathBuf> {
+pub(super) fn new_directory(session: &mut Session) -> Result<PathBuf> {
     let directory = session.new_topic("operator");
     let directory = session.directory().join(directory);
     fs::create_dir_all(&directory).context("no directory")?;
@@ -57,7 +57,7 @@ fn new_directory(session: &mut Session) -> Result<PathBuf> {
 }
 
 /// `ottla serve` on free ports.
-fn serve(arguments: &[&str]) -> Result<Command> {
+pub(super) fn serve(arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(ottla::binary()?);
     command.args(["serve", "--set", "ottla.http.listener=127.0.0.1:0"]).args(arguments);
     Ok(command)
@@ -70,25 +70,25 @@ fn serve_in(directory: &Path) -> Result<Command> {
 }
 
 /// A broker that says that it is ready.
-struct Running {
-    process: Process,
-    log: PathBuf,
-    ready: Ready,
+pub(super) struct Running {
+    pub(super) process: Process,
+    pub(super) log: PathBuf,
+    pub(super) ready: Ready,
 }
 
 /// What the ready line says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Ready {
-    version: String,
-    milliseconds: u64,
+pub(super) struct Ready {
+    pub(super) version: String,
+    pub(super) milliseconds: u64,
     /// Without the HTTP address.
-    listeners: Vec<String>,
-    http: String,
-    data: PathBuf,
+    pub(super) listeners: Vec<String>,
+    pub(super) http: String,
+    pub(super) data: PathBuf,
 }
 
 impl Running {
-    fn start(command: Command, directory: &Path) -> Result<Self> {
+    pub(super) fn start(command: Command, directory: &Path) -> Result<Self> {
         let log = directory.join("output.log");
         let mut process = Process::spawn("Ottla", command, &log)?;
         let (_, line) = process.next_line(Instant::now() + LIMIT)?;
@@ -97,21 +97,21 @@ impl Running {
     }
 
     /// Of the first listener.
-    fn address(&self) -> &str {
+    pub(super) fn address(&self) -> &str {
         let listener = self.ready.listeners.first().map(String::as_str).unwrap_or_default();
         listener.rsplit_once('/').map_or(listener, |(_, address)| address)
     }
 
-    fn log(&self) -> Result<String> {
+    pub(super) fn log(&self) -> Result<String> {
         fs::read_to_string(&self.log).context("the log can't be read")
     }
 
-    fn wait_for(&self, words: &str) -> Result<()> {
+    pub(super) fn wait_for(&self, words: &str) -> Result<()> {
         eventually(LIMIT, || Ok(self.log()?.contains(words).then_some(())))
             .with_context(|| format!("{words:?} is not in the log:\n{}", tail(&self.log, 20)))
     }
 
-    fn end(self, signal: Signal) -> Result<ExitStatus> {
+    pub(super) fn end(self, signal: Signal) -> Result<ExitStatus> {
         self.process.send(signal);
         self.process.wait(LIMIT)
     }
@@ -137,7 +137,7 @@ impl Ready {
 }
 
 /// Another command of the same binary, which must end with success.
-fn client(address: &str, arguments: &[&str], input: &str) -> Result<Finished> {
+pub(super) fn client(address: &str, arguments: &[&str], input: &str) -> Result<Finished> {
     let mut command = Command::new(ottla::binary()?);
     command.args(arguments).args(["--bootstrap", address]);
     run_ok(command, input.as_bytes(), LIMIT)
@@ -359,7 +359,7 @@ fn unknown_property(directory: &Path) -> Result<()> {
 }
 
 /// Status and body.
-fn get(address: &str, path: &str) -> Result<(u16, String)> {
+pub(super) fn get(address: &str, path: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(address).context("the operator's port is closed")?;
     stream.set_read_timeout(Some(LIMIT))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;

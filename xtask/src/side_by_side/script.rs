@@ -1,8 +1,10 @@
 //! What is asked: one file per API, and one for what is no request at all.
 
 mod alter_configs;
+mod alter_replica_log_dirs;
 mod api_versions;
 mod batches;
+mod compaction;
 mod connections;
 mod create_partitions;
 mod create_topics;
@@ -79,7 +81,9 @@ pub(super) const ALL: &[Script] = &[
     Script { name: "offset-for-leader-epoch", run: offset_for_leader_epoch::run },
     Script { name: "init-producer-id", run: init_producer_id::run },
     Script { name: "delete-records", run: delete_records::run },
+    Script { name: "compaction", run: compaction::run },
     Script { name: "describe-log-dirs", run: describe_log_dirs::run },
+    Script { name: "alter-replica-log-dirs", run: alter_replica_log_dirs::run },
     Script { name: "elect-leaders", run: elect_leaders::run },
     Script { name: "partition-reassignments", run: partition_reassignments::run },
     Script { name: "quotas-and-credentials", run: quotas_and_credentials::run },

@@ -70,11 +70,11 @@ impl PartitionLog {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.replica.log.log_start_offset() == self.replica.log.log_end_offset()
+        self.replica.log().log_start_offset() == self.replica.log().log_end_offset()
     }
 
     pub(super) fn end(&self) -> Offset {
-        self.replica.log.log_end_offset()
+        self.replica.log().log_end_offset()
     }
 
     pub(super) fn loading<S: Shard>(&self, shard: S) -> Loading<S> {
@@ -83,7 +83,7 @@ impl PartitionLog {
 
     /// A batch that makes no sense is looked at with all that is around it.
     fn doubt(&self, at: Offset, error: BatchError) -> LoadError {
-        if let Err(error) = self.replica.log.doubt(at) {
+        if let Err(error) = self.replica.log().doubt(at) {
             warn!(partition = %self, %at, %error, "a damaged batch can't be looked at");
         }
         LoadError::Batch { at, error }
@@ -91,7 +91,7 @@ impl PartitionLog {
 
     /// Replays everything that there is. Blocks.
     pub(super) fn load<S: Shard>(&self, shard: S) -> Result<Loading<S>, LoadError> {
-        let log = &self.replica.log;
+        let log = self.replica.log();
         let mut loading = self.loading(shard);
         let (start, end) = (log.log_start_offset(), log.log_end_offset());
         let mut from = start;

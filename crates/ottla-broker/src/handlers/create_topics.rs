@@ -3,8 +3,6 @@
 //! - v5: the answer has partitions, replication factor and configuration. v7: the topic id.
 //! - Known difference: the answer comes after this broker has applied the new topics (Apache Kafka
 //!   may answer before), so that a client can produce to them at once.
-//! - Known difference: `cleanup.policy=compact` is taken, and each record then needs a key, but compaction is not there
-//!   yet: all records stay.
 
 use ottla_base::ErrorCode;
 use ottla_protocol::messages::create_topics_response::CreatableTopicResult;

@@ -88,12 +88,9 @@ fn check(context: &Context, topic: &str, partition: i32, offset: i64) -> Checked
 
 /// Where each partition begins now, which may have been later already. Segments go with the next retention run.
 fn delete(context: &Context, deletions: Vec<Deletion>) -> Vec<Result<Offset, ErrorCode>> {
-    let log = |(replica, before): &Deletion| (Arc::clone(&replica.log), *before);
+    let log = |(replica, before): &Deletion| (replica.log(), *before);
     let trims: Vec<_> = deletions.iter().map(log).collect();
-    let starts = match context.broker.directory.delete_records(&trims) {
-        Ok(starts) => starts.into_iter().map(|start| start.map_err(storage_error)).collect(),
-        Err(error) => vec![Err(storage_error(error)); trims.len()],
-    };
+    let starts = context.broker.directories.delete_records(&trims, storage_error);
     // Who waits for records that are gone now must be told.
     deletions.iter().for_each(|(replica, _)| replica.waiters.wake());
     starts

@@ -1,10 +1,12 @@
-//! DescribeLogDirs (key 35), versions 1–5: the log directory, the logs in it and their sizes, and the room on its disk.
+//! DescribeLogDirs (key 35), versions 1–5: the log directories, the logs in them and their sizes, and the room on their
+//! disks. One that has failed, now or before the start, is answered with KAFKA_STORAGE_ERROR and nothing else.
 //!
 //! - v3: an error for the request as a whole. v4: total and usable bytes. v5: whether the directory is cordoned.
 //! - Null topics mean all; the metadata log is not among them.
-//! - A replica is never behind itself, and never on the move to another directory: there is one.
+//! - A replica is never behind itself, but for a copy of it on its way to another directory.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytestring::ByteString;
@@ -19,6 +21,7 @@ use tracing::warn;
 
 use super::Context;
 use crate::answer::Outcome;
+use crate::log_directories::Member;
 
 /// The offset lag of a log that no topic owns.
 const UNKNOWN_LAG: i64 = -1;
@@ -26,41 +29,57 @@ const UNKNOWN_LAG: i64 = -1;
 pub(super) async fn handle(context: Context, request: DescribeLogDirsRequest) -> Outcome {
     // The file system may take its time.
     let answered = tokio::task::spawn_blocking(move || {
-        let results = vec![describe(&context, &request)];
+        let results = describe_all(&context, &request);
         context.answer(&DescribeLogDirsResponse { results, ..Default::default() })
     });
     answered.await.expect("a look at the disk does not panic")
 }
 
-fn describe(context: &Context, request: &DescribeLogDirsRequest) -> DescribeLogDirsResult {
-    let directory = &context.broker.directory;
-    let path = std::path::absolute(directory.path());
-    let log_dir = path.as_deref().unwrap_or_else(|_| directory.path()).display().to_string().into();
-    let offline = || DescribeLogDirsResult {
-        log_dir,
+fn describe_all(context: &Context, request: &DescribeLogDirsRequest) -> Vec<DescribeLogDirsResult> {
+    let directories = &context.broker.directories;
+    let members = directories.members().iter().map(|member| describe(context, request, member));
+    members.chain(directories.unreadable().iter().map(|it| offline(&it.path))).collect()
+}
+
+fn offline(path: &Path) -> DescribeLogDirsResult {
+    let absolute = std::path::absolute(path);
+    DescribeLogDirsResult {
+        log_dir: absolute.as_deref().unwrap_or(path).display().to_string().into(),
         error_code: ErrorCode::KAFKA_STORAGE_ERROR,
         ..DescribeLogDirsResult::default()
-    };
-    if directory.check_health().is_err() {
-        return offline();
     }
-    let space = match ottla_env::sys::disk_space(directory.path()) {
+}
+
+fn describe(
+    context: &Context,
+    request: &DescribeLogDirsRequest,
+    member: &Member,
+) -> DescribeLogDirsResult {
+    let offline = offline(member.path());
+    if !member.is_online() {
+        return offline;
+    }
+    let space = match ottla_env::sys::disk_space(member.path()) {
         Ok(space) => space,
         Err(error) => {
             warn!(%error, "the file system does not say how much room it has");
-            return offline();
+            return offline;
         }
     };
     let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     DescribeLogDirsResult {
-        topics: topics(context, request),
+        topics: topics(context, request, member),
         total_bytes: bytes(space.total),
         usable_bytes: bytes(space.usable),
-        ..DescribeLogDirsResult { error_code: ErrorCode::NONE, ..offline() }
+        ..DescribeLogDirsResult { error_code: ErrorCode::NONE, ..offline }
     }
 }
 
-fn topics(context: &Context, request: &DescribeLogDirsRequest) -> Vec<DescribeLogDirsTopic> {
+fn topics(
+    context: &Context,
+    request: &DescribeLogDirsRequest,
+    member: &Member,
+) -> Vec<DescribeLogDirsTopic> {
     let asked = request.topics.as_ref().map(|topics| {
         let partitions = topics.iter().flat_map(|topic| {
             topic.partitions.iter().map(|index| (&*topic.topic, PartitionIndex(*index)))
@@ -74,12 +93,28 @@ fn topics(context: &Context, request: &DescribeLogDirsRequest) -> Vec<DescribeLo
             && &*name.topic != topic_name::CLUSTER_METADATA
     };
     let mut topics = BTreeMap::<ByteString, Vec<DescribeLogDirsPartition>>::new();
-    for log in context.broker.directory.logs().iter().filter(is_asked) {
-        let topic = (&*log.topic_partition().topic).into();
-        topics.entry(topic).or_default().push(partition(context, log));
+    let name = |log: &Log| ByteString::from(&*log.topic_partition().topic);
+    for log in member.directory.logs().iter().filter(is_asked) {
+        topics.entry(name(log)).or_default().push(partition(context, log));
+    }
+    for future in member.directory.futures().iter().filter(is_asked) {
+        topics.entry(name(future)).or_default().push(copy(context, future));
     }
     let topic = |(name, partitions)| DescribeLogDirsTopic { name, partitions };
     topics.into_iter().map(topic).collect()
+}
+
+/// A copy in the making: how far it is behind the log.
+fn copy(context: &Context, future: &Log) -> DescribeLogDirsPartition {
+    let index = future.topic_partition().partition.0;
+    let replica = future.topic_id().and_then(|id| context.broker.replicas.find(id, index));
+    let lag = replica.map(|it| it.log().log_end_offset() - future.log_end_offset());
+    DescribeLogDirsPartition {
+        partition_index: index,
+        partition_size: i64::try_from(future.size_in_bytes()).unwrap_or(i64::MAX),
+        offset_lag: lag.unwrap_or(UNKNOWN_LAG),
+        is_future_key: true,
+    }
 }
 
 fn partition(context: &Context, log: &Log) -> DescribeLogDirsPartition {

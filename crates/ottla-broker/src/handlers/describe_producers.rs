@@ -62,7 +62,7 @@ fn check_topic(context: &Context, name: &str) -> Result<(), (ErrorCode, ByteStri
 fn describe_partition(context: &Context, topic: &str, partition_index: i32) -> PartitionResponse {
     match context.broker.replica(topic, partition_index) {
         Ok(replica) => {
-            let producers = replica.log.producers();
+            let producers = replica.log().producers();
             let active_producers = producers.iter().map(|(id, it)| producer_state(id, it));
             PartitionResponse {
                 partition_index,

@@ -315,17 +315,17 @@ fn read_replica(
     // Any negative epoch asks for no check, unlike with other requests.
     replica.check_leader_epoch(asked.current_leader_epoch.max(-1))?;
     let high_watermark = replica.high_watermark();
-    let log_start = replica.log.log_start_offset();
+    let log_start = replica.log().log_start_offset();
     if let Some((epoch, end_offset)) = divergence(replica, asked)? {
         return Ok(Found::Diverged { epoch, end_offset, high_watermark, log_start });
     }
     let from = Offset(asked.fetch_offset);
-    if from < log_start || from > replica.log.log_end_offset() {
+    if from < log_start || from > replica.log().log_end_offset() {
         return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
     }
     let max_bytes = usize::try_from(bytes_left.min(asked.partition_max_bytes.into()))
         .map_err(|_| ErrorCode::UNKNOWN_SERVER_ERROR)?;
-    let last_stable = replica.log.last_stable_offset(high_watermark);
+    let last_stable = replica.log().last_stable_offset(high_watermark);
     let upper_bound = if read_committed { last_stable } else { high_watermark };
     let aborted = Vec::new();
     if from >= upper_bound || (max_bytes == 0 && !is_first) {
@@ -338,15 +338,17 @@ fn read_replica(
         });
     }
     let slice =
-        replica.log.read(from, max_bytes, upper_bound, is_first).map_err(|error| match error {
-            ReadError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
-            // Clients tell their application at once, where they try again for ever after KAFKA_STORAGE_ERROR.
-            ReadError::Quarantined { .. } => ErrorCode::CORRUPT_MESSAGE,
-            ReadError::Storage(error) => {
-                tracing::error!(partition = %replica.partition, %error, "read failed");
-                ErrorCode::KAFKA_STORAGE_ERROR
-            }
-        })?;
+        replica.log().read(from, max_bytes, upper_bound, is_first).map_err(
+            |error| match error {
+                ReadError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
+                // Clients tell their application at once, where they try again for ever after KAFKA_STORAGE_ERROR.
+                ReadError::Quarantined { .. } => ErrorCode::CORRUPT_MESSAGE,
+                ReadError::Storage(error) => {
+                    tracing::error!(partition = %replica.partition, %error, "read failed");
+                    ErrorCode::KAFKA_STORAGE_ERROR
+                }
+            },
+        )?;
     let source = slice.source.map(|range| Source::File {
         file: range.file,
         position: range.position,
@@ -364,7 +366,7 @@ fn aborted_in(
     replica: &Replica,
     range: std::ops::Range<Offset>,
 ) -> Result<Vec<AbortedTransaction>, ErrorCode> {
-    let found = replica.log.aborted_transactions(&range).map_err(|error| {
+    let found = replica.log().aborted_transactions(&range).map_err(|error| {
         tracing::error!(partition = %replica.partition, %error, "aborted transactions can't be read");
         ErrorCode::KAFKA_STORAGE_ERROR
     })?;

@@ -107,9 +107,9 @@ fn look_up(
         LATEST => Some(latest(&replica, end)),
         EARLIEST | EARLIEST_LOCAL => Some(earliest(&replica)),
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => None,
-        MAX_TIMESTAMP => visible(&replica, replica.log.max_timestamp().map_err(storage)?),
+        MAX_TIMESTAMP => visible(&replica, replica.log().max_timestamp().map_err(storage)?),
         time => {
-            visible(&replica, replica.log.offset_for_timestamp(Timestamp(time)).map_err(storage)?)
+            visible(&replica, replica.log().offset_for_timestamp(Timestamp(time)).map_err(storage)?)
         }
     };
     Ok(match found {
@@ -140,17 +140,17 @@ struct End {
 fn latest(replica: &Arc<Replica>, end: End) -> Found {
     let high_watermark = replica.high_watermark();
     let offset = match end.replica_id {
-        DEBUGGING_REPLICA => replica.log.log_end_offset(),
-        _ if end.read_committed => replica.log.last_stable_offset(high_watermark),
+        DEBUGGING_REPLICA => replica.log().log_end_offset(),
+        _ if end.read_committed => replica.log().last_stable_offset(high_watermark),
         _ => high_watermark,
     };
     Found { timestamp: -1, offset, leader_epoch: replica.leader_epoch().0 }
 }
 
 fn earliest(replica: &Arc<Replica>) -> Found {
-    let offset = replica.log.log_start_offset();
+    let offset = replica.log().log_start_offset();
     // An empty log has no record to have an epoch; the next one will have the leader's.
-    let epoch = replica.log.epoch_for_offset(offset);
+    let epoch = replica.log().epoch_for_offset(offset);
     let leader_epoch = epoch.unwrap_or_else(|| replica.leader_epoch()).0;
     Found { timestamp: -1, offset, leader_epoch }
 }

@@ -158,7 +158,7 @@ fn append(
     let raw = parse_produced(bytes, context.version)?;
     let is_transactional = raw.header().attributes.is_transactional();
     let batch = validate(raw, &replica.rules(), context.broker.clock.now_ms())
-        .map_err(|rejection| Refusal::of_records(rejection, replica.log.log_start_offset()))?;
+        .map_err(|rejection| Refusal::of_records(rejection, replica.log().log_start_offset()))?;
     if is_transactional {
         // There is no coordinator that could have begun this transaction.
         return Err(ErrorCode::INVALID_TXN_STATE.into());
@@ -166,7 +166,7 @@ fn append(
     let (size, records) = (batch.size_in_bytes(), batch.header().record_count);
     let appended = replica
         .append_produced(batch, acks == ACKS_ALL)
-        .map_err(|error| Refusal::of_append(&error, replica.log.log_start_offset()))?;
+        .map_err(|error| Refusal::of_append(&error, replica.log().log_start_offset()))?;
     if !appended.duplicate {
         context.broker.metrics.appended(size, records);
     }

@@ -28,7 +28,7 @@ pub(super) const ROWS: &[Property] = &[
     int("controller.quota.window.num").or("11").at_least(1).low().accepted("How many windows the quota on topic and partition changes remembers."),
     int("controller.quota.window.size.seconds").or("1").at_least(1).low().accepted("Length of one window of the quota on topic and partition changes."),
     int("controller.socket.timeout.ms").or("30000").accepted("Socket timeout of the connections from a controller to brokers."),
-    string("metadata.log.dir").high().accepted("Directory of the cluster metadata log, which is the data directory: another one is not supported."),
+    string("metadata.log.dir").high().honoured("Directory of the cluster metadata log: one of log.dirs, by default the first, or another one."),
     long("metadata.log.max.record.bytes.between.snapshots").or("20971520").at_least(1).high().accepted("Bytes of new metadata after which a snapshot is due."),
     long("metadata.log.max.snapshot.interval.ms").or("3600000").at_least(0).high().accepted("Longest time between two metadata snapshots while there is something new."),
     int("metadata.log.segment.bytes").or("1073741824").at_least(8388608).high().accepted("Size at which a segment of the metadata log ends."),

@@ -5,7 +5,7 @@ use crate::property::{Property, boolean, double, int, list, long, string};
 
 pub(super) const ROWS: &[Property] = &[
     list("log.dir").or("/tmp/kafka-logs").check(Check::List { may_be_empty: false }).high().honoured("Directory of the data when log.dirs is not set."),
-    list("log.dirs").check(Check::List { may_be_empty: false }).high().honoured("Directories of the data."),
+    list("log.dirs").check(Check::List { may_be_empty: false }).high().honoured("Directories of the data, one on each disk: a new partition goes where the fewest are, and a disk that fails takes only its own partitions with it."),
     list("cordoned.log.dirs").or("").check(Check::List { may_be_empty: true }).per_broker().refused("Directories that get no new partitions.", "remove it: new partitions would be placed there all the same"),
     long("log.dir.failure.timeout.ms").or("30000").at_least(1).low().accepted("How long a broker may fail to report a broken directory before it stops."),
     int("num.recovery.threads.per.data.dir").or("2").at_least(1).high().cluster_wide().honoured("Threads per directory that check and repair logs at start-up and close them at shutdown, as many as the start-up configuration says: a change while the broker runs is kept and shown, and has no effect."),

@@ -42,5 +42,5 @@ pub(super) const ROWS: &[Property] = &[
     int("alter.log.dirs.replication.quota.window.size.seconds").or("1").at_least(1).low().accepted("Length of one window of the quota on moves between directories."),
     long("leader.replication.throttled.rate").or("9223372036854775807").at_least(0).cluster_wide().accepted("Bytes per second that leaders may send for throttled replicas."),
     long("follower.replication.throttled.rate").or("9223372036854775807").at_least(0).cluster_wide().accepted("Bytes per second that followers may fetch for throttled replicas."),
-    long("replica.alter.log.dirs.io.max.bytes.per.second").or("9223372036854775807").at_least(0).cluster_wide().accepted("Bytes per second for moves of replicas between directories."),
+    long("replica.alter.log.dirs.io.max.bytes.per.second").or("9223372036854775807").at_least(0).cluster_wide().honoured("Bytes per second for moves of replicas between directories, all together."),
 ];

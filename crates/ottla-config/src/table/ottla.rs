@@ -7,6 +7,9 @@ pub(super) const ROWS: &[Property] = &[
     boolean("log.flush.on.commit").or("true").high().honoured(
         "Acknowledged means on disk; false means in the system's page cache, as in Kafka.",
     ),
+    long("log.dir.reserved.bytes").or("67108864").at_least(0).high().cluster_wide().honoured(
+        "Free bytes on a directory's disk that clients' records do not take: with less they are refused, with an error that clients retry, and the broker's own writes go on. 0 leaves everything to them.",
+    ),
     string("ottla.http.listener").or("127.0.0.1:9644").check(Check::HttpListener).honoured(
         "host:port of /metrics, /healthz and /readyz; none switches them off, port 0 takes a free one.",
     ),

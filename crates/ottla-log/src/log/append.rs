@@ -72,23 +72,40 @@ impl Log {
         if let Some(before) = self.check_producers(&writer, batches, origin)? {
             return Ok(before);
         }
+        if let Origin::Client(_) = origin {
+            self.env().room.claim(size_of(batches))?;
+        }
+        let appended = self.append_new(&mut writer, batches, origin);
+        if appended.is_ok() {
+            self.env().room.written();
+        }
+        appended.map_err(|error| self.env().room.judge(error).into())
+    }
+
+    /// If this fails, the log is as it was.
+    fn append_new(
+        &self,
+        writer: &mut Writer,
+        batches: &mut [ValidBatch],
+        origin: Origin,
+    ) -> Result<Appended, StorageError> {
         self.place(batches, origin)?;
         let config = self.config();
         let now_ms = self.env().now_ms();
-        self.roll_if_due(&mut writer, batches, now_ms)?;
-        let file = self.active_file(&mut writer)?;
+        self.roll_if_due(writer, batches, now_ms)?;
+        let file = self.active_file(writer)?;
         for batch in batches.iter() {
             let epoch = LeaderEpoch(batch.header().partition_leader_epoch);
             self.assign_epoch_at(epoch, batch.base_offset())?;
         }
-        self.write_indexed(&mut writer, &file, batches)?;
+        self.write_indexed(writer, &file, batches)?;
         writer.mark_dirty(&file, now_ms);
-        self.note_producers(&mut writer, batches);
+        self.note_producers(writer, batches);
         let (appended, index_due) = self.publish(batches, config.index_interval_bytes);
         if index_due {
             self.write_indexes_later_if_not_now();
         }
-        self.request_flush_if_due(&writer, &config, now_ms);
+        self.request_flush_if_due(writer, &config, now_ms);
         Ok(appended)
     }
 
@@ -342,6 +359,10 @@ impl Writer {
             self.dirty.push(Arc::clone(file));
         }
     }
+}
+
+fn size_of(batches: &[ValidBatch]) -> u64 {
+    batches.iter().map(|batch| batch.size_in_bytes() as u64).sum()
 }
 
 fn log_append_time(header: &BatchHeader) -> Timestamp {

@@ -162,7 +162,7 @@ impl Log {
         writer.unsynced_names = UnsyncedNames::None;
     }
 
-    fn first_base_offset(&self) -> Offset {
+    pub(super) fn first_base_offset(&self) -> Offset {
         let state = self.state.read();
         let first = state.sealed.first().map_or(&state.active.segment, |sealed| &sealed.segment);
         Offset(first.base_offset)
@@ -337,7 +337,7 @@ impl Log {
         lowered
     }
 
-    fn create_active_durably(&self, writer: &mut Writer) -> Result<(), StorageError> {
+    pub(super) fn create_active_durably(&self, writer: &mut Writer) -> Result<(), StorageError> {
         self.active_file(writer)?;
         let path = self.home.path();
         self.env().disk.sync_directory(&path).context("flush", &path)

@@ -310,7 +310,7 @@ mod tests {
         let grouped = |config: LogConfig| group(&segments, Offset(50), &config);
         let config = LogConfig { segment_bytes: 250, ..LogConfig::default() };
         assert_eq!(grouped(config.clone()), [2, 2, 1]);
-        assert_eq!(grouped(LogConfig { segment_bytes: 99, ..config.clone() }), [1; 5]);
+        assert_eq!(grouped(LogConfig { segment_bytes: 99, ..config }), [1; 5]);
         let narrow = LogConfig { segment_index_bytes: 36, ..LogConfig::default() };
         assert_eq!(grouped(narrow), [3, 2]);
         assert_eq!(grouped(LogConfig::default()), [5]);

@@ -29,7 +29,10 @@ pub(super) fn verify(
     let entries = list(disk, path)?;
     let logs = entries.iter().filter_map(|entry| match &entry.name {
         DirectoryName::Log(partition) if entry.is_directory => Some((partition, &entry.path)),
-        DirectoryName::Log(_) | DirectoryName::Deleted | DirectoryName::Other => None,
+        DirectoryName::Log(_)
+        | DirectoryName::Future(_)
+        | DirectoryName::Deleted
+        | DirectoryName::Other => None,
     });
     let logs: Vec<_> = logs.collect();
     let is_data_directory = !logs.is_empty() || exists(disk, &path.join(META_PROPERTIES));
@@ -63,7 +66,7 @@ fn verify_alone(
     let name = absolute.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let partition = match DirectoryName::parse(&name) {
         DirectoryName::Log(partition) => Some(partition),
-        DirectoryName::Deleted | DirectoryName::Other => None,
+        DirectoryName::Future(_) | DirectoryName::Deleted | DirectoryName::Other => None,
     };
     let is_segment = |entry: &Entry| {
         let name = entry.path.file_name().unwrap_or_default().to_string_lossy();

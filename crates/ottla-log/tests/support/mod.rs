@@ -90,6 +90,11 @@ impl Open {
     pub fn close(self) {
         self.directory.close(5).unwrap();
     }
+
+    /// Of a directory that is offline: no clean start may follow.
+    pub fn close_with_error(self) {
+        self.directory.close(5).unwrap_err();
+    }
 }
 
 impl Deref for Open {

@@ -124,31 +124,39 @@ pub fn unfence_broker(image: &Image, id: BrokerId, epoch: i64) -> Result<Outcome
 /// A broker that comes back knows nothing of what it led: another member of the ISR leads, or,
 /// where there is none, nobody until it is unfenced. Either way a new leader epoch begins.
 fn give_up_leaderships(image: &Image, id: BrokerId) -> Vec<MetadataRecord> {
-    let is_active = |broker: BrokerId| image.broker(broker).is_some_and(Broker::is_active);
-    let mut records = Vec::new();
-    for (topic, index, partition) in partitions(image) {
-        if !partition.is_in_isr(id) {
-            continue;
-        }
-        let isr: Vec<BrokerId> = partition.isr.iter().copied().filter(|&it| it != id).collect();
-        let successor =
-            partition.replicas.iter().copied().find(|&it| isr.contains(&it) && is_active(it));
-        // The ISR is never empty: its last member may hold what nobody else does.
-        let isr = (!isr.is_empty()).then_some(isr);
-        if partition.leader == id {
-            let leader = successor.unwrap_or(BrokerId::NONE);
-            records.push(change_leader(topic, index, leader, isr));
-        } else if let Some(isr) = isr {
-            let record = PartitionChangeRecord {
-                partition_id: index,
-                topic_id: topic.id,
-                isr: Some(isr.into_iter().map(|it| it.0).collect()),
-                ..Default::default()
-            };
-            records.push(record.into());
-        }
+    partitions(image)
+        .filter_map(|(topic, index, partition)| give_up(image, id, topic, index, partition))
+        .collect()
+}
+
+/// Takes a broker out of a partition's ISR, and out of its leadership.
+pub(super) fn give_up(
+    image: &Image,
+    id: BrokerId,
+    topic: &Topic,
+    index: i32,
+    partition: &Partition,
+) -> Option<MetadataRecord> {
+    if !partition.is_in_isr(id) {
+        return None;
     }
-    records
+    let is_active = |broker: BrokerId| image.broker(broker).is_some_and(Broker::is_active);
+    let isr: Vec<BrokerId> = partition.isr.iter().copied().filter(|&it| it != id).collect();
+    let successor =
+        partition.replicas.iter().copied().find(|&it| isr.contains(&it) && is_active(it));
+    // The ISR is never empty: its last member may hold what nobody else does.
+    let isr = (!isr.is_empty()).then_some(isr);
+    if partition.leader == id {
+        let leader = successor.unwrap_or(BrokerId::NONE);
+        return Some(change_leader(topic, index, leader, isr));
+    }
+    let record = PartitionChangeRecord {
+        partition_id: index,
+        topic_id: topic.id,
+        isr: Some(isr?.into_iter().map(|it| it.0).collect()),
+        ..Default::default()
+    };
+    Some(record.into())
 }
 
 fn change_leader(
@@ -167,7 +175,7 @@ fn change_leader(
     .into()
 }
 
-fn partitions(image: &Image) -> impl Iterator<Item = (&Topic, i32, &Partition)> {
+pub(super) fn partitions(image: &Image) -> impl Iterator<Item = (&Topic, i32, &Partition)> {
     image.topics().flat_map(|topic| {
         topic.partitions().map(move |(index, partition)| (topic, index.0, partition))
     })

@@ -70,6 +70,13 @@ impl Partition {
         self.isr.contains(&broker)
     }
 
+    /// The log directory that a broker's replica is in, as far as that is known.
+    #[must_use]
+    pub fn directory_of(&self, broker: BrokerId) -> Option<Uuid> {
+        let at = self.replicas.iter().position(|replica| *replica == broker)?;
+        self.directories.get(at).copied()
+    }
+
     fn from_record(record: &PartitionRecord) -> Result<Self, ApplyError> {
         Ok(Self {
             replicas: ids(&record.replicas),

@@ -99,6 +99,7 @@ fn comparable(response: &mut DescribeConfigsResponse) {
         "controller.quorum.bootstrap.servers",
         "listeners",
         "log.dirs",
+        "log.dir.reserved.bytes",
         "log.flush.on.commit",
         // Compared in a step of its own.
         MIN_INSYNC_REPLICAS,

@@ -1,7 +1,10 @@
 //! The log directory: what is in it, how large it is, how much room is left.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use ottla_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
+use ottla_protocol::messages::describe_log_dirs_response::DescribeLogDirsTopic;
 use ottla_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 
 use super::super::both::Both;
@@ -47,13 +50,23 @@ fn ask(both: &mut Both, version: i16, what: &str, topics: Option<&[(&str, &[i32]
     Ok(())
 }
 
-/// Each broker has a directory of its own on one file system, on which others write, too; other scripts' topics may
-/// have been compressed by one library or another.
+/// Each broker has directories of its own on one file system, on which others write, too; other scripts' topics may
+/// have been compressed by one library or another. Which of two directories with as many logs gets a partition, nobody
+/// says: what is in them is compared as if it were in the first.
 fn comparable(response: &mut DescribeLogDirsResponse) {
     for directory in &mut response.results {
         directory.log_dir =
             if directory.log_dir.starts_with('/') { "(absolute)" } else { "" }.into();
         directory.usable_bytes = directory.usable_bytes.min(1);
         directory.topics.retain(|topic| topic.name.starts_with("dirs"));
+    }
+    let all = response.results.iter_mut().flat_map(|it| std::mem::take(&mut it.topics));
+    let mut merged: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for topic in all {
+        merged.entry(topic.name).or_default().extend(topic.partitions);
+    }
+    if let Some(first) = response.results.first_mut() {
+        let topic = |(name, partitions)| DescribeLogDirsTopic { name, partitions };
+        first.topics = merged.into_iter().map(topic).collect();
     }
 }

@@ -95,9 +95,8 @@ impl Part {
 
     /// Offset, key and value of every record, in Kafka's console style; `[a..b]` is a batch without any.
     fn shown(&self) -> String {
-        let text = |bytes: Option<&[u8]>| {
-            bytes.map_or("null".to_owned(), |bytes| String::from_utf8_lossy(bytes).into_owned())
-        };
+        let text =
+            |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or(b"null")).into_owned();
         let mut shown = Vec::new();
         for batch in &self.batches {
             let records: Vec<Record> = batch.records().unwrap().map(Result::unwrap).collect();

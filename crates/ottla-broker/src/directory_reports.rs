@@ -1,0 +1,227 @@
+//! What the controller has to learn about this broker's log directories: which replicas are where, and which directories
+//! have failed. Shell.
+//!
+//! Reports are gathered at any time, from any thread, and go out in the order of their importance: a failure first. What
+//! the controller does not take is sent again.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ottla_base::{BrokerId, TopicId, Uuid};
+use ottla_log::{FlushListener, Log, StorageError};
+use ottla_metadata::controller::BrokerEpoch;
+use ottla_protocol::messages::AssignReplicasToDirsRequest;
+use ottla_protocol::messages::assign_replicas_to_dirs_request::{
+    DirectoryData, PartitionData, TopicData,
+};
+use ottla_quorum::Quorum;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tracing::warn;
+
+use crate::broker::Registration;
+use crate::log_directories::LogDirectories;
+
+/// How long the controller is left alone that has not taken a report.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What is to be reported.
+#[derive(Debug, Default)]
+pub(crate) struct DirectoryReports {
+    waiting: Mutex<Waiting>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Waiting {
+    /// The last word on each replica counts.
+    assigned: BTreeMap<(TopicId, i32), Uuid>,
+    failed: BTreeSet<Uuid>,
+}
+
+impl DirectoryReports {
+    /// A replica is in this directory now.
+    pub(crate) fn assigned(&self, topic_id: TopicId, partition: i32, directory: Uuid) {
+        self.waiting.lock().assigned.insert((topic_id, partition), directory);
+        self.changed.notify_one();
+    }
+
+    fn failed(&self, directory: Uuid) {
+        self.waiting.lock().failed.insert(directory);
+        self.changed.notify_one();
+    }
+
+    /// Sends what there is to report, until the quorum has stopped or the node stops.
+    pub(crate) async fn send(
+        self: Arc<Self>,
+        quorum: Arc<Quorum>,
+        registration: Registration,
+        mut stopping: watch::Receiver<bool>,
+    ) {
+        let work = async {
+            loop {
+                self.changed.notified().await;
+                while !self.send_once(&quorum, registration).await {
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            _ = stopping.wait_for(|stop| *stop) => {}
+        }
+    }
+
+    /// Whether all was taken that there was.
+    async fn send_once(&self, quorum: &Quorum, registration: Registration) -> bool {
+        let sent = self.waiting.lock().clone();
+        let Registration { id, epoch } = registration;
+        let taken = send_failed(quorum, id, epoch, &sent.failed).await
+            && send_assigned(quorum, id, epoch, &sent.assigned).await;
+        if taken {
+            let mut waiting = self.waiting.lock();
+            waiting.failed.retain(|directory| !sent.failed.contains(directory));
+            waiting.assigned.retain(|replica, at| sent.assigned.get(replica) != Some(at));
+        }
+        taken
+    }
+}
+
+async fn send_failed(quorum: &Quorum, id: BrokerId, epoch: i64, failed: &BTreeSet<Uuid>) -> bool {
+    if failed.is_empty() {
+        return true;
+    }
+    let failed = failed.iter().copied().collect();
+    match quorum.directories_offline(id, BrokerEpoch(epoch), failed).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            warn!(%error, "the controller does not take that log directories have failed");
+            false
+        }
+        Err(error) => {
+            warn!(%error, "the controller can't be told that log directories have failed");
+            false
+        }
+    }
+}
+
+async fn send_assigned(
+    quorum: &Quorum,
+    id: BrokerId,
+    epoch: i64,
+    assigned: &BTreeMap<(TopicId, i32), Uuid>,
+) -> bool {
+    if assigned.is_empty() {
+        return true;
+    }
+    let directories = by_directory(assigned);
+    let request = AssignReplicasToDirsRequest { broker_id: id.0, broker_epoch: epoch, directories };
+    match quorum.assign_replicas_to_dirs(request).await {
+        // A partition that the controller does not know was deleted meanwhile.
+        Ok(Ok(_)) => true,
+        Ok(Err(error)) => {
+            warn!(%error, "the controller does not take where replicas are");
+            false
+        }
+        Err(error) => {
+            warn!(%error, "the controller can't be told where replicas are");
+            false
+        }
+    }
+}
+
+fn by_directory(assigned: &BTreeMap<(TopicId, i32), Uuid>) -> Vec<DirectoryData> {
+    let mut sorted: BTreeMap<Uuid, BTreeMap<TopicId, Vec<PartitionData>>> = BTreeMap::new();
+    for ((topic_id, partition), directory) in assigned {
+        let partitions = sorted.entry(*directory).or_default().entry(*topic_id).or_default();
+        partitions.push(PartitionData { partition_index: *partition });
+    }
+    let topic = |(topic_id, partitions)| TopicData { topic_id, partitions };
+    let directory = |(id, topics): (Uuid, BTreeMap<_, _>)| DirectoryData {
+        id,
+        topics: topics.into_iter().map(topic).collect(),
+    };
+    sorted.into_iter().map(directory).collect()
+}
+
+/// Is told when a directory fails, and decides whether the node can go on.
+#[derive(Debug)]
+pub(crate) struct FailureWatch {
+    reports: Arc<DirectoryReports>,
+    ids: HashMap<PathBuf, Uuid>,
+    metadata: PathBuf,
+    /// Members that have not failed.
+    online: AtomicUsize,
+    fatal: watch::Sender<Option<String>>,
+}
+
+impl FailureWatch {
+    pub(crate) fn new(directories: &LogDirectories, reports: Arc<DirectoryReports>) -> Self {
+        let path_and_id = directories.members().iter().map(|it| (it.path().to_owned(), it.id));
+        let ids: HashMap<PathBuf, Uuid> = path_and_id.collect();
+        Self {
+            reports,
+            metadata: directories.metadata().path().to_owned(),
+            online: AtomicUsize::new(ids.len()),
+            ids,
+            fatal: watch::Sender::new(None),
+        }
+    }
+
+    /// Why the node can't go on, once it can't.
+    pub(crate) fn fatal(&self) -> watch::Receiver<Option<String>> {
+        self.fatal.subscribe()
+    }
+
+    fn stop_node(&self, reason: String) {
+        self.fatal.send_if_modified(|fatal| {
+            let is_first = fatal.is_none();
+            fatal.get_or_insert(reason);
+            is_first
+        });
+    }
+}
+
+impl FlushListener for FailureWatch {
+    fn flushed(&self, _: &Arc<Log>, _: ottla_base::Offset) {}
+
+    /// Told once for each directory.
+    fn poisoned(&self, directory: &Path, error: &StorageError) {
+        if let Some(id) = self.ids.get(directory) {
+            self.reports.failed(*id);
+            if self.online.fetch_sub(1, Ordering::AcqRel) == 1 {
+                self.stop_node(format!(
+                    "all log directories have failed, the last one with: {error}"
+                ));
+            }
+        }
+        if directory == self.metadata {
+            let directory = directory.display();
+            self.stop_node(format!(
+                "the log directory with the metadata, {directory}, has failed: {error}"
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_on_a_replica_is_reported_once_under_its_directory() {
+        let reports = DirectoryReports::default();
+        let [topic, first, second] = [7, 1000, 1001].map(Uuid::from_u128);
+        reports.assigned(topic, 0, first);
+        reports.assigned(topic, 0, second);
+        reports.assigned(topic, 1, second);
+        let data = by_directory(&reports.waiting.lock().assigned);
+        let [data] = &*data else { panic!("{data:?}") };
+        let partitions: Vec<_> =
+            data.topics[0].partitions.iter().map(|it| it.partition_index).collect();
+        assert_eq!((data.id, data.topics.len(), partitions), (second, 1, vec![0, 1]));
+    }
+}

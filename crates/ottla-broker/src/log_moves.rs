@@ -1,0 +1,234 @@
+//! Moves of logs between this broker's directories: asked for by AlterReplicaLogDirs, carried out one step after the
+//! other while the broker works. Shell.
+//!
+//! Invariant: a move is under way exactly while it is in `under_way`; whoever takes it out ends it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_base::{ErrorCode, TopicPartition, Uuid};
+use ottla_log::{Move, MoveError, StorageError};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tracing::{error, info, warn};
+
+use crate::configuration::Configuration;
+use crate::directory_reports::DirectoryReports;
+use crate::log_directories::{LogDirectories, Member};
+use crate::replicas::{Replica, Replicas};
+
+/// How long a move waits for room in the directory that it goes to, and how long a bound is not looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Wishes for partitions that this broker does not hold, so that nobody fills its memory with them.
+const WISHES_MAX: usize = 10_000;
+
+#[derive(Debug)]
+pub(crate) struct LogMoves {
+    directories: Arc<LogDirectories>,
+    replicas: Arc<Replicas>,
+    reports: Arc<DirectoryReports>,
+    configuration: Arc<Configuration>,
+    under_way: Mutex<BTreeMap<TopicPartition, Arc<UnderWay>>>,
+    /// Where partitions are to be put that are not here yet.
+    wishes: Mutex<HashMap<TopicPartition, Uuid>>,
+    begun: Notify,
+}
+
+/// One move.
+#[derive(Debug)]
+struct UnderWay {
+    replica: Arc<Replica>,
+    target: Uuid,
+    /// Held during a step; nothing once the move has ended.
+    moving: Mutex<Option<Move>>,
+}
+
+/// What came of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Copied(u64),
+    /// The target has no room for more.
+    Waits,
+    Ended,
+}
+
+impl LogMoves {
+    pub(crate) fn new(
+        directories: Arc<LogDirectories>,
+        replicas: Arc<Replicas>,
+        reports: Arc<DirectoryReports>,
+        configuration: Arc<Configuration>,
+    ) -> Self {
+        Self {
+            directories,
+            replicas,
+            reports,
+            configuration,
+            under_way: Mutex::default(),
+            wishes: Mutex::default(),
+            begun: Notify::new(),
+        }
+    }
+
+    /// Has a partition put into this directory if it is created later.
+    pub(crate) fn wish(&self, partition: TopicPartition, directory: Uuid) {
+        let mut wishes = self.wishes.lock();
+        if wishes.len() < WISHES_MAX {
+            wishes.insert(partition, directory);
+        }
+    }
+
+    /// The directory that somebody wants for a partition that is about to be created.
+    #[must_use]
+    pub(crate) fn fulfil(&self, partition: &TopicPartition) -> Option<Uuid> {
+        self.wishes.lock().remove(partition)
+    }
+
+    /// Has a partition moved, instead of to where it may be on its way now. One that is there already stays.
+    ///
+    /// # Errors
+    /// KAFKA_STORAGE_ERROR while any directory is offline, as in Apache Kafka: a copy might be in it.
+    pub(crate) fn begin(&self, replica: &Arc<Replica>, target: &Member) -> Result<(), ErrorCode> {
+        let name = &replica.partition;
+        if self.target_of(name).is_some_and(|id| id != target.id) {
+            self.cancel(name);
+        }
+        let log = replica.log();
+        let is_there = log.directory() == target.path();
+        if is_there || self.target_of(name).is_some() {
+            return Ok(());
+        }
+        if !self.directories.are_all_online() {
+            return Err(ErrorCode::KAFKA_STORAGE_ERROR);
+        }
+        let source = self.directories.at(log.directory()).ok_or(ErrorCode::KAFKA_STORAGE_ERROR)?;
+        let [from, to] = [source, target].map(|member| Arc::clone(&member.directory));
+        let moving = Move::begin(from, to, name).map_err(|error| {
+            error!(partition = %name, %error, "a log can't be moved");
+            ErrorCode::KAFKA_STORAGE_ERROR
+        })?;
+        info!(partition = %name, to = %target.path().display(), "moving a log");
+        let (replica, moving) = (Arc::clone(replica), Mutex::new(Some(moving)));
+        let under_way = Arc::new(UnderWay { replica, target: target.id, moving });
+        self.under_way.lock().insert(name.clone(), under_way);
+        self.begun.notify_one();
+        Ok(())
+    }
+
+    fn target_of(&self, partition: &TopicPartition) -> Option<Uuid> {
+        self.under_way.lock().get(partition).map(|under_way| under_way.target)
+    }
+
+    /// Gives up a move, if there is one; its copy is gone when this returns.
+    pub(crate) fn cancel(&self, partition: &TopicPartition) {
+        let Some(under_way) = self.under_way.lock().remove(partition) else { return };
+        let Some(moving) = under_way.moving.lock().take() else { return };
+        abandon(partition, &moving);
+        info!(%partition, "a move was given up");
+    }
+
+    /// Begins those again that an earlier process did not end.
+    pub(crate) fn begin_again(&self) {
+        for (name, path) in self.directories.interrupted_moves() {
+            let replica = self.replicas.all().into_iter().find(|it| it.partition == *name);
+            let Some((replica, target)) = replica.zip(self.directories.at(path)) else { continue };
+            if let Err(code) = self.begin(&replica, target) {
+                warn!(partition = %name, %code, "a move is not begun again");
+            }
+        }
+    }
+
+    /// Carries out what was begun, until the node stops.
+    pub(crate) async fn run(self: Arc<Self>, mut stopping: watch::Receiver<bool>) {
+        while !*stopping.borrow() {
+            let moves: Vec<_> = self.under_way.lock().values().cloned().collect();
+            if moves.is_empty() {
+                tokio::select! {
+                    () = self.begun.notified() => {}
+                    _ = stopping.wait_for(|stop| *stop) => {}
+                }
+                continue;
+            }
+            let moves_on = Arc::clone(&self);
+            let work = move || -> Vec<Step> { moves.iter().map(|it| moves_on.step(it)).collect() };
+            let Ok(steps) = tokio::task::spawn_blocking(work).await else { return };
+            tokio::select! {
+                () = self.rest_after(&steps) => {}
+                _ = stopping.wait_for(|stop| *stop) => {}
+            }
+        }
+    }
+
+    /// Keeps to `replica.alter.log.dirs.io.max.bytes.per.second`, for all moves together.
+    async fn rest_after(&self, steps: &[Step]) {
+        if !steps.is_empty() && steps.iter().all(|step| *step == Step::Waits) {
+            return tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        let copied = |step: &Step| if let Step::Copied(bytes) = step { *bytes } else { 0 };
+        let mut owed: u64 = steps.iter().map(copied).sum();
+        while owed > 0 {
+            let Some(per_second) = self.configuration.live().move_bytes_per_second else { return };
+            let (nap, paid) = nap(owed, per_second);
+            tokio::time::sleep(nap).await;
+            owed = owed.saturating_sub(paid);
+        }
+    }
+
+    fn step(&self, under_way: &UnderWay) -> Step {
+        let mut moving = under_way.moving.lock();
+        let Some(it) = &*moving else { return Step::Ended };
+        let name = &under_way.replica.partition;
+        let ended = match it.step() {
+            Ok(copied) if !copied.nearly_done => return Step::Copied(copied.bytes),
+            Err(MoveError::Storage(StorageError::Full { .. })) => return Step::Waits,
+            Ok(_) => under_way.replica.replace_log(|| it.finish()),
+            Err(error) => Err(error),
+        };
+        match ended {
+            Ok(()) => {
+                info!(partition = %name, to = %it.target().path().display(), "a log has moved");
+                let partition = name.partition.0;
+                self.reports.assigned(under_way.replica.topic_id, partition, under_way.target);
+            }
+            Err(error) => {
+                error!(partition = %name, %error, "a log was not moved, and stays where it is");
+                // Otherwise the copy may be all that is left: the next start finds out.
+                if self.directories.are_all_online() {
+                    abandon(name, it);
+                }
+            }
+        }
+        *moving = None;
+        self.under_way.lock().remove(name);
+        Step::Ended
+    }
+}
+
+fn abandon(partition: &TopicPartition, moving: &Move) {
+    if let Err(error) = moving.abandon() {
+        warn!(%partition, %error, "a copy of a log stays until the next start");
+    }
+}
+
+/// How long to rest for so many bytes, a second at most, and how many of them that is for.
+fn nap(owed: u64, per_second: u64) -> (Duration, u64) {
+    if owed >= per_second {
+        return (LOOK_AGAIN, per_second);
+    }
+    let micros = owed.saturating_mul(1_000_000).checked_div(per_second).unwrap_or(0);
+    (Duration::from_micros(micros), owed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_move_rests_a_second_for_each_so_many_bytes() {
+        assert_eq!(nap(250, 1_000), (Duration::from_millis(250), 250));
+        assert_eq!(nap(5_000, 1_000), (LOOK_AGAIN, 1_000));
+        assert_eq!(nap(5_000, 0), (LOOK_AGAIN, 0), "nothing at all moves");
+    }
+}

@@ -1,0 +1,178 @@
+//! The operating system's disk with faults where a test wants them. Shell.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+
+use super::{DirectoryEntry, Disk, Open, OsDisk, Status};
+use crate::sys::{self, DiskSpace};
+
+/// A disk that does what the system's does until it is told otherwise.
+#[derive(Debug, Default)]
+pub struct FaultyDisk {
+    faults: Mutex<Faults>,
+}
+
+#[derive(Debug, Default)]
+struct Faults {
+    syncs_fail_under: Option<PathBuf>,
+    free: Option<u64>,
+    writes_fail_with: Option<io::ErrorKind>,
+    flipped: Option<u64>,
+    changes_left: Option<u64>,
+}
+
+impl FaultyDisk {
+    /// Lets all syncs of what is below this path fail from now on.
+    pub fn fail_syncs_under(&self, path: &Path) {
+        self.faults.lock().syncs_fail_under = Some(path.to_owned());
+    }
+
+    /// Says that so many bytes are free; `None` says what is.
+    pub fn set_free(&self, bytes: Option<u64>) {
+        self.faults.lock().free = bytes;
+    }
+
+    /// Lets all writes fail before they have written anything; `None` lets them succeed.
+    pub fn fail_writes(&self, with: Option<io::ErrorKind>) {
+        self.faults.lock().writes_fail_with = with;
+    }
+
+    /// Whatever is read from the byte at this position of any file comes with a bit flipped.
+    pub fn flip_reads_at(&self, position: Option<u64>) {
+        self.faults.lock().flipped = position;
+    }
+
+    /// Lets so many more changes of the disk succeed, syncs included, and none after them; `None` lets all succeed.
+    pub fn stop_after(&self, changes: Option<u64>) {
+        self.faults.lock().changes_left = changes;
+    }
+
+    fn change(&self) -> io::Result<()> {
+        match &mut self.faults.lock().changes_left {
+            None => Ok(()),
+            Some(0) => Err(io::Error::other("injected: the disk is gone")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn check_sync(&self, path: &Path) -> io::Result<()> {
+        let fails =
+            self.faults.lock().syncs_fail_under.as_ref().is_some_and(|it| path.starts_with(it));
+        if fails { Err(io::Error::other("injected: the disk is broken")) } else { Ok(()) }
+    }
+}
+
+impl Disk for FaultyDisk {
+    fn open(&self, path: &Path, how: Open) -> io::Result<File> {
+        if matches!(how, Open::Create | Open::Replace) {
+            self.change()?;
+        }
+        OsDisk.open(path, how)
+    }
+
+    fn status(&self, path: &Path) -> io::Result<Status> {
+        OsDisk.status(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<DirectoryEntry>> {
+        OsDisk.list(directory)
+    }
+
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        self.change()?;
+        OsDisk.create_directory(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.change()?;
+        OsDisk.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.change()?;
+        OsDisk.remove_file(path)
+    }
+
+    fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        self.change()?;
+        OsDisk.remove_directory(path)
+    }
+
+    fn read_at(&self, file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let read = OsDisk.read_at(file, buffer, position)?;
+        let flipped = self.faults.lock().flipped.and_then(|at| at.checked_sub(position));
+        let flipped = flipped.and_then(|at| usize::try_from(at).ok()).filter(|at| *at < read);
+        if let Some(byte) = flipped.and_then(|at| buffer.get_mut(at)) {
+            *byte ^= 1;
+        }
+        Ok(read)
+    }
+
+    fn write_at(&self, file: &File, buffers: &mut [IoSlice<'_>], position: u64) -> io::Result<()> {
+        self.change()?;
+        match self.faults.lock().writes_fail_with {
+            Some(kind) => Err(kind.into()),
+            None => OsDisk.write_at(file, buffers, position),
+        }
+    }
+
+    fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
+        self.change()?;
+        OsDisk.set_len(file, len)
+    }
+
+    fn allocate(&self, file: &File, position: u64, len: u64) -> io::Result<()> {
+        self.change()?;
+        OsDisk.allocate(file, position, len)
+    }
+
+    fn sync_data(&self, file: &File) -> io::Result<()> {
+        self.change()?;
+        self.check_sync(&sys::path_of(file)?)?;
+        OsDisk.sync_data(file)
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        self.change()?;
+        self.check_sync(path)?;
+        OsDisk.sync_directory(path)
+    }
+
+    fn sync_file_system(&self, path: &Path) -> io::Result<()> {
+        self.change()?;
+        self.check_sync(path)?;
+        OsDisk.sync_file_system(path)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<DiskSpace> {
+        let space = OsDisk.space(path)?;
+        Ok(DiskSpace { usable: self.faults.lock().free.unwrap_or(space.usable), ..space })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn syncs_fail_under_one_path_and_nowhere_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = FaultyDisk::default();
+        let [broken, sound] = ["broken", "sound"].map(|name| directory.path().join(name));
+        let file_in = |path: &Path| {
+            disk.create_directory(path).unwrap();
+            (&disk as &dyn Disk).write(&path.join("file"), b"1").unwrap()
+        };
+        let files = [file_in(&broken), file_in(&sound)];
+        disk.fail_syncs_under(&broken);
+        assert!(disk.sync_data(&files[0]).is_err() && disk.sync_directory(&broken).is_err());
+        disk.sync_data(&files[1]).unwrap();
+        disk.sync_directory(&sound).unwrap();
+    }
+}

@@ -1,0 +1,60 @@
+//! What a move to another directory needs of a log, and of its copy.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Log;
+use crate::checkpoint;
+use crate::error::StorageError;
+use crate::names;
+use crate::recovery::producers::Restored;
+
+impl Log {
+    /// Lets nothing be appended for a while.
+    pub(crate) fn pause(&self) {
+        self.writer.lock().closed = true;
+    }
+
+    pub(crate) fn resume(&self) {
+        self.writer.lock().closed = false;
+    }
+
+    /// Where its files are.
+    pub(crate) fn path(&self) -> Arc<Path> {
+        self.home.path()
+    }
+
+    /// Takes over what the log knows of which this is a copy, and what its batches alone do not tell: where it starts,
+    /// epochs without records, producers whose batches are deleted.
+    pub(crate) fn adopt(&self, original: &Self) -> Result<(), StorageError> {
+        self.set_config(original.config());
+        let (start, epochs) = {
+            let state = original.state.read();
+            (state.log_start_offset, state.epochs.clone())
+        };
+        let producers = original.producers();
+        let mut writer = self.lock_writer()?;
+        let path = self.home.path().join(names::LEADER_EPOCHS);
+        checkpoint::replace_durably(&*self.env().disk, &path, &epochs.to_text())?;
+        {
+            let mut state = self.state.write();
+            state.epochs = epochs;
+            state.log_start_offset = state.log_start_offset.max(start);
+            state.check();
+        }
+        // One of this offset may tell only of those whose batches are here. Recovery looks for it where a segment begins.
+        self.replace_producers(&mut writer, Restored { producers, newest_snapshot: None });
+        let end = self.log_end_offset();
+        self.roll_to(&mut writer, end)?;
+        self.create_active_durably(&mut writer)?;
+        if let Some(snapshot) = self.snapshot_producers(&mut writer, end)? {
+            writer.mark_dirty(&Arc::new(snapshot), self.env().now_ms());
+        }
+        Ok(())
+    }
+
+    /// Whether only a checkpoint tells where it starts.
+    pub(crate) fn starts_within_a_segment(&self) -> bool {
+        self.log_start_offset() > self.first_base_offset()
+    }
+}

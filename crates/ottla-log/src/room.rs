@@ -1,0 +1,231 @@
+//! Room on the disk of a log directory: what clients append may not take the last of it, which is kept for the broker's
+//! own writes. Shell.
+//!
+//! The file system is asked before an append only when so much was appended since the last time that the answer may have
+//! changed, and by the housekeeper. While the disk is full nobody but the housekeeper asks.
+//!
+//! A disk may refuse a write though the file system says that there is room, as where a quota ends first. Then only the
+//! next write can tell whether it is over: one is let through each time the housekeeper has looked.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+
+use ottla_env::Disk;
+use parking_lot::Mutex;
+
+use crate::error::StorageError;
+
+/// Such a part of the free room may be appended before the file system is asked again.
+const ASK_AGAIN_PARTS: u64 = 4;
+
+const ROOMY: u8 = 0;
+const FULL: u8 = 1;
+/// The next write is to tell.
+const PROBING: u8 = 2;
+
+/// Whether clients' records still fit.
+#[derive(Debug)]
+pub(crate) struct Room {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    /// `log.dir.reserved.bytes`
+    reserved: AtomicU64,
+    /// What may be appended before the file system is asked again.
+    unasked: AtomicI64,
+    state: AtomicU8,
+    /// Whether it was a write that has failed, and not the file system that says how little is left.
+    write_failed: AtomicBool,
+    asking: Mutex<()>,
+}
+
+impl Room {
+    pub(crate) fn new(disk: Arc<dyn Disk>, path: PathBuf, reserved: u64) -> Self {
+        Self {
+            disk,
+            path,
+            reserved: AtomicU64::new(reserved),
+            unasked: AtomicI64::new(0),
+            state: AtomicU8::new(ROOMY),
+            write_failed: AtomicBool::new(false),
+            asking: Mutex::default(),
+        }
+    }
+
+    /// Clients may append again as soon as this leaves room for them.
+    pub(crate) fn set_reserved(&self, bytes: u64) {
+        if self.reserved.swap(bytes, Ordering::Relaxed) != bytes {
+            self.unasked.store(0, Ordering::Relaxed);
+            self.look();
+        }
+    }
+
+    #[must_use]
+    pub(crate) fn is_full(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == FULL
+    }
+
+    /// Claims room for what a client wants to append.
+    pub(crate) fn claim(&self, bytes: u64) -> Result<(), StorageError> {
+        if self.is_full() {
+            return Err(self.full());
+        }
+        if self.reserved.load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let unasked = self.unasked.fetch_sub(bytes, Ordering::Relaxed);
+        if unasked >= bytes || self.ask(bytes.unsigned_abs()) { Ok(()) } else { Err(self.full()) }
+    }
+
+    /// Asks whether there is room now, if there was none.
+    pub(crate) fn look(&self) {
+        if self.reserved.load(Ordering::Relaxed) > 0 || self.is_full() {
+            self.ask(0);
+        }
+    }
+
+    fn ask(&self, bytes: u64) -> bool {
+        let _one_at_a_time = self.asking.lock();
+        let reserved = self.reserved.load(Ordering::Relaxed);
+        let free = match self.disk.space(&self.path) {
+            Ok(space) => space.usable,
+            // The write will tell.
+            Err(error) => {
+                tracing::debug!(directory = %self.path.display(), %error, "how much is free is not known");
+                u64::MAX
+            }
+        };
+        let unreserved = free.saturating_sub(reserved);
+        if unreserved < bytes || (free < reserved && reserved > 0) {
+            self.fill(false, free);
+            return false;
+        }
+        let until_asked = unreserved / ASK_AGAIN_PARTS;
+        self.unasked.store(i64::try_from(until_asked).unwrap_or(i64::MAX), Ordering::Relaxed);
+        if self.write_failed.load(Ordering::Relaxed) {
+            let _ =
+                self.state.compare_exchange(FULL, PROBING, Ordering::Relaxed, Ordering::Relaxed);
+        } else if self.state.swap(ROOMY, Ordering::Relaxed) != ROOMY {
+            self.say_roomy();
+        }
+        true
+    }
+
+    fn fill(&self, write_failed: bool, free: u64) {
+        self.write_failed.store(write_failed, Ordering::Relaxed);
+        if self.state.swap(FULL, Ordering::Relaxed) == ROOMY {
+            let reserved = self.reserved.load(Ordering::Relaxed);
+            tracing::error!(
+                directory = %self.path.display(),
+                free,
+                reserved,
+                "the disk is full: clients' records are refused until there is room again; delete topics or records, \
+                 add room, or lower log.dir.reserved.bytes"
+            );
+        }
+    }
+
+    fn say_roomy(&self) {
+        tracing::info!(directory = %self.path.display(), "the disk has room again: records are accepted");
+    }
+
+    /// A write went through.
+    pub(crate) fn written(&self) {
+        if self.state.load(Ordering::Relaxed) != PROBING {
+            return;
+        }
+        let probed =
+            self.state.compare_exchange(PROBING, ROOMY, Ordering::Relaxed, Ordering::Relaxed);
+        if probed.is_ok() {
+            self.write_failed.store(false, Ordering::Relaxed);
+            self.say_roomy();
+        }
+    }
+
+    /// What a failed write means, once nothing of it is left: that the disk is full is no fault of the disk.
+    pub(crate) fn judge(&self, error: StorageError) -> StorageError {
+        if let StorageError::Io { source, .. } = &error
+            && is_full(source)
+        {
+            let free = self.disk.space(&self.path).map_or(0, |space| space.usable);
+            self.fill(true, free);
+            return self.full();
+        }
+        error
+    }
+
+    fn full(&self) -> StorageError {
+        StorageError::Full { directory: self.path.clone() }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use ottla_env::FaultyDisk;
+
+    use super::*;
+
+    fn room(disk: &Arc<FaultyDisk>, reserved: u64) -> Room {
+        Room::new(Arc::clone(disk) as _, Path::new("/").to_owned(), reserved)
+    }
+
+    fn no_space() -> StorageError {
+        let source = io::Error::from(io::ErrorKind::StorageFull);
+        StorageError::Io { action: "append to", path: PathBuf::new(), source }
+    }
+
+    #[test]
+    fn the_file_system_is_asked_again_only_after_a_part_of_what_was_free() {
+        let disk = Arc::new(FaultyDisk::default());
+        disk.set_free(Some(1_400));
+        let room = room(&disk, 1_000);
+        room.claim(10).unwrap();
+        // A quarter of 400 is not used up yet, so that nobody notices.
+        disk.set_free(Some(0));
+        room.claim(90).unwrap();
+        assert!(matches!(room.claim(20), Err(StorageError::Full { .. })));
+        assert!(room.is_full());
+    }
+
+    #[test]
+    fn what_would_touch_the_reserve_is_refused_until_there_is_more_or_less_is_reserved() {
+        let disk = Arc::new(FaultyDisk::default());
+        disk.set_free(Some(1_400));
+        let room = room(&disk, 1_000);
+        room.claim(400).unwrap();
+        assert!(room.claim(401).is_err());
+        assert!(room.claim(1).is_err(), "nobody asks while it is full");
+        room.look();
+        room.claim(1).unwrap();
+        disk.set_free(Some(999));
+        room.look();
+        assert!(room.is_full());
+        room.set_reserved(500);
+        room.claim(1).unwrap();
+    }
+
+    #[test]
+    fn after_a_write_that_failed_only_a_write_tells_that_there_is_room() {
+        let disk = Arc::new(FaultyDisk::default());
+        disk.set_free(Some(1 << 30));
+        let room = room(&disk, 0);
+        assert!(matches!(room.judge(no_space()), StorageError::Full { .. }));
+        assert!(room.claim(1).is_err());
+        room.look();
+        room.claim(1).unwrap();
+        room.judge(no_space());
+        assert!(room.claim(1).is_err(), "the quota is still used up");
+        room.look();
+        room.claim(1).unwrap();
+        room.written();
+        assert!(!room.is_full());
+    }
+}

@@ -1,0 +1,112 @@
+//! What a log directory does when its disk fails, and when the disk is full.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that fails says so by panicking"
+)]
+
+mod support;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ottla_base::{LeaderEpoch, Offset};
+use ottla_env::FaultyDisk;
+use ottla_log::{AppendError, FlushListener, Log, LogConfig, StorageError};
+use parking_lot::Mutex;
+use support::{Directory, batch, read_all};
+
+const EPOCH: LeaderEpoch = LeaderEpoch(0);
+
+fn on(disk: &Arc<FaultyDisk>) -> Directory {
+    let mut directory = Directory::new();
+    directory.options.disk = Arc::clone(disk) as _;
+    directory
+}
+
+fn is_full(result: Result<ottla_log::Appended, AppendError>) -> bool {
+    matches!(result, Err(AppendError::Storage(StorageError::Full { .. })))
+}
+
+/// Notes which directories have failed.
+#[derive(Debug, Default)]
+struct Failures(Mutex<Vec<PathBuf>>);
+
+impl FlushListener for Failures {
+    fn flushed(&self, _: &Arc<Log>, _: Offset) {}
+
+    fn poisoned(&self, directory: &Path, _: &StorageError) {
+        self.0.lock().push(directory.to_owned());
+    }
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_written_any_more_and_everything_is_still_read() {
+    let disk = Arc::new(FaultyDisk::default());
+    let directory = on(&disk);
+    let open = directory.open(LogConfig::default());
+    let failures = Arc::new(Failures::default());
+    open.add_listener(Arc::clone(&failures) as _);
+    let log = open.create("t", 0);
+    log.append_batch(batch(2, 10), EPOCH).unwrap();
+    log.flush().unwrap();
+    log.append_batch(batch(1, 10), EPOCH).unwrap();
+    disk.fail_syncs_under(&directory.path());
+    log.flush().unwrap_err();
+    assert_eq!(*failures.0.lock(), [directory.path()]);
+    assert_eq!(log.flushed_offset(), Offset(2), "what was not flushed never will have been");
+    assert!(matches!(open.check_health(), Err(StorageError::Poisoned { .. })));
+    log.append_batch(batch(1, 10), EPOCH).unwrap_err();
+    log.flush().unwrap_err();
+    assert_eq!(failures.0.lock().len(), 1, "it fails once");
+    assert_eq!(read_all(&log).len(), 2);
+    open.close_with_error();
+}
+
+#[test]
+fn a_write_without_room_leaves_the_log_as_it_was_and_the_next_one_may_succeed() {
+    let disk = Arc::new(FaultyDisk::default());
+    let directory = on(&disk);
+    let open = directory.open(LogConfig { segment_bytes: 200, ..LogConfig::default() });
+    let log = open.create("t", 0);
+    for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+        log.append_produced(batch(1, 100), EPOCH).unwrap();
+        let before = read_all(&log).len();
+        disk.fail_writes(Some(kind));
+        assert!(is_full(log.append_produced(batch(1, 100), EPOCH)));
+        assert!(open.is_full());
+        assert!(is_full(log.append_produced(batch(1, 100), EPOCH)), "the disk is not even tried");
+        disk.fail_writes(None);
+        open.housekeep();
+        log.append_produced(batch(1, 100), EPOCH).unwrap();
+        assert!(!open.is_full());
+        assert_eq!(read_all(&log).len(), before + 1);
+    }
+    open.check_health().unwrap();
+    log.flush().unwrap();
+    drop(log);
+    open.close();
+    let log = directory.open(LogConfig::default()).log("t", 0);
+    assert_eq!((read_all(&log).len(), log.log_end_offset()), (4, Offset(4)));
+}
+
+#[test]
+fn the_reserve_is_for_the_brokers_own_records() {
+    let disk = Arc::new(FaultyDisk::default());
+    let mut directory = on(&disk);
+    directory.options.reserved_bytes = 1_000;
+    disk.set_free(Some(1_100));
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    assert!(is_full(log.append_produced(batch(1, 200), EPOCH)));
+    log.append_batch(batch(1, 200), EPOCH).unwrap();
+    log.flush().unwrap();
+    log.delete_records_to(Offset(1)).unwrap();
+    log.roll().unwrap();
+    disk.set_free(Some(1_500));
+    open.housekeep();
+    log.append_produced(batch(1, 200), EPOCH).unwrap();
+    open.check_health().unwrap();
+}

@@ -1,0 +1,222 @@
+//! Which log directory a replica is in, and what becomes of those in a directory that failed. Pure.
+
+use ottla_base::{BrokerId, ErrorCode, PartitionIndex, TopicId, Uuid};
+use ottla_protocol::messages::{
+    AssignReplicasToDirsRequest, AssignReplicasToDirsResponse, assign_replicas_to_dirs_request,
+    assign_replicas_to_dirs_response,
+};
+use ottla_protocol::records::{BrokerRegistrationChangeRecord, PartitionChangeRecord};
+
+use super::brokers::{check_epoch, give_up, partitions};
+use super::{Outcome, Rejection};
+use crate::MetadataRecord;
+use crate::image::{Image, Partition};
+
+/// Notes in which of its directories a broker has put replicas. One whose directory is not among the registered ones
+/// has failed while the request was under way; the broker tells of it by itself.
+///
+/// # Errors
+/// STALE_BROKER_EPOCH
+pub fn assign_replicas_to_dirs(
+    image: &Image,
+    request: &AssignReplicasToDirsRequest,
+) -> Result<Outcome<AssignReplicasToDirsResponse>, Rejection> {
+    let broker = BrokerId(request.broker_id);
+    check_epoch(image, broker, request.broker_epoch)?;
+    let mut records = Vec::new();
+    let mut assign = |id: Uuid, topic_id: TopicId, index: i32| {
+        let found = find(image, broker, topic_id, index);
+        let record =
+            found.map(|(partition, at)| change_directory(partition, at, topic_id, index, id));
+        match record {
+            Ok(record) => {
+                records.extend(record);
+                ErrorCode::NONE
+            }
+            Err(code) => code,
+        }
+    };
+    let directories = request.directories.iter().map(|directory| {
+        let topics = directory.topics.iter().map(|topic| {
+            let assign = |it: &assign_replicas_to_dirs_request::PartitionData| {
+                assign_replicas_to_dirs_response::PartitionData {
+                    partition_index: it.partition_index,
+                    error_code: assign(directory.id, topic.topic_id, it.partition_index),
+                }
+            };
+            let partitions = topic.partitions.iter().map(assign).collect();
+            assign_replicas_to_dirs_response::TopicData { topic_id: topic.topic_id, partitions }
+        });
+        let topics = topics.collect();
+        assign_replicas_to_dirs_response::DirectoryData { id: directory.id, topics }
+    });
+    let directories = directories.collect();
+    let reply = AssignReplicasToDirsResponse { directories, ..Default::default() };
+    Ok(Outcome { records, reply })
+}
+
+/// The partition, and which of its replicas the broker holds.
+fn find(
+    image: &Image,
+    broker: BrokerId,
+    topic_id: TopicId,
+    index: i32,
+) -> Result<(&Partition, usize), ErrorCode> {
+    let topic = image.topic(topic_id).ok_or(ErrorCode::UNKNOWN_TOPIC_ID)?;
+    let partition = topic.partition(PartitionIndex(index));
+    let partition = partition.ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+    let at = partition.replicas.iter().position(|replica| *replica == broker);
+    Ok((partition, at.ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?))
+}
+
+/// Nothing if the replica is known to be there.
+fn change_directory(
+    partition: &Partition,
+    at: usize,
+    topic_id: TopicId,
+    index: i32,
+    directory: Uuid,
+) -> Option<MetadataRecord> {
+    let mut directories = partition.directories.clone();
+    let assigned = directories.get_mut(at)?;
+    if std::mem::replace(assigned, directory) == directory {
+        return None;
+    }
+    let record = PartitionChangeRecord {
+        partition_id: index,
+        topic_id,
+        directories: Some(directories),
+        ..Default::default()
+    };
+    Some(record.into())
+}
+
+/// Notes that directories of a broker have failed. Whoever else is in a replica's ISR takes over from it.
+///
+/// Where nobody else is, the broker stays the leader: it still reads from the directory, and refuses what would have to
+/// be written. Apache Kafka leaves such partitions without a leader.
+///
+/// # Errors
+/// STALE_BROKER_EPOCH
+pub fn directories_offline(
+    image: &Image,
+    id: BrokerId,
+    epoch: i64,
+    offline: &[Uuid],
+) -> Result<Outcome<()>, Rejection> {
+    let broker = check_epoch(image, id, epoch)?;
+    let (failed, remaining): (Vec<Uuid>, Vec<Uuid>) =
+        broker.directories.iter().partition(|directory| offline.contains(directory));
+    if failed.is_empty() || remaining.is_empty() {
+        // A record can't say that there are no directories, and a broker without any stops.
+        return Ok(Outcome::unchanged(()));
+    }
+    let has_successors = |partition: &Partition| partition.isr.iter().any(|replica| *replica != id);
+    let lost = partitions(image).filter(|(_, _, partition)| {
+        let directory = partition.directory_of(id);
+        directory.is_some_and(|it| failed.contains(&it)) && has_successors(partition)
+    });
+    let mut records: Vec<MetadataRecord> = lost
+        .filter_map(|(topic, index, partition)| give_up(image, id, topic, index, partition))
+        .collect();
+    let change = BrokerRegistrationChangeRecord {
+        broker_id: id.0,
+        broker_epoch: epoch,
+        log_dirs: remaining,
+        ..Default::default()
+    };
+    records.push(change.into());
+    Ok(Outcome { records, reply: () })
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_base::LeaderEpoch;
+    use ottla_protocol::records::TopicRecord;
+
+    use super::*;
+    use crate::controller::brokers::tests::{directory_of, image_with_brokers, partition_record};
+
+    const TOPIC: Uuid = Uuid::from_u128(500);
+    const SECOND: Uuid = Uuid::from_u128(2001);
+
+    /// Broker 1 has a second directory; `t-0` is its own, and `t-1` is also broker 2's.
+    fn image() -> Image {
+        let mut image = image_with_brokers(&[1, 2]);
+        let change = BrokerRegistrationChangeRecord {
+            broker_id: 1,
+            broker_epoch: 1,
+            log_dirs: vec![directory_of(1), SECOND],
+            ..Default::default()
+        };
+        apply(&mut image, &[change.into()]);
+        apply(&mut image, &[TopicRecord { name: "t".into(), topic_id: TOPIC }.into()]);
+        apply(&mut image, &[partition_record(TOPIC, 0, &[1], &[1])]);
+        apply(&mut image, &[partition_record(TOPIC, 1, &[1, 2], &[1, 2])]);
+        image
+    }
+
+    fn apply(image: &mut Image, records: &[MetadataRecord]) {
+        records.iter().for_each(|record| _ = image.apply(record).unwrap());
+    }
+
+    fn request(directory: Uuid, topic_id: Uuid, index: i32) -> AssignReplicasToDirsRequest {
+        use assign_replicas_to_dirs_request::{DirectoryData, PartitionData, TopicData};
+        let partitions = vec![PartitionData { partition_index: index }];
+        let topics = vec![TopicData { topic_id, partitions }];
+        let directories = vec![DirectoryData { id: directory, topics }];
+        AssignReplicasToDirsRequest { broker_id: 1, broker_epoch: 1, directories }
+    }
+
+    #[test]
+    fn a_replica_is_assigned_once_and_its_leader_epoch_stays() {
+        let mut image = image();
+        let outcome = assign_replicas_to_dirs(&image, &request(SECOND, TOPIC, 1)).unwrap();
+        let change = PartitionChangeRecord {
+            partition_id: 1,
+            topic_id: TOPIC,
+            directories: Some(vec![SECOND, directory_of(2)]),
+            ..Default::default()
+        };
+        assert_eq!(outcome.records, [change.into()]);
+        apply(&mut image, &outcome.records);
+        let partition = image.partition(TOPIC, PartitionIndex(1)).unwrap();
+        assert_eq!(partition.directory_of(BrokerId(1)), Some(SECOND));
+        assert_eq!((partition.leader_epoch, partition.partition_epoch), (LeaderEpoch(0), 1));
+        let again = assign_replicas_to_dirs(&image, &request(SECOND, TOPIC, 1)).unwrap();
+        assert_eq!((again.records, again.reply), (vec![], outcome.reply));
+    }
+
+    #[test]
+    fn what_the_broker_does_not_hold_is_not_assigned() {
+        let mut image = image();
+        apply(&mut image, &[partition_record(TOPIC, 2, &[2], &[2])]);
+        for (topic, index, code) in [
+            (Uuid::from_u128(501), 0, ErrorCode::UNKNOWN_TOPIC_ID),
+            (TOPIC, 3, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
+            (TOPIC, 2, ErrorCode::NOT_LEADER_OR_FOLLOWER),
+        ] {
+            let outcome = assign_replicas_to_dirs(&image, &request(SECOND, topic, index)).unwrap();
+            assert_eq!(outcome.records, []);
+            let partition = &outcome.reply.directories[0].topics[0].partitions[0];
+            assert_eq!(partition.error_code, code);
+        }
+        let stale = AssignReplicasToDirsRequest { broker_epoch: 0, ..request(SECOND, TOPIC, 0) };
+        let refused = assign_replicas_to_dirs(&image, &stale).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::STALE_BROKER_EPOCH);
+    }
+
+    #[test]
+    fn a_failed_directory_costs_leaderships_only_where_somebody_else_can_lead() {
+        let mut image = image();
+        let failed = [directory_of(1)];
+        let outcome = directories_offline(&image, BrokerId(1), 1, &failed).unwrap();
+        apply(&mut image, &outcome.records);
+        let partition = |index| image.partition(TOPIC, PartitionIndex(index)).unwrap();
+        assert_eq!(partition(0).leader, BrokerId(1));
+        assert_eq!((partition(1).leader, &*partition(1).isr), (BrokerId(2), &[BrokerId(2)][..]));
+        assert_eq!(image.broker(BrokerId(1)).unwrap().directories, [SECOND]);
+        let again = directories_offline(&image, BrokerId(1), 1, &failed).unwrap();
+        assert_eq!(again.records, []);
+    }
+}
