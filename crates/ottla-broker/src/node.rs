@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::adoption;
 use crate::automatic_topics::AutomaticTopics;
 use crate::broker::{Broker, Parts, Registration, Settings};
 use crate::cleaner;
@@ -124,10 +125,11 @@ impl Node {
         });
         let metadata = directories.metadata();
         let quorum = start_quorum(&options, &bound, metadata, &clock, &topics).await?;
-        topics.set_strays_aside(&quorum.image());
-        moves.begin_again();
         let broker_epoch = register(&options, &bound, &directories, &quorum).await?;
         let registration = Registration { id: config.node_id, epoch: broker_epoch };
+        adoption::adopt_all(&registration, &directories, &quorum).await?;
+        topics.set_strays_aside(&quorum.image());
+        moves.begin_again();
         let broker = Arc::new(Broker::new(Parts {
             registration,
             cluster_id: options.cluster_id.as_str().into(),
@@ -294,6 +296,9 @@ async fn open_directories(
     let defaults = DirectoryOptions::default();
     let directory_options = DirectoryOptions {
         flush_on_commit: config.log_flush_on_commit,
+        scrub_bytes_per_second: u64::try_from(config.scrub_bytes_per_second).unwrap_or(0),
+        scrub_interval_ms: u64::try_from(config.scrub_interval_ms)
+            .unwrap_or(defaults.scrub_interval_ms),
         recovery_threads: usize::try_from(config.num_recovery_threads_per_data_dir).unwrap_or(1),
         checkpoint_interval_ms: u64::try_from(config.log_flush_offset_checkpoint_interval_ms)
             .unwrap_or(defaults.checkpoint_interval_ms),

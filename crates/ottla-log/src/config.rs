@@ -79,6 +79,10 @@ pub struct DirectoryOptions {
     pub open_files_max: usize,
     /// `log.flush.offset.checkpoint.interval.ms`: how often recovery points are written.
     pub checkpoint_interval_ms: u64,
+    /// `ottla.scrub.bytes.per.second`: how fast what is on disk is read again; 0 is never.
+    pub scrub_bytes_per_second: u64,
+    /// `ottla.scrub.interval.ms`: how often.
+    pub scrub_interval_ms: u64,
     /// `producer.id.expiration.ms`: how long a producer is remembered that writes nothing more.
     pub producer_id_expiration_ms: i64,
     /// `producer.id.expiration.check.interval.ms`: how often such producers are looked for.
@@ -102,6 +106,8 @@ impl Default for DirectoryOptions {
             recovery_threads: 2,
             open_files_max: 8192,
             checkpoint_interval_ms: 60_000,
+            scrub_bytes_per_second: 10 << 20,
+            scrub_interval_ms: 7 * 24 * 60 * 60 * 1000,
             producer_id_expiration_ms: 24 * 60 * 60 * 1000,
             producer_id_expiration_check_interval_ms: 600_000,
             reserved_bytes: 0,

@@ -26,6 +26,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 pub use futures::Leftover;
 
+use crate::adopt::{self, Adoption};
 use crate::checkpoint;
 use crate::config::{DirectoryOptions, LogConfig};
 use crate::environment::{Environment, Home};
@@ -35,6 +36,7 @@ use crate::log::{Active, Log, State, Trim, UnsyncedNames};
 use crate::names::{self, DirectoryName};
 use crate::recovery::producers::Restored;
 use crate::recovery::{self, Opening};
+use crate::scrub::{self, ScrubProgress};
 use crate::segment::Segment;
 
 /// How often the housekeeper looks for something to do.
@@ -249,6 +251,27 @@ impl LogDirectory {
         self.shared.housekeep();
     }
 
+    /// Topics that somebody has announced with [`adopt::announce`], and that wait to be made known.
+    pub fn adoptions(&self) -> Result<Vec<Adoption>, StorageError> {
+        adopt::pending(&*self.shared.env.disk, self.path())
+    }
+
+    /// The topic is known now.
+    pub fn adopted(&self, adoption: &Adoption) -> Result<(), StorageError> {
+        adopt::forget(&*self.shared.env.disk, self.path(), &adoption.topic)
+    }
+
+    /// Reads again what is due to be, at once and at full speed. A thread of the directory does it slowly.
+    pub fn scrub(&self) {
+        scrub::round(&self.shared.env, &self.logs(), &|_| true);
+    }
+
+    /// How much was read again since the start.
+    #[must_use]
+    pub fn scrub_progress(&self) -> ScrubProgress {
+        self.shared.env.scrubbed.progress()
+    }
+
     /// Changes for how long producers are remembered that write nothing more.
     pub fn set_producer_id_expiration_ms(&self, expiration_ms: i64) {
         self.shared.env.producer_id_expiration_ms.store(expiration_ms, Ordering::Relaxed);
@@ -305,8 +328,35 @@ impl Drop for LogDirectory {
 }
 
 impl Shared {
+    fn look_at_doubts(&self) {
+        for (log, offset) in std::mem::take(&mut *self.env.doubts.lock()) {
+            if let Err(error) = log.doubt(offset) {
+                tracing::warn!(partition = %log.topic_partition(), %offset, %error, "a damaged segment can't be read");
+            }
+        }
+    }
+
+    fn scrub_until_stopped(&self) {
+        let bytes_per_second = self.env.options.scrub_bytes_per_second;
+        let pace = |bytes| self.wait(scrub::pause(bytes, bytes_per_second));
+        while self.wait(scrub::LOOK_INTERVAL) {
+            let logs: Vec<Arc<Log>> = self.logs.read().values().cloned().collect();
+            scrub::round(&self.env, &logs, &pace);
+        }
+    }
+
+    /// Waits so long; `false` if the directory is closed meanwhile.
+    fn wait(&self, time: Duration) -> bool {
+        let mut stop = self.stop.lock();
+        if !*stop {
+            self.stopped.wait_for(&mut stop, time);
+        }
+        !*stop
+    }
+
     fn housekeep(&self) {
         self.env.empty_trash();
+        self.look_at_doubts();
         self.env.room.look();
         let now_ms = self.env.now_ms();
         let logs: Vec<Arc<Log>> = self.logs.read().values().cloned().collect();
@@ -367,10 +417,16 @@ fn start_threads(shared: &Arc<Shared>) -> std::io::Result<Vec<JoinHandle<()>>> {
             }
         })?
     };
-    Ok(vec![flusher::start(Arc::clone(&shared.env))?, housekeeper])
+    let mut threads = vec![flusher::start(Arc::clone(&shared.env))?, housekeeper];
+    if shared.env.options.scrub_bytes_per_second > 0 {
+        let shared = Arc::clone(shared);
+        let scrubber = thread::Builder::new().name("log-scrubber".to_owned());
+        threads.push(scrubber.spawn(move || shared.scrub_until_stopped())?);
+    }
+    Ok(threads)
 }
 
-fn lock(disk: &dyn Disk, directory: &Path) -> Result<File, OpenError> {
+pub(crate) fn lock(disk: &dyn Disk, directory: &Path) -> Result<File, OpenError> {
     let path = directory.join(names::LOCK);
     let file = disk.open(&path, Open::Create).context("open", &path)?;
     if sys::lock_exclusive(&file).context("lock", &path)? {
@@ -490,7 +546,10 @@ impl Opener<'_> {
 }
 
 /// The topic id in `partition.metadata`; `None` when a crash came before it was written.
-fn read_topic_id(disk: &dyn Disk, directory: &Path) -> Result<Option<TopicId>, StorageError> {
+pub(crate) fn read_topic_id(
+    disk: &dyn Disk,
+    directory: &Path,
+) -> Result<Option<TopicId>, StorageError> {
     let text = checkpoint::read_if_exists(disk, &directory.join(names::PARTITION_METADATA))?;
     let id = |line: &str| line.strip_prefix("topic_id:").and_then(|id| id.trim().parse().ok());
     Ok(text.and_then(|text| text.lines().find_map(id)))

@@ -21,6 +21,7 @@ use crate::log::Log;
 use crate::names;
 use crate::producers::Producers;
 use crate::room::Room;
+use crate::scrub;
 
 pub(crate) struct Environment {
     pub(crate) path: PathBuf,
@@ -43,6 +44,9 @@ pub(crate) struct Environment {
     /// Up to where each log has been compacted. It must not exceed what the log was cut down to since: what took the
     /// place of those records is as new as any.
     pub(crate) cleaned: DurableOffsets,
+    pub(crate) scrubbed: scrub::Counters,
+    /// Logs in which something made no sense, and the base offset of the segment.
+    pub(crate) doubts: Mutex<Vec<(Arc<Log>, Offset)>>,
     trash: Mutex<Vec<Trash>>,
     poison: OnceLock<String>,
     /// Held for as long as anybody can write: the lock goes with the last log.
@@ -80,6 +84,8 @@ impl Environment {
             room,
             listeners: RwLock::default(),
             trims: Mutex::default(),
+            scrubbed: scrub::Counters::default(),
+            doubts: Mutex::default(),
             trash: Mutex::default(),
             poison: OnceLock::new(),
             _lock: lock,

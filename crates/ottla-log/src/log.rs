@@ -22,6 +22,7 @@ mod flush;
 mod lookup;
 mod moved;
 mod producers;
+mod quarantined;
 mod read;
 mod transactions;
 mod trim;
@@ -44,6 +45,7 @@ pub(crate) use trim::Trim;
 
 pub(crate) use active::Active;
 pub(crate) use flush::FlushWork;
+pub(crate) use quarantined::Auditable;
 
 use crate::checkpoint;
 use crate::config::LogConfig;
@@ -52,6 +54,7 @@ use crate::epochs::{EpochCache, EpochEntry};
 use crate::error::StorageError;
 use crate::names;
 use crate::producers::Producers;
+use crate::quarantine;
 use crate::recovery::producers::Restored;
 use crate::segment::Segment;
 use crate::transactions::Transactions;
@@ -66,6 +69,8 @@ pub struct Log {
     /// Held during a flush, so that a second one does not report what the first has not finished.
     flush: Mutex<()>,
     flush_requested: AtomicBool,
+    /// Held by whoever changes what is known to be damaged.
+    quarantine: Mutex<()>,
     /// A copy for those who must not wait for the writer.
     producer_count: AtomicUsize,
     writer: Mutex<Writer>,
@@ -139,6 +144,17 @@ impl State {
         }
     }
 
+    /// What is known to be damaged, and the base offset of its segment.
+    pub(crate) fn damage(&self) -> Vec<quarantine::Entry> {
+        let sealed = self.sealed.iter().map(|sealed| &sealed.segment);
+        let mut entries = Vec::new();
+        for segment in sealed.chain([&self.active.segment]) {
+            let damage = segment.damage().unwrap_or_default();
+            entries.extend(damage.iter().map(|damage| (segment.base_offset, damage.clone())));
+        }
+        entries
+    }
+
     pub(crate) fn check(&self) {
         assert!(self.log_start_offset <= self.log_end_offset);
         assert!(self.flushed_offset <= self.log_end_offset);
@@ -178,6 +194,7 @@ impl Log {
             config: RwLock::new(config),
             flush: Mutex::default(),
             flush_requested: AtomicBool::new(false),
+            quarantine: Mutex::default(),
             producer_count,
             writer: Mutex::new(writer),
             transactions,

@@ -12,6 +12,9 @@
 //! - `.deleted` and `.cleaned` files: removed. `.swap` files: see [`swaps`].
 //! - Snapshots of producers that are damaged, or of more than is left of the log: see [`producers`].
 //!
+//! Damage to what was flushed is no torn end: it is quarantined, and the batches behind it are served. What was
+//! quarantined before still is, unless its bytes are sound again.
+//!
 //! Only batches from the recovery point on are read whole: what was flushed is not torn. Of those before it in the
 //! same segment, the headers are read, to rebuild the index.
 
@@ -27,6 +30,7 @@ use ottla_env::Disk;
 use ottla_env::disk::Open;
 use ottla_records::{BatchHeader, HEADER_LEN, RawBatch};
 
+use crate::audit::{self, Damage, Fault, FileSource, Stretch};
 use crate::checkpoint;
 use crate::config::LogConfig;
 use crate::environment::Home;
@@ -36,7 +40,7 @@ use crate::index::{self, Entry, Index, OffsetEntry, TimeEntry};
 use crate::log::{Active, Sealed, State};
 use crate::names;
 use crate::policy::roll;
-use crate::scan::HeaderScan;
+use crate::quarantine;
 use crate::segment::Segment;
 use crate::txn_index;
 use producers::{Replay, Restored};
@@ -63,10 +67,12 @@ pub(crate) fn open(
     swaps::complete(disk, &directory)?;
     let Inventory { logs, snapshots, txn_indexes } = take_inventory(disk, &directory)?;
     let epochs = read_epochs(disk, &directory)?;
+    let quarantined = quarantine::read(disk, &directory)?;
     let mut loader = Loader {
         home,
         opening,
         epochs: epochs.clone(),
+        quarantined: quarantined.clone(),
         replay: Replay::new(home, snapshots),
         txn_indexes,
         sealed: Vec::new(),
@@ -77,6 +83,10 @@ pub(crate) fn open(
     if state.epochs != epochs {
         let path = directory.join(names::LEADER_EPOCHS);
         checkpoint::replace_lazily(disk, &path, &state.epochs.to_text())?;
+    }
+    let damage = state.damage();
+    if damage != quarantined {
+        quarantine::write(disk, &directory, &damage)?;
     }
     Ok((state, restored))
 }
@@ -169,6 +179,22 @@ struct Doubt {
     verify_from: i64,
     /// Whether what makes no sense is a torn end, to be cut off, and not damage to flushed data, to be left alone.
     may_cut: bool,
+    /// Everything before this offset was flushed.
+    flushed_end: i64,
+    /// Where the next segment begins.
+    next: Option<i64>,
+    /// The file of leader epochs can be believed about all that was flushed.
+    are_epochs_known: bool,
+}
+
+/// Whether checkpoints wait for the file of leader epochs: they do where a whole file system can be flushed.
+const EPOCHS_ARE_FLUSHED: bool = cfg!(target_os = "linux");
+
+/// How far a segment was read, and what stopped that.
+struct Recovered {
+    active: Active,
+    aborted: Vec<txn_index::AbortedTransaction>,
+    failure: Option<String>,
 }
 
 /// Read ahead where only headers are wanted.
@@ -207,6 +233,8 @@ struct Loader<'a> {
     home: &'a Arc<Home>,
     opening: &'a Opening<'a>,
     epochs: EpochCache,
+    /// What was known to be damaged.
+    quarantined: Vec<quarantine::Entry>,
     replay: Replay<'a>,
     txn_indexes: Vec<Offset>,
     sealed: Vec<Sealed>,
@@ -220,6 +248,7 @@ impl Loader<'_> {
         for (at, base_offset) in base_offsets.iter().enumerate() {
             let next = base_offsets.get(at + 1);
             let segment = Arc::new(Segment::new(Arc::clone(self.home), base_offset.0));
+            self.restore_quarantine(&segment)?;
             // An empty segment contributes its name.
             self.next_offset = self.next_offset.max(base_offset.0);
             let flushed = next.is_some_and(|next| *next <= self.opening.recovery_point);
@@ -232,6 +261,12 @@ impl Loader<'_> {
                     let doubt = Doubt {
                         verify_from: if intact { i64::MAX } else { self.opening.recovery_point.0 },
                         may_cut: !intact || next.is_none(),
+                        flushed_end: match next {
+                            Some(next) if intact => next.0,
+                            _ => self.opening.recovery_point.0,
+                        },
+                        next: next.map(|next| next.0),
+                        are_epochs_known: EPOCHS_ARE_FLUSHED && !epochs_lost,
                     };
                     let (active, cut) = self.recover(&segment, doubt)?;
                     // A file may have been cut off between two batches: what follows it is missing, too.
@@ -298,6 +333,13 @@ impl Loader<'_> {
             return Ok(Some(active));
         }
         match observe_tail(&mut active, self.opening.config.index_interval_bytes) {
+            // A properly closed log ends where it was flushed up to.
+            Ok(next_offset)
+                if self.opening.recovery_point.0 > 0
+                    && next_offset > self.opening.recovery_point.0 =>
+            {
+                Ok(None)
+            }
             Ok(next_offset) => {
                 self.next_offset = next_offset;
                 Ok(Some(active))
@@ -319,8 +361,8 @@ impl Loader<'_> {
         Ok(txn_index::is_plausible(&bytes, segment.base_offset))
     }
 
-    /// Reads a segment from its beginning, rebuilds its indexes, and cuts it off where it stops making sense.
-    /// Returns whether it does.
+    /// Reads a segment from its beginning, rebuilds its indexes, quarantines what is damaged of what was flushed, and
+    /// cuts the rest off where it stops making sense. Returns whether it does.
     fn recover(
         &mut self,
         segment: &Arc<Segment>,
@@ -328,7 +370,40 @@ impl Loader<'_> {
     ) -> Result<(Active, bool), StorageError> {
         let sealed = self.sealed.iter().map(|sealed| (&*sealed.segment, sealed.size));
         self.replay.advance_to(Offset(segment.base_offset), sealed)?;
-        let (file, path) = (segment.log_file()?, segment.path(names::LOG));
+        let (disk, file) = (segment.disk(), segment.log_file()?);
+        let path = segment.path(names::LOG);
+        let before = (self.epochs.clone(), self.replay.clone(), self.next_offset);
+        let mut recovered = self.read_through(segment, &file, doubt)?;
+        if recovered.failure.is_some()
+            && before.2 < doubt.flushed_end
+            && self.quarantine_flushed(segment, &file, doubt, &before.0)?
+        {
+            (self.epochs, self.replay, self.next_offset) = before;
+            recovered = self.read_through(segment, &file, doubt)?;
+        }
+        let Recovered { mut active, aborted, failure } = recovered;
+        let len = file.metadata().context("stat", &path)?.len();
+        if let Some(what) = &failure {
+            let (position, lost) = (active.size, len - active.size);
+            tracing::warn!(segment = %path.display(), position, lost, what, "not a record batch");
+        }
+        if failure.is_some() && doubt.may_cut {
+            disk.set_len(&file, active.size).context("truncate", &path)?;
+        }
+        replace_index(segment, names::INDEX, &mut active.offsets)?;
+        replace_index(segment, names::TIME_INDEX, &mut active.times)?;
+        segment.replace_aborted(&aborted)?;
+        Ok((active, failure.is_some()))
+    }
+
+    /// Reads batches up to the first that makes no sense and is not known to be damaged.
+    fn read_through(
+        &mut self,
+        segment: &Arc<Segment>,
+        file: &File,
+        doubt: Doubt,
+    ) -> Result<Recovered, StorageError> {
+        let path = segment.path(names::LOG);
         let len = file.metadata().context("stat", &path)?.len();
         let mut active = Active::planned(
             Arc::clone(segment),
@@ -337,22 +412,37 @@ impl Loader<'_> {
         );
         active.created = true;
         let disk = segment.disk();
-        let mut window = Window { disk, file: &file, len, bytes: Vec::new(), start: 0 };
+        let mut window = Window { disk, file, len, bytes: Vec::new(), start: 0 };
+        let known = segment.damage().unwrap_or_default();
         let mut aborted = Vec::new();
         while active.size < len {
+            if let Some(damage) = known.iter().find(|damage| damage.position == active.size) {
+                active.size = damage.end_position;
+                self.next_offset = self.next_offset.max(damage.end_offset.0);
+                continue;
+            }
             let checked =
                 self.check(&mut window, active.size, segment.base_offset, doubt.verify_from);
             let header = match checked.context("read", &path)? {
                 Ok(header) => header,
-                Err(what) => {
-                    let (position, lost) = (active.size, len - active.size);
-                    tracing::warn!(segment = %path.display(), position, lost, what, "not a record batch");
-                    break;
-                }
+                Err(failure) => return Ok(Recovered { active, aborted, failure: Some(failure) }),
             };
-            let epoch = LeaderEpoch(header.partition_leader_epoch);
-            if self.epochs.latest().is_none_or(|latest| latest.epoch < epoch) {
-                self.epochs.assign(epoch, Offset(header.base_offset));
+            if let Some(damage) = self.missing(active.size, &header, doubt) {
+                report(&path, &damage);
+                segment.set_damage(known.iter().cloned().chain([damage]).collect());
+                return self.read_through(segment, file, doubt);
+            }
+            let (base, last) = (header.base_offset, header.last_offset());
+            if (base..=last).contains(&doubt.flushed_end) && base < doubt.flushed_end {
+                // Flushes end between two batches.
+                let failure = format!(
+                    "offset {last} of a batch that was flushed up to {}",
+                    doubt.flushed_end
+                );
+                return Ok(Recovered { active, aborted, failure: Some(failure) });
+            }
+            if let Err(failure) = self.observe_epoch(&header, doubt) {
+                return Ok(Recovered { active, aborted, failure: Some(failure) });
             }
             let (position, size) = (active.size, header.size_in_bytes());
             let read = || window.get(position, size, 0).map(bytes::Bytes::copy_from_slice);
@@ -360,14 +450,129 @@ impl Loader<'_> {
             active.appended(&header, self.opening.config.index_interval_bytes);
             self.next_offset = header.next_offset();
         }
-        let broken = active.size < len;
-        if broken && doubt.may_cut {
-            disk.set_len(&file, active.size).context("truncate", &path)?;
+        Ok(Recovered { active, aborted, failure: None })
+    }
+
+    /// Takes in the leader epoch of a batch, unless it contradicts what was flushed.
+    fn observe_epoch(&mut self, header: &BatchHeader, doubt: Doubt) -> Result<(), String> {
+        let (epoch, base) =
+            (LeaderEpoch(header.partition_leader_epoch), Offset(header.base_offset));
+        if doubt.are_epochs_known && base.0 < doubt.flushed_end {
+            let known = self.epochs.epoch_for(base).filter(|known| *known != epoch);
+            let what =
+                |known| format!("leader epoch {epoch} at offset {base}, which is of {known}");
+            return known.map_or(Ok(()), |known| Err(what(known)));
         }
-        replace_index(segment, names::INDEX, &mut active.offsets)?;
-        replace_index(segment, names::TIME_INDEX, &mut active.times)?;
-        segment.replace_aborted(&aborted)?;
-        Ok((active, broken))
+        if self.epochs.latest().is_none_or(|latest| latest.epoch < epoch) {
+            self.epochs.assign(epoch, base);
+        }
+        Ok(())
+    }
+
+    /// A batch that claims to be beyond what was flushed, while flushed offsets before it are nowhere: it is one of
+    /// those, and its base offset is wrong.
+    fn missing(&self, position: u64, header: &BatchHeader, doubt: Doubt) -> Option<Damage> {
+        // A log whose first records were deleted may begin with a gap.
+        let due = self.next_offset.max(self.opening.log_start_offset.0);
+        let found = header.base_offset;
+        // Where records are missing because of compaction, they are meant to be.
+        let is_compacted = doubt.flushed_end <= self.opening.cleaned_to.0;
+        let is_missing = due < doubt.flushed_end && found > due && found >= doubt.flushed_end;
+        (is_missing && !is_compacted).then(|| Damage {
+            position,
+            end_position: position + header.size_in_bytes() as u64,
+            first_offset: Offset(due),
+            end_offset: Offset(doubt.flushed_end),
+            fault: Fault::Offsets,
+            what: format!("offset {found} where {due} is due"),
+        })
+    }
+
+    /// Finds what is damaged of the flushed part of a segment, and where it goes on. Returns whether anything is.
+    fn quarantine_flushed(
+        &self,
+        segment: &Segment,
+        file: &File,
+        doubt: Doubt,
+        epochs: &EpochCache,
+    ) -> Result<bool, StorageError> {
+        let path = segment.path(names::LOG);
+        let end = file.metadata().context("stat", &path)?.len();
+        let stretch = Stretch {
+            position: 0,
+            end,
+            first_offset: segment.base_offset,
+            end_offset: doubt
+                .next
+                .unwrap_or_else(|| segment.base_offset.saturating_add(i64::from(i32::MAX))),
+            epochs: Some(epochs).filter(|_| doubt.are_epochs_known),
+            epochs_end: doubt.flushed_end,
+        };
+        let mut source = FileSource(segment.disk(), file);
+        let found = audit::audit(&mut source, &stretch, &mut |_, _| {}).context("read", &path)?;
+        let mut damage = found.damage;
+        damage.retain(|damage| damage.first_offset.0 < doubt.flushed_end);
+        for damage in &mut damage {
+            // Nothing sound follows, so nobody knows where it would end but for what was flushed.
+            if damage.end_position == end {
+                damage.end_offset = damage.end_offset.min(Offset(doubt.flushed_end));
+            }
+            report(&path, damage);
+        }
+        let is_damaged = !damage.is_empty();
+        if is_damaged {
+            segment.set_damage(damage);
+        }
+        Ok(is_damaged)
+    }
+
+    /// What was known to be damaged of a segment, as far as it still is.
+    fn restore_quarantine(&self, segment: &Segment) -> Result<(), StorageError> {
+        let known = self.quarantined.iter().filter(|(base, _)| *base == segment.base_offset);
+        let known: Vec<Damage> = known.map(|(_, damage)| damage.clone()).collect();
+        if known.is_empty() {
+            return Ok(());
+        }
+        let file = segment.log_file()?;
+        let mut still = Vec::new();
+        for damage in known {
+            if self.is_still_damaged(segment, &file, &damage)? {
+                still.push(damage);
+                continue;
+            }
+            let path = segment.path(names::LOG);
+            let (first_offset, end_offset) = (damage.first_offset, damage.end_offset);
+            tracing::info!(
+                segment = %path.display(), %first_offset, %end_offset,
+                "sound again: these offsets are served"
+            );
+        }
+        segment.set_damage(still);
+        Ok(())
+    }
+
+    fn is_still_damaged(
+        &self,
+        segment: &Segment,
+        file: &File,
+        known: &Damage,
+    ) -> Result<bool, StorageError> {
+        let path = segment.path(names::LOG);
+        let len = file.metadata().context("stat", &path)?.len();
+        if known.position >= len {
+            return Ok(false);
+        }
+        let stretch = Stretch {
+            position: known.position,
+            end: known.end_position.min(len),
+            first_offset: known.first_offset.0,
+            end_offset: known.end_offset.0,
+            epochs: Some(&self.epochs),
+            epochs_end: i64::MAX,
+        };
+        let mut source = FileSource(segment.disk(), file);
+        let found = audit::audit(&mut source, &stretch, &mut |_, _| {}).context("read", &path)?;
+        Ok(!found.damage.is_empty())
     }
 
     /// The header of the batch at a position, or what is wrong with it.
@@ -452,6 +657,14 @@ impl Loader<'_> {
     }
 }
 
+fn report(path: &Path, damage: &Damage) {
+    let Damage { position, first_offset, end_offset, what, .. } = damage;
+    tracing::error!(
+        segment = %path.display(), position, %first_offset, %end_offset, what,
+        "damaged records: reads of these offsets are refused, and those before and after go on"
+    );
+}
+
 fn replace_index<E: Entry>(
     segment: &Segment,
     suffix: &str,
@@ -498,7 +711,7 @@ fn observe_tail(active: &mut Active, index_interval_bytes: u64) -> Result<i64, S
     }
     let (file, path) = (segment.log_file()?, segment.path(names::LOG));
     let position = active.offsets.last().map_or(0, |entry| u64::from(entry.position));
-    let mut scan = HeaderScan::new(segment.disk(), &file, &path, position, active.size);
+    let mut scan = segment.scan(&file, &path, position, active.size);
     while let Some(found) = scan.next()? {
         if roll::relative(segment.base_offset, found.header.last_offset()).is_none() {
             return Err(StorageError::corrupt(
@@ -509,6 +722,10 @@ fn observe_tail(active: &mut Active, index_interval_bytes: u64) -> Result<i64, S
         }
         active.observe(&found.header, found.position, index_interval_bytes);
         next_offset = found.header.next_offset();
+    }
+    let damage = segment.damage().unwrap_or_default();
+    if let Some(last) = damage.last().filter(|last| last.end_position >= active.size) {
+        next_offset = next_offset.max(last.end_offset.0);
     }
     Ok(next_offset)
 }

@@ -12,7 +12,6 @@ use crate::error::{AppendError, Context, StorageError};
 use crate::index::UNWRITTEN_MAX;
 use crate::names;
 use crate::policy::roll::{self, Incoming};
-use crate::scan::HeaderScan;
 use crate::segment::Segment;
 
 /// Who has made the batches, and who decides their offsets.
@@ -175,7 +174,7 @@ impl Log {
             (Arc::clone(&active.segment), active.size)
         };
         let (file, path) = (segment.log_file()?, segment.path(names::LOG));
-        let first = HeaderScan::new(segment.disk(), &file, &path, 0, size).next()?;
+        let first = segment.scan(&file, &path, 0, size).next()?;
         let timestamp = first.map_or(-1, |found| found.header.max_timestamp);
         self.state.write().active.first_timestamp = Some(timestamp);
         Ok(())

@@ -19,7 +19,6 @@ use crate::environment::Home;
 use crate::error::{Context, StorageError};
 use crate::names;
 use crate::producers::{Producers, Written, snapshot};
-use crate::scan::HeaderScan;
 use crate::segment::Segment;
 use crate::transactions::Transactions;
 use crate::txn_index::AbortedTransaction;
@@ -34,7 +33,7 @@ pub(crate) struct Restored {
 /// Producers on their way to the end of a log.
 ///
 /// Invariant: `producers` is what the batches before `end` make of them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Replay<'a> {
     home: &'a Home,
     /// Where there are snapshots, in order.
@@ -175,7 +174,7 @@ impl<'a> Replay<'a> {
             return Ok(());
         }
         let (file, path) = (segment.log_file()?, segment.path(names::LOG));
-        let mut scan = HeaderScan::new(segment.disk(), &file, &path, 0, size);
+        let mut scan = segment.scan(&file, &path, 0, size);
         loop {
             let found = match scan.next() {
                 Ok(Some(found)) => found,
