@@ -7,12 +7,14 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool speaks")]
 
+mod active;
 mod clients;
 mod driver;
 pub(crate) mod floor;
 mod groups;
 mod latency;
 mod load;
+mod partitions;
 pub(crate) mod procfs;
 mod startup;
 mod subject;
@@ -58,6 +60,8 @@ enum Stage {
     Latency,
     Clients,
     Groups,
+    Active,
+    Partitions,
 }
 
 /// Measures start-up, memory, CPU time, throughput and latency.
@@ -145,6 +149,7 @@ struct Bench {
     subjects: Vec<Subject>,
     contestants: Vec<Contestant>,
     runs: u32,
+    quick: bool,
     scale: Scale,
     started: Instant,
 }
@@ -157,6 +162,21 @@ impl Bench {
             Subject::Floor | Subject::FlushingFloor => false,
         };
         self.subjects.iter().copied().filter(is_broker).collect()
+    }
+
+    /// The brokers that take part where each has the machine to itself; Apache Kafka only in a whole run.
+    fn solo_brokers(&self) -> Vec<Subject> {
+        let takes_part = |subject: &Subject| match subject {
+            Subject::Kafka => !self.quick,
+            Subject::Ottla => true,
+            Subject::Unflushed | Subject::Floor | Subject::FlushingFloor => false,
+        };
+        self.subjects.iter().copied().filter(takes_part).collect()
+    }
+
+    /// An empty directory below that of the run.
+    fn empty_directory(&self, name: &str) -> Result<Directory> {
+        Directory::empty(self.directory.join(name))
     }
 
     /// The broker of this subject, or none for a floor.
@@ -190,6 +210,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         subjects: arguments.subjects(),
         contestants: Vec::new(),
         runs: arguments.runs,
+        quick: arguments.quick,
         scale: if arguments.quick { QUICK } else { FULL },
         started: Instant::now(),
     };
@@ -243,11 +264,17 @@ fn measure(bench: &mut Bench, arguments: &Arguments) -> Result<Vec<Section>> {
     if let Some(startup) = &mut startup {
         startup::after_load(bench, startup)?;
     }
+    if arguments.includes(Stage::Active) {
+        sections.push(active::measure(bench)?);
+    }
     if arguments.includes(Stage::Groups) {
         sections.push(groups::measure(bench)?);
     }
     for contestant in &mut bench.contestants {
         contestant.broker.stop()?;
+    }
+    if arguments.includes(Stage::Partitions) {
+        sections.push(partitions::measure(bench)?);
     }
     Ok(startup.into_iter().chain(sections).collect())
 }

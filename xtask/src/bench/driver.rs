@@ -147,6 +147,24 @@ pub(super) fn produce(address: &str, frame: &mut [u8], requests: u64) -> Result<
     Ok(started.elapsed())
 }
 
+/// Sends a request with batches for many partitions until all of them know their topic: Apache Kafka answers CreateTopics
+/// before its broker has applied it.
+pub(super) fn until_known(
+    connection: &mut Connection,
+    frame: &[u8],
+    partitions: usize,
+) -> Result<()> {
+    let deadline = Instant::now() + READY_LIMIT;
+    loop {
+        match wire::many::all_produced(connection.call(frame)?) {
+            Ok(taken) if taken == partitions => return Ok(()),
+            Ok(taken) => bail!("{taken} of {partitions} partitions took their batch"),
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => std::thread::sleep(RETRY_PAUSE),
+        }
+    }
+}
+
 /// Reads a partition from its beginning to `end_offset`, one fetch at a time.
 pub(super) fn consume(address: &str, topic: &TopicId, end_offset: i64) -> Result<Duration> {
     let mut connection = Connection::open(address)?;
