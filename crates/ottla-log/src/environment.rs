@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ pub(crate) struct Environment {
     /// Up to where each log has been compacted. It must not exceed what the log was cut down to since: what took the
     /// place of those records is as new as any.
     pub(crate) cleaned: DurableOffsets,
+    /// Bytes appended to all logs since the last checkpoint.
+    pub(crate) appended_bytes: AtomicU64,
     trash: Mutex<Vec<Trash>>,
     poison: OnceLock<String>,
     /// Held for as long as anybody can write: the lock goes with the last log.
@@ -80,6 +82,7 @@ impl Environment {
             room,
             listeners: RwLock::default(),
             trims: Mutex::default(),
+            appended_bytes: AtomicU64::new(0),
             trash: Mutex::default(),
             poison: OnceLock::new(),
             _lock: lock,
@@ -167,6 +170,9 @@ impl Environment {
     /// a segment would otherwise end with its first batch.
     pub(crate) fn draw_jitter_ms(&self, config: &LogConfig) -> i64 {
         let bound = config.segment_jitter_ms.min(config.segment_ms).max(0);
+        if bound == 0 {
+            return 0;
+        }
         let mut bytes = [0; 8];
         // Without random numbers all logs roll at once, which is what they do without jitter.
         let _ = self.options.random.fill(&mut bytes);

@@ -213,8 +213,13 @@ fn sync_everything(
     if sync_file_system(env)? {
         return Ok(());
     }
-    // Indexes and epochs stay unflushed here; those that a crash damages are rebuilt.
-    logs.iter().zip(work).try_for_each(|(log, work)| log.sync(work))
+    for (log, work) in logs.iter().zip(work) {
+        log.sync(work)?;
+        if env.recovery_points.get(log.topic_partition()) != Some(Offset(work.end_offset)) {
+            log.sync_all_files()?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the logs durable that were just recovered, when nothing else is known about them.
@@ -222,7 +227,7 @@ pub(crate) fn sync_recovered(env: &Environment, logs: &[Arc<Log>]) -> Result<(),
     if sync_file_system(env)? {
         return Ok(());
     }
-    logs.iter().try_for_each(|log| log.sync_all_segments())
+    logs.iter().try_for_each(|log| log.sync_all_files())
 }
 
 /// `false` where the platform cannot.

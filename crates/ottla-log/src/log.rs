@@ -28,7 +28,7 @@ mod trim;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Weak};
 
 use ottla_base::{LeaderEpoch, Offset, TopicId, TopicPartition};
@@ -68,6 +68,8 @@ pub struct Log {
     flush_requested: AtomicBool,
     /// A copy for those who must not wait for the writer.
     producer_count: AtomicUsize,
+    /// Bytes after the newest snapshot of producers: what recovery would have to look through.
+    unsnapshotted_bytes: AtomicU64,
     writer: Mutex<Writer>,
     /// Locked for a moment at a time, by writers and readers.
     transactions: Mutex<Transactions>,
@@ -169,6 +171,8 @@ impl Log {
         let Restored { producers, newest_snapshot } = restored;
         let producer_count = AtomicUsize::new(producers.len());
         let transactions = Mutex::new(Transactions::of(&producers));
+        let is_snapshotted = newest_snapshot == Some(Offset(state.log_end_offset));
+        let unsnapshotted_bytes = if is_snapshotted { 0 } else { state.active.size };
         let writer = Writer { unsynced_names, producers, newest_snapshot, ..Writer::default() };
         Arc::new_cyclic(|this| Self {
             partition,
@@ -179,6 +183,7 @@ impl Log {
             flush: Mutex::default(),
             flush_requested: AtomicBool::new(false),
             producer_count,
+            unsnapshotted_bytes: AtomicU64::new(unsnapshotted_bytes),
             writer: Mutex::new(writer),
             transactions,
             cleaning: Mutex::default(),

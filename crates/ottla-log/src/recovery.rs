@@ -12,11 +12,13 @@
 //! - `.deleted` and `.cleaned` files: removed. `.swap` files: see [`swaps`].
 //! - Snapshots of producers that are damaged, or of more than is left of the log: see [`producers`].
 //!
-//! Only batches from the recovery point on are read whole: what was flushed is not torn. Of those before it in the
-//! same segment, the headers are read, to rebuild the index.
+//! Only batches from the recovery point on are read whole: what was flushed is not torn. What lies before it is believed
+//! to its indexes, and the headers are read of what they do not cover: see [`trusted`]. How long recovery takes depends
+//! on what was written since the last checkpoint, not on how much there is.
 
 pub(crate) mod producers;
 mod swaps;
+mod trusted;
 
 use std::fs::File;
 use std::path::Path;
@@ -38,8 +40,9 @@ use crate::names;
 use crate::policy::roll;
 use crate::scan::HeaderScan;
 use crate::segment::Segment;
-use crate::txn_index;
+use crate::txn_index::{self, AbortedTransaction};
 use producers::{Replay, Restored};
+use trusted::Trusted;
 
 /// What is known about a log before it is opened.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +70,7 @@ pub(crate) fn open(
         home,
         opening,
         epochs: epochs.clone(),
+        epochs_lost: epochs.entries().is_empty(),
         replay: Replay::new(home, snapshots),
         txn_indexes,
         sealed: Vec::new(),
@@ -207,6 +211,8 @@ struct Loader<'a> {
     home: &'a Arc<Home>,
     opening: &'a Opening<'a>,
     epochs: EpochCache,
+    /// Only the records tell.
+    epochs_lost: bool,
     replay: Replay<'a>,
     txn_indexes: Vec<Offset>,
     sealed: Vec<Sealed>,
@@ -216,7 +222,6 @@ struct Loader<'a> {
 impl Loader<'_> {
     /// Opens segment after segment; the last one becomes the active one.
     fn load(&mut self, base_offsets: &[Offset]) -> Result<Option<Active>, StorageError> {
-        let epochs_lost = self.epochs.entries().is_empty();
         for (at, base_offset) in base_offsets.iter().enumerate() {
             let next = base_offsets.get(at + 1);
             let segment = Arc::new(Segment::new(Arc::clone(self.home), base_offset.0));
@@ -225,7 +230,7 @@ impl Loader<'_> {
             let flushed = next.is_some_and(|next| *next <= self.opening.recovery_point);
             let intact = self.opening.clean || flushed;
             let opened =
-                if intact && !epochs_lost { self.open_intact(&segment, next)? } else { None };
+                if intact && !self.epochs_lost { self.open_intact(&segment, next)? } else { None };
             let mut active = match opened {
                 Some(active) => active,
                 None => {
@@ -319,26 +324,25 @@ impl Loader<'_> {
         Ok(txn_index::is_plausible(&bytes, segment.base_offset))
     }
 
-    /// Reads a segment from its beginning, rebuilds its indexes, and cuts it off where it stops making sense.
-    /// Returns whether it does.
+    /// Reads a segment from where its indexes can no longer be believed, completes them, and cuts it off where it stops
+    /// making sense. Returns whether it does.
     fn recover(
         &mut self,
         segment: &Arc<Segment>,
         doubt: Doubt,
     ) -> Result<(Active, bool), StorageError> {
-        let sealed = self.sealed.iter().map(|sealed| (&*sealed.segment, sealed.size));
-        self.replay.advance_to(Offset(segment.base_offset), sealed)?;
         let (file, path) = (segment.log_file()?, segment.path(names::LOG));
         let len = file.metadata().context("stat", &path)?.len();
-        let mut active = Active::planned(
-            Arc::clone(segment),
-            self.home.env.now_ms(),
-            self.home.env.draw_jitter_ms(self.opening.config),
-        );
-        active.created = true;
+        let trusted = self.trusted(segment, &file, len)?;
+        if trusted.is_none() {
+            self.replay.forget_more_than(Offset(segment.base_offset));
+        }
+        let sealed = self.sealed.iter().map(|sealed| (&*sealed.segment, sealed.size));
+        self.replay.advance_to(Offset(segment.base_offset), sealed)?;
+        let begins_anew = trusted.is_none();
+        let (mut active, mut aborted) = self.begin(segment, trusted);
         let disk = segment.disk();
         let mut window = Window { disk, file: &file, len, bytes: Vec::new(), start: 0 };
-        let mut aborted = Vec::new();
         while active.size < len {
             let checked =
                 self.check(&mut window, active.size, segment.base_offset, doubt.verify_from);
@@ -364,10 +368,51 @@ impl Loader<'_> {
         if broken && doubt.may_cut {
             disk.set_len(&file, active.size).context("truncate", &path)?;
         }
-        replace_index(segment, names::INDEX, &mut active.offsets)?;
-        replace_index(segment, names::TIME_INDEX, &mut active.times)?;
+        if begins_anew {
+            empty_file(segment, names::INDEX)?;
+            empty_file(segment, names::TIME_INDEX)?;
+        }
+        segment.write_index(names::INDEX, &active.offsets)?;
+        segment.write_index(names::TIME_INDEX, &active.times)?;
+        active.offsets.written();
+        active.times.written();
         segment.replace_aborted(&aborted)?;
         Ok((active, broken))
+    }
+
+    /// What of a segment need not be read: what its indexes cover and the producers' newest snapshot has.
+    fn trusted(
+        &mut self,
+        segment: &Segment,
+        file: &File,
+        len: u64,
+    ) -> Result<Option<Trusted>, StorageError> {
+        let recovery_point = self.opening.recovery_point;
+        if self.epochs_lost || recovery_point.0 <= segment.base_offset {
+            return Ok(None);
+        }
+        let known = self.replay.load_newest_up_to(recovery_point)?;
+        let has_aborted = self.txn_indexes.contains(&Offset(segment.base_offset));
+        trusted::open(segment, file, len, known.min(recovery_point), has_aborted)
+    }
+
+    /// A segment with its indexes as far as they are believed, transactions included.
+    fn begin(
+        &self,
+        segment: &Arc<Segment>,
+        trusted: Option<Trusted>,
+    ) -> (Active, Vec<AbortedTransaction>) {
+        let (segment, env) = (Arc::clone(segment), &self.home.env);
+        let (now_ms, jitter_ms) = (env.now_ms(), env.draw_jitter_ms(self.opening.config));
+        match trusted {
+            Some(Trusted { position, offsets, times, aborted }) => {
+                (Active::existing(segment, now_ms, jitter_ms, position, offsets, times), aborted)
+            }
+            None => {
+                let (offsets, times) = (Index::empty(), Index::empty());
+                (Active::existing(segment, now_ms, jitter_ms, 0, offsets, times), Vec::new())
+            }
+        }
     }
 
     /// The header of the batch at a position, or what is wrong with it.
@@ -447,20 +492,18 @@ impl Loader<'_> {
         let sealed = self.sealed.iter().map(|sealed| (&*sealed.segment, sealed.size));
         let segments = sealed.chain([(&*active.segment, active.size)]);
         let bases: Vec<i64> = segments.clone().map(|(segment, _)| segment.base_offset).collect();
+        self.replay.forget_more_than(Offset(self.next_offset));
         self.replay.advance_to(Offset(self.next_offset), segments)?;
         self.replay.finish(&bases)
     }
 }
 
-fn replace_index<E: Entry>(
-    segment: &Segment,
-    suffix: &str,
-    entries: &mut Index<E>,
-) -> Result<(), StorageError> {
-    let path = segment.path(suffix);
-    segment.disk().open(&path, Open::Replace).context("create", &path)?;
-    segment.write_index(suffix, entries)?;
-    entries.written();
+/// Leaves a file that is empty already as it is: after a crash there may be thousands.
+fn empty_file(segment: &Segment, suffix: &str) -> Result<(), StorageError> {
+    let (disk, path) = (segment.disk(), segment.path(suffix));
+    if !disk.status(&path).is_ok_and(|status| status.len == 0) {
+        disk.open(&path, Open::Replace).context("create", &path)?;
+    }
     Ok(())
 }
 

@@ -38,8 +38,8 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
         for (run, subject) in in_turn(&bench.brokers(), bench.runs) {
             let Some(contestant) = bench.contestant(subject) else { continue };
             bench.say_run(&title, run, subject);
-            let latencies = once(contestant, active)
-                .with_context(|| format!("{} failed", subject.name()))?;
+            let latencies =
+                once(contestant, active).with_context(|| format!("{} failed", subject.name()))?;
             if run > 0 {
                 let at = |share| percentile(&latencies, share).context("no latencies");
                 p50.add(subject, milliseconds(at(0.5)?));
@@ -69,9 +69,7 @@ fn once(contestant: &Contestant, active: i32) -> Result<Vec<Duration>> {
     let start = Instant::now();
     let mut latencies = thread::scope(|scope| {
         let (address, targets, batch) = (contestant.address(), &targets, &batch);
-        let produce = |number| {
-            scope.spawn(move || produce(address, number, targets, batch, start))
-        };
+        let produce = |number| scope.spawn(move || produce(address, number, targets, batch, start));
         let producers: Vec<_> = (0..PRODUCERS).map(produce).collect();
         let mut all = Vec::new();
         for producer in producers {

@@ -46,7 +46,8 @@ impl Rows {
         Self {
             created: Row::least(of("created as ten times 1,000 topics"), "s")
                 .goal(Goal::AtMost(10.0)),
-            created_in_one: Row::least("9,999 partitions, created as one topic", "s").goal(Goal::AtMost(10.0)),
+            created_in_one: Row::least("9,999 partitions, created as one topic", "s")
+                .goal(Goal::AtMost(10.0)),
             written: Row::least(of("first record to each, acks=all"), "s"),
             resident: Row::least(of("memory, resident"), "MiB").goal(Goal::AtMost(143.0)),
             open_files: Row::least(of("open files"), "files"),

@@ -80,20 +80,19 @@ impl Log {
         self.sync_names(&path, work.unsynced_names)
     }
 
-    /// Writes every segment to disk, and the names of all files.
-    pub(crate) fn sync_all_segments(&self) -> Result<(), StorageError> {
-        let segments = {
-            let state = self.state.read();
-            let active = [&state.active].into_iter().filter(|active| active.created);
-            let active = active.map(|active| &active.segment);
-            let sealed = state.sealed.iter().map(|sealed| &sealed.segment);
-            sealed.chain(active).cloned().collect::<Vec<_>>()
-        };
-        for segment in segments {
-            let synced = self.env().disk.sync_data(&*segment.log_file()?);
-            synced.context("flush", &segment.path(names::LOG))?;
+    /// Writes every file of this log to disk, and their names.
+    pub(crate) fn sync_all_files(&self) -> Result<(), StorageError> {
+        let (disk, directory) = (&self.env().disk, self.home.path());
+        for entry in disk.list(&directory).context("list", &directory)? {
+            let path = directory.join(&entry.name);
+            match disk.open(&path, Open::Read) {
+                Ok(file) => disk.sync_data(&file).context("flush", &path)?,
+                // Retention has just taken it away.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error).context("open", &path),
+            }
         }
-        self.sync_names(&self.home.path(), UnsyncedNames::Directory)
+        self.sync_names(&directory, UnsyncedNames::Directory)
     }
 
     fn sync_names(&self, path: &Path, unsynced: UnsyncedNames) -> Result<(), StorageError> {
