@@ -17,7 +17,7 @@ use crate::config::{DirectoryOptions, LogConfig};
 use crate::error::{Context, StorageError};
 use crate::files::FileCache;
 use crate::flusher::{FlushListener, FlushQueue};
-use crate::log::Log;
+use crate::log::{DirtyLimit, Log};
 use crate::names;
 use crate::producers::Producers;
 use crate::room::Room;
@@ -45,6 +45,7 @@ pub(crate) struct Environment {
     pub(crate) cleaned: DurableOffsets,
     /// Bytes appended to all logs since the last checkpoint.
     pub(crate) appended_bytes: AtomicU64,
+    pub(crate) dirty_limit: Arc<DirtyLimit>,
     trash: Mutex<Vec<Trash>>,
     poison: OnceLock<String>,
     /// Held for as long as anybody can write: the lock goes with the last log.
@@ -64,7 +65,9 @@ impl Environment {
         options: DirectoryOptions,
         lock: File,
     ) -> Self {
-        let files = FileCache::new(options.open_files_max);
+        // Those that wait for a flush, those that a flush is under way for, and as many again for all others.
+        let dirty_limit = Arc::new(DirtyLimit::new(options.open_files_max / 4));
+        let files = FileCache::new(options.open_files_max / 2);
         let disk = Arc::clone(&options.disk);
         let room = Room::new(Arc::clone(&disk), path.clone(), options.reserved_bytes);
         let offsets = |name| DurableOffsets::read(Arc::clone(&disk), path.join(name));
@@ -83,6 +86,7 @@ impl Environment {
             listeners: RwLock::default(),
             trims: Mutex::default(),
             appended_bytes: AtomicU64::new(0),
+            dirty_limit,
             trash: Mutex::default(),
             poison: OnceLock::new(),
             _lock: lock,

@@ -18,6 +18,7 @@
 mod active;
 mod append;
 mod clean;
+mod dirty;
 mod flush;
 mod lookup;
 mod moved;
@@ -43,6 +44,7 @@ pub(crate) use clean::{Overtaken, Source};
 pub(crate) use trim::Trim;
 
 pub(crate) use active::Active;
+pub(crate) use dirty::DirtyLimit;
 pub(crate) use flush::FlushWork;
 
 use crate::checkpoint;
@@ -55,6 +57,7 @@ use crate::producers::Producers;
 use crate::recovery::producers::Restored;
 use crate::segment::Segment;
 use crate::transactions::Transactions;
+use dirty::DirtyFiles;
 
 /// A partition's log. Cheap to keep while idle: no open files, and memory for little more than its name.
 pub struct Log {
@@ -81,10 +84,9 @@ pub struct Log {
 }
 
 /// What only those who change files need to know.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Writer {
-    /// Files with bytes that no flush has covered yet.
-    dirty: Vec<Arc<std::fs::File>>,
+    dirty: DirtyFiles,
     dirty_since_ms: i64,
     unsynced_names: UnsyncedNames,
     /// What all batches in the log make of them.
@@ -173,7 +175,15 @@ impl Log {
         let transactions = Mutex::new(Transactions::of(&producers));
         let is_snapshotted = newest_snapshot == Some(Offset(state.log_end_offset));
         let unsnapshotted_bytes = if is_snapshotted { 0 } else { state.active.size };
-        let writer = Writer { unsynced_names, producers, newest_snapshot, ..Writer::default() };
+        let writer = Writer {
+            dirty: DirtyFiles::new(Arc::clone(&home.env.dirty_limit)),
+            dirty_since_ms: 0,
+            unsynced_names,
+            producers,
+            newest_snapshot,
+            closed: false,
+            truncations: 0,
+        };
         Arc::new_cyclic(|this| Self {
             partition,
             topic_id,

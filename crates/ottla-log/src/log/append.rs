@@ -380,9 +380,7 @@ impl Writer {
         if self.dirty.is_empty() {
             self.dirty_since_ms = now_ms;
         }
-        if !self.dirty.iter().rev().any(|dirty| Arc::ptr_eq(dirty, file)) {
-            self.dirty.push(Arc::clone(file));
-        }
+        self.dirty.add(file);
     }
 }
 
