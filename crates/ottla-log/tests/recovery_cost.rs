@@ -15,9 +15,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ottla_base::{LeaderEpoch, Timestamp};
+use ottla_base::{LeaderEpoch, Offset, Timestamp};
 use ottla_env::disk::{self, DirectoryEntry, Disk, OsDisk, Status};
 use ottla_log::{DirectoryOptions, Log, LogConfig, LogDirectory};
+use ottla_records::{BatchBuilder, ControlType, EndTransactionMarker, NO_SEQUENCE, ValidBatch};
 use support::{Directory, Draft, batch, read_all};
 
 /// The operating system's disk, and how many bytes were read from it.
@@ -109,6 +110,14 @@ fn fill(log: &Log, bytes: u64) {
     }
 }
 
+fn abort(producer_id: i64, timestamp: i64) -> ValidBatch {
+    let mut builder = BatchBuilder::control().producer(producer_id, 0, NO_SEQUENCE);
+    builder.transactional = true;
+    let value = EndTransactionMarker { coordinator_epoch: 0 }.to_bytes();
+    builder.append_control(Timestamp(timestamp), ControlType::Abort, &value);
+    builder.build()
+}
+
 /// What the start after a crash reads, when so much was there at the last checkpoint and so much came after it.
 fn bytes_read(before: u64, after: u64) -> u64 {
     let (directory, disk) = directory();
@@ -149,7 +158,20 @@ fn a_log_recovered_from_its_checkpoint_is_the_log_that_was_there() {
             for n in range {
                 let timestamp = 1_000 + i64::from(n);
                 let draft = Draft { id: i64::from(n % 3), timestamp, ..Draft::new(n / 3 * 10, 10) };
-                log.append_produced(draft.build(), LeaderEpoch(0)).unwrap();
+                let epoch = LeaderEpoch(n / 1000);
+                log.append_produced(draft.build(), epoch).unwrap();
+                if n % 40 == 0 {
+                    let aborted = Draft {
+                        id: 9,
+                        in_transaction: true,
+                        timestamp,
+                        ..Draft::new(n / 40 * 10, 10)
+                    };
+                    log.append_produced(aborted.build(), epoch).unwrap();
+                }
+                if n % 40 == 30 {
+                    log.append_batch(abort(9, timestamp), epoch).unwrap();
+                }
             }
         };
         append(0..3000);
@@ -158,9 +180,12 @@ fn a_log_recovered_from_its_checkpoint_is_the_log_that_was_there() {
         let state = |log: &Log| {
             let by_time =
                 [1_000, 1_777, 3_999].map(|at| log.offset_for_timestamp(Timestamp(at)).unwrap());
-            (log.producers(), log.log_end_offset(), log.epoch_entries(), by_time, read_all(log))
+            let aborted = log.aborted_transactions(&(Offset::ZERO..log.log_end_offset())).unwrap();
+            let producers = (log.producers(), aborted);
+            (producers, log.log_end_offset(), log.epoch_entries(), by_time, read_all(log))
         };
         let expected = state(&log);
+        assert!(expected.0.1.len() >= 75, "there are transactions to be remembered");
         drop((open, log));
         let partition = directory.path().join("t-0");
         let read = |ending: &str| fs::read(partition.join(format!("{:020}.{ending}", 0))).unwrap();
