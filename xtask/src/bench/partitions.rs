@@ -108,8 +108,9 @@ fn live(bench: &Bench, subject: Subject, rows: &mut Rows) -> Result<()> {
     // Ready is who serves: every partition takes another record.
     write(&contestant, &topics, None)?;
     contestant.broker.kill9()?;
-    drop(contestant);
-    let contestant = Contestant::start(subject, &bench.empty_directory("partitions")?.0)?;
+    drop((contestant, directory));
+    let directory = bench.empty_directory("partitions")?;
+    let contestant = Contestant::start(subject, &directory.0)?;
     let mut connection = Connection::open(contestant.address())?;
     let started = Instant::now();
     let frame = create_topic("wide", WIDE_PARTITIONS);
