@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use ottla_base::{LeaderEpoch, Offset};
 use ottla_env::Disk;
-use ottla_env::disk::Open;
+use ottla_env::disk::{DirectoryEntry, Open};
 use ottla_records::{BatchHeader, HEADER_LEN, RawBatch};
 
 use crate::checkpoint;
@@ -63,8 +63,12 @@ pub(crate) fn open(
     opening: &Opening<'_>,
 ) -> Result<(State, Restored), StorageError> {
     let (disk, directory) = (&*home.env.disk, home.path());
-    swaps::complete(disk, &directory)?;
-    let Inventory { logs, snapshots, txn_indexes } = take_inventory(disk, &directory)?;
+    let mut entries = disk.list(&directory).context("list", &directory)?;
+    if swaps::are_among(&entries) {
+        swaps::complete(disk, &directory)?;
+        entries = disk.list(&directory).context("list", &directory)?;
+    }
+    let Inventory { logs, snapshots, txn_indexes } = take_inventory(disk, &directory, &entries)?;
     let epochs = read_epochs(disk, &directory)?;
     let mut loader = Loader {
         home,
@@ -123,11 +127,15 @@ struct Inventory {
     txn_indexes: Vec<Offset>,
 }
 
-/// Looks what there is, and removes leftovers on the way.
-fn take_inventory(disk: &dyn Disk, directory: &Path) -> Result<Inventory, StorageError> {
+/// Sorts what there is, and removes leftovers on the way.
+fn take_inventory(
+    disk: &dyn Disk,
+    directory: &Path,
+    entries: &[DirectoryEntry],
+) -> Result<Inventory, StorageError> {
     let (mut logs, mut snapshots, mut others) = (Vec::new(), Vec::new(), Vec::new());
     let mut txn_indexes = Vec::new();
-    for entry in disk.list(directory).context("list", directory)? {
+    for entry in entries {
         let path = directory.join(&entry.name);
         let name = entry.name.to_string_lossy();
         if name.ends_with(names::DELETED) {
@@ -376,7 +384,9 @@ impl Loader<'_> {
         segment.write_index(names::TIME_INDEX, &active.times)?;
         active.offsets.written();
         active.times.written();
-        segment.replace_aborted(&aborted)?;
+        if !aborted.is_empty() || self.txn_indexes.contains(&Offset(segment.base_offset)) {
+            segment.replace_aborted(&aborted)?;
+        }
         Ok((active, broken))
     }
 
