@@ -11,7 +11,7 @@
 
 mod futures;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -93,7 +93,7 @@ impl LogDirectory {
             stop: Mutex::new(false),
             stopped: Condvar::new(),
         });
-        shared.write_checkpoints()?;
+        shared.write_checkpoints_at_rest()?;
         let threads = match shared.env.options.threads {
             true => start_threads(&shared).context("start a thread for", path)?,
             false => Vec::new(),
@@ -302,7 +302,7 @@ impl LogDirectory {
         closed.into_iter().collect::<Result<(), _>>()?;
         env.check_health()?;
         flusher::flush_everything(env, &logs)?;
-        self.shared.write_checkpoints()?;
+        self.shared.write_checkpoints_at_rest()?;
         env.listeners.write().clear();
         let text = format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}");
         checkpoint::replace_durably(&*env.disk, &env.path.join(names::CLEAN_SHUTDOWN), &text)
@@ -372,36 +372,67 @@ impl Shared {
             *self.producers_expired_at.lock() = self.env.clock.monotonic();
             logs.iter().for_each(|log| log.expire_producers(now_ms));
         }
-        if is_due(&self.checkpointed_at, options.checkpoint_interval_ms)
+        let appended = self.env.appended_bytes.load(Ordering::Relaxed);
+        if (is_due(&self.checkpointed_at, options.checkpoint_interval_ms)
+            || appended >= options.checkpoint_bytes)
             && let Err(error) = self.checkpoint()
         {
             tracing::error!(directory = %self.env.path.display(), %error, "cannot write a checkpoint");
         }
     }
 
+    /// Invariant: once a recovery point is on disk, so is all that the indexes say of the batches before it, and nothing
+    /// more is said of those. Recovery believes it.
     fn checkpoint(&self) -> Result<(), StorageError> {
         *self.checkpointed_at.lock() = self.env.clock.monotonic();
+        self.env.appended_bytes.store(0, Ordering::Relaxed);
         let logs: Vec<Arc<Log>> = self.logs.read().values().cloned().collect();
         let known = |log: &Arc<Log>| self.env.recovery_points.get(log.topic_partition());
-        if logs.iter().any(|log| known(log) != Some(log.log_end_offset())) {
+        let mut points: HashMap<*const Log, Offset> =
+            logs.iter().filter_map(|log| Some((Arc::as_ptr(log), known(log)?))).collect();
+        let mut changed: Vec<&Arc<Log>> =
+            logs.iter().filter(|log| known(log) != Some(log.log_end_offset())).collect();
+        let snapshots = snapshots_due(&mut changed, self.env.options.snapshot_lag_bytes);
+        for (number, log) in changed.iter().enumerate() {
+            points.insert(Arc::as_ptr(log), log.write_for_checkpoint(number < snapshots)?);
+        }
+        if !changed.is_empty() {
             flusher::flush_everything(&self.env, &logs)?;
         }
-        self.write_checkpoints()
+        // A log that is newer than the list has nothing that recovery could believe.
+        self.write_checkpoints(|log| points.get(&Arc::as_ptr(log)).copied().unwrap_or(Offset::ZERO))
     }
 
-    fn write_checkpoints(&self) -> Result<(), StorageError> {
-        self.write_recovery_points()?;
-        self.env.forget_others(&self.logs.read())
+    /// As [`Self::checkpoint`], when everything was just flushed and nobody writes.
+    fn write_checkpoints_at_rest(&self) -> Result<(), StorageError> {
+        self.write_checkpoints(|log| log.recovery_point())
     }
 
-    /// Notes how far every log is flushed, if that has changed. Indexes and epochs must be flushed, too.
-    fn write_recovery_points(&self) -> Result<(), StorageError> {
+    /// Notes how far every log is flushed with all that belongs to it, if that has changed. A log that was cut off since
+    /// is flushed up to there.
+    fn write_checkpoints(&self, point: impl Fn(&Arc<Log>) -> Offset) -> Result<(), StorageError> {
         self.env.recovery_points.replace(|| {
             let logs = self.logs.read();
-            let point = |log: &Arc<Log>| (log.topic_partition().clone(), log.recovery_point());
+            let point = |log: &Arc<Log>| {
+                (log.topic_partition().clone(), point(log).min(log.recovery_point()))
+            };
             logs.values().map(point).collect()
-        })
+        })?;
+        self.env.forget_others(&self.logs.read())
     }
+}
+
+/// Brings those logs to the front, and counts them, whose producers are to be written down, so that recovery has no more
+/// bytes to look through for the others'.
+fn snapshots_due(logs: &mut [&Arc<Log>], lag_bytes_max: u64) -> usize {
+    logs.sort_by_cached_key(|log| std::cmp::Reverse(log.unsnapshotted_bytes()));
+    let mut lag_bytes: u64 = logs.iter().map(|log| log.unsnapshotted_bytes()).sum();
+    let is_due = |log: &&&Arc<Log>| {
+        let is_due = lag_bytes > lag_bytes_max;
+        lag_bytes = lag_bytes.saturating_sub(log.unsnapshotted_bytes());
+        is_due
+    };
+    logs.iter().take_while(is_due).count()
 }
 
 fn start_threads(shared: &Arc<Shared>) -> std::io::Result<Vec<JoinHandle<()>>> {

@@ -15,11 +15,13 @@
 //! Damage to what was flushed is no torn end: it is quarantined, and the batches behind it are served. What was
 //! quarantined before still is, unless its bytes are sound again.
 //!
-//! Only batches from the recovery point on are read whole: what was flushed is not torn. Of those before it in the
-//! same segment, the headers are read, to rebuild the index.
+//! Only batches from the recovery point on are read whole: what was flushed is not torn. What lies before it is believed
+//! to its indexes, and the headers are read of what they do not cover: see [`trusted`]. How long recovery takes depends
+//! on what was written since the last checkpoint, not on how much there is.
 
 pub(crate) mod producers;
 mod swaps;
+mod trusted;
 
 use std::fs::File;
 use std::path::Path;
@@ -27,7 +29,7 @@ use std::sync::Arc;
 
 use ottla_base::{LeaderEpoch, Offset};
 use ottla_env::Disk;
-use ottla_env::disk::Open;
+use ottla_env::disk::{DirectoryEntry, Open};
 use ottla_records::{BatchHeader, HEADER_LEN, RawBatch};
 
 use crate::audit::{self, Damage, Fault, FileSource, Stretch};
@@ -42,8 +44,9 @@ use crate::names;
 use crate::policy::roll;
 use crate::quarantine;
 use crate::segment::Segment;
-use crate::txn_index;
+use crate::txn_index::{self, AbortedTransaction};
 use producers::{Replay, Restored};
+use trusted::Trusted;
 
 /// What is known about a log before it is opened.
 #[derive(Debug, Clone, Copy)]
@@ -64,8 +67,12 @@ pub(crate) fn open(
     opening: &Opening<'_>,
 ) -> Result<(State, Restored), StorageError> {
     let (disk, directory) = (&*home.env.disk, home.path());
-    swaps::complete(disk, &directory)?;
-    let Inventory { logs, snapshots, txn_indexes } = take_inventory(disk, &directory)?;
+    let mut entries = disk.list(&directory).context("list", &directory)?;
+    if swaps::are_among(&entries) {
+        swaps::complete(disk, &directory)?;
+        entries = disk.list(&directory).context("list", &directory)?;
+    }
+    let Inventory { logs, snapshots, txn_indexes } = take_inventory(disk, &directory, &entries)?;
     let epochs = read_epochs(disk, &directory)?;
     let quarantined = quarantine::read(disk, &directory)?;
     let mut loader = Loader {
@@ -73,6 +80,7 @@ pub(crate) fn open(
         opening,
         epochs: epochs.clone(),
         quarantined: quarantined.clone(),
+        epochs_lost: epochs.entries().is_empty(),
         replay: Replay::new(home, snapshots),
         txn_indexes,
         sealed: Vec::new(),
@@ -129,11 +137,15 @@ struct Inventory {
     txn_indexes: Vec<Offset>,
 }
 
-/// Looks what there is, and removes leftovers on the way.
-fn take_inventory(disk: &dyn Disk, directory: &Path) -> Result<Inventory, StorageError> {
+/// Sorts what there is, and removes leftovers on the way.
+fn take_inventory(
+    disk: &dyn Disk,
+    directory: &Path,
+    entries: &[DirectoryEntry],
+) -> Result<Inventory, StorageError> {
     let (mut logs, mut snapshots, mut others) = (Vec::new(), Vec::new(), Vec::new());
     let mut txn_indexes = Vec::new();
-    for entry in disk.list(directory).context("list", directory)? {
+    for entry in entries {
         let path = directory.join(&entry.name);
         let name = entry.name.to_string_lossy();
         if name.ends_with(names::DELETED) {
@@ -193,7 +205,7 @@ const EPOCHS_ARE_FLUSHED: bool = cfg!(target_os = "linux");
 /// How far a segment was read, and what stopped that.
 struct Recovered {
     active: Active,
-    aborted: Vec<txn_index::AbortedTransaction>,
+    aborted: Vec<AbortedTransaction>,
     failure: Option<String>,
 }
 
@@ -235,6 +247,8 @@ struct Loader<'a> {
     epochs: EpochCache,
     /// What was known to be damaged.
     quarantined: Vec<quarantine::Entry>,
+    /// Only the records tell.
+    epochs_lost: bool,
     replay: Replay<'a>,
     txn_indexes: Vec<Offset>,
     sealed: Vec<Sealed>,
@@ -244,7 +258,6 @@ struct Loader<'a> {
 impl Loader<'_> {
     /// Opens segment after segment; the last one becomes the active one.
     fn load(&mut self, base_offsets: &[Offset]) -> Result<Option<Active>, StorageError> {
-        let epochs_lost = self.epochs.entries().is_empty();
         for (at, base_offset) in base_offsets.iter().enumerate() {
             let next = base_offsets.get(at + 1);
             let segment = Arc::new(Segment::new(Arc::clone(self.home), base_offset.0));
@@ -254,7 +267,7 @@ impl Loader<'_> {
             let flushed = next.is_some_and(|next| *next <= self.opening.recovery_point);
             let intact = self.opening.clean || flushed;
             let opened =
-                if intact && !epochs_lost { self.open_intact(&segment, next)? } else { None };
+                if intact && !self.epochs_lost { self.open_intact(&segment, next)? } else { None };
             let mut active = match opened {
                 Some(active) => active,
                 None => {
@@ -266,7 +279,7 @@ impl Loader<'_> {
                             _ => self.opening.recovery_point.0,
                         },
                         next: next.map(|next| next.0),
-                        are_epochs_known: EPOCHS_ARE_FLUSHED && !epochs_lost,
+                        are_epochs_known: EPOCHS_ARE_FLUSHED && !self.epochs_lost,
                     };
                     let (active, cut) = self.recover(&segment, doubt)?;
                     // A file may have been cut off between two batches: what follows it is missing, too.
@@ -361,28 +374,35 @@ impl Loader<'_> {
         Ok(txn_index::is_plausible(&bytes, segment.base_offset))
     }
 
-    /// Reads a segment from its beginning, rebuilds its indexes, quarantines what is damaged of what was flushed, and
-    /// cuts the rest off where it stops making sense. Returns whether it does.
+    /// Reads a segment from where its indexes can no longer be believed, completes them, quarantines what is damaged of what
+    /// was flushed, and cuts the rest off where it stops making sense. Returns whether it does.
     fn recover(
         &mut self,
         segment: &Arc<Segment>,
         doubt: Doubt,
     ) -> Result<(Active, bool), StorageError> {
-        let sealed = self.sealed.iter().map(|sealed| (&*sealed.segment, sealed.size));
-        self.replay.advance_to(Offset(segment.base_offset), sealed)?;
         let (disk, file) = (segment.disk(), segment.log_file()?);
         let path = segment.path(names::LOG);
+        let len = file.metadata().context("stat", &path)?.len();
+        let trusted = self.trusted(segment, &file, len)?;
+        if trusted.is_none() {
+            self.replay.forget_more_than(Offset(segment.base_offset));
+        }
+        let sealed = self.sealed.iter().map(|sealed| (&*sealed.segment, sealed.size));
+        self.replay.advance_to(Offset(segment.base_offset), sealed)?;
+        let begins_anew = trusted.is_none();
         let before = (self.epochs.clone(), self.replay.clone(), self.next_offset);
-        let mut recovered = self.read_through(segment, &file, doubt)?;
+        let begun = self.begin(segment, trusted.clone());
+        let mut recovered = self.read_through(segment, &file, doubt, begun)?;
         if recovered.failure.is_some()
             && before.2 < doubt.flushed_end
             && self.quarantine_flushed(segment, &file, doubt, &before.0)?
         {
             (self.epochs, self.replay, self.next_offset) = before;
-            recovered = self.read_through(segment, &file, doubt)?;
+            let begun = self.begin(segment, trusted);
+            recovered = self.read_through(segment, &file, doubt, begun)?;
         }
         let Recovered { mut active, aborted, failure } = recovered;
-        let len = file.metadata().context("stat", &path)?.len();
         if let Some(what) = &failure {
             let (position, lost) = (active.size, len - active.size);
             tracing::warn!(segment = %path.display(), position, lost, what, "not a record batch");
@@ -390,9 +410,17 @@ impl Loader<'_> {
         if failure.is_some() && doubt.may_cut {
             disk.set_len(&file, active.size).context("truncate", &path)?;
         }
-        replace_index(segment, names::INDEX, &mut active.offsets)?;
-        replace_index(segment, names::TIME_INDEX, &mut active.times)?;
-        segment.replace_aborted(&aborted)?;
+        if begins_anew {
+            empty_file(segment, names::INDEX)?;
+            empty_file(segment, names::TIME_INDEX)?;
+        }
+        segment.write_index(names::INDEX, &active.offsets)?;
+        segment.write_index(names::TIME_INDEX, &active.times)?;
+        active.offsets.written();
+        active.times.written();
+        if !aborted.is_empty() || self.txn_indexes.contains(&Offset(segment.base_offset)) {
+            segment.replace_aborted(&aborted)?;
+        }
         Ok((active, failure.is_some()))
     }
 
@@ -402,19 +430,13 @@ impl Loader<'_> {
         segment: &Arc<Segment>,
         file: &File,
         doubt: Doubt,
+        (mut active, mut aborted): (Active, Vec<AbortedTransaction>),
     ) -> Result<Recovered, StorageError> {
         let path = segment.path(names::LOG);
         let len = file.metadata().context("stat", &path)?.len();
-        let mut active = Active::planned(
-            Arc::clone(segment),
-            self.home.env.now_ms(),
-            self.home.env.draw_jitter_ms(self.opening.config),
-        );
-        active.created = true;
         let disk = segment.disk();
         let mut window = Window { disk, file, len, bytes: Vec::new(), start: 0 };
-        let known = segment.damage().unwrap_or_default();
-        let mut aborted = Vec::new();
+        let mut known = segment.damage().unwrap_or_default().to_vec();
         while active.size < len {
             if let Some(damage) = known.iter().find(|damage| damage.position == active.size) {
                 active.size = damage.end_position;
@@ -429,8 +451,9 @@ impl Loader<'_> {
             };
             if let Some(damage) = self.missing(active.size, &header, doubt) {
                 report(&path, &damage);
-                segment.set_damage(known.iter().cloned().chain([damage]).collect());
-                return self.read_through(segment, file, doubt);
+                known.push(damage);
+                segment.set_damage(known.clone());
+                continue;
             }
             let (base, last) = (header.base_offset, header.last_offset());
             if (base..=last).contains(&doubt.flushed_end) && base < doubt.flushed_end {
@@ -575,6 +598,41 @@ impl Loader<'_> {
         Ok(!found.damage.is_empty())
     }
 
+    /// What of a segment need not be read: what its indexes cover and the producers' newest snapshot has.
+    fn trusted(
+        &mut self,
+        segment: &Segment,
+        file: &File,
+        len: u64,
+    ) -> Result<Option<Trusted>, StorageError> {
+        let recovery_point = self.opening.recovery_point;
+        if self.epochs_lost || recovery_point.0 <= segment.base_offset {
+            return Ok(None);
+        }
+        let known = self.replay.load_newest_up_to(recovery_point)?;
+        let has_aborted = self.txn_indexes.contains(&Offset(segment.base_offset));
+        trusted::open(segment, file, len, known.min(recovery_point), has_aborted)
+    }
+
+    /// A segment with its indexes as far as they are believed, transactions included.
+    fn begin(
+        &self,
+        segment: &Arc<Segment>,
+        trusted: Option<Trusted>,
+    ) -> (Active, Vec<AbortedTransaction>) {
+        let (segment, env) = (Arc::clone(segment), &self.home.env);
+        let (now_ms, jitter_ms) = (env.now_ms(), env.draw_jitter_ms(self.opening.config));
+        match trusted {
+            Some(Trusted { position, offsets, times, aborted }) => {
+                (Active::existing(segment, now_ms, jitter_ms, position, offsets, times), aborted)
+            }
+            None => {
+                let (offsets, times) = (Index::empty(), Index::empty());
+                (Active::existing(segment, now_ms, jitter_ms, 0, offsets, times), Vec::new())
+            }
+        }
+    }
+
     /// The header of the batch at a position, or what is wrong with it.
     fn check(
         &self,
@@ -652,6 +710,7 @@ impl Loader<'_> {
         let sealed = self.sealed.iter().map(|sealed| (&*sealed.segment, sealed.size));
         let segments = sealed.chain([(&*active.segment, active.size)]);
         let bases: Vec<i64> = segments.clone().map(|(segment, _)| segment.base_offset).collect();
+        self.replay.forget_more_than(Offset(self.next_offset));
         self.replay.advance_to(Offset(self.next_offset), segments)?;
         self.replay.finish(&bases)
     }
@@ -665,15 +724,12 @@ fn report(path: &Path, damage: &Damage) {
     );
 }
 
-fn replace_index<E: Entry>(
-    segment: &Segment,
-    suffix: &str,
-    entries: &mut Index<E>,
-) -> Result<(), StorageError> {
-    let path = segment.path(suffix);
-    segment.disk().open(&path, Open::Replace).context("create", &path)?;
-    segment.write_index(suffix, entries)?;
-    entries.written();
+/// Leaves a file that is empty already as it is: after a crash there may be thousands.
+fn empty_file(segment: &Segment, suffix: &str) -> Result<(), StorageError> {
+    let (disk, path) = (segment.disk(), segment.path(suffix));
+    if !disk.status(&path).is_ok_and(|status| status.len == 0) {
+        disk.open(&path, Open::Replace).context("create", &path)?;
+    }
     Ok(())
 }
 

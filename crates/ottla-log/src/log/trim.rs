@@ -158,7 +158,7 @@ impl Log {
     pub(crate) fn close_for_deletion(&self) {
         let mut writer = self.writer.lock();
         writer.closed = true;
-        writer.dirty.clear();
+        writer.dirty.take();
         writer.unsynced_names = UnsyncedNames::None;
     }
 
@@ -305,7 +305,7 @@ impl Log {
             (segments, Active::planned(segment, self.env().now_ms(), state.active.jitter_ms))
         };
         self.forget_producers(writer)?;
-        writer.dirty.clear();
+        writer.dirty.take();
         {
             let mut state = self.state.write();
             state.sealed.clear();

@@ -60,8 +60,7 @@ impl<'a> Replay<'a> {
         if self.end >= offset {
             return Ok(());
         }
-        self.load_newest_up_to(offset)?;
-        if self.end >= offset {
+        if self.load_newest_up_to(offset)? >= offset {
             return Ok(());
         }
         let mut segments = segments.peekable();
@@ -75,12 +74,24 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// Takes in the next batch, whose bytes `read` gives if they are needed. Returns the transaction that it aborts.
+    /// Forgets everything if that is of more batches than those before an offset: a snapshot was believed in vain.
+    pub(crate) fn forget_more_than(&mut self, offset: Offset) {
+        if self.end > offset {
+            (self.producers, self.end) = (Producers::default(), Offset(i64::MIN));
+            self.transactions = Transactions::default();
+        }
+    }
+
+    /// Takes in the next batch, unless it is known, whose bytes `read` gives if they are needed. Returns the transaction
+    /// that it aborts.
     pub(crate) fn observe(
         &mut self,
         header: &BatchHeader,
         read: impl FnOnce() -> io::Result<Bytes>,
     ) -> io::Result<Option<AbortedTransaction>> {
+        if header.base_offset < self.end.0 {
+            return Ok(None);
+        }
         let batch = match Written::needs_records(header) {
             true => RawBatch::parse(read()?).ok(),
             false => None,
@@ -124,7 +135,9 @@ impl<'a> Replay<'a> {
         Ok(!removed.is_empty())
     }
 
-    fn load_newest_up_to(&mut self, offset: Offset) -> Result<(), StorageError> {
+    /// Goes on from the newest snapshot of no more than the batches before an offset, if that is of more than is known
+    /// already. Returns up to where all batches are known now.
+    pub(crate) fn load_newest_up_to(&mut self, offset: Offset) -> Result<Offset, StorageError> {
         let newest = |snapshots: &[Offset]| snapshots.iter().copied().rfind(|at| *at <= offset);
         while let Some(at) = newest(&self.snapshots).filter(|at| *at > self.end) {
             if let Some(mut producers) = self.read(at)? {
@@ -137,7 +150,7 @@ impl<'a> Replay<'a> {
             self.remove(at)?;
             self.snapshots.retain(|other| *other != at);
         }
-        Ok(())
+        Ok(self.end)
     }
 
     /// `None` when the snapshot is worth nothing.
