@@ -67,12 +67,11 @@ impl LogDirectory {
     /// What the checkpoints say of an earlier log of this name is not about the one that comes.
     fn forget_earlier(&self, partition: &TopicPartition) -> Result<(), StorageError> {
         let env = &self.shared.env;
-        for points in [&env.recovery_points, &env.cleaned] {
-            if points.get(partition).is_some() {
-                points.retain(|log| self.log(log).is_some())?;
-            }
+        if env.recovery_points.get(partition).is_some() {
+            env.recovery_points.retain(|log| self.log(log).is_some())?;
         }
-        if env.log_starts.get(partition).is_some() {
+        // These are locked after the logs, and never before them.
+        if [&env.log_starts, &env.cleaned].iter().any(|offsets| offsets.get(partition).is_some()) {
             env.forget_others(&self.shared.logs.read())?;
         }
         Ok(())
