@@ -284,7 +284,8 @@ impl Loader<'_> {
                     let (active, cut) = self.recover(&segment, doubt)?;
                     // A file may have been cut off between two batches: what follows it is missing, too.
                     let gap = next.is_some_and(|next| {
-                        self.next_offset < next.0 && *next > self.opening.cleaned_to
+                        let Opening { cleaned_to, log_start_offset, .. } = *self.opening;
+                        self.next_offset < next.0 && *next > cleaned_to.max(log_start_offset)
                     });
                     if (cut || gap) && !intact {
                         self.delete_from(base_offsets.get(at + 1..).unwrap_or_default())?;

@@ -70,6 +70,7 @@ impl LogDirectory {
         if env.recovery_points.get(partition).is_some() {
             env.recovery_points.retain(|log| self.log(log).is_some())?;
         }
+        // These are locked after the logs, and never before them.
         if [&env.log_starts, &env.cleaned].iter().any(|offsets| offsets.get(partition).is_some()) {
             env.forget_others(&self.shared.logs.read())?;
         }
