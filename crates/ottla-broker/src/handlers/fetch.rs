@@ -373,7 +373,6 @@ fn aborted_in(
     let transaction = |it: ottla_log::AbortedTransaction| AbortedTransaction {
         producer_id: it.producer_id.0,
         first_offset: it.first_offset.0,
-        ..AbortedTransaction::default()
     };
     Ok(found.into_iter().map(transaction).collect())
 }
