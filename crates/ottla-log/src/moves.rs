@@ -186,8 +186,12 @@ impl Move {
         }
     }
 
+    /// The whole segment is looked at, so that nobody else gets to read what is damaged.
     fn corrupt(&self, offset: Offset, what: impl ToString) -> MoveError {
         let log = self.current.topic_partition().clone();
+        if let Err(error) = self.current.doubt(offset) {
+            tracing::warn!(%log, %offset, %error, "cannot look for damage");
+        }
         MoveError::Corrupt { log, offset, what: what.to_string() }
     }
 }

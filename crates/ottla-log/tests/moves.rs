@@ -178,6 +178,7 @@ fn a_flipped_bit_is_not_copied() {
     let log = create(&both[0], &pair.config);
     log.append_batch(batch(2, 10), EPOCH).unwrap();
     log.append_batch(batch(2, 10), EPOCH).unwrap();
+    log.flush().unwrap();
     let moving = begin(&both).unwrap();
     let size = log.size_in_bytes();
     for position in 0..size {
@@ -189,7 +190,11 @@ fn a_flipped_bit_is_not_copied() {
         let in_batch = position % (size / 2);
         if in_batch >= 16 {
             assert!(matches!(copied, Err(MoveError::Corrupt { .. })), "{position}: {copied:?}");
+            assert_eq!(log.quarantined_count(), 1, "{position}");
         }
+        // The bytes are sound again.
+        log.doubt(Offset(0)).unwrap();
+        assert_eq!(log.quarantined_count(), 0, "{position}");
         moving.future().truncate_fully_and_start_at(Offset(0)).unwrap();
     }
     copy_all(&moving).unwrap();
