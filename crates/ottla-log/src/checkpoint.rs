@@ -86,9 +86,10 @@ pub fn write_offsets(disk: &dyn Disk, path: &Path, offsets: &Offsets) -> Result<
     replace_durably(disk, path, &offsets_to_text(offsets))
 }
 
+/// What is no text makes no sense to whoever reads it, and is no reason to fail here.
 pub(crate) fn read_if_exists(disk: &dyn Disk, path: &Path) -> Result<Option<String>, StorageError> {
-    match disk.read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+    match disk.read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).context("read", path),
     }

@@ -61,15 +61,15 @@ impl Environment {
         clock: Arc<dyn Clock>,
         options: DirectoryOptions,
         lock: File,
-    ) -> Self {
+    ) -> Result<Self, StorageError> {
         let files = FileCache::new(options.open_files_max);
         let disk = Arc::clone(&options.disk);
         let room = Room::new(Arc::clone(&disk), path.clone(), options.reserved_bytes);
         let offsets = |name| DurableOffsets::read(Arc::clone(&disk), path.join(name));
-        Self {
-            log_starts: offsets(names::LOG_START_OFFSETS),
-            recovery_points: offsets(names::RECOVERY_POINTS),
-            cleaned: offsets(names::CLEANED_OFFSETS),
+        Ok(Self {
+            log_starts: offsets(names::LOG_START_OFFSETS)?,
+            recovery_points: offsets(names::RECOVERY_POINTS)?,
+            cleaned: offsets(names::CLEANED_OFFSETS)?,
             path,
             clock,
             disk,
@@ -83,7 +83,7 @@ impl Environment {
             trash: Mutex::default(),
             poison: OnceLock::new(),
             _lock: lock,
-        }
+        })
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
@@ -193,13 +193,18 @@ pub(crate) struct DurableOffsets {
 
 impl DurableOffsets {
     /// Reads the file. One that is damaged counts as empty: recovery takes longer, and records that were deleted
-    /// on request are there again.
-    pub(crate) fn read(disk: Arc<dyn Disk>, path: PathBuf) -> Self {
-        let offsets = checkpoint::read_offsets(&*disk, &path).unwrap_or_else(|error| {
-            tracing::warn!(%error, "ignoring a damaged checkpoint");
-            Offsets::new()
-        });
-        Self { disk, path, offsets: Mutex::new(offsets) }
+    /// on request are there again. One that cannot be read may be sound, and the next start might believe it while
+    /// this one did not.
+    pub(crate) fn read(disk: Arc<dyn Disk>, path: PathBuf) -> Result<Self, StorageError> {
+        let offsets = match checkpoint::read_offsets(&*disk, &path) {
+            Ok(offsets) => offsets,
+            Err(error @ StorageError::Corrupt { .. }) => {
+                tracing::warn!(%error, "ignoring a damaged checkpoint");
+                Offsets::new()
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self { disk, path, offsets: Mutex::new(offsets) })
     }
 
     pub(crate) fn get(&self, log: &TopicPartition) -> Option<Offset> {

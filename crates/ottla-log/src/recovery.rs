@@ -4,7 +4,7 @@
 //!
 //! - A torn batch, zeros or garbage at the end of the last segment: cut off, from the first batch that is not whole,
 //!   not of the right magic, wrong by its CRC, or not after its predecessor. Segments after it are deleted, and
-//!   those after a segment that does not reach up to the next one.
+//!   those after a segment that does not reach up to the next one, or beyond its beginning.
 //! - Indexes that are missing, short, or longer than the log: rebuilt from the log.
 //! - A segment without records: kept if it is the last (its name tells where the log ends) or the first (where it
 //!   starts, although compaction has left nothing there), else removed.
@@ -19,7 +19,7 @@ pub(crate) mod producers;
 mod swaps;
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ottla_base::{LeaderEpoch, Offset};
@@ -54,11 +54,17 @@ pub(crate) struct Opening<'a> {
     pub(crate) config: &'a LogConfig,
 }
 
-/// Reads a log's directory, mends what is broken, and returns the state to go on from.
-pub(crate) fn open(
-    home: &Arc<Home>,
-    opening: &Opening<'_>,
-) -> Result<(State, Restored), StorageError> {
+/// A log as it was found, or made.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) state: State,
+    pub(crate) restored: Restored,
+    /// Files were made anew, and nobody has flushed them.
+    pub(crate) mended: bool,
+}
+
+/// Reads a log's directory, mends what is broken, and returns what to go on from.
+pub(crate) fn open(home: &Arc<Home>, opening: &Opening<'_>) -> Result<Opened, StorageError> {
     let (disk, directory) = (&*home.env.disk, home.path());
     swaps::complete(disk, &directory)?;
     let Inventory { logs, snapshots, txn_indexes } = take_inventory(disk, &directory)?;
@@ -71,30 +77,32 @@ pub(crate) fn open(
         txn_indexes,
         sealed: Vec::new(),
         next_offset: 0,
+        mended: false,
     };
     let active = loader.load(&logs)?;
+    let mended = loader.mended;
     let (state, restored) = loader.finish(active)?;
     if state.epochs != epochs {
         let path = directory.join(names::LEADER_EPOCHS);
         checkpoint::replace_lazily(disk, &path, &state.epochs.to_text())?;
     }
-    Ok((state, restored))
+    Ok(Opened { state, restored, mended })
 }
 
-/// Opens a segment again after its file was cut off at the batch that holds `offset`.
+/// Opens a segment again after its file was cut off at the batch that holds `offset`. Returns where its batches end, too.
 pub(crate) fn reopen_cut(
     segment: &Arc<Segment>,
     offset: i64,
     index_interval_bytes: u64,
-) -> Result<Active, StorageError> {
+) -> Result<(Active, i64), StorageError> {
     let kept = |relative: u32| i64::from(relative) < offset.saturating_sub(segment.base_offset);
     cut_index::<OffsetEntry>(segment, names::INDEX, |entry| kept(entry.relative_offset))?;
     cut_index::<TimeEntry>(segment, names::TIME_INDEX, |entry| kept(entry.relative_offset))?;
     let path = segment.path(names::LOG);
     let missing = || StorageError::corrupt(&path, 0, "its indexes are gone");
     let mut active = open_intact(segment)?.ok_or_else(missing)?;
-    observe_tail(&mut active, index_interval_bytes)?;
-    Ok(active)
+    let end = observe_tail(&mut active, index_interval_bytes)?;
+    Ok((active, end))
 }
 
 fn cut_index<E: Entry>(
@@ -169,6 +177,8 @@ struct Doubt {
     verify_from: i64,
     /// Whether what makes no sense is a torn end, to be cut off, and not damage to flushed data, to be left alone.
     may_cut: bool,
+    /// Whether a next start, after a crash in the middle of this one, would believe the indexes that it finds.
+    is_indexed: bool,
 }
 
 /// Read ahead where only headers are wanted.
@@ -211,6 +221,7 @@ struct Loader<'a> {
     txn_indexes: Vec<Offset>,
     sealed: Vec<Sealed>,
     next_offset: i64,
+    mended: bool,
 }
 
 impl Loader<'_> {
@@ -224,21 +235,33 @@ impl Loader<'_> {
             self.next_offset = self.next_offset.max(base_offset.0);
             let flushed = next.is_some_and(|next| *next <= self.opening.recovery_point);
             let intact = self.opening.clean || flushed;
-            let opened =
-                if intact && !epochs_lost { self.open_intact(&segment, next)? } else { None };
-            let mut active = match opened {
+            // The last entries are written when the segment ends, which may be after all of it was flushed; the next
+            // flush, of something in the next segment, covers them.
+            let indexed = next.is_some_and(|next| *next < self.opening.recovery_point);
+            let is_indexed = (self.opening.clean || indexed) && !epochs_lost;
+            let opened = if is_indexed { self.open_intact(&segment, next)? } else { None };
+            let active = match opened {
                 Some(active) => active,
                 None => {
                     let doubt = Doubt {
-                        verify_from: if intact { i64::MAX } else { self.opening.recovery_point.0 },
+                        verify_from: match self.opening.clean {
+                            true => i64::MAX,
+                            false => self.opening.recovery_point.0,
+                        },
                         may_cut: !intact || next.is_none(),
+                        is_indexed: indexed,
                     };
-                    let (active, cut) = self.recover(&segment, doubt)?;
+                    let (active, cut) = self.recover(&segment, doubt, next.is_none())?;
                     // A file may have been cut off between two batches: what follows it is missing, too.
-                    let gap = next.is_some_and(|next| {
-                        self.next_offset < next.0 && *next > self.opening.cleaned_to
-                    });
-                    if (cut || gap) && !intact {
+                    // What is missing before the log's start was deleted.
+                    let reached = self.next_offset.max(self.opening.log_start_offset.0);
+                    let gap = next
+                        .is_some_and(|next| reached < next.0 && *next > self.opening.cleaned_to);
+                    // Or it has got back what a truncation took. What follows was written after that, and with its
+                    // first flush the truncation would be on disk.
+                    let overlaps = next.is_some_and(|next| self.next_offset > next.0);
+                    let indexed = self.opening.clean || indexed;
+                    if (cut || gap) && !intact || overlaps && !indexed {
                         self.delete_from(base_offsets.get(at + 1..).unwrap_or_default())?;
                         return Ok(Some(active));
                     }
@@ -248,20 +271,15 @@ impl Loader<'_> {
             if next.is_none() {
                 return Ok(Some(active));
             }
-            active.push_largest_timestamp();
             self.seal(active)?;
         }
         Ok(None)
     }
 
-    fn seal(&mut self, mut active: Active) -> Result<(), StorageError> {
+    fn seal(&mut self, active: Active) -> Result<(), StorageError> {
         if active.size == 0 && !self.sealed.is_empty() {
             return active.segment.remove_files();
         }
-        active.segment.write_index(names::INDEX, &active.offsets)?;
-        active.segment.write_index(names::TIME_INDEX, &active.times)?;
-        active.offsets.written();
-        active.times.written();
         self.sealed.push(Sealed {
             size: active.size,
             offset_entries: active.offsets.len(),
@@ -325,7 +343,9 @@ impl Loader<'_> {
         &mut self,
         segment: &Arc<Segment>,
         doubt: Doubt,
+        is_last: bool,
     ) -> Result<(Active, bool), StorageError> {
+        self.mended = true;
         let sealed = self.sealed.iter().map(|sealed| (&*sealed.segment, sealed.size));
         self.replay.advance_to(Offset(segment.base_offset), sealed)?;
         let (file, path) = (segment.log_file()?, segment.path(names::LOG));
@@ -364,8 +384,11 @@ impl Loader<'_> {
         if broken && doubt.may_cut {
             disk.set_len(&file, active.size).context("truncate", &path)?;
         }
-        replace_index(segment, names::INDEX, &mut active.offsets)?;
-        replace_index(segment, names::TIME_INDEX, &mut active.times)?;
+        if !is_last {
+            active.push_largest_timestamp();
+        }
+        replace_index(segment, names::INDEX, &mut active.offsets, doubt.is_indexed)?;
+        replace_index(segment, names::TIME_INDEX, &mut active.times, doubt.is_indexed)?;
         segment.replace_aborted(&aborted)?;
         Ok((active, broken))
     }
@@ -452,14 +475,25 @@ impl Loader<'_> {
     }
 }
 
+/// Durably and as a whole where a crash must not leave a part of it.
 fn replace_index<E: Entry>(
     segment: &Segment,
     suffix: &str,
     entries: &mut Index<E>,
+    as_a_whole: bool,
 ) -> Result<(), StorageError> {
-    let path = segment.path(suffix);
-    segment.disk().open(&path, Open::Replace).context("create", &path)?;
-    segment.write_index(suffix, entries)?;
+    let (disk, path) = (segment.disk(), segment.path(suffix));
+    let (_, bytes) = entries.unwritten();
+    if as_a_whole {
+        let mut beside = path.clone().into_os_string();
+        beside.push(names::CLEANED);
+        let beside = PathBuf::from(beside);
+        let file = disk.write(&beside, &bytes).context("write", &beside)?;
+        disk.sync_data(&file).context("flush", &beside)?;
+        disk.rename(&beside, &path).context("replace", &path)?;
+    } else {
+        disk.write(&path, &bytes).context("write", &path)?;
+    }
     entries.written();
     Ok(())
 }

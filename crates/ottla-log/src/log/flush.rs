@@ -3,6 +3,7 @@
 //! Asking for a flush returns at once; the directory's flusher gathers requests and serves them together.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -80,7 +81,7 @@ impl Log {
         self.sync_names(&path, work.unsynced_names)
     }
 
-    /// Writes every segment to disk, and the names of all files.
+    /// Writes every segment and its indexes to disk, and the names of all files.
     pub(crate) fn sync_all_segments(&self) -> Result<(), StorageError> {
         let segments = {
             let state = self.state.read();
@@ -92,6 +93,10 @@ impl Log {
         for segment in segments {
             let synced = self.env().disk.sync_data(&*segment.log_file()?);
             synced.context("flush", &segment.path(names::LOG))?;
+            for file in segment.open_indexes()? {
+                let synced = self.env().disk.sync_data(&file);
+                synced.context("flush an index of", &segment.path(names::LOG))?;
+            }
         }
         self.sync_names(&self.home.path(), UnsyncedNames::Directory)
     }
@@ -102,10 +107,13 @@ impl Log {
         }
         let disk = &self.env().disk;
         let metadata = path.join(names::PARTITION_METADATA);
-        if unsynced == UnsyncedNames::Directory
-            && let Ok(file) = disk.open(&metadata, Open::Read)
-        {
-            disk.sync_data(&file).context("flush", &metadata)?;
+        if unsynced == UnsyncedNames::Directory {
+            match disk.open(&metadata, Open::Read) {
+                Ok(file) => disk.sync_data(&file).context("flush", &metadata)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Without it the next start takes the log for a stray.
+                Err(error) => return Err(error).context("open", &metadata),
+            }
         }
         disk.sync_directory(path).context("flush", path)?;
         match path.parent().filter(|_| unsynced == UnsyncedNames::Directory) {

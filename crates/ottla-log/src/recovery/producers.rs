@@ -76,6 +76,20 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
+    /// `None` when there is a snapshot at this offset that can be trusted, and otherwise what would have to be in it.
+    pub(crate) fn was_written_at<'s>(
+        &mut self,
+        offset: Offset,
+        segments: impl Iterator<Item = (&'s Segment, u64)>,
+    ) -> Result<Option<Producers>, StorageError> {
+        self.load_newest_up_to(offset)?;
+        if self.end == offset {
+            return Ok(None);
+        }
+        self.advance_to(offset, segments)?;
+        Ok(Some(std::mem::take(&mut self.producers)))
+    }
+
     /// Takes in the next batch, whose bytes `read` gives if they are needed. Returns the transaction that it aborts.
     pub(crate) fn observe(
         &mut self,
