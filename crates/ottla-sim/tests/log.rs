@@ -141,32 +141,6 @@ fn nothing_that_was_promised_is_lost_whatever_the_disk_does() {
     assert!(seeds < SEEDS_FOR_ALL || missing.is_empty(), "in {seeds} seeds never: {missing:?}");
 }
 
-/// What once failed, and why.
-#[test]
-fn what_was_found_stays_found() {
-    let found = [
-        (0, "the last entries of an index were not flushed, and believed"),
-        (5, "retention on a full disk left segments behind that nobody knew any more"),
-        (16, "a roll that failed had removed the file of the segment that went on"),
-        (17, "a log whose creation had failed could not be created again"),
-        (68, "what producers had written was forgotten with the segments that retention took"),
-        (210, "an index that was mended after a clean stop was not flushed, and believed"),
-        (279, "segments came back that a truncation had taken, among flushed records"),
-        (802, "a segment came back longer than where the next one begins"),
-        (822, "the file of a segment whose creation failed met a later recovery"),
-        (915, "a topic's id was not flushed when its file could not be opened"),
-        (1062, "a truncated segment came back below the recovery point"),
-        (1118, "what a failed append left behind came back behind flushed batches"),
-        (1178, "recovery points that could not be read counted as none"),
-        (1294, "a crash in a recovery left parts of an index that the next one believed"),
-        (1577, "a segment began in a gap, and kill -9 took it for torn"),
-    ];
-    for (seed, what) in found {
-        let played = run(seed, None, false);
-        assert_eq!(played.result, Ok(()), "OTTLA_SIM_SEED={seed}: {what}");
-    }
-}
-
 #[test]
 fn two_runs_of_a_seed_make_the_same_calls() {
     for seed in 1_000..1_010 {
