@@ -347,7 +347,11 @@ impl Loader<'_> {
     ) -> Result<(Active, bool), StorageError> {
         self.mended = true;
         let sealed = self.sealed.iter().map(|sealed| (&*sealed.segment, sealed.size));
-        self.replay.advance_to(Offset(segment.base_offset), sealed)?;
+        let base_offset = Offset(segment.base_offset);
+        self.replay.advance_to(base_offset, sealed)?;
+        if base_offset <= self.opening.recovery_point {
+            self.replay.believe_snapshot_at(base_offset)?;
+        }
         let (file, path) = (segment.log_file()?, segment.path(names::LOG));
         let len = file.metadata().context("stat", &path)?.len();
         let mut active = Active::planned(

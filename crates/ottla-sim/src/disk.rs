@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use ottla_env::disk::{DirectoryEntry, Open, Status};
+use ottla_env::sys::DiskSpace;
 use ottla_env::{Clock, Disk, ManualClock, OsDisk};
 use parking_lot::{Mutex, MutexGuard};
 
@@ -609,6 +610,11 @@ impl Disk for SimulatedDisk {
             }
             _ => Err(io::ErrorKind::NotFound.into()),
         }
+    }
+
+    /// There is always room by this account: a disk may refuse a write all the same, as where a quota ends.
+    fn space(&self, _path: &Path) -> io::Result<DiskSpace> {
+        Ok(DiskSpace { total: 1 << 40, usable: 1 << 39 })
     }
 
     fn sync_file_system(&self, path: &Path) -> io::Result<()> {

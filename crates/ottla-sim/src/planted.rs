@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use ottla_env::Disk;
 use ottla_env::disk::{DirectoryEntry, Open, Status};
+use ottla_env::sys::DiskSpace;
 use parking_lot::Mutex;
 
 use crate::SimulatedDisk;
@@ -114,6 +115,10 @@ impl Disk for PlantedDisk {
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         if self.bug == Bug::DirectoryNotSynced { Ok(()) } else { self.disk.sync_directory(path) }
+    }
+
+    fn space(&self, path: &Path) -> io::Result<DiskSpace> {
+        self.disk.space(path)
     }
 
     fn sync_file_system(&self, path: &Path) -> io::Result<()> {

@@ -13,7 +13,7 @@ use ottla_sim::log::{Violation, run};
 use ottla_sim::planted::Bug;
 
 /// What ordinary tests have time for.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 200;
 /// From so many on nothing may be left out.
 const SEEDS_FOR_ALL: u64 = 5_000;
 

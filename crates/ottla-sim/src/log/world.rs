@@ -452,7 +452,7 @@ impl World {
             return Ok(None);
         }
         law!(
-            self.disk.faults() > faults || self.is_poisoned(),
+            self.disk.faults() > faults || self.is_poisoned() || self.is_full(),
             "{activity} failed without a reason: {error}"
         );
         if self.is_poisoned() {
@@ -467,6 +467,11 @@ impl World {
         }
         self.disk.count(format!("{activity} refused"));
         Ok(None)
+    }
+
+    /// After a write that had no room, clients wait until the housekeeper lets one try.
+    fn is_full(&self) -> bool {
+        self.directory.as_ref().is_some_and(LogDirectory::is_full)
     }
 
     fn is_poisoned(&self) -> bool {
