@@ -148,6 +148,9 @@ impl LogDirectory {
         let env = &self.shared.env;
         env.check_health()?;
         // An earlier log of this name may have left one. All that are left go at once: there may be many such logs.
+        for offsets in [&env.recovery_points, &env.log_starts, &env.cleaned] {
+            offsets.settle()?;
+        }
         if env.recovery_points.get(&partition).is_some() {
             env.recovery_points.retain(|log| self.log(log).is_some())?;
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -183,12 +183,14 @@ struct Trash {
 
 /// An offset checkpoint file, and what it says: one offset for each of some logs.
 ///
-/// Invariant: the map is what the file holds durably.
+/// Invariant: the map is what the file holds durably, unless it is doubtful.
 #[derive(Debug)]
 pub(crate) struct DurableOffsets {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     offsets: Mutex<Offsets>,
+    /// The latest write has failed. Changes only while the offsets are locked.
+    is_doubtful: AtomicBool,
 }
 
 impl DurableOffsets {
@@ -204,7 +206,17 @@ impl DurableOffsets {
             }
             Err(error) => return Err(error),
         };
-        Ok(Self { disk, path, offsets: Mutex::new(offsets) })
+        Ok(Self { disk, path, offsets: Mutex::new(offsets), is_doubtful: AtomicBool::new(false) })
+    }
+
+    /// Lets the file say what the map says, after a write that has failed and may have changed it all the same.
+    pub(crate) fn settle(&self) -> Result<(), StorageError> {
+        if !self.is_doubtful.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut offsets = self.offsets.lock();
+        let unchanged = offsets.clone();
+        self.write(&mut offsets, unchanged)
     }
 
     pub(crate) fn get(&self, log: &TopicPartition) -> Option<Offset> {
@@ -228,6 +240,7 @@ impl DurableOffsets {
 
     /// Lets the file say no more than `offset` of this log.
     pub(crate) fn lower(&self, log: &TopicPartition, offset: Offset) -> Result<(), StorageError> {
+        self.settle()?;
         if self.get(log).is_none_or(|known| known <= offset) {
             return Ok(());
         }
@@ -242,6 +255,7 @@ impl DurableOffsets {
         &self,
         keep: impl Fn(&TopicPartition) -> bool,
     ) -> Result<(), StorageError> {
+        self.settle()?;
         let mut offsets = self.offsets.lock();
         if offsets.keys().all(&keep) {
             return Ok(());
@@ -256,14 +270,16 @@ impl DurableOffsets {
     pub(crate) fn replace(&self, with: impl FnOnce() -> Offsets) -> Result<(), StorageError> {
         let mut offsets = self.offsets.lock();
         let changed = with();
-        if changed == *offsets {
+        if changed == *offsets && !self.is_doubtful.load(Ordering::Relaxed) {
             return Ok(());
         }
         self.write(&mut offsets, changed)
     }
 
     fn write(&self, offsets: &mut Offsets, changed: Offsets) -> Result<(), StorageError> {
+        self.is_doubtful.store(true, Ordering::Relaxed);
         checkpoint::write_offsets(&*self.disk, &self.path, &changed)?;
+        self.is_doubtful.store(false, Ordering::Relaxed);
         *offsets = changed;
         Ok(())
     }

@@ -80,6 +80,7 @@ struct PlayedDisk {
     room: AtomicUsize,
     cannot_allocate: AtomicBool,
     cannot_read: AtomicBool,
+    cannot_sync_directories: AtomicBool,
 }
 
 impl Disk for PlayedDisk {
@@ -153,6 +154,9 @@ impl Disk for PlayedDisk {
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        if self.cannot_sync_directories.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the disk does not answer"));
+        }
         OsDisk.sync_directory(path)
     }
 
@@ -266,7 +270,7 @@ fn a_log_ends_where_it_did_when_retention_took_all_of_it_before_the_new_segment_
 fn the_file_of_a_segment_whose_creation_failed_goes_when_the_segment_goes() {
     let (directory, disk) = played(1 << 20);
     let config = LogConfig { preallocate: true, segment_bytes: 200, ..LogConfig::default() };
-    let open = directory.open(config.clone());
+    let open = directory.open(config);
     let log = open.create("t", 0);
     log.append_batch(batch(3, 100), LeaderEpoch(0)).unwrap();
     disk.cannot_allocate.store(true, Ordering::Relaxed);
@@ -296,4 +300,24 @@ fn a_checkpoint_that_cannot_be_read_is_not_taken_for_an_empty_one() {
     assert!(error.to_string().contains("checkpoint"), "{error}");
     disk.cannot_read.store(false, Ordering::Relaxed);
     assert_eq!(directory.open(LogConfig::default()).log("t", 0).log_start_offset(), Offset(2));
+}
+
+#[test]
+fn a_start_that_was_written_although_its_write_failed_does_not_fall_to_the_next_log_of_that_name() {
+    let (directory, disk) = played(1 << 20);
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    log.append_batch(batch(3, 100), LeaderEpoch(0)).unwrap();
+    log.flush().unwrap();
+    disk.cannot_sync_directories.store(true, Ordering::Relaxed);
+    log.delete_records_to(Offset(2)).unwrap_err();
+    disk.cannot_sync_directories.store(false, Ordering::Relaxed);
+    drop(log);
+    assert!(open.delete(&ottla_base::TopicPartition::new("t", 0)).unwrap());
+    let log = open.create("t", 0);
+    log.append_batch(batch(1, 100), LeaderEpoch(0)).unwrap();
+    log.flush().unwrap();
+    drop((log, open));
+    let log = directory.open(LogConfig::default()).log("t", 0);
+    assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset(0), Offset(1)));
 }

@@ -12,11 +12,11 @@ impl Random {
     #[must_use]
     pub fn new(seed: u64, stream: u64) -> Self {
         let mut random = Self(seed ^ stream.wrapping_mul(0xd6e8_feb8_6659_fd93));
-        random.next();
+        random.draw();
         random
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -27,7 +27,7 @@ impl Random {
     /// A number below a bound; 0 below 0.
     pub fn below(&mut self, bound: usize) -> usize {
         let bound = bound as u64;
-        usize::try_from(self.next().checked_rem(bound).unwrap_or(0)).expect("a usize is 64 bits")
+        usize::try_from(self.draw().checked_rem(bound).unwrap_or(0)).expect("a usize is 64 bits")
     }
 
     /// A number in `low..=high`.
@@ -38,7 +38,7 @@ impl Random {
 
     /// True so many times in ten thousand.
     pub fn happens(&mut self, times_in_10_000: u32) -> bool {
-        self.next() % 10_000 < u64::from(times_in_10_000)
+        self.draw() % 10_000 < u64::from(times_in_10_000)
     }
 
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
@@ -67,7 +67,7 @@ impl ottla_env::Random for SharedRandom {
     fn fill(&self, bytes: &mut [u8]) -> io::Result<()> {
         let mut random = self.0.lock();
         bytes.chunks_mut(8).for_each(|part| {
-            let drawn = random.next().to_le_bytes();
+            let drawn = random.draw().to_le_bytes();
             part.iter_mut().zip(drawn).for_each(|(to, from)| *to = from);
         });
         Ok(())

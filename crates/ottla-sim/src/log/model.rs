@@ -160,8 +160,7 @@ impl Model {
         );
         let flushed = self.flushed;
         let promised = |batch: &&ValidBatch| batch.next_offset().0 <= flushed;
-        let end =
-            self.batches.iter().filter(promised).next_back().map_or(low, |it| it.next_offset().0);
+        let end = self.batches.iter().rfind(promised).map_or(low, |it| it.next_offset().0);
         law!(found.end >= end, "it ends at {}, and was flushed up to {end}", found.end);
         self.start_at(found.start);
         let promised: Vec<_> = self.batches.iter().filter(promised).map(summary).collect();
