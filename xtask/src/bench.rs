@@ -7,13 +7,19 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool speaks")]
 
+mod active;
 mod clients;
+mod connections;
 mod driver;
 pub(crate) mod floor;
 mod groups;
 mod latency;
 mod load;
+mod partitions;
 pub(crate) mod procfs;
+mod readers;
+mod restart;
+mod shapes;
 mod startup;
 mod subject;
 mod table;
@@ -58,6 +64,20 @@ enum Stage {
     Latency,
     Clients,
     Groups,
+    /// Record sizes, codecs, one producer and 16.
+    Shapes,
+    /// One consumer and 20; a cold one beside one that reads the newest records.
+    Readers,
+    /// acks=all with 1 to 10,000 active partitions.
+    Active,
+    /// 10,000 partitions: created, started, idle.
+    Partitions,
+    /// Restart after kill -9 against data size.
+    Restart,
+    /// 5,000 idle connections.
+    Connections,
+    /// Active, partitions, restart and connections.
+    Scale,
 }
 
 /// Measures start-up, memory, CPU time, throughput and latency.
@@ -91,7 +111,24 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     fn includes(&self, stage: Stage) -> bool {
-        self.only.is_empty() || self.only.contains(&stage)
+        let is_of_scale = match stage {
+            Stage::Active | Stage::Partitions | Stage::Restart | Stage::Connections => true,
+            Stage::Startup
+            | Stage::Produce
+            | Stage::Consume
+            | Stage::Latency
+            | Stage::Clients
+            | Stage::Groups
+            | Stage::Shapes
+            | Stage::Readers
+            | Stage::Scale => false,
+        };
+        if self.only.is_empty() {
+            // The short form leaves out what takes minutes.
+            return !(self.quick
+                && (is_of_scale || matches!(stage, Stage::Shapes | Stage::Readers)));
+        }
+        self.only.contains(&stage) || (is_of_scale && self.only.contains(&Stage::Scale))
     }
 
     /// What is published is comparable: Kafka takes part, and each figure is the best of three at least.
@@ -145,6 +182,7 @@ struct Bench {
     subjects: Vec<Subject>,
     contestants: Vec<Contestant>,
     runs: u32,
+    quick: bool,
     scale: Scale,
     started: Instant,
 }
@@ -157,6 +195,21 @@ impl Bench {
             Subject::Floor | Subject::FlushingFloor => false,
         };
         self.subjects.iter().copied().filter(is_broker).collect()
+    }
+
+    /// The brokers that take part where each has the machine to itself; Apache Kafka only in a whole run.
+    fn solo_brokers(&self) -> Vec<Subject> {
+        let takes_part = |subject: &Subject| match subject {
+            Subject::Kafka => !self.quick,
+            Subject::Ottla => true,
+            Subject::Unflushed | Subject::Floor | Subject::FlushingFloor => false,
+        };
+        self.subjects.iter().copied().filter(takes_part).collect()
+    }
+
+    /// An empty directory below that of the run.
+    fn empty_directory(&self, name: &str) -> Result<Directory> {
+        Directory::empty(self.directory.join(name))
     }
 
     /// The broker of this subject, or none for a floor.
@@ -190,6 +243,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         subjects: arguments.subjects(),
         contestants: Vec::new(),
         runs: arguments.runs,
+        quick: arguments.quick,
         scale: if arguments.quick { QUICK } else { FULL },
         started: Instant::now(),
     };
@@ -243,11 +297,29 @@ fn measure(bench: &mut Bench, arguments: &Arguments) -> Result<Vec<Section>> {
     if let Some(startup) = &mut startup {
         startup::after_load(bench, startup)?;
     }
+    if arguments.includes(Stage::Shapes) {
+        sections.push(shapes::measure(bench)?);
+    }
+    if arguments.includes(Stage::Readers) {
+        sections.push(readers::measure(bench)?);
+    }
+    if arguments.includes(Stage::Active) {
+        sections.push(active::measure(bench)?);
+    }
     if arguments.includes(Stage::Groups) {
         sections.push(groups::measure(bench)?);
     }
     for contestant in &mut bench.contestants {
         contestant.broker.stop()?;
+    }
+    if arguments.includes(Stage::Partitions) {
+        sections.push(partitions::measure(bench)?);
+    }
+    if arguments.includes(Stage::Restart) {
+        sections.push(restart::measure(bench)?);
+    }
+    if arguments.includes(Stage::Connections) {
+        sections.push(connections::measure(bench)?);
     }
     Ok(startup.into_iter().chain(sections).collect())
 }

@@ -258,6 +258,10 @@ impl Broker {
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         self.metrics.partitions.set(count(self.replicas.len()));
         self.metrics.producer_ids.set(count(self.replicas.producer_count()));
+        self.metrics.quarantined_ranges.set(count(self.replicas.quarantined_count()));
+        let members = self.directories.members().iter();
+        let scrubbed: u64 = members.map(|it| it.directory.scrub_progress().bytes).sum();
+        self.metrics.scrubbed_bytes.set(i64::try_from(scrubbed).unwrap_or(i64::MAX));
         self.metrics.fetch_sessions.set(count(self.fetch_sessions.lock().len()));
         for member in self.directories.members() {
             let is_full = member.directory.is_full();

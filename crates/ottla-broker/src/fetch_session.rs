@@ -2,7 +2,7 @@
 //!
 //! Pure: requests and answers come in as method calls with the time of the event.
 //!
-//! Invariants: `sessions.len() <= slots`; a session's epoch is the one that its next request must
+//! Invariants: `sessions.len() <= slots`; all sessions together have at most [`PARTITIONS_MAX`] partitions; a session's epoch is the one that its next request must
 //! carry, and is never 0 or −1; a session that forgot its last partition is gone.
 
 use std::collections::{BTreeMap, HashMap};
@@ -19,6 +19,10 @@ pub(crate) const NO_SESSION: i32 = 0;
 /// A session that was not used for so long gives way to a new one (Kafka's
 /// `min.incremental.fetch.session.eviction.ms`).
 const EVICTION_MS: i64 = 120_000;
+
+/// How many partitions all sessions may remember together, some 200 bytes each. Apache Kafka bounds the sessions alone: a
+/// thousand of ten thousand partitions would be gigabytes. Whoever gets no session names its partitions every time.
+const PARTITIONS_MAX: usize = 1_000_000;
 
 /// How a fetch names a partition: by topic id from version 13 on, by name before.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,13 +97,14 @@ struct Session {
 pub(crate) struct Sessions {
     sessions: HashMap<i32, Session>,
     slots: usize,
+    partitions_max: usize,
 }
 
 impl Sessions {
     /// `slots` is Kafka's `max.incremental.fetch.session.cache.slots`.
     #[must_use]
     pub(crate) fn new(slots: usize) -> Self {
-        Self { sessions: HashMap::new(), slots }
+        Self { sessions: HashMap::new(), slots, partitions_max: PARTITIONS_MAX }
     }
 
     #[must_use]
@@ -167,7 +172,7 @@ impl Sessions {
         partitions: Vec<PartitionRequest>,
         random_id: i32,
     ) -> Context {
-        if !self.make_room(now_ms) {
+        if !self.make_room(now_ms) || !self.has_room_for(partitions.len()) {
             return Context::Sessionless(partitions);
         }
         let mut session_id = random_id.checked_abs().unwrap_or(1).max(1);
@@ -187,6 +192,12 @@ impl Sessions {
         partitions: Vec<PartitionRequest>,
         forgotten: &[PartitionKey],
     ) -> Result<Context, ErrorCode> {
+        let added = self.sessions.get(&head.session_id).map_or(0, |session| {
+            partitions.iter().filter(|request| !session.order.contains_key(&request.key)).count()
+        });
+        if added > 0 && !self.has_room_for(added) {
+            self.sessions.remove(&head.session_id);
+        }
         let session =
             self.sessions.get_mut(&head.session_id).ok_or(ErrorCode::FETCH_SESSION_ID_NOT_FOUND)?;
         if session.epoch != head.session_epoch {
@@ -207,6 +218,11 @@ impl Sessions {
             session_id: head.session_id,
             partitions: session.partitions.values().map(|cached| cached.request.clone()).collect(),
         })
+    }
+
+    fn has_room_for(&self, partitions: usize) -> bool {
+        let held: usize = self.sessions.values().map(|session| session.partitions.len()).sum();
+        held + partitions <= self.partitions_max
     }
 
     /// Whether there is a free slot, after letting go of the session that was idle for longest.
@@ -292,6 +308,26 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sessions_remember_no_more_partitions_together_than_allowed() {
+        let mut sessions = Sessions::new(10);
+        sessions.partitions_max = 3;
+        let mut begin = |id, epoch, partitions: std::ops::Range<i32>| {
+            let head = RequestHead { session_id: id, session_epoch: epoch, uses_topic_ids: true };
+            let partitions = partitions.map(|partition| request(partition, 0)).collect();
+            sessions.begin(0, head, partitions, &[], 7)
+        };
+        let Ok(Context::Full { session_id, .. }) = begin(0, INITIAL_EPOCH, 0..2) else {
+            panic!("there is room for two");
+        };
+        assert!(
+            matches!(begin(0, INITIAL_EPOCH, 0..2), Ok(Context::Sessionless(all)) if all.len() == 2)
+        );
+        assert!(matches!(begin(session_id, 1, 2..3), Ok(Context::Incremental { .. })));
+        assert_eq!(begin(session_id, 2, 3..4), Err(ErrorCode::FETCH_SESSION_ID_NOT_FOUND));
+        assert!(matches!(begin(0, INITIAL_EPOCH, 0..2), Ok(Context::Full { .. })));
+    }
 
     fn request(partition: i32, fetch_offset: i64) -> PartitionRequest {
         PartitionRequest {

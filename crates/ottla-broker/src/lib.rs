@@ -5,6 +5,7 @@
 //! What is absent: any decision about what a batch, a topic or a high watermark may be. Those are in
 //! the pure rooms; this one moves bytes, waits and wakes.
 
+mod adoption;
 mod answer;
 mod automatic_topics;
 mod broker;

@@ -118,7 +118,7 @@ async fn take_seat(
                 return None;
             }
             Err(Full::Listener) if !has_waited => {
-                warn!(listener = listener.name, %peer, "connections wait: max.connections is reached");
+                warn!(listener = listener.name, %peer, "connections wait: max.connections or the limit of open files is reached");
                 has_waited = true;
             }
             Err(Full::Listener) => {}
@@ -152,8 +152,10 @@ fn prepare(stream: &TcpStream, broker: &Broker) {
 /// The connections that are open through all listeners of a role: clients do not keep out who talks to the controller.
 ///
 /// Invariant: `all` is the sum of `by_ip`, and of `by_listener`; `by_ip` has no zeros.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Connections {
+    /// What the process may open and logs do not need: without it, connections would take files from the logs.
+    sockets_max: usize,
     counts: Mutex<Counts>,
     left: Notify,
 }
@@ -175,12 +177,18 @@ enum Full {
 }
 
 impl Connections {
+    #[must_use]
+    pub(crate) fn new(sockets_max: usize) -> Self {
+        Self { sockets_max, counts: Mutex::default(), left: Notify::new() }
+    }
+
     /// # Errors
     /// Which limit does not allow another connection.
     fn enter(&self, listener: &Listener, ip: IpAddr, seats: &Seats) -> Result<(), Full> {
         let mut counts = self.counts.lock();
         let through = counts.by_listener.get(&listener.name).copied().unwrap_or(0);
-        let is_full = counts.all >= seats.all && !listener.is_protected;
+        let is_full =
+            (counts.all >= seats.all && !listener.is_protected) || counts.all >= self.sockets_max;
         if is_full || through >= seats.for_listener(&listener.name) {
             return Err(Full::Listener);
         }
@@ -235,7 +243,7 @@ mod tests {
 
     #[test]
     fn one_address_may_not_take_all_seats() {
-        let connections = Arc::default();
+        let connections = Arc::new(Connections::new(usize::MAX));
         let plain = listener("PLAIN", &connections, false);
         let seats = seats(&["max.connections=3", "max.connections.per.ip=1"]);
         assert_eq!(connections.enter(&plain, IP, &seats), Ok(()));
@@ -247,7 +255,7 @@ mod tests {
 
     #[test]
     fn all_addresses_together_take_no_more_than_there_are() {
-        let connections = Arc::default();
+        let connections = Arc::new(Connections::new(usize::MAX));
         let plain = listener("PLAIN", &connections, false);
         let seats = seats(&["max.connections=1"]);
         assert_eq!(connections.enter(&plain, IP, &seats), Ok(()));
@@ -257,8 +265,19 @@ mod tests {
     }
 
     #[test]
+    fn connections_leave_the_logs_their_files() {
+        let connections = Arc::new(Connections::new(1));
+        let plain = listener("PLAIN", &connections, false);
+        let brokers = listener("BROKERS", &connections, true);
+        let seats = seats(&["max.connections=9"]);
+        assert_eq!(connections.enter(&plain, IP, &seats), Ok(()));
+        assert_eq!(connections.enter(&plain, IP, &seats), Err(Full::Listener));
+        assert_eq!(connections.enter(&brokers, IP, &seats), Err(Full::Listener));
+    }
+
+    #[test]
     fn a_listener_may_have_a_limit_of_its_own() {
-        let connections = Arc::default();
+        let connections = Arc::new(Connections::new(usize::MAX));
         let (plain, other) =
             (listener("PLAIN", &connections, false), listener("OTHER", &connections, false));
         let seats = seats(&["max.connections=9", "listener.name.plain.max.connections=1"]);
@@ -269,7 +288,7 @@ mod tests {
 
     #[test]
     fn brokers_are_not_kept_out_by_clients() {
-        let connections = Arc::default();
+        let connections = Arc::new(Connections::new(usize::MAX));
         let (clients, brokers) =
             (listener("CLIENTS", &connections, false), listener("BROKERS", &connections, true));
         let seats = seats(&["max.connections=2"]);

@@ -45,6 +45,8 @@ pub(crate) struct Metrics {
     records_in: Counter,
     pub partitions: Gauge,
     pub producer_ids: Gauge,
+    pub quarantined_ranges: Gauge,
+    pub scrubbed_bytes: Gauge,
     pub fetch_sessions: Gauge,
     directories_offline: Family<DirectoryLabel, Gauge>,
     directories_full: Family<DirectoryLabel, Gauge>,
@@ -70,6 +72,8 @@ impl Default for Metrics {
             records_in: Counter::default(),
             partitions: Gauge::default(),
             producer_ids: Gauge::default(),
+            quarantined_ranges: Gauge::default(),
+            scrubbed_bytes: Gauge::default(),
             fetch_sessions: Gauge::default(),
             directories_offline: Family::default(),
             directories_full: Family::default(),
@@ -105,6 +109,16 @@ impl Metrics {
             "producer_ids",
             "Idempotent producers that partitions remember",
             self.producer_ids.clone(),
+        );
+        registry.register(
+            "quarantined_ranges",
+            "Ranges of records that are damaged on disk and refused to readers",
+            self.quarantined_ranges.clone(),
+        );
+        registry.register(
+            "scrubbed_bytes",
+            "Bytes of records read again since the start, to find what the disk has changed",
+            self.scrubbed_bytes.clone(),
         );
         registry.register(
             "fetch_sessions",

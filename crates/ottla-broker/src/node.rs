@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::adoption;
 use crate::automatic_topics::AutomaticTopics;
 use crate::broker::{Broker, Parts, Registration, Settings};
 use crate::cleaner;
@@ -26,7 +27,7 @@ use crate::configuration::Configuration;
 use crate::directory_reports::{DirectoryReports, FailureWatch};
 use crate::group_coordinator::GroupCoordinator;
 use crate::http;
-use crate::listener::{Listener, Role, accept, stopped};
+use crate::listener::{Connections, Listener, Role, accept, stopped};
 use crate::log_directories::{DataDirectories, LogDirectories};
 use crate::log_levels::LogLevels;
 use crate::log_moves::LogMoves;
@@ -77,6 +78,28 @@ pub struct Node {
 /// How long a stop waits for connections; what was appended is answered well before.
 const FAREWELL_MAX: Duration = Duration::from_secs(4);
 
+/// How many files logs may have open, and how many sockets clients.
+#[derive(Debug, Clone, Copy)]
+struct OpenFiles {
+    logs_max: usize,
+    sockets_max: usize,
+}
+
+impl OpenFiles {
+    /// More do not make a broker faster.
+    const LOGS_MAX: usize = 16_384;
+    /// What the process itself has open, the controller's connections, and files that are open for a moment.
+    const OTHERS: usize = 64;
+
+    /// Gives logs half of what the process may open.
+    fn share(limit: u64) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let logs_max = (limit / 2).min(Self::LOGS_MAX);
+        let sockets_max = limit.saturating_sub(logs_max + Self::OTHERS).max(1);
+        Self { logs_max, sockets_max }
+    }
+}
+
 /// A bound listener that does not accept yet.
 struct Bound {
     config: ListenerConfig,
@@ -92,12 +115,13 @@ impl Node {
     /// When an address is taken, the data can't be used, or the controller does not come up.
     pub async fn start(options: NodeOptions) -> anyhow::Result<Self> {
         let config = &options.config;
-        ottla_env::sys::raise_open_file_limit().context("the limit of open files")?;
+        let limit = ottla_env::sys::raise_open_file_limit().context("the limit of open files")?;
+        let open_files = OpenFiles::share(limit);
         let bound = bind_all(config).await?;
         let http = bind_http(config, &options.settings).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let replicas = Arc::new(Replicas::default());
-        let directories = open_directories(&options, &clock).await?;
+        let directories = open_directories(&options, &clock, open_files.logs_max).await?;
         let reports = Arc::<DirectoryReports>::default();
         let failures = Arc::new(FailureWatch::new(&directories, Arc::clone(&reports)));
         directories.add_listener(&(Arc::clone(&replicas) as _));
@@ -124,10 +148,11 @@ impl Node {
         });
         let metadata = directories.metadata();
         let quorum = start_quorum(&options, &bound, metadata, &clock, &topics).await?;
-        topics.set_strays_aside(&quorum.image());
-        moves.begin_again();
         let broker_epoch = register(&options, &bound, &directories, &quorum).await?;
         let registration = Registration { id: config.node_id, epoch: broker_epoch };
+        adoption::adopt_all(&registration, &directories, &quorum).await?;
+        topics.set_strays_aside(&quorum.image());
+        moves.begin_again();
         let broker = Arc::new(Broker::new(Parts {
             registration,
             cluster_id: options.cluster_id.as_str().into(),
@@ -146,7 +171,7 @@ impl Node {
         let (stop, stopping) = watch::channel(false);
         let listeners = bound.iter().map(Bound::address).collect();
         let http_address = http.as_ref().and_then(|socket| socket.local_addr().ok());
-        let mut tasks = spawn_all(&broker, bound, http, config, &stopping);
+        let mut tasks = spawn_all(&broker, bound, http, config, open_files, &stopping);
         tasks.spawn(reports.send(Arc::clone(&quorum), registration, stopping.clone()));
         tasks.spawn(moves.run(stopping));
         broker.set_ready();
@@ -288,12 +313,16 @@ async fn bind_http(
 async fn open_directories(
     options: &NodeOptions,
     clock: &Arc<dyn Clock>,
+    open_files_max: usize,
 ) -> anyhow::Result<Arc<LogDirectories>> {
     let config = &options.config;
     let log_config = topic_config::log_config(&config.topic_defaults);
     let defaults = DirectoryOptions::default();
     let directory_options = DirectoryOptions {
         flush_on_commit: config.log_flush_on_commit,
+        scrub_bytes_per_second: u64::try_from(config.scrub_bytes_per_second).unwrap_or(0),
+        scrub_interval_ms: u64::try_from(config.scrub_interval_ms)
+            .unwrap_or(defaults.scrub_interval_ms),
         recovery_threads: usize::try_from(config.num_recovery_threads_per_data_dir).unwrap_or(1),
         checkpoint_interval_ms: u64::try_from(config.log_flush_offset_checkpoint_interval_ms)
             .unwrap_or(defaults.checkpoint_interval_ms),
@@ -303,6 +332,7 @@ async fn open_directories(
         )
         .unwrap_or(defaults.producer_id_expiration_check_interval_ms),
         reserved_bytes: u64::try_from(config.log_dir_reserved_bytes).unwrap_or(0),
+        open_files_max: open_files_max / config.log_dirs.len().max(1),
         ..defaults
     };
     let (given, clock) = (options.directories.clone(), Arc::clone(clock));
@@ -412,11 +442,13 @@ fn spawn_all(
     bound: Vec<Bound>,
     http: Option<TcpListener>,
     config: &BrokerConfig,
+    open_files: OpenFiles,
     stopping: &watch::Receiver<bool>,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let inter_broker = &config.inter_broker_listener_name;
-    let (for_brokers, for_controllers) = (Arc::default(), Arc::default());
+    let for_brokers = Arc::new(Connections::new(open_files.sockets_max));
+    let for_controllers = Arc::new(Connections::new(usize::MAX));
     let client_listeners = bound.iter().filter(|bound| bound.role == Role::Broker).count();
     for Bound { config, role, socket, .. } in bound {
         let listener = Arc::new(Listener {

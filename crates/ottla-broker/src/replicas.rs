@@ -447,6 +447,12 @@ impl Replicas {
         self.by_partition.read().len()
     }
 
+    /// Ranges of records that are refused because the disk has changed them.
+    #[must_use]
+    pub(crate) fn quarantined_count(&self) -> usize {
+        self.by_partition.read().values().map(|replica| replica.log().quarantined_count()).sum()
+    }
+
     /// Producers that the partitions remember; one that writes to several counts for each.
     #[must_use]
     pub(crate) fn producer_count(&self) -> usize {

@@ -1,7 +1,7 @@
 //! The client side of the command line: topics, producing, consuming, groups, against any Kafka cluster. Shell.
 //!
-//! It knows the cluster only through `ottla-client`, and nothing of the broker. The `ottla` binary
-//! puts [`ClientCommand`] beside `serve`, and hands it to [`main`].
+//! It knows the cluster only through `ottla-client`, and nothing of the broker. What looks into files (`ottla log`)
+//! knows them only through `ottla-log`, and reads. The `ottla` binary puts [`ClientCommand`] beside `serve`, and hands it to [`main`].
 //!
 //! Results go to standard output and nothing else does; notes and errors go to standard error.
 
@@ -12,6 +12,7 @@ mod consume;
 mod failure;
 mod from;
 mod group;
+mod log;
 mod output;
 mod produce;
 mod record_json;
@@ -32,9 +33,10 @@ pub use from::{Start, StartError};
 pub use group::{
     DescribeGroupsArguments, GroupArguments, GroupCommand, ResetOffsetsArguments, TopicScope,
 };
+pub use log::{LogArguments, LogCommand, VerifyArguments};
 pub use produce::{AcksArgument, CompressionArgument, ProduceArguments};
 pub use template::{Template, TemplateError};
-pub use topic::{Before, CreateArguments, TopicArguments, TopicCommand};
+pub use topic::{AdoptArguments, Before, CreateArguments, TopicArguments, TopicCommand};
 
 /// What `ottla` does as a client.
 #[derive(Debug, Subcommand)]
@@ -51,6 +53,8 @@ pub enum ClientCommand {
     Group(GroupArguments),
     /// Show the cluster: brokers, controller, feature levels
     Cluster(ClusterArguments),
+    /// Check and print the files of a data directory; needs no broker
+    Log(LogArguments),
     /// Print a script that completes `ottla`'s commands in a shell
     Completions(CompletionsArguments),
 }
@@ -88,6 +92,7 @@ pub async fn run(command: ClientCommand, root: clap::Command) -> ExitCode {
         ClientCommand::Consume(arguments) => consume::run(arguments).await,
         ClientCommand::Group(arguments) => group::run(arguments).await,
         ClientCommand::Cluster(arguments) => cluster::run(arguments).await,
+        ClientCommand::Log(arguments) => log::run(&arguments),
         ClientCommand::Completions(arguments) => completions(&arguments, root),
     };
     match result {

@@ -1,4 +1,7 @@
-//! `ottla topic`: create, list, describe, alter and delete topics, and delete records from their front.
+//! `ottla topic`: create, list, describe, alter and delete topics, delete records from their front, and adopt what
+//! Apache Kafka wrote.
+
+mod adopt;
 
 use std::collections::BTreeMap;
 
@@ -9,6 +12,8 @@ use ottla_client::{
     NewTopic, OffsetQuery, Topic, TopicFilter,
 };
 use serde::Serialize;
+
+pub use adopt::AdoptArguments;
 
 use crate::connection::ConnectionArguments;
 use crate::failure::{EXIT_CODES, Exit, Failure, note};
@@ -27,6 +32,8 @@ pub struct TopicArguments {
 pub enum TopicCommand {
     /// Create a topic
     Create(CreateArguments),
+    /// Serve a topic that Apache Kafka wrote, from its directories
+    Adopt(AdoptArguments),
     /// List topics
     #[command(after_help = "Examples:
   ottla topic list
@@ -133,17 +140,24 @@ pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
 }
 
 pub(crate) async fn run(arguments: TopicArguments) -> Result<(), Failure> {
-    let client = arguments.connection.connect().await?;
-    let json = arguments.connection.wants_json();
-    match arguments.command {
-        TopicCommand::Create(arguments) => create(&client, arguments, json).await,
-        TopicCommand::List { internal } => list_topics(&client, internal, json).await,
-        TopicCommand::Describe { names } => describe(&client, &names, json).await,
-        TopicCommand::Alter { name, partitions } => alter(&client, &name, partitions, json).await,
-        TopicCommand::DeleteRecords { name, before, partitions } => {
-            delete_records(&client, &name, before, &partitions, json).await
+    let TopicArguments { connection, command } = arguments;
+    let json = connection.wants_json();
+    // A topic is adopted while its broker does not run.
+    let connect = || connection.connect();
+    match command {
+        TopicCommand::Create(arguments) => create(&connect().await?, arguments, json).await,
+        TopicCommand::Adopt(arguments) => adopt::run(arguments, connection.output),
+        TopicCommand::List { internal } => list_topics(&connect().await?, internal, json).await,
+        TopicCommand::Describe { names } => describe(&connect().await?, &names, json).await,
+        TopicCommand::Alter { name, partitions } => {
+            alter(&connect().await?, &name, partitions, json).await
         }
-        TopicCommand::Delete { names, if_exists } => delete(&client, &names, if_exists, json).await,
+        TopicCommand::DeleteRecords { name, before, partitions } => {
+            delete_records(&connect().await?, &name, before, &partitions, json).await
+        }
+        TopicCommand::Delete { names, if_exists } => {
+            delete(&connect().await?, &names, if_exists, json).await
+        }
     }
 }
 

@@ -71,6 +71,9 @@ pub struct BrokerConfig {
 
     /// Acknowledged means on disk, not in the page cache.
     pub log_flush_on_commit: bool,
+    /// `ottla.scrub.bytes.per.second`; 0 is never.
+    pub scrub_bytes_per_second: i64,
+    pub scrub_interval_ms: i64,
     /// At the start; it may change later.
     pub log_dir_reserved_bytes: i64,
     pub log_flush_scheduler_interval_ms: i64,
@@ -386,6 +389,8 @@ impl BrokerConfig {
             max_request_partition_size_limit: s.int("max.request.partition.size.limit"),
             log_dir_reserved_bytes: s.long("log.dir.reserved.bytes"),
             log_flush_on_commit: s.boolean("log.flush.on.commit"),
+            scrub_bytes_per_second: s.long("ottla.scrub.bytes.per.second"),
+            scrub_interval_ms: s.long("ottla.scrub.interval.ms"),
             log_flush_scheduler_interval_ms: s.long("log.flush.scheduler.interval.ms"),
             log_flush_offset_checkpoint_interval_ms: s
                 .int("log.flush.offset.checkpoint.interval.ms"),

@@ -15,6 +15,7 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::time::SystemTime;
 
+use crate::direct::DirectFile;
 use crate::sys::{self, DiskSpace};
 
 mod faulty;
@@ -55,6 +56,11 @@ pub struct Status {
 /// clean.
 pub trait Disk: Debug + Send + Sync {
     fn open(&self, path: &Path, how: Open) -> io::Result<File>;
+
+    /// Opens a file that exists, to read it past the page cache; `None` from a disk that has no such thing.
+    fn open_direct(&self, _path: &Path) -> io::Result<Option<DirectFile>> {
+        Ok(None)
+    }
 
     fn status(&self, path: &Path) -> io::Result<Status>;
 
@@ -151,6 +157,10 @@ impl Disk for OsDisk {
         options.read(true).write(how != Open::Read);
         options.create(matches!(how, Open::Create | Open::Replace)).truncate(how == Open::Replace);
         options.open(path)
+    }
+
+    fn open_direct(&self, path: &Path) -> io::Result<Option<DirectFile>> {
+        DirectFile::open(path).map(Some)
     }
 
     fn status(&self, path: &Path) -> io::Result<Status> {

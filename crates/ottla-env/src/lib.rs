@@ -3,10 +3,12 @@
 //! What is absent: Kafka. Nothing here knows what a record, a topic or a request is.
 
 pub mod clock;
+mod direct;
 pub mod disk;
 mod random;
 pub mod sys;
 
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use direct::DirectFile;
 pub use disk::{Disk, FaultyDisk, OsDisk};
 pub use random::{OsRandom, Random, random_uuid};

@@ -16,13 +16,13 @@ use std::path::{Path, PathBuf};
 
 #[cfg(target_os = "linux")]
 pub use linux::{
-    allocate, disable_huge_pages, is_cached, random_bytes, send_file, send_more, sync_filesystem,
-    write_vectored_at,
+    advise_random, allocate, disable_huge_pages, drop_cached, is_cached, is_locked, open_direct,
+    random_bytes, send_file, send_more, sync_filesystem, write_vectored_at,
 };
 #[cfg(not(target_os = "linux"))]
 pub use portable::{
-    allocate, disable_huge_pages, is_cached, random_bytes, send_file, send_more, sync_filesystem,
-    write_vectored_at,
+    advise_random, allocate, disable_huge_pages, drop_cached, is_cached, is_locked, open_direct,
+    random_bytes, send_file, send_more, sync_filesystem, write_vectored_at,
 };
 
 /// Makes the file's contents (and its length) survive a loss of power.

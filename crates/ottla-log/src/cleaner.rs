@@ -323,6 +323,7 @@ impl Shared {
             | StorageError::TooLarge { .. }
             | StorageError::OutOfOrder { .. } => {
                 log.uncleanable.store(true, Ordering::Relaxed);
+                log.note_corruption(error);
                 tracing::error!(log = %partition, %error, "compaction has met damage: the log is not compacted any more");
             }
             StorageError::Io { .. } | StorageError::Full { .. } => {

@@ -79,6 +79,15 @@ pub struct DirectoryOptions {
     pub open_files_max: usize,
     /// `log.flush.offset.checkpoint.interval.ms`: how often recovery points are written.
     pub checkpoint_interval_ms: u64,
+    /// `ottla.scrub.bytes.per.second`: how fast what is on disk is read again; 0 is never.
+    pub scrub_bytes_per_second: u64,
+    /// `ottla.scrub.interval.ms`: how often.
+    pub scrub_interval_ms: u64,
+    /// How many bytes are appended to all logs before recovery points are written earlier than that: recovery after a
+    /// crash reads about so much at most, and what is written in a second.
+    pub checkpoint_bytes: u64,
+    /// Of how many bytes in all logs, beside those, recovery may read headers to know the producers.
+    pub snapshot_lag_bytes: u64,
     /// `producer.id.expiration.ms`: how long a producer is remembered that writes nothing more.
     pub producer_id_expiration_ms: i64,
     /// `producer.id.expiration.check.interval.ms`: how often such producers are looked for.
@@ -102,6 +111,10 @@ impl Default for DirectoryOptions {
             recovery_threads: 2,
             open_files_max: 8192,
             checkpoint_interval_ms: 60_000,
+            scrub_bytes_per_second: 10 << 20,
+            scrub_interval_ms: 7 * 24 * 60 * 60 * 1000,
+            checkpoint_bytes: 256 << 20,
+            snapshot_lag_bytes: 256 << 20,
             producer_id_expiration_ms: 24 * 60 * 60 * 1000,
             producer_id_expiration_check_interval_ms: 600_000,
             reserved_bytes: 0,

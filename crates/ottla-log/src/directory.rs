@@ -11,7 +11,7 @@
 
 mod futures;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -26,6 +26,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 pub use futures::Leftover;
 
+use crate::adopt::{self, Adoption};
 use crate::checkpoint;
 use crate::config::{DirectoryOptions, LogConfig};
 use crate::environment::{Environment, Home};
@@ -35,6 +36,7 @@ use crate::log::{Active, Log, State, Trim, UnsyncedNames};
 use crate::names::{self, DirectoryName};
 use crate::recovery::producers::Restored;
 use crate::recovery::{self, Opened, Opening};
+use crate::scrub::{self, ScrubProgress};
 use crate::segment::Segment;
 
 /// How often the housekeeper looks for something to do.
@@ -92,7 +94,7 @@ impl LogDirectory {
             stop: Mutex::new(false),
             stopped: Condvar::new(),
         });
-        shared.write_checkpoints()?;
+        shared.write_checkpoints_at_rest()?;
         let threads = match shared.env.options.threads {
             true => start_threads(&shared).context("start a thread for", path)?,
             false => Vec::new(),
@@ -248,6 +250,27 @@ impl LogDirectory {
         self.shared.housekeep();
     }
 
+    /// Topics that somebody has announced with [`adopt::announce`], and that wait to be made known.
+    pub fn adoptions(&self) -> Result<Vec<Adoption>, StorageError> {
+        adopt::pending(&*self.shared.env.disk, self.path())
+    }
+
+    /// The topic is known now.
+    pub fn adopted(&self, adoption: &Adoption) -> Result<(), StorageError> {
+        adopt::forget(&*self.shared.env.disk, self.path(), &adoption.topic)
+    }
+
+    /// Reads again what is due to be, at once and at full speed. A thread of the directory does it slowly.
+    pub fn scrub(&self) {
+        scrub::round(&self.shared.env, &self.logs(), &|_| true);
+    }
+
+    /// How much was read again since the start.
+    #[must_use]
+    pub fn scrub_progress(&self) -> ScrubProgress {
+        self.shared.env.scrubbed.progress()
+    }
+
     /// Changes for how long producers are remembered that write nothing more.
     pub fn set_producer_id_expiration_ms(&self, expiration_ms: i64) {
         self.shared.env.producer_id_expiration_ms.store(expiration_ms, Ordering::Relaxed);
@@ -278,7 +301,7 @@ impl LogDirectory {
         closed.into_iter().collect::<Result<(), _>>()?;
         env.check_health()?;
         flusher::flush_everything(env, &logs)?;
-        self.shared.write_checkpoints()?;
+        self.shared.write_checkpoints_at_rest()?;
         env.listeners.write().clear();
         let text = format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}");
         checkpoint::replace_durably(&*env.disk, &env.path.join(names::CLEAN_SHUTDOWN), &text)
@@ -304,8 +327,35 @@ impl Drop for LogDirectory {
 }
 
 impl Shared {
+    fn look_at_doubts(&self) {
+        for (log, offset) in std::mem::take(&mut *self.env.doubts.lock()) {
+            if let Err(error) = log.doubt(offset) {
+                tracing::warn!(partition = %log.topic_partition(), %offset, %error, "a damaged segment can't be read");
+            }
+        }
+    }
+
+    fn scrub_until_stopped(&self) {
+        let bytes_per_second = self.env.options.scrub_bytes_per_second;
+        let pace = |bytes| self.wait(scrub::pause(bytes, bytes_per_second));
+        while self.wait(scrub::LOOK_INTERVAL) {
+            let logs: Vec<Arc<Log>> = self.logs.read().values().cloned().collect();
+            scrub::round(&self.env, &logs, &pace);
+        }
+    }
+
+    /// Waits so long; `false` if the directory is closed meanwhile.
+    fn wait(&self, time: Duration) -> bool {
+        let mut stop = self.stop.lock();
+        if !*stop {
+            self.stopped.wait_for(&mut stop, time);
+        }
+        !*stop
+    }
+
     fn housekeep(&self) {
         self.env.empty_trash();
+        self.look_at_doubts();
         self.env.room.look();
         let now_ms = self.env.now_ms();
         let logs: Vec<Arc<Log>> = self.logs.read().values().cloned().collect();
@@ -321,35 +371,53 @@ impl Shared {
             *self.producers_expired_at.lock() = self.env.clock.monotonic();
             logs.iter().for_each(|log| log.expire_producers(now_ms));
         }
-        if is_due(&self.checkpointed_at, options.checkpoint_interval_ms)
+        let appended = self.env.appended_bytes.load(Ordering::Relaxed);
+        if (is_due(&self.checkpointed_at, options.checkpoint_interval_ms)
+            || appended >= options.checkpoint_bytes)
             && let Err(error) = self.checkpoint()
         {
             tracing::error!(directory = %self.env.path.display(), %error, "cannot write a checkpoint");
         }
     }
 
+    /// Invariant: once a recovery point is on disk, so is all that the indexes say of the batches before it, and nothing
+    /// more is said of those. Recovery believes it.
     fn checkpoint(&self) -> Result<(), StorageError> {
         *self.checkpointed_at.lock() = self.env.clock.monotonic();
+        self.env.appended_bytes.store(0, Ordering::Relaxed);
         let logs: Vec<Arc<Log>> = self.logs.read().values().cloned().collect();
         let known = |log: &Arc<Log>| self.env.recovery_points.get(log.topic_partition());
-        if logs.iter().any(|log| known(log) != Some(log.log_end_offset())) {
+        let mut points: HashMap<*const Log, Offset> =
+            logs.iter().filter_map(|log| Some((Arc::as_ptr(log), known(log)?))).collect();
+        let mut changed: Vec<&Arc<Log>> =
+            logs.iter().filter(|log| known(log) != Some(log.log_end_offset())).collect();
+        let snapshots = snapshots_due(&mut changed, self.env.options.snapshot_lag_bytes);
+        for (number, log) in changed.iter().enumerate() {
+            points.insert(Arc::as_ptr(log), log.write_for_checkpoint(number < snapshots)?);
+        }
+        if !changed.is_empty() {
             flusher::flush_everything(&self.env, &logs)?;
         }
-        self.write_checkpoints()
+        // A log that is newer than the list has nothing that recovery could believe.
+        self.write_checkpoints(|log| points.get(&Arc::as_ptr(log)).copied().unwrap_or(Offset::ZERO))
     }
 
-    fn write_checkpoints(&self) -> Result<(), StorageError> {
-        self.write_recovery_points()?;
-        self.env.forget_others(&self.logs.read())
+    /// As [`Self::checkpoint`], when everything was just flushed and nobody writes.
+    fn write_checkpoints_at_rest(&self) -> Result<(), StorageError> {
+        self.write_checkpoints(|log| log.recovery_point())
     }
 
-    /// Notes how far every log is flushed, if that has changed. Indexes and epochs must be flushed, too.
-    fn write_recovery_points(&self) -> Result<(), StorageError> {
+    /// Notes how far every log is flushed with all that belongs to it, if that has changed. A log that was cut off since
+    /// is flushed up to there.
+    fn write_checkpoints(&self, point: impl Fn(&Arc<Log>) -> Offset) -> Result<(), StorageError> {
         self.env.recovery_points.replace(|| {
             let logs = self.logs.read();
-            let point = |log: &Arc<Log>| (log.topic_partition().clone(), log.recovery_point());
+            let point = |log: &Arc<Log>| {
+                (log.topic_partition().clone(), point(log).min(log.recovery_point()))
+            };
             logs.values().map(point).collect()
-        })
+        })?;
+        self.env.forget_others(&self.logs.read())
     }
 }
 
@@ -383,6 +451,19 @@ fn random_name(env: &Environment) -> Result<Uuid, StorageError> {
     Ok(Uuid(unique))
 }
 
+/// Brings those logs to the front, and counts them, whose producers are to be written down, so that recovery has no more
+/// bytes to look through for the others'.
+fn snapshots_due(logs: &mut [&Arc<Log>], lag_bytes_max: u64) -> usize {
+    logs.sort_by_cached_key(|log| std::cmp::Reverse(log.unsnapshotted_bytes()));
+    let mut lag_bytes: u64 = logs.iter().map(|log| log.unsnapshotted_bytes()).sum();
+    let is_due = |log: &&&Arc<Log>| {
+        let is_due = lag_bytes > lag_bytes_max;
+        lag_bytes = lag_bytes.saturating_sub(log.unsnapshotted_bytes());
+        is_due
+    };
+    logs.iter().take_while(is_due).count()
+}
+
 fn start_threads(shared: &Arc<Shared>) -> std::io::Result<Vec<JoinHandle<()>>> {
     let housekeeper = {
         let shared = Arc::clone(shared);
@@ -396,10 +477,16 @@ fn start_threads(shared: &Arc<Shared>) -> std::io::Result<Vec<JoinHandle<()>>> {
             }
         })?
     };
-    Ok(vec![flusher::start(Arc::clone(&shared.env))?, housekeeper])
+    let mut threads = vec![flusher::start(Arc::clone(&shared.env))?, housekeeper];
+    if shared.env.options.scrub_bytes_per_second > 0 {
+        let shared = Arc::clone(shared);
+        let scrubber = thread::Builder::new().name("log-scrubber".to_owned());
+        threads.push(scrubber.spawn(move || shared.scrub_until_stopped())?);
+    }
+    Ok(threads)
 }
 
-fn lock(disk: &dyn Disk, directory: &Path) -> Result<File, OpenError> {
+pub(crate) fn lock(disk: &dyn Disk, directory: &Path) -> Result<File, OpenError> {
     let path = directory.join(names::LOCK);
     let file = disk.open(&path, Open::Create).context("open", &path)?;
     if sys::lock_exclusive(&file).context("lock", &path)? {
@@ -523,7 +610,10 @@ impl Opener<'_> {
 }
 
 /// The topic id in `partition.metadata`; `None` when a crash came before it was written.
-fn read_topic_id(disk: &dyn Disk, directory: &Path) -> Result<Option<TopicId>, StorageError> {
+pub(crate) fn read_topic_id(
+    disk: &dyn Disk,
+    directory: &Path,
+) -> Result<Option<TopicId>, StorageError> {
     let text = checkpoint::read_if_exists(disk, &directory.join(names::PARTITION_METADATA))?;
     let id = |line: &str| line.strip_prefix("topic_id:").and_then(|id| id.trim().parse().ok());
     Ok(text.and_then(|text| text.lines().find_map(id)))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,10 +17,11 @@ use crate::config::{DirectoryOptions, LogConfig};
 use crate::error::{Context, StorageError};
 use crate::files::FileCache;
 use crate::flusher::{FlushListener, FlushQueue};
-use crate::log::Log;
+use crate::log::{DirtyLimit, Log};
 use crate::names;
 use crate::producers::Producers;
 use crate::room::Room;
+use crate::scrub;
 
 pub(crate) struct Environment {
     pub(crate) path: PathBuf,
@@ -43,6 +44,12 @@ pub(crate) struct Environment {
     /// Up to where each log has been compacted. It must not exceed what the log was cut down to since: what took the
     /// place of those records is as new as any.
     pub(crate) cleaned: DurableOffsets,
+    pub(crate) scrubbed: scrub::Counters,
+    /// Logs in which something made no sense, and the base offset of the segment.
+    pub(crate) doubts: Mutex<Vec<(Arc<Log>, Offset)>>,
+    /// Bytes appended to all logs since the last checkpoint.
+    pub(crate) appended_bytes: AtomicU64,
+    pub(crate) dirty_limit: Arc<DirtyLimit>,
     trash: Mutex<Vec<Trash>>,
     poison: OnceLock<String>,
     /// Held for as long as anybody can write: the lock goes with the last log.
@@ -62,7 +69,9 @@ impl Environment {
         options: DirectoryOptions,
         lock: File,
     ) -> Result<Self, StorageError> {
-        let files = FileCache::new(options.open_files_max);
+        // Those that wait for a flush, those that a flush is under way for, and as many again for all others.
+        let dirty_limit = Arc::new(DirtyLimit::new(options.open_files_max / 4));
+        let files = FileCache::new(options.open_files_max / 2);
         let disk = Arc::clone(&options.disk);
         let room = Room::new(Arc::clone(&disk), path.clone(), options.reserved_bytes);
         let offsets = |name| DurableOffsets::read(Arc::clone(&disk), path.join(name));
@@ -80,6 +89,10 @@ impl Environment {
             room,
             listeners: RwLock::default(),
             trims: Mutex::default(),
+            scrubbed: scrub::Counters::default(),
+            doubts: Mutex::default(),
+            appended_bytes: AtomicU64::new(0),
+            dirty_limit,
             trash: Mutex::default(),
             poison: OnceLock::new(),
             _lock: lock,
@@ -167,6 +180,9 @@ impl Environment {
     /// a segment would otherwise end with its first batch.
     pub(crate) fn draw_jitter_ms(&self, config: &LogConfig) -> i64 {
         let bound = config.segment_jitter_ms.min(config.segment_ms).max(0);
+        if bound == 0 {
+            return 0;
+        }
         let mut bytes = [0; 8];
         // Without random numbers all logs roll at once, which is what they do without jitter.
         let _ = self.options.random.fill(&mut bytes);

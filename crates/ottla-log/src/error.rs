@@ -60,6 +60,10 @@ pub enum AppendError {
 /// Why nothing can be read at an offset.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
+    #[error(
+        "offsets {first_offset}..{end_offset} are damaged on disk, and were asked for at {requested}"
+    )]
+    Quarantined { requested: Offset, first_offset: Offset, end_offset: Offset },
     #[error("offset {requested} is not in {log_start_offset}..={log_end_offset}")]
     OutOfRange { requested: Offset, log_start_offset: Offset, log_end_offset: Offset },
     #[error(transparent)]

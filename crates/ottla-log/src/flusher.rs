@@ -20,8 +20,9 @@ use crate::environment::Environment;
 use crate::error::{Context, StorageError};
 use crate::log::{FlushWork, Log};
 
-/// From so many files on, one flush of the whole file system is cheaper than one of each file.
-const WHOLE_FILE_SYSTEM_FILES: usize = 8;
+/// From so many files and directories on, one flush of the whole file system is cheaper than one of each. The first
+/// append to a new log counts for four: its file, its directory, the directory's name, and its metadata.
+const WHOLE_FILE_SYSTEM_CALLS: usize = 8;
 
 /// A busy flusher waits for company for so many parts of the time that its last flush took,
 const GATHER_PARTS: u32 = 2;
@@ -103,7 +104,7 @@ impl FlushQueue {
         let was_quick =
             Duration::from_micros(self.latest_took_us.load(Ordering::Relaxed)) <= QUICK_MAX;
         let mut waiting = self.waiting.lock();
-        let few = waiting.logs.len() < WHOLE_FILE_SYSTEM_FILES;
+        let few = waiting.logs.len() < WHOLE_FILE_SYSTEM_CALLS;
         (was_quick && few && !waiting.stopped).then(|| std::mem::take(&mut waiting.logs))
     }
 
@@ -183,8 +184,8 @@ fn tell_listeners(env: &Environment, logs: &[Arc<Log>], flushed: &[Offset]) {
 fn flush_together(env: &Environment, logs: &[Arc<Log>]) -> Result<Vec<Offset>, StorageError> {
     let _flushing: Vec<_> = logs.iter().map(|log| log.flush_lock()).collect();
     let work: Vec<FlushWork> = logs.iter().map(|log| log.take_flush_work()).collect();
-    let files: usize = work.iter().map(|work| work.files.len()).sum();
-    if files < WHOLE_FILE_SYSTEM_FILES || !sync_file_system(env)? {
+    let calls: usize = work.iter().map(FlushWork::sync_calls).sum();
+    if calls < WHOLE_FILE_SYSTEM_CALLS || !sync_file_system(env)? {
         for (log, work) in logs.iter().zip(&work) {
             log.sync(work)?;
         }
@@ -216,8 +217,13 @@ fn sync_everything(
     if sync_file_system(env)? {
         return Ok(());
     }
-    // Indexes and epochs stay unflushed here; those that a crash damages are rebuilt.
-    logs.iter().zip(work).try_for_each(|(log, work)| log.sync(work))
+    for (log, work) in logs.iter().zip(work) {
+        log.sync(work)?;
+        if env.recovery_points.get(log.topic_partition()) != Some(Offset(work.end_offset)) {
+            log.sync_all_files()?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the logs durable that were just recovered, when nothing else is known about them.
@@ -225,7 +231,7 @@ pub(crate) fn sync_recovered(env: &Environment, logs: &[Arc<Log>]) -> Result<(),
     if sync_file_system(env)? {
         return Ok(());
     }
-    logs.iter().try_for_each(|log| log.sync_all_segments())
+    logs.iter().try_for_each(|log| log.sync_all_files())
 }
 
 /// `false` where the platform cannot.

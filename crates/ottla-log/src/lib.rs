@@ -8,6 +8,8 @@
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "tests make small numbers"))]
 
+pub mod adopt;
+mod audit;
 pub mod checkpoint;
 mod cleaner;
 mod config;
@@ -23,13 +25,17 @@ mod moves;
 mod names;
 pub mod policy;
 pub mod producers;
+mod quarantine;
 mod recovery;
 mod room;
 mod scan;
+mod scrub;
 mod segment;
 mod transactions;
 mod txn_index;
+pub mod verify;
 
+pub use audit::{Damage, Fault};
 pub use cleaner::{CleanableLogs, CleanerOptions, CleanerState, LogCleaner};
 pub use config::{DirectoryOptions, LogConfig};
 pub use directory::{Leftover, LogDirectory};
@@ -38,4 +44,5 @@ pub use error::{AppendError, CreateError, OpenError, ReadError, StorageError};
 pub use flusher::FlushListener;
 pub use log::{Appended, FileRange, Log, Origin, Removed, Slice, TimestampLookup};
 pub use moves::{Copied, Move, MoveError, settle};
+pub use scrub::ScrubProgress;
 pub use txn_index::AbortedTransaction;

@@ -18,17 +18,19 @@
 mod active;
 mod append;
 mod clean;
+mod dirty;
 mod flush;
 mod lookup;
 mod moved;
 mod producers;
+mod quarantined;
 mod read;
 mod transactions;
 mod trim;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Weak};
 
 use ottla_base::{LeaderEpoch, Offset, TopicId, TopicPartition};
@@ -43,7 +45,9 @@ pub(crate) use clean::{Overtaken, Source};
 pub(crate) use trim::Trim;
 
 pub(crate) use active::Active;
+pub(crate) use dirty::DirtyLimit;
 pub(crate) use flush::FlushWork;
+pub(crate) use quarantined::Auditable;
 
 use crate::checkpoint;
 use crate::config::LogConfig;
@@ -52,9 +56,11 @@ use crate::epochs::{EpochCache, EpochEntry};
 use crate::error::StorageError;
 use crate::names;
 use crate::producers::Producers;
+use crate::quarantine;
 use crate::recovery::producers::Restored;
 use crate::segment::Segment;
 use crate::transactions::Transactions;
+use dirty::DirtyFiles;
 
 /// A partition's log. Cheap to keep while idle: no open files, and memory for little more than its name.
 pub struct Log {
@@ -66,8 +72,12 @@ pub struct Log {
     /// Held during a flush, so that a second one does not report what the first has not finished.
     flush: Mutex<()>,
     flush_requested: AtomicBool,
+    /// Held by whoever changes what is known to be damaged.
+    quarantine: Mutex<()>,
     /// A copy for those who must not wait for the writer.
     producer_count: AtomicUsize,
+    /// Bytes after the newest snapshot of producers: what recovery would have to look through.
+    unsnapshotted_bytes: AtomicU64,
     writer: Mutex<Writer>,
     /// Locked for a moment at a time, by writers and readers.
     transactions: Mutex<Transactions>,
@@ -79,10 +89,9 @@ pub struct Log {
 }
 
 /// What only those who change files need to know.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Writer {
-    /// Files with bytes that no flush has covered yet.
-    dirty: Vec<Arc<std::fs::File>>,
+    dirty: DirtyFiles,
     dirty_since_ms: i64,
     unsynced_names: UnsyncedNames,
     /// What all batches in the log make of them.
@@ -139,6 +148,17 @@ impl State {
         }
     }
 
+    /// What is known to be damaged, and the base offset of its segment.
+    pub(crate) fn damage(&self) -> Vec<quarantine::Entry> {
+        let sealed = self.sealed.iter().map(|sealed| &sealed.segment);
+        let mut entries = Vec::new();
+        for segment in sealed.chain([&self.active.segment]) {
+            let damage = segment.damage().unwrap_or_default();
+            entries.extend(damage.iter().map(|damage| (segment.base_offset, damage.clone())));
+        }
+        entries
+    }
+
     pub(crate) fn check(&self) {
         assert!(self.log_start_offset <= self.log_end_offset);
         assert!(self.flushed_offset <= self.log_end_offset);
@@ -169,7 +189,17 @@ impl Log {
         let Restored { producers, newest_snapshot } = restored;
         let producer_count = AtomicUsize::new(producers.len());
         let transactions = Mutex::new(Transactions::of(&producers));
-        let writer = Writer { unsynced_names, producers, newest_snapshot, ..Writer::default() };
+        let is_snapshotted = newest_snapshot == Some(Offset(state.log_end_offset));
+        let unsnapshotted_bytes = if is_snapshotted { 0 } else { state.active.size };
+        let writer = Writer {
+            dirty: DirtyFiles::new(Arc::clone(&home.env.dirty_limit)),
+            dirty_since_ms: 0,
+            unsynced_names,
+            producers,
+            newest_snapshot,
+            closed: false,
+            truncations: 0,
+        };
         Arc::new_cyclic(|this| Self {
             partition,
             topic_id,
@@ -178,7 +208,9 @@ impl Log {
             config: RwLock::new(config),
             flush: Mutex::default(),
             flush_requested: AtomicBool::new(false),
+            quarantine: Mutex::default(),
             producer_count,
+            unsnapshotted_bytes: AtomicU64::new(unsnapshotted_bytes),
             writer: Mutex::new(writer),
             transactions,
             cleaning: Mutex::default(),

@@ -25,6 +25,10 @@ pub(crate) const SWAP: &str = ".swap";
 
 pub(crate) const PARTITION_METADATA: &str = "partition.metadata";
 pub(crate) const LEADER_EPOCHS: &str = "leader-epoch-checkpoint";
+/// The wish that the next start adopts a topic; ours alone.
+pub(crate) const ADOPT: &str = "ottla.adopt";
+/// Ranges of the log that are known to be damaged; ours alone.
+pub(crate) const QUARANTINE: &str = "ottla.quarantine";
 pub(crate) const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 /// Up to where each log has been compacted.
 pub(crate) const CLEANED_OFFSETS: &str = "cleaner-offset-checkpoint";

@@ -12,11 +12,16 @@
 //! - `.deleted` and `.cleaned` files: removed. `.swap` files: see [`swaps`].
 //! - Snapshots of producers that are damaged, or of more than is left of the log: see [`producers`].
 //!
-//! Only batches from the recovery point on are read whole: what was flushed is not torn. Of those before it in the
-//! same segment, the headers are read, to rebuild the index.
+//! Damage to what was flushed is no torn end: it is quarantined, and the batches behind it are served. What was
+//! quarantined before still is, unless its bytes are sound again.
+//!
+//! Only batches from the recovery point on are read whole: what was flushed is not torn. What lies before it is believed
+//! to its indexes, and the headers are read of what they do not cover: see [`trusted`]. How long recovery takes depends
+//! on what was written since the last checkpoint, not on how much there is.
 
 pub(crate) mod producers;
 mod swaps;
+mod trusted;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -24,9 +29,10 @@ use std::sync::Arc;
 
 use ottla_base::{LeaderEpoch, Offset};
 use ottla_env::Disk;
-use ottla_env::disk::Open;
+use ottla_env::disk::{DirectoryEntry, Open};
 use ottla_records::{BatchHeader, HEADER_LEN, RawBatch};
 
+use crate::audit::{self, Damage, Fault, FileSource, Stretch};
 use crate::checkpoint;
 use crate::config::LogConfig;
 use crate::environment::Home;
@@ -36,10 +42,11 @@ use crate::index::{self, Entry, Index, OffsetEntry, TimeEntry};
 use crate::log::{Active, Sealed, State};
 use crate::names;
 use crate::policy::roll;
-use crate::scan::HeaderScan;
+use crate::quarantine;
 use crate::segment::Segment;
-use crate::txn_index;
+use crate::txn_index::{self, AbortedTransaction};
 use producers::{Replay, Restored};
+use trusted::Trusted;
 
 /// What is known about a log before it is opened.
 #[derive(Debug, Clone, Copy)]
@@ -66,13 +73,20 @@ pub(crate) struct Opened {
 /// Reads a log's directory, mends what is broken, and returns what to go on from.
 pub(crate) fn open(home: &Arc<Home>, opening: &Opening<'_>) -> Result<Opened, StorageError> {
     let (disk, directory) = (&*home.env.disk, home.path());
-    swaps::complete(disk, &directory)?;
-    let Inventory { logs, snapshots, txn_indexes } = take_inventory(disk, &directory)?;
+    let mut entries = disk.list(&directory).context("list", &directory)?;
+    if swaps::are_among(&entries) {
+        swaps::complete(disk, &directory)?;
+        entries = disk.list(&directory).context("list", &directory)?;
+    }
+    let Inventory { logs, snapshots, txn_indexes } = take_inventory(disk, &directory, &entries)?;
     let epochs = read_epochs(disk, &directory)?;
+    let quarantined = quarantine::read(disk, &directory)?;
     let mut loader = Loader {
         home,
         opening,
         epochs: epochs.clone(),
+        quarantined: quarantined.clone(),
+        epochs_lost: epochs.entries().is_empty(),
         replay: Replay::new(home, snapshots),
         txn_indexes,
         sealed: Vec::new(),
@@ -85,6 +99,10 @@ pub(crate) fn open(home: &Arc<Home>, opening: &Opening<'_>) -> Result<Opened, St
     if state.epochs != epochs {
         let path = directory.join(names::LEADER_EPOCHS);
         checkpoint::replace_lazily(disk, &path, &state.epochs.to_text())?;
+    }
+    let damage = state.damage();
+    if damage != quarantined {
+        quarantine::write(disk, &directory, &damage)?;
     }
     Ok(Opened { state, restored, mended })
 }
@@ -127,11 +145,15 @@ struct Inventory {
     txn_indexes: Vec<Offset>,
 }
 
-/// Looks what there is, and removes leftovers on the way.
-fn take_inventory(disk: &dyn Disk, directory: &Path) -> Result<Inventory, StorageError> {
+/// Sorts what there is, and removes leftovers on the way.
+fn take_inventory(
+    disk: &dyn Disk,
+    directory: &Path,
+    entries: &[DirectoryEntry],
+) -> Result<Inventory, StorageError> {
     let (mut logs, mut snapshots, mut others) = (Vec::new(), Vec::new(), Vec::new());
     let mut txn_indexes = Vec::new();
-    for entry in disk.list(directory).context("list", directory)? {
+    for entry in entries {
         let path = directory.join(&entry.name);
         let name = entry.name.to_string_lossy();
         if name.ends_with(names::DELETED) {
@@ -179,6 +201,22 @@ struct Doubt {
     may_cut: bool,
     /// Whether a next start, after a crash in the middle of this one, would believe the indexes that it finds.
     is_indexed: bool,
+    /// Everything before this offset was flushed.
+    flushed_end: i64,
+    /// Where the next segment begins.
+    next: Option<i64>,
+    /// The file of leader epochs can be believed about all that was flushed.
+    are_epochs_known: bool,
+}
+
+/// Whether checkpoints wait for the file of leader epochs: they do where a whole file system can be flushed.
+const EPOCHS_ARE_FLUSHED: bool = cfg!(target_os = "linux");
+
+/// How far a segment was read, and what stopped that.
+struct Recovered {
+    active: Active,
+    aborted: Vec<AbortedTransaction>,
+    failure: Option<String>,
 }
 
 /// Read ahead where only headers are wanted.
@@ -217,6 +255,10 @@ struct Loader<'a> {
     home: &'a Arc<Home>,
     opening: &'a Opening<'a>,
     epochs: EpochCache,
+    /// What was known to be damaged.
+    quarantined: Vec<quarantine::Entry>,
+    /// Only the records tell.
+    epochs_lost: bool,
     replay: Replay<'a>,
     txn_indexes: Vec<Offset>,
     sealed: Vec<Sealed>,
@@ -227,10 +269,10 @@ struct Loader<'a> {
 impl Loader<'_> {
     /// Opens segment after segment; the last one becomes the active one.
     fn load(&mut self, base_offsets: &[Offset]) -> Result<Option<Active>, StorageError> {
-        let epochs_lost = self.epochs.entries().is_empty();
         for (at, base_offset) in base_offsets.iter().enumerate() {
             let next = base_offsets.get(at + 1);
             let segment = Arc::new(Segment::new(Arc::clone(self.home), base_offset.0));
+            self.restore_quarantine(&segment)?;
             // An empty segment contributes its name.
             self.next_offset = self.next_offset.max(base_offset.0);
             let flushed = next.is_some_and(|next| *next <= self.opening.recovery_point);
@@ -238,7 +280,7 @@ impl Loader<'_> {
             // The last entries are written when the segment ends, which may be after all of it was flushed; the next
             // flush, of something in the next segment, covers them.
             let indexed = next.is_some_and(|next| *next < self.opening.recovery_point);
-            let is_indexed = (self.opening.clean || indexed) && !epochs_lost;
+            let is_indexed = (self.opening.clean || indexed) && !self.epochs_lost;
             let opened = if is_indexed { self.open_intact(&segment, next)? } else { None };
             let active = match opened {
                 Some(active) => active,
@@ -250,18 +292,24 @@ impl Loader<'_> {
                         },
                         may_cut: !intact || next.is_none(),
                         is_indexed: indexed,
+                        flushed_end: match next {
+                            Some(next) if intact => next.0,
+                            _ => self.opening.recovery_point.0,
+                        },
+                        next: next.map(|next| next.0),
+                        are_epochs_known: EPOCHS_ARE_FLUSHED && !self.epochs_lost,
                     };
-                    let (active, cut) = self.recover(&segment, doubt, next.is_none())?;
+                    let (active, cut) = self.recover(&segment, doubt)?;
                     // A file may have been cut off between two batches: what follows it is missing, too.
-                    // What is missing before the log's start was deleted.
-                    let reached = self.next_offset.max(self.opening.log_start_offset.0);
-                    let gap = next
-                        .is_some_and(|next| reached < next.0 && *next > self.opening.cleaned_to);
+                    let gap = next.is_some_and(|next| {
+                        let Opening { cleaned_to, log_start_offset, .. } = *self.opening;
+                        self.next_offset < next.0 && *next > cleaned_to.max(log_start_offset)
+                    });
                     // Or it has got back what a truncation took. What follows was written after that, and with its
                     // first flush the truncation would be on disk.
                     let overlaps = next.is_some_and(|next| self.next_offset > next.0);
-                    let indexed = self.opening.clean || indexed;
-                    if (cut || gap) && !intact || overlaps && !indexed {
+                    let next_is_flushed = self.opening.clean || indexed;
+                    if (cut || gap) && !intact || overlaps && !next_is_flushed {
                         self.delete_from(base_offsets.get(at + 1..).unwrap_or_default())?;
                         return Ok(Some(active));
                     }
@@ -316,6 +364,13 @@ impl Loader<'_> {
             return Ok(Some(active));
         }
         match observe_tail(&mut active, self.opening.config.index_interval_bytes) {
+            // A properly closed log ends where it was flushed up to.
+            Ok(next_offset)
+                if self.opening.recovery_point.0 > 0
+                    && next_offset > self.opening.recovery_point.0 =>
+            {
+                Ok(None)
+            }
             Ok(next_offset) => {
                 self.next_offset = next_offset;
                 Ok(Some(active))
@@ -337,46 +392,107 @@ impl Loader<'_> {
         Ok(txn_index::is_plausible(&bytes, segment.base_offset))
     }
 
-    /// Reads a segment from its beginning, rebuilds its indexes, and cuts it off where it stops making sense.
-    /// Returns whether it does.
+    /// Reads a segment from where its indexes can no longer be believed, completes them, quarantines what is damaged of what
+    /// was flushed, and cuts the rest off where it stops making sense. Returns whether it does.
     fn recover(
         &mut self,
         segment: &Arc<Segment>,
         doubt: Doubt,
-        is_last: bool,
     ) -> Result<(Active, bool), StorageError> {
+        let (disk, file) = (segment.disk(), segment.log_file()?);
+        let path = segment.path(names::LOG);
+        let len = file.metadata().context("stat", &path)?.len();
         self.mended = true;
+        let trusted = if doubt.is_indexed { None } else { self.trusted(segment, &file, len)? };
+        if trusted.is_none() {
+            self.replay.forget_more_than(Offset(segment.base_offset));
+        }
         let sealed = self.sealed.iter().map(|sealed| (&*sealed.segment, sealed.size));
         let base_offset = Offset(segment.base_offset);
         self.replay.advance_to(base_offset, sealed)?;
         if base_offset <= self.opening.recovery_point {
             self.replay.believe_snapshot_at(base_offset)?;
         }
-        let (file, path) = (segment.log_file()?, segment.path(names::LOG));
+        let begins_anew = trusted.is_none();
+        let before = (self.epochs.clone(), self.replay.clone(), self.next_offset);
+        let begun = self.begin(segment, trusted.clone());
+        let mut recovered = self.read_through(segment, &file, doubt, begun)?;
+        if recovered.failure.is_some()
+            && before.2 < doubt.flushed_end
+            && self.quarantine_flushed(segment, &file, doubt, &before.0)?
+        {
+            (self.epochs, self.replay, self.next_offset) = before;
+            let begun = self.begin(segment, trusted);
+            recovered = self.read_through(segment, &file, doubt, begun)?;
+        }
+        let Recovered { mut active, aborted, failure } = recovered;
+        if let Some(what) = &failure {
+            let (position, lost) = (active.size, len - active.size);
+            tracing::warn!(segment = %path.display(), position, lost, what, "not a record batch");
+        }
+        if failure.is_some() && doubt.may_cut {
+            disk.set_len(&file, active.size).context("truncate", &path)?;
+        }
+        if doubt.next.is_some() {
+            active.push_largest_timestamp();
+        }
+        if begins_anew {
+            replace_index(segment, names::INDEX, &active.offsets, doubt.is_indexed)?;
+            replace_index(segment, names::TIME_INDEX, &active.times, doubt.is_indexed)?;
+        } else {
+            segment.write_index(names::INDEX, &active.offsets)?;
+            segment.write_index(names::TIME_INDEX, &active.times)?;
+        }
+        active.offsets.written();
+        active.times.written();
+        if !aborted.is_empty() || self.txn_indexes.contains(&Offset(segment.base_offset)) {
+            segment.replace_aborted(&aborted)?;
+        }
+        Ok((active, failure.is_some()))
+    }
+
+    /// Reads batches up to the first that makes no sense and is not known to be damaged.
+    fn read_through(
+        &mut self,
+        segment: &Arc<Segment>,
+        file: &File,
+        doubt: Doubt,
+        (mut active, mut aborted): (Active, Vec<AbortedTransaction>),
+    ) -> Result<Recovered, StorageError> {
+        let path = segment.path(names::LOG);
         let len = file.metadata().context("stat", &path)?.len();
-        let mut active = Active::planned(
-            Arc::clone(segment),
-            self.home.env.now_ms(),
-            self.home.env.draw_jitter_ms(self.opening.config),
-        );
-        active.created = true;
         let disk = segment.disk();
-        let mut window = Window { disk, file: &file, len, bytes: Vec::new(), start: 0 };
-        let mut aborted = Vec::new();
+        let mut window = Window { disk, file, len, bytes: Vec::new(), start: 0 };
+        let mut known = segment.damage().unwrap_or_default().to_vec();
         while active.size < len {
+            if let Some(damage) = known.iter().find(|damage| damage.position == active.size) {
+                active.size = damage.end_position;
+                self.next_offset = self.next_offset.max(damage.end_offset.0);
+                continue;
+            }
             let checked =
                 self.check(&mut window, active.size, segment.base_offset, doubt.verify_from);
             let header = match checked.context("read", &path)? {
                 Ok(header) => header,
-                Err(what) => {
-                    let (position, lost) = (active.size, len - active.size);
-                    tracing::warn!(segment = %path.display(), position, lost, what, "not a record batch");
-                    break;
-                }
+                Err(failure) => return Ok(Recovered { active, aborted, failure: Some(failure) }),
             };
-            let epoch = LeaderEpoch(header.partition_leader_epoch);
-            if self.epochs.latest().is_none_or(|latest| latest.epoch < epoch) {
-                self.epochs.assign(epoch, Offset(header.base_offset));
+            if let Some(damage) = self.missing(active.size, &header, doubt) {
+                report(&path, &damage);
+                known.push(damage);
+                segment.set_damage(known.clone());
+                continue;
+            }
+            let (base, last) = (header.base_offset, header.last_offset());
+            if (base..=last).contains(&doubt.flushed_end) && base < doubt.flushed_end {
+                // Flushes end between two batches.
+                let failure = format!(
+                    "offset {last} of a batch that was flushed up to {}",
+                    doubt.flushed_end
+                );
+                return Ok(Recovered { active, aborted, failure: Some(failure) });
+            }
+            if let Err(failure) = self.observe_epoch(&header, doubt) {
+                return Ok(Recovered { active, aborted, failure: Some(failure) });
             }
             let (position, size) = (active.size, header.size_in_bytes());
             let read = || window.get(position, size, 0).map(bytes::Bytes::copy_from_slice);
@@ -384,17 +500,164 @@ impl Loader<'_> {
             active.appended(&header, self.opening.config.index_interval_bytes);
             self.next_offset = header.next_offset();
         }
-        let broken = active.size < len;
-        if broken && doubt.may_cut {
-            disk.set_len(&file, active.size).context("truncate", &path)?;
+        Ok(Recovered { active, aborted, failure: None })
+    }
+
+    /// Takes in the leader epoch of a batch, unless it contradicts what was flushed.
+    fn observe_epoch(&mut self, header: &BatchHeader, doubt: Doubt) -> Result<(), String> {
+        let (epoch, base) =
+            (LeaderEpoch(header.partition_leader_epoch), Offset(header.base_offset));
+        if doubt.are_epochs_known && base.0 < doubt.flushed_end {
+            let known = self.epochs.epoch_for(base).filter(|known| *known != epoch);
+            let what =
+                |known| format!("leader epoch {epoch} at offset {base}, which is of {known}");
+            return known.map_or(Ok(()), |known| Err(what(known)));
         }
-        if !is_last {
-            active.push_largest_timestamp();
+        if self.epochs.latest().is_none_or(|latest| latest.epoch < epoch) {
+            self.epochs.assign(epoch, base);
         }
-        replace_index(segment, names::INDEX, &mut active.offsets, doubt.is_indexed)?;
-        replace_index(segment, names::TIME_INDEX, &mut active.times, doubt.is_indexed)?;
-        segment.replace_aborted(&aborted)?;
-        Ok((active, broken))
+        Ok(())
+    }
+
+    /// A batch that claims to be beyond what was flushed, while flushed offsets before it are nowhere: it is one of
+    /// those, and its base offset is wrong.
+    fn missing(&self, position: u64, header: &BatchHeader, doubt: Doubt) -> Option<Damage> {
+        // A log whose first records were deleted may begin with a gap.
+        let due = self.next_offset.max(self.opening.log_start_offset.0);
+        let found = header.base_offset;
+        // Where records are missing because of compaction, they are meant to be.
+        let is_compacted = doubt.flushed_end <= self.opening.cleaned_to.0;
+        let is_missing = due < doubt.flushed_end && found > due && found >= doubt.flushed_end;
+        (is_missing && !is_compacted).then(|| Damage {
+            position,
+            end_position: position + header.size_in_bytes() as u64,
+            first_offset: Offset(due),
+            end_offset: Offset(doubt.flushed_end),
+            fault: Fault::Offsets,
+            what: format!("offset {found} where {due} is due"),
+        })
+    }
+
+    /// Finds what is damaged of the flushed part of a segment, and where it goes on. Returns whether anything is.
+    fn quarantine_flushed(
+        &self,
+        segment: &Segment,
+        file: &File,
+        doubt: Doubt,
+        epochs: &EpochCache,
+    ) -> Result<bool, StorageError> {
+        let path = segment.path(names::LOG);
+        let end = file.metadata().context("stat", &path)?.len();
+        let stretch = Stretch {
+            position: 0,
+            end,
+            first_offset: segment.base_offset,
+            end_offset: doubt
+                .next
+                .unwrap_or_else(|| segment.base_offset.saturating_add(i64::from(i32::MAX))),
+            epochs: Some(epochs).filter(|_| doubt.are_epochs_known),
+            epochs_end: doubt.flushed_end,
+        };
+        let mut source = FileSource(segment.disk(), file);
+        let found = audit::audit(&mut source, &stretch, &mut |_, _| {}).context("read", &path)?;
+        let mut damage = found.damage;
+        damage.retain(|damage| damage.first_offset.0 < doubt.flushed_end);
+        for damage in &mut damage {
+            // Nothing sound follows, so nobody knows where it would end but for what was flushed.
+            if damage.end_position == end {
+                damage.end_offset = damage.end_offset.min(Offset(doubt.flushed_end));
+            }
+            report(&path, damage);
+        }
+        let is_damaged = !damage.is_empty();
+        if is_damaged {
+            segment.set_damage(damage);
+        }
+        Ok(is_damaged)
+    }
+
+    /// What was known to be damaged of a segment, as far as it still is.
+    fn restore_quarantine(&self, segment: &Segment) -> Result<(), StorageError> {
+        let known = self.quarantined.iter().filter(|(base, _)| *base == segment.base_offset);
+        let known: Vec<Damage> = known.map(|(_, damage)| damage.clone()).collect();
+        if known.is_empty() {
+            return Ok(());
+        }
+        let file = segment.log_file()?;
+        let mut still = Vec::new();
+        for damage in known {
+            if self.is_still_damaged(segment, &file, &damage)? {
+                still.push(damage);
+                continue;
+            }
+            let path = segment.path(names::LOG);
+            let (first_offset, end_offset) = (damage.first_offset, damage.end_offset);
+            tracing::info!(
+                segment = %path.display(), %first_offset, %end_offset,
+                "sound again: these offsets are served"
+            );
+        }
+        segment.set_damage(still);
+        Ok(())
+    }
+
+    fn is_still_damaged(
+        &self,
+        segment: &Segment,
+        file: &File,
+        known: &Damage,
+    ) -> Result<bool, StorageError> {
+        let path = segment.path(names::LOG);
+        let len = file.metadata().context("stat", &path)?.len();
+        if known.position >= len {
+            return Ok(false);
+        }
+        let stretch = Stretch {
+            position: known.position,
+            end: known.end_position.min(len),
+            first_offset: known.first_offset.0,
+            end_offset: known.end_offset.0,
+            epochs: Some(&self.epochs),
+            epochs_end: i64::MAX,
+        };
+        let mut source = FileSource(segment.disk(), file);
+        let found = audit::audit(&mut source, &stretch, &mut |_, _| {}).context("read", &path)?;
+        Ok(!found.damage.is_empty())
+    }
+
+    /// What of a segment need not be read: what its indexes cover and the producers' newest snapshot has.
+    fn trusted(
+        &mut self,
+        segment: &Segment,
+        file: &File,
+        len: u64,
+    ) -> Result<Option<Trusted>, StorageError> {
+        let recovery_point = self.opening.recovery_point;
+        if self.epochs_lost || recovery_point.0 <= segment.base_offset {
+            return Ok(None);
+        }
+        let known = self.replay.load_newest_up_to(recovery_point)?;
+        let has_aborted = self.txn_indexes.contains(&Offset(segment.base_offset));
+        trusted::open(segment, file, len, known.min(recovery_point), has_aborted)
+    }
+
+    /// A segment with its indexes as far as they are believed, transactions included.
+    fn begin(
+        &self,
+        segment: &Arc<Segment>,
+        trusted: Option<Trusted>,
+    ) -> (Active, Vec<AbortedTransaction>) {
+        let (segment, env) = (Arc::clone(segment), &self.home.env);
+        let (now_ms, jitter_ms) = (env.now_ms(), env.draw_jitter_ms(self.opening.config));
+        match trusted {
+            Some(Trusted { position, offsets, times, aborted }) => {
+                (Active::existing(segment, now_ms, jitter_ms, position, offsets, times), aborted)
+            }
+            None => {
+                let (offsets, times) = (Index::empty(), Index::empty());
+                (Active::existing(segment, now_ms, jitter_ms, 0, offsets, times), Vec::new())
+            }
+        }
     }
 
     /// The header of the batch at a position, or what is wrong with it.
@@ -474,32 +737,42 @@ impl Loader<'_> {
         let sealed = self.sealed.iter().map(|sealed| (&*sealed.segment, sealed.size));
         let segments = sealed.chain([(&*active.segment, active.size)]);
         let bases: Vec<i64> = segments.clone().map(|(segment, _)| segment.base_offset).collect();
+        self.replay.forget_more_than(Offset(self.next_offset));
         self.replay.advance_to(Offset(self.next_offset), segments)?;
         self.replay.finish(&bases)
     }
 }
 
-/// Durably and as a whole where a crash must not leave a part of it.
+fn report(path: &Path, damage: &Damage) {
+    let Damage { position, first_offset, end_offset, what, .. } = damage;
+    tracing::error!(
+        segment = %path.display(), position, %first_offset, %end_offset, what,
+        "damaged records: reads of these offsets are refused, and those before and after go on"
+    );
+}
+
+/// Durably and as a whole where a crash must not leave a part of it. Leaves a file that is empty already as it is: after
+/// a crash there may be thousands.
 fn replace_index<E: Entry>(
     segment: &Segment,
     suffix: &str,
-    entries: &mut Index<E>,
+    entries: &Index<E>,
     as_a_whole: bool,
 ) -> Result<(), StorageError> {
     let (disk, path) = (segment.disk(), segment.path(suffix));
     let (_, bytes) = entries.unwritten();
-    if as_a_whole {
-        let mut beside = path.clone().into_os_string();
-        beside.push(names::CLEANED);
-        let beside = PathBuf::from(beside);
-        let file = disk.write(&beside, &bytes).context("write", &beside)?;
-        disk.sync_data(&file).context("flush", &beside)?;
-        disk.rename(&beside, &path).context("replace", &path)?;
-    } else {
-        disk.write(&path, &bytes).context("write", &path)?;
+    if bytes.is_empty() && disk.status(&path).is_ok_and(|status| status.len == 0) {
+        return Ok(());
     }
-    entries.written();
-    Ok(())
+    if !as_a_whole {
+        return disk.write(&path, &bytes).map(drop).context("write", &path);
+    }
+    let mut beside = path.clone().into_os_string();
+    beside.push(names::CLEANED);
+    let beside = PathBuf::from(beside);
+    let file = disk.write(&beside, &bytes).context("write", &beside)?;
+    disk.sync_data(&file).context("flush", &beside)?;
+    disk.rename(&beside, &path).context("replace", &path)
 }
 
 /// A segment whose indexes can be believed; `None` when they must be rebuilt.
@@ -536,7 +809,7 @@ fn observe_tail(active: &mut Active, index_interval_bytes: u64) -> Result<i64, S
     }
     let (file, path) = (segment.log_file()?, segment.path(names::LOG));
     let position = active.offsets.last().map_or(0, |entry| u64::from(entry.position));
-    let mut scan = HeaderScan::new(segment.disk(), &file, &path, position, active.size);
+    let mut scan = segment.scan(&file, &path, position, active.size);
     while let Some(found) = scan.next()? {
         if roll::relative(segment.base_offset, found.header.last_offset()).is_none() {
             return Err(StorageError::corrupt(
@@ -547,6 +820,10 @@ fn observe_tail(active: &mut Active, index_interval_bytes: u64) -> Result<i64, S
         }
         active.observe(&found.header, found.position, index_interval_bytes);
         next_offset = found.header.next_offset();
+    }
+    let damage = segment.damage().unwrap_or_default();
+    if let Some(last) = damage.last().filter(|last| last.end_position >= active.size) {
+        next_offset = next_offset.max(last.end_offset.0);
     }
     Ok(next_offset)
 }

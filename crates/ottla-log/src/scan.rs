@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use ottla_env::Disk;
 use ottla_records::{BatchHeader, HEADER_LEN};
 
+use crate::audit::Damage;
 use crate::error::{Context, StorageError};
 
 /// One read brings in an index interval of small batches; of large ones it is a page or so too much.
@@ -33,6 +35,7 @@ pub(crate) struct HeaderScan<'a> {
     end: u64,
     buffer: Vec<u8>,
     buffer_position: u64,
+    damage: Option<Arc<[Damage]>>,
 }
 
 impl<'a> HeaderScan<'a> {
@@ -43,11 +46,26 @@ impl<'a> HeaderScan<'a> {
         position: u64,
         end: u64,
     ) -> Self {
-        Self { disk, file, path, position, end, buffer: Vec::new(), buffer_position: position }
+        let (buffer, buffer_position) = (Vec::new(), position);
+        Self { disk, file, path, position, end, buffer, buffer_position, damage: None }
+    }
+
+    /// Passes over what is known to be damaged.
+    pub(crate) fn around(self, damage: Option<Arc<[Damage]>>) -> Self {
+        Self { damage, ..self }
+    }
+
+    fn pass_damage(&mut self) {
+        for damage in self.damage.iter().flat_map(|damage| damage.iter()) {
+            if (damage.position..damage.end_position).contains(&self.position) {
+                self.position = damage.end_position;
+            }
+        }
     }
 
     /// The next batch, or an error where there is something else; `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<Found>, StorageError> {
+        self.pass_damage();
         if self.position >= self.end {
             return Ok(None);
         }

@@ -2,21 +2,23 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ottla_base::{Offset, Timestamp};
 use ottla_env::Disk;
 use ottla_env::disk::Open;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
+use crate::audit::Damage;
 use crate::environment::{Environment, Home};
 use crate::error::{Context, StorageError};
 use crate::files::{Handles, Kind};
 use crate::index::{self, Entry, Floor, OffsetEntry, TimeEntry};
 use crate::names;
 use crate::scan::{Found, HeaderScan};
+use crate::scrub::Scrubbed;
 use crate::txn_index::{self, AbortedTransaction};
 
 /// A timestamp and the last offset of the batch that has it.
@@ -36,16 +38,54 @@ pub(crate) struct Segment {
     largest: OnceLock<Option<TimeEntry>>,
     /// What its files' names end with since they were renamed out of the way; others may have taken those names.
     retired: RwLock<Option<String>>,
+    /// What is known to be damaged, by rising position; `None` rather than nothing.
+    damage: RwLock<Option<Arc<[Damage]>>>,
+    scrubbed: Mutex<Option<Scrubbed>>,
 }
 
 impl Segment {
     pub(crate) fn new(home: Arc<Home>, base_offset: i64) -> Self {
-        let (largest, retired) = (OnceLock::new(), RwLock::new(None));
-        Self { base_offset, home, handles: Arc::default(), largest, retired }
+        Self {
+            base_offset,
+            home,
+            handles: Arc::default(),
+            largest: OnceLock::new(),
+            retired: RwLock::new(None),
+            damage: RwLock::default(),
+            scrubbed: Mutex::default(),
+        }
     }
 
     pub(crate) fn disk(&self) -> &dyn Disk {
         &*self.home.env.disk
+    }
+
+    pub(crate) fn damage(&self) -> Option<Arc<[Damage]>> {
+        self.damage.read().clone()
+    }
+
+    pub(crate) fn set_damage(&self, damage: Vec<Damage>) {
+        *self.damage.write() = (!damage.is_empty()).then(|| damage.into());
+    }
+
+    /// When it was last read whole.
+    pub(crate) fn scrubbed(&self) -> Option<Scrubbed> {
+        *self.scrubbed.lock()
+    }
+
+    pub(crate) fn set_scrubbed(&self, scrubbed: Scrubbed) {
+        *self.scrubbed.lock() = Some(scrubbed);
+    }
+
+    /// The headers between two positions, but for those of damaged batches.
+    pub(crate) fn scan<'a>(
+        &'a self,
+        file: &'a File,
+        path: &'a Path,
+        position: u64,
+        end: u64,
+    ) -> HeaderScan<'a> {
+        HeaderScan::new(self.disk(), file, path, position, end).around(self.damage())
     }
 
     pub(crate) fn path(&self, suffix: &str) -> PathBuf {
@@ -283,7 +323,7 @@ impl Segment {
         offset: i64,
     ) -> Result<Option<Found>, StorageError> {
         let path = self.path(names::LOG);
-        let search = |from| HeaderScan::new(self.disk(), file, &path, from, size).find(offset);
+        let search = |from| self.scan(file, &path, from, size).find(offset);
         if position == 0 {
             return search(0);
         }

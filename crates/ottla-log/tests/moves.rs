@@ -223,6 +223,7 @@ fn wherever_a_move_is_cut_off_the_log_is_in_one_directory_as_a_whole() {
             log.append_batch(batch(2, 100), EPOCH).unwrap();
         }
         log.flush().unwrap();
+        log.delete_records_to(Offset(5)).unwrap();
         let written = read_all(&log);
         pair.disk.stop_after(Some(changes));
         let moved = begin(&both).and_then(|moving| {
@@ -239,6 +240,7 @@ fn wherever_a_move_is_cut_off_the_log_is_in_one_directory_as_a_whole() {
         assert_eq!(logs.iter().flatten().count(), 1, "after {changes} changes");
         let log = logs.iter().flatten().next().unwrap();
         assert_eq!(read_all(log), written, "after {changes} changes");
+        assert_eq!(log.log_start_offset(), Offset(5), "after {changes} changes");
         log.append_batch(batch(1, 1), EPOCH).unwrap();
         both.iter().for_each(|directory| directory.housekeep());
         let names = [pair.names("a"), pair.names("b")].concat();

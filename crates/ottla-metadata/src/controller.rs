@@ -4,6 +4,7 @@
 //! returns an [`Outcome`]. The caller appends the records as one batch — all of them or none come
 //! to be — and gives the reply once they are committed.
 
+mod adopt_topic;
 mod alter_configs;
 mod brokers;
 mod create_partitions;
@@ -22,6 +23,7 @@ mod update_features;
 use bytestring::ByteString;
 use ottla_base::ErrorCode;
 
+pub use adopt_topic::{Adoption, adopt_topic};
 pub use alter_configs::{
     ConfigAnswer, ConfigChange, Operation, Via, alter_configs, screen_config_changes,
 };

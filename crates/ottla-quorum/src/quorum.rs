@@ -193,6 +193,17 @@ impl Quorum {
         .await
     }
 
+    /// Makes a topic known whose logs are there already.
+    pub async fn adopt_topic(
+        &self,
+        adoption: controller::Adoption,
+    ) -> Result<Result<(), Rejection>, SubmitError> {
+        self.decide_or_reject(move |desk| {
+            controller::adopt_topic(desk.image, desk.policy, &adoption)
+        })
+        .await
+    }
+
     /// `version` is that of the request.
     pub async fn delete_topics(
         &self,

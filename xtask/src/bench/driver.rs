@@ -112,6 +112,41 @@ impl Batch {
     }
 }
 
+impl Batch {
+    /// As many records as fit into `batch_size` before compression, of words that a codec shrinks as it shrinks text.
+    pub(super) fn text(value_len: usize, batch_size: usize, codec: Compression) -> Result<Self> {
+        const WORDS: [&[u8]; 8] = [
+            b"order ",
+            b"placed ",
+            b"shipped ",
+            b"customer ",
+            b"total ",
+            b"item ",
+            b"price ",
+            b"at ",
+        ];
+        let now =
+            SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+        let now = Timestamp(i64::try_from(now.as_millis()).context("the clock is far off")?);
+        let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
+        let mut builder = BatchBuilder::new(codec);
+        let mut size = 0;
+        while builder.is_empty() || size + value_len <= batch_size {
+            let mut value = Vec::new();
+            while value.len() < value_len {
+                let word = usize::try_from(noise.next() % 8).ok().and_then(|at| WORDS.get(at));
+                value.extend_from_slice(word.copied().unwrap_or_default());
+                value.extend_from_slice(format!("{} ", noise.next() % 10_000).as_bytes());
+            }
+            value.truncate(value_len);
+            builder.append(now, None, Some(&value), &[]);
+            size += value_len;
+        }
+        let records = u64::from(builder.record_count().unsigned_abs());
+        Ok(Self { bytes: builder.build_bytes().to_vec(), records })
+    }
+}
+
 /// Bytes that no file system and no codec can shrink.
 struct Noise(u64);
 
@@ -130,6 +165,20 @@ impl Noise {
     }
 }
 
+/// Waits until a partition can be read up to an offset.
+pub(super) fn await_end(address: &str, topic: &TopicId, end: i64) -> Result<()> {
+    let mut connection = Connection::open(address)?;
+    let deadline = Instant::now() + READY_LIMIT;
+    // The last record: not out of range once it is there.
+    while connection.fetch(topic, end - 1, 0).map(<[u8]>::is_empty).unwrap_or(true) {
+        if Instant::now() > deadline {
+            bail!("the partition never reached {end}");
+        }
+        std::thread::sleep(RETRY_PAUSE);
+    }
+    Ok(())
+}
+
 /// Sends `frame` so many times with five in flight; the time from first send to last answer.
 pub(super) fn produce(address: &str, frame: &mut [u8], requests: u64) -> Result<Duration> {
     let mut connection = Connection::open(address)?;
@@ -145,6 +194,24 @@ pub(super) fn produce(address: &str, frame: &mut [u8], requests: u64) -> Result<
         answered += 1;
     }
     Ok(started.elapsed())
+}
+
+/// Sends a request with batches for many partitions until all of them know their topic: Apache Kafka answers CreateTopics
+/// before its broker has applied it.
+pub(super) fn until_known(
+    connection: &mut Connection,
+    frame: &[u8],
+    partitions: usize,
+) -> Result<()> {
+    let deadline = Instant::now() + READY_LIMIT;
+    loop {
+        match wire::many::all_produced(connection.call(frame)?) {
+            Ok(taken) if taken == partitions => return Ok(()),
+            Ok(taken) => bail!("{taken} of {partitions} partitions took their batch"),
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => std::thread::sleep(RETRY_PAUSE),
+        }
+    }
 }
 
 /// Reads a partition from its beginning to `end_offset`, one fetch at a time.
@@ -183,11 +250,23 @@ pub(super) fn end_to_end(
     frame: &[u8],
     records: u32,
 ) -> Result<Vec<Duration>> {
+    end_to_end_until(address, topic, frame, |sent| sent < records)
+}
+
+/// The same for as long as `goes_on`, which is told how many were sent.
+pub(super) fn end_to_end_until(
+    address: &str,
+    topic: &TopicId,
+    frame: &[u8],
+    goes_on: impl Fn(u32) -> bool,
+) -> Result<Vec<Duration>> {
     let mut producer = Connection::open(address)?;
     let mut consumer = Connection::open(address)?;
     let mut offset = 0;
     let mut latencies = Vec::new();
-    for _ in 0..records {
+    let mut sent = 0;
+    while goes_on(sent) {
+        sent += 1;
         consumer.send(&wire::fetch(topic, offset, FETCH_MAX_WAIT_MS))?;
         let started = Instant::now();
         producer.send(frame)?;

@@ -5,6 +5,7 @@
 //! Kafka 4.3's own clients choose; both brokers get the same bytes.
 
 pub(super) mod groups;
+pub(super) mod many;
 
 use anyhow::{Context, Result, bail};
 

@@ -4,9 +4,12 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use ottla_base::ErrorCode;
-use ottla_protocol::messages::CreateTopicsRequest;
+use ottla_base::{ErrorCode, Timestamp, Uuid};
+use ottla_protocol::Records;
 use ottla_protocol::messages::create_topics_request::CreatableTopic;
+use ottla_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use ottla_protocol::messages::{CreateTopicsRequest, ProduceRequest};
+use ottla_records::{BatchBuilder, Compression};
 
 use super::session::{SETTINGS, Session};
 use super::{Length, Test};
@@ -16,8 +19,13 @@ use crate::side_by_side::subject::Subject;
 
 pub(super) fn tests() -> Vec<Test> {
     let name = "scale: the last of many topics, created one by one, costs what the first cost";
-    vec![Test::new(name, &[], create_many).without_broker()]
+    vec![
+        Test::new(name, &[], create_many).without_broker(),
+        Test::new(WRITTEN_TO_ALL, &[], write_to_all).without_broker(),
+    ]
 }
+
+const WRITTEN_TO_ALL: &str = "scale: a thousand topics come with one request, and kill -9 right after a record to each loses none of them";
 
 /// How many topics are created, how many of them are compared at either end, and how much more the last may cost.
 ///
@@ -64,6 +72,93 @@ fn create_many(session: &mut Session) -> Result<()> {
     starts_again(&mut broker, plan.topics)
 }
 
+const TOPICS: usize = 1_000;
+/// A tenth of what ten thousand may take, and ten times that for a machine that does other things, too.
+const READY_MAX: Duration = Duration::from_secs(2);
+const CREATED_MAX: Duration = Duration::from_secs(10);
+
+fn write_to_all(session: &mut Session) -> Result<()> {
+    let target = session.broker.target();
+    let mut broker = target.start(&session.directory().join("scale-written"), SETTINGS)?;
+    let mut subject = Subject::connect(&broker)?;
+    let started = Instant::now();
+    let topics = (0..TOPICS).map(named).collect();
+    let request = CreateTopicsRequest { topics, timeout_ms: 30_000, ..Default::default() };
+    let answer = subject.expect(7, &request)?;
+    let created = started.elapsed();
+    let failed = answer.topics.iter().find(|topic| topic.error_code != ErrorCode::NONE);
+    ensure!(failed.is_none(), "not created: {failed:?}");
+    let ids: Vec<Uuid> = answer.topics.iter().map(|topic| topic.topic_id).collect();
+    write_once(&mut subject, &ids, 0)?;
+    broker.kill9()?;
+    broker.restart()?;
+    let ready = broker.ready_after();
+    println!(
+        "       {TOPICS} topics in {} ms; ready {} ms after kill -9",
+        created.as_millis(),
+        ready.as_millis()
+    );
+    // The next offset tells that the record before it is there.
+    write_once(&mut Subject::connect(&broker)?, &ids, 1)?;
+    if target == Target::Ottla {
+        ensure!(created <= CREATED_MAX, "the topics took {created:?}");
+        ensure!(ready <= READY_MAX, "ready only {ready:?} after kill -9");
+    }
+    broker.stop()
+}
+
+/// Writes a record to every topic, as soon as the broker knows all of them: each gets this offset.
+fn write_once(subject: &mut Subject, ids: &[Uuid], offset: i64) -> Result<()> {
+    let mut left = ids.to_vec();
+    let deadline = Instant::now() + KNOWN_LIMIT;
+    while !left.is_empty() {
+        ensure!(Instant::now() < deadline, "{} topics do not take their record", left.len());
+        let answer = subject.expect(13, &one_record_each(&left))?;
+        let partitions = answer.responses.iter().flat_map(|topic| {
+            topic.partition_responses.iter().map(|partition| (topic.topic_id, partition))
+        });
+        for (id, partition) in partitions {
+            if partition.error_code == ErrorCode::NONE {
+                ensure!(partition.base_offset == offset, "a record is at {partition:?}");
+                left.retain(|other| *other != id);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Apache Kafka answers CreateTopics before its broker has applied it.
+const KNOWN_LIMIT: Duration = Duration::from_secs(30);
+
+fn one_record_each(ids: &[Uuid]) -> ProduceRequest {
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.append(Timestamp(1_000), None, Some(b"one of a thousand"), &[]);
+    let batch = builder.build_bytes();
+    let data = |id: &Uuid| TopicProduceData {
+        topic_id: *id,
+        partition_data: vec![PartitionProduceData {
+            index: 0,
+            records: Some(Records::Bytes(batch.clone())),
+        }],
+        ..Default::default()
+    };
+    ProduceRequest {
+        acks: -1,
+        timeout_ms: 30_000,
+        topic_data: ids.iter().map(data).collect(),
+        ..Default::default()
+    }
+}
+
+fn named(number: usize) -> CreatableTopic {
+    CreatableTopic {
+        name: format!("many-{number}").into(),
+        num_partitions: 1,
+        replication_factor: 1,
+        ..Default::default()
+    }
+}
+
 fn create(subject: &mut Subject, broker: &Broker, numbers: Range<usize>) -> Result<Cost> {
     let pid = broker.pid().context("the broker is gone")?;
     let cpu = cpu_time(pid)?;
@@ -80,14 +175,8 @@ fn create(subject: &mut Subject, broker: &Broker, numbers: Range<usize>) -> Resu
 
 fn create_piece(subject: &mut Subject, numbers: Range<usize>) -> Result<()> {
     for number in numbers {
-        let topic = CreatableTopic {
-            name: format!("many-{number}").into(),
-            num_partitions: 1,
-            replication_factor: 1,
-            ..Default::default()
-        };
-        let request =
-            CreateTopicsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
+        let topics = vec![named(number)];
+        let request = CreateTopicsRequest { topics, timeout_ms: 30_000, ..Default::default() };
         let answer = subject.expect(7, &request)?;
         let code = answer.topics.first().context("the answer names no topic")?.error_code;
         ensure!(code == ErrorCode::NONE, "topic {number}: {code:?}");

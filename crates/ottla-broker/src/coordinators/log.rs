@@ -81,6 +81,14 @@ impl PartitionLog {
         Loading::new(shard, self.settings.store_timeout)
     }
 
+    /// A batch that makes no sense is looked at with all that is around it.
+    fn doubt(&self, at: Offset, error: BatchError) -> LoadError {
+        if let Err(error) = self.replica.log().doubt(at) {
+            warn!(partition = %self, %at, %error, "a damaged batch can't be looked at");
+        }
+        LoadError::Batch { at, error }
+    }
+
     /// Replays everything that there is. Blocks.
     pub(super) fn load<S: Shard>(&self, shard: S) -> Result<Loading<S>, LoadError> {
         let log = self.replica.log();
@@ -94,7 +102,7 @@ impl PartitionLog {
             let before = from;
             for batch in Batches::new(bytes) {
                 let batch = batch.and_then(|batch| batch.verify_crc());
-                let batch = batch.map_err(|error| LoadError::Batch { at: from, error })?;
+                let batch = batch.map_err(|error| self.doubt(from, error))?;
                 replay(&mut loading, &batch, start)?;
                 from = batch.next_offset();
             }

@@ -5,6 +5,8 @@
 //! - The first batch of an answer comes whole, however small the limits (KIP-74).
 //! - v4: isolation level. v7: sessions (KIP-227). v9: leader epochs. v12: diverging epochs.
 //!   v13: topic ids. v16: the current leader's endpoint.
+//! - Records that are damaged on disk are refused with CORRUPT_MESSAGE, where Kafka sends them.
+//! - Readers of committed data get nothing at or after the last stable offset, and the aborted transactions below.
 //! - Known difference: a fetch of a follower is refused, as there is one broker.
 
 use std::collections::HashMap;
@@ -16,7 +18,7 @@ use ottla_base::{ErrorCode, LeaderEpoch, Offset};
 use ottla_log::ReadError;
 use ottla_protocol::Records;
 use ottla_protocol::messages::fetch_response::{
-    EpochEndOffset, FetchableTopicResponse, NodeEndpoint, PartitionData,
+    AbortedTransaction, EpochEndOffset, FetchableTopicResponse, NodeEndpoint, PartitionData,
 };
 use ottla_protocol::messages::{FetchRequest, FetchResponse};
 use tokio::sync::Notify;
@@ -229,6 +231,9 @@ enum Found {
         source: Option<Source>,
         high_watermark: Offset,
         log_start: Offset,
+        last_stable: Offset,
+        /// Only for readers of committed data.
+        aborted: Vec<AbortedTransaction>,
     },
 }
 
@@ -264,7 +269,7 @@ async fn wait_for_records(targets: &[Target], limits: &Limits) -> Vec<Found> {
     let replicas = targets.iter().filter_map(|target| target.replica.as_ref().ok());
     let _registrations: Vec<_> = replicas.map(|replica| replica.waiters.register(&woken)).collect();
     loop {
-        let found = read_all(targets, limits.max_bytes);
+        let found = read_all(targets, limits);
         let bytes: usize = found.iter().map(Found::len).sum();
         let enough = bytes >= limits.min_bytes
             || !targets.iter().any(|target| target.replica.is_ok())
@@ -277,13 +282,13 @@ async fn wait_for_records(targets: &[Target], limits: &Limits) -> Vec<Found> {
 }
 
 /// Plans the read of every partition in turn, until the answer is full.
-fn read_all(targets: &[Target], max_bytes: i64) -> Vec<Found> {
-    let mut left = max_bytes;
+fn read_all(targets: &[Target], limits: &Limits) -> Vec<Found> {
+    let mut left = limits.max_bytes;
     let mut is_first = true;
     targets
         .iter()
         .map(|target| {
-            let found = read(target, left, is_first);
+            let found = read(target, left, is_first, limits.read_committed);
             left = (left - i64::try_from(found.len()).unwrap_or(i64::MAX)).max(0);
             is_first &= found.len() == 0;
             found
@@ -291,10 +296,10 @@ fn read_all(targets: &[Target], max_bytes: i64) -> Vec<Found> {
         .collect()
 }
 
-fn read(target: &Target, bytes_left: i64, is_first: bool) -> Found {
+fn read(target: &Target, bytes_left: i64, is_first: bool, read_committed: bool) -> Found {
     match &target.replica {
         Err(code) => Found::NotHere(*code),
-        Ok(replica) => read_replica(replica, &target.request, bytes_left, is_first)
+        Ok(replica) => read_replica(replica, &target.request, bytes_left, is_first, read_committed)
             .unwrap_or_else(Found::Failed),
     }
 }
@@ -304,6 +309,7 @@ fn read_replica(
     asked: &PartitionRequest,
     bytes_left: i64,
     is_first: bool,
+    read_committed: bool,
 ) -> Result<Found, ErrorCode> {
     replica.check_alive()?;
     // Any negative epoch asks for no check, unlike with other requests.
@@ -319,13 +325,24 @@ fn read_replica(
     }
     let max_bytes = usize::try_from(bytes_left.min(asked.partition_max_bytes.into()))
         .map_err(|_| ErrorCode::UNKNOWN_SERVER_ERROR)?;
-    if from >= high_watermark || (max_bytes == 0 && !is_first) {
-        return Ok(Found::Records { source: None, high_watermark, log_start });
+    let last_stable = replica.log().last_stable_offset(high_watermark);
+    let upper_bound = if read_committed { last_stable } else { high_watermark };
+    let aborted = Vec::new();
+    if from >= upper_bound || (max_bytes == 0 && !is_first) {
+        return Ok(Found::Records {
+            source: None,
+            high_watermark,
+            log_start,
+            last_stable,
+            aborted,
+        });
     }
     let slice =
-        replica.log().read(from, max_bytes, high_watermark, is_first).map_err(
+        replica.log().read(from, max_bytes, upper_bound, is_first).map_err(
             |error| match error {
                 ReadError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
+                // Clients tell their application at once, where they try again for ever after KAFKA_STORAGE_ERROR.
+                ReadError::Quarantined { .. } => ErrorCode::CORRUPT_MESSAGE,
                 ReadError::Storage(error) => {
                     tracing::error!(partition = %replica.partition, %error, "read failed");
                     ErrorCode::KAFKA_STORAGE_ERROR
@@ -337,7 +354,27 @@ fn read_replica(
         position: range.position,
         len: range.len,
     });
-    Ok(Found::Records { source, high_watermark, log_start })
+    let aborted = match source {
+        Some(_) if read_committed => aborted_in(replica, from..upper_bound)?,
+        _ => Vec::new(),
+    };
+    Ok(Found::Records { source, high_watermark, log_start, last_stable, aborted })
+}
+
+/// The aborted transactions from an offset on. Those that begin beyond what is sent are not needed yet, and do no harm.
+fn aborted_in(
+    replica: &Replica,
+    range: std::ops::Range<Offset>,
+) -> Result<Vec<AbortedTransaction>, ErrorCode> {
+    let found = replica.log().aborted_transactions(&range).map_err(|error| {
+        tracing::error!(partition = %replica.partition, %error, "aborted transactions can't be read");
+        ErrorCode::KAFKA_STORAGE_ERROR
+    })?;
+    let transaction = |it: ottla_log::AbortedTransaction| AbortedTransaction {
+        producer_id: it.producer_id.0,
+        first_offset: it.first_offset.0,
+    };
+    Ok(found.into_iter().map(transaction).collect())
 }
 
 /// Where the client's log and ours part, if they do: its last epoch ended earlier here (KIP-595).
@@ -424,7 +461,6 @@ fn partition_data(
     let empty = empty(partition_index);
     let visible = |high_watermark: Offset, log_start: Offset| PartitionData {
         high_watermark: high_watermark.0,
-        // Without transactions everything that is visible is stable.
         last_stable_offset: high_watermark.0,
         log_start_offset: log_start.0,
         aborted_transactions: read_committed.then(Vec::new),
@@ -439,16 +475,20 @@ fn partition_data(
             diverging_epoch: EpochEndOffset { epoch: epoch.0, end_offset: end_offset.0 },
             ..visible(high_watermark, log_start)
         },
-        Found::Records { source, high_watermark, log_start } => PartitionData {
-            records: Some(source.map_or_else(Records::default, |source| {
-                let slot =
-                    u32::try_from(sources.len()).expect("fewer partitions than bytes in a frame");
-                let len = u32::try_from(source.len()).expect("fetch limits are int32");
-                sources.push(source);
-                Records::Deferred { slot, len }
-            })),
-            ..visible(high_watermark, log_start)
-        },
+        Found::Records { source, high_watermark, log_start, last_stable, aborted } => {
+            PartitionData {
+                last_stable_offset: last_stable.0,
+                aborted_transactions: read_committed.then_some(aborted),
+                records: Some(source.map_or_else(Records::default, |source| {
+                    let slot = u32::try_from(sources.len())
+                        .expect("fewer partitions than bytes in a frame");
+                    let len = u32::try_from(source.len()).expect("fetch limits are int32");
+                    sources.push(source);
+                    Records::Deferred { slot, len }
+                })),
+                ..visible(high_watermark, log_start)
+            }
+        }
     }
 }
 

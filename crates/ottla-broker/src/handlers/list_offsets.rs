@@ -41,7 +41,8 @@ pub(super) async fn handle(context: Context, request: ListOffsetsRequest) -> Out
 
 fn list(context: &Context, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let replica_id = request.replica_id;
-    let is_known_isolation = (0..=1).contains(&request.isolation_level);
+    let request_level = request.isolation_level;
+    let is_known_isolation = (0..=1).contains(&request_level);
     let mut response = ListOffsetsResponse::default();
     for (name, partitions) in by_topic(request) {
         let partitions = partitions.into_iter().map(|Asked { partition, is_repeated }| {
@@ -50,7 +51,8 @@ fn list(context: &Context, request: ListOffsetsRequest) -> ListOffsetsResponse {
             } else if is_repeated {
                 Err(ErrorCode::INVALID_REQUEST)
             } else {
-                look_up(context, &name, replica_id, &partition)
+                let end = End { replica_id, read_committed: request_level == 1 };
+                look_up(context, &name, end, &partition)
             };
             result.unwrap_or_else(|error_code| ListOffsetsPartitionResponse {
                 error_code,
@@ -95,14 +97,14 @@ fn by_topic(request: ListOffsetsRequest) -> Vec<(ByteString, Vec<Asked>)> {
 fn look_up(
     context: &Context,
     topic: &str,
-    replica_id: i32,
+    end: End,
     asked: &ListOffsetsPartition,
 ) -> Result<ListOffsetsPartitionResponse, ErrorCode> {
     check_version(context.version, asked.timestamp)?;
     let replica = context.broker.replica(topic, asked.partition_index)?;
     replica.check_leader_epoch(asked.current_leader_epoch)?;
     let found = match asked.timestamp {
-        LATEST => Some(latest(&replica, replica_id)),
+        LATEST => Some(latest(&replica, end)),
         EARLIEST | EARLIEST_LOCAL => Some(earliest(&replica)),
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => None,
         MAX_TIMESTAMP => visible(&replica, replica.log().max_timestamp().map_err(storage)?),
@@ -128,11 +130,19 @@ struct Found {
     leader_epoch: i32,
 }
 
-fn latest(replica: &Arc<Replica>, replica_id: i32) -> Found {
-    let offset = if replica_id == DEBUGGING_REPLICA {
-        replica.log().log_end_offset()
-    } else {
-        replica.high_watermark()
+/// Which end of a partition is meant by its latest offset.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    replica_id: i32,
+    read_committed: bool,
+}
+
+fn latest(replica: &Arc<Replica>, end: End) -> Found {
+    let high_watermark = replica.high_watermark();
+    let offset = match end.replica_id {
+        DEBUGGING_REPLICA => replica.log().log_end_offset(),
+        _ if end.read_committed => replica.log().last_stable_offset(high_watermark),
+        _ => high_watermark,
     };
     Found { timestamp: -1, offset, leader_epoch: replica.leader_epoch().0 }
 }

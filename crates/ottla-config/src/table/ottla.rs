@@ -13,6 +13,12 @@ pub(super) const ROWS: &[Property] = &[
     string("ottla.http.listener").or("127.0.0.1:9644").check(Check::HttpListener).honoured(
         "host:port of /metrics, /healthz and /readyz; none switches them off, port 0 takes a free one.",
     ),
+    long("ottla.scrub.bytes.per.second").or("10485760").at_least(0).honoured(
+        "How fast flushed records are read again to find what the disk has changed; 0 is never.",
+    ),
+    long("ottla.scrub.interval.ms").or("604800000").at_least(1).honoured(
+        "How often all flushed records are read again.",
+    ),
     string("ottla.log.format")
         .or("text")
         .one_of(&["text", "json"])

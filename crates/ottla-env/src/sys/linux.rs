@@ -1,10 +1,12 @@
 //! The calls that only Linux has.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{Advice, FallocateFlags, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
 /// Linux keeps at most this many buffers of one vectored write.
@@ -19,6 +21,36 @@ pub fn allocate(file: &File, position: u64, len: u64) -> io::Result<()> {
         Err(Errno::OPNOTSUPP) => Ok(()),
         result => Ok(result?),
     }
+}
+
+/// Opens a file to be read past the page cache; position, length and memory must then be multiples of the block size.
+/// `InvalidInput` where the file system cannot.
+pub fn open_direct(path: &Path) -> io::Result<File> {
+    let flags = i32::try_from(OFlags::DIRECT.bits()).map_err(io::Error::other)?;
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
+/// Whether a process holds a lock on a file, without asking for it: that would keep others from it for a moment.
+pub fn is_locked(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let (Ok(metadata), Ok(locks)) = (path.metadata(), std::fs::read_to_string("/proc/locks"))
+    else {
+        return false;
+    };
+    let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+    // `1: FLOCK  ADVISORY  WRITE 4711 fd:01:131083 0 EOF`; of Kafka's lock it says POSIX.
+    let id = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
+    locks.lines().any(|line| line.split_whitespace().any(|word| word == id))
+}
+
+/// Switches read-ahead off for this open file.
+pub fn advise_random(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::fadvise(file, 0, None, Advice::Random)?)
+}
+
+/// Lets go of the cached pages that lie wholly within a range; those that are still to be written stay.
+pub fn drop_cached(file: &File, position: u64, len: u64) -> io::Result<()> {
+    Ok(rustix::fs::fadvise(file, position, len.try_into().ok(), Advice::DontNeed)?)
 }
 
 /// Writes everything dirty on the file system that holds `file` to the disk, and reports a failure of any of it.

@@ -12,11 +12,32 @@ use std::fs::File;
 use std::io::{self, IoSlice, Read};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 const COPY_BYTES: usize = 64 * 1024;
 
 /// A hint that is not taken.
 pub fn allocate(_file: &File, _position: u64, _len: u64) -> io::Result<()> {
+    Ok(())
+}
+
+/// Nobody can say without taking the lock.
+pub fn is_locked(_path: &Path) -> bool {
+    false
+}
+
+/// There is no portable way past the page cache.
+pub fn open_direct(_path: &Path) -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// A hint that is not taken.
+pub fn advise_random(_file: &File) -> io::Result<()> {
+    Ok(())
+}
+
+/// A hint that is not taken.
+pub fn drop_cached(_file: &File, _position: u64, _len: u64) -> io::Result<()> {
     Ok(())
 }
 

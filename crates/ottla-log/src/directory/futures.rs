@@ -68,12 +68,11 @@ impl LogDirectory {
     /// What the checkpoints say of an earlier log of this name is not about the one that comes.
     fn forget_earlier(&self, partition: &TopicPartition) -> Result<(), StorageError> {
         let env = &self.shared.env;
-        for points in [&env.recovery_points, &env.cleaned] {
-            if points.get(partition).is_some() {
-                points.retain(|log| self.log(log).is_some())?;
-            }
+        if env.recovery_points.get(partition).is_some() {
+            env.recovery_points.retain(|log| self.log(log).is_some())?;
         }
-        if env.log_starts.get(partition).is_some() {
+        // These are locked after the logs, and never before them.
+        if [&env.log_starts, &env.cleaned].iter().any(|offsets| offsets.get(partition).is_some()) {
             env.forget_others(&self.shared.logs.read())?;
         }
         Ok(())
@@ -89,14 +88,16 @@ impl LogDirectory {
         self.shared.env.room.claim(bytes)
     }
 
-    /// Makes everything in the copy durable, and then the mark that says so.
+    /// Makes everything in the copy durable, and then the mark that says so, and where the log starts: until the copy is a
+    /// log, no checkpoint tells of it.
     pub(crate) fn complete_future(&self, future: &Arc<Log>) -> Result<(), StorageError> {
         let env = &self.shared.env;
         flusher::flush_everything(env, std::slice::from_ref(future))?;
         future.flush()?;
         let point = (future.topic_partition().clone(), future.log_end_offset());
         env.recovery_points.set_all([point])?;
-        checkpoint::replace_durably(&*env.disk, &mark_in(&future.path()), "")
+        let start = future.log_start_offset().to_string();
+        checkpoint::replace_durably(&*env.disk, &mark_in(&future.path()), &start)
     }
 
     /// Takes a log away, durably, whose copy is marked; nothing if it is deleted. Nobody may append to it any more: should this fail, the disk has.
@@ -128,9 +129,9 @@ impl LogDirectory {
         let env = &self.shared.env;
         let partition = future.topic_partition();
         let path = env.path.join(partition.to_string());
-        env.cleaned.set_all(cleaned_to.map(|offset| (partition.clone(), offset)))?;
         // Whoever writes down the starts asks which logs there are: it must not forget this one.
         let mut logs = self.shared.logs.write();
+        env.cleaned.set_all(cleaned_to.map(|offset| (partition.clone(), offset)))?;
         if future.starts_within_a_segment() {
             env.log_starts.set_all([(partition.clone(), future.log_start_offset())])?;
         }
@@ -195,6 +196,10 @@ impl LogDirectory {
         assert!(leftover.is_complete, "what is not complete is no log");
         let env = &self.shared.env;
         let path = env.path.join(leftover.partition.to_string());
+        let mark = checkpoint::read_if_exists(&*env.disk, &mark_in(&leftover.path))?;
+        let start = mark.as_deref().and_then(|start| start.parse().ok()).unwrap_or(0);
+        let mut logs = self.shared.logs.write();
+        env.log_starts.set_all([(leftover.partition.clone(), Offset(start))])?;
         env.disk.rename(&leftover.path, &path).context("rename", &leftover.path)?;
         env.disk.sync_directory(&env.path).context("flush", &env.path)?;
         let config = Arc::clone(&self.config);
@@ -202,7 +207,8 @@ impl LogDirectory {
         let opened = opener.open_all(vec![(leftover.partition.clone(), path.clone())])?;
         let log = opened.into_values().next();
         let log = log.ok_or_else(|| StorageError::corrupt(&path, 0, "it is not there"))?;
-        self.shared.logs.write().insert(leftover.partition.clone(), Arc::clone(&log));
+        logs.insert(leftover.partition.clone(), Arc::clone(&log));
+        drop(logs);
         self.forget_leftover(leftover);
         self.remove_mark(&path);
         Ok(log)

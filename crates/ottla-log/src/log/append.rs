@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::IoSlice;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use ottla_base::{LeaderEpoch, Offset, Timestamp};
 use ottla_records::{BatchHeader, HEADER_LEN, TimestampType, ValidBatch};
@@ -12,7 +13,6 @@ use crate::error::{AppendError, Context, StorageError};
 use crate::index::UNWRITTEN_MAX;
 use crate::names;
 use crate::policy::roll::{self, Incoming};
-use crate::scan::HeaderScan;
 use crate::segment::Segment;
 
 /// Who has made the batches, and who decides their offsets.
@@ -103,6 +103,7 @@ impl Log {
         writer.mark_dirty(&file, now_ms);
         self.write_indexed(writer, &file, batches)?;
         self.note_producers(writer, batches);
+        self.note_appended_bytes(batches);
         let (appended, index_due) = self.publish(batches, config.index_interval_bytes);
         if index_due {
             self.write_indexes_later_if_not_now();
@@ -176,7 +177,7 @@ impl Log {
             (Arc::clone(&active.segment), active.size)
         };
         let (file, path) = (segment.log_file()?, segment.path(names::LOG));
-        let first = HeaderScan::new(segment.disk(), &file, &path, 0, size).next()?;
+        let first = segment.scan(&file, &path, 0, size).next()?;
         let timestamp = first.map_or(-1, |found| found.header.max_timestamp);
         self.state.write().active.first_timestamp = Some(timestamp);
         Ok(())
@@ -253,6 +254,13 @@ impl Log {
             self.env().poison(&cut);
         }
         Err(error)
+    }
+
+    /// Both counts call for a checkpoint or a snapshot when they are large.
+    fn note_appended_bytes(&self, batches: &[ValidBatch]) {
+        let bytes = batches.iter().map(ValidBatch::size_in_bytes).sum::<usize>() as u64;
+        self.env().appended_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.unsnapshotted_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Shows the batches to readers. Returns whether so many more index entries wait that they should be written.
@@ -353,6 +361,21 @@ impl Log {
         Ok(())
     }
 
+    /// Writes the index entries that only memory has, and a snapshot of the producers if that is asked for: what a
+    /// checkpoint flushes next, and recovery believes. Returns up to where that is.
+    pub(crate) fn write_for_checkpoint(&self, with_snapshot: bool) -> Result<Offset, StorageError> {
+        let mut writer = self.writer.lock();
+        let end = self.log_end_offset();
+        if writer.closed {
+            return Ok(end);
+        }
+        self.write_indexes()?;
+        if with_snapshot && let Some(snapshot) = self.snapshot_producers(&mut writer, end)? {
+            writer.mark_dirty(&Arc::new(snapshot), self.env().now_ms());
+        }
+        Ok(end)
+    }
+
     /// Writes the index entries that only memory has. The caller holds the writer.
     pub(super) fn write_indexes(&self) -> Result<(), StorageError> {
         let (segment, offsets, times) = {
@@ -376,9 +399,7 @@ impl Writer {
         if self.dirty.is_empty() {
             self.dirty_since_ms = now_ms;
         }
-        if !self.dirty.iter().rev().any(|dirty| Arc::ptr_eq(dirty, file)) {
-            self.dirty.push(Arc::clone(file));
-        }
+        self.dirty.add(file);
     }
 }
 

@@ -16,7 +16,6 @@ use crate::flusher;
 use crate::index::{Entry, OffsetEntry, TimeEntry};
 use crate::names;
 use crate::policy::compaction::{self, Dirtiness};
-use crate::scan::HeaderScan;
 use crate::segment::Segment;
 
 /// A closed segment, as compaction found it.
@@ -53,6 +52,10 @@ impl Log {
     ) -> Result<Option<(Dirtiness, Vec<Source>)>, StorageError> {
         let config = self.config();
         let sources = self.sources(config.max_compaction_lag_ms < i64::MAX)?;
+        if sources.iter().any(|source| source.segment.damage().is_some()) {
+            // A batch with a wrong offset has a sound checksum: it must not be written anew.
+            return Ok(None);
+        }
         let segments: Vec<_> = sources.iter().map(|source| source.policy).collect();
         let last_stable_offset = self.last_stable_offset(high_watermark);
         let cleaned_to = self.cleaned_to();
@@ -211,6 +214,6 @@ impl Log {
 
 fn first_timestamp(segment: &Segment, size: u64) -> Result<Option<i64>, StorageError> {
     let (file, path) = (segment.log_file()?, segment.path(names::LOG));
-    let first = HeaderScan::new(segment.disk(), &file, &path, 0, size).next()?;
+    let first = segment.scan(&file, &path, 0, size).next()?;
     Ok(first.map(|found| found.header.max_timestamp))
 }

@@ -2,26 +2,38 @@
 //!
 //! Asking for a flush returns at once; the directory's flusher gathers requests and serves them together.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ottla_base::Offset;
 use ottla_env::disk::Open;
 
+use super::dirty::Unflushed;
 use super::{Log, UnsyncedNames, Writer};
 use crate::config::LogConfig;
 use crate::error::{Context, StorageError};
+use crate::flusher;
 use crate::names;
 
 /// Everything of one log that a flush must write, and what is flushed once it has.
 #[derive(Debug)]
 pub(crate) struct FlushWork {
     pub(crate) end_offset: i64,
-    pub(crate) files: Vec<Arc<File>>,
+    pub(crate) unflushed: Unflushed,
     pub(crate) unsynced_names: UnsyncedNames,
+}
+
+impl FlushWork {
+    /// How many calls it takes to write this to disk one by one.
+    pub(crate) fn sync_calls(&self) -> usize {
+        let names = match self.unsynced_names {
+            UnsyncedNames::None => 0,
+            UnsyncedNames::Files => 1,
+            UnsyncedNames::Directory => 3,
+        };
+        self.unflushed.files.len() + usize::from(self.unflushed.has_others) + names
+    }
 }
 
 impl Log {
@@ -63,7 +75,7 @@ impl Log {
         let mut writer = self.writer.lock();
         FlushWork {
             end_offset: self.state.read().log_end_offset,
-            files: std::mem::take(&mut writer.dirty),
+            unflushed: writer.dirty.take(),
             unsynced_names: std::mem::take(&mut writer.unsynced_names),
         }
     }
@@ -72,33 +84,34 @@ impl Log {
         self.flush.lock()
     }
 
-    /// Writes this log's files to disk, one by one.
+    /// Writes this log's files to disk, one by one if that covers all of them.
     pub(crate) fn sync(&self, work: &FlushWork) -> Result<(), StorageError> {
+        if work.unflushed.has_others {
+            return match flusher::sync_file_system(self.env())? {
+                true => Ok(()),
+                false => self.sync_all_files(),
+            };
+        }
         let path = self.home.path();
-        for file in &work.files {
+        for file in &work.unflushed.files {
             self.env().disk.sync_data(file).context("flush a segment of", &path)?;
         }
         self.sync_names(&path, work.unsynced_names)
     }
 
-    /// Writes every segment and its indexes to disk, and the names of all files.
-    pub(crate) fn sync_all_segments(&self) -> Result<(), StorageError> {
-        let segments = {
-            let state = self.state.read();
-            let active = [&state.active].into_iter().filter(|active| active.created);
-            let active = active.map(|active| &active.segment);
-            let sealed = state.sealed.iter().map(|sealed| &sealed.segment);
-            sealed.chain(active).cloned().collect::<Vec<_>>()
-        };
-        for segment in segments {
-            let synced = self.env().disk.sync_data(&*segment.log_file()?);
-            synced.context("flush", &segment.path(names::LOG))?;
-            for file in segment.open_indexes()? {
-                let synced = self.env().disk.sync_data(&file);
-                synced.context("flush an index of", &segment.path(names::LOG))?;
+    /// Writes every file of this log to disk, and their names.
+    pub(crate) fn sync_all_files(&self) -> Result<(), StorageError> {
+        let (disk, directory) = (&self.env().disk, self.home.path());
+        for entry in disk.list(&directory).context("list", &directory)? {
+            let path = directory.join(&entry.name);
+            match disk.open(&path, Open::Read) {
+                Ok(file) => disk.sync_data(&file).context("flush", &path)?,
+                // Retention has just taken it away.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error).context("open", &path),
             }
         }
-        self.sync_names(&self.home.path(), UnsyncedNames::Directory)
+        self.sync_names(&directory, UnsyncedNames::Directory)
     }
 
     fn sync_names(&self, path: &Path, unsynced: UnsyncedNames) -> Result<(), StorageError> {

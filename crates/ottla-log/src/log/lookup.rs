@@ -11,7 +11,7 @@ use crate::error::{Context, StorageError};
 use crate::index::Floor;
 use crate::names;
 use crate::policy::roll;
-use crate::scan::{Found, HeaderScan};
+use crate::scan::Found;
 use crate::segment::{Segment, TimestampOffset};
 
 /// A record found by its timestamp.
@@ -43,7 +43,8 @@ impl Log {
             if candidate.largest.is_none_or(|largest| largest.timestamp < timestamp) {
                 continue;
             }
-            let found = candidate.first_at_or_after(timestamp, log_start_offset)?;
+            let found = candidate.first_at_or_after(timestamp, log_start_offset);
+            let found = found.inspect_err(|error| self.note_corruption(error))?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -151,7 +152,7 @@ impl Candidate {
         let position = entry.map_or(0, |entry| u64::from(entry.position));
         let disk = self.segment.disk();
         let (file, path) = (self.segment.log_file()?, self.segment.path(names::LOG));
-        let mut scan = HeaderScan::new(disk, &file, &path, position, self.size);
+        let mut scan = self.segment.scan(&file, &path, position, self.size);
         while let Some(found) = scan.next()? {
             if !worth_reading(&found) {
                 continue;
@@ -160,8 +161,9 @@ impl Candidate {
             let read = disk.read_at(&file, &mut bytes, found.position).context("read", &path)?;
             bytes.truncate(read);
             let corrupt = |what: String| StorageError::corrupt(&path, found.position, what);
-            let batch =
-                RawBatch::parse(bytes.freeze()).map_err(|error| corrupt(error.to_string()))?;
+            let batch = RawBatch::parse(bytes.freeze());
+            let batch = batch.and_then(|batch| batch.clone().verify_crc().map(|_| batch));
+            let batch = batch.map_err(|error| corrupt(error.to_string()))?;
             if let Some((timestamp, offset)) = search(&batch).map_err(corrupt)? {
                 let leader_epoch = LeaderEpoch(found.header.partition_leader_epoch);
                 return Ok(Some(TimestampLookup { timestamp, offset, leader_epoch }));

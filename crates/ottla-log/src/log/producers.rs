@@ -98,9 +98,26 @@ impl Log {
         let file = disk.open(&path, Open::Replace).context("create", &path)?;
         let bytes = snapshot::encode(&writer.producers);
         disk.write_all_at(&file, &bytes, 0).context("write", &path)?;
-        writer.newest_snapshot = Some(offset);
+        self.unsnapshotted_bytes.store(0, Ordering::Relaxed);
+        let previous = writer.newest_snapshot.replace(offset);
+        if let Some(previous) = previous.filter(|at| !self.is_base_offset(*at)) {
+            // Truncations need those where segments begin; beside them only the newest counts.
+            let path = names::segment_file(&self.home.path(), previous, names::SNAPSHOT);
+            disk.remove_file(&path).context("remove", &path)?;
+        }
         writer.unsynced_names = writer.unsynced_names.max(UnsyncedNames::Files);
         Ok(Some(file))
+    }
+
+    fn is_base_offset(&self, offset: Offset) -> bool {
+        let state = self.state.read();
+        let is_base = |segment: &Segment| segment.base_offset == offset.0;
+        is_base(&state.active.segment) || state.sealed.iter().any(|sealed| is_base(&sealed.segment))
+    }
+
+    /// How many bytes lie after the newest snapshot of the producers.
+    pub(crate) fn unsnapshotted_bytes(&self) -> u64 {
+        self.unsnapshotted_bytes.load(Ordering::Relaxed)
     }
 
     /// The producers as the batches before an offset leave them, for a log that is about to be cut off there. What

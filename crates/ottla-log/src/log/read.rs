@@ -12,6 +12,7 @@ use super::{Log, Sealed, State};
 use crate::error::{ReadError, StorageError};
 use crate::index::{Floor, OffsetEntry};
 use crate::policy::roll;
+use crate::quarantine;
 use crate::segment::Segment;
 
 /// Bytes of a segment file. They stay readable after the segment is deleted, for as long as this exists.
@@ -107,6 +108,10 @@ impl Log {
                     tracing::debug!(log = %self.partition, %from, %error, "reading again");
                     drop(self.writer.lock());
                 }
+                Err(ReadError::Storage(error)) => {
+                    self.note_corruption(&error);
+                    return Err(error.into());
+                }
                 result => return result,
             }
         }
@@ -124,6 +129,7 @@ impl Log {
             let Some(view) = self.state.read().view(at, upper_bound.0)? else {
                 return Ok(Slice::empty(from));
             };
+            let barrier = view.barrier(at)?;
             let file = view.segment.log_file()?;
             let Some(first) = view.locate(&file, at, view.start)? else {
                 // Compaction can leave the end of a segment without records.
@@ -133,6 +139,10 @@ impl Log {
                 }
                 continue;
             };
+            if first.position >= barrier {
+                // Nothing is left between what was asked for and the damage.
+                return Err(view.quarantined(at));
+            }
             let first_len = first.end_position - first.position;
             let max_bytes = match max_bytes as u64 {
                 max_bytes if max_bytes >= first_len => max_bytes,
@@ -140,6 +150,7 @@ impl Log {
                 _ => return Ok(Slice::empty(from)),
             };
             let limit = view.limit_position(&file, upper_bound.0, first.position + max_bytes)?;
+            let limit = limit.min(barrier);
             let Some(available) = limit.checked_sub(first.position).filter(|len| *len > 0) else {
                 return Ok(Slice::empty(from));
             };
@@ -230,6 +241,26 @@ impl Sealed {
 }
 
 impl View {
+    /// Where damage begins that no read from `offset` on may pass.
+    fn barrier(&self, offset: i64) -> Result<u64, ReadError> {
+        let Some(damage) = self.segment.damage() else { return Ok(u64::MAX) };
+        match quarantine::first_after(&damage, offset) {
+            None => Ok(u64::MAX),
+            Some(ahead) if ahead.first_offset.0 > offset => Ok(ahead.position),
+            Some(_) => Err(self.quarantined(offset)),
+        }
+    }
+
+    fn quarantined(&self, offset: i64) -> ReadError {
+        let damage = self.segment.damage().unwrap_or_default();
+        let ahead = quarantine::first_after(&damage, offset);
+        ReadError::Quarantined {
+            requested: Offset(offset),
+            first_offset: ahead.map_or(Offset(offset), |damage| damage.first_offset),
+            end_offset: ahead.map_or(Offset(offset), |damage| damage.end_offset),
+        }
+    }
+
     /// The first batch that ends at or after an offset.
     fn locate(
         &self,

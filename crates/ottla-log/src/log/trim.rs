@@ -11,6 +11,7 @@ use crate::index::{Floor, Index, OffsetEntry};
 use crate::names;
 use crate::policy::retention::{self, SegmentInfo};
 use crate::policy::roll;
+use crate::quarantine;
 use crate::recovery;
 use crate::segment::Segment;
 
@@ -102,6 +103,9 @@ impl Log {
         }
         let removed = self.take_oldest(discarded);
         self.forget_epochs_before(self.log_start_offset());
+        if removed.iter().any(|sealed| sealed.segment.damage().is_some()) {
+            self.write_quarantine()?;
+        }
         synced.and(result).map(|()| Removed {
             segments: removed.len(),
             bytes: removed.iter().map(|sealed| sealed.size).sum(),
@@ -155,6 +159,7 @@ impl Log {
         writer.truncations += 1;
         let end = self.log_end_offset();
         self.lower_recovery_point(end)?;
+        self.write_quarantine()?;
         self.update_epochs(|epochs| epochs.truncate_from_end(end))
     }
 
@@ -192,7 +197,7 @@ impl Log {
     pub(crate) fn close_for_deletion(&self) {
         let mut writer = self.writer.lock();
         writer.closed = true;
-        writer.dirty.clear();
+        writer.dirty.take();
         writer.unsynced_names = UnsyncedNames::None;
     }
 
@@ -276,6 +281,7 @@ impl Log {
             // What is remembered of a segment that was closed does not hold for one that is written again.
             let home = Arc::clone(&self.home);
             let segment = Arc::new(Segment::new(home, last.segment.base_offset));
+            segment.set_damage(last.segment.damage().map_or_else(Vec::new, |it| it.to_vec()));
             let next = Active::planned(segment, state.active.created_ms, state.active.jitter_ms);
             let previous = std::mem::replace(&mut state.active, next);
             state.active.created = true;
@@ -304,7 +310,12 @@ impl Log {
             let entry = segment.offset_floor(floor, relative_offset)?;
             let from = entry.map_or(0, |entry| u64::from(entry.position));
             let cut = segment.find(&file, from, size, offset.0)?;
-            let position = cut.map_or(size, |found| found.position);
+            let mut position = cut.map_or(size, |found| found.position);
+            let damage = segment.damage().unwrap_or_default();
+            if let Some(damage) = quarantine::first_after(&damage, offset.0) {
+                position = position.min(damage.position);
+            }
+            segment.set_damage(quarantine::before(&damage, position));
             let truncated = self.env().disk.set_len(&file, position);
             truncated.context("truncate", &segment.path(names::LOG))?;
             writer.mark_dirty(&file, self.env().now_ms());
@@ -346,7 +357,7 @@ impl Log {
         };
         self.expect_recovery_from(offset)?;
         self.forget_producers(writer)?;
-        writer.dirty.clear();
+        writer.dirty.take();
         {
             let mut state = self.state.write();
             state.sealed.clear();
@@ -362,6 +373,7 @@ impl Log {
             self.discard(segment)?;
         }
         self.create_active_durably(writer)?;
+        self.write_quarantine()?;
         self.update_epochs(|epochs| epochs.truncate_from_end(Offset(i64::MIN)))
     }
 

@@ -19,7 +19,6 @@ use crate::environment::Home;
 use crate::error::{Context, StorageError};
 use crate::names;
 use crate::producers::{Producers, Written, snapshot};
-use crate::scan::HeaderScan;
 use crate::segment::Segment;
 use crate::transactions::Transactions;
 use crate::txn_index::AbortedTransaction;
@@ -34,7 +33,7 @@ pub(crate) struct Restored {
 /// Producers on their way to the end of a log.
 ///
 /// Invariant: `producers` is what the batches before `end` make of them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Replay<'a> {
     home: &'a Home,
     /// Where there are snapshots, in order.
@@ -61,8 +60,7 @@ impl<'a> Replay<'a> {
         if self.end >= offset {
             return Ok(());
         }
-        self.load_newest_up_to(offset)?;
-        if self.end >= offset {
+        if self.load_newest_up_to(offset)? >= offset {
             return Ok(());
         }
         let mut segments = segments.peekable();
@@ -104,12 +102,24 @@ impl<'a> Replay<'a> {
         Ok(Some(std::mem::take(&mut self.producers)))
     }
 
-    /// Takes in the next batch, whose bytes `read` gives if they are needed. Returns the transaction that it aborts.
+    /// Forgets everything if that is of more batches than those before an offset: a snapshot was believed in vain.
+    pub(crate) fn forget_more_than(&mut self, offset: Offset) {
+        if self.end > offset {
+            (self.producers, self.end) = (Producers::default(), Offset(i64::MIN));
+            self.transactions = Transactions::default();
+        }
+    }
+
+    /// Takes in the next batch, unless it is known, whose bytes `read` gives if they are needed. Returns the transaction
+    /// that it aborts.
     pub(crate) fn observe(
         &mut self,
         header: &BatchHeader,
         read: impl FnOnce() -> io::Result<Bytes>,
     ) -> io::Result<Option<AbortedTransaction>> {
+        if header.base_offset < self.end.0 {
+            return Ok(None);
+        }
         let batch = match Written::needs_records(header) {
             true => RawBatch::parse(read()?).ok(),
             false => None,
@@ -153,7 +163,9 @@ impl<'a> Replay<'a> {
         Ok(!removed.is_empty())
     }
 
-    fn load_newest_up_to(&mut self, offset: Offset) -> Result<(), StorageError> {
+    /// Goes on from the newest snapshot of no more than the batches before an offset, if that is of more than is known
+    /// already. Returns up to where all batches are known now.
+    pub(crate) fn load_newest_up_to(&mut self, offset: Offset) -> Result<Offset, StorageError> {
         let newest = |snapshots: &[Offset]| snapshots.iter().copied().rfind(|at| *at <= offset);
         while let Some(at) = newest(&self.snapshots).filter(|at| *at > self.end) {
             if let Some(mut producers) = self.read(at)? {
@@ -166,7 +178,7 @@ impl<'a> Replay<'a> {
             self.remove(at)?;
             self.snapshots.retain(|other| *other != at);
         }
-        Ok(())
+        Ok(self.end)
     }
 
     /// `None` when the snapshot is worth nothing.
@@ -203,7 +215,7 @@ impl<'a> Replay<'a> {
             return Ok(());
         }
         let (file, path) = (segment.log_file()?, segment.path(names::LOG));
-        let mut scan = HeaderScan::new(segment.disk(), &file, &path, 0, size);
+        let mut scan = segment.scan(&file, &path, 0, size);
         loop {
             let found = match scan.next() {
                 Ok(Some(found)) => found,

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use ottla_base::Offset;
 use ottla_env::Disk;
-use ottla_env::disk::Open;
+use ottla_env::disk::{DirectoryEntry, Open};
 
 use crate::error::{Context, StorageError};
 use crate::names;
@@ -25,6 +25,14 @@ use crate::scan::HeaderScan;
 
 /// The base offset of a segment, the suffix of a file of it, and where it is.
 type Named = (Offset, String, PathBuf);
+
+/// Whether a crash has left anything of a compaction.
+pub(super) fn are_among(entries: &[DirectoryEntry]) -> bool {
+    entries.iter().any(|entry| {
+        let name = entry.name.to_string_lossy();
+        name.ends_with(names::CLEANED) || name.ends_with(names::SWAP)
+    })
+}
 
 /// Leaves no `.cleaned` and no `.swap` file in a log's directory.
 pub(super) fn complete(disk: &dyn Disk, directory: &Path) -> Result<(), StorageError> {

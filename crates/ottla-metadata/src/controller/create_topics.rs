@@ -138,7 +138,7 @@ fn check_partition_total(topics: &[&CreatableTopic], policy: &Policy) -> Result<
     Err(Rejection::new(ErrorCode::POLICY_VIOLATION, message))
 }
 
-fn create_topic(
+pub(super) fn create_topic(
     image: &Image,
     policy: &Policy,
     topic: &CreatableTopic,

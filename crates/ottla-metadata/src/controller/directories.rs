@@ -157,7 +157,7 @@ mod tests {
     }
 
     fn apply(image: &mut Image, records: &[MetadataRecord]) {
-        records.iter().for_each(|record| _ = image.apply(record).unwrap());
+        records.iter().for_each(|record| image.apply(record).unwrap());
     }
 
     fn request(directory: Uuid, topic_id: Uuid, index: i32) -> AssignReplicasToDirsRequest {

@@ -1,0 +1,42 @@
+//! `ottla log`: looks into the files of a data directory. It needs no broker, and changes nothing.
+
+mod verify;
+
+use clap::{Args, Subcommand};
+
+use crate::connection::OutputFormat;
+use crate::failure::Failure;
+
+pub use verify::VerifyArguments;
+
+const LOG_EXIT_CODES: &str =
+    "Exit codes: 0 all is well; 1 damage was found; 2 wrong usage, or the directory can't be read";
+
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true, after_help = LOG_EXIT_CODES)]
+pub struct LogArguments {
+    /// Text for people, or JSON for programs
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t = OutputFormat::Table,
+        global = true
+    )]
+    pub output: OutputFormat,
+    #[command(subcommand)]
+    pub command: LogCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// Check a data directory, or one partition's directory in it, without changing anything
+    Verify(VerifyArguments),
+}
+
+pub(crate) fn run(arguments: &LogArguments) -> Result<(), Failure> {
+    match &arguments.command {
+        LogCommand::Verify(verify) => verify::run(verify, arguments.output),
+    }
+}

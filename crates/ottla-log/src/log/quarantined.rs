@@ -1,0 +1,201 @@
+//! Damage in what was flushed: ranges of offsets that nobody may read, while those before and after are served.
+//!
+//! Each segment knows its own ([`Segment::damage`]), so that a read looks at one, nearly always empty, list, and so
+//! that the ranges go when the segment goes. Whoever reads batches whole says what it found; what is sound again is
+//! free again.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use ottla_base::Offset;
+
+use super::Log;
+use crate::audit::{self, Audit, Damage, FileSource, Source, Stretch};
+use crate::epochs::EpochCache;
+use crate::error::{Context, StorageError};
+use crate::names;
+use crate::quarantine;
+use crate::segment::Segment;
+
+/// A segment, or the flushed part of the one that is written.
+#[derive(Debug, Clone)]
+pub(crate) struct Auditable {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) size: u64,
+    pub(crate) is_sealed: bool,
+    end_offset: i64,
+}
+
+impl Log {
+    /// Ranges that are refused to readers.
+    #[must_use]
+    pub fn quarantined(&self) -> Vec<Damage> {
+        self.state.read().damage().into_iter().map(|(_, damage)| damage).collect()
+    }
+
+    /// Whether reads of some offsets are refused. Does not allocate.
+    #[must_use]
+    pub fn quarantined_count(&self) -> usize {
+        let state = self.state.read();
+        let sealed = state.sealed.iter().map(|sealed| &sealed.segment);
+        let damage = sealed.chain([&state.active.segment]).filter_map(|segment| segment.damage());
+        damage.map(|damage| damage.len()).sum()
+    }
+
+    /// Somebody could not make sense of a batch: reads the whole segment that holds it, and quarantines what is
+    /// damaged.
+    pub fn doubt(&self, offset: Offset) -> Result<(), StorageError> {
+        let holds = |it: &Auditable| it.segment.base_offset <= offset.0;
+        let Some(at) = self.auditable(holds)?.pop() else { return Ok(()) };
+        let file = at.segment.log_file()?;
+        self.audit_segment(&at, &mut FileSource(at.segment.disk(), &file)).map(|_| ())
+    }
+
+    /// Something made no sense to whoever read it: the housekeeper looks at the whole segment soon.
+    pub(crate) fn note_corruption(&self, error: &StorageError) {
+        let StorageError::Corrupt { path, .. } = error else { return };
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let Some((base_offset, _)) = names::parse_segment_file(&name) else { return };
+        let Some(this) = self.this.upgrade() else { return };
+        let mut doubts = self.env().doubts.lock();
+        let is_known =
+            |(log, base): &(Arc<Self>, Offset)| Arc::ptr_eq(log, &this) && *base == base_offset;
+        if !doubts.iter().any(is_known) {
+            doubts.push((this, base_offset));
+        }
+    }
+
+    /// What can be read whole and must be as it was written, of what is wanted.
+    pub(crate) fn auditable(
+        &self,
+        is_wanted: impl Fn(&Auditable) -> bool,
+    ) -> Result<Vec<Auditable>, StorageError> {
+        let (mut parts, flushed_offset, is_flushed) = {
+            let state = self.state.read();
+            let ends = state.sealed.iter().skip(1).map(|sealed| sealed.segment.base_offset);
+            let ends = ends.chain([state.active.segment.base_offset]);
+            let sealed = state.sealed.iter().zip(ends).map(|(sealed, end_offset)| Auditable {
+                segment: Arc::clone(&sealed.segment),
+                size: sealed.size,
+                is_sealed: true,
+                end_offset,
+            });
+            let active = Auditable {
+                segment: Arc::clone(&state.active.segment),
+                size: state.active.size,
+                is_sealed: false,
+                end_offset: state.flushed_offset,
+            };
+            let is_flushed = state.flushed_offset == state.log_end_offset;
+            let parts = sealed.chain([active]).filter(&is_wanted);
+            (parts.collect::<Vec<_>>(), state.flushed_offset, is_flushed)
+        };
+        if !is_flushed
+            && let Some(active) = parts.last_mut().filter(|it| !it.is_sealed && it.size > 0)
+        {
+            let file = active.segment.log_file()?;
+            let unflushed = active.segment.find(&file, 0, active.size, flushed_offset)?;
+            active.size = unflushed.map_or(active.size, |found| found.position);
+        }
+        parts.retain(|part| part.size > 0 && part.end_offset > part.segment.base_offset);
+        Ok(parts)
+    }
+
+    /// Reads a segment whole. Damage that is there when it is read a second time is quarantined; what was quarantined
+    /// and is sound now is not any longer.
+    pub(crate) fn audit_segment(
+        &self,
+        part: &Auditable,
+        source: &mut dyn Source,
+    ) -> Result<Audit, StorageError> {
+        let epochs = self.state.read().epochs.clone();
+        let mut found = self.read_whole(part, &epochs, source)?;
+        if !found.damage.is_empty() {
+            // It may have been cut off while it was read.
+            let again = self.read_whole(part, &epochs, source)?;
+            found.damage.retain(|damage| again.damage.contains(damage));
+        }
+        if self.holds(part) {
+            self.audited(&part.segment, 0..part.size, found.damage.clone())?;
+        }
+        Ok(found)
+    }
+
+    fn read_whole(
+        &self,
+        part: &Auditable,
+        epochs: &EpochCache,
+        source: &mut dyn Source,
+    ) -> Result<Audit, StorageError> {
+        let stretch = Stretch {
+            position: 0,
+            end: part.size,
+            first_offset: part.segment.base_offset,
+            end_offset: part.end_offset,
+            epochs: Some(epochs),
+            epochs_end: i64::MAX,
+        };
+        let path = || part.segment.path(names::LOG);
+        audit::audit(source, &stretch, &mut |_, _| {}).context("read", &path())
+    }
+
+    /// Whether the log still has all that was read.
+    fn holds(&self, part: &Auditable) -> bool {
+        let state = self.state.read();
+        let is_active = Arc::ptr_eq(&state.active.segment, &part.segment);
+        if is_active {
+            return state.active.size >= part.size && state.log_end_offset >= part.end_offset;
+        }
+        let mut sealed = state.sealed.iter();
+        sealed.any(|it| Arc::ptr_eq(&it.segment, &part.segment) && it.size >= part.size)
+    }
+
+    /// Bytes of a segment were read: this is all that is wrong with them.
+    pub(crate) fn audited(
+        &self,
+        segment: &Segment,
+        read: Range<u64>,
+        found: Vec<Damage>,
+    ) -> Result<(), StorageError> {
+        let _one_at_a_time = self.quarantine.lock();
+        let known = segment.damage().unwrap_or_default();
+        let is_read = |it: &Damage| it.position < read.end && it.end_position > read.start;
+        let same =
+            |a: &Damage, b: &Damage| a.position == b.position && a.end_position == b.end_position;
+        let path = segment.path(names::LOG);
+        for damage in known.iter().filter(|it| is_read(it)) {
+            if !found.iter().any(|found| same(found, damage)) {
+                let (first, end) = (damage.first_offset, damage.end_offset);
+                tracing::info!(
+                    partition = %self.partition, first_offset = %first, end_offset = %end, segment = %path.display(),
+                    "sound again: these offsets are served"
+                );
+            }
+        }
+        for damage in found.iter().filter(|it| !known.iter().any(|known| same(known, it))) {
+            report(self, &path, damage);
+        }
+        let mut damage: Vec<_> = known.iter().filter(|it| !is_read(it)).cloned().collect();
+        damage.extend(found);
+        damage.sort_by_key(|damage| damage.position);
+        if *damage == *known {
+            return Ok(());
+        }
+        segment.set_damage(damage);
+        self.write_quarantine()
+    }
+
+    /// Lets the file say what the segments know, after some were cut or removed.
+    pub(crate) fn write_quarantine(&self) -> Result<(), StorageError> {
+        quarantine::write(&*self.env().disk, &self.home.path(), &self.state.read().damage())
+    }
+}
+
+/// Somebody must act on this: the disk lies, and the records are lost unless there is a copy.
+fn report(log: &Log, path: &std::path::Path, damage: &Damage) {
+    let Damage { position, end_position, first_offset, end_offset, what, .. } = damage;
+    tracing::error!(
+        partition = %log.partition, %first_offset, %end_offset, segment = %path.display(), position, end_position, what,
+        "damaged records: reads of these offsets are refused, and those before and after go on"
+    );
+}

@@ -1,0 +1,405 @@
+//! One partition's directory.
+
+use std::path::{Path, PathBuf};
+
+use ottla_base::{Offset, TopicPartition};
+use ottla_env::Disk;
+use ottla_env::disk::Open;
+use ottla_records::RawBatch;
+
+use super::index::{self, AbortedTransaction, OffsetCheck, TimeCheck, TransactionCheck, Wrong};
+use super::{Options, Report, Weight, texts};
+use crate::audit::{self, Audit, Damage, FileSource, Stretch};
+use crate::epochs::EpochCache;
+use crate::error::{Context, StorageError};
+use crate::index::{OffsetEntry, TimeEntry};
+use crate::names;
+use crate::policy::roll;
+
+/// What the data directory says of the partition.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Surroundings {
+    pub(super) clean: bool,
+    pub(super) in_use: bool,
+    /// The directory is part of a data directory, whose files were read.
+    pub(super) is_known: bool,
+    pub(super) recovery_point: Option<i64>,
+    pub(super) log_start: Option<i64>,
+    pub(super) high_watermark: Option<i64>,
+}
+
+impl Surroundings {
+    /// What recovery does not read again: everything after a clean stop, and where nobody knows of a crash.
+    fn trusted_end(&self) -> i64 {
+        let is_recovered = self.is_known && !self.clean;
+        if is_recovered { self.recovery_point.unwrap_or(0) } else { i64::MAX }
+    }
+}
+
+/// The snapshots that KRaft takes of the metadata: batches, too.
+const METADATA_SNAPSHOT: &str = ".checkpoint";
+
+#[derive(Debug, Default)]
+struct Files {
+    logs: Vec<Offset>,
+    snapshots: Vec<(Offset, PathBuf)>,
+    metadata_snapshots: Vec<PathBuf>,
+    orphans: Vec<(Offset, PathBuf)>,
+    leftovers: Vec<PathBuf>,
+}
+
+pub(super) fn verify(
+    disk: &dyn Disk,
+    directory: &Path,
+    partition: Option<&TopicPartition>,
+    around: &Surroundings,
+    options: Options,
+    report: &mut Report,
+) -> Result<Offset, StorageError> {
+    report.partitions += 1;
+    let files = list(disk, directory)?;
+    texts::partition_metadata(disk, directory, report)?;
+    let epochs = texts::leader_epochs(disk, directory, report)?;
+    let mut checker = Checker {
+        disk,
+        directory,
+        around,
+        options,
+        epochs: epochs.as_ref(),
+        report,
+        next_offset: 0,
+    };
+    checker.leftovers(&files);
+    checker.segments(&files.logs)?;
+    for path in &files.metadata_snapshots {
+        checker.metadata_snapshot(path)?;
+    }
+    let end = Offset(checker.next_offset);
+    checker.log_end(partition);
+    for (offset, path) in &files.snapshots {
+        texts::producer_snapshot(disk, path, *offset, end, report)?;
+    }
+    if let Some(entry) = epochs.as_ref().and_then(EpochCache::latest)
+        && entry.start_offset > end
+    {
+        let path = directory.join(names::LEADER_EPOCHS);
+        let what = format!(
+            "epoch {} begins at {}, after the log's end {end}",
+            entry.epoch, entry.start_offset
+        );
+        report.add(Weight::Damage, &path, what, "the entry is dropped");
+    }
+    Ok(end)
+}
+
+fn list(disk: &dyn Disk, directory: &Path) -> Result<Files, StorageError> {
+    let mut files = Files::default();
+    for entry in disk.list(directory).context("list", directory)? {
+        let (name, path) = (entry.name.to_string_lossy(), directory.join(&entry.name));
+        if [names::DELETED, names::CLEANED, ".swap", ".tmp"].iter().any(|end| name.ends_with(end)) {
+            files.leftovers.push(path);
+            continue;
+        }
+        match names::parse_segment_file(&name) {
+            Some((base_offset, names::LOG)) => files.logs.push(base_offset),
+            Some((offset, names::SNAPSHOT)) => files.snapshots.push((offset, path)),
+            Some((base_offset, _)) => files.orphans.push((base_offset, path)),
+            None if name.ends_with(METADATA_SNAPSHOT) => files.metadata_snapshots.push(path),
+            None => {}
+        }
+    }
+    files.logs.sort_unstable();
+    files.snapshots.sort();
+    files.orphans.retain(|(base_offset, _)| files.logs.binary_search(base_offset).is_err());
+    Ok(files)
+}
+
+/// A segment on its way through the checks.
+struct Segment {
+    path: PathBuf,
+    base_offset: i64,
+    /// Where the next one begins.
+    next: Option<i64>,
+    size: u64,
+}
+
+struct Checker<'a> {
+    disk: &'a dyn Disk,
+    directory: &'a Path,
+    around: &'a Surroundings,
+    options: Options,
+    epochs: Option<&'a EpochCache>,
+    report: &'a mut Report,
+    /// Where the log ends, as far as it was read.
+    next_offset: i64,
+}
+
+impl Checker<'_> {
+    fn leftovers(&mut self, files: &Files) {
+        for path in &files.leftovers {
+            self.report.add(Weight::Note, path, "left of something unfinished", "removed");
+        }
+        for (_, path) in &files.orphans {
+            let what = "it belongs to a segment that is not there";
+            self.report.add(Weight::Note, path, what, "removed");
+        }
+    }
+
+    fn segments(&mut self, bases: &[Offset]) -> Result<(), StorageError> {
+        for (at, base_offset) in bases.iter().enumerate() {
+            let path = names::segment_file(self.directory, *base_offset, names::LOG);
+            let size = self.disk.status(&path).context("stat", &path)?.len;
+            let next = bases.get(at + 1).map(|next| next.0);
+            self.segment(&Segment { path, base_offset: base_offset.0, next, size })?;
+        }
+        Ok(())
+    }
+
+    fn segment(&mut self, segment: &Segment) -> Result<(), StorageError> {
+        self.report.segments += 1;
+        self.report.bytes += segment.size;
+        let path =
+            |suffix| names::segment_file(self.directory, Offset(segment.base_offset), suffix);
+        let offset_path = path(names::INDEX);
+        let time_path = path(names::TIME_INDEX);
+        let transaction_path = path("txnindex");
+        let offsets = index::read::<OffsetEntry>(self.disk, &offset_path)?;
+        let times = index::read::<TimeEntry>(self.disk, &time_path)?;
+        let transactions = index::read::<AbortedTransaction>(self.disk, &transaction_path)?;
+        for (path, is_missing) in [(&offset_path, offsets.is_none()), (&time_path, times.is_none())]
+        {
+            if is_missing {
+                self.report.add(Weight::Note, path, "it is missing", "rebuilt from the batches");
+            }
+        }
+        self.length(&offset_path, offsets.as_ref().map(|it| (it.rest, it.unused)));
+        self.length(&time_path, times.as_ref().map(|it| (it.rest, it.unused)));
+        self.length(&transaction_path, transactions.as_ref().map(|it| (it.rest, it.unused)));
+        let has_times = times.is_some();
+        let base = segment.base_offset;
+        let mut offsets = OffsetCheck::new(base, offsets.map_or_else(Vec::new, |it| it.entries));
+        let mut times = TimeCheck::new(base, times.map_or_else(Vec::new, |it| it.entries));
+        let mut transactions =
+            TransactionCheck::new(transactions.map_or_else(Vec::new, |it| it.entries));
+        let found = self.batches(segment, |position, batch| {
+            let header = batch.header();
+            offsets.batch(position, header);
+            times.batch(header);
+            transactions.batch(header);
+        })?;
+        let damage = found.damage;
+        let is_sealed = segment.next.is_some() && has_times && damage.is_empty();
+        let end = segment.next.unwrap_or(self.next_offset);
+        self.wrong(&offset_path, offsets.finish(), &damage);
+        self.wrong(&time_path, times.finish(is_sealed), &damage);
+        self.wrong(&transaction_path, transactions.finish(base, end), &damage);
+        Ok(())
+    }
+
+    /// Reads the batches of a segment, and reports those that are not sound.
+    fn batches(
+        &mut self,
+        segment: &Segment,
+        mut visit: impl FnMut(u64, &RawBatch),
+    ) -> Result<Audit, StorageError> {
+        let file = self.disk.open(&segment.path, Open::Read).context("open", &segment.path)?;
+        let stretch = Stretch {
+            position: 0,
+            end: segment.size,
+            first_offset: segment.base_offset.max(self.next_offset),
+            end_offset: segment.next.unwrap_or_else(|| self.end_by_checkpoint()),
+            epochs: self.epochs,
+            epochs_end: self.around.trusted_end(),
+        };
+        let (mut records, mut broken, deep) = (0, Vec::new(), self.options.deep);
+        let mut largest_producer_id = self.report.largest_producer_id;
+        let mut source = FileSource(self.disk, &file);
+        let found = audit::audit(&mut source, &stretch, &mut |position, batch| {
+            records += u64::try_from(batch.header().record_count).unwrap_or(0);
+            largest_producer_id = largest_producer_id.max(batch.header().producer_id);
+            if let Some(what) = objection_to_records(batch).filter(|_| deep) {
+                broken.push((
+                    position,
+                    batch.header().base_offset,
+                    batch.header().next_offset(),
+                    what,
+                ));
+            } else if let Some(what) = objection_to_header(segment.base_offset, batch) {
+                broken.push((
+                    position,
+                    batch.header().base_offset,
+                    batch.header().next_offset(),
+                    what,
+                ));
+            }
+            visit(position, batch);
+        });
+        let found = found.context("read", &segment.path)?;
+        self.report.batches += found.batches;
+        self.report.records += records;
+        self.report.largest_producer_id = largest_producer_id;
+        self.next_offset = found.next_offset.max(segment.base_offset);
+        for damage in &found.damage {
+            self.damage(segment, damage);
+        }
+        for (position, first, end, what) in broken {
+            let next_start = "kept: consumers that read these records fail";
+            let finding = self.report.add(Weight::Damage, &segment.path, what, next_start);
+            finding.position = Some(position);
+            finding.offsets = Some(Offset(first)..Offset(end));
+        }
+        Ok(found)
+    }
+
+    /// After a clean stop the last segment ends where the recovery point is.
+    fn end_by_checkpoint(&self) -> i64 {
+        let is_told = self.around.clean && !self.around.in_use;
+        self.around.recovery_point.filter(|_| is_told).unwrap_or(i64::MAX)
+    }
+
+    fn damage(&mut self, segment: &Segment, damage: &Damage) {
+        let trusted = self.around.trusted_end();
+        let reaches_end = segment.next.is_none() && damage.end_position == segment.size;
+        let is_doubtful = damage.first_offset.0 >= trusted;
+        let is_torn = reaches_end && is_doubtful;
+        let lost = damage.end_position - damage.position;
+        let (weight, next_start) = if is_torn && self.around.in_use {
+            (Weight::Unfinished, "perhaps a batch that is just being written".to_owned())
+        } else if is_torn {
+            (Weight::Unfinished, format!("these {lost} bytes are cut off"))
+        } else if is_doubtful {
+            (Weight::Damage, "the log is cut off here, and what follows is lost".to_owned())
+        } else {
+            (Weight::Damage, "kept, and reads of these offsets are refused".to_owned())
+        };
+        let what = format!("{} ({lost} bytes)", damage.what);
+        // Where the log ends is not known.
+        let end = if damage.end_offset.0 == i64::MAX { None } else { Some(damage.end_offset) };
+        let offsets = damage.first_offset..end.unwrap_or(damage.first_offset);
+        let finding = self.report.add(weight, &segment.path, what, next_start);
+        finding.position = Some(damage.position);
+        finding.offsets = Some(offsets);
+    }
+
+    fn length(&mut self, path: &Path, len: Option<(usize, usize)>) {
+        let Some((rest, unused)) = len else { return };
+        if rest > 0 {
+            let what = format!("{rest} bytes follow the last whole entry");
+            self.report.add(Weight::Damage, path, what, "rebuilt from the batches");
+        }
+        if unused > 0 {
+            let what = format!("{unused} entries of zeros, as Kafka leaves them when it is killed");
+            self.report.add(Weight::Unfinished, path, what, "rebuilt from the batches");
+        }
+    }
+
+    /// One finding for each index file: whoever damages an index damages many entries.
+    fn wrong(&mut self, path: &Path, mut wrong: Vec<Wrong>, damage: &[Damage]) {
+        // What an entry of a damaged batch should say is not known.
+        wrong.retain(|wrong| {
+            let offset = Offset(wrong.offset);
+            !damage.iter().any(|it| {
+                let in_bytes =
+                    wrong.position.is_some_and(|at| (it.position..it.end_position).contains(&at));
+                in_bytes || (it.first_offset..it.end_offset).contains(&offset)
+            })
+        });
+        let Some(first) = wrong.first() else { return };
+        let others = match wrong.len() - 1 {
+            0 => String::new(),
+            others => format!("; {others} more entries are wrong"),
+        };
+        let what = format!("entry {}: {}{others}", first.number, first.what);
+        let is_rebuilt = first.offset >= self.around.trusted_end();
+        let next_start = if is_rebuilt {
+            "rebuilt from the batches"
+        } else {
+            "kept; a search that ends nowhere reads the segment from its front"
+        };
+        let finding = self.report.add(Weight::Damage, path, what, next_start);
+        finding.offsets = Some(Offset(first.offset)..Offset(first.offset + 1));
+    }
+
+    fn metadata_snapshot(&mut self, path: &Path) -> Result<(), StorageError> {
+        let file = self.disk.open(path, Open::Read).context("open", path)?;
+        let end = file.metadata().context("stat", path)?.len();
+        let stretch = Stretch {
+            position: 0,
+            end,
+            first_offset: 0,
+            end_offset: i64::MAX,
+            epochs: None,
+            epochs_end: 0,
+        };
+        self.report.bytes += end;
+        let found = audit::audit(&mut FileSource(self.disk, &file), &stretch, &mut |_, _| {});
+        let found = found.context("read", path)?;
+        self.report.batches += found.batches;
+        for damage in found.damage {
+            let next_start = "not read by Ottla; Kafka's controller does not start";
+            let finding = self.report.add(Weight::Damage, path, damage.what, next_start);
+            finding.position = Some(damage.position);
+        }
+        Ok(())
+    }
+
+    /// What the checkpoints say of the log's ends.
+    fn log_end(&mut self, partition: Option<&TopicPartition>) {
+        let end = self.next_offset;
+        let name = partition.map(ToString::to_string).unwrap_or_default();
+        let parent = self.directory.parent().unwrap_or(self.directory);
+        if let Some(point) = self.around.recovery_point
+            && !self.around.in_use
+            && (point > end || (self.around.clean && point < end))
+        {
+            let what = format!("{name} was flushed up to {point}, and ends at {end} now");
+            let next_start = "the log goes on where it ends";
+            let path = parent.join(names::RECOVERY_POINTS);
+            let finding = self.report.add(Weight::Damage, &path, what, next_start);
+            finding.offsets = Some(Offset(point.min(end))..Offset(point.max(end)));
+        }
+        if let Some(start) = self.around.log_start.filter(|start| *start > end && end > 0) {
+            let what = format!("{name} starts at {start}, after its end at {end}");
+            let next_start = "the log begins again, empty, at its start";
+            self.report.add(
+                Weight::Damage,
+                &parent.join(names::LOG_START_OFFSETS),
+                what,
+                next_start,
+            );
+        }
+        if let Some(mark) = self.around.high_watermark.filter(|mark| *mark > end) {
+            let what = format!("records of {name} up to {mark} were replicated; it ends at {end}");
+            let path = parent.join("replication-offset-checkpoint");
+            self.report.add(Weight::Damage, &path, what, "the log goes on where it ends");
+        }
+    }
+}
+
+fn objection_to_header(segment_base: i64, batch: &RawBatch) -> Option<String> {
+    let last = batch.header().last_offset();
+    let is_far = roll::relative(segment_base, last).is_none();
+    is_far.then(|| format!("offset {last} is too far from the segment's base offset"))
+}
+
+/// What is wrong with the records of a batch whose checksum is right.
+fn objection_to_records(batch: &RawBatch) -> Option<String> {
+    let header = batch.header();
+    let records = match batch.records() {
+        Ok(records) => records,
+        Err(error) => return Some(error.to_string()),
+    };
+    let mut previous = header.base_offset - 1;
+    for record in records {
+        let offset = match record {
+            Ok(record) => record.offset.0,
+            Err(error) => return Some(error.to_string()),
+        };
+        if offset <= previous || offset > header.last_offset() {
+            let (base, last) = (header.base_offset, header.last_offset());
+            return Some(format!("a record with offset {offset} in a batch of {base} to {last}"));
+        }
+        previous = offset;
+    }
+    None
+}

@@ -1,0 +1,314 @@
+//! Damage to what was flushed is found by the scrub and by recovery, refused to readers, and freed when it is mended.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a test that fails says so by panicking"
+)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ottla_base::{LeaderEpoch, Offset};
+use ottla_log::{DirectoryOptions, Log, LogConfig, ReadError, StorageError};
+use ottla_records::{BatchHeader, Batches};
+use support::{Directory, batch_at};
+
+const BATCHES: i64 = 6;
+const RECORDS: i64 = 3;
+
+/// A segment of six batches of three records, and one batch in the next segment.
+fn fill(directory: &Directory) -> support::Open {
+    let open = directory.open(config());
+    let log = open.create("t", 0);
+    for n in 0..=BATCHES {
+        let epoch = LeaderEpoch(i32::try_from(n).unwrap() / 4);
+        log.append_batch(batch_at(RECORDS, 20, 1_000 + 10 * n), epoch).unwrap();
+    }
+    log.flush().unwrap();
+    open
+}
+
+fn config() -> LogConfig {
+    let size = batch_at(RECORDS, 20, 1_000).size_in_bytes() as u64;
+    let segment_bytes = size * u64::try_from(BATCHES).unwrap() + 10;
+    LogConfig { segment_bytes, index_interval_bytes: 200, ..LogConfig::default() }
+}
+
+fn always_due() -> Directory {
+    let mut directory = Directory::new();
+    directory.options = DirectoryOptions { scrub_interval_ms: 0, ..DirectoryOptions::default() };
+    directory
+}
+
+fn segment(directory: &Directory, base_offset: i64) -> PathBuf {
+    directory.path().join(format!("t-0/{base_offset:020}.log"))
+}
+
+/// Changes one bit of a file in place.
+fn flip(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= 1 << (at * 3 % 8);
+    write_in_place(path, &bytes);
+}
+
+fn write_in_place(path: &Path, bytes: &[u8]) {
+    use std::os::unix::fs::FileExt as _;
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(bytes, 0).unwrap();
+    file.sync_all().unwrap();
+}
+
+/// All batches that a consumer gets, offset by offset, and the offsets that it is refused.
+fn consume(log: &Log) -> (Vec<Bytes>, Vec<i64>) {
+    let (mut batches, mut refused) = (Vec::new(), Vec::new());
+    let mut at = log.log_start_offset();
+    while at < log.log_end_offset() {
+        match log.read(at, 1 << 20, log.log_end_offset(), true) {
+            Ok(slice) => {
+                let source = slice.source.expect("there is something to read");
+                for batch in Batches::new(source.read().unwrap()) {
+                    let batch = batch.unwrap();
+                    at = Offset(batch.header().next_offset());
+                    batches.push(batch.bytes().clone());
+                }
+            }
+            Err(ReadError::Quarantined { requested, end_offset, .. }) => {
+                assert_eq!(requested, at);
+                refused.extend(at.0..end_offset.0);
+                at = end_offset;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    (batches, refused)
+}
+
+fn without(batches: &[Bytes], number: usize) -> Vec<Bytes> {
+    let mut rest = batches.to_vec();
+    rest.remove(number);
+    rest
+}
+
+fn offsets_of(number: usize) -> Vec<i64> {
+    let first = number as i64 * RECORDS;
+    (first..first + RECORDS).collect()
+}
+
+#[test]
+fn the_scrub_finds_a_flip_in_every_byte_refuses_that_batch_and_serves_the_others() {
+    let directory = always_due();
+    let open = fill(&directory);
+    let log = open.log("t", 0);
+    let (sound, refused) = consume(&log);
+    assert_eq!((sound.len(), refused), (7, vec![]));
+    let size = sound[0].len();
+    for (base_offset, batches) in [(0, 0..6), (BATCHES * RECORDS, 6..7)] {
+        let path = segment(&directory, base_offset);
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(bytes.len(), size * batches.len());
+        for at in 0..bytes.len() {
+            flip(&path, at);
+            open.scrub();
+            let number = batches.start + at / size;
+            let expected = (without(&sound, number), offsets_of(number));
+            assert_eq!(consume(&log), expected, "byte {at} of {base_offset}");
+            assert_eq!(log.quarantined_count(), 1);
+            write_in_place(&path, &bytes);
+            open.scrub();
+            assert_eq!(log.quarantined(), [], "byte {at} is restored");
+        }
+    }
+    assert_eq!(consume(&log).0, sound);
+    assert!(!directory.path().join("t-0/ottla.quarantine").exists());
+}
+
+#[test]
+fn after_a_crash_damage_to_what_was_flushed_is_refused_and_nothing_is_cut() {
+    let written = Directory::new();
+    let open = fill(&written);
+    let (sound, _) = consume(&open.log("t", 0));
+    open.checkpoint().unwrap();
+    drop(open);
+    let size = sound[0].len();
+    for base_offset in [0, BATCHES * RECORDS] {
+        let len = std::fs::metadata(segment(&written, base_offset)).unwrap().len() as usize;
+        for at in 0..len {
+            let directory = always_due();
+            copy(&written.path(), &directory.path());
+            flip(&segment(&directory, base_offset), at);
+            // The indexes went with the crash, so that everything is read again.
+            std::fs::remove_file(segment(&directory, base_offset).with_extension("index")).unwrap();
+            let open = directory.open(config());
+            let log = open.log("t", 0);
+            let number = base_offset as usize / RECORDS as usize + at / size;
+            let length = std::fs::metadata(segment(&directory, base_offset)).unwrap().len();
+            assert_eq!(length as usize, len, "byte {at}: something was cut off");
+            assert_eq!(log.log_end_offset(), Offset((BATCHES + 1) * RECORDS), "byte {at}");
+            // Recovery reads the headers; what it cannot see the scrub does.
+            let (found, refused) = consume(&log);
+            let in_header = at % size < 16 || (23..27).contains(&(at % size));
+            if !refused.is_empty() {
+                assert_eq!((&found, &refused), (&without(&sound, number), &offsets_of(number)));
+            } else {
+                assert!(!in_header, "byte {at} of {base_offset}");
+                open.scrub();
+                let expected = (without(&sound, number), offsets_of(number));
+                assert_eq!(consume(&log), expected, "byte {at} of {base_offset}");
+            }
+            log.append_batch(batch_at(RECORDS, 20, 5_000), LeaderEpoch(9)).unwrap();
+            let (after, _) = consume(&log);
+            assert_eq!(after.len(), 7, "byte {at}: records go on behind the damage");
+        }
+    }
+}
+
+#[test]
+fn what_is_quarantined_stays_so_over_a_restart_until_its_bytes_are_restored() {
+    let directory = always_due();
+    let open = fill(&directory);
+    let path = segment(&directory, 0);
+    let bytes = std::fs::read(&path).unwrap();
+    let (sound, _) = consume(&open.log("t", 0));
+    flip(&path, 3 * sound[0].len() + 70);
+    open.scrub();
+    open.close();
+    let text = std::fs::read_to_string(directory.path().join("t-0/ottla.quarantine")).unwrap();
+    let size = sound[0].len();
+    assert_eq!(text, format!("0\n1\n0 {} {} 9 12 checksum\n", 3 * size, 4 * size));
+    for _ in 0..2 {
+        let open = directory.open(config());
+        assert_eq!(consume(&open.log("t", 0)), (without(&sound, 3), offsets_of(3)));
+        open.close();
+    }
+    write_in_place(&path, &bytes);
+    let open = directory.open(config());
+    assert_eq!(consume(&open.log("t", 0)), (sound, vec![]));
+    assert!(!directory.path().join("t-0/ottla.quarantine").exists());
+}
+
+#[test]
+fn whoever_reads_a_bad_batch_has_its_segment_looked_at() {
+    let directory = Directory::new();
+    let open = fill(&directory);
+    let log = open.log("t", 0);
+    let size = consume(&log).0[0].len();
+    flip(&segment(&directory, 0), size + 70);
+    log.doubt(Offset(5)).unwrap();
+    assert_eq!(consume(&log).1, offsets_of(1));
+    assert!(matches!(
+        log.read(Offset(4), 1 << 20, log.log_end_offset(), true),
+        Err(ReadError::Quarantined { first_offset: Offset(3), end_offset: Offset(6), .. })
+    ));
+}
+
+#[test]
+fn a_reader_that_finds_no_batch_where_one_should_be_is_told_more_the_next_time() {
+    let directory = Directory::new();
+    let open = fill(&directory);
+    let log = open.log("t", 0);
+    let size = consume(&log).0[0].len();
+    let path = segment(&directory, 0);
+    // The length of the second batch.
+    flip(&path, size + 9);
+    let read = |offset| log.read(Offset(offset), 1, log.log_end_offset(), true);
+    assert!(matches!(read(4), Err(ReadError::Storage(StorageError::Corrupt { .. }))));
+    open.housekeep();
+    assert!(matches!(read(4), Err(ReadError::Quarantined { .. })));
+    assert_eq!(consume(&log).1, offsets_of(1));
+}
+
+#[test]
+fn what_is_quarantined_goes_with_its_segment_and_with_a_truncation() {
+    let directory = always_due();
+    let open = fill(&directory);
+    let log = open.log("t", 0);
+    let size = consume(&log).0[0].len();
+    flip(&segment(&directory, 0), 4 * size + 70);
+    open.scrub();
+    assert_eq!(log.quarantined_count(), 1);
+    // In the middle of the damage: it goes as a whole, and what is appended is read.
+    log.truncate_to(Offset(13)).unwrap();
+    assert_eq!((log.log_end_offset(), log.quarantined_count()), (Offset(12), 0));
+    log.append_batch(batch_at(RECORDS, 20, 9_000), LeaderEpoch(9)).unwrap();
+    let (found, refused) = consume(&log);
+    assert_eq!((found.len(), refused), (5, vec![]));
+    flip(&segment(&directory, 0), 70);
+    log.flush().unwrap();
+    open.scrub();
+    assert_eq!(consume(&log).1, offsets_of(0));
+    log.truncate_fully_and_start_at(Offset(0)).unwrap();
+    assert_eq!(log.quarantined_count(), 0);
+    assert!(!directory.path().join("t-0/ottla.quarantine").exists());
+}
+
+#[test]
+fn the_scrub_leaves_the_page_cache_as_it_is() {
+    // In memory nothing is dropped: this needs a disk.
+    let temporary = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let clock = Arc::new(ottla_env::ManualClock::at(ottla_base::Timestamp(1_000)));
+    let config = LogConfig { segment_bytes: 4 << 20, ..LogConfig::default() };
+    let options = DirectoryOptions::default();
+    let path = temporary.path().join("data");
+    let open = ottla_log::LogDirectory::open(&path, config.clone(), options, clock).unwrap();
+    let partition = ottla_base::TopicPartition::new("t", 0);
+    let log = open.create(partition, ottla_base::Uuid([7; 16]), Arc::new(config)).unwrap();
+    for _ in 0..60 {
+        log.append_batch(batch_at(2, 100_000, 1_000), LeaderEpoch(0)).unwrap();
+    }
+    open.checkpoint().unwrap();
+    let segments: Vec<PathBuf> = std::fs::read_dir(path.join("t-0"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .collect();
+    assert_eq!(segments.len(), 3);
+    for segment in &segments[1..] {
+        let file = std::fs::File::open(segment).unwrap();
+        ottla_env::sys::drop_cached(&file, 0, file.metadata().unwrap().len()).unwrap();
+    }
+    let before: Vec<u64> = segments.iter().map(|path| resident(path)).collect();
+    assert!(before[0] > 3 << 20, "{before:?}: somebody reads this");
+    assert_eq!(before[1..], [0, 0], "and nobody these");
+    open.scrub();
+    let after: Vec<u64> = segments.iter().map(|path| resident(path)).collect();
+    assert_eq!(after, before);
+    assert_eq!(open.scrub_progress().segments, 3);
+    assert!(open.scrub_progress().bytes > 11 << 20);
+}
+
+/// How many bytes of a file are in the page cache, as `fincore` of util-linux tells.
+fn resident(path: &Path) -> u64 {
+    let mut command = Command::new("fincore");
+    let output = command.args(["--bytes", "--noheadings", "--output", "RES"]).arg(path).output();
+    let text = String::from_utf8(output.expect("fincore is part of util-linux").stdout).unwrap();
+    text.trim().parse().unwrap()
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn headers_tell_what_the_test_above_calls_a_header() {
+    let bytes = batch_at(1, 20, 1_000).to_bytes();
+    let mut changed = bytes.to_vec();
+    changed[26] ^= 1;
+    let delta = |bytes: &[u8]| BatchHeader::parse(bytes).unwrap().last_offset_delta;
+    assert_ne!(delta(&bytes), delta(&changed));
+}

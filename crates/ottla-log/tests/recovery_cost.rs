@@ -1,0 +1,224 @@
+//! What recovery reads after a crash: what was written since the last checkpoint, whatever the size of the data.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_sign_loss,
+    reason = "a test stops at what it does not expect, and its numbers are small"
+)]
+
+mod support;
+
+use std::fs::{self, File};
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ottla_base::{LeaderEpoch, Offset, Timestamp};
+use ottla_env::disk::{self, DirectoryEntry, Disk, OsDisk, Status};
+use ottla_log::{DirectoryOptions, Log, LogConfig, LogDirectory};
+use ottla_records::{BatchBuilder, ControlType, EndTransactionMarker, NO_SEQUENCE, ValidBatch};
+use support::{Directory, Draft, batch, read_all};
+
+/// The operating system's disk, and how many bytes were read from it.
+#[derive(Debug, Default)]
+struct CountingDisk {
+    read: AtomicU64,
+}
+
+impl Disk for CountingDisk {
+    fn open(&self, path: &Path, how: disk::Open) -> io::Result<File> {
+        OsDisk.open(path, how)
+    }
+
+    fn status(&self, path: &Path) -> io::Result<Status> {
+        OsDisk.status(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<DirectoryEntry>> {
+        OsDisk.list(directory)
+    }
+
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        OsDisk.create_directory(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsDisk.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        OsDisk.remove_file(path)
+    }
+
+    fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        OsDisk.remove_directory(path)
+    }
+
+    fn read_at(&self, file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let read = OsDisk.read_at(file, buffer, position)?;
+        self.read.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+
+    fn write_at(&self, file: &File, buffers: &mut [IoSlice<'_>], position: u64) -> io::Result<()> {
+        OsDisk.write_at(file, buffers, position)
+    }
+
+    fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
+        OsDisk.set_len(file, len)
+    }
+
+    fn allocate(&self, file: &File, position: u64, len: u64) -> io::Result<()> {
+        OsDisk.allocate(file, position, len)
+    }
+
+    fn sync_data(&self, file: &File) -> io::Result<()> {
+        OsDisk.sync_data(file)
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        OsDisk.sync_directory(path)
+    }
+
+    fn sync_file_system(&self, path: &Path) -> io::Result<()> {
+        OsDisk.sync_file_system(path)
+    }
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+/// A directory whose reads are counted, and that asks for snapshots early.
+fn directory() -> (Directory, Arc<CountingDisk>) {
+    let disk = Arc::new(CountingDisk::default());
+    let mut directory = Directory::new();
+    directory.options = DirectoryOptions {
+        disk: Arc::clone(&disk) as _,
+        snapshot_lag_bytes: 256 * KIB,
+        ..DirectoryOptions::default()
+    };
+    (directory, disk)
+}
+
+/// Appends so many bytes in batches of about 16 KiB.
+fn fill(log: &Log, bytes: u64) {
+    let end = log.size_in_bytes() + bytes;
+    while log.size_in_bytes() < end {
+        log.append_batch(batch(16, 1000), LeaderEpoch(0)).unwrap();
+    }
+}
+
+fn abort(producer_id: i64, timestamp: i64) -> ValidBatch {
+    let mut builder = BatchBuilder::control().producer(producer_id, 0, NO_SEQUENCE);
+    builder.transactional = true;
+    let value = EndTransactionMarker { coordinator_epoch: 0 }.to_bytes();
+    builder.append_control(Timestamp(timestamp), ControlType::Abort, &value);
+    builder.build()
+}
+
+/// What the start after a crash reads, when so much was there at the last checkpoint and so much came after it.
+fn bytes_read(before: u64, after: u64) -> u64 {
+    let (directory, disk) = directory();
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    fill(&log, before);
+    open.checkpoint().unwrap();
+    fill(&log, after);
+    let end = log.log_end_offset();
+    drop((open, log));
+    disk.read.store(0, Ordering::Relaxed);
+    let open = directory.open(LogConfig::default());
+    assert_eq!(open.log("t", 0).log_end_offset(), end);
+    disk.read.load(Ordering::Relaxed)
+}
+
+#[test]
+fn recovery_reads_what_came_after_the_checkpoint_and_not_what_was_there_before() {
+    let (small, large) = (bytes_read(MIB, MIB), bytes_read(64 * MIB, MIB));
+    assert!(small < 3 * MIB, "{small} bytes are read after one megabyte");
+    // What grows is the index: eight bytes and twelve for each batch.
+    assert!(
+        large < small + 64 * MIB / 100,
+        "{large} bytes are read of 64 megabytes, {small} of one"
+    );
+    let longer = bytes_read(MIB, 8 * MIB);
+    assert!(longer > 7 * MIB, "{longer} bytes are read: the test would not notice");
+}
+
+#[test]
+fn a_log_recovered_from_its_checkpoint_is_the_log_that_was_there() {
+    for since in [0, 1, 40] {
+        let (directory, _) = directory();
+        let config = LogConfig { index_interval_bytes: 1000, ..LogConfig::default() };
+        let open = directory.open(config.clone());
+        let log = open.create("t", 0);
+        let append = |range: std::ops::Range<i32>| {
+            for n in range {
+                let timestamp = 1_000 + i64::from(n);
+                let draft = Draft { id: i64::from(n % 3), timestamp, ..Draft::new(n / 3 * 10, 10) };
+                let epoch = LeaderEpoch(n / 1000);
+                log.append_produced(draft.build(), epoch).unwrap();
+                if n % 40 == 0 {
+                    let aborted = Draft {
+                        id: 9,
+                        in_transaction: true,
+                        timestamp,
+                        ..Draft::new(n / 40 * 10, 10)
+                    };
+                    log.append_produced(aborted.build(), epoch).unwrap();
+                }
+                if n % 40 == 30 {
+                    log.append_batch(abort(9, timestamp), epoch).unwrap();
+                }
+            }
+        };
+        append(0..3000);
+        open.checkpoint().unwrap();
+        append(3000..3000 + since);
+        let state = |log: &Log| {
+            let by_time =
+                [1_000, 1_777, 3_999].map(|at| log.offset_for_timestamp(Timestamp(at)).unwrap());
+            let aborted = log.aborted_transactions(&(Offset::ZERO..log.log_end_offset())).unwrap();
+            let producers = (log.producers(), aborted);
+            (producers, log.log_end_offset(), log.epoch_entries(), by_time, read_all(log))
+        };
+        let expected = state(&log);
+        assert!(expected.0.1.len() >= 75, "there are transactions to be remembered");
+        drop((open, log));
+        let partition = directory.path().join("t-0");
+        let read = |ending: &str| fs::read(partition.join(format!("{:020}.{ending}", 0))).unwrap();
+        let open = directory.open(config);
+        assert_eq!(state(&open.log("t", 0)), expected);
+        let (offsets, times) = (read("index"), read("timeindex"));
+        assert!(!offsets.is_empty() && !times.is_empty());
+        drop(open);
+        // From the first byte on it would be the same.
+        for file in ["index", "timeindex"] {
+            fs::remove_file(partition.join(format!("{:020}.{file}", 0))).unwrap();
+        }
+        drop(directory.open(LogConfig { index_interval_bytes: 1000, ..LogConfig::default() }));
+        assert_eq!((read("index"), read("timeindex")), (offsets, times));
+    }
+}
+
+#[test]
+fn so_many_bytes_make_a_checkpoint_due_before_its_time() {
+    let mut directory = Directory::new();
+    directory.options.checkpoint_bytes = MIB;
+    directory.options.threads = false;
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    let noted =
+        || fs::read_to_string(directory.path().join("recovery-point-offset-checkpoint")).ok();
+    let housekeep = |directory: &LogDirectory| directory.housekeep();
+    housekeep(&open);
+    fill(&log, 512 * KIB);
+    let before = noted();
+    housekeep(&open);
+    assert_eq!(noted(), before);
+    fill(&log, 512 * KIB);
+    housekeep(&open);
+    assert_eq!(noted(), Some(format!("0\n1\nt 0 {}\n", log.log_end_offset().0)));
+}

@@ -1,0 +1,127 @@
+//! How long an acknowledgement from the disk takes when the records go to many partitions (shell).
+//!
+//! Requests are due at fixed times, whatever the answers do: a late answer does not delay the next request, and every
+//! latency counts from when its request was due.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+
+use super::driver::{self, Batch, Connection};
+use super::latency::percentile;
+use super::subject::Contestant;
+use super::table::{Row, Section};
+use super::wire::many as wire;
+use super::wire::{TopicId, produced};
+use super::{Bench, in_turn, milliseconds};
+
+/// How many partitions take turns.
+const ACTIVE: [i32; 4] = [1, 100, 1_000, 10_000];
+const TOPIC: &str = "active";
+/// No more fit into one request that creates a topic: Apache Kafka's own limit.
+const PER_TOPIC_MAX: i32 = 5_000;
+const VALUE_LEN: usize = 100;
+const ACKS_ALL: i16 = -1;
+/// Each with a connection and a share of the requests.
+const PRODUCERS: usize = 16;
+/// Of all producers together: a few in each flush, far from what the machine can do.
+const REQUESTS_PER_SECOND: u32 = 1_000;
+const SECONDS: u64 = 5;
+
+pub(super) fn measure(bench: &Bench) -> Result<Section> {
+    let mut rows = Vec::new();
+    for active in ACTIVE {
+        let title = format!("acks=all, 1,000 requests/s in turn to {active} partitions");
+        let mut p50 = Row::least(format!("{title}, p50"), "ms");
+        let mut p99 = Row::least(format!("{title}, p99"), "ms");
+        for (run, subject) in in_turn(&bench.brokers(), bench.runs) {
+            let Some(contestant) = bench.contestant(subject) else { continue };
+            bench.say_run(&title, run, subject);
+            let latencies =
+                once(contestant, active).with_context(|| format!("{} failed", subject.name()))?;
+            if run > 0 {
+                let at = |share| percentile(&latencies, share).context("no latencies");
+                p50.add(subject, milliseconds(at(0.5)?));
+                p99.add(subject, milliseconds(at(0.99)?));
+            }
+        }
+        rows.extend([p50, p99]);
+    }
+    Ok(Section { title: "Many active partitions", rows })
+}
+
+/// Latencies in rising order. All partitions have been written to before.
+fn once(contestant: &Contestant, active: i32) -> Result<Vec<Duration>> {
+    let topics = create(contestant, active)?;
+    let batch = Batch::filled(VALUE_LEN, 0)?.bytes;
+    let mut connection = Connection::open(contestant.address())?;
+    for (topic, partitions) in &topics {
+        let partitions: Vec<i32> = (0..*partitions).collect();
+        let all = [(topic, partitions.as_slice())];
+        let frame = wire::produce(all.into_iter(), ACKS_ALL, &batch);
+        driver::until_known(&mut connection, &frame, partitions.len())?;
+    }
+    let targets: Vec<(TopicId, i32)> = topics
+        .iter()
+        .flat_map(|(topic, partitions)| (0..*partitions).map(|partition| (*topic, partition)))
+        .collect();
+    let start = Instant::now();
+    let mut latencies = thread::scope(|scope| {
+        let (address, targets, batch) = (contestant.address(), &targets, &batch);
+        let produce = |number| scope.spawn(move || produce(address, number, targets, batch, start));
+        let producers: Vec<_> = (0..PRODUCERS).map(produce).collect();
+        let mut all = Vec::new();
+        for producer in producers {
+            all.extend(producer.join().map_err(|_| anyhow!("a producer panicked"))??);
+        }
+        anyhow::Ok(all)
+    })?;
+    latencies.sort_unstable();
+    for number in 0..topics.len() {
+        contestant.delete_topic(&name(number))?;
+    }
+    Ok(latencies)
+}
+
+fn create(contestant: &Contestant, active: i32) -> Result<Vec<(TopicId, i32)>> {
+    let mut topics = Vec::new();
+    let mut left = active;
+    while left > 0 {
+        let partitions = left.min(PER_TOPIC_MAX);
+        let name = name(topics.len());
+        topics.push((driver::create_topic(contestant.address(), &name, partitions)?, partitions));
+        left -= partitions;
+    }
+    Ok(topics)
+}
+
+fn name(number: usize) -> String {
+    format!("{TOPIC}-{number}")
+}
+
+/// One producer's share: request number `n` of all of them is due at `n` times the interval, and goes to partition
+/// `n` modulo their number.
+fn produce(
+    address: &str,
+    number: usize,
+    targets: &[(TopicId, i32)],
+    batch: &[u8],
+    start: Instant,
+) -> Result<Vec<Duration>> {
+    let mut connection = Connection::open(address)?;
+    let interval = Duration::from_secs(1) / REQUESTS_PER_SECOND;
+    let all = usize::try_from(u64::from(REQUESTS_PER_SECOND) * SECONDS)?;
+    let mut latencies = Vec::new();
+    for request in (number..all).step_by(PRODUCERS) {
+        let due = start + interval * u32::try_from(request)?;
+        let (topic, partition) = targets.get(request % targets.len()).context("no partitions")?;
+        let partition = [*partition];
+        let target = [(topic, partition.as_slice())];
+        let frame = wire::produce(target.into_iter(), ACKS_ALL, batch);
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        produced(connection.call(&frame)?)?;
+        latencies.push(due.elapsed());
+    }
+    Ok(latencies)
+}

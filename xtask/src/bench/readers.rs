@@ -1,0 +1,196 @@
+//! Consumers of one partition: twenty against one, and one that reads yesterday beside one that reads now (shell).
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use rustix::fs::Advice;
+
+use super::driver::{self, Batch};
+use super::latency::percentile;
+use super::subject::Contestant;
+use super::table::{Goal, Row, Section};
+use super::wire::{self, TopicId};
+use super::{Bench, in_turn, milliseconds};
+use crate::process::run_ok;
+
+const VALUE_LEN: usize = 1024;
+const BATCH_BYTES: usize = 64 * 1024;
+const MANY: usize = 20;
+const SHARED: &str = "shared";
+const OLD: &str = "yesterday";
+const NOW: &str = "now";
+const GIB: u64 = 1 << 30;
+/// Of the old data, at most this part may be in the page cache before a run.
+const RESIDENT_MAX: f64 = 0.01;
+const FINCORE_LIMIT: Duration = Duration::from_secs(10);
+
+pub(super) fn measure(bench: &Bench) -> Result<Section> {
+    let mut rows = many_readers(bench)?;
+    rows.extend(cold_reader(bench)?);
+    Ok(Section { title: "Many readers, and one from yesterday", rows })
+}
+
+fn many_readers(bench: &Bench) -> Result<Vec<Row>> {
+    let bytes = if bench.quick { GIB / 4 } else { GIB };
+    let mut one = Row::least("consume with one consumer", "CPU s per GB");
+    let mut many = Row::least("consume with 20 consumers of one partition", "CPU s per GB");
+    let mut ratio =
+        Row::least("20 consumers against one, broker CPU per GB", "×").goal(Goal::AtMost(1.1));
+    let batch = Batch::filled(VALUE_LEN, BATCH_BYTES)?;
+    let mut topics = Vec::new();
+    for contestant in &bench.contestants {
+        let topic = contestant.create_topic(SHARED)?;
+        fill(contestant, &topic, &batch, bytes)?;
+        topics.push((contestant, topic));
+    }
+    rustix::fs::sync();
+    for (run, subject) in in_turn(&bench.brokers(), bench.runs) {
+        bench.say_run("one consumer and 20", run, subject);
+        let found = topics.iter().find(|(contestant, _)| contestant.subject == subject);
+        let (contestant, topic) = found.context("a broker that does not take part")?;
+        let alone = read(contestant, topic, 1, MANY, &batch, bytes)?;
+        let together = read(contestant, topic, MANY, 1, &batch, bytes)?;
+        if run > 0 {
+            one.add(subject, alone);
+            many.add(subject, together);
+            ratio.add(subject, together / alone);
+        }
+    }
+    for (contestant, _) in topics {
+        contestant.delete_topic(SHARED)?;
+    }
+    Ok(vec![one, many, ratio])
+}
+
+fn fill(contestant: &Contestant, topic: &TopicId, batch: &Batch, bytes: u64) -> Result<()> {
+    let mut frame = wire::produce(topic, 1, &batch.bytes);
+    driver::produce(contestant.address(), &mut frame, requests(batch, bytes)?)?;
+    driver::await_end(contestant.address(), topic, end(batch, bytes)?)
+}
+
+fn requests(batch: &Batch, bytes: u64) -> Result<u64> {
+    Ok(bytes / u64::try_from(batch.bytes.len())?)
+}
+
+fn end(batch: &Batch, bytes: u64) -> Result<i64> {
+    Ok(i64::try_from(requests(batch, bytes)? * batch.records)?)
+}
+
+/// CPU seconds of the broker for each GB that so many consumers get at the same time, each all of it so many times.
+fn read(
+    contestant: &Contestant,
+    topic: &TopicId,
+    consumers: usize,
+    passes: usize,
+    batch: &Batch,
+    bytes: u64,
+) -> Result<f64> {
+    let (address, end) = (contestant.address(), end(batch, bytes)?);
+    let ((), cpu) = contestant.cpu(|| {
+        thread::scope(|scope| {
+            let consume =
+                || (0..passes).try_for_each(|_| driver::consume(address, topic, end).map(drop));
+            let all: Vec<_> = (0..consumers).map(|_| scope.spawn(consume)).collect();
+            all.into_iter()
+                .try_for_each(|one| one.join().map_err(|_| anyhow!("a consumer panicked"))?)
+        })
+    })?;
+    let delivered = bytes as f64 * (consumers * passes) as f64;
+    Ok(cpu.as_secs_f64() / (delivered / 1e9))
+}
+
+/// Latencies of a consumer at the end of one partition, alone and while another reads a whole other one from the disk.
+fn cold_reader(bench: &Bench) -> Result<Vec<Row>> {
+    let bytes = if bench.quick { GIB } else { 4 * GIB };
+    let mut alone = Row::least("end to end, acks=1, nobody reads from the disk, p99", "ms");
+    let mut beside = Row::least("end to end beside a full cold scan, p99", "ms");
+    let mut ratio = Row::least("a cold scan's effect on that p99", "×").goal(Goal::AtMost(2.0));
+    let mut speed = Row::most("the cold scan itself", "MB/s");
+    let batch = Batch::filled(VALUE_LEN, BATCH_BYTES)?;
+    for subject in bench.brokers() {
+        // One at a time: each has gigabytes on the disk.
+        let contestant = bench.contestant(subject).context("a broker that does not take part")?;
+        let old = contestant.create_topic(OLD)?;
+        fill(contestant, &old, &batch, bytes)?;
+        for run in 0..=bench.runs {
+            bench.say_run("a cold scan beside the newest records", run, subject);
+            let before = tail(bench, contestant, &AtomicBool::new(true))?;
+            drop_from_cache(&contestant.broker.data_directory().join(format!("{OLD}-0")))?;
+            let done = AtomicBool::new(false);
+            let (address, end) = (contestant.address(), end(&batch, bytes)?);
+            let (scan, during) = thread::scope(|scope| {
+                let scan = scope.spawn(|| {
+                    let took = driver::consume(address, &old, end);
+                    done.store(true, Ordering::Release);
+                    took
+                });
+                let during = tail(bench, contestant, &done);
+                (scan.join().map_err(|_| anyhow!("the scan panicked")), during)
+            });
+            let (scan, during) = (scan??, during?);
+            if run > 0 {
+                let p99 = |latencies: &[Duration]| {
+                    percentile(latencies, 0.99).map(milliseconds).context("no latencies")
+                };
+                let (before, during) = (p99(&before)?, p99(&during)?);
+                alone.add(subject, before);
+                beside.add(subject, during);
+                ratio.add(subject, during / before);
+                speed.add(subject, bytes as f64 / 1e6 / scan.as_secs_f64());
+            }
+        }
+        contestant.delete_topic(OLD)?;
+    }
+    Ok(vec![alone, beside, ratio, speed])
+}
+
+/// One record at a time from a producer to a consumer that already waits: so many, and then until `done`.
+fn tail(bench: &Bench, contestant: &Contestant, done: &AtomicBool) -> Result<Vec<Duration>> {
+    let batch = Batch::filled(100, 0)?;
+    let topic = contestant.create_topic(NOW)?;
+    let frame = wire::produce(&topic, 1, &batch.bytes);
+    let at_least = bench.scale.latency_records;
+    let latencies = driver::end_to_end_until(contestant.address(), &topic, &frame, |sent| {
+        sent < at_least || !done.load(Ordering::Acquire)
+    });
+    contestant.delete_topic(NOW)?;
+    let mut latencies = latencies?;
+    latencies.sort_unstable();
+    Ok(latencies)
+}
+
+/// Writes a partition's files to the disk and lets go of them; proves that they are gone.
+fn drop_from_cache(partition: &Path) -> Result<()> {
+    rustix::fs::sync();
+    let (mut all, mut resident) = (0.0, 0.0);
+    for path in log_files(partition)? {
+        let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).context("cannot drop a file")?;
+        all += file.metadata()?.len() as f64;
+        resident += resident_bytes(&path)?;
+    }
+    let part = resident / f64::max(all, 1.0);
+    ensure!(part < RESIDENT_MAX, "{part:.3} of the old data are still in the page cache");
+    Ok(())
+}
+
+fn log_files(partition: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(partition)
+        .with_context(|| format!("cannot list {}", partition.display()))?;
+    let files = entries.flatten().map(|entry| entry.path());
+    Ok(files.filter(|path| path.extension().is_some_and(|it| it == "log")).collect())
+}
+
+/// How much of a file is in the page cache, as `fincore` of util-linux asks the kernel (`mincore`): to read it to find
+/// out, even without waiting, would bring it back.
+fn resident_bytes(file: &Path) -> Result<f64> {
+    let mut command = Command::new("fincore");
+    command.args(["--bytes", "--noheadings", "--output", "RES"]).arg(file);
+    let told = run_ok(command, &[], FINCORE_LIMIT)?.stdout_text();
+    told.trim().parse().with_context(|| format!("fincore said {told:?}"))
+}
