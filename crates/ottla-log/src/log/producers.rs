@@ -103,7 +103,10 @@ impl Log {
         if let Some(previous) = previous.filter(|at| !self.is_base_offset(*at)) {
             // Truncations need those where segments begin; beside them only the newest counts.
             let path = names::segment_file(&self.home.path(), previous, names::SNAPSHOT);
-            disk.remove_file(&path).context("remove", &path)?;
+            // It may have gone with an empty segment; one that stays is removed by the next start.
+            if let Err(error) = disk.remove_file(&path) {
+                tracing::debug!(path = %path.display(), %error, "cannot remove a snapshot");
+            }
         }
         writer.unsynced_names = writer.unsynced_names.max(UnsyncedNames::Files);
         Ok(Some(file))

@@ -378,9 +378,17 @@ impl Log {
     }
 
     /// Before anything is cut off: where this cannot be written, nothing has changed. A checkpoint may undo it until
-    /// the flushed offset is lowered, too, and so it is said again then.
+    /// the flushed offset is lowered, too, and so it is said again then. Where a segment begins, since what was flushed
+    /// ends between two batches.
     fn expect_recovery_from(&self, offset: Offset) -> Result<(), StorageError> {
-        self.env().recovery_points.lower(&self.partition, offset)
+        let base_offset = {
+            let state = self.state.read();
+            let sealed = state.sealed.iter().map(|sealed| &sealed.segment);
+            let segments = sealed.chain([&state.active.segment]);
+            let bases = segments.map(|segment| segment.base_offset);
+            bases.filter(|base| *base <= offset.0).last().unwrap_or(0)
+        };
+        self.env().recovery_points.lower(&self.partition, Offset(base_offset))
     }
 
     /// What is appended from here on is neither on disk nor compacted, whatever the last checkpoints say. The caller
