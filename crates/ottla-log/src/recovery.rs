@@ -437,8 +437,10 @@ impl Loader<'_> {
             active.push_largest_timestamp();
         }
         if begins_anew {
-            replace_index(segment, names::INDEX, &active.offsets, doubt.is_indexed)?;
-            replace_index(segment, names::TIME_INDEX, &active.times, doubt.is_indexed)?;
+            // The next start believes what it finds of the batches before the recovery point.
+            let as_a_whole = self.opening.recovery_point > base_offset;
+            replace_index(segment, names::INDEX, &active.offsets, as_a_whole)?;
+            replace_index(segment, names::TIME_INDEX, &active.times, as_a_whole)?;
         } else {
             segment.write_index(names::INDEX, &active.offsets)?;
             segment.write_index(names::TIME_INDEX, &active.times)?;
@@ -764,7 +766,7 @@ fn replace_index<E: Entry>(
     if bytes.is_empty() && disk.status(&path).is_ok_and(|status| status.len == 0) {
         return Ok(());
     }
-    if !as_a_whole {
+    if !as_a_whole || bytes.is_empty() {
         return disk.write(&path, &bytes).map(drop).context("write", &path);
     }
     let mut beside = path.clone().into_os_string();
