@@ -386,7 +386,7 @@ impl Log {
             let sealed = state.sealed.iter().map(|sealed| &sealed.segment);
             let segments = sealed.chain([&state.active.segment]);
             let bases = segments.map(|segment| segment.base_offset);
-            bases.filter(|base| *base <= offset.0).last().unwrap_or(0)
+            bases.rev().find(|base| *base <= offset.0).unwrap_or(0)
         };
         self.env().recovery_points.lower(&self.partition, Offset(base_offset))
     }
