@@ -4,4 +4,5 @@
 //! belongs to include the same module and feed it seeded mutations on a stable compiler.
 
 pub mod frame;
+pub mod log_directory;
 pub mod record_batch;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -17,6 +18,7 @@ pub(crate) fn run(write: bool) -> Result<Tally> {
     // As the machine is before, and the commit that is tested.
     let machine = Machine::describe(&interop::fetch::kafka_jars()?)?;
     let mut rows = test::run_stages(None);
+    rows.push(Row::of("simulated disk, at length", simulate));
     rows.push(Row::of("clients, old and new, at length", || {
         interop::run(Target::Ottla, &[], Length::Long)
     }));
@@ -31,6 +33,17 @@ pub(crate) fn run(write: bool) -> Result<Tally> {
         fs::write(&path, markdown(&machine, &rows)).context("the result can't be written")?;
     }
     Ok(test::close(rows))
+}
+
+/// So many worlds are played each night; an ordinary test plays hundreds. One that fails names its seed.
+const SEEDS: &str = "10000";
+const SIMULATION_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+fn simulate() -> Result<Tally> {
+    let mut command = workspace::cargo();
+    command.args(["test", "--release", "--locked", "-p", "ottla-sim", "--test", "log"]);
+    command.args(["--", "--nocapture"]).env("OTTLA_SIM_SEEDS", SEEDS);
+    Ok(test::step("simulated disk", command, SIMULATION_LIMIT))
 }
 
 fn markdown(machine: &Machine, rows: &[Row]) -> String {

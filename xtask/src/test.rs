@@ -155,7 +155,7 @@ fn check(limit: Duration) -> Tally {
     tally
 }
 
-fn step(name: &str, command: Command, limit: Duration) -> Tally {
+pub(crate) fn step(name: &str, command: Command, limit: Duration) -> Tally {
     let line = shown(&command);
     let status = run_showing(command, limit, |line| println!("{line}"));
     outcome(

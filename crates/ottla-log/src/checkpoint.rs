@@ -47,6 +47,10 @@ pub(crate) fn read<const FIELDS: usize>(
         return Err(CheckpointError::Version(version.to_owned()));
     }
     let announced = number(count)?;
+    if let Some(last) = text.lines().last().filter(|_| !text.ends_with('\n')) {
+        // Cut off in the middle, a number looks like another one.
+        return Err(CheckpointError::Line(last.to_owned()));
+    }
     let entries: Vec<_> = lines.map(fields).collect::<Result<_, _>>()?;
     if entries.len() != announced {
         return Err(CheckpointError::Count { announced, found: entries.len() });
@@ -86,9 +90,10 @@ pub fn write_offsets(disk: &dyn Disk, path: &Path, offsets: &Offsets) -> Result<
     replace_durably(disk, path, &offsets_to_text(offsets))
 }
 
+/// What is no text makes no sense to whoever reads it, and is no reason to fail here.
 pub(crate) fn read_if_exists(disk: &dyn Disk, path: &Path) -> Result<Option<String>, StorageError> {
-    match disk.read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+    match disk.read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).context("read", path),
     }
@@ -150,6 +155,8 @@ mod tests {
         assert_eq!(offsets_from_text("0\n2\na 0 1\n"), Err(count));
         let line = CheckpointError::Line("a 0".to_owned());
         assert_eq!(offsets_from_text("0\n1\na 0\n"), Err(line));
+        let cut_off = CheckpointError::Line("a 0 1".to_owned());
+        assert_eq!(offsets_from_text("0\n1\na 0 1"), Err(cut_off));
         let number = CheckpointError::Line("x".to_owned());
         assert_eq!(offsets_from_text("0\n1\na 0 x\n"), Err(number));
     }

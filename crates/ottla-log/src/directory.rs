@@ -14,7 +14,7 @@ mod futures;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -35,7 +35,7 @@ use crate::flusher::{self, FlushListener};
 use crate::log::{Active, Log, State, Trim, UnsyncedNames};
 use crate::names::{self, DirectoryName};
 use crate::recovery::producers::Restored;
-use crate::recovery::{self, Opening};
+use crate::recovery::{self, Opened, Opening};
 use crate::scrub::{self, ScrubProgress};
 use crate::segment::Segment;
 
@@ -78,9 +78,10 @@ impl LogDirectory {
         disk.create_directories(path).context("create", path)?;
         let lock = lock(&*disk, path)?;
         let previous = take_clean_shutdown_marker(&*disk, path)?;
-        let env = Arc::new(Environment::new(path.to_owned(), clock, options, lock));
-        let config = Arc::new(config);
-        let opener = Opener { env: &env, config: Arc::clone(&config), clean: previous.is_some() };
+        let env = Arc::new(Environment::new(path.to_owned(), clock, options, lock)?);
+        let (config, clean) = (Arc::new(config), previous.is_some());
+        let mended = AtomicBool::new(false);
+        let opener = Opener { env: &env, config: Arc::clone(&config), clean, mended };
         let (logs, leftovers) = list_logs(&env)?;
         let logs = opener.open_all(logs)?;
         let shared = Arc::new(Shared {
@@ -149,6 +150,9 @@ impl LogDirectory {
         let env = &self.shared.env;
         env.check_health()?;
         // An earlier log of this name may have left one. All that are left go at once: there may be many such logs.
+        for offsets in [&env.recovery_points, &env.log_starts, &env.cleaned] {
+            offsets.settle()?;
+        }
         if env.recovery_points.get(&partition).is_some() {
             env.recovery_points.retain(|log| self.log(log).is_some())?;
         }
@@ -162,10 +166,7 @@ impl LogDirectory {
             env.forget_others(&logs)?;
         }
         let path = env.path.join(partition.to_string());
-        env.disk.create_directory(&path).context("create", &path)?;
-        let metadata = path.join(names::PARTITION_METADATA);
-        let text = format!("version: 0\ntopic_id: {topic_id}");
-        env.disk.write(&metadata, text.as_bytes()).context("write", &metadata)?;
+        make_home(env, &partition, topic_id, &path)?;
         let home = Arc::new(Home::new(Arc::clone(env), &path));
         let segment = Arc::new(Segment::new(Arc::clone(&home), 0));
         let jitter_ms = env.draw_jitter_ms(&config);
@@ -218,9 +219,7 @@ impl LogDirectory {
     ) -> Result<Option<(Arc<Log>, PathBuf)>, StorageError> {
         let env = &self.shared.env;
         let Some(log) = self.log(partition) else { return Ok(None) };
-        let mut unique = [0; 16];
-        env.options.random.fill(&mut unique).context("name the remains of", &env.path)?;
-        let renamed = env.path.join(new_name(partition, Uuid(unique)));
+        let renamed = env.path.join(new_name(partition, random_name(env)?));
         // Not while `logs` is locked: whoever writes may wait for the recovery points, and those wait for `logs`.
         log.close_for_deletion();
         let mut logs = self.shared.logs.write();
@@ -422,6 +421,36 @@ impl Shared {
     }
 }
 
+/// Creates a log's directory. One that has its name and is no log's is what is left where this has failed before: it is
+/// set aside.
+fn make_home(
+    env: &Environment,
+    partition: &TopicPartition,
+    topic_id: TopicId,
+    path: &Path,
+) -> Result<(), StorageError> {
+    let mut created = env.disk.create_directory(path);
+    if created.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists) {
+        let aside = env.path.join(names::stray_directory(partition, random_name(env)?));
+        env.disk.rename(path, &aside).context("set aside", path)?;
+        created = env.disk.create_directory(path);
+    }
+    created.context("create", path)?;
+    let metadata = path.join(names::PARTITION_METADATA);
+    let text = format!("version: 0\ntopic_id: {topic_id}");
+    let written = env.disk.write(&metadata, text.as_bytes()).context("write", &metadata);
+    if written.is_err() {
+        let _ = env.disk.remove_directory(path);
+    }
+    written.map(drop)
+}
+
+fn random_name(env: &Environment) -> Result<Uuid, StorageError> {
+    let mut unique = [0; 16];
+    env.options.random.fill(&mut unique).context("name the remains of", &env.path)?;
+    Ok(Uuid(unique))
+}
+
 /// Brings those logs to the front, and counts them, whose producers are to be written down, so that recovery has no more
 /// bytes to look through for the others'.
 fn snapshots_due(logs: &mut [&Arc<Log>], lag_bytes_max: u64) -> usize {
@@ -542,6 +571,8 @@ struct Opener<'a> {
     env: &'a Arc<Environment>,
     config: Arc<LogConfig>,
     clean: bool,
+    /// Something was not as it should be in some log.
+    mended: AtomicBool,
 }
 
 impl Opener<'_> {
@@ -553,7 +584,8 @@ impl Opener<'_> {
         let threads = self.env.options.recovery_threads;
         let opened = in_threads(threads, &logs, |(partition, path)| self.open(partition, path));
         let opened: Vec<Arc<Log>> = opened.into_iter().collect::<Result<_, _>>()?;
-        if !self.clean && !opened.is_empty() {
+        let is_unflushed = !self.clean || self.mended.load(Ordering::Relaxed);
+        if is_unflushed && !opened.is_empty() {
             flusher::sync_recovered(self.env, &opened)?;
         }
         Ok(opened.into_iter().map(|log| (log.topic_partition().clone(), log)).collect())
@@ -568,7 +600,8 @@ impl Opener<'_> {
             config: &self.config,
         };
         let home = Arc::new(Home::new(Arc::clone(self.env), path));
-        let (state, restored) = recovery::open(&home, &opening)?;
+        let Opened { state, restored, mended } = recovery::open(&home, &opening)?;
+        self.mended.fetch_or(mended, Ordering::Relaxed);
         let topic_id = read_topic_id(&*self.env.disk, path)?;
         let config = Arc::clone(&self.config);
         let unsynced = UnsyncedNames::None;

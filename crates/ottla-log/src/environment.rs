@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -68,17 +68,17 @@ impl Environment {
         clock: Arc<dyn Clock>,
         options: DirectoryOptions,
         lock: File,
-    ) -> Self {
+    ) -> Result<Self, StorageError> {
         // Those that wait for a flush, those that a flush is under way for, and as many again for all others.
         let dirty_limit = Arc::new(DirtyLimit::new(options.open_files_max / 4));
         let files = FileCache::new(options.open_files_max / 2);
         let disk = Arc::clone(&options.disk);
         let room = Room::new(Arc::clone(&disk), path.clone(), options.reserved_bytes);
         let offsets = |name| DurableOffsets::read(Arc::clone(&disk), path.join(name));
-        Self {
-            log_starts: offsets(names::LOG_START_OFFSETS),
-            recovery_points: offsets(names::RECOVERY_POINTS),
-            cleaned: offsets(names::CLEANED_OFFSETS),
+        Ok(Self {
+            log_starts: offsets(names::LOG_START_OFFSETS)?,
+            recovery_points: offsets(names::RECOVERY_POINTS)?,
+            cleaned: offsets(names::CLEANED_OFFSETS)?,
             path,
             clock,
             disk,
@@ -96,7 +96,7 @@ impl Environment {
             trash: Mutex::default(),
             poison: OnceLock::new(),
             _lock: lock,
-        }
+        })
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
@@ -199,23 +199,40 @@ struct Trash {
 
 /// An offset checkpoint file, and what it says: one offset for each of some logs.
 ///
-/// Invariant: the map is what the file holds durably.
+/// Invariant: the map is what the file holds durably, unless it is doubtful.
 #[derive(Debug)]
 pub(crate) struct DurableOffsets {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     offsets: Mutex<Offsets>,
+    /// The latest write has failed. Changes only while the offsets are locked.
+    is_doubtful: AtomicBool,
 }
 
 impl DurableOffsets {
     /// Reads the file. One that is damaged counts as empty: recovery takes longer, and records that were deleted
-    /// on request are there again.
-    pub(crate) fn read(disk: Arc<dyn Disk>, path: PathBuf) -> Self {
-        let offsets = checkpoint::read_offsets(&*disk, &path).unwrap_or_else(|error| {
-            tracing::warn!(%error, "ignoring a damaged checkpoint");
-            Offsets::new()
-        });
-        Self { disk, path, offsets: Mutex::new(offsets) }
+    /// on request are there again. One that cannot be read may be sound, and the next start might believe it while
+    /// this one did not.
+    pub(crate) fn read(disk: Arc<dyn Disk>, path: PathBuf) -> Result<Self, StorageError> {
+        let offsets = match checkpoint::read_offsets(&*disk, &path) {
+            Ok(offsets) => offsets,
+            Err(error @ StorageError::Corrupt { .. }) => {
+                tracing::warn!(%error, "ignoring a damaged checkpoint");
+                Offsets::new()
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self { disk, path, offsets: Mutex::new(offsets), is_doubtful: AtomicBool::new(false) })
+    }
+
+    /// Lets the file say what the map says, after a write that has failed and may have changed it all the same.
+    pub(crate) fn settle(&self) -> Result<(), StorageError> {
+        if !self.is_doubtful.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut offsets = self.offsets.lock();
+        let unchanged = offsets.clone();
+        self.write(&mut offsets, unchanged)
     }
 
     pub(crate) fn get(&self, log: &TopicPartition) -> Option<Offset> {
@@ -239,6 +256,7 @@ impl DurableOffsets {
 
     /// Lets the file say no more than `offset` of this log.
     pub(crate) fn lower(&self, log: &TopicPartition, offset: Offset) -> Result<(), StorageError> {
+        self.settle()?;
         if self.get(log).is_none_or(|known| known <= offset) {
             return Ok(());
         }
@@ -253,6 +271,7 @@ impl DurableOffsets {
         &self,
         keep: impl Fn(&TopicPartition) -> bool,
     ) -> Result<(), StorageError> {
+        self.settle()?;
         let mut offsets = self.offsets.lock();
         if offsets.keys().all(&keep) {
             return Ok(());
@@ -267,14 +286,16 @@ impl DurableOffsets {
     pub(crate) fn replace(&self, with: impl FnOnce() -> Offsets) -> Result<(), StorageError> {
         let mut offsets = self.offsets.lock();
         let changed = with();
-        if changed == *offsets {
+        if changed == *offsets && !self.is_doubtful.load(Ordering::Relaxed) {
             return Ok(());
         }
         self.write(&mut offsets, changed)
     }
 
     fn write(&self, offsets: &mut Offsets, changed: Offsets) -> Result<(), StorageError> {
+        self.is_doubtful.store(true, Ordering::Relaxed);
         checkpoint::write_offsets(&*self.disk, &self.path, &changed)?;
+        self.is_doubtful.store(false, Ordering::Relaxed);
         *offsets = changed;
         Ok(())
     }

@@ -77,7 +77,10 @@ struct Waiting {
 impl FlushQueue {
     /// Lets a log wait for the next round, which nobody begins because of this.
     pub(crate) fn push(&self, log: Arc<Log>) {
-        self.waiting.lock().logs.push(log);
+        let mut waiting = self.waiting.lock();
+        if !waiting.stopped {
+            waiting.logs.push(log);
+        }
     }
 
     /// Has the flusher's thread begin a round if something waits for one.

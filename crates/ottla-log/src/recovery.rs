@@ -4,7 +4,7 @@
 //!
 //! - A torn batch, zeros or garbage at the end of the last segment: cut off, from the first batch that is not whole,
 //!   not of the right magic, wrong by its CRC, or not after its predecessor. Segments after it are deleted, and
-//!   those after a segment that does not reach up to the next one.
+//!   those after a segment that does not reach up to the next one, or beyond its beginning.
 //! - Indexes that are missing, short, or longer than the log: rebuilt from the log.
 //! - A segment without records: kept if it is the last (its name tells where the log ends) or the first (where it
 //!   starts, although compaction has left nothing there), else removed.
@@ -24,7 +24,7 @@ mod swaps;
 mod trusted;
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ottla_base::{LeaderEpoch, Offset};
@@ -61,11 +61,17 @@ pub(crate) struct Opening<'a> {
     pub(crate) config: &'a LogConfig,
 }
 
-/// Reads a log's directory, mends what is broken, and returns the state to go on from.
-pub(crate) fn open(
-    home: &Arc<Home>,
-    opening: &Opening<'_>,
-) -> Result<(State, Restored), StorageError> {
+/// A log as it was found, or made.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) state: State,
+    pub(crate) restored: Restored,
+    /// Files were made anew, and nobody has flushed them.
+    pub(crate) mended: bool,
+}
+
+/// Reads a log's directory, mends what is broken, and returns what to go on from.
+pub(crate) fn open(home: &Arc<Home>, opening: &Opening<'_>) -> Result<Opened, StorageError> {
     let (disk, directory) = (&*home.env.disk, home.path());
     let mut entries = disk.list(&directory).context("list", &directory)?;
     if swaps::are_among(&entries) {
@@ -85,8 +91,10 @@ pub(crate) fn open(
         txn_indexes,
         sealed: Vec::new(),
         next_offset: 0,
+        mended: false,
     };
     let active = loader.load(&logs)?;
+    let mended = loader.mended;
     let (state, restored) = loader.finish(active)?;
     if state.epochs != epochs {
         let path = directory.join(names::LEADER_EPOCHS);
@@ -96,23 +104,23 @@ pub(crate) fn open(
     if damage != quarantined {
         quarantine::write(disk, &directory, &damage)?;
     }
-    Ok((state, restored))
+    Ok(Opened { state, restored, mended })
 }
 
-/// Opens a segment again after its file was cut off at the batch that holds `offset`.
+/// Opens a segment again after its file was cut off at the batch that holds `offset`. Returns where its batches end, too.
 pub(crate) fn reopen_cut(
     segment: &Arc<Segment>,
     offset: i64,
     index_interval_bytes: u64,
-) -> Result<Active, StorageError> {
+) -> Result<(Active, i64), StorageError> {
     let kept = |relative: u32| i64::from(relative) < offset.saturating_sub(segment.base_offset);
     cut_index::<OffsetEntry>(segment, names::INDEX, |entry| kept(entry.relative_offset))?;
     cut_index::<TimeEntry>(segment, names::TIME_INDEX, |entry| kept(entry.relative_offset))?;
     let path = segment.path(names::LOG);
     let missing = || StorageError::corrupt(&path, 0, "its indexes are gone");
     let mut active = open_intact(segment)?.ok_or_else(missing)?;
-    observe_tail(&mut active, index_interval_bytes)?;
-    Ok(active)
+    let end = observe_tail(&mut active, index_interval_bytes)?;
+    Ok((active, end))
 }
 
 fn cut_index<E: Entry>(
@@ -191,6 +199,8 @@ struct Doubt {
     verify_from: i64,
     /// Whether what makes no sense is a torn end, to be cut off, and not damage to flushed data, to be left alone.
     may_cut: bool,
+    /// Whether a next start, after a crash in the middle of this one, would believe the indexes that it finds.
+    is_indexed: bool,
     /// Everything before this offset was flushed.
     flushed_end: i64,
     /// Where the next segment begins.
@@ -253,6 +263,7 @@ struct Loader<'a> {
     txn_indexes: Vec<Offset>,
     sealed: Vec<Sealed>,
     next_offset: i64,
+    mended: bool,
 }
 
 impl Loader<'_> {
@@ -266,14 +277,21 @@ impl Loader<'_> {
             self.next_offset = self.next_offset.max(base_offset.0);
             let flushed = next.is_some_and(|next| *next <= self.opening.recovery_point);
             let intact = self.opening.clean || flushed;
-            let opened =
-                if intact && !self.epochs_lost { self.open_intact(&segment, next)? } else { None };
-            let mut active = match opened {
+            // The last entries are written when the segment ends, which may be after all of it was flushed; the next
+            // flush, of something in the next segment, covers them.
+            let indexed = next.is_some_and(|next| *next < self.opening.recovery_point);
+            let is_indexed = (self.opening.clean || indexed) && !self.epochs_lost;
+            let opened = if is_indexed { self.open_intact(&segment, next)? } else { None };
+            let active = match opened {
                 Some(active) => active,
                 None => {
                     let doubt = Doubt {
-                        verify_from: if intact { i64::MAX } else { self.opening.recovery_point.0 },
+                        verify_from: match self.opening.clean {
+                            true => i64::MAX,
+                            false => self.opening.recovery_point.0,
+                        },
                         may_cut: !intact || next.is_none(),
+                        is_indexed: indexed,
                         flushed_end: match next {
                             Some(next) if intact => next.0,
                             _ => self.opening.recovery_point.0,
@@ -287,7 +305,11 @@ impl Loader<'_> {
                         let Opening { cleaned_to, log_start_offset, .. } = *self.opening;
                         self.next_offset < next.0 && *next > cleaned_to.max(log_start_offset)
                     });
-                    if (cut || gap) && !intact {
+                    // Or it has got back what a truncation took. What follows was written after that, and with its
+                    // first flush the truncation would be on disk.
+                    let overlaps = next.is_some_and(|next| self.next_offset > next.0);
+                    let next_is_flushed = self.opening.clean || indexed;
+                    if (cut || gap) && !intact || overlaps && !next_is_flushed {
                         self.delete_from(base_offsets.get(at + 1..).unwrap_or_default())?;
                         return Ok(Some(active));
                     }
@@ -297,20 +319,15 @@ impl Loader<'_> {
             if next.is_none() {
                 return Ok(Some(active));
             }
-            active.push_largest_timestamp();
             self.seal(active)?;
         }
         Ok(None)
     }
 
-    fn seal(&mut self, mut active: Active) -> Result<(), StorageError> {
+    fn seal(&mut self, active: Active) -> Result<(), StorageError> {
         if active.size == 0 && !self.sealed.is_empty() {
             return active.segment.remove_files();
         }
-        active.segment.write_index(names::INDEX, &active.offsets)?;
-        active.segment.write_index(names::TIME_INDEX, &active.times)?;
-        active.offsets.written();
-        active.times.written();
         self.sealed.push(Sealed {
             size: active.size,
             offset_entries: active.offsets.len(),
@@ -385,12 +402,17 @@ impl Loader<'_> {
         let (disk, file) = (segment.disk(), segment.log_file()?);
         let path = segment.path(names::LOG);
         let len = file.metadata().context("stat", &path)?.len();
-        let trusted = self.trusted(segment, &file, len)?;
+        self.mended = true;
+        let trusted = if doubt.is_indexed { None } else { self.trusted(segment, &file, len)? };
         if trusted.is_none() {
             self.replay.forget_more_than(Offset(segment.base_offset));
         }
         let sealed = self.sealed.iter().map(|sealed| (&*sealed.segment, sealed.size));
-        self.replay.advance_to(Offset(segment.base_offset), sealed)?;
+        let base_offset = Offset(segment.base_offset);
+        self.replay.advance_to(base_offset, sealed)?;
+        if base_offset <= self.opening.recovery_point {
+            self.replay.believe_snapshot_at(base_offset)?;
+        }
         let begins_anew = trusted.is_none();
         let before = (self.epochs.clone(), self.replay.clone(), self.next_offset);
         let begun = self.begin(segment, trusted.clone());
@@ -411,12 +433,18 @@ impl Loader<'_> {
         if failure.is_some() && doubt.may_cut {
             disk.set_len(&file, active.size).context("truncate", &path)?;
         }
-        if begins_anew {
-            empty_file(segment, names::INDEX)?;
-            empty_file(segment, names::TIME_INDEX)?;
+        if doubt.next.is_some() {
+            active.push_largest_timestamp();
         }
-        segment.write_index(names::INDEX, &active.offsets)?;
-        segment.write_index(names::TIME_INDEX, &active.times)?;
+        if begins_anew {
+            // The next start believes what it finds of the batches before the recovery point.
+            let as_a_whole = self.opening.recovery_point > base_offset;
+            replace_index(segment, names::INDEX, &active.offsets, as_a_whole)?;
+            replace_index(segment, names::TIME_INDEX, &active.times, as_a_whole)?;
+        } else {
+            segment.write_index(names::INDEX, &active.offsets)?;
+            segment.write_index(names::TIME_INDEX, &active.times)?;
+        }
         active.offsets.written();
         active.times.written();
         if !aborted.is_empty() || self.txn_indexes.contains(&Offset(segment.base_offset)) {
@@ -725,13 +753,28 @@ fn report(path: &Path, damage: &Damage) {
     );
 }
 
-/// Leaves a file that is empty already as it is: after a crash there may be thousands.
-fn empty_file(segment: &Segment, suffix: &str) -> Result<(), StorageError> {
+/// Durably and as a whole where a crash must not leave a part of it. Leaves a file that is empty already as it is: after
+/// a crash there may be thousands.
+fn replace_index<E: Entry>(
+    segment: &Segment,
+    suffix: &str,
+    entries: &Index<E>,
+    as_a_whole: bool,
+) -> Result<(), StorageError> {
     let (disk, path) = (segment.disk(), segment.path(suffix));
-    if !disk.status(&path).is_ok_and(|status| status.len == 0) {
-        disk.open(&path, Open::Replace).context("create", &path)?;
+    let (_, bytes) = entries.unwritten();
+    if bytes.is_empty() && disk.status(&path).is_ok_and(|status| status.len == 0) {
+        return Ok(());
     }
-    Ok(())
+    if !as_a_whole || bytes.is_empty() {
+        return disk.write(&path, &bytes).map(drop).context("write", &path);
+    }
+    let mut beside = path.clone().into_os_string();
+    beside.push(names::CLEANED);
+    let beside = PathBuf::from(beside);
+    let file = disk.write(&beside, &bytes).context("write", &beside)?;
+    disk.sync_data(&file).context("flush", &beside)?;
+    disk.rename(&beside, &path).context("replace", &path)
 }
 
 /// A segment whose indexes can be believed; `None` when they must be rebuilt.

@@ -111,7 +111,9 @@ impl Segment {
             match self.disk().rename(&from, &to) {
                 Ok(()) => renamed.push(to),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error).context("rename", &from),
+                Err(error) if renamed.is_empty() => return Err(error).context("rename", &from),
+                // Without its log file it is gone: the next start removes what is left.
+                Err(error) => tracing::warn!(path = %from.display(), %error, "cannot rename"),
             }
         }
         *retired = Some(ending);
@@ -300,6 +302,15 @@ impl Segment {
         let path = self.path(suffix);
         let file = self.disk().open(&path, Open::Create).context("open", &path)?;
         self.disk().write_all_at(&file, &bytes, position).context("write", &path)
+    }
+
+    /// Both index files of a segment with records.
+    pub(crate) fn open_indexes(&self) -> Result<[File; 2], StorageError> {
+        let open = |suffix| {
+            let path = self.path(suffix);
+            self.disk().open(&path, Open::Create).context("open", &path)
+        };
+        Ok([open(names::INDEX)?, open(names::TIME_INDEX)?])
     }
 
     /// The first batch from `position` on that ends at or after `offset`. A position that comes from an index is

@@ -731,3 +731,26 @@ fn a_log_that_never_held_a_record_has_no_snapshot() {
     let partition = directory.path().join("t-0");
     assert!(files_with(&partition, ".snapshot").is_empty());
 }
+
+#[test]
+fn what_follows_a_truncation_into_a_gap_is_not_taken_for_torn() {
+    let directory = Directory::new();
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    let replicated = |base_offset| {
+        let mut batch = batch(2, 20);
+        batch.assign(Offset(base_offset), LeaderEpoch(0));
+        log.append(&mut [batch], Origin::Replica).unwrap();
+    };
+    replicated(0);
+    // Compaction has left nothing between them at the leader.
+    replicated(9);
+    log.truncate_to(Offset(5)).unwrap();
+    log.roll().unwrap();
+    replicated(7);
+    log.flush().unwrap();
+    let expected = read_all(&log);
+    drop((log, open));
+    let log = directory.open(LogConfig::default()).log("t", 0);
+    assert_eq!((log.log_end_offset(), read_all(&log)), (Offset(9), expected));
+}

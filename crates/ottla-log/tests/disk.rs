@@ -8,12 +8,12 @@ mod support;
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ottla_base::{LeaderEpoch, Offset};
 use ottla_env::disk::{DirectoryEntry, Open, Status};
 use ottla_env::{Disk, OsDisk};
-use ottla_log::{Log, LogConfig};
+use ottla_log::{Log, LogConfig, LogDirectory};
 use support::{Directory, batch, read_all};
 
 fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
@@ -78,6 +78,9 @@ fn nothing_in_the_log_goes_around_the_disk() {
 struct PlayedDisk {
     syncs: AtomicUsize,
     room: AtomicUsize,
+    cannot_allocate: AtomicBool,
+    cannot_read: AtomicBool,
+    cannot_sync_directories: AtomicBool,
 }
 
 impl Disk for PlayedDisk {
@@ -110,6 +113,9 @@ impl Disk for PlayedDisk {
     }
 
     fn read_at(&self, file: &std::fs::File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        if self.cannot_read.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the disk does not answer"));
+        }
         OsDisk.read_at(file, buffer, at)
     }
 
@@ -136,6 +142,9 @@ impl Disk for PlayedDisk {
     }
 
     fn allocate(&self, file: &std::fs::File, position: u64, len: u64) -> io::Result<()> {
+        if self.cannot_allocate.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         OsDisk.allocate(file, position, len)
     }
 
@@ -145,6 +154,9 @@ impl Disk for PlayedDisk {
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        if self.cannot_sync_directories.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the disk does not answer"));
+        }
         OsDisk.sync_directory(path)
     }
 
@@ -201,4 +213,111 @@ fn what_a_full_disk_took_of_a_batch_is_cut_off_and_the_log_goes_on_when_there_is
     log.append_batch(batch(2, 10), LeaderEpoch(0)).unwrap();
     assert_eq!(log.log_end_offset(), Offset(3));
     assert_eq!(read_all(&log).len(), 2);
+}
+
+#[test]
+fn a_log_whose_creation_failed_on_a_full_disk_is_created_when_there_is_room() {
+    let (directory, disk) = played(1 << 20);
+    let open = directory.open(LogConfig::default());
+    disk.room.store(10, Ordering::Relaxed);
+    let config = Arc::new(LogConfig::default());
+    let name = ottla_base::TopicPartition::new("t", 0);
+    let id = ottla_base::Uuid([7; 16]);
+    for _ in 0..2 {
+        let error = LogDirectory::create(&open, name.clone(), id, Arc::clone(&config)).unwrap_err();
+        assert!(error.to_string().contains("partition.metadata"), "{error}");
+    }
+    disk.room.store(1 << 20, Ordering::Relaxed);
+    LogDirectory::create(&open, name, id, config).unwrap();
+    assert_eq!(directory.names("-stray"), Vec::<String>::new());
+}
+
+#[test]
+fn retention_makes_room_on_a_full_disk_and_what_it_took_stays_away() {
+    let (directory, disk) = played(1 << 20);
+    let config = LogConfig { segment_bytes: 200, retention_bytes: 0, ..LogConfig::default() };
+    let open = directory.open(config.clone());
+    let log = open.create("t", 0);
+    for _ in 0..3 {
+        log.append_batch(batch(1, 100), LeaderEpoch(0)).unwrap();
+    }
+    open.checkpoint().unwrap();
+    disk.room.store(0, Ordering::Relaxed);
+    // The last one has all that there is of the log's end.
+    let removed = log.enforce_retention(0, Offset(2)).unwrap();
+    assert_eq!((removed.segments, log.log_start_offset()), (2, Offset(2)));
+    drop((log, open));
+    disk.room.store(1 << 20, Ordering::Relaxed);
+    assert_eq!(directory.open(config).log("t", 0).log_start_offset(), Offset(2));
+}
+
+#[test]
+fn a_log_ends_where_it_did_when_retention_took_all_of_it_before_the_new_segment_had_a_file() {
+    let (directory, _) = played(1 << 20);
+    let config = LogConfig { retention_bytes: 0, ..LogConfig::default() };
+    let open = directory.open(config.clone());
+    let log = open.create("t", 0);
+    log.append_batch(batch(3, 100), LeaderEpoch(0)).unwrap();
+    log.roll().unwrap();
+    log.flush().unwrap();
+    assert_eq!(log.enforce_retention(0, Offset(3)).unwrap().segments, 1);
+    drop((log, open));
+    let log = directory.open(config).log("t", 0);
+    assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset(3), Offset(3)));
+}
+
+#[test]
+fn the_file_of_a_segment_whose_creation_failed_goes_when_the_segment_goes() {
+    let (directory, disk) = played(1 << 20);
+    let config = LogConfig { preallocate: true, segment_bytes: 200, ..LogConfig::default() };
+    let open = directory.open(config);
+    let log = open.create("t", 0);
+    log.append_batch(batch(3, 100), LeaderEpoch(0)).unwrap();
+    disk.cannot_allocate.store(true, Ordering::Relaxed);
+    log.append_batch(batch(1, 100), LeaderEpoch(0)).unwrap_err();
+    disk.cannot_allocate.store(false, Ordering::Relaxed);
+    log.truncate_to(Offset(2)).unwrap();
+    let log_files = || {
+        let names = std::fs::read_dir(directory.path().join("t-0")).unwrap();
+        names
+            .filter(|name| name.as_ref().unwrap().path().extension().is_some_and(|it| it == "log"))
+            .count()
+    };
+    assert_eq!((log_files(), log.log_end_offset()), (1, Offset(0)));
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_read_is_not_taken_for_an_empty_one() {
+    let (directory, disk) = played(1 << 20);
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    log.append_batch(batch(3, 100), LeaderEpoch(0)).unwrap();
+    log.flush().unwrap();
+    log.delete_records_to(Offset(2)).unwrap();
+    drop((log, open));
+    disk.cannot_read.store(true, Ordering::Relaxed);
+    let error = directory.try_open(LogConfig::default()).unwrap_err();
+    assert!(error.to_string().contains("checkpoint"), "{error}");
+    disk.cannot_read.store(false, Ordering::Relaxed);
+    assert_eq!(directory.open(LogConfig::default()).log("t", 0).log_start_offset(), Offset(2));
+}
+
+#[test]
+fn a_start_that_was_written_although_its_write_failed_does_not_fall_to_the_next_log_of_that_name() {
+    let (directory, disk) = played(1 << 20);
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    log.append_batch(batch(3, 100), LeaderEpoch(0)).unwrap();
+    log.flush().unwrap();
+    disk.cannot_sync_directories.store(true, Ordering::Relaxed);
+    log.delete_records_to(Offset(2)).unwrap_err();
+    disk.cannot_sync_directories.store(false, Ordering::Relaxed);
+    drop(log);
+    assert!(open.delete(&ottla_base::TopicPartition::new("t", 0)).unwrap());
+    let log = open.create("t", 0);
+    log.append_batch(batch(1, 100), LeaderEpoch(0)).unwrap();
+    log.flush().unwrap();
+    drop((log, open));
+    let log = directory.open(LogConfig::default()).log("t", 0);
+    assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset(0), Offset(1)));
 }

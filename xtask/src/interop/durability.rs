@@ -51,7 +51,7 @@ fn kill_again_and_again(session: &mut Session, promise: Promise) -> Result<()> {
         (Target::Kafka, Length::Short) => 2,
         (Target::Kafka, Length::Long) => 5,
         (Target::Ottla, Length::Short) => 8,
-        (Target::Ottla, Length::Long) => 60,
+        (Target::Ottla, Length::Long) => 300,
     };
     let directory = session.directory().join(format!("durability-{promise:?}"));
     let mut broker = target.start(&directory, SETTINGS)?;

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use ottla_base::{Offset, TopicPartition, Uuid};
 use ottla_env::sys;
@@ -202,7 +203,7 @@ impl LogDirectory {
         env.disk.rename(&leftover.path, &path).context("rename", &leftover.path)?;
         env.disk.sync_directory(&env.path).context("flush", &env.path)?;
         let config = Arc::clone(&self.config);
-        let opener = Opener { env, config, clean: false };
+        let opener = Opener { env, config, clean: false, mended: AtomicBool::new(false) };
         let opened = opener.open_all(vec![(leftover.partition.clone(), path.clone())])?;
         let log = opened.into_values().next();
         let log = log.ok_or_else(|| StorageError::corrupt(&path, 0, "it is not there"))?;

@@ -99,8 +99,9 @@ impl Log {
             let epoch = LeaderEpoch(batch.header().partition_leader_epoch);
             self.assign_epoch_at(epoch, batch.base_offset())?;
         }
-        self.write_indexed(writer, &file, batches)?;
+        // Also where it fails: what is cut off again must not come back behind flushed batches.
         writer.mark_dirty(&file, now_ms);
+        self.write_indexed(writer, &file, batches)?;
         self.note_producers(writer, batches);
         self.note_appended_bytes(batches);
         let (appended, index_due) = self.publish(batches, config.index_interval_bytes);
@@ -193,13 +194,14 @@ impl Log {
         }
         let file = segment.create_files()?;
         writer.unsynced_names = writer.unsynced_names.max(UnsyncedNames::Files);
+        // Whatever fails from here on: its files go when it goes.
+        self.state.write().active.created = true;
         let config = self.config();
         if config.preallocate {
             let path = segment.path(names::LOG);
             let allocated = self.env().disk.allocate(&file, 0, config.segment_bytes);
             allocated.context("preallocate", &path)?;
         }
-        self.state.write().active.created = true;
         Ok(file)
     }
 
@@ -303,7 +305,10 @@ impl Log {
         match (replaces_empty, same_name) {
             (true, true) => return Ok(()),
             (true, false) => self.discard_empty_active()?,
-            (false, _) => self.write_indexes()?,
+            (false, _) => {
+                self.write_indexes()?;
+                self.mark_indexes_dirty(writer)?;
+            }
         }
         if let Some(snapshot) = self.snapshot_producers(writer, base_offset)? {
             writer.mark_dirty(&Arc::new(snapshot), self.env().now_ms());
@@ -329,7 +334,11 @@ impl Log {
 
     /// Removes the files of an active segment without records: its name would say that the log begins there.
     fn discard_empty_active(&self) -> Result<(), StorageError> {
-        let segment = Arc::clone(&self.state.read().active.segment);
+        let segment = {
+            let mut state = self.state.write();
+            state.active.created = false;
+            Arc::clone(&state.active.segment)
+        };
         segment.remove_files()
     }
 
@@ -339,6 +348,17 @@ impl Log {
         if let Err(error) = self.write_indexes() {
             tracing::warn!(log = %self.partition, %error, "cannot write an index yet");
         }
+    }
+
+    /// Lets the next flush cover the active segment's indexes. Recovery believes those of a segment once something
+    /// that was appended behind it is flushed.
+    pub(super) fn mark_indexes_dirty(&self, writer: &mut Writer) -> Result<(), StorageError> {
+        let segment = Arc::clone(&self.state.read().active.segment);
+        let now_ms = self.env().now_ms();
+        for file in segment.open_indexes()? {
+            writer.mark_dirty(&Arc::new(file), now_ms);
+        }
+        Ok(())
     }
 
     /// Writes the index entries that only memory has, and a snapshot of the producers if that is asked for: what a

@@ -2,6 +2,7 @@
 //!
 //! Asking for a flush returns at once; the directory's flusher gathers requests and serves them together.
 
+use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -106,7 +107,7 @@ impl Log {
             match disk.open(&path, Open::Read) {
                 Ok(file) => disk.sync_data(&file).context("flush", &path)?,
                 // Retention has just taken it away.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error).context("open", &path),
             }
         }
@@ -119,10 +120,13 @@ impl Log {
         }
         let disk = &self.env().disk;
         let metadata = path.join(names::PARTITION_METADATA);
-        if unsynced == UnsyncedNames::Directory
-            && let Ok(file) = disk.open(&metadata, Open::Read)
-        {
-            disk.sync_data(&file).context("flush", &metadata)?;
+        if unsynced == UnsyncedNames::Directory {
+            match disk.open(&metadata, Open::Read) {
+                Ok(file) => disk.sync_data(&file).context("flush", &metadata)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Without it the next start takes the log for a stray.
+                Err(error) => return Err(error).context("open", &metadata),
+            }
         }
         disk.sync_directory(path).context("flush", path)?;
         match path.parent().filter(|_| unsynced == UnsyncedNames::Directory) {

@@ -103,7 +103,10 @@ impl Log {
         if let Some(previous) = previous.filter(|at| !self.is_base_offset(*at)) {
             // Truncations need those where segments begin; beside them only the newest counts.
             let path = names::segment_file(&self.home.path(), previous, names::SNAPSHOT);
-            disk.remove_file(&path).context("remove", &path)?;
+            // It may have gone with an empty segment; one that stays is removed by the next start.
+            if let Err(error) = disk.remove_file(&path) {
+                tracing::debug!(path = %path.display(), %error, "cannot remove a snapshot");
+            }
         }
         writer.unsynced_names = writer.unsynced_names.max(UnsyncedNames::Files);
         Ok(Some(file))
@@ -125,15 +128,46 @@ impl Log {
     pub(super) fn producers_before(&self, offset: Offset) -> Result<Restored, StorageError> {
         let snapshots = producers::list(&*self.env().disk, &self.home.path())?;
         let mut replay = Replay::new(&self.home, snapshots);
-        let segments: Vec<_> = {
-            let state = self.state.read();
-            let sealed = state.sealed.iter().map(|sealed| (&sealed.segment, sealed.size));
-            let all = sealed.chain([(&state.active.segment, state.active.size)]);
-            all.map(|(segment, size)| (Arc::clone(segment), size)).collect()
-        };
+        let segments = self.segments_with_sizes();
         replay.advance_to(offset, segments.iter().map(|(segment, size)| (&**segment, *size)))?;
         let bases: Vec<i64> = segments.iter().map(|(segment, _)| segment.base_offset).collect();
         replay.finish(&bases)
+    }
+
+    /// Before segments go: what they make of their producers is durably written down where the first one begins that
+    /// stays. A crash finds it nowhere else.
+    pub(super) fn keep_producers_of_oldest(
+        &self,
+        writer: &Writer,
+        count: usize,
+    ) -> Result<(), StorageError> {
+        let segments = self.segments_with_sizes();
+        let Some((first_kept, _)) = segments.get(count) else { return Ok(()) };
+        if writer.producers.is_empty() {
+            return Ok(());
+        }
+        let offset = Offset(first_kept.base_offset);
+        let disk = &self.env().disk;
+        let mut replay = Replay::new(&self.home, producers::list(&**disk, &self.home.path())?);
+        let segments = segments.iter().map(|(segment, size)| (&**segment, *size));
+        let written = replay.was_written_at(offset, segments)?;
+        let path = names::segment_file(&self.home.path(), offset, names::SNAPSHOT);
+        let file = match written {
+            None => disk.open(&path, Open::Write).context("open", &path)?,
+            Some(producers) => {
+                let bytes = snapshot::encode(&producers);
+                disk.write(&path, &bytes).context("write", &path)?
+            }
+        };
+        let synced = disk.sync_data(&file).context("flush", &path);
+        synced.inspect_err(|error| self.env().poison(error))
+    }
+
+    fn segments_with_sizes(&self) -> Vec<(Arc<Segment>, u64)> {
+        let state = self.state.read();
+        let sealed = state.sealed.iter().map(|sealed| (&sealed.segment, sealed.size));
+        let all = sealed.chain([(&state.active.segment, state.active.size)]);
+        all.map(|(segment, size)| (Arc::clone(segment), size)).collect()
     }
 
     /// Forgets everything, for a log that is about to be emptied.

@@ -103,9 +103,10 @@ impl Log {
             attempts_left -= 1;
             match self.try_read(from, max_bytes, upper_bound, min_one_batch) {
                 // Retention or truncation took the segment away between the look at the state and the look at the
-                // file. The state knows by now.
+                // file. The state knows when they have finished.
                 Err(ReadError::Storage(error)) if attempts_left > 0 => {
                     tracing::debug!(log = %self.partition, %from, %error, "reading again");
+                    drop(self.writer.lock());
                 }
                 Err(ReadError::Storage(error)) => {
                     self.note_corruption(&error);
@@ -187,6 +188,10 @@ impl State {
         // A replica's log may begin with a gap.
         let from = from.max(first.base_offset);
         if from >= active.segment.base_offset {
+            // What it held was cut off, and it may have no file any more.
+            if active.size == 0 {
+                return Ok(None);
+            }
             let all = upper_bound >= self.log_end_offset;
             return Ok(Some(View {
                 segment: Arc::clone(&active.segment),

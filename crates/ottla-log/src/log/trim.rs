@@ -39,7 +39,7 @@ impl Trim<'_> {
 
     pub(crate) fn finish(self) -> Result<Offset, StorageError> {
         self.log.state.write().log_start_offset = self.start.0;
-        self.log.update_epochs(|epochs| epochs.truncate_from_start(self.start))?;
+        self.log.forget_epochs_before(self.start);
         Ok(self.start)
     }
 }
@@ -59,27 +59,66 @@ impl Log {
             retention::plan(&segments, now_ms, &config, self.log_start_offset(), safe_below);
         let Some(last) = removals.last() else { return Ok(Removed::default()) };
         if segments.last().is_some_and(|active| active.base_offset == last.base_offset) {
-            // Only the new segment's name will tell where the log ends.
             self.roll_to(&mut writer, self.log_end_offset())?;
+        }
+        if !self.keeps_a_file(removals.len()) {
+            // Only the new segment's name will tell where the log ends.
             self.create_active_durably(&mut writer)?;
         }
         for removal in &removals {
             let (base_offset, reason) = (removal.base_offset, removal.reason);
             tracing::info!(log = %self.partition, %base_offset, ?reason, "deleting a segment");
         }
-        let removed = self.take_oldest(removals.len());
-        let start = self.log_start_offset();
-        self.update_epochs(|epochs| epochs.truncate_from_start(start))?;
-        for sealed in &removed {
-            self.discard(&sealed.segment)?;
+        self.keep_producers_of_oldest(&writer, removals.len())?;
+        self.discard_oldest(removals.len())
+    }
+
+    /// Whether there are files of a segment when so many of the closed ones are gone. One that is new has none before
+    /// its first batch.
+    fn keeps_a_file(&self, removed: usize) -> bool {
+        let state = self.state.read();
+        state.active.created || state.sealed.len() > removed
+    }
+
+    /// Takes segments away at the log's start. It starts later only once no crash can bring them back; what cannot be
+    /// taken away stays, with all that follows it.
+    fn discard_oldest(&self, count: usize) -> Result<Removed, StorageError> {
+        let oldest: Vec<Arc<Segment>> = {
+            let state = self.state.read();
+            state.sealed.iter().take(count).map(|sealed| Arc::clone(&sealed.segment)).collect()
+        };
+        let mut discarded = 0;
+        let result = oldest.iter().try_for_each(|segment| {
+            self.discard(segment)?;
+            discarded += 1;
+            Ok(())
+        });
+        if discarded == 0 {
+            return result.map(|()| Removed::default());
         }
+        let path = self.home.path();
+        let synced = self.env().disk.sync_directory(&path).context("flush", &path);
+        if let Err(error) = &synced {
+            self.env().poison(error);
+        }
+        let removed = self.take_oldest(discarded);
+        self.forget_epochs_before(self.log_start_offset());
         if removed.iter().any(|sealed| sealed.segment.damage().is_some()) {
             self.write_quarantine()?;
         }
-        Ok(Removed {
+        synced.and(result).map(|()| Removed {
             segments: removed.len(),
             bytes: removed.iter().map(|sealed| sealed.size).sum(),
         })
+    }
+
+    /// In memory whatever happens, since recovery does the same with what the file says: a full disk is no reason to
+    /// delete nothing.
+    fn forget_epochs_before(&self, start: Offset) {
+        if let Err(error) = self.update_epochs(|epochs| epochs.truncate_from_start(start)) {
+            tracing::warn!(log = %self.partition, %error, "cannot write the leader epochs yet");
+            self.state.write().epochs.truncate_from_start(start);
+        }
     }
 
     /// Lets the log start at a later offset, durably; whole segments before it go with the next retention run.
@@ -112,10 +151,9 @@ impl Log {
         if offset < self.first_base_offset() {
             return self.restart_at(&mut writer, offset);
         }
+        self.expect_recovery_from(offset)?;
         let restored = self.producers_before(offset)?;
-        for segment in self.take_segments_after(offset) {
-            self.discard(&segment)?;
-        }
+        self.discard_after(offset)?;
         self.cut_active(&mut writer, offset)?;
         self.replace_producers(&mut writer, restored);
         writer.truncations += 1;
@@ -144,6 +182,7 @@ impl Log {
         };
         if has_records {
             self.write_indexes()?;
+            self.mark_indexes_dirty(&mut writer)?;
         }
         if is_empty && writer.producers.is_empty() {
             return Ok(());
@@ -220,6 +259,18 @@ impl Log {
         removed
     }
 
+    /// Durably: what is appended from here on takes the place of what was in these segments, and must not meet it again.
+    fn discard_after(&self, offset: Offset) -> Result<(), StorageError> {
+        let taken = self.take_segments_after(offset);
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let path = self.home.path();
+        let discarded = taken.iter().try_for_each(|segment| self.discard(segment));
+        let synced = self.env().disk.sync_directory(&path).context("flush", &path);
+        discarded.and(synced).inspect_err(|error| self.env().poison(error))
+    }
+
     /// Takes the segments out that begin after an offset, newest first; the one that holds it becomes active.
     fn take_segments_after(&self, offset: Offset) -> Vec<Arc<Segment>> {
         let mut state = self.state.write();
@@ -253,7 +304,6 @@ impl Log {
             (Arc::clone(&active.segment), known)
         };
         let (size, created, created_ms, jitter_ms, floor) = active;
-        let mut end = offset.0;
         if created && size > 0 {
             let file = segment.log_file()?;
             let relative_offset = roll::relative(segment.base_offset, offset.0).unwrap_or(0);
@@ -261,11 +311,9 @@ impl Log {
             let from = entry.map_or(0, |entry| u64::from(entry.position));
             let cut = segment.find(&file, from, size, offset.0)?;
             let mut position = cut.map_or(size, |found| found.position);
-            end = cut.map_or(end, |found| end.min(found.header.base_offset));
             let damage = segment.damage().unwrap_or_default();
             if let Some(damage) = quarantine::first_after(&damage, offset.0) {
                 position = position.min(damage.position);
-                end = end.min(damage.first_offset.0);
             }
             segment.set_damage(quarantine::before(&damage, position));
             let truncated = self.env().disk.set_len(&file, position);
@@ -277,10 +325,13 @@ impl Log {
             aborted.retain(|aborted| aborted.last_offset < offset);
             segment.replace_aborted(&aborted)?;
         }
-        let mut active = if created {
+        // Behind the last batch: an offset in a gap is not where a segment may begin one day, since recovery takes gaps
+        // between segments for losses.
+        let (mut active, end) = if created {
             recovery::reopen_cut(&segment, offset.0, config.index_interval_bytes)?
         } else {
-            Active::planned(segment, created_ms, jitter_ms)
+            let end = segment.base_offset;
+            (Active::planned(segment, created_ms, jitter_ms), end)
         };
         active.created_ms = created_ms;
         active.jitter_ms = jitter_ms;
@@ -304,6 +355,7 @@ impl Log {
             let segment = Arc::new(Segment::new(Arc::clone(&self.home), offset.0));
             (segments, Active::planned(segment, self.env().now_ms(), state.active.jitter_ms))
         };
+        self.expect_recovery_from(offset)?;
         self.forget_producers(writer)?;
         writer.dirty.take();
         {
@@ -325,6 +377,20 @@ impl Log {
         self.update_epochs(|epochs| epochs.truncate_from_end(Offset(i64::MIN)))
     }
 
+    /// Before anything is cut off: where this cannot be written, nothing has changed. A checkpoint may undo it until
+    /// the flushed offset is lowered, too, and so it is said again then. Where a segment begins, since what was flushed
+    /// ends between two batches.
+    fn expect_recovery_from(&self, offset: Offset) -> Result<(), StorageError> {
+        let base_offset = {
+            let state = self.state.read();
+            let sealed = state.sealed.iter().map(|sealed| &sealed.segment);
+            let segments = sealed.chain([&state.active.segment]);
+            let bases = segments.map(|segment| segment.base_offset);
+            bases.rev().find(|base| *base <= offset.0).unwrap_or(0)
+        };
+        self.env().recovery_points.lower(&self.partition, Offset(base_offset))
+    }
+
     /// What is appended from here on is neither on disk nor compacted, whatever the last checkpoints say. The caller
     /// has lowered the flushed offset, so that no checkpoint raises it again.
     fn lower_recovery_point(&self, end: Offset) -> Result<(), StorageError> {
@@ -343,7 +409,8 @@ impl Log {
         self.env().disk.sync_directory(&path).context("flush", &path)
     }
 
-    /// Renames a segment's files out of the way; they are deleted later, when readers have finished.
+    /// Renames a segment's files out of the way; they are deleted later, when readers have finished. Without its log
+    /// file it is gone: what else cannot be renamed is removed by the next start.
     fn discard(&self, segment: &Segment) -> Result<(), StorageError> {
         let discarded = segment.retire(&names::SEGMENT_SUFFIXES)?;
         segment.close_files();

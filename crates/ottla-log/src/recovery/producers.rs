@@ -74,6 +74,34 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
+    /// Takes a snapshot for what the batches before it make of their producers: where those are flushed it may know of
+    /// some whose batches are deleted, or in another directory.
+    pub(crate) fn believe_snapshot_at(&mut self, offset: Offset) -> Result<(), StorageError> {
+        if self.end != offset || !self.snapshots.contains(&offset) {
+            return Ok(());
+        }
+        if let Some(mut producers) = self.read(offset)? {
+            let env = &self.home.env;
+            env.expire(&mut producers, env.now_ms());
+            self.producers = producers;
+        }
+        Ok(())
+    }
+
+    /// `None` when there is a snapshot at this offset that can be trusted, and otherwise what would have to be in it.
+    pub(crate) fn was_written_at<'s>(
+        &mut self,
+        offset: Offset,
+        segments: impl Iterator<Item = (&'s Segment, u64)>,
+    ) -> Result<Option<Producers>, StorageError> {
+        self.load_newest_up_to(offset)?;
+        if self.end == offset {
+            return Ok(None);
+        }
+        self.advance_to(offset, segments)?;
+        Ok(Some(std::mem::take(&mut self.producers)))
+    }
+
     /// Forgets everything if that is of more batches than those before an offset: a snapshot was believed in vain.
     pub(crate) fn forget_more_than(&mut self, offset: Offset) {
         if self.end > offset {

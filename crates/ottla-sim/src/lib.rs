@@ -1,0 +1,23 @@
+//! Worlds in which everything goes wrong, each from one seed: so far a disk, and the log on it.
+//! For tests only.
+//!
+//! What is absent: threads, the real clock and the system's random numbers. Two runs of a seed do the same.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "a simulation stops at what it does not expect, and its numbers are small"
+)]
+
+mod counts;
+pub mod disk;
+pub mod log;
+pub mod planted;
+mod random;
+
+pub use counts::Counts;
+pub use disk::{Plan, SimulatedDisk};
+pub use random::{Random, SharedRandom};

@@ -1,0 +1,65 @@
+//! A log directory on a simulated disk, and whoever uses it: one seed decides what is done, and what goes wrong.
+//!
+//! Everything is done to the real `ottla-log` and to a [`Model`] beside it. The disk stops the process at any of its
+//! calls, loses what was not synced, fails calls, turns bits; then the directory is opened again, and must hold what it
+//! has promised. The laws are in [`model`]; each is checked after every start, and what is alive every few steps.
+//!
+//! Two runs of a seed make the same calls: no threads, no real clock, and the faults, the work and the log itself draw
+//! from a stream each.
+
+mod batches;
+mod flips;
+pub mod model;
+mod world;
+
+use std::panic::{self, AssertUnwindSafe};
+
+use crate::Counts;
+use crate::planted::Bug;
+pub use world::World;
+
+/// What was found to be wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation(pub String);
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+pub(crate) type Checked<T = ()> = Result<T, Violation>;
+
+/// Fails with a message unless a condition holds.
+macro_rules! law {
+    ($holds:expr, $($message:tt)+) => {
+        if !$holds {
+            return Err($crate::log::Violation(format!($($message)+)));
+        }
+    };
+}
+pub(crate) use law;
+
+/// What one seed has shown.
+#[derive(Debug)]
+pub struct Run {
+    pub counts: Counts,
+    pub trace: Vec<String>,
+    pub result: Result<(), Violation>,
+}
+
+/// Plays a seed to its end, or to the first violation. A panic is one.
+#[must_use]
+pub fn run(seed: u64, bug: Option<Bug>, traced: bool) -> Run {
+    let mut world = World::new(seed, bug);
+    if traced {
+        world.disk().start_trace();
+    }
+    let played = panic::catch_unwind(AssertUnwindSafe(|| world.play()));
+    let result = played.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
+        Err(Violation(format!("a panic: {text}")))
+    });
+    Run { counts: world.disk().counts(), trace: world.disk().take_trace(), result }
+}

@@ -1,0 +1,54 @@
+//! Batches to fill a log with, each of which can be told from all others. Pure.
+
+use ottla_base::Timestamp;
+use ottla_records::{
+    BatchBuilder, Compression, ControlType, EndTransactionMarker, NO_SEQUENCE, ValidBatch,
+};
+
+/// A batch to be built.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Draft {
+    /// Its producer's id, epoch and next sequence number.
+    pub(crate) producer: Option<(i64, i16, i32)>,
+    pub(crate) in_transaction: bool,
+    pub(crate) records: i64,
+    pub(crate) value_len: usize,
+    pub(crate) timestamp: i64,
+    /// No other batch has it.
+    pub(crate) number: u64,
+}
+
+impl Draft {
+    pub(crate) fn build(self) -> ValidBatch {
+        let mut builder = BatchBuilder::new(Compression::None);
+        if let Some((id, epoch, sequence)) = self.producer {
+            builder = builder.producer(id, epoch, sequence);
+        }
+        builder.transactional = self.in_transaction;
+        for n in 0..self.records {
+            let mut value = self.number.to_be_bytes().to_vec();
+            value.resize(8 + self.value_len, n.to_le_bytes()[0]);
+            builder.append(Timestamp(self.timestamp + n), None, Some(&value), &[]);
+        }
+        builder.build()
+    }
+}
+
+/// The end of a producer's transaction.
+pub(crate) fn marker(id: i64, epoch: i16, commit: bool, timestamp: i64) -> ValidBatch {
+    let mut builder = BatchBuilder::control().producer(id, epoch, NO_SEQUENCE);
+    builder.transactional = true;
+    let value = EndTransactionMarker { coordinator_epoch: 7 }.to_bytes();
+    let control = if commit { ControlType::Commit } else { ControlType::Abort };
+    builder.append_control(Timestamp(timestamp), control, &value);
+    builder.build()
+}
+
+/// The number of a batch that has one.
+pub(crate) fn number_of(batch: &ValidBatch) -> Option<u64> {
+    if batch.header().attributes.is_control() {
+        return None;
+    }
+    let record = batch.records().ok()?.next()?.ok()?;
+    Some(u64::from_be_bytes(*record.value?.first_chunk()?))
+}

@@ -1,0 +1,134 @@
+//! Bugs to be found: a disk between the log and the simulated one that leaves out what must not be left out.
+//!
+//! The log has no hooks for them. Each is one thing that a log could forget to do, undone on its way to the disk.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use ottla_env::Disk;
+use ottla_env::disk::{DirectoryEntry, Open, Status};
+use ottla_env::sys::DiskSpace;
+use parking_lot::Mutex;
+
+use crate::SimulatedDisk;
+
+/// What is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// Records are said to be flushed that nobody has synced.
+    NoSync,
+    /// Files are synced, their names are not.
+    DirectoryNotSynced,
+    /// After a crash the indexes are taken as they are.
+    IndexTrusted,
+    /// Snapshots of more than is left of the log stay, and are believed once it is as long again.
+    SnapshotNewerThanLog,
+}
+
+#[derive(Debug)]
+pub(crate) struct PlantedDisk {
+    bug: Bug,
+    disk: Arc<SimulatedDisk>,
+    /// Index files whose rebuilding is left out.
+    kept: Mutex<BTreeSet<u64>>,
+}
+
+impl PlantedDisk {
+    pub(crate) fn new(bug: Bug, disk: Arc<SimulatedDisk>) -> Self {
+        Self { bug, disk, kept: Mutex::default() }
+    }
+
+    fn keeps_index(&self, path: &Path) -> bool {
+        let extension = path.extension().and_then(OsStr::to_str);
+        self.bug == Bug::IndexTrusted
+            && self.disk.activity() == "recovery"
+            && matches!(extension, Some("index" | "timeindex"))
+    }
+}
+
+impl Disk for PlantedDisk {
+    fn open(&self, path: &Path, how: Open) -> io::Result<File> {
+        if how == Open::Replace && self.keeps_index(path) && self.disk.status(path).is_ok() {
+            let file = self.disk.open(path, Open::Create)?;
+            self.kept.lock().insert(file.metadata()?.ino());
+            return Ok(file);
+        }
+        self.disk.open(path, how)
+    }
+
+    fn status(&self, path: &Path) -> io::Result<Status> {
+        self.disk.status(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<DirectoryEntry>> {
+        self.disk.list(directory)
+    }
+
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_directory(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let is_snapshot = path.extension().is_some_and(|extension| extension == "snapshot");
+        if self.bug == Bug::SnapshotNewerThanLog && is_snapshot {
+            return Ok(());
+        }
+        self.disk.remove_file(path)
+    }
+
+    fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove_directory(path)
+    }
+
+    fn read_at(&self, file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        self.disk.read_at(file, buffer, position)
+    }
+
+    fn write_at(&self, file: &File, buffers: &mut [IoSlice<'_>], position: u64) -> io::Result<()> {
+        if self.disk.activity() == "recovery" && self.kept.lock().contains(&file.metadata()?.ino())
+        {
+            return Ok(());
+        }
+        self.disk.write_at(file, buffers, position)
+    }
+
+    fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
+        self.disk.set_len(file, len)
+    }
+
+    fn allocate(&self, file: &File, position: u64, len: u64) -> io::Result<()> {
+        self.disk.allocate(file, position, len)
+    }
+
+    fn sync_data(&self, file: &File) -> io::Result<()> {
+        if self.bug == Bug::NoSync { Ok(()) } else { self.disk.sync_data(file) }
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        if self.bug == Bug::DirectoryNotSynced { Ok(()) } else { self.disk.sync_directory(path) }
+    }
+
+    fn space(&self, path: &Path) -> io::Result<DiskSpace> {
+        self.disk.space(path)
+    }
+
+    fn sync_file_system(&self, path: &Path) -> io::Result<()> {
+        match self.bug {
+            Bug::NoSync => Ok(()),
+            Bug::DirectoryNotSynced => {
+                self.disk.sync_all_files();
+                Ok(())
+            }
+            Bug::IndexTrusted | Bug::SnapshotNewerThanLog => self.disk.sync_file_system(path),
+        }
+    }
+}

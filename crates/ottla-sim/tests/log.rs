@@ -1,0 +1,187 @@
+//! The log on a disk that loses everything that it may.
+//!
+//! `OTTLA_SIM_SEED=n` plays one seed and prints its calls; `OTTLA_SIM_SEEDS=n` plays so many, and then each of the faults
+//! and rare states must have occurred.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a test says what it has seen")]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use ottla_sim::Counts;
+use ottla_sim::log::{Violation, run};
+use ottla_sim::planted::Bug;
+
+/// What ordinary tests have time for.
+const SEEDS: u64 = 200;
+/// From so many on nothing may be left out.
+const SEEDS_FOR_ALL: u64 = 5_000;
+
+/// What must have happened in a night: each fault, and each state that is hard to reach.
+const ALL: &[&str] = &[
+    "power lost",
+    "process killed",
+    "clean close",
+    "close failed",
+    "unsynced file survived",
+    "end of a file lost",
+    "page torn",
+    "length cut back was longer again",
+    "name change lost",
+    "unflushed records lost",
+    "what had failed or been cut off is there",
+    "log gone that was never flushed",
+    "leftover set aside",
+    "torn tail cut off",
+    "index rebuilt",
+    "snapshot discarded",
+    "segment removed by recovery",
+    "leftover removed by recovery",
+    "segment deleted by retention",
+    "restart interrupted halfway",
+    "duplicate refused",
+    "directory offline",
+    "offline after flush",
+    "offline after checkpoint",
+    "recovery failed",
+    "crash in append",
+    "crash in roll",
+    "crash in flush",
+    "crash in checkpoint",
+    "crash in housekeeping",
+    "crash in truncate",
+    "crash in restart",
+    "crash in delete",
+    "crash in delete records",
+    "crash in retention",
+    "crash in create",
+    "crash in close",
+    "crash in recovery",
+    "crash in assign epoch",
+    "crash in read",
+    "ENOSPC in append",
+    "ENOSPC in roll",
+    "ENOSPC in checkpoint",
+    "ENOSPC in housekeeping",
+    "ENOSPC in truncate",
+    "ENOSPC in restart",
+    "ENOSPC in delete records",
+    "ENOSPC in retention",
+    "ENOSPC in create",
+    "ENOSPC in close",
+    "ENOSPC in recovery",
+    "EIO at a Open",
+    "EIO at a Create",
+    "EIO at a Name",
+    "EIO at a Read",
+    "EIO at a Write",
+    "EIO at a SetLen",
+    "EIO at a Allocate",
+    "EIO at a Sync",
+    "EIO at a SyncDirectory",
+    "EIO at a SyncFileSystem",
+    "bit flipped",
+    "flip found by recovery",
+    "flip found by a reader's checksum",
+    "flip in what is no longer read",
+];
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok())
+}
+
+/// Plays seeds on all processors until one fails; that of the lowest number is told.
+fn play(seeds: u64) -> (Counts, Option<(u64, Violation)>) {
+    let next = AtomicU64::new(0);
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let work = || {
+        let mut counts = Counts::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds {
+                return (counts, None);
+            }
+            let played = run(seed, None, false);
+            counts.merge(&played.counts);
+            if let Err(violation) = played.result {
+                next.store(seeds, Ordering::Relaxed);
+                return (counts, Some((seed, violation)));
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let mut total = Counts::default();
+        let mut failed: Vec<(u64, Violation)> = Vec::new();
+        for worker in workers {
+            let (counts, violation) = worker.join().unwrap();
+            total.merge(&counts);
+            failed.extend(violation);
+        }
+        (total, failed.into_iter().min_by_key(|(seed, _)| *seed))
+    })
+}
+
+#[test]
+fn nothing_that_was_promised_is_lost_whatever_the_disk_does() {
+    if let Some(seed) = number("OTTLA_SIM_SEED") {
+        let played = run(seed, None, true);
+        played.trace.iter().for_each(|line| println!("{line}"));
+        println!("{}", played.counts);
+        played.result.unwrap();
+        return;
+    }
+    let seeds = number("OTTLA_SIM_SEEDS").unwrap_or(SEEDS);
+    let (counts, failed) = play(seeds);
+    println!("{seeds} seeds\n{counts}");
+    if let Some((seed, violation)) = failed {
+        panic!("OTTLA_SIM_SEED={seed}: {violation}");
+    }
+    let missing = counts.missing(ALL);
+    assert!(seeds < SEEDS_FOR_ALL || missing.is_empty(), "in {seeds} seeds never: {missing:?}");
+}
+
+#[test]
+fn two_runs_of_a_seed_make_the_same_calls() {
+    for seed in 1_000..1_010 {
+        let (first, second) = (run(seed, None, true), run(seed, None, true));
+        assert!(first.trace.len() > 100, "{}", first.trace.len());
+        let without_root = |lines: &[String]| -> Vec<String> {
+            // The root has a random name, which errors tell.
+            let line = |line: &String| match line.split_once(" failed: ") {
+                Some((activity, _)) => activity.to_owned(),
+                None => line.clone(),
+            };
+            lines.iter().map(line).collect()
+        };
+        assert_eq!(without_root(&first.trace), without_root(&second.trace));
+        assert_eq!(first.counts, second.counts);
+    }
+}
+
+/// In how many seeds a planted bug is found.
+fn found_within(bug: Bug, seeds: u64) {
+    let found = (0..seeds).find(|seed| run(*seed, Some(bug), false).result.is_err());
+    println!("{bug:?} is found by seed {found:?}");
+    assert!(found.is_some(), "{bug:?} is not found in {seeds} seeds");
+}
+
+#[test]
+fn records_that_are_answered_before_they_are_synced_are_found_missing() {
+    found_within(Bug::NoSync, 20);
+}
+
+#[test]
+fn directories_that_are_not_synced_are_found_out() {
+    found_within(Bug::DirectoryNotSynced, 50);
+}
+
+#[test]
+fn indexes_that_are_believed_after_a_crash_are_found_out() {
+    found_within(Bug::IndexTrusted, 50);
+}
+
+#[test]
+fn snapshots_that_are_newer_than_the_log_are_found_out() {
+    found_within(Bug::SnapshotNewerThanLog, 100);
+}
