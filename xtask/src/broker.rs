@@ -121,6 +121,11 @@ impl Broker {
         self.process.as_mut().is_some_and(Process::is_running)
     }
 
+    /// Where it works.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The log directory: partitions, `meta.properties`, `__cluster_metadata-0`.
     pub(crate) fn data_directory(&self) -> PathBuf {
         self.directory.join("data")

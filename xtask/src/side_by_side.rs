@@ -14,7 +14,7 @@ mod shape;
 pub(crate) mod subject;
 mod value;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -74,9 +74,14 @@ pub(crate) fn run(only: Option<&str>) -> Result<Tally> {
     Ok(tally)
 }
 
+/// Where a broker that works in a directory has its logs.
+fn data_directories(directory: &Path) -> [PathBuf; 2] {
+    ["data", "data-2"].map(|name| directory.join(name))
+}
+
 /// With two log directories, so that partitions have somewhere to move to.
 fn start(target: Target, directory: &Path, settings: &[(&str, &str)]) -> Result<Broker> {
-    let [first, second] = ["data", "data-2"].map(|name| directory.join(name));
+    let [first, second] = data_directories(directory);
     let log_dirs = format!("{},{}", first.display(), second.display());
     target.start(directory, &[settings, &[("log.dirs", &log_dirs)]].concat())
 }

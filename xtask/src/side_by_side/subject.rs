@@ -89,8 +89,8 @@ pub(crate) struct Subject {
     /// The process, and what it writes: for what shows in neither answer nor connection.
     pub(super) pid: u32,
     pub(super) log: PathBuf,
-    /// Its files, for what no answer tells of them.
-    pub(super) data_directory: PathBuf,
+    /// Its log directories, for what no answer tells of them.
+    pub(super) data_directories: [PathBuf; 2],
     cluster_id: String,
     directory_id: String,
     /// Connections of others, who wait while we go on asking: by their names.
@@ -112,7 +112,7 @@ impl Subject {
             via: Via::Broker,
             pid: broker.pid().context("the broker is not running")?,
             log: broker.log(),
-            data_directory: broker.data_directory(),
+            data_directories: super::data_directories(broker.directory()),
             cluster_id: String::new(),
             directory_id: String::new(),
             others: BTreeMap::new(),

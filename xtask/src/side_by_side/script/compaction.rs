@@ -139,8 +139,10 @@ impl Script<'_> {
             .collect();
         self.both.set_up(|subject| {
             subject.wait_for("compaction", |subject| {
-                let file = subject.data_directory.join("cleaner-offset-checkpoint");
-                let text = std::fs::read_to_string(file).unwrap_or_default();
+                let files = subject.data_directories.iter();
+                let files = files.map(|directory| directory.join("cleaner-offset-checkpoint"));
+                let text: String =
+                    files.map(|file| std::fs::read_to_string(file).unwrap_or_default()).collect();
                 Ok(expected.iter().all(|line| text.lines().any(|found| found == line)))
             })
         })?;
@@ -188,8 +190,10 @@ impl Script<'_> {
         for (partition, compression) in PARTITIONS {
             let step = format!("Compaction: DumpLogSegments, {}", compression.name());
             self.both.observe(&step, |subject, _| {
-                let directory = subject.data_directory.join(format!("{NAME}-{partition}"));
-                dumped(&directory)
+                let name = format!("{NAME}-{partition}");
+                let mut directories = subject.data_directories.iter().map(|it| it.join(&name));
+                let directory = directories.find(|directory| directory.is_dir());
+                dumped(&directory.context("the partition is nowhere")?)
             })?;
         }
         Ok(())
