@@ -1,7 +1,8 @@
 //! The client side of the command line: topics, producing, consuming, groups, against any Kafka cluster. Shell.
 //!
 //! It knows the cluster only through `ottla-client`, and nothing of the broker. What looks into files (`ottla log`)
-//! knows them only through `ottla-log`, and reads. The `ottla` binary puts [`ClientCommand`] beside `serve`, and hands it to [`main`].
+//! knows them only through `ottla-log`, and reads; what records say, through `ottla-records` and `ottla-protocol`.
+//! The `ottla` binary puts [`ClientCommand`] beside `serve`, and hands it to [`main`].
 //!
 //! Results go to standard output and nothing else does; notes and errors go to standard error.
 
@@ -33,7 +34,7 @@ pub use from::{Start, StartError};
 pub use group::{
     DescribeGroupsArguments, GroupArguments, GroupCommand, ResetOffsetsArguments, TopicScope,
 };
-pub use log::{LogArguments, LogCommand, VerifyArguments};
+pub use log::{DumpArguments, LogArguments, LogCommand, VerifyArguments};
 pub use produce::{AcksArgument, CompressionArgument, ProduceArguments};
 pub use template::{Template, TemplateError};
 pub use topic::{AdoptArguments, Before, CreateArguments, TopicArguments, TopicCommand};

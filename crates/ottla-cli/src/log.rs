@@ -1,5 +1,6 @@
 //! `ottla log`: looks into the files of a data directory. It needs no broker, and changes nothing.
 
+mod dump;
 mod verify;
 
 use clap::{Args, Subcommand};
@@ -7,10 +8,11 @@ use clap::{Args, Subcommand};
 use crate::connection::OutputFormat;
 use crate::failure::Failure;
 
+pub use dump::DumpArguments;
 pub use verify::VerifyArguments;
 
 const LOG_EXIT_CODES: &str =
-    "Exit codes: 0 all is well; 1 damage was found; 2 wrong usage, or the directory can't be read";
+    "Exit codes: 0 all is well; 1 damage was found; 2 wrong usage, or something can't be read";
 
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true, after_help = LOG_EXIT_CODES)]
@@ -33,10 +35,13 @@ pub struct LogArguments {
 pub enum LogCommand {
     /// Check a data directory, or one partition's directory in it, without changing anything
     Verify(VerifyArguments),
+    /// Print what is in the files of a log, batch by batch and entry by entry
+    Dump(DumpArguments),
 }
 
 pub(crate) fn run(arguments: &LogArguments) -> Result<(), Failure> {
     match &arguments.command {
         LogCommand::Verify(verify) => verify::run(verify, arguments.output),
+        LogCommand::Dump(dump) => dump::run(dump, arguments.output),
     }
 }

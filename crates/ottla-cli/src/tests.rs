@@ -79,6 +79,17 @@ fn a_reset_says_of_what_and_to_where() {
 }
 
 #[test]
+fn dump_takes_several_paths() {
+    let line = "log dump a-0 b-1/00000000000000000000.log --records -o json";
+    let Ok(ClientCommand::Log(LogArguments { output, command: LogCommand::Dump(dump) })) =
+        parse(line)
+    else {
+        panic!("{line}")
+    };
+    assert_eq!((output, dump.paths.len(), dump.records), (OutputFormat::Json, 2, true));
+}
+
+#[test]
 fn states_are_written_in_any_case() {
     let line = "group list --state empty,STABLE --type Classic -o json";
     assert!(parse(line).is_ok(), "{line}");
@@ -117,6 +128,7 @@ fn mistakes_say_what_is_right() {
         ("group reset-offsets g --topic t --by-duration long", "2h30m"),
         ("group reset-offsets g --topic t --to-offset -1", "0.."),
         ("group delete-offsets g", "--topic"),
+        ("log dump", "<PATH>..."),
     ];
     for (line, right) in mistakes {
         let error = parse(line).unwrap_err();

@@ -15,6 +15,7 @@ mod source;
 mod tests;
 
 use std::io;
+use std::ops::ControlFlow;
 
 use ottla_base::{LeaderEpoch, Offset};
 use ottla_records::{BatchError, BatchHeader, HEADER_LEN, MAGIC, RawBatch};
@@ -114,11 +115,33 @@ enum Piece {
     },
 }
 
+/// What a reading comes across.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Seen<'a> {
+    /// A sound batch, and where it begins.
+    Batch(u64, &'a RawBatch),
+    Damage(&'a Damage),
+}
+
 /// Reads a stretch. `visit` is shown every sound batch and where it begins, in order.
 pub(crate) fn audit(
     source: &mut dyn Source,
     stretch: &Stretch<'_>,
     visit: &mut dyn FnMut(u64, &RawBatch),
+) -> io::Result<Audit> {
+    audit_all(source, stretch, &mut |seen| {
+        if let Seen::Batch(position, batch) = seen {
+            visit(position, batch);
+        }
+        ControlFlow::Continue(())
+    })
+}
+
+/// Like [`audit`], but `visit` is shown the damage, too, where it lies; and says whether to go on.
+pub(crate) fn audit_all(
+    source: &mut dyn Source,
+    stretch: &Stretch<'_>,
+    visit: &mut dyn FnMut(Seen<'_>) -> ControlFlow<()>,
 ) -> io::Result<Audit> {
     let window = Window::new(source, stretch.end);
     let auditor = Auditor {
@@ -128,6 +151,7 @@ pub(crate) fn audit(
         lower: stretch.first_offset,
         pending: None,
         open: None,
+        is_stopped: false,
         found: Audit { next_offset: stretch.first_offset, ..Audit::default() },
     };
     auditor.run()
@@ -136,19 +160,21 @@ pub(crate) fn audit(
 struct Auditor<'a, 's> {
     stretch: Stretch<'a>,
     window: Window<'s>,
-    visit: &'s mut dyn FnMut(u64, &RawBatch),
+    visit: &'s mut dyn FnMut(Seen<'_>) -> ControlFlow<()>,
     /// The offset after the last batch that nothing contradicts.
     lower: i64,
     /// The last batch, until the one after it fits.
     pending: Option<Sound>,
     open: Option<Open>,
+    /// Nobody wants to see more.
+    is_stopped: bool,
     found: Audit,
 }
 
 impl Auditor<'_, '_> {
     fn run(mut self) -> io::Result<Audit> {
         let mut position = self.stretch.position;
-        while position < self.stretch.end {
+        while position < self.stretch.end && !self.is_stopped {
             position = match self.piece(position)? {
                 Piece::Sound(batch) => {
                     let next = position + batch.header().size_in_bytes() as u64;
@@ -290,19 +316,27 @@ impl Auditor<'_, '_> {
         self.lower = sound.next_offset();
         self.found.next_offset = self.lower;
         self.found.batches += 1;
-        (self.visit)(sound.position, &sound.batch);
+        self.show(Seen::Batch(sound.position, &sound.batch));
+    }
+
+    fn show(&mut self, seen: Seen<'_>) {
+        if !self.is_stopped {
+            self.is_stopped = (self.visit)(seen).is_break();
+        }
     }
 
     fn close(&mut self, end_position: u64, end_offset: i64) {
         let Some(open) = self.open.take() else { return };
-        self.found.damage.push(Damage {
+        let damage = Damage {
             position: open.position,
             end_position,
             first_offset: Offset(open.first_offset.min(end_offset)),
             end_offset: Offset(end_offset),
             fault: open.fault,
             what: open.what,
-        });
+        };
+        self.show(Seen::Damage(&damage));
+        self.found.damage.push(damage);
     }
 
     fn finish(mut self) -> Audit {

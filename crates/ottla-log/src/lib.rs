@@ -14,6 +14,7 @@ pub mod checkpoint;
 mod cleaner;
 mod config;
 mod directory;
+pub mod dump;
 mod environment;
 mod epochs;
 mod error;

@@ -7,10 +7,10 @@
 //! entry of the offset, time and transaction indexes; snapshots of producers; the text files. Every finding says what
 //! the broker will do about it at its next start.
 
-mod directory;
-mod index;
-mod partition;
-mod texts;
+pub(crate) mod directory;
+pub(crate) mod index;
+pub(crate) mod partition;
+pub(crate) mod texts;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};

@@ -62,12 +62,6 @@ fn verify_alone(
     options: Options,
     report: &mut Report,
 ) -> Result<(), VerifyError> {
-    let absolute = std::path::absolute(path).context("find", path)?;
-    let name = absolute.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let partition = match DirectoryName::parse(&name) {
-        DirectoryName::Log(partition) => Some(partition),
-        DirectoryName::Future(_) | DirectoryName::Deleted | DirectoryName::Other => None,
-    };
     let is_segment = |entry: &Entry| {
         let name = entry.path.file_name().unwrap_or_default().to_string_lossy();
         names::parse_segment_file(&name).is_some() || name == names::PARTITION_METADATA
@@ -75,16 +69,31 @@ fn verify_alone(
     if !entries.iter().any(is_segment) {
         return Err(VerifyError::NotALogDirectory(path.to_owned()));
     }
+    let (partition, surroundings) = around(disk, path)?;
+    (report.in_use, report.clean) = (surroundings.in_use, surroundings.clean);
+    partition::verify(disk, path, partition.as_ref(), &surroundings, options, report)?;
+    Ok(())
+}
+
+/// Whose directory this is, and what the data directory that it is in says of it.
+pub(crate) fn around(
+    disk: &dyn Disk,
+    path: &Path,
+) -> Result<(Option<TopicPartition>, Surroundings), StorageError> {
+    let absolute = std::path::absolute(path).context("find", path)?;
+    let name = absolute.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let partition = match DirectoryName::parse(&name) {
+        DirectoryName::Log(partition) => Some(partition),
+        DirectoryName::Future(_) | DirectoryName::Deleted | DirectoryName::Other => None,
+    };
     let parent = absolute.parent().map(Path::to_owned);
     let parent = parent.filter(|parent| exists(disk, &parent.join(META_PROPERTIES)));
     let checkpoints = match parent {
         Some(parent) => Checkpoints::read(disk, &parent, None)?,
         None => Checkpoints::default(),
     };
-    (report.in_use, report.clean) = (checkpoints.in_use, checkpoints.clean);
     let surroundings = checkpoints.of(partition.as_ref());
-    partition::verify(disk, path, partition.as_ref(), &surroundings, options, report)?;
-    Ok(())
+    Ok((partition, surroundings))
 }
 
 struct Entry {

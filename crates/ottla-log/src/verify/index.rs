@@ -13,16 +13,16 @@ use crate::index::{Entry, OffsetEntry, TimeEntry};
 
 /// The entries of an index file.
 #[derive(Debug)]
-pub(super) struct Entries<E> {
-    pub(super) entries: Vec<E>,
+pub(crate) struct Entries<E> {
+    pub(crate) entries: Vec<E>,
     /// Entries of zeros at the end: room that Kafka took in advance.
-    pub(super) unused: usize,
+    pub(crate) unused: usize,
     /// Bytes after the last whole entry.
-    pub(super) rest: usize,
+    pub(crate) rest: usize,
 }
 
 /// `None` if there is no such file.
-pub(super) fn read<E: Entry>(
+pub(crate) fn read<E: Entry>(
     disk: &dyn Disk,
     path: &Path,
 ) -> Result<Option<Entries<E>>, StorageError> {
@@ -193,12 +193,12 @@ impl TimeCheck {
 
 /// An aborted transaction: version (int16, 0), producer id, first and last offset, last stable offset (int64 each).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct AbortedTransaction {
-    pub(super) version: i16,
-    pub(super) producer_id: i64,
-    pub(super) first_offset: i64,
-    pub(super) last_offset: i64,
-    pub(super) last_stable_offset: i64,
+pub(crate) struct AbortedTransaction {
+    pub(crate) version: i16,
+    pub(crate) producer_id: i64,
+    pub(crate) first_offset: i64,
+    pub(crate) last_offset: i64,
+    pub(crate) last_stable_offset: i64,
 }
 
 impl Entry for AbortedTransaction {

@@ -18,7 +18,7 @@ use crate::policy::roll;
 
 /// What the data directory says of the partition.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Surroundings {
+pub(crate) struct Surroundings {
     pub(super) clean: bool,
     pub(super) in_use: bool,
     /// The directory is part of a data directory, whose files were read.
@@ -30,14 +30,20 @@ pub(super) struct Surroundings {
 
 impl Surroundings {
     /// What recovery does not read again: everything after a clean stop, and where nobody knows of a crash.
-    fn trusted_end(&self) -> i64 {
+    pub(crate) fn trusted_end(&self) -> i64 {
         let is_recovered = self.is_known && !self.clean;
         if is_recovered { self.recovery_point.unwrap_or(0) } else { i64::MAX }
+    }
+
+    /// After a clean stop the last segment ends where the recovery point is.
+    pub(crate) fn end_by_checkpoint(&self) -> i64 {
+        let is_told = self.clean && !self.in_use;
+        self.recovery_point.filter(|_| is_told).unwrap_or(i64::MAX)
     }
 }
 
 /// The snapshots that KRaft takes of the metadata: batches, too.
-const METADATA_SNAPSHOT: &str = ".checkpoint";
+pub(crate) const METADATA_SNAPSHOT: &str = ".checkpoint";
 
 #[derive(Debug, Default)]
 struct Files {
@@ -207,7 +213,7 @@ impl Checker<'_> {
             position: 0,
             end: segment.size,
             first_offset: segment.base_offset.max(self.next_offset),
-            end_offset: segment.next.unwrap_or_else(|| self.end_by_checkpoint()),
+            end_offset: segment.next.unwrap_or_else(|| self.around.end_by_checkpoint()),
             epochs: self.epochs,
             epochs_end: self.around.trusted_end(),
         };
@@ -249,12 +255,6 @@ impl Checker<'_> {
             finding.offsets = Some(Offset(first)..Offset(end));
         }
         Ok(found)
-    }
-
-    /// After a clean stop the last segment ends where the recovery point is.
-    fn end_by_checkpoint(&self) -> i64 {
-        let is_told = self.around.clean && !self.around.in_use;
-        self.around.recovery_point.filter(|_| is_told).unwrap_or(i64::MAX)
     }
 
     fn damage(&mut self, segment: &Segment, damage: &Damage) {

@@ -67,7 +67,7 @@ pub(super) fn partition_metadata(
 }
 
 /// The leader epochs; `None` where the file cannot be believed.
-pub(super) fn leader_epochs(
+pub(crate) fn leader_epochs(
     disk: &dyn Disk,
     directory: &Path,
     report: &mut Report,
