@@ -81,6 +81,12 @@ pub trait Disk: Debug + Send + Sync {
     /// Fills as much of `buffer` as the file has from `position` on; less than all of it only at the file's end.
     fn read_at(&self, file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize>;
 
+    /// Lets the next reads see what is on the disk where a failed sync has left something else in the page cache. What is
+    /// still to be written stays.
+    fn drop_cached(&self, file: &File) -> io::Result<()> {
+        sys::drop_cached(file, 0, file.metadata()?.len())
+    }
+
     /// Writes all of the buffers. After an error any part of them may be in the file.
     fn write_at(&self, file: &File, buffers: &mut [IoSlice<'_>], position: u64) -> io::Result<()>;
 

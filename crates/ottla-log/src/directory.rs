@@ -77,6 +77,12 @@ impl LogDirectory {
         let disk = Arc::clone(&options.disk);
         disk.create_directories(path).context("create", path)?;
         let lock = lock(&*disk, path)?;
+        let failed_mark = path.join(names::SYNC_FAILED);
+        let has_failed = disk.status(&failed_mark).is_ok();
+        if has_failed {
+            tracing::warn!(directory = %path.display(), "the last process could not write here: reading what the disk has");
+            read_anew(&*disk, path)?;
+        }
         let previous = take_clean_shutdown_marker(&*disk, path)?;
         let env = Arc::new(Environment::new(path.to_owned(), clock, options, lock)?);
         let (config, clean) = (Arc::new(config), previous.is_some());
@@ -84,6 +90,9 @@ impl LogDirectory {
         let opener = Opener { env: &env, config: Arc::clone(&config), clean, mended };
         let (logs, leftovers) = list_logs(&env)?;
         let logs = opener.open_all(logs)?;
+        if has_failed {
+            env.disk.remove_file(&failed_mark).context("remove", &failed_mark)?;
+        }
         let shared = Arc::new(Shared {
             env,
             logs: RwLock::new(logs),
@@ -494,6 +503,26 @@ pub(crate) fn lock(disk: &dyn Disk, directory: &Path) -> Result<File, OpenError>
     } else {
         Err(OpenError::Locked { directory: directory.to_owned() })
     }
+}
+
+/// After a failed write the page cache may hold what the disk never got, and count it as written. What is read from here
+/// on is what the disk has.
+fn read_anew(disk: &dyn Disk, directory: &Path) -> Result<(), StorageError> {
+    let entries = match disk.list(directory) {
+        // Such as `lost+found`: nobody reads there.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(()),
+        entries => entries.context("list", directory)?,
+    };
+    for entry in entries {
+        let path = directory.join(&entry.name);
+        if entry.is_directory {
+            read_anew(disk, &path)?;
+        } else {
+            let file = disk.open(&path, Open::Read).context("open", &path)?;
+            disk.drop_cached(&file).context("read anew", &path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether the last process closed the directory properly, and its broker epoch. The marker is durably gone when

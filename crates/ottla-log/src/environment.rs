@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ottla_base::{Offset, TopicPartition};
+use ottla_env::disk::Open;
 use ottla_env::{Clock, Disk};
 use parking_lot::{Mutex, RwLock};
 
@@ -121,6 +122,11 @@ impl Environment {
     /// Takes the directory offline for good, until the process starts again and recovers what the disk has.
     pub(crate) fn poison(&self, error: &StorageError) {
         if self.poison.set(error.to_string()).is_ok() {
+            // For the next process, and for it alone: a loss of power empties the cache, and with it this.
+            let mark = self.path.join(names::SYNC_FAILED);
+            if let Err(error) = self.disk.open(&mark, Open::Create) {
+                tracing::error!(mark = %mark.display(), %error, "cannot leave a mark; restart the machine, not only this process");
+            }
             tracing::error!(
                 directory = %self.path.display(),
                 %error,

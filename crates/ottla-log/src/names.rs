@@ -33,6 +33,8 @@ pub(crate) const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 /// Up to where each log has been compacted.
 pub(crate) const CLEANED_OFFSETS: &str = "cleaner-offset-checkpoint";
 pub(crate) const LOG_START_OFFSETS: &str = "log-start-offset-checkpoint";
+/// A write to disk has failed: what the page cache holds need not be on the disk, nor ever get there.
+pub(crate) const SYNC_FAILED: &str = ".ottla_sync_failed";
 pub(crate) const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 pub(crate) const LOCK: &str = ".lock";
 

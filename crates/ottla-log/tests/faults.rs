@@ -45,7 +45,7 @@ impl FlushListener for Failures {
 #[test]
 fn after_a_failed_sync_nothing_is_written_any_more_and_everything_is_still_read() {
     let disk = Arc::new(FaultyDisk::default());
-    let directory = on(&disk);
+    let mut directory = on(&disk);
     let open = directory.open(LogConfig::default());
     let failures = Arc::new(Failures::default());
     open.add_listener(Arc::clone(&failures) as _);
@@ -62,7 +62,14 @@ fn after_a_failed_sync_nothing_is_written_any_more_and_everything_is_still_read(
     log.flush().unwrap_err();
     assert_eq!(failures.0.lock().len(), 1, "it fails once");
     assert_eq!(read_all(&log).len(), 2);
+    drop(log);
     open.close_with_error();
+    // Which disk it is that the next process believes is played in crates/ottla-sim.
+    let mark = directory.path().join(".ottla_sync_failed");
+    assert!(mark.exists());
+    directory.options.disk = Arc::new(FaultyDisk::default());
+    directory.open(LogConfig::default()).close();
+    assert!(!mark.exists(), "the cache was let go of once");
 }
 
 #[test]

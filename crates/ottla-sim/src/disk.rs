@@ -5,8 +5,7 @@
 //! call fails, until the caller has dropped what it had open and the disk is started again.
 //!
 //! What it does not play: a rename from one directory to another (nobody does that here), a failed sync of a directory
-//! that loses names for good, reads that go around `Disk` (`sendfile`), other processes, and a process that is started
-//! again after a failed sync while the system goes on: it would find in the cache what the disk has lost.
+//! that loses names for good, reads that go around `Disk` (`sendfile`), and other processes.
 //!
 //! Invariant, checked by [`SimulatedDisk::check`]: the files are what `Contents` and `Directory` say, byte by byte, until a
 //! sync fails.
@@ -542,6 +541,22 @@ impl Disk for SimulatedDisk {
         result?;
         drop(state);
         OsDisk.read_at(file, buffer, position)
+    }
+
+    fn drop_cached(&self, file: &File) -> io::Result<()> {
+        let (mut state, node, result) = self.begin_on(Call::Read, file, "anew")?;
+        result?;
+        let node = state.file_mut(node);
+        let mut bytes = node.contents.visible();
+        // The length is the inode's, and that stays in memory.
+        bytes.resize(usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?, 0);
+        let mut cached = vec![0; bytes.len()];
+        OsDisk.read_at(&node.file, &mut cached, 0)?;
+        if cached != bytes {
+            OsDisk.write_at(&node.file, &mut [IoSlice::new(&bytes)], 0)?;
+            state.counts.add("cached pages that a failed sync had lost");
+        }
+        Ok(())
     }
 
     fn write_at(&self, file: &File, buffers: &mut [IoSlice<'_>], position: u64) -> io::Result<()> {

@@ -39,6 +39,7 @@ const ALL: &[&str] = &[
     "leftover removed by recovery",
     "segment deleted by retention",
     "restart interrupted halfway",
+    "cached pages that a failed sync had lost",
     "duplicate refused",
     "directory offline",
     "offline after flush",
@@ -184,4 +185,9 @@ fn indexes_that_are_believed_after_a_crash_are_found_out() {
 #[test]
 fn snapshots_that_are_newer_than_the_log_are_found_out() {
     found_within(Bug::SnapshotNewerThanLog, 100);
+}
+
+#[test]
+fn a_page_cache_that_is_believed_after_a_failed_sync_is_found_out() {
+    found_within(Bug::CacheTrusted, 100);
 }

@@ -95,7 +95,9 @@ impl World {
             let flip = if self.work.happens(800) { self.flip_a_bit() } else { None };
             self.start(flip, clean)?;
         }
-        self.disk.check();
+        if !self.disk.has_failed_sync() {
+            self.disk.check();
+        }
         Ok(())
     }
 
@@ -168,8 +170,10 @@ impl World {
     }
 
     fn crash(&mut self) {
-        // Pages that a failed sync has lost are still in the system's cache: see the module of the disk.
-        let power = self.work.happens(7_500) || self.disk.has_failed_sync();
+        // Pages that a failed sync has lost are still in the system's cache, as the next process must be told.
+        let mark = self.disk.root().join("data/.ottla_sync_failed");
+        let is_untold = self.disk.has_failed_sync() && !mark.exists();
+        let power = self.work.happens(7_500) || is_untold;
         self.disk.note(|| format!("== crash, power lost: {power}"));
         if power {
             self.disk.lose_power();
