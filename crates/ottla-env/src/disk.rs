@@ -100,7 +100,10 @@ pub trait Disk: Debug + Send + Sync {
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
 
     /// Of the whole file system that holds a path; `Unsupported` where the platform cannot.
-    fn sync_file_system(&self, path: &Path) -> io::Result<()>;
+    ///
+    /// `within` is any file there, open since before the writes that this is for: a handle is told of each failure once, but
+    /// of none that somebody else was told of before it was opened.
+    fn sync_file_system(&self, path: &Path, within: &File) -> io::Result<()>;
 
     /// The room on the file system that holds a path.
     fn space(&self, path: &Path) -> io::Result<DiskSpace> {
@@ -227,8 +230,8 @@ impl Disk for OsDisk {
         sys::sync_directory(path)
     }
 
-    fn sync_file_system(&self, path: &Path) -> io::Result<()> {
-        sys::sync_filesystem(&File::open(path)?)
+    fn sync_file_system(&self, _: &Path, within: &File) -> io::Result<()> {
+        sys::sync_filesystem(within)
     }
 }
 
@@ -295,7 +298,8 @@ mod tests {
         DISK.sync_data(&file).unwrap();
         DISK.sync_directory(directory.path()).unwrap();
         if cfg!(target_os = "linux") {
-            DISK.sync_file_system(directory.path()).unwrap();
+            DISK.sync_file_system(directory.path(), &File::open(directory.path()).unwrap())
+                .unwrap();
         }
     }
 }

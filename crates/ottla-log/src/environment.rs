@@ -54,7 +54,7 @@ pub(crate) struct Environment {
     trash: Mutex<Vec<Trash>>,
     poison: OnceLock<String>,
     /// Held for as long as anybody can write: the lock goes with the last log.
-    _lock: File,
+    pub(crate) lock: File,
 }
 
 impl fmt::Debug for Environment {
@@ -96,7 +96,7 @@ impl Environment {
             dirty_limit,
             trash: Mutex::default(),
             poison: OnceLock::new(),
-            _lock: lock,
+            lock,
         })
     }
 

@@ -236,7 +236,7 @@ pub(crate) fn sync_recovered(env: &Environment, logs: &[Arc<Log>]) -> Result<(),
 
 /// `false` where the platform cannot.
 pub(crate) fn sync_file_system(env: &Environment) -> Result<bool, StorageError> {
-    match env.disk.sync_file_system(&env.path) {
+    match env.disk.sync_file_system(&env.path, &env.lock) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(false),
         Err(error) => Err(error).context("flush the file system of", &env.path),

@@ -111,7 +111,7 @@ impl Disk for MortalDisk {
         self.change()
     }
 
-    fn sync_file_system(&self, _: &Path) -> io::Result<()> {
+    fn sync_file_system(&self, _: &Path, _: &File) -> io::Result<()> {
         self.change()
     }
 }

@@ -160,8 +160,8 @@ impl Disk for PlayedDisk {
         OsDisk.sync_directory(path)
     }
 
-    fn sync_file_system(&self, path: &Path) -> io::Result<()> {
-        OsDisk.sync_file_system(path)
+    fn sync_file_system(&self, path: &Path, within: &std::fs::File) -> io::Result<()> {
+        OsDisk.sync_file_system(path, within)
     }
 }
 

@@ -82,8 +82,8 @@ impl Disk for CountingDisk {
         OsDisk.sync_directory(path)
     }
 
-    fn sync_file_system(&self, path: &Path) -> io::Result<()> {
-        OsDisk.sync_file_system(path)
+    fn sync_file_system(&self, path: &Path, within: &File) -> io::Result<()> {
+        OsDisk.sync_file_system(path, within)
     }
 }
 

@@ -632,7 +632,7 @@ impl Disk for SimulatedDisk {
         Ok(DiskSpace { total: 1 << 40, usable: 1 << 39 })
     }
 
-    fn sync_file_system(&self, path: &Path) -> io::Result<()> {
+    fn sync_file_system(&self, path: &Path, _: &File) -> io::Result<()> {
         let (mut state, result) = self.begin(Call::SyncFileSystem, path, "");
         if state.faults.plan().no_sync_file_system && !state.faults.stopped() {
             return Err(io::ErrorKind::Unsupported.into());

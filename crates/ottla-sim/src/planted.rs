@@ -130,7 +130,7 @@ impl Disk for PlantedDisk {
         self.disk.space(path)
     }
 
-    fn sync_file_system(&self, path: &Path) -> io::Result<()> {
+    fn sync_file_system(&self, path: &Path, within: &File) -> io::Result<()> {
         match self.bug {
             Bug::NoSync => Ok(()),
             Bug::DirectoryNotSynced => {
@@ -138,7 +138,7 @@ impl Disk for PlantedDisk {
                 Ok(())
             }
             Bug::IndexTrusted | Bug::SnapshotNewerThanLog | Bug::CacheTrusted => {
-                self.disk.sync_file_system(path)
+                self.disk.sync_file_system(path, within)
             }
         }
     }

@@ -144,10 +144,10 @@ impl Disk for FaultyDisk {
         OsDisk.sync_directory(path)
     }
 
-    fn sync_file_system(&self, path: &Path) -> io::Result<()> {
+    fn sync_file_system(&self, path: &Path, within: &File) -> io::Result<()> {
         self.change()?;
         self.check_sync(path)?;
-        OsDisk.sync_file_system(path)
+        OsDisk.sync_file_system(path, within)
     }
 
     fn space(&self, path: &Path) -> io::Result<DiskSpace> {

@@ -63,7 +63,7 @@ fn a_directory_that_was_removed_may_come_back_with_a_part_of_what_was_in_it() {
             for name in ["d/a", "d/b"] {
                 disk.write(&root.join(name), b"").unwrap();
             }
-            disk.sync_file_system(root).unwrap();
+            disk.sync_file_system(root, &File::open(root).unwrap()).unwrap();
             disk.remove_directory(&root.join("d")).unwrap();
         });
         found.insert(names.into_iter().map(|(name, _)| name).collect::<Vec<_>>());
