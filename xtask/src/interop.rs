@@ -17,6 +17,7 @@ mod directories;
 mod disk;
 mod durability;
 pub(crate) mod fetch;
+mod flush_order;
 mod groups;
 mod kcat;
 mod library;
@@ -122,6 +123,7 @@ fn all_tests(target: Target, length: Length) -> Vec<Test> {
         if target == Target::Ottla {
             tests.extend(operator::tests());
             tests.extend(directories::tests());
+            tests.extend(flush_order::tests());
         }
     }
     tests
