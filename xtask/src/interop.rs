@@ -17,7 +17,7 @@ mod directories;
 mod disk;
 mod durability;
 pub(crate) mod fetch;
-mod flush_order;
+pub(crate) mod flush_order;
 mod groups;
 mod kcat;
 mod library;

@@ -2,13 +2,15 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::broker::Target;
-use crate::interop::{self, Length};
+use crate::interop::{self, Length, flush_order};
 use crate::machine::Machine;
+use crate::process;
 use crate::tally::Tally;
 use crate::test::{self, Row};
 use crate::{kafka_suite, workspace};
@@ -19,6 +21,7 @@ pub(crate) fn run(write: bool) -> Result<Tally> {
     let machine = Machine::describe(&interop::fetch::kafka_jars()?)?;
     let mut rows = test::run_stages(None);
     rows.push(Row::of("simulated disk, at length", simulate));
+    rows.push(Row::of("a build without its syncs is found out", find_planted));
     rows.push(Row::of("clients, old and new, at length", || {
         interop::run(Target::Ottla, &[], Length::Long)
     }));
@@ -44,6 +47,24 @@ fn simulate() -> Result<Tally> {
     command.args(["test", "--release", "--locked", "-p", "ottla-sim", "--test", "log"]);
     command.args(["--", "--nocapture"]).env("OTTLA_SIM_SEEDS", SEEDS);
     Ok(test::step("simulated disk", command, SIMULATION_LIMIT))
+}
+
+const PLANTED_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// The test that watches the system calls must fail on a broker that leaves the syncs out.
+fn find_planted() -> Result<Tally> {
+    let target = workspace::root().join("target/planted");
+    let mut build = workspace::cargo();
+    build.args(["build", "--locked", "-p", "ottla", "--target-dir"]).arg(&target);
+    build.env("RUSTFLAGS", "--cfg planted_no_sync");
+    process::run_ok(build, b"", PLANTED_LIMIT)?;
+    let mut watch = Command::new(std::env::current_exe()?);
+    watch.args(["interop", flush_order::NAME]).env("OTTLA_BINARY", target.join("debug/ottla"));
+    let watched = process::run(watch, b"", PLANTED_LIMIT)?;
+    let said = watched.stdout_text();
+    let is_found = !watched.status.success() && said.contains("comes before its flush");
+    let found = is_found.then_some(()).with_context(|| format!("nobody has noticed: {said}"));
+    Ok(test::outcome("a build without its syncs is found out", found))
 }
 
 fn markdown(machine: &Machine, rows: &[Row]) -> String {

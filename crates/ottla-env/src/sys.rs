@@ -25,15 +25,25 @@ pub use portable::{
     random_bytes, send_file, send_more, sync_filesystem, write_vectored_at,
 };
 
+/// Only in the build that `cargo xtask nightly` makes to see that such a bug is found. No feature of Cargo's, so that
+/// nobody gets it with all features.
+pub(crate) const SYNCS_ARE_LEFT_OUT: bool = cfg!(planted_no_sync);
+
 /// Makes the file's contents (and its length) survive a loss of power.
 ///
 /// An error must never be answered with another try: Linux reports a lost page once and then calls it clean.
 pub fn sync_data(file: &File) -> io::Result<()> {
+    if SYNCS_ARE_LEFT_OUT {
+        return Ok(());
+    }
     file.sync_data()
 }
 
 /// Makes the names in a directory (files created, renamed, removed) survive a loss of power.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
+    if SYNCS_ARE_LEFT_OUT {
+        return Ok(());
+    }
     File::open(path)?.sync_all()
 }
 

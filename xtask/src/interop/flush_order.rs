@@ -20,6 +20,9 @@ use super::operator::{LIMIT, Running, client, new_directory, serve};
 use super::session::Session;
 use crate::side_by_side::connection::{Connection, Reply};
 
+pub(crate) const NAME: &str =
+    "durability: every answer follows the flush that it promises, and every name is synced";
+
 const TOPIC: &str = "ordered";
 const BATCHES: usize = 300;
 /// As many as Kafka's producers have in flight.
@@ -31,10 +34,8 @@ const CALLS: &str =
     "trace=pwritev,pwrite64,fdatasync,fsync,syncfs,sendto,openat,mkdir,rename,unlink";
 
 pub(super) fn tests() -> Vec<Test> {
-    let name =
-        "durability: every answer follows the flush that it promises, and every name is synced";
     let run = move |session: &mut Session| traced(&new_directory(session)?);
-    vec![Test::new(name.to_owned(), &["strace", "setpriv"], run).without_broker()]
+    vec![Test::new(NAME.to_owned(), &["strace", "setpriv"], run).without_broker()]
 }
 
 fn traced(directory: &Path) -> Result<()> {
@@ -150,6 +151,14 @@ struct Written {
     synced: usize,
 }
 
+/// How much of a file, or of a directory's names, a sync will have covered.
+#[derive(Debug, Clone, Copy)]
+struct Covered<'a> {
+    are_names: bool,
+    path: &'a str,
+    writes: usize,
+}
+
 #[derive(Debug, Default)]
 struct Laws<'a> {
     data: &'a str,
@@ -157,7 +166,7 @@ struct Laws<'a> {
     /// Directories with names that were changed, and after how many changes each was synced.
     names: BTreeMap<&'a str, Written>,
     /// What a sync under way will have covered, by the call.
-    syncing: Vec<(&'a str, Vec<(bool, &'a str, usize)>)>,
+    syncing: Vec<(&'a str, Vec<Covered<'a>>)>,
     /// The segment of each batch, in the order in which they were appended, and which write to it that was.
     batches: Vec<(&'a str, usize)>,
     answered: usize,
@@ -195,10 +204,12 @@ impl<'a> Laws<'a> {
         Ok(())
     }
 
-    fn covered(&self, is_meant: impl Fn(&str) -> bool) -> Vec<(bool, &'a str, usize)> {
+    fn covered(&self, is_meant: impl Fn(&str) -> bool) -> Vec<Covered<'a>> {
         let of = |are_names, all: &BTreeMap<&'a str, Written>| {
             let meant = all.iter().filter(|(path, _)| is_meant(path));
-            meant.map(|(path, it)| (are_names, *path, it.writes)).collect::<Vec<_>>()
+            meant
+                .map(|(path, it)| Covered { are_names, path, writes: it.writes })
+                .collect::<Vec<_>>()
         };
         [of(false, &self.files), of(true, &self.names)].concat()
     }
@@ -231,7 +242,7 @@ impl<'a> Laws<'a> {
 
     fn synced(&mut self, call: &str) {
         let Some(at) = self.syncing.iter().position(|(begun, _)| *begun == call) else { return };
-        for (are_names, path, writes) in self.syncing.remove(at).1 {
+        for Covered { are_names, path, writes } in self.syncing.remove(at).1 {
             let all = if are_names { &mut self.names } else { &mut self.files };
             if let Some(written) = all.get_mut(path) {
                 written.synced = written.synced.max(writes);

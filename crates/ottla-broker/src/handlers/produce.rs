@@ -236,8 +236,9 @@ impl Wait {
             if self.replica.high_watermark() >= self.until {
                 return Ok(());
             }
-            self.replica.check_alive()?;
+            // In this order: a node whose metadata is on the disk that failed stops, and the disk is why.
             self.replica.check_disk()?;
+            self.replica.check_alive()?;
             let timed_out = timeout_at(deadline, woken.notified()).await.is_err();
             if timed_out {
                 return Err(ErrorCode::REQUEST_TIMED_OUT);

@@ -55,6 +55,9 @@ pub fn drop_cached(file: &File, position: u64, len: u64) -> io::Result<()> {
 
 /// Writes everything dirty on the file system that holds `file` to the disk, and reports a failure of any of it.
 pub fn sync_filesystem(file: &File) -> io::Result<()> {
+    if super::SYNCS_ARE_LEFT_OUT {
+        return Ok(());
+    }
     Ok(rustix::fs::syncfs(file)?)
 }
 
