@@ -32,14 +32,15 @@ mod session;
 mod streams;
 mod tools;
 
-use std::time::Instant;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use crate::broker::Target;
 use crate::tally::Tally;
 use crate::test::outcome;
-use crate::workspace;
+use crate::{process, workspace};
 use library::Library;
 use session::Session;
 
@@ -70,6 +71,8 @@ struct Test {
     needs: &'static [&'static str],
     /// APIs without which it is skipped, each as `Name(key)`.
     apis: Vec<&'static str>,
+    /// What the system must allow, as commands that succeed where it does; one that it forbids skips the test.
+    allowed: &'static [&'static [&'static str]],
     /// Whether the broker must run when the test begins.
     with_broker: bool,
     run: Box<Run>,
@@ -81,12 +84,24 @@ impl Test {
         needs: &'static [&'static str],
         run: impl Fn(&mut Session) -> Result<()> + 'static,
     ) -> Self {
-        Self { name: name.into(), needs, apis: Vec::new(), with_broker: true, run: Box::new(run) }
+        Self {
+            name: name.into(),
+            needs,
+            apis: Vec::new(),
+            allowed: &[],
+            with_broker: true,
+            run: Box::new(run),
+        }
     }
 
     /// For a test that looks at a stopped broker's files, or starts a broker of its own.
     fn without_broker(self) -> Self {
         Self { with_broker: false, ..self }
+    }
+
+    /// For a test that does what a sandbox may forbid, such as to trace a process.
+    fn where_allowed(self, allowed: &'static [&'static [&'static str]]) -> Self {
+        Self { allowed, ..self }
     }
 
     /// For a test of what the broker may not serve yet: it runs as soon as the API is advertised.
@@ -187,6 +202,20 @@ pub(crate) fn miss(test: &str, program: &str, tally: &mut Tally) {
     }
 }
 
+/// To trace a process of one's own.
+const TRACE: &[&str] = &["strace", "-qq", "-o", "/dev/null", "true"];
+/// To mount what nobody else sees.
+const MOUNT: &[&str] =
+    &["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"];
+
+fn is_allowed(command: &[&str]) -> bool {
+    let Some((program, arguments)) = command.split_first() else { return true };
+    let mut command = Command::new(program);
+    command.args(arguments);
+    process::run(command, b"", Duration::from_secs(10))
+        .is_ok_and(|finished| finished.status.success())
+}
+
 fn run_one(test: &Test, session: &mut Session) -> Tally {
     let started = Instant::now();
     let ready = if test.with_broker { session.revive() } else { Ok(()) };
@@ -195,6 +224,11 @@ fn run_one(test: &Test, session: &mut Session) -> Tally {
         && let Some(api) = test.apis.iter().find(missing)
     {
         let reason = format!("{}: {api} is not served yet", test.name);
+        println!("skipped: {reason}");
+        return Tally { skipped: vec![reason], ..Tally::default() };
+    }
+    if let Some(forbidden) = test.allowed.iter().find(|command| !is_allowed(command)) {
+        let reason = format!("{}: this system does not allow {forbidden:?}", test.name);
         println!("skipped: {reason}");
         return Tally { skipped: vec![reason], ..Tally::default() };
     }

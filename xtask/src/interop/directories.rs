@@ -24,9 +24,9 @@ use ottla_protocol::{Decoder, Message as _, Records, Request};
 use ottla_records::{BatchBuilder, Compression};
 use rustix::process::Signal;
 
-use super::Test;
 use super::operator::{LIMIT, Running, client, get, new_directory, serve};
 use super::session::{Session, eventually};
+use super::{MOUNT, TRACE, Test};
 use crate::side_by_side::connection::{Connection, Reply};
 
 const PROPERTY: &str = "log.dir.reserved.bytes";
@@ -42,8 +42,10 @@ pub(super) fn tests() -> Vec<Test> {
             &[],
             missing,
         ),
-        test("a disk whose flush fails takes only its own partitions with it", STRACE, failing),
-        test("a disk that fails under the metadata stops the node, and it says why", STRACE, fatal),
+        test("a disk whose flush fails takes only its own partitions with it", STRACE, failing)
+            .where_allowed(&[TRACE]),
+        test("a disk that fails under the metadata stops the node, and it says why", STRACE, fatal)
+            .where_allowed(&[TRACE]),
         test(
             "a partition moves to another one while it is written to, also after kill -9",
             &[],
@@ -55,7 +57,8 @@ pub(super) fn tests() -> Vec<Test> {
             &[],
             reserve,
         ),
-        test("a full disk refuses records, serves all else, and recovers by itself", UNSHARE, full),
+        test("a full disk refuses records, serves all else, and recovers by itself", UNSHARE, full)
+            .where_allowed(&[MOUNT]),
     ]
 }
 
@@ -333,11 +336,11 @@ fn serve_small(directory: &Path) -> Result<Command> {
     broker.args(["--set", "log.segment.delete.delay.ms=0"]);
     broker.args(["--set", "offsets.topic.num.partitions=1"]);
     let mut command = Command::new("unshare");
-    if !rustix::process::geteuid().is_root() {
-        command.args(["--user", "--map-root-user"]);
-    }
     let script = r#"mount -t tmpfs -o size=24m tmpfs "$1" && shift && exec "$@""#;
-    command.args(["--mount", "sh", "-c", script, "sh"]).arg(&disk).arg(broker.get_program());
+    command
+        .args(["--map-root-user", "--mount", "sh", "-c", script, "sh"])
+        .arg(&disk)
+        .arg(broker.get_program());
     command.args(broker.get_args().map(OsString::from));
     Ok(command)
 }

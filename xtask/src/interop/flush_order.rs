@@ -15,9 +15,9 @@ use ottla_protocol::messages::produce_request::{PartitionProduceData, TopicProdu
 use ottla_records::{BatchBuilder, Compression};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::Test;
 use super::operator::{LIMIT, Running, client, new_directory, serve};
 use super::session::Session;
+use super::{TRACE, Test};
 use crate::side_by_side::connection::{Connection, Reply};
 
 pub(crate) const NAME: &str =
@@ -35,7 +35,8 @@ const CALLS: &str =
 
 pub(super) fn tests() -> Vec<Test> {
     let run = move |session: &mut Session| traced(&new_directory(session)?);
-    vec![Test::new(NAME.to_owned(), &["strace", "setpriv"], run).without_broker()]
+    let test = Test::new(NAME, &["strace", "setpriv"], run);
+    vec![test.without_broker().where_allowed(&[TRACE])]
 }
 
 fn traced(directory: &Path) -> Result<()> {
