@@ -140,7 +140,7 @@ impl LogDirectory {
 
     #[must_use]
     pub fn logs(&self) -> Vec<Arc<Log>> {
-        self.shared.logs.read().values().cloned().collect()
+        self.shared.logs()
     }
 
     #[must_use]
@@ -158,34 +158,31 @@ impl LogDirectory {
     ) -> Result<Arc<Log>, CreateError> {
         let env = &self.shared.env;
         env.check_health()?;
-        // An earlier log of this name may have left one. All that are left go at once: there may be many such logs.
-        for offsets in [&env.recovery_points, &env.log_starts, &env.cleaned] {
-            offsets.settle()?;
-        }
-        if env.recovery_points.get(&partition).is_some() {
-            env.recovery_points.retain(|log| self.log(log).is_some())?;
-        }
+        self.forget_recovery_point(&partition)?;
         let mut logs = self.shared.logs.write();
         if logs.contains_key(&partition) {
             return Err(CreateError::Exists { log: partition.to_string() });
         }
-        // What is left of an earlier log of this name would delete records of this one at the next start, or keep
-        // them from being compacted.
-        if [&env.log_starts, &env.cleaned].iter().any(|offsets| offsets.get(&partition).is_some()) {
-            env.forget_others(&logs)?;
-        }
+        env.forget_earlier(&partition, &logs)?;
         let path = env.path.join(partition.to_string());
         make_home(env, &partition, topic_id, &path)?;
-        let home = Arc::new(Home::new(Arc::clone(env), &path));
-        let segment = Arc::new(Segment::new(Arc::clone(&home), 0));
-        let jitter_ms = env.draw_jitter_ms(&config);
-        let active = Active::planned(segment, env.now_ms(), jitter_ms);
-        let state = State::empty(active, Default::default());
-        let (topic_id, unsynced) = (Some(topic_id), UnsyncedNames::Directory);
-        let restored = Restored::default();
-        let log = Log::new(partition.clone(), topic_id, home, config, state, restored, unsynced);
+        let log = empty_log(env, &path, partition.clone(), Some(topic_id), Offset(0), config);
         logs.insert(partition, Arc::clone(&log));
         Ok(log)
+    }
+
+    /// What is noted of an earlier log of this name is not about the one that comes. The recovery points are locked before
+    /// the logs, and go first; the rest goes with [`Environment::forget_earlier`].
+    fn forget_recovery_point(&self, partition: &TopicPartition) -> Result<(), StorageError> {
+        let env = &self.shared.env;
+        for offsets in [&env.recovery_points, &env.log_starts, &env.cleaned] {
+            offsets.settle()?;
+        }
+        // All that are left of others go at once: there may be many such logs.
+        if env.recovery_points.get(partition).is_some() {
+            env.recovery_points.retain(|log| self.log(log).is_some())?;
+        }
+        Ok(())
     }
 
     /// Lets logs start at later offsets, as [`Log::delete_records_to`] does with one, but writes the file with the
@@ -336,6 +333,10 @@ impl Drop for LogDirectory {
 }
 
 impl Shared {
+    fn logs(&self) -> Vec<Arc<Log>> {
+        self.logs.read().values().cloned().collect()
+    }
+
     fn look_at_doubts(&self) {
         for (log, offset) in std::mem::take(&mut *self.env.doubts.lock()) {
             if let Err(error) = log.doubt(offset) {
@@ -348,8 +349,7 @@ impl Shared {
         let bytes_per_second = self.env.options.scrub_bytes_per_second;
         let pace = |bytes| self.wait(scrub::pause(bytes, bytes_per_second));
         while self.wait(scrub::LOOK_INTERVAL) {
-            let logs: Vec<Arc<Log>> = self.logs.read().values().cloned().collect();
-            scrub::round(&self.env, &logs, &pace);
+            scrub::round(&self.env, &self.logs(), &pace);
         }
     }
 
@@ -367,7 +367,7 @@ impl Shared {
         self.look_at_doubts();
         self.env.room.look();
         let now_ms = self.env.now_ms();
-        let logs: Vec<Arc<Log>> = self.logs.read().values().cloned().collect();
+        let logs = self.logs();
         for log in &logs {
             log.request_overdue_flush(now_ms);
         }
@@ -394,7 +394,7 @@ impl Shared {
     fn checkpoint(&self) -> Result<(), StorageError> {
         *self.checkpointed_at.lock() = self.env.clock.monotonic();
         self.env.appended_bytes.store(0, Ordering::Relaxed);
-        let logs: Vec<Arc<Log>> = self.logs.read().values().cloned().collect();
+        let logs = self.logs();
         let known = |log: &Arc<Log>| self.env.recovery_points.get(log.topic_partition());
         let mut points: HashMap<*const Log, Offset> =
             logs.iter().filter_map(|log| Some((Arc::as_ptr(log), known(log)?))).collect();
@@ -445,13 +445,28 @@ fn make_home(
         created = env.disk.create_directory(path);
     }
     created.context("create", path)?;
-    let metadata = path.join(names::PARTITION_METADATA);
-    let text = format!("version: 0\ntopic_id: {topic_id}");
-    let written = env.disk.write(&metadata, text.as_bytes()).context("write", &metadata);
+    let written = write_topic_id(&*env.disk, path, topic_id);
     if written.is_err() {
         let _ = env.disk.remove_directory(path);
     }
-    written.map(drop)
+    written
+}
+
+/// A log without records in a directory that is there.
+fn empty_log(
+    env: &Arc<Environment>,
+    path: &Path,
+    partition: TopicPartition,
+    topic_id: Option<TopicId>,
+    start: Offset,
+    config: Arc<LogConfig>,
+) -> Arc<Log> {
+    let home = Arc::new(Home::new(Arc::clone(env), path));
+    let segment = Arc::new(Segment::new(Arc::clone(&home), start.0));
+    let active = Active::planned(segment, env.now_ms(), env.draw_jitter_ms(&config));
+    let state = State::empty(active, Default::default());
+    let (restored, unsynced) = (Restored::default(), UnsyncedNames::Directory);
+    Log::new(partition, topic_id, home, config, state, restored, unsynced)
 }
 
 fn random_name(env: &Environment) -> Result<Uuid, StorageError> {
@@ -476,13 +491,10 @@ fn snapshots_due(logs: &mut [&Arc<Log>], lag_bytes_max: u64) -> usize {
 fn start_threads(shared: &Arc<Shared>) -> std::io::Result<Vec<JoinHandle<()>>> {
     let housekeeper = {
         let shared = Arc::clone(shared);
-        thread::Builder::new().name("log-housekeeper".to_owned()).spawn(move || {
-            let mut stop = shared.stop.lock();
-            while !*stop {
-                shared.stopped.wait_for(&mut stop, HOUSEKEEPING_INTERVAL);
-                if !*stop {
-                    parking_lot::MutexGuard::unlocked(&mut stop, || shared.housekeep());
-                }
+        let thread = thread::Builder::new().name("log-housekeeper".to_owned());
+        thread.spawn(move || {
+            while shared.wait(HOUSEKEEPING_INTERVAL) {
+                shared.housekeep();
             }
         })?
     };
@@ -636,6 +648,17 @@ impl Opener<'_> {
         let unsynced = UnsyncedNames::None;
         Ok(Log::new(partition.clone(), topic_id, home, config, state, restored, unsynced))
     }
+}
+
+/// Writes `partition.metadata`, not durably.
+fn write_topic_id(
+    disk: &dyn Disk,
+    directory: &Path,
+    topic_id: TopicId,
+) -> Result<(), StorageError> {
+    let metadata = directory.join(names::PARTITION_METADATA);
+    let text = format!("version: 0\ntopic_id: {topic_id}");
+    disk.write(&metadata, text.as_bytes()).context("write", &metadata).map(drop)
 }
 
 /// The topic id in `partition.metadata`; `None` when a crash came before it was written.

@@ -148,6 +148,20 @@ impl Environment {
         self.cleaned.retain(|log| logs.contains_key(log))
     }
 
+    /// What is left of an earlier log of this name would delete records of the one that comes at the next start, or keep
+    /// them from being compacted.
+    pub(crate) fn forget_earlier(
+        &self,
+        partition: &TopicPartition,
+        logs: &BTreeMap<TopicPartition, Arc<Log>>,
+    ) -> Result<(), StorageError> {
+        let is_noted = |offsets: &DurableOffsets| offsets.get(partition).is_some();
+        match is_noted(&self.log_starts) || is_noted(&self.cleaned) {
+            true => self.forget_others(logs),
+            false => Ok(()),
+        }
+    }
+
     /// Removes files or directories once readers have had time to finish.
     pub(crate) fn discard_later(&self, paths: Vec<PathBuf>, delay_ms: i64) {
         let delay = Duration::from_millis(u64::try_from(delay_ms).unwrap_or(0));

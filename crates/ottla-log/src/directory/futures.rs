@@ -7,18 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use ottla_base::{Offset, TopicPartition, Uuid};
-use ottla_env::sys;
+use ottla_base::{Offset, TopicPartition};
 
-use super::{LogDirectory, Opener};
+use super::{LogDirectory, Opener, empty_log, random_name, write_topic_id};
 use crate::checkpoint;
-use crate::environment::Home;
 use crate::error::{Context, CreateError, StorageError};
 use crate::flusher;
-use crate::log::{Active, Log, State, UnsyncedNames};
+use crate::log::Log;
 use crate::names;
-use crate::recovery::producers::Restored;
-use crate::segment::Segment;
 
 /// What an earlier process has left of a move.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,44 +40,18 @@ impl LogDirectory {
         if futures.contains_key(&partition) || self.log(&partition).is_some() {
             return Err(CreateError::Exists { log: partition.to_string() });
         }
-        self.forget_earlier(&partition)?;
-        let path = env.path.join(names::future_directory(&partition, self.unique()?));
+        self.forget_recovery_point(&partition)?;
+        env.forget_earlier(&partition, &self.shared.logs.read())?;
+        let path = env.path.join(names::future_directory(&partition, random_name(env)?));
         env.disk.create_directory(&path).context("create", &path)?;
-        if let Some(topic_id) = current.topic_id() {
-            let metadata = path.join(names::PARTITION_METADATA);
-            let text = format!("version: 0\ntopic_id: {topic_id}");
-            env.disk.write(&metadata, text.as_bytes()).context("write", &metadata)?;
+        let topic_id = current.topic_id();
+        if let Some(topic_id) = topic_id {
+            write_topic_id(&*env.disk, &path, topic_id)?;
         }
-        let home = Arc::new(Home::new(Arc::clone(env), &path));
-        let start = current.log_start_offset();
-        let segment = Arc::new(Segment::new(Arc::clone(&home), start.0));
-        let config = current.config();
-        let active = Active::planned(segment, env.now_ms(), env.draw_jitter_ms(&config));
-        let state = State::empty(active, Default::default());
-        let (topic_id, unsynced) = (current.topic_id(), UnsyncedNames::Directory);
-        let restored = Restored::default();
-        let future = Log::new(partition.clone(), topic_id, home, config, state, restored, unsynced);
+        let (start, config) = (current.log_start_offset(), current.config());
+        let future = empty_log(env, &path, partition.clone(), topic_id, start, config);
         futures.insert(partition, Arc::clone(&future));
         Ok(future)
-    }
-
-    /// What the checkpoints say of an earlier log of this name is not about the one that comes.
-    fn forget_earlier(&self, partition: &TopicPartition) -> Result<(), StorageError> {
-        let env = &self.shared.env;
-        if env.recovery_points.get(partition).is_some() {
-            env.recovery_points.retain(|log| self.log(log).is_some())?;
-        }
-        // These are locked after the logs, and never before them.
-        if [&env.log_starts, &env.cleaned].iter().any(|offsets| offsets.get(partition).is_some()) {
-            env.forget_others(&self.shared.logs.read())?;
-        }
-        Ok(())
-    }
-
-    fn unique(&self) -> Result<Uuid, StorageError> {
-        let mut unique = [0; 16];
-        sys::random_bytes(&mut unique).context("name a directory in", self.path())?;
-        Ok(Uuid(unique))
     }
 
     pub(crate) fn claim_room(&self, bytes: u64) -> Result<(), StorageError> {
@@ -167,7 +137,7 @@ impl LogDirectory {
     }
 
     fn deleted_path(&self, partition: &TopicPartition) -> Result<PathBuf, StorageError> {
-        Ok(self.path().join(names::deleted_directory(partition, self.unique()?)))
+        Ok(self.path().join(names::deleted_directory(partition, random_name(&self.shared.env)?)))
     }
 
     /// What moves that did not end have left here.
