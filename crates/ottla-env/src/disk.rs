@@ -19,8 +19,10 @@ use crate::direct::DirectFile;
 use crate::sys::{self, DiskSpace};
 
 mod faulty;
+mod layer;
 
 pub use faulty::FaultyDisk;
+pub use layer::DiskLayer;
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

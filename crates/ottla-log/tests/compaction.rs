@@ -11,110 +11,18 @@
 mod support;
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::File;
-use std::io::{self, IoSlice};
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ottla_base::{LeaderEpoch, Offset, ProducerId, Timestamp};
-use ottla_env::disk::{DirectoryEntry, Open as How, Status};
-use ottla_env::{Clock, Disk, OsDisk};
+use ottla_env::{Clock, FaultyDisk};
 use ottla_log::{CleanableLogs, CleanerOptions, Log, LogCleaner, LogConfig};
 use ottla_records::{
     BatchBuilder, Compression, ControlType, EndTransactionMarker, NO_SEQUENCE, Record, ValidBatch,
 };
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
-use support::{Directory, Open, read_all};
-
-/// The system's disk, which after so many changes does nothing more, as when the process is killed.
-#[derive(Debug)]
-struct MortalDisk {
-    left: AtomicI64,
-}
-
-impl MortalDisk {
-    fn change(&self) -> io::Result<()> {
-        match self.left.fetch_sub(1, Ordering::Relaxed) {
-            left if left > 0 => Ok(()),
-            _ => Err(io::Error::other("the process was killed")),
-        }
-    }
-
-    fn live_for(&self, changes: i64) {
-        self.left.store(changes, Ordering::Relaxed);
-    }
-}
-
-impl Disk for MortalDisk {
-    fn open(&self, path: &Path, how: How) -> io::Result<File> {
-        if how == How::Replace {
-            self.change()?;
-        }
-        OsDisk.open(path, how)
-    }
-
-    fn status(&self, path: &Path) -> io::Result<Status> {
-        OsDisk.status(path)
-    }
-
-    fn list(&self, directory: &Path) -> io::Result<Vec<DirectoryEntry>> {
-        OsDisk.list(directory)
-    }
-
-    fn create_directory(&self, path: &Path) -> io::Result<()> {
-        self.change()?;
-        OsDisk.create_directory(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.change()?;
-        OsDisk.rename(from, to)
-    }
-
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.change()?;
-        OsDisk.remove_file(path)
-    }
-
-    fn remove_directory(&self, path: &Path) -> io::Result<()> {
-        self.change()?;
-        OsDisk.remove_directory(path)
-    }
-
-    fn read_at(&self, file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        OsDisk.read_at(file, buffer, position)
-    }
-
-    fn write_at(&self, file: &File, buffers: &mut [IoSlice<'_>], position: u64) -> io::Result<()> {
-        self.change()?;
-        OsDisk.write_at(file, buffers, position)
-    }
-
-    fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
-        self.change()?;
-        OsDisk.set_len(file, len)
-    }
-
-    fn allocate(&self, file: &File, position: u64, len: u64) -> io::Result<()> {
-        OsDisk.allocate(file, position, len)
-    }
-
-    // What was written is there for the next process: nobody pulls a plug here.
-    fn sync_data(&self, _: &File) -> io::Result<()> {
-        self.change()
-    }
-
-    fn sync_directory(&self, _: &Path) -> io::Result<()> {
-        self.change()
-    }
-
-    fn sync_file_system(&self, _: &Path, _: &File) -> io::Result<()> {
-        self.change()
-    }
-}
+use support::{Directory, Open, configuration, read_all, share_of};
 
 /// One log, all of which is on disk.
 #[derive(Debug)]
@@ -152,7 +60,7 @@ enum Step {
     },
     /// A compaction that is killed after so many changes of the disk.
     CleanInterrupted {
-        changes: i64,
+        changes: u64,
     },
     Reopen,
     Crash,
@@ -193,7 +101,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (1..4_000_u64).prop_map(|ms| Step::Wait { ms }),
         4 => prop_oneof![2 => Just(1_000_u64), 1 => 3..20_u64]
             .prop_map(|keys_max| Step::Clean { keys_max }),
-        3 => (0..60_i64).prop_map(|changes| Step::CleanInterrupted { changes }),
+        3 => (0..60_u64).prop_map(|changes| Step::CleanInterrupted { changes }),
         1 => Just(Step::Reopen),
         1 => Just(Step::Crash),
         1 => (0.0..1.0).prop_map(|share| Step::DeleteRecordsTo { share }),
@@ -232,7 +140,7 @@ enum Fate {
 /// The log, and what ought to be in it.
 struct Pair {
     directory: Directory,
-    disk: Arc<MortalDisk>,
+    disk: Arc<FaultyDisk>,
     open: Option<Open>,
     records: Vec<Appended>,
     transactions: Vec<(i64, Fate)>,
@@ -247,7 +155,7 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let disk = Arc::new(MortalDisk { left: AtomicI64::new(i64::MAX) });
+        let disk = Arc::new(FaultyDisk::default());
         let mut directory = Directory::new();
         directory.options.disk = Arc::clone(&disk) as _;
         directory.options.threads = false;
@@ -272,7 +180,7 @@ impl Pair {
     }
 
     fn reopen(&mut self) {
-        self.disk.live_for(i64::MAX);
+        self.disk.stop_after(None);
         self.open = Some(self.directory.open(config()));
     }
 
@@ -289,7 +197,7 @@ impl Pair {
             Step::Clean { keys_max } => self.clean(*keys_max),
             Step::CleanInterrupted { changes } => {
                 self.touched_to = self.end;
-                self.disk.live_for(*changes);
+                self.disk.stop_after(Some(*changes));
                 let log = self.log();
                 cleaner(&log, self.clock(), CleanerOptions::default()).clean_all_due();
                 assert!(!log.is_uncleanable());
@@ -560,27 +468,8 @@ fn committed(log: &Log, from: Offset, to: Offset) -> Vec<Record> {
     found
 }
 
-fn share_of(count: i64, share: f64) -> i64 {
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_precision_loss,
-        reason = "a test's small numbers"
-    )]
-    let part = (count as f64 * share) as i64;
-    part
-}
-
-/// What fails once is kept beside this file, to be committed and tried first for ever after.
-fn configuration() -> ProptestConfig {
-    let failure_persistence = FileFailurePersistence::WithSource("regressions");
-    ProptestConfig {
-        failure_persistence: Some(Box::new(failure_persistence)),
-        ..ProptestConfig::with_cases(200)
-    }
-}
-
 proptest! {
-    #![proptest_config(configuration())]
+    #![proptest_config(configuration(200))]
 
     #[test]
     fn a_compacted_log_tells_the_newest_value_of_every_key(
@@ -620,13 +509,11 @@ fn a_crash_after_any_change_of_the_disk_leaves_the_log_as_it_was_or_compacted() 
         let mut pair = filled();
         pair.apply(&Step::Checkpoint);
         let end = pair.end;
-        pair.disk.live_for(interrupted_at);
+        pair.disk.stop_after(Some(interrupted_at));
         let log = pair.log();
         let cleaned = cleaner(&log, pair.clock(), CleanerOptions::default()).clean_all_due();
         drop(log);
-        let is_done = cleaned > 0
-            && pair.disk.left.load(Ordering::Relaxed) >= 0
-            && pair.log().cleaned_to().is_some();
+        let is_done = cleaned > 0 && !pair.disk.has_stopped() && pair.log().cleaned_to().is_some();
         pair.open = None;
         let partition = pair.directory.path().join("t-0");
         let names = || -> Vec<String> {

@@ -11,8 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ottla_base::{LeaderEpoch, Offset};
-use ottla_env::disk::{DirectoryEntry, Open, Status};
-use ottla_env::{Disk, OsDisk};
+use ottla_env::{Disk, DiskLayer, OsDisk};
 use ottla_log::{Log, LogConfig, LogDirectory};
 use support::{Directory, batch, read_all};
 
@@ -83,33 +82,9 @@ struct PlayedDisk {
     cannot_sync_directories: AtomicBool,
 }
 
-impl Disk for PlayedDisk {
-    fn open(&self, path: &Path, how: Open) -> io::Result<std::fs::File> {
-        OsDisk.open(path, how)
-    }
-
-    fn status(&self, path: &Path) -> io::Result<Status> {
-        OsDisk.status(path)
-    }
-
-    fn list(&self, directory: &Path) -> io::Result<Vec<DirectoryEntry>> {
-        OsDisk.list(directory)
-    }
-
-    fn create_directory(&self, path: &Path) -> io::Result<()> {
-        OsDisk.create_directory(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsDisk.rename(from, to)
-    }
-
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        OsDisk.remove_file(path)
-    }
-
-    fn remove_directory(&self, path: &Path) -> io::Result<()> {
-        OsDisk.remove_directory(path)
+impl DiskLayer for PlayedDisk {
+    fn below(&self) -> &dyn Disk {
+        &OsDisk
     }
 
     fn read_at(&self, file: &std::fs::File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
@@ -137,10 +112,6 @@ impl Disk for PlayedDisk {
         OsDisk.write_at(file, buffers, position)
     }
 
-    fn set_len(&self, file: &std::fs::File, len: u64) -> io::Result<()> {
-        OsDisk.set_len(file, len)
-    }
-
     fn allocate(&self, file: &std::fs::File, position: u64, len: u64) -> io::Result<()> {
         if self.cannot_allocate.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::StorageFull.into());
@@ -158,10 +129,6 @@ impl Disk for PlayedDisk {
             return Err(io::Error::other("the disk does not answer"));
         }
         OsDisk.sync_directory(path)
-    }
-
-    fn sync_file_system(&self, path: &Path, within: &std::fs::File) -> io::Result<()> {
-        OsDisk.sync_file_system(path, within)
     }
 }
 

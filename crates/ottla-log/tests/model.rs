@@ -16,8 +16,7 @@ use ottla_log::producers::{Decision, Producers, Sender, Written};
 use ottla_log::{AppendError, Appended, Log, LogConfig, Origin};
 use ottla_records::{Batches, RawBatch, ValidBatch, increment_sequence};
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
-use support::{Directory, Draft, Open, batch_at, marker, read_all};
+use support::{Directory, Draft, Open, batch_at, configuration, marker, read_all, share_of};
 
 /// What is done to the log.
 #[derive(Debug, Clone)]
@@ -372,27 +371,8 @@ impl Pair {
     }
 }
 
-fn share_of(count: i64, share: f64) -> i64 {
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_precision_loss,
-        reason = "a test's small numbers"
-    )]
-    let part = (count as f64 * share) as i64;
-    part
-}
-
-/// What fails once is kept beside this file, to be committed and tried first for ever after.
-fn configuration() -> ProptestConfig {
-    let failure_persistence = FileFailurePersistence::WithSource("regressions");
-    ProptestConfig {
-        failure_persistence: Some(Box::new(failure_persistence)),
-        ..ProptestConfig::with_cases(150)
-    }
-}
-
 proptest! {
-    #![proptest_config(configuration())]
+    #![proptest_config(configuration(150))]
 
     #[test]
     fn a_log_holds_what_was_appended_and_neither_cut_off_nor_torn(

@@ -10,13 +10,12 @@
 mod support;
 
 use std::fs::{self, File};
-use std::io::{self, IoSlice};
-use std::path::Path;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ottla_base::{LeaderEpoch, Offset, Timestamp};
-use ottla_env::disk::{self, DirectoryEntry, Disk, OsDisk, Status};
+use ottla_env::{Disk, DiskLayer, OsDisk};
 use ottla_log::{DirectoryOptions, Log, LogConfig, LogDirectory};
 use ottla_records::{BatchBuilder, ControlType, EndTransactionMarker, NO_SEQUENCE, ValidBatch};
 use support::{Directory, Draft, batch, read_all};
@@ -27,63 +26,15 @@ struct CountingDisk {
     read: AtomicU64,
 }
 
-impl Disk for CountingDisk {
-    fn open(&self, path: &Path, how: disk::Open) -> io::Result<File> {
-        OsDisk.open(path, how)
-    }
-
-    fn status(&self, path: &Path) -> io::Result<Status> {
-        OsDisk.status(path)
-    }
-
-    fn list(&self, directory: &Path) -> io::Result<Vec<DirectoryEntry>> {
-        OsDisk.list(directory)
-    }
-
-    fn create_directory(&self, path: &Path) -> io::Result<()> {
-        OsDisk.create_directory(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsDisk.rename(from, to)
-    }
-
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        OsDisk.remove_file(path)
-    }
-
-    fn remove_directory(&self, path: &Path) -> io::Result<()> {
-        OsDisk.remove_directory(path)
+impl DiskLayer for CountingDisk {
+    fn below(&self) -> &dyn Disk {
+        &OsDisk
     }
 
     fn read_at(&self, file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         let read = OsDisk.read_at(file, buffer, position)?;
         self.read.fetch_add(read as u64, Ordering::Relaxed);
         Ok(read)
-    }
-
-    fn write_at(&self, file: &File, buffers: &mut [IoSlice<'_>], position: u64) -> io::Result<()> {
-        OsDisk.write_at(file, buffers, position)
-    }
-
-    fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
-        OsDisk.set_len(file, len)
-    }
-
-    fn allocate(&self, file: &File, position: u64, len: u64) -> io::Result<()> {
-        OsDisk.allocate(file, position, len)
-    }
-
-    fn sync_data(&self, file: &File) -> io::Result<()> {
-        OsDisk.sync_data(file)
-    }
-
-    fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        OsDisk.sync_directory(path)
-    }
-
-    fn sync_file_system(&self, path: &Path, within: &File) -> io::Result<()> {
-        OsDisk.sync_file_system(path, within)
     }
 }
 

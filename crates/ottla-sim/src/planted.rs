@@ -10,9 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use ottla_env::Disk;
-use ottla_env::disk::{DirectoryEntry, Open, Status};
-use ottla_env::sys::DiskSpace;
+use ottla_env::disk::Open;
+use ottla_env::{Disk, DiskLayer};
 use parking_lot::Mutex;
 
 use crate::SimulatedDisk;
@@ -53,7 +52,11 @@ impl PlantedDisk {
     }
 }
 
-impl Disk for PlantedDisk {
+impl DiskLayer for PlantedDisk {
+    fn below(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
     fn open(&self, path: &Path, how: Open) -> io::Result<File> {
         if how == Open::Replace && self.keeps_index(path) && self.disk.status(path).is_ok() {
             let file = self.disk.open(path, Open::Create)?;
@@ -63,36 +66,12 @@ impl Disk for PlantedDisk {
         self.disk.open(path, how)
     }
 
-    fn status(&self, path: &Path) -> io::Result<Status> {
-        self.disk.status(path)
-    }
-
-    fn list(&self, directory: &Path) -> io::Result<Vec<DirectoryEntry>> {
-        self.disk.list(directory)
-    }
-
-    fn create_directory(&self, path: &Path) -> io::Result<()> {
-        self.disk.create_directory(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         let is_snapshot = path.extension().is_some_and(|extension| extension == "snapshot");
         if self.bug == Bug::SnapshotNewerThanLog && is_snapshot {
             return Ok(());
         }
         self.disk.remove_file(path)
-    }
-
-    fn remove_directory(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove_directory(path)
-    }
-
-    fn read_at(&self, file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        self.disk.read_at(file, buffer, position)
     }
 
     fn drop_cached(&self, file: &File) -> io::Result<()> {
@@ -110,24 +89,12 @@ impl Disk for PlantedDisk {
         self.disk.write_at(file, buffers, position)
     }
 
-    fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
-        self.disk.set_len(file, len)
-    }
-
-    fn allocate(&self, file: &File, position: u64, len: u64) -> io::Result<()> {
-        self.disk.allocate(file, position, len)
-    }
-
     fn sync_data(&self, file: &File) -> io::Result<()> {
         if self.bug == Bug::NoSync { Ok(()) } else { self.disk.sync_data(file) }
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         if self.bug == Bug::DirectoryNotSynced { Ok(()) } else { self.disk.sync_directory(path) }
-    }
-
-    fn space(&self, path: &Path) -> io::Result<DiskSpace> {
-        self.disk.space(path)
     }
 
     fn sync_file_system(&self, path: &Path, within: &File) -> io::Result<()> {

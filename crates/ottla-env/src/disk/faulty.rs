@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
-use super::{DirectoryEntry, Disk, Open, OsDisk, Status};
+use super::{Disk, DiskLayer, Open, OsDisk};
 use crate::sys::{self, DiskSpace};
 
 /// A disk that does what the system's does until it is told otherwise.
@@ -22,6 +22,7 @@ struct Faults {
     writes_fail_with: Option<io::ErrorKind>,
     flipped: Option<u64>,
     changes_left: Option<u64>,
+    has_refused: bool,
 }
 
 impl FaultyDisk {
@@ -47,13 +48,23 @@ impl FaultyDisk {
 
     /// Lets so many more changes of the disk succeed, syncs included, and none after them; `None` lets all succeed.
     pub fn stop_after(&self, changes: Option<u64>) {
-        self.faults.lock().changes_left = changes;
+        let mut faults = self.faults.lock();
+        (faults.changes_left, faults.has_refused) = (changes, false);
+    }
+
+    /// Whether a change was asked for that did not succeed any more.
+    pub fn has_stopped(&self) -> bool {
+        self.faults.lock().has_refused
     }
 
     fn change(&self) -> io::Result<()> {
-        match &mut self.faults.lock().changes_left {
+        let mut faults = self.faults.lock();
+        match &mut faults.changes_left {
             None => Ok(()),
-            Some(0) => Err(io::Error::other("injected: the disk is gone")),
+            Some(0) => {
+                faults.has_refused = true;
+                Err(io::Error::other("injected: the disk is gone"))
+            }
             Some(left) => {
                 *left -= 1;
                 Ok(())
@@ -68,20 +79,16 @@ impl FaultyDisk {
     }
 }
 
-impl Disk for FaultyDisk {
+impl DiskLayer for FaultyDisk {
+    fn below(&self) -> &dyn Disk {
+        &OsDisk
+    }
+
     fn open(&self, path: &Path, how: Open) -> io::Result<File> {
         if matches!(how, Open::Create | Open::Replace) {
             self.change()?;
         }
         OsDisk.open(path, how)
-    }
-
-    fn status(&self, path: &Path) -> io::Result<Status> {
-        OsDisk.status(path)
-    }
-
-    fn list(&self, directory: &Path) -> io::Result<Vec<DirectoryEntry>> {
-        OsDisk.list(directory)
     }
 
     fn create_directory(&self, path: &Path) -> io::Result<()> {
@@ -163,14 +170,15 @@ mod tests {
     #[test]
     fn syncs_fail_under_one_path_and_nowhere_else() {
         let directory = tempfile::tempdir().unwrap();
-        let disk = FaultyDisk::default();
+        let faulty = FaultyDisk::default();
+        let disk: &dyn Disk = &faulty;
         let [broken, sound] = ["broken", "sound"].map(|name| directory.path().join(name));
         let file_in = |path: &Path| {
             disk.create_directory(path).unwrap();
-            (&disk as &dyn Disk).write(&path.join("file"), b"1").unwrap()
+            disk.write(&path.join("file"), b"1").unwrap()
         };
         let files = [file_in(&broken), file_in(&sound)];
-        disk.fail_syncs_under(&broken);
+        faulty.fail_syncs_under(&broken);
         assert!(disk.sync_data(&files[0]).is_err() && disk.sync_directory(&broken).is_err());
         disk.sync_data(&files[1]).unwrap();
         disk.sync_directory(&sound).unwrap();

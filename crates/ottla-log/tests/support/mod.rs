@@ -23,6 +23,7 @@ use ottla_records::{
     BatchBuilder, Batches, Compression, ControlType, EndTransactionMarker, NO_SEQUENCE, RawBatch,
     ValidBatch,
 };
+use proptest::test_runner::{Config as ProptestConfig, FileFailurePersistence};
 
 /// A directory that is gone after the test; it outlives the processes that the test plays.
 pub struct Directory {
@@ -171,4 +172,20 @@ pub fn read_all(log: &Log) -> Vec<RawBatch> {
         }
     }
     batches
+}
+
+/// A part of so many, rounded down.
+pub fn share_of(count: i64, share: f64) -> i64 {
+    #[allow(clippy::cast_precision_loss, reason = "a test's small numbers")]
+    let part = (count as f64 * share) as i64;
+    part
+}
+
+/// So many cases. What fails once is kept beside the test's file, to be committed and tried first for ever after.
+pub fn configuration(cases: u32) -> ProptestConfig {
+    let failure_persistence = FileFailurePersistence::WithSource("regressions");
+    ProptestConfig {
+        failure_persistence: Some(Box::new(failure_persistence)),
+        ..ProptestConfig::with_cases(cases)
+    }
 }
