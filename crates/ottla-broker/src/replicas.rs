@@ -212,15 +212,15 @@ impl Replica {
     /// The largest epoch that is not newer than `asked`, and where it ended in this log.
     #[must_use]
     pub(crate) fn end_offset_for_epoch(&self, asked: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
-        let current = self.leader_epoch();
+        let (current, log) = (self.leader_epoch(), self.log());
         if asked == current {
-            return Some((current, self.log().log_end_offset()));
+            return Some((current, log.log_end_offset()));
         }
-        self.log().end_offset_for_epoch(asked).or_else(|| {
+        log.end_offset_for_epoch(asked).or_else(|| {
             // The current epoch has written nothing yet: it is not in the log, and begins at its end.
             let is_older = asked != LeaderEpoch::UNKNOWN && asked < current;
-            let newest = self.log().latest_epoch().unwrap_or(asked);
-            is_older.then(|| (newest, self.log().log_end_offset()))
+            let newest = log.latest_epoch().unwrap_or(asked);
+            is_older.then(|| (newest, log.log_end_offset()))
         })
     }
 
@@ -258,11 +258,7 @@ impl Replica {
         batch: ValidBatch,
         needs_all: bool,
     ) -> Result<Appended, AppendError> {
-        let appended = self.append_with(batch, needs_all, Log::append_batch)?;
-        if self.is_unflushed(&appended) {
-            self.log().request_flush();
-        }
-        Ok(appended)
+        self.append_with(batch, needs_all, Log::append_batch, Log::request_flush)
     }
 
     /// Appends a client's batch, unless the client has sent it before. A flush is due then as well: the first copy may
@@ -275,17 +271,8 @@ impl Replica {
         batch: ValidBatch,
         needs_all: bool,
     ) -> Result<Appended, AppendError> {
-        let appended = self.append_with(batch, needs_all, Log::append_produced)?;
-        match self.is_unflushed(&appended) {
-            true if needs_all => self.log().join_next_flush(),
-            true => self.log().request_flush(),
-            false => {}
-        }
-        Ok(appended)
-    }
-
-    fn is_unflushed(&self, appended: &Appended) -> bool {
-        self.log().flushed_offset() <= appended.last_offset
+        let ask = if needs_all { Log::join_next_flush } else { Log::request_flush };
+        self.append_with(batch, needs_all, Log::append_produced, ask)
     }
 
     fn append_with(
@@ -293,6 +280,7 @@ impl Replica {
         batch: ValidBatch,
         needs_all: bool,
         append: fn(&Log, ValidBatch, LeaderEpoch) -> Result<Appended, ottla_log::AppendError>,
+        ask_for_flush: fn(&Log),
     ) -> Result<Appended, AppendError> {
         let mut leadership = self.leadership.lock();
         if needs_all && !leadership.progress.has_enough_replicas() {
@@ -305,9 +293,12 @@ impl Replica {
         let appended = append(&log, batch, leadership.epoch)?;
         leadership.progress.on_append(log.log_end_offset());
         drop(leadership);
-        if !self.is_unflushed(&appended) {
+        let flushed = log.flushed_offset();
+        if flushed > appended.last_offset {
             // The page cache counts as the disk (`log.flush.on.commit=false`).
-            self.on_flushed(log.flushed_offset());
+            self.on_flushed(flushed);
+        } else {
+            ask_for_flush(&log);
         }
         Ok(appended)
     }

@@ -70,7 +70,8 @@ impl PartitionLog {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.replica.log().log_start_offset() == self.replica.log().log_end_offset()
+        let log = self.replica.log();
+        log.log_start_offset() == log.log_end_offset()
     }
 
     pub(super) fn end(&self) -> Offset {

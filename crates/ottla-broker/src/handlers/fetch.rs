@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use ottla_base::{ErrorCode, LeaderEpoch, Offset};
-use ottla_log::ReadError;
+use ottla_log::{Log, ReadError};
 use ottla_protocol::Records;
 use ottla_protocol::messages::fetch_response::{
     AbortedTransaction, EpochEndOffset, FetchableTopicResponse, NodeEndpoint, PartitionData,
@@ -314,18 +314,18 @@ fn read_replica(
     replica.check_alive()?;
     // Any negative epoch asks for no check, unlike with other requests.
     replica.check_leader_epoch(asked.current_leader_epoch.max(-1))?;
-    let high_watermark = replica.high_watermark();
-    let log_start = replica.log().log_start_offset();
+    let (log, high_watermark) = (replica.log(), replica.high_watermark());
+    let log_start = log.log_start_offset();
     if let Some((epoch, end_offset)) = divergence(replica, asked)? {
         return Ok(Found::Diverged { epoch, end_offset, high_watermark, log_start });
     }
     let from = Offset(asked.fetch_offset);
-    if from < log_start || from > replica.log().log_end_offset() {
+    if from < log_start || from > log.log_end_offset() {
         return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
     }
     let max_bytes = usize::try_from(bytes_left.min(asked.partition_max_bytes.into()))
         .map_err(|_| ErrorCode::UNKNOWN_SERVER_ERROR)?;
-    let last_stable = replica.log().last_stable_offset(high_watermark);
+    let last_stable = log.last_stable_offset(high_watermark);
     let upper_bound = if read_committed { last_stable } else { high_watermark };
     let aborted = Vec::new();
     if from >= upper_bound || (max_bytes == 0 && !is_first) {
@@ -337,25 +337,22 @@ fn read_replica(
             aborted,
         });
     }
-    let slice =
-        replica.log().read(from, max_bytes, upper_bound, is_first).map_err(
-            |error| match error {
-                ReadError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
-                // Clients tell their application at once, where they try again for ever after KAFKA_STORAGE_ERROR.
-                ReadError::Quarantined { .. } => ErrorCode::CORRUPT_MESSAGE,
-                ReadError::Storage(error) => {
-                    tracing::error!(partition = %replica.partition, %error, "read failed");
-                    ErrorCode::KAFKA_STORAGE_ERROR
-                }
-            },
-        )?;
+    let slice = log.read(from, max_bytes, upper_bound, is_first).map_err(|error| match error {
+        ReadError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
+        // Clients tell their application at once, where they try again for ever after KAFKA_STORAGE_ERROR.
+        ReadError::Quarantined { .. } => ErrorCode::CORRUPT_MESSAGE,
+        ReadError::Storage(error) => {
+            tracing::error!(partition = %replica.partition, %error, "read failed");
+            ErrorCode::KAFKA_STORAGE_ERROR
+        }
+    })?;
     let source = slice.source.map(|range| Source::File {
         file: range.file,
         position: range.position,
         len: range.len,
     });
     let aborted = match source {
-        Some(_) if read_committed => aborted_in(replica, from..upper_bound)?,
+        Some(_) if read_committed => aborted_in(&log, from..upper_bound)?,
         _ => Vec::new(),
     };
     Ok(Found::Records { source, high_watermark, log_start, last_stable, aborted })
@@ -363,11 +360,11 @@ fn read_replica(
 
 /// The aborted transactions from an offset on. Those that begin beyond what is sent are not needed yet, and do no harm.
 fn aborted_in(
-    replica: &Replica,
+    log: &Log,
     range: std::ops::Range<Offset>,
 ) -> Result<Vec<AbortedTransaction>, ErrorCode> {
-    let found = replica.log().aborted_transactions(&range).map_err(|error| {
-        tracing::error!(partition = %replica.partition, %error, "aborted transactions can't be read");
+    let found = log.aborted_transactions(&range).map_err(|error| {
+        tracing::error!(partition = %log.topic_partition(), %error, "aborted transactions can't be read");
         ErrorCode::KAFKA_STORAGE_ERROR
     })?;
     let transaction = |it: ottla_log::AbortedTransaction| AbortedTransaction {

@@ -148,9 +148,10 @@ fn latest(replica: &Arc<Replica>, end: End) -> Found {
 }
 
 fn earliest(replica: &Arc<Replica>) -> Found {
-    let offset = replica.log().log_start_offset();
+    let log = replica.log();
+    let offset = log.log_start_offset();
     // An empty log has no record to have an epoch; the next one will have the leader's.
-    let epoch = replica.log().epoch_for_offset(offset);
+    let epoch = log.epoch_for_offset(offset);
     let leader_epoch = epoch.unwrap_or_else(|| replica.leader_epoch()).0;
     Found { timestamp: -1, offset, leader_epoch }
 }
