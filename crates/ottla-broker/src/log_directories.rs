@@ -41,6 +41,14 @@ pub struct DataDirectories {
     pub metadata: DataDirectory,
 }
 
+impl DataDirectories {
+    /// Those that can be used, and the one with the metadata, once each.
+    pub(crate) fn to_open(&self) -> impl Iterator<Item = &DataDirectory> {
+        let apart = Some(&self.metadata).filter(|it| !self.usable.contains(it));
+        self.usable.iter().chain(apart)
+    }
+}
+
 /// Why a node can't start with these directories.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
@@ -96,8 +104,7 @@ impl LogDirectories {
             let (config, options) = (config.clone(), options.clone());
             LogDirectory::open(&directory.path, config, options, Arc::clone(clock)).map(Arc::new)
         };
-        let apart = Some(&given.metadata).filter(|it| !given.usable.contains(it));
-        let all: Vec<&DataDirectory> = given.usable.iter().chain(apart).collect();
+        let all: Vec<&DataDirectory> = given.to_open().collect();
         let opened: Vec<_> = thread::scope(|scope| {
             let threads: Vec<_> = all.iter().map(|it| scope.spawn(|| open(it))).collect();
             let joined = threads.into_iter().map(|thread| thread.join());
@@ -244,8 +251,7 @@ impl LogDirectories {
     /// The logs of all partitions, without that of the metadata.
     #[must_use]
     pub(crate) fn logs(&self) -> Vec<Arc<Log>> {
-        let logs = self.members.iter().flat_map(|member| member.directory.logs());
-        logs.filter(|log| !is_metadata(log)).collect()
+        self.members.iter().flat_map(Member::logs).collect()
     }
 
     /// Creates an empty log in the directory of this id, or in the one with the fewest logs.
@@ -381,6 +387,12 @@ impl Member {
         self.directory.path()
     }
 
+    /// Its logs, without that of the metadata.
+    #[must_use]
+    pub(crate) fn logs(&self) -> Vec<Arc<Log>> {
+        self.directory.logs().into_iter().filter(|log| !is_metadata(log)).collect()
+    }
+
     /// Whether new records can be written.
     #[must_use]
     pub(crate) fn is_online(&self) -> bool {
@@ -447,6 +459,17 @@ mod tests {
 
     fn uuid(id: u128) -> Uuid {
         Uuid::from_u128(id)
+    }
+
+    #[test]
+    fn a_directory_with_nothing_but_the_metadata_is_opened_beside_the_others_and_no_other_twice() {
+        let [a, b, apart] = ["a", "b", "m"]
+            .map(|name| DataDirectory { path: PathBuf::from(name), id: uuid(name.len() as u128) });
+        let opened = |metadata: &DataDirectory| {
+            let (usable, metadata) = (vec![a.clone(), b.clone()], metadata.clone());
+            DataDirectories { usable, unreadable: Vec::new(), metadata }.to_open().count()
+        };
+        assert_eq!((opened(&a), opened(&b), opened(&apart)), (2, 2, 3));
     }
 
     fn create(

@@ -31,6 +31,8 @@ pub(crate) struct LogMoves {
     reports: Arc<DirectoryReports>,
     configuration: Arc<Configuration>,
     under_way: Mutex<BTreeMap<TopicPartition, Arc<UnderWay>>>,
+    /// Held while a move begins: requests come side by side, and a partition has one copy in the making.
+    beginning: Mutex<()>,
     /// Where partitions are to be put that are not here yet.
     wishes: Mutex<HashMap<TopicPartition, Uuid>>,
     begun: Notify,
@@ -67,6 +69,7 @@ impl LogMoves {
             reports,
             configuration,
             under_way: Mutex::default(),
+            beginning: Mutex::default(),
             wishes: Mutex::default(),
             begun: Notify::new(),
         }
@@ -91,6 +94,7 @@ impl LogMoves {
     /// # Errors
     /// KAFKA_STORAGE_ERROR while any directory is offline, as in Apache Kafka: a copy might be in it.
     pub(crate) fn begin(&self, replica: &Arc<Replica>, target: &Member) -> Result<(), ErrorCode> {
+        let _one_at_a_time = self.beginning.lock();
         let name = &replica.partition;
         if self.target_of(name).is_some_and(|id| id != target.id) {
             self.cancel(name);
@@ -132,7 +136,8 @@ impl LogMoves {
     /// Begins those again that an earlier process did not end.
     pub(crate) fn begin_again(&self) {
         for (name, path) in self.directories.interrupted_moves() {
-            let replica = self.replicas.all().into_iter().find(|it| it.partition == *name);
+            let id = self.directories.log(name).and_then(|log| log.topic_id());
+            let replica = id.and_then(|id| self.replicas.find(id, name.partition.0));
             let Some((replica, target)) = replica.zip(self.directories.at(path)) else { continue };
             if let Err(code) = self.begin(&replica, target) {
                 warn!(partition = %name, %code, "a move is not begun again");
@@ -176,7 +181,7 @@ impl LogMoves {
         }
     }
 
-    fn step(&self, under_way: &UnderWay) -> Step {
+    fn step(&self, under_way: &Arc<UnderWay>) -> Step {
         let mut moving = under_way.moving.lock();
         let Some(it) = &*moving else { return Step::Ended };
         let name = &under_way.replica.partition;
@@ -201,7 +206,11 @@ impl LogMoves {
             }
         }
         *moving = None;
-        self.under_way.lock().remove(name);
+        let mut all = self.under_way.lock();
+        // It may have been given up meanwhile, and another one begun.
+        if all.get(name).is_some_and(|it| Arc::ptr_eq(it, under_way)) {
+            all.remove(name);
+        }
         Step::Ended
     }
 }

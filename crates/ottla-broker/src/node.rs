@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use ottla_config::{BrokerConfig, Listener as ListenerConfig, Settings as ConfigSettings};
 use ottla_env::{Clock, SystemClock};
-use ottla_log::{DirectoryOptions, LogCleaner, LogDirectory};
+use ottla_log::{DirectoryOptions, LogDirectory};
 use ottla_metadata::controller::Policy;
 use ottla_metadata::{Endpoint, feature};
 use ottla_protocol::messages::{BrokerRegistrationRequest, broker_registration_request};
@@ -67,7 +67,6 @@ pub struct Node {
     quorum: Arc<Quorum>,
     directories: Arc<LogDirectories>,
     failures: Arc<FailureWatch>,
-    cleaner: Option<Arc<LogCleaner>>,
     broker_epoch: i64,
     listeners: Vec<Address>,
     http_address: Option<SocketAddr>,
@@ -165,7 +164,7 @@ impl Node {
             directories: Arc::clone(&directories),
             moves: Arc::clone(&moves),
             groups,
-            cleaner: cleaner.clone(),
+            cleaner,
             automatic_topics: AutomaticTopics::new(config),
         }));
         let (stop, stopping) = watch::channel(false);
@@ -180,7 +179,6 @@ impl Node {
             quorum,
             directories,
             failures,
-            cleaner,
             broker_epoch,
             listeners,
             http_address,
@@ -222,7 +220,8 @@ impl Node {
         self.broker.replicas.all().iter().for_each(|replica| replica.retire());
         self.say_farewell().await;
         self.quorum.shutdown().await;
-        let (directories, cleaner, epoch) = (self.directories, self.cleaner, self.broker_epoch);
+        let (directories, epoch) = (self.directories, self.broker_epoch);
+        let cleaner = self.broker.cleaner.clone();
         let close = move || {
             cleaner.iter().for_each(|cleaner| cleaner.stop());
             directories.close(epoch)
@@ -332,7 +331,7 @@ async fn open_directories(
         )
         .unwrap_or(defaults.producer_id_expiration_check_interval_ms),
         reserved_bytes: u64::try_from(config.log_dir_reserved_bytes).unwrap_or(0),
-        open_files_max: open_files_max / config.log_dirs.len().max(1),
+        open_files_max: open_files_max / options.directories.to_open().count(),
         ..defaults
     };
     let (given, clock) = (options.directories.clone(), Arc::clone(clock));
