@@ -73,7 +73,7 @@ pub(crate) struct Broker {
     pub directories: Arc<LogDirectories>,
     pub moves: Arc<LogMoves>,
     pub groups: Arc<GroupCoordinator>,
-    cleaner: Option<Arc<LogCleaner>>,
+    pub cleaner: Option<Arc<LogCleaner>>,
     pub fetch_sessions: Mutex<Sessions>,
     producer_ids: ProducerIds,
     automatic_topics: AutomaticTopics,

@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use ottla_base::{BrokerId, TopicId, Uuid};
 use ottla_log::{FlushListener, Log, StorageError};
+use ottla_metadata::Rejection;
 use ottla_metadata::controller::BrokerEpoch;
 use ottla_protocol::messages::AssignReplicasToDirsRequest;
 use ottla_protocol::messages::assign_replicas_to_dirs_request::{
     DirectoryData, PartitionData, TopicData,
 };
-use ottla_quorum::Quorum;
+use ottla_quorum::{Quorum, SubmitError};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tracing::warn;
@@ -95,17 +96,8 @@ async fn send_failed(quorum: &Quorum, id: BrokerId, epoch: i64, failed: &BTreeSe
         return true;
     }
     let failed = failed.iter().copied().collect();
-    match quorum.directories_offline(id, BrokerEpoch(epoch), failed).await {
-        Ok(Ok(())) => true,
-        Ok(Err(error)) => {
-            warn!(%error, "the controller does not take that log directories have failed");
-            false
-        }
-        Err(error) => {
-            warn!(%error, "the controller can't be told that log directories have failed");
-            false
-        }
-    }
+    let answer = quorum.directories_offline(id, BrokerEpoch(epoch), failed).await;
+    is_taken(answer, "that log directories have failed")
 }
 
 async fn send_assigned(
@@ -119,15 +111,19 @@ async fn send_assigned(
     }
     let directories = by_directory(assigned);
     let request = AssignReplicasToDirsRequest { broker_id: id.0, broker_epoch: epoch, directories };
-    match quorum.assign_replicas_to_dirs(request).await {
-        // A partition that the controller does not know was deleted meanwhile.
+    // A partition that the controller does not know was deleted meanwhile.
+    is_taken(quorum.assign_replicas_to_dirs(request).await, "where replicas are")
+}
+
+fn is_taken<T>(answer: Result<Result<T, Rejection>, SubmitError>, what: &str) -> bool {
+    match answer {
         Ok(Ok(_)) => true,
         Ok(Err(error)) => {
-            warn!(%error, "the controller does not take where replicas are");
+            warn!(%error, "the controller does not take {what}");
             false
         }
         Err(error) => {
-            warn!(%error, "the controller can't be told where replicas are");
+            warn!(%error, "the controller can't be told {what}");
             false
         }
     }

@@ -77,9 +77,8 @@ impl Topics {
     pub(crate) fn set_strays_aside(&self, image: &Image) {
         for log in self.directories.logs() {
             let name = log.topic_partition();
-            let is_owned = &*name.topic == topic_name::CLUSTER_METADATA
-                || log.topic_id().is_some_and(|id| image.partition(id, name.partition).is_some());
-            if !is_owned {
+            let is_owned = |id| image.partition(id, name.partition).is_some();
+            if !log.topic_id().is_some_and(is_owned) {
                 self.set_aside(&log);
             }
         }

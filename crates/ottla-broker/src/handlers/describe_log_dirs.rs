@@ -12,7 +12,6 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use ottla_base::{ErrorCode, PartitionIndex};
 use ottla_log::Log;
-use ottla_metadata::topic_name;
 use ottla_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
@@ -90,40 +89,31 @@ fn topics(
         let name = log.topic_partition();
         let key = (&*name.topic, name.partition);
         asked.as_ref().is_none_or(|asked| asked.contains(&key))
-            && &*name.topic != topic_name::CLUSTER_METADATA
     };
     let mut topics = BTreeMap::<ByteString, Vec<DescribeLogDirsPartition>>::new();
     let name = |log: &Log| ByteString::from(&*log.topic_partition().topic);
-    for log in member.directory.logs().iter().filter(is_asked) {
-        topics.entry(name(log)).or_default().push(partition(context, log));
+    for log in member.logs().iter().filter(is_asked) {
+        topics.entry(name(log)).or_default().push(partition(context, log, false));
     }
     for future in member.directory.futures().iter().filter(is_asked) {
-        topics.entry(name(future)).or_default().push(copy(context, future));
+        topics.entry(name(future)).or_default().push(partition(context, future, true));
     }
     let topic = |(name, partitions)| DescribeLogDirsTopic { name, partitions };
     topics.into_iter().map(topic).collect()
 }
 
-/// A copy in the making: how far it is behind the log.
-fn copy(context: &Context, future: &Log) -> DescribeLogDirsPartition {
-    let index = future.topic_partition().partition.0;
-    let replica = future.topic_id().and_then(|id| context.broker.replicas.find(id, index));
-    let lag = replica.map(|it| it.log().log_end_offset() - future.log_end_offset());
-    DescribeLogDirsPartition {
-        partition_index: index,
-        partition_size: i64::try_from(future.size_in_bytes()).unwrap_or(i64::MAX),
-        offset_lag: lag.unwrap_or(UNKNOWN_LAG),
-        is_future_key: true,
-    }
-}
-
-fn partition(context: &Context, log: &Log) -> DescribeLogDirsPartition {
+/// A log, or a copy of one in the making: how far that is behind the log.
+fn partition(context: &Context, log: &Log, is_future_key: bool) -> DescribeLogDirsPartition {
     let index = log.topic_partition().partition.0;
     let replica = log.topic_id().and_then(|id| context.broker.replicas.find(id, index));
+    let lag = replica.map(|it| match is_future_key {
+        true => it.log().log_end_offset() - log.log_end_offset(),
+        false => 0,
+    });
     DescribeLogDirsPartition {
         partition_index: index,
         partition_size: i64::try_from(log.size_in_bytes()).unwrap_or(i64::MAX),
-        offset_lag: if replica.is_some() { 0 } else { UNKNOWN_LAG },
-        is_future_key: false,
+        offset_lag: lag.unwrap_or(UNKNOWN_LAG),
+        is_future_key,
     }
 }
