@@ -71,6 +71,12 @@ impl Rejection {
         Self { code, message: message.into() }
     }
 
+    /// A decision would need more than [`RECORDS_MAX`].
+    pub(crate) fn too_many_records() -> Self {
+        let message = "Unable to perform excessively large batch operation.";
+        Self::new(ErrorCode::POLICY_VIOLATION, message)
+    }
+
     /// Kafka has no words for some refusals.
     #[must_use]
     pub const fn wordless(code: ErrorCode) -> Self {

@@ -63,8 +63,7 @@ pub fn adopt_topic(
     }
     let mut records = create_topic(image, policy, &creatable(adoption), &mut Known(*id))?.records;
     if records.len() > RECORDS_MAX {
-        let message = "Unable to perform excessively large batch operation.";
-        return Err(Rejection::new(ErrorCode::POLICY_VIOLATION, message));
+        return Err(Rejection::too_many_records());
     }
     for record in &mut records {
         if let MetadataRecord::Partition(partition) = record {

@@ -126,8 +126,7 @@ pub fn alter_configs(
         answers.push(ConfigAnswer::of(change, rejection));
     }
     if records.len() > RECORDS_MAX {
-        let message = "Unable to perform excessively large batch operation.";
-        let refusal = Rejection::new(ErrorCode::POLICY_VIOLATION, message);
+        let refusal = Rejection::too_many_records();
         let refuse = |change: &ConfigChange| ConfigAnswer::of(change, Some(refusal.clone()));
         return Outcome::unchanged(changes.iter().map(refuse).collect());
     }

@@ -56,8 +56,7 @@ fn grow(
     let topic = image.topic_by_name(&wanted.name).ok_or(unknown)?;
     let additional = additional(topic, wanted)?;
     if records.saturating_add(additional) > RECORDS_MAX {
-        let message = "Unable to perform excessively large batch operation.";
-        return Err(Rejection::new(ErrorCode::POLICY_VIOLATION, message));
+        return Err(Rejection::too_many_records());
     }
     let first = topic.partition_count();
     let placed = match &wanted.assignments {

@@ -75,8 +75,7 @@ fn decide(
             Err(rejection) => refused(&topic.name, rejection),
         });
         if records.len() > RECORDS_MAX {
-            let message = "Unable to perform excessively large batch operation.";
-            return Err(Rejection::new(ErrorCode::POLICY_VIOLATION, message));
+            return Err(Rejection::too_many_records());
         }
     }
     results.extend(names_refused);

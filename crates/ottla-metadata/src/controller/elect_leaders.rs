@@ -84,8 +84,7 @@ fn decide(image: &Image, request: &ElectLeadersRequest) -> Result<Decided, Rejec
         }
     };
     if records.len() > RECORDS_MAX {
-        let message = "Unable to perform excessively large batch operation.";
-        return Err(Rejection::new(ErrorCode::POLICY_VIOLATION, message));
+        return Err(Rejection::too_many_records());
     }
     Ok((records, results))
 }
