@@ -101,6 +101,14 @@ struct Writer {
     /// How often the log's end was cut off: whoever has looked at the log without this lock can tell.
     truncations: u64,
     closed: bool,
+    /// Nothing may be appended until somebody has tried to put another log in this one's place.
+    paused: bool,
+}
+
+impl Writer {
+    fn accepts_writes(&self) -> bool {
+        !self.closed && !self.paused
+    }
 }
 
 /// Which directories have entries that a crash could take back.
@@ -198,6 +206,7 @@ impl Log {
             producers,
             newest_snapshot,
             closed: false,
+            paused: false,
             truncations: 0,
         };
         Arc::new_cyclic(|this| Self {
@@ -332,7 +341,7 @@ impl Log {
 
     fn lock_writer(&self) -> Result<parking_lot::MutexGuard<'_, Writer>, StorageError> {
         let writer = self.writer.lock();
-        if writer.closed {
+        if !writer.accepts_writes() {
             return Err(StorageError::Closed { log: self.partition.to_string() });
         }
         self.env().check_health()?;

@@ -366,7 +366,7 @@ impl Log {
     pub(crate) fn write_for_checkpoint(&self, with_snapshot: bool) -> Result<Offset, StorageError> {
         let mut writer = self.writer.lock();
         let end = self.log_end_offset();
-        if writer.closed {
+        if !writer.accepts_writes() {
             return Ok(end);
         }
         self.write_indexes()?;

@@ -103,7 +103,7 @@ impl Log {
     /// How often the log was cut off so far; an error once it is closed.
     pub(crate) fn truncations(&self) -> Result<u64, Overtaken> {
         let writer = self.writer.lock();
-        if writer.closed { Err(Overtaken) } else { Ok(writer.truncations) }
+        if writer.accepts_writes() { Ok(writer.truncations) } else { Err(Overtaken) }
     }
 
     /// Notes durably that everything before an offset is on disk, its indexes included. From then on recovery does not
