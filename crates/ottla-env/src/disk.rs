@@ -119,10 +119,31 @@ impl dyn Disk + '_ {
     pub fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let file = self.open(path, Open::Read)?;
         let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        self.read_up_to(&file, 0, len)
+    }
+
+    /// So many bytes of a file from a position on; fewer only at its end.
+    pub fn read_up_to(&self, file: &File, position: u64, len: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; len];
-        let read = self.read_at(&file, &mut bytes, 0)?;
+        let read = self.read_at(file, &mut bytes, position)?;
         bytes.truncate(read);
         Ok(bytes)
+    }
+
+    /// `None` if there is no such file.
+    pub fn open_if_there(&self, path: &Path, how: Open) -> io::Result<Option<File>> {
+        match self.open(path, how) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    /// Returns whether there was such a file.
+    pub fn remove_if_there(&self, path: &Path) -> io::Result<bool> {
+        match self.remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            removed => removed.map(|()| true),
+        }
     }
 
     pub fn read_to_string(&self, path: &Path) -> io::Result<String> {
@@ -249,6 +270,7 @@ mod tests {
         let path = directory.path().join("file");
         for how in [Open::Read, Open::Write] {
             assert_eq!(DISK.open(&path, how).unwrap_err().kind(), io::ErrorKind::NotFound);
+            assert!(DISK.open_if_there(&path, how).unwrap().is_none());
         }
         let file = DISK.open(&path, Open::Create).unwrap();
         DISK.write_all_at(&file, b"0123456789", 0).unwrap();
@@ -258,7 +280,9 @@ mod tests {
             let mut buffer = [0; 4];
             assert_eq!(DISK.read_at(&file, &mut buffer, 6).unwrap(), 2);
             assert_eq!(&buffer[..2], b"67");
+            assert_eq!(DISK.read_up_to(&file, 6, 4).unwrap(), b"67");
             assert_eq!(DISK.write_all_at(&file, b"x", 0).is_ok(), how != Open::Read);
+            assert!(DISK.open_if_there(&path, how).unwrap().is_some());
         }
         assert_eq!(DISK.read_to_string(&path).unwrap(), "x1234567");
         DISK.open(&path, Open::Replace).unwrap();
@@ -288,6 +312,10 @@ mod tests {
         assert!(DISK.status(&file).is_err());
         DISK.write(&file, b"").unwrap();
         DISK.remove_file(&file).unwrap();
+        assert!(!DISK.remove_if_there(&file).unwrap());
+        DISK.write(&file, b"").unwrap();
+        assert!(DISK.remove_if_there(&file).unwrap());
+        assert!(DISK.remove_if_there(&inner).is_err(), "a directory is no file");
         DISK.remove_directory(&directory.path().join("a")).unwrap();
         assert_eq!(DISK.list(directory.path()).unwrap(), []);
     }

@@ -11,6 +11,7 @@ use ottla_env::Disk;
 use ottla_env::disk::Open;
 
 use crate::error::{Context, StorageError};
+use crate::names;
 
 /// What is wrong with a checkpoint's text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -114,9 +115,7 @@ pub(crate) fn replace_lazily(disk: &dyn Disk, path: &Path, text: &str) -> Result
 }
 
 fn replace(disk: &dyn Disk, path: &Path, text: &str, durably: bool) -> Result<(), StorageError> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let temporary = Path::new(&temporary);
+    let temporary = &names::with_ending(path, ".tmp");
     let file = disk.open(temporary, Open::Replace).context("create", temporary)?;
     disk.write_all_at(&file, text.as_bytes(), 0).context("write", temporary)?;
     if durably {

@@ -370,9 +370,6 @@ impl Shared {
 
     /// Waits until so many more bytes are within the rate.
     fn pace(&self, bytes: usize) -> Result<(), Interrupted> {
-        if bytes == 0 {
-            return Ok(());
-        }
         let rate = self.options.read().io_bytes_per_second;
         let wait = self.throttle.lock().moved(bytes, self.clock.monotonic(), rate);
         let mut stop = self.stop.lock();

@@ -101,6 +101,14 @@ struct Writer {
     /// How often the log's end was cut off: whoever has looked at the log without this lock can tell.
     truncations: u64,
     closed: bool,
+    /// Nothing may be appended until somebody has tried to put another log in this one's place.
+    paused: bool,
+}
+
+impl Writer {
+    fn accepts_writes(&self) -> bool {
+        !self.closed && !self.paused
+    }
 }
 
 /// Which directories have entries that a crash could take back.
@@ -134,6 +142,17 @@ pub(crate) struct Sealed {
     pub(crate) time_entries: u32,
 }
 
+impl From<Active> for Sealed {
+    fn from(active: Active) -> Self {
+        Self {
+            size: active.size,
+            offset_entries: active.offsets.len(),
+            time_entries: active.times.len(),
+            segment: active.segment,
+        }
+    }
+}
+
 impl State {
     /// A log without records that begins at this offset.
     pub(crate) fn empty(active: Active, epochs: EpochCache) -> Self {
@@ -148,11 +167,25 @@ impl State {
         }
     }
 
+    /// All segments, oldest first.
+    pub(crate) fn segments(&self) -> impl DoubleEndedIterator<Item = &Arc<Segment>> {
+        self.sealed.iter().map(|sealed| &sealed.segment).chain([&self.active.segment])
+    }
+
+    pub(crate) fn first_segment(&self) -> &Arc<Segment> {
+        self.sealed.first().map_or(&self.active.segment, |sealed| &sealed.segment)
+    }
+
+    /// The segments that are no longer written, each with the base offset of the one that follows it.
+    pub(crate) fn sealed_with_ends(&self) -> impl Iterator<Item = (&Sealed, i64)> {
+        let ends = self.segments().skip(1).map(|segment| segment.base_offset);
+        self.sealed.iter().zip(ends)
+    }
+
     /// What is known to be damaged, and the base offset of its segment.
     pub(crate) fn damage(&self) -> Vec<quarantine::Entry> {
-        let sealed = self.sealed.iter().map(|sealed| &sealed.segment);
         let mut entries = Vec::new();
-        for segment in sealed.chain([&self.active.segment]) {
+        for segment in self.segments() {
             let damage = segment.damage().unwrap_or_default();
             entries.extend(damage.iter().map(|damage| (segment.base_offset, damage.clone())));
         }
@@ -198,6 +231,7 @@ impl Log {
             producers,
             newest_snapshot,
             closed: false,
+            paused: false,
             truncations: 0,
         };
         Arc::new_cyclic(|this| Self {
@@ -332,7 +366,7 @@ impl Log {
 
     fn lock_writer(&self) -> Result<parking_lot::MutexGuard<'_, Writer>, StorageError> {
         let writer = self.writer.lock();
-        if writer.closed {
+        if !writer.accepts_writes() {
             return Err(StorageError::Closed { log: self.partition.to_string() });
         }
         self.env().check_health()?;

@@ -18,7 +18,7 @@ use ottla_base::{Offset, TopicPartition};
 use ottla_records::{Batches, RawBatch, ValidBatch};
 
 use crate::directory::LogDirectory;
-use crate::error::{CreateError, ReadError, StorageError};
+use crate::error::{Context, CreateError, ReadError, StorageError};
 use crate::log::{Log, Origin};
 
 /// How much is copied at once.
@@ -146,11 +146,7 @@ impl Move {
         let slice = self.current.read(from, STEP_BYTES, self.current.log_end_offset(), true)?;
         let Some(range) = slice.source else { return Ok(Vec::new()) };
         let path = self.current.directory();
-        let bytes = range.read().map_err(|source| StorageError::Io {
-            action: "read a log in",
-            path: path.to_owned(),
-            source,
-        })?;
+        let bytes = range.read().context("read a log in", path)?;
         let mut batches = Vec::new();
         let mut read = Batches::new(bytes);
         for batch in &mut read {

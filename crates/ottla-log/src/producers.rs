@@ -9,8 +9,7 @@
 //! - One of its latest five batches, sent again, is a duplicate. Any other batch is out of order.
 //! - Coordinators are held to epochs only, what is replicated or recovered to nothing: it is in the log already.
 //!
-//! Transactions are not served yet, but what they will need is kept: where each one began, and which coordinator
-//! ended the last. The rule for markers of transaction version 2 (KIP-890) comes with them.
+//! Of transactions it is kept where each one began, and which coordinator ended the last.
 //!
 //! Invariant: a producer has at most [`BATCHES_MAX`] batches, all of its epoch, in the order of their offsets.
 

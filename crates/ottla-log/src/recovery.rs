@@ -24,7 +24,7 @@ mod swaps;
 mod trusted;
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use ottla_base::{LeaderEpoch, Offset};
@@ -32,7 +32,7 @@ use ottla_env::Disk;
 use ottla_env::disk::{DirectoryEntry, Open};
 use ottla_records::{BatchHeader, HEADER_LEN, RawBatch};
 
-use crate::audit::{self, Damage, Fault, FileSource, Stretch};
+use crate::audit::{self, Damage, Fault, FileSource, Stretch, Window};
 use crate::checkpoint;
 use crate::config::LogConfig;
 use crate::environment::Home;
@@ -74,8 +74,7 @@ pub(crate) struct Opened {
 pub(crate) fn open(home: &Arc<Home>, opening: &Opening<'_>) -> Result<Opened, StorageError> {
     let (disk, directory) = (&*home.env.disk, home.path());
     let mut entries = disk.list(&directory).context("list", &directory)?;
-    if swaps::are_among(&entries) {
-        swaps::complete(disk, &directory)?;
+    if swaps::complete(disk, &directory, &entries)? {
         entries = disk.list(&directory).context("list", &directory)?;
     }
     let Inventory { logs, snapshots, txn_indexes } = take_inventory(disk, &directory, &entries)?;
@@ -224,33 +223,6 @@ const HEADERS_BYTES: usize = 8 * 1024;
 /// Read ahead where whole batches are.
 const BATCHES_BYTES: usize = 1024 * 1024;
 
-/// A piece of a file in memory.
-struct Window<'a> {
-    disk: &'a dyn Disk,
-    file: &'a File,
-    len: u64,
-    bytes: Vec<u8>,
-    start: u64,
-}
-
-impl Window<'_> {
-    /// The bytes at a position; fewer only at the end of the file.
-    fn get(&mut self, position: u64, len: usize, read_ahead: usize) -> std::io::Result<&[u8]> {
-        let at = position.checked_sub(self.start).and_then(|at| usize::try_from(at).ok());
-        let held = at.is_some_and(|at| self.bytes.len() >= at + len);
-        if !held {
-            let left = usize::try_from(self.len.saturating_sub(position)).unwrap_or(usize::MAX);
-            self.bytes.resize(len.max(read_ahead).min(left), 0);
-            let read = self.disk.read_at(self.file, &mut self.bytes, position)?;
-            self.bytes.truncate(read);
-            self.start = position;
-        }
-        let at = usize::try_from(position - self.start).expect("the window begins at or before it");
-        let rest = self.bytes.get(at..).unwrap_or_default();
-        Ok(rest.get(..len).unwrap_or(rest))
-    }
-}
-
 struct Loader<'a> {
     home: &'a Arc<Home>,
     opening: &'a Opening<'a>,
@@ -328,12 +300,7 @@ impl Loader<'_> {
         if active.size == 0 && !self.sealed.is_empty() {
             return active.segment.remove_files();
         }
-        self.sealed.push(Sealed {
-            size: active.size,
-            offset_entries: active.offsets.len(),
-            time_entries: active.times.len(),
-            segment: active.segment,
-        });
+        self.sealed.push(active.into());
         Ok(())
     }
 
@@ -463,8 +430,8 @@ impl Loader<'_> {
     ) -> Result<Recovered, StorageError> {
         let path = segment.path(names::LOG);
         let len = file.metadata().context("stat", &path)?.len();
-        let disk = segment.disk();
-        let mut window = Window { disk, file, len, bytes: Vec::new(), start: 0 };
+        let mut source = FileSource(segment.disk(), file);
+        let mut window = Window::new(&mut source, len);
         let mut known = segment.damage().unwrap_or_default().to_vec();
         while active.size < len {
             if let Some(damage) = known.iter().find(|damage| damage.position == active.size) {
@@ -497,7 +464,7 @@ impl Loader<'_> {
                 return Ok(Recovered { active, aborted, failure: Some(failure) });
             }
             let (position, size) = (active.size, header.size_in_bytes());
-            let read = || window.get(position, size, 0).map(bytes::Bytes::copy_from_slice);
+            let read = || window.get_ahead(position, size, 0).map(bytes::Bytes::copy_from_slice);
             aborted.extend(self.replay.observe(&header, read).context("read", &path)?);
             active.appended(&header, self.opening.config.index_interval_bytes);
             self.next_offset = header.next_offset();
@@ -671,12 +638,12 @@ impl Loader<'_> {
         verify_from: i64,
     ) -> std::io::Result<Result<BatchHeader, String>> {
         let read_ahead = if self.next_offset < verify_from { HEADERS_BYTES } else { BATCHES_BYTES };
-        let header = match BatchHeader::parse(window.get(position, HEADER_LEN, read_ahead)?) {
+        let header = match BatchHeader::parse(window.get_ahead(position, HEADER_LEN, read_ahead)?) {
             Ok(header) => header,
             Err(error) => return Ok(Err(error.to_string())),
         };
         let size = header.size_in_bytes();
-        if window.len - position < size as u64 {
+        if window.left(position) < size {
             return Ok(Err(format!("a batch of {size} bytes is cut off")));
         }
         if header.last_offset_delta < 0 || header.base_offset < self.next_offset {
@@ -688,7 +655,8 @@ impl Loader<'_> {
         if header.last_offset() < verify_from {
             return Ok(Ok(header));
         }
-        let bytes = bytes::Bytes::copy_from_slice(window.get(position, size, BATCHES_BYTES)?);
+        let bytes =
+            bytes::Bytes::copy_from_slice(window.get_ahead(position, size, BATCHES_BYTES)?);
         let verified = RawBatch::parse(bytes).and_then(RawBatch::verify_crc);
         Ok(verified.map(|_| header).map_err(|error| error.to_string()))
     }
@@ -769,9 +737,7 @@ fn replace_index<E: Entry>(
     if !as_a_whole || bytes.is_empty() {
         return disk.write(&path, &bytes).map(drop).context("write", &path);
     }
-    let mut beside = path.clone().into_os_string();
-    beside.push(names::CLEANED);
-    let beside = PathBuf::from(beside);
+    let beside = names::with_ending(&path, names::CLEANED);
     let file = disk.write(&beside, &bytes).context("write", &beside)?;
     disk.sync_data(&file).context("flush", &beside)?;
     disk.rename(&beside, &path).context("replace", &path)
@@ -833,11 +799,8 @@ fn observe_tail(active: &mut Active, index_interval_bytes: u64) -> Result<i64, S
 /// The number of entries and the last one; `None` when the file is missing or not made of entries.
 fn open_index<E: Entry>(segment: &Segment, suffix: &str) -> Result<Option<Index<E>>, StorageError> {
     let (disk, path) = (segment.disk(), segment.path(suffix));
-    let file = match disk.open(&path, Open::Read) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).context("open", &path),
-    };
+    let opened = disk.open_if_there(&path, Open::Read).context("open", &path)?;
+    let Some(file) = opened else { return Ok(None) };
     let len = file.metadata().context("stat", &path)?.len();
     let entries = u32::try_from(len / E::SIZE as u64).ok().filter(|_| len % E::SIZE as u64 == 0);
     let Some(entries) = entries else { return Ok(None) };

@@ -98,7 +98,7 @@ impl Room {
             }
         };
         let unreserved = free.saturating_sub(reserved);
-        if unreserved < bytes || (free < reserved && reserved > 0) {
+        if unreserved < bytes || free < reserved {
             self.fill(false, free);
             return false;
         }

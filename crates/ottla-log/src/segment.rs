@@ -36,6 +36,11 @@ pub(crate) struct Segment {
     handles: Arc<Handles>,
     /// The last time index entry, read once; only for segments that are no longer written.
     largest: OnceLock<Option<TimeEntry>>,
+    /// The largest timestamp of the first batch; of the same segments.
+    first_timestamp: OnceLock<Option<i64>>,
+    /// Whether it surely has no transaction index. Held while that file is looked for or made: nobody may note that it
+    /// was not there once it is.
+    lacks_txn_index: Mutex<bool>,
     /// What its files' names end with since they were renamed out of the way; others may have taken those names.
     retired: RwLock<Option<String>>,
     /// What is known to be damaged, by rising position; `None` rather than nothing.
@@ -50,6 +55,8 @@ impl Segment {
             home,
             handles: Arc::default(),
             largest: OnceLock::new(),
+            first_timestamp: OnceLock::new(),
+            lacks_txn_index: Mutex::new(false),
             retired: RwLock::new(None),
             damage: RwLock::default(),
             scrubbed: Mutex::default(),
@@ -158,12 +165,7 @@ impl Segment {
         self.close_files();
         for suffix in names::SEGMENT_SUFFIXES {
             let path = self.path(suffix);
-            match self.disk().remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(error).context("remove", &path);
-                }
-                _ => {}
-            }
+            self.disk().remove_if_there(&path).context("remove", &path)?;
         }
         Ok(())
     }
@@ -222,6 +224,33 @@ impl Segment {
         Ok(*self.largest.get_or_init(|| largest))
     }
 
+    /// The largest timestamp of a closed segment; where its records have none, when it was written.
+    pub(crate) fn newest_ms(&self, len: u32) -> Result<i64, StorageError> {
+        match self.largest(len)?.filter(|entry| entry.timestamp >= 0) {
+            Some(entry) => Ok(entry.timestamp),
+            None => self.modified_ms(),
+        }
+    }
+
+    /// The largest timestamp of the first batch that is not damaged.
+    pub(crate) fn first_timestamp(&self, size: u64) -> Result<Option<i64>, StorageError> {
+        let (file, path) = (self.log_file()?, self.path(names::LOG));
+        let first = self.scan(&file, &path, 0, size).next()?;
+        Ok(first.map(|found| found.header.max_timestamp))
+    }
+
+    /// The same of a closed segment, read once. Not while it is damaged: what is sound again counts again.
+    pub(crate) fn first_timestamp_of_sealed(&self, size: u64) -> Result<Option<i64>, StorageError> {
+        if let Some(first) = self.first_timestamp.get() {
+            return Ok(*first);
+        }
+        let first = self.first_timestamp(size)?;
+        if self.damage().is_some() {
+            return Ok(first);
+        }
+        Ok(*self.first_timestamp.get_or_init(|| first))
+    }
+
     /// When the log file was last written, for segments whose records have no timestamps.
     pub(crate) fn modified_ms(&self) -> Result<i64, StorageError> {
         let modified = self.modified()?;
@@ -236,18 +265,28 @@ impl Segment {
 
     /// The transactions whose abort marker is in here.
     pub(crate) fn aborted_transactions(&self) -> Result<Vec<AbortedTransaction>, StorageError> {
-        let (file, path) = match self.open_unshared(names::TXN_INDEX) {
-            Err(StorageError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Ok(Vec::new());
-            }
-            opened => opened?,
-        };
+        let Some((file, path)) = self.open_txn_index()? else { return Ok(Vec::new()) };
         let len = file.metadata().context("stat", &path)?.len();
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-        let read = self.disk().read_at(&file, &mut bytes, 0).context("read", &path)?;
-        bytes.truncate(read);
+        let len = usize::try_from(len).unwrap_or(0);
+        let bytes = self.disk().read_up_to(&file, 0, len).context("read", &path)?;
         let unknown = || StorageError::corrupt(&path, 0, "entries of an unknown version");
         txn_index::decode(&bytes).ok_or_else(unknown)
+    }
+
+    /// `None` if there is none, which is remembered.
+    fn open_txn_index(&self) -> Result<Option<(File, PathBuf)>, StorageError> {
+        let mut lacks_txn_index = self.lacks_txn_index.lock();
+        if *lacks_txn_index {
+            return Ok(None);
+        }
+        let retired = self.retired.read();
+        let path = || self.path_with(names::TXN_INDEX, retired.as_deref());
+        let looked_at = path();
+        let opened = self.disk().open_if_there(&looked_at, Open::Read);
+        let file = opened.context("open", &looked_at)?;
+        // It says nothing if the directory got another name meanwhile.
+        *lacks_txn_index = file.is_none() && path() == looked_at;
+        Ok(file.map(|file| (file, looked_at)))
     }
 
     /// Adds transactions whose markers are about to be appended. Returns the file, and how long it was before.
@@ -256,7 +295,11 @@ impl Segment {
         aborted: &[AbortedTransaction],
     ) -> Result<(File, u64), StorageError> {
         let path = self.path(names::TXN_INDEX);
-        let file = self.disk().open(&path, Open::Create).context("open", &path)?;
+        let file = {
+            let mut lacks_txn_index = self.lacks_txn_index.lock();
+            *lacks_txn_index = false;
+            self.disk().open(&path, Open::Create).context("open", &path)?
+        };
         let len = file.metadata().context("stat", &path)?.len();
         let bytes = txn_index::encode(aborted);
         let written = self.disk().write_all_at(&file, &bytes, len).context("write", &path);
@@ -274,19 +317,12 @@ impl Segment {
         aborted: &[AbortedTransaction],
     ) -> Result<(), StorageError> {
         let path = self.path(names::TXN_INDEX);
-        if !aborted.is_empty() {
-            return self
-                .disk()
-                .write(&path, &txn_index::encode(aborted))
-                .map(drop)
-                .context("write", &path);
+        let mut lacks_txn_index = self.lacks_txn_index.lock();
+        *lacks_txn_index = false;
+        if aborted.is_empty() {
+            return self.disk().remove_if_there(&path).map(drop).context("remove", &path);
         }
-        match self.disk().remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).context("remove", &path)
-            }
-            _ => Ok(()),
-        }
+        self.disk().write(&path, &txn_index::encode(aborted)).map(drop).context("write", &path)
     }
 
     /// Writes index entries at the end of an index file.

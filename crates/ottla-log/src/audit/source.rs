@@ -51,8 +51,18 @@ impl<'a> Window<'a> {
 
     /// The bytes at a position; fewer only at the end. Later positions are read ahead.
     pub(crate) fn get(&mut self, position: u64, len: usize) -> io::Result<&[u8]> {
+        self.get_ahead(position, len, Self::STEP)
+    }
+
+    /// Like [`Window::get`], but this much is read at once.
+    pub(crate) fn get_ahead(
+        &mut self,
+        position: u64,
+        len: usize,
+        read_ahead: usize,
+    ) -> io::Result<&[u8]> {
         if self.held(position, len).is_none() {
-            let wanted = self.left(position).min(len.max(Self::STEP));
+            let wanted = self.left(position).min(len.max(read_ahead));
             self.bytes.resize(wanted, 0);
             let read = self.source.read_at(position, &mut self.bytes)?;
             self.bytes.truncate(read);
@@ -78,7 +88,7 @@ impl<'a> Window<'a> {
         Ok(&self.apart)
     }
 
-    fn left(&self, position: u64) -> usize {
+    pub(crate) fn left(&self, position: u64) -> usize {
         usize::try_from(self.end.saturating_sub(position)).unwrap_or(usize::MAX)
     }
 

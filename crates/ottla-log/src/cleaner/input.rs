@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use ottla_base::Offset;
 use ottla_records::{BatchError, BatchHeader, HEADER_LEN, RawBatch, ValidBatch};
 
@@ -63,19 +63,17 @@ impl Input {
         if self.position >= self.end {
             return Ok(None);
         }
-        let (header, first) = self.want(HEADER_LEN, |bytes| BatchHeader::parse(bytes).ok())?;
-        let size = match header {
-            Some(header) => header.size_in_bytes(),
-            None => return Err(self.corrupt(BatchHeader::parse(&self.piece).err())),
-        };
-        let (_, second) = self.want(size, |_| Some(()))?;
+        let first = self.want(HEADER_LEN)?;
+        let header = BatchHeader::parse(&self.piece).map_err(|error| self.corrupt(error))?;
+        let size = header.size_in_bytes();
+        let second = self.want(size)?;
         if self.piece.len() < size {
-            return Err(self.corrupt(Some("a batch is cut off")));
+            return Err(self.corrupt("a batch is cut off"));
         }
         let parsed = RawBatch::parse(self.piece.slice(..size)).and_then(RawBatch::verify_crc);
-        let batch = parsed.map_err(|error| self.corrupt(Some(error)))?;
+        let batch = parsed.map_err(|error| self.corrupt(error))?;
         if batch.header().last_offset_delta < 0 {
-            return Err(self.corrupt(Some("a batch ends before it begins")));
+            return Err(self.corrupt("a batch ends before it begins"));
         }
         let position = self.position;
         self.position += size as u64;
@@ -83,27 +81,19 @@ impl Input {
         Ok(Some(Read { batch, position, bytes_read: first + second }))
     }
 
-    /// Brings so many bytes into memory, if the file has them, and looks at them.
-    fn want<T>(
-        &mut self,
-        len: usize,
-        look: impl Fn(&[u8]) -> Option<T>,
-    ) -> Result<(Option<T>, usize), StorageError> {
-        let mut read = 0;
-        if self.piece.len() < len {
-            let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
-            let mut bytes = BytesMut::zeroed(self.buffer_bytes.max(len).min(left));
-            let disk = self.segment.disk();
-            read =
-                disk.read_at(&self.file, &mut bytes, self.position).context("read", &self.path)?;
-            bytes.truncate(read);
-            self.piece = bytes.freeze();
+    /// Brings so many bytes into memory, if the file has them. Returns how many were read for that.
+    fn want(&mut self, len: usize) -> Result<usize, StorageError> {
+        if self.piece.len() >= len {
+            return Ok(0);
         }
-        Ok((look(&self.piece), read))
+        let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
+        let wanted = self.buffer_bytes.max(len).min(left);
+        let read = self.segment.disk().read_up_to(&self.file, self.position, wanted);
+        self.piece = read.context("read", &self.path)?.into();
+        Ok(self.piece.len())
     }
 
-    fn corrupt(&self, what: Option<impl ToString>) -> StorageError {
-        let what = what.map_or_else(|| "not a record batch".to_owned(), |what| what.to_string());
+    fn corrupt(&self, what: impl ToString) -> StorageError {
         StorageError::corrupt(&self.path, self.position, what)
     }
 

@@ -1,7 +1,6 @@
 //! A segment in the making: what compaction keeps, under names that nobody looks for until all of it is on disk. Shell.
 
 use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -146,11 +145,8 @@ fn all_of<E: Entry>(index: &Index<E>) -> Vec<u8> {
 }
 
 fn remove_quietly(disk: &dyn Disk, path: &Path) {
-    match disk.remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(path = %path.display(), %error, "cannot remove an unfinished compaction");
-        }
-        _ => {}
+    if let Err(error) = disk.remove_if_there(path) {
+        tracing::warn!(path = %path.display(), %error, "cannot remove an unfinished compaction");
     }
 }
 
@@ -208,11 +204,6 @@ impl Cleaned {
     }
 
     pub(crate) fn into_sealed(self) -> Sealed {
-        Sealed {
-            size: self.active.size,
-            offset_entries: self.active.offsets.len(),
-            time_entries: self.active.times.len(),
-            segment: self.active.segment,
-        }
+        self.active.into()
     }
 }

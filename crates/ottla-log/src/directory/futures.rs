@@ -67,7 +67,7 @@ impl LogDirectory {
         let point = (future.topic_partition().clone(), future.log_end_offset());
         env.recovery_points.set_all([point])?;
         let start = future.log_start_offset().to_string();
-        checkpoint::replace_durably(&*env.disk, &mark_in(&future.path()), &start)
+        checkpoint::replace_durably(&*env.disk, &mark_in(&future.home().path()), &start)
     }
 
     /// Takes a log away, durably, whose copy is marked; nothing if it is deleted. Nobody may append to it any more: should this fail, the disk has.

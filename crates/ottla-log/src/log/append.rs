@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use ottla_base::{LeaderEpoch, Offset, Timestamp};
 use ottla_records::{BatchHeader, HEADER_LEN, TimestampType, ValidBatch};
 
-use super::{Active, Log, Sealed, UnsyncedNames, Writer};
+use super::{Active, Log, UnsyncedNames, Writer};
 use crate::error::{AppendError, Context, StorageError};
 use crate::index::UNWRITTEN_MAX;
 use crate::names;
@@ -142,10 +142,10 @@ impl Log {
     ) -> Result<(), StorageError> {
         let (first, last) =
             batches.first().zip(batches.last()).expect("there is a batch to append");
-        let size: usize = batches.iter().map(ValidBatch::size_in_bytes).sum();
+        let size = size_of(batches);
         let max_timestamp = batches.iter().map(|batch| batch.max_timestamp().0).max();
         let incoming = Incoming {
-            size: size as u64,
+            size,
             max_timestamp: max_timestamp.unwrap_or(-1),
             last_offset: last.last_offset().0,
         };
@@ -176,10 +176,8 @@ impl Log {
             }
             (Arc::clone(&active.segment), active.size)
         };
-        let (file, path) = (segment.log_file()?, segment.path(names::LOG));
-        let first = segment.scan(&file, &path, 0, size).next()?;
-        let timestamp = first.map_or(-1, |found| found.header.max_timestamp);
-        self.state.write().active.first_timestamp = Some(timestamp);
+        let timestamp = segment.first_timestamp(size)?;
+        self.state.write().active.first_timestamp = Some(timestamp.unwrap_or(-1));
         Ok(())
     }
 
@@ -258,7 +256,7 @@ impl Log {
 
     /// Both counts call for a checkpoint or a snapshot when they are large.
     fn note_appended_bytes(&self, batches: &[ValidBatch]) {
-        let bytes = batches.iter().map(ValidBatch::size_in_bytes).sum::<usize>() as u64;
+        let bytes = size_of(batches);
         self.env().appended_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.unsnapshotted_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -319,12 +317,7 @@ impl Log {
         let mut state = self.state.write();
         let previous = std::mem::replace(&mut state.active, next);
         if !replaces_empty {
-            state.sealed.push(Sealed {
-                size: previous.size,
-                offset_entries: previous.offsets.len(),
-                time_entries: previous.times.len(),
-                segment: previous.segment,
-            });
+            state.sealed.push(previous.into());
         }
         drop(state);
         tracing::debug!(log = %self.partition, %base_offset, "began a new segment");
@@ -366,7 +359,7 @@ impl Log {
     pub(crate) fn write_for_checkpoint(&self, with_snapshot: bool) -> Result<Offset, StorageError> {
         let mut writer = self.writer.lock();
         let end = self.log_end_offset();
-        if writer.closed {
+        if !writer.accepts_writes() {
             return Ok(end);
         }
         self.write_indexes()?;

@@ -84,15 +84,16 @@ impl Log {
         };
         let source =
             |(segment, size, offset_entries, time_entries): (Arc<Segment>, _, u32, u32)| {
-                let largest = segment.largest(time_entries)?.map_or(-1, |entry| entry.timestamp);
-                let first_timestamp =
-                    if with_first_timestamps { first_timestamp(&segment, size)? } else { None };
+                let first_timestamp = match with_first_timestamps {
+                    true => segment.first_timestamp_of_sealed(size)?,
+                    false => None,
+                };
                 let policy = compaction::Segment {
                     base_offset: Offset(segment.base_offset),
                     size,
                     offset_index_bytes: u64::from(offset_entries) * OffsetEntry::SIZE as u64,
                     time_index_bytes: u64::from(time_entries) * TimeEntry::SIZE as u64,
-                    largest_timestamp: if largest < 0 { segment.modified_ms()? } else { largest },
+                    largest_timestamp: segment.newest_ms(time_entries)?,
                     first_timestamp,
                 };
                 Ok(Source { segment, size, offset_entries, policy })
@@ -103,7 +104,7 @@ impl Log {
     /// How often the log was cut off so far; an error once it is closed.
     pub(crate) fn truncations(&self) -> Result<u64, Overtaken> {
         let writer = self.writer.lock();
-        if writer.closed { Err(Overtaken) } else { Ok(writer.truncations) }
+        if writer.accepts_writes() { Ok(writer.truncations) } else { Err(Overtaken) }
     }
 
     /// Notes durably that everything before an offset is on disk, its indexes included. From then on recovery does not
@@ -212,8 +213,79 @@ impl Log {
     }
 }
 
-fn first_timestamp(segment: &Segment, size: u64) -> Result<Option<i64>, StorageError> {
-    let (file, path) = (segment.log_file()?, segment.path(names::LOG));
-    let first = segment.scan(&file, &path, 0, size).next()?;
-    Ok(first.map(|found| found.header.max_timestamp))
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io;
+    use std::sync::atomic::AtomicUsize;
+
+    use ottla_base::{LeaderEpoch, Timestamp, TopicPartition, Uuid};
+    use ottla_env::{Disk, DiskLayer, ManualClock, OsDisk};
+    use ottla_records::{BatchBuilder, Compression};
+
+    use super::*;
+    use crate::audit::{Damage, Fault};
+    use crate::{DirectoryOptions, LogConfig, LogDirectory};
+
+    /// Counts reads.
+    #[derive(Debug, Default)]
+    struct CountingDisk(AtomicUsize);
+
+    impl DiskLayer for CountingDisk {
+        fn below(&self) -> &dyn Disk {
+            &OsDisk
+        }
+
+        fn read_at(&self, file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            OsDisk.read_at(file, buffer, position)
+        }
+    }
+
+    #[test]
+    fn whoever_looks_again_how_long_records_have_waited_reads_nothing() {
+        let temporary = tempfile::tempdir().unwrap();
+        let disk = Arc::new(CountingDisk::default());
+        let options = DirectoryOptions {
+            disk: Arc::clone(&disk) as _,
+            threads: false,
+            ..DirectoryOptions::default()
+        };
+        let clock = Arc::new(ManualClock::at(Timestamp(1_000)));
+        let config = LogConfig { compact: true, max_compaction_lag_ms: 5, ..LogConfig::default() };
+        let directory =
+            LogDirectory::open(temporary.path(), config.clone(), options, clock).unwrap();
+        let partition = TopicPartition::new("t", 0);
+        let log = directory.create(partition, Uuid([7; 16]), Arc::new(config)).unwrap();
+        for at in [10, 20] {
+            let mut builder = BatchBuilder::new(Compression::None);
+            builder.append(Timestamp(at), Some(b"k"), Some(b"v"), &[]);
+            let batch = builder.build();
+            log.append_batch(batch.clone(), LeaderEpoch(0)).unwrap();
+            log.append_batch(batch, LeaderEpoch(0)).unwrap();
+            log.roll().unwrap();
+        }
+        let look = || {
+            disk.0.store(0, Ordering::Relaxed);
+            let (_, sources) = log.dirtiness(log.log_end_offset(), 1_000).unwrap().unwrap();
+            let first = |source: &Source| source.policy.first_timestamp;
+            (sources.iter().map(first).collect::<Vec<_>>(), disk.0.load(Ordering::Relaxed) > 0)
+        };
+        assert_eq!(look(), (vec![Some(10), Some(20)], true));
+        assert_eq!(look(), (vec![Some(10), Some(20)], false));
+        // What is passed over because it is damaged is not forgotten for good.
+        let segment = Segment::new(Arc::clone(log.home()), 0);
+        let size = log.size_in_bytes() / 2;
+        segment.set_damage(vec![Damage {
+            position: 0,
+            end_position: size,
+            first_offset: Offset(0),
+            end_offset: Offset(2),
+            fault: Fault::Checksum,
+            what: String::new(),
+        }]);
+        assert_eq!(segment.first_timestamp_of_sealed(size).unwrap(), None);
+        segment.set_damage(Vec::new());
+        assert_eq!(segment.first_timestamp_of_sealed(size).unwrap(), Some(10));
+    }
 }

@@ -2,7 +2,6 @@
 //!
 //! Asking for a flush returns at once; the directory's flusher gathers requests and serves them together.
 
-use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -104,11 +103,9 @@ impl Log {
         let (disk, directory) = (&self.env().disk, self.home.path());
         for entry in disk.list(&directory).context("list", &directory)? {
             let path = directory.join(&entry.name);
-            match disk.open(&path, Open::Read) {
-                Ok(file) => disk.sync_data(&file).context("flush", &path)?,
-                // Retention has just taken it away.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error).context("open", &path),
+            // Retention may have just taken it away.
+            if let Some(file) = disk.open_if_there(&path, Open::Read).context("open", &path)? {
+                disk.sync_data(&file).context("flush", &path)?;
             }
         }
         self.sync_names(&directory, UnsyncedNames::Directory)
@@ -121,11 +118,10 @@ impl Log {
         let disk = &self.env().disk;
         let metadata = path.join(names::PARTITION_METADATA);
         if unsynced == UnsyncedNames::Directory {
-            match disk.open(&metadata, Open::Read) {
-                Ok(file) => disk.sync_data(&file).context("flush", &metadata)?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                // Without it the next start takes the log for a stray.
-                Err(error) => return Err(error).context("open", &metadata),
+            let opened = disk.open_if_there(&metadata, Open::Read);
+            // Without it the next start takes the log for a stray.
+            if let Some(file) = opened.context("open", &metadata)? {
+                disk.sync_data(&file).context("flush", &metadata)?;
             }
         }
         disk.sync_directory(path).context("flush", path)?;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use ottla_base::{LeaderEpoch, Offset, Timestamp};
 use ottla_records::RawBatch;
 
@@ -157,11 +156,10 @@ impl Candidate {
             if !worth_reading(&found) {
                 continue;
             }
-            let mut bytes = BytesMut::zeroed(found.header.size_in_bytes());
-            let read = disk.read_at(&file, &mut bytes, found.position).context("read", &path)?;
-            bytes.truncate(read);
+            let bytes = disk.read_up_to(&file, found.position, found.header.size_in_bytes());
+            let bytes = bytes.context("read", &path)?;
             let corrupt = |what: String| StorageError::corrupt(&path, found.position, what);
-            let batch = RawBatch::parse(bytes.freeze());
+            let batch = RawBatch::parse(bytes.into());
             let batch = batch.and_then(|batch| batch.clone().verify_crc().map(|_| batch));
             let batch = batch.map_err(|error| corrupt(error.to_string()))?;
             if let Some((timestamp, offset)) = search(&batch).map_err(corrupt)? {

@@ -1,6 +1,5 @@
 //! What a move to another directory needs of a log, and of its copy.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use super::Log;
@@ -12,16 +11,12 @@ use crate::recovery::producers::Restored;
 impl Log {
     /// Lets nothing be appended for a while.
     pub(crate) fn pause(&self) {
-        self.writer.lock().closed = true;
+        self.writer.lock().paused = true;
     }
 
+    /// A log that was closed meanwhile stays closed.
     pub(crate) fn resume(&self) {
-        self.writer.lock().closed = false;
-    }
-
-    /// Where its files are.
-    pub(crate) fn path(&self) -> Arc<Path> {
-        self.home.path()
+        self.writer.lock().paused = false;
     }
 
     /// Takes over what the log knows of which this is a copy, and what its batches alone do not tell: where it starts,
@@ -56,5 +51,41 @@ impl Log {
     /// Whether only a checkpoint tells where it starts.
     pub(crate) fn starts_within_a_segment(&self) -> bool {
         self.log_start_offset() > self.first_base_offset()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_base::{LeaderEpoch, Timestamp, TopicPartition, Uuid};
+    use ottla_env::ManualClock;
+    use ottla_records::{BatchBuilder, Compression};
+
+    use super::*;
+    use crate::{DirectoryOptions, LogConfig, LogDirectory};
+
+    #[test]
+    fn a_log_that_was_closed_while_it_paused_stays_closed() {
+        let temporary = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(Timestamp(1_000)));
+        let (config, options) = (LogConfig::default(), DirectoryOptions::default());
+        let directory =
+            LogDirectory::open(temporary.path(), config.clone(), options, clock).unwrap();
+        let partition = TopicPartition::new("t", 0);
+        let log = directory.create(partition, Uuid([7; 16]), Arc::new(config)).unwrap();
+        let append = || {
+            let mut builder = BatchBuilder::new(Compression::None);
+            builder.append(Timestamp(1), None, Some(b"v"), &[]);
+            log.append_batch(builder.build(), LeaderEpoch(0))
+        };
+        append().unwrap();
+        log.pause();
+        assert!(append().is_err());
+        log.resume();
+        append().unwrap();
+        log.pause();
+        log.close().unwrap();
+        log.resume();
+        assert!(append().is_err());
+        assert!(log.truncations().is_err());
     }
 }

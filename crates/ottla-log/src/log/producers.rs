@@ -113,9 +113,7 @@ impl Log {
     }
 
     fn is_base_offset(&self, offset: Offset) -> bool {
-        let state = self.state.read();
-        let is_base = |segment: &Segment| segment.base_offset == offset.0;
-        is_base(&state.active.segment) || state.sealed.iter().any(|sealed| is_base(&sealed.segment))
+        self.state.read().segments().any(|segment| segment.base_offset == offset.0)
     }
 
     /// How many bytes lie after the newest snapshot of the producers.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use ottla_base::Offset;
 use ottla_env::Disk;
 
@@ -27,10 +27,7 @@ pub struct FileRange {
 impl FileRange {
     /// Copies the bytes into memory; fewer only if the file was truncated meanwhile.
     pub fn read(&self) -> io::Result<Bytes> {
-        let mut bytes = BytesMut::zeroed(self.len);
-        let read = self.disk.read_at(&self.file, &mut bytes, self.position)?;
-        bytes.truncate(read);
-        Ok(bytes.freeze())
+        self.disk.read_up_to(&self.file, self.position, self.len).map(Bytes::from)
     }
 }
 
@@ -184,9 +181,8 @@ impl State {
             return Ok(None);
         }
         let active = &self.active;
-        let first = self.sealed.first().map_or(&active.segment, |sealed| &sealed.segment);
         // A replica's log may begin with a gap.
-        let from = from.max(first.base_offset);
+        let from = from.max(self.first_segment().base_offset);
         if from >= active.segment.base_offset {
             // What it held was cut off, and it may have no file any more.
             if active.size == 0 {

@@ -11,6 +11,7 @@ use super::{Log, UnsyncedNames, Writer};
 use crate::error::{Context, StorageError};
 use crate::names;
 use crate::producers::Written;
+use crate::segment::Segment;
 use crate::transactions::Transactions;
 use crate::txn_index::AbortedTransaction;
 
@@ -44,10 +45,15 @@ impl Log {
     ) -> Result<Vec<AbortedTransaction>, StorageError> {
         let segments: Vec<_> = {
             let state = self.state.read();
-            let sealed = state.sealed.iter().map(|sealed| &sealed.segment);
-            let all: Vec<_> = sealed.chain([&state.active.segment]).cloned().collect();
-            let after = all.partition_point(|segment| segment.base_offset <= range.start.0);
-            all.into_iter().skip(after.saturating_sub(1)).collect()
+            let begins_before = |segment: &Segment| segment.base_offset <= range.start.0;
+            let before = match begins_before(&state.active.segment) {
+                true => state.sealed.len(),
+                false => {
+                    let after = state.sealed.partition_point(|it| begins_before(&it.segment));
+                    after.saturating_sub(1)
+                }
+            };
+            state.segments().skip(before).cloned().collect()
         };
         let mut found = Vec::new();
         for segment in segments {
@@ -101,5 +107,99 @@ impl Log {
             // It would tell of a marker that is not there.
             self.env().poison(&error);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use ottla_base::{LeaderEpoch, Timestamp, TopicPartition, Uuid};
+    use ottla_env::disk::Open;
+    use ottla_env::{Disk, DiskLayer, ManualClock, OsDisk};
+    use ottla_records::{
+        BatchBuilder, Compression, ControlType, EndTransactionMarker, NO_SEQUENCE,
+    };
+
+    use super::*;
+    use crate::{DirectoryOptions, LogConfig, LogDirectory};
+
+    /// Counts how often somebody looks for a transaction index.
+    #[derive(Debug, Default)]
+    struct CountingDisk(AtomicUsize);
+
+    impl DiskLayer for CountingDisk {
+        fn below(&self) -> &dyn Disk {
+            &OsDisk
+        }
+
+        fn open(&self, path: &Path, how: Open) -> io::Result<File> {
+            if path.extension().is_some_and(|suffix| suffix == names::TXN_INDEX) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+            OsDisk.open(path, how)
+        }
+    }
+
+    fn data(producer: i64) -> ValidBatch {
+        let builder = BatchBuilder::new(Compression::None).producer(producer, 0, 0);
+        let mut builder = builder.transactional();
+        builder.append(Timestamp(1), Some(b"k"), Some(b"v"), &[]);
+        builder.build()
+    }
+
+    fn abort(producer: i64) -> ValidBatch {
+        let builder = BatchBuilder::control().producer(producer, 0, NO_SEQUENCE);
+        let mut builder = builder.transactional();
+        let value = EndTransactionMarker { coordinator_epoch: 0 }.to_bytes();
+        builder.append_control(Timestamp(1), ControlType::Abort, &value);
+        builder.build()
+    }
+
+    #[test]
+    fn whoever_looks_for_aborted_transactions_again_opens_no_file_and_finds_what_was_aborted_since()
+    {
+        let temporary = tempfile::tempdir().unwrap();
+        let disk = Arc::new(CountingDisk::default());
+        let options = DirectoryOptions {
+            disk: Arc::clone(&disk) as _,
+            threads: false,
+            ..DirectoryOptions::default()
+        };
+        let clock = Arc::new(ManualClock::at(Timestamp(1_000)));
+        let config = LogConfig::default();
+        let directory =
+            LogDirectory::open(temporary.path(), config.clone(), options, clock).unwrap();
+        let partition = TopicPartition::new("t", 0);
+        let log = directory.create(partition, Uuid([7; 16]), Arc::new(config)).unwrap();
+        let append = |batch| log.append_batch(batch, LeaderEpoch(0)).unwrap();
+        let look = |from| {
+            disk.0.store(0, Ordering::Relaxed);
+            let range = Offset(from)..log.log_end_offset();
+            let found = log.aborted_transactions(&range).unwrap();
+            let offsets = |it: &AbortedTransaction| (it.producer_id.0, it.first_offset.0);
+            (found.iter().map(offsets).collect::<Vec<_>>(), disk.0.load(Ordering::Relaxed))
+        };
+        for producer in 0..3 {
+            append(data(producer));
+            log.roll().unwrap();
+        }
+        append(data(3));
+        assert_eq!(look(1), (vec![], 3), "those that end before are none of its business");
+        assert_eq!(look(0), (vec![], 1), "only that one is not known");
+        assert_eq!(look(0), (vec![], 0));
+        assert_eq!(look(3), (vec![], 0));
+        append(abort(1));
+        let aborted = || vec![(1, 1)];
+        assert_eq!(look(0), (aborted(), 1));
+        assert_eq!(look(0), (aborted(), 1), "what is there is read");
+        // Cut off again: the file goes, and comes back.
+        log.truncate_to(Offset(4)).unwrap();
+        assert_eq!(look(0).0, vec![]);
+        assert_eq!(look(0), (vec![], 0));
+        append(abort(1));
+        assert_eq!(look(0), (aborted(), 1));
     }
 }

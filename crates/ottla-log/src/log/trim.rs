@@ -202,23 +202,22 @@ impl Log {
     }
 
     pub(super) fn first_base_offset(&self) -> Offset {
-        let state = self.state.read();
-        let first = state.sealed.first().map_or(&state.active.segment, |sealed| &sealed.segment);
-        Offset(first.base_offset)
+        Offset(self.state.read().first_segment().base_offset)
     }
 
     /// What retention looks at.
     pub fn segment_infos(&self) -> Result<Vec<SegmentInfo>, StorageError> {
-        let (mut infos, segments) = {
+        let (sealed, mut active, active_segment) = {
             let state = self.state.read();
-            let bases = state.sealed.iter().map(|sealed| sealed.segment.base_offset).skip(1);
-            let ends = bases.chain([state.active.segment.base_offset]);
-            let sealed = state.sealed.iter().zip(ends).map(|(sealed, end)| SegmentInfo {
-                base_offset: Offset(sealed.segment.base_offset),
-                end_offset: Offset(end),
-                size: sealed.size,
-                largest_timestamp: i64::from(sealed.time_entries),
-                is_active: false,
+            let sealed = state.sealed_with_ends().map(|(sealed, end)| {
+                let info = SegmentInfo {
+                    base_offset: Offset(sealed.segment.base_offset),
+                    end_offset: Offset(end),
+                    size: sealed.size,
+                    largest_timestamp: -1,
+                    is_active: false,
+                };
+                (info, Arc::clone(&sealed.segment), sealed.time_entries)
             });
             let active = SegmentInfo {
                 base_offset: Offset(state.active.segment.base_offset),
@@ -227,34 +226,21 @@ impl Log {
                 largest_timestamp: state.active.largest.map_or(-1, |largest| largest.timestamp.0),
                 is_active: true,
             };
-            let segments = state
-                .sealed
-                .iter()
-                .map(|sealed| (Arc::clone(&sealed.segment), sealed.time_entries));
-            let segments: Vec<_> = segments.collect();
-            (sealed.chain([active]).collect::<Vec<_>>(), segments)
+            (sealed.collect::<Vec<_>>(), active, Arc::clone(&state.active.segment))
         };
-        let active = Arc::clone(&self.state.read().active.segment);
-        for (info, (segment, time_entries)) in infos.iter_mut().zip(&segments) {
-            info.largest_timestamp =
-                segment.largest(*time_entries)?.map_or(-1, |entry| entry.timestamp);
-            if info.largest_timestamp < 0 {
-                info.largest_timestamp = segment.modified_ms()?;
-            }
+        if active.size > 0 && active.largest_timestamp < 0 {
+            active.largest_timestamp = active_segment.modified_ms()?;
         }
-        if let Some(info) =
-            infos.last_mut().filter(|info| info.size > 0 && info.largest_timestamp < 0)
-        {
-            info.largest_timestamp = active.modified_ms()?;
-        }
-        Ok(infos)
+        let with_time = |(info, segment, time_entries): (SegmentInfo, Arc<Segment>, u32)| {
+            Ok(SegmentInfo { largest_timestamp: segment.newest_ms(time_entries)?, ..info })
+        };
+        sealed.into_iter().map(with_time).chain([Ok(active)]).collect()
     }
 
     fn take_oldest(&self, count: usize) -> Vec<Sealed> {
         let mut state = self.state.write();
         let removed: Vec<Sealed> = state.sealed.drain(..count).collect();
-        let first = state.sealed.first().map_or(&state.active.segment, |sealed| &sealed.segment);
-        state.log_start_offset = state.log_start_offset.max(first.base_offset);
+        state.log_start_offset = state.log_start_offset.max(state.first_segment().base_offset);
         state.check();
         removed
     }
@@ -383,9 +369,7 @@ impl Log {
     fn expect_recovery_from(&self, offset: Offset) -> Result<(), StorageError> {
         let base_offset = {
             let state = self.state.read();
-            let sealed = state.sealed.iter().map(|sealed| &sealed.segment);
-            let segments = sealed.chain([&state.active.segment]);
-            let bases = segments.map(|segment| segment.base_offset);
+            let bases = state.segments().map(|segment| segment.base_offset);
             bases.rev().find(|base| *base <= offset.0).unwrap_or(0)
         };
         self.env().recovery_points.lower(&self.partition, Offset(base_offset))

@@ -129,8 +129,7 @@ fn before(segments: &[Segment], offset: Offset) -> &[Segment] {
 }
 
 /// The segment that holds an offset, and those after it that begin before another one.
-#[must_use]
-pub fn between(segments: &[Segment], from: Offset, to: Offset) -> &[Segment] {
+fn between(segments: &[Segment], from: Offset, to: Offset) -> &[Segment] {
     if from >= to {
         return &[];
     }

@@ -10,7 +10,7 @@
 use std::io;
 use std::path::Path;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use ottla_base::Offset;
 use ottla_env::Disk;
 use ottla_records::{BatchHeader, RawBatch};
@@ -201,12 +201,7 @@ impl<'a> Replay<'a> {
 
     fn remove(&self, at: Offset) -> Result<(), StorageError> {
         let path = names::segment_file(&self.home.path(), at, names::SNAPSHOT);
-        match self.home.env.disk.remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).context("remove", &path)
-            }
-            _ => Ok(()),
-        }
+        self.home.env.disk.remove_if_there(&path).map(drop).context("remove", &path)
     }
 
     /// Takes in the batches of one segment that lie between what is known and an offset.
@@ -232,10 +227,8 @@ impl<'a> Replay<'a> {
             }
             if found.header.base_offset >= self.end.0 {
                 let read = || {
-                    let mut bytes = BytesMut::zeroed(found.header.size_in_bytes());
-                    let read = segment.disk().read_at(&file, &mut bytes, found.position)?;
-                    bytes.truncate(read);
-                    Ok(bytes.freeze())
+                    let size = found.header.size_in_bytes();
+                    segment.disk().read_up_to(&file, found.position, size).map(Bytes::from)
                 };
                 self.observe(&found.header, read).context("read", &path)?;
             }

@@ -26,21 +26,19 @@ use crate::scan::HeaderScan;
 /// The base offset of a segment, the suffix of a file of it, and where it is.
 type Named = (Offset, String, PathBuf);
 
-/// Whether a crash has left anything of a compaction.
-pub(super) fn are_among(entries: &[DirectoryEntry]) -> bool {
-    entries.iter().any(|entry| {
-        let name = entry.name.to_string_lossy();
-        name.ends_with(names::CLEANED) || name.ends_with(names::SWAP)
-    })
-}
-
-/// Leaves no `.cleaned` and no `.swap` file in a log's directory.
-pub(super) fn complete(disk: &dyn Disk, directory: &Path) -> Result<(), StorageError> {
-    let (cleaned, swaps) =
-        (named(disk, directory, names::CLEANED)?, named(disk, directory, names::SWAP)?);
+/// Leaves no `.cleaned` and no `.swap` file in a log's directory, which holds these entries. Returns whether any was
+/// there.
+pub(super) fn complete(
+    disk: &dyn Disk,
+    directory: &Path,
+    entries: &[DirectoryEntry],
+) -> Result<bool, StorageError> {
+    let named = |ending| named(directory, entries, ending);
+    let (cleaned, swaps) = (named(names::CLEANED), named(names::SWAP));
     if cleaned.is_empty() && swaps.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
+    let segments = named("");
     let first_unfinished = cleaned.iter().map(|(base_offset, ..)| *base_offset).min();
     let is_finished =
         |(base_offset, ..): &&Named| first_unfinished.is_none_or(|first| *base_offset < first);
@@ -52,9 +50,10 @@ pub(super) fn complete(disk: &dyn Disk, directory: &Path) -> Result<(), StorageE
     for base_offset in bases {
         tracing::info!(directory = %directory.display(), %base_offset, "ending a compaction that a crash has interrupted");
         let files = finished.iter().filter(|(base, ..)| *base == base_offset);
-        swap(disk, directory, base_offset, &files.copied().collect::<Vec<_>>())?;
+        swap(disk, directory, base_offset, &files.copied().collect::<Vec<_>>(), &segments)?;
     }
-    disk.sync_directory(directory).context("flush", directory)
+    disk.sync_directory(directory).context("flush", directory)?;
+    Ok(true)
 }
 
 fn swap(
@@ -62,9 +61,10 @@ fn swap(
     directory: &Path,
     base_offset: Offset,
     files: &[&Named],
+    segments: &[Named],
 ) -> Result<(), StorageError> {
     if let Some((.., log)) = files.iter().find(|(_, suffix, _)| suffix == names::LOG) {
-        remove_sources(disk, directory, base_offset, end_of(disk, log)?)?;
+        remove_sources(disk, segments, base_offset, end_of(disk, log)?)?;
         // The sources must be gone for good before the log has its name, as they are when no crash comes between.
         disk.sync_directory(directory).context("flush", directory)?;
     }
@@ -78,14 +78,15 @@ fn swap(
 /// Removes the segments after a cleaned one's base up to its end; those at its base are renamed over.
 fn remove_sources(
     disk: &dyn Disk,
-    directory: &Path,
+    segments: &[Named],
     base: Offset,
     end: Offset,
 ) -> Result<(), StorageError> {
-    for (offset, suffix, path) in named(disk, directory, "")? {
-        let is_source = offset > base && offset < end;
+    for (offset, suffix, path) in segments {
+        let is_source = *offset > base && *offset < end;
         if is_source && names::SEGMENT_SUFFIXES.contains(&suffix.as_str()) {
-            disk.remove_file(&path).context("remove", &path)?;
+            // Another compaction's end may have taken it already.
+            disk.remove_if_there(path).context("remove", path)?;
         }
     }
     Ok(())
@@ -104,14 +105,14 @@ fn end_of(disk: &dyn Disk, log: &Path) -> Result<Offset, StorageError> {
 }
 
 /// The files of segments whose names have this ending after the suffix.
-fn named(disk: &dyn Disk, directory: &Path, ending: &str) -> Result<Vec<Named>, StorageError> {
+fn named(directory: &Path, entries: &[DirectoryEntry], ending: &str) -> Vec<Named> {
     let mut found = Vec::new();
-    for entry in disk.list(directory).context("list", directory)? {
+    for entry in entries {
         let name = entry.name.to_string_lossy();
         let plain = name.strip_suffix(ending).unwrap_or_default();
         if let Some((base_offset, suffix)) = names::parse_segment_file(plain) {
             found.push((base_offset, suffix.to_owned(), directory.join(&entry.name)));
         }
     }
-    Ok(found)
+    found
 }

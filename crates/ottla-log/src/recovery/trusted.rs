@@ -7,7 +7,6 @@
 
 use std::fs::File;
 
-use bytes::Bytes;
 use ottla_base::Offset;
 use ottla_env::Disk;
 use ottla_env::disk::Open;
@@ -84,11 +83,8 @@ fn read<E: Entry>(
     fits: impl Fn(Option<E>, E) -> bool,
 ) -> Result<Option<(File, Index<E>)>, StorageError> {
     let path = segment.path(suffix);
-    let file = match segment.disk().open(&path, Open::Write) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).context("open", &path),
-    };
+    let opened = segment.disk().open_if_there(&path, Open::Write).context("open", &path)?;
+    let Some(file) = opened else { return Ok(None) };
     let (mut count, mut last) = (0, None);
     loop {
         let entries = index::read_entries(segment.disk(), &file, count, READ_AT_ONCE);
@@ -126,19 +122,14 @@ fn read_aborted(
 /// Whether the batch that an entry names is where it says, and whole.
 fn is_there(segment: &Segment, log: &File, len: u64, entry: OffsetEntry) -> std::io::Result<bool> {
     let position = u64::from(entry.position);
-    let mut bytes = vec![0; HEADER_LEN];
-    let read = segment.disk().read_at(log, &mut bytes, position)?;
-    bytes.truncate(read);
-    let Ok(header) = BatchHeader::parse(&bytes) else { return Ok(false) };
+    let read = |len| segment.disk().read_up_to(log, position, len);
+    let Ok(header) = BatchHeader::parse(&read(HEADER_LEN)?) else { return Ok(false) };
     let last_offset = roll::relative(segment.base_offset, header.last_offset());
     let size = header.size_in_bytes();
     if last_offset != Some(entry.relative_offset) || len - position < size as u64 {
         return Ok(false);
     }
-    bytes.resize(size, 0);
-    let read = segment.disk().read_at(log, &mut bytes, position)?;
-    bytes.truncate(read);
-    Ok(RawBatch::parse(Bytes::from(bytes)).and_then(RawBatch::verify_crc).is_ok())
+    Ok(RawBatch::parse(read(size)?.into()).and_then(RawBatch::verify_crc).is_ok())
 }
 
 fn cut<E: Entry>(disk: &dyn Disk, file: &File, index: &Index<E>) -> std::io::Result<()> {

@@ -117,7 +117,6 @@ pub struct Verdict {
     pub outcome: Outcome,
     /// This belongs into the transaction index of the segment that the batch goes to.
     pub aborted: Option<AbortedTransaction>,
-    pub records_kept: usize,
 }
 
 impl Verdict {
@@ -159,7 +158,7 @@ impl Filter {
             Part::AbortMarker(transaction) => Some(transaction),
             Part::Dispensable | Part::Needed => None,
         };
-        let drop = Verdict { outcome: Outcome::Drop, aborted, records_kept: 0 };
+        let drop = Verdict { outcome: Outcome::Drop, aborted };
         if drops_records && !stays_empty {
             return Ok(drop);
         }
@@ -179,7 +178,7 @@ impl Filter {
             _ if kept.len() == read => Outcome::Keep,
             horizon => Outcome::Replace(batch.retaining(&kept, horizon.map(Timestamp))),
         };
-        Ok(Verdict { outcome, aborted, records_kept: kept.len() })
+        Ok(Verdict { outcome, aborted })
     }
 
     fn stays_empty(

@@ -11,7 +11,7 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use std::hash::Hasher;
 
 /// Bytes for each key.
-pub const ENTRY_BYTES: u64 = 24;
+const ENTRY_BYTES: u64 = 24;
 
 #[derive(Debug)]
 pub struct NewestOffsets {

@@ -3,8 +3,7 @@
 //! All of them have ended: nothing is compacted beyond the last stable offset. So the transaction index tells ahead of
 //! time which are aborted. A marker may go once nothing of its transaction is left.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use ottla_base::{Offset, ProducerId};
 use ottla_records::ValidBatch;
@@ -14,19 +13,11 @@ use crate::txn_index::AbortedTransaction;
 
 #[derive(Debug, Default)]
 pub(super) struct Met {
-    /// Those ahead, by first offset.
-    aborted: BinaryHeap<Reverse<Ahead>>,
+    /// Those ahead, by first offset, marker and producer.
+    aborted: BTreeMap<(Offset, Offset, ProducerId), AbortedTransaction>,
     /// Those under way, and whether a batch of them was met.
     aborting: BTreeMap<ProducerId, (AbortedTransaction, bool)>,
     committing: BTreeSet<ProducerId>,
-}
-
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Ahead {
-    first_offset: Offset,
-    last_offset: Offset,
-    producer_id: ProducerId,
-    last_stable_offset: Offset,
 }
 
 /// What a batch is to its transaction.
@@ -42,14 +33,8 @@ pub(super) enum Part {
 impl Met {
     /// Makes known what is aborted in the part of the log that comes next.
     pub(super) fn expect(&mut self, aborted: &[AbortedTransaction]) {
-        self.aborted.extend(aborted.iter().map(|it| {
-            Reverse(Ahead {
-                first_offset: it.first_offset,
-                last_offset: it.last_offset,
-                producer_id: it.producer_id,
-                last_stable_offset: it.last_stable_offset,
-            })
-        }));
+        let place = |it: &AbortedTransaction| (it.first_offset, it.last_offset, it.producer_id);
+        self.aborted.extend(aborted.iter().map(|it| (place(it), *it)));
     }
 
     pub(super) fn meet(&mut self, batch: &ValidBatch) -> Part {
@@ -91,17 +76,11 @@ impl Met {
     }
 
     fn begin_aborted_up_to(&mut self, offset: Offset) {
-        while let Some(Reverse(ahead)) = self.aborted.peek()
-            && ahead.first_offset <= offset
+        while let Some(ahead) = self.aborted.first_entry()
+            && ahead.get().first_offset <= offset
         {
-            let Some(Reverse(ahead)) = self.aborted.pop() else { return };
-            let transaction = AbortedTransaction {
-                producer_id: ahead.producer_id,
-                first_offset: ahead.first_offset,
-                last_offset: ahead.last_offset,
-                last_stable_offset: ahead.last_stable_offset,
-            };
-            self.aborting.entry(ahead.producer_id).or_insert((transaction, false));
+            let transaction = ahead.remove();
+            self.aborting.entry(transaction.producer_id).or_insert((transaction, false));
         }
     }
 }
