@@ -59,6 +59,22 @@ impl Target {
         broker.restart()?;
         Ok(broker)
     }
+
+    /// With two log directories, so that partitions have somewhere to move to.
+    pub(crate) fn start_with_two_directories(
+        self,
+        directory: &Path,
+        settings: &[(&str, &str)],
+    ) -> Result<Broker> {
+        let [first, second] = two_data_directories(directory);
+        let log_dirs = format!("{},{}", first.display(), second.display());
+        self.start(directory, &[settings, &[("log.dirs", &log_dirs)]].concat())
+    }
+}
+
+/// Where a broker with two log directories that works in `directory` has them.
+pub(crate) fn two_data_directories(directory: &Path) -> [PathBuf; 2] {
+    ["data", "data-2"].map(|name| directory.join(name))
 }
 
 /// A started broker; see the module's text.

@@ -17,7 +17,8 @@ mod directories;
 mod disk;
 mod durability;
 pub(crate) mod fetch;
-pub(crate) mod flush_order;
+#[cfg(feature = "side-by-side")]
+mod flush_order;
 mod groups;
 mod kcat;
 mod library;
@@ -43,6 +44,10 @@ use crate::test::outcome;
 use crate::{process, workspace};
 use library::Library;
 use session::Session;
+
+/// The test that a build without its syncs must fail.
+pub(crate) const FLUSH_ORDER: &str =
+    "durability: every answer follows the flush that it promises, and every name is synced";
 
 type Run = dyn Fn(&mut Session) -> Result<()>;
 

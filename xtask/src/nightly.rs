@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::broker::Target;
-use crate::interop::{self, Length, flush_order};
+use crate::interop::{self, FLUSH_ORDER, Length};
 use crate::machine::Machine;
 use crate::process;
 use crate::tally::Tally;
@@ -59,7 +59,7 @@ fn find_planted() -> Result<Tally> {
     build.env("RUSTFLAGS", "--cfg planted_no_sync");
     process::run_ok(build, b"", PLANTED_LIMIT)?;
     let mut watch = Command::new(std::env::current_exe()?);
-    watch.args(["interop", flush_order::NAME]).env("OTTLA_BINARY", target.join("debug/ottla"));
+    watch.args(["interop", FLUSH_ORDER]).env("OTTLA_BINARY", target.join("debug/ottla"));
     let watched = process::run(watch, b"", PLANTED_LIMIT)?;
     let said = watched.stdout_text();
     let is_found = !watched.status.success() && said.contains("comes before its flush");

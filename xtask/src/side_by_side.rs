@@ -14,7 +14,6 @@ mod shape;
 pub(crate) mod subject;
 mod value;
 
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -54,9 +53,12 @@ pub(crate) fn run(only: Option<&str>) -> Result<Tally> {
     }
     let directory = workspace::run_directory("side-by-side")?;
     // Kafka needs seconds to start: meanwhile Ottla is built, if it must be.
+    let start = |target: Target, name: &str, settings: &[(&str, &str)]| {
+        target.start_with_two_directories(&directory.join(name), settings)
+    };
     let mut brokers = [
-        start(Target::Kafka, &directory.join("kafka"), SETTINGS)?,
-        start(Target::Ottla, &directory.join("ottla"), &[SETTINGS, OTTLA_SETTINGS].concat())?,
+        start(Target::Kafka, "kafka", SETTINGS)?,
+        start(Target::Ottla, "ottla", &[SETTINGS, OTTLA_SETTINGS].concat())?,
     ];
     let outcome = compare(&brokers, only);
     for broker in &mut brokers {
@@ -72,18 +74,6 @@ pub(crate) fn run(only: Option<&str>) -> Result<Tally> {
         println!("data and logs are kept in {}", directory.display());
     }
     Ok(tally)
-}
-
-/// Where a broker that works in a directory has its logs.
-fn data_directories(directory: &Path) -> [PathBuf; 2] {
-    ["data", "data-2"].map(|name| directory.join(name))
-}
-
-/// With two log directories, so that partitions have somewhere to move to.
-fn start(target: Target, directory: &Path, settings: &[(&str, &str)]) -> Result<Broker> {
-    let [first, second] = data_directories(directory);
-    let log_dirs = format!("{},{}", first.display(), second.display());
-    target.start(directory, &[settings, &[("log.dirs", &log_dirs)]].concat())
 }
 
 fn compare([kafka, ottla]: &[Broker; 2], only: Option<&str>) -> Result<Tally> {

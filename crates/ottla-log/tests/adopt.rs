@@ -9,6 +9,8 @@
     reason = "a test that fails says so by panicking"
 )]
 
+mod support;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use ottla_env::ManualClock;
 use ottla_log::adopt::{AdoptError, Adoption, announce};
 use ottla_log::verify::{Options, Weight, verify};
 use ottla_log::{DirectoryOptions, Log, LogConfig, LogDirectory};
-use ottla_records::Batches;
+use support::read_all;
 
 const TOPICS: [(&str, i32); 3] = [("codecs", 1), ("compacted", 1), ("transactional", 2)];
 
@@ -69,34 +71,26 @@ fn delivered(file: &str) -> Vec<String> {
 }
 
 fn records(log: &Log, is_wanted: impl Fn(i64, Offset) -> bool) -> Vec<String> {
+    let partition = log.topic_partition().partition;
     let mut lines = Vec::new();
-    let (mut at, end) = (log.log_start_offset(), log.log_end_offset());
-    while at < end {
-        let Some(source) = log.read(at, 1 << 20, end, true).unwrap().source else { break };
-        for batch in Batches::new(source.read().unwrap()) {
-            let batch = batch.unwrap();
-            at = Offset(batch.header().next_offset());
-            batch.clone().verify_crc().unwrap();
-            if batch.header().attributes.is_control() {
-                continue;
-            }
-            for record in batch.records().unwrap() {
-                let record = record.unwrap();
-                let producer = match batch.header().attributes.is_transactional() {
-                    true => batch.header().producer_id,
-                    false => -1,
+    for batch in read_all(log) {
+        batch.clone().verify_crc().unwrap();
+        let attributes = batch.header().attributes;
+        if attributes.is_control() {
+            continue;
+        }
+        let producer = if attributes.is_transactional() { batch.header().producer_id } else { -1 };
+        for record in batch.records().unwrap() {
+            let record = record.unwrap();
+            if is_wanted(producer, record.offset) {
+                let text = |bytes: Option<&bytes::Bytes>| {
+                    bytes.map_or_else(
+                        || "null".to_owned(),
+                        |bytes| String::from_utf8(bytes.to_vec()).unwrap(),
+                    )
                 };
-                if is_wanted(producer, record.offset) {
-                    let text = |bytes: Option<&bytes::Bytes>| {
-                        bytes.map_or_else(
-                            || "null".to_owned(),
-                            |bytes| String::from_utf8(bytes.to_vec()).unwrap(),
-                        )
-                    };
-                    let (key, value) = (text(record.key.as_ref()), text(record.value.as_ref()));
-                    let partition = log.topic_partition().partition;
-                    lines.push(format!("{partition} {} {key} {value}", record.offset));
-                }
+                let (key, value) = (text(record.key.as_ref()), text(record.value.as_ref()));
+                lines.push(format!("{partition} {} {key} {value}", record.offset));
             }
         }
     }

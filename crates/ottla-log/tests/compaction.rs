@@ -18,11 +18,9 @@ use std::time::Duration;
 use ottla_base::{LeaderEpoch, Offset, ProducerId, Timestamp};
 use ottla_env::{Clock, FaultyDisk};
 use ottla_log::{CleanableLogs, CleanerOptions, Log, LogCleaner, LogConfig};
-use ottla_records::{
-    BatchBuilder, Compression, ControlType, EndTransactionMarker, NO_SEQUENCE, Record, ValidBatch,
-};
+use ottla_records::{BatchBuilder, Compression, ControlType, Record, ValidBatch};
 use proptest::prelude::*;
-use support::{Directory, Open, configuration, read_all, share_of};
+use support::{Directory, Open, configuration, marker, read_all, share_of};
 
 /// One log, all of which is on disk.
 #[derive(Debug)]
@@ -290,15 +288,13 @@ impl Pair {
 
     fn end_transaction(&mut self, id: i64, commit: bool) {
         let control = if commit { ControlType::Commit } else { ControlType::Abort };
-        let mut builder = BatchBuilder::control().producer(id, 0, NO_SEQUENCE).transactional();
-        let value = EndTransactionMarker { coordinator_epoch: 0 }.to_bytes();
-        builder.append_control(Timestamp(1_000 + self.end), control, &value);
+        let batch = marker(control, id, 0, 0, 1_000 + self.end);
         for (owner, fate) in &mut self.transactions {
             if *owner == id && *fate == Fate::Open {
                 *fate = if commit { Fate::Committed(self.end) } else { Fate::Aborted(self.end) };
             }
         }
-        self.push(builder.build());
+        self.push(batch);
     }
 
     fn push(&mut self, batch: ValidBatch) {

@@ -6,38 +6,16 @@
     reason = "a test that fails says so by panicking"
 )]
 
+mod support;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use ottla_base::{LeaderEpoch, Timestamp, TopicPartition, Uuid};
-use ottla_env::ManualClock;
+use ottla_base::Uuid;
 use ottla_log::dump::{DumpError, Entry, Kind, files};
-use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
-use ottla_records::{BatchBuilder, Compression};
+use support::closed_directory;
 
 const BATCH_LEN: usize = 73;
-
-/// Two segments of small batches, with an index entry for nearly each, closed properly.
-fn directory() -> tempfile::TempDir {
-    let temporary = tempfile::tempdir().unwrap();
-    let config = LogConfig { segment_bytes: 420, index_interval_bytes: 50, ..LogConfig::default() };
-    let clock = Arc::new(ManualClock::at(Timestamp(1_000)));
-    let options = DirectoryOptions::default();
-    let logs = LogDirectory::open(temporary.path(), config.clone(), options, clock).unwrap();
-    let partition = TopicPartition::new("t", 0);
-    let log = logs.create(partition, Uuid([7; 16]), Arc::new(config)).unwrap();
-    for n in 0..8 {
-        let mut builder = BatchBuilder::new(Compression::None).producer(4, 0, n);
-        builder.append(Timestamp(1_000 + i64::from(n)), None, Some(b"value"), &[]);
-        log.append_batch(builder.build(), LeaderEpoch(n / 5)).unwrap();
-    }
-    log.flush().unwrap();
-    logs.close(1).unwrap();
-    let meta = "version=1\ncluster.id=c\nnode.id=1\ndirectory.id=d\n";
-    std::fs::write(temporary.path().join("meta.properties"), meta).unwrap();
-    temporary
-}
 
 /// The entries of one file, in short.
 fn look(path: &Path) -> Vec<String> {
@@ -94,7 +72,7 @@ fn flip(path: &Path, at: usize) {
 
 #[test]
 fn every_entry_of_every_file_is_shown() {
-    let directory = directory();
+    let directory = closed_directory();
     let first = look(&segment(&directory, "00000000000000000000.log"));
     assert_eq!(first.len(), 5);
     assert_eq!(first.first().unwrap(), "batch 0..=0 at 0 true");
@@ -119,7 +97,7 @@ fn every_entry_of_every_file_is_shown() {
 
 #[test]
 fn a_flipped_byte_makes_its_batch_invalid_and_no_other() {
-    let directory = directory();
+    let directory = closed_directory();
     let path = segment(&directory, "00000000000000000000.log");
     for at in [2 * BATCH_LEN + 25, 2 * BATCH_LEN + 70, 2 * BATCH_LEN + 18] {
         flip(&path, at);
@@ -144,7 +122,7 @@ fn a_flipped_byte_makes_its_batch_invalid_and_no_other() {
 
 #[test]
 fn reading_goes_on_behind_a_length_that_leads_nowhere() {
-    let directory = directory();
+    let directory = closed_directory();
     let path = segment(&directory, "00000000000000000000.log");
     flip(&path, BATCH_LEN + 8);
     let found = look(&path);
@@ -154,7 +132,7 @@ fn reading_goes_on_behind_a_length_that_leads_nowhere() {
 
 #[test]
 fn an_offset_that_belongs_to_another_batch_is_damage_though_the_checksum_is_right() {
-    let directory = directory();
+    let directory = closed_directory();
     let path = segment(&directory, "00000000000000000000.log");
     flip(&path, 4 * BATCH_LEN);
     let found = look(&path);
@@ -164,7 +142,7 @@ fn an_offset_that_belongs_to_another_batch_is_damage_though_the_checksum_is_righ
 
 #[test]
 fn a_torn_end_is_unfinished_only_where_recovery_will_cut_it_off() {
-    let directory = directory();
+    let directory = closed_directory();
     let path = segment(&directory, "00000000000000000005.log");
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() - 10]).unwrap();
@@ -179,7 +157,7 @@ fn a_torn_end_is_unfinished_only_where_recovery_will_cut_it_off() {
 
 #[test]
 fn a_segment_on_its_way_out_is_read_by_itself() {
-    let directory = directory();
+    let directory = closed_directory();
     let path = segment(&directory, "00000000000000000000.log");
     for ending in [".deleted", ".cleaned", ".swap"] {
         let other = PathBuf::from(format!("{}{ending}", path.display()));
@@ -196,7 +174,7 @@ fn a_segment_on_its_way_out_is_read_by_itself() {
 
 #[test]
 fn damage_to_the_other_files_is_told() {
-    let directory = directory();
+    let directory = closed_directory();
     let index = segment(&directory, "00000000000000000000.index");
     let mut bytes = std::fs::read(&index).unwrap();
     bytes.extend([0, 0, 0, 1, 0, 0, 0, 9, 7]);
@@ -217,7 +195,7 @@ fn damage_to_the_other_files_is_told() {
 
 #[test]
 fn whoever_has_seen_enough_is_shown_no_more() {
-    let directory = directory();
+    let directory = closed_directory();
     let path = segment(&directory, "00000000000000000000.log");
     flip(&path, 2 * BATCH_LEN + 30);
     for wanted in 1..6 {
@@ -245,7 +223,7 @@ fn what_apache_kafka_wrote_is_shown_whole() {
 
 #[test]
 fn what_is_no_file_of_a_log_is_not_shown() {
-    let directory = directory();
+    let directory = closed_directory();
     let data = files(directory.path());
     assert!(matches!(data, Err(DumpError::NotALogDirectory(_))), "{data:?}");
     let unknown = directory.path().join("t-0/notes");

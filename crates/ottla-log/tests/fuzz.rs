@@ -17,32 +17,12 @@ use ottla_records::{BatchBuilder, Compression};
 #[expect(unreachable_pub, reason = "the fuzz crate exports it")]
 mod log_directory;
 
+#[path = "../../../fuzz/src/random.rs"]
+mod random;
+
+use random::Random;
+
 const ROUNDS: u64 = 1500;
-
-/// SplitMix64: small, and the same on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(bound).unwrap()).unwrap()
-    }
-
-    fn byte(&mut self) -> u8 {
-        const TELLING: [u8; 8] = [0, 1, 2, 0x7e, 0x7f, 0x80, 0xfe, 0xff];
-        match self.below(3) {
-            0 => TELLING[self.below(TELLING.len())],
-            _ => self.next().to_le_bytes()[0],
-        }
-    }
-}
 
 /// The files of a log with two segments that was closed properly, in the order of `FILES`.
 fn sound_files() -> Vec<Option<Vec<u8>>> {

@@ -18,6 +18,7 @@ use std::time::Duration;
 use ottla_base::{LeaderEpoch, Offset, ProducerId, Timestamp, TopicPartition, Uuid};
 use ottla_log::producers::{Producer, ProducerRefusal};
 use ottla_log::{AppendError, Appended, Log, LogConfig, Origin, ReadError};
+use ottla_records::ControlType;
 use support::{Directory, Draft, batch, batch_at, marker, read_all};
 
 const END: Offset = Offset(i64::MAX);
@@ -680,7 +681,7 @@ fn a_truncation_takes_back_what_was_known_of_the_batches_that_it_takes() {
         produce(&log, transaction).unwrap();
         known.push(log.producers());
     }
-    log.append_batch(marker(1, 0, 3, 1_500), LeaderEpoch(0)).unwrap();
+    log.append_batch(marker(ControlType::Commit, 1, 0, 3, 1_500), LeaderEpoch(0)).unwrap();
     assert!(log.segment_count() > 3);
     for batches in (0..20).rev() {
         let offset = Offset(batches * 2);

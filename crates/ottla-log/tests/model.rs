@@ -14,7 +14,7 @@ use std::fs;
 use ottla_base::{LeaderEpoch, Offset, ProducerId, Timestamp};
 use ottla_log::producers::{Decision, Producers, Sender, Written};
 use ottla_log::{AppendError, Appended, Log, LogConfig, Origin};
-use ottla_records::{Batches, RawBatch, ValidBatch, increment_sequence};
+use ottla_records::{Batches, ControlType, RawBatch, ValidBatch, increment_sequence};
 use proptest::prelude::*;
 use support::{Directory, Draft, Open, batch_at, configuration, marker, read_all, share_of};
 
@@ -227,7 +227,7 @@ impl Pair {
                     None => return,
                 }
             }
-            Produced::Marker(bump) => marker(id, epoch + bump, 7, timestamp),
+            Produced::Marker(bump) => marker(ControlType::Commit, id, epoch + bump, 7, timestamp),
         };
         let is_marker = matches!(what, Produced::Marker(_));
         let sender = if is_marker { Sender::Coordinator } else { Sender::Client };

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use ottla_base::{LeaderEpoch, Offset, Timestamp, TopicPartition, Uuid};
 use ottla_env::{FaultyDisk, ManualClock};
 use ottla_log::{DirectoryOptions, Log, LogConfig, LogDirectory, Move, MoveError, settle};
-use support::{Draft, batch, read_all};
+use support::{Draft, batch, read_all, temporary_directory};
 
 const EPOCH: LeaderEpoch = LeaderEpoch(3);
 
@@ -28,11 +28,8 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let place = std::path::Path::new("/dev/shm");
-        let temporary =
-            if place.is_dir() { tempfile::tempdir_in(place) } else { tempfile::tempdir() };
         Self {
-            temporary: temporary.unwrap(),
+            temporary: temporary_directory(),
             disk: Arc::default(),
             clock: Arc::new(ManualClock::at(Timestamp(1_000_000))),
             config: LogConfig { segment_bytes: 1_000, ..LogConfig::default() },

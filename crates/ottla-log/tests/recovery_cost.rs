@@ -16,9 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ottla_base::{LeaderEpoch, Offset, Timestamp};
 use ottla_env::{Disk, DiskLayer, OsDisk};
-use ottla_log::{DirectoryOptions, Log, LogConfig, LogDirectory};
-use ottla_records::{BatchBuilder, ControlType, EndTransactionMarker, NO_SEQUENCE, ValidBatch};
-use support::{Directory, Draft, batch, read_all};
+use ottla_log::{DirectoryOptions, Log, LogConfig};
+use ottla_records::ControlType;
+use support::{Directory, Draft, batch, marker, read_all};
 
 /// The operating system's disk, and how many bytes were read from it.
 #[derive(Debug, Default)]
@@ -59,14 +59,6 @@ fn fill(log: &Log, bytes: u64) {
     while log.size_in_bytes() < end {
         log.append_batch(batch(16, 1000), LeaderEpoch(0)).unwrap();
     }
-}
-
-fn abort(producer_id: i64, timestamp: i64) -> ValidBatch {
-    let mut builder = BatchBuilder::control().producer(producer_id, 0, NO_SEQUENCE);
-    builder.transactional = true;
-    let value = EndTransactionMarker { coordinator_epoch: 0 }.to_bytes();
-    builder.append_control(Timestamp(timestamp), ControlType::Abort, &value);
-    builder.build()
 }
 
 /// What the start after a crash reads, when so much was there at the last checkpoint and so much came after it.
@@ -121,7 +113,8 @@ fn a_log_recovered_from_its_checkpoint_is_the_log_that_was_there() {
                     log.append_produced(aborted.build(), epoch).unwrap();
                 }
                 if n % 40 == 30 {
-                    log.append_batch(abort(9, timestamp), epoch).unwrap();
+                    log.append_batch(marker(ControlType::Abort, 9, 0, 0, timestamp), epoch)
+                        .unwrap();
                 }
             }
         };
@@ -163,13 +156,12 @@ fn so_many_bytes_make_a_checkpoint_due_before_its_time() {
     let log = open.create("t", 0);
     let noted =
         || fs::read_to_string(directory.path().join("recovery-point-offset-checkpoint")).ok();
-    let housekeep = |directory: &LogDirectory| directory.housekeep();
-    housekeep(&open);
+    open.housekeep();
     fill(&log, 512 * KIB);
     let before = noted();
-    housekeep(&open);
+    open.housekeep();
     assert_eq!(noted(), before);
     fill(&log, 512 * KIB);
-    housekeep(&open);
+    open.housekeep();
     assert_eq!(noted(), Some(format!("0\n1\nt 0 {}\n", log.log_end_offset().0)));
 }

@@ -6,35 +6,16 @@
     reason = "a test that fails says so by panicking"
 )]
 
+mod support;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ottla_base::{LeaderEpoch, Offset, Timestamp, TopicPartition, Uuid};
+use ottla_base::{Offset, Timestamp};
 use ottla_env::ManualClock;
 use ottla_log::verify::{Finding, Options, Report, VerifyError, Weight, verify};
 use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
-use ottla_records::{BatchBuilder, Compression};
-
-/// Two segments of small batches, index entries for nearly each of them, closed properly.
-fn directory() -> tempfile::TempDir {
-    let temporary = tempfile::tempdir().unwrap();
-    let config = LogConfig { segment_bytes: 420, index_interval_bytes: 50, ..LogConfig::default() };
-    let clock = Arc::new(ManualClock::at(Timestamp(1_000)));
-    let options = DirectoryOptions::default();
-    let logs = LogDirectory::open(temporary.path(), config.clone(), options, clock).unwrap();
-    let partition = TopicPartition::new("t", 0);
-    let log = logs.create(partition, Uuid([7; 16]), Arc::new(config)).unwrap();
-    for n in 0..8 {
-        let mut builder = BatchBuilder::new(Compression::None).producer(4, 0, n);
-        builder.append(Timestamp(1_000 + i64::from(n)), None, Some(b"value"), &[]);
-        log.append_batch(builder.build(), LeaderEpoch(n / 5)).unwrap();
-    }
-    log.flush().unwrap();
-    logs.close(1).unwrap();
-    let meta = "version=1\ncluster.id=c\nnode.id=1\ndirectory.id=d\n";
-    std::fs::write(temporary.path().join("meta.properties"), meta).unwrap();
-    temporary
-}
+use support::closed_directory;
 
 fn report(path: &Path) -> Report {
     verify(path, Options { deep: true }).unwrap()
@@ -50,7 +31,7 @@ fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
 
 #[test]
 fn what_was_written_is_found_sound() {
-    let directory = directory();
+    let directory = closed_directory();
     let report = report(directory.path());
     assert_eq!(report.findings, []);
     assert_eq!((report.partitions, report.segments, report.batches, report.records), (1, 2, 8, 8));
@@ -60,7 +41,7 @@ fn what_was_written_is_found_sound() {
 
 #[test]
 fn a_partitions_directory_can_be_checked_alone() {
-    let directory = directory();
+    let directory = closed_directory();
     let alone = report(&directory.path().join("t-0"));
     assert_eq!((alone.findings, alone.batches), (vec![], 8));
     let elsewhere = tempfile::tempdir().unwrap();
@@ -72,7 +53,7 @@ fn a_partitions_directory_can_be_checked_alone() {
 
 #[test]
 fn a_flip_in_any_byte_of_any_file_of_a_log_is_found_in_that_file() {
-    let directory = directory();
+    let directory = closed_directory();
     let log = directory.path().join("t-0");
     let mut flips = 0;
     for ending in [".log", ".index", ".timeindex", ".snapshot"] {
@@ -101,7 +82,7 @@ fn a_flip_in_any_byte_of_any_file_of_a_log_is_found_in_that_file() {
 
 #[test]
 fn damage_is_told_with_its_place_and_its_fate() {
-    let directory = directory();
+    let directory = closed_directory();
     let path = &files(&directory.path().join("t-0"), ".log")[0];
     let mut bytes = std::fs::read(path).unwrap();
     let size = bytes.len() as u64 / 5;
@@ -117,7 +98,7 @@ fn damage_is_told_with_its_place_and_its_fate() {
 
 #[test]
 fn the_torn_end_of_a_crash_is_no_damage() {
-    let directory = directory();
+    let directory = closed_directory();
     std::fs::remove_file(directory.path().join(".kafka_cleanshutdown")).unwrap();
     let path = files(&directory.path().join("t-0"), ".log").pop().unwrap();
     let mut bytes = std::fs::read(&path).unwrap();
@@ -132,7 +113,7 @@ fn the_torn_end_of_a_crash_is_no_damage() {
 
 #[test]
 fn nothing_is_changed_and_a_running_process_is_noticed() {
-    let directory = directory();
+    let directory = closed_directory();
     let clock = Arc::new(ManualClock::at(Timestamp(1_000)));
     let (config, options) = (LogConfig::default(), DirectoryOptions::default());
     let open = LogDirectory::open(directory.path(), config, options, clock).unwrap();

@@ -425,12 +425,10 @@ impl State {
         let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default();
         if self.activity == "recovery" {
             let what = match (extension, what) {
-                ("log", "cut") => "torn tail cut off",
                 ("log", "remove") => "segment removed by recovery",
                 ("index" | "timeindex", "replace") => "index rebuilt",
                 ("snapshot", "remove") => "snapshot discarded",
                 ("deleted" | "cleaned", "remove") => "leftover removed by recovery",
-                ("tmp", _) => return,
                 _ => return,
             };
             self.counts.add(what);
@@ -583,8 +581,9 @@ impl Disk for SimulatedDisk {
         let (mut state, node, result) = self.begin_on(Call::SetLen, file, &len.to_string())?;
         result?;
         OsDisk.set_len(file, len)?;
-        let is_log = self.extension_of(&state, node).is_some_and(|extension| extension == "log");
-        if is_log && state.activity == "recovery" {
+        if state.activity == "recovery"
+            && self.extension_of(&state, node).is_some_and(|extension| extension == "log")
+        {
             state.counts.add("torn tail cut off");
         }
         let at = usize::try_from(len).map_err(io::Error::other)?;

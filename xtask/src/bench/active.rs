@@ -6,9 +6,9 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 
-use super::driver::{self, Batch, Connection};
+use super::driver::{self, Batch, Connection, in_threads};
 use super::latency::percentile;
 use super::subject::Contestant;
 use super::table::{Row, Section};
@@ -67,16 +67,10 @@ fn once(contestant: &Contestant, active: i32) -> Result<Vec<Duration>> {
         .flat_map(|(topic, partitions)| (0..*partitions).map(|partition| (*topic, partition)))
         .collect();
     let start = Instant::now();
-    let mut latencies = thread::scope(|scope| {
-        let (address, targets, batch) = (contestant.address(), &targets, &batch);
-        let produce = |number| scope.spawn(move || produce(address, number, targets, batch, start));
-        let producers: Vec<_> = (0..PRODUCERS).map(produce).collect();
-        let mut all = Vec::new();
-        for producer in producers {
-            all.extend(producer.join().map_err(|_| anyhow!("a producer panicked"))??);
-        }
-        anyhow::Ok(all)
-    })?;
+    let address = contestant.address();
+    let produced =
+        in_threads(PRODUCERS, |number| produce(address, number, &targets, &batch, start))?;
+    let mut latencies = produced.concat();
     latencies.sort_unstable();
     for number in 0..topics.len() {
         contestant.delete_topic(&name(number))?;

@@ -5,9 +5,10 @@
 
 use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use ottla_base::Timestamp;
 use ottla_records::{BatchBuilder, Compression};
 
@@ -79,7 +80,7 @@ pub(super) fn create_topic(address: &str, name: &str, partitions: i32) -> Result
         if Instant::now() > deadline {
             return Err(error.context(format!("topic {name} never became readable")));
         }
-        std::thread::sleep(RETRY_PAUSE);
+        thread::sleep(RETRY_PAUSE);
     }
     Ok(topic)
 }
@@ -98,21 +99,16 @@ pub(super) struct Batch {
 impl Batch {
     /// As many records with values of `value_len` as fit into `batch_size`, at least one.
     pub(super) fn filled(value_len: usize, batch_size: usize) -> Result<Self> {
-        let now =
-            SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
-        let now = Timestamp(i64::try_from(now.as_millis()).context("the clock is far off")?);
+        let now = now()?;
         let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
         let mut builder = BatchBuilder::new(Compression::None);
         // A record adds at most 21 bytes of lengths and deltas, and the batch has a header.
         while builder.is_empty() || builder.size_in_bytes() + value_len + 21 <= batch_size {
             builder.append(now, None, Some(&noise.bytes(value_len)), &[]);
         }
-        let records = u64::from(builder.record_count().unsigned_abs());
-        Ok(Self { bytes: builder.build_bytes().to_vec(), records })
+        Ok(Self::of(builder))
     }
-}
 
-impl Batch {
     /// As many records as fit into `batch_size` before compression, of words that a codec shrinks as it shrinks text.
     pub(super) fn text(value_len: usize, batch_size: usize, codec: Compression) -> Result<Self> {
         const WORDS: [&[u8]; 8] = [
@@ -125,9 +121,7 @@ impl Batch {
             b"price ",
             b"at ",
         ];
-        let now =
-            SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
-        let now = Timestamp(i64::try_from(now.as_millis()).context("the clock is far off")?);
+        let now = now()?;
         let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
         let mut builder = BatchBuilder::new(codec);
         let mut size = 0;
@@ -142,9 +136,38 @@ impl Batch {
             builder.append(now, None, Some(&value), &[]);
             size += value_len;
         }
-        let records = u64::from(builder.record_count().unsigned_abs());
-        Ok(Self { bytes: builder.build_bytes().to_vec(), records })
+        Ok(Self::of(builder))
     }
+
+    fn of(builder: BatchBuilder) -> Self {
+        let records = u64::from(builder.record_count().unsigned_abs());
+        Self { bytes: builder.build_bytes().to_vec(), records }
+    }
+}
+
+fn now() -> Result<Timestamp> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+    Ok(Timestamp(i64::try_from(now.as_millis()).context("the clock is far off")?))
+}
+
+/// What a thread made, once it has ended.
+pub(super) fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().map_err(|_| anyhow!("a thread of the driver panicked"))?
+}
+
+/// The same work in every thread, each for its share; the results in the order of the shares.
+pub(super) fn in_threads<T: Send>(
+    count: usize,
+    work: impl Fn(usize) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    thread::scope(|scope| {
+        let spawn = |share| {
+            let work = &work;
+            scope.spawn(move || work(share))
+        };
+        let threads: Vec<_> = (0..count).map(spawn).collect();
+        threads.into_iter().map(joined).collect()
+    })
 }
 
 /// Bytes that no file system and no codec can shrink.
@@ -174,7 +197,7 @@ pub(super) fn await_end(address: &str, topic: &TopicId, end: i64) -> Result<()> 
         if Instant::now() > deadline {
             bail!("the partition never reached {end}");
         }
-        std::thread::sleep(RETRY_PAUSE);
+        thread::sleep(RETRY_PAUSE);
     }
     Ok(())
 }
@@ -209,7 +232,7 @@ pub(super) fn until_known(
             Ok(taken) if taken == partitions => return Ok(()),
             Ok(taken) => bail!("{taken} of {partitions} partitions took their batch"),
             Err(error) if Instant::now() > deadline => return Err(error),
-            Err(_) => std::thread::sleep(RETRY_PAUSE),
+            Err(_) => thread::sleep(RETRY_PAUSE),
         }
     }
 }

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 
-use super::driver::{self, Connection};
+use super::driver::{self, Connection, in_threads, joined};
 use super::latency::percentile;
 use super::subject::Contestant;
 use super::table::{Goal, Row, Section};
@@ -120,7 +120,7 @@ struct Joiners {
 fn live(contestant: &Contestant, run: u32, heartbeats: u32) -> Result<Lived> {
     let address = contestant.address();
     let mut shares =
-        in_threads(|share| join(address, &group_names(&format!("live-{run}"), share)))?;
+        in_threads(THREADS, |share| join(address, &group_names(&format!("live-{run}"), share)))?;
     let window = HEARTBEAT_INTERVAL * heartbeats;
     let pid = contestant.pid()?;
     let before = procfs::cpu_time(pid)?;
@@ -149,22 +149,6 @@ fn live(contestant: &Contestant, run: u32, heartbeats: u32) -> Result<Lived> {
     heartbeats.sort_unstable();
     commits.sort_unstable();
     Ok(Lived { heartbeats, commits, cores, resident })
-}
-
-fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
-    thread.join().map_err(|_| anyhow!("a thread of the driver panicked"))?
-}
-
-/// The same work in every thread, each for its share; the results in the order of the shares.
-fn in_threads<T: Send>(work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
-    thread::scope(|scope| {
-        let spawn = |share| {
-            let work = &work;
-            scope.spawn(move || work(share))
-        };
-        let threads: Vec<_> = (0..THREADS).map(spawn).collect();
-        threads.into_iter().map(joined).collect()
-    })
 }
 
 fn group_names(prefix: &str, share: usize) -> Vec<String> {
@@ -319,7 +303,9 @@ fn commit_a_million(address: &str) -> Result<()> {
         }
         Ok(())
     };
-    in_threads(|share| work(share).inspect_err(|_| failed.store(true, Ordering::Relaxed)))?;
+    in_threads(THREADS, |share| {
+        work(share).inspect_err(|_| failed.store(true, Ordering::Relaxed))
+    })?;
     Ok(())
 }
 

@@ -134,16 +134,27 @@ fn produce_once(
     acks: i16,
 ) -> Result<(Duration, Duration)> {
     let Some(contestant) = bench.contestant(subject) else {
-        let file = floor_file(bench);
-        let floor = FloorProcess::receive(&file, subject == Subject::FlushingFloor)?;
-        let measured = floor.cpu(|| send(&floor.address, &TopicId::default(), load, acks));
-        std::fs::remove_file(&file).context("cannot remove the floor's file")?;
-        return measured;
+        let mut frame = wire::produce(&TopicId::default(), acks, &load.batch.bytes);
+        return to_floor(bench, subject, &mut frame, load.requests);
     };
     let topic = contestant.create_topic(TOPIC)?;
     let measured = contestant.cpu(|| send(contestant.address(), &topic, load, acks))?;
     contestant.delete_topic(TOPIC)?;
     Ok(measured)
+}
+
+/// Sends a request so many times to a floor, over the one connection that it serves.
+pub(super) fn to_floor(
+    bench: &Bench,
+    subject: Subject,
+    frame: &mut [u8],
+    requests: u64,
+) -> Result<(Duration, Duration)> {
+    let file = floor_file(bench);
+    let floor = FloorProcess::receive(&file, subject == Subject::FlushingFloor)?;
+    let measured = floor.cpu(|| driver::produce(&floor.address, frame, requests));
+    std::fs::remove_file(&file).context("cannot remove the floor's file")?;
+    measured
 }
 
 fn send(address: &str, topic: &TopicId, load: &Load, acks: i16) -> Result<Duration> {

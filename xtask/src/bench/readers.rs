@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::fs::Advice;
 
-use super::driver::{self, Batch};
+use super::driver::{self, Batch, in_threads, joined};
 use super::latency::percentile;
 use super::subject::Contestant;
 use super::table::{Goal, Row, Section};
@@ -91,13 +91,9 @@ fn read(
     bytes: u64,
 ) -> Result<f64> {
     let (address, end) = (contestant.address(), end(batch, bytes)?);
-    let ((), cpu) = contestant.cpu(|| {
-        thread::scope(|scope| {
-            let consume =
-                || (0..passes).try_for_each(|_| driver::consume(address, topic, end).map(drop));
-            let all: Vec<_> = (0..consumers).map(|_| scope.spawn(consume)).collect();
-            all.into_iter()
-                .try_for_each(|one| one.join().map_err(|_| anyhow!("a consumer panicked"))?)
+    let (_, cpu) = contestant.cpu(|| {
+        in_threads(consumers, |_| {
+            (0..passes).try_for_each(|_| driver::consume(address, topic, end).map(drop))
         })
     })?;
     let delivered = bytes as f64 * (consumers * passes) as f64;
@@ -130,9 +126,9 @@ fn cold_reader(bench: &Bench) -> Result<Vec<Row>> {
                     took
                 });
                 let during = tail(bench, contestant, &done);
-                (scan.join().map_err(|_| anyhow!("the scan panicked")), during)
+                (joined(scan), during)
             });
-            let (scan, during) = (scan??, during?);
+            let (scan, during) = (scan?, during?);
             if run > 0 {
                 let p99 = |latencies: &[Duration]| {
                     percentile(latencies, 0.99).map(milliseconds).context("no latencies")

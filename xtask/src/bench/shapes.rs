@@ -1,13 +1,13 @@
 //! Produce in other shapes than the main rows have: record sizes, codecs, and many producers at once (shell).
 
-use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use ottla_records::Compression;
 
-use super::driver::{self, Batch};
-use super::subject::{Contestant, FloorProcess, warm_page_cache};
+use super::driver::{self, Batch, in_threads};
+use super::load::to_floor;
+use super::subject::{Contestant, warm_page_cache};
 use super::table::{Row, Section, Subject};
 use super::wire::{self, TopicId};
 use super::{Bench, in_turn};
@@ -81,12 +81,8 @@ fn once(
     if shape.producers > 1 {
         return Ok(None);
     }
-    let file = bench.directory.join("floor.log");
-    let floor = FloorProcess::receive(&file, subject == Subject::FlushingFloor)?;
     let mut frame = wire::produce(&TopicId::default(), ACKS_ALL, &shape.batch.bytes);
-    let measured = floor.cpu(|| driver::produce(&floor.address, &mut frame, requests))?;
-    std::fs::remove_file(&file)?;
-    Ok(Some(measured))
+    to_floor(bench, subject, &mut frame, requests).map(Some)
 }
 
 /// Every producer has a partition of its own.
@@ -96,18 +92,11 @@ fn produce(contestant: &Contestant, shape: &Shape, requests: u64) -> Result<(Dur
     let address = contestant.address();
     let measured = contestant.cpu(|| {
         let started = Instant::now();
-        thread::scope(|scope| {
-            let send = move |partition: i32| {
-                let partitions = [partition];
-                let target = [(&topic, partitions.as_slice())];
-                let mut frame =
-                    wire::many::produce(target.into_iter(), ACKS_ALL, &shape.batch.bytes);
-                driver::produce(address, &mut frame, requests).map(drop)
-            };
-            let all: Vec<_> =
-                (0..partitions).map(|partition| scope.spawn(move || send(partition))).collect();
-            all.into_iter()
-                .try_for_each(|one| one.join().map_err(|_| anyhow!("a producer panicked"))?)
+        in_threads(shape.producers, |partition| {
+            let partitions = [i32::try_from(partition)?];
+            let target = [(&topic, partitions.as_slice())];
+            let mut frame = wire::many::produce(target.into_iter(), ACKS_ALL, &shape.batch.bytes);
+            driver::produce(address, &mut frame, requests)
         })?;
         Ok(started.elapsed())
     })?;

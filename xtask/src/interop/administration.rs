@@ -13,6 +13,7 @@ use super::Test;
 use super::adapter::{Adapter, Library, ToolOutput, Writing};
 use super::record::Record;
 use super::session::{SETTINGS, Session, eventually, now_ms};
+use crate::broker::{Target, two_data_directories};
 
 const CONFIGS: &str = "kafka.admin.ConfigCommand";
 const TOPICS: &str = "tools.TopicCommand";
@@ -350,10 +351,8 @@ fn reassignments(session: &mut Session) -> Result<()> {
 fn other_directory(session: &mut Session) -> Result<()> {
     const REASSIGN: &str = "tools.reassign.ReassignPartitionsCommand";
     let home = session.directory().join("other-directory");
-    let [first, second] = ["data", "data-2"].map(|name| home.join(name));
-    let log_dirs = format!("{},{}", first.display(), second.display());
-    let settings = [SETTINGS, &[("log.dirs", &*log_dirs)]].concat();
-    let mut broker = session.broker.target().start(&home, &settings)?;
+    let [first, second] = two_data_directories(&home);
+    let mut broker = session.broker.target().start_with_two_directories(&home, SETTINGS)?;
     let bootstrap = broker.address().to_owned();
     let mut adapter = Adapter::new(Library::Java, &bootstrap, &home);
     adapter.create("moved", 1, &[])?;
@@ -448,8 +447,8 @@ fn after_kill(session: &mut Session) -> Result<()> {
     tools.run(DELETE_RECORDS, &["--offset-json-file", &file])?;
     // Apache Kafka writes down where logs begin only now and then: it is stopped, and Ottla is killed.
     match broker.target() {
-        crate::broker::Target::Kafka => broker.stop()?,
-        crate::broker::Target::Ottla => broker.kill9()?,
+        Target::Kafka => broker.stop()?,
+        Target::Ottla => broker.kill9()?,
     }
     broker.restart()?;
     for (kind, name, config) in changes {

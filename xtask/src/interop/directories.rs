@@ -16,20 +16,19 @@ use ottla_protocol::header::ResponseHeader;
 use ottla_protocol::messages::alter_replica_log_dirs_request::{
     AlterReplicaLogDir, AlterReplicaLogDirTopic,
 };
-use ottla_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use ottla_protocol::messages::{
-    AlterReplicaLogDirsRequest, DescribeLogDirsRequest, MetadataRequest, ProduceRequest,
+    AlterReplicaLogDirsRequest, DescribeLogDirsRequest, MetadataRequest,
 };
-use ottla_protocol::{Decoder, Message as _, Records, Request};
-use ottla_records::{BatchBuilder, Compression};
+use ottla_protocol::{Decoder, Message as _, Request};
 use rustix::process::Signal;
 
-use super::operator::{LIMIT, Running, client, get, new_directory, serve};
+use super::operator::{LIMIT, Running, client, get, new_directory, produce_request, serve, traced};
 use super::session::{Session, eventually};
 use super::{MOUNT, TRACE, Test};
 use crate::side_by_side::connection::{Connection, Reply};
 
-const PROPERTY: &str = "log.dir.reserved.bytes";
+const RESERVE: &str = "log.dir.reserved.bytes";
+const THROTTLE: &str = "replica.alter.log.dirs.io.max.bytes.per.second";
 
 pub(super) fn tests() -> Vec<Test> {
     let test = |sentence: &str, needs, run: fn(&Path) -> Result<()>| {
@@ -102,13 +101,7 @@ fn ask<R: Request>(address: &str, request: &R, version: i16) -> Result<R::Respon
 
 /// One record, written with acks=all.
 fn write(running: &Running, topic: &str, partition: i32, value: &[u8]) -> Result<ErrorCode> {
-    let mut builder = BatchBuilder::new(Compression::None);
-    builder.append(Timestamp(1_500_000_000_000), None, Some(value), &[]);
-    let records = Some(Records::Bytes(builder.build_bytes()));
-    let partition_data = vec![PartitionProduceData { index: partition, records }];
-    let topic_data =
-        vec![TopicProduceData { name: topic.into(), partition_data, ..Default::default() }];
-    let request = ProduceRequest { acks: -1, timeout_ms: 10_000, topic_data, ..Default::default() };
+    let request = produce_request(topic, partition, Timestamp(1_500_000_000_000), value);
     let response = ask(running.address(), &request, 12)?;
     let answers = response.responses.iter().flat_map(|topic| &topic.partition_responses);
     answers.map(|it| it.error_code).next().context("no answer for the partition")
@@ -220,13 +213,10 @@ fn missing(directory: &Path) -> Result<()> {
 
 /// `ottla serve` on a disk that fails when this file is flushed; it dies with `strace`.
 fn serve_failing(directory: &Path, file: &Path) -> Result<Command> {
-    let broker = serve_two(directory)?;
-    let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-o"]).arg(directory.join("strace.log")).arg("-P").arg(file);
-    command.args(["-e", "trace=fdatasync,fsync", "-e", "inject=fdatasync,fsync:error=EIO"]);
-    command.args(["setpriv", "--pdeathsig", "KILL"]).arg(broker.get_program());
-    command.args(broker.get_args());
-    Ok(command)
+    let file = file.display().to_string();
+    let calls = ["-e", "trace=fdatasync,fsync", "-e", "inject=fdatasync,fsync:error=EIO"];
+    let options = [&["-P", &file], &calls[..]].concat();
+    Ok(traced(&serve_two(directory)?, &directory.join("strace.log"), &options))
 }
 
 fn first_segment(directory: &Path, partition: i32) -> PathBuf {
@@ -285,7 +275,7 @@ fn fatal(directory: &Path) -> Result<()> {
 }
 
 fn set_reserve(running: &Running, bytes: u64) -> Result<()> {
-    let change = format!("{PROPERTY}={bytes}");
+    let change = format!("{RESERVE}={bytes}");
     client(running.address(), &["config", "set", "broker/1", &change], "").map(drop)
 }
 
@@ -332,7 +322,7 @@ fn serve_small(directory: &Path) -> Result<Command> {
     fs::create_dir_all(&disk)?;
     let log_dirs = format!("log.dirs={}", disk.join("data").display());
     let mut broker = serve(&["--listen", "127.0.0.1:0", "--set", &log_dirs])?;
-    broker.args(["--set", "log.dir.reserved.bytes=8388608"]);
+    broker.args(["--set", &format!("{RESERVE}=8388608")]);
     broker.args(["--set", "log.segment.delete.delay.ms=0"]);
     broker.args(["--set", "offsets.topic.num.partitions=1"]);
     let mut command = Command::new("unshare");
@@ -443,8 +433,8 @@ fn moved(directory: &Path) -> Result<()> {
     ensure!(!a.join("orders-0").exists() && b.join("orders-0").is_dir(), "it is elsewhere");
 
     // Killed on its way.
-    let throttle = "replica.alter.log.dirs.io.max.bytes.per.second=1000000";
-    client(running.address(), &["config", "set", "broker/1", throttle], "")?;
+    let throttle = format!("{THROTTLE}=1000000");
+    client(running.address(), &["config", "set", "broker/1", &throttle], "")?;
     ensure!(alter(&running, a, "orders", 0)? == ErrorCode::NONE, "it does not begin to move");
     eventually(LIMIT, || {
         let (found, lag) = whereabouts(&running, 0)?;
@@ -454,7 +444,7 @@ fn moved(directory: &Path) -> Result<()> {
     running.process.kill()?;
     let running = restarted(directory)?;
     write_next(&running)?;
-    client(running.address(), &["config", "delete", "broker/1", &throttle_name(throttle)], "")?;
+    client(running.address(), &["config", "delete", "broker/1", THROTTLE], "")?;
     eventually(LIMIT, || Ok(has_moved(&running, 0, a)?.then_some(())))
         .context("the move does not begin again")?;
     let written = write_next(&running)?;
@@ -468,7 +458,7 @@ fn moved(directory: &Path) -> Result<()> {
 fn deleted(directory: &Path) -> Result<()> {
     let directories @ [a, b] = &two(directory);
     let mut command = serve_two(directory)?;
-    command.args(["--set", "replica.alter.log.dirs.io.max.bytes.per.second=1000"]);
+    command.args(["--set", &format!("{THROTTLE}=1000")]);
     command.args(["--set", "log.segment.delete.delay.ms=0"]);
     let running = Running::start(command, directory)?;
     create_orders(&running, directories)?;
@@ -497,8 +487,4 @@ fn deleted(directory: &Path) -> Result<()> {
     write_ok(&running, "orders", 0, "anew")?;
     ensure!(read(&running, "orders", 0)? == "anew\n", "it holds other records");
     Ok(())
-}
-
-fn throttle_name(setting: &str) -> String {
-    setting.split('=').next().unwrap_or_default().to_owned()
 }

@@ -8,20 +8,14 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use ottla_base::Timestamp;
-use ottla_protocol::Records;
 use ottla_protocol::frame::encode_request;
 use ottla_protocol::messages::ProduceRequest;
-use ottla_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use ottla_records::{BatchBuilder, Compression};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::operator::{LIMIT, Running, client, new_directory, serve};
+use super::operator::{self, LIMIT, Running, client, new_directory, produce_request, serve_in};
 use super::session::Session;
-use super::{TRACE, Test};
+use super::{FLUSH_ORDER, TRACE, Test};
 use crate::side_by_side::connection::{Connection, Reply};
-
-pub(crate) const NAME: &str =
-    "durability: every answer follows the flush that it promises, and every name is synced";
 
 const TOPIC: &str = "ordered";
 const BATCHES: usize = 300;
@@ -35,7 +29,7 @@ const CALLS: &str =
 
 pub(super) fn tests() -> Vec<Test> {
     let run = move |session: &mut Session| traced(&new_directory(session)?);
-    let test = Test::new(NAME, &["strace", "setpriv"], run);
+    let test = Test::new(FLUSH_ORDER, &["strace", "setpriv"], run);
     vec![test.without_broker().where_allowed(&[TRACE])]
 }
 
@@ -68,12 +62,8 @@ fn traced(directory: &Path) -> Result<()> {
 }
 
 fn serve_traced(directory: &Path, trace: &Path) -> Result<Command> {
-    let broker = serve(&["--listen", "127.0.0.1:0", "--data-dir"])?;
-    let mut command = Command::new("strace");
-    command.args(["-f", "-yy", "-qq", "-s", "0", "-e", CALLS, "-o"]).arg(trace);
-    command.args(["setpriv", "--pdeathsig", "KILL"]).arg(broker.get_program());
-    command.args(broker.get_args()).arg(directory.join("data"));
-    Ok(command)
+    let options = ["-yy", "-s", "0", "-e", CALLS];
+    Ok(operator::traced(&serve_in(directory)?, trace, &options))
 }
 
 /// Writes batches with acks=all over one connection, several at a time. Returns the connection's own address.
@@ -94,13 +84,8 @@ fn produce(address: &str) -> Result<String> {
 
 fn request(number: usize) -> Result<ProduceRequest> {
     let segment = i64::try_from(number / BATCHES_PER_SEGMENT)?;
-    let mut builder = BatchBuilder::new(Compression::None);
-    builder.append(Timestamp(1_500_000_000_000 + segment * 2 * SEGMENT_MS), None, Some(b"v"), &[]);
-    let records = Some(Records::Bytes(builder.build_bytes()));
-    let partition_data = vec![PartitionProduceData { index: 0, records }];
-    let topic_data =
-        vec![TopicProduceData { name: TOPIC.into(), partition_data, ..Default::default() }];
-    Ok(ProduceRequest { acks: -1, timeout_ms: 10_000, topic_data, ..Default::default() })
+    let timestamp = Timestamp(1_500_000_000_000 + segment * 2 * SEGMENT_MS);
+    Ok(produce_request(TOPIC, 0, timestamp, b"v"))
 }
 
 /// A call of the system, when it begins and when it has returned.

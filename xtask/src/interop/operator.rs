@@ -8,9 +8,13 @@ use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use ottla_base::Timestamp;
+use ottla_protocol::Records;
 use ottla_protocol::frame::encode_request;
-use ottla_protocol::messages::FetchRequest;
 use ottla_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use ottla_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use ottla_protocol::messages::{FetchRequest, ProduceRequest};
+use ottla_records::{BatchBuilder, Compression};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -63,10 +67,19 @@ pub(super) fn serve(arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-fn serve_in(directory: &Path) -> Result<Command> {
+pub(super) fn serve_in(directory: &Path) -> Result<Command> {
     let mut command = serve(&["--listen", "127.0.0.1:0", "--data-dir"])?;
     command.arg(directory.join("data"));
     Ok(command)
+}
+
+/// A broker's command under `strace`, which writes to `trace`: the broker dies with it.
+pub(super) fn traced(broker: &Command, trace: &Path, options: &[&str]) -> Command {
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o"]).arg(trace).args(options);
+    command.args(["setpriv", "--pdeathsig", "KILL"]).arg(broker.get_program());
+    command.args(broker.get_args());
+    command
 }
 
 /// A broker that says that it is ready.
@@ -141,6 +154,22 @@ pub(super) fn client(address: &str, arguments: &[&str], input: &str) -> Result<F
     let mut command = Command::new(ottla::binary()?);
     command.args(arguments).args(["--bootstrap", address]);
     run_ok(command, input.as_bytes(), LIMIT)
+}
+
+/// To write one record with acks=all.
+pub(super) fn produce_request(
+    topic: &str,
+    partition: i32,
+    timestamp: Timestamp,
+    value: &[u8],
+) -> ProduceRequest {
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.append(timestamp, None, Some(value), &[]);
+    let records = Some(Records::Bytes(builder.build_bytes()));
+    let partition_data = vec![PartitionProduceData { index: partition, records }];
+    let topic_data =
+        vec![TopicProduceData { name: topic.into(), partition_data, ..Default::default() }];
+    ProduceRequest { acks: -1, timeout_ms: 10_000, topic_data, ..Default::default() }
 }
 
 fn produce(running: &Running, value: &str) -> Result<()> {

@@ -145,9 +145,18 @@ impl Both {
     }
 
     /// Does something to both that is not compared.
-    pub(super) fn set_up(&mut self, act: impl Fn(&mut Subject) -> Result<()>) -> Result<()> {
-        act(&mut self.kafka).context("Apache Kafka")?;
-        act(&mut self.ottla).context("Ottla")
+    pub(super) fn set_up(&mut self, act: impl FnMut(&mut Subject) -> Result<()>) -> Result<()> {
+        self.each(act).map(drop)
+    }
+
+    /// The same, and what came of it on each.
+    pub(super) fn each<T>(
+        &mut self,
+        mut act: impl FnMut(&mut Subject) -> Result<T>,
+    ) -> Result<[T; 2]> {
+        let kafka = act(&mut self.kafka).context("Apache Kafka")?;
+        let ottla = act(&mut self.ottla).context("Ottla")?;
+        Ok([kafka, ottla])
     }
 
     /// Makes a topic on both, and waits until it can be used.

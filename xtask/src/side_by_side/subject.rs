@@ -21,7 +21,7 @@ use ottla_protocol::{Decoder, Message as _, Request};
 use super::connection::{Connection, Reply};
 use super::records;
 use super::value::Value;
-use crate::broker::Broker;
+use crate::broker::{Broker, two_data_directories};
 
 const CLIENT_ID: &str = "side-by-side";
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
@@ -112,7 +112,7 @@ impl Subject {
             via: Via::Broker,
             pid: broker.pid().context("the broker is not running")?,
             log: broker.log(),
-            data_directories: super::data_directories(broker.directory()),
+            data_directories: two_data_directories(broker.directory()),
             cluster_id: String::new(),
             directory_id: String::new(),
             others: BTreeMap::new(),

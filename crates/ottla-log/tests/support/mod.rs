@@ -16,7 +16,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ottla_base::{Offset, Timestamp, TopicPartition, Uuid};
+use ottla_base::{LeaderEpoch, Offset, Timestamp, TopicPartition, Uuid};
 use ottla_env::ManualClock;
 use ottla_log::{DirectoryOptions, Log, LogConfig, LogDirectory, OpenError};
 use ottla_records::{
@@ -65,9 +65,30 @@ impl Directory {
 }
 
 /// In memory where the machine has such a place: these tests flush thousands of times.
-fn temporary_directory() -> tempfile::TempDir {
+pub fn temporary_directory() -> tempfile::TempDir {
     let in_memory = Path::new("/dev/shm");
     if in_memory.is_dir() { tempfile::tempdir_in(in_memory) } else { tempfile::tempdir() }.unwrap()
+}
+
+/// Two segments of small batches, with an index entry for nearly each, closed properly.
+pub fn closed_directory() -> tempfile::TempDir {
+    let temporary = tempfile::tempdir().unwrap();
+    let config = LogConfig { segment_bytes: 420, index_interval_bytes: 50, ..LogConfig::default() };
+    let clock = Arc::new(ManualClock::at(Timestamp(1_000)));
+    let options = DirectoryOptions::default();
+    let logs = LogDirectory::open(temporary.path(), config.clone(), options, clock).unwrap();
+    let partition = TopicPartition::new("t", 0);
+    let log = logs.create(partition, Uuid([7; 16]), Arc::new(config)).unwrap();
+    for n in 0..8 {
+        let mut builder = BatchBuilder::new(Compression::None).producer(4, 0, n);
+        builder.append(Timestamp(1_000 + i64::from(n)), None, Some(b"value"), &[]);
+        log.append_batch(builder.build(), LeaderEpoch(n / 5)).unwrap();
+    }
+    log.flush().unwrap();
+    logs.close(1).unwrap();
+    let meta = "version=1\ncluster.id=c\nnode.id=1\ndirectory.id=d\n";
+    fs::write(temporary.path().join("meta.properties"), meta).unwrap();
+    temporary
 }
 
 /// What a process has open. Dropping it is a crash.
@@ -149,12 +170,18 @@ impl Draft {
     }
 }
 
-/// The commit of a producer's transaction.
-pub fn marker(id: i64, epoch: i16, coordinator_epoch: i32, timestamp: i64) -> ValidBatch {
+/// The end of a producer's transaction.
+pub fn marker(
+    control: ControlType,
+    id: i64,
+    epoch: i16,
+    coordinator_epoch: i32,
+    timestamp: i64,
+) -> ValidBatch {
     let mut builder = BatchBuilder::control().producer(id, epoch, NO_SEQUENCE);
     builder.transactional = true;
     let value = EndTransactionMarker { coordinator_epoch }.to_bytes();
-    builder.append_control(Timestamp(timestamp), ControlType::Commit, &value);
+    builder.append_control(Timestamp(timestamp), control, &value);
     builder.build()
 }
 

@@ -42,7 +42,7 @@ pub struct Model {
     /// Where the log may start after something that was interrupted.
     pub(crate) start_max: i64,
     /// Something was interrupted that empties the log and lets it start anywhere.
-    pub(crate) restarting: Option<i64>,
+    pub(crate) restarting: bool,
     pub(crate) epoch: i32,
 }
 
@@ -68,7 +68,7 @@ impl Model {
             end: 0,
             flushed: 0,
             start_max: 0,
-            restarting: None,
+            restarting: false,
             epoch: 0,
         }
     }
@@ -140,14 +140,14 @@ impl Model {
         self.batches.clear();
         self.base = Producers::default();
         (self.start, self.end, self.flushed, self.start_max) = (offset, offset, offset, offset);
-        self.restarting = None;
+        self.restarting = false;
     }
 
     /// Holds a log to the laws after a crash, and goes on from what it is. `false` when there is nothing to go on from.
     pub(crate) fn accept(&mut self, found: Found) -> Checked<bool> {
         law!(found.start <= found.end, "the log is {}..{}", found.start, found.end);
         self.check_each(&found.batches)?;
-        if self.restarting.take().is_some() {
+        if std::mem::take(&mut self.restarting) {
             return Ok(self.adopt_anew(found));
         }
         // A replica's log may begin with a gap, and then it starts where its first batch is.

@@ -766,7 +766,7 @@ impl World {
     fn restart(&mut self, name: &TopicPartition, log: &Log) -> Checked {
         let model = self.models.get_mut(name).expect("it is known");
         let offset = self.work.between(model.start, model.end + 5);
-        model.restarting = Some(offset);
+        model.restarting = true;
         model.flushed = 0;
         self.heard.lock().remove(&model.id);
         self.disk.note(|| format!("restart {name} at {offset}"));

@@ -1,6 +1,5 @@
 //! Partitions that move to another log directory, and those that may not.
 
-use std::cell::RefCell;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -85,20 +84,12 @@ fn paths_of(subject: &mut Subject) -> Result<Vec<String>> {
 }
 
 fn both_paths(both: &mut Both) -> Result<[Vec<String>; 2]> {
-    let found = RefCell::new(Vec::new());
-    both.set_up(|subject| {
-        let paths = paths_of(subject)?;
-        found.borrow_mut().push(paths);
-        Ok(())
-    })?;
-    let found: Result<[_; 2], _> = found.into_inner().try_into();
-    found.ok().context("there are two brokers")
+    both.each(paths_of)
 }
 
 /// Waits until the topic is in this directory on both, and on its way nowhere; then it is as large there.
 fn arrived(both: &mut Both, at: usize) -> Result<()> {
-    let sizes = RefCell::new(Vec::new());
-    both.set_up(|subject| {
+    let sizes = both.each(|subject| {
         let path = paths_of(subject)?.swap_remove(at);
         let deadline = Instant::now() + MOVE_LIMIT;
         loop {
@@ -107,14 +98,12 @@ fn arrived(both: &mut Both, at: usize) -> Result<()> {
             if found.len() == 2 && found.iter().all(is_there) {
                 let mut all: Vec<i64> = found.iter().map(|(_, size, _)| *size).collect();
                 all.sort_unstable();
-                sizes.borrow_mut().push(all);
-                return Ok(());
+                return Ok(all);
             }
             ensure!(Instant::now() < deadline, "not all of them are in {path}: {found:?}");
             thread::sleep(PAUSE);
         }
     })?;
-    let sizes = sizes.into_inner();
     both.observe(&format!("sizes in directory {at}"), |_, index| {
         Ok(Value::leaf(format!("{:?}", sizes.get(index))))
     })

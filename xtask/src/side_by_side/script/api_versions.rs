@@ -54,15 +54,11 @@ fn request(name: &str, version: &str) -> ApiVersionsRequest {
 
 /// The APIs that both have.
 fn keys_of_both(both: &mut Both) -> Result<Vec<i16>> {
-    let keys = std::cell::RefCell::new(Vec::<Vec<i16>>::new());
-    both.set_up(|subject| {
+    let [kafka, ottla] = both.each(|subject| {
         let response = subject.ask(0, &ApiVersionsRequest::default())?.answer();
         let response = response.context("no answer says what is served")?;
-        keys.borrow_mut().push(response.api_keys.iter().map(|api| api.api_key).collect());
-        Ok(())
+        Ok(response.api_keys.iter().map(|api| api.api_key).collect::<Vec<_>>())
     })?;
-    let mut keys = keys.into_inner().into_iter();
-    let (kafka, ottla) = (keys.next().unwrap_or_default(), keys.next().unwrap_or_default());
     Ok(kafka.into_iter().filter(|key| ottla.contains(key)).collect())
 }
 

@@ -1,7 +1,6 @@
 //! The same records to both, compacted by both: what is read afterwards, how far each says it has come, and what
 //! Apache Kafka's own tool finds in the files.
 
-use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -162,13 +161,8 @@ impl Script<'_> {
 
     /// All that can be read of a partition.
     fn batches(&mut self, partition: i32) -> Result<[Vec<RawBatch>; 2]> {
-        let found = RefCell::new(Vec::new());
         let end = self.next_offset;
-        self.both.set_up(|subject| {
-            found.borrow_mut().push(read_all(subject, partition, end)?);
-            Ok(())
-        })?;
-        found.into_inner().try_into().ok().context("there are two brokers")
+        self.both.each(|subject| read_all(subject, partition, end))
     }
 
     fn wait_for_horizons(&mut self) -> Result<()> {

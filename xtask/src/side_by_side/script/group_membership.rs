@@ -203,10 +203,9 @@ impl<'a> Talk<'a> {
     fn wait_for_rebalance(&mut self, ids: &Ids, generation_id: i32) -> Result<()> {
         let (group, version) = (self.group.clone(), self.heartbeat_version());
         let mut index = 0;
-        let counter = std::cell::RefCell::new(&mut index);
         self.both.set_up(|subject| {
-            let member_id = id(ids, **counter.borrow());
-            **counter.borrow_mut() += 1;
+            let member_id = id(ids, index);
+            index += 1;
             let request = HeartbeatRequest {
                 group_id: group.as_str().into(),
                 generation_id,
