@@ -19,32 +19,33 @@
 //! to its indexes, and the headers are read of what they do not cover: see [`trusted`]. How long recovery takes depends
 //! on what was written since the last checkpoint, not on how much there is.
 
+mod damage;
+pub(crate) mod indexes;
+mod inventory;
 pub(crate) mod producers;
 mod swaps;
 mod trusted;
 
 use std::fs::File;
-use std::path::Path;
 use std::sync::Arc;
 
 use ottla_base::{LeaderEpoch, Offset};
-use ottla_env::Disk;
-use ottla_env::disk::{DirectoryEntry, Open};
 use ottla_records::{BatchHeader, HEADER_LEN, RawBatch};
 
-use crate::audit::{self, Damage, Fault, FileSource, Stretch, Window};
+use crate::audit::{FileSource, Window};
 use crate::checkpoint;
 use crate::config::LogConfig;
 use crate::environment::Home;
 use crate::epochs::EpochCache;
 use crate::error::{Context, StorageError};
-use crate::index::{self, Entry, Index, OffsetEntry, TimeEntry};
+use crate::index::Index;
 use crate::log::{Active, Sealed, State};
 use crate::names;
 use crate::policy::roll;
 use crate::quarantine;
 use crate::segment::Segment;
 use crate::txn_index::{self, AbortedTransaction};
+use inventory::Inventory;
 use producers::{Replay, Restored};
 use trusted::Trusted;
 
@@ -77,8 +78,8 @@ pub(crate) fn open(home: &Arc<Home>, opening: &Opening<'_>) -> Result<Opened, St
     if swaps::complete(disk, &directory, &entries)? {
         entries = disk.list(&directory).context("list", &directory)?;
     }
-    let Inventory { logs, snapshots, txn_indexes } = take_inventory(disk, &directory, &entries)?;
-    let epochs = read_epochs(disk, &directory)?;
+    let Inventory { logs, snapshots, txn_indexes } = inventory::take(disk, &directory, &entries)?;
+    let epochs = inventory::read_epochs(disk, &directory)?;
     let quarantined = quarantine::read(disk, &directory)?;
     let mut loader = Loader {
         home,
@@ -104,91 +105,6 @@ pub(crate) fn open(home: &Arc<Home>, opening: &Opening<'_>) -> Result<Opened, St
         quarantine::write(disk, &directory, &damage)?;
     }
     Ok(Opened { state, restored, mended })
-}
-
-/// Opens a segment again after its file was cut off at the batch that holds `offset`. Returns where its batches end, too.
-pub(crate) fn reopen_cut(
-    segment: &Arc<Segment>,
-    offset: i64,
-    index_interval_bytes: u64,
-) -> Result<(Active, i64), StorageError> {
-    let kept = |relative: u32| i64::from(relative) < offset.saturating_sub(segment.base_offset);
-    cut_index::<OffsetEntry>(segment, names::INDEX, |entry| kept(entry.relative_offset))?;
-    cut_index::<TimeEntry>(segment, names::TIME_INDEX, |entry| kept(entry.relative_offset))?;
-    let path = segment.path(names::LOG);
-    let missing = || StorageError::corrupt(&path, 0, "its indexes are gone");
-    let mut active = open_intact(segment)?.ok_or_else(missing)?;
-    let end = observe_tail(&mut active, index_interval_bytes)?;
-    Ok((active, end))
-}
-
-fn cut_index<E: Entry>(
-    segment: &Segment,
-    suffix: &str,
-    keep: impl Fn(&E) -> bool,
-) -> Result<(), StorageError> {
-    let (disk, path) = (segment.disk(), segment.path(suffix));
-    let file = disk.open(&path, Open::Write).context("open", &path)?;
-    let entries = file.metadata().context("stat", &path)?.len() / E::SIZE as u64;
-    let entries = u32::try_from(entries).unwrap_or(u32::MAX);
-    let kept = index::count_in_file(disk, &file, entries, keep).context("read", &path)?;
-    disk.set_len(&file, u64::from(kept) * E::SIZE as u64).context("truncate", &path)
-}
-
-/// What a log's directory holds.
-struct Inventory {
-    /// The base offsets of the segments, in order.
-    logs: Vec<Offset>,
-    snapshots: Vec<Offset>,
-    /// The base offsets of those segments that have a transaction index.
-    txn_indexes: Vec<Offset>,
-}
-
-/// Sorts what there is, and removes leftovers on the way.
-fn take_inventory(
-    disk: &dyn Disk,
-    directory: &Path,
-    entries: &[DirectoryEntry],
-) -> Result<Inventory, StorageError> {
-    let (mut logs, mut snapshots, mut others) = (Vec::new(), Vec::new(), Vec::new());
-    let mut txn_indexes = Vec::new();
-    for entry in entries {
-        let path = directory.join(&entry.name);
-        let name = entry.name.to_string_lossy();
-        if name.ends_with(names::DELETED) {
-            disk.remove_file(&path).context("remove", &path)?;
-            continue;
-        }
-        match names::parse_segment_file(&name) {
-            Some((base_offset, names::LOG)) => logs.push(base_offset),
-            Some((offset, names::SNAPSHOT)) => snapshots.push(offset),
-            Some((base_offset, suffix @ (names::INDEX | names::TIME_INDEX | names::TXN_INDEX))) => {
-                others.push((base_offset, path));
-                if suffix == names::TXN_INDEX {
-                    txn_indexes.push(base_offset);
-                }
-            }
-            _ => {}
-        }
-    }
-    logs.sort_unstable();
-    for (base_offset, path) in others {
-        if logs.binary_search(&base_offset).is_err() {
-            tracing::warn!(path = %path.display(), "removing an index without a segment");
-            disk.remove_file(&path).context("remove", &path)?;
-        }
-    }
-    Ok(Inventory { logs, snapshots, txn_indexes })
-}
-
-/// The epochs on disk; none when the file is damaged, and then the records tell.
-fn read_epochs(disk: &dyn Disk, directory: &Path) -> Result<EpochCache, StorageError> {
-    let path = directory.join(names::LEADER_EPOCHS);
-    let text = checkpoint::read_if_exists(disk, &path)?.unwrap_or_default();
-    Ok(EpochCache::from_text(&text).unwrap_or_else(|error| {
-        tracing::warn!(path = %path.display(), %error, "rebuilding the leader epochs from the log");
-        EpochCache::default()
-    }))
 }
 
 /// How far a segment is trusted.
@@ -257,31 +173,11 @@ impl Loader<'_> {
             let active = match opened {
                 Some(active) => active,
                 None => {
-                    let doubt = Doubt {
-                        verify_from: match self.opening.clean {
-                            true => i64::MAX,
-                            false => self.opening.recovery_point.0,
-                        },
-                        may_cut: !intact || next.is_none(),
-                        is_indexed: indexed,
-                        flushed_end: match next {
-                            Some(next) if intact => next.0,
-                            _ => self.opening.recovery_point.0,
-                        },
-                        next: next.map(|next| next.0),
-                        are_epochs_known: EPOCHS_ARE_FLUSHED && !self.epochs_lost,
-                    };
-                    let (active, cut) = self.recover(&segment, doubt)?;
-                    // A file may have been cut off between two batches: what follows it is missing, too.
-                    let gap = next.is_some_and(|next| {
-                        let Opening { cleaned_to, log_start_offset, .. } = *self.opening;
-                        self.next_offset < next.0 && *next > cleaned_to.max(log_start_offset)
-                    });
-                    // Or it has got back what a truncation took. What follows was written after that, and with its
-                    // first flush the truncation would be on disk.
-                    let overlaps = next.is_some_and(|next| self.next_offset > next.0);
-                    let next_is_flushed = self.opening.clean || indexed;
-                    if (cut || gap) && !intact || overlaps && !next_is_flushed {
+                    let doubt = self.doubt(next, intact, indexed);
+                    let (active, is_cut) = self.recover(&segment, doubt)?;
+                    let is_flushed = self.opening.clean || indexed;
+                    if next.is_some_and(|next| self.is_torn_off(*next, is_cut, intact, is_flushed))
+                    {
                         self.delete_from(base_offsets.get(at + 1..).unwrap_or_default())?;
                         return Ok(Some(active));
                     }
@@ -294,6 +190,29 @@ impl Loader<'_> {
             self.seal(active)?;
         }
         Ok(None)
+    }
+
+    fn doubt(&self, next: Option<&Offset>, intact: bool, is_indexed: bool) -> Doubt {
+        let Opening { clean, recovery_point, .. } = *self.opening;
+        Doubt {
+            verify_from: if clean { i64::MAX } else { recovery_point.0 },
+            may_cut: !intact || next.is_none(),
+            is_indexed,
+            flushed_end: next.filter(|_| intact).unwrap_or(&recovery_point).0,
+            next: next.map(|next| next.0),
+            are_epochs_known: EPOCHS_ARE_FLUSHED && !self.epochs_lost,
+        }
+    }
+
+    /// Whether the segments from `next` on cannot follow the one that has just been recovered.
+    fn is_torn_off(&self, next: Offset, is_cut: bool, intact: bool, next_is_flushed: bool) -> bool {
+        // A file may have been cut off between two batches: what follows it is missing, too.
+        let Opening { cleaned_to, log_start_offset, .. } = *self.opening;
+        let is_gap = self.next_offset < next.0 && next > cleaned_to.max(log_start_offset);
+        // Or it has got back what a truncation took. What follows was written after that, and with its first flush the
+        // truncation would be on disk.
+        let overlaps = self.next_offset > next.0;
+        (is_cut || is_gap) && !intact || overlaps && !next_is_flushed
     }
 
     fn seal(&mut self, active: Active) -> Result<(), StorageError> {
@@ -323,14 +242,14 @@ impl Loader<'_> {
         if !self.is_txn_index_plausible(segment)? {
             return Ok(None);
         }
-        let Some(mut active) = open_intact(segment)? else { return Ok(None) };
+        let Some(mut active) = indexes::open(segment)? else { return Ok(None) };
         active.created_ms = self.home.env.now_ms();
         active.jitter_ms = self.home.env.draw_jitter_ms(self.opening.config);
         if let Some(next) = next {
             self.next_offset = next.0;
             return Ok(Some(active));
         }
-        match observe_tail(&mut active, self.opening.config.index_interval_bytes) {
+        match indexes::observe_tail(&mut active, self.opening.config.index_interval_bytes) {
             // A properly closed log ends where it was flushed up to.
             Ok(next_offset)
                 if self.opening.recovery_point.0 > 0
@@ -406,8 +325,8 @@ impl Loader<'_> {
         if begins_anew {
             // The next start believes what it finds of the batches before the recovery point.
             let as_a_whole = self.opening.recovery_point > base_offset;
-            replace_index(segment, names::INDEX, &active.offsets, as_a_whole)?;
-            replace_index(segment, names::TIME_INDEX, &active.times, as_a_whole)?;
+            indexes::replace(segment, names::INDEX, &active.offsets, as_a_whole)?;
+            indexes::replace(segment, names::TIME_INDEX, &active.times, as_a_whole)?;
         } else {
             segment.write_index(names::INDEX, &active.offsets)?;
             segment.write_index(names::TIME_INDEX, &active.times)?;
@@ -446,7 +365,7 @@ impl Loader<'_> {
                 Err(failure) => return Ok(Recovered { active, aborted, failure: Some(failure) }),
             };
             if let Some(damage) = self.missing(active.size, &header, doubt) {
-                report(&path, &damage);
+                damage::report(&path, &damage);
                 known.push(damage);
                 segment.set_damage(known.clone());
                 continue;
@@ -486,112 +405,6 @@ impl Loader<'_> {
             self.epochs.assign(epoch, base);
         }
         Ok(())
-    }
-
-    /// A batch that claims to be beyond what was flushed, while flushed offsets before it are nowhere: it is one of
-    /// those, and its base offset is wrong.
-    fn missing(&self, position: u64, header: &BatchHeader, doubt: Doubt) -> Option<Damage> {
-        // A log whose first records were deleted may begin with a gap.
-        let due = self.next_offset.max(self.opening.log_start_offset.0);
-        let found = header.base_offset;
-        // Where records are missing because of compaction, they are meant to be.
-        let is_compacted = doubt.flushed_end <= self.opening.cleaned_to.0;
-        let is_missing = due < doubt.flushed_end && found > due && found >= doubt.flushed_end;
-        (is_missing && !is_compacted).then(|| Damage {
-            position,
-            end_position: position + header.size_in_bytes() as u64,
-            first_offset: Offset(due),
-            end_offset: Offset(doubt.flushed_end),
-            fault: Fault::Offsets,
-            what: format!("offset {found} where {due} is due"),
-        })
-    }
-
-    /// Finds what is damaged of the flushed part of a segment, and where it goes on. Returns whether anything is.
-    fn quarantine_flushed(
-        &self,
-        segment: &Segment,
-        file: &File,
-        doubt: Doubt,
-        epochs: &EpochCache,
-    ) -> Result<bool, StorageError> {
-        let path = segment.path(names::LOG);
-        let end = file.metadata().context("stat", &path)?.len();
-        let stretch = Stretch {
-            position: 0,
-            end,
-            first_offset: segment.base_offset,
-            end_offset: doubt
-                .next
-                .unwrap_or_else(|| segment.base_offset.saturating_add(i64::from(i32::MAX))),
-            epochs: Some(epochs).filter(|_| doubt.are_epochs_known),
-            epochs_end: doubt.flushed_end,
-        };
-        let mut source = FileSource(segment.disk(), file);
-        let found = audit::audit(&mut source, &stretch, &mut |_, _| {}).context("read", &path)?;
-        let mut damage = found.damage;
-        damage.retain(|damage| damage.first_offset.0 < doubt.flushed_end);
-        for damage in &mut damage {
-            // Nothing sound follows, so nobody knows where it would end but for what was flushed.
-            if damage.end_position == end {
-                damage.end_offset = damage.end_offset.min(Offset(doubt.flushed_end));
-            }
-            report(&path, damage);
-        }
-        let is_damaged = !damage.is_empty();
-        if is_damaged {
-            segment.set_damage(damage);
-        }
-        Ok(is_damaged)
-    }
-
-    /// What was known to be damaged of a segment, as far as it still is.
-    fn restore_quarantine(&self, segment: &Segment) -> Result<(), StorageError> {
-        let known = self.quarantined.iter().filter(|(base, _)| *base == segment.base_offset);
-        let known: Vec<Damage> = known.map(|(_, damage)| damage.clone()).collect();
-        if known.is_empty() {
-            return Ok(());
-        }
-        let file = segment.log_file()?;
-        let mut still = Vec::new();
-        for damage in known {
-            if self.is_still_damaged(segment, &file, &damage)? {
-                still.push(damage);
-                continue;
-            }
-            let path = segment.path(names::LOG);
-            let (first_offset, end_offset) = (damage.first_offset, damage.end_offset);
-            tracing::info!(
-                segment = %path.display(), %first_offset, %end_offset,
-                "sound again: these offsets are served"
-            );
-        }
-        segment.set_damage(still);
-        Ok(())
-    }
-
-    fn is_still_damaged(
-        &self,
-        segment: &Segment,
-        file: &File,
-        known: &Damage,
-    ) -> Result<bool, StorageError> {
-        let path = segment.path(names::LOG);
-        let len = file.metadata().context("stat", &path)?.len();
-        if known.position >= len {
-            return Ok(false);
-        }
-        let stretch = Stretch {
-            position: known.position,
-            end: known.end_position.min(len),
-            first_offset: known.first_offset.0,
-            end_offset: known.end_offset.0,
-            epochs: Some(&self.epochs),
-            epochs_end: i64::MAX,
-        };
-        let mut source = FileSource(segment.disk(), file);
-        let found = audit::audit(&mut source, &stretch, &mut |_, _| {}).context("read", &path)?;
-        Ok(!found.damage.is_empty())
     }
 
     /// What of a segment need not be read: what its indexes cover and the producers' newest snapshot has.
@@ -711,105 +524,4 @@ impl Loader<'_> {
         self.replay.advance_to(Offset(self.next_offset), segments)?;
         self.replay.finish(&bases)
     }
-}
-
-fn report(path: &Path, damage: &Damage) {
-    let Damage { position, first_offset, end_offset, what, .. } = damage;
-    tracing::error!(
-        segment = %path.display(), position, %first_offset, %end_offset, what,
-        "damaged records: reads of these offsets are refused, and those before and after go on"
-    );
-}
-
-/// Durably and as a whole where a crash must not leave a part of it. Leaves a file that is empty already as it is: after
-/// a crash there may be thousands.
-fn replace_index<E: Entry>(
-    segment: &Segment,
-    suffix: &str,
-    entries: &Index<E>,
-    as_a_whole: bool,
-) -> Result<(), StorageError> {
-    let (disk, path) = (segment.disk(), segment.path(suffix));
-    let (_, bytes) = entries.unwritten();
-    if bytes.is_empty() && disk.status(&path).is_ok_and(|status| status.len == 0) {
-        return Ok(());
-    }
-    if !as_a_whole || bytes.is_empty() {
-        return disk.write(&path, &bytes).map(drop).context("write", &path);
-    }
-    let beside = names::with_ending(&path, names::CLEANED);
-    let file = disk.write(&beside, &bytes).context("write", &beside)?;
-    disk.sync_data(&file).context("flush", &beside)?;
-    disk.rename(&beside, &path).context("replace", &path)
-}
-
-/// A segment whose indexes can be believed; `None` when they must be rebuilt.
-fn open_intact(segment: &Arc<Segment>) -> Result<Option<Active>, StorageError> {
-    let path = segment.path(names::LOG);
-    let size = segment.disk().status(&path).context("stat", &path)?.len;
-    let offsets: Option<Index<OffsetEntry>> = open_index(segment, names::INDEX)?;
-    let times: Option<Index<TimeEntry>> = open_index(segment, names::TIME_INDEX)?;
-    let (Some(offsets), Some(times)) = (offsets, times) else { return Ok(None) };
-    // Zeros are what Kafka's preallocated indexes leave behind when Kafka is killed; the first batch of a segment
-    // never has an entry, and timestamps rise, so no honest last entry looks like them.
-    let doubtful_offset = offsets.last().is_some_and(|last| {
-        u64::from(last.position) >= size || !plausible(last.relative_offset, 1)
-    });
-    let doubtful_time = times.last().is_some_and(|last| {
-        size == 0 || last.timestamp < 0 || !plausible(last.relative_offset, times.len() - 1)
-    });
-    if doubtful_offset || doubtful_time {
-        return Ok(None);
-    }
-    Ok(Some(Active::existing(Arc::clone(segment), 0, 0, size, offsets, times)))
-}
-
-fn plausible(relative_offset: u32, minimum: u32) -> bool {
-    relative_offset >= minimum && i32::try_from(relative_offset).is_ok()
-}
-
-/// Reads the headers after the last index entry. Returns the offset after the last batch.
-fn observe_tail(active: &mut Active, index_interval_bytes: u64) -> Result<i64, StorageError> {
-    let segment = Arc::clone(&active.segment);
-    let mut next_offset = segment.base_offset;
-    if active.size == 0 {
-        return Ok(next_offset);
-    }
-    let (file, path) = (segment.log_file()?, segment.path(names::LOG));
-    let position = active.offsets.last().map_or(0, |entry| u64::from(entry.position));
-    let mut scan = segment.scan(&file, &path, position, active.size);
-    while let Some(found) = scan.next()? {
-        if roll::relative(segment.base_offset, found.header.last_offset()).is_none() {
-            return Err(StorageError::corrupt(
-                &path,
-                found.position,
-                "an offset of another segment",
-            ));
-        }
-        active.observe(&found.header, found.position, index_interval_bytes);
-        next_offset = found.header.next_offset();
-    }
-    let damage = segment.damage().unwrap_or_default();
-    if let Some(last) = damage.last().filter(|last| last.end_position >= active.size) {
-        next_offset = next_offset.max(last.end_offset.0);
-    }
-    Ok(next_offset)
-}
-
-/// The number of entries and the last one; `None` when the file is missing or not made of entries.
-fn open_index<E: Entry>(segment: &Segment, suffix: &str) -> Result<Option<Index<E>>, StorageError> {
-    let (disk, path) = (segment.disk(), segment.path(suffix));
-    let opened = disk.open_if_there(&path, Open::Read).context("open", &path)?;
-    let Some(file) = opened else { return Ok(None) };
-    let len = file.metadata().context("stat", &path)?.len();
-    let entries = u32::try_from(len / E::SIZE as u64).ok().filter(|_| len % E::SIZE as u64 == 0);
-    let Some(entries) = entries else { return Ok(None) };
-    let last = match entries.checked_sub(1) {
-        Some(last) => {
-            let entries = index::read_entries(disk, &file, last, 1);
-            entries.context("read", &path)?.first().copied()
-        }
-        None => None,
-    };
-    Ok(Some(Index::on_disk(entries, last)))
 }

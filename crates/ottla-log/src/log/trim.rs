@@ -314,7 +314,7 @@ impl Log {
         // Behind the last batch: an offset in a gap is not where a segment may begin one day, since recovery takes gaps
         // between segments for losses.
         let (mut active, end) = if created {
-            recovery::reopen_cut(&segment, offset.0, config.index_interval_bytes)?
+            recovery::indexes::reopen_cut(&segment, offset.0, config.index_interval_bytes)?
         } else {
             let end = segment.base_offset;
             (Active::planned(segment, created_ms, jitter_ms), end)

@@ -1,0 +1,135 @@
+//! What is damaged of what was flushed, while a log is opened: it is quarantined, not cut off. Shell.
+
+use std::fs::File;
+use std::path::Path;
+
+use ottla_base::Offset;
+use ottla_records::BatchHeader;
+
+use super::{Doubt, Loader};
+use crate::audit::{self, Damage, Fault, FileSource, Stretch};
+use crate::epochs::EpochCache;
+use crate::error::{Context, StorageError};
+use crate::names;
+use crate::segment::Segment;
+
+impl Loader<'_> {
+    /// A batch that claims to be beyond what was flushed, while flushed offsets before it are nowhere: it is one of
+    /// those, and its base offset is wrong.
+    pub(super) fn missing(
+        &self,
+        position: u64,
+        header: &BatchHeader,
+        doubt: Doubt,
+    ) -> Option<Damage> {
+        // A log whose first records were deleted may begin with a gap.
+        let due = self.next_offset.max(self.opening.log_start_offset.0);
+        let found = header.base_offset;
+        // Where records are missing because of compaction, they are meant to be.
+        let is_compacted = doubt.flushed_end <= self.opening.cleaned_to.0;
+        let is_missing = due < doubt.flushed_end && found > due && found >= doubt.flushed_end;
+        (is_missing && !is_compacted).then(|| Damage {
+            position,
+            end_position: position + header.size_in_bytes() as u64,
+            first_offset: Offset(due),
+            end_offset: Offset(doubt.flushed_end),
+            fault: Fault::Offsets,
+            what: format!("offset {found} where {due} is due"),
+        })
+    }
+
+    /// Finds what is damaged of the flushed part of a segment, and where it goes on. Returns whether anything is.
+    pub(super) fn quarantine_flushed(
+        &self,
+        segment: &Segment,
+        file: &File,
+        doubt: Doubt,
+        epochs: &EpochCache,
+    ) -> Result<bool, StorageError> {
+        let path = segment.path(names::LOG);
+        let end = file.metadata().context("stat", &path)?.len();
+        let stretch = Stretch {
+            position: 0,
+            end,
+            first_offset: segment.base_offset,
+            end_offset: doubt
+                .next
+                .unwrap_or_else(|| segment.base_offset.saturating_add(i64::from(i32::MAX))),
+            epochs: Some(epochs).filter(|_| doubt.are_epochs_known),
+            epochs_end: doubt.flushed_end,
+        };
+        let mut source = FileSource(segment.disk(), file);
+        let found = audit::audit(&mut source, &stretch, &mut |_, _| {}).context("read", &path)?;
+        let mut damage = found.damage;
+        damage.retain(|damage| damage.first_offset.0 < doubt.flushed_end);
+        for damage in &mut damage {
+            // Nothing sound follows, so nobody knows where it would end but for what was flushed.
+            if damage.end_position == end {
+                damage.end_offset = damage.end_offset.min(Offset(doubt.flushed_end));
+            }
+            report(&path, damage);
+        }
+        let is_damaged = !damage.is_empty();
+        if is_damaged {
+            segment.set_damage(damage);
+        }
+        Ok(is_damaged)
+    }
+
+    /// What was known to be damaged of a segment, as far as it still is.
+    pub(super) fn restore_quarantine(&self, segment: &Segment) -> Result<(), StorageError> {
+        let known = self.quarantined.iter().filter(|(base, _)| *base == segment.base_offset);
+        let known: Vec<Damage> = known.map(|(_, damage)| damage.clone()).collect();
+        if known.is_empty() {
+            return Ok(());
+        }
+        let file = segment.log_file()?;
+        let mut still = Vec::new();
+        for damage in known {
+            if self.is_still_damaged(segment, &file, &damage)? {
+                still.push(damage);
+                continue;
+            }
+            let path = segment.path(names::LOG);
+            let (first_offset, end_offset) = (damage.first_offset, damage.end_offset);
+            tracing::info!(
+                segment = %path.display(), %first_offset, %end_offset,
+                "sound again: these offsets are served"
+            );
+        }
+        segment.set_damage(still);
+        Ok(())
+    }
+
+    fn is_still_damaged(
+        &self,
+        segment: &Segment,
+        file: &File,
+        known: &Damage,
+    ) -> Result<bool, StorageError> {
+        let path = segment.path(names::LOG);
+        let len = file.metadata().context("stat", &path)?.len();
+        if known.position >= len {
+            return Ok(false);
+        }
+        let stretch = Stretch {
+            position: known.position,
+            end: known.end_position.min(len),
+            first_offset: known.first_offset.0,
+            end_offset: known.end_offset.0,
+            epochs: Some(&self.epochs),
+            epochs_end: i64::MAX,
+        };
+        let mut source = FileSource(segment.disk(), file);
+        let found = audit::audit(&mut source, &stretch, &mut |_, _| {}).context("read", &path)?;
+        Ok(!found.damage.is_empty())
+    }
+}
+
+pub(super) fn report(path: &Path, damage: &Damage) {
+    let Damage { position, first_offset, end_offset, what, .. } = damage;
+    tracing::error!(
+        segment = %path.display(), position, %first_offset, %end_offset, what,
+        "damaged records: reads of these offsets are refused, and those before and after go on"
+    );
+}
