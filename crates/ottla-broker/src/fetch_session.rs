@@ -112,7 +112,7 @@ impl Sessions {
         self.sessions.len()
     }
 
-    /// Begins a fetch. `random_id` proposes the id of a new session; it is made positive and free.
+    /// Begins a fetch. `random_id` proposes the id of a new session, if there is one; it is made positive and free.
     ///
     /// # Errors
     /// FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH or FETCH_SESSION_TOPIC_ID_ERROR for
@@ -123,7 +123,7 @@ impl Sessions {
         head: RequestHead,
         partitions: Vec<PartitionRequest>,
         forgotten: &[PartitionKey],
-        random_id: i32,
+        random_id: impl FnOnce() -> i32,
     ) -> Result<Context, ErrorCode> {
         match head.session_epoch {
             FINAL_EPOCH => {
@@ -132,7 +132,7 @@ impl Sessions {
             }
             INITIAL_EPOCH => {
                 self.sessions.remove(&head.session_id);
-                Ok(self.open(now_ms, head.uses_topic_ids, partitions, random_id))
+                Ok(self.open(now_ms, head.uses_topic_ids, partitions, random_id()))
             }
             _ => self.resume(now_ms, head, partitions, forgotten),
         }
@@ -316,7 +316,7 @@ mod tests {
         let mut begin = |id, epoch, partitions: std::ops::Range<i32>| {
             let head = RequestHead { session_id: id, session_epoch: epoch, uses_topic_ids: true };
             let partitions = partitions.map(|partition| request(partition, 0)).collect();
-            sessions.begin(0, head, partitions, &[], 7)
+            sessions.begin(0, head, partitions, &[], || 7)
         };
         let Ok(Context::Full { session_id, .. }) = begin(0, INITIAL_EPOCH, 0..2) else {
             panic!("there is room for two");
@@ -360,7 +360,7 @@ mod tests {
 
     fn open(sessions: &mut Sessions, partitions: &[i32]) -> i32 {
         let partitions = partitions.iter().map(|&p| request(p, 0)).collect();
-        match sessions.begin(0, head(0, INITIAL_EPOCH), partitions, &[], 42) {
+        match sessions.begin(0, head(0, INITIAL_EPOCH), partitions, &[], || 42) {
             Ok(Context::Full { session_id, .. }) => session_id,
             other => panic!("no new session: {other:?}"),
         }
@@ -379,9 +379,9 @@ mod tests {
     fn a_session_remembers_what_was_asked_and_takes_changes() {
         let mut sessions = Sessions::new(10);
         let id = open(&mut sessions, &[0, 1, 2]);
-        let context = sessions.begin(1, head(id, 1), vec![request(1, 9)], &[key(2)], 0);
+        let context = sessions.begin(1, head(id, 1), vec![request(1, 9)], &[key(2)], || 0);
         assert_eq!(fetched(context), [(0, 0), (1, 9)]);
-        assert_eq!(fetched(sessions.begin(1, head(id, 2), vec![], &[], 0)), [(0, 0), (1, 9)]);
+        assert_eq!(fetched(sessions.begin(1, head(id, 2), vec![], &[], || 0)), [(0, 0), (1, 9)]);
     }
 
     #[test]
@@ -389,9 +389,9 @@ mod tests {
         let mut sessions = Sessions::new(10);
         let id = open(&mut sessions, &[0, 1]);
         sessions.answered(id, &key(0), answer(3, true));
-        assert_eq!(fetched(sessions.begin(1, head(id, 1), vec![], &[], 0)), [(0, 0), (1, 0)]);
+        assert_eq!(fetched(sessions.begin(1, head(id, 1), vec![], &[], || 0)), [(0, 0), (1, 0)]);
         assert!(sessions.must_answer(id, &key(0), answer(5, true)));
-        assert_eq!(fetched(sessions.begin(1, head(id, 2), vec![], &[], 0)), [(1, 0), (0, 0)]);
+        assert_eq!(fetched(sessions.begin(1, head(id, 2), vec![], &[], || 0)), [(1, 0), (0, 0)]);
     }
 
     #[test]
@@ -414,7 +414,7 @@ mod tests {
     fn wrong_ids_epochs_and_namings_are_told_apart() {
         let mut sessions = Sessions::new(10);
         let id = open(&mut sessions, &[0]);
-        let mut begin = |head| sessions.begin(1, head, vec![], &[], 0);
+        let mut begin = |head| sessions.begin(1, head, vec![], &[], || 0);
         assert_eq!(begin(head(id + 1, 1)), Err(ErrorCode::FETCH_SESSION_ID_NOT_FOUND));
         assert_eq!(begin(head(id, 2)), Err(ErrorCode::INVALID_FETCH_SESSION_EPOCH));
         let by_name = RequestHead { uses_topic_ids: false, ..head(id, 1) };
@@ -426,7 +426,7 @@ mod tests {
         let mut sessions = Sessions::new(1);
         open(&mut sessions, &[0]);
         let mut begin =
-            |now| sessions.begin(now, head(0, INITIAL_EPOCH), vec![request(0, 0)], &[], 7);
+            |now| sessions.begin(now, head(0, INITIAL_EPOCH), vec![request(0, 0)], &[], || 7);
         assert!(matches!(begin(EVICTION_MS), Ok(Context::Sessionless(_))));
         assert!(matches!(begin(EVICTION_MS + 1), Ok(Context::Full { .. })));
         assert_eq!(sessions.len(), 1);
@@ -436,7 +436,7 @@ mod tests {
     fn the_final_epoch_ends_a_session() {
         let mut sessions = Sessions::new(10);
         let id = open(&mut sessions, &[0]);
-        let context = sessions.begin(1, head(id, FINAL_EPOCH), vec![request(3, 0)], &[], 0);
+        let context = sessions.begin(1, head(id, FINAL_EPOCH), vec![request(3, 0)], &[], || 0);
         assert!(matches!(context, Ok(Context::Sessionless(partitions)) if partitions.len() == 1));
         assert_eq!(sessions.len(), 0);
     }
@@ -445,7 +445,7 @@ mod tests {
     fn a_session_that_forgot_all_its_partitions_is_gone() {
         let mut sessions = Sessions::new(10);
         let id = open(&mut sessions, &[0]);
-        let context = sessions.begin(1, head(id, 1), vec![], &[key(0)], 0);
+        let context = sessions.begin(1, head(id, 1), vec![], &[key(0)], || 0);
         assert_eq!(context, Ok(Context::Sessionless(vec![])));
         assert_eq!(sessions.len(), 0);
     }

@@ -125,7 +125,11 @@ pub fn read_full_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result
 }
 
 /// Brings `len` bytes of the file from `position` on into the page cache, blocking until they are there.
+///
+/// Little by little, and nothing beyond: what the kernel would read ahead by itself, up to megabytes at once, would stand
+/// in the disk's queue before the flush that somebody waits for. From now on it does so no more for this handle.
 pub fn read_ahead(file: &File, position: u64, len: usize) -> io::Result<()> {
+    advise_random(file)?;
     let mut scratch = vec![0; len.min(READ_AHEAD_STEP)];
     let end = position + len as u64;
     let mut at = position;

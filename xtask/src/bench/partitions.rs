@@ -13,7 +13,7 @@ use super::subject::Contestant;
 use super::table::{Goal, Row, Section, Subject};
 use super::wire::many as wire;
 use super::wire::{TopicId, create_topic, created};
-use super::{Bench, milliseconds, procfs};
+use super::{Bench, Directory, milliseconds, procfs};
 
 const PARTITIONS: usize = 10_000;
 /// No more fit into one request: a topic and its partitions are at most 10,000 records, for Apache Kafka, too.
@@ -77,21 +77,33 @@ impl Rows {
 
 pub(super) fn measure(bench: &Bench) -> Result<Section> {
     let mut rows = Rows::new();
+    // Removed at the end: ext4 looks long for a free inode where tens of thousands have just been deleted.
+    let mut directories = Vec::new();
     for subject in bench.solo_brokers() {
         // Apache Kafka takes minutes for one of these lives.
         let runs = if subject == Subject::Kafka { 1 } else { bench.runs };
         for run in 1..=runs {
             bench.say_run("10,000 partitions", run, subject);
-            live(bench, subject, &mut rows)
+            live(bench, subject, &mut rows, &mut directories)
                 .with_context(|| format!("{} failed", subject.name()))?;
         }
     }
     Ok(Section { title: "Ten thousand partitions", rows: rows.into_vec() })
 }
 
-fn live(bench: &Bench, subject: Subject, rows: &mut Rows) -> Result<()> {
-    let directory = bench.empty_directory("partitions")?;
-    let mut contestant = Contestant::start(subject, &directory.0)?;
+fn live(
+    bench: &Bench,
+    subject: Subject,
+    rows: &mut Rows,
+    directories: &mut Vec<Directory>,
+) -> Result<()> {
+    let mut start = || {
+        let directory = bench.empty_directory(&format!("partitions-{}", directories.len()))?;
+        let contestant = Contestant::start(subject, &directory.0);
+        directories.push(directory);
+        contestant
+    };
+    let mut contestant = start()?;
     let topics = create(&contestant, rows)?;
     write(&contestant, &topics, Some(rows))?;
     rest(&contestant, rows)?;
@@ -108,9 +120,7 @@ fn live(bench: &Bench, subject: Subject, rows: &mut Rows) -> Result<()> {
     // Ready is who serves: every partition takes another record.
     write(&contestant, &topics, None)?;
     contestant.broker.kill9()?;
-    drop((contestant, directory));
-    let directory = bench.empty_directory("partitions")?;
-    let contestant = Contestant::start(subject, &directory.0)?;
+    let contestant = start()?;
     let mut connection = Connection::open(contestant.address())?;
     let started = Instant::now();
     let frame = create_topic("wide", WIDE_PARTITIONS);

@@ -151,7 +151,7 @@ fn begin_session(
     });
     let partitions: Vec<_> = keep_last_of_each(partitions.collect());
     let now_ms = context.broker.clock.now_ms().0;
-    let random_id = context.broker.random_i32();
+    let random_id = || context.broker.random_i32();
     context.broker.fetch_sessions.lock().begin(now_ms, head, partitions, &forgotten, random_id)
 }
 
