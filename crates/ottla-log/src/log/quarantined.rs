@@ -4,16 +4,18 @@
 //! that the ranges go when the segment goes. Whoever reads batches whole says what it found; what is sound again is
 //! free again.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use ottla_base::Offset;
 
-use super::Log;
-use crate::audit::{self, Audit, Damage, FileSource, Source, Stretch};
+use super::{Log, State};
+use crate::audit::{self, Audit, Damage, FileSource, Seen, Source, Stretch};
 use crate::epochs::EpochCache;
 use crate::error::{Context, StorageError};
+use crate::index::{Floor, OffsetEntry};
 use crate::names;
+use crate::policy::roll;
 use crate::quarantine;
 use crate::segment::Segment;
 
@@ -24,6 +26,84 @@ pub(crate) struct Auditable {
     pub(crate) size: u64,
     pub(crate) is_sealed: bool,
     end_offset: i64,
+}
+
+/// How to find where the flushed part ends of the segment that is written.
+#[derive(Debug)]
+enum FlushedEnd {
+    At(u64),
+    /// Behind this entry of the index, and before that end of the log.
+    After(Floor<OffsetEntry>, i64),
+}
+
+impl FlushedEnd {
+    fn of(state: &State) -> Self {
+        let flushed = state.flushed_offset;
+        if flushed == state.log_end_offset {
+            return Self::At(state.active.size);
+        }
+        match state.active.mark_for(flushed) {
+            Some(mark) => Self::At(mark.position),
+            None => Self::After(state.active.floor(flushed), state.log_end_offset),
+        }
+    }
+
+    fn position(self, active: &Auditable) -> Result<u64, StorageError> {
+        let (floor, log_end_offset) = match self {
+            Self::At(position) => return Ok(position),
+            Self::After(floor, log_end_offset) => (floor, log_end_offset),
+        };
+        let Auditable { segment, size, end_offset: flushed, .. } = active;
+        let relative_offset = roll::relative(segment.base_offset, *flushed).unwrap_or(u32::MAX);
+        let entry = segment.offset_floor(floor, relative_offset)?;
+        let position = entry.map_or(0, |entry| u64::from(entry.position));
+        let file = segment.log_file()?;
+        match segment.find(&file, position, *size, *flushed) {
+            // Flushes end between two batches.
+            Ok(Some(found)) if found.header.base_offset == *flushed => Ok(found.position),
+            // A length or an offset on the way there is damaged, so that it leads elsewhere.
+            Ok(_) | Err(StorageError::Corrupt { .. }) => {
+                let mut source = FileSource(segment.disk(), &file);
+                active.first_unflushed(&mut source, log_end_offset)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Auditable {
+    /// Where the first sound batch begins that is not flushed, or damage that reaches beyond what is.
+    fn first_unflushed(
+        &self,
+        source: &mut dyn Source,
+        log_end_offset: i64,
+    ) -> Result<u64, StorageError> {
+        let stretch = Stretch {
+            position: 0,
+            end: self.size,
+            first_offset: self.segment.base_offset,
+            end_offset: log_end_offset,
+            epochs: None,
+            epochs_end: 0,
+        };
+        let mut position = self.size;
+        let mut look = |seen: Seen<'_>| {
+            let (begins, is_beyond) = match seen {
+                Seen::Batch(begins, batch) => {
+                    (begins, batch.header().base_offset >= self.end_offset)
+                }
+                Seen::Damage(damage) => (damage.position, damage.end_offset.0 > self.end_offset),
+            };
+            if !is_beyond {
+                return ControlFlow::Continue(());
+            }
+            position = begins;
+            ControlFlow::Break(())
+        };
+        let looked = audit::audit_all(source, &stretch, &mut look);
+        looked.context("read", &self.segment.path(names::LOG))?;
+        Ok(position)
+    }
 }
 
 impl Log {
@@ -70,11 +150,9 @@ impl Log {
         &self,
         is_wanted: impl Fn(&Auditable) -> bool,
     ) -> Result<Vec<Auditable>, StorageError> {
-        let (mut parts, flushed_offset, is_flushed) = {
+        let (mut parts, flushed_end) = {
             let state = self.state.read();
-            let ends = state.sealed.iter().skip(1).map(|sealed| sealed.segment.base_offset);
-            let ends = ends.chain([state.active.segment.base_offset]);
-            let sealed = state.sealed.iter().zip(ends).map(|(sealed, end_offset)| Auditable {
+            let sealed = state.sealed_with_ends().map(|(sealed, end_offset)| Auditable {
                 segment: Arc::clone(&sealed.segment),
                 size: sealed.size,
                 is_sealed: true,
@@ -86,18 +164,14 @@ impl Log {
                 is_sealed: false,
                 end_offset: state.flushed_offset,
             };
-            let is_flushed = state.flushed_offset == state.log_end_offset;
             let parts = sealed.chain([active]).filter(&is_wanted);
-            (parts.collect::<Vec<_>>(), state.flushed_offset, is_flushed)
+            (parts.collect::<Vec<_>>(), FlushedEnd::of(&state))
         };
-        if !is_flushed
-            && let Some(active) = parts.last_mut().filter(|it| !it.is_sealed && it.size > 0)
-        {
-            let file = active.segment.log_file()?;
-            let unflushed = active.segment.find(&file, 0, active.size, flushed_offset)?;
-            active.size = unflushed.map_or(active.size, |found| found.position);
-        }
         parts.retain(|part| part.size > 0 && part.end_offset > part.segment.base_offset);
+        if let Some(active) = parts.last_mut().filter(|it| !it.is_sealed) {
+            active.size = flushed_end.position(active)?;
+        }
+        parts.retain(|part| part.size > 0);
         Ok(parts)
     }
 
