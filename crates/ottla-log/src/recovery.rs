@@ -20,7 +20,7 @@
 //! on what was written since the last checkpoint, not on how much there is.
 
 pub(crate) mod producers;
-mod swaps;
+pub(crate) mod swaps;
 mod trusted;
 
 use std::fs::File;
@@ -79,7 +79,7 @@ pub(crate) fn open(home: &Arc<Home>, opening: &Opening<'_>) -> Result<Opened, St
     }
     let Inventory { logs, snapshots, txn_indexes } = take_inventory(disk, &directory, &entries)?;
     let epochs = read_epochs(disk, &directory)?;
-    let quarantined = quarantine::read(disk, &directory)?;
+    let quarantined = quarantine::read(disk, &directory, &entries)?;
     let mut loader = Loader {
         home,
         opening,
@@ -446,7 +446,7 @@ impl Loader<'_> {
                 Err(failure) => return Ok(Recovered { active, aborted, failure: Some(failure) }),
             };
             if let Some(damage) = self.missing(active.size, &header, doubt) {
-                report(&path, &damage);
+                quarantine::report_damage(None, &path, &damage);
                 known.push(damage);
                 segment.set_damage(known.clone());
                 continue;
@@ -536,7 +536,7 @@ impl Loader<'_> {
             if damage.end_position == end {
                 damage.end_offset = damage.end_offset.min(Offset(doubt.flushed_end));
             }
-            report(&path, damage);
+            quarantine::report_damage(None, &path, damage);
         }
         let is_damaged = !damage.is_empty();
         if is_damaged {
@@ -559,12 +559,7 @@ impl Loader<'_> {
                 still.push(damage);
                 continue;
             }
-            let path = segment.path(names::LOG);
-            let (first_offset, end_offset) = (damage.first_offset, damage.end_offset);
-            tracing::info!(
-                segment = %path.display(), %first_offset, %end_offset,
-                "sound again: these offsets are served"
-            );
+            quarantine::report_sound(None, &segment.path(names::LOG), &damage);
         }
         segment.set_damage(still);
         Ok(())
@@ -711,14 +706,6 @@ impl Loader<'_> {
         self.replay.advance_to(Offset(self.next_offset), segments)?;
         self.replay.finish(&bases)
     }
-}
-
-fn report(path: &Path, damage: &Damage) {
-    let Damage { position, first_offset, end_offset, what, .. } = damage;
-    tracing::error!(
-        segment = %path.display(), position, %first_offset, %end_offset, what,
-        "damaged records: reads of these offsets are refused, and those before and after go on"
-    );
 }
 
 /// Durably and as a whole where a crash must not leave a part of it. Leaves a file that is empty already as it is: after

@@ -4,13 +4,13 @@
 //! that the ranges go when the segment goes. Whoever reads batches whole says what it found; what is sound again is
 //! free again.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use ottla_base::Offset;
 
 use super::{Log, State};
-use crate::audit::{self, Audit, Damage, FileSource, Seen, Source, Stretch};
+use crate::audit::{self, Damage, FileSource, Seen, Source, Stretch};
 use crate::epochs::EpochCache;
 use crate::error::{Context, StorageError};
 use crate::index::{Floor, OffsetEntry};
@@ -128,7 +128,7 @@ impl Log {
         let holds = |it: &Auditable| it.segment.base_offset <= offset.0;
         let Some(at) = self.auditable(holds)?.pop() else { return Ok(()) };
         let file = at.segment.log_file()?;
-        self.audit_segment(&at, &mut FileSource(at.segment.disk(), &file)).map(|_| ())
+        self.audit_segment(&at, &mut FileSource(at.segment.disk(), &file))
     }
 
     /// Something made no sense to whoever read it: the housekeeper looks at the whole segment soon.
@@ -181,18 +181,18 @@ impl Log {
         &self,
         part: &Auditable,
         source: &mut dyn Source,
-    ) -> Result<Audit, StorageError> {
+    ) -> Result<(), StorageError> {
         let epochs = self.state.read().epochs.clone();
         let mut found = self.read_whole(part, &epochs, source)?;
-        if !found.damage.is_empty() {
+        if !found.is_empty() {
             // It may have been cut off while it was read.
             let again = self.read_whole(part, &epochs, source)?;
-            found.damage.retain(|damage| again.damage.contains(damage));
+            found.retain(|damage| again.contains(damage));
         }
         if self.holds(part) {
-            self.audited(&part.segment, 0..part.size, found.damage.clone())?;
+            self.note_damage(part, found)?;
         }
-        Ok(found)
+        Ok(())
     }
 
     fn read_whole(
@@ -200,7 +200,7 @@ impl Log {
         part: &Auditable,
         epochs: &EpochCache,
         source: &mut dyn Source,
-    ) -> Result<Audit, StorageError> {
+    ) -> Result<Vec<Damage>, StorageError> {
         let stretch = Stretch {
             position: 0,
             end: part.size,
@@ -209,8 +209,8 @@ impl Log {
             epochs: Some(epochs),
             epochs_end: i64::MAX,
         };
-        let path = || part.segment.path(names::LOG);
-        audit::audit(source, &stretch, &mut |_, _| {}).context("read", &path())
+        let found = audit::audit(source, &stretch, &mut |_, _| {});
+        Ok(found.context("read", &part.segment.path(names::LOG))?.damage)
     }
 
     /// Whether the log still has all that was read.
@@ -224,38 +224,29 @@ impl Log {
         sealed.any(|it| Arc::ptr_eq(&it.segment, &part.segment) && it.size >= part.size)
     }
 
-    /// Bytes of a segment were read: this is all that is wrong with them.
-    pub(crate) fn audited(
-        &self,
-        segment: &Segment,
-        read: Range<u64>,
-        found: Vec<Damage>,
-    ) -> Result<(), StorageError> {
+    /// A segment was read: this is all that is wrong with it, up to where it was read.
+    fn note_damage(&self, part: &Auditable, found: Vec<Damage>) -> Result<(), StorageError> {
         let _one_at_a_time = self.quarantine.lock();
-        let known = segment.damage().unwrap_or_default();
-        let is_read = |it: &Damage| it.position < read.end && it.end_position > read.start;
+        let known = part.segment.damage().unwrap_or_default();
+        let is_read = |it: &&Damage| it.position < part.size;
         let same =
             |a: &Damage, b: &Damage| a.position == b.position && a.end_position == b.end_position;
-        let path = segment.path(names::LOG);
-        for damage in known.iter().filter(|it| is_read(it)) {
+        let path = part.segment.path(names::LOG);
+        for damage in known.iter().filter(is_read) {
             if !found.iter().any(|found| same(found, damage)) {
-                let (first, end) = (damage.first_offset, damage.end_offset);
-                tracing::info!(
-                    partition = %self.partition, first_offset = %first, end_offset = %end, segment = %path.display(),
-                    "sound again: these offsets are served"
-                );
+                quarantine::report_sound(Some(&self.partition), &path, damage);
             }
         }
         for damage in found.iter().filter(|it| !known.iter().any(|known| same(known, it))) {
-            report(self, &path, damage);
+            quarantine::report_damage(Some(&self.partition), &path, damage);
         }
-        let mut damage: Vec<_> = known.iter().filter(|it| !is_read(it)).cloned().collect();
-        damage.extend(found);
+        let mut damage = found;
+        damage.extend(known.iter().filter(|it| !is_read(it)).cloned());
         damage.sort_by_key(|damage| damage.position);
         if *damage == *known {
             return Ok(());
         }
-        segment.set_damage(damage);
+        part.segment.set_damage(damage);
         self.write_quarantine()
     }
 
@@ -263,13 +254,4 @@ impl Log {
     pub(crate) fn write_quarantine(&self) -> Result<(), StorageError> {
         quarantine::write(&*self.env().disk, &self.home.path(), &self.state.read().damage())
     }
-}
-
-/// Somebody must act on this: the disk lies, and the records are lost unless there is a copy.
-fn report(log: &Log, path: &std::path::Path, damage: &Damage) {
-    let Damage { position, end_position, first_offset, end_offset, what, .. } = damage;
-    tracing::error!(
-        partition = %log.partition, %first_offset, %end_offset, segment = %path.display(), position, end_position, what,
-        "damaged records: reads of these offsets are refused, and those before and after go on"
-    );
 }
