@@ -6,7 +6,7 @@ mod verify;
 use clap::{Args, Subcommand};
 
 use crate::connection::OutputFormat;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 
 pub use dump::DumpArguments;
 pub use verify::VerifyArguments;
@@ -43,5 +43,14 @@ pub(crate) fn run(arguments: &LogArguments) -> Result<(), Failure> {
     match &arguments.command {
         LogCommand::Verify(verify) => verify::run(verify, arguments.output),
         LogCommand::Dump(dump) => dump::run(dump, arguments.output),
+    }
+}
+
+/// How a command ends that has found so much that is not as it was written.
+fn outcome(problems: u64) -> Result<(), Failure> {
+    match problems {
+        0 => Ok(()),
+        1 => Err(Failure::new(Exit::Failed, "1 problem was found")),
+        count => Err(Failure::new(Exit::Failed, format!("{count} problems were found"))),
     }
 }

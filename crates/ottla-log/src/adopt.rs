@@ -79,7 +79,7 @@ pub fn announce(
         return Err(not_a_partition());
     };
     let data = absolute.parent().ok_or_else(not_a_partition)?;
-    if disk.status(&data.join("meta.properties")).is_err() {
+    if disk.status(&data.join(names::META_PROPERTIES)).is_err() {
         return Err(AdoptError::NotADataDirectory(data.to_owned()));
     }
     if let Some((_, value)) = configs.iter().find(|(_, value)| value.contains(['\n', '\r'])) {

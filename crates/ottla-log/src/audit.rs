@@ -189,7 +189,7 @@ impl Auditor<'_, '_> {
                     self.begin_damage(position, fault, what);
                     let lower = self.lower;
                     match resynchronise(&mut self.window, &self.stretch, position + 1, lower)? {
-                        Some((next, _)) => next,
+                        Some(next) => next,
                         None => break,
                     }
                 }
@@ -234,7 +234,7 @@ impl Auditor<'_, '_> {
     fn verified(&mut self, position: u64, size: usize) -> io::Result<Result<RawBatch, BatchError>> {
         let bytes = bytes::Bytes::copy_from_slice(self.window.get(position, size)?);
         let parsed = RawBatch::parse(bytes);
-        Ok(parsed.and_then(|batch| batch.clone().verify_crc().map(|_| batch)))
+        Ok(parsed.and_then(|batch| batch.check_crc().map(|()| batch)))
     }
 
     /// What speaks against a header that the checksum does not cover.
@@ -354,7 +354,7 @@ fn resynchronise(
     stretch: &Stretch<'_>,
     from: u64,
     lower: i64,
-) -> io::Result<Option<(u64, RawBatch)>> {
+) -> io::Result<Option<u64>> {
     // The farthest that offsets of one segment can be apart.
     let upper = stretch.end_offset.min(lower.saturating_add(i64::from(i32::MAX)));
     for position in from..stretch.end {
@@ -377,8 +377,8 @@ fn resynchronise(
         }
         let bytes = bytes::Bytes::copy_from_slice(window.peek(position, header.size_in_bytes())?);
         let parsed = RawBatch::parse(bytes);
-        if let Ok(batch) = parsed.and_then(|batch| batch.clone().verify_crc().map(|_| batch)) {
-            return Ok(Some((position, batch)));
+        if parsed.is_ok_and(|batch| batch.check_crc().is_ok()) {
+            return Ok(Some(position));
         }
     }
     Ok(None)

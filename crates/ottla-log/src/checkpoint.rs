@@ -115,7 +115,7 @@ pub(crate) fn replace_lazily(disk: &dyn Disk, path: &Path, text: &str) -> Result
 }
 
 fn replace(disk: &dyn Disk, path: &Path, text: &str, durably: bool) -> Result<(), StorageError> {
-    let temporary = &names::with_ending(path, ".tmp");
+    let temporary = &names::with_ending(path, names::TEMPORARY);
     let file = disk.open(temporary, Open::Replace).context("create", temporary)?;
     disk.write_all_at(&file, text.as_bytes(), 0).context("write", temporary)?;
     if durably {

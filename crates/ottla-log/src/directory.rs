@@ -34,6 +34,7 @@ use crate::error::{Context, CreateError, OpenError, StorageError};
 use crate::flusher::{self, FlushListener};
 use crate::log::{Active, Log, State, Trim, UnsyncedNames};
 use crate::names::{self, DirectoryName};
+use crate::partition_metadata::{self, PartitionMetadata};
 use crate::recovery::producers::Restored;
 use crate::recovery::{self, Opened, Opening};
 use crate::scrub::{self, ScrubProgress};
@@ -657,7 +658,7 @@ fn write_topic_id(
     topic_id: TopicId,
 ) -> Result<(), StorageError> {
     let metadata = directory.join(names::PARTITION_METADATA);
-    let text = format!("version: 0\ntopic_id: {topic_id}");
+    let text = partition_metadata::to_text(topic_id);
     disk.write(&metadata, text.as_bytes()).context("write", &metadata).map(drop)
 }
 
@@ -667,8 +668,7 @@ pub(crate) fn read_topic_id(
     directory: &Path,
 ) -> Result<Option<TopicId>, StorageError> {
     let text = checkpoint::read_if_exists(disk, &directory.join(names::PARTITION_METADATA))?;
-    let id = |line: &str| line.strip_prefix("topic_id:").and_then(|id| id.trim().parse().ok());
-    Ok(text.and_then(|text| text.lines().find_map(id)))
+    Ok(text.and_then(|text| PartitionMetadata::of(&text).topic_id))
 }
 
 #[cfg(test)]

@@ -18,7 +18,6 @@ use crate::audit::Damage;
 use crate::error::{Context, StorageError};
 use crate::names::{self, DirectoryName};
 use crate::producers::{Producer, WrittenBatch};
-use crate::verify::partition::METADATA_SNAPSHOT;
 
 /// What a file is, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,11 +186,13 @@ fn kind(name: &str) -> Kind {
         names::RECOVERY_POINTS
         | names::LOG_START_OFFSETS
         | names::CLEANED_OFFSETS
-        | "replication-offset-checkpoint" => return Kind::Offsets,
-        names::ADOPT | names::QUARANTINE | "meta.properties" | "quorum-state" => return Kind::Text,
+        | names::HIGH_WATERMARKS => return Kind::Offsets,
+        names::ADOPT | names::QUARANTINE | names::META_PROPERTIES | names::QUORUM_STATE => {
+            return Kind::Text;
+        }
         _ => {}
     }
-    if let Some(end_offset) = name.strip_suffix(METADATA_SNAPSHOT) {
+    if let Some(end_offset) = name.strip_suffix(names::METADATA_SNAPSHOT) {
         // The records of a snapshot are numbered from 0, whatever offset it stands for.
         let is_snapshot = end_offset == "bootstrap"
             || end_offset.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
@@ -209,6 +210,11 @@ fn kind(name: &str) -> Kind {
 
 /// The name that a file has while it is part of its log.
 fn without_ending(name: &str) -> &str {
-    let endings = [names::DELETED, names::CLEANED, names::SWAP];
+    if let Some(deleted) = name.strip_suffix(names::DELETED) {
+        // There is a number before it where an earlier one of this name waits, too.
+        let numbered = deleted.rsplit_once('.').filter(|(_, n)| n.parse::<u32>().is_ok());
+        return numbered.map_or(deleted, |(plain, _)| plain);
+    }
+    let endings = [names::CLEANED, names::SWAP];
     endings.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name)
 }

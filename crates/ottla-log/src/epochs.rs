@@ -14,6 +14,21 @@ pub struct EpochEntry {
     pub start_offset: Offset,
 }
 
+impl EpochEntry {
+    /// What a text of Kafka's `leader-epoch-checkpoint` says, line by line.
+    pub(crate) fn all(text: &str) -> Result<Vec<Self>, CheckpointError> {
+        checkpoint::read(text)?.into_iter().map(Self::parse).collect()
+    }
+
+    /// The fields of one line.
+    pub(crate) fn parse([epoch, start_offset]: [&str; 2]) -> Result<Self, CheckpointError> {
+        Ok(Self {
+            epoch: LeaderEpoch(checkpoint::number(epoch)?),
+            start_offset: Offset(checkpoint::number(start_offset)?),
+        })
+    }
+}
+
 /// The epochs of one log, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EpochCache {
@@ -113,13 +128,16 @@ impl EpochCache {
 
     /// Reads that text; entries that contradict an earlier one win, as in Kafka.
     pub fn from_text(text: &str) -> Result<Self, CheckpointError> {
+        Ok(Self::of(&EpochEntry::all(text)?))
+    }
+
+    /// Entries that contradict an earlier one win.
+    pub(crate) fn of(entries: &[EpochEntry]) -> Self {
         let mut cache = Self::default();
-        for [epoch, start_offset] in checkpoint::read(text)? {
-            let epoch = LeaderEpoch(checkpoint::number(epoch)?);
-            let start_offset = Offset(checkpoint::number(start_offset)?);
-            cache.assign(epoch, start_offset);
+        for entry in entries {
+            cache.assign(entry.epoch, entry.start_offset);
         }
-        Ok(cache)
+        cache
     }
 }
 

@@ -24,6 +24,7 @@ mod index;
 mod log;
 mod moves;
 mod names;
+mod partition_metadata;
 pub mod policy;
 pub mod producers;
 mod quarantine;

@@ -18,6 +18,8 @@ pub(crate) const CLEANED_SUFFIXES: [&str; 4] = [INDEX, TIME_INDEX, TXN_INDEX, LO
 
 /// A removed file waits under this suffix for readers to finish.
 pub(crate) const DELETED: &str = ".deleted";
+/// A small file that is being written, on its way to replace the one without this ending.
+pub(crate) const TEMPORARY: &str = ".tmp";
 /// An unfinished compaction.
 pub(crate) const CLEANED: &str = ".cleaned";
 /// A finished one, on its way to replace what it was made from.
@@ -33,6 +35,14 @@ pub(crate) const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 /// Up to where each log has been compacted.
 pub(crate) const CLEANED_OFFSETS: &str = "cleaner-offset-checkpoint";
 pub(crate) const LOG_START_OFFSETS: &str = "log-start-offset-checkpoint";
+/// Up to where each log was replicated, in Kafka's opinion.
+pub(crate) const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
+/// Whose data directory it is.
+pub(crate) const META_PROPERTIES: &str = "meta.properties";
+/// Who was voted for, in the directory of the metadata's log.
+pub(crate) const QUORUM_STATE: &str = "quorum-state";
+/// A snapshot that KRaft took of the metadata: batches, too.
+pub(crate) const METADATA_SNAPSHOT: &str = ".checkpoint";
 /// A write to disk has failed: what the page cache holds need not be on the disk, nor ever get there.
 pub(crate) const SYNC_FAILED: &str = ".ottla_sync_failed";
 pub(crate) const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
@@ -41,9 +51,9 @@ pub(crate) const LOCK: &str = ".lock";
 /// In a copy of a log in another directory: says that the copy is as good as the log.
 pub(crate) const COMPLETE_COPY: &str = "copy-complete";
 
-const FUTURE_SUFFIX: &str = "-future";
-const DELETE_SUFFIX: &str = "-delete";
-const STRAY_SUFFIX: &str = "-stray";
+pub(crate) const FUTURE_SUFFIX: &str = "-future";
+pub(crate) const DELETE_SUFFIX: &str = "-delete";
+pub(crate) const STRAY_SUFFIX: &str = "-stray";
 const FILE_NAME_MAX: usize = 255;
 
 /// What a directory inside a log directory is, by its name.

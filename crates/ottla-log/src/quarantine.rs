@@ -10,8 +10,10 @@
 
 use std::path::Path;
 
-use ottla_base::Offset;
+use ottla_base::{Offset, TopicPartition};
 use ottla_env::Disk;
+use ottla_env::disk::DirectoryEntry;
+use tracing::field::display;
 
 use crate::audit::{Damage, Fault};
 use crate::checkpoint::{self, CheckpointError};
@@ -46,6 +48,27 @@ pub(crate) fn before(damage: &[Damage], position: u64) -> Vec<Damage> {
     damage.iter().filter(|damage| damage.end_position <= position).cloned().collect()
 }
 
+/// Somebody must act on this: the disk lies, and the records are lost unless there is a copy. Recovery knows the partition
+/// by the path only.
+pub(crate) fn report_damage(partition: Option<&TopicPartition>, segment: &Path, damage: &Damage) {
+    let Damage { position, end_position, first_offset, end_offset, what, .. } = damage;
+    let partition = partition.map(display);
+    tracing::error!(
+        partition, %first_offset, %end_offset, segment = %segment.display(), position, end_position, what,
+        "damaged records: reads of these offsets are refused, and those before and after go on"
+    );
+}
+
+/// What was damaged is as it was written.
+pub(crate) fn report_sound(partition: Option<&TopicPartition>, segment: &Path, damage: &Damage) {
+    let Damage { first_offset, end_offset, .. } = damage;
+    let partition = partition.map(display);
+    tracing::info!(
+        partition, %first_offset, %end_offset, segment = %segment.display(),
+        "sound again: these offsets are served"
+    );
+}
+
 fn to_text(entries: &[Entry]) -> String {
     checkpoint::write(entries.iter().map(|(segment, it)| {
         let Damage { position, end_position, first_offset, end_offset, .. } = it;
@@ -71,8 +94,16 @@ fn from_text(text: &str) -> Result<Vec<Entry>, CheckpointError> {
     checkpoint::read(text)?.into_iter().map(entry).collect()
 }
 
-/// What was known when the log was used last. A file that is itself damaged is as good as none: scrub finds all again.
-pub(crate) fn read(disk: &dyn Disk, directory: &Path) -> Result<Vec<Entry>, StorageError> {
+/// What was known when the log was used last, of a directory with these entries: there is rarely a file to be opened. One
+/// that is itself damaged is as good as none: scrub finds all again.
+pub(crate) fn read(
+    disk: &dyn Disk,
+    directory: &Path,
+    entries: &[DirectoryEntry],
+) -> Result<Vec<Entry>, StorageError> {
+    if !entries.iter().any(|entry| entry.name == names::QUARANTINE) {
+        return Ok(Vec::new());
+    }
     let path = directory.join(names::QUARANTINE);
     let Some(text) = checkpoint::read_if_exists(disk, &path)? else { return Ok(Vec::new()) };
     Ok(from_text(&text).unwrap_or_else(|error| {
@@ -91,10 +122,9 @@ pub(crate) fn write(
     if !entries.is_empty() {
         return checkpoint::replace_durably(disk, &path, &to_text(entries));
     }
-    match disk.remove_file(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error).context("remove", &path),
-        Ok(()) => disk.sync_directory(directory).context("sync", directory),
+    match disk.remove_if_there(&path).context("remove", &path)? {
+        true => disk.sync_directory(directory).context("sync", directory),
+        false => Ok(()),
     }
 }
 

@@ -23,7 +23,7 @@ mod damage;
 pub(crate) mod indexes;
 mod inventory;
 pub(crate) mod producers;
-mod swaps;
+pub(crate) mod swaps;
 mod trusted;
 
 use std::fs::File;
@@ -80,7 +80,7 @@ pub(crate) fn open(home: &Arc<Home>, opening: &Opening<'_>) -> Result<Opened, St
     }
     let Inventory { logs, snapshots, txn_indexes } = inventory::take(disk, &directory, &entries)?;
     let epochs = inventory::read_epochs(disk, &directory)?;
-    let quarantined = quarantine::read(disk, &directory)?;
+    let quarantined = quarantine::read(disk, &directory, &entries)?;
     let mut loader = Loader {
         home,
         opening,
@@ -365,7 +365,7 @@ impl Loader<'_> {
                 Err(failure) => return Ok(Recovered { active, aborted, failure: Some(failure) }),
             };
             if let Some(damage) = self.missing(active.size, &header, doubt) {
-                damage::report(&path, &damage);
+                quarantine::report_damage(None, &path, &damage);
                 known.push(damage);
                 segment.set_damage(known.clone());
                 continue;

@@ -8,6 +8,8 @@
 
 use ottla_base::{Offset, ProducerId};
 
+use crate::index::Entry;
+
 /// An aborted transaction: which records readers of committed data leave out, and why they may stop looking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AbortedTransaction {
@@ -21,33 +23,52 @@ pub struct AbortedTransaction {
 }
 
 pub(crate) const ENTRY_LEN: usize = 34;
-const VERSION: i16 = 0;
+pub(crate) const VERSION: i16 = 0;
 
-impl AbortedTransaction {
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        out.extend(VERSION.to_be_bytes());
-        out.extend(self.producer_id.0.to_be_bytes());
-        out.extend(self.first_offset.0.to_be_bytes());
-        out.extend(self.last_offset.0.to_be_bytes());
-        out.extend(self.last_stable_offset.0.to_be_bytes());
+/// An entry as it is in the file, whatever its version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Versioned {
+    pub(crate) version: i16,
+    pub(crate) transaction: AbortedTransaction,
+}
+
+impl Entry for Versioned {
+    const SIZE: usize = ENTRY_LEN;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        let it = &self.transaction;
+        out.extend(self.version.to_be_bytes());
+        out.extend(it.producer_id.0.to_be_bytes());
+        out.extend(it.first_offset.0.to_be_bytes());
+        out.extend(it.last_offset.0.to_be_bytes());
+        out.extend(it.last_stable_offset.0.to_be_bytes());
     }
 
-    /// `None` for a version that is not known.
-    fn decode(entry: &[u8; ENTRY_LEN]) -> Option<Self> {
-        let (version, rest) = entry.split_first_chunk()?;
-        if i16::from_be_bytes(*version) != VERSION {
-            return None;
-        }
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (version, rest) = bytes.split_first_chunk()?;
         let (producer_id, rest) = rest.split_first_chunk()?;
         let (first_offset, rest) = rest.split_first_chunk()?;
         let (last_offset, rest) = rest.split_first_chunk()?;
         let last_stable_offset = rest.first_chunk()?;
-        Some(Self {
+        let transaction = AbortedTransaction {
             producer_id: ProducerId(i64::from_be_bytes(*producer_id)),
             first_offset: Offset(i64::from_be_bytes(*first_offset)),
             last_offset: Offset(i64::from_be_bytes(*last_offset)),
             last_stable_offset: Offset(i64::from_be_bytes(*last_stable_offset)),
-        })
+        };
+        Some(Self { version: i16::from_be_bytes(*version), transaction })
+    }
+}
+
+impl AbortedTransaction {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        Versioned { version: VERSION, transaction: *self }.encode(out);
+    }
+
+    /// `None` for a version that is not known.
+    fn decode(entry: &[u8; ENTRY_LEN]) -> Option<Self> {
+        let found = Versioned::decode(entry)?;
+        (found.version == VERSION).then_some(found.transaction)
     }
 
     /// Whether any of its records lies in this range.

@@ -122,7 +122,7 @@ pub enum VerifyError {
 
 /// Checks a directory.
 pub fn verify(path: &Path, options: Options) -> Result<Report, VerifyError> {
-    verify_on(&OsDisk, path, options)
+    directory::verify(&OsDisk, path, options)
 }
 
 /// Checks one log's directory, and tells where the log ends. Nothing around it is looked at.
@@ -135,9 +135,4 @@ pub(crate) fn verify_log(
     let alone = partition::Surroundings::default();
     let end = partition::verify(disk, path, None, &alone, options, &mut report)?;
     Ok((report, end))
-}
-
-/// Checks a directory on a disk of the caller's.
-pub fn verify_on(disk: &dyn Disk, path: &Path, options: Options) -> Result<Report, VerifyError> {
-    directory::verify(disk, path, options)
 }

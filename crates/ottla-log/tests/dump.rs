@@ -159,7 +159,7 @@ fn a_torn_end_is_unfinished_only_where_recovery_will_cut_it_off() {
 fn a_segment_on_its_way_out_is_read_by_itself() {
     let directory = closed_directory();
     let path = segment(&directory, "00000000000000000000.log");
-    for ending in [".deleted", ".cleaned", ".swap"] {
+    for ending in [".deleted", ".1.deleted", ".12.deleted", ".cleaned", ".swap"] {
         let other = PathBuf::from(format!("{}{ending}", path.display()));
         std::fs::copy(&path, &other).unwrap();
         // It holds offsets that the next segment has, too.

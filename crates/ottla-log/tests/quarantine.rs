@@ -73,11 +73,13 @@ fn consume(log: &Log) -> (Vec<Bytes>, Vec<i64>) {
         match log.read(at, 1 << 20, log.log_end_offset(), true) {
             Ok(slice) => {
                 let source = slice.source.expect("there is something to read");
+                let asked = at;
                 for batch in Batches::new(source.read().unwrap()) {
                     let batch = batch.unwrap();
                     at = Offset(batch.header().next_offset());
                     batches.push(batch.bytes().clone());
                 }
+                assert!(at > asked, "no whole batch is read at {asked}");
             }
             Err(ReadError::Quarantined { requested, end_offset, .. }) => {
                 assert_eq!(requested, at);
@@ -222,6 +224,42 @@ fn a_reader_that_finds_no_batch_where_one_should_be_is_told_more_the_next_time()
     open.housekeep();
     assert!(matches!(read(4), Err(ReadError::Quarantined { .. })));
     assert_eq!(consume(&log).1, offsets_of(1));
+}
+
+#[test]
+fn what_was_flushed_is_looked_at_while_what_follows_it_is_not_flushed_yet() {
+    // The flushed end is one of the latest batches, behind an index entry, or neither.
+    for (unflushed, index_interval_bytes) in [(1, 200), (100, 200), (100, 1 << 20)] {
+        for is_doubted in [false, true] {
+            let directory = always_due();
+            let open = directory.open(LogConfig { index_interval_bytes, ..LogConfig::default() });
+            let log = open.create("t", 0);
+            for _ in 0..BATCHES {
+                log.append_batch(batch_at(RECORDS, 20, 1_000), LeaderEpoch(0)).unwrap();
+            }
+            log.flush().unwrap();
+            for _ in 0..unflushed {
+                log.append_batch(batch_at(RECORDS, 20, 1_000), LeaderEpoch(0)).unwrap();
+            }
+            let (sound, _) = consume(&log);
+            for number in [1, BATCHES as usize - 1] {
+                let path = segment(&directory, 0);
+                let bytes = std::fs::read(&path).unwrap();
+                // Its length.
+                flip(&path, number * sound[0].len() + 9);
+                if is_doubted {
+                    log.doubt(Offset(number as i64 * RECORDS)).unwrap();
+                } else {
+                    open.scrub();
+                }
+                let case = format!("{unflushed} {index_interval_bytes} {is_doubted} {number}");
+                assert_eq!(consume(&log), (without(&sound, number), offsets_of(number)), "{case}");
+                write_in_place(&path, &bytes);
+                log.doubt(Offset(0)).unwrap();
+                assert_eq!(log.quarantined(), [], "{case}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -125,3 +125,40 @@ fn nothing_is_changed_and_a_running_process_is_noticed() {
     assert_eq!(before, (names(directory.path()), names(&directory.path().join("t-0"))));
     drop(open);
 }
+
+#[test]
+fn what_is_said_of_leftovers_is_what_the_next_start_makes_of_them() {
+    for is_finished in [true, false] {
+        let directory = closed_directory();
+        let file = |name: &str| directory.path().join("t-0").join(name);
+        let log = file("00000000000000000000.log");
+        let bytes = std::fs::read(&log).unwrap();
+        let swap = file("00000000000000000000.log.swap");
+        std::fs::write(&swap, &bytes[..2 * 73]).unwrap();
+        let temporary = file("leader-epoch-checkpoint.tmp");
+        let cleaned = file("00000000000000000000.index.cleaned");
+        let deleted = file("00000000000000000000.log.1.deleted");
+        std::fs::write(&deleted, []).unwrap();
+        std::fs::write(&temporary, []).unwrap();
+        if !is_finished {
+            std::fs::write(&cleaned, []).unwrap();
+        }
+        let report = report(directory.path());
+        let fate = |path: &Path| {
+            let mut findings = report.findings.iter().filter(|finding| finding.path == path);
+            findings.next().map(|finding| finding.next_start.as_str())
+        };
+        let replaces = "takes the place of what it was made from";
+        assert_eq!(fate(&swap), Some(if is_finished { replaces } else { "removed" }));
+        assert_eq!(fate(&cleaned), (!is_finished).then_some("removed"));
+        assert_eq!(fate(&deleted), Some("removed"));
+        assert_eq!(fate(&temporary), Some("left alone"));
+        assert!(!report.is_damaged(), "{report:?}");
+        let clock = Arc::new(ManualClock::at(Timestamp(1_000)));
+        let (config, options) = (LogConfig::default(), DirectoryOptions::default());
+        drop(LogDirectory::open(directory.path(), config, options, clock).unwrap());
+        assert!(!swap.exists() && !cleaned.exists() && !deleted.exists() && temporary.exists());
+        let kept = if is_finished { &bytes[..2 * 73] } else { &bytes[..] };
+        assert_eq!(std::fs::read(&log).unwrap(), kept);
+    }
+}

@@ -7,9 +7,10 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use ottla_base::{LeaderEpoch, Offset, Timestamp};
 
+use crate::builder::int;
 use crate::crc::{crc32c, crc32c_of_parts};
 use crate::error::BatchError;
-use crate::header::{BatchHeader, CRC_START, HEADER_LEN};
+use crate::header::{BatchHeader, CRC_START, HEADER_LEN, LOG_OVERHEAD};
 
 /// The bytes of one batch, whole, of the right magic; nothing inside has been checked yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +55,8 @@ impl RawBatch {
         Ok(ValidBatch::new(self.header, self.body()))
     }
 
-    pub(crate) fn check_crc(&self) -> Result<(), BatchError> {
+    /// Whether the checksum is that of the bytes.
+    pub fn check_crc(&self) -> Result<(), BatchError> {
         let covered = self.bytes.get(CRC_START..).expect("a raw batch is at least a header long");
         let computed = crc32c(covered);
         let stored = self.header.crc;
@@ -126,8 +128,9 @@ impl ValidBatch {
         Self { header, body }
     }
 
-    /// Recomputes the CRC after header fields that it covers were changed.
+    /// Sets the length, and computes the CRC, after the body or header fields that it covers were changed.
     pub(crate) fn with_new_crc(mut header: BatchHeader, body: Bytes) -> Self {
+        header.batch_length = int(HEADER_LEN - LOG_OVERHEAD + body.len());
         let bytes = header.to_bytes();
         let covered = bytes.get(CRC_START..).expect("the CRC begins inside the header");
         header.crc = crc32c_of_parts(covered, &body);

@@ -6,7 +6,7 @@ use ottla_base::{LeaderEpoch, Offset, Timestamp};
 use crate::batch::ValidBatch;
 use crate::compression::{Codec, Compression, compress};
 use crate::control::ControlType;
-use crate::header::{Attributes, BatchHeader, HEADER_LEN, LOG_OVERHEAD, MAGIC, TimestampType};
+use crate::header::{Attributes, BatchHeader, HEADER_LEN, MAGIC, TimestampType};
 use crate::varint::{varint_len, varlong_len, write_varint, write_varlong};
 use crate::{
     NO_PARTITION_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP,
@@ -107,26 +107,8 @@ impl BatchBuilder {
         }
         self.max_timestamp = self.max_timestamp.max(timestamp.0);
         let timestamp_delta = timestamp.0.wrapping_sub(self.base_timestamp);
-        let offset_delta = self.record_count;
-        let length = 1
-            + varlong_len(timestamp_delta)
-            + varint_len(offset_delta)
-            + field_len(key)
-            + field_len(value)
-            + headers_len(headers);
-        let out = &mut self.bytes;
-        out.reserve(varint_len(int(length)) + length);
-        write_varint(int(length), out);
-        out.put_i8(0);
-        write_varlong(timestamp_delta, out);
-        write_varint(offset_delta, out);
-        write_field(key, out);
-        write_field(value, out);
-        write_varint(int(headers.len()), out);
-        for (key, value) in headers {
-            write_field(Some(key.as_bytes()), out);
-            write_field(*value, out);
-        }
+        let headers = headers.iter().map(|(key, value)| (key.as_bytes(), *value));
+        write_record(timestamp_delta, self.record_count, key, value, headers, &mut self.bytes);
         self.record_count += 1;
     }
 
@@ -163,8 +145,7 @@ impl BatchBuilder {
         if compression != Compression::None {
             body = compress(self.codec, &body).into();
         }
-        let batch_length = int(HEADER_LEN - LOG_OVERHEAD + body.len());
-        ValidBatch::with_new_crc(BatchHeader { batch_length, ..header }, body)
+        ValidBatch::with_new_crc(header, body)
     }
 
     /// The finished batch as a client sends it.
@@ -205,7 +186,39 @@ impl BatchBuilder {
     }
 }
 
-pub(crate) fn write_field(field: Option<&[u8]>, out: &mut BytesMut) {
+/// Writes a record: times and offsets are counted from the batch's, and headers are keys and values.
+pub(crate) fn write_record<'a>(
+    timestamp_delta: i64,
+    offset_delta: i32,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>)> + Clone,
+    out: &mut BytesMut,
+) {
+    let header_count = int(headers.len());
+    let header_len = |(key, value)| field_len(Some(key)) + field_len(value);
+    let length = 1
+        + varlong_len(timestamp_delta)
+        + varint_len(offset_delta)
+        + field_len(key)
+        + field_len(value)
+        + varint_len(header_count)
+        + headers.clone().map(header_len).sum::<usize>();
+    out.reserve(varint_len(int(length)) + length);
+    write_varint(int(length), out);
+    out.put_i8(0);
+    write_varlong(timestamp_delta, out);
+    write_varint(offset_delta, out);
+    write_field(key, out);
+    write_field(value, out);
+    write_varint(header_count, out);
+    for (key, value) in headers {
+        write_field(Some(key), out);
+        write_field(value, out);
+    }
+}
+
+fn write_field(field: Option<&[u8]>, out: &mut BytesMut) {
     match field {
         None => write_varint(-1, out),
         Some(bytes) => {
@@ -215,16 +228,8 @@ pub(crate) fn write_field(field: Option<&[u8]>, out: &mut BytesMut) {
     }
 }
 
-pub(crate) fn field_len(field: Option<&[u8]>) -> usize {
+fn field_len(field: Option<&[u8]>) -> usize {
     field.map_or(1, |bytes| varint_len(int(bytes.len())) + bytes.len())
-}
-
-fn headers_len(headers: &[HeaderSlice<'_>]) -> usize {
-    let fields: usize = headers
-        .iter()
-        .map(|(key, value)| field_len(Some(key.as_bytes())) + field_len(*value))
-        .sum();
-    varint_len(int(headers.len())) + fields
 }
 
 /// A length as the format has it. Whoever builds a batch keeps it below `max.message.bytes`, an int32.

@@ -3,16 +3,15 @@
 //! Offsets, producer, sequence numbers, leader epoch and the last offset stay, whatever is left of the records: a
 //! producer's next batch follows its last sequence number, not its last record.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use ottla_base::Timestamp;
 
 use crate::NO_TIMESTAMP;
 use crate::batch::ValidBatch;
-use crate::builder::{field_len, int, write_field};
+use crate::builder::{int, write_record};
 use crate::compression::{Codec, Compression, compress};
-use crate::header::{BatchHeader, HEADER_LEN, LOG_OVERHEAD, TimestampType};
+use crate::header::{BatchHeader, TimestampType};
 use crate::record::Record;
-use crate::varint::{varint_len, varlong_len, write_varint, write_varlong};
 
 impl ValidBatch {
     /// This batch with only these of its records, compressed as it was. With a delete horizon, readers of the log
@@ -33,7 +32,12 @@ impl ValidBatch {
         };
         let mut body = BytesMut::new();
         for record in records {
-            write_record(record, header.base_offset, base_timestamp, &mut body);
+            let timestamp_delta = record.timestamp.0.wrapping_sub(base_timestamp);
+            let offset_delta = i32::try_from(record.offset.0.wrapping_sub(header.base_offset))
+                .expect("a record that was read from a batch lies within 2³¹ of its base");
+            let (key, value) = (record.key.as_deref(), record.value.as_deref());
+            let headers = record.headers.iter().map(|it| (&*it.key, it.value.as_deref()));
+            write_record(timestamp_delta, offset_delta, key, value, headers, &mut body);
         }
         let compression = header.attributes.compression().unwrap_or_default();
         let body: Bytes = if compression == Compression::None {
@@ -44,7 +48,6 @@ impl ValidBatch {
         let attributes = header.attributes.known().with_delete_horizon(delete_horizon.is_some());
         Self::with_new_crc(
             BatchHeader {
-                batch_length: int(HEADER_LEN - LOG_OVERHEAD + body.len()),
                 attributes,
                 base_timestamp,
                 max_timestamp,
@@ -62,7 +65,6 @@ impl ValidBatch {
         let attributes = header.attributes.known().with_compression(Compression::None);
         Self::with_new_crc(
             BatchHeader {
-                batch_length: int(HEADER_LEN - LOG_OVERHEAD),
                 attributes: attributes.with_delete_horizon(false),
                 base_timestamp: NO_TIMESTAMP,
                 record_count: 0,
@@ -73,42 +75,12 @@ impl ValidBatch {
     }
 }
 
-fn write_record(record: &Record, base_offset: i64, base_timestamp: i64, out: &mut BytesMut) {
-    let timestamp_delta = record.timestamp.0.wrapping_sub(base_timestamp);
-    let offset_delta = i32::try_from(record.offset.0.wrapping_sub(base_offset))
-        .expect("a record that was read from a batch lies within 2³¹ of its base");
-    let headers: usize = record
-        .headers
-        .iter()
-        .map(|header| field_len(Some(&header.key)) + field_len(header.value.as_deref()))
-        .sum();
-    let header_count = int(record.headers.len());
-    let length = 1
-        + varlong_len(timestamp_delta)
-        + varint_len(offset_delta)
-        + field_len(record.key.as_deref())
-        + field_len(record.value.as_deref())
-        + varint_len(header_count)
-        + headers;
-    write_varint(int(length), out);
-    out.put_i8(0);
-    write_varlong(timestamp_delta, out);
-    write_varint(offset_delta, out);
-    write_field(record.key.as_deref(), out);
-    write_field(record.value.as_deref(), out);
-    write_varint(header_count, out);
-    for header in &record.headers {
-        write_field(Some(&header.key), out);
-        write_field(header.value.as_deref(), out);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use ottla_base::{LeaderEpoch, Offset};
 
     use super::*;
-    use crate::{BatchBuilder, RawBatch};
+    use crate::{BatchBuilder, HEADER_LEN, RawBatch};
 
     fn batch(compression: Compression) -> ValidBatch {
         let mut builder = BatchBuilder::new(compression)

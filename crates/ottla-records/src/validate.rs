@@ -19,7 +19,7 @@ use crate::NO_TIMESTAMP;
 use crate::batch::{RawBatch, ValidBatch};
 use crate::compression::{Codec, Compression, Recompressor};
 use crate::error::BatchError;
-use crate::header::{BatchHeader, HEADER_LEN, LOG_OVERHEAD, TimestampType};
+use crate::header::{BatchHeader, HEADER_LEN, TimestampType};
 use crate::input::{Compressed, Input, Plain, Tee};
 use crate::record::{Outline, timestamp_of};
 
@@ -264,8 +264,6 @@ fn rebuild(
     target: Codec,
     max_timestamp: i64,
 ) -> ValidBatch {
-    header.batch_length =
-        i32::try_from(HEADER_LEN - LOG_OVERHEAD + body.len()).expect("at most BATCH_LEN_MAX");
     header.attributes = header
         .attributes
         .known()

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use clap::Args;
 use ottla_log::dump::{DumpError, DumpFile, Entry, Kind, files};
 
-use super::LOG_EXIT_CODES;
+use super::{LOG_EXIT_CODES, outcome};
 use crate::connection::OutputFormat;
 use crate::failure::{Exit, Failure, note};
 use crate::output::printable;
@@ -59,11 +59,7 @@ fn run_to(
     output: OutputFormat,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    match dump(arguments, output, out)? {
-        0 => Ok(()),
-        1 => Err(Failure::new(Exit::Failed, "1 problem was found")),
-        count => Err(Failure::new(Exit::Failed, format!("{count} problems were found"))),
-    }
+    outcome(dump(arguments, output, out)?)
 }
 
 /// Prints all of it, and counts what is damaged. That nobody reads on (`| head`) ends it, and is no failure.

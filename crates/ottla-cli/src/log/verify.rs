@@ -6,7 +6,7 @@ use clap::Args;
 use ottla_log::verify::{Finding, Options, Report, VerifyError, Weight, verify};
 use serde::Serialize;
 
-use super::LOG_EXIT_CODES;
+use super::{LOG_EXIT_CODES, outcome};
 use crate::connection::OutputFormat;
 use crate::failure::{Exit, Failure};
 use crate::output::{print_json, print_line, printable};
@@ -37,11 +37,8 @@ pub(super) fn run(arguments: &VerifyArguments, output: OutputFormat) -> Result<(
         OutputFormat::Json => print_json(&ReportJson::from(&report))?,
         OutputFormat::Table => print_line(&text(&report))?,
     }
-    match report.findings.iter().filter(|it| it.weight == Weight::Damage).count() {
-        0 => Ok(()),
-        1 => Err(Failure::new(Exit::Failed, "1 problem was found")),
-        count => Err(Failure::new(Exit::Failed, format!("{count} problems were found"))),
-    }
+    let damage = report.findings.iter().filter(|it| it.weight == Weight::Damage);
+    outcome(damage.count() as u64)
 }
 
 pub(super) fn cannot_read(error: &VerifyError) -> Failure {
@@ -55,12 +52,19 @@ fn text(report: &Report) -> String {
     } else if !report.clean {
         lines.push("not closed properly: the next start recovers".to_owned());
     }
-    let Report { partitions, segments, batches, records, bytes, .. } = report;
-    lines.push(format!(
-        "checked: {partitions} partitions, {segments} segments, {batches} batches, \
-         {records} records, {bytes} bytes"
-    ));
+    let counts = [
+        counted(report.partitions, "partition", "partitions"),
+        counted(report.segments, "segment", "segments"),
+        counted(report.batches, "batch", "batches"),
+        counted(report.records, "record", "records"),
+        counted(report.bytes, "byte", "bytes"),
+    ];
+    lines.push(format!("checked: {}", counts.join(", ")));
     lines.join("\n")
+}
+
+fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 fn finding_text(finding: &Finding) -> String {
@@ -155,6 +159,14 @@ mod tests {
             "damage: t-0/00000000000000000000.log byte 73 offsets 1..2\n  Record is corrupt\n  next start: kept\n\
              checked: 0 partitions, 0 segments, 0 batches, 0 records, 0 bytes"
         );
+    }
+
+    #[test]
+    fn one_of_a_kind_is_told_as_one() {
+        let (partitions, segments, batches, records, bytes) = (1, 1, 1, 2, 73);
+        let counts = Report { partitions, segments, batches, records, bytes, ..Report::default() };
+        let text = text(&Report { clean: true, ..counts });
+        assert_eq!(text, "checked: 1 partition, 1 segment, 1 batch, 2 records, 73 bytes");
     }
 
     #[test]

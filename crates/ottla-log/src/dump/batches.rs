@@ -11,7 +11,7 @@ use ottla_env::disk::Open;
 use ottla_records::{BatchHeader, HEADER_LEN, RawBatch};
 
 use super::{Entry, Visit};
-use crate::audit::{self, Damage, FileSource, Seen, Stretch};
+use crate::audit::{self, Damage, FileSource, Seen};
 use crate::epochs::EpochCache;
 use crate::error::{Context, StorageError};
 use crate::names;
@@ -24,8 +24,6 @@ struct Place {
     epochs: Option<EpochCache>,
     /// Where the next segment begins.
     next: Option<i64>,
-    /// Nothing follows this segment in its log.
-    is_last: bool,
 }
 
 pub(super) fn read(
@@ -34,25 +32,17 @@ pub(super) fn read(
     base_offset: Offset,
     visit: Visit<'_>,
 ) -> Result<ControlFlow<()>, StorageError> {
-    let place = place(disk, path, base_offset)?;
+    let Place { surroundings, epochs, next } = place(disk, path, base_offset)?;
     let file = disk.open(path, Open::Read).context("open", path)?;
     let size = file.metadata().context("stat", path)?.len();
-    let last_end = if place.is_last { place.surroundings.end_by_checkpoint() } else { i64::MAX };
-    let stretch = Stretch {
-        position: 0,
-        end: size,
-        first_offset: base_offset.0,
-        end_offset: place.next.unwrap_or(last_end),
-        epochs: place.epochs.as_ref(),
-        epochs_end: place.surroundings.trusted_end(),
-    };
+    let stretch = surroundings.stretch(size, base_offset.0, next, epochs.as_ref());
     let mut failure = None;
     let mut flow = ControlFlow::Continue(());
     let mut show = |seen: Seen<'_>| {
         flow = match seen {
             Seen::Batch(position, batch) => visit(Entry::Batch { position, batch, is_valid: true }),
             Seen::Damage(damage) => {
-                let is_unfinished = place.is_torn(damage, size);
+                let is_unfinished = surroundings.is_torn(damage, size, next);
                 match visit(Entry::Damage { damage, is_unfinished }) {
                     ControlFlow::Continue(()) => damaged(disk, &file, damage, visit)
                         .unwrap_or_else(|error| {
@@ -72,21 +62,12 @@ pub(super) fn read(
     }
 }
 
-impl Place {
-    /// Whether the next start cuts this off, and loses nothing by it.
-    fn is_torn(&self, damage: &Damage, size: u64) -> bool {
-        let is_doubtful = damage.first_offset.0 >= self.surroundings.trusted_end();
-        self.is_last && damage.end_position == size && is_doubtful
-    }
-}
-
 fn place(disk: &dyn Disk, path: &Path, base_offset: Offset) -> Result<Place, StorageError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let absolute = std::path::absolute(path).context("find", path)?;
     let is_in_a_log = matches!(names::parse_segment_file(&name), Some((_, names::LOG)));
     let Some(parent) = absolute.parent().filter(|_| is_in_a_log) else {
-        let surroundings = Surroundings::default();
-        return Ok(Place { surroundings, epochs: None, next: None, is_last: false });
+        return Ok(Place { surroundings: Surroundings::default(), epochs: None, next: None });
     };
     let (_, surroundings) = directory::around(disk, parent)?;
     // What is wrong with the file is shown where the file is.
@@ -99,7 +80,7 @@ fn place(disk: &dyn Disk, path: &Path, base_offset: Offset) -> Result<Place, Sto
         }
     });
     let next = bases.filter(|base| *base > base_offset).min().map(|base| base.0);
-    Ok(Place { surroundings, epochs, is_last: next.is_none(), next })
+    Ok(Place { surroundings, epochs, next })
 }
 
 /// The batches that can still be made out in damaged bytes, each with the header that it has now.
@@ -119,7 +100,7 @@ fn damaged(
             break;
         }
         let Ok(batch) = RawBatch::parse(bytes_at(disk, file, position, size)?) else { break };
-        let is_valid = batch.clone().verify_crc().is_ok();
+        let is_valid = batch.check_crc().is_ok();
         if visit(Entry::Batch { position, batch: &batch, is_valid }).is_break() {
             return Ok(ControlFlow::Break(()));
         }

@@ -3,15 +3,18 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use ottla_base::{LeaderEpoch, Offset, ProducerId, TopicId};
+use ottla_base::Offset;
 use ottla_env::Disk;
 
 use super::{Entry, Visit};
 use crate::checkpoint;
+use crate::epochs::EpochEntry;
 use crate::error::{Context, StorageError};
 use crate::index::{Entry as IndexEntry, OffsetEntry, TimeEntry};
+use crate::partition_metadata::PartitionMetadata;
 use crate::producers::snapshot;
-use crate::verify::index::{self, AbortedTransaction};
+use crate::txn_index::Versioned;
+use crate::verify::index;
 
 type Flow = Result<ControlFlow<()>, StorageError>;
 
@@ -32,12 +35,12 @@ pub(super) fn time_index(disk: &dyn Disk, path: &Path, base: Offset, visit: Visi
 }
 
 pub(super) fn transaction_index(disk: &dyn Disk, path: &Path, visit: Visit<'_>) -> Flow {
-    index_file::<AbortedTransaction>(disk, path, None, visit, &|it| Entry::Aborted {
+    index_file::<Versioned>(disk, path, None, visit, &|it| Entry::Aborted {
         version: it.version,
-        producer_id: ProducerId(it.producer_id),
-        first_offset: Offset(it.first_offset),
-        last_offset: Offset(it.last_offset),
-        last_stable_offset: Offset(it.last_stable_offset),
+        producer_id: it.transaction.producer_id,
+        first_offset: it.transaction.first_offset,
+        last_offset: it.transaction.last_offset,
+        last_stable_offset: it.transaction.last_stable_offset,
     })
 }
 
@@ -73,8 +76,7 @@ fn index_file<E: IndexEntry>(
             visit(Entry::Unused { entries: found.unused })?;
         }
         if found.rest > 0 {
-            let what = format!("{} bytes follow the last whole entry", found.rest);
-            wrong(found.entries.len() + found.unused, &what, visit)?;
+            wrong(found.entries.len() + found.unused, &index::excess(found.rest), visit)?;
         }
         ControlFlow::Continue(())
     };
@@ -108,13 +110,12 @@ pub(super) fn leader_epochs(disk: &dyn Disk, path: &Path, visit: Visit<'_>) -> F
         Err(error) => return Ok(wrong(error, visit)),
     };
     // Not by way of the cache, which drops what contradicts a later line.
-    for [epoch, start_offset] in lines {
-        let flow = match (epoch.parse(), start_offset.parse()) {
-            (Ok(epoch), Ok(start_offset)) => visit(Entry::LeaderEpoch {
-                epoch: LeaderEpoch(epoch),
-                start_offset: Offset(start_offset),
-            }),
-            _ => wrong(format!("{epoch:?} and {start_offset:?} are not numbers"), visit),
+    for fields @ [epoch, start_offset] in lines {
+        let flow = match EpochEntry::parse(fields) {
+            Ok(EpochEntry { epoch, start_offset }) => {
+                visit(Entry::LeaderEpoch { epoch, start_offset })
+            }
+            Err(_) => wrong(format!("{epoch:?} and {start_offset:?} are not numbers"), visit),
         };
         if flow.is_break() {
             return Ok(flow);
@@ -135,9 +136,8 @@ pub(super) fn offsets(disk: &dyn Disk, path: &Path, visit: Visit<'_>) -> Flow {
 
 pub(super) fn partition_metadata(disk: &dyn Disk, path: &Path, visit: Visit<'_>) -> Flow {
     let text = read_text(disk, path)?;
-    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
-    let topic_id = value("topic_id:").and_then(|id| id.parse::<TopicId>().ok());
-    Ok(match (value("version:"), topic_id) {
+    let PartitionMetadata { version, topic_id } = PartitionMetadata::of(&text);
+    Ok(match (version, topic_id) {
         (Some(version), Some(topic_id)) => visit(Entry::PartitionMetadata { version, topic_id }),
         (None, _) => wrong("it names no version", visit),
         (_, None) => wrong("it names no topic id", visit),

@@ -160,7 +160,7 @@ impl Candidate {
             let bytes = bytes.context("read", &path)?;
             let corrupt = |what: String| StorageError::corrupt(&path, found.position, what);
             let batch = RawBatch::parse(bytes.into());
-            let batch = batch.and_then(|batch| batch.clone().verify_crc().map(|_| batch));
+            let batch = batch.and_then(|batch| batch.check_crc().map(|()| batch));
             let batch = batch.map_err(|error| corrupt(error.to_string()))?;
             if let Some((timestamp, offset)) = search(&batch).map_err(corrupt)? {
                 let leader_epoch = LeaderEpoch(found.header.partition_leader_epoch);

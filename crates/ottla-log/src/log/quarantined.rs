@@ -4,16 +4,18 @@
 //! that the ranges go when the segment goes. Whoever reads batches whole says what it found; what is sound again is
 //! free again.
 
-use std::ops::Range;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use ottla_base::Offset;
 
-use super::Log;
-use crate::audit::{self, Audit, Damage, FileSource, Source, Stretch};
+use super::{Log, State};
+use crate::audit::{self, Damage, FileSource, Seen, Source, Stretch};
 use crate::epochs::EpochCache;
 use crate::error::{Context, StorageError};
+use crate::index::{Floor, OffsetEntry};
 use crate::names;
+use crate::policy::roll;
 use crate::quarantine;
 use crate::segment::Segment;
 
@@ -24,6 +26,84 @@ pub(crate) struct Auditable {
     pub(crate) size: u64,
     pub(crate) is_sealed: bool,
     end_offset: i64,
+}
+
+/// How to find where the flushed part ends of the segment that is written.
+#[derive(Debug)]
+enum FlushedEnd {
+    At(u64),
+    /// Behind this entry of the index, and before that end of the log.
+    After(Floor<OffsetEntry>, i64),
+}
+
+impl FlushedEnd {
+    fn of(state: &State) -> Self {
+        let flushed = state.flushed_offset;
+        if flushed == state.log_end_offset {
+            return Self::At(state.active.size);
+        }
+        match state.active.mark_for(flushed) {
+            Some(mark) => Self::At(mark.position),
+            None => Self::After(state.active.floor(flushed), state.log_end_offset),
+        }
+    }
+
+    fn position(self, active: &Auditable) -> Result<u64, StorageError> {
+        let (floor, log_end_offset) = match self {
+            Self::At(position) => return Ok(position),
+            Self::After(floor, log_end_offset) => (floor, log_end_offset),
+        };
+        let Auditable { segment, size, end_offset: flushed, .. } = active;
+        let relative_offset = roll::relative(segment.base_offset, *flushed).unwrap_or(u32::MAX);
+        let entry = segment.offset_floor(floor, relative_offset)?;
+        let position = entry.map_or(0, |entry| u64::from(entry.position));
+        let file = segment.log_file()?;
+        match segment.find(&file, position, *size, *flushed) {
+            // Flushes end between two batches.
+            Ok(Some(found)) if found.header.base_offset == *flushed => Ok(found.position),
+            // A length or an offset on the way there is damaged, so that it leads elsewhere.
+            Ok(_) | Err(StorageError::Corrupt { .. }) => {
+                let mut source = FileSource(segment.disk(), &file);
+                active.first_unflushed(&mut source, log_end_offset)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Auditable {
+    /// Where the first sound batch begins that is not flushed, or damage that reaches beyond what is.
+    fn first_unflushed(
+        &self,
+        source: &mut dyn Source,
+        log_end_offset: i64,
+    ) -> Result<u64, StorageError> {
+        let stretch = Stretch {
+            position: 0,
+            end: self.size,
+            first_offset: self.segment.base_offset,
+            end_offset: log_end_offset,
+            epochs: None,
+            epochs_end: 0,
+        };
+        let mut position = self.size;
+        let mut look = |seen: Seen<'_>| {
+            let (begins, is_beyond) = match seen {
+                Seen::Batch(begins, batch) => {
+                    (begins, batch.header().base_offset >= self.end_offset)
+                }
+                Seen::Damage(damage) => (damage.position, damage.end_offset.0 > self.end_offset),
+            };
+            if !is_beyond {
+                return ControlFlow::Continue(());
+            }
+            position = begins;
+            ControlFlow::Break(())
+        };
+        let looked = audit::audit_all(source, &stretch, &mut look);
+        looked.context("read", &self.segment.path(names::LOG))?;
+        Ok(position)
+    }
 }
 
 impl Log {
@@ -48,7 +128,7 @@ impl Log {
         let holds = |it: &Auditable| it.segment.base_offset <= offset.0;
         let Some(at) = self.auditable(holds)?.pop() else { return Ok(()) };
         let file = at.segment.log_file()?;
-        self.audit_segment(&at, &mut FileSource(at.segment.disk(), &file)).map(|_| ())
+        self.audit_segment(&at, &mut FileSource(at.segment.disk(), &file))
     }
 
     /// Something made no sense to whoever read it: the housekeeper looks at the whole segment soon.
@@ -70,11 +150,9 @@ impl Log {
         &self,
         is_wanted: impl Fn(&Auditable) -> bool,
     ) -> Result<Vec<Auditable>, StorageError> {
-        let (mut parts, flushed_offset, is_flushed) = {
+        let (mut parts, flushed_end) = {
             let state = self.state.read();
-            let ends = state.sealed.iter().skip(1).map(|sealed| sealed.segment.base_offset);
-            let ends = ends.chain([state.active.segment.base_offset]);
-            let sealed = state.sealed.iter().zip(ends).map(|(sealed, end_offset)| Auditable {
+            let sealed = state.sealed_with_ends().map(|(sealed, end_offset)| Auditable {
                 segment: Arc::clone(&sealed.segment),
                 size: sealed.size,
                 is_sealed: true,
@@ -86,18 +164,14 @@ impl Log {
                 is_sealed: false,
                 end_offset: state.flushed_offset,
             };
-            let is_flushed = state.flushed_offset == state.log_end_offset;
             let parts = sealed.chain([active]).filter(&is_wanted);
-            (parts.collect::<Vec<_>>(), state.flushed_offset, is_flushed)
+            (parts.collect::<Vec<_>>(), FlushedEnd::of(&state))
         };
-        if !is_flushed
-            && let Some(active) = parts.last_mut().filter(|it| !it.is_sealed && it.size > 0)
-        {
-            let file = active.segment.log_file()?;
-            let unflushed = active.segment.find(&file, 0, active.size, flushed_offset)?;
-            active.size = unflushed.map_or(active.size, |found| found.position);
-        }
         parts.retain(|part| part.size > 0 && part.end_offset > part.segment.base_offset);
+        if let Some(active) = parts.last_mut().filter(|it| !it.is_sealed) {
+            active.size = flushed_end.position(active)?;
+        }
+        parts.retain(|part| part.size > 0);
         Ok(parts)
     }
 
@@ -107,18 +181,18 @@ impl Log {
         &self,
         part: &Auditable,
         source: &mut dyn Source,
-    ) -> Result<Audit, StorageError> {
+    ) -> Result<(), StorageError> {
         let epochs = self.state.read().epochs.clone();
         let mut found = self.read_whole(part, &epochs, source)?;
-        if !found.damage.is_empty() {
+        if !found.is_empty() {
             // It may have been cut off while it was read.
             let again = self.read_whole(part, &epochs, source)?;
-            found.damage.retain(|damage| again.damage.contains(damage));
+            found.retain(|damage| again.contains(damage));
         }
         if self.holds(part) {
-            self.audited(&part.segment, 0..part.size, found.damage.clone())?;
+            self.note_damage(part, found)?;
         }
-        Ok(found)
+        Ok(())
     }
 
     fn read_whole(
@@ -126,7 +200,7 @@ impl Log {
         part: &Auditable,
         epochs: &EpochCache,
         source: &mut dyn Source,
-    ) -> Result<Audit, StorageError> {
+    ) -> Result<Vec<Damage>, StorageError> {
         let stretch = Stretch {
             position: 0,
             end: part.size,
@@ -135,8 +209,8 @@ impl Log {
             epochs: Some(epochs),
             epochs_end: i64::MAX,
         };
-        let path = || part.segment.path(names::LOG);
-        audit::audit(source, &stretch, &mut |_, _| {}).context("read", &path())
+        let found = audit::audit(source, &stretch, &mut |_, _| {});
+        Ok(found.context("read", &part.segment.path(names::LOG))?.damage)
     }
 
     /// Whether the log still has all that was read.
@@ -150,38 +224,29 @@ impl Log {
         sealed.any(|it| Arc::ptr_eq(&it.segment, &part.segment) && it.size >= part.size)
     }
 
-    /// Bytes of a segment were read: this is all that is wrong with them.
-    pub(crate) fn audited(
-        &self,
-        segment: &Segment,
-        read: Range<u64>,
-        found: Vec<Damage>,
-    ) -> Result<(), StorageError> {
+    /// A segment was read: this is all that is wrong with it, up to where it was read.
+    fn note_damage(&self, part: &Auditable, found: Vec<Damage>) -> Result<(), StorageError> {
         let _one_at_a_time = self.quarantine.lock();
-        let known = segment.damage().unwrap_or_default();
-        let is_read = |it: &Damage| it.position < read.end && it.end_position > read.start;
+        let known = part.segment.damage().unwrap_or_default();
+        let is_read = |it: &&Damage| it.position < part.size;
         let same =
             |a: &Damage, b: &Damage| a.position == b.position && a.end_position == b.end_position;
-        let path = segment.path(names::LOG);
-        for damage in known.iter().filter(|it| is_read(it)) {
+        let path = part.segment.path(names::LOG);
+        for damage in known.iter().filter(is_read) {
             if !found.iter().any(|found| same(found, damage)) {
-                let (first, end) = (damage.first_offset, damage.end_offset);
-                tracing::info!(
-                    partition = %self.partition, first_offset = %first, end_offset = %end, segment = %path.display(),
-                    "sound again: these offsets are served"
-                );
+                quarantine::report_sound(Some(&self.partition), &path, damage);
             }
         }
         for damage in found.iter().filter(|it| !known.iter().any(|known| same(known, it))) {
-            report(self, &path, damage);
+            quarantine::report_damage(Some(&self.partition), &path, damage);
         }
-        let mut damage: Vec<_> = known.iter().filter(|it| !is_read(it)).cloned().collect();
-        damage.extend(found);
+        let mut damage = found;
+        damage.extend(known.iter().filter(|it| !is_read(it)).cloned());
         damage.sort_by_key(|damage| damage.position);
         if *damage == *known {
             return Ok(());
         }
-        segment.set_damage(damage);
+        part.segment.set_damage(damage);
         self.write_quarantine()
     }
 
@@ -189,13 +254,4 @@ impl Log {
     pub(crate) fn write_quarantine(&self) -> Result<(), StorageError> {
         quarantine::write(&*self.env().disk, &self.home.path(), &self.state.read().damage())
     }
-}
-
-/// Somebody must act on this: the disk lies, and the records are lost unless there is a copy.
-fn report(log: &Log, path: &std::path::Path, damage: &Damage) {
-    let Damage { position, end_position, first_offset, end_offset, what, .. } = damage;
-    tracing::error!(
-        partition = %log.partition, %first_offset, %end_offset, segment = %path.display(), position, end_position, what,
-        "damaged records: reads of these offsets are refused, and those before and after go on"
-    );
 }

@@ -1,7 +1,6 @@
 //! What is damaged of what was flushed, while a log is opened: it is quarantined, not cut off. Shell.
 
 use std::fs::File;
-use std::path::Path;
 
 use ottla_base::Offset;
 use ottla_records::BatchHeader;
@@ -11,6 +10,7 @@ use crate::audit::{self, Damage, Fault, FileSource, Stretch};
 use crate::epochs::EpochCache;
 use crate::error::{Context, StorageError};
 use crate::names;
+use crate::quarantine;
 use crate::segment::Segment;
 
 impl Loader<'_> {
@@ -67,7 +67,7 @@ impl Loader<'_> {
             if damage.end_position == end {
                 damage.end_offset = damage.end_offset.min(Offset(doubt.flushed_end));
             }
-            report(&path, damage);
+            quarantine::report_damage(None, &path, damage);
         }
         let is_damaged = !damage.is_empty();
         if is_damaged {
@@ -90,12 +90,7 @@ impl Loader<'_> {
                 still.push(damage);
                 continue;
             }
-            let path = segment.path(names::LOG);
-            let (first_offset, end_offset) = (damage.first_offset, damage.end_offset);
-            tracing::info!(
-                segment = %path.display(), %first_offset, %end_offset,
-                "sound again: these offsets are served"
-            );
+            quarantine::report_sound(None, &segment.path(names::LOG), &damage);
         }
         segment.set_damage(still);
         Ok(())
@@ -124,12 +119,4 @@ impl Loader<'_> {
         let found = audit::audit(&mut source, &stretch, &mut |_, _| {}).context("read", &path)?;
         Ok(!found.damage.is_empty())
     }
-}
-
-pub(super) fn report(path: &Path, damage: &Damage) {
-    let Damage { position, first_offset, end_offset, what, .. } = damage;
-    tracing::error!(
-        segment = %path.display(), position, %first_offset, %end_offset, what,
-        "damaged records: reads of these offsets are refused, and those before and after go on"
-    );
 }

@@ -26,6 +26,28 @@ use crate::scan::HeaderScan;
 /// The base offset of a segment, the suffix of a file of it, and where it is.
 type Named = (Offset, String, PathBuf);
 
+/// What compactions have left in a log's directory.
+#[derive(Debug)]
+pub(crate) struct Left {
+    /// Files of segments that take the place of those that they were made from.
+    pub(crate) finished: Vec<Named>,
+    /// Files that are removed.
+    unfinished: Vec<Named>,
+}
+
+impl Left {
+    /// Going by what is in the directory.
+    pub(crate) fn of(directory: &Path, entries: &[DirectoryEntry]) -> Self {
+        let cleaned = named(directory, entries, names::CLEANED);
+        let first_unfinished = cleaned.iter().map(|(base_offset, ..)| *base_offset).min();
+        let is_finished =
+            |(base_offset, ..): &Named| first_unfinished.is_none_or(|first| *base_offset < first);
+        let swaps = named(directory, entries, names::SWAP);
+        let (finished, swaps): (Vec<_>, Vec<_>) = swaps.into_iter().partition(is_finished);
+        Self { finished, unfinished: [cleaned, swaps].concat() }
+    }
+}
+
 /// Leaves no `.cleaned` and no `.swap` file in a log's directory, which holds these entries. Returns whether any was
 /// there.
 pub(super) fn complete(
@@ -33,24 +55,19 @@ pub(super) fn complete(
     directory: &Path,
     entries: &[DirectoryEntry],
 ) -> Result<bool, StorageError> {
-    let named = |ending| named(directory, entries, ending);
-    let (cleaned, swaps) = (named(names::CLEANED), named(names::SWAP));
-    if cleaned.is_empty() && swaps.is_empty() {
+    let Left { finished, unfinished } = Left::of(directory, entries);
+    if finished.is_empty() && unfinished.is_empty() {
         return Ok(false);
     }
-    let segments = named("");
-    let first_unfinished = cleaned.iter().map(|(base_offset, ..)| *base_offset).min();
-    let is_finished =
-        |(base_offset, ..): &&Named| first_unfinished.is_none_or(|first| *base_offset < first);
-    let (finished, unfinished): (Vec<&Named>, Vec<&Named>) = swaps.iter().partition(is_finished);
-    for (_, _, path) in cleaned.iter().chain(unfinished) {
+    let segments = named(directory, entries, "");
+    for (_, _, path) in &unfinished {
         disk.remove_file(path).context("remove", path)?;
     }
     let bases: BTreeSet<Offset> = finished.iter().map(|(base_offset, ..)| *base_offset).collect();
     for base_offset in bases {
         tracing::info!(directory = %directory.display(), %base_offset, "ending a compaction that a crash has interrupted");
         let files = finished.iter().filter(|(base, ..)| *base == base_offset);
-        swap(disk, directory, base_offset, &files.copied().collect::<Vec<_>>(), &segments)?;
+        swap(disk, directory, base_offset, &files.collect::<Vec<_>>(), &segments)?;
     }
     disk.sync_directory(directory).context("flush", directory)?;
     Ok(true)

@@ -11,12 +11,6 @@ use crate::checkpoint::{self, Offsets};
 use crate::error::{Context, StorageError};
 use crate::names::{self, DirectoryName};
 
-/// Kafka's high watermarks.
-const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
-/// How far Kafka's cleaner has come.
-const CLEANER_OFFSETS: &str = "cleaner-offset-checkpoint";
-const META_PROPERTIES: &str = "meta.properties";
-
 const CHECKPOINT_REBUILT: &str =
     "ignored: recovery reads more, and records deleted on request may be back";
 
@@ -35,13 +29,13 @@ pub(super) fn verify(
         | DirectoryName::Other => None,
     });
     let logs: Vec<_> = logs.collect();
-    let is_data_directory = !logs.is_empty() || exists(disk, &path.join(META_PROPERTIES));
+    let is_data_directory = !logs.is_empty() || exists(disk, &path.join(names::META_PROPERTIES));
     if !is_data_directory {
         verify_alone(disk, path, &entries, options, &mut report)?;
         return Ok(report);
     }
     let surroundings = Checkpoints::read(disk, path, Some(&mut report))?;
-    texts::meta_properties(disk, &path.join(META_PROPERTIES), &mut report)?;
+    texts::meta_properties(disk, &path.join(names::META_PROPERTIES), &mut report)?;
     for (partition, directory) in logs {
         let surroundings = surroundings.of(Some(partition));
         partition::verify(disk, directory, Some(partition), &surroundings, options, &mut report)?;
@@ -87,7 +81,7 @@ pub(crate) fn around(
         DirectoryName::Future(_) | DirectoryName::Deleted | DirectoryName::Other => None,
     };
     let parent = absolute.parent().map(Path::to_owned);
-    let parent = parent.filter(|parent| exists(disk, &parent.join(META_PROPERTIES)));
+    let parent = parent.filter(|parent| exists(disk, &parent.join(names::META_PROPERTIES)));
     let checkpoints = match parent {
         Some(parent) => Checkpoints::read(disk, &parent, None)?,
         None => Checkpoints::default(),
@@ -121,13 +115,14 @@ fn exists(disk: &dyn Disk, path: &Path) -> bool {
 /// Directories that are no logs, and what becomes of them.
 fn aside(path: &Path) -> Option<(&'static str, &'static str)> {
     let name = path.file_name()?.to_string_lossy();
-    if name.ends_with("-delete") {
+    if name.ends_with(names::DELETE_SUFFIX) {
         return Some(("a partition that was deleted", "removed"));
     }
-    if name.ends_with("-stray") {
+    if name.ends_with(names::STRAY_SUFFIX) {
         return Some(("a partition that was set aside, since no topic owned it", "left alone"));
     }
-    name.ends_with("-future").then_some(("a partition that was on its way here", "left alone"))
+    name.ends_with(names::FUTURE_SUFFIX)
+        .then_some(("a partition that was on its way here", "left alone"))
 }
 
 /// What the files of a data directory say of its partitions.
@@ -162,8 +157,8 @@ impl Checkpoints {
         };
         let recovery_points = offsets(names::RECOVERY_POINTS, CHECKPOINT_REBUILT)?;
         let log_starts = offsets(names::LOG_START_OFFSETS, CHECKPOINT_REBUILT)?;
-        let high_watermarks = offsets(HIGH_WATERMARKS, "not read by Ottla")?;
-        offsets(CLEANER_OFFSETS, "ignored: compaction begins at the log's start")?;
+        let high_watermarks = offsets(names::HIGH_WATERMARKS, "not read by Ottla")?;
+        offsets(names::CLEANED_OFFSETS, "ignored: compaction begins at the log's start")?;
         let checkpoints = Self {
             clean: exists(disk, &directory.join(names::CLEAN_SHUTDOWN)),
             in_use: sys::is_locked(&directory.join(names::LOCK)),

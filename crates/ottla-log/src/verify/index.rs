@@ -10,6 +10,7 @@ use ottla_records::BatchHeader;
 
 use crate::error::{Context, StorageError};
 use crate::index::{Entry, OffsetEntry, TimeEntry};
+use crate::txn_index::{self, Versioned};
 
 /// The entries of an index file.
 #[derive(Debug)]
@@ -40,6 +41,11 @@ pub(crate) fn read<E: Entry>(
     Ok(Some(Entries { entries, unused: total - used, rest }))
 }
 
+/// What is wrong with a file that has so many bytes after its last whole entry.
+pub(crate) fn excess(rest: usize) -> String {
+    format!("{rest} bytes follow the last whole entry")
+}
+
 /// An entry that is wrong: its number, a position in the segment that it speaks of, and why.
 #[derive(Debug)]
 pub(super) struct Wrong {
@@ -47,6 +53,15 @@ pub(super) struct Wrong {
     pub(super) position: Option<u64>,
     pub(super) offset: i64,
     pub(super) what: String,
+}
+
+const DOES_NOT_RISE: &str = "the entry does not rise";
+const POINTS_BEYOND: &str = "it points beyond the last batch";
+
+/// The numbers of entries that do not rise above the ones before them.
+fn falling<E>(entries: &[E], rises: impl Fn(&E, &E) -> bool) -> Vec<usize> {
+    let pairs = entries.iter().zip(entries.iter().skip(1)).enumerate();
+    pairs.filter(|(_, (a, b))| !rises(a, b)).map(|(number, _)| number + 1).collect()
 }
 
 /// Offset entries on the way through the segment's batches.
@@ -63,15 +78,11 @@ pub(super) struct OffsetCheck {
 impl OffsetCheck {
     pub(super) fn new(base_offset: i64, entries: Vec<OffsetEntry>) -> Self {
         let mut check = Self { base_offset, entries, at: 0, awaited: None, wrong: Vec::new() };
-        let pairs = check.entries.windows(2).enumerate();
-        let falls = pairs.filter_map(|(number, pair)| match pair {
-            [a, b] if b.relative_offset <= a.relative_offset || b.position <= a.position => {
-                Some(number + 1)
-            }
-            _ => None,
-        });
-        for number in falls.collect::<Vec<_>>() {
-            check.blame(number, "the entry does not rise".to_owned());
+        let rises = |a: &OffsetEntry, b: &OffsetEntry| {
+            b.relative_offset > a.relative_offset && b.position > a.position
+        };
+        for number in falling(&check.entries, rises) {
+            check.blame(number, DOES_NOT_RISE.to_owned());
         }
         check
     }
@@ -111,7 +122,7 @@ impl OffsetCheck {
             self.blame(number, format!("no batch ends at offset {offset}"));
         }
         for number in self.at..self.entries.len() {
-            self.blame(number, "it points beyond the last batch".to_owned());
+            self.blame(number, POINTS_BEYOND.to_owned());
         }
         self.wrong
     }
@@ -136,15 +147,11 @@ pub(super) struct TimeCheck {
 impl TimeCheck {
     pub(super) fn new(base_offset: i64, entries: Vec<TimeEntry>) -> Self {
         let mut check = Self { base_offset, entries, at: 0, largest: -1, wrong: Vec::new() };
-        let pairs = check.entries.windows(2).enumerate();
-        let falls = pairs.filter_map(|(number, pair)| match pair {
-            [a, b] if b.timestamp <= a.timestamp || b.relative_offset < a.relative_offset => {
-                Some(number + 1)
-            }
-            _ => None,
-        });
-        for number in falls.collect::<Vec<_>>() {
-            check.blame(number, "the entry does not rise".to_owned());
+        let rises = |a: &TimeEntry, b: &TimeEntry| {
+            b.timestamp > a.timestamp && b.relative_offset >= a.relative_offset
+        };
+        for number in falling(&check.entries, rises) {
+            check.blame(number, DOES_NOT_RISE.to_owned());
         }
         check
     }
@@ -172,7 +179,7 @@ impl TimeCheck {
     /// A segment that is no longer written ends its time index with its largest timestamp.
     pub(super) fn finish(mut self, is_sealed: bool) -> Vec<Wrong> {
         for number in self.at..self.entries.len() {
-            self.blame(number, "it points beyond the last batch".to_owned());
+            self.blame(number, POINTS_BEYOND.to_owned());
         }
         let last = self.entries.last().map_or(-1, |entry| entry.timestamp);
         if is_sealed && last != self.largest {
@@ -191,69 +198,35 @@ impl TimeCheck {
     }
 }
 
-/// An aborted transaction: version (int16, 0), producer id, first and last offset, last stable offset (int64 each).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct AbortedTransaction {
-    pub(crate) version: i16,
-    pub(crate) producer_id: i64,
-    pub(crate) first_offset: i64,
-    pub(crate) last_offset: i64,
-    pub(crate) last_stable_offset: i64,
-}
-
-impl Entry for AbortedTransaction {
-    const SIZE: usize = 34;
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.version.to_be_bytes());
-        for field in
-            [self.producer_id, self.first_offset, self.last_offset, self.last_stable_offset]
-        {
-            out.extend_from_slice(&field.to_be_bytes());
-        }
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (version, rest) = bytes.split_first_chunk()?;
-        let (producer_id, rest) = rest.split_first_chunk()?;
-        let (first_offset, rest) = rest.split_first_chunk()?;
-        let (last_offset, rest) = rest.split_first_chunk()?;
-        Some(Self {
-            version: i16::from_be_bytes(*version),
-            producer_id: i64::from_be_bytes(*producer_id),
-            first_offset: i64::from_be_bytes(*first_offset),
-            last_offset: i64::from_be_bytes(*last_offset),
-            last_stable_offset: i64::from_be_bytes(*rest.first_chunk()?),
-        })
-    }
-}
-
 /// Aborted transactions on the way through the batches of the segment that their markers are in.
 #[derive(Debug)]
 pub(super) struct TransactionCheck {
-    entries: Vec<AbortedTransaction>,
+    entries: Vec<Versioned>,
     at: usize,
     pub(super) wrong: Vec<Wrong>,
 }
 
 impl TransactionCheck {
-    pub(super) fn new(entries: Vec<AbortedTransaction>) -> Self {
+    pub(super) fn new(entries: Vec<Versioned>) -> Self {
         let mut check = Self { entries, at: 0, wrong: Vec::new() };
         let mut previous = -1;
         for number in 0..check.entries.len() {
-            let Some(it) = check.entries.get(number).copied() else { break };
-            let objection = if it.version != 0 {
-                Some(format!("version {} is not known", it.version))
-            } else if it.last_offset <= previous {
+            let Some(Versioned { version, transaction: it }) = check.entries.get(number).copied()
+            else {
+                break;
+            };
+            let objection = if version != txn_index::VERSION {
+                Some(format!("version {version} is not known"))
+            } else if it.last_offset.0 <= previous {
                 Some(format!("last offset {} does not rise", it.last_offset))
-            } else if it.first_offset < 0 || it.first_offset > it.last_offset {
+            } else if it.first_offset.0 < 0 || it.first_offset > it.last_offset {
                 Some(format!("it begins at {} and ends at {}", it.first_offset, it.last_offset))
-            } else if it.producer_id < 0 || it.last_stable_offset < 0 {
+            } else if it.producer_id.0 < 0 || it.last_stable_offset.0 < 0 {
                 Some("a negative producer id or last stable offset".to_owned())
             } else {
                 None
             };
-            previous = previous.max(it.last_offset);
+            previous = previous.max(it.last_offset.0);
             if let Some(what) = objection {
                 check.blame(number, what);
             }
@@ -262,19 +235,17 @@ impl TransactionCheck {
     }
 
     pub(super) fn batch(&mut self, header: &BatchHeader) {
-        while let Some(entry) = self.entries.get(self.at).copied() {
-            if entry.last_offset > header.last_offset() {
+        while let Some(Versioned { transaction: it, .. }) = self.entries.get(self.at).copied() {
+            let marker = it.last_offset.0;
+            if marker > header.last_offset() {
                 return;
             }
             let is_marker = header.attributes.is_control()
-                && header.base_offset <= entry.last_offset
-                && header.producer_id == entry.producer_id;
+                && header.base_offset <= marker
+                && header.producer_id == it.producer_id.0;
             // Compaction may have taken the marker.
-            if header.base_offset <= entry.last_offset && !is_marker {
-                let what = format!(
-                    "offset {} is no marker of producer {}",
-                    entry.last_offset, entry.producer_id
-                );
+            if header.base_offset <= marker && !is_marker {
+                let what = format!("offset {marker} is no marker of producer {}", it.producer_id);
                 self.blame(self.at, what);
             }
             self.at += 1;
@@ -283,7 +254,7 @@ impl TransactionCheck {
 
     pub(super) fn finish(mut self, base_offset: i64, end_offset: i64) -> Vec<Wrong> {
         for number in 0..self.entries.len() {
-            let last = self.entries.get(number).map_or(-1, |entry| entry.last_offset);
+            let last = self.entries.get(number).map_or(-1, |entry| entry.transaction.last_offset.0);
             if last < base_offset || last >= end_offset {
                 self.blame(number, format!("offset {last} is not in this segment"));
             }
@@ -293,7 +264,7 @@ impl TransactionCheck {
 
     fn blame(&mut self, number: usize, what: String) {
         let Some(entry) = self.entries.get(number) else { return };
-        let offset = entry.last_offset;
+        let offset = entry.transaction.last_offset.0;
         self.wrong.push(Wrong { number, position: None, offset, what });
     }
 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use ottla_base::{Offset, TopicPartition};
 use ottla_env::Disk;
 use ottla_env::disk::Open;
-use ottla_records::RawBatch;
+use ottla_records::{BatchHeader, RawBatch};
 
-use super::index::{self, AbortedTransaction, OffsetCheck, TimeCheck, TransactionCheck, Wrong};
+use super::index::{self, OffsetCheck, TimeCheck, TransactionCheck, Wrong};
 use super::{Options, Report, Weight, texts};
 use crate::audit::{self, Audit, Damage, FileSource, Stretch};
 use crate::epochs::EpochCache;
@@ -15,6 +15,8 @@ use crate::error::{Context, StorageError};
 use crate::index::{OffsetEntry, TimeEntry};
 use crate::names;
 use crate::policy::roll;
+use crate::recovery::swaps;
+use crate::txn_index::Versioned;
 
 /// What the data directory says of the partition.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,14 +38,44 @@ impl Surroundings {
     }
 
     /// After a clean stop the last segment ends where the recovery point is.
-    pub(crate) fn end_by_checkpoint(&self) -> i64 {
+    fn end_by_checkpoint(&self) -> i64 {
         let is_told = self.clean && !self.in_use;
         self.recovery_point.filter(|_| is_told).unwrap_or(i64::MAX)
     }
+
+    /// What is known of all of a segment, so large, whose first offset is not before this one, where the next segment
+    /// begins at `next`.
+    pub(crate) fn stretch<'a>(
+        &self,
+        size: u64,
+        first_offset: i64,
+        next: Option<i64>,
+        epochs: Option<&'a EpochCache>,
+    ) -> Stretch<'a> {
+        Stretch {
+            position: 0,
+            end: size,
+            first_offset,
+            end_offset: next.unwrap_or_else(|| self.end_by_checkpoint()),
+            epochs,
+            epochs_end: self.trusted_end(),
+        }
+    }
+
+    /// Whether the next start cuts damage off in such a segment, and loses nothing by it.
+    pub(crate) fn is_torn(&self, damage: &Damage, size: u64, next: Option<i64>) -> bool {
+        next.is_none() && damage.end_position == size && self.is_doubtful(damage)
+    }
+
+    /// Whether recovery reads it, and takes it for what a crash has left.
+    fn is_doubtful(&self, damage: &Damage) -> bool {
+        damage.first_offset.0 >= self.trusted_end()
+    }
 }
 
-/// The snapshots that KRaft takes of the metadata: batches, too.
-pub(crate) const METADATA_SNAPSHOT: &str = ".checkpoint";
+const REMOVED: &str = "removed";
+const REBUILT: &str = "rebuilt from the batches";
+const LOG_GOES_ON: &str = "the log goes on where it ends";
 
 #[derive(Debug, Default)]
 struct Files {
@@ -51,7 +83,8 @@ struct Files {
     snapshots: Vec<(Offset, PathBuf)>,
     metadata_snapshots: Vec<PathBuf>,
     orphans: Vec<(Offset, PathBuf)>,
-    leftovers: Vec<PathBuf>,
+    /// Each with what becomes of it.
+    leftovers: Vec<(PathBuf, &'static str)>,
 }
 
 pub(super) fn verify(
@@ -100,17 +133,26 @@ pub(super) fn verify(
 
 fn list(disk: &dyn Disk, directory: &Path) -> Result<Files, StorageError> {
     let mut files = Files::default();
-    for entry in disk.list(directory).context("list", directory)? {
+    let entries = disk.list(directory).context("list", directory)?;
+    let finished = swaps::Left::of(directory, &entries).finished;
+    for entry in &entries {
         let (name, path) = (entry.name.to_string_lossy(), directory.join(&entry.name));
-        if [names::DELETED, names::CLEANED, ".swap", ".tmp"].iter().any(|end| name.ends_with(end)) {
-            files.leftovers.push(path);
+        if name.ends_with(names::TEMPORARY) {
+            files.leftovers.push((path, "left alone"));
+            continue;
+        }
+        if [names::DELETED, names::CLEANED, names::SWAP].iter().any(|end| name.ends_with(end)) {
+            let is_finished = finished.iter().any(|(.., finished)| *finished == path);
+            let fate =
+                if is_finished { "takes the place of what it was made from" } else { REMOVED };
+            files.leftovers.push((path, fate));
             continue;
         }
         match names::parse_segment_file(&name) {
             Some((base_offset, names::LOG)) => files.logs.push(base_offset),
             Some((offset, names::SNAPSHOT)) => files.snapshots.push((offset, path)),
             Some((base_offset, _)) => files.orphans.push((base_offset, path)),
-            None if name.ends_with(METADATA_SNAPSHOT) => files.metadata_snapshots.push(path),
+            None if name.ends_with(names::METADATA_SNAPSHOT) => files.metadata_snapshots.push(path),
             None => {}
         }
     }
@@ -142,12 +184,12 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn leftovers(&mut self, files: &Files) {
-        for path in &files.leftovers {
-            self.report.add(Weight::Note, path, "left of something unfinished", "removed");
+        for (path, fate) in &files.leftovers {
+            self.report.add(Weight::Note, path, "left of something unfinished", fate);
         }
         for (_, path) in &files.orphans {
             let what = "it belongs to a segment that is not there";
-            self.report.add(Weight::Note, path, what, "removed");
+            self.report.add(Weight::Note, path, what, REMOVED);
         }
     }
 
@@ -168,14 +210,14 @@ impl Checker<'_> {
             |suffix| names::segment_file(self.directory, Offset(segment.base_offset), suffix);
         let offset_path = path(names::INDEX);
         let time_path = path(names::TIME_INDEX);
-        let transaction_path = path("txnindex");
+        let transaction_path = path(names::TXN_INDEX);
         let offsets = index::read::<OffsetEntry>(self.disk, &offset_path)?;
         let times = index::read::<TimeEntry>(self.disk, &time_path)?;
-        let transactions = index::read::<AbortedTransaction>(self.disk, &transaction_path)?;
+        let transactions = index::read::<Versioned>(self.disk, &transaction_path)?;
         for (path, is_missing) in [(&offset_path, offsets.is_none()), (&time_path, times.is_none())]
         {
             if is_missing {
-                self.report.add(Weight::Note, path, "it is missing", "rebuilt from the batches");
+                self.report.add(Weight::Note, path, "it is missing", REBUILT);
             }
         }
         self.length(&offset_path, offsets.as_ref().map(|it| (it.rest, it.unused)));
@@ -209,34 +251,19 @@ impl Checker<'_> {
         mut visit: impl FnMut(u64, &RawBatch),
     ) -> Result<Audit, StorageError> {
         let file = self.disk.open(&segment.path, Open::Read).context("open", &segment.path)?;
-        let stretch = Stretch {
-            position: 0,
-            end: segment.size,
-            first_offset: segment.base_offset.max(self.next_offset),
-            end_offset: segment.next.unwrap_or_else(|| self.around.end_by_checkpoint()),
-            epochs: self.epochs,
-            epochs_end: self.around.trusted_end(),
-        };
+        let first_offset = segment.base_offset.max(self.next_offset);
+        let stretch = self.around.stretch(segment.size, first_offset, segment.next, self.epochs);
         let (mut records, mut broken, deep) = (0, Vec::new(), self.options.deep);
         let mut largest_producer_id = self.report.largest_producer_id;
         let mut source = FileSource(self.disk, &file);
         let found = audit::audit(&mut source, &stretch, &mut |position, batch| {
-            records += u64::try_from(batch.header().record_count).unwrap_or(0);
-            largest_producer_id = largest_producer_id.max(batch.header().producer_id);
-            if let Some(what) = objection_to_records(batch).filter(|_| deep) {
-                broken.push((
-                    position,
-                    batch.header().base_offset,
-                    batch.header().next_offset(),
-                    what,
-                ));
-            } else if let Some(what) = objection_to_header(segment.base_offset, batch) {
-                broken.push((
-                    position,
-                    batch.header().base_offset,
-                    batch.header().next_offset(),
-                    what,
-                ));
+            let header = batch.header();
+            records += u64::try_from(header.record_count).unwrap_or(0);
+            largest_producer_id = largest_producer_id.max(header.producer_id);
+            let objection = if deep { objection_to_records(batch) } else { None };
+            let objection = objection.or_else(|| objection_to_header(segment.base_offset, header));
+            if let Some(what) = objection {
+                broken.push((position, header.base_offset, header.next_offset(), what));
             }
             visit(position, batch);
         });
@@ -258,16 +285,13 @@ impl Checker<'_> {
     }
 
     fn damage(&mut self, segment: &Segment, damage: &Damage) {
-        let trusted = self.around.trusted_end();
-        let reaches_end = segment.next.is_none() && damage.end_position == segment.size;
-        let is_doubtful = damage.first_offset.0 >= trusted;
-        let is_torn = reaches_end && is_doubtful;
+        let is_torn = self.around.is_torn(damage, segment.size, segment.next);
         let lost = damage.end_position - damage.position;
         let (weight, next_start) = if is_torn && self.around.in_use {
             (Weight::Unfinished, "perhaps a batch that is just being written".to_owned())
         } else if is_torn {
             (Weight::Unfinished, format!("these {lost} bytes are cut off"))
-        } else if is_doubtful {
+        } else if self.around.is_doubtful(damage) {
             (Weight::Damage, "the log is cut off here, and what follows is lost".to_owned())
         } else {
             (Weight::Damage, "kept, and reads of these offsets are refused".to_owned())
@@ -284,12 +308,11 @@ impl Checker<'_> {
     fn length(&mut self, path: &Path, len: Option<(usize, usize)>) {
         let Some((rest, unused)) = len else { return };
         if rest > 0 {
-            let what = format!("{rest} bytes follow the last whole entry");
-            self.report.add(Weight::Damage, path, what, "rebuilt from the batches");
+            self.report.add(Weight::Damage, path, index::excess(rest), REBUILT);
         }
         if unused > 0 {
             let what = format!("{unused} entries of zeros, as Kafka leaves them when it is killed");
-            self.report.add(Weight::Unfinished, path, what, "rebuilt from the batches");
+            self.report.add(Weight::Unfinished, path, what, REBUILT);
         }
     }
 
@@ -307,12 +330,13 @@ impl Checker<'_> {
         let Some(first) = wrong.first() else { return };
         let others = match wrong.len() - 1 {
             0 => String::new(),
+            1 => "; 1 more entry is wrong".to_owned(),
             others => format!("; {others} more entries are wrong"),
         };
         let what = format!("entry {}: {}{others}", first.number, first.what);
         let is_rebuilt = first.offset >= self.around.trusted_end();
         let next_start = if is_rebuilt {
-            "rebuilt from the batches"
+            REBUILT
         } else {
             "kept; a search that ends nowhere reads the segment from its front"
         };
@@ -353,9 +377,8 @@ impl Checker<'_> {
             && (point > end || (self.around.clean && point < end))
         {
             let what = format!("{name} was flushed up to {point}, and ends at {end} now");
-            let next_start = "the log goes on where it ends";
             let path = parent.join(names::RECOVERY_POINTS);
-            let finding = self.report.add(Weight::Damage, &path, what, next_start);
+            let finding = self.report.add(Weight::Damage, &path, what, LOG_GOES_ON);
             finding.offsets = Some(Offset(point.min(end))..Offset(point.max(end)));
         }
         if let Some(start) = self.around.log_start.filter(|start| *start > end && end > 0) {
@@ -370,14 +393,14 @@ impl Checker<'_> {
         }
         if let Some(mark) = self.around.high_watermark.filter(|mark| *mark > end) {
             let what = format!("records of {name} up to {mark} were replicated; it ends at {end}");
-            let path = parent.join("replication-offset-checkpoint");
-            self.report.add(Weight::Damage, &path, what, "the log goes on where it ends");
+            let path = parent.join(names::HIGH_WATERMARKS);
+            self.report.add(Weight::Damage, &path, what, LOG_GOES_ON);
         }
     }
 }
 
-fn objection_to_header(segment_base: i64, batch: &RawBatch) -> Option<String> {
-    let last = batch.header().last_offset();
+fn objection_to_header(segment_base: i64, header: &BatchHeader) -> Option<String> {
+    let last = header.last_offset();
     let is_far = roll::relative(segment_base, last).is_none();
     is_far.then(|| format!("offset {last} is too far from the segment's base offset"))
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ottla_base::{LeaderEpoch, Offset, TopicId};
+use ottla_base::Offset;
 use ottla_env::Disk;
 
 use super::{Report, Weight};
@@ -10,6 +10,7 @@ use crate::checkpoint;
 use crate::epochs::{EpochCache, EpochEntry};
 use crate::error::{Context, StorageError};
 use crate::names;
+use crate::partition_metadata::PartitionMetadata;
 use crate::producers::snapshot;
 
 /// Whose directory this is.
@@ -48,22 +49,21 @@ pub(super) fn partition_metadata(
     disk: &dyn Disk,
     directory: &Path,
     report: &mut Report,
-) -> Result<Option<TopicId>, StorageError> {
+) -> Result<(), StorageError> {
     const STRAY: &str = "the partition is set aside as -stray";
     let path = directory.join(names::PARTITION_METADATA);
     let Some(text) = checkpoint::read_if_exists(disk, &path)? else {
         report.add(Weight::Damage, &path, "it is missing: nobody knows the topic's id", STRAY);
-        return Ok(None);
+        return Ok(());
     };
-    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
-    if value("version:") != Some("0") {
+    let PartitionMetadata { version, topic_id } = PartitionMetadata::of(&text);
+    if version != Some("0") {
         report.add(Weight::Damage, &path, "its version is not 0", "read all the same");
     }
-    let id = value("topic_id:").and_then(|id| id.parse().ok());
-    if id.is_none() {
+    if topic_id.is_none() {
         report.add(Weight::Damage, &path, "it names no topic id", STRAY);
     }
-    Ok(id)
+    Ok(())
 }
 
 /// The leader epochs; `None` where the file cannot be believed.
@@ -75,14 +75,7 @@ pub(crate) fn leader_epochs(
     const REBUILT: &str = "rebuilt from the batches";
     let path = directory.join(names::LEADER_EPOCHS);
     let Some(text) = checkpoint::read_if_exists(disk, &path)? else { return Ok(None) };
-    let lines = checkpoint::read(&text).and_then(|lines| {
-        let entry = |[epoch, start]: [&str; 2]| {
-            let epoch = LeaderEpoch(checkpoint::number(epoch)?);
-            Ok(EpochEntry { epoch, start_offset: Offset(checkpoint::number(start)?) })
-        };
-        lines.into_iter().map(entry).collect::<Result<Vec<_>, _>>()
-    });
-    let entries = match lines {
+    let entries = match EpochEntry::all(&text) {
         Ok(entries) => entries,
         Err(error) => {
             report.add(Weight::Damage, &path, error, REBUILT);
@@ -98,7 +91,7 @@ pub(crate) fn leader_epochs(
         report.add(Weight::Damage, &path, what, "the later entry counts");
         return Ok(None);
     }
-    Ok(EpochCache::from_text(&text).ok().filter(|cache| !cache.entries().is_empty()))
+    Ok(Some(EpochCache::of(&entries)).filter(|cache| !cache.entries().is_empty()))
 }
 
 /// A snapshot of producers.
