@@ -8,7 +8,8 @@ use std::slice;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{
-    adopt, adopt_command, client, copy, described, refused, start_one, start_two, stopped, topic_id,
+    COMMITTED, UNCOMMITTED, adopt, adopt_command, client, copy, described, refused, start_one,
+    start_two, stopped, topic_id,
 };
 use crate::broker::{Broker, two_data_directories};
 use crate::interop::Test;
@@ -75,7 +76,7 @@ fn check_served(broker: &Broker) -> Result<()> {
 fn check_topic(broker: &Broker, topic: &str, partitions: i32, committed: &str) -> Result<()> {
     let (found, expected) = (topic_id(broker, topic)?, recorded_id(&format!("{topic}-0"))?);
     ensure!(found == expected, "its id is {found}, and not {expected}");
-    for (isolation, file) in [("read-uncommitted", topic), ("read-committed", committed)] {
+    for (isolation, file) in [(UNCOMMITTED, topic), (COMMITTED, committed)] {
         let found = consumed(broker, topic, partitions, isolation)?;
         let expected = fs::read_to_string(kafkas(file))?;
         ensure!(found == expected, "{isolation}: {found}\n… and not\n{expected}");
@@ -100,8 +101,7 @@ fn recorded(session: &mut Session) -> Result<()> {
     client(&broker, &["produce", "transactional", "--partition", "1"], "new\n")?;
     let end = fs::read_to_string(kafkas("transactional"))?;
     ensure!(
-        consumed(&broker, "transactional", 2, "read-uncommitted")?
-            == format!("{end}1 24 null new\n"),
+        consumed(&broker, "transactional", 2, UNCOMMITTED)? == format!("{end}1 24 null new\n"),
         "writing does not go on where Kafka ended"
     );
     Ok(())
@@ -200,7 +200,7 @@ fn taken(session: &mut Session) -> Result<()> {
     fs::remove_dir_all(data.join("codecs-0"))?;
     fs::rename(elsewhere, data.join("codecs-0"))?;
     broker.restart()?;
-    let found = consumed(&broker, "codecs", 1, "read-uncommitted")?;
+    let found = consumed(&broker, "codecs", 1, UNCOMMITTED)?;
     ensure!(found == "0 0 null mine\n", "the records that were there are {found:?}");
     client(&broker, &["topic", "delete", "codecs"], "")?;
     broker.stop()?;
