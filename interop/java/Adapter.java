@@ -70,7 +70,9 @@ public final class Adapter {
     private static void answer(JsonNode request, ObjectNode answer) throws Exception {
         switch (request.get("do").asText()) {
             case "produce" -> produce(request, answer);
+            case "transaction" -> transaction(request);
             case "consume" -> consume(request, answer);
+            case "read" -> read(request, answer);
             case "watermarks" -> watermarks(request, answer);
             case "offsets" -> offsets(request, answer);
             case "create" -> create(request);
@@ -103,24 +105,84 @@ public final class Adapter {
         config.put("delivery.timeout.ms", "45000");
         config.put("max.request.size", "4194304");
         config.put("linger.ms", "5");
-        List<Future<RecordMetadata>> sent = new ArrayList<>();
+        List<Future<RecordMetadata>> sent;
         ByteArraySerializer bytes = new ByteArraySerializer();
         try (var producer = new KafkaProducer<>(config, bytes, bytes)) {
-            String topic = request.get("topic").asText();
-            for (JsonNode record : request.get("records")) {
-                List<Header> headers = new ArrayList<>();
-                for (JsonNode header : record.get("headers")) {
-                    headers.add(new RecordHeader(header.get(0).asText(), bytes(header.get(1))));
-                }
-                sent.add(producer.send(new ProducerRecord<>(topic, record.get("partition").asInt(),
-                    record.get("timestamp").asLong(), bytes(record.get("key")), bytes(record.get("value")), headers)));
-            }
-            producer.flush();
+            sent = send(producer, request);
         }
         ArrayNode offsets = answer.putArray("offsets");
         for (Future<RecordMetadata> future : sent) {
             RecordMetadata metadata = future.get(0, TimeUnit.SECONDS);
             offsets.add(metadata.hasOffset() ? metadata.offset() : -1);
+        }
+    }
+
+    private static List<Future<RecordMetadata>> send(KafkaProducer<byte[], byte[]> producer, JsonNode request) {
+        List<Future<RecordMetadata>> sent = new ArrayList<>();
+        String topic = request.get("topic").asText();
+        for (JsonNode record : request.get("records")) {
+            List<Header> headers = new ArrayList<>();
+            for (JsonNode header : record.get("headers")) {
+                headers.add(new RecordHeader(header.get(0).asText(), bytes(header.get(1))));
+            }
+            sent.add(producer.send(new ProducerRecord<>(topic, record.get("partition").asInt(),
+                record.get("timestamp").asLong(), bytes(record.get("key")), bytes(record.get("value")), headers)));
+        }
+        producer.flush();
+        return sent;
+    }
+
+    /** A producer by its transactional id, as long as its transaction is open: to close one would roll it back. */
+    private static final Map<String, KafkaProducer<byte[], byte[]>> TRANSACTIONS = new HashMap<>();
+
+    private static void transaction(JsonNode request) throws Exception {
+        String id = request.get("id").asText();
+        var producer = TRANSACTIONS.get(id);
+        if (producer == null) {
+            Properties config = config(request);
+            config.put("compression.type", request.get("codec").asText());
+            config.put("transactional.id", id);
+            config.put("transaction.timeout.ms", "600000");
+            producer = new KafkaProducer<>(config, new ByteArraySerializer(), new ByteArraySerializer());
+            TRANSACTIONS.put(id, producer);
+            producer.initTransactions();
+            producer.beginTransaction();
+        }
+        for (Future<RecordMetadata> future : send(producer, request)) {
+            future.get(0, TimeUnit.SECONDS);
+        }
+        switch (request.get("end").asText()) {
+            case "commit" -> producer.commitTransaction();
+            case "abort" -> producer.abortTransaction();
+            default -> {
+                return;
+            }
+        }
+        TRANSACTIONS.remove(id).close();
+    }
+
+    private static void read(JsonNode request, ObjectNode answer) {
+        TopicPartition partition = partition(request);
+        Properties config = config(request);
+        config.put("isolation.level", request.get("isolation").asText());
+        config.put("auto.offset.reset", "none");
+        ArrayNode records = answer.putArray("records");
+        ByteArrayDeserializer bytes = new ByteArrayDeserializer();
+        try (var reader = new KafkaConsumer<>(config, bytes, bytes)) {
+            reader.assign(List.of(partition));
+            long end = reader.endOffsets(List.of(partition)).get(partition);
+            long start = reader.beginningOffsets(List.of(partition)).get(partition);
+            reader.seek(partition, start);
+            long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(20);
+            // Markers and records that are gone are passed over: the position tells what was read, not the count.
+            while (reader.position(partition) < end) {
+                if (System.nanoTime() > deadline) {
+                    throw new IllegalStateException(partition + " is read to " + reader.position(partition) + " of " + end);
+                }
+                reader.poll(Duration.ofMillis(200)).forEach(record -> describe(record, records.addObject()));
+            }
+            answer.put("start", start);
+            answer.put("end", end);
         }
     }
 

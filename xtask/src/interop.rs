@@ -6,6 +6,7 @@
 
 pub(crate) mod adapter;
 mod administration;
+mod adopt;
 mod cli_groups;
 mod command_line;
 mod connect;
@@ -136,6 +137,9 @@ fn all_tests(target: Target, length: Length) -> Vec<Test> {
     tests.extend(durability::tests());
     tests.extend(command_line::tests());
     tests.extend(cli_groups::tests());
+    if target == Target::Ottla {
+        tests.extend(adopt::tests(length));
+    }
     #[cfg(feature = "side-by-side")]
     {
         tests.extend(creation::tests());

@@ -8,33 +8,52 @@ use std::sync::Arc;
 
 use ottla_base::{LeaderEpoch, PartitionIndex, ProducerId, TopicPartition};
 use ottla_log::adopt::Adoption;
-use ottla_log::{Log, LogDirectory};
-use ottla_metadata::controller;
+use ottla_log::{Log, LogDirectory, StorageError};
+use ottla_metadata::{Image, controller};
 use ottla_quorum::Quorum;
 use tracing::{error, info};
 
 use crate::broker::Registration;
-use crate::log_directories::LogDirectories;
+use crate::log_directories::{LogDirectories, Member};
 
-/// Adopts what waits for it.
-///
-/// # Errors
-/// When the controller is gone, or a directory cannot be read.
-pub(crate) async fn adopt_all(
-    broker: &Registration,
-    directories: &LogDirectories,
-    quorum: &Quorum,
-) -> anyhow::Result<()> {
-    for member in directories.members() {
-        for adoption in member.directory.adoptions()? {
-            adopt(broker, &member.directory, quorum, &adoption).await?;
+/// Topics that wait to be adopted, and the directories that say so.
+#[derive(Debug)]
+pub(crate) struct Wishes(Vec<(Arc<LogDirectory>, Adoption)>);
+
+impl Wishes {
+    /// Read before the metadata is: a topic of the same name sets the log that carries the wish aside.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub(crate) fn read(directories: &LogDirectories) -> Result<Self, StorageError> {
+        let mut wishes = Vec::new();
+        for Member { directory, .. } in directories.members() {
+            let adoptions = directory.adoptions()?;
+            wishes.extend(adoptions.into_iter().map(|it| (Arc::clone(directory), it)));
         }
+        Ok(Self(wishes))
     }
-    Ok(())
+
+    /// Fulfils them.
+    ///
+    /// # Errors
+    /// When the controller is gone, or a directory cannot be written to.
+    pub(crate) async fn fulfil(
+        self,
+        broker: &Registration,
+        directories: &LogDirectories,
+        quorum: &Quorum,
+    ) -> anyhow::Result<()> {
+        for (directory, adoption) in self.0 {
+            adopt(broker, directories, &directory, quorum, &adoption).await?;
+        }
+        Ok(())
+    }
 }
 
 async fn adopt(
     broker: &Registration,
+    directories: &LogDirectories,
     directory: &LogDirectory,
     quorum: &Quorum,
     adoption: &Adoption,
@@ -44,7 +63,7 @@ async fn adopt(
         // A crash came between the decision and this.
         return Ok(directory.adopted(adoption)?);
     }
-    let logs = match logs_of(directory, adoption) {
+    let logs = match logs_of(&quorum.image(), directories, adoption) {
         Ok(logs) => logs,
         Err(reason) => {
             error!(%topic, %id, %reason, "a topic cannot be adopted");
@@ -72,12 +91,28 @@ async fn adopt(
     Ok(())
 }
 
-/// All of the topic's logs, or which one is missing.
-fn logs_of(directory: &LogDirectory, adoption: &Adoption) -> Result<Vec<Arc<Log>>, String> {
+/// All of the topic's logs, or why they are not what was announced.
+fn logs_of(
+    image: &Image,
+    directories: &LogDirectories,
+    adoption: &Adoption,
+) -> Result<Vec<Arc<Log>>, String> {
+    if let Some(known) = image.topic_by_name(&adoption.topic) {
+        // Its own logs have taken the place of those that are to be adopted.
+        return Err(format!("a topic of this name exists, with id {}", known.id));
+    }
+    let is_its = |log: &Log| log.topic_id() == Some(adoption.topic_id);
+    let is_more =
+        |log: &Arc<Log>| is_its(log) && log.topic_partition().partition.0 >= adoption.partitions;
+    if let Some(more) = directories.logs().iter().find(|log| is_more(log)) {
+        // Such as one in another directory, which nobody has named.
+        let (name, directory) = (more.topic_partition(), more.directory().display());
+        return Err(format!("{name} in {directory} belongs to it, and was not announced"));
+    }
     let log = |index| {
         let topic = adoption.topic.as_str().into();
         let name = TopicPartition { topic, partition: PartitionIndex(index) };
-        let log = directory.log(&name).filter(|log| log.topic_id() == Some(adoption.topic_id));
+        let log = directories.log(&name).filter(|log| is_its(log));
         log.ok_or_else(|| format!("{name} is not there any more"))
     };
     (0..adoption.partitions).map(log).collect()

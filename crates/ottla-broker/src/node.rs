@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::adoption;
+use crate::adoption::Wishes;
 use crate::automatic_topics::AutomaticTopics;
 use crate::broker::{Broker, Parts, Registration, Settings};
 use crate::cleaner;
@@ -145,11 +145,12 @@ impl Node {
             started: AtomicBool::new(false),
             cleaner: cleaner.clone(),
         });
+        let wishes = Wishes::read(&directories)?;
         let metadata = directories.metadata();
         let quorum = start_quorum(&options, &bound, metadata, &clock, &topics).await?;
         let broker_epoch = register(&options, &bound, &directories, &quorum).await?;
         let registration = Registration { id: config.node_id, epoch: broker_epoch };
-        adoption::adopt_all(&registration, &directories, &quorum).await?;
+        wishes.fulfil(&registration, &directories, &quorum).await?;
         topics.set_strays_aside(&quorum.image());
         moves.begin_again();
         let broker = Arc::new(Broker::new(Parts {

@@ -77,8 +77,10 @@ impl Topics {
     pub(crate) fn set_strays_aside(&self, image: &Image) {
         for log in self.directories.logs() {
             let name = log.topic_partition();
-            let is_owned = |id| image.partition(id, name.partition).is_some();
-            if !log.topic_id().is_some_and(is_owned) {
+            // A copy under another name has the id of a topic, and is none of its partitions.
+            let is_named = |topic: &&Topic| topic.name == name.topic;
+            let topic = log.topic_id().and_then(|id| image.topic(id)).filter(is_named);
+            if topic.is_none_or(|topic| topic.partition(name.partition).is_none()) {
                 self.set_aside(&log);
             }
         }

@@ -11,9 +11,10 @@
 //! ```
 //!
 //! It is written last, durably and at once, when all of the topic has been checked and flushed and the recovery points
-//! say so. So a crash leaves a directory that is as it was, or one that the next start adopts; the broker removes the
+//! of all data directories that have partitions of it say so. So a crash leaves a directory that is as it was, or one that the next start adopts; the broker removes the
 //! file when the topic is known. Apache Kafka passes over it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
@@ -26,6 +27,7 @@ use crate::checkpoint;
 use crate::directory;
 use crate::error::{Context, OpenError, StorageError};
 use crate::names::{self, DirectoryName};
+use crate::producers::snapshot;
 use crate::verify::{self, Finding, Options, VerifyError, Weight};
 
 /// A topic whose logs are in a data directory that does not know it.
@@ -46,6 +48,10 @@ pub enum AdoptError {
     NotAPartition(PathBuf),
     #[error("{} is not a data directory of Ottla: it has no meta.properties", .0.display())]
     NotADataDirectory(PathBuf),
+    #[error("{first} and {second} are two topics")]
+    TwoTopics { first: String, second: String },
+    #[error("{partition} is in {} and in {}", .first.display(), .second.display())]
+    Twice { partition: TopicPartition, first: PathBuf, second: PathBuf },
     #[error("partition {missing} of {topic} is missing: all of 0 to {last} must be there")]
     Missing { topic: String, missing: i32, last: i32 },
     #[error("{} names no topic id", .0.display())]
@@ -64,42 +70,78 @@ pub enum AdoptError {
     Storage(#[from] StorageError),
 }
 
-/// Announces the topic that has the partition in `path`, with all of its partitions beside it. The data directory must
-/// not be in use. With `despite_damage` what is damaged is no reason to refuse: it will be quarantined.
+/// A partition's log, and the data directory that it is in.
+#[derive(Debug, Clone)]
+struct Found {
+    partition: TopicPartition,
+    data: PathBuf,
+}
+
+impl Found {
+    fn path(&self) -> PathBuf {
+        self.data.join(self.partition.to_string())
+    }
+}
+
+/// Announces the topic that has the partitions in `paths`, with all of its partitions beside them: where a broker has
+/// several data directories, one partition of each that has some is named. The directories must not be in use. With
+/// `despite_damage` what is damaged is no reason to refuse: it will be quarantined.
 pub fn announce(
-    path: &Path,
+    paths: &[PathBuf],
     configs: Vec<(String, String)>,
     despite_damage: bool,
 ) -> Result<Adoption, AdoptError> {
     let disk: &dyn Disk = &OsDisk;
-    let absolute = std::path::absolute(path).context("find", path)?;
-    let name = absolute.file_name().unwrap_or_default().to_string_lossy();
-    let not_a_partition = || AdoptError::NotAPartition(path.to_owned());
-    let DirectoryName::Log(partition) = DirectoryName::parse(&name) else {
-        return Err(not_a_partition());
-    };
-    let data = absolute.parent().ok_or_else(not_a_partition)?;
-    if disk.status(&data.join(names::META_PROPERTIES)).is_err() {
-        return Err(AdoptError::NotADataDirectory(data.to_owned()));
+    let (topic, directories) = named(paths)?;
+    if let Some(data) =
+        directories.iter().find(|data| disk.status(&data.join(names::META_PROPERTIES)).is_err())
+    {
+        return Err(AdoptError::NotADataDirectory(data.clone()));
     }
     if let Some((_, value)) = configs.iter().find(|(_, value)| value.contains(['\n', '\r'])) {
         return Err(AdoptError::Config(value.clone()));
     }
-    let _lock = directory::lock(disk, data)?;
-    let logs = partitions_of(disk, data, &partition.topic)?;
-    let topic_id = common_id(disk, data, &logs)?;
-    let (ends, largest_producer_id) = check(disk, data, &logs, despite_damage)?;
-    flush(disk, data, &logs)?;
-    note_offsets(disk, data, ends)?;
-    let adoption = Adoption {
-        topic: partition.topic.to_string(),
-        topic_id,
-        partitions: i32::try_from(logs.len()).unwrap_or(i32::MAX),
-        largest_producer_id,
-        configs,
-    };
-    checkpoint::replace_durably(disk, &marker(data, &adoption.topic), &adoption.to_text())?;
+    let lock = |data: &PathBuf| directory::lock(disk, data);
+    let _locks: Vec<_> = directories.iter().map(lock).collect::<Result<_, _>>()?;
+    let logs = partitions_of(disk, &directories, &topic)?;
+    let first = logs.first().ok_or_else(|| AdoptError::NotAPartition(PathBuf::from(&topic)))?;
+    let topic_id = common_id(disk, first, &logs)?;
+    let (ends, largest_producer_id) = check(disk, &logs, despite_damage)?;
+    flush(disk, &directories, &logs)?;
+    for data in &directories {
+        let here = logs.iter().zip(&ends).filter(|(log, _)| log.data == *data);
+        note_offsets(disk, data, here.map(|(log, end)| (log.partition.clone(), *end)).collect())?;
+    }
+    let partitions = i32::try_from(logs.len()).unwrap_or(i32::MAX);
+    let marker = marker(&first.data, &topic);
+    let adoption = Adoption { topic, topic_id, partitions, largest_producer_id, configs };
+    checkpoint::replace_durably(disk, &marker, &adoption.to_text())?;
     Ok(adoption)
+}
+
+/// The topic that has the partitions in these directories, and the data directories that they are in, once each.
+fn named(paths: &[PathBuf]) -> Result<(String, Vec<PathBuf>), AdoptError> {
+    let mut topic: Option<String> = None;
+    let mut directories = Vec::new();
+    for path in paths {
+        let absolute = std::path::absolute(path).context("find", path)?;
+        let name = absolute.file_name().unwrap_or_default().to_string_lossy();
+        let not_a_partition = || AdoptError::NotAPartition(path.clone());
+        let DirectoryName::Log(partition) = DirectoryName::parse(&name) else {
+            return Err(not_a_partition());
+        };
+        let data = absolute.parent().ok_or_else(not_a_partition)?.to_owned();
+        let first = topic.get_or_insert_with(|| partition.topic.to_string());
+        if **first != *partition.topic {
+            let (first, second) = (first.clone(), partition.topic.to_string());
+            return Err(AdoptError::TwoTopics { first, second });
+        }
+        if !directories.contains(&data) {
+            directories.push(data);
+        }
+    }
+    let topic = topic.ok_or_else(|| AdoptError::NotAPartition(PathBuf::new()))?;
+    Ok((topic, directories))
 }
 
 /// Topics that wait to be adopted.
@@ -133,12 +175,34 @@ fn marker(data: &Path, topic: &str) -> PathBuf {
     data.join(format!("{topic}-0")).join(names::ADOPT)
 }
 
-/// The topic's partitions, 0 to the last one without a gap.
+/// The topic's partitions, 0 to the last one without a gap, each in one directory.
 fn partitions_of(
+    disk: &dyn Disk,
+    directories: &[PathBuf],
+    topic: &str,
+) -> Result<Vec<Found>, AdoptError> {
+    let mut logs = BTreeMap::new();
+    for data in directories {
+        for partition in partitions_in(disk, data, topic)? {
+            let found = Found { partition: partition.clone(), data: data.clone() };
+            if let Some(Found { data: first, .. }) = logs.insert(partition.clone(), found) {
+                return Err(AdoptError::Twice { partition, first, second: data.clone() });
+            }
+        }
+    }
+    let last = logs.keys().last().map_or(0, |log| log.partition.0);
+    let is_missing = |at: &i32| !logs.contains_key(&TopicPartition::new(topic, *at));
+    match (0..=last).find(is_missing) {
+        Some(missing) => Err(AdoptError::Missing { topic: topic.to_owned(), missing, last }),
+        None => Ok(logs.into_values().collect()),
+    }
+}
+
+fn partitions_in(
     disk: &dyn Disk,
     data: &Path,
     topic: &str,
-) -> Result<Vec<TopicPartition>, AdoptError> {
+) -> Result<Vec<TopicPartition>, StorageError> {
     let mut logs = Vec::new();
     for entry in disk.list(data).context("list", data)? {
         match DirectoryName::parse(&entry.name.to_string_lossy()) {
@@ -149,56 +213,66 @@ fn partitions_of(
             | DirectoryName::Other => {}
         }
     }
-    logs.sort();
-    let last = logs.last().map_or(0, |log| log.partition.0);
-    for expected in 0..=last {
-        let at = usize::try_from(expected).unwrap_or(usize::MAX);
-        if logs.get(at).is_none_or(|log| log.partition.0 != expected) {
-            return Err(AdoptError::Missing { topic: topic.to_owned(), missing: expected, last });
-        }
-    }
     Ok(logs)
 }
 
-fn common_id(disk: &dyn Disk, data: &Path, logs: &[TopicPartition]) -> Result<TopicId, AdoptError> {
-    let mut common = None;
-    for log in logs {
-        let path = data.join(log.to_string());
+fn common_id(disk: &dyn Disk, first: &Found, logs: &[Found]) -> Result<TopicId, AdoptError> {
+    let id_in = |path: PathBuf| {
         let found = directory::read_topic_id(disk, &path)?;
-        let found = found.ok_or_else(|| AdoptError::NoTopicId(path.clone()))?;
-        let expected = *common.get_or_insert(found);
+        found.ok_or(AdoptError::NoTopicId(path))
+    };
+    let expected = id_in(first.path())?;
+    for log in logs {
+        let found = id_in(log.path())?;
         if found != expected {
-            return Err(AdoptError::OtherTopic { path, found, expected });
+            return Err(AdoptError::OtherTopic { path: log.path(), found, expected });
         }
     }
-    common.ok_or_else(|| AdoptError::NotAPartition(data.to_owned()))
+    Ok(expected)
 }
 
 /// Reads all of it, and gives each log's end, and the largest id of a producer.
 fn check(
     disk: &dyn Disk,
-    data: &Path,
-    logs: &[TopicPartition],
+    logs: &[Found],
     despite_damage: bool,
-) -> Result<(Vec<(TopicPartition, Offset)>, i64), AdoptError> {
+) -> Result<(Vec<Offset>, i64), AdoptError> {
     let (mut ends, mut largest_producer_id) = (Vec::new(), NO_PRODUCER_ID);
     for log in logs {
-        let path = data.join(log.to_string());
+        let path = log.path();
         let (report, end) = verify::verify_log(disk, &path, Options { deep: true })?;
-        largest_producer_id = largest_producer_id.max(report.largest_producer_id);
         // An index that Kafka left unfinished is made anew, and is no reason.
         let damage = report.findings.into_iter().find(|it| it.weight == Weight::Damage);
         if let Some(damage) = damage.filter(|_| !despite_damage) {
             return Err(AdoptError::Damaged(Box::new(damage)));
         }
-        ends.push((log.clone(), end));
+        largest_producer_id = largest_producer_id
+            .max(report.largest_producer_id)
+            .max(largest_remembered_producer(disk, &path)?);
+        ends.push(end);
     }
     Ok((ends, largest_producer_id))
 }
 
-fn flush(disk: &dyn Disk, data: &Path, logs: &[TopicPartition]) -> Result<(), StorageError> {
+/// Of those in the snapshots, −1 for none. A log remembers producers, and compares their sequence numbers, whose batches
+/// are deleted.
+fn largest_remembered_producer(disk: &dyn Disk, path: &Path) -> Result<i64, StorageError> {
+    let mut largest = NO_PRODUCER_ID;
+    for entry in disk.list(path).context("list", path)? {
+        let name = entry.name.to_string_lossy();
+        let Some((offset, names::SNAPSHOT)) = names::parse_segment_file(&name) else { continue };
+        let path = path.join(&entry.name);
+        let bytes = disk.read(&path).context("read", &path)?;
+        // One that makes no sense is believed by nobody.
+        let Ok(producers) = snapshot::decode(&bytes, offset) else { continue };
+        largest = producers.iter().fold(largest, |largest, (id, _)| largest.max(id.0));
+    }
+    Ok(largest)
+}
+
+fn flush(disk: &dyn Disk, directories: &[PathBuf], logs: &[Found]) -> Result<(), StorageError> {
     for log in logs {
-        let path = data.join(log.to_string());
+        let path = log.path();
         for entry in disk.list(&path).context("list", &path)? {
             let path = path.join(&entry.name);
             let file = disk.open(&path, Open::Read).context("open", &path)?;
@@ -206,7 +280,10 @@ fn flush(disk: &dyn Disk, data: &Path, logs: &[TopicPartition]) -> Result<(), St
         }
         disk.sync_directory(&path).context("flush", &path)?;
     }
-    disk.sync_directory(data).context("flush", data)
+    for data in directories {
+        disk.sync_directory(data).context("flush", data)?;
+    }
+    Ok(())
 }
 
 /// Everything is on disk, so that nothing of it is ever taken for a torn end; and what the data directory said of

@@ -34,8 +34,8 @@ fn open(path: &Path) -> LogDirectory {
     LogDirectory::open(path, config, options, clock).unwrap()
 }
 
-/// A data directory of Ottla's, closed, with Kafka's logs put among its own.
-fn data_directory(clean: bool) -> tempfile::TempDir {
+/// A data directory of Ottla's, closed.
+fn empty_data_directory(clean: bool) -> tempfile::TempDir {
     let temporary = tempfile::tempdir().unwrap();
     let logs = open(temporary.path());
     if clean {
@@ -43,6 +43,12 @@ fn data_directory(clean: bool) -> tempfile::TempDir {
     }
     let meta = "version=1\ncluster.id=c\nnode.id=1\ndirectory.id=d\n";
     std::fs::write(temporary.path().join("meta.properties"), meta).unwrap();
+    temporary
+}
+
+/// With Kafka's logs put among its own.
+fn data_directory(clean: bool) -> tempfile::TempDir {
+    let temporary = empty_data_directory(clean);
     for (topic, partitions) in TOPICS {
         for partition in 0..partitions {
             let name = format!("{topic}-{partition}");
@@ -59,7 +65,7 @@ fn data_directory(clean: bool) -> tempfile::TempDir {
 
 fn announce_all(directory: &Path) -> Vec<Adoption> {
     let announce = |(topic, _): (&str, i32)| {
-        announce(&directory.join(format!("{topic}-0")), vec![], false).unwrap()
+        announce(&[directory.join(format!("{topic}-0"))], vec![], false).unwrap()
     };
     TOPICS.into_iter().map(announce).collect()
 }
@@ -175,7 +181,7 @@ fn records_are_appended_behind_those_of_kafka() {
 fn what_cannot_be_adopted_is_refused_and_left_as_it_is() {
     let directory = data_directory(true);
     let path = |name: &str| directory.path().join(name);
-    let refused = |name: &str| announce(&path(name), vec![], false).unwrap_err();
+    let refused = |name: &str| announce(&[path(name)], vec![], false).unwrap_err();
     std::fs::rename(path("transactional-0"), path("elsewhere")).unwrap();
     assert!(matches!(refused("transactional-1"), AdoptError::Missing { missing: 0, .. }));
     std::fs::rename(path("elsewhere"), path("transactional-0")).unwrap();
@@ -206,7 +212,7 @@ fn what_cannot_be_adopted_is_refused_and_left_as_it_is() {
         .filter(|marker| marker.exists())
         .collect();
     assert_eq!(markers, BTreeSet::new());
-    announce(&path("transactional-1"), vec![], false).unwrap();
+    announce(&[path("transactional-1")], vec![], false).unwrap();
 }
 
 #[test]
@@ -217,7 +223,7 @@ fn damage_that_was_accepted_is_quarantined_and_the_rest_is_read() {
     // The length of the first batch.
     bytes[9] ^= 0x40;
     std::fs::write(&log, &bytes).unwrap();
-    announce(&directory.path().join("codecs-0"), vec![], true).unwrap();
+    announce(&[directory.path().join("codecs-0")], vec![], true).unwrap();
     let logs = open(directory.path());
     let codecs = logs.log(&TopicPartition::new("codecs", 0)).unwrap();
     codecs.doubt(Offset(0)).unwrap();
@@ -227,4 +233,62 @@ fn damage_that_was_accepted_is_quarantined_and_the_rest_is_read() {
     let end = codecs.log_end_offset();
     assert!(codecs.read(Offset(0), 1, end, true).is_err());
     assert!(codecs.read(damage.end_offset, 1, end, true).unwrap().source.is_some());
+}
+
+/// Kafka's format, with one producer that has no batches.
+fn snapshot_of(producer_id: i64) -> Vec<u8> {
+    let mut checked = 1_i32.to_be_bytes().to_vec();
+    checked.extend(producer_id.to_be_bytes());
+    checked.extend(0_i16.to_be_bytes());
+    checked.extend((-1_i32).to_be_bytes());
+    checked.extend((-1_i64).to_be_bytes());
+    checked.extend(0_i32.to_be_bytes());
+    checked.extend(1_000_i64.to_be_bytes());
+    checked.extend((-1_i32).to_be_bytes());
+    checked.extend((-1_i64).to_be_bytes());
+    let crc = ottla_records::crc32c(&checked);
+    [&1_i16.to_be_bytes()[..], &crc.to_be_bytes(), &checked].concat()
+}
+
+#[test]
+fn an_id_that_only_a_snapshot_remembers_is_not_given_out_again() {
+    let directory = data_directory(true);
+    let path = directory.path().join("codecs-0");
+    let id = || announce(std::slice::from_ref(&path), vec![], false).unwrap().largest_producer_id;
+    let in_batches = id();
+    assert!(in_batches < 4711, "{in_batches}");
+    std::fs::write(path.join("00000000000000000060.snapshot"), snapshot_of(4711)).unwrap();
+    assert_eq!(id(), 4711);
+    let logs = open(directory.path());
+    let log = logs.log(&TopicPartition::new("codecs", 0)).unwrap();
+    assert!(log.producers().iter().any(|(id, _)| id.0 == 4711), "the log does remember it");
+}
+
+#[test]
+fn partitions_in_several_data_directories_are_announced_when_each_of_these_is_named() {
+    let (a, b) = (data_directory(true), empty_data_directory(true));
+    let of_a = |name: &str| a.path().join(name);
+    let of_b = |name: &str| b.path().join(name);
+    std::fs::rename(of_a("transactional-1"), of_b("transactional-1")).unwrap();
+    let announce = |paths: &[PathBuf]| announce(paths, vec![], false);
+
+    let alone = announce(&[of_b("transactional-1")]).unwrap_err();
+    assert!(matches!(alone, AdoptError::Missing { missing: 0, last: 1, .. }), "{alone}");
+    let others = announce(&[of_a("codecs-0"), of_b("transactional-1")]).unwrap_err();
+    assert!(matches!(others, AdoptError::TwoTopics { .. }), "{others}");
+    std::fs::create_dir(of_b("transactional-0")).unwrap();
+    let twice = announce(&[of_a("transactional-0"), of_b("transactional-1")]).unwrap_err();
+    assert!(matches!(twice, AdoptError::Twice { .. }), "{twice}");
+    std::fs::remove_dir(of_b("transactional-0")).unwrap();
+
+    let both = [of_b("transactional-1"), of_a("transactional-0"), of_a("transactional-1")];
+    let announced = announce(&both).unwrap();
+    assert_eq!(announced.partitions, 2);
+    let (in_a, in_b) = (open(a.path()), open(b.path()));
+    assert_eq!(in_a.adoptions().unwrap(), [announced]);
+    assert_eq!(in_b.adoptions().unwrap(), []);
+    let mut found = all_records(&in_a, "transactional", 1);
+    let log = in_b.log(&TopicPartition::new("transactional", 1)).unwrap();
+    found.extend(records(&log, |_, _| true));
+    assert_eq!(found, delivered("transactional"));
 }

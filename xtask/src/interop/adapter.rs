@@ -88,8 +88,7 @@ impl Adapter {
         let answer = self.ask(json!({
             "do": "consume", "topic": topic, "partition": partition, "from": from, "count": count,
         }))?;
-        let records = answer.get("records").and_then(Value::as_array).context("no records")?;
-        records.iter().map(|record| Record::from_json(record).context("not a record")).collect()
+        answer_records(&answer)
     }
 
     pub(crate) fn watermarks(&mut self, topic: &str, partition: i32) -> Result<(i64, i64)> {
@@ -216,6 +215,12 @@ pub(crate) fn answer(line: &str, who: &str) -> Result<Value> {
 /// The part of an answer that a JSON pointer names, null if there is none.
 pub(crate) fn part<'a>(answer: &'a Value, pointer: &str) -> &'a Value {
     answer.pointer(pointer).unwrap_or(&Value::Null)
+}
+
+/// The records that were read, with their offsets.
+pub(crate) fn answer_records(answer: &Value) -> Result<Vec<(i64, Record)>> {
+    let records = answer.get("records").and_then(Value::as_array).context("no records")?;
+    records.iter().map(|record| Record::from_json(record).context("not a record")).collect()
 }
 
 pub(crate) fn object<T: DeserializeOwned>(answer: &Value, name: &str) -> Result<T> {

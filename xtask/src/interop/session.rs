@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::Length;
 use super::adapter::{Adapter, Library, Writing};
+use super::adopt::Written;
 use super::disk::Stopped;
 use super::record::Record;
 use crate::broker::{Broker, Target};
@@ -43,6 +45,8 @@ pub(super) struct Session {
     apis: String,
     /// Set once the tests of the disk have prepared and stopped the broker.
     pub(super) stopped: Option<Stopped>,
+    /// Set once a test of adoption has let Apache Kafka write what is adopted.
+    pub(super) written_by_kafka: Option<Rc<Written>>,
 }
 
 impl Session {
@@ -57,6 +61,7 @@ impl Session {
             topics: 0,
             apis: String::new(),
             stopped: None,
+            written_by_kafka: None,
         })
     }
 

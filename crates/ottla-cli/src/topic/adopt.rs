@@ -14,8 +14,10 @@ use crate::output::{print_json, print_line};
 #[derive(Debug, Args)]
 #[command(after_help = format!("How to move a topic:
   1. Stop Apache Kafka, so that its files are whole, and stop Ottla.
-  2. Copy all of the topic's directories (orders-0, orders-1, …) into Ottla's data directory.
+  2. Copy all of the topic's directories (orders-0, orders-1, …) into Ottla's data directory, or into several of its
+     log.dirs, each into one.
   3. ottla topic adopt ./ottla-data/orders-0 --config cleanup.policy=compact
+     With several log.dirs, name a directory in each that has some: ottla topic adopt /disk1/orders-0 /disk2/orders-1
   4. Start Ottla: it makes the topic known under the id in partition.metadata, with all of its records.
 
 The directories are read whole, and refused if anything in them is not as it was written. The topic's configuration is \
@@ -23,9 +25,10 @@ not in them: give it here. Directories that Ottla does not know and that nobody 
 
 {EXIT_CODES}"))]
 pub struct AdoptArguments {
-    /// The directory of one of the topic's partitions in the data directory; the others are found beside it
-    #[arg(value_name = "DIR")]
-    pub directory: PathBuf,
+    /// The directory of one of the topic's partitions in the data directory; the others are found beside it. Where they
+    /// are in several of the broker's log.dirs: one in each of these
+    #[arg(required = true, value_name = "DIR")]
+    pub directories: Vec<PathBuf>,
     /// A property of the topic, such as retention.ms=86400000
     #[arg(short, long = "config", value_name = "KEY=VALUE", value_parser = key_value)]
     pub configs: Vec<(String, String)>,
@@ -35,9 +38,9 @@ pub struct AdoptArguments {
 }
 
 pub(super) fn run(arguments: AdoptArguments, output: OutputFormat) -> Result<(), Failure> {
-    let AdoptArguments { directory, configs, despite_damage } = arguments;
+    let AdoptArguments { directories, configs, despite_damage } = arguments;
     let adoption =
-        announce(&directory, configs, despite_damage).map_err(|error| failure(&error))?;
+        announce(&directories, configs, despite_damage).map_err(|error| failure(&error))?;
     match output {
         OutputFormat::Json => print_json(&AdoptionJson::from(&adoption)),
         OutputFormat::Table => print_line(&format!(
@@ -55,8 +58,12 @@ fn failure(error: &AdoptError) -> Failure {
              --despite-damage adopts the rest.",
         ),
         AdoptError::Open(_) => failure.with_cure("Stop the broker, adopt, and start it again."),
-        AdoptError::Missing { .. } => failure.with_cure("Copy all of the topic's directories."),
+        AdoptError::Missing { .. } => failure.with_cure(
+            "Copy all of the topic's directories. Are they in several of log.dirs? Then name one in each of these.",
+        ),
         AdoptError::NotAPartition(_)
+        | AdoptError::TwoTopics { .. }
+        | AdoptError::Twice { .. }
         | AdoptError::NotADataDirectory(_)
         | AdoptError::NoTopicId(_)
         | AdoptError::OtherTopic { .. }
@@ -68,12 +75,14 @@ fn failure(error: &AdoptError) -> Failure {
 
 const fn exit(error: &AdoptError) -> Exit {
     match error {
-        AdoptError::NotAPartition(_) | AdoptError::NotADataDirectory(_) | AdoptError::Config(_) => {
-            Exit::Usage
-        }
+        AdoptError::NotAPartition(_)
+        | AdoptError::NotADataDirectory(_)
+        | AdoptError::TwoTopics { .. }
+        | AdoptError::Config(_) => Exit::Usage,
         AdoptError::Missing { .. } => Exit::NotFound,
         AdoptError::NoTopicId(_)
         | AdoptError::OtherTopic { .. }
+        | AdoptError::Twice { .. }
         | AdoptError::Damaged(_)
         | AdoptError::Verify(_)
         | AdoptError::Open(_)
