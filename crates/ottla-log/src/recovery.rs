@@ -482,6 +482,11 @@ impl Loader<'_> {
                 |known| format!("leader epoch {epoch} at offset {base}, which is of {known}");
             return known.map_or(Ok(()), |known| Err(what(known)));
         }
+        let known = self.epochs.epoch_for(base);
+        if epoch.0 >= 0 && known.is_some_and(|known| known != epoch) {
+            // The file tells of what was appended after a truncation, and a crash has brought back what that took.
+            self.epochs.truncate_from_end(base);
+        }
         if self.epochs.latest().is_none_or(|latest| latest.epoch < epoch) {
             self.epochs.assign(epoch, base);
         }

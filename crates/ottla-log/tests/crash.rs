@@ -280,6 +280,24 @@ fn a_rebuilt_index_equals_the_one_that_was_written_along_the_way() {
 }
 
 #[test]
+fn leader_epochs_are_those_of_records_that_a_crash_has_brought_back() {
+    let directory = Directory::new();
+    let open = directory.open(config());
+    let log = open.create("t", 0);
+    for epoch in [1, 1, 1] {
+        log.append_batch(batch(1, 30), LeaderEpoch(epoch)).unwrap();
+    }
+    let entries = log.epoch_entries();
+    drop((log, open));
+    // Two records were cut off, and one of epoch 2 appended: of all that only the epochs' file reached the disk.
+    let path = directory.path().join("t-0/leader-epoch-checkpoint");
+    fs::write(&path, "0\n2\n1 0\n2 1\n").unwrap();
+    let log = directory.open(config()).log("t", 0);
+    assert_eq!(log.log_end_offset(), Offset(3));
+    assert_eq!(log.epoch_entries(), entries);
+}
+
+#[test]
 fn leader_epochs_are_found_again_in_the_records() {
     for clean in [true, false] {
         for text in [None, Some(""), Some("garbage"), Some("0\n1\n0 0\n")] {

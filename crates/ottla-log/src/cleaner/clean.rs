@@ -158,10 +158,12 @@ impl Job<'_> {
             self.limits.buffer_bytes,
             self.config.index_interval_bytes,
         )?;
-        match self.fill(&mut output, group, end, filter) {
-            Ok(()) => Ok(output.finish(last.segment.modified()?)?),
+        let filled = self.fill(&mut output, group, end, filter);
+        let finished = filled.and_then(|()| Ok(output.finish(last.segment.modified()?)?));
+        match finished {
+            Ok(()) => Ok(output.into_cleaned()),
             Err(interrupted) => {
-                output.abandon();
+                self.log.abandon(&output.into_cleaned());
                 Err(interrupted)
             }
         }
