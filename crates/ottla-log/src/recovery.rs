@@ -485,7 +485,7 @@ impl Loader<'_> {
         let known = self.epochs.epoch_for(base);
         if epoch.0 >= 0 && known.is_some_and(|known| known != epoch) {
             // The file tells of what was appended after a truncation, and a crash has brought back what that took.
-            self.epochs.truncate_from_end(base);
+            self.epochs.truncate_from_end(Offset(self.next_offset.min(base.0)));
         }
         if self.epochs.latest().is_none_or(|latest| latest.epoch < epoch) {
             self.epochs.assign(epoch, base);

@@ -47,7 +47,8 @@ impl World {
             let name = log.topic_partition();
             law!(
                 known == Some(LeaderEpoch(epoch)),
-                "{name}: at {at} is epoch {epoch}, and {known:?} is known"
+                "{name}: at {at} is epoch {epoch}, and known is {:?}",
+                log.epoch_entries()
             );
         }
         Ok(())

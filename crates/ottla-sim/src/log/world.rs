@@ -378,6 +378,7 @@ impl World {
             16..38 => self.produce(&name, &log),
             38..44 => self.replicate(&name, &log),
             44..46 => self.new_epoch(&name, &log),
+            46..52 if self.models[&name].config.compact => self.clean(&name, &log),
             46..58 => self.flush_requested(&log),
             58..61 => self.try_to("flush", |_| log.flush().map(drop)).map(drop),
             61..64 => self.try_to("roll", |_| log.roll()).map(drop),
@@ -422,7 +423,7 @@ impl World {
         let config = Arc::new(LogConfig {
             compact,
             delete: !compact || work.happens(3_000),
-            delete_retention_ms: work.between(1, 1_500),
+            delete_retention_ms: work.between(1, 800),
             min_cleanable_dirty_ratio: if work.happens(7_000) { 0.0 } else { 0.4 },
             min_compaction_lag_ms: if work.happens(8_000) { 0 } else { work.between(1, 500) },
             max_compaction_lag_ms: if work.happens(7_000) {
