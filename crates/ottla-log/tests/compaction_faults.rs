@@ -275,3 +275,30 @@ fn a_directory_in_which_damage_was_met_can_be_opened_again_once_it_is_let_go_of(
     assert!(world.log().is_uncleanable());
     world.reopen();
 }
+
+#[test]
+fn a_producers_last_batch_is_on_disk_before_an_earlier_one_goes_because_of_it() {
+    let world = World::new();
+    let log = world.log();
+    let append = |sequence| {
+        let mut builder = BatchBuilder::new(Compression::None).producer(1, 0, sequence);
+        builder.append(Timestamp(1_000), Some(b"shared"), Some(b"value"), &[]);
+        log.append_produced(builder.build(), LeaderEpoch(0)).unwrap();
+    };
+    append(0);
+    log.roll().unwrap();
+    world.open.as_ref().unwrap().checkpoint().unwrap();
+    append(1);
+    let end = log.log_end_offset();
+    assert!(log.flushed_offset() < end);
+    let (noted, flushed) = (Arc::new(Mutex::new(Vec::new())), Arc::clone(&log));
+    let notes = Arc::clone(&noted);
+    world.disk.set(move |what| {
+        if what.ends_with(".log.swap") {
+            notes.lock().push(flushed.flushed_offset());
+        }
+        Ok(())
+    });
+    assert!(world.clean() > 0);
+    assert_eq!(noted.lock().first(), Some(&end));
+}
