@@ -165,6 +165,7 @@ impl World {
 fn config() -> LogConfig {
     LogConfig {
         segment_bytes: 200,
+        index_interval_bytes: 1,
         delete: false,
         compact: true,
         min_cleanable_dirty_ratio: 0.0,
@@ -301,4 +302,25 @@ fn a_producers_last_batch_is_on_disk_before_an_earlier_one_goes_because_of_it() 
     });
     assert!(world.clean() > 0);
     assert_eq!(noted.lock().first(), Some(&end));
+}
+
+#[test]
+fn a_recovery_point_is_moved_for_a_compaction_only_when_the_indexes_before_it_are_written() {
+    let world = World::new();
+    let log = world.log();
+    let append = || {
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.append(Timestamp(1_000), Some(b"shared"), Some(b"value"), &[]);
+        log.append_batch(builder.build(), LeaderEpoch(0)).unwrap();
+    };
+    append();
+    log.roll().unwrap();
+    append();
+    append();
+    assert!(world.clean() > 0);
+    let points = world.directory.path().join("recovery-point-offset-checkpoint");
+    let points = std::fs::read_to_string(points).unwrap();
+    assert_eq!(points.lines().last(), Some(&*format!("t 0 {}", log.log_end_offset())));
+    let index = world.directory.path().join("t-0/00000000000000000009.index");
+    assert_eq!(std::fs::metadata(index).unwrap().len(), 8, "of the second batch");
 }

@@ -114,11 +114,13 @@ impl Log {
         if points.get(&self.partition).is_some_and(|known| known >= offset) {
             return Ok(());
         }
+        // As at every checkpoint: recovery believes what the indexes say of the batches before it.
+        let point = self.write_for_checkpoint(false)?;
         flusher::flush_everything(self.env(), std::slice::from_ref(self))?;
         // Nobody cuts the log off between the look and the write.
         let _writer = self.lock_writer()?;
         let flushed = self.recovery_point();
-        points.set_all([(self.partition.clone(), flushed)])
+        points.set_all([(self.partition.clone(), point.min(flushed))])
     }
 
     /// Notes up to where the log has been compacted, if it still is the same log.
