@@ -90,6 +90,11 @@ impl Compacted {
         self.left.get(&batch.base_offset().0).is_some_and(|left| left.as_ref() == Some(batch))
     }
 
+    /// Of the same log without records: the process is the same, too.
+    pub(crate) fn restarted(&self) -> Self {
+        Self { is_given_up: self.is_given_up, ..Self::default() }
+    }
+
     pub(crate) fn add_left(&mut self, batches: Vec<ValidBatch>) {
         self.left.extend(batches.into_iter().map(|batch| (batch.base_offset().0, Some(batch))));
     }

@@ -159,7 +159,7 @@ impl Model {
     pub(crate) fn restart_at(&mut self, offset: i64) {
         self.batches.clear();
         self.base = Producers::default();
-        self.compacted = Compacted::default();
+        self.compacted = self.compacted.restarted();
         (self.start, self.end, self.flushed, self.start_max) = (offset, offset, offset, offset);
         self.restarting = false;
     }
