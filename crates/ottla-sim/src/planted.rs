@@ -115,12 +115,10 @@ impl DiskLayer for PlantedDisk {
 
     fn sync_data(&self, file: &File) -> io::Result<()> {
         let is_cleaned = self.cleaned.lock().contains(&file.metadata()?.ino());
-        match self.bug {
-            Bug::NoSync => Ok(()),
-            Bug::CleanedNotSynced if is_cleaned => Ok(()),
-            Bug::CleanedAheadOfFlush if self.is_compacting() && !is_cleaned => Ok(()),
-            _ => self.disk.sync_data(file),
-        }
+        let is_left_out = self.bug == Bug::NoSync
+            || self.bug == Bug::CleanedNotSynced && is_cleaned
+            || self.bug == Bug::CleanedAheadOfFlush && self.is_compacting() && !is_cleaned;
+        if is_left_out { Ok(()) } else { self.disk.sync_data(file) }
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
@@ -128,14 +126,12 @@ impl DiskLayer for PlantedDisk {
     }
 
     fn sync_file_system(&self, path: &Path, within: &File) -> io::Result<()> {
-        match self.bug {
-            Bug::NoSync => Ok(()),
-            Bug::DirectoryNotSynced => {
-                self.disk.sync_all_files();
-                Ok(())
-            }
-            Bug::CleanedAheadOfFlush if self.is_compacting() => Ok(()),
-            _ => self.disk.sync_file_system(path, within),
+        if self.bug == Bug::DirectoryNotSynced {
+            self.disk.sync_all_files();
+            return Ok(());
         }
+        let is_left_out =
+            self.bug == Bug::NoSync || self.bug == Bug::CleanedAheadOfFlush && self.is_compacting();
+        if is_left_out { Ok(()) } else { self.disk.sync_file_system(path, within) }
     }
 }
