@@ -330,6 +330,9 @@ impl LogDirectory {
 impl Drop for LogDirectory {
     fn drop(&mut self) {
         self.stop_threads();
+        // Nobody looks at these logs any more. They hold the directory's lock, and the directory holds them.
+        let doubts = std::mem::take(&mut *self.shared.env.doubts.lock());
+        drop(doubts);
     }
 }
 

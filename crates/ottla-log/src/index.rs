@@ -134,6 +134,10 @@ impl<E: Entry> Index<E> {
         self.unwritten_entries().len()
     }
 
+    pub(crate) fn first_unwritten(&self) -> Option<E> {
+        self.unwritten_entries().first().copied()
+    }
+
     /// The bytes to put at the end of the file: `(position, bytes)`.
     pub(crate) fn unwritten(&self) -> (u64, Vec<u8>) {
         let mut bytes = Vec::with_capacity(self.unwritten_len() * E::SIZE);

@@ -328,8 +328,9 @@ impl Loader<'_> {
             indexes::replace(segment, names::INDEX, &active.offsets, as_a_whole)?;
             indexes::replace(segment, names::TIME_INDEX, &active.times, as_a_whole)?;
         } else {
-            segment.write_index(names::INDEX, &active.offsets)?;
             segment.write_index(names::TIME_INDEX, &active.times)?;
+            self.sync_times_before_offsets(&active)?;
+            segment.write_index(names::INDEX, &active.offsets)?;
         }
         active.offsets.written();
         active.times.written();
@@ -337,6 +338,21 @@ impl Loader<'_> {
             segment.replace_aborted(&aborted)?;
         }
         Ok((active, failure.is_some()))
+    }
+
+    /// With another index interval than the one before, there are new entries of batches before the recovery point. The
+    /// next start, after a crash in the middle of this one, believes what the offsets' index says of those, and that the
+    /// times' index goes as far.
+    fn sync_times_before_offsets(&self, active: &Active) -> Result<(), StorageError> {
+        let segment = &active.segment;
+        let flushed = self.opening.recovery_point.0.saturating_sub(segment.base_offset);
+        let first = active.offsets.first_unwritten();
+        if first.is_none_or(|entry| i64::from(entry.relative_offset) >= flushed) {
+            return Ok(());
+        }
+        let [_, times] = segment.open_indexes()?;
+        let path = segment.path(names::TIME_INDEX);
+        segment.disk().sync_data(&times).context("flush", &path)
     }
 
     /// Reads batches up to the first that makes no sense and is not known to be damaged.
@@ -400,6 +416,11 @@ impl Loader<'_> {
             let what =
                 |known| format!("leader epoch {epoch} at offset {base}, which is of {known}");
             return known.map_or(Ok(()), |known| Err(what(known)));
+        }
+        let known = self.epochs.epoch_for(base);
+        if epoch.0 >= 0 && known.is_some_and(|known| known != epoch) {
+            // The file tells of what was appended after a truncation, and a crash has brought back what that took.
+            self.epochs.truncate_from_end(Offset(self.next_offset.min(base.0)));
         }
         if self.epochs.latest().is_none_or(|latest| latest.epoch < epoch) {
             self.epochs.assign(epoch, base);

@@ -118,7 +118,9 @@ impl Segment {
             match self.disk().rename(&from, &to) {
                 Ok(()) => renamed.push(to),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) if renamed.is_empty() => return Err(error).context("rename", &from),
+                Err(error) if renamed.is_empty() || *suffix == names::LOG => {
+                    return Err(error).context("rename", &from);
+                }
                 // Without its log file it is gone: the next start removes what is left.
                 Err(error) => tracing::warn!(path = %from.display(), %error, "cannot rename"),
             }

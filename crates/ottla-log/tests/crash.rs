@@ -10,15 +10,18 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_base::{LeaderEpoch, Offset, ProducerId, Uuid};
+use ottla_env::{Disk, DiskLayer, OsDisk, disk as open};
 use ottla_log::producers::Producers;
 use ottla_log::{CreateError, Log, LogConfig, Origin};
 use ottla_records::{Batches, RawBatch};
+use parking_lot::Mutex;
 use support::{Directory, Draft, Open, batch, batch_at, read_all};
 
 const FIRST_LOG: &str = "00000000000000000000.log";
@@ -277,6 +280,73 @@ fn a_rebuilt_index_equals_the_one_that_was_written_along_the_way() {
     fs::remove_file(directory.path().join("recovery-point-offset-checkpoint")).unwrap();
     directory.open(many).close();
     assert_eq!(indexes(()), incremental, "rebuilt after a crash");
+}
+
+/// Notes which files are opened and when something is synced.
+#[derive(Debug, Default)]
+struct NotingDisk(Mutex<Vec<String>>);
+
+impl DiskLayer for NotingDisk {
+    fn below(&self) -> &dyn Disk {
+        &OsDisk
+    }
+
+    fn open(&self, path: &Path, how: open::Open) -> io::Result<File> {
+        self.0.lock().push(path.file_name().unwrap().to_str().unwrap().to_owned());
+        OsDisk.open(path, how)
+    }
+
+    fn sync_data(&self, file: &File) -> io::Result<()> {
+        self.0.lock().push("sync".to_owned());
+        OsDisk.sync_data(file)
+    }
+}
+
+#[test]
+fn a_recovery_that_indexes_more_finely_than_before_writes_times_to_disk_before_offsets() {
+    let mut directory = Directory::new();
+    let open = directory.open(LogConfig { index_interval_bytes: 300, ..config() });
+    let log = open.create("t", 0);
+    for n in 0..11 {
+        log.append_batch(batch_at(1, 30, 1_000 + n), LeaderEpoch(0)).unwrap();
+    }
+    log.roll().unwrap();
+    open.checkpoint().unwrap();
+    log.append_batch(batch_at(1, 30, 2_000), LeaderEpoch(0)).unwrap();
+    drop((log, open));
+    let disk = Arc::new(NotingDisk::default());
+    directory.options.disk = Arc::clone(&disk) as _;
+    let index = directory.path().join("t-0/00000000000000000000.index");
+    let before = fs::metadata(&index).unwrap().len();
+    directory.open(LogConfig { index_interval_bytes: 1, ..config() });
+    assert!(before > 0 && fs::metadata(&index).unwrap().len() > before, "there are new entries");
+    let notes = disk.0.lock();
+    let last = |suffix: &str| {
+        let name = format!("00000000000000000000.{suffix}");
+        notes.iter().rposition(|note| *note == name).unwrap()
+    };
+    let synced = notes.iter().take(last("index")).rposition(|note| note == "sync");
+    assert!(synced > Some(last("timeindex")), "{notes:?}");
+}
+
+#[test]
+fn leader_epochs_are_those_of_records_that_a_crash_has_brought_back() {
+    let directory = Directory::new();
+    let open = directory.open(config());
+    let log = open.create("t", 0);
+    log.append_batch(batch(1, 30), LeaderEpoch(1)).unwrap();
+    // As from a leader whose log was compacted.
+    let mut after_gap = batch(1, 30);
+    after_gap.assign(Offset(2), LeaderEpoch(1));
+    log.append(&mut [after_gap], Origin::Replica).unwrap();
+    let entries = log.epoch_entries();
+    drop((log, open));
+    // The second one was cut off, and one of epoch 2 appended: of all that only the epochs' file reached the disk.
+    let path = directory.path().join("t-0/leader-epoch-checkpoint");
+    fs::write(&path, "0\n2\n1 0\n2 1\n").unwrap();
+    let log = directory.open(config()).log("t", 0);
+    assert_eq!(log.log_end_offset(), Offset(3));
+    assert_eq!(log.epoch_entries(), entries);
 }
 
 #[test]

@@ -423,11 +423,16 @@ impl State {
     /// What recovery does, told by what it does to files.
     fn count_recovery(&mut self, path: &Path, what: &'static str) {
         let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default();
+        let is_log = path
+            .file_stem()
+            .is_some_and(|stem| Path::new(stem).extension() == Some(OsStr::new("log")));
         if self.activity == "recovery" {
             let what = match (extension, what) {
                 ("log", "remove") => "segment removed by recovery",
                 ("index" | "timeindex", "replace") => "index rebuilt",
                 ("snapshot", "remove") => "snapshot discarded",
+                ("cleaned" | "swap", "remove") if is_log => "compaction discarded by recovery",
+                ("swap", "rename") if is_log => "compaction completed by recovery",
                 ("deleted" | "cleaned", "remove") => "leftover removed by recovery",
                 _ => return,
             };
@@ -503,6 +508,7 @@ impl Disk for SimulatedDisk {
         result?;
         assert_eq!(from.parent(), to.parent(), "names stay in their directory");
         OsDisk.rename(from, to)?;
+        state.count_recovery(from, "rename");
         let (parent, from) = self.parent(&state, from)?;
         let change = Change::Rename(from.to_owned(), file_name(to).into());
         state.directory_mut(parent).change(change);

@@ -7,9 +7,14 @@
 //! Two runs of a seed make the same calls: no threads, no real clock, and the faults, the work and the log itself draw
 //! from a stream each.
 
+mod appends;
 mod batches;
+mod checks;
+mod cleaning;
+mod compaction;
 mod flips;
 pub mod model;
+mod trims;
 mod world;
 
 use std::panic::{self, AssertUnwindSafe};

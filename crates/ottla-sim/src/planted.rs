@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use ottla_env::disk::Open;
+use ottla_env::disk::{DirectoryEntry, Open};
 use ottla_env::{Disk, DiskLayer};
 use parking_lot::Mutex;
 
@@ -29,6 +29,12 @@ pub enum Bug {
     SnapshotNewerThanLog,
     /// After a failed sync the next process takes for written what is in the page cache.
     CacheTrusted,
+    /// What a compaction has written takes the place of its sources before it is on the disk.
+    CleanedNotSynced,
+    /// A compaction drops records before those are on the disk that make them obsolete.
+    CleanedAheadOfFlush,
+    /// Recovery knows nothing of compactions that were interrupted while they replaced segments.
+    SwapIgnored,
 }
 
 #[derive(Debug)]
@@ -37,11 +43,17 @@ pub(crate) struct PlantedDisk {
     disk: Arc<SimulatedDisk>,
     /// Index files whose rebuilding is left out.
     kept: Mutex<BTreeSet<u64>>,
+    /// What compactions have written.
+    cleaned: Mutex<BTreeSet<u64>>,
 }
 
 impl PlantedDisk {
     pub(crate) fn new(bug: Bug, disk: Arc<SimulatedDisk>) -> Self {
-        Self { bug, disk, kept: Mutex::default() }
+        Self { bug, disk, kept: Mutex::default(), cleaned: Mutex::default() }
+    }
+
+    fn is_compacting(&self) -> bool {
+        self.disk.activity() == "compaction"
     }
 
     fn keeps_index(&self, path: &Path) -> bool {
@@ -63,7 +75,19 @@ impl DiskLayer for PlantedDisk {
             self.kept.lock().insert(file.metadata()?.ino());
             return Ok(file);
         }
-        self.disk.open(path, how)
+        let file = self.disk.open(path, how)?;
+        if path.extension().is_some_and(|extension| extension == "cleaned") {
+            self.cleaned.lock().insert(file.metadata()?.ino());
+        }
+        Ok(file)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<DirectoryEntry>> {
+        let mut entries = self.disk.list(directory)?;
+        if self.bug == Bug::SwapIgnored && self.disk.activity() == "recovery" {
+            entries.retain(|entry| !entry.name.as_encoded_bytes().ends_with(b".swap"));
+        }
+        Ok(entries)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
@@ -90,7 +114,11 @@ impl DiskLayer for PlantedDisk {
     }
 
     fn sync_data(&self, file: &File) -> io::Result<()> {
-        if self.bug == Bug::NoSync { Ok(()) } else { self.disk.sync_data(file) }
+        let is_cleaned = self.cleaned.lock().contains(&file.metadata()?.ino());
+        let is_left_out = self.bug == Bug::NoSync
+            || self.bug == Bug::CleanedNotSynced && is_cleaned
+            || self.bug == Bug::CleanedAheadOfFlush && self.is_compacting() && !is_cleaned;
+        if is_left_out { Ok(()) } else { self.disk.sync_data(file) }
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
@@ -98,15 +126,12 @@ impl DiskLayer for PlantedDisk {
     }
 
     fn sync_file_system(&self, path: &Path, within: &File) -> io::Result<()> {
-        match self.bug {
-            Bug::NoSync => Ok(()),
-            Bug::DirectoryNotSynced => {
-                self.disk.sync_all_files();
-                Ok(())
-            }
-            Bug::IndexTrusted | Bug::SnapshotNewerThanLog | Bug::CacheTrusted => {
-                self.disk.sync_file_system(path, within)
-            }
+        if self.bug == Bug::DirectoryNotSynced {
+            self.disk.sync_all_files();
+            return Ok(());
         }
+        let is_left_out =
+            self.bug == Bug::NoSync || self.bug == Bug::CleanedAheadOfFlush && self.is_compacting();
+        if is_left_out { Ok(()) } else { self.disk.sync_file_system(path, within) }
     }
 }

@@ -71,6 +71,21 @@ const ALL: &[&str] = &[
     "ENOSPC in create",
     "ENOSPC in close",
     "ENOSPC in recovery",
+    "compaction ran",
+    "compaction removed records",
+    "compaction removed what was aborted",
+    "compaction dropped a tombstone",
+    "compaction dropped a marker",
+    "compaction left a header alone",
+    "compaction interrupted by an error",
+    "compaction given up for what it has left behind",
+    "compaction discarded by recovery",
+    "compaction completed by recovery",
+    "compaction found done after a crash",
+    "crash in compaction",
+    "ENOSPC in compaction",
+    "offline after compaction",
+    "flip stopped a compaction",
     "EIO at a Open",
     "EIO at a Create",
     "EIO at a Name",
@@ -189,5 +204,20 @@ fn snapshots_that_are_newer_than_the_log_are_found_out() {
 
 #[test]
 fn a_page_cache_that_is_believed_after_a_failed_sync_is_found_out() {
-    found_within(Bug::CacheTrusted, 100);
+    found_within(Bug::CacheTrusted, 300);
+}
+
+#[test]
+fn compacted_segments_that_are_not_synced_before_they_take_their_place_are_found_out() {
+    found_within(Bug::CleanedNotSynced, 50);
+}
+
+#[test]
+fn records_that_are_dropped_before_newer_ones_are_on_the_disk_are_found_missing() {
+    found_within(Bug::CleanedAheadOfFlush, 100);
+}
+
+#[test]
+fn compactions_that_a_crash_has_interrupted_and_nobody_ends_are_found_out() {
+    found_within(Bug::SwapIgnored, 200);
 }

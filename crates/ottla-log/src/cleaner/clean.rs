@@ -1,9 +1,10 @@
 //! One compaction of one log: two ways through it, the first to learn the newest offset of each key, the second to write
 //! what is kept. Shell; what is kept is decided in [`policy::compaction`](crate::policy::compaction).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ottla_base::Offset;
+use ottla_base::{Offset, ProducerId};
 use ottla_env::sys;
 
 use super::input::Input;
@@ -11,7 +12,7 @@ use super::output::{Cleaned, Output};
 use crate::config::LogConfig;
 use crate::error::{Context, StorageError};
 use crate::log::{Log, Overtaken, Source};
-use crate::policy::compaction::batches::{Filter, Outcome, Survey, last_written};
+use crate::policy::compaction::batches::{Filter, LastWritten, Outcome, Survey, last_written};
 use crate::policy::compaction::keys::NewestOffsets;
 use crate::policy::compaction::{self, Dirtiness};
 
@@ -66,7 +67,13 @@ pub(super) fn clean(
     let truncations = log.truncations()?;
     let end = dirtiness.first_uncleanable_offset;
     sources.retain(|source| source.policy.base_offset < end);
+    // What a producer has written last lets its earlier batches go: it must be on disk before they are gone.
+    let last_written = last_written(&log.producers());
+    let log_end_offset = log.log_end_offset();
     log.settle(end)?;
+    if log.recovery_point() < log_end_offset {
+        log.flush()?;
+    }
     let pace = |bytes| {
         // Most batches come from what was read before, and go to what is written later.
         if bytes == 0 {
@@ -79,6 +86,7 @@ pub(super) fn clean(
         log,
         dirtiness,
         config: log.config(),
+        last_written,
         limits,
         pace: &pace,
         report: Report::default(),
@@ -97,6 +105,7 @@ struct Job<'a> {
     log: &'a Arc<Log>,
     dirtiness: &'a Dirtiness,
     config: Arc<LogConfig>,
+    last_written: BTreeMap<ProducerId, LastWritten>,
     limits: Limits,
     pace: Pace<'a>,
     report: Report,
@@ -158,10 +167,12 @@ impl Job<'_> {
             self.limits.buffer_bytes,
             self.config.index_interval_bytes,
         )?;
-        match self.fill(&mut output, group, end, filter) {
-            Ok(()) => Ok(output.finish(last.segment.modified()?)?),
+        let filled = self.fill(&mut output, group, end, filter);
+        let finished = filled.and_then(|()| Ok(output.finish(last.segment.modified()?)?));
+        match finished {
+            Ok(()) => Ok(output.into_cleaned()),
             Err(interrupted) => {
-                output.abandon();
+                self.log.abandon(&output.into_cleaned());
                 Err(interrupted)
             }
         }
@@ -174,14 +185,13 @@ impl Job<'_> {
         end: Offset,
         filter: &mut Filter,
     ) -> Result<(), Interrupted> {
-        let last_written = last_written(&self.log.producers());
         for (at, source) in group.iter().enumerate() {
             let range = source.policy.base_offset..next_base(group, at, end);
             filter.expect(&self.log.aborted_transactions(&range)?);
             let mut input = Input::whole(source, self.limits.buffer_bytes)?;
             while let Some(read) = input.next()? {
                 (self.pace)(read.bytes_read)?;
-                let judged = filter.judge(&read.batch, &last_written);
+                let judged = filter.judge(&read.batch, &self.last_written);
                 let verdict = judged.map_err(|error| input.corrupt_at(read.position, &error))?;
                 if let Some(aborted) = verdict.aborted {
                     output.note_aborted(aborted);

@@ -33,7 +33,7 @@ pub(super) struct Output {
     index_interval_bytes: u64,
 }
 
-/// A segment that is complete and on disk, but has not its name yet.
+/// What is there of a segment that has not its name yet; once finished it is complete and on disk.
 #[derive(Debug)]
 pub(crate) struct Cleaned {
     active: Active,
@@ -102,7 +102,7 @@ impl Output {
 
     /// Brings everything to disk. The file keeps the time at which its sources were written last: retention looks at
     /// it where records have no time.
-    pub(super) fn finish(mut self, modified: SystemTime) -> Result<Cleaned, StorageError> {
+    pub(super) fn finish(&mut self, modified: SystemTime) -> Result<(), StorageError> {
         self.write_pending()?;
         self.active.push_largest_timestamp();
         let path = self.unfinished(names::LOG);
@@ -113,8 +113,13 @@ impl Output {
         self.write_small(names::TXN_INDEX, &txn_index::encode(&self.aborted))?;
         self.active.offsets.written();
         self.active.times.written();
+        Ok(())
+    }
+
+    /// What is complete once [`Output::finish`] has succeeded, and is to be abandoned if not.
+    pub(super) fn into_cleaned(self) -> Cleaned {
         let has_aborted = !self.aborted.is_empty();
-        Ok(Cleaned { active: self.active, end: self.end, has_aborted })
+        Cleaned { active: self.active, end: self.end, has_aborted }
     }
 
     fn write_small(&self, suffix: &str, bytes: &[u8]) -> Result<(), StorageError> {
@@ -131,23 +136,10 @@ impl Output {
         }
         synced
     }
-
-    /// Throws everything away; what can't be removed now is removed by the next start.
-    pub(super) fn abandon(self) {
-        for suffix in names::CLEANED_SUFFIXES {
-            remove_quietly(self.active.segment.disk(), &self.unfinished(suffix));
-        }
-    }
 }
 
 fn all_of<E: Entry>(index: &Index<E>) -> Vec<u8> {
     index.unwritten().1
-}
-
-fn remove_quietly(disk: &dyn Disk, path: &Path) {
-    if let Err(error) = disk.remove_if_there(path) {
-        tracing::warn!(path = %path.display(), %error, "cannot remove an unfinished compaction");
-    }
 }
 
 impl Cleaned {
@@ -162,31 +154,28 @@ impl Cleaned {
 
     /// Gives the files the names by which recovery knows that they are complete, durably.
     pub(crate) fn announce(&self, directory: &Path) -> Result<(), StorageError> {
-        let renamed = names::CLEANED_SUFFIXES.iter().try_for_each(|suffix| {
+        names::CLEANED_SUFFIXES.iter().try_for_each(|suffix| {
             let path = self.active.segment.path(suffix);
             let from = names::with_ending(&path, names::CLEANED);
             self.disk()
                 .rename(&from, &names::with_ending(&path, names::SWAP))
                 .context("rename", &from)
-        });
-        let announced = renamed
-            .and_then(|()| self.disk().sync_directory(directory).context("flush", directory));
-        if announced.is_err() {
-            self.remove_announced(directory);
-        }
-        announced
+        })?;
+        let synced = self.disk().sync_directory(directory).context("flush", directory);
+        // Whether the next start finds these names nobody knows: nothing may change any more that they would replace.
+        synced.inspect_err(|error| self.active.segment.environment().poison(error))
     }
 
-    /// Nothing was replaced yet, and nothing will be.
-    pub(crate) fn remove_announced(&self, directory: &Path) {
-        for suffix in names::CLEANED_SUFFIXES {
+    /// Throws everything away. The log's file goes last: as long as it has not been announced, the next start throws the
+    /// others away with it.
+    pub(crate) fn abandon(&self) -> Result<(), StorageError> {
+        names::CLEANED_SUFFIXES.iter().try_for_each(|suffix| {
             let path = self.active.segment.path(suffix);
-            remove_quietly(self.disk(), &names::with_ending(&path, names::SWAP));
-            remove_quietly(self.disk(), &names::with_ending(&path, names::CLEANED));
-        }
-        if let Err(error) = self.disk().sync_directory(directory) {
-            tracing::debug!(%error, "an abandoned compaction may be there again after a crash");
-        }
+            [names::SWAP, names::CLEANED].iter().try_for_each(|ending| {
+                let path = names::with_ending(&path, ending);
+                self.disk().remove_if_there(&path).map(drop).context("remove", &path)
+            })
+        })
     }
 
     /// Gives the files their names, those of the segments that they replace.

@@ -114,11 +114,13 @@ impl Log {
         if points.get(&self.partition).is_some_and(|known| known >= offset) {
             return Ok(());
         }
+        // As at every checkpoint: recovery believes what the indexes say of the batches before it.
+        let point = self.write_for_checkpoint(false)?;
         flusher::flush_everything(self.env(), std::slice::from_ref(self))?;
         // Nobody cuts the log off between the look and the write.
         let _writer = self.lock_writer()?;
         let flushed = self.recovery_point();
-        points.set_all([(self.partition.clone(), flushed)])
+        points.set_all([(self.partition.clone(), point.min(flushed))])
     }
 
     /// Notes up to where the log has been compacted, if it still is the same log.
@@ -145,13 +147,19 @@ impl Log {
         cleaned: Cleaned,
     ) -> Result<Result<(), Overtaken>, StorageError> {
         let directory = self.home.path();
-        cleaned.announce(&directory)?;
         let writer = self.lock_writer();
         let at = writer.as_ref().ok().and_then(|_| self.position_of(sources));
         let (Ok(writer), Some(at)) = (writer, at) else {
-            cleaned.remove_announced(&directory);
+            self.abandon(&cleaned);
             return Ok(Err(Overtaken));
         };
+        // From here on a crash leaves what takes the place of these segments: nobody may change them meanwhile.
+        if let Err(error) = cleaned.announce(&directory) {
+            if self.env().check_health().is_ok() {
+                self.abandon(&cleaned);
+            }
+            return Err(error);
+        }
         let replaced = self.replace_files(&directory, sources, &cleaned, writer.newest_snapshot);
         let retired = match replaced {
             Ok(retired) => retired,
@@ -170,6 +178,15 @@ impl Log {
         drop(writer);
         self.env().discard_later(retired, self.config().file_delete_delay_ms);
         Ok(Ok(()))
+    }
+
+    /// Throws an unfinished segment away. One that stays would be taken for a part of a later compaction by the next
+    /// start, and that one for unfinished: so there is none until then.
+    pub(crate) fn abandon(&self, cleaned: &Cleaned) {
+        if let Err(error) = cleaned.abandon() {
+            tracing::warn!(log = %self.partition, %error, "cannot remove an unfinished compaction: the log is not compacted any more");
+            self.uncleanable.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Where these segments are in the log, in this order and with nothing in between.

@@ -5,6 +5,9 @@ use ottla_records::{
     BatchBuilder, Compression, ControlType, EndTransactionMarker, NO_SEQUENCE, ValidBatch,
 };
 
+/// The header that tells a record's batch.
+const NUMBER: &str = "n";
+
 /// A batch to be built.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Draft {
@@ -16,6 +19,8 @@ pub(crate) struct Draft {
     pub(crate) timestamp: i64,
     /// No other batch has it.
     pub(crate) number: u64,
+    /// Of a log that is compacted: what its records' keys are, and which are tombstones.
+    pub(crate) keys: Option<u64>,
 }
 
 impl Draft {
@@ -26,9 +31,16 @@ impl Draft {
         }
         builder.transactional = self.in_transaction;
         for n in 0..self.records {
-            let mut value = self.number.to_be_bytes().to_vec();
-            value.resize(8 + self.value_len, n.to_le_bytes()[0]);
-            builder.append(Timestamp(self.timestamp + n), None, Some(&value), &[]);
+            let value = vec![n.to_le_bytes()[0]; self.value_len];
+            let key = self.keys.map(|drawn| drawn.to_le_bytes()[n as usize % 8]);
+            let is_tombstone = key.is_some_and(|drawn| drawn >> 5 == 0);
+            let key = key.filter(|drawn| *drawn < 250).map(|drawn| [b'a' + drawn % 8]);
+            builder.append(
+                Timestamp(self.timestamp + n),
+                key.as_ref().map(|key| &key[..]),
+                (!is_tombstone).then_some(&value[..]),
+                &[(NUMBER, Some(&self.number.to_be_bytes()))],
+            );
         }
         builder.build()
     }
@@ -44,11 +56,11 @@ pub(crate) fn marker(id: i64, epoch: i16, commit: bool, timestamp: i64) -> Valid
     builder.build()
 }
 
-/// The number of a batch that has one.
+/// The number of a batch that has one: a header of each of its records.
 pub(crate) fn number_of(batch: &ValidBatch) -> Option<u64> {
     if batch.header().attributes.is_control() {
         return None;
     }
     let record = batch.records().ok()?.next()?.ok()?;
-    Some(u64::from_be_bytes(*record.value?.first_chunk()?))
+    Some(u64::from_be_bytes(*record.headers.first()?.value.as_ref()?.first_chunk()?))
 }

@@ -4,6 +4,8 @@
 //! Not asked: bits in a batch's first 16 bytes, which no checksum covers (offset, length, leader epoch), and in the
 //! files that are text; and that recovery finds what lies below the recovery point, which is the scrub's business.
 
+use std::sync::Arc;
+
 use ottla_base::{Offset, TopicPartition};
 use ottla_log::{Log, checkpoint};
 use ottla_records::{Batches, ValidBatch};
@@ -53,7 +55,7 @@ impl World {
     }
 
     /// Holds a log to the law above. It is of no use to the model any more.
-    pub(crate) fn check_flipped(&mut self, log: &Log, flip: &Flip, clean: bool) -> Checked {
+    pub(crate) fn check_flipped(&mut self, log: &Arc<Log>, flip: &Flip, clean: bool) -> Checked {
         let model = self.models.get_mut(&flip.log).expect("it was picked from these");
         let (mut sound, mut found) = (0, false);
         let mut at = log.log_start_offset();
@@ -86,17 +88,17 @@ impl World {
                 break;
             }
         }
-        let what = match (found, sound < model.batches.len()) {
+        let what = match (found, sound < model.there().len()) {
             (true, _) => "flip found by a reader's checksum",
             (false, true) => "flip found by recovery",
             (false, false) => "flip in what is no longer read",
         };
         self.disk().count(what);
-        Ok(())
+        self.clean_flipped(&flip.log, log)
     }
 }
 
-fn is_what_was_offered(model: &Model, batch: &ValidBatch) -> Checked {
-    law!(model.was_offered(batch), "a flipped bit was accepted in {:?}", summary(batch));
+pub(super) fn is_what_was_offered(model: &Model, batch: &ValidBatch) -> Checked {
+    law!(model.may_hold(batch), "a flipped bit was accepted in {:?}", summary(batch));
     Ok(())
 }

@@ -7,7 +7,10 @@
 //! - the log starts no earlier than it was said to, and no later than it may have been about to or its first batch does,
 //! - it ends no earlier than the last batch that was flushed,
 //! - its producers are what its batches make of them, those included that were deleted on request or by retention,
-//! - an epoch is known for each of its offsets, and it is that of the batch.
+//! - an epoch is known for each of its batches, and it is that of the batch.
+//!
+//! A log that is compacted is held to the same, but that batches are what [`compaction`](super::compaction) may have left of
+//! them, and that of its producers epoch, last sequence number and open transaction count.
 //!
 //! What was cut off by a truncation, or failed to be appended, may be there again after a crash, where nothing else
 //! was flushed in its place: nobody was told that it would not be.
@@ -17,10 +20,11 @@ use std::sync::Arc;
 
 use ottla_base::Uuid;
 use ottla_log::LogConfig;
-use ottla_log::producers::{Producers, Written};
+use ottla_log::producers::{Producer, Producers, Written};
 use ottla_records::ValidBatch;
 
 use super::batches::number_of;
+use super::compaction::{Compacted, is_left_of};
 use super::{Checked, Violation, law};
 
 /// See the module.
@@ -32,7 +36,9 @@ pub struct Model {
     pub(crate) config: Arc<LogConfig>,
     /// What the batches before the first of `batches` make of their producers.
     base: Producers,
+    /// As they were written, whatever compaction has left of them.
     pub(crate) batches: Vec<ValidBatch>,
+    pub(crate) compacted: Compacted,
     /// Everything that was ever offered, by the offset that it would have got.
     offered: BTreeMap<i64, Vec<ValidBatch>>,
     pub(crate) start: i64,
@@ -63,6 +69,7 @@ impl Model {
             config,
             base: Producers::default(),
             batches: Vec::new(),
+            compacted: Compacted::default(),
             offered: BTreeMap::new(),
             start: 0,
             end: 0,
@@ -84,9 +91,22 @@ impl Model {
         self.offered.values().flatten()
     }
 
+    pub(crate) fn base_producers(&self) -> &Producers {
+        &self.base
+    }
+
+    /// Whether a log may hold a batch: it was offered, or is what compaction has left of one.
     pub(crate) fn was_offered(&self, batch: &ValidBatch) -> bool {
         let there = self.offered.get(&batch.base_offset().0);
-        there.is_some_and(|there| there.iter().any(|it| it.to_bytes() == batch.to_bytes()))
+        let is_one = |it: &ValidBatch| it.to_bytes() == batch.to_bytes();
+        there.is_some_and(|there| there.iter().any(is_one)) || self.compacted.is_left(batch)
+    }
+
+    /// The same for a log of which nobody knows how far a compaction of it has come.
+    pub(crate) fn may_hold(&self, batch: &ValidBatch) -> bool {
+        let mut there = self.offered.get(&batch.base_offset().0).into_iter().flatten();
+        let is_compacted = self.config.compact;
+        self.was_offered(batch) || is_compacted && there.any(|it| is_left_of(batch, it))
     }
 
     /// Batches are about to be appended, at offsets that they have by now.
@@ -139,6 +159,7 @@ impl Model {
     pub(crate) fn restart_at(&mut self, offset: i64) {
         self.batches.clear();
         self.base = Producers::default();
+        self.compacted = self.compacted.restarted();
         (self.start, self.end, self.flushed, self.start_max) = (offset, offset, offset, offset);
         self.restarting = false;
     }
@@ -146,8 +167,12 @@ impl Model {
     /// Holds a log to the laws after a crash, and goes on from what it is. `false` when there is nothing to go on from.
     pub(crate) fn accept(&mut self, found: Found) -> Checked<bool> {
         law!(found.start <= found.end, "the log is {}..{}", found.start, found.end);
-        self.check_each(&found.batches)?;
         if std::mem::take(&mut self.restarting) {
+            // What was before the log's start is there again, and may have been compacted.
+            let rewritten = |batch: &&ValidBatch| !self.was_offered(batch) && self.may_hold(batch);
+            let rewritten = found.batches.iter().filter(rewritten).cloned().collect();
+            self.compacted.add_left(rewritten);
+            self.check_each(&found.batches)?;
             return Ok(self.adopt_anew(found));
         }
         // A replica's log may begin with a gap, and then it starts where its first batch is.
@@ -158,18 +183,23 @@ impl Model {
             "the log starts at {}, which was promised to be in {low}..={high}",
             found.start
         );
+        self.start_at(found.start);
+        self.compacted.is_given_up = false;
+        self.end_interrupted_compaction(&found)?;
+        self.check_each(&found.batches)?;
         let flushed = self.flushed;
         let promised = |batch: &&ValidBatch| batch.next_offset().0 <= flushed;
         let end = self.batches.iter().rfind(promised).map_or(low, |it| it.next_offset().0);
         law!(found.end >= end, "it ends at {}, and was flushed up to {end}", found.end);
-        self.start_at(found.start);
-        let promised: Vec<_> = self.batches.iter().filter(promised).map(summary).collect();
-        let there: Vec<_> = found.batches.iter().take(promised.len()).map(summary).collect();
+        let promised: Vec<_> = self.there().into_iter().filter(|it| promised(&it)).collect();
+        let there = found.batches.get(..promised.len()).unwrap_or(&found.batches);
         law!(
             promised == there,
-            "of what was flushed up to {flushed}, {promised:?}, there is {there:?}"
+            "of what was flushed up to {flushed}, {:?}, there is {:?}",
+            promised.iter().map(summary).collect::<Vec<_>>(),
+            there.iter().map(summary).collect::<Vec<_>>()
         );
-        self.batches = found.batches;
+        self.replace_batches(found.batches);
         let last = self.batches.last().map(|batch| batch.next_offset().0);
         let begins_anew = last.is_none() && found.first_segment == self.start;
         if begins_anew && found.producers.is_empty() {
@@ -183,7 +213,7 @@ impl Model {
         (self.end, self.flushed, self.start_max) = (found.end, found.end, self.start);
         let expected = self.producers();
         law!(
-            found.producers == expected,
+            self.has_producers(&found.producers, &expected),
             "its producers are\n{:?}\nand its batches {:?} make of them\n{expected:?}",
             found.producers,
             self.batches.iter().map(summary).collect::<Vec<_>>()
@@ -191,11 +221,43 @@ impl Model {
         Ok(true)
     }
 
+    /// Takes over what there is, but for that of which compaction has left something or nothing.
+    fn replace_batches(&mut self, found: Vec<ValidBatch>) {
+        let bound = self.compacted.bound;
+        self.batches.retain(|batch| batch.next_offset().0 <= bound);
+        self.batches.extend(found.into_iter().filter(|batch| batch.base_offset().0 >= bound));
+    }
+
+    /// Of an interrupted compaction there may be anything from nothing to all; nothing, if it had not flushed yet what it
+    /// was to compact.
+    fn end_interrupted_compaction(&mut self, found: &Found) -> Checked {
+        let Some(terms) = self.compacted.interrupted.take() else { return Ok(()) };
+        if self.flushed < terms.bound {
+            return Ok(());
+        }
+        let done = self.compacted_to(&found.batches, terms)?;
+        self.compacted.found_done = Some(done).filter(|done| done.batches > 0);
+        Ok(())
+    }
+
+    /// What is known of producers after a start. Where compaction has taken some of their batches away, their last
+    /// sequence numbers still count.
+    fn has_producers(&self, found: &Producers, expected: &Producers) -> bool {
+        let essence = |producers: &Producers| -> Vec<_> {
+            let of = |(id, it): (_, &Producer)| {
+                (id, it.epoch, it.last_sequence(), it.transaction_first_offset)
+            };
+            producers.iter().map(of).collect()
+        };
+        found == expected || self.compacted.has_replaced() && essence(found) == essence(expected)
+    }
+
     /// After something that empties the log was interrupted: it may be all there, or a part of it, or nothing. Returns
     /// whether it can be told what its producers are to be.
     fn adopt_anew(&mut self, found: Found) -> bool {
         let begins_earlier = found.start < self.start;
         self.start_at(found.start);
+        self.compacted.begin_anew(&found.batches);
         self.batches = found.batches;
         if begins_earlier || found.producers != self.producers() {
             self.base = Producers::default();
@@ -243,14 +305,18 @@ impl Model {
             self.start,
             self.end
         );
-        let expected: Vec<_> = self.batches.iter().map(summary).collect();
+        let of_model = self.there();
+        let expected: Vec<_> = of_model.iter().map(summary).collect();
         let there: Vec<_> = found.batches.iter().map(summary).collect();
         law!(expected == there, "the open log holds {there:?}, not {expected:?}");
-        let same =
-            self.batches.iter().zip(&found.batches).all(|(a, b)| a.to_bytes() == b.to_bytes());
+        let same = of_model.iter().zip(&found.batches).all(|(a, b)| a.to_bytes() == b.to_bytes());
         law!(same, "a batch of the open log has other bytes");
         let expected = self.producers();
-        law!(found.producers == expected, "it knows {:?}, not {expected:?}", found.producers);
+        law!(
+            self.has_producers(&found.producers, &expected),
+            "it knows {:?}, not {expected:?}",
+            found.producers
+        );
         Ok(())
     }
 }
