@@ -81,17 +81,22 @@ pub(crate) fn open(home: &Arc<Home>, opening: &Opening<'_>) -> Result<Opened, St
     let Inventory { logs, snapshots, txn_indexes } = inventory::take(disk, &directory, &entries)?;
     let epochs = inventory::read_epochs(disk, &directory)?;
     let quarantined = quarantine::read(disk, &directory, &entries)?;
+    let mut replay = Replay::new(home, snapshots);
+    // Others may tell of batches that are not there, or of producers that this start forgets. The next one, after all of
+    // this is flushed, would believe them.
+    let known_to = logs.first().copied().unwrap_or_default().max(opening.recovery_point);
+    let is_forgotten = !opening.clean && replay.remove_unless(|at| *at <= known_to)?;
     let mut loader = Loader {
         home,
         opening,
         epochs: epochs.clone(),
         quarantined: quarantined.clone(),
         epochs_lost: epochs.entries().is_empty(),
-        replay: Replay::new(home, snapshots),
+        replay,
         txn_indexes,
         sealed: Vec::new(),
         next_offset: 0,
-        mended: false,
+        mended: is_forgotten,
     };
     let active = loader.load(&logs)?;
     let mended = loader.mended;

@@ -792,6 +792,31 @@ fn producers_outlive_the_deletion_of_all_their_records() {
 }
 
 #[test]
+fn what_one_start_forgot_of_producers_the_next_one_does_not_remember() {
+    let directory = Directory::new();
+    let open = directory.open(config());
+    let log = open.create("t", 0);
+    let early = Draft { id: 9, ..Draft::new(0, 1) };
+    log.append_produced(early.build(), LeaderEpoch(0)).unwrap();
+    produce(&log, 0..61);
+    let keep_little = LogConfig { retention_bytes: 3_000, ..config() };
+    log.set_config(Arc::new(keep_little));
+    log.enforce_retention(0, log.log_end_offset()).unwrap();
+    drop(log);
+    // No checkpoint says that any of it was flushed, and the snapshot at the start is lost: what is left knows more.
+    drop(open);
+    let partition = directory.path().join("t-0");
+    let snapshots: Vec<PathBuf> = files_with(&partition, ".snapshot").into_keys().collect();
+    assert!(snapshots.len() > 1, "{snapshots:?}");
+    fs::remove_file(&snapshots[0]).unwrap();
+    let open = directory.open(config());
+    let producers = open.log("t", 0).producers();
+    open.checkpoint().unwrap();
+    drop(open);
+    assert_eq!(directory.open(config()).log("t", 0).producers(), producers);
+}
+
+#[test]
 fn a_log_that_never_held_a_record_has_no_snapshot() {
     let directory = Directory::new();
     let open = directory.open(config());

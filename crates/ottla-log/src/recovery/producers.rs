@@ -1,6 +1,7 @@
 //! Brings back what a log knew of its producers: from a snapshot that can be trusted, and the batches after it. Shell.
 //!
-//! - A snapshot of more offsets than the log has is removed: other batches may take their place.
+//! - A snapshot of more offsets than the log has is removed: other batches may take their place. So is one of more than
+//!   was flushed, but for that of the log's start.
 //! - One that cannot be read is removed, and the one before it is taken; before the first one nobody was known.
 //! - What was idle for too long when the snapshot is read is left out, as in Kafka.
 //!
@@ -155,7 +156,11 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    fn remove_unless(&mut self, keep: impl Fn(&Offset) -> bool) -> Result<bool, StorageError> {
+    /// Removes all other snapshots. Returns whether there were any.
+    pub(crate) fn remove_unless(
+        &mut self,
+        keep: impl Fn(&Offset) -> bool,
+    ) -> Result<bool, StorageError> {
         let (kept, removed) = std::mem::take(&mut self.snapshots).into_iter().partition(keep);
         self.snapshots = kept;
         let removed: Vec<Offset> = removed;
