@@ -99,6 +99,11 @@ impl Compacted {
         self.left.extend(batches.into_iter().map(|batch| (batch.base_offset().0, Some(batch))));
     }
 
+    /// Nothing is left from an offset on: a log that begins anew may be cut off where it was compacted before.
+    pub(crate) fn cut(&mut self, end: i64) {
+        self.left.split_off(&end);
+    }
+
     /// What was found in a log that begins anew is all that is known of it.
     pub(crate) fn begin_anew(&mut self, found: &[ValidBatch]) {
         let there: Vec<ValidBatch> =

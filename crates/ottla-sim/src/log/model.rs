@@ -152,6 +152,7 @@ impl Model {
         );
         self.end = end;
         self.batches.retain(|batch| batch.next_offset().0 <= offset);
+        self.compacted.cut(end);
         self.flushed = self.flushed.min(self.end);
         Ok(())
     }
