@@ -422,8 +422,7 @@ impl Loader<'_> {
                 |known| format!("leader epoch {epoch} at offset {base}, which is of {known}");
             return known.map_or(Ok(()), |known| Err(what(known)));
         }
-        let known = self.epochs.epoch_for(base);
-        if epoch.0 >= 0 && known.is_some_and(|known| known != epoch) {
+        if epoch.0 >= 0 && self.epochs.epoch_for(base) != Some(epoch) {
             // The file tells of what was appended after a truncation, and a crash has brought back what that took.
             self.epochs.truncate_from_end(Offset(self.next_offset.min(base.0)));
         }
