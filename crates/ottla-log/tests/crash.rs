@@ -330,6 +330,31 @@ fn a_recovery_that_indexes_more_finely_than_before_writes_times_to_disk_before_o
 }
 
 #[test]
+fn a_time_index_of_which_nothing_can_be_believed_is_replaced_as_a_whole() {
+    let mut directory = Directory::new();
+    let open = directory.open(LogConfig { index_interval_bytes: 300, ..config() });
+    let log = open.create("t", 0);
+    for n in 0..11 {
+        log.append_batch(batch_at(1, 30, 1_000 + n), LeaderEpoch(0)).unwrap();
+    }
+    log.roll().unwrap();
+    open.checkpoint().unwrap();
+    log.append_batch(batch_at(1, 30, 2_000), LeaderEpoch(0)).unwrap();
+    drop((log, open));
+    let path = directory.path().join("t-0/00000000000000000000.timeindex");
+    let before = fs::read(&path).unwrap();
+    // The last entry alone, which is of a batch behind those that the offsets' index names.
+    fs::write(&path, &before[before.len() - 12..]).unwrap();
+    let disk = Arc::new(NotingDisk::default());
+    directory.options.disk = Arc::clone(&disk) as _;
+    directory.open(LogConfig { index_interval_bytes: 300, ..config() });
+    assert_eq!(fs::read(&path).unwrap(), before);
+    // Written in place and not flushed, it would be zeros after a loss of power, which are a timestamp and an offset.
+    let notes = disk.0.lock();
+    assert!(notes.iter().any(|note| note == "sync"), "{notes:?}");
+}
+
+#[test]
 fn leader_epochs_are_those_of_records_that_a_crash_has_brought_back() {
     // What followed the first one was cut off, or all of it, and one of epoch 2 appended: of all that only the epochs' file
     // reached the disk.

@@ -66,6 +66,10 @@ pub(super) fn open(
     else {
         return Ok(None);
     };
+    if times.last().is_none() {
+        // The first entry would be written anew and not flushed, and after another crash zeros are a timestamp of 0.
+        return Ok(None);
+    }
     let aborted = if has_aborted { read_aborted(segment, before)? } else { Some(Vec::new()) };
     let Some(aborted) = aborted else { return Ok(None) };
     if !is_there(segment, log, len, last).context("read", &segment.path(names::LOG))? {
