@@ -819,6 +819,28 @@ fn producers_outlive_the_deletion_of_all_their_records() {
 }
 
 #[test]
+fn producers_outlive_a_deletion_of_which_a_crash_undoes_a_part() {
+    let directory = Directory::new();
+    let open = directory.open(config());
+    let log = open.create("t", 0);
+    let early = Draft { id: 9, ..Draft::new(0, 1) };
+    log.append_produced(early.build(), LeaderEpoch(0)).unwrap();
+    produce(&log, 0..61);
+    let producers = log.producers();
+    let partition = directory.path().join("t-0");
+    let before = files_with(&partition, ".log");
+    log.set_config(Arc::new(LogConfig { retention_bytes: 3_000, ..config() }));
+    log.enforce_retention(0, log.log_end_offset()).unwrap();
+    drop((log, open));
+    let kept = files_with(&partition, ".log");
+    let gone: Vec<_> = before.iter().filter(|(path, _)| !kept.contains_key(*path)).collect();
+    assert!(gone.len() > 2, "{}", gone.len());
+    let (path, bytes) = gone.last().unwrap();
+    fs::write(path, bytes).unwrap();
+    assert_eq!(directory.open(config()).log("t", 0).producers(), producers);
+}
+
+#[test]
 fn what_one_start_forgot_of_producers_the_next_one_does_not_remember() {
     let directory = Directory::new();
     let open = directory.open(config());

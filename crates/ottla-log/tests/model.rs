@@ -181,8 +181,21 @@ impl Pair {
                 self.log().enforce_retention(0, Offset(self.end)).unwrap();
                 self.start = self.log().log_start_offset().0;
                 self.drop_before_start();
+                // It notes that what goes is on disk, and with it what follows.
+                let point = self.recovery_point();
+                let before = |batch: &RawBatch| batch.header().next_offset() <= point;
+                let noted = self.batches.partition_point(before);
+                self.durable = self.durable.max(noted);
             }
         }
+    }
+
+    /// What the directory's checkpoint says of this log.
+    fn recovery_point(&self) -> i64 {
+        let path = self.directory.path().join("recovery-point-offset-checkpoint");
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let point = text.lines().find_map(|line| line.strip_prefix("t 0 "));
+        point.map_or(0, |point| point.parse().unwrap())
     }
 
     fn appended(&mut self, mut batch: ValidBatch) {

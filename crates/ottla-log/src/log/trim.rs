@@ -9,7 +9,7 @@ use super::{Active, Log, Sealed, UnsyncedNames, Writer};
 use crate::error::{Context, StorageError};
 use crate::index::{Floor, Index, OffsetEntry};
 use crate::names;
-use crate::policy::retention::{self, SegmentInfo};
+use crate::policy::retention::{self, Removal, SegmentInfo};
 use crate::policy::roll;
 use crate::quarantine;
 use crate::recovery;
@@ -48,17 +48,21 @@ impl Log {
     /// Deletes the segments that retention no longer keeps, all of them wholly below `safe_below`
     /// (the high watermark).
     pub fn enforce_retention(
-        &self,
+        self: &Arc<Self>,
         now_ms: i64,
         safe_below: Offset,
     ) -> Result<Removed, StorageError> {
+        let (_, Some(last)) = self.plan_retention(now_ms, safe_below)? else {
+            return Ok(Removed::default());
+        };
+        // A crash may bring back some of them and not the others. What the others made of their producers is then in the
+        // snapshot where the first one begins that stays: recovery believes it if all before that is known to be flushed.
+        self.settle(last.end_offset)?;
         let mut writer = self.lock_writer()?;
-        let config = self.config();
-        let segments = self.segment_infos()?;
-        let removals =
-            retention::plan(&segments, now_ms, &config, self.log_start_offset(), safe_below);
-        let Some(last) = removals.last() else { return Ok(Removed::default()) };
-        if segments.last().is_some_and(|active| active.base_offset == last.base_offset) {
+        let (removals, Some(last)) = self.plan_retention(now_ms, safe_below)? else {
+            return Ok(Removed::default());
+        };
+        if last.is_active {
             self.roll_to(&mut writer, self.log_end_offset())?;
         }
         if !self.keeps_a_file(removals.len()) {
@@ -71,6 +75,19 @@ impl Log {
         }
         self.keep_producers_of_oldest(&writer, removals.len())?;
         self.discard_oldest(removals.len())
+    }
+
+    /// What is to go, and the last segment of it.
+    fn plan_retention(
+        &self,
+        now_ms: i64,
+        safe_below: Offset,
+    ) -> Result<(Vec<Removal>, Option<SegmentInfo>), StorageError> {
+        let segments = self.segment_infos()?;
+        let start = self.log_start_offset();
+        let removals = retention::plan(&segments, now_ms, &self.config(), start, safe_below);
+        let last = removals.len().checked_sub(1).and_then(|last| segments.into_iter().nth(last));
+        Ok((removals, last))
     }
 
     /// Whether there are files of a segment when so many of the closed ones are gone. One that is new has none before

@@ -83,7 +83,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn retain(&mut self, name: &TopicPartition, log: &Log) -> Checked {
+    pub(super) fn retain(&mut self, name: &TopicPartition, log: &Arc<Log>) -> Checked {
         let model = self.models.get_mut(name).expect("it is known");
         let safe_below = model.flushed;
         model.start_max = model.start_max.max(safe_below);
