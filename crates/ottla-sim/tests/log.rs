@@ -204,7 +204,7 @@ fn snapshots_that_are_newer_than_the_log_are_found_out() {
 
 #[test]
 fn a_page_cache_that_is_believed_after_a_failed_sync_is_found_out() {
-    found_within(Bug::CacheTrusted, 300);
+    found_within(Bug::CacheTrusted, 1_000);
 }
 
 #[test]
