@@ -10,21 +10,22 @@
 //! the states of logs; the log starts and the compacted offsets.
 
 mod futures;
+mod opening;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ottla_base::{Offset, TopicId, TopicPartition, Uuid};
-use ottla_env::disk::Open;
-use ottla_env::{Clock, Disk, sys};
+use ottla_env::{Clock, Disk};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 pub use futures::Leftover;
+use opening::Opener;
+pub(crate) use opening::lock;
 
 use crate::adopt::{self, Adoption};
 use crate::checkpoint;
@@ -33,10 +34,9 @@ use crate::environment::{Environment, Home};
 use crate::error::{Context, CreateError, OpenError, StorageError};
 use crate::flusher::{self, FlushListener};
 use crate::log::{Active, Log, State, Trim, UnsyncedNames};
-use crate::names::{self, DirectoryName};
+use crate::names;
 use crate::partition_metadata::{self, PartitionMetadata};
 use crate::recovery::producers::Restored;
-use crate::recovery::{self, Opened, Opening};
 use crate::scrub::{self, ScrubProgress};
 use crate::segment::Segment;
 
@@ -82,14 +82,14 @@ impl LogDirectory {
         let has_failed = disk.status(&failed_mark).is_ok();
         if has_failed {
             tracing::warn!(directory = %path.display(), "the last process could not write here: reading what the disk has");
-            read_anew(&*disk, path)?;
+            opening::read_anew(&*disk, path)?;
         }
-        let previous = take_clean_shutdown_marker(&*disk, path)?;
+        let previous = opening::take_clean_shutdown_marker(&*disk, path)?;
         let env = Arc::new(Environment::new(path.to_owned(), clock, options, lock)?);
         let (config, clean) = (Arc::new(config), previous.is_some());
         let mended = AtomicBool::new(false);
         let opener = Opener { env: &env, config: Arc::clone(&config), clean, mended };
-        let (logs, leftovers) = list_logs(&env)?;
+        let (logs, leftovers) = opening::list_logs(&env)?;
         let logs = opener.open_all(logs)?;
         if has_failed {
             env.disk.remove_file(&failed_mark).context("remove", &failed_mark)?;
@@ -304,7 +304,7 @@ impl LogDirectory {
         self.stop_threads();
         let env = &self.shared.env;
         let logs = self.logs();
-        let closed = in_threads(env.options.recovery_threads, &logs, |log| log.close());
+        let closed = opening::in_threads(env.options.recovery_threads, &logs, |log| log.close());
         closed.into_iter().collect::<Result<(), _>>()?;
         env.check_health()?;
         flusher::flush_everything(env, &logs)?;
@@ -511,149 +511,6 @@ fn start_threads(shared: &Arc<Shared>) -> std::io::Result<Vec<JoinHandle<()>>> {
     Ok(threads)
 }
 
-pub(crate) fn lock(disk: &dyn Disk, directory: &Path) -> Result<File, OpenError> {
-    let path = directory.join(names::LOCK);
-    let file = disk.open(&path, Open::Create).context("open", &path)?;
-    if sys::lock_exclusive(&file).context("lock", &path)? {
-        Ok(file)
-    } else {
-        Err(OpenError::Locked { directory: directory.to_owned() })
-    }
-}
-
-/// After a failed write the page cache may hold what the disk never got, and count it as written. What is read from here
-/// on is what the disk has.
-fn read_anew(disk: &dyn Disk, directory: &Path) -> Result<(), StorageError> {
-    let entries = match disk.list(directory) {
-        // Such as `lost+found`: nobody reads there.
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(()),
-        entries => entries.context("list", directory)?,
-    };
-    for entry in entries {
-        let path = directory.join(&entry.name);
-        if entry.is_directory {
-            read_anew(disk, &path)?;
-        } else {
-            let file = disk.open(&path, Open::Read).context("open", &path)?;
-            disk.drop_cached(&file).context("read anew", &path)?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether the last process closed the directory properly, and its broker epoch. The marker is durably gone when
-/// this returns: should this process crash, the next one must not believe it.
-fn take_clean_shutdown_marker(
-    disk: &dyn Disk,
-    directory: &Path,
-) -> Result<Option<Option<i64>>, StorageError> {
-    let path = directory.join(names::CLEAN_SHUTDOWN);
-    let Some(text) = checkpoint::read_if_exists(disk, &path)? else { return Ok(None) };
-    disk.remove_file(&path).context("remove", &path)?;
-    disk.sync_directory(directory).context("flush", directory)?;
-    Ok(Some(parse_broker_epoch(&text)))
-}
-
-/// The number after `"brokerEpoch":`. Older versions of Kafka leave the file empty.
-fn parse_broker_epoch(text: &str) -> Option<i64> {
-    let (_, value) = text.split_once("\"brokerEpoch\"")?;
-    let value = value.trim_start().strip_prefix(':')?.trim_start();
-    let end = value.find(|c: char| c != '-' && !c.is_ascii_digit()).unwrap_or(value.len());
-    value.get(..end)?.parse().ok()
-}
-
-/// Where logs are, and what moves have left.
-type Listed = (Vec<(TopicPartition, PathBuf)>, Vec<Leftover>);
-
-/// The logs in a directory. What was deleted is thrown away; anything else is left alone.
-fn list_logs(env: &Environment) -> Result<Listed, StorageError> {
-    let (mut logs, mut leftovers) = (Vec::new(), Vec::new());
-    let mut deleted = Vec::new();
-    for entry in env.disk.list(&env.path).context("list", &env.path)? {
-        if !entry.is_directory {
-            continue;
-        }
-        let path = env.path.join(&entry.name);
-        match DirectoryName::parse(&entry.name.to_string_lossy()) {
-            DirectoryName::Log(partition) => logs.push((partition, path)),
-            DirectoryName::Deleted => deleted.push(path),
-            DirectoryName::Future(partition) => {
-                leftovers.push(Leftover::found(&*env.disk, partition, path));
-            }
-            DirectoryName::Other => tracing::debug!(path = %path.display(), "not a log"),
-        }
-    }
-    env.discard_later(deleted, 0);
-    Ok((logs, leftovers))
-}
-
-/// Does the work for each item, in up to so many threads, of which this is one. The results come in the items' order.
-fn in_threads<T: Sync, R: Send + Sync>(
-    threads: usize,
-    items: &[T],
-    work: impl Fn(&T) -> R + Sync,
-) -> Vec<R> {
-    let results: Vec<OnceLock<R>> = items.iter().map(|_| OnceLock::new()).collect();
-    let next = AtomicUsize::new(0);
-    let work_on = || {
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some((item, result)) = items.get(at).zip(results.get(at)) else { return };
-            let _ = result.set(work(item));
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 1..threads.min(items.len()) {
-            scope.spawn(work_on);
-        }
-        work_on();
-    });
-    let results = results.into_iter();
-    results.map(|result| result.into_inner().expect("every item was worked on")).collect()
-}
-
-struct Opener<'a> {
-    env: &'a Arc<Environment>,
-    config: Arc<LogConfig>,
-    clean: bool,
-    /// Something was not as it should be in some log.
-    mended: AtomicBool,
-}
-
-impl Opener<'_> {
-    /// Opens logs in several threads, and flushes what was recovered: after a crash it may be in the page cache only.
-    fn open_all(
-        &self,
-        logs: Vec<(TopicPartition, PathBuf)>,
-    ) -> Result<BTreeMap<TopicPartition, Arc<Log>>, StorageError> {
-        let threads = self.env.options.recovery_threads;
-        let opened = in_threads(threads, &logs, |(partition, path)| self.open(partition, path));
-        let opened: Vec<Arc<Log>> = opened.into_iter().collect::<Result<_, _>>()?;
-        let is_unflushed = !self.clean || self.mended.load(Ordering::Relaxed);
-        if is_unflushed && !opened.is_empty() {
-            flusher::sync_recovered(self.env, &opened)?;
-        }
-        Ok(opened.into_iter().map(|log| (log.topic_partition().clone(), log)).collect())
-    }
-
-    fn open(&self, partition: &TopicPartition, path: &Path) -> Result<Arc<Log>, StorageError> {
-        let opening = Opening {
-            clean: self.clean,
-            recovery_point: self.env.recovery_points.get(partition).unwrap_or(Offset::ZERO),
-            cleaned_to: self.env.cleaned.get(partition).unwrap_or(Offset::ZERO),
-            log_start_offset: self.env.log_starts.get(partition).unwrap_or(Offset::ZERO),
-            config: &self.config,
-        };
-        let home = Arc::new(Home::new(Arc::clone(self.env), path));
-        let Opened { state, restored, mended } = recovery::open(&home, &opening)?;
-        self.mended.fetch_or(mended, Ordering::Relaxed);
-        let topic_id = read_topic_id(&*self.env.disk, path)?;
-        let config = Arc::clone(&self.config);
-        let unsynced = UnsyncedNames::None;
-        Ok(Log::new(partition.clone(), topic_id, home, config, state, restored, unsynced))
-    }
-}
-
 /// Writes `partition.metadata`, not durably.
 fn write_topic_id(
     disk: &dyn Disk,
@@ -676,8 +533,6 @@ pub(crate) fn read_topic_id(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Barrier;
-
     use ottla_env::ManualClock;
 
     use super::*;
@@ -703,19 +558,5 @@ mod tests {
             assert!(deletion.join().unwrap().unwrap());
             assert!(are_free);
         });
-    }
-
-    #[test]
-    fn work_is_shared_by_so_many_threads_and_its_results_keep_their_order() {
-        for (threads, meet) in [(0, 1), (1, 1), (3, 3), (9, 6)] {
-            // Nobody goes on before so many work at once.
-            let together = Barrier::new(meet);
-            let squares = in_threads(threads, &[1, 2, 3, 4, 5, 6], |n| {
-                together.wait();
-                n * n
-            });
-            assert_eq!(squares, [1, 4, 9, 16, 25, 36]);
-        }
-        assert_eq!(in_threads(3, &[], |n: &i32| *n), []);
     }
 }
