@@ -9,6 +9,7 @@ use ottla_protocol::messages::create_topics_request::{
 };
 use ottla_protocol::records::ProducerIdsRecord;
 
+use super::brokers::check_epoch;
 use super::create_topics::{Draw, create_topic};
 use super::{Outcome, Policy, RECORDS_MAX, Rejection};
 use crate::MetadataRecord;
@@ -50,6 +51,7 @@ pub fn adopt_topic(
     adoption: &Adoption,
 ) -> Result<Outcome<()>, Rejection> {
     let invalid = |message: String| Rejection::new(ErrorCode::INVALID_REQUEST, message);
+    check_epoch(image, adoption.broker, adoption.broker_epoch)?;
     let Adoption { name, id, .. } = adoption;
     if topic_name::is_internal(name) || name == topic_name::CLUSTER_METADATA {
         return Err(invalid(format!("Topic '{name}' is one of the cluster's own.")));
@@ -120,7 +122,7 @@ mod tests {
             name: "orders".to_owned(),
             id: TopicId::from_u128(77),
             broker: BrokerId(1),
-            broker_epoch: 5,
+            broker_epoch: 1,
             largest_producer_id: ProducerId(41),
             leader_epochs: vec![LeaderEpoch(4), LeaderEpoch(0)],
             configs: vec![("cleanup.policy".to_owned(), "compact".to_owned())],
@@ -142,7 +144,7 @@ mod tests {
             Some((it.partition_id, it.leader, it.leader_epoch))
         });
         assert_eq!(epochs.collect::<Vec<_>>(), [(0, 1, 4), (1, 1, 0)]);
-        let ids = ProducerIdsRecord { broker_id: 1, broker_epoch: 5, next_producer_id: 42 };
+        let ids = ProducerIdsRecord { broker_id: 1, broker_epoch: 1, next_producer_id: 42 };
         assert_eq!(outcome.records.last(), Some(&ids.into()));
         assert_eq!(outcome.records.len(), 5, "topic, configuration, two partitions, producer ids");
     }
@@ -165,7 +167,9 @@ mod tests {
         let none = Adoption { leader_epochs: vec![], ..adoption() };
         assert_eq!(refusal(&image, &none), ErrorCode::INVALID_REQUEST);
         let elsewhere = Adoption { broker: BrokerId(2), ..adoption() };
-        assert_eq!(refusal(&image, &elsewhere), ErrorCode::INVALID_REPLICA_ASSIGNMENT);
+        assert_eq!(refusal(&image, &elsewhere), ErrorCode::STALE_BROKER_EPOCH);
+        let earlier = Adoption { broker_epoch: 0, ..adoption() };
+        assert_eq!(refusal(&image, &earlier), ErrorCode::STALE_BROKER_EPOCH);
         let configs = vec![("cleanup.policy".to_owned(), "burn".to_owned())];
         let odd = Adoption { configs, ..adoption() };
         assert_eq!(refusal(&image, &odd), ErrorCode::INVALID_CONFIG);
