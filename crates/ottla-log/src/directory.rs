@@ -423,12 +423,20 @@ impl Shared {
     /// Notes how far every log is flushed with all that belongs to it, if that has changed. A log that was cut off since
     /// is flushed up to there.
     fn write_checkpoints(&self, point: impl Fn(&Arc<Log>) -> Offset) -> Result<(), StorageError> {
-        self.env.recovery_points.replace(|| {
+        self.env.recovery_points.replace(|known| {
             let logs = self.logs.read();
+            // Retention or a compaction may have noted more while the others were asked, and go on from there.
             let point = |log: &Arc<Log>| {
-                (log.topic_partition().clone(), point(log).min(log.recovery_point()))
+                let known = known.get(log.topic_partition()).copied().unwrap_or(Offset::ZERO);
+                (log.topic_partition().clone(), known.max(point(log)).min(log.recovery_point()))
             };
-            logs.values().map(point).collect()
+            // A copy that is to become a log here is still to be opened.
+            let leftovers = self.leftovers.lock();
+            let kept = leftovers.iter().filter_map(|leftover| {
+                let partition = &leftover.partition;
+                known.get(partition).map(|point| (partition.clone(), *point))
+            });
+            kept.chain(logs.values().map(point)).collect()
         })?;
         self.env.forget_others(&self.logs.read())
     }

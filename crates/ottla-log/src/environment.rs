@@ -301,11 +301,14 @@ impl DurableOffsets {
         self.write(&mut offsets, changed)
     }
 
-    /// Replaces all of them. They are asked for while nobody else can change the file, so that what another thread
-    /// lowers meanwhile is not raised again.
-    pub(crate) fn replace(&self, with: impl FnOnce() -> Offsets) -> Result<(), StorageError> {
+    /// Replaces all of them, given what they are. They are asked for while nobody else can change the file, so that what
+    /// another thread lowers meanwhile is not raised again, nor the other way round.
+    pub(crate) fn replace(
+        &self,
+        with: impl FnOnce(&Offsets) -> Offsets,
+    ) -> Result<(), StorageError> {
         let mut offsets = self.offsets.lock();
-        let changed = with();
+        let changed = with(&offsets);
         if changed == *offsets && !self.is_doubtful.load(Ordering::Relaxed) {
             return Ok(());
         }

@@ -219,6 +219,26 @@ fn retention_makes_room_on_a_full_disk_and_what_it_took_stays_away() {
 }
 
 #[test]
+fn on_a_full_disk_retention_removes_what_was_noted_to_be_flushed_while_there_was_room() {
+    let (directory, disk) = played(1 << 20);
+    let config = LogConfig { segment_bytes: 200, retention_bytes: 0, ..LogConfig::default() };
+    let open = directory.open(config);
+    let log = open.create("t", 0);
+    for flushed in [true, true, true, false, false] {
+        log.append_batch(batch(1, 100), LeaderEpoch(0)).unwrap();
+        if flushed {
+            open.checkpoint().unwrap();
+        }
+    }
+    disk.room.store(0, Ordering::Relaxed);
+    let removed = log.enforce_retention(0, Offset(4)).unwrap();
+    assert_eq!((removed.segments, log.log_start_offset()), (3, Offset(3)));
+    log.enforce_retention(0, Offset(4)).unwrap_err();
+    disk.room.store(1 << 20, Ordering::Relaxed);
+    assert_eq!(log.enforce_retention(0, Offset(4)).unwrap().segments, 1);
+}
+
+#[test]
 fn a_log_ends_where_it_did_when_retention_took_all_of_it_before_the_new_segment_had_a_file() {
     let (directory, _) = played(1 << 20);
     let config = LogConfig { retention_bytes: 0, ..LogConfig::default() };

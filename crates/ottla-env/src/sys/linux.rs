@@ -13,7 +13,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 const VECTORS_MAX: usize = 1024;
 /// How far apart [`is_cached`] looks. Read-ahead and eviction work on larger pieces than a page, so a hole between
 /// two probes is rare; it costs one blocking disk read, not a wrong answer.
-const PROBE_BYTES: usize = 256 * 1024;
+const PROBE_BYTES: usize = 64 * 1024;
 
 /// Reserves blocks for the file without changing its length; the file system may not support it.
 pub fn allocate(file: &File, position: u64, len: u64) -> io::Result<()> {

@@ -9,7 +9,7 @@ use super::{Active, Log, Sealed, UnsyncedNames, Writer};
 use crate::error::{Context, StorageError};
 use crate::index::{Floor, Index, OffsetEntry};
 use crate::names;
-use crate::policy::retention::{self, Removal, SegmentInfo};
+use crate::policy::retention::{self, Reason, SegmentInfo};
 use crate::policy::roll;
 use crate::quarantine;
 use crate::recovery;
@@ -52,16 +52,18 @@ impl Log {
         now_ms: i64,
         safe_below: Offset,
     ) -> Result<Removed, StorageError> {
-        let (_, Some(last)) = self.plan_retention(now_ms, safe_below)? else {
-            return Ok(Removed::default());
-        };
+        let planned = self.plan_retention(now_ms, safe_below)?;
+        let Some((last, _)) = planned.last() else { return Ok(Removed::default()) };
+        self.env().check_health()?;
         // A crash may bring back some of them and not the others. What the others made of their producers is then in the
         // snapshot where the first one begins that stays: recovery believes it if all before that is known to be flushed.
-        self.settle(last.end_offset)?;
+        let settled = self.settle(last.end_offset);
         let mut writer = self.lock_writer()?;
-        let (removals, Some(last)) = self.plan_retention(now_ms, safe_below)? else {
-            return Ok(Removed::default());
-        };
+        let mut removals = self.plan_retention(now_ms, safe_below)?;
+        let known = self.env().recovery_points.get(&self.partition).unwrap_or(Offset::ZERO);
+        removals.retain(|(segment, _)| segment.end_offset <= known);
+        // On a full disk nothing can be noted; what was noted before is enough for some of them.
+        let Some((last, _)) = removals.last() else { return settled.map(|()| Removed::default()) };
         if last.is_active {
             self.roll_to(&mut writer, self.log_end_offset())?;
         }
@@ -69,25 +71,24 @@ impl Log {
             // Only the new segment's name will tell where the log ends.
             self.create_active_durably(&mut writer)?;
         }
-        for removal in &removals {
-            let (base_offset, reason) = (removal.base_offset, removal.reason);
+        for (SegmentInfo { base_offset, .. }, reason) in &removals {
             tracing::info!(log = %self.partition, %base_offset, ?reason, "deleting a segment");
         }
         self.keep_producers_of_oldest(&writer, removals.len())?;
         self.discard_oldest(removals.len())
     }
 
-    /// What is to go, and the last segment of it.
+    /// The segments that are to go, oldest first, and why.
     fn plan_retention(
         &self,
         now_ms: i64,
         safe_below: Offset,
-    ) -> Result<(Vec<Removal>, Option<SegmentInfo>), StorageError> {
+    ) -> Result<Vec<(SegmentInfo, Reason)>, StorageError> {
         let segments = self.segment_infos()?;
         let start = self.log_start_offset();
         let removals = retention::plan(&segments, now_ms, &self.config(), start, safe_below);
-        let last = removals.len().checked_sub(1).and_then(|last| segments.into_iter().nth(last));
-        Ok((removals, last))
+        let reasons = removals.into_iter().map(|removal| removal.reason);
+        Ok(segments.into_iter().zip(reasons).collect())
     }
 
     /// Whether there are files of a segment when so many of the closed ones are gone. One that is new has none before
