@@ -15,7 +15,7 @@ mod opening;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -87,10 +87,8 @@ impl LogDirectory {
         let previous = opening::take_clean_shutdown_marker(&*disk, path)?;
         let env = Arc::new(Environment::new(path.to_owned(), clock, options, lock)?);
         let (config, clean) = (Arc::new(config), previous.is_some());
-        let mended = AtomicBool::new(false);
-        let opener = Opener { env: &env, config: Arc::clone(&config), clean, mended };
         let (logs, leftovers) = opening::list_logs(&env)?;
-        let logs = opener.open_all(logs)?;
+        let logs = Opener::new(&env, Arc::clone(&config), clean).open_all(logs)?;
         if has_failed {
             env.disk.remove_file(&failed_mark).context("remove", &failed_mark)?;
         }

@@ -259,6 +259,10 @@ impl DurableOffsets {
         self.offsets.lock().get(log).copied()
     }
 
+    pub(crate) fn all(&self) -> Offsets {
+        self.offsets.lock().clone()
+    }
+
     /// Sets the offsets of these logs, with one write however many they are.
     pub(crate) fn set_all(
         &self,

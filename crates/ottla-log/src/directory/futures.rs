@@ -5,7 +5,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use ottla_base::{Offset, TopicPartition};
 
@@ -168,12 +167,11 @@ impl LogDirectory {
         let path = env.path.join(leftover.partition.to_string());
         let mark = checkpoint::read_if_exists(&*env.disk, &mark_in(&leftover.path))?;
         let start = mark.as_deref().and_then(|start| start.parse().ok()).unwrap_or(0);
+        let opener = Opener::new(env, Arc::clone(&self.config), false);
         let mut logs = self.shared.logs.write();
         env.log_starts.set_all([(leftover.partition.clone(), Offset(start))])?;
         env.disk.rename(&leftover.path, &path).context("rename", &leftover.path)?;
         env.disk.sync_directory(&env.path).context("flush", &env.path)?;
-        let config = Arc::clone(&self.config);
-        let opener = Opener { env, config, clean: false, mended: AtomicBool::new(false) };
         let opened = opener.open_all(vec![(leftover.partition.clone(), path.clone())])?;
         let log = opened.into_values().next();
         let log = log.ok_or_else(|| StorageError::corrupt(&path, 0, "it is not there"))?;

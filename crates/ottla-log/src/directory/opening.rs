@@ -12,7 +12,7 @@ use ottla_env::disk::Open;
 use ottla_env::{Disk, sys};
 
 use super::{Leftover, read_topic_id};
-use crate::checkpoint;
+use crate::checkpoint::{self, Offsets};
 use crate::config::LogConfig;
 use crate::environment::{Environment, Home};
 use crate::error::{Context, OpenError, StorageError};
@@ -125,15 +125,23 @@ pub(super) fn in_threads<T: Sync, R: Send + Sync>(
 
 /// Opens the logs of one directory.
 pub(super) struct Opener<'a> {
-    pub(super) env: &'a Arc<Environment>,
-    pub(super) config: Arc<LogConfig>,
+    env: &'a Arc<Environment>,
+    config: Arc<LogConfig>,
+    /// As the last process left them: whoever changes them asks for the logs, which the caller may have locked.
+    recovery_points: Offsets,
     /// The last process closed it properly.
-    pub(super) clean: bool,
+    clean: bool,
     /// Something was not as it should be in some log.
-    pub(super) mended: AtomicBool,
+    mended: AtomicBool,
 }
 
-impl Opener<'_> {
+impl<'a> Opener<'a> {
+    /// `clean` says that the last process closed the directory properly.
+    pub(super) fn new(env: &'a Arc<Environment>, config: Arc<LogConfig>, clean: bool) -> Self {
+        let recovery_points = env.recovery_points.all();
+        Self { env, config, recovery_points, clean, mended: AtomicBool::new(false) }
+    }
+
     /// Opens logs in several threads, and flushes what was recovered: after a crash it may be in the page cache only.
     pub(super) fn open_all(
         &self,
@@ -152,7 +160,7 @@ impl Opener<'_> {
     fn open(&self, partition: &TopicPartition, path: &Path) -> Result<Arc<Log>, StorageError> {
         let opening = Opening {
             clean: self.clean,
-            recovery_point: self.env.recovery_points.get(partition).unwrap_or(Offset::ZERO),
+            recovery_point: self.recovery_points.get(partition).copied().unwrap_or(Offset::ZERO),
             cleaned_to: self.env.cleaned.get(partition).unwrap_or(Offset::ZERO),
             log_start_offset: self.env.log_starts.get(partition).unwrap_or(Offset::ZERO),
             config: &self.config,
