@@ -33,6 +33,8 @@ mod room;
 mod scan;
 mod scrub;
 mod segment;
+#[cfg(test)]
+mod testing;
 mod transactions;
 mod txn_index;
 pub mod verify;

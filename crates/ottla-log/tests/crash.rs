@@ -302,9 +302,9 @@ impl DiskLayer for NotingDisk {
     }
 }
 
-#[test]
-fn a_recovery_that_indexes_more_finely_than_before_writes_times_to_disk_before_offsets() {
-    let mut directory = Directory::new();
+/// A log whose first segment has index entries and was flushed, killed while the next one was written.
+fn sparsely_indexed() -> Directory {
+    let directory = Directory::new();
     let open = directory.open(LogConfig { index_interval_bytes: 300, ..config() });
     let log = open.create("t", 0);
     for n in 0..11 {
@@ -314,6 +314,12 @@ fn a_recovery_that_indexes_more_finely_than_before_writes_times_to_disk_before_o
     open.checkpoint().unwrap();
     log.append_batch(batch_at(1, 30, 2_000), LeaderEpoch(0)).unwrap();
     drop((log, open));
+    directory
+}
+
+#[test]
+fn a_recovery_that_indexes_more_finely_than_before_writes_times_to_disk_before_offsets() {
+    let mut directory = sparsely_indexed();
     let disk = Arc::new(NotingDisk::default());
     directory.options.disk = Arc::clone(&disk) as _;
     let index = directory.path().join("t-0/00000000000000000000.index");
@@ -331,16 +337,7 @@ fn a_recovery_that_indexes_more_finely_than_before_writes_times_to_disk_before_o
 
 #[test]
 fn a_time_index_of_which_nothing_can_be_believed_is_replaced_as_a_whole() {
-    let mut directory = Directory::new();
-    let open = directory.open(LogConfig { index_interval_bytes: 300, ..config() });
-    let log = open.create("t", 0);
-    for n in 0..11 {
-        log.append_batch(batch_at(1, 30, 1_000 + n), LeaderEpoch(0)).unwrap();
-    }
-    log.roll().unwrap();
-    open.checkpoint().unwrap();
-    log.append_batch(batch_at(1, 30, 2_000), LeaderEpoch(0)).unwrap();
-    drop((log, open));
+    let mut directory = sparsely_indexed();
     let path = directory.path().join("t-0/00000000000000000000.timeindex");
     let before = fs::read(&path).unwrap();
     // The last entry alone, which is of a batch behind those that the offsets' index names.

@@ -236,13 +236,14 @@ mod tests {
     use std::io;
     use std::sync::atomic::AtomicUsize;
 
-    use ottla_base::{LeaderEpoch, Timestamp, TopicPartition, Uuid};
-    use ottla_env::{Disk, DiskLayer, ManualClock, OsDisk};
+    use ottla_base::{LeaderEpoch, Timestamp};
+    use ottla_env::{Disk, DiskLayer, OsDisk};
     use ottla_records::{BatchBuilder, Compression};
 
     use super::*;
+    use crate::LogConfig;
     use crate::audit::{Damage, Fault};
-    use crate::{DirectoryOptions, LogConfig, LogDirectory};
+    use crate::testing::log_on;
 
     /// Counts reads.
     #[derive(Debug, Default)]
@@ -263,17 +264,8 @@ mod tests {
     fn whoever_looks_again_how_long_records_have_waited_reads_nothing() {
         let temporary = tempfile::tempdir().unwrap();
         let disk = Arc::new(CountingDisk::default());
-        let options = DirectoryOptions {
-            disk: Arc::clone(&disk) as _,
-            threads: false,
-            ..DirectoryOptions::default()
-        };
-        let clock = Arc::new(ManualClock::at(Timestamp(1_000)));
         let config = LogConfig { compact: true, max_compaction_lag_ms: 5, ..LogConfig::default() };
-        let directory =
-            LogDirectory::open(temporary.path(), config.clone(), options, clock).unwrap();
-        let partition = TopicPartition::new("t", 0);
-        let log = directory.create(partition, Uuid([7; 16]), Arc::new(config)).unwrap();
+        let (_directory, log) = log_on(temporary.path(), Arc::clone(&disk) as _, config);
         for at in [10, 20] {
             let mut builder = BatchBuilder::new(Compression::None);
             builder.append(Timestamp(at), Some(b"k"), Some(b"v"), &[]);

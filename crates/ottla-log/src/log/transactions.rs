@@ -116,15 +116,16 @@ mod tests {
     use std::path::Path;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use ottla_base::{LeaderEpoch, Timestamp, TopicPartition, Uuid};
+    use ottla_base::{LeaderEpoch, Timestamp};
     use ottla_env::disk::Open;
-    use ottla_env::{Disk, DiskLayer, ManualClock, OsDisk};
+    use ottla_env::{Disk, DiskLayer, OsDisk};
     use ottla_records::{
         BatchBuilder, Compression, ControlType, EndTransactionMarker, NO_SEQUENCE,
     };
 
     use super::*;
-    use crate::{DirectoryOptions, LogConfig, LogDirectory};
+    use crate::LogConfig;
+    use crate::testing::log_on;
 
     /// Counts how often somebody looks for a transaction index.
     #[derive(Debug, Default)]
@@ -163,17 +164,8 @@ mod tests {
     {
         let temporary = tempfile::tempdir().unwrap();
         let disk = Arc::new(CountingDisk::default());
-        let options = DirectoryOptions {
-            disk: Arc::clone(&disk) as _,
-            threads: false,
-            ..DirectoryOptions::default()
-        };
-        let clock = Arc::new(ManualClock::at(Timestamp(1_000)));
         let config = LogConfig::default();
-        let directory =
-            LogDirectory::open(temporary.path(), config.clone(), options, clock).unwrap();
-        let partition = TopicPartition::new("t", 0);
-        let log = directory.create(partition, Uuid([7; 16]), Arc::new(config)).unwrap();
+        let (_directory, log) = log_on(temporary.path(), Arc::clone(&disk) as _, config);
         let append = |batch| log.append_batch(batch, LeaderEpoch(0)).unwrap();
         let look = |from| {
             disk.0.store(0, Ordering::Relaxed);
