@@ -46,6 +46,9 @@ enum Part {
 /// the thread to the others from time to time.
 const SEND_STEP: usize = 1024 * 1024;
 
+/// The length before a frame.
+const LENGTH_LEN: usize = 4;
+
 impl Answer {
     /// Encodes a response; `sources` fill the slots of the body's deferred records.
     ///
@@ -60,6 +63,22 @@ impl Answer {
     ) -> Result<Self, EncodeError> {
         let outgoing = encode_response(api_key, version, correlation_id, body)?;
         Ok(Self { parts: cut(outgoing, sources) })
+    }
+
+    /// A whole frame that somebody else has made, with its length.
+    #[must_use]
+    pub(crate) fn raw(frame: Bytes) -> Self {
+        Self { parts: vec![Part::Bytes(frame)] }
+    }
+
+    /// Header and body without the length, or `None` if some of it is still in a file.
+    #[must_use]
+    pub(crate) fn into_body(self) -> Option<Bytes> {
+        let mut parts = self.parts.into_iter();
+        match (parts.next(), parts.next()) {
+            (Some(Part::Bytes(frame)), None) => Some(frame.slice(LENGTH_LEN.min(frame.len())..)),
+            _ => None,
+        }
     }
 
     /// Sends the whole frame; with `more`, another one follows at once, and may share its packets.

@@ -1,7 +1,7 @@
 //! What all connections of a broker share: who it is, its partitions, the way to the controller.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -19,14 +19,17 @@ use tracing::{info, warn};
 
 use crate::automatic_topics::AutomaticTopics;
 use crate::configuration::Configuration;
+use crate::controller_channel::ControllerChannel;
 use crate::fetch_session::Sessions;
 use crate::group_coordinator::GroupCoordinator;
 use crate::log_directories::LogDirectories;
 use crate::log_levels::LogLevels;
 use crate::log_moves::LogMoves;
 use crate::metrics::Metrics;
+use crate::peers::Purpose;
 use crate::producer_ids::ProducerIds;
-use crate::replicas::{Replica, Replicas};
+use crate::replica::Replica;
+use crate::replicas::Replicas;
 
 /// What connections and handlers need of the configuration. Units are in the names.
 #[derive(Debug, Clone)]
@@ -62,13 +65,14 @@ pub(crate) struct Registration {
 #[derive(Debug)]
 pub(crate) struct Broker {
     pub node_id: BrokerId,
-    registration: Registration,
+    registration: OnceLock<Registration>,
     pub cluster_id: ByteString,
     pub settings: Settings,
     pub configuration: Arc<Configuration>,
     pub log_levels: LogLevels,
     pub clock: Arc<dyn Clock>,
     pub quorum: Arc<Quorum>,
+    pub controller: Arc<ControllerChannel>,
     pub replicas: Arc<Replicas>,
     pub directories: Arc<LogDirectories>,
     pub moves: Arc<LogMoves>,
@@ -90,13 +94,14 @@ pub(crate) struct Broker {
 /// What a broker is made of.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    pub registration: Registration,
+    pub node_id: BrokerId,
     pub cluster_id: ByteString,
     pub settings: Settings,
     pub configuration: Arc<Configuration>,
     pub log_levels: LogLevels,
     pub clock: Arc<dyn Clock>,
     pub quorum: Arc<Quorum>,
+    pub controller: Arc<ControllerChannel>,
     pub replicas: Arc<Replicas>,
     pub directories: Arc<LogDirectories>,
     pub moves: Arc<LogMoves>,
@@ -108,18 +113,19 @@ pub(crate) struct Parts {
 impl Broker {
     #[must_use]
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { registration, cluster_id, settings, configuration, .. } = parts;
+        let Parts { node_id, cluster_id, settings, configuration, .. } = parts;
         let queued_bytes = settings.queued_bytes_max.map(|max| Arc::new(Semaphore::new(max)));
         let fetch_sessions = Mutex::new(Sessions::new(settings.fetch_session_slots));
         Self {
-            node_id: registration.id,
-            registration,
+            node_id,
+            registration: OnceLock::new(),
             cluster_id,
             settings,
             configuration,
             log_levels: parts.log_levels,
             clock: parts.clock,
             quorum: parts.quorum,
+            controller: parts.controller,
             replicas: parts.replicas,
             directories: parts.directories,
             moves: parts.moves,
@@ -168,11 +174,17 @@ impl Broker {
         id: TopicId,
         partition: i32,
     ) -> Result<Arc<Replica>, ErrorCode> {
-        image
+        let known = image
             .partition(id, PartitionIndex(partition))
             .ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
-        // A partition that exists and is not here has a log that could not be opened.
-        self.replicas.find(id, partition).ok_or(ErrorCode::KAFKA_STORAGE_ERROR)
+        self.replicas.find(id, partition).ok_or_else(|| {
+            if known.replicas.contains(&self.node_id) {
+                // It is assigned to this broker, and its log could not be opened.
+                ErrorCode::KAFKA_STORAGE_ERROR
+            } else {
+                ErrorCode::NOT_LEADER_OR_FOLLOWER
+            }
+        })
     }
 
     /// An id for a new idempotent producer.
@@ -180,7 +192,14 @@ impl Broker {
     /// # Errors
     /// COORDINATOR_LOAD_IN_PROGRESS
     pub(crate) async fn next_producer_id(&self) -> Result<ProducerId, ErrorCode> {
-        self.producer_ids.next(&self.quorum, &self.registration).await
+        let registration =
+            self.registration.get().ok_or(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)?;
+        self.producer_ids.next(&self.controller, registration).await
+    }
+
+    /// The controller has taken this broker; said once.
+    pub(crate) fn set_registered(&self, registration: Registration) {
+        let _ = self.registration.set(registration);
     }
 
     /// Asks the controller for topics with the broker's defaults, and does not wait for it.
@@ -194,7 +213,7 @@ impl Broker {
             let topics = names.iter().map(|name| broker.automatic_topics.creatable(name.clone()));
             let request =
                 CreateTopicsRequest { topics: topics.collect(), ..CreateTopicsRequest::default() };
-            match broker.quorum.create_topics(request).await {
+            match broker.controller.ask(Purpose::Controller, request).await {
                 Ok(response) => response.topics.iter().for_each(log_created),
                 Err(error) => warn!(%error, "topics were not created automatically"),
             }
@@ -213,7 +232,7 @@ impl Broker {
         }
         let topic = self.automatic_topics.creatable(ByteString::from_static(name));
         let request = CreateTopicsRequest { topics: vec![topic], ..CreateTopicsRequest::default() };
-        let response = self.quorum.create_topics(request).await;
+        let response = self.controller.ask(Purpose::Controller, request).await;
         let response = response.map_err(|_| ErrorCode::NOT_CONTROLLER)?;
         response.topics.iter().for_each(log_created);
         match response.topics.first().map(|topic| topic.error_code) {

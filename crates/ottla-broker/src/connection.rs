@@ -263,6 +263,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.begin_owed_flush();
+        self.session.ended(&self.broker);
     }
 }
 

@@ -17,13 +17,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use ottla_base::ErrorCode;
+use ottla_base::{ErrorCode, LeaderEpoch};
 use ottla_coordinator::Shard;
 use ottla_env::Clock;
 use parking_lot::RwLock;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::replicas::Replica;
+use crate::replica::Replica;
 use partition::Event;
 
 /// How many partitions are read at the same time when many are taken up.
@@ -33,6 +33,7 @@ const LOADING_MAX: usize = 4;
 /// and connections are bounded.
 struct Led<S: Shard> {
     replica: Arc<Replica>,
+    epoch: LeaderEpoch,
     events: mpsc::UnboundedSender<Event<S>>,
 }
 
@@ -78,13 +79,16 @@ where
     }
 
     /// This broker leads a partition of the topic: reads it, and coordinates from then on. Said again, it changes
-    /// nothing.
+    /// nothing; in another leader epoch the partition is read anew, since others may have written to it.
     pub(crate) fn elected(&self, replica: &Arc<Replica>) {
+        let Some(epoch) = replica.led_epoch() else { return };
         let partition = replica.partition.partition.0;
         let mut partitions = self.partitions.write();
         let is_led = partitions
             .get(&partition)
-            .is_some_and(|led| Arc::ptr_eq(&led.replica, replica) && !led.events.is_closed());
+            .is_some_and(|led| {
+                Arc::ptr_eq(&led.replica, replica) && led.epoch == epoch && !led.events.is_closed()
+            });
         if is_led {
             return;
         }
@@ -92,12 +96,12 @@ where
         let (replica, clock) = (Arc::clone(replica), Arc::clone(&self.clock));
         let task = partition::Task {
             shard: (self.make_shard)(),
-            log: log::PartitionLog::new(Arc::clone(&replica), self.log_settings, clock),
+            log: log::PartitionLog::new(Arc::clone(&replica), epoch, self.log_settings, clock),
             clock: Arc::clone(&self.clock),
             loading: Arc::clone(&self.loading),
             events,
         };
-        partitions.insert(partition, Led { replica, events: sender });
+        partitions.insert(partition, Led { replica, epoch, events: sender });
         tokio::spawn(task.run());
     }
 

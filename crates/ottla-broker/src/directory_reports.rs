@@ -10,21 +10,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ottla_base::{BrokerId, TopicId, Uuid};
+use ottla_base::{BrokerId, ErrorCode, TopicId, Uuid};
 use ottla_log::{FlushListener, Log, StorageError};
-use ottla_metadata::Rejection;
-use ottla_metadata::controller::BrokerEpoch;
-use ottla_protocol::messages::AssignReplicasToDirsRequest;
 use ottla_protocol::messages::assign_replicas_to_dirs_request::{
     DirectoryData, PartitionData, TopicData,
 };
-use ottla_quorum::{Quorum, SubmitError};
+use ottla_protocol::messages::{AssignReplicasToDirsRequest, BrokerHeartbeatRequest};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tracing::warn;
 
 use crate::broker::Registration;
+use crate::controller_channel::{ControllerChannel, Unanswered};
+use crate::controller_requests::ControllerRequest;
 use crate::log_directories::LogDirectories;
+use crate::peers::Purpose;
 
 /// How long the controller is left alone that has not taken a report.
 const RETRY: Duration = Duration::from_millis(500);
@@ -58,14 +58,14 @@ impl DirectoryReports {
     /// Sends what there is to report, until the quorum has stopped or the node stops.
     pub(crate) async fn send(
         self: Arc<Self>,
-        quorum: Arc<Quorum>,
+        controller: Arc<ControllerChannel>,
         registration: Registration,
         mut stopping: watch::Receiver<bool>,
     ) {
         let work = async {
             loop {
                 self.changed.notified().await;
-                while !self.send_once(&quorum, registration).await {
+                while !self.send_once(&controller, registration).await {
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -77,11 +77,11 @@ impl DirectoryReports {
     }
 
     /// Whether all was taken that there was.
-    async fn send_once(&self, quorum: &Quorum, registration: Registration) -> bool {
+    async fn send_once(&self, controller: &ControllerChannel, registration: Registration) -> bool {
         let sent = self.waiting.lock().clone();
         let Registration { id, epoch } = registration;
-        let taken = send_failed(quorum, id, epoch, &sent.failed).await
-            && send_assigned(quorum, id, epoch, &sent.assigned).await;
+        let taken = send_failed(controller, id, epoch, &sent.failed).await
+            && send_assigned(controller, id, epoch, &sent.assigned).await;
         if taken {
             let mut waiting = self.waiting.lock();
             waiting.failed.retain(|directory| !sent.failed.contains(directory));
@@ -91,17 +91,29 @@ impl DirectoryReports {
     }
 }
 
-async fn send_failed(quorum: &Quorum, id: BrokerId, epoch: i64, failed: &BTreeSet<Uuid>) -> bool {
+async fn send_failed(
+    controller: &ControllerChannel,
+    id: BrokerId,
+    epoch: i64,
+    failed: &BTreeSet<Uuid>,
+) -> bool {
     if failed.is_empty() {
         return true;
     }
-    let failed = failed.iter().copied().collect();
-    let answer = quorum.directories_offline(id, BrokerEpoch(epoch), failed).await;
-    is_taken(answer, "that log directories have failed")
+    let request = BrokerHeartbeatRequest {
+        broker_id: id.0,
+        broker_epoch: epoch,
+        offline_log_dirs: failed.iter().copied().collect(),
+        ..BrokerHeartbeatRequest::default()
+    };
+    is_taken::<BrokerHeartbeatRequest>(
+        controller.ask(Purpose::Controller, request).await,
+        "that log directories have failed",
+    )
 }
 
 async fn send_assigned(
-    quorum: &Quorum,
+    controller: &ControllerChannel,
     id: BrokerId,
     epoch: i64,
     assigned: &BTreeMap<(TopicId, i32), Uuid>,
@@ -112,14 +124,17 @@ async fn send_assigned(
     let directories = by_directory(assigned);
     let request = AssignReplicasToDirsRequest { broker_id: id.0, broker_epoch: epoch, directories };
     // A partition that the controller does not know was deleted meanwhile.
-    is_taken(quorum.assign_replicas_to_dirs(request).await, "where replicas are")
+    is_taken::<AssignReplicasToDirsRequest>(
+        controller.ask(Purpose::Controller, request).await,
+        "where replicas are",
+    )
 }
 
-fn is_taken<T>(answer: Result<Result<T, Rejection>, SubmitError>, what: &str) -> bool {
-    match answer {
-        Ok(Ok(_)) => true,
-        Ok(Err(error)) => {
-            warn!(%error, "the controller does not take {what}");
+fn is_taken<R: ControllerRequest>(answer: Result<R::Response, Unanswered>, what: &str) -> bool {
+    match answer.map(|response| R::error_of(&response)) {
+        Ok(ErrorCode::NONE) => true,
+        Ok(code) => {
+            warn!(%code, "the controller does not take {what}");
             false
         }
         Err(error) => {

@@ -19,13 +19,13 @@ use ottla_env::Clock;
 use ottla_records::Compression;
 
 use crate::coordinators::{Coordinators, LogSettings};
-use crate::replicas::Replica;
+use crate::replica::Replica;
 
 /// The coordinator of all groups whose partition of `__consumer_offsets` is led here.
 #[derive(Debug)]
 pub(crate) struct GroupCoordinator {
     coordinators: Coordinators<GroupShard>,
-    /// Partitions of `__consumer_offsets` when its first one was taken up; 0 while there is none.
+    /// Partitions of `__consumer_offsets` when it was first seen; 0 while there is none.
     partition_count: AtomicI32,
 }
 
@@ -45,11 +45,15 @@ impl GroupCoordinator {
         }
     }
 
-    /// Takes up a partition of `__consumer_offsets`, which has so many now.
-    pub(crate) fn elected(&self, replica: &Arc<Replica>, partition_count: usize) {
+    /// `__consumer_offsets` is there, and has so many partitions now.
+    pub(crate) fn topic_seen(&self, partition_count: usize) {
         let now = i32::try_from(partition_count).unwrap_or(i32::MAX);
         // Whoever was first has said it.
         let _ = self.partition_count.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Takes up a partition of `__consumer_offsets`.
+    pub(crate) fn elected(&self, replica: &Arc<Replica>) {
         self.coordinators.elected(replica);
     }
 
@@ -67,7 +71,7 @@ impl GroupCoordinator {
     ///
     /// # Errors
     /// NOT_COORDINATOR while the topic does not exist.
-    fn partition_of(&self, group: &str) -> Result<i32, ErrorCode> {
+    pub(crate) fn partition_of(&self, group: &str) -> Result<i32, ErrorCode> {
         match self.partition_count.load(Ordering::Relaxed) {
             0 => Err(ErrorCode::NOT_COORDINATOR),
             count => Ok(group_partition(group, count)),

@@ -29,6 +29,7 @@ mod describe_topic_partitions;
 mod describe_transactions;
 mod describe_user_scram_credentials;
 mod elect_leaders;
+mod envelope;
 mod fetch;
 mod find_coordinator;
 mod heartbeat;
@@ -46,6 +47,8 @@ mod offset_commit;
 mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
+mod partition_view;
+mod peer;
 mod produce;
 mod sasl_authenticate;
 mod sasl_handshake;
@@ -56,81 +59,113 @@ mod update_features;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use ottla_base::ErrorCode;
+use ottla_base::{BrokerId, ErrorCode};
 use ottla_coordinator::group::Caller;
 use ottla_protocol::frame::Incoming;
+use ottla_protocol::messages::{
+    AllocateProducerIdsRequest, AlterPartitionRequest, AssignReplicasToDirsRequest,
+    BrokerHeartbeatRequest, BrokerRegistrationRequest, ControllerRegistrationRequest,
+};
+use ottla_protocol::peer::PeerRequest;
 use ottla_protocol::{ApiKey, Decoder, Message, Request};
 use ottla_quorum::SubmitError;
 
 use crate::answer::{Answer, CloseReason, Outcome, Source};
 use crate::broker::Broker;
+use crate::controller_requests::ControllerRequest;
 use crate::listener::{Listener, Role};
 
-/// The APIs that this broker serves, each in all the stable versions that Kafka 4.3 serves, and
-/// whether a controller listener serves them too.
-const SERVED: [(ApiKey, bool); 46] = [
-    (ApiKey::Produce, false),
-    (ApiKey::Fetch, false),
-    (ApiKey::ListOffsets, false),
-    (ApiKey::Metadata, false),
-    (ApiKey::OffsetCommit, false),
-    (ApiKey::OffsetFetch, false),
-    (ApiKey::FindCoordinator, false),
-    (ApiKey::JoinGroup, false),
-    (ApiKey::Heartbeat, false),
-    (ApiKey::LeaveGroup, false),
-    (ApiKey::SyncGroup, false),
-    (ApiKey::DescribeGroups, false),
-    (ApiKey::ListGroups, false),
-    (ApiKey::SaslHandshake, true),
-    (ApiKey::ApiVersions, true),
-    (ApiKey::CreateTopics, true),
-    (ApiKey::DeleteTopics, true),
-    (ApiKey::DeleteRecords, false),
-    (ApiKey::InitProducerId, false),
-    (ApiKey::OffsetForLeaderEpoch, false),
-    (ApiKey::DescribeAcls, true),
-    (ApiKey::CreateAcls, true),
-    (ApiKey::DeleteAcls, true),
-    (ApiKey::DescribeConfigs, true),
-    (ApiKey::AlterConfigs, true),
-    (ApiKey::AlterReplicaLogDirs, false),
-    (ApiKey::DescribeLogDirs, false),
-    (ApiKey::SaslAuthenticate, true),
-    (ApiKey::CreatePartitions, true),
-    (ApiKey::DeleteGroups, false),
-    (ApiKey::ElectLeaders, true),
-    (ApiKey::IncrementalAlterConfigs, true),
-    (ApiKey::AlterPartitionReassignments, true),
-    (ApiKey::ListPartitionReassignments, true),
-    (ApiKey::OffsetDelete, false),
-    (ApiKey::DescribeClientQuotas, false),
-    (ApiKey::DescribeUserScramCredentials, true),
-    (ApiKey::DescribeQuorum, true),
-    (ApiKey::UpdateFeatures, true),
-    (ApiKey::DescribeCluster, true),
-    (ApiKey::DescribeProducers, false),
-    (ApiKey::UnregisterBroker, true),
-    (ApiKey::DescribeTransactions, false),
-    (ApiKey::ListTransactions, false),
-    (ApiKey::ListConfigResources, false),
-    (ApiKey::DescribeTopicPartitions, false),
+/// Who serves an API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Broker,
+    /// A broker by itself, and a controller.
+    Both,
+    /// The active controller; a broker carries such a request to it.
+    Forwarded,
+    /// A controller, for brokers and other controllers.
+    Controller,
+}
+
+/// The APIs that are served, each in all the stable versions that Kafka 4.3 serves.
+const SERVED: [(ApiKey, By); 53] = [
+    (ApiKey::Produce, By::Broker),
+    (ApiKey::Fetch, By::Broker),
+    (ApiKey::ListOffsets, By::Broker),
+    (ApiKey::Metadata, By::Broker),
+    (ApiKey::OffsetCommit, By::Broker),
+    (ApiKey::OffsetFetch, By::Broker),
+    (ApiKey::FindCoordinator, By::Broker),
+    (ApiKey::JoinGroup, By::Broker),
+    (ApiKey::Heartbeat, By::Broker),
+    (ApiKey::LeaveGroup, By::Broker),
+    (ApiKey::SyncGroup, By::Broker),
+    (ApiKey::DescribeGroups, By::Broker),
+    (ApiKey::ListGroups, By::Broker),
+    (ApiKey::SaslHandshake, By::Both),
+    (ApiKey::ApiVersions, By::Both),
+    (ApiKey::CreateTopics, By::Forwarded),
+    (ApiKey::DeleteTopics, By::Forwarded),
+    (ApiKey::DeleteRecords, By::Broker),
+    (ApiKey::InitProducerId, By::Broker),
+    (ApiKey::OffsetForLeaderEpoch, By::Broker),
+    (ApiKey::DescribeAcls, By::Both),
+    (ApiKey::CreateAcls, By::Forwarded),
+    (ApiKey::DeleteAcls, By::Forwarded),
+    (ApiKey::DescribeConfigs, By::Both),
+    (ApiKey::AlterConfigs, By::Forwarded),
+    (ApiKey::AlterReplicaLogDirs, By::Broker),
+    (ApiKey::DescribeLogDirs, By::Broker),
+    (ApiKey::SaslAuthenticate, By::Both),
+    (ApiKey::CreatePartitions, By::Forwarded),
+    (ApiKey::DeleteGroups, By::Broker),
+    (ApiKey::ElectLeaders, By::Forwarded),
+    (ApiKey::IncrementalAlterConfigs, By::Forwarded),
+    (ApiKey::AlterPartitionReassignments, By::Forwarded),
+    (ApiKey::ListPartitionReassignments, By::Forwarded),
+    (ApiKey::OffsetDelete, By::Broker),
+    (ApiKey::DescribeClientQuotas, By::Broker),
+    (ApiKey::DescribeUserScramCredentials, By::Both),
+    (ApiKey::DescribeQuorum, By::Forwarded),
+    (ApiKey::AlterPartition, By::Controller),
+    (ApiKey::UpdateFeatures, By::Forwarded),
+    (ApiKey::Envelope, By::Controller),
+    (ApiKey::DescribeCluster, By::Both),
+    (ApiKey::DescribeProducers, By::Broker),
+    (ApiKey::BrokerRegistration, By::Controller),
+    (ApiKey::BrokerHeartbeat, By::Controller),
+    (ApiKey::UnregisterBroker, By::Forwarded),
+    (ApiKey::DescribeTransactions, By::Broker),
+    (ApiKey::ListTransactions, By::Broker),
+    (ApiKey::AllocateProducerIds, By::Controller),
+    (ApiKey::ControllerRegistration, By::Controller),
+    (ApiKey::AssignReplicasToDirs, By::Controller),
+    (ApiKey::ListConfigResources, By::Broker),
+    (ApiKey::DescribeTopicPartitions, By::Broker),
 ];
 
 /// The APIs of a listener in the order of their keys, with the versions that are served.
 pub(crate) fn served(role: Role) -> impl Iterator<Item = (ApiKey, RangeInclusive<i16>)> {
+    let is_served = move |by: By| match role {
+        Role::Broker => by != By::Controller,
+        Role::Controller => by != By::Broker,
+    };
     SERVED
         .into_iter()
-        .filter(move |(_, on_controller)| role == Role::Broker || *on_controller)
+        .filter(move |(_, by)| is_served(*by))
         .map(|(api_key, _)| (api_key, api_key.stable_versions()))
 }
 
+fn is_forwarded(api: ApiKey) -> bool {
+    SERVED.contains(&(api, By::Forwarded))
+}
+
 /// What a client is told when the controller did not take its request.
-fn submit_error(error: &SubmitError) -> ErrorCode {
+pub(crate) fn submit_error(error: &SubmitError) -> ErrorCode {
     match error {
         SubmitError::NotController | SubmitError::Stopped => ErrorCode::NOT_CONTROLLER,
         SubmitError::Unwritable => ErrorCode::UNKNOWN_SERVER_ERROR,
@@ -143,12 +178,42 @@ pub(crate) struct Session {
     pub listener: Arc<Listener>,
     peer: IpAddr,
     client_id: Option<ByteString>,
+    /// The requests come from a broker that carries them for a client.
+    is_forwarded: bool,
+    /// The nodes that have spoken through this connection: when it breaks, they may be gone.
+    voter: Option<BrokerId>,
+    broker: Option<BrokerId>,
 }
 
 impl Session {
     #[must_use]
     pub(crate) const fn new(listener: Arc<Listener>, peer: IpAddr) -> Self {
-        Self { listener, peer, client_id: None }
+        Self { listener, peer, client_id: None, is_forwarded: false, voter: None, broker: None }
+    }
+
+    /// For a request that a broker carries here for a client.
+    #[must_use]
+    pub(crate) const fn forwarded(listener: Arc<Listener>, client: IpAddr) -> Self {
+        Self { is_forwarded: true, ..Self::new(listener, client) }
+    }
+
+    /// The connection has ended: those who spoke through it may have died.
+    pub(crate) fn ended(&self, broker: &Broker) {
+        if let Some(voter) = self.voter {
+            broker.quorum.peer_lost(voter);
+        }
+        if let Some(lost) = self.broker {
+            broker.quorum.connection_lost(lost);
+        }
+    }
+
+    /// Remembers whose heartbeats come through this connection.
+    fn note_heartbeat(&mut self, context: &Context, body: &Decoder) {
+        if context.api_key != ApiKey::BrokerHeartbeat {
+            return;
+        }
+        // The broker's id is the first field of every version.
+        self.broker = body.clone().i32().ok().map(BrokerId);
     }
 
     /// Copies the client id when it is another one: a slice would keep the request's whole frame.
@@ -175,6 +240,7 @@ pub(crate) struct Context {
     pub correlation_id: i32,
     pub client_id: Option<ByteString>,
     peer: IpAddr,
+    is_forwarded: bool,
     received: Instant,
 }
 
@@ -224,6 +290,9 @@ fn java_address(address: IpAddr) -> String {
 
 /// Handles one request. What it comes to may have to wait: [`Outcome::Later`].
 pub(crate) fn handle(broker: &Arc<Broker>, session: &mut Session, frame: Bytes) -> Outcome {
+    if let Some(request) = PeerRequest::decode(&frame) {
+        return peer::handle(broker, session, request);
+    }
     dispatch(broker, session, frame).unwrap_or_else(Outcome::Close)
 }
 
@@ -232,7 +301,7 @@ fn dispatch(
     session: &mut Session,
     frame: Bytes,
 ) -> Result<Outcome, CloseReason> {
-    let Incoming { api, header, body } = Incoming::decode(frame)?;
+    let Incoming { api, header, body } = Incoming::decode(frame.clone())?;
     let version = header.request_api_version;
     let Some((_, versions)) = served(session.listener.role).find(|(key, _)| *key == api) else {
         return Err(CloseReason::NotServed(api.name()));
@@ -246,9 +315,14 @@ fn dispatch(
         correlation_id: header.correlation_id,
         client_id: session.client_id.clone(),
         peer: session.peer,
+        is_forwarded: session.is_forwarded,
         received: Instant::now(),
     };
     if versions.contains(&version) {
+        if is_for_another_node(&context, &body) {
+            return Ok(Outcome::Later(Box::pin(forward(context, body, frame))));
+        }
+        session.note_heartbeat(&context, &body);
         route(context, body)
     } else if api == ApiKey::ApiVersions {
         Ok(api_versions::unsupported_version(context))
@@ -281,6 +355,13 @@ fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
         ApiKey::InitProducerId => later(context, input, init_producer_id::handle)?,
         ApiKey::OffsetForLeaderEpoch => now(&context, input, offset_for_leader_epoch::handle)?,
         ApiKey::DescribeAcls => at_once(context, input, describe_acls::handle)?,
+        ApiKey::BrokerRegistration => asked::<BrokerRegistrationRequest>(context, input)?,
+        ApiKey::BrokerHeartbeat => asked::<BrokerHeartbeatRequest>(context, input)?,
+        ApiKey::AlterPartition => asked::<AlterPartitionRequest>(context, input)?,
+        ApiKey::AssignReplicasToDirs => asked::<AssignReplicasToDirsRequest>(context, input)?,
+        ApiKey::AllocateProducerIds => asked::<AllocateProducerIdsRequest>(context, input)?,
+        ApiKey::ControllerRegistration => asked::<ControllerRegistrationRequest>(context, input)?,
+        ApiKey::Envelope => later(context, input, envelope::handle)?,
         ApiKey::CreateAcls => at_once(context, input, create_acls::handle)?,
         ApiKey::DeleteAcls => at_once(context, input, delete_acls::handle)?,
         ApiKey::DescribeConfigs => at_once(context, input, describe_configs::handle)?,
@@ -351,4 +432,43 @@ fn later<R: Request, F: Future<Output = Outcome> + Send + 'static>(
 ) -> Result<Outcome, CloseReason> {
     let request = body(&context, input)?;
     Ok(Outcome::Later(Box::pin(handler(context, request))))
+}
+
+/// For what a broker asks a controller.
+fn asked<R: ControllerRequest>(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
+    later(context, input, |context, request: R| async move {
+        let response = request.decide(&context.broker.quorum).await;
+        context.answer(&response)
+    })
+}
+
+/// Whether the active controller, which is not here, must decide on a client's request.
+fn is_for_another_node(context: &Context, body: &Decoder) -> bool {
+    context.listener.role == Role::Broker
+        && is_forwarded(context.api_key)
+        && !context.broker.controller.is_here()
+        && !incremental_alter_configs::is_about_log_levels(context, body)
+}
+
+/// How long a client's request may look for a controller.
+const FORWARDING_MAX: Duration = Duration::from_secs(30);
+
+/// Lets the controller answer. Where none is found, this node answers that it is none.
+async fn forward(context: Context, body: Decoder, frame: Bytes) -> Outcome {
+    let deadline = tokio::time::Instant::now() + FORWARDING_MAX;
+    match context.broker.controller.forward(frame, context.peer, deadline).await {
+        Ok(answer) => {
+            context.done();
+            Outcome::Answer(Answer::raw(with_length(&answer)))
+        }
+        Err(error) => {
+            tracing::debug!(api = context.api_key.name(), %error, "not forwarded");
+            route(context, body).unwrap_or_else(Outcome::Close)
+        }
+    }
+}
+
+fn with_length(frame: &[u8]) -> Bytes {
+    let length = i32::try_from(frame.len()).expect("an answer came in a frame");
+    [&length.to_be_bytes(), frame].concat().into()
 }

@@ -16,7 +16,8 @@ use tracing::{error, info, warn};
 use crate::configuration::Configuration;
 use crate::directory_reports::DirectoryReports;
 use crate::log_directories::{LogDirectories, Member};
-use crate::replicas::{Replica, Replicas};
+use crate::replica::Replica;
+use crate::replicas::Replicas;
 
 /// How long a move waits for room in the directory that it goes to, and how long a bound is not looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);

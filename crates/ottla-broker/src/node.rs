@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use ottla_config::{BrokerConfig, Listener as ListenerConfig, Settings as ConfigSettings};
+use ottla_base::{Offset, Uuid};
 use ottla_env::{Clock, SystemClock};
 use ottla_log::{DirectoryOptions, LogDirectory};
 use ottla_metadata::controller::Policy;
@@ -21,16 +22,21 @@ use tracing::{info, warn};
 
 use crate::adoption::Wishes;
 use crate::automatic_topics::AutomaticTopics;
-use crate::broker::{Broker, Parts, Registration, Settings};
+use crate::broker::{Broker, Parts, Settings};
 use crate::cleaner;
 use crate::configuration::Configuration;
+use crate::controller_channel::ControllerChannel;
 use crate::directory_reports::{DirectoryReports, FailureWatch};
+use crate::fetchers::{FetchSettings, Fetchers};
 use crate::group_coordinator::GroupCoordinator;
 use crate::http;
+use crate::isr_changes;
+use crate::lifecycle::{self, Intervals, Lifecycle};
 use crate::listener::{Connections, Listener, Role, accept, stopped};
 use crate::log_directories::{DataDirectories, LogDirectories};
 use crate::log_levels::LogLevels;
 use crate::log_moves::LogMoves;
+use crate::peers::{BrokerAddresses, Peers, QuorumTransport};
 use crate::replicas::Replicas;
 use crate::topic_config;
 use crate::topics::Topics;
@@ -67,6 +73,7 @@ pub struct Node {
     quorum: Arc<Quorum>,
     directories: Arc<LogDirectories>,
     failures: Arc<FailureWatch>,
+    lifecycle: Arc<Lifecycle>,
     broker_epoch: i64,
     listeners: Vec<Address>,
     http_address: Option<SocketAddr>,
@@ -134,8 +141,14 @@ impl Node {
             Arc::clone(&configuration),
         ));
         let cleaner = cleaner::start(&configuration.live().cleaner, &replicas, &clock)?;
+        let incarnation_id = ottla_env::random_uuid()?;
+        let fetchers = Arc::new(Fetchers::new(Arc::clone(&clock), fetch_settings(config)));
         let topics = Arc::new(Topics {
             node_id: config.node_id,
+            incarnation_id,
+            clock: Arc::clone(&clock),
+            lag_max: milliseconds(config.replica_lag_time_max_ms),
+            fetchers: Arc::clone(&fetchers),
             directories: Arc::clone(&directories),
             replicas: Arc::clone(&replicas),
             configuration: Arc::clone(&configuration),
@@ -146,22 +159,25 @@ impl Node {
             cleaner: cleaner.clone(),
         });
         let wishes = Wishes::read(&directories)?;
+        let peers = Arc::new(Peers::new(config.node_id));
         let metadata = directories.metadata();
-        let quorum = start_quorum(&options, &bound, metadata, &clock, &topics).await?;
-        let broker_epoch = register(&options, &bound, &directories, &quorum).await?;
-        let registration = Registration { id: config.node_id, epoch: broker_epoch };
-        wishes.fulfil(&registration, &directories, &quorum).await?;
-        topics.set_strays_aside(&quorum.image());
-        moves.begin_again();
+        let quorum =
+            start_quorum(&options, &bound, metadata, &clock, &topics, Arc::clone(&peers)).await?;
+        let controller = Arc::new(ControllerChannel::new(
+            config.node_id,
+            Arc::clone(&quorum),
+            Arc::clone(&peers),
+        ));
         let broker = Arc::new(Broker::new(Parts {
-            registration,
+            node_id: config.node_id,
             cluster_id: options.cluster_id.as_str().into(),
             settings: settings(config, &options.settings),
             configuration,
-            log_levels: options.log_levels,
-            clock,
+            log_levels: options.log_levels.clone(),
+            clock: Arc::clone(&clock),
             quorum: Arc::clone(&quorum),
-            replicas,
+            controller: Arc::clone(&controller),
+            replicas: Arc::clone(&replicas),
             directories: Arc::clone(&directories),
             moves: Arc::clone(&moves),
             groups,
@@ -171,8 +187,46 @@ impl Node {
         let (stop, stopping) = watch::channel(false);
         let listeners = bound.iter().map(Bound::address).collect();
         let http_address = http.as_ref().and_then(|socket| socket.local_addr().ok());
-        let mut tasks = spawn_all(&broker, bound, http, config, open_files, &stopping);
-        tasks.spawn(reports.send(Arc::clone(&quorum), registration, stopping.clone()));
+        let mut tasks = JoinSet::new();
+        let (for_controllers, for_clients): (Vec<_>, Vec<_>) =
+            bound.into_iter().partition(|bound| bound.role == Role::Controller);
+        // Voters must hear each other before there is a controller that a broker could register with.
+        listen_for_controllers(&mut tasks, for_controllers, &broker, &stopping);
+        let request = registration(&options, &for_clients, &directories, incarnation_id);
+        let intervals = intervals(config);
+        let registration = lifecycle::register(&controller, request, intervals).await?;
+        broker.set_registered(registration);
+        quorum.applied(Offset(registration.epoch)).await;
+        let addresses = Arc::new(BrokerAddresses::new(
+            peers,
+            Arc::clone(&quorum),
+            config.inter_broker_listener_name.clone(),
+        ));
+        let outboxes = &replicas.outboxes;
+        outboxes.flush_reports.begin(registration, Arc::clone(&addresses));
+        fetchers.begin(registration, addresses);
+        let isr_sender = isr_changes::Sender {
+            registration,
+            controller: Arc::clone(&controller),
+            replicas: Arc::clone(&replicas),
+            clock: Arc::clone(&broker.clock),
+        };
+        tasks.spawn(Arc::clone(&outboxes.isr_changes).send(isr_sender, stopping.clone()));
+        wishes.fulfil(&registration, &directories, &quorum).await?;
+        topics.set_strays_aside(&quorum.image());
+        moves.begin_again();
+        let lifecycle = Arc::new(Lifecycle::new(
+            registration,
+            Arc::clone(&controller),
+            Arc::clone(&quorum),
+            intervals,
+        ));
+        lifecycle.unfenced().await;
+        serve_clients(&mut tasks, for_clients, &broker, config, open_files, &stopping);
+        serve_operator(&mut tasks, http, &broker, &stopping);
+        spawn_retention(&mut tasks, &broker, config, &stopping);
+        tasks.spawn(Arc::clone(&lifecycle).keep_alive(stopping.clone()));
+        tasks.spawn(reports.send(controller, registration, stopping.clone()));
         tasks.spawn(moves.run(stopping));
         broker.set_ready();
         Ok(Self {
@@ -180,7 +234,8 @@ impl Node {
             quorum,
             directories,
             failures,
-            broker_epoch,
+            lifecycle,
+            broker_epoch: registration.epoch,
             listeners,
             http_address,
             stop,
@@ -209,13 +264,14 @@ impl Node {
         }
     }
 
-    /// Stops accepting, answers what was begun, ends the controller, writes everything to disk, and
+    /// Lets others take over, stops accepting, answers what was begun, ends the controller, writes everything to disk, and
     /// leaves the marker that spares the next start its recovery.
     ///
     /// # Errors
     /// When the disk fails; the next start then recovers.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.broker.set_not_ready("stopping");
+        self.lifecycle.leave().await;
         self.stop.send_replace(true);
         // Those who wait for records or for the disk are answered at once.
         self.broker.replicas.all().iter().for_each(|replica| replica.retire());
@@ -348,6 +404,7 @@ async fn start_quorum(
     directory: &Arc<LogDirectory>,
     clock: &Arc<dyn Clock>,
     topics: &Arc<Topics>,
+    peers: Arc<Peers>,
 ) -> anyhow::Result<Arc<Quorum>> {
     let config = ottla_quorum::Config {
         node_id: options.config.node_id,
@@ -363,6 +420,7 @@ async fn start_quorum(
         directory: Arc::clone(directory),
         clock: Arc::clone(clock),
         publisher: Arc::clone(topics) as _,
+        transport: Arc::new(QuorumTransport::new(peers)),
     };
     Ok(Arc::new(Quorum::start(config, dependencies).await?))
 }
@@ -371,19 +429,18 @@ async fn start_quorum(
 const METADATA_SEGMENT_BYTES: u64 = 1 << 30;
 const METADATA_SEGMENT_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
-/// Tells the controller that this broker is there, and that it may lead.
-async fn register(
+/// What the controller is told of this broker.
+fn registration(
     options: &NodeOptions,
     bound: &[Bound],
     directories: &LogDirectories,
-    quorum: &Quorum,
-) -> anyhow::Result<i64> {
-    let node_id = options.config.node_id;
+    incarnation_id: Uuid,
+) -> BrokerRegistrationRequest {
     let listeners = endpoints(&options.config, bound, Role::Broker);
-    let request = BrokerRegistrationRequest {
-        broker_id: node_id.0,
+    BrokerRegistrationRequest {
+        broker_id: options.config.node_id.0,
         cluster_id: options.cluster_id.as_str().into(),
-        incarnation_id: ottla_env::random_uuid()?,
+        incarnation_id,
         listeners: listeners
             .iter()
             .map(|endpoint| broker_registration_request::Listener {
@@ -404,10 +461,7 @@ async fn register(
         log_dirs: directories.online(),
         previous_broker_epoch: directories.previous_broker_epoch().unwrap_or(-1),
         ..BrokerRegistrationRequest::default()
-    };
-    let epoch = quorum.register_broker(request).await??;
-    quorum.unfence_broker(node_id, epoch).await??;
-    Ok(epoch.0)
+    }
 }
 
 /// What others are told: the advertised addresses, with the ports and names that are only known now.
@@ -437,46 +491,76 @@ fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-fn spawn_all(
-    broker: &Arc<Broker>,
+fn listen_for_controllers(
+    tasks: &mut JoinSet<()>,
     bound: Vec<Bound>,
-    http: Option<TcpListener>,
-    config: &BrokerConfig,
-    open_files: OpenFiles,
+    broker: &Arc<Broker>,
     stopping: &watch::Receiver<bool>,
-) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
-    let inter_broker = &config.inter_broker_listener_name;
-    let for_brokers = Arc::new(Connections::new(open_files.sockets_max));
-    let for_controllers = Arc::new(Connections::new(usize::MAX));
-    let client_listeners = bound.iter().filter(|bound| bound.role == Role::Broker).count();
+) {
+    let connections = Arc::new(Connections::new(usize::MAX));
     for Bound { config, role, socket, .. } in bound {
         let listener = Arc::new(Listener {
-            is_protected: config.name == *inter_broker && client_listeners > 1,
-            connections: Arc::clone(match role {
-                Role::Broker => &for_brokers,
-                Role::Controller => &for_controllers,
-            }),
+            is_protected: false,
+            connections: Arc::clone(&connections),
             name: config.name,
             role,
         });
         tasks.spawn(accept(socket, listener, Arc::clone(broker), stopping.clone()));
     }
-    if let Some(socket) = http {
-        let serving = http::serve(socket, Arc::clone(broker), stopping.clone());
-        tasks.spawn(async move {
-            if let Err(error) = serving.await {
-                warn!(%error, "the operator's port is closed");
-            }
+}
+
+fn serve_clients(
+    tasks: &mut JoinSet<()>,
+    bound: Vec<Bound>,
+    broker: &Arc<Broker>,
+    config: &BrokerConfig,
+    open_files: OpenFiles,
+    stopping: &watch::Receiver<bool>,
+) {
+    let inter_broker = &config.inter_broker_listener_name;
+    let connections = Arc::new(Connections::new(open_files.sockets_max));
+    let has_others = bound.len() > 1;
+    for Bound { config, role, socket, .. } in bound {
+        let listener = Arc::new(Listener {
+            is_protected: config.name == *inter_broker && has_others,
+            connections: Arc::clone(&connections),
+            name: config.name,
+            role,
         });
+        tasks.spawn(accept(socket, listener, Arc::clone(broker), stopping.clone()));
     }
-    let ms = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX));
-    let first = ms(config.log_initial_task_delay_ms);
-    let interval = ms(config.log_retention_check_interval_ms.max(1));
+}
+
+fn serve_operator(
+    tasks: &mut JoinSet<()>,
+    http: Option<TcpListener>,
+    broker: &Arc<Broker>,
+    stopping: &watch::Receiver<bool>,
+) {
+    let Some(socket) = http else { return };
+    let serving = http::serve(socket, Arc::clone(broker), stopping.clone());
+    tasks.spawn(async move {
+        if let Err(error) = serving.await {
+            warn!(%error, "the operator's port is closed");
+        }
+    });
+}
+
+fn spawn_retention(
+    tasks: &mut JoinSet<()>,
+    broker: &Arc<Broker>,
+    config: &BrokerConfig,
+    stopping: &watch::Receiver<bool>,
+) {
+    let first = milliseconds(config.log_initial_task_delay_ms);
+    let interval = milliseconds(config.log_retention_check_interval_ms.max(1));
     let broker = Arc::clone(broker);
     let work = move || enforce_retention(Arc::clone(&broker));
     tasks.spawn(periodically(first, interval, stopping.clone(), work));
-    tasks
+}
+
+fn milliseconds(ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX))
 }
 
 /// Does something for the first time after `first`, and then again whenever `interval` has passed, until the node stops.

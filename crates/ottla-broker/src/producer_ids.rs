@@ -7,10 +7,11 @@ use std::ops::Range;
 
 use ottla_base::{ErrorCode, ProducerId};
 use ottla_protocol::messages::AllocateProducerIdsRequest;
-use ottla_quorum::Quorum;
 use tokio::sync::Mutex;
 
 use crate::broker::Registration;
+use crate::controller_channel::ControllerChannel;
+use crate::peers::Purpose;
 
 /// The block in use, empty at first.
 #[derive(Debug, Default)]
@@ -25,21 +26,21 @@ impl ProducerIds {
     /// COORDINATOR_LOAD_IN_PROGRESS, which clients retry, when the controller gives no block.
     pub(crate) async fn next(
         &self,
-        quorum: &Quorum,
+        controller: &ControllerChannel,
         broker: &Registration,
     ) -> Result<ProducerId, ErrorCode> {
         let mut block = self.block.lock().await;
         if block.is_empty() {
-            *block = ask(quorum, broker).await.ok_or(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)?;
+            *block = ask(controller, broker).await.ok_or(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)?;
         }
         block.next().map(ProducerId).ok_or(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)
     }
 }
 
 /// The next block, or `None` if the controller does not give one.
-async fn ask(quorum: &Quorum, broker: &Registration) -> Option<Range<i64>> {
+async fn ask(controller: &ControllerChannel, broker: &Registration) -> Option<Range<i64>> {
     let request = AllocateProducerIdsRequest { broker_id: broker.id.0, broker_epoch: broker.epoch };
-    let response = quorum.allocate_producer_ids(request).await.ok()?;
+    let response = controller.ask(Purpose::Controller, request).await.ok()?;
     if response.error_code.is_error() {
         tracing::warn!(code = %response.error_code, "the controller gave no producer ids");
         return None;

@@ -2,28 +2,38 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use ottla_base::{BrokerId, PartitionIndex, TopicId, TopicPartition, Uuid};
 use ottla_config::TopicConfig;
 use ottla_coordinator::group::TopicDeleted;
+use ottla_env::Clock;
 use ottla_log::{CreateError, Log, LogCleaner};
-use ottla_metadata::{ConfigResource, Delta, Image, Partition, Topic, topic_name};
+use ottla_metadata::{Broker, ConfigResource, Delta, Image, Partition, Topic, topic_name};
 use ottla_quorum::Publisher;
 use tracing::{error, info, warn};
 
 use crate::cleaner;
 use crate::configuration::Configuration;
 use crate::directory_reports::DirectoryReports;
+use crate::fetchers::Fetchers;
 use crate::group_coordinator::GroupCoordinator;
 use crate::log_directories::LogDirectories;
 use crate::log_moves::LogMoves;
-use crate::replicas::{Replica, Replicas};
+use crate::replica::{Replica, Standing, Terms};
+use crate::replicas::Replicas;
 use crate::topic_config;
 
 /// The logs and replicas of this broker, kept equal to the metadata.
 #[derive(Debug)]
 pub(crate) struct Topics {
     pub node_id: BrokerId,
+    /// Of this process: metadata that is older than its registration gives it nothing to lead.
+    pub incarnation_id: Uuid,
+    pub clock: Arc<dyn Clock>,
+    /// `replica.lag.time.max.ms`
+    pub lag_max: Duration,
+    pub fetchers: Arc<Fetchers>,
     pub directories: Arc<LogDirectories>,
     pub replicas: Arc<Replicas>,
     pub configuration: Arc<Configuration>,
@@ -48,6 +58,7 @@ impl Publisher for Topics {
         for (topic_id, index) in &delta.changed {
             self.follow(image, *topic_id, *index);
         }
+        self.follow_brokers(image, delta);
         self.started.store(true, Ordering::Relaxed);
         if defaults_changed {
             let live = self.configuration.live();
@@ -95,22 +106,26 @@ impl Topics {
     }
 
     fn create_all(&self, image: &Image, topic: &Topic) {
+        if &*topic.name == topic_name::CONSUMER_OFFSETS {
+            self.groups.topic_seen(topic.partition_count());
+        }
         let config = self.config(image, topic);
         for (index, partition) in topic.partitions() {
-            self.create(topic, index, partition, &config);
+            self.create(image, topic, index, partition, &config);
         }
     }
 
     /// Makes the log of a partition that this broker is to hold.
     fn create(
         &self,
+        image: &Image,
         topic: &Topic,
         index: PartitionIndex,
         partition: &Partition,
         config: &TopicConfig,
     ) {
         if partition.replicas.contains(&self.node_id)
-            && let Err(error) = self.try_create(topic, index, partition, config)
+            && let Err(error) = self.try_create(image, topic, index, partition, config)
         {
             // Clients get KAFKA_STORAGE_ERROR for a partition that has no log.
             error!(topic = %topic.name, partition = %index, %error, "log can't be opened");
@@ -119,6 +134,7 @@ impl Topics {
 
     fn try_create(
         &self,
+        image: &Image,
         topic: &Topic,
         index: PartitionIndex,
         partition: &Partition,
@@ -132,15 +148,69 @@ impl Topics {
             self.reports.assigned(topic.id, index.0, directory);
         }
         let rules = topic_config::rules(name, config);
-        let min_isr = min_isr(config, partition);
-        let epoch = partition.leader_epoch;
-        let replica = Replica::new(self.node_id, topic.id, log, epoch, min_isr, rules);
+        let high_watermark = log.noted_high_watermark().unwrap_or(log.log_start_offset());
+        let outboxes = &self.replicas.outboxes;
+        let replica =
+            Replica::new(self.node_id, topic.id, log, high_watermark, rules, outboxes);
         let replica = Arc::new(replica);
         self.replicas.insert(Arc::clone(&replica));
-        if &*topic.name == topic_name::CONSUMER_OFFSETS && partition.leader == self.node_id {
-            self.groups.elected(&replica, topic.partitions().count());
-        }
+        self.settle(image, topic, index, partition, &replica, config);
         Ok(())
+    }
+
+    /// Lets a replica lead, follow or do neither, as the metadata says.
+    fn settle(
+        &self,
+        image: &Image,
+        topic: &Topic,
+        index: PartitionIndex,
+        partition: &Partition,
+        replica: &Arc<Replica>,
+        config: &TopicConfig,
+    ) {
+        let me = image.broker(self.node_id);
+        let me = me.filter(|broker| broker.incarnation_id == self.incarnation_id);
+        let terms = Terms {
+            broker_epoch: me.map(|broker| broker.epoch),
+            min_insync_replicas: min_insync_replicas(config),
+            lag_max: self.lag_max,
+            now: self.clock.monotonic(),
+        };
+        let standing = replica.follow_metadata(partition, &terms);
+        self.fetchers.follow(
+            replica,
+            match standing {
+                Standing::Follows(leader) => Some(leader),
+                Standing::Leads | Standing::Idle => None,
+            },
+        );
+        if &*topic.name == topic_name::CONSUMER_OFFSETS {
+            match standing {
+                Standing::Leads => self.groups.elected(replica),
+                Standing::Follows(_) | Standing::Idle => self.groups.resigned(index.0),
+            }
+        }
+    }
+
+    /// Brokers have come, gone or changed, this one perhaps among them.
+    fn follow_brokers(&self, image: &Image, delta: &Delta) {
+        for id in &delta.brokers {
+            let is_active = image.broker(*id).is_some_and(Broker::is_active);
+            if *id != self.node_id {
+                self.replicas.on_eligibility_changed(*id, is_active);
+            }
+        }
+        if !delta.brokers.contains(&self.node_id) {
+            return;
+        }
+        for topic in image.topics() {
+            let config = self.config(image, topic);
+            for (index, partition) in topic.partitions() {
+                if let Some(replica) = self.replicas.find(topic.id, index.0) {
+                    self.settle(image, topic, index, partition, &replica, &config);
+                }
+            }
+        }
     }
 
     /// The partition's log as it is on disk, or a new one.
@@ -176,31 +246,33 @@ impl Topics {
         let Some(topic) = image.topic(topic_id) else { return };
         let Some(partition) = topic.partition(index) else { return };
         let Some(replica) = self.replicas.find(topic_id, index.0) else {
-            return self.create(topic, index, partition, &self.config(image, topic));
+            return self.create(image, topic, index, partition, &self.config(image, topic));
         };
-        let is_group_topic = &*topic.name == topic_name::CONSUMER_OFFSETS;
-        if partition.leader == self.node_id {
-            // Leader epochs rise while a broker runs, at its own registration for one. Clients compare what a
-            // broker says with the metadata (KIP-320), so a broker must never stay behind.
-            replica.on_leadership(partition.leader_epoch, partition.isr.iter().copied().collect());
-            if is_group_topic {
-                self.groups.elected(&replica, topic.partitions().count());
-            }
-        } else if is_group_topic {
+        if !partition.replicas.contains(&self.node_id) {
+            return self.drop_replica(topic, index);
+        }
+        self.settle(image, topic, index, partition, &replica, &self.config(image, topic));
+    }
+
+    /// A partition is held elsewhere from now on.
+    fn drop_replica(&self, topic: &Topic, index: PartitionIndex) {
+        if &*topic.name == topic_name::CONSUMER_OFFSETS {
             self.groups.resigned(index.0);
+        }
+        if let Some(replica) = self.replicas.remove(topic.id, index) {
+            self.fetchers.follow(&replica, None);
+        }
+        let name = TopicPartition { topic: Arc::clone(&topic.name), partition: index };
+        self.moves.cancel(&name);
+        if let Err(error) = self.directories.delete(&name) {
+            error!(partition = %name, %error, "log can't be deleted");
         }
     }
 
     fn delete(&self, topic: &Topic) {
-        for (index, _) in topic.partitions() {
-            if &*topic.name == topic_name::CONSUMER_OFFSETS {
-                self.groups.resigned(index.0);
-            }
-            self.replicas.remove(topic.id, index);
-            let name = TopicPartition { topic: Arc::clone(&topic.name), partition: index };
-            self.moves.cancel(&name);
-            if let Err(error) = self.directories.delete(&name) {
-                error!(partition = %name, %error, "log can't be deleted");
+        for (index, partition) in topic.partitions() {
+            if partition.replicas.contains(&self.node_id) {
+                self.drop_replica(topic, index);
             }
         }
         if &*topic.name == topic_name::CONSUMER_OFFSETS {
@@ -221,11 +293,11 @@ impl Topics {
 
     fn reconfigure(&self, image: &Image, topic: &Topic) {
         let config = self.config(image, topic);
-        for (index, partition) in topic.partitions() {
+        for (index, _) in topic.partitions() {
             let Some(replica) = self.replicas.find(topic.id, index.0) else { continue };
             replica.log().set_config(Arc::new(topic_config::log_config(&config)));
             replica.set_rules(topic_config::rules(replica.partition.clone(), &config));
-            replica.on_min_isr_changed(min_isr(&config, partition));
+            replica.on_min_isr_changed(min_insync_replicas(&config));
         }
     }
 
@@ -235,7 +307,6 @@ impl Topics {
     }
 }
 
-/// `min.insync.replicas` never asks for more replicas than the partition has.
-fn min_isr(config: &TopicConfig, partition: &Partition) -> usize {
-    usize::try_from(config.min_insync_replicas).unwrap_or(1).min(partition.replicas.len())
+fn min_insync_replicas(config: &TopicConfig) -> usize {
+    usize::try_from(config.min_insync_replicas).unwrap_or(1)
 }

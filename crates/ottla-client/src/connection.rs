@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use ottla_protocol::messages::ApiVersionsRequest;
+use ottla_protocol::peer::{self, PeerKey, PeerRequest};
 use ottla_protocol::{Message as _, Request};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -33,7 +34,7 @@ const READ_BUFFER_LEN: usize = 64 << 10;
 
 /// A cheap handle; the socket closes when the last one is dropped.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub struct Connection {
     pub(crate) address: Address,
     pub(crate) versions: BrokerVersions,
     client_id: Arc<str>,
@@ -68,7 +69,10 @@ struct Awaited {
 
 impl Connection {
     /// Connects, and asks which versions of which requests the broker understands.
-    pub(crate) async fn open(
+    ///
+    /// # Errors
+    /// When nobody listens there, or no Kafka broker, or not within the limit.
+    pub async fn open(
         address: &Address,
         client_id: Arc<str>,
         limit: Duration,
@@ -124,25 +128,68 @@ impl Connection {
         wire::broker_versions(response)
     }
 
-    pub(crate) fn is_failed(&self) -> bool {
+    /// Whether another connection is needed for what comes next.
+    #[must_use]
+    pub fn is_failed(&self) -> bool {
         self.failure.get().is_some() || self.outgoing.is_closed()
     }
 
     /// Sends a request in the highest version that both sides speak, and waits for the answer.
-    pub(crate) async fn send<R: Request>(
+    ///
+    /// # Errors
+    /// When the connection has failed, the broker does not serve the request, or the answer makes no sense.
+    pub async fn send<R: Request>(
         &self,
         request: &R,
         limits: Limits,
     ) -> Result<R::Response, ClientError> {
         let version = self.versions.choose::<R>(&self.address, limits.version_max)?;
         let exchange = self.exchange(request, version);
-        let Ok(answer) = tokio::time::timeout(limits.time, exchange).await else {
+        let answer = self.in_time(limits.time, R::KEY.name(), exchange).await?;
+        wire::read_answer::<R>(&self.address, answer, version)
+    }
+
+    /// Sends a message of our own to a node of the same cluster, and waits for the body of its answer.
+    ///
+    /// # Errors
+    /// When the connection has failed, or there is no answer in time.
+    pub async fn ask_peer(
+        &self,
+        key: PeerKey,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<Bytes, ClientError> {
+        let exchange = async {
+            let (reply, answer) = oneshot::channel();
+            self.enqueue_peer(key, body, Reply::Frame(reply)).await?;
+            answer.await.map_err(|_| self.failure())
+        };
+        let answer = self.in_time(limit, "a peer's message", exchange).await?;
+        peer::answer_body(&answer).ok_or_else(|| self.failure())
+    }
+
+    /// Sends a message of our own that is not answered; done when its bytes are with the kernel.
+    ///
+    /// # Errors
+    /// When the connection has failed.
+    pub async fn tell_peer(&self, key: PeerKey, body: Bytes) -> Result<(), ClientError> {
+        let (written, done) = oneshot::channel();
+        self.enqueue_peer(key, body, Reply::Written(written)).await?;
+        done.await.map_err(|_| self.failure())
+    }
+
+    async fn in_time(
+        &self,
+        limit: Duration,
+        asked: &str,
+        exchange: impl Future<Output = Result<Bytes, ClientError>>,
+    ) -> Result<Bytes, ClientError> {
+        tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| {
             // Whatever is behind this request would wait, too: better a new connection.
             self.fail(io::Error::new(io::ErrorKind::TimedOut, "a request was not answered"));
-            let what = format!("from {} to {}", self.address, R::KEY.name());
-            return Err(ClientError::TimedOut { what, after: limits.time });
-        };
-        wire::read_answer::<R>(&self.address, answer?, version)
+            let what = format!("from {} to {asked}", self.address);
+            Err(ClientError::TimedOut { what, after: limit })
+        })
     }
 
     /// Sends a request that the broker does not answer.
@@ -171,7 +218,21 @@ impl Connection {
     ) -> Result<(), ClientError> {
         let correlation_id = self.next_correlation_id.fetch_add(1, Ordering::Relaxed);
         let frame = wire::frame(request, version, correlation_id, &self.client_id)?;
-        let outgoing = Outgoing { frame, correlation_id, reply };
+        self.enqueue_frame(Outgoing { frame, correlation_id, reply }).await
+    }
+
+    async fn enqueue_peer(
+        &self,
+        key: PeerKey,
+        body: Bytes,
+        reply: Reply,
+    ) -> Result<(), ClientError> {
+        let correlation_id = self.next_correlation_id.fetch_add(1, Ordering::Relaxed);
+        let frame = PeerRequest { key, correlation_id, body }.encode();
+        self.enqueue_frame(Outgoing { frame, correlation_id, reply }).await
+    }
+
+    async fn enqueue_frame(&self, outgoing: Outgoing) -> Result<(), ClientError> {
         self.outgoing.send(outgoing).await.map_err(|_| self.failure())
     }
 
@@ -187,9 +248,17 @@ impl Connection {
 
 /// What a single request may take.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    pub(crate) time: Duration,
-    pub(crate) version_max: i16,
+pub struct Limits {
+    pub time: Duration,
+    pub version_max: i16,
+}
+
+impl Limits {
+    /// Any version, within a time.
+    #[must_use]
+    pub const fn within(time: Duration) -> Self {
+        Self { time, version_max: i16::MAX }
+    }
 }
 
 fn connection_error(address: &Address, error: io::Error) -> ClientError {

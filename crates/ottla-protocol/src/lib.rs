@@ -5,6 +5,7 @@
 //! - [`messages`]: every request and response. A structure inside a message lives in the module of
 //!   the message, `messages::fetch_response::PartitionData`.
 //! - [`records`]: what Kafka stores in its own topics: cluster metadata, groups, transactions.
+//! - [`peer`]: what nodes tell each other that Kafka has no message for.
 //! - [`wire`]: how numbers, texts and lists are laid out, and what goes wrong while reading them.
 //!
 //! Texts and bytes of a decoded message are slices that share the frame: decoding allocates for lists only,
@@ -14,6 +15,7 @@ pub mod api;
 pub mod frame;
 mod generated;
 pub mod header;
+pub mod peer;
 pub mod records;
 pub mod wire;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ottla_base::{ErrorCode, Offset};
+use ottla_base::{ErrorCode, LeaderEpoch, Offset};
 use ottla_coordinator::{Loading, Log, Shard, StoredRecord};
 use ottla_env::Clock;
 use ottla_log::ReadError;
@@ -14,7 +14,7 @@ use ottla_protocol::DecodeError;
 use ottla_records::{BatchBuilder, BatchError, Batches, Compression, Record, ValidBatch};
 use tracing::warn;
 
-use crate::replicas::Replica;
+use crate::replica::{AppendError, Replica};
 
 /// How much is read at once when a partition is taken up.
 const READ_BYTES: usize = 4 * 1024 * 1024;
@@ -50,6 +50,8 @@ pub(super) enum LoadError {
 #[derive(Debug)]
 pub(super) struct PartitionLog {
     replica: Arc<Replica>,
+    /// What is decided is appended in this leader epoch or not at all.
+    epoch: LeaderEpoch,
     settings: Settings,
     clock: Arc<dyn Clock>,
 }
@@ -61,8 +63,20 @@ impl fmt::Display for PartitionLog {
 }
 
 impl PartitionLog {
-    pub(super) fn new(replica: Arc<Replica>, settings: Settings, clock: Arc<dyn Clock>) -> Self {
-        Self { replica, settings, clock }
+    pub(super) fn new(
+        replica: Arc<Replica>,
+        epoch: LeaderEpoch,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { replica, epoch, settings, clock }
+    }
+
+    /// Whether this broker still leads the partition in the epoch in which it was taken up, and can store.
+    pub(super) fn is_led(&self) -> bool {
+        self.replica.led_epoch() == Some(self.epoch)
+            && self.replica.check_alive().is_ok()
+            && self.replica.check_disk().is_ok()
     }
 
     pub(super) fn replica(&self) -> &Arc<Replica> {
@@ -97,7 +111,9 @@ impl PartitionLog {
         let (start, end) = (log.log_start_offset(), log.log_end_offset());
         let mut from = start;
         while from < end {
-            self.replica.check_alive().map_err(|_| LoadError::Stopped)?;
+            if !self.is_led() {
+                return Err(LoadError::Stopped);
+            }
             let slice = log.read(from, READ_BYTES, end, true)?;
             let bytes = slice.source.ok_or(LoadError::Short(from))?.read()?;
             let before = from;
@@ -174,7 +190,11 @@ impl<R: StoredRecord> Log<R> for PartitionLog {
         if batch.size_in_bytes() > max {
             return Err(ErrorCode::MESSAGE_TOO_LARGE);
         }
-        let appended = self.replica.append(batch, true).map_err(|error| error.code())?;
+        let placed = self.replica.append(batch, self.epoch).map_err(|error| match error {
+            AppendError::NotLeader => ErrorCode::NOT_COORDINATOR,
+            other => other.code(),
+        })?;
+        let appended = placed.appended;
         Ok(appended.base_offset..appended.last_offset.next())
     }
 }

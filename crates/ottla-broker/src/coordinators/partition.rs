@@ -134,7 +134,7 @@ impl<S: Shard> Coordinator<S> {
         let mut alarm = Alarm::new();
         loop {
             self.settle();
-            if replica.check_alive().is_err() || replica.check_disk().is_err() {
+            if !self.log.is_led() {
                 return;
             }
             alarm.set(self.runtime.next_deadline(), self.clock.monotonic());

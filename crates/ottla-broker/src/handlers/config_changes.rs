@@ -8,7 +8,7 @@ use ottla_metadata::{ConfigResource, Rejection};
 use super::Context;
 use crate::listener::Role;
 
-/// Changes what can be changed. Through a broker's listener there is one answer per change, in their order; through a
+/// Changes what can be changed. Through a broker, here or elsewhere, there is one answer per change, in their order; through a
 /// controller's there is one per resource.
 pub(super) async fn carry_out(
     context: &Context,
@@ -17,6 +17,7 @@ pub(super) async fn carry_out(
     log_levels: bool,
 ) -> Vec<ConfigAnswer> {
     let (via, screened) = match context.listener.role {
+        Role::Controller if context.is_forwarded => (Via::Broker, screen_config_changes(&changes)),
         Role::Broker => (Via::Broker, screen_config_changes(&changes)),
         Role::Controller => (Via::Controller, vec![None; changes.len()]),
     };

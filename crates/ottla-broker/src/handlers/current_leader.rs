@@ -1,9 +1,10 @@
 //! Whom a client should ask instead, told beside the error that it asked in vain (KIP-951).
 
 use bytestring::ByteString;
+use ottla_base::{PartitionIndex, TopicId};
+use ottla_metadata::Image;
 
 use super::Context;
-use crate::replicas::Replica;
 
 /// The leader of a partition as this broker knows it.
 pub(super) struct CurrentLeader {
@@ -22,18 +23,28 @@ pub(super) struct Endpoint {
 }
 
 impl CurrentLeader {
-    pub(super) fn of(context: &Context, replica: &Replica) -> Self {
-        let id = context.broker.node_id;
-        let image = context.broker.image();
-        let endpoint = image.broker(id).filter(|broker| !broker.fenced).and_then(|broker| {
+    /// Of a partition whose topic is named by its id or, where that is zero, by its name.
+    pub(super) fn of(
+        context: &Context,
+        image: &Image,
+        (topic_id, topic): (TopicId, &str),
+        partition: i32,
+    ) -> Option<Self> {
+        let topic = match topic_id {
+            TopicId::ZERO => image.topic_by_name(topic),
+            id => image.topic(id),
+        };
+        let partition = topic?.partition(PartitionIndex(partition))?;
+        let broker = image.broker(partition.leader).filter(|broker| !broker.fenced);
+        let endpoint = broker.and_then(|broker| {
             let endpoint = broker.endpoint(context.endpoint_name())?;
             Some(Endpoint {
-                node_id: id.0,
+                node_id: broker.id.0,
                 host: (&*endpoint.host).into(),
                 port: endpoint.port.into(),
                 rack: broker.rack.as_deref().map(Into::into),
             })
         });
-        Self { id: id.0, epoch: replica.leader_epoch().0, endpoint }
+        Some(Self { id: partition.leader.0, epoch: partition.leader_epoch.0, endpoint })
     }
 }

@@ -18,7 +18,7 @@ use ottla_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
 use super::Context;
 use crate::answer::Outcome;
-use crate::replicas::Replica;
+use crate::replica::Replica;
 
 const HIGH_WATERMARK: i64 = -1;
 const NO_LOW_WATERMARK: i64 = -1;
@@ -82,6 +82,7 @@ fn check(context: &Context, topic: &str, partition: i32, offset: i64) -> Checked
         return Err(ErrorCode::INVALID_TOPIC_EXCEPTION);
     }
     replica.check_alive()?;
+    replica.check_leads()?;
     let before = replica.check_deletion((offset != HIGH_WATERMARK).then_some(Offset(offset)))?;
     Ok((replica, before))
 }

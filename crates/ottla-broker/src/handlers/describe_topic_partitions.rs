@@ -6,13 +6,14 @@
 use std::collections::BTreeSet;
 
 use bytestring::ByteString;
-use ottla_base::ErrorCode;
+use ottla_base::{BrokerId, ErrorCode};
 use ottla_metadata::{Image, Topic, topic_name};
 use ottla_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
 use ottla_protocol::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
 
+use super::partition_view::{View, ids};
 use super::{Context, authorized};
 
 pub(super) fn handle(
@@ -40,7 +41,8 @@ pub(super) fn handle(
             continue;
         };
         let from = if name == first_topic { first_partition } else { 0 };
-        let (described, next) = describe(topic, from, left);
+        let view = View { image: &image, listener: context.endpoint_name() };
+        let (described, next) = describe(view, topic, from, left);
         left -= described.partitions.len();
         response.topics.push(described);
         if let Some(next) = next {
@@ -105,6 +107,7 @@ fn missing(name: ByteString) -> DescribeTopicPartitionsResponseTopic {
 
 /// At most `limit` partitions from `from` on, and the partition to go on with.
 fn describe(
+    view: View<'_>,
     topic: &Topic,
     from: i32,
     limit: usize,
@@ -113,12 +116,13 @@ fn describe(
     let partitions = rest.by_ref().take(limit).map(|(index, partition)| {
         DescribeTopicPartitionsResponsePartition {
             partition_index: index.0,
-            leader_id: partition.leader.0,
+            leader_id: view.leader(partition).unwrap_or(BrokerId::NONE).0,
             leader_epoch: partition.leader_epoch.0,
-            replica_nodes: partition.replicas.iter().map(|id| id.0).collect(),
-            isr_nodes: partition.isr.iter().map(|id| id.0).collect(),
-            eligible_leader_replicas: Some(Vec::new()),
-            last_known_elr: Some(Vec::new()),
+            replica_nodes: ids(&partition.replicas),
+            isr_nodes: ids(&partition.isr),
+            eligible_leader_replicas: Some(ids(&partition.eligible_leader_replicas)),
+            last_known_elr: Some(ids(&partition.last_known_elr)),
+            offline_replicas: view.offline_replicas(partition),
             ..Default::default()
         }
     });

@@ -7,20 +7,22 @@
 //!   v13: topic ids. v16: the current leader's endpoint.
 //! - Records that are damaged on disk are refused with CORRUPT_MESSAGE, where Kafka sends them.
 //! - Readers of committed data get nothing at or after the last stable offset, and the aborted transactions below.
-//! - Known difference: a fetch of a follower is refused, as there is one broker.
+//! - A follower gets everything up to the end of the log, and so tells its leader how far it is (KIP-595). v15: it names
+//!   itself in a tagged field, with its broker epoch.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
-use ottla_base::{ErrorCode, LeaderEpoch, Offset};
+use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset};
 use ottla_log::{Log, ReadError};
 use ottla_protocol::Records;
 use ottla_protocol::messages::fetch_response::{
     AbortedTransaction, EpochEndOffset, FetchableTopicResponse, NodeEndpoint, PartitionData,
 };
 use ottla_protocol::messages::{FetchRequest, FetchResponse};
+use ottla_replication::Fetched;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -28,7 +30,7 @@ use super::Context;
 use super::current_leader::{CurrentLeader, Endpoint};
 use crate::answer::{Outcome, Source};
 use crate::fetch_session::{self, PartitionAnswer, PartitionKey, PartitionRequest, RequestHead};
-use crate::replicas::Replica;
+use crate::replica::Replica;
 
 const READ_COMMITTED: i8 = 1;
 const TOPIC_IDS_SINCE: i16 = 13;
@@ -48,11 +50,7 @@ pub(super) async fn handle(context: Context, request: FetchRequest) -> Outcome {
     };
     let (kind, partitions) = Kind::of(session);
     let targets = resolve(&context, partitions);
-    let results = if limits.is_follower {
-        refuse_follower(&targets)
-    } else {
-        wait_for_records(&targets, &limits).await
-    };
+    let results = wait_for_records(&context, &targets, &limits).await;
     respond(&context, kind, targets, results, &limits)
 }
 
@@ -100,8 +98,35 @@ struct Limits {
     /// May be negative, which fails the first partition.
     max_bytes: i64,
     deadline: Instant,
-    is_follower: bool,
+    follower: Option<Follower>,
     read_committed: bool,
+}
+
+/// The broker that fetches to replicate.
+#[derive(Debug, Clone, Copy)]
+struct Follower {
+    id: BrokerId,
+    /// −1 where the request's version has no place for it.
+    epoch: i64,
+}
+
+impl Follower {
+    /// A consumer names no replica, and neither does a tool that reads for debugging.
+    fn of(request: &FetchRequest) -> Option<Self> {
+        let state = &request.replica_state;
+        let (id, epoch) = match state.replica_id {
+            0.. => (state.replica_id, state.replica_epoch),
+            _ => (request.replica_id, -1),
+        };
+        (id >= 0).then_some(Self { id: BrokerId(id), epoch })
+    }
+
+    /// Whether it may join ISRs: it is the broker that is registered under this id, and serves.
+    fn is_eligible(self, context: &Context) -> bool {
+        context.broker.image().broker(self.id).is_some_and(|registered| {
+            registered.is_active() && (self.epoch == -1 || self.epoch == registered.epoch)
+        })
+    }
 }
 
 impl Limits {
@@ -114,7 +139,7 @@ impl Limits {
             min_bytes: usize::try_from(min_bytes).unwrap_or(0),
             max_bytes,
             deadline: Instant::now() + max_wait,
-            is_follower: request.replica_id >= 0 || request.replica_state.replica_id >= 0,
+            follower: Follower::of(request),
             read_committed: request.isolation_level == READ_COMMITTED,
         }
     }
@@ -254,22 +279,68 @@ impl Found {
     }
 }
 
-/// No partition has a replica elsewhere.
-fn refuse_follower(targets: &[Target]) -> Vec<Found> {
-    let refuse = |target: &Target| match &target.replica {
-        Err(code) => Found::NotHere(*code),
-        Ok(_) => Found::Failed(ErrorCode::NOT_LEADER_OR_FOLLOWER),
-    };
-    targets.iter().map(refuse).collect()
+/// Who looks at the partitions, and whether for the first time.
+struct Look {
+    follower: Option<(Follower, IsEligible)>,
+    /// Anybody but consumers that know of follower fetching (KIP-392).
+    needs_leader: bool,
+    now: Duration,
+    is_first: bool,
 }
 
-async fn wait_for_records(targets: &[Target], limits: &Limits) -> Vec<Found> {
+/// Whether a follower may join ISRs.
+type IsEligible = bool;
+
+impl Look {
+    fn first(context: &Context, limits: &Limits) -> Self {
+        let eligible = |follower: Follower| (follower, follower.is_eligible(context));
+        Self {
+            follower: limits.follower.map(eligible),
+            needs_leader: limits.follower.is_some() || context.version < FOLLOWER_FETCH_SINCE,
+            now: context.broker.clock.monotonic(),
+            is_first: true,
+        }
+    }
+
+    /// Tells the leader where its follower is; up to where the follower may read.
+    fn tell(
+        &self,
+        replica: &Replica,
+        asked: &PartitionRequest,
+        from: Offset,
+    ) -> Result<Offset, ErrorCode> {
+        let Some((follower, is_eligible)) = self.follower.filter(|_| self.is_first) else {
+            return Ok(replica.log().log_end_offset());
+        };
+        let fetched = Fetched {
+            replica: follower.id,
+            broker_epoch: follower.epoch,
+            is_eligible,
+            fetch_offset: from,
+            log_start_offset: Offset(asked.log_start_offset),
+            // Our own followers do, and only they fetch here.
+            reports_flushes: true,
+            now: self.now,
+        };
+        replica.on_fetch(fetched).map(|standing| standing.log_end)
+    }
+}
+
+const FOLLOWER_FETCH_SINCE: i16 = 11;
+
+async fn wait_for_records(context: &Context, targets: &[Target], limits: &Limits) -> Vec<Found> {
     let woken = Arc::new(Notify::new());
     // Registered before the first look, so that no append in between is missed.
     let replicas = targets.iter().filter_map(|target| target.replica.as_ref().ok());
-    let _registrations: Vec<_> = replicas.map(|replica| replica.waiters.register(&woken)).collect();
+    let waiters = |replica: &Arc<Replica>| match limits.follower {
+        Some(_) => &replica.followers,
+        None => &replica.waiters,
+    };
+    let _registrations: Vec<_> = replicas.map(|replica| waiters(replica).register(&woken)).collect();
+    let mut look = Look::first(context, limits);
     loop {
-        let found = read_all(targets, limits);
+        let found = read_all(targets, limits, &look);
+        look.is_first = false;
         let bytes: usize = found.iter().map(Found::len).sum();
         let enough = bytes >= limits.min_bytes
             || !targets.iter().any(|target| target.replica.is_ok())
@@ -282,13 +353,13 @@ async fn wait_for_records(targets: &[Target], limits: &Limits) -> Vec<Found> {
 }
 
 /// Plans the read of every partition in turn, until the answer is full.
-fn read_all(targets: &[Target], limits: &Limits) -> Vec<Found> {
+fn read_all(targets: &[Target], limits: &Limits, look: &Look) -> Vec<Found> {
     let mut left = limits.max_bytes;
     let mut is_first = true;
     targets
         .iter()
         .map(|target| {
-            let found = read(target, left, is_first, limits.read_committed);
+            let found = read(target, left, is_first, limits.read_committed, look);
             left = (left - i64::try_from(found.len()).unwrap_or(i64::MAX)).max(0);
             is_first &= found.len() == 0;
             found
@@ -296,11 +367,19 @@ fn read_all(targets: &[Target], limits: &Limits) -> Vec<Found> {
         .collect()
 }
 
-fn read(target: &Target, bytes_left: i64, is_first: bool, read_committed: bool) -> Found {
+fn read(
+    target: &Target,
+    bytes_left: i64,
+    is_first: bool,
+    read_committed: bool,
+    look: &Look,
+) -> Found {
     match &target.replica {
         Err(code) => Found::NotHere(*code),
-        Ok(replica) => read_replica(replica, &target.request, bytes_left, is_first, read_committed)
-            .unwrap_or_else(Found::Failed),
+        Ok(replica) => {
+            read_replica(replica, &target.request, bytes_left, is_first, read_committed, look)
+                .unwrap_or_else(Found::Failed)
+        }
     }
 }
 
@@ -310,10 +389,14 @@ fn read_replica(
     bytes_left: i64,
     is_first: bool,
     read_committed: bool,
+    look: &Look,
 ) -> Result<Found, ErrorCode> {
     replica.check_alive()?;
     // Any negative epoch asks for no check, unlike with other requests.
     replica.check_leader_epoch(asked.current_leader_epoch.max(-1))?;
+    if look.needs_leader {
+        replica.check_leads()?;
+    }
     let (log, high_watermark) = (replica.log(), replica.high_watermark());
     let log_start = log.log_start_offset();
     if let Some((epoch, end_offset)) = divergence(replica, asked)? {
@@ -326,7 +409,11 @@ fn read_replica(
     let max_bytes = usize::try_from(bytes_left.min(asked.partition_max_bytes.into()))
         .map_err(|_| ErrorCode::UNKNOWN_SERVER_ERROR)?;
     let last_stable = log.last_stable_offset(high_watermark);
-    let upper_bound = if read_committed { last_stable } else { high_watermark };
+    let upper_bound = match look.follower {
+        Some(_) => look.tell(replica, asked, from)?,
+        None if read_committed => last_stable,
+        None => high_watermark,
+    };
     let aborted = Vec::new();
     if from >= upper_bound || (max_bytes == 0 && !is_first) {
         return Ok(Found::Records {
@@ -398,7 +485,8 @@ fn respond(
 ) -> Outcome {
     let mut topics = Topics::default();
     let mut sources = Vec::new();
-    let mut node_endpoints = Vec::new();
+    let mut node_endpoints: Vec<NodeEndpoint> = Vec::new();
+    let image = context.broker.image();
     let (not_here, here): (Vec<_>, Vec<_>) =
         targets.into_iter().zip(results).partition(|(_, found)| matches!(found, Found::NotHere(_)));
     // What is not here comes last, as in Apache Kafka.
@@ -411,13 +499,14 @@ fn respond(
         if context.version >= CURRENT_LEADER_SINCE
             && [ErrorCode::NOT_LEADER_OR_FOLLOWER, ErrorCode::FENCED_LEADER_EPOCH]
                 .contains(&data.error_code)
-            && let Ok(replica) = &target.replica
+            && let Some(leader) =
+                CurrentLeader::of(context, &image, (key.topic_id, &key.topic), key.partition)
         {
-            let leader = CurrentLeader::of(context, replica);
             data.current_leader.leader_id = leader.id;
             data.current_leader.leader_epoch = leader.epoch;
-            if !limits.is_follower && node_endpoints.is_empty() {
-                node_endpoints.extend(leader.endpoint);
+            let is_named = |it: &NodeEndpoint| it.node_id == leader.id;
+            if limits.follower.is_none() && !node_endpoints.iter().any(is_named) {
+                node_endpoints.extend(leader.endpoint.map(NodeEndpoint::from));
             }
         }
         topics.push(key, data);
@@ -425,7 +514,7 @@ fn respond(
     let response = FetchResponse {
         session_id: kind.session_id(),
         responses: topics.responses,
-        node_endpoints: node_endpoints.into_iter().map(NodeEndpoint::from).collect(),
+        node_endpoints,
         ..FetchResponse::default()
     };
     context.answer_with(&response, sources)

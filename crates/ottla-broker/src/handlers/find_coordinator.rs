@@ -7,7 +7,7 @@
 //!   coordinator is refused with UNSUPPORTED_VERSION, which no client retries.
 
 use bytestring::ByteString;
-use ottla_base::ErrorCode;
+use ottla_base::{ErrorCode, PartitionIndex};
 use ottla_metadata::topic_name;
 use ottla_protocol::messages::find_coordinator_response::Coordinator;
 use ottla_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
@@ -45,7 +45,7 @@ pub(super) async fn handle(context: Context, request: FindCoordinatorRequest) ->
 async fn find(context: &Context, key_type: i8, key: ByteString) -> Coordinator {
     match key_type {
         GROUP => match context.broker.ensure_internal_topic(topic_name::CONSUMER_OFFSETS).await {
-            Ok(()) => this_broker(context, key),
+            Ok(()) => leader_of_its_partition(context, topic_name::CONSUMER_OFFSETS, key),
             Err(_) => refuse(key, ErrorCode::COORDINATOR_NOT_AVAILABLE, ""),
         },
         TRANSACTION | SHARE => {
@@ -57,15 +57,19 @@ async fn find(context: &Context, key_type: i8, key: ByteString) -> Coordinator {
     }
 }
 
-fn this_broker(context: &Context, key: ByteString) -> Coordinator {
+/// Whoever leads the partition that a key belongs to coordinates it.
+fn leader_of_its_partition(context: &Context, topic: &str, key: ByteString) -> Coordinator {
     let image = context.broker.image();
-    let endpoint = image
-        .broker(context.broker.node_id)
-        .and_then(|broker| broker.endpoint(context.endpoint_name()));
-    match endpoint {
-        Some(endpoint) => Coordinator {
+    let leader = image.topic_by_name(topic).and_then(|topic| {
+        topic.partition(PartitionIndex(context.broker.groups.partition_of(&key).ok()?))
+    });
+    let broker = leader.and_then(|partition| image.broker(partition.leader));
+    let broker = broker.filter(|broker| !broker.fenced);
+    let found = broker.and_then(|broker| Some((broker.id, broker.endpoint(context.endpoint_name())?)));
+    match found {
+        Some((id, endpoint)) => Coordinator {
             key,
-            node_id: context.broker.node_id.0,
+            node_id: id.0,
             host: (&*endpoint.host).into(),
             port: endpoint.port.into(),
             error_message: Some("".into()),

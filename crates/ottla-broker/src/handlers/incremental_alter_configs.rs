@@ -8,11 +8,12 @@
 //! - Known difference: `listeners` and `listener.security.protocol.map` do not change while the broker runs, and a class of
 //!   Java cannot be set.
 
-use ottla_metadata::Rejection;
+use ottla_metadata::{ConfigResource, Rejection};
 use ottla_metadata::controller::{ConfigAnswer, ConfigChange, Operation};
 use ottla_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
 use ottla_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use ottla_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
+use ottla_protocol::{ApiKey, Decoder, Message as _};
 
 use super::{Context, config_changes};
 use crate::answer::Outcome;
@@ -25,6 +26,20 @@ pub(super) async fn handle(context: Context, request: IncrementalAlterConfigsReq
         responses: answers.into_iter().map(answer).collect(),
         ..IncrementalAlterConfigsResponse::default()
     })
+}
+
+/// Whether a request is about a broker's log levels, which that broker changes itself. Clients ask for nothing else at the
+/// same time, as they send such a request to that broker.
+pub(super) fn is_about_log_levels(context: &Context, body: &Decoder) -> bool {
+    context.api_key == ApiKey::IncrementalAlterConfigs
+        && IncrementalAlterConfigsRequest::decode(&mut body.clone(), context.version).is_ok_and(
+            |request| {
+                let is_logger = |it: &AlterConfigsResource| {
+                    it.resource_type == ConfigResource::BROKER_LOGGER
+                };
+                request.resources.iter().any(is_logger)
+            },
+        )
 }
 
 /// Levels of log lines change through this API only.

@@ -18,7 +18,7 @@ use ottla_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
 use super::Context;
 use crate::answer::Outcome;
-use crate::replicas::Replica;
+use crate::replica::Replica;
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -103,6 +103,9 @@ fn look_up(
     check_version(context.version, asked.timestamp)?;
     let replica = context.broker.replica(topic, asked.partition_index)?;
     replica.check_leader_epoch(asked.current_leader_epoch)?;
+    if end.replica_id != DEBUGGING_REPLICA {
+        replica.check_leads()?;
+    }
     let found = match asked.timestamp {
         LATEST => Some(latest(&replica, end)),
         EARLIEST | EARLIEST_LOCAL => Some(earliest(&replica)),
@@ -140,7 +143,8 @@ struct End {
 fn latest(replica: &Arc<Replica>, end: End) -> Found {
     let high_watermark = replica.high_watermark();
     let offset = match end.replica_id {
-        DEBUGGING_REPLICA => replica.log().log_end_offset(),
+        // A follower, or a tool.
+        DEBUGGING_REPLICA | 0.. => replica.log().log_end_offset(),
         _ if end.read_committed => replica.log().last_stable_offset(high_watermark),
         _ => high_watermark,
     };

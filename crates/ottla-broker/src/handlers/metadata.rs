@@ -8,14 +8,15 @@
 use std::collections::HashSet;
 
 use bytestring::ByteString;
-use ottla_base::{ErrorCode, TopicId};
-use ottla_metadata::{Image, Topic, topic_name};
+use ottla_base::{BrokerId, ErrorCode, PartitionIndex, TopicId};
+use ottla_metadata::{Image, Partition, Topic, topic_name};
 use ottla_protocol::messages::metadata_request::MetadataRequestTopic;
 use ottla_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
 use ottla_protocol::messages::{MetadataRequest, MetadataResponse};
 
+use super::partition_view::View;
 use super::{Context, authorized};
 use crate::answer::Outcome;
 
@@ -27,7 +28,7 @@ pub(super) async fn handle(context: Context, request: MetadataRequest) -> Outcom
 fn answer(context: &Context, request: &MetadataRequest) -> MetadataResponse {
     let image = context.broker.image();
     let mut topics = match asked_topics(context.version, request) {
-        None => image.topics().map(|topic| describe(context, topic)).collect(),
+        None => image.topics().map(|topic| describe(context, &image, topic)).collect(),
         Some(asked) => {
             if let Some(error_code) = asked.iter().find_map(|topic| malformed(context, topic)) {
                 return refuse(error_code, asked);
@@ -125,12 +126,12 @@ fn find(context: &Context, image: &Image, asked: &MetadataRequestTopic) -> Metad
                     &MetadataRequestTopic { name: None, ..asked.clone() },
                 )
             },
-            |topic| describe(context, topic),
+            |topic| describe(context, image, topic),
         );
     }
     let name = asked.name.as_deref().unwrap_or_default();
     match image.topic_by_name(name) {
-        Some(topic) => describe(context, topic),
+        Some(topic) => describe(context, image, topic),
         None if topic_name::validate(name).is_err() => {
             missing(ErrorCode::INVALID_TOPIC_EXCEPTION, asked)
         }
@@ -149,23 +150,10 @@ fn missing(error_code: ErrorCode, asked: &MetadataRequestTopic) -> MetadataRespo
     }
 }
 
-fn describe(context: &Context, topic: &Topic) -> MetadataResponseTopic {
-    let partitions = topic.partitions().map(|(index, partition)| {
-        let leader_is_here = partition.leader == context.broker.node_id;
-        MetadataResponsePartition {
-            error_code: if leader_is_here {
-                ErrorCode::NONE
-            } else {
-                ErrorCode::LEADER_NOT_AVAILABLE
-            },
-            partition_index: index.0,
-            leader_id: partition.leader.0,
-            leader_epoch: partition.leader_epoch.0,
-            replica_nodes: partition.replicas.iter().map(|id| id.0).collect(),
-            isr_nodes: partition.isr.iter().map(|id| id.0).collect(),
-            ..Default::default()
-        }
-    });
+fn describe(context: &Context, image: &Image, topic: &Topic) -> MetadataResponseTopic {
+    let view = View { image, listener: context.endpoint_name() };
+    let partitions =
+        topic.partitions().map(|(index, partition)| described(context.version, view, index, partition));
     MetadataResponseTopic {
         name: Some((&*topic.name).into()),
         topic_id: topic.id,
@@ -175,6 +163,40 @@ fn describe(context: &Context, topic: &Topic) -> MetadataResponseTopic {
         ..Default::default()
     }
 }
+
+/// Version 0 leaves out replicas that cannot be reached, and says so; before version 6 a missing listener is a missing leader.
+fn described(
+    version: i16,
+    view: View<'_>,
+    index: PartitionIndex,
+    partition: &Partition,
+) -> MetadataResponsePartition {
+    let told = |brokers: &[BrokerId]| {
+        let told = brokers.iter().filter(|id| version > 0 || view.is_reachable(**id));
+        told.map(|id| id.0).collect::<Vec<_>>()
+    };
+    let (replica_nodes, isr_nodes) = (told(&partition.replicas), told(&partition.isr));
+    let is_complete = replica_nodes.len() == partition.replicas.len()
+        && isr_nodes.len() == partition.isr.len();
+    let (leader, error_code) = match view.leader(partition) {
+        Ok(leader) if is_complete => (leader, ErrorCode::NONE),
+        Ok(leader) => (leader, ErrorCode::REPLICA_NOT_AVAILABLE),
+        Err(code) if version >= LISTENER_NOT_FOUND_SINCE => (BrokerId::NONE, code),
+        Err(_) => (BrokerId::NONE, ErrorCode::LEADER_NOT_AVAILABLE),
+    };
+    MetadataResponsePartition {
+        error_code,
+        partition_index: index.0,
+        leader_id: leader.0,
+        leader_epoch: partition.leader_epoch.0,
+        replica_nodes,
+        isr_nodes,
+        offline_replicas: view.offline_replicas(partition),
+        ..Default::default()
+    }
+}
+
+const LISTENER_NOT_FOUND_SINCE: i16 = 6;
 
 /// Asks the controller for the topics that do not exist, and does not wait for it.
 fn create_missing(context: &Context, request: &MetadataRequest, topics: &[MetadataResponseTopic]) {

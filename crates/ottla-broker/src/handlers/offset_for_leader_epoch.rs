@@ -13,7 +13,7 @@ use ottla_protocol::messages::offset_for_leader_epoch_response::{
 use ottla_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 
 use super::Context;
-use crate::replicas::Replica;
+use crate::replica::Replica;
 
 pub(super) fn handle(
     context: &Context,
@@ -42,6 +42,7 @@ fn look_up(
 ) -> Result<EpochEndOffset, ErrorCode> {
     let replica = replica?;
     replica.check_leader_epoch(asked.current_leader_epoch)?;
+    replica.check_leads()?;
     let found = replica.end_offset_for_epoch(LeaderEpoch(asked.leader_epoch));
     Ok(match found {
         Some((epoch, end)) => {

@@ -29,7 +29,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Context;
 use super::current_leader::{CurrentLeader, Endpoint};
 use crate::answer::{CloseReason, Outcome};
-use crate::replicas::{AppendError, Replica};
+use crate::replica::{AppendError, Placed, Replica};
 
 const CURRENT_LEADER_SINCE: i16 = 10;
 const TOPIC_IDS_SINCE: i16 = 13;
@@ -41,12 +41,20 @@ const ACKS_LEADER: i16 = 1;
 /// The only client that may write to internal topics.
 const ADMIN_CLIENT: &str = "__admin_client";
 
-/// A partition whose answer waits until everything below `until` is visible.
+/// What must be visible before an answer: everything below an offset, if it is still what was appended in this leader
+/// epoch.
+#[derive(Debug, Clone, Copy)]
+struct Until {
+    offset: Offset,
+    epoch: LeaderEpoch,
+}
+
+/// A partition whose answer waits.
 struct Wait {
     topic: usize,
     partition: usize,
     replica: Arc<Replica>,
-    until: Offset,
+    until: Until,
 }
 
 pub(super) fn handle(context: Context, mut request: ProduceRequest) -> Outcome {
@@ -67,7 +75,7 @@ pub(super) fn handle(context: Context, mut request: ProduceRequest) -> Outcome {
         ACKS_ALL if !waits.is_empty() => {
             Outcome::Later(Box::pin(answer_when_visible(context, response, waits, timeout)))
         }
-        _ => context.answer(&response),
+        _ => answer(&context, response),
     }
 }
 
@@ -100,7 +108,7 @@ fn append_topic(
     acks: i16,
     refused: Option<ErrorCode>,
     topic: TopicProduceData,
-    mut wait: impl FnMut(usize, Arc<Replica>, Offset),
+    mut wait: impl FnMut(usize, Arc<Replica>, Until),
 ) -> TopicProduceResponse {
     let mut answer = TopicProduceResponse {
         name: topic.name.clone(),
@@ -144,7 +152,7 @@ fn append(
     acks: i16,
     replica: &Replica,
     data: PartitionProduceData,
-) -> Result<(PartitionProduceResponse, Offset), Refusal> {
+) -> Result<(PartitionProduceResponse, Until), Refusal> {
     if ![ACKS_ALL, ACKS_NONE, ACKS_LEADER].contains(&acks) {
         return Err(ErrorCode::INVALID_REQUIRED_ACKS.into());
     }
@@ -164,7 +172,7 @@ fn append(
         return Err(ErrorCode::INVALID_TXN_STATE.into());
     }
     let (size, records) = (batch.size_in_bytes(), batch.header().record_count);
-    let appended = replica
+    let Placed { appended, epoch } = replica
         .append_produced(batch, acks == ACKS_ALL)
         .map_err(|error| Refusal::of_append(&error, replica.log().log_start_offset()))?;
     if !appended.duplicate {
@@ -177,7 +185,7 @@ fn append(
         log_start_offset: appended.log_start_offset.0,
         ..PartitionProduceResponse::default()
     };
-    Ok((response, appended.last_offset.next()))
+    Ok((response, Until { offset: appended.last_offset.next(), epoch }))
 }
 
 /// With acks=0 the only way to tell a client of a failure is to hang up.
@@ -210,12 +218,28 @@ async fn answer_when_visible(
             .and_then(|topic| topic.partition_responses.get_mut(wait.partition))
             .expect("a wait names its place in the answer");
         partition.error_code = code;
-        if code == ErrorCode::NOT_LEADER_OR_FOLLOWER && context.version >= CURRENT_LEADER_SINCE {
-            let leader = CurrentLeader::of(&context, &wait.replica);
-            partition.current_leader.leader_id = leader.id;
-            partition.current_leader.leader_epoch = leader.epoch;
-            if response.node_endpoints.is_empty() {
-                response.node_endpoints.extend(leader.endpoint.map(NodeEndpoint::from));
+    }
+    answer(&context, response)
+}
+
+/// Answers, and says who leads the partitions that this broker does not.
+fn answer(context: &Context, mut response: ProduceResponse) -> Outcome {
+    if context.version >= CURRENT_LEADER_SINCE {
+        let image = context.broker.image();
+        for topic in &mut response.responses {
+            let name = (topic.topic_id, &*topic.name);
+            let not_led = |it: &&mut PartitionProduceResponse| {
+                it.error_code == ErrorCode::NOT_LEADER_OR_FOLLOWER
+            };
+            for partition in topic.partition_responses.iter_mut().filter(not_led) {
+                let leader = CurrentLeader::of(context, &image, name, partition.index);
+                let Some(leader) = leader else { continue };
+                partition.current_leader.leader_id = leader.id;
+                partition.current_leader.leader_epoch = leader.epoch;
+                let is_named = |it: &NodeEndpoint| it.node_id == leader.id;
+                if !response.node_endpoints.iter().any(is_named) {
+                    response.node_endpoints.extend(leader.endpoint.map(NodeEndpoint::from));
+                }
             }
         }
     }
@@ -233,12 +257,13 @@ impl Wait {
         let woken = Arc::new(Notify::new());
         let _registration = self.replica.waiters.register(&woken);
         loop {
-            if self.replica.high_watermark() >= self.until {
+            let is_visible = self.replica.is_visible(self.until.offset, self.until.epoch);
+            if is_visible == Ok(true) {
                 return Ok(());
             }
             // In this order: a node whose metadata is on the disk that failed stops, and the disk is why.
             self.replica.check_disk()?;
-            self.replica.check_alive()?;
+            is_visible?;
             let timed_out = timeout_at(deadline, woken.notified()).await.is_err();
             if timed_out {
                 return Err(ErrorCode::REQUEST_TIMED_OUT);

@@ -1,0 +1,171 @@
+//! Carries what leaders propose about their ISRs to the controller, and its answers back (AlterPartition, KIP-497). Shell.
+//!
+//! One request is under way at a time, and has all that was proposed meanwhile, so that a broker that loses a follower of a
+//! thousand partitions asks once. The latest proposal of a partition counts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, PartitionIndex, TopicId};
+use ottla_env::Clock;
+use ottla_protocol::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
+use ottla_protocol::messages::{
+    AlterPartitionRequest, AlterPartitionResponse, alter_partition_response,
+};
+use ottla_replication::{CommittedIsr, Proposal};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tracing::{debug, info};
+
+use crate::broker::Registration;
+use crate::controller_channel::ControllerChannel;
+use crate::listener::stopped;
+use crate::peers::Purpose;
+use crate::replicas::Replicas;
+
+type Waiting = BTreeMap<(TopicId, PartitionIndex), Proposal>;
+
+/// What is to be proposed.
+#[derive(Debug, Default)]
+pub(crate) struct IsrChanges {
+    waiting: Mutex<Waiting>,
+    changed: Notify,
+}
+
+impl IsrChanges {
+    pub(crate) fn propose(&self, topic: TopicId, partition: PartitionIndex, proposal: Proposal) {
+        self.waiting.lock().insert((topic, partition), proposal);
+        self.changed.notify_one();
+    }
+
+    /// Sends proposals until the node stops.
+    pub(crate) async fn send(
+        self: Arc<Self>,
+        sender: Sender,
+        mut stopping: watch::Receiver<bool>,
+    ) {
+        loop {
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = stopped(&mut stopping) => return,
+            }
+            let proposals = std::mem::take(&mut *self.waiting.lock());
+            if !proposals.is_empty() {
+                tokio::select! {
+                    () = sender.send(&proposals) => {}
+                    () = stopped(&mut stopping) => return,
+                }
+            }
+        }
+    }
+}
+
+/// What it takes to ask the controller, and to tell the leaders what it says.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    pub registration: Registration,
+    pub controller: Arc<ControllerChannel>,
+    pub replicas: Arc<Replicas>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Sender {
+    async fn send(&self, proposals: &Waiting) {
+        let request = self.request(proposals);
+        match self.controller.ask(Purpose::Controller, request).await {
+            Ok(response) if response.error_code.is_error() => {
+                debug!(code = %response.error_code, "proposed ISRs are refused");
+                self.refuse_all(proposals, response.error_code);
+            }
+            Ok(response) => self.tell(proposals, &response),
+            Err(error) => {
+                debug!(%error, "ISRs are proposed in vain");
+                self.refuse_all(proposals, ErrorCode::NETWORK_EXCEPTION);
+            }
+        }
+    }
+
+    fn request(&self, proposals: &Waiting) -> AlterPartitionRequest {
+        let mut topics: BTreeMap<TopicId, Vec<PartitionData>> = BTreeMap::new();
+        for ((topic, partition), proposal) in proposals {
+            let member = |it: &ottla_replication::IsrMember| BrokerState {
+                broker_id: it.broker.0,
+                broker_epoch: it.broker_epoch,
+            };
+            topics.entry(*topic).or_default().push(PartitionData {
+                partition_index: partition.0,
+                leader_epoch: proposal.leader_epoch.0,
+                new_isr_with_epochs: proposal.isr.iter().map(member).collect(),
+                partition_epoch: proposal.partition_epoch,
+                ..PartitionData::default()
+            });
+        }
+        let topic = |(topic_id, partitions)| TopicData { topic_id, partitions };
+        AlterPartitionRequest {
+            broker_id: self.registration.id.0,
+            broker_epoch: self.registration.epoch,
+            topics: topics.into_iter().map(topic).collect(),
+        }
+    }
+
+    fn refuse_all(&self, proposals: &Waiting, code: ErrorCode) {
+        let now = self.clock.monotonic();
+        for ((topic, partition), proposal) in proposals {
+            self.refuse(*topic, *partition, proposal, code, now);
+        }
+    }
+
+    fn refuse(
+        &self,
+        topic: TopicId,
+        partition: PartitionIndex,
+        proposal: &Proposal,
+        code: ErrorCode,
+        now: Duration,
+    ) {
+        if let Some(replica) = self.replicas.find(topic, partition.0) {
+            replica.on_isr_refused(proposal.number, code, now);
+        }
+    }
+
+    fn tell(&self, proposals: &Waiting, response: &AlterPartitionResponse) {
+        let now = self.clock.monotonic();
+        let answers = response.topics.iter().flat_map(|topic| {
+            topic.partitions.iter().map(move |partition| (topic.topic_id, partition))
+        });
+        let answers: BTreeMap<_, _> = answers
+            .map(|(topic, it)| ((topic, PartitionIndex(it.partition_index)), it))
+            .collect();
+        for (key @ (topic, partition), proposal) in proposals {
+            match answers.get(key) {
+                Some(answer) if !answer.error_code.is_error() => {
+                    self.committed(*topic, *partition, answer);
+                }
+                Some(answer) => self.refuse(*topic, *partition, proposal, answer.error_code, now),
+                None => self.refuse(
+                    *topic,
+                    *partition,
+                    proposal,
+                    ErrorCode::UNKNOWN_SERVER_ERROR,
+                    now,
+                ),
+            }
+        }
+    }
+
+    fn committed(
+        &self,
+        topic: TopicId,
+        partition: PartitionIndex,
+        answer: &alter_partition_response::PartitionData,
+    ) {
+        let Some(replica) = self.replicas.find(topic, partition.0) else { return };
+        info!(partition = %replica.partition, isr = ?answer.isr, "ISR");
+        replica.on_isr_committed(CommittedIsr {
+            leader_epoch: LeaderEpoch(answer.leader_epoch),
+            partition_epoch: answer.partition_epoch,
+            isr: answer.isr.iter().copied().map(BrokerId).collect(),
+        });
+    }
+}

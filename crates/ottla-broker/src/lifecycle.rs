@@ -1,0 +1,189 @@
+//! This broker's life as the controller sees it: registered, fenced, serving, leaving (KIP-631). Shell.
+//!
+//! A heartbeat every `broker.heartbeat.interval.ms` keeps the broker's session. The active controller needs none from the
+//! broker in its own process: where one dies, so does the other. So a single node sends none at all while it is idle.
+//!
+//! Invariant: the broker serves clients only after the controller has let it (unfenced), and that only after its own
+//! metadata includes its registration.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use ottla_base::ErrorCode;
+use ottla_protocol::messages::{
+    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest,
+};
+use ottla_quorum::Quorum;
+use tokio::sync::{Notify, watch};
+use tracing::{debug, info, warn};
+
+use crate::broker::Registration;
+use crate::controller_channel::{ControllerChannel, Unanswered};
+use crate::listener::stopped;
+use crate::peers::Purpose;
+
+/// How often a broker asks that waits for the controller to let it serve or leave.
+const IMPATIENCE: Duration = Duration::from_millis(20);
+/// How long a leaving broker waits for others to take over; then it goes nevertheless.
+const LEAVING_MAX: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Intervals {
+    /// `broker.heartbeat.interval.ms`
+    pub heartbeat: Duration,
+    /// `initial.broker.registration.timeout.ms`
+    pub registration_max: Duration,
+}
+
+#[derive(Debug)]
+pub(crate) struct Lifecycle {
+    registration: Registration,
+    channel: Arc<ControllerChannel>,
+    quorum: Arc<Quorum>,
+    intervals: Intervals,
+    leaving: Notify,
+}
+
+/// What a heartbeat says that this broker wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Serve,
+    Leave,
+}
+
+/// Makes this broker known to the controller, fenced.
+///
+/// # Errors
+/// When the controller does not take a broker like this, or no controller answers in time.
+pub(crate) async fn register(
+    channel: &ControllerChannel,
+    request: BrokerRegistrationRequest,
+    intervals: Intervals,
+) -> anyhow::Result<Registration> {
+    let id = ottla_base::BrokerId(request.broker_id);
+    let work = async {
+        loop {
+            let response =
+                channel.ask_until_answered(Purpose::Heartbeats, request.clone()).await;
+            match response.error_code {
+                ErrorCode::NONE => return Ok(response.broker_epoch),
+                code if is_hopeless(code) => return Err(code),
+                // The session of the process before this one, for example, has still to end.
+                code => debug!(%code, "not registered yet"),
+            }
+            tokio::time::sleep(intervals.heartbeat.min(Duration::from_millis(500))).await;
+        }
+    };
+    match tokio::time::timeout(intervals.registration_max, work).await {
+        Ok(Ok(epoch)) => Ok(Registration { id, epoch }),
+        Ok(Err(code)) => bail!("the controller does not take this broker: {code}"),
+        Err(_) => bail!(
+            "no controller has taken this broker within {} s: are the other nodes of \
+             controller.quorum.voters up?",
+            intervals.registration_max.as_secs()
+        ),
+    }
+}
+
+/// Whether a refusal will be the same tomorrow.
+fn is_hopeless(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::INCONSISTENT_CLUSTER_ID
+            | ErrorCode::INVALID_REGISTRATION
+            | ErrorCode::UNSUPPORTED_VERSION
+    )
+}
+
+impl Lifecycle {
+    pub(crate) fn new(
+        registration: Registration,
+        channel: Arc<ControllerChannel>,
+        quorum: Arc<Quorum>,
+        intervals: Intervals,
+    ) -> Self {
+        Self { registration, channel, quorum, intervals, leaving: Notify::new() }
+    }
+
+    /// Returns once the controller lets this broker serve.
+    pub(crate) async fn unfenced(&self) {
+        loop {
+            match self.beat(Wish::Serve).await {
+                Ok(response) if !response.is_fenced => return,
+                Ok(_) => tokio::time::sleep(IMPATIENCE).await,
+                Err(error) => {
+                    debug!(%error, "no heartbeat");
+                    self.channel.pause().await;
+                }
+            }
+        }
+    }
+
+    /// Keeps the session alive until the node stops.
+    pub(crate) async fn keep_alive(self: Arc<Self>, mut stopping: watch::Receiver<bool>) {
+        let mut leader = self.quorum.leader();
+        let mut wait = self.intervals.heartbeat;
+        loop {
+            leader.mark_unchanged();
+            let is_needed = !self.channel.is_here();
+            tokio::select! {
+                () = tokio::time::sleep(wait), if is_needed => {}
+                changed = leader.changed() => if changed.is_err() { return },
+                () = self.leaving.notified() => return,
+                () = stopped(&mut stopping) => return,
+            }
+            wait = match self.beat(Wish::Serve).await {
+                Ok(response) if response.is_fenced && !response.error_code.is_error() => {
+                    warn!("the controller has fenced this broker");
+                    IMPATIENCE
+                }
+                Ok(_) => self.intervals.heartbeat,
+                Err(error) => {
+                    debug!(%error, "no heartbeat");
+                    IMPATIENCE
+                }
+            };
+        }
+    }
+
+    /// Lets others take over what this broker leads, and returns once they have. A broker without others just goes.
+    pub(crate) async fn leave(&self) {
+        self.leaving.notify_one();
+        let id = self.registration.id;
+        let has_others = self.quorum.image().brokers().any(|it| it.id != id && !it.fenced);
+        if !has_others {
+            return;
+        }
+        let work = async {
+            loop {
+                match self.beat(Wish::Leave).await {
+                    Ok(response) if response.should_shut_down => return,
+                    Ok(_) => {}
+                    Err(error) => debug!(%error, "no heartbeat"),
+                }
+                tokio::time::sleep(IMPATIENCE).await;
+            }
+        };
+        match tokio::time::timeout(LEAVING_MAX, work).await {
+            Ok(()) => info!("others have taken over"),
+            Err(_) => warn!("nobody took over in time"),
+        }
+    }
+
+    async fn beat(&self, wish: Wish) -> Result<BrokerHeartbeatResponse, Unanswered> {
+        let request = BrokerHeartbeatRequest {
+            broker_id: self.registration.id.0,
+            broker_epoch: self.registration.epoch,
+            current_metadata_offset: self.quorum.image().offset.0,
+            want_fence: false,
+            want_shut_down: wish == Wish::Leave,
+            ..BrokerHeartbeatRequest::default()
+        };
+        let response = self.channel.ask(Purpose::Heartbeats, request).await?;
+        if response.error_code.is_error() {
+            warn!(code = %response.error_code, "the controller does not take a heartbeat");
+        }
+        Ok(response)
+    }
+}

@@ -1,0 +1,484 @@
+//! One partition on this broker: its log, whether this broker leads it, what readers may see, and who waits for more.
+//!
+//! Invariants: `high_watermark` equals that of the leader's progress, or what the leader has told, outside of a change;
+//! `led_epoch` is the leader epoch while this broker leads, and [`NOT_LED`] otherwise; within one leader epoch neither the
+//! role nor the high watermark goes back.
+
+mod following;
+mod leading;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset, Timestamp, TopicId, TopicPartition};
+use ottla_log::producers::ProducerRefusal;
+use ottla_log::{Appended, Log, StorageError};
+use ottla_metadata::topic_name;
+use ottla_records::{Rules, ValidBatch};
+use ottla_replication::Progress;
+use parking_lot::{Mutex, RwLock};
+
+use crate::flush_reports::FlushReports;
+use crate::isr_changes::IsrChanges;
+use crate::waiters::Waiters;
+pub(crate) use following::{Errand, Fetched};
+use following::Following;
+
+/// One partition on this broker.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    pub topic_id: TopicId,
+    pub partition: TopicPartition,
+    /// Another one after a move to another directory.
+    log: ArcSwap<Log>,
+    /// Those who wait for the high watermark, for the partition's disk or for its leadership.
+    pub waiters: Waiters,
+    /// Followers that have everything: each append wakes them.
+    pub followers: Waiters,
+    broker: BrokerId,
+    state: Mutex<State>,
+    rules: RwLock<Arc<Rules>>,
+    isr_changes: Arc<IsrChanges>,
+    flush_reports: Arc<FlushReports>,
+    /// The partition was deleted, or its broker stops: nobody should wait for it any longer.
+    retired: AtomicBool,
+    /// A flush of the log directory failed: reads go on, nothing more is acknowledged.
+    offline: AtomicBool,
+    /// A copy for readers, who must not wait behind an append.
+    high_watermark: AtomicI64,
+    /// A copy for those who wait.
+    led_epoch: AtomicI32,
+}
+
+/// What `led_epoch` is while somebody else leads, or nobody.
+const NOT_LED: i32 = -1;
+
+#[derive(Debug)]
+struct State {
+    /// Of the newest metadata that this replica was told.
+    epoch: LeaderEpoch,
+    role: Role,
+}
+
+#[derive(Debug)]
+enum Role {
+    /// Nobody leads, or this broker has not registered yet.
+    Idle,
+    Leader(Box<Progress>),
+    Follower(Following),
+}
+
+/// Where replicas leave what others are to be told.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Outboxes {
+    /// The controller.
+    pub isr_changes: Arc<IsrChanges>,
+    /// Leaders elsewhere.
+    pub flush_reports: Arc<FlushReports>,
+}
+
+/// What a replica must know beside the metadata of its partition.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    /// That of this broker's registration, or `None` while the metadata is older than it: nothing is led then.
+    pub broker_epoch: Option<i64>,
+    pub min_insync_replicas: usize,
+    /// `replica.lag.time.max.ms`
+    pub lag_max: Duration,
+    /// On the monotonic clock.
+    pub now: Duration,
+}
+
+/// What a replica is from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Idle,
+    Leads,
+    Follows(BrokerId),
+}
+
+/// Where a batch went, and in which leader epoch: in another one the same offset means something else.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Placed {
+    pub appended: Appended,
+    pub epoch: LeaderEpoch,
+}
+
+/// Why records were not appended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AppendError {
+    #[error("this broker does not lead the partition")]
+    NotLeader,
+    #[error("the ISR is smaller than min.insync.replicas")]
+    NotEnoughReplicas,
+    #[error("the batch is larger than segment.bytes")]
+    LargerThanSegment,
+    #[error(transparent)]
+    Refused(#[from] ProducerRefusal),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl From<ottla_log::AppendError> for AppendError {
+    fn from(error: ottla_log::AppendError) -> Self {
+        match error {
+            ottla_log::AppendError::Refused(refusal) => Self::Refused(refusal),
+            ottla_log::AppendError::Storage(error) => Self::Storage(error),
+        }
+    }
+}
+
+impl AppendError {
+    /// Kafka's code for it.
+    #[must_use]
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            Self::NotLeader => ErrorCode::NOT_LEADER_OR_FOLLOWER,
+            Self::NotEnoughReplicas => ErrorCode::NOT_ENOUGH_REPLICAS,
+            Self::LargerThanSegment => ErrorCode::RECORD_LIST_TOO_LARGE,
+            Self::Refused(refusal) => {
+                tracing::debug!(reason = %refusal, "batch refused");
+                code_of(refusal)
+            }
+            Self::Storage(error) => {
+                report(error);
+                ErrorCode::KAFKA_STORAGE_ERROR
+            }
+        }
+    }
+}
+
+/// That a disk has failed or is full was said when it happened; each batch that it costs is not worth another line.
+fn report(error: &StorageError) {
+    match error {
+        StorageError::Poisoned { .. } | StorageError::Full { .. } | StorageError::Closed { .. } => {
+            tracing::debug!(%error, "batch refused");
+        }
+        StorageError::Io { .. }
+        | StorageError::Corrupt { .. }
+        | StorageError::OutOfOrder { .. }
+        | StorageError::TooLarge { .. } => tracing::error!(%error, "append failed"),
+    }
+}
+
+fn code_of(refusal: &ProducerRefusal) -> ErrorCode {
+    match refusal {
+        ProducerRefusal::OldEpoch { .. } => ErrorCode::INVALID_PRODUCER_EPOCH,
+        ProducerRefusal::OutOfOrderSequence { .. } => ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
+        ProducerRefusal::OutsideTransaction { .. } => ErrorCode::INVALID_TXN_STATE,
+        ProducerRefusal::OldCoordinatorEpoch { .. } => ErrorCode::TRANSACTION_COORDINATOR_FENCED,
+    }
+}
+
+impl Replica {
+    /// A replica that neither leads nor follows yet. `high_watermark` is the largest that is known from before.
+    #[must_use]
+    pub(crate) fn new(
+        broker: BrokerId,
+        topic_id: TopicId,
+        log: Arc<Log>,
+        high_watermark: Offset,
+        rules: Rules,
+        outboxes: &Outboxes,
+    ) -> Self {
+        let within = high_watermark.min(log.log_end_offset()).max(log.log_start_offset());
+        let partition = log.topic_partition().clone();
+        Self {
+            topic_id,
+            partition,
+            log: ArcSwap::new(log),
+            waiters: Waiters::default(),
+            followers: Waiters::default(),
+            broker,
+            state: Mutex::new(State { epoch: LeaderEpoch::UNKNOWN, role: Role::Idle }),
+            rules: RwLock::new(Arc::new(rules)),
+            isr_changes: Arc::clone(&outboxes.isr_changes),
+            flush_reports: Arc::clone(&outboxes.flush_reports),
+            retired: AtomicBool::new(false),
+            offline: AtomicBool::new(false),
+            high_watermark: AtomicI64::new(within.0),
+            led_epoch: AtomicI32::new(NOT_LED),
+        }
+    }
+
+    /// The log that counts now. Whoever holds one that has been moved can still read it for a while.
+    #[must_use]
+    pub(crate) fn log(&self) -> Arc<Log> {
+        self.log.load_full()
+    }
+
+    /// Lets the log be replaced by a copy of it, all of which is on disk. Nothing is appended meanwhile.
+    pub(crate) fn replace_log<E>(
+        &self,
+        replace: impl FnOnce() -> Result<Arc<Log>, E>,
+    ) -> Result<(), E> {
+        let state = self.state.lock();
+        let log = replace()?;
+        log.note_high_watermark(self.high_watermark());
+        self.log.store(log);
+        drop(state);
+        self.on_flushed();
+        Ok(())
+    }
+
+    /// What a produced batch must fulfil.
+    #[must_use]
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read())
+    }
+
+    pub(crate) fn set_rules(&self, rules: Rules) {
+        *self.rules.write() = Arc::new(rules);
+    }
+
+    /// Whether only Kafka's own admin client may produce to this topic.
+    #[must_use]
+    pub(crate) fn is_internal(&self) -> bool {
+        topic_name::is_internal(&self.partition.topic)
+    }
+
+    /// # Errors
+    /// NOT_LEADER_OR_FOLLOWER once the partition was taken away, which makes a client look for it again.
+    pub(crate) fn check_alive(&self) -> Result<(), ErrorCode> {
+        if self.retired.load(Ordering::Acquire) {
+            return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+        }
+        Ok(())
+    }
+
+    /// Ends all waits on this partition: its disk failed.
+    pub(crate) fn take_offline(&self) {
+        self.offline.store(true, Ordering::Release);
+        self.wake_all();
+    }
+
+    /// # Errors
+    /// KAFKA_STORAGE_ERROR once a flush has failed: what waits for one is never acknowledged.
+    pub(crate) fn check_disk(&self) -> Result<(), ErrorCode> {
+        if self.offline.load(Ordering::Acquire) {
+            return Err(ErrorCode::KAFKA_STORAGE_ERROR);
+        }
+        Ok(())
+    }
+
+    /// Ends all waits on this partition.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        self.led_epoch.store(NOT_LED, Ordering::Release);
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
+        self.waiters.wake();
+        self.followers.wake();
+    }
+
+    /// The largest epoch that is not newer than `asked`, and where it ended in this log.
+    #[must_use]
+    pub(crate) fn end_offset_for_epoch(&self, asked: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let (current, log) = (self.leader_epoch(), self.log());
+        if asked == current {
+            return Some((current, log.log_end_offset()));
+        }
+        log.end_offset_for_epoch(asked).or_else(|| {
+            // The current epoch has written nothing yet: it is not in the log, and begins at its end.
+            let is_older = asked != LeaderEpoch::UNKNOWN && asked < current;
+            let newest = log.latest_epoch().unwrap_or(asked);
+            is_older.then(|| (newest, log.log_end_offset()))
+        })
+    }
+
+    /// Everything below is visible to consumers, and no crash takes it back.
+    #[must_use]
+    pub(crate) fn high_watermark(&self) -> Offset {
+        Offset(self.high_watermark.load(Ordering::Acquire))
+    }
+
+    #[must_use]
+    pub(crate) fn leader_epoch(&self) -> LeaderEpoch {
+        self.state.lock().epoch
+    }
+
+    /// # Errors
+    /// NOT_LEADER_OR_FOLLOWER unless this broker leads.
+    pub(crate) fn check_leads(&self) -> Result<(), ErrorCode> {
+        self.led_epoch().map(|_| ()).ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)
+    }
+
+    /// The epoch in which this broker leads, if it does.
+    #[must_use]
+    pub(crate) fn led_epoch(&self) -> Option<LeaderEpoch> {
+        let epoch = self.led_epoch.load(Ordering::Acquire);
+        (epoch != NOT_LED).then_some(LeaderEpoch(epoch))
+    }
+
+    /// Whether what was appended below `until` in a leader epoch is visible.
+    ///
+    /// # Errors
+    /// NOT_LEADER_OR_FOLLOWER once this broker leads no longer in that epoch: what became of it is not known here.
+    pub(crate) fn is_visible(&self, until: Offset, epoch: LeaderEpoch) -> Result<bool, ErrorCode> {
+        // In this order: a high watermark that was read before the epoch is one of that epoch or of one before it, when
+        // these offsets were not there yet.
+        let is_visible = self.high_watermark() >= until;
+        match self.led_epoch() {
+            Some(led) if led == epoch => Ok(is_visible),
+            _ => Err(ErrorCode::NOT_LEADER_OR_FOLLOWER),
+        }
+    }
+
+    /// Whether a client's idea of the leader epoch fits; −1 asks for no check (KIP-320).
+    ///
+    /// # Errors
+    /// FENCED_LEADER_EPOCH for an older epoch than ours, UNKNOWN_LEADER_EPOCH for a newer one.
+    pub(crate) fn check_leader_epoch(&self, claimed: i32) -> Result<(), ErrorCode> {
+        let epoch = self.leader_epoch().0;
+        match claimed {
+            -1 => Ok(()),
+            claimed if claimed < epoch => Err(ErrorCode::FENCED_LEADER_EPOCH),
+            claimed if claimed > epoch => Err(ErrorCode::UNKNOWN_LEADER_EPOCH),
+            _ => Ok(()),
+        }
+    }
+
+    /// Appends a batch of this broker's own, decided in a leader epoch, and asks for a flush, whose end is what makes it
+    /// visible.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing was appended then.
+    pub(crate) fn append(
+        &self,
+        batch: ValidBatch,
+        epoch: LeaderEpoch,
+    ) -> Result<Placed, AppendError> {
+        self.append_with(batch, Some(epoch), true, Log::append_batch, Log::request_flush)
+    }
+
+    /// Appends a client's batch, unless the client has sent it before. A flush is due then as well: the first copy may
+    /// still wait for one. With `needs_all` the caller waits for it, and begins it once there is nothing more to append.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing was appended then.
+    pub(crate) fn append_produced(
+        &self,
+        batch: ValidBatch,
+        needs_all: bool,
+    ) -> Result<Placed, AppendError> {
+        let ask = if needs_all { Log::join_next_flush } else { Log::request_flush };
+        self.append_with(batch, None, needs_all, Log::append_produced, ask)
+    }
+
+    fn append_with(
+        &self,
+        batch: ValidBatch,
+        decided_in: Option<LeaderEpoch>,
+        needs_all: bool,
+        append: fn(&Log, ValidBatch, LeaderEpoch) -> Result<Appended, ottla_log::AppendError>,
+        ask_for_flush: fn(&Log),
+    ) -> Result<Placed, AppendError> {
+        let mut state = self.state.lock();
+        let State { epoch, role: Role::Leader(progress) } = &mut *state else {
+            return Err(AppendError::NotLeader);
+        };
+        let epoch = *epoch;
+        if decided_in.is_some_and(|decided_in| decided_in != epoch) {
+            return Err(AppendError::NotLeader);
+        }
+        if needs_all && !progress.has_enough_replicas() {
+            return Err(AppendError::NotEnoughReplicas);
+        }
+        let log = self.log();
+        if batch.size_in_bytes() as u64 > log.config().segment_bytes {
+            return Err(AppendError::LargerThanSegment);
+        }
+        let appended = append(&log, batch, epoch)?;
+        progress.on_append(log.log_end_offset());
+        drop(state);
+        self.followers.wake();
+        let flushed = log.flushed_offset();
+        if flushed > appended.last_offset {
+            // The page cache counts as the disk (`log.flush.on.commit=false`).
+            self.on_flushed();
+        } else {
+            ask_for_flush(&log);
+        }
+        Ok(Placed { appended, epoch })
+    }
+
+    /// Deletes what the topic's configuration no longer keeps, nothing that is not visible yet.
+    pub(crate) fn enforce_retention(&self, now: Timestamp) {
+        if self.check_disk().is_err() {
+            return;
+        }
+        match self.log().enforce_retention(now.0, self.high_watermark()) {
+            Ok(removed) if removed.segments > 0 => {
+                let (segments, bytes) = (removed.segments, removed.bytes);
+                tracing::info!(partition = %self.partition, segments, bytes, "retention");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(partition = %self.partition, %error, "retention failed"),
+        }
+    }
+
+    /// Where the log is to begin when a client asks to delete all records before an offset; `None` means all that are
+    /// visible.
+    ///
+    /// # Errors
+    /// POLICY_VIOLATION where compaction alone may delete, OFFSET_OUT_OF_RANGE beyond the high watermark.
+    pub(crate) fn check_deletion(&self, before: Option<Offset>) -> Result<Offset, ErrorCode> {
+        let config = self.log().config();
+        if config.compact && !config.delete {
+            return Err(ErrorCode::POLICY_VIOLATION);
+        }
+        let high_watermark = self.high_watermark();
+        let before = before.unwrap_or(high_watermark);
+        if !(Offset::ZERO..=high_watermark).contains(&before) {
+            return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
+        }
+        Ok(before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_base::Uuid;
+    use ottla_env::SystemClock;
+    use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
+    use ottla_records::{BatchBuilder, Compression};
+
+    use super::*;
+
+    /// A partition whose log nobody flushes but the test.
+    fn unflushed(directory: &tempfile::TempDir) -> Replica {
+        let (config, options) = (LogConfig::default(), DirectoryOptions::default());
+        let clock = Arc::new(SystemClock::new());
+        let logs = LogDirectory::open(directory.path(), config.clone(), options, clock).unwrap();
+        let (partition, id) = (TopicPartition::new("t", 0), Uuid([7; 16]));
+        let log = logs.create(partition.clone(), id, Arc::new(config)).unwrap();
+        Replica::new(BrokerId(1), id, log, LeaderEpoch(0), 1, Rules::new(partition))
+    }
+
+    fn batch(sequence: i32) -> ValidBatch {
+        let mut builder = BatchBuilder::new(Compression::None).producer(5, 0, sequence);
+        builder.append(Timestamp(1_000), None, Some(b"value"), &[]);
+        builder.build()
+    }
+
+    #[test]
+    fn a_retry_is_as_invisible_as_its_first_copy_until_that_is_on_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let replica = unflushed(&directory);
+        let append = |sequence| replica.append_produced(batch(sequence), true).unwrap();
+        let [first, _] = [append(0), append(1)];
+        assert_eq!((first.base_offset, first.duplicate), (Offset(0), false));
+        for _ in 0..2 {
+            let again = append(0);
+            assert_eq!((again.last_offset, again.duplicate), (Offset(0), true));
+            assert_eq!(replica.high_watermark(), Offset(0), "nothing is on disk");
+        }
+        replica.log().flush().unwrap();
+        assert_eq!(append(0).last_offset, Offset(0));
+        assert_eq!(replica.high_watermark(), Offset(2), "whoever retries need not wait");
+    }
+}

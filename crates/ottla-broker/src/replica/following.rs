@@ -1,0 +1,247 @@
+//! A replica that follows: what it asks its leader, and what it does with the answers.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset};
+use ottla_log::{FollowError, Log, StorageError};
+use ottla_replication::{
+    Answer, Command, EpochEnd, Failure, Fetch, Follower, LeaderOffsets, LocalLog, Start,
+};
+
+use super::{Replica, Role};
+
+/// The conversation with one leader in one leader epoch.
+#[derive(Debug)]
+pub(super) struct Following {
+    leader: BrokerId,
+    follower: Follower,
+}
+
+/// What a leader has answered for one partition.
+#[derive(Debug)]
+pub(crate) enum Fetched {
+    Records { records: Bytes, high_watermark: Offset, log_start: Offset },
+    Diverged(EpochEnd),
+    Refused(ErrorCode),
+}
+
+/// What the fetcher must do for a partition beside fetching.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Errand {
+    Nothing,
+    AskLeaderOffsets,
+}
+
+/// `replica.fetch.backoff.ms`
+const BACKOFF: Duration = Duration::from_secs(1);
+
+impl Following {
+    pub(super) fn new(replica: &Replica, leader: BrokerId, leader_epoch: LeaderEpoch) -> Self {
+        let follower = Follower::new(Start {
+            leader_epoch,
+            log: local(&replica.log()),
+            high_watermark: replica.high_watermark(),
+            backoff: BACKOFF,
+        });
+        Self { leader, follower }
+    }
+
+    pub(super) const fn leader(&self) -> BrokerId {
+        self.leader
+    }
+
+    /// The log's flusher was at it.
+    pub(super) fn on_flushed(&mut self, replica: &Replica) {
+        // What it has reported may be from before a truncation: the log knows.
+        self.follower.on_flushed(replica.log().flushed_offset());
+        let _ = replica.obey(self, &mut Bytes::new(), Duration::ZERO);
+    }
+}
+
+fn local(log: &Log) -> LocalLog {
+    LocalLog {
+        log_start: log.log_start_offset(),
+        log_end: log.log_end_offset(),
+        flushed: log.flushed_offset(),
+        last_epoch: log.latest_epoch(),
+    }
+}
+
+impl Replica {
+    /// What to ask this leader for, if it is the leader and the time has come.
+    #[must_use]
+    pub(crate) fn next_fetch(&self, leader: BrokerId, now: Duration) -> Option<Fetch> {
+        match &mut self.state.lock().role {
+            Role::Follower(following) if following.leader == leader => {
+                // What had to be done before the first question.
+                let _ = self.obey(following, &mut Bytes::new(), now);
+                following.follower.fetch(now)
+            }
+            Role::Follower(_) | Role::Leader(_) | Role::Idle => None,
+        }
+    }
+
+    /// When [`Replica::next_fetch`] gives something again, if it is a matter of time.
+    #[must_use]
+    pub(crate) fn fetch_deadline(&self) -> Option<Duration> {
+        match &self.state.lock().role {
+            Role::Follower(following) => following.follower.deadline(),
+            Role::Leader(_) | Role::Idle => None,
+        }
+    }
+
+    /// The leader has answered. Records are in the log when this returns, and will be flushed.
+    pub(crate) fn on_fetched(
+        &self,
+        leader: BrokerId,
+        asked: &Fetch,
+        fetched: Fetched,
+        now: Duration,
+    ) -> Errand {
+        self.with_following(leader, |following| {
+            let mut records = Bytes::new();
+            let answer = match fetched {
+                Fetched::Records { records: found, high_watermark, log_start } => {
+                    records = found;
+                    Answer::Records { is_empty: records.is_empty(), high_watermark, log_start }
+                }
+                Fetched::Diverged(leader) => {
+                    let found = self.log().end_offset_for_epoch(leader.epoch);
+                    let local = found.map(|(epoch, end_offset)| EpochEnd { epoch, end_offset });
+                    Answer::Diverged { leader, local }
+                }
+                Fetched::Refused(code) => Answer::Refused(code),
+            };
+            following.follower.on_answer(asked, answer, now);
+            self.obey(following, &mut records, now)
+        })
+    }
+
+    /// The leader has said where its log begins and ends, or has not.
+    pub(crate) fn on_leader_offsets(
+        &self,
+        leader: BrokerId,
+        found: Result<LeaderOffsets, ErrorCode>,
+        now: Duration,
+    ) {
+        self.with_following(leader, |following| {
+            following.follower.on_leader_offsets(found, now);
+            self.obey(following, &mut Bytes::new(), now)
+        });
+    }
+
+    fn with_following(
+        &self,
+        leader: BrokerId,
+        event: impl FnOnce(&mut Following) -> Errand,
+    ) -> Errand {
+        let before = self.high_watermark();
+        let mut state = self.state.lock();
+        let errand = match &mut state.role {
+            Role::Follower(following) if following.leader == leader => event(following),
+            Role::Follower(_) | Role::Leader(_) | Role::Idle => Errand::Nothing,
+        };
+        drop(state);
+        if self.high_watermark() != before {
+            self.waiters.wake();
+        }
+        errand
+    }
+
+    /// Carries out what the follower commands, until it commands nothing more.
+    fn obey(&self, following: &mut Following, records: &mut Bytes, now: Duration) -> Errand {
+        let mut errand = Errand::Nothing;
+        let log = self.log();
+        loop {
+            let commands = following.follower.take_commands();
+            if commands.is_empty() {
+                return errand;
+            }
+            for command in commands {
+                match command {
+                    Command::Append { up_to } => {
+                        self.append_fetched(following, std::mem::take(records), up_to, now);
+                    }
+                    Command::Truncate { to } => {
+                        tracing::info!(partition = %self.partition, %to, "cut off what the leader does not have");
+                        self.cut_off(following, log.truncate_to(to), now);
+                    }
+                    Command::RestartAt(offset) => {
+                        tracing::info!(partition = %self.partition, %offset, "begun anew where the leader's log begins");
+                        self.cut_off(following, log.truncate_fully_and_start_at(offset), now);
+                    }
+                    Command::AskLeaderOffsets => errand = Errand::AskLeaderOffsets,
+                    Command::SetHighWatermark(offset) => self.set_high_watermark(offset),
+                    Command::DeleteRecordsTo(offset) => {
+                        if let Err(error) = log.delete_records_to(offset) {
+                            tracing::error!(partition = %self.partition, %error, "records can't be deleted");
+                        }
+                    }
+                    Command::ReportFlushed(report) => self.flush_reports.flushed(
+                        following.leader,
+                        self.topic_id,
+                        self.partition.partition,
+                        report.leader_epoch,
+                        report.flushed,
+                    ),
+                }
+            }
+        }
+    }
+
+    fn append_fetched(
+        &self,
+        following: &mut Following,
+        records: Bytes,
+        up_to: LeaderEpoch,
+        now: Duration,
+    ) {
+        let log = self.log();
+        match log.append_as_follower(records, up_to) {
+            Ok(_) => {
+                log.request_flush();
+                following.follower.on_appended(local(&log));
+            }
+            Err(error) => {
+                tracing::error!(partition = %self.partition, %error, "what the leader has sent can't be appended");
+                let failure = match &error {
+                    FollowError::Storage(error) if is_lasting(error) => Failure::Lasting,
+                    FollowError::Storage(_)
+                    | FollowError::OutOfOrder { .. }
+                    | FollowError::Damaged { .. } => Failure::Passing,
+                };
+                following.follower.on_log_failed(local(&log), failure, now);
+            }
+        }
+    }
+
+    fn cut_off(
+        &self,
+        following: &mut Following,
+        result: Result<(), StorageError>,
+        now: Duration,
+    ) {
+        let log = self.log();
+        match result {
+            Ok(()) => following.follower.on_truncated(local(&log)),
+            Err(error) => {
+                tracing::error!(partition = %self.partition, %error, "the log can't be cut off");
+                following.follower.on_log_failed(local(&log), Failure::Lasting, now);
+            }
+        }
+    }
+}
+
+/// Whether it will be the same tomorrow.
+const fn is_lasting(error: &StorageError) -> bool {
+    match error {
+        StorageError::Poisoned { .. } | StorageError::Closed { .. } | StorageError::Corrupt { .. } => {
+            true
+        }
+        StorageError::Io { .. }
+        | StorageError::Full { .. }
+        | StorageError::OutOfOrder { .. }
+        | StorageError::TooLarge { .. } => false,
+    }
+}

@@ -1,0 +1,191 @@
+//! A replica as its metadata has it, and what a leader is told: flushes, followers' fetches, the controller's answers.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ottla_base::{BrokerId, ErrorCode, Offset};
+use ottla_metadata::Partition;
+use ottla_replication::{
+    Command, CommittedIsr, FetchRefusal, FetchStanding, Fetched, FollowerFlushed, Leadership,
+    Progress,
+};
+
+use super::following::Following;
+use super::{NOT_LED, Replica, Role, Standing, State, Terms};
+
+impl Replica {
+    /// The metadata says this of the partition now.
+    pub(crate) fn follow_metadata(&self, partition: &Partition, terms: &Terms) -> Standing {
+        let mut state = self.state.lock();
+        // A change may be older than the image that this replica was made from.
+        if partition.leader_epoch >= state.epoch {
+            self.change_role(&mut state, partition, terms);
+        }
+        let standing = match &state.role {
+            Role::Idle => Standing::Idle,
+            Role::Leader(_) => Standing::Leads,
+            Role::Follower(following) => Standing::Follows(following.leader()),
+        };
+        self.carry_out(&mut state);
+        drop(state);
+        self.wake_all();
+        standing
+    }
+
+    fn change_role(&self, state: &mut State, partition: &Partition, terms: &Terms) {
+        let is_same_epoch = partition.leader_epoch == state.epoch;
+        let replicas: BTreeSet<BrokerId> = partition.replicas.iter().copied().collect();
+        let isr: BTreeSet<BrokerId> = partition.isr.iter().copied().collect();
+        let leads = partition.leader == self.broker && terms.broker_epoch.is_some();
+        match &mut state.role {
+            Role::Leader(progress) if leads && is_same_epoch => {
+                progress.on_replicas_changed(&replicas);
+                progress.on_isr_committed(CommittedIsr {
+                    leader_epoch: partition.leader_epoch,
+                    partition_epoch: partition.partition_epoch,
+                    isr,
+                });
+                progress.on_min_insync_replicas_changed(terms.min_insync_replicas);
+                return;
+            }
+            Role::Follower(following)
+                if is_same_epoch && following.leader() == partition.leader =>
+            {
+                return;
+            }
+            Role::Leader(_) | Role::Follower(_) | Role::Idle => {}
+        }
+        state.epoch = partition.leader_epoch;
+        state.role = if leads {
+            let log = self.log();
+            Role::Leader(Box::new(Progress::new(Leadership {
+                leader: self.broker,
+                broker_epoch: terms.broker_epoch.unwrap_or(-1),
+                leader_epoch: partition.leader_epoch,
+                partition_epoch: partition.partition_epoch,
+                replicas,
+                isr,
+                min_insync_replicas: terms.min_insync_replicas,
+                lag_max: terms.lag_max,
+                high_watermark: self.high_watermark(),
+                flushed: log.flushed_offset(),
+                log_end: log.log_end_offset(),
+                now: terms.now,
+            })))
+        } else if partition.leader == BrokerId::NONE || partition.leader == self.broker {
+            Role::Idle
+        } else {
+            Role::Follower(Following::new(self, partition.leader, partition.leader_epoch))
+        };
+        let led = if leads { partition.leader_epoch.0 } else { NOT_LED };
+        self.led_epoch.store(led, Ordering::Release);
+    }
+
+    /// The log's flusher has been at it.
+    pub(crate) fn on_flushed(&self) {
+        let mut state = self.state.lock();
+        // The log knows best: what its flusher reports may be from before a truncation.
+        match &mut state.role {
+            Role::Leader(progress) => progress.on_flushed(self.log().flushed_offset()),
+            Role::Follower(following) => following.on_flushed(self),
+            Role::Idle => {}
+        }
+        let has_moved = self.carry_out(&mut state);
+        drop(state);
+        if has_moved {
+            self.waiters.wake();
+        }
+    }
+
+    /// A follower asks for records.
+    ///
+    /// # Errors
+    /// NOT_LEADER_OR_FOLLOWER if this broker does not lead, or why the fetch does not count.
+    pub(crate) fn on_fetch(&self, fetched: Fetched) -> Result<FetchStanding, ErrorCode> {
+        self.with_progress(|progress| progress.on_fetch(fetched))
+            .ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?
+            .map_err(|refusal: FetchRefusal| refusal.code())
+    }
+
+    /// A follower has something on disk.
+    pub(crate) fn on_follower_flushed(&self, report: FollowerFlushed) {
+        self.with_progress(|progress| progress.on_follower_flushed(report));
+    }
+
+    /// A broker may join ISRs, or may not any longer.
+    pub(crate) fn on_eligibility_changed(&self, broker: BrokerId, is_eligible: bool) {
+        self.with_progress(|progress| progress.on_eligibility_changed(broker, is_eligible));
+    }
+
+    /// The controller has committed an ISR.
+    pub(crate) fn on_isr_committed(&self, committed: CommittedIsr) {
+        self.with_progress(|progress| progress.on_isr_committed(committed));
+    }
+
+    /// The controller has not taken a proposal.
+    pub(crate) fn on_isr_refused(&self, number: u64, error: ErrorCode, now: Duration) {
+        self.with_progress(|progress| progress.on_alter_refused(number, error, now));
+    }
+
+    pub(crate) fn on_min_isr_changed(&self, min_insync_replicas: usize) {
+        self.with_progress(|progress| {
+            progress.on_min_insync_replicas_changed(min_insync_replicas);
+        });
+    }
+
+    /// Followers that lag may have to leave the ISR.
+    pub(crate) fn on_time(&self, now: Duration) {
+        self.with_progress(|progress| progress.on_time(now));
+    }
+
+    /// When [`Replica::on_time`] is due.
+    #[must_use]
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        match &self.state.lock().role {
+            Role::Leader(progress) => progress.deadline(),
+            Role::Follower(_) | Role::Idle => None,
+        }
+    }
+
+    fn with_progress<T>(&self, event: impl FnOnce(&mut Progress) -> T) -> Option<T> {
+        let mut state = self.state.lock();
+        let Role::Leader(progress) = &mut state.role else { return None };
+        let answer = event(progress);
+        let has_moved = self.carry_out(&mut state);
+        drop(state);
+        if has_moved {
+            self.waiters.wake();
+        }
+        Some(answer)
+    }
+
+    /// Does what a leader's progress says must be done; whether the high watermark has moved.
+    fn carry_out(&self, state: &mut State) -> bool {
+        let Role::Leader(progress) = &mut state.role else { return false };
+        let mut has_moved = false;
+        for command in progress.take_commands() {
+            match command {
+                Command::AdvanceHighWatermark(offset) => {
+                    self.set_high_watermark(offset);
+                    has_moved = true;
+                }
+                Command::AlterPartition(proposal) => {
+                    self.isr_changes.propose(self.topic_id, self.partition.partition, proposal);
+                }
+            }
+        }
+        // A leader that has just begun may know of a higher one.
+        let known = progress.high_watermark();
+        if known > self.high_watermark() {
+            self.set_high_watermark(known);
+            has_moved = true;
+        }
+        has_moved
+    }
+
+    pub(super) fn set_high_watermark(&self, offset: Offset) {
+        self.high_watermark.store(offset.0, Ordering::Release);
+        self.log().note_high_watermark(offset);
+    }
+}
