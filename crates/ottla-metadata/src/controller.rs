@@ -23,6 +23,8 @@ mod placement;
 mod policy;
 mod producer_ids;
 mod reassignments;
+mod rounds;
+mod unregister_broker;
 mod update_features;
 
 use bytestring::ByteString;
@@ -44,6 +46,8 @@ pub use liveness::{Liveness, RECONNECT_GRACE, Situation};
 pub use policy::Policy;
 pub use producer_ids::{BLOCK_SIZE, allocate_producer_ids};
 pub use reassignments::{alter_partition_reassignments, list_partition_reassignments};
+pub use rounds::Rounds;
+pub use unregister_broker::unregister_broker;
 pub use update_features::update_features;
 
 use crate::MetadataRecord;
