@@ -66,7 +66,7 @@ impl ControllerChannel {
     ) -> Result<R::Response, Unanswered> {
         let leader = self.leader().ok_or(Unanswered::NoController)?;
         let response = if leader == self.node_id {
-            request.decide(&self.quorum).await
+            request.decide(&self.quorum, *R::KEY.stable_versions().end()).await
         } else {
             let connection = self.peers.connection(purpose, &self.address_of(leader)?).await?;
             connection.send(&request, Limits::within(REQUEST_TIMEOUT)).await?

@@ -1,7 +1,7 @@
 //! What a broker asks the controller, and how the controller decides it: the same, whether the request came over a socket or
 //! not. Shell.
 
-use ottla_base::{BrokerId, ErrorCode};
+use ottla_base::ErrorCode;
 use ottla_metadata::Rejection;
 use ottla_metadata::controller::BrokerEpoch;
 use ottla_protocol::Request;
@@ -20,7 +20,13 @@ use crate::handlers::submit_error;
 /// A request that a broker makes by itself.
 pub(crate) trait ControllerRequest: Request + Clone + Send + Sync + 'static {
     /// What this node's controller says; NOT_CONTROLLER if it is not the active one.
-    fn decide(self, quorum: &Quorum) -> impl Future<Output = Self::Response> + Send;
+    ///
+    /// `version` is the request's.
+    fn decide(
+        self,
+        quorum: &Quorum,
+        version: i16,
+    ) -> impl Future<Output = Self::Response> + Send;
 
     /// The error of an answer as a whole.
     fn error_of(response: &Self::Response) -> ErrorCode;
@@ -42,7 +48,7 @@ fn refusal<T>(
 }
 
 impl ControllerRequest for BrokerRegistrationRequest {
-    async fn decide(self, quorum: &Quorum) -> BrokerRegistrationResponse {
+    async fn decide(self, quorum: &Quorum, _: i16) -> BrokerRegistrationResponse {
         match refusal("a broker's registration is", quorum.register_broker(self).await) {
             Ok(BrokerEpoch(broker_epoch)) => {
                 BrokerRegistrationResponse { broker_epoch, ..BrokerRegistrationResponse::default() }
@@ -59,7 +65,7 @@ impl ControllerRequest for BrokerRegistrationRequest {
 }
 
 impl ControllerRequest for BrokerHeartbeatRequest {
-    async fn decide(self, quorum: &Quorum) -> BrokerHeartbeatResponse {
+    async fn decide(self, quorum: &Quorum, _: i16) -> BrokerHeartbeatResponse {
         refusal("a broker's heartbeat is", quorum.broker_heartbeat(self).await).unwrap_or_else(
             |error_code| BrokerHeartbeatResponse {
                 error_code,
@@ -74,10 +80,11 @@ impl ControllerRequest for BrokerHeartbeatRequest {
 }
 
 impl ControllerRequest for AlterPartitionRequest {
-    async fn decide(self, quorum: &Quorum) -> AlterPartitionResponse {
-        refusal("a change of ISRs is", quorum.alter_partition(self).await).unwrap_or_else(
-            |error_code| AlterPartitionResponse { error_code, ..AlterPartitionResponse::default() },
-        )
+    async fn decide(self, quorum: &Quorum, version: i16) -> AlterPartitionResponse {
+        quorum.alter_partition(self, version).await.unwrap_or_else(|error| AlterPartitionResponse {
+            error_code: submit_error(&error),
+            ..AlterPartitionResponse::default()
+        })
     }
 
     fn error_of(response: &AlterPartitionResponse) -> ErrorCode {
@@ -86,7 +93,7 @@ impl ControllerRequest for AlterPartitionRequest {
 }
 
 impl ControllerRequest for AssignReplicasToDirsRequest {
-    async fn decide(self, quorum: &Quorum) -> AssignReplicasToDirsResponse {
+    async fn decide(self, quorum: &Quorum, _: i16) -> AssignReplicasToDirsResponse {
         let decided = quorum.assign_replicas_to_dirs(self).await;
         refusal("where replicas are is", decided).unwrap_or_else(|error_code| {
             AssignReplicasToDirsResponse { error_code, ..AssignReplicasToDirsResponse::default() }
@@ -99,7 +106,7 @@ impl ControllerRequest for AssignReplicasToDirsRequest {
 }
 
 impl ControllerRequest for AllocateProducerIdsRequest {
-    async fn decide(self, quorum: &Quorum) -> AllocateProducerIdsResponse {
+    async fn decide(self, quorum: &Quorum, _: i16) -> AllocateProducerIdsResponse {
         quorum.allocate_producer_ids(self).await.unwrap_or_else(|error| {
             AllocateProducerIdsResponse {
                 error_code: submit_error(&error),
@@ -114,7 +121,7 @@ impl ControllerRequest for AllocateProducerIdsRequest {
 }
 
 impl ControllerRequest for ControllerRegistrationRequest {
-    async fn decide(self, quorum: &Quorum) -> ControllerRegistrationResponse {
+    async fn decide(self, quorum: &Quorum, _: i16) -> ControllerRegistrationResponse {
         match quorum.register_controller(self).await {
             Ok(()) => ControllerRegistrationResponse::default(),
             Err(error) => ControllerRegistrationResponse {
@@ -132,7 +139,7 @@ impl ControllerRequest for ControllerRegistrationRequest {
 
 /// Topics that a broker wants by itself: those that are created automatically, and the cluster's own.
 impl ControllerRequest for CreateTopicsRequest {
-    async fn decide(self, quorum: &Quorum) -> CreateTopicsResponse {
+    async fn decide(self, quorum: &Quorum, _: i16) -> CreateTopicsResponse {
         let names: Vec<_> = self.topics.iter().map(|topic| topic.name.clone()).collect();
         quorum.create_topics(self).await.unwrap_or_else(|error| CreateTopicsResponse {
             topics: names
@@ -156,9 +163,4 @@ impl ControllerRequest for CreateTopicsRequest {
         }
         ErrorCode::NONE
     }
-}
-
-/// Only its id, as the controller knows a broker by it.
-pub(crate) const fn broker_of(request: &BrokerHeartbeatRequest) -> BrokerId {
-    BrokerId(request.broker_id)
 }

@@ -65,6 +65,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use ottla_base::{BrokerId, ErrorCode};
 use ottla_coordinator::group::Caller;
+use ottla_metadata::controller::BrokerEpoch;
 use ottla_protocol::frame::Incoming;
 use ottla_protocol::messages::{
     AllocateProducerIdsRequest, AlterPartitionRequest, AssignReplicasToDirsRequest,
@@ -182,7 +183,7 @@ pub(crate) struct Session {
     is_forwarded: bool,
     /// The nodes that have spoken through this connection: when it breaks, they may be gone.
     voter: Option<BrokerId>,
-    broker: Option<BrokerId>,
+    broker: Option<(BrokerId, BrokerEpoch)>,
 }
 
 impl Session {
@@ -202,8 +203,8 @@ impl Session {
         if let Some(voter) = self.voter {
             broker.quorum.peer_lost(voter);
         }
-        if let Some(lost) = self.broker {
-            broker.quorum.connection_lost(lost);
+        if let Some((id, epoch)) = self.broker {
+            broker.quorum.connection_lost(id, epoch);
         }
     }
 
@@ -212,8 +213,11 @@ impl Session {
         if context.api_key != ApiKey::BrokerHeartbeat {
             return;
         }
-        // The broker's id is the first field of every version.
-        self.broker = body.clone().i32().ok().map(BrokerId);
+        // The first two fields of every version.
+        let mut body = body.clone();
+        if let (Ok(id), Ok(epoch)) = (body.i32(), body.i64()) {
+            self.broker = Some((BrokerId(id), BrokerEpoch(epoch)));
+        }
     }
 
     /// Copies the client id when it is another one: a slice would keep the request's whole frame.
@@ -437,7 +441,7 @@ fn later<R: Request, F: Future<Output = Outcome> + Send + 'static>(
 /// For what a broker asks a controller.
 fn asked<R: ControllerRequest>(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
     later(context, input, |context, request: R| async move {
-        let response = request.decide(&context.broker.quorum).await;
+        let response = request.decide(&context.broker.quorum, context.version).await;
         context.answer(&response)
     })
 }

@@ -99,7 +99,8 @@ impl Liveness {
     #[must_use]
     pub fn new(image: &Image, policy: &Policy, now: Duration) -> Self {
         let session = |broker: &Broker| {
-            let expires_at = (!broker.fenced).then(|| now + policy.broker_session_timeout);
+            let expires_at = (!broker.fenced).then(|| session_end(policy, broker.id, now));
+            let expires_at = expires_at.flatten();
             (broker.id, Presence { expires_at, ..Presence::of(broker) })
         };
         Self { brokers: image.brokers().map(session).collect() }
@@ -182,7 +183,8 @@ impl Liveness {
 
         let presence = self.presence(broker);
         presence.metadata_offset = Offset(request.current_metadata_offset);
-        presence.expires_at = (!standing.is_fenced()).then(|| now + policy.broker_session_timeout);
+        let expires_at = (!standing.is_fenced()).then(|| session_end(policy, id, now));
+        presence.expires_at = expires_at.flatten();
         presence.shutdown_offset = (standing == Standing::ShuttingDown).then(|| {
             let last = next_offset + count(draft.records.len()) + -1;
             presence.shutdown_offset.unwrap_or(last)
@@ -282,6 +284,12 @@ impl Liveness {
         }
         Outcome { records: draft.records, reply: fenced }
     }
+}
+
+/// When a broker that was heard from now is taken for dead. The one in the active controller's own process lives as long
+/// as this state does, and need not say so: a lone node sends no heartbeats.
+fn session_end(policy: &Policy, id: BrokerId, now: Duration) -> Option<Duration> {
+    (id != policy.node_id).then(|| now + policy.broker_session_timeout)
 }
 
 fn leads(image: &Image, id: BrokerId) -> bool {
