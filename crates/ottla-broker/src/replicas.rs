@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ottla_base::{
@@ -17,7 +18,7 @@ use ottla_log::producers::ProducerRefusal;
 use ottla_log::{Appended, CleanableLogs, FlushListener, Log, StorageError};
 use ottla_metadata::topic_name;
 use ottla_records::{Rules, ValidBatch};
-use ottla_replication::{Command, Progress};
+use ottla_replication::{Command, Progress, UNKNOWN_BROKER_EPOCH};
 use parking_lot::{Mutex, RwLock};
 
 use crate::waiters::Waiters;
@@ -120,10 +121,10 @@ impl Replica {
         min_isr: usize,
         rules: Rules,
     ) -> Self {
-        let end = log.log_end_offset();
+        let isr = BTreeSet::from([broker]);
         // One replica: recovery vouches for everything it left in the log.
-        let progress =
-            Progress::new(broker, BTreeSet::from([broker]), min_isr, log.log_start_offset(), end);
+        let end = log.log_end_offset();
+        let progress = leading(broker, epoch, isr, min_isr, log.log_start_offset(), [end, end]);
         let high_watermark = AtomicI64::new(progress.high_watermark().0);
         let leadership = Mutex::new(Leadership { epoch, progress });
         let partition = log.topic_partition().clone();
@@ -309,13 +310,18 @@ impl Replica {
         let mut leadership = self.leadership.lock();
         // A delta may be older than the image that this replica was made from.
         leadership.epoch = epoch.max(leadership.epoch);
+        let epoch = leadership.epoch;
         drop(leadership);
-        self.advance(|progress| progress.on_isr_committed(isr));
+        self.advance(|progress| {
+            let (min_isr, high_watermark) = (progress.min_isr(), progress.high_watermark());
+            let ends = [progress.flushed(), self.log().log_end_offset()];
+            *progress = leading(self.broker, epoch, isr, min_isr, high_watermark, ends);
+        });
     }
 
     /// The log's flusher reports that everything below `end` is on disk.
     pub(crate) fn on_flushed(&self, end: Offset) {
-        self.advance(|progress| progress.on_flushed(self.broker, end));
+        self.advance(|progress| progress.on_flushed(end));
     }
 
     /// Deletes what the topic's configuration no longer keeps, nothing that is not visible yet.
@@ -352,7 +358,7 @@ impl Replica {
     }
 
     pub(crate) fn on_min_isr_changed(&self, min_isr: usize) {
-        self.advance(|progress| progress.on_min_isr_changed(min_isr));
+        self.advance(|progress| progress.on_min_insync_replicas_changed(min_isr));
     }
 
     fn advance(&self, event: impl FnOnce(&mut Progress)) {
@@ -364,11 +370,38 @@ impl Replica {
                     self.high_watermark.store(offset.0, Ordering::Release);
                     self.log().settle_transactions(offset);
                 }
+                // With one replica there is nobody to join or to leave.
+                Command::AlterPartition(_) => {}
             }
         }
         drop(leadership);
         self.waiters.wake();
     }
+}
+
+/// The progress of a leader without followers: what is flushed, and where the log ends.
+fn leading(
+    broker: BrokerId,
+    leader_epoch: LeaderEpoch,
+    isr: BTreeSet<BrokerId>,
+    min_insync_replicas: usize,
+    high_watermark: Offset,
+    [flushed, log_end]: [Offset; 2],
+) -> Progress {
+    Progress::new(ottla_replication::Leadership {
+        leader: broker,
+        broker_epoch: UNKNOWN_BROKER_EPOCH,
+        leader_epoch,
+        partition_epoch: 0,
+        replicas: BTreeSet::from([broker]),
+        isr,
+        min_insync_replicas,
+        lag_max: Duration::MAX,
+        high_watermark,
+        flushed,
+        log_end,
+        now: Duration::ZERO,
+    })
 }
 
 /// All partitions on this broker, by topic id and partition.
