@@ -1,7 +1,14 @@
-//! One partition's replication: what its leader knows of its replicas and what readers may see. Pure.
+//! One partition's replication: what its leader knows of its replicas, what readers may see, and how a follower comes to
+//! hold what its leader holds. Pure.
 //!
-//! Today a partition has one replica, the leader; it goes through the same rules as three would.
+//! A partition with one replica goes through the same rules as one with three. The rules are told in
+//! `docs/replication.md`.
 
+pub mod follower;
 mod progress;
 
-pub use progress::{Command, Progress};
+pub use follower::Follower;
+pub use progress::{
+    Command, CommittedIsr, FetchRefusal, FetchStanding, Fetched, FollowerFlushed, IsrMember,
+    Leadership, Progress, Proposal, UNKNOWN_BROKER_EPOCH,
+};

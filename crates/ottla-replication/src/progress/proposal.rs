@@ -1,0 +1,112 @@
+//! Another ISR that a leader has asked the controller for, and what it makes of a refusal. Pure.
+//!
+//! An answer may be lost and its change applied all the same. So a proposal stays in force until it is known that it
+//! was not applied and never will be: the controller says so, or the partition epoch has moved on.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ottla_base::{BrokerId, ErrorCode, LeaderEpoch};
+
+/// What AlterPartition asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proposal {
+    /// Tells the answer to this one from answers to others of the same leader epoch.
+    pub number: u64,
+    pub leader_epoch: LeaderEpoch,
+    pub partition_epoch: i32,
+    pub isr: Vec<IsrMember>,
+}
+
+/// A replica in an ISR, and the registration that it was in sync under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IsrMember {
+    pub broker: BrokerId,
+    /// −1 where it is not known; the controller does not compare it then.
+    pub broker_epoch: i64,
+}
+
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) proposal: Proposal,
+    pub(super) change: Change,
+    pub(super) waiting: Waiting,
+}
+
+#[derive(Debug)]
+pub(super) enum Change {
+    Join(BrokerId),
+    Leave(BTreeSet<BrokerId>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waiting {
+    ForAnswer,
+    /// To be sent again then.
+    Until(Duration),
+    ForMetadata,
+}
+
+/// What follows from the controller's refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reaction {
+    /// It was not applied, and never will be.
+    GiveUp,
+    /// The metadata here is behind: only what comes next tells whether it was applied.
+    AwaitMetadata,
+    Retry,
+}
+
+impl Change {
+    pub(super) fn applied_to(&self, isr: &BTreeSet<BrokerId>) -> impl Iterator<Item = BrokerId> {
+        let (joins, leaves) = match self {
+            Self::Join(joiner) => (Some(*joiner), None),
+            Self::Leave(leavers) => (None, Some(leavers)),
+        };
+        let stays = move |replica: &BrokerId| leaves.is_none_or(|it| !it.contains(replica));
+        isr.iter().copied().filter(stays).chain(joins)
+    }
+}
+
+impl Pending {
+    pub(super) fn joins(&self, replica: BrokerId) -> bool {
+        matches!(self.change, Change::Join(joiner) if joiner == replica)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        match self.waiting {
+            Waiting::Until(time) => Some(time),
+            Waiting::ForAnswer | Waiting::ForMetadata => None,
+        }
+    }
+
+    pub(super) fn is_due(&self, now: Duration) -> bool {
+        self.deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    pub(super) fn check(&self, leader: BrokerId, partition_epoch: i32, isr: &BTreeSet<BrokerId>) {
+        assert!(self.proposal.partition_epoch == partition_epoch, "about the ISR that is known");
+        let proposes = |replica| self.proposal.isr.iter().any(|member| member.broker == replica);
+        assert!(proposes(leader), "a leader does not leave the ISR by itself");
+        match &self.change {
+            Change::Join(joiner) => assert!(!isr.contains(joiner) && proposes(*joiner)),
+            Change::Leave(leavers) => assert!(leavers.iter().all(|leaver| isr.contains(leaver))),
+        }
+    }
+}
+
+impl Reaction {
+    /// As Kafka's leaders react.
+    pub(super) const fn to(error: ErrorCode) -> Self {
+        match error {
+            ErrorCode::OPERATION_NOT_ATTEMPTED | ErrorCode::INELIGIBLE_REPLICA => Self::GiveUp,
+            ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
+            | ErrorCode::UNKNOWN_TOPIC_ID
+            | ErrorCode::FENCED_LEADER_EPOCH
+            | ErrorCode::INVALID_UPDATE_VERSION
+            | ErrorCode::INVALID_REQUEST
+            | ErrorCode::NEW_LEADER_ELECTED => Self::AwaitMetadata,
+            _ => Self::Retry,
+        }
+    }
+}
