@@ -3,6 +3,7 @@
 //! What a broker asks for itself goes by [`ControllerChannel::ask`], what a client asks through a broker by
 //! [`ControllerChannel::forward`] (KIP-590). Where this node is the active controller, neither touches a socket.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use ottla_quorum::Quorum;
 use tokio::time::Instant;
 
 use crate::controller_requests::ControllerRequest;
-use crate::peers::{Peers, Purpose};
+use crate::peers::{Peers, Purpose, address_of};
 
 /// How long a controller may take for one answer (`controller.quorum.request.timeout.ms` is for the quorum's own).
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -38,11 +39,18 @@ pub(crate) struct ControllerChannel {
     node_id: BrokerId,
     quorum: Arc<Quorum>,
     peers: Arc<Peers>,
+    /// Where controllers are by this node's configuration (`controller.quorum.voters`).
+    configured: HashMap<BrokerId, Address>,
 }
 
 impl ControllerChannel {
-    pub(crate) const fn new(node_id: BrokerId, quorum: Arc<Quorum>, peers: Arc<Peers>) -> Self {
-        Self { node_id, quorum, peers }
+    pub(crate) const fn new(
+        node_id: BrokerId,
+        quorum: Arc<Quorum>,
+        peers: Arc<Peers>,
+        configured: HashMap<BrokerId, Address>,
+    ) -> Self {
+        Self { node_id, quorum, peers, configured }
     }
 
     /// Whether this node is the active controller, or about to be.
@@ -132,10 +140,13 @@ impl ControllerChannel {
     }
 
     fn address_of(&self, leader: BrokerId) -> Result<Address, Unanswered> {
-        let voters = self.quorum.voters();
-        let endpoint = voters.iter().find(|it| it.id == leader).and_then(|it| it.endpoints.first());
-        let endpoint = endpoint.ok_or(Unanswered::NoController)?;
-        Ok(Address { host: endpoint.host.to_string(), port: endpoint.port })
+        if let Some(address) = self.configured.get(&leader) {
+            return Ok(address.clone());
+        }
+        let image = self.quorum.image();
+        let registered = image.controllers().find(|controller| controller.id == leader.0);
+        let endpoint = registered.and_then(|controller| controller.endpoints.first());
+        endpoint.map(address_of).ok_or(Unanswered::NoController)
     }
 
     /// Until another controller leads, but not for long: the one that did may answer again.

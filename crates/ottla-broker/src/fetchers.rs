@@ -22,7 +22,7 @@ use ottla_protocol::messages::fetch_response::PartitionData;
 use ottla_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use ottla_protocol::messages::{FetchRequest, FetchResponse, ListOffsetsRequest};
 use ottla_protocol::Records;
-use ottla_replication::{EpochEnd, Fetch, LeaderOffsets};
+use ottla_replication::follower::{EpochEnd, Fetch, LeaderOffsets};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::{debug, warn};

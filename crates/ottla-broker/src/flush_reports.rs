@@ -47,6 +47,16 @@ struct Outbox {
     changed: Notify,
 }
 
+impl Outbox {
+    /// What was said meanwhile is newer, and stays.
+    fn put_back(&self, words: Words) {
+        let mut waiting = self.words.lock();
+        for (partition, word) in words {
+            waiting.entry(partition).or_insert(word);
+        }
+    }
+}
+
 impl FlushReports {
     /// From now on leaders are told. Said once.
     pub(crate) fn begin(&self, registration: Registration, addresses: Arc<BrokerAddresses>) {
@@ -95,12 +105,7 @@ async fn send(
         };
         if let Err(error) = sent.await {
             debug!(%leader, %error, "what is flushed can't be told");
-            let mut waiting = outbox.words.lock();
-            for (partition, word) in words {
-                // What was said meanwhile is newer.
-                waiting.entry(partition).or_insert(word);
-            }
-            drop(waiting);
+            outbox.put_back(words);
             tokio::time::sleep(RETRY).await;
             outbox.changed.notify_one();
         }

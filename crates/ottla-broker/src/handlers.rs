@@ -194,18 +194,25 @@ impl Session {
 
     /// For a request that a broker carries here for a client.
     #[must_use]
-    pub(crate) const fn forwarded(listener: Arc<Listener>, client: IpAddr) -> Self {
+    pub(crate) fn forwarded(listener: Arc<Listener>, client: IpAddr) -> Self {
         Self { is_forwarded: true, ..Self::new(listener, client) }
     }
 
     /// The connection has ended: those who spoke through it may have died.
     pub(crate) fn ended(&self, broker: &Broker) {
-        if let Some(voter) = self.voter {
-            broker.quorum.peer_lost(voter);
+        let Self { voter, broker: heartbeats_of, .. } = *self;
+        if voter.is_none() && heartbeats_of.is_none() {
+            return;
         }
-        if let Some((id, epoch)) = self.broker {
-            broker.quorum.connection_lost(id, epoch);
-        }
+        let quorum = Arc::clone(&broker.quorum);
+        tokio::spawn(async move {
+            if let Some((id, epoch)) = heartbeats_of {
+                quorum.connection_lost(id, epoch).await;
+            }
+            if let Some(voter) = voter {
+                quorum.peer_lost(voter).await;
+            }
+        });
     }
 
     /// Remembers whose heartbeats come through this connection.

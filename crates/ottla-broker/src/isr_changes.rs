@@ -31,6 +31,8 @@ type Waiting = BTreeMap<(TopicId, PartitionIndex), Proposal>;
 pub(crate) struct IsrChanges {
     waiting: Mutex<Waiting>,
     changed: Notify,
+    /// Something was refused, and may be due again soon.
+    refused: Notify,
 }
 
 impl IsrChanges {
@@ -60,6 +62,27 @@ impl IsrChanges {
         }
     }
 }
+
+/// Lets leaders look after followers that lag: as often as Kafka's do, and when something is to be proposed again.
+pub(crate) async fn watch_followers(
+    replicas: Arc<Replicas>,
+    clock: Arc<dyn Clock>,
+    lag_max: Duration,
+    mut stopping: watch::Receiver<bool>,
+) {
+    loop {
+        let now = clock.monotonic();
+        let due = replicas.on_time(now).map(|due| due.saturating_sub(now).max(PAUSE_MIN));
+        let pause = due.unwrap_or(lag_max / 2).min(lag_max / 2);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = replicas.outboxes.isr_changes.refused.notified() => {}
+            () = stopped(&mut stopping) => return,
+        }
+    }
+}
+
+const PAUSE_MIN: Duration = Duration::from_millis(5);
 
 /// What it takes to ask the controller, and to tell the leaders what it says.
 #[derive(Debug)]
@@ -126,6 +149,7 @@ impl Sender {
     ) {
         if let Some(replica) = self.replicas.find(topic, partition.0) {
             replica.on_isr_refused(proposal.number, code, now);
+            self.replicas.outboxes.isr_changes.refused.notify_one();
         }
     }
 

@@ -1,5 +1,6 @@
 //! A node: opens the data, starts the controller and the broker, listens, and stops in the opposite order.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,14 +8,17 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use ottla_config::{BrokerConfig, Listener as ListenerConfig, Settings as ConfigSettings};
-use ottla_base::{Offset, Uuid};
+use ottla_config::{
+    BrokerConfig, Listener as ListenerConfig, SecurityProtocol, Settings as ConfigSettings, Voter,
+};
+use ottla_base::{BrokerId, Offset, Uuid};
+use ottla_client::Address as ClientAddress;
 use ottla_env::{Clock, SystemClock};
 use ottla_log::{DirectoryOptions, LogDirectory};
 use ottla_metadata::controller::Policy;
 use ottla_metadata::{Endpoint, feature};
 use ottla_protocol::messages::{BrokerRegistrationRequest, broker_registration_request};
-use ottla_quorum::Quorum;
+use ottla_quorum::{InitialVoter, Quorum, Timing};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -167,13 +171,18 @@ impl Node {
             config.node_id,
             Arc::clone(&quorum),
             Arc::clone(&peers),
+            controllers(config),
         ));
+        let listeners = bound.iter().map(Bound::address).collect();
+        let (for_controllers, for_clients): (Vec<_>, Vec<_>) =
+            bound.into_iter().partition(|bound| bound.role == Role::Controller);
+        let request = registration(&options, &for_clients, &directories, incarnation_id);
         let broker = Arc::new(Broker::new(Parts {
             node_id: config.node_id,
             cluster_id: options.cluster_id.as_str().into(),
             settings: settings(config, &options.settings),
             configuration,
-            log_levels: options.log_levels.clone(),
+            log_levels: options.log_levels,
             clock: Arc::clone(&clock),
             quorum: Arc::clone(&quorum),
             controller: Arc::clone(&controller),
@@ -185,14 +194,10 @@ impl Node {
             automatic_topics: AutomaticTopics::new(config),
         }));
         let (stop, stopping) = watch::channel(false);
-        let listeners = bound.iter().map(Bound::address).collect();
         let http_address = http.as_ref().and_then(|socket| socket.local_addr().ok());
         let mut tasks = JoinSet::new();
-        let (for_controllers, for_clients): (Vec<_>, Vec<_>) =
-            bound.into_iter().partition(|bound| bound.role == Role::Controller);
         // Voters must hear each other before there is a controller that a broker could register with.
         listen_for_controllers(&mut tasks, for_controllers, &broker, &stopping);
-        let request = registration(&options, &for_clients, &directories, incarnation_id);
         let intervals = intervals(config);
         let registration = lifecycle::register(&controller, request, intervals).await?;
         broker.set_registered(registration);
@@ -212,6 +217,12 @@ impl Node {
             clock: Arc::clone(&broker.clock),
         };
         tasks.spawn(Arc::clone(&outboxes.isr_changes).send(isr_sender, stopping.clone()));
+        tasks.spawn(isr_changes::watch_followers(
+            Arc::clone(&replicas),
+            Arc::clone(&clock),
+            milliseconds(config.replica_lag_time_max_ms),
+            stopping.clone(),
+        ));
         wishes.fulfil(&registration, &directories, &quorum).await?;
         topics.set_strays_aside(&quorum.image());
         moves.begin_again();
@@ -412,6 +423,8 @@ async fn start_quorum(
         directory_id: options.directories.metadata.id,
         incarnation_id: ottla_env::random_uuid()?,
         controller_endpoints: endpoints(&options.config, bound, Role::Controller),
+        voters: initial_voters(&options.config),
+        timing: Timing::default(),
         policy: Policy::from_settings(options.settings.clone()),
         segment_bytes: METADATA_SEGMENT_BYTES,
         segment_ms: METADATA_SEGMENT_MS,
@@ -557,6 +570,46 @@ fn spawn_retention(
     let broker = Arc::clone(broker);
     let work = move || enforce_retention(Arc::clone(&broker));
     tasks.spawn(periodically(first, interval, stopping.clone(), work));
+}
+
+/// The voters by `controller.quorum.voters`; without it this node is alone.
+fn initial_voters(config: &BrokerConfig) -> Vec<InitialVoter> {
+    let voters = config.controller_quorum_voters.iter();
+    let voter = |voter: &Voter| InitialVoter {
+        id: BrokerId(voter.id),
+        directory_id: Uuid::ZERO,
+        endpoints: vec![Endpoint {
+            listener: config.controller_listener_names.first().map_or("", |name| name).into(),
+            host: voter.host.as_str().into(),
+            port: voter.port,
+            security_protocol: SecurityProtocol::Plaintext.code(),
+        }],
+    };
+    voters.map(voter).collect()
+}
+
+/// Where controllers are by `controller.quorum.voters`.
+fn controllers(config: &BrokerConfig) -> HashMap<BrokerId, ClientAddress> {
+    let voters = config.controller_quorum_voters.iter();
+    let address = |it: &Voter| ClientAddress { host: it.host.clone(), port: it.port };
+    voters.map(|voter| (BrokerId(voter.id), address(voter))).collect()
+}
+
+fn intervals(config: &BrokerConfig) -> Intervals {
+    Intervals {
+        heartbeat: milliseconds(config.broker_heartbeat_interval_ms.into()),
+        registration_max: milliseconds(config.initial_broker_registration_timeout_ms.into()),
+    }
+}
+
+fn fetch_settings(config: &BrokerConfig) -> FetchSettings {
+    FetchSettings {
+        wait_max_ms: config.replica_fetch_wait_max_ms,
+        min_bytes: config.replica_fetch_min_bytes,
+        max_bytes: config.replica_fetch_max_bytes,
+        response_max_bytes: config.replica_fetch_response_max_bytes,
+        backoff: milliseconds(config.replica_fetch_backoff_ms.into()),
+    }
 }
 
 fn milliseconds(ms: i64) -> Duration {

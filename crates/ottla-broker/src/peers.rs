@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,7 +96,7 @@ impl ottla_quorum::Transport for QuorumTransport {
         _to: BrokerId,
         endpoints: &[Endpoint],
         request: Bytes,
-    ) -> Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>> {
+    ) -> ottla_quorum::Called {
         let address = endpoints.first().map(address_of);
         let peers = Arc::clone(&self.peers);
         Box::pin(async move {
@@ -111,7 +110,8 @@ impl ottla_quorum::Transport for QuorumTransport {
     }
 }
 
-fn address_of(endpoint: &Endpoint) -> Address {
+/// Where an endpoint of the metadata is.
+pub(crate) fn address_of(endpoint: &Endpoint) -> Address {
     Address { host: endpoint.host.to_string(), port: endpoint.port }
 }
 

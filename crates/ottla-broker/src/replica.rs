@@ -440,6 +440,36 @@ impl Replica {
     }
 }
 
+/// A replica that leads a partition of its own, in leader epoch 0.
+#[cfg(test)]
+pub(crate) fn leading(log: Arc<Log>, outboxes: &Outboxes) -> Replica {
+    let me = BrokerId(1);
+    let (id, rules) = (log.topic_id().unwrap(), Rules::new(log.topic_partition().clone()));
+    let start = log.log_start_offset();
+    let replica = Replica::new(me, id, log, start, rules, outboxes);
+    let partition = ottla_metadata::Partition {
+        replicas: vec![me],
+        directories: vec![ottla_base::Uuid::UNASSIGNED_DIR],
+        isr: vec![me],
+        removing_replicas: Vec::new(),
+        adding_replicas: Vec::new(),
+        eligible_leader_replicas: Vec::new(),
+        last_known_elr: Vec::new(),
+        leader: me,
+        leader_is_recovering: false,
+        leader_epoch: LeaderEpoch(0),
+        partition_epoch: 0,
+    };
+    let terms = Terms {
+        broker_epoch: Some(1),
+        min_insync_replicas: 1,
+        lag_max: Duration::from_secs(30),
+        now: Duration::ZERO,
+    };
+    assert_eq!(replica.follow_metadata(&partition, &terms), Standing::Leads);
+    replica
+}
+
 #[cfg(test)]
 mod tests {
     use ottla_base::Uuid;
@@ -455,8 +485,8 @@ mod tests {
         let clock = Arc::new(SystemClock::new());
         let logs = LogDirectory::open(directory.path(), config.clone(), options, clock).unwrap();
         let (partition, id) = (TopicPartition::new("t", 0), Uuid([7; 16]));
-        let log = logs.create(partition.clone(), id, Arc::new(config)).unwrap();
-        Replica::new(BrokerId(1), id, log, LeaderEpoch(0), 1, Rules::new(partition))
+        let log = logs.create(partition, id, Arc::new(config)).unwrap();
+        leading(log, &Outboxes::default())
     }
 
     fn batch(sequence: i32) -> ValidBatch {
@@ -469,7 +499,7 @@ mod tests {
     fn a_retry_is_as_invisible_as_its_first_copy_until_that_is_on_disk() {
         let directory = tempfile::tempdir().unwrap();
         let replica = unflushed(&directory);
-        let append = |sequence| replica.append_produced(batch(sequence), true).unwrap();
+        let append = |sequence| replica.append_produced(batch(sequence), true).unwrap().appended;
         let [first, _] = [append(0), append(1)];
         assert_eq!((first.base_offset, first.duplicate), (Offset(0), false));
         for _ in 0..2 {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ottla_base::{BrokerId, LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicPartition, Uuid};
+use ottla_base::{LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicPartition, Uuid};
 use ottla_coordinator::group::{
     Caller, CommitOffsets, DescribeGroups, FetchOffsets, GroupShard, JoinGroup, Query, Reply,
     Request, Settings,
@@ -15,9 +15,10 @@ use ottla_protocol::messages::offset_commit_request::{
 };
 use ottla_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use ottla_protocol::messages::{JoinGroupRequest, OffsetCommitRequest};
-use ottla_records::{BatchBuilder, Compression, Rules};
+use ottla_records::{BatchBuilder, Compression};
 
 use super::*;
+use crate::replica::leading;
 use crate::replicas::Replicas;
 
 /// One partition that nobody leads yet.
@@ -36,10 +37,9 @@ fn fixture() -> Fixture {
         LogDirectory::open(directory.path(), config.clone(), options, Arc::clone(&clock) as _);
     let logs = logs.unwrap();
     let (partition, id) = (TopicPartition::new("__consumer_offsets", 0), Uuid([7; 16]));
-    let log = logs.create(partition.clone(), id, Arc::new(config)).unwrap();
-    let rules = Rules::new(partition);
-    let replica = Arc::new(Replica::new(BrokerId(1), id, log, LeaderEpoch(0), 1, rules));
+    let log = logs.create(partition, id, Arc::new(config)).unwrap();
     let replicas = Arc::new(Replicas::default());
+    let replica = Arc::new(leading(log, &replicas.outboxes));
     replicas.insert(Arc::clone(&replica));
     logs.add_listener(Arc::clone(&replicas) as _);
     let log_settings =
@@ -183,7 +183,7 @@ async fn a_partition_that_cannot_be_read_has_no_coordinator() {
     let mut batch = BatchBuilder::new(Compression::None);
     // The key of a commit, and nothing behind it.
     batch.append(Timestamp(1), Some(&[0, 1]), Some(&[0, 4]), &[]);
-    fixture.replica.append(batch.build(), false).unwrap();
+    fixture.replica.append(batch.build(), LeaderEpoch(0)).unwrap();
     fixture.coordinators.elected(&fixture.replica);
     assert_eq!(fixture.query().await, Err(ErrorCode::NOT_COORDINATOR));
 }
@@ -197,7 +197,7 @@ async fn records_of_kinds_that_nobody_knows_and_records_without_keys_are_passed_
     let mut batch = BatchBuilder::new(Compression::Zstd);
     batch.append(Timestamp(1), Some(&[0x7f, 0xff]), Some(&[1]), &[]);
     batch.append(Timestamp(1), None, Some(&[1]), &[]);
-    fixture.replica.append(batch.build(), false).unwrap();
+    fixture.replica.append(batch.build(), LeaderEpoch(0)).unwrap();
     fixture.coordinators.resigned(0);
     fixture.coordinators.elected(&fixture.replica);
     assert_eq!(fixture.offset().await, Some(7));

@@ -18,7 +18,7 @@ pub(super) async fn handle(context: Context, request: EnvelopeRequest) -> Outcom
     let Some(client) = address(&request.client_host_address) else {
         return context.answer(&refuse(ErrorCode::INVALID_REQUEST));
     };
-    if context.broker.quorum.active_epoch().is_none() {
+    if context.broker.quorum.active().borrow().is_none() {
         return context.answer(&refuse(ErrorCode::NOT_CONTROLLER));
     }
     let mut session = Session::forwarded(context.listener.clone(), client);

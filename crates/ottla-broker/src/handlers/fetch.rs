@@ -332,11 +332,12 @@ async fn wait_for_records(context: &Context, targets: &[Target], limits: &Limits
     let woken = Arc::new(Notify::new());
     // Registered before the first look, so that no append in between is missed.
     let replicas = targets.iter().filter_map(|target| target.replica.as_ref().ok());
-    let waiters = |replica: &Arc<Replica>| match limits.follower {
-        Some(_) => &replica.followers,
-        None => &replica.waiters,
-    };
-    let _registrations: Vec<_> = replicas.map(|replica| waiters(replica).register(&woken)).collect();
+    let _registrations: Vec<_> = replicas
+        .map(|replica| match limits.follower {
+            Some(_) => replica.followers.register(&woken),
+            None => replica.waiters.register(&woken),
+        })
+        .collect();
     let mut look = Look::first(context, limits);
     loop {
         let found = read_all(targets, limits, &look);

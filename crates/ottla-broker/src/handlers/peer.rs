@@ -22,7 +22,7 @@ pub(super) fn handle(
             Outcome::Later(Box::pin(ask_quorum(Arc::clone(broker), correlation_id, body)))
         }
         (PeerKey::Flushed, Role::Broker) => {
-            broker.replicas.on_flushed_elsewhere(&body);
+            broker.replicas.on_flushed_elsewhere(body);
             Outcome::Silent
         }
         (PeerKey::Quorum, Role::Broker) | (PeerKey::Flushed, Role::Controller) => {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use ottla_base::{ErrorCode, Offset, TopicId};
+use ottla_base::{ErrorCode, LeaderEpoch, Offset, TopicId};
 use ottla_protocol::Records;
 use ottla_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use ottla_protocol::messages::produce_response::{

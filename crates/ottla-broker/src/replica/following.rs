@@ -5,8 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset};
 use ottla_log::{FollowError, Log, StorageError};
-use ottla_replication::{
-    Answer, Command, EpochEnd, Failure, Fetch, Follower, LeaderOffsets, LocalLog, Start,
+use ottla_replication::Follower;
+use ottla_replication::follower::{
+    Answer, Command, EpochEnd, Failure, Fetch, LeaderOffsets, LocalLog, Start,
 };
 
 use super::{Replica, Role};
