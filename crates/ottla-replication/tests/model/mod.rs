@@ -1,0 +1,6 @@
+//! A cluster of three in memory, driven by a seed.
+
+pub mod controller;
+pub mod disk;
+pub mod random;
+pub mod world;
