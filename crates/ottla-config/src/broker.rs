@@ -2,7 +2,7 @@
 //!
 //! [`load`] turns sources into a [`BrokerConfig`], or says everything that is wrong at once.
 //! Beyond single values it checks what must fit together, as Kafka does at its start, and refuses
-//! what this broker would have to pretend (a second controller, TLS, an authorizer).
+//! what this broker would have to pretend (TLS, an authorizer).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,9 +13,12 @@ use ottla_base::BrokerId;
 use crate::check::{Voter, host_and_port, server};
 use crate::connections::parse_overrides;
 use crate::consistency;
-use crate::listener::{Listener, ProtocolMap, SecurityProtocol, parse_all};
+use crate::endpoints::Endpoints;
+use crate::listener::Listener;
 use crate::property::{Scope, Status};
-use crate::settings::{Origin, Problem, Settings, Sources, unknown_message};
+use crate::quorum::{self, ProcessRoles};
+use crate::replica_selector::ReplicaSelector;
+use crate::settings::{BUILT_IN_FOR_ONE, Origin, Problem, Settings, Sources, unknown_message};
 use crate::table::{find, listener_base, nearest};
 use crate::topic::TopicConfig;
 
@@ -23,11 +26,13 @@ use crate::topic::TopicConfig;
 #[derive(Clone, Debug, PartialEq)]
 pub struct BrokerConfig {
     pub node_id: BrokerId,
+    pub process_roles: ProcessRoles,
     pub rack: Option<String>,
 
     /// Listeners for clients, in the order of the file.
     pub listeners: Vec<Listener>,
-    /// Listeners for the controller. They may be absent: a single node needs none.
+    /// Listeners for the controller, in the order of `controller.listener.names`: controllers
+    /// reach each other on the first. They may be absent: a single node needs none.
     pub controller_listeners: Vec<Listener>,
     /// What clients are told, one per client listener at most. Port 0 is the port that the
     /// listener of the same name got; no host is this machine's name.
@@ -35,8 +40,27 @@ pub struct BrokerConfig {
     pub advertised_controller_listeners: Vec<Listener>,
     pub inter_broker_listener_name: String,
     pub controller_listener_names: Vec<String>,
+    /// All of the static voters, or none; what they mean is [`BrokerConfig::formation`].
     pub controller_quorum_voters: Vec<Voter>,
     pub controller_quorum_bootstrap_servers: Vec<(String, u16)>,
+    pub controller_quorum_auto_join_enable: bool,
+    pub controller_quorum_election_timeout_ms: i32,
+    pub controller_quorum_election_backoff_max_ms: i32,
+    pub controller_quorum_fetch_timeout_ms: i32,
+    pub controller_quorum_fetch_max_bytes: i32,
+    pub controller_quorum_fetch_snapshot_max_bytes: i32,
+    pub controller_quorum_append_linger_ms: i32,
+    pub controller_quorum_request_timeout_ms: i32,
+    pub controller_quorum_retry_backoff_ms: i32,
+
+    pub broker_heartbeat_interval_ms: i32,
+    pub broker_session_timeout_ms: i32,
+    pub initial_broker_registration_timeout_ms: i32,
+    pub controlled_shutdown_enable: bool,
+    pub request_timeout_ms: i32,
+    pub controller_socket_timeout_ms: i32,
+    pub socket_connection_setup_timeout_ms: i64,
+    pub socket_connection_setup_timeout_max_ms: i64,
 
     pub log_dirs: Vec<PathBuf>,
     /// One of `log_dirs`, or another one.
@@ -46,6 +70,7 @@ pub struct BrokerConfig {
     pub delete_topic_enable: bool,
     pub num_partitions: i32,
     pub default_replication_factor: i32,
+    /// Among them `min.insync.replicas` and `unclean.leader.election.enable`.
     pub topic_defaults: TopicConfig,
 
     pub socket_send_buffer_bytes: i32,
@@ -84,6 +109,20 @@ pub struct BrokerConfig {
     pub num_recovery_threads_per_data_dir: i32,
     pub replica_high_watermark_checkpoint_interval_ms: i64,
     pub replica_lag_time_max_ms: i64,
+
+    /// At the start; it may change later.
+    pub num_replica_fetchers: i32,
+    pub replica_fetch_backoff_ms: i32,
+    pub replica_fetch_max_bytes: i32,
+    pub replica_fetch_min_bytes: i32,
+    pub replica_fetch_response_max_bytes: i32,
+    pub replica_fetch_wait_max_ms: i32,
+    pub replica_selector_class: ReplicaSelector,
+    pub replica_socket_receive_buffer_bytes: i32,
+    pub replica_socket_timeout_ms: i32,
+    pub auto_leader_rebalance_enable: bool,
+    pub leader_imbalance_check_interval_seconds: i64,
+    pub unclean_leader_election_interval_ms: i64,
 
     pub producer_id_expiration_ms: i32,
     pub producer_id_expiration_check_interval_ms: i32,
@@ -193,12 +232,16 @@ pub fn load(sources: &Sources) -> Result<Loaded, Rejected> {
     let mut settings = sources.gather(&mut problems);
     identity(&mut settings, &mut problems);
     apply_options(sources, &mut settings, &mut problems);
+    forget_what_suits_one_node(&mut settings);
     refuse(&settings, &mut problems);
-    let notices = notices(sources, &settings, &mut problems);
+    let mut notices = notices(sources, &settings, &mut problems);
     consistency::check(&settings, &mut problems);
     let config = BrokerConfig::from_settings(&settings, &mut problems);
     match config {
-        Some(config) if problems.is_empty() => Ok(Loaded { config, settings, notices }),
+        Some(config) if problems.is_empty() => {
+            notices.extend(consistency::doubts(&config, &settings));
+            Ok(Loaded { config, settings, notices })
+        }
         _ => Err(Rejected { problems }),
     }
 }
@@ -210,6 +253,19 @@ fn identity(settings: &mut Settings, problems: &mut Vec<Problem>) {
             && !settings.is_set(to)
         {
             settings.set(to, &setting.text, setting.origin).unwrap_or_else(|p| problems.push(p));
+        }
+    }
+}
+
+/// A node that is started without a file, but as one of several, gets Kafka's defaults where those
+/// of a lone node would cost a cluster its data.
+fn forget_what_suits_one_node(settings: &mut Settings) {
+    if !quorum::names_others(settings) {
+        return;
+    }
+    for (name, _) in BUILT_IN_FOR_ONE {
+        if settings.get(name).is_some_and(|setting| setting.origin == Origin::BuiltIn) {
+            settings.unset(name);
         }
     }
 }
@@ -342,14 +398,16 @@ fn unknown_severity(name: &str, origin: &Origin) -> Severity {
 impl BrokerConfig {
     /// `None` when the listeners cannot be made out; the reason is among the problems.
     fn from_settings(s: &Settings, problems: &mut Vec<Problem>) -> Option<Self> {
-        let endpoints = Endpoints::from_settings(s, problems)?;
+        let process_roles = ProcessRoles::from_settings(s);
+        let endpoints = Endpoints::from_settings(s, process_roles, problems)?;
         let log_dirs = log_dirs(s);
         let metadata = s.text("metadata.log.dir").map(PathBuf::from);
         let queued = s.long("queued.max.request.bytes");
         let voters = s.list("controller.quorum.voters");
         let servers = s.list("controller.quorum.bootstrap.servers");
-        Some(Self {
+        let config = Self {
             node_id: BrokerId(s.value("node.id").map_or(-1, |_| s.int("node.id"))),
+            process_roles,
             rack: s.text("broker.rack"),
             listeners: endpoints.listeners,
             controller_listeners: endpoints.controller_listeners,
@@ -362,6 +420,26 @@ impl BrokerConfig {
                 .iter()
                 .filter_map(|entry| server(entry).ok())
                 .collect(),
+            controller_quorum_auto_join_enable: s.boolean("controller.quorum.auto.join.enable"),
+            controller_quorum_election_timeout_ms: s.int("controller.quorum.election.timeout.ms"),
+            controller_quorum_election_backoff_max_ms: s
+                .int("controller.quorum.election.backoff.max.ms"),
+            controller_quorum_fetch_timeout_ms: s.int("controller.quorum.fetch.timeout.ms"),
+            controller_quorum_fetch_max_bytes: s.int("controller.quorum.fetch.max.bytes"),
+            controller_quorum_fetch_snapshot_max_bytes: s
+                .int("controller.quorum.fetch.snapshot.max.bytes"),
+            controller_quorum_append_linger_ms: s.int("controller.quorum.append.linger.ms"),
+            controller_quorum_request_timeout_ms: s.int("controller.quorum.request.timeout.ms"),
+            controller_quorum_retry_backoff_ms: s.int("controller.quorum.retry.backoff.ms"),
+            broker_heartbeat_interval_ms: s.int("broker.heartbeat.interval.ms"),
+            broker_session_timeout_ms: s.int("broker.session.timeout.ms"),
+            initial_broker_registration_timeout_ms: s.int("initial.broker.registration.timeout.ms"),
+            controlled_shutdown_enable: s.boolean("controlled.shutdown.enable"),
+            request_timeout_ms: s.int("request.timeout.ms"),
+            controller_socket_timeout_ms: s.int("controller.socket.timeout.ms"),
+            socket_connection_setup_timeout_ms: s.long("socket.connection.setup.timeout.ms"),
+            socket_connection_setup_timeout_max_ms: s
+                .long("socket.connection.setup.timeout.max.ms"),
             metadata_log_dir: metadata.or_else(|| log_dirs.first().cloned())?,
             log_dirs,
             auto_create_topics_enable: s.boolean("auto.create.topics.enable"),
@@ -402,6 +480,19 @@ impl BrokerConfig {
             replica_high_watermark_checkpoint_interval_ms: s
                 .long("replica.high.watermark.checkpoint.interval.ms"),
             replica_lag_time_max_ms: s.long("replica.lag.time.max.ms"),
+            num_replica_fetchers: s.int("num.replica.fetchers"),
+            replica_fetch_backoff_ms: s.int("replica.fetch.backoff.ms"),
+            replica_fetch_max_bytes: s.int("replica.fetch.max.bytes"),
+            replica_fetch_min_bytes: s.int("replica.fetch.min.bytes"),
+            replica_fetch_response_max_bytes: s.int("replica.fetch.response.max.bytes"),
+            replica_fetch_wait_max_ms: s.int("replica.fetch.wait.max.ms"),
+            replica_selector_class: ReplicaSelector::from_settings(s, problems),
+            replica_socket_receive_buffer_bytes: s.int("replica.socket.receive.buffer.bytes"),
+            replica_socket_timeout_ms: s.int("replica.socket.timeout.ms"),
+            auto_leader_rebalance_enable: s.boolean("auto.leader.rebalance.enable"),
+            leader_imbalance_check_interval_seconds: s
+                .long("leader.imbalance.check.interval.seconds"),
+            unclean_leader_election_interval_ms: s.long("unclean.leader.election.interval.ms"),
             producer_id_expiration_ms: s.int("producer.id.expiration.ms"),
             producer_id_expiration_check_interval_ms: s
                 .int("producer.id.expiration.check.interval.ms"),
@@ -441,7 +532,9 @@ impl BrokerConfig {
             http_listener: s.text("ottla.http.listener").as_deref().and_then(host_and_port),
             log_format: log_format(s),
             log_level: log_level(s),
-        })
+        };
+        config.check_quorum(s, problems);
+        Some(config)
     }
 }
 
@@ -476,140 +569,4 @@ fn connection_overrides(s: &Settings, problems: &mut Vec<Problem>) -> BTreeMap<S
         problems.push(Problem { origin, message });
         BTreeMap::new()
     })
-}
-
-struct Endpoints {
-    listeners: Vec<Listener>,
-    controller_listeners: Vec<Listener>,
-    advertised_listeners: Vec<Listener>,
-    advertised_controller_listeners: Vec<Listener>,
-    inter_broker_listener_name: String,
-    controller_listener_names: Vec<String>,
-}
-
-impl Endpoints {
-    fn from_settings(s: &Settings, problems: &mut Vec<Problem>) -> Option<Self> {
-        let mut fail = |name: &str, message: String| {
-            problems
-                .push(Problem { origin: s.origin(name), message: format!("{name}: {message}") });
-        };
-        let controller_listener_names: Vec<String> =
-            s.list("controller.listener.names").iter().map(|n| n.to_uppercase()).collect();
-        const MAP: &str = "listener.security.protocol.map";
-        let mut map = ProtocolMap::parse(&s.text(MAP).unwrap_or_default())
-            .map_err(|message| fail(MAP, message))
-            .ok()?;
-        if !s.is_set(MAP) {
-            map.add_controllers(&controller_listener_names);
-        }
-        let all = parse_all(&s.list("listeners"), &map)
-            .map_err(|message| fail("listeners", message))
-            .ok()?;
-        let advertised = parse_all(&s.list("advertised.listeners"), &map)
-            .map_err(|message| fail("advertised.listeners", message))
-            .ok()?;
-        let inter_broker_listener_name = s
-            .text("inter.broker.listener.name")
-            .or_else(|| s.text("security.inter.broker.protocol"))
-            .unwrap_or_else(|| SecurityProtocol::Plaintext.name().to_owned())
-            .to_uppercase();
-        let is_controller = |l: &Listener| controller_listener_names.contains(&l.name);
-        let (controller_listeners, listeners): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(is_controller);
-        let (mut advertised_controller_listeners, mut advertised_listeners): (Vec<_>, Vec<_>) =
-            advertised.into_iter().partition(is_controller);
-        if !s.is_set("advertised.listeners") {
-            advertised_listeners.clone_from(&listeners);
-        }
-        for listener in &controller_listeners {
-            if !advertised_controller_listeners.iter().any(|l| l.name == listener.name) {
-                advertised_controller_listeners.push(listener.clone());
-            }
-        }
-        let endpoints = Self {
-            listeners,
-            controller_listeners,
-            advertised_listeners,
-            advertised_controller_listeners,
-            inter_broker_listener_name,
-            controller_listener_names,
-        };
-        endpoints.check(&mut fail);
-        Some(endpoints)
-    }
-
-    fn check(&self, fail: &mut impl FnMut(&str, String)) {
-        let every: Vec<Listener> =
-            self.listeners.iter().chain(&self.controller_listeners).cloned().collect();
-        if let Some((a, b)) = crate::listener::clash(&every) {
-            fail("listeners", format!("{a} and {b} want the same port"));
-        }
-        for listener in &every {
-            if listener.protocol != SecurityProtocol::Plaintext {
-                fail(
-                    "listeners",
-                    format!(
-                        "{listener} speaks {}, which is not served yet: map {} to PLAINTEXT in \
-                         listener.security.protocol.map, or remove it",
-                        listener.protocol.name(),
-                        listener.name
-                    ),
-                );
-            }
-        }
-        for name in &self.controller_listener_names {
-            if !self.controller_listeners.iter().any(|l| l.name == *name) {
-                fail(
-                    "controller.listener.names",
-                    format!("{name} is not among the listeners: add {name}://:9093 to listeners"),
-                );
-            }
-        }
-        self.check_advertised(fail);
-    }
-
-    fn check_advertised(&self, fail: &mut impl FnMut(&str, String)) {
-        let names = |listeners: &[Listener]| {
-            listeners.iter().map(|l| l.name.as_str()).collect::<Vec<_>>().join(", ")
-        };
-        if self.listeners.is_empty() {
-            fail(
-                "listeners",
-                "there is none for clients: all are in controller.listener.names".to_owned(),
-            );
-            return;
-        }
-        for advertised in &self.advertised_listeners {
-            if !self.listeners.iter().any(|l| l.name == advertised.name) {
-                fail(
-                    "advertised.listeners",
-                    format!(
-                        "{} is not among the listeners: {}",
-                        advertised.name,
-                        names(&self.listeners)
-                    ),
-                );
-            }
-            if advertised.host.as_deref() == Some("0.0.0.0") {
-                fail(
-                    "advertised.listeners",
-                    format!(
-                        "clients cannot connect to 0.0.0.0: advertise \
-                         {}://HOST:{} with a host that they reach",
-                        advertised.name, advertised.port
-                    ),
-                );
-            }
-        }
-        let inter_broker = &self.inter_broker_listener_name;
-        if !self.advertised_listeners.iter().any(|l| l.name == *inter_broker) {
-            fail(
-                "inter.broker.listener.name",
-                format!(
-                    "{inter_broker} is not advertised: name one of {}",
-                    names(&self.advertised_listeners)
-                ),
-            );
-        }
-    }
 }

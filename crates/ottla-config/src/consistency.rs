@@ -1,6 +1,6 @@
 //! What several properties must agree on before a broker starts (pure).
 
-use crate::check::Voter;
+use crate::broker::{BrokerConfig, Notice, Severity};
 use crate::property::Scope;
 use crate::settings::{Problem, Settings, judge};
 use crate::table::{find, listener_base};
@@ -8,10 +8,48 @@ use crate::table::{find, listener_base};
 pub(crate) fn check(settings: &Settings, problems: &mut Vec<Problem>) {
     let mut check = Check { settings, problems };
     check.identity();
-    check.quorum();
     check.log();
     check.bounds();
     check.connections();
+}
+
+/// What a broker starts with all the same, but is unlikely to be meant.
+pub(crate) fn doubts(config: &BrokerConfig, settings: &Settings) -> Vec<Notice> {
+    let mut notices = Vec::new();
+    let mut doubt = |name: &str, message: String| {
+        let severity = Severity::Warn;
+        if let Some(origin) = settings.origin(name) {
+            notices.push(Notice { severity, message, origin });
+        }
+    };
+    let (interval, timeout) =
+        (config.broker_heartbeat_interval_ms, config.broker_session_timeout_ms);
+    if i64::from(interval) * 2 > i64::from(timeout) {
+        const INTERVAL: &str = "broker.heartbeat.interval.ms";
+        const TIMEOUT: &str = "broker.session.timeout.ms";
+        doubt(
+            if settings.is_set(TIMEOUT) { TIMEOUT } else { INTERVAL },
+            format!(
+                "{INTERVAL} ({interval}) is more than half of {TIMEOUT} ({timeout}): one lost \
+                 heartbeat and a broker counts as dead"
+            ),
+        );
+    }
+    if let (Some(voter), Some(listener)) = (config.own_voter(), config.quorum_listener()) {
+        let mut told = config.advertised_controller_listeners.iter();
+        let told = told.find(|it| it.name == listener.name).map_or(0, |it| it.port);
+        if voter.port != listener.port && (voter.port != told || listener.port == 0) {
+            doubt(
+                "controller.quorum.voters",
+                format!(
+                    "controller.quorum.voters says that this node's controller is on port {}, but \
+                     it listens on {listener}: without a port that is forwarded nobody finds it",
+                    voter.port
+                ),
+            );
+        }
+    }
+    notices
 }
 
 struct Check<'a> {
@@ -37,20 +75,10 @@ impl Check<'_> {
         } else if node.is_some() && node != broker {
             self.fail("broker.id", "broker.id must equal node.id: remove broker.id");
         }
-        let roles = self.settings.list("process.roles");
         if !self.settings.is_set("process.roles") && !self.failed("process.roles") {
             self.fail(
                 "process.roles",
                 "process.roles is missing: a node here is process.roles=broker,controller",
-            );
-        } else if roles.len() == 1 {
-            self.fail(
-                "process.roles",
-                format!(
-                    "process.roles={} alone is not supported yet: a node here is its own \
-                     controller, set process.roles=broker,controller",
-                    roles.join(",")
-                ),
             );
         }
     }
@@ -59,37 +87,6 @@ impl Check<'_> {
     fn failed(&self, name: &str) -> bool {
         let begin = format!("{name}=");
         self.problems.iter().any(|problem| problem.message.starts_with(&begin))
-    }
-
-    fn quorum(&mut self) {
-        let voters = self.settings.list("controller.quorum.voters");
-        let voters: Vec<Voter> = voters.iter().filter_map(|v| Voter::parse(v).ok()).collect();
-        let node_id = self.number("node.id");
-        if voters.len() > 1 {
-            self.fail(
-                "controller.quorum.voters",
-                "controller.quorum.voters names several controllers, and one is supported so far: \
-                 leave this node alone in it, or remove it",
-            );
-        } else if let Some(voter) = voters.first()
-            && Some(i64::from(voter.id)) != node_id
-        {
-            self.fail(
-                "controller.quorum.voters",
-                format!(
-                    "controller.quorum.voters names node {}, but this node is its own controller: \
-                     give node.id as the voter, or remove the property",
-                    voter.id
-                ),
-            );
-        }
-        if self.settings.list("controller.quorum.bootstrap.servers").len() > 1 {
-            self.fail(
-                "controller.quorum.bootstrap.servers",
-                "controller.quorum.bootstrap.servers names several controllers, and one is \
-                 supported so far: leave this node's own, or remove the property",
-            );
-        }
     }
 
     fn log(&mut self) {

@@ -5,6 +5,9 @@ use std::fmt;
 
 use crate::check::is_host;
 
+/// Every interface, when listening; nobody can connect to it.
+pub(crate) const NON_ROUTABLE: &str = "0.0.0.0";
+
 /// One listener, or one advertised address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {

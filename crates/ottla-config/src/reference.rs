@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::property::{Property, Scope, Status, Update};
-use crate::settings::{BUILT_IN, allowed};
+use crate::settings::{BUILT_IN, BUILT_IN_FOR_ONE, allowed};
 use crate::table::{FAMILIES, topic_synonyms};
 
 const INTRODUCTION: &str = "\
@@ -69,7 +69,18 @@ fn built_in(page: &mut String) {
     for (name, text) in BUILT_IN {
         let _infallible = writeln!(page, "{name}={text}");
     }
-    page.push_str("```\n");
+    page.push_str(
+        "```\n\nAnd, as long as no other controller is named (several entries in \
+         `controller.quorum.voters` or in `controller.quorum.bootstrap.servers`), since one node \
+         cannot hold three replicas:\n\n```properties\n",
+    );
+    for (name, text) in BUILT_IN_FOR_ONE {
+        let _infallible = writeln!(page, "{name}={text}");
+    }
+    page.push_str(
+        "```\n\nWith a file, or as one of several, a node has Kafka's defaults: a lone node that is \
+         started with a file must name these factors in it, as Kafka's own files do.\n",
+    );
 }
 
 fn header(scope: Scope) -> &'static str {

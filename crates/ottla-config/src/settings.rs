@@ -301,7 +301,11 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("process.roles", "broker,controller"),
     ("listeners", "PLAINTEXT://127.0.0.1:9092"),
     ("log.dirs", "./ottla-data"),
-    // One node cannot hold three replicas, and nobody wants to wait when trying something out.
+];
+
+/// What it gets beside [`BUILT_IN`] as long as its properties name no other controller: one node
+/// cannot hold three replicas, and nobody wants to wait when trying something out.
+pub const BUILT_IN_FOR_ONE: &[(&str, &str)] = &[
     ("offsets.topic.replication.factor", "1"),
     ("transaction.state.log.replication.factor", "1"),
     ("transaction.state.log.min.isr", "1"),
@@ -335,7 +339,7 @@ impl Sources {
         }
         let assignment =
             |(name, text): &(&str, &str)| ((*name).to_owned(), (*text).to_owned(), Origin::BuiltIn);
-        BUILT_IN.iter().map(assignment).collect()
+        BUILT_IN.iter().chain(BUILT_IN_FOR_ONE).map(assignment).collect()
     }
 
     fn file_layer(&self, problems: &mut Vec<Problem>) -> Vec<Assignment> {

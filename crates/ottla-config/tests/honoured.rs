@@ -9,10 +9,10 @@ use ottla_config::table::{properties, topic_synonyms};
 /// What this crate itself makes something of: what comes of it is read under another name.
 const READ_HERE: &[(&str, &str)] = &[
     ("broker.id", "stands for node.id"),
-    ("process.roles", "one value is allowed"),
+    ("process.roles", "one value is served: not_yet.rs"),
     ("controller.listener.names", "says which listeners are controller_listeners"),
-    ("controller.quorum.voters", "one value is allowed"),
-    ("controller.quorum.bootstrap.servers", "one value is allowed"),
+    ("controller.quorum.voters", "one value is served: not_yet.rs; its address is advertised"),
+    ("controller.quorum.bootstrap.servers", "one value is served: not_yet.rs"),
     ("listener.security.protocol.map", "is in each listener"),
     ("security.inter.broker.protocol", "stands for inter.broker.listener.name"),
     ("inter.broker.listener.name", "must be advertised; there is no other broker to connect to"),

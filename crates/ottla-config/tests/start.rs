@@ -161,10 +161,8 @@ fn a_property_without_effect_is_a_debug_line() {
 #[test]
 fn what_the_broker_would_have_to_pretend_is_refused_with_the_cure() {
     for (pair, cure) in [
-        ("process.roles=broker", "set process.roles=broker,controller"),
-        ("controller.quorum.voters=1@a:1,2@b:1", "leave this node alone in it"),
         ("controller.quorum.voters=2@a:1", "give node.id as the voter"),
-        ("controller.quorum.bootstrap.servers=a:1,b:1", "leave this node's own"),
+        ("replica.selector.class=x.Selector", "Java classes cannot run here"),
         ("authorizer.class.name=x.Authorizer", "remove it"),
         ("remote.log.storage.system.enable=true", "set it to false"),
         ("listeners=PLAINTEXT://:9092,SSL://:9093", "to PLAINTEXT in listener.security"),

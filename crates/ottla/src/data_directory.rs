@@ -1,6 +1,8 @@
-//! Formats data directories at their first start, and checks at every later one that they are ours and belong together.
+//! Formats data directories, and checks at every start that they are ours and belong together.
 //!
-//! `meta.properties` is Kafka's, version 1: `cluster.id`, `node.id`, `directory.id`.
+//! `meta.properties` is Kafka's, version 1: `cluster.id`, `node.id`, `directory.id`. Beside it in the directory of the
+//! metadata may be the controllers that the cluster begins with ([`crate::initial_controllers`]), and for a short time
+//! the note that the node is forming a cluster with others ([`crate::forming`]).
 //!
 //! A directory that can't be read or written is left to the node to go on without, but not the one with the metadata.
 //! What may belong to somebody else stops the start, whichever directory it is in.
@@ -13,12 +15,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 use ottla_base::{BrokerId, Uuid};
 use ottla_broker::{DataDirectories, DataDirectory, Unreadable};
-use ottla_config::properties;
+use ottla_config::{BrokerConfig, properties};
+use ottla_env::{Clock as _, SystemClock};
+
+use crate::forming::Standing;
+use crate::initial_controllers::{self, InitialControllers};
 
 const FILE: &str = "meta.properties";
 const VERSION: &str = "1";
 /// The log that tells which directory has the metadata.
 const METADATA_LOG: &str = "__cluster_metadata-0";
+/// The note that a node is forming, in the directory of the metadata.
+const FORMING: &str = "ottla.forming";
 
 /// Whose data a directory holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,62 +44,163 @@ enum Found {
     Unreadable(io::Error),
 }
 
+/// What directories that are empty are formatted with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stamp<'a> {
+    pub(crate) cluster_id: &'a str,
+    /// The controllers that the cluster begins with, and the name of the listener where they are.
+    pub(crate) initial_controllers: Option<(&'a InitialControllers, &'a str)>,
+    /// Whether others have to agree before this node takes part.
+    pub(crate) forming: bool,
+}
+
+/// A node's directories, looked at and not changed.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    node_id: BrokerId,
+    log_dirs: Vec<PathBuf>,
+    metadata: PathBuf,
+    /// That of the metadata first: should a first start end early, it is not the metadata that is missing.
+    directories: Vec<(PathBuf, Found)>,
+    cluster_id: Option<String>,
+}
+
 /// The directories of a node, formatted, and the cluster that they belong to.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) cluster_id: String,
     pub(crate) directories: DataDirectories,
+    /// Those that the cluster was begun with, if `ottla format` or Kafka's tool wrote them down.
+    pub(crate) initial_controllers: Option<InitialControllers>,
 }
 
-/// Reads who the directories belong to; creates and formats those that do not exist or are empty.
+/// Reads who a node's directories belong to.
 ///
 /// # Errors
 /// If a directory belongs to another node or cluster, or holds something but no `meta.properties`: data whose origin is
-/// unknown is never touched. If the metadata is not where it should be. If the directory of the metadata, or all others,
-/// can't be used.
-pub(crate) fn open(
-    log_dirs: &[PathBuf],
-    metadata: &Path,
-    node_id: BrokerId,
-) -> anyhow::Result<Opened> {
-    let mut paths: Vec<&Path> = log_dirs.iter().map(PathBuf::as_path).collect();
-    if !log_dirs.iter().any(|path| is_same(path, metadata)) {
-        paths.push(metadata);
+/// unknown is never touched. If the metadata is not where it should be. If none was formatted and one can't be used.
+pub(crate) fn survey(config: &BrokerConfig) -> anyhow::Result<Survey> {
+    Survey::of(&config.log_dirs, &config.metadata_log_dir, config.node_id)
+}
+
+impl Survey {
+    pub(crate) fn of(
+        log_dirs: &[PathBuf],
+        metadata: &Path,
+        node_id: BrokerId,
+    ) -> anyhow::Result<Self> {
+        let mut paths: Vec<&Path> = log_dirs.iter().map(PathBuf::as_path).collect();
+        if !log_dirs.iter().any(|path| is_same(path, metadata)) {
+            paths.push(metadata);
+        }
+        check_distinct(&paths)?;
+        paths.sort_by_key(|path| !is_same(path, metadata));
+        let found: Vec<Found> =
+            paths.iter().map(|path| look(path, node_id)).collect::<anyhow::Result<_>>()?;
+        let cluster_id = cluster_id(&paths, &found, metadata)?;
+        let paths = paths.into_iter().map(Path::to_path_buf);
+        Ok(Self {
+            node_id,
+            log_dirs: log_dirs.to_vec(),
+            metadata: metadata.to_path_buf(),
+            directories: paths.zip(found).collect(),
+            cluster_id,
+        })
     }
-    check_distinct(&paths)?;
-    // Should a first start end early, it is not the metadata that is missing.
-    paths.sort_by_key(|path| !is_same(path, metadata));
-    let found: Vec<Found> =
-        paths.iter().map(|path| look(path, node_id)).collect::<anyhow::Result<_>>()?;
-    let cluster_id = cluster_id(&paths, &found, metadata)?;
-    let mut usable = Vec::new();
-    let mut unreadable = Vec::new();
-    for (path, found) in paths.iter().zip(found) {
-        let identity = match found {
-            Found::Formatted(identity) => Ok(identity),
-            Found::Empty => format(path, node_id, &cluster_id),
-            Found::Unreadable(error) => Err(error),
-        };
-        match identity {
-            Ok(identity) => {
-                usable.push(DataDirectory { path: path.to_path_buf(), id: identity.directory_id });
-            }
-            Err(error) => {
-                let reason = error.to_string();
-                unreadable.push(Unreadable { path: path.to_path_buf(), reason });
-            }
+
+    /// `None` where nothing is formatted.
+    pub(crate) fn cluster_id(&self) -> Option<&str> {
+        self.cluster_id.as_deref()
+    }
+
+    pub(crate) fn formatted(&self) -> impl Iterator<Item = &Path> {
+        self.directories
+            .iter()
+            .filter(|(_, found)| matches!(found, Found::Formatted(_)))
+            .map(|(path, _)| path.as_path())
+    }
+
+    pub(crate) fn empty(&self) -> impl Iterator<Item = &Path> {
+        self.directories
+            .iter()
+            .filter(|(_, found)| matches!(found, Found::Empty))
+            .map(|(path, _)| path.as_path())
+    }
+
+    pub(crate) fn is_metadata(&self, path: &Path) -> bool {
+        is_same(path, &self.metadata)
+    }
+
+    /// Where this node stands among voters that form a cluster.
+    pub(crate) fn standing(&self) -> Standing {
+        match &self.cluster_id {
+            None => Standing::Empty,
+            Some(id) if self.metadata.join(FORMING).exists() => Standing::Forming(id.clone()),
+            Some(id) => Standing::Formed(id.clone()),
         }
     }
-    check_distinct_ids(&usable)?;
-    if let Some(failed) = unreadable.iter().find(|it| is_same(&it.path, metadata)) {
-        let path = failed.path.display();
-        bail!("the directory of the metadata, {path}, can't be used: {}", failed.reason);
+
+    /// Takes the note away that this node is forming. Durable when it returns.
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "voters form a cluster once the broker carries their questions"
+        )
+    )]
+    pub(crate) fn formed(&self) -> io::Result<()> {
+        match fs::remove_file(self.metadata.join(FORMING)) {
+            Ok(()) => ottla_env::sys::sync_directory(&self.metadata),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
     }
-    let metadata = usable.iter().find(|it| is_same(&it.path, metadata)).cloned();
-    let metadata = metadata.context("the directory of the metadata is one of those above")?;
-    usable.retain(|it| log_dirs.contains(&it.path));
-    usable.sort_by_key(|it| log_dirs.iter().position(|path| *path == it.path));
-    Ok(Opened { cluster_id, directories: DataDirectories { usable, unreadable, metadata } })
+
+    /// Creates and formats those directories that do not exist or are empty, and gives back all.
+    ///
+    /// # Errors
+    /// If the directory of the metadata, or all others, can't be used.
+    pub(crate) fn open(self, stamp: &Stamp<'_>) -> anyhow::Result<Opened> {
+        let mut usable = Vec::new();
+        let mut unreadable = Vec::new();
+        for (path, found) in self.directories {
+            let identity = match found {
+                Found::Formatted(identity) => Ok(identity),
+                Found::Empty => format(&path, &self.metadata, self.node_id, stamp),
+                Found::Unreadable(error) => Err(error),
+            };
+            match identity {
+                Ok(identity) => usable.push(DataDirectory { path, id: identity.directory_id }),
+                Err(error) => unreadable.push(Unreadable { path, reason: error.to_string() }),
+            }
+        }
+        check_distinct_ids(&usable)?;
+        let metadata = &self.metadata;
+        if let Some(failed) = unreadable.iter().find(|it| is_same(&it.path, metadata)) {
+            let path = failed.path.display();
+            bail!("the directory of the metadata, {path}, can't be used: {}", failed.reason);
+        }
+        let metadata = usable.iter().find(|it| is_same(&it.path, metadata)).cloned();
+        let metadata = metadata.context("the directory of the metadata is one of those above")?;
+        usable.retain(|it| self.log_dirs.contains(&it.path));
+        usable.sort_by_key(|it| self.log_dirs.iter().position(|path| *path == it.path));
+        Ok(Opened {
+            cluster_id: stamp.cluster_id.to_owned(),
+            initial_controllers: read_initial_controllers(&metadata.path)?,
+            directories: DataDirectories { usable, unreadable, metadata },
+        })
+    }
+}
+
+fn read_initial_controllers(metadata: &Path) -> anyhow::Result<Option<InitialControllers>> {
+    let file = metadata.join(METADATA_LOG).join(initial_controllers::FILE);
+    let bytes = match fs::read(&file) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("read {}", file.display())),
+    };
+    let read = InitialControllers::from_checkpoint(bytes.into());
+    read.map(Some).with_context(|| format!("{} is not usable", file.display()))
 }
 
 /// One directory under two names would be locked, and counted, twice.
@@ -121,8 +230,8 @@ fn check_distinct_ids(directories: &[DataDirectory]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The cluster that all directories belong to, a new one at the very first start.
-fn cluster_id(paths: &[&Path], found: &[Found], metadata: &Path) -> anyhow::Result<String> {
+/// The cluster that all directories belong to; none before they are formatted.
+fn cluster_id(paths: &[&Path], found: &[Found], metadata: &Path) -> anyhow::Result<Option<String>> {
     let mut cluster: Option<(&Path, &str)> = None;
     let mut metadata_is_empty = false;
     for (path, found) in paths.iter().zip(found) {
@@ -158,14 +267,14 @@ fn cluster_id(paths: &[&Path], found: &[Found], metadata: &Path) -> anyhow::Resu
             metadata.display(),
             path.display()
         ),
-        Some((_, id)) => Ok(id.to_owned()),
+        Some((_, id)) => Ok(Some(id.to_owned())),
         None => match found.iter().zip(paths).find_map(|(found, path)| match found {
             Found::Unreadable(error) => Some((path, error)),
             Found::Formatted(_) | Found::Empty => None,
         }) {
             // It may hold a cluster's data already.
             Some((path, error)) => bail!("can't use {} at a first start: {error}", path.display()),
-            None => Ok(ottla_env::random_uuid()?.to_string()),
+            None => Ok(None),
         },
     }
 }
@@ -190,11 +299,7 @@ fn look_for_others(directory: &Path) -> anyhow::Result<Found> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Empty),
         Err(error) => return Ok(Found::Unreadable(error)),
     };
-    // A crash in the middle of formatting leaves the temporary file or the lock, nothing else.
-    let foreign = entries.filter_map(Result::ok).find(|entry| {
-        let name = entry.file_name();
-        name != "lost+found" && name != ".lock" && name != format!("{FILE}.tmp").as_str()
-    });
+    let foreign = entries.filter_map(Result::ok).find(|entry| !is_left_by_formatting(entry));
     match foreign {
         None => Ok(Found::Empty),
         Some(entry) => bail!(
@@ -203,6 +308,20 @@ fn look_for_others(directory: &Path) -> anyhow::Result<Found> {
             entry.file_name()
         ),
     }
+}
+
+/// A crash in the middle of formatting leaves temporary files, what is written before `meta.properties`, or the lock.
+fn is_left_by_formatting(entry: &fs::DirEntry) -> bool {
+    const KNOWN: [&str; 3] = ["lost+found", ".lock", FORMING];
+    let name = entry.file_name();
+    if name == METADATA_LOG {
+        let begin = initial_controllers::FILE;
+        return fs::read_dir(entry.path()).is_ok_and(|files| {
+            files.flatten().all(|file| file.file_name().to_string_lossy().starts_with(begin))
+        });
+    }
+    let temporary = [FILE, FORMING].map(|file| format!("{file}.tmp"));
+    KNOWN.iter().any(|known| name == *known) || temporary.iter().any(|it| name == it.as_str())
 }
 
 fn parse(text: &str, node_id: BrokerId) -> anyhow::Result<Identity> {
@@ -223,25 +342,53 @@ fn parse(text: &str, node_id: BrokerId) -> anyhow::Result<Identity> {
     })
 }
 
-fn format(directory: &Path, node_id: BrokerId, cluster_id: &str) -> io::Result<Identity> {
+/// Formats one directory; `meta.properties` comes last, so that it is there only with all that belongs to it.
+fn format(
+    directory: &Path,
+    metadata: &Path,
+    node_id: BrokerId,
+    stamp: &Stamp<'_>,
+) -> io::Result<Identity> {
     fs::create_dir_all(directory)?;
-    let directory_id = ottla_env::random_uuid()?;
-    let identity = Identity { cluster_id: cluster_id.to_owned(), directory_id };
-    write(directory, node_id, &identity)?;
+    let mut directory_id = ottla_env::random_uuid()?;
+    if is_same(directory, metadata) {
+        if let Some((controllers, listener)) = stamp.initial_controllers {
+            write_initial_controllers(directory, controllers, listener)?;
+            directory_id = controllers.get(node_id).map_or(directory_id, |it| it.directory_id);
+        }
+        if stamp.forming {
+            write_durably(directory, FORMING, b"")?;
+        }
+    }
+    let identity = Identity { cluster_id: stamp.cluster_id.to_owned(), directory_id };
+    let text = format!(
+        "version={VERSION}\ncluster.id={}\nnode.id={node_id}\ndirectory.id={}\n",
+        identity.cluster_id, identity.directory_id
+    );
+    write_durably(directory, FILE, text.as_bytes())?;
     Ok(identity)
 }
 
+fn write_initial_controllers(
+    directory: &Path,
+    controllers: &InitialControllers,
+    listener: &str,
+) -> io::Result<()> {
+    let log = directory.join(METADATA_LOG);
+    fs::create_dir_all(&log)?;
+    let now = SystemClock::new().now_ms();
+    let bytes = controllers.to_checkpoint(listener, now).map_err(io::Error::other)?;
+    write_durably(&log, initial_controllers::FILE, &bytes)?;
+    ottla_env::sys::sync_directory(directory)
+}
+
 /// Written beside, synced, renamed, directory synced: after a crash it is there as a whole or not at all.
-fn write(directory: &Path, node_id: BrokerId, identity: &Identity) -> io::Result<()> {
-    let temporary = directory.join(format!("{FILE}.tmp"));
+fn write_durably(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = directory.join(format!("{name}.tmp"));
     let mut file = fs::File::create(&temporary)?;
-    write!(
-        file,
-        "version={VERSION}\ncluster.id={}\nnode.id={node_id}\ndirectory.id={}\n",
-        identity.cluster_id, identity.directory_id
-    )?;
+    file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(temporary, directory.join(FILE))?;
+    fs::rename(temporary, directory.join(name))?;
     ottla_env::sys::sync_directory(directory)
 }
 
@@ -252,7 +399,16 @@ mod tests {
     /// Opens directories of these names, the first of which has the metadata.
     fn open_in(root: &tempfile::TempDir, names: &[&str], node_id: i32) -> anyhow::Result<Opened> {
         let paths: Vec<PathBuf> = names.iter().map(|name| root.path().join(name)).collect();
-        open(&paths, &paths[0], BrokerId(node_id))
+        open(&paths, &paths[0], node_id)
+    }
+
+    fn open(log_dirs: &[PathBuf], metadata: &Path, node_id: i32) -> anyhow::Result<Opened> {
+        let survey = Survey::of(log_dirs, metadata, BrokerId(node_id))?;
+        let cluster_id = match survey.cluster_id() {
+            Some(id) => id.to_owned(),
+            None => ottla_env::random_uuid()?.to_string(),
+        };
+        survey.open(&Stamp { cluster_id: &cluster_id, initial_controllers: None, forming: false })
     }
 
     fn refusal(result: anyhow::Result<Opened>) -> String {
@@ -347,8 +503,65 @@ mod tests {
     fn the_metadata_may_have_a_directory_that_holds_nothing_else() {
         let root = tempfile::tempdir().unwrap();
         let [data, metadata] = ["data", "metadata"].map(|name| root.path().join(name));
-        let opened = open(std::slice::from_ref(&data), &metadata, BrokerId(1)).unwrap().directories;
+        let opened = open(std::slice::from_ref(&data), &metadata, 1).unwrap().directories;
         assert_eq!(opened.usable.len(), 1);
         assert_eq!((&opened.usable[0].path, &opened.metadata.path), (&data, &metadata));
+    }
+
+    const THREE: &str = "1@one:9093:JEXY6aqzQY-32P5TStzaFg,2@two:9093:MvDxzVmcRsaTz33bUuRU6A";
+
+    fn survey_of(path: &Path) -> Survey {
+        Survey::of(&[path.to_path_buf()], path, BrokerId(1)).unwrap()
+    }
+
+    #[test]
+    fn the_controllers_that_a_cluster_begins_with_are_kept_for_its_first_start() {
+        let root = tempfile::tempdir().unwrap();
+        let controllers: InitialControllers = THREE.parse().unwrap();
+        let stamp = Stamp {
+            cluster_id: "c",
+            initial_controllers: Some((&controllers, "CONTROLLER")),
+            forming: false,
+        };
+        let path = root.path().join("data");
+        let opened = survey_of(&path).open(&stamp).unwrap();
+        assert_eq!(opened.initial_controllers, Some(controllers.clone()));
+        assert_eq!(opened.directories.metadata.id.to_string(), "JEXY6aqzQY-32P5TStzaFg");
+        let again = open_in(&root, &["data"], 1).unwrap();
+        assert_eq!((again.cluster_id, again.initial_controllers), ("c".into(), Some(controllers)));
+    }
+
+    #[test]
+    fn formatting_that_was_cut_short_is_begun_again() {
+        let root = tempfile::tempdir().unwrap();
+        let controllers: InitialControllers = THREE.parse().unwrap();
+        let stamp = Stamp {
+            cluster_id: "c",
+            initial_controllers: Some((&controllers, "CONTROLLER")),
+            forming: true,
+        };
+        let path = root.path().join("data");
+        survey_of(&path).open(&stamp).unwrap();
+        fs::rename(path.join(FILE), path.join(format!("{FILE}.tmp"))).unwrap();
+        assert_eq!(survey_of(&path).standing(), Standing::Empty);
+        survey_of(&path).open(&stamp).unwrap();
+        assert_eq!(survey_of(&path).standing(), Standing::Forming("c".into()));
+        fs::remove_file(path.join(FILE)).unwrap();
+        fs::write(path.join(METADATA_LOG).join("00000000000000000000.log"), "data").unwrap();
+        let error = Survey::of(std::slice::from_ref(&path), &path, BrokerId(1)).unwrap_err();
+        assert!(error.to_string().contains("is not a data directory"), "{error}");
+    }
+
+    #[test]
+    fn a_node_is_forming_until_that_is_over() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("data");
+        assert_eq!(survey_of(&path).standing(), Standing::Empty);
+        let stamp = Stamp { cluster_id: "c", initial_controllers: None, forming: true };
+        survey_of(&path).open(&stamp).unwrap();
+        assert_eq!(survey_of(&path).standing(), Standing::Forming("c".into()));
+        survey_of(&path).formed().unwrap();
+        assert_eq!(survey_of(&path).standing(), Standing::Formed("c".into()));
+        survey_of(&path).formed().unwrap();
     }
 }

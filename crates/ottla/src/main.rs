@@ -1,6 +1,14 @@
 //! The `ottla` binary: a broker (`serve`), and the command line that talks to any Kafka cluster.
 
+mod configuration;
 mod data_directory;
+mod format;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "voters form a cluster once the broker carries their questions")
+)]
+mod forming;
+mod initial_controllers;
 mod logging;
 mod serve;
 
@@ -29,6 +37,9 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::ServeArguments),
+    Format(format::FormatArguments),
+    /// Print a new random id, for a cluster or a directory
+    RandomUuid,
     #[command(flatten)]
     Client(ClientCommand),
 }
@@ -36,6 +47,8 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(arguments),
+        Command::Format(arguments) => format::run(&arguments),
+        Command::RandomUuid => format::random_uuid(),
         Command::Client(command) => ottla_cli::main(command, Arguments::command()),
     }
 }

@@ -1,18 +1,22 @@
 //! `ottla serve`: reads the configuration, starts the node, runs it until a signal.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use ottla_broker::{LogLevels, Node, NodeOptions};
-use ottla_config::{Loaded, Severity, Sources};
+use ottla_config::{BrokerConfig, Formation, Loaded, Severity};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
-use crate::{data_directory, logging};
+use crate::configuration::{self, ConfigurationArguments};
+use crate::data_directory::{self, Opened, Stamp, Survey};
+use crate::forming::Standing;
+use crate::initial_controllers::InitialControllers;
+use crate::logging;
 
 /// Start a broker
 #[derive(Debug, Args)]
@@ -27,24 +31,17 @@ The command line counts before the environment, the environment before the file.
 
 Exit codes: 0 stopped by a signal, 1 could not start or broke, 2 wrong arguments or configuration.")]
 pub(crate) struct ServeArguments {
-    /// Kafka's server.properties
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Where to keep the data [default: log.dirs, or ./ottla-data]
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    configuration: ConfigurationArguments,
     /// Where clients connect; port 0 picks a free port [default: listeners, or 127.0.0.1:9092]
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
-    /// Set one property, such as num.partitions=3
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
     /// Keep the data in a temporary directory that is gone afterwards
     #[arg(long, conflicts_with = "data_dir")]
     ephemeral: bool,
-    /// Refuse a property that nobody knows, instead of warning of it
+    /// Stop when standard input ends: with the process that holds the other end, however that one ends
     #[arg(long)]
-    strict_config: bool,
+    until_stdin_ends: bool,
 }
 
 /// Kafka's exit code for a configuration that can't be used is 1; shells expect 2 for wrong usage.
@@ -56,10 +53,16 @@ pub(crate) fn run(arguments: ServeArguments) -> ExitCode {
         Ok(temporary) => temporary,
         Err(error) => return fail(&format!("no temporary directory: {error}"), 1),
     };
-    let loaded = match load(&arguments, temporary.as_ref().map(tempfile::TempDir::path)) {
-        Ok(loaded) => loaded,
-        Err(error) => return fail(&format!("{error:#}"), EXIT_USAGE),
-    };
+    let directory = temporary.as_ref().map(tempfile::TempDir::path);
+    let loaded =
+        match configuration::load(&arguments.configuration, arguments.listen.as_deref(), directory)
+        {
+            Ok(loaded) => loaded,
+            Err(error) => return fail(&format!("{error:#}"), EXIT_USAGE),
+        };
+    if let Some(reason) = loaded.config.not_yet() {
+        return fail(&reason, EXIT_USAGE);
+    }
     let log_levels = logging::install(loaded.config.log_format, loaded.config.log_level);
     if let Err(error) = ottla_env::sys::disable_huge_pages() {
         debug!(%error, "huge pages stay as they are");
@@ -70,34 +73,14 @@ pub(crate) fn run(arguments: ServeArguments) -> ExitCode {
         .thread_name("ottla")
         .build()
         .context("the threads can't be started")
-        .and_then(|runtime| runtime.block_on(serve(loaded, log_levels, started)));
+        .and_then(|runtime| {
+            let stdin = arguments.until_stdin_ends.then(end_of_stdin);
+            runtime.block_on(serve(loaded, log_levels, started, stdin))
+        });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("{error:#}"), 1),
     }
-}
-
-fn load(arguments: &ServeArguments, temporary: Option<&Path>) -> anyhow::Result<Loaded> {
-    let file = match &arguments.config {
-        None => None,
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("can't read the configuration file {}", path.display()))?;
-            Some((path.display().to_string(), text))
-        }
-    };
-    let data_dir = temporary.or(arguments.data_dir.as_deref());
-    let sources = Sources {
-        file,
-        environment: std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect(),
-        set: arguments.set.clone(),
-        listen: arguments.listen.clone(),
-        data_dir: data_dir.map(|path| path.display().to_string()),
-        strict: arguments.strict_config,
-    };
-    ottla_config::load(&sources).map_err(|rejected| anyhow::anyhow!("{rejected}"))
 }
 
 fn report_notices(loaded: &Loaded) {
@@ -110,10 +93,22 @@ fn report_notices(loaded: &Loaded) {
     }
 }
 
-async fn serve(loaded: Loaded, log_levels: LogLevels, started: Instant) -> anyhow::Result<()> {
-    let mut signals = Signals::new()?;
+async fn serve(
+    loaded: Loaded,
+    log_levels: LogLevels,
+    started: Instant,
+    stdin: Option<oneshot::Receiver<()>>,
+) -> anyhow::Result<()> {
+    let mut signals = Signals::new(stdin)?;
     let config = loaded.config;
-    let opened = data_directory::open(&config.log_dirs, &config.metadata_log_dir, config.node_id)?;
+    let survey = data_directory::survey(&config)?;
+    let cluster_id = cluster_id(&config, &survey)?;
+    let opened = survey.open(&Stamp {
+        cluster_id: &cluster_id,
+        initial_controllers: None,
+        forming: false,
+    })?;
+    check_alone(&config, &opened)?;
     let log_dirs: Vec<_> = config.log_dirs.iter().map(|path| path.display().to_string()).collect();
     let options = NodeOptions {
         directories: opened.directories,
@@ -124,11 +119,11 @@ async fn serve(loaded: Loaded, log_levels: LogLevels, started: Instant) -> anyho
     };
     let node = tokio::select! {
         node = Node::start(options) => node?,
-        () = signals.next() => return Ok(()),
+        () = signals.first() => return Ok(()),
     };
     announce(&node, &log_dirs.join(", "), started)?;
     let failure = tokio::select! {
-        () = signals.next() => None,
+        () = signals.first() => None,
         reason = node.failed() => Some(reason),
     };
     match &failure {
@@ -143,6 +138,35 @@ async fn serve(loaded: Loaded, log_levels: LogLevels, started: Instant) -> anyho
             std::process::exit(1)
         }
     }
+}
+
+/// The cluster that this node's directories belong to. Directories that are all empty are formatted at once only where
+/// nobody else could know of a cluster.
+fn cluster_id(config: &BrokerConfig, survey: &Survey) -> anyhow::Result<String> {
+    match (survey.standing(), config.formation()) {
+        (Standing::Formed(id), _) => Ok(id),
+        (Standing::Empty, Formation::Alone) => Ok(ottla_env::random_uuid()?.to_string()),
+        (Standing::Empty, Formation::StaticVoters | Formation::RecordedVoters) => bail!(
+            "the data directories are not formatted, and other controllers are named: run ottla format with the same \
+             --cluster-id on all nodes"
+        ),
+        (Standing::Forming(id), _) => bail!(
+            "this node has begun to form cluster {id} with other controllers, and has not heard from all of them"
+        ),
+    }
+}
+
+/// So far a node is its own only controller, whatever its directories were formatted for.
+fn check_alone(config: &BrokerConfig, opened: &Opened) -> anyhow::Result<()> {
+    let others = opened.initial_controllers.iter().flat_map(InitialControllers::ids);
+    let others: Vec<String> =
+        others.filter(|id| *id != config.node_id).map(|id| id.to_string()).collect();
+    ensure!(
+        others.is_empty(),
+        "the data directory was formatted for a cluster with controllers {}, and one controller is supported so far",
+        others.join(", ")
+    );
+    Ok(())
 }
 
 /// The one line on standard output, for people and for scripts that wait for it.
@@ -160,18 +184,35 @@ fn announce(node: &Node, directories: &str, started: Instant) -> anyhow::Result<
     Ok(())
 }
 
-/// SIGTERM and SIGINT, the polite ways to ask a server to stop.
+/// SIGTERM and SIGINT, the polite ways to ask a server to stop, and the end of standard input where that is one.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    stdin: Option<oneshot::Receiver<()>>,
 }
 
 impl Signals {
-    fn new() -> anyhow::Result<Self> {
+    fn new(stdin: Option<oneshot::Receiver<()>>) -> anyhow::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            stdin,
         })
+    }
+
+    /// Whatever asks first.
+    async fn first(&mut self) {
+        let ended = async {
+            match &mut self.stdin {
+                Some(end) => drop(end.await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = ended => {}
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 
     async fn next(&mut self) {
@@ -180,6 +221,16 @@ impl Signals {
             _ = self.interrupt.recv() => {}
         }
     }
+}
+
+/// Reads standard input to its end, on a thread that nobody waits for.
+fn end_of_stdin() -> oneshot::Receiver<()> {
+    let (ended, end) = oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    end
 }
 
 fn fail(message: &str, code: u8) -> ExitCode {

@@ -6,7 +6,7 @@ pub(super) const ROWS: &[Property] = &[
     boolean("auto.leader.rebalance.enable")
         .or("true")
         .high()
-        .accepted("Moves leadership back to preferred replicas; a single broker leads everything."),
+        .accepted("Moves leadership back to preferred replicas; a lone node leads everything."),
     long("leader.imbalance.check.interval.seconds")
         .or("300")
         .at_least(1)
@@ -17,7 +17,7 @@ pub(super) const ROWS: &[Property] = &[
         .at_least(1)
         .high()
         .cluster_wide()
-        .accepted("Fetchers per other broker; a single broker has none."),
+        .accepted("Connections that fetch from each other broker; a lone node has none."),
     int("replica.fetch.backoff.ms")
         .or("1000")
         .at_least(0)
@@ -39,14 +39,14 @@ pub(super) const ROWS: &[Property] = &[
         .high()
         .accepted("Longest wait of a fetch among brokers."),
     long("replica.high.watermark.checkpoint.interval.ms").or("5000").high().accepted(
-        "How often high watermarks are written down; with one replica they follow from the logs.",
+        "How often high watermarks are written down; with one replica they follow from the log.",
     ),
     long("replica.lag.time.max.ms")
         .or("30000")
         .high()
         .accepted("How long a replica may lag before it leaves the in-sync replicas."),
     string("replica.selector.class").accepted(
-        "Java class that picks the replica a consumer reads from; the leader is the only one here.",
+        "Which replica consumers read from: Kafka's LeaderSelector or RackAwareReplicaSelector; any other class stops the start.",
     ),
     int("replica.socket.receive.buffer.bytes")
         .or("65536")
