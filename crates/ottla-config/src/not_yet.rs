@@ -16,12 +16,7 @@ impl BrokerConfig {
             ));
         }
         match self.formation() {
-            Formation::Alone => None,
-            Formation::StaticVoters => Some(
-                "controller.quorum.voters names several controllers, and one is supported so far: \
-                 leave this node alone in it, or remove it"
-                    .to_owned(),
-            ),
+            Formation::Alone | Formation::StaticVoters => None,
             Formation::RecordedVoters => Some(
                 "controller.quorum.bootstrap.servers names another controller, and one is \
                  supported so far: leave this node's own, or remove the property"

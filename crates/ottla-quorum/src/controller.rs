@@ -16,6 +16,7 @@ mod waiting;
 use std::collections::VecDeque;
 use std::future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::Raft;
 use openraft::alias::WatchReceiverOf;
@@ -25,7 +26,7 @@ use openraft::raft::VoteRequest;
 use ottla_base::{BrokerId, LeaderEpoch, Offset};
 use ottla_env::Clock;
 use ottla_log::Log;
-use ottla_metadata::controller::{self, Draw, Policy};
+use ottla_metadata::controller::{self, Draw, Liveness, Policy, Rounds, Situation};
 use ottla_metadata::{Image, Outcome, record};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -87,6 +88,8 @@ pub(crate) struct Controller {
     /// The last epoch in which a proposal failed: it is not led any more, whatever openraft still says.
     lost: LeaderEpoch,
     speculative: Image,
+    liveness: Liveness,
+    rounds: Rounds,
     /// The offset that the next proposal's first record will have.
     next_offset: Offset,
     /// The replies that hang on proposals of this epoch, in their order; the last ones are those of the last proposal.
@@ -104,6 +107,8 @@ impl Controller {
         let controller = Self {
             server: parts.raft.server_metrics(),
             contact: Contact::new(&parts.raft, parts.limits),
+            liveness: Liveness::new(&speculative, &parts.policy, parts.clock.monotonic()),
+            rounds: Rounds::new(&parts.policy, parts.clock.monotonic()),
             speculative,
             parts,
             requests,
@@ -123,6 +128,7 @@ impl Controller {
     async fn run(mut self) {
         loop {
             self.observe_leadership().await;
+            let deadline = self.deadline();
             tokio::select! {
                 biased;
                 Some(epoch) = self.failures.recv() => self.step_down(epoch).await,
@@ -130,6 +136,7 @@ impl Controller {
                     self.step_down(epoch).await;
                 },
                 changed = self.server.changed() => if changed.is_err() { return },
+                () = until(deadline) => self.on_deadline().await,
                 // While active, what is applied is what was proposed here.
                 changed = self.parts.applied.changed(), if self.epoch.is_none() => {
                     if changed.is_err() { return }
@@ -155,6 +162,9 @@ impl Controller {
         self.speculative = Image::clone(&applied.image);
         if let Some(epoch) = self.epoch {
             self.next_offset = self.parts.log.log_end_offset();
+            let now = self.parts.clock.monotonic();
+            self.liveness = Liveness::new(&self.speculative, &self.parts.policy, now);
+            self.rounds = Rounds::new(&self.parts.policy, now);
             tracing::info!(%epoch, offset = %self.next_offset, "this node is the active controller");
             self.format().await;
         }
@@ -241,8 +251,53 @@ impl Controller {
         }
     }
 
+    /// When something must be decided that nobody asks for.
+    fn deadline(&self) -> Option<Instant> {
+        self.epoch?;
+        let rounds = self.rounds.deadline(&self.speculative);
+        let next = self.liveness.deadline().into_iter().chain(rounds).min()?;
+        Some(Instant::now() + next.saturating_sub(self.parts.clock.monotonic()))
+    }
+
+    async fn on_deadline(&mut self) {
+        if !self.contact.may_decide() {
+            // Nobody is fenced by a leader that may be one no longer; `contact` decides that soon.
+            tokio::time::sleep(UNSURE_PAUSE).await;
+            return;
+        }
+        let now = self.parts.clock.monotonic();
+        let situation = Situation {
+            image: &self.speculative,
+            policy: &self.parts.policy,
+            next_offset: self.next_offset,
+            now,
+        };
+        let Outcome { records, reply: fenced } = self.liveness.on_deadline(situation);
+        if !fenced.is_empty() {
+            tracing::warn!(brokers = ?fenced, "fenced: nothing was heard of them");
+        }
+        if !records.is_empty() {
+            self.propose(records, Box::new(|_| ())).await;
+        }
+        let situation = Situation {
+            image: &self.speculative,
+            policy: &self.parts.policy,
+            next_offset: self.next_offset,
+            now,
+        };
+        let due = self.rounds.deadline(&self.speculative).is_some_and(|due| due <= now);
+        if due {
+            let Outcome { records, reply: () } = self.rounds.on_deadline(situation);
+            if !records.is_empty() {
+                self.propose(records, Box::new(|_| ())).await;
+            }
+        }
+    }
+
     fn desk(&mut self) -> Desk<'_> {
         Desk {
+            liveness: &mut self.liveness,
+            now: self.parts.clock.monotonic(),
             image: &self.speculative,
             policy: &self.parts.policy,
             draw: &mut *self.parts.draw,
@@ -288,6 +343,9 @@ impl Controller {
         }
     }
 }
+
+/// How long a leader waits that is not sure to be one any more.
+const UNSURE_PAUSE: Duration = Duration::from_millis(10);
 
 /// No voter has this id.
 const NOBODY: i32 = -1;

@@ -38,5 +38,5 @@ pub use publisher::Publisher;
 pub use quorum::{
     Config, Dependencies, InitialVoter, Member, Metrics, Quorum, StartError, Timing,
 };
-pub use service::ServeError;
+pub use service::{ServeError, sender_of};
 pub use transport::{Called, NoTransport, Transport};

@@ -20,8 +20,9 @@ use ottla_log::{CreateError, Log, LogConfig, LogDirectory};
 use ottla_metadata::controller::{self, BrokerEpoch, Draw, Policy};
 use ottla_metadata::{Endpoint, Image, Outcome, Rejection, feature, topic_name};
 use ottla_protocol::messages::{
-    AllocateProducerIdsRequest, AllocateProducerIdsResponse, AssignReplicasToDirsRequest,
-    AssignReplicasToDirsResponse, BrokerRegistrationRequest, ControllerRegistrationRequest,
+    AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterPartitionRequest,
+    AlterPartitionResponse, AssignReplicasToDirsRequest, AssignReplicasToDirsResponse,
+    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest, ControllerRegistrationRequest,
     CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
     controller_registration_request,
 };
@@ -34,7 +35,7 @@ use crate::network::{Peers, Setup};
 use crate::publisher::Publisher;
 use crate::raft::Voter;
 use crate::service::{Heard, ServeError, Service};
-use crate::state_machine::StateMachine;
+use crate::state_machine::{Applied, StateMachine};
 use crate::storage::Storage;
 use crate::storage::vote::VoteFile;
 use crate::transport::Transport;
@@ -118,6 +119,7 @@ pub struct Quorum {
     storage: Storage,
     log: Arc<Log>,
     image: Arc<ArcSwap<Image>>,
+    applied: watch::Receiver<Applied>,
     controller: Handle,
     service: Service,
     registration: ControllerRegistrationRequest,
@@ -158,7 +160,7 @@ impl Quorum {
         let controller = Controller::start(Parts {
             raft: raft.clone(),
             log: Arc::clone(&log),
-            applied: view.applied,
+            applied: view.applied.clone(),
             policy: config.policy.clone(),
             clock,
             draw: Box::new(SystemDraw),
@@ -167,8 +169,9 @@ impl Quorum {
         let service = service(&config, storage.clone());
         let registration = controller_registration(&config);
         let timing = config.timing;
-        let image = view.image;
-        let quorum = Self { raft, storage, log, image, controller, service, registration, timing };
+        let (image, applied) = (view.image, view.applied);
+        let quorum =
+            Self { raft, storage, log, image, applied, controller, service, registration, timing };
         if is_alone {
             quorum.lead().await?;
         }
@@ -324,6 +327,43 @@ impl Quorum {
             controller::unfence_broker(desk.image, desk.policy, id, epoch.0)
         })
         .await
+    }
+
+    /// A broker says that it is there, and what it wants.
+    pub async fn broker_heartbeat(
+        &self,
+        request: BrokerHeartbeatRequest,
+    ) -> Result<Result<BrokerHeartbeatResponse, Rejection>, SubmitError> {
+        self.decide_or_reject(move |desk| desk.liveness.on_heartbeat(desk.situation(), &request))
+            .await
+    }
+
+    /// The connection of a broker's heartbeats was cut. If this node is not the active controller, that is no matter.
+    pub async fn connection_lost(&self, id: BrokerId, epoch: BrokerEpoch) {
+        let noted = self.decide(move |desk| {
+            desk.liveness.on_connection_lost(id, epoch, desk.now);
+            Outcome::unchanged(())
+        });
+        let _ = noted.await;
+    }
+
+    /// Changes ISRs. `version` is that of the request.
+    pub async fn alter_partition(
+        &self,
+        request: AlterPartitionRequest,
+        version: i16,
+    ) -> Result<AlterPartitionResponse, SubmitError> {
+        self.decide(move |desk| {
+            controller::alter_partition(desk.image, desk.policy, &request, version)
+        })
+        .await
+    }
+
+    /// Waits until this node has applied the record at an offset.
+    pub async fn applied(&self, offset: Offset) {
+        let mut applied = self.applied.clone();
+        // An error means that the quorum has stopped, of which `stopped` tells.
+        let _ = applied.wait_for(|applied| applied.image.offset >= offset).await;
     }
 
     /// Notes in which of its log directories a broker has put replicas.

@@ -25,6 +25,12 @@ pub enum ServeError {
     Stopped(String),
 }
 
+/// Which voter has sent a request, by its own account; `None` if it is none.
+#[must_use]
+pub fn sender_of(request: &Bytes) -> Option<BrokerId> {
+    wire::decode_request(request.clone()).ok().map(|(address, _)| address.sender)
+}
+
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) cluster_id: String,
