@@ -26,7 +26,7 @@ use openraft::raft::VoteRequest;
 use ottla_base::{BrokerId, LeaderEpoch, Offset};
 use ottla_env::Clock;
 use ottla_log::Log;
-use ottla_metadata::controller::{self, Draw, Liveness, Policy, Rounds, Situation};
+use ottla_metadata::controller::{self, BrokerEpoch, Draw, Liveness, Policy, Rounds, Situation};
 use ottla_metadata::{Image, Outcome, record};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -85,6 +85,8 @@ pub(crate) struct Controller {
     contact: Contact,
     /// The epoch in which this node is the active controller.
     epoch: Option<LeaderEpoch>,
+    /// The last other node that led.
+    predecessor: Option<BrokerId>,
     /// The last epoch in which a proposal failed: it is not led any more, whatever openraft still says.
     lost: LeaderEpoch,
     speculative: Image,
@@ -117,6 +119,7 @@ impl Controller {
             active,
             leader,
             epoch: None,
+            predecessor: None,
             lost: LeaderEpoch(-1),
             next_offset: Offset::ZERO,
             pending: VecDeque::new(),
@@ -165,20 +168,35 @@ impl Controller {
             let now = self.parts.clock.monotonic();
             self.liveness = Liveness::new(&self.speculative, &self.parts.policy, now);
             self.rounds = Rounds::new(&self.parts.policy, now);
+            self.doubt_predecessor(now);
             tracing::info!(%epoch, offset = %self.next_offset, "this node is the active controller");
             self.format().await;
         }
         self.active.send_replace(self.epoch);
     }
 
+    /// Another leader is elected mostly because the one before is gone, and its broker with it. That broker has sent no
+    /// heartbeats to anybody but itself.
+    fn doubt_predecessor(&mut self, now: Duration) {
+        let gone = self.predecessor.and_then(|id| self.speculative.broker(id));
+        if let Some(broker) = gone {
+            self.liveness.on_connection_lost(broker.id, BrokerEpoch(broker.epoch), now);
+        }
+    }
+
     /// The epoch in which this node leads, if it does. Tells others who leads.
-    fn observe_leader(&self) -> Option<LeaderEpoch> {
+    fn observe_leader(&mut self) -> Option<LeaderEpoch> {
         let server = self.server.borrow_watched();
         let Vote { leader_id, committed } = server.vote;
         let epoch = LeaderEpoch(leader_id.term);
         let leader = committed.then_some(Leader { id: BrokerId(leader_id.voted_for), epoch });
         self.leader.send_if_modified(|known| std::mem::replace(known, leader) != leader);
-        server.state.is_leader().then_some(epoch)
+        let leads = server.state.is_leader();
+        drop(server);
+        if let Some(other) = leader.filter(|_| !leads) {
+            self.predecessor = Some(other.id);
+        }
+        leads.then_some(epoch)
     }
 
     /// The first leader of a cluster writes what every cluster begins with.
