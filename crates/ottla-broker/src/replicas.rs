@@ -157,7 +157,7 @@ impl Replica {
         let leadership = self.leadership.lock();
         let log = replace()?;
         let end = log.flushed_offset();
-        log.settle_transactions(self.high_watermark());
+        log.note_high_watermark(self.high_watermark());
         self.log.store(log);
         drop(leadership);
         self.on_flushed(end);
@@ -368,7 +368,7 @@ impl Replica {
             match command {
                 Command::AdvanceHighWatermark(offset) => {
                     self.high_watermark.store(offset.0, Ordering::Release);
-                    self.log().settle_transactions(offset);
+                    self.log().note_high_watermark(offset);
                 }
                 // With one replica there is nobody to join or to leave.
                 Command::AlterPartition(_) => {}
