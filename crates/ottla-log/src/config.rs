@@ -79,6 +79,8 @@ pub struct DirectoryOptions {
     pub open_files_max: usize,
     /// `log.flush.offset.checkpoint.interval.ms`: how often recovery points are written.
     pub checkpoint_interval_ms: u64,
+    /// `replica.high.watermark.checkpoint.interval.ms`: how often high watermarks are written.
+    pub high_watermark_interval_ms: u64,
     /// `ottla.scrub.bytes.per.second`: how fast what is on disk is read again; 0 is never.
     pub scrub_bytes_per_second: u64,
     /// `ottla.scrub.interval.ms`: how often.
@@ -111,6 +113,7 @@ impl Default for DirectoryOptions {
             recovery_threads: 2,
             open_files_max: 8192,
             checkpoint_interval_ms: 60_000,
+            high_watermark_interval_ms: 5_000,
             scrub_bytes_per_second: 10 << 20,
             scrub_interval_ms: 7 * 24 * 60 * 60 * 1000,
             checkpoint_bytes: 256 << 20,

@@ -3,11 +3,11 @@
 //! Invariant: a process that writes here holds the lock on `.lock`, and `.kafka_cleanshutdown` is durably gone
 //! before the first write.
 //!
-//! Invariant: no log that can be used finds in `log-start-offset-checkpoint` what an earlier log of its name left
-//! there. Kafka's format has no place for a topic id, so that a line cannot tell whose it is.
+//! Invariant: no log that can be used finds in `log-start-offset-checkpoint` or in `replication-offset-checkpoint` what an
+//! earlier log of its name left there. Kafka's format has no place for a topic id, so that a line cannot tell whose it is.
 //!
 //! Lock order: what a log locks by itself, but for its state; the recovery points (whose writer asks the logs); `logs`;
-//! the states of logs; the log starts and the compacted offsets.
+//! the states of logs; the log starts, the compacted offsets and the high watermarks.
 
 mod futures;
 mod opening;
@@ -62,6 +62,7 @@ struct Shared {
     logs: RwLock<BTreeMap<TopicPartition, Arc<Log>>>,
     checkpointed_at: Mutex<Duration>,
     producers_expired_at: Mutex<Duration>,
+    high_watermarks_written_at: Mutex<Duration>,
     stop: Mutex<bool>,
     stopped: Condvar,
 }
@@ -99,10 +100,12 @@ impl LogDirectory {
             leftovers: Mutex::new(leftovers),
             checkpointed_at: Mutex::default(),
             producers_expired_at: Mutex::default(),
+            high_watermarks_written_at: Mutex::default(),
             stop: Mutex::new(false),
             stopped: Condvar::new(),
         });
         shared.write_checkpoints_at_rest()?;
+        shared.write_high_watermarks()?;
         let threads = match shared.env.options.threads {
             true => start_threads(&shared).context("start a thread for", path)?,
             false => Vec::new(),
@@ -174,7 +177,8 @@ impl LogDirectory {
     /// the logs, and go first; the rest goes with [`Environment::forget_earlier`].
     fn forget_recovery_point(&self, partition: &TopicPartition) -> Result<(), StorageError> {
         let env = &self.shared.env;
-        for offsets in [&env.recovery_points, &env.log_starts, &env.cleaned] {
+        let files = [&env.recovery_points, &env.log_starts, &env.cleaned, &env.high_watermarks];
+        for offsets in files {
             offsets.settle()?;
         }
         // All that are left of others go at once: there may be many such logs.
@@ -281,6 +285,12 @@ impl LogDirectory {
         self.shared.env.producer_id_expiration_ms.store(expiration_ms, Ordering::Relaxed);
     }
 
+    /// Notes what of every log is visible, for the next start.
+    pub fn checkpoint_high_watermarks(&self) -> Result<(), StorageError> {
+        self.shared.env.check_health()?;
+        self.shared.write_high_watermarks()
+    }
+
     /// Changes how much of the disk is left free of clients' records.
     pub fn set_reserved_bytes(&self, bytes: u64) {
         self.shared.env.room.set_reserved(bytes);
@@ -307,6 +317,7 @@ impl LogDirectory {
         env.check_health()?;
         flusher::flush_everything(env, &logs)?;
         self.shared.write_checkpoints_at_rest()?;
+        self.shared.write_high_watermarks()?;
         env.listeners.write().clear();
         let text = format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}");
         checkpoint::replace_durably(&*env.disk, &env.path.join(names::CLEAN_SHUTDOWN), &text)
@@ -382,6 +393,12 @@ impl Shared {
             *self.producers_expired_at.lock() = self.env.clock.monotonic();
             logs.iter().for_each(|log| log.expire_producers(now_ms));
         }
+        if is_due(&self.high_watermarks_written_at, options.high_watermark_interval_ms)
+            && self.env.check_health().is_ok()
+            && let Err(error) = self.write_high_watermarks()
+        {
+            tracing::error!(directory = %self.env.path.display(), %error, "cannot write the high watermarks");
+        }
         let appended = self.env.appended_bytes.load(Ordering::Relaxed);
         if (is_due(&self.checkpointed_at, options.checkpoint_interval_ms)
             || appended >= options.checkpoint_bytes)
@@ -411,6 +428,16 @@ impl Shared {
         }
         // A log that is newer than the list has nothing that recovery could believe.
         self.write_checkpoints(|log| points.get(&Arc::as_ptr(log)).copied().unwrap_or(Offset::ZERO))
+    }
+
+    /// Notes what of every log is visible, if that has changed. Of a log that is about to go nothing is said, and of one that
+    /// is cut off meanwhile either less already, or less soon.
+    fn write_high_watermarks(&self) -> Result<(), StorageError> {
+        *self.high_watermarks_written_at.lock() = self.env.clock.monotonic();
+        let logs = self.logs();
+        let noted =
+            |log: &Arc<Log>| Some((log.topic_partition().clone(), log.noted_high_watermark()?));
+        self.env.high_watermarks.replace(|_| logs.iter().filter_map(noted).collect())
     }
 
     /// As [`Self::checkpoint`], when everything was just flushed and nobody writes.

@@ -45,6 +45,9 @@ pub(crate) struct Environment {
     /// Up to where each log has been compacted. It must not exceed what the log was cut down to since: what took the
     /// place of those records is as new as any.
     pub(crate) cleaned: DurableOffsets,
+    /// What of each log was visible at the last checkpoint, as Kafka keeps it. It must not exceed what the log was cut down
+    /// to since: another leader's records may have taken the place of those.
+    pub(crate) high_watermarks: DurableOffsets,
     pub(crate) scrubbed: scrub::Counters,
     /// Logs in which something made no sense, and the base offset of the segment.
     pub(crate) doubts: Mutex<Vec<(Arc<Log>, Offset)>>,
@@ -80,6 +83,7 @@ impl Environment {
             log_starts: offsets(names::LOG_START_OFFSETS)?,
             recovery_points: offsets(names::RECOVERY_POINTS)?,
             cleaned: offsets(names::CLEANED_OFFSETS)?,
+            high_watermarks: offsets(names::HIGH_WATERMARKS)?,
             path,
             clock,
             disk,
@@ -138,25 +142,27 @@ impl Environment {
         }
     }
 
-    /// Lets the files of log starts and of compacted offsets speak of these logs only, with one write for all that are
-    /// gone.
+    /// Lets the files of log starts, of compacted offsets and of high watermarks speak of these logs only, with one write of
+    /// each for all that are gone.
     pub(crate) fn forget_others(
         &self,
         logs: &BTreeMap<TopicPartition, Arc<Log>>,
     ) -> Result<(), StorageError> {
         self.log_starts.retain(|log| logs.contains_key(log))?;
-        self.cleaned.retain(|log| logs.contains_key(log))
+        self.cleaned.retain(|log| logs.contains_key(log))?;
+        self.high_watermarks.retain(|log| logs.contains_key(log))
     }
 
-    /// What is left of an earlier log of this name would delete records of the one that comes at the next start, or keep
-    /// them from being compacted.
+    /// What is left of an earlier log of this name would delete records of the one that comes at the next start, keep them
+    /// from being compacted, or show them to readers too early.
     pub(crate) fn forget_earlier(
         &self,
         partition: &TopicPartition,
         logs: &BTreeMap<TopicPartition, Arc<Log>>,
     ) -> Result<(), StorageError> {
         let is_noted = |offsets: &DurableOffsets| offsets.get(partition).is_some();
-        match is_noted(&self.log_starts) || is_noted(&self.cleaned) {
+        let noted = [&self.log_starts, &self.cleaned, &self.high_watermarks];
+        match noted.into_iter().any(is_noted) {
             true => self.forget_others(logs),
             false => Ok(()),
         }

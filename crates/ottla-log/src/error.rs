@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ottla_base::Offset;
+use ottla_records::BatchError;
 
 use crate::producers::ProducerRefusal;
 
@@ -55,6 +56,28 @@ pub enum AppendError {
     Refused(#[from] ProducerRefusal),
     #[error(transparent)]
     Storage(#[from] StorageError),
+}
+
+/// Why what a leader has answered was not appended, or only in part.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    #[error("the batch after offset {} of the leader's answer is damaged: {error}", .after.map_or(-1, |after| after.0))]
+    Damaged { after: Option<Offset>, error: BatchError },
+    #[error("a batch at offset {found} of the leader's answer cannot follow offset {end}")]
+    OutOfOrder { end: Offset, found: Offset },
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl FollowError {
+    /// Whether another answer, or the same one later, may be appended: nothing is wrong with the disk.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::OutOfOrder { .. } => true,
+            Self::Storage(error) => matches!(error, StorageError::Full { .. }),
+        }
+    }
 }
 
 /// Why nothing can be read at an offset.

@@ -1,7 +1,7 @@
 //! Kafka's log on disk: segments, indexes, leader epochs, producers, recovery, checkpoints, retention, flushing. Shell,
 //! except for [`policy`], [`producers`] and the formats.
 //!
-//! What is absent: requests, replication and the high watermark. A log appends batches that somebody else has
+//! What is absent: requests, replication and whatever decides the high watermark, which is noted only. A log appends batches that somebody else has
 //! validated, hands out ranges of bytes below a bound that somebody else decides, and tells when bytes are on disk.
 //!
 //! Compaction is a plan in [`policy`], which [`LogCleaner`] carries out.
@@ -44,7 +44,7 @@ pub use cleaner::{CleanableLogs, CleanerOptions, CleanerState, LogCleaner};
 pub use config::{DirectoryOptions, LogConfig};
 pub use directory::{Leftover, LogDirectory};
 pub use epochs::{EpochCache, EpochEntry};
-pub use error::{AppendError, CreateError, OpenError, ReadError, StorageError};
+pub use error::{AppendError, CreateError, FollowError, OpenError, ReadError, StorageError};
 pub use flusher::FlushListener;
 pub use log::{Appended, FileRange, Log, Origin, Removed, Slice, TimestampLookup};
 pub use moves::{Copied, Move, MoveError, settle};

@@ -12,14 +12,15 @@
 //! And checked by a test: the producers are what all batches make of them that were ever appended and not cut off
 //! again, but for those that were idle for too long.
 //!
-//! The high watermark is not here: what readers may see is decided by replication, and passed to
-//! [`Log::read`] as an upper bound.
+//! The high watermark is not decided here: what readers may see is replication's business, and passed to [`Log::read`] as
+//! an upper bound. The log notes what it is told, for the checkpoint.
 
 mod active;
 mod append;
 mod clean;
 mod dirty;
 mod flush;
+mod follow;
 mod lookup;
 mod moved;
 mod producers;
@@ -27,10 +28,11 @@ mod quarantined;
 mod read;
 mod transactions;
 mod trim;
+mod watermark;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Weak};
 
 use ottla_base::{LeaderEpoch, Offset, TopicId, TopicPartition};
@@ -78,6 +80,8 @@ pub struct Log {
     producer_count: AtomicUsize,
     /// Bytes after the newest snapshot of producers: what recovery would have to look through.
     unsnapshotted_bytes: AtomicU64,
+    /// As this log was told last; −1 before anybody has.
+    high_watermark: AtomicI64,
     writer: Mutex<Writer>,
     /// Locked for a moment at a time, by writers and readers.
     transactions: Mutex<Transactions>,
@@ -245,6 +249,7 @@ impl Log {
             quarantine: Mutex::default(),
             producer_count,
             unsnapshotted_bytes: AtomicU64::new(unsnapshotted_bytes),
+            high_watermark: AtomicI64::new(-1),
             writer: Mutex::new(writer),
             transactions,
             cleaning: Mutex::default(),

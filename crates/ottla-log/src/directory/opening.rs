@@ -171,7 +171,11 @@ impl<'a> Opener<'a> {
         let topic_id = read_topic_id(&*self.env.disk, path)?;
         let config = Arc::clone(&self.config);
         let unsynced = UnsyncedNames::None;
-        Ok(Log::new(partition.clone(), topic_id, home, config, state, restored, unsynced))
+        let log = Log::new(partition.clone(), topic_id, home, config, state, restored, unsynced);
+        if let Some(checkpointed) = self.env.high_watermarks.get(partition) {
+            log.restore_high_watermark(checkpointed);
+        }
+        Ok(log)
     }
 }
 

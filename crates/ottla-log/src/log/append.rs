@@ -84,7 +84,7 @@ impl Log {
     }
 
     /// If this fails, the log is as it was.
-    fn append_new(
+    pub(super) fn append_new(
         &self,
         writer: &mut Writer,
         batches: &mut [ValidBatch],
@@ -396,7 +396,7 @@ impl Writer {
     }
 }
 
-fn size_of(batches: &[ValidBatch]) -> u64 {
+pub(super) fn size_of(batches: &[ValidBatch]) -> u64 {
     batches.iter().map(|batch| batch.size_in_bytes() as u64).sum()
 }
 

@@ -28,6 +28,9 @@ impl Log {
             (state.log_start_offset, state.epochs.clone())
         };
         let producers = original.producers();
+        if let Some(noted) = original.noted_high_watermark() {
+            self.note_high_watermark(noted);
+        }
         let mut writer = self.lock_writer()?;
         let path = self.home.path().join(names::LEADER_EPOCHS);
         checkpoint::replace_durably(&*self.env().disk, &path, &epochs.to_text())?;

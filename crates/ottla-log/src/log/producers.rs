@@ -161,7 +161,7 @@ impl Log {
         synced.inspect_err(|error| self.env().poison(error))
     }
 
-    fn segments_with_sizes(&self) -> Vec<(Arc<Segment>, u64)> {
+    pub(super) fn segments_with_sizes(&self) -> Vec<(Arc<Segment>, u64)> {
         let state = self.state.read();
         let sealed = state.sealed.iter().map(|sealed| (&sealed.segment, sealed.size));
         let all = sealed.chain([(&state.active.segment, state.active.size)]);

@@ -11,6 +11,7 @@ use super::{Log, UnsyncedNames, Writer};
 use crate::error::{Context, StorageError};
 use crate::names;
 use crate::producers::Written;
+use crate::recovery::producers::{self, Replay};
 use crate::segment::Segment;
 use crate::transactions::Transactions;
 use crate::txn_index::AbortedTransaction;
@@ -26,8 +27,8 @@ impl Log {
     /// Everything before this offset is decided and stays so: what readers of committed data may see, and what may be
     /// compacted. Never beyond the high watermark.
     ///
-    /// After a restart the high watermark must not fall below where the log ended then: the ends of the transactions
-    /// before are taken for final.
+    /// After a restart the ends of all transactions in the log are taken for final; where the high watermark is below where
+    /// the log ended then, [`Log::unsettle_transactions`] says otherwise.
     #[must_use]
     pub fn last_stable_offset(&self, high_watermark: Offset) -> Offset {
         self.transactions.lock().last_stable_offset(high_watermark)
@@ -36,6 +37,21 @@ impl Log {
     /// The high watermark has risen: what ended before it has ended for good, and need not be remembered.
     pub fn settle_transactions(&self, high_watermark: Offset) {
         self.transactions.lock().last_stable_offset(high_watermark);
+    }
+
+    /// The log may be cut off down to the high watermark, which lies between two batches: which transactions end above is
+    /// read from it again. For a replica that begins with a high watermark from a checkpoint.
+    pub fn unsettle_transactions(&self, high_watermark: Offset) -> Result<(), StorageError> {
+        let _writer = self.lock_writer()?;
+        let end = self.log_end_offset();
+        if high_watermark < end {
+            let snapshots = producers::list(&*self.env().disk, &self.home.path())?;
+            let segments = self.segments_with_sizes();
+            let segments = segments.iter().map(|(segment, size)| (&**segment, *size));
+            let replay = Replay::new(&self.home, snapshots);
+            *self.transactions.lock() = replay.transactions_at(end, high_watermark, segments)?;
+        }
+        Ok(())
     }
 
     /// The aborted transactions that have records in a range of offsets, in no order that is promised.

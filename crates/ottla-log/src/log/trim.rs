@@ -163,8 +163,11 @@ impl Log {
         // A flush under way would report offsets that are about to mean something else.
         let _flushing = self.flush.lock();
         let mut writer = self.lock_writer()?;
-        if offset >= self.log_end_offset() {
-            return Ok(());
+        let end = self.log_end_offset();
+        if offset >= end {
+            // An epoch that began here and wrote nothing is forgotten all the same: a leader that knows nothing of it would
+            // be asked about it for ever.
+            return self.update_epochs(|epochs| epochs.truncate_from_end(end));
         }
         if offset < self.first_base_offset() {
             return self.restart_at(&mut writer, offset);
@@ -215,6 +218,7 @@ impl Log {
     pub(crate) fn close_for_deletion(&self) {
         let mut writer = self.writer.lock();
         writer.closed = true;
+        self.forget_high_watermark();
         writer.dirty.take();
         writer.unsynced_names = UnsyncedNames::None;
     }
@@ -393,11 +397,12 @@ impl Log {
         self.env().recovery_points.lower(&self.partition, Offset(base_offset))
     }
 
-    /// What is appended from here on is neither on disk nor compacted, whatever the last checkpoints say. The caller
+    /// What is appended from here on is neither on disk nor compacted nor visible, whatever the last checkpoints say. The caller
     /// has lowered the flushed offset, so that no checkpoint raises it again.
     fn lower_recovery_point(&self, end: Offset) -> Result<(), StorageError> {
+        self.lower_high_watermark(end);
         let env = self.env();
-        let points = [&env.recovery_points, &env.cleaned];
+        let points = [&env.recovery_points, &env.cleaned, &env.high_watermarks];
         let lowered = points.into_iter().try_for_each(|points| points.lower(&self.partition, end));
         if let Err(error) = &lowered {
             self.env().poison(error);

@@ -41,6 +41,8 @@ pub(crate) struct Replay<'a> {
     snapshots: Vec<Offset>,
     producers: Producers,
     transactions: Transactions,
+    /// Ends of transactions are remembered: they may be cut off again.
+    keeps_ends: bool,
     end: Offset,
 }
 
@@ -48,7 +50,8 @@ impl<'a> Replay<'a> {
     pub(crate) fn new(home: &'a Home, mut snapshots: Vec<Offset>) -> Self {
         snapshots.sort_unstable();
         let (producers, transactions) = (Producers::default(), Transactions::default());
-        Self { home, snapshots, producers, transactions, end: Offset(i64::MIN) }
+        let end = Offset(i64::MIN);
+        Self { home, snapshots, producers, transactions, keeps_ends: false, end }
     }
 
     /// Takes in all batches before an offset, from the newest snapshot of some of them on. The segments are those
@@ -103,6 +106,22 @@ impl<'a> Replay<'a> {
         Ok(Some(std::mem::take(&mut self.producers)))
     }
 
+    /// The transactions as all batches before `end` leave them, if what ended before `settled` has ended for good, and
+    /// nothing else has.
+    pub(crate) fn transactions_at<'s>(
+        mut self,
+        end: Offset,
+        settled: Offset,
+        segments: impl Iterator<Item = (&'s Segment, u64)> + Clone,
+    ) -> Result<Transactions, StorageError> {
+        self.advance_to(settled, segments.clone())?;
+        // A snapshot tells of no transaction that has ended.
+        self.snapshots.clear();
+        self.keeps_ends = true;
+        self.advance_to(end, segments)?;
+        Ok(self.transactions)
+    }
+
     /// Forgets everything if that is of more batches than those before an offset: a snapshot was believed in vain.
     pub(crate) fn forget_more_than(&mut self, offset: Offset) {
         if self.end > offset {
@@ -130,7 +149,9 @@ impl<'a> Replay<'a> {
         self.producers.append(&written);
         self.end = Offset(header.next_offset());
         let aborted = self.transactions.append(&written);
-        self.transactions.settle();
+        if !self.keeps_ends {
+            self.transactions.settle();
+        }
         Ok(aborted)
     }
 

@@ -157,7 +157,10 @@ impl Checkpoints {
         };
         let recovery_points = offsets(names::RECOVERY_POINTS, CHECKPOINT_REBUILT)?;
         let log_starts = offsets(names::LOG_START_OFFSETS, CHECKPOINT_REBUILT)?;
-        let high_watermarks = offsets(names::HIGH_WATERMARKS, "not read by Ottla")?;
+        let high_watermarks = offsets(
+            names::HIGH_WATERMARKS,
+            "ignored: what of each log is visible is found out anew",
+        )?;
         offsets(names::CLEANED_OFFSETS, "ignored: compaction begins at the log's start")?;
         let checkpoints = Self {
             clean: exists(disk, &directory.join(names::CLEAN_SHUTDOWN)),
