@@ -175,7 +175,7 @@ impl Liveness {
             Standing::ShuttingDown => begin_shutdown(&mut draft, policy, id),
             // Of what a fenced broker was in, it has been taken out already.
             Standing::Fenced | Standing::Dismissed if broker.fenced => {}
-            Standing::Fenced | Standing::Dismissed => fence(&mut draft, policy, id),
+            Standing::Fenced | Standing::Dismissed => fence(&mut draft, policy, &[id]),
         }
         take_offline(&mut draft, policy, id, &request.offline_log_dirs);
         cordon(&mut draft, id, request.cordoned_log_dirs.as_deref());
@@ -266,8 +266,7 @@ impl Liveness {
     /// Fences who has been silent for too long; the reply names them.
     pub fn on_deadline(&mut self, situation: Situation<'_>) -> Outcome<Vec<BrokerId>> {
         let Situation { image, policy, now, .. } = situation;
-        let mut draft = Draft::on(image);
-        let mut fenced = Vec::new();
+        let mut silent = Vec::new();
         for (id, presence) in &mut self.brokers {
             if presence.expires_at.is_none_or(|expires_at| now < expires_at) {
                 continue;
@@ -276,11 +275,12 @@ impl Liveness {
             presence.shutdown_offset = None;
             let is_meant = |broker: &Broker| broker.epoch == presence.epoch && !broker.fenced;
             if image.broker(*id).is_some_and(is_meant) {
-                fence(&mut draft, policy, *id);
-                fenced.push(*id);
+                silent.push(*id);
             }
         }
-        Outcome { records: draft.records, reply: fenced }
+        let mut draft = Draft::on(image);
+        fence(&mut draft, policy, &silent);
+        Outcome { records: draft.records, reply: silent }
     }
 }
 
