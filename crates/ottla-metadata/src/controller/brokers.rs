@@ -31,7 +31,7 @@ pub struct BrokerEpoch(pub i64);
 /// previous epoch, from which Kafka sees a clean end, matters to eligible leader replicas only.
 ///
 /// # Errors
-/// INCONSISTENT_CLUSTER_ID, INVALID_REGISTRATION, UNSUPPORTED_VERSION
+/// INCONSISTENT_CLUSTER_ID, INVALID_REGISTRATION, UNSUPPORTED_VERSION, BROKER_ID_NOT_REGISTERED
 pub fn register_broker(
     image: &Image,
     policy: &Policy,
@@ -39,6 +39,10 @@ pub fn register_broker(
     new_epoch: i64,
 ) -> Result<Outcome<BrokerEpoch>, Rejection> {
     check_cluster(image, &request.cluster_id)?;
+    if request.is_migrating_zk_broker {
+        let message = "Controller does not support registering ZK brokers.";
+        return Err(Rejection::new(ErrorCode::BROKER_ID_NOT_REGISTERED, message));
+    }
     check_directories(image, request)?;
     check_features(image, request)?;
     let id = BrokerId(request.broker_id);

@@ -124,9 +124,7 @@ impl Liveness {
         if !is_amended && id != policy.node_id && self.has_session(image, id, now) {
             return Err(Rejection::new(
                 ErrorCode::DUPLICATE_BROKER_REGISTRATION,
-                "Another broker is registered with that broker id. If the broker was recently \
-                 restarted this should self-resolve once the heartbeat manager expires the \
-                 broker's session.",
+                format!("Another process is registered as broker {id}, and was heard from lately"),
             ));
         }
         let outcome = register_broker(image, policy, request, next_offset.0)?;
@@ -167,11 +165,13 @@ impl Liveness {
         let Situation { image, policy, next_offset, now } = situation;
         let id = BrokerId(request.broker_id);
         let broker = check_epoch(image, id, request.broker_epoch)?;
+        let was_shutting_down = self.presence(broker).shutdown_offset.is_some();
         let standing = self.next_standing(image, broker, request);
 
         let mut draft = Draft::on(image);
         match standing {
             Standing::Unfenced => unfence(&mut draft, policy, id),
+            Standing::ShuttingDown if was_shutting_down => {}
             Standing::ShuttingDown => begin_shutdown(&mut draft, policy, id),
             // Of what a fenced broker was in, it has been taken out already.
             Standing::Fenced | Standing::Dismissed if broker.fenced => {}
