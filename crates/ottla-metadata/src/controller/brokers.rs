@@ -11,7 +11,8 @@ use ottla_protocol::records::{
 };
 
 use super::draft::Draft;
-use super::{Outcome, Policy, Rejection, fencing};
+use super::fencing::{self, partitions};
+use super::{Outcome, Policy, Rejection};
 use crate::feature::{self, SupportedLevels};
 use crate::image::{Broker, Image};
 
@@ -30,7 +31,7 @@ pub struct BrokerEpoch(pub i64);
 /// previous epoch, from which Kafka sees a clean end, matters to eligible leader replicas only.
 ///
 /// # Errors
-/// INCONSISTENT_CLUSTER_ID, INVALID_REGISTRATION, UNSUPPORTED_VERSION
+/// INCONSISTENT_CLUSTER_ID, INVALID_REGISTRATION, UNSUPPORTED_VERSION, BROKER_ID_NOT_REGISTERED
 pub fn register_broker(
     image: &Image,
     policy: &Policy,
@@ -38,6 +39,10 @@ pub fn register_broker(
     new_epoch: i64,
 ) -> Result<Outcome<BrokerEpoch>, Rejection> {
     check_cluster(image, &request.cluster_id)?;
+    if request.is_migrating_zk_broker {
+        let message = "Controller does not support registering ZK brokers.";
+        return Err(Rejection::new(ErrorCode::BROKER_ID_NOT_REGISTERED, message));
+    }
     check_directories(image, request)?;
     check_features(image, request)?;
     let id = BrokerId(request.broker_id);
@@ -47,7 +52,7 @@ pub fn register_broker(
     let mut draft = Draft::on(image);
     draft.push(register_broker_record(request, epoch, amended));
     if amended.is_none() {
-        if existing.is_some_and(|existing| has_lost_all(existing, &request.log_dirs)) {
+        if has_lost_all(image, id, &request.log_dirs) {
             fencing::lose_logs(&mut draft, policy, id);
         } else {
             fencing::leave(&mut draft, policy, id, |_| true);
@@ -56,10 +61,14 @@ pub fn register_broker(
     Ok(Outcome { records: draft.records, reply: BrokerEpoch(epoch) })
 }
 
-/// A registration without directories, from before they had names, tells nothing.
-fn has_lost_all(existing: &Broker, directories: &[Uuid]) -> bool {
-    let before = &existing.directories;
-    !before.is_empty() && !directories.iter().any(|directory| before.contains(directory))
+/// Whether the broker had directories, and none of them is among these. What it had tell its registration, if it has
+/// one, and its replicas.
+fn has_lost_all(image: &Image, id: BrokerId, directories: &[Uuid]) -> bool {
+    let registered = image.broker(id).into_iter().flat_map(|broker| broker.directories.clone());
+    let assigned = partitions(image).filter_map(|(_, _, partition)| partition.directory_of(id));
+    let assigned = assigned.filter(|directory| !is_reserved(*directory));
+    let mut before = registered.chain(assigned).peekable();
+    before.peek().is_some() && !before.any(|directory| directories.contains(&directory))
 }
 
 fn register_broker_record(

@@ -17,8 +17,8 @@ use super::{Outcome, Policy, Rejection};
 use crate::MetadataRecord;
 use crate::image::Image;
 
-/// Notes in which of its directories a broker has put replicas. One whose directory is not among the registered ones
-/// has failed while the request was under way; the broker tells of it by itself.
+/// Notes in which of its directories a broker has put replicas. One that is not among the registered ones has failed
+/// while the request was under way: whoever else is in the replica's ISR takes over.
 ///
 /// # Errors
 /// STALE_BROKER_EPOCH
@@ -74,6 +74,10 @@ fn change_directory(
     let assigned = assigned.ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?;
     if std::mem::replace(assigned, directory) == directory {
         return Ok(None);
+    }
+    let is_online = image.broker(broker).is_some_and(|it| it.has_online(directory));
+    if !is_online && partition.isr.iter().any(|member| *member != broker) {
+        change.target.isr.retain(|member| *member != broker);
     }
     Ok(change.record())
 }
@@ -182,6 +186,22 @@ mod tests {
         assert_eq!((partition.leader_epoch, partition.partition_epoch), (LeaderEpoch(0), 1));
         let again = assign_replicas_to_dirs(&image, &request(SECOND, TOPIC, 1)).unwrap();
         assert_eq!((again.records, again.reply), (vec![], outcome.reply));
+    }
+
+    #[test]
+    fn a_replica_in_a_directory_that_has_failed_meanwhile_gives_way_to_others() {
+        let mut image = image();
+        for index in [0, 1] {
+            let request = request(Uuid::from_u128(3000), TOPIC, index);
+            let outcome = assign_replicas_to_dirs(&image, &request).unwrap();
+            apply(&mut image, &outcome.records);
+        }
+        let state = |index| {
+            let partition = image.partition(TOPIC, PartitionIndex(index)).unwrap();
+            (partition.leader, &*partition.isr)
+        };
+        assert_eq!(state(0), (BrokerId(1), &[BrokerId(1)][..]));
+        assert_eq!(state(1), (BrokerId(2), &[BrokerId(2)][..]));
     }
 
     #[test]

@@ -9,14 +9,18 @@ use super::partition_change::{Elections, PartitionChange};
 use crate::MetadataRecord;
 use crate::image::{Broker, Image, Partition, Topic};
 
-/// Keeps a broker from leading and from being seen, and takes it out of every ISR.
-pub(super) fn fence(draft: &mut Draft, policy: &Policy, id: BrokerId) {
-    let Some(broker) = draft.image.broker(id) else { return };
-    if !broker.fenced {
-        let change = BrokerRegistrationChangeRecord { fenced: 1, ..change_of(broker) };
-        draft.push(change);
+/// Keeps brokers from leading and from being seen, and takes them out of every ISR.
+///
+/// All are fenced before the first one's partitions are looked at: nothing is lost by an unclean election for the
+/// sake of a leader that is about to be fenced itself.
+pub(super) fn fence(draft: &mut Draft, policy: &Policy, ids: &[BrokerId]) {
+    for id in ids {
+        if let Some(broker) = draft.image.broker(*id).filter(|broker| !broker.fenced) {
+            let change = BrokerRegistrationChangeRecord { fenced: 1, ..change_of(broker) };
+            draft.push(change);
+        }
     }
-    leave(draft, policy, id, |_| true);
+    ids.iter().for_each(|id| leave(draft, policy, *id, |_| true));
 }
 
 /// Lets a broker lead, first of all what waited for somebody who can.

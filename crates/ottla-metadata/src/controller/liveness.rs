@@ -125,9 +125,7 @@ impl Liveness {
         if !is_amended && id != policy.node_id && self.has_session(image, id, now) {
             return Err(Rejection::new(
                 ErrorCode::DUPLICATE_BROKER_REGISTRATION,
-                "Another broker is registered with that broker id. If the broker was recently \
-                 restarted this should self-resolve once the heartbeat manager expires the \
-                 broker's session.",
+                format!("Another process is registered as broker {id}, and was heard from lately"),
             ));
         }
         let outcome = register_broker(image, policy, request, next_offset.0)?;
@@ -168,15 +166,17 @@ impl Liveness {
         let Situation { image, policy, next_offset, now } = situation;
         let id = BrokerId(request.broker_id);
         let broker = check_epoch(image, id, request.broker_epoch)?;
+        let was_shutting_down = self.presence(broker).shutdown_offset.is_some();
         let standing = self.next_standing(image, broker, request);
 
         let mut draft = Draft::on(image);
         match standing {
             Standing::Unfenced => unfence(&mut draft, policy, id),
+            Standing::ShuttingDown if was_shutting_down => {}
             Standing::ShuttingDown => begin_shutdown(&mut draft, policy, id),
             // Of what a fenced broker was in, it has been taken out already.
             Standing::Fenced | Standing::Dismissed if broker.fenced => {}
-            Standing::Fenced | Standing::Dismissed => fence(&mut draft, policy, id),
+            Standing::Fenced | Standing::Dismissed => fence(&mut draft, policy, &[id]),
         }
         take_offline(&mut draft, policy, id, &request.offline_log_dirs);
         cordon(&mut draft, id, request.cordoned_log_dirs.as_deref());
@@ -268,8 +268,7 @@ impl Liveness {
     /// Fences who has been silent for too long; the reply names them.
     pub fn on_deadline(&mut self, situation: Situation<'_>) -> Outcome<Vec<BrokerId>> {
         let Situation { image, policy, now, .. } = situation;
-        let mut draft = Draft::on(image);
-        let mut fenced = Vec::new();
+        let mut silent = Vec::new();
         for (id, presence) in &mut self.brokers {
             if presence.expires_at.is_none_or(|expires_at| now < expires_at) {
                 continue;
@@ -278,11 +277,12 @@ impl Liveness {
             presence.shutdown_offset = None;
             let is_meant = |broker: &Broker| broker.epoch == presence.epoch && !broker.fenced;
             if image.broker(*id).is_some_and(is_meant) {
-                fence(&mut draft, policy, *id);
-                fenced.push(*id);
+                silent.push(*id);
             }
         }
-        Outcome { records: draft.records, reply: fenced }
+        let mut draft = Draft::on(image);
+        fence(&mut draft, policy, &silent);
+        Outcome { records: draft.records, reply: silent }
     }
 }
 

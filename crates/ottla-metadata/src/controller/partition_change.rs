@@ -130,12 +130,18 @@ impl<'a> PartitionChange<'a> {
         if let Some(leader) = clean {
             return Some(Elected::Cleanly(*leader));
         }
-        if self.election == Election::Unclean
-            && let Some(leader) = replicas.iter().find(|id| self.is_usable(**id))
-        {
-            return Some(Elected::Uncleanly(*leader));
-        }
-        self.last_resort().map(Elected::Cleanly)
+        let unclean = self.unclean_leader().map(Elected::Uncleanly);
+        unclean.or_else(|| self.last_resort().map(Elected::Cleanly))
+    }
+
+    fn unclean_leader(&self) -> Option<BrokerId> {
+        let mut replicas = self.target.replicas.iter().copied();
+        replicas.find(|id| self.election == Election::Unclean && self.is_usable(*id))
+    }
+
+    /// Whether there would be a leader even if nobody were in the ISR.
+    pub(super) fn can_elect_uncleanly(&self) -> bool {
+        self.unclean_leader().is_some()
     }
 
     fn can_stay(&self, leader: BrokerId) -> bool {

@@ -171,22 +171,21 @@ fn call_off(
     let without_added = |brokers: &[BrokerId]| -> Vec<BrokerId> {
         brokers.iter().filter(|id| !partition.adding_replicas.contains(id)).copied().collect()
     };
-    let (replicas, mut isr) = (without_added(&partition.replicas), without_added(&partition.isr));
-    let Some(first) = replicas.first() else {
+    let (replicas, isr) = (without_added(&partition.replicas), without_added(&partition.isr));
+    if replicas.is_empty() {
         let message = "Invalid replica assignment: addingReplicas contains all replicas.";
         return Err(invalid_assignment(message.to_owned()));
-    };
-    if isr.is_empty() {
-        if change.election != Election::Unclean {
-            return Err(invalid_assignment(format!(
-                "Unable to revert partition assignment for {}:{index} because it would require an \
-                 unclean leader election.",
-                topic.name
-            )));
-        }
-        isr.push(*first);
     }
     change.set_replicas(replicas);
+    // Where nobody of before is in sync, somebody must lead who lacks data. Kafka then takes the first replica into
+    // the ISR even when that is fenced, and tells nobody that it has to recover.
+    if isr.is_empty() && !change.can_elect_uncleanly() {
+        return Err(invalid_assignment(format!(
+            "Unable to revert partition assignment for {}:{index} because it would require an \
+             unclean leader election.",
+            topic.name
+        )));
+    }
     change.target.isr = isr;
     change.target.adding_replicas.clear();
     change.target.removing_replicas.clear();

@@ -237,6 +237,8 @@ fn registrations_that_do_not_fit_the_cluster_are_refused() {
         ErrorCode::INVALID_REGISTRATION
     );
     assert_eq!(refuse(|it| it.features.clear()), ErrorCode::INVALID_REGISTRATION);
+    let migrating = refuse(|it| it.is_migrating_zk_broker = true);
+    assert_eq!(migrating, ErrorCode::BROKER_ID_NOT_REGISTERED);
     let too_old = refuse(|it| it.features[0].max_supported_version = 29);
     assert_eq!(too_old, ErrorCode::UNSUPPORTED_VERSION);
 }

@@ -33,7 +33,7 @@ fn state(draft: &Draft) -> (i32, Vec<i32>, bool) {
 #[test]
 fn the_first_replica_in_the_isr_takes_over() {
     let mut draft = draft(None, &[3, 2, 1], &[3, 1, 2]);
-    fence(&mut draft, &Policy::default(), BrokerId(3));
+    fence(&mut draft, &Policy::default(), &[BrokerId(3)]);
     assert_eq!(state(&draft), (2, vec![1, 2], false));
 }
 
@@ -41,8 +41,8 @@ fn the_first_replica_in_the_isr_takes_over() {
 fn the_last_of_the_isr_stays_in_it_and_leads_when_it_comes_back() {
     let mut draft = draft(None, &[1, 2], &[1, 2]);
     let policy = Policy::default();
-    fence(&mut draft, &policy, BrokerId(1));
-    fence(&mut draft, &policy, BrokerId(2));
+    fence(&mut draft, &policy, &[BrokerId(1)]);
+    fence(&mut draft, &policy, &[BrokerId(2)]);
     assert_eq!(state(&draft), (-1, vec![2], false));
     unfence(&mut draft, &policy, BrokerId(1));
     assert_eq!(state(&draft), (-1, vec![2], false));
@@ -60,7 +60,7 @@ fn a_replica_that_lacks_data_leads_only_where_the_topic_accepts_that() {
         (Some("true"), (2, vec![2], true)),
     ] {
         let mut draft = draft(unclean, &[1, 2], &[1]);
-        fence(&mut draft, &Policy::default(), BrokerId(1));
+        fence(&mut draft, &Policy::default(), &[BrokerId(1)]);
         assert_eq!(state(&draft), expected, "{unclean:?}");
     }
 }
@@ -70,12 +70,19 @@ fn a_broker_that_comes_back_leads_what_it_lacks_data_of_where_the_topic_accepts_
     let policy = Policy::default();
     for (unclean, expected) in [(None, (-1, vec![1], false)), (Some("true"), (2, vec![2], true))] {
         let mut draft = draft(unclean, &[1, 2], &[1]);
-        fence(&mut draft, &policy, BrokerId(2));
-        fence(&mut draft, &policy, BrokerId(1));
+        fence(&mut draft, &policy, &[BrokerId(2)]);
+        fence(&mut draft, &policy, &[BrokerId(1)]);
         assert_eq!(state(&draft).0, -1);
         unfence(&mut draft, &policy, BrokerId(2));
         assert_eq!(state(&draft), expected, "{unclean:?}");
     }
+}
+
+#[test]
+fn nothing_is_lost_for_a_leader_that_is_fenced_with_the_one_before_it() {
+    let mut draft = draft(Some("true"), &[1, 2], &[1]);
+    fence(&mut draft, &Policy::default(), &[BrokerId(1), BrokerId(2)]);
+    assert_eq!(state(&draft), (-1, vec![1], false));
 }
 
 #[test]
@@ -87,16 +94,16 @@ fn the_default_for_all_topics_counts_where_a_topic_says_nothing() {
         name: "unclean.leader.election.enable".into(),
         value: Some("true".into()),
     });
-    fence(&mut draft, &Policy::default(), BrokerId(1));
+    fence(&mut draft, &Policy::default(), &[BrokerId(1)]);
     assert_eq!(state(&draft), (2, vec![2], true));
 }
 
 #[test]
 fn fencing_twice_writes_nothing_twice() {
     let mut draft = draft(None, &[1, 2], &[1, 2]);
-    fence(&mut draft, &Policy::default(), BrokerId(1));
+    fence(&mut draft, &Policy::default(), &[BrokerId(1)]);
     let records = draft.records.len();
-    fence(&mut draft, &Policy::default(), BrokerId(1));
-    fence(&mut draft, &Policy::default(), BrokerId(9));
+    fence(&mut draft, &Policy::default(), &[BrokerId(1)]);
+    fence(&mut draft, &Policy::default(), &[BrokerId(9)]);
     assert_eq!(draft.records.len(), records);
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::controller::alter_partition;
 use crate::controller::brokers::tests::{
-    directory_of, fence, image_with_brokers, partition_record,
+    directory_of, fence, image_with_brokers, partition_record, unfence,
 };
 use ottla_base::{LeaderEpoch, TopicId};
 use ottla_protocol::messages::AlterPartitionRequest;
@@ -195,9 +195,14 @@ fn a_move_is_called_off_against_the_data_only_where_the_topic_accepts_that() {
         value: Some("true".into()),
     };
     apply(&mut image, &[unclean.into()]);
+    // Nobody who was there before can lead.
+    let (code, _) = altered(&mut image, &request("t", 0, None));
+    assert_eq!(code, ErrorCode::INVALID_REPLICA_ASSIGNMENT);
+    unfence(&mut image, 1);
     assert_eq!(altered(&mut image, &request("t", 0, None)).0, ErrorCode::NONE);
-    assert_eq!(ids(&partition(&image).isr), [1]);
-    assert_eq!(partition(&image).leader, BrokerId::NONE);
+    let state = partition(&image);
+    assert_eq!((state.leader, &*state.isr), (BrokerId(1), &[BrokerId(1)][..]));
+    assert!(state.leader_is_recovering);
 }
 
 #[test]
