@@ -355,6 +355,8 @@ async fn start_quorum(
         directory_id: options.directories.metadata.id,
         incarnation_id: ottla_env::random_uuid()?,
         controller_endpoints: endpoints(&options.config, bound, Role::Controller),
+        voters: Vec::new(),
+        timing: ottla_quorum::Timing::default(),
         policy: Policy::from_settings(options.settings.clone()),
         segment_bytes: METADATA_SEGMENT_BYTES,
         segment_ms: METADATA_SEGMENT_MS,
@@ -363,6 +365,7 @@ async fn start_quorum(
         directory: Arc::clone(directory),
         clock: Arc::clone(clock),
         publisher: Arc::clone(topics) as _,
+        transport: Arc::new(ottla_quorum::NoTransport),
     };
     Ok(Arc::new(Quorum::start(config, dependencies).await?))
 }

@@ -4,29 +4,41 @@
 //! not committed yet. So many requests are in flight at once, and no two of them see the same state. Whenever a
 //! proposal fails, or another leader epoch begins, the speculative image is dropped for the committed one.
 //!
+//! A controller that stops before its proposals are committed tells so to everybody who waits, and resigns: nobody
+//! decides in that epoch any more, whatever becomes of the entries that are in the log.
+//!
 //! Invariant: while `epoch` is set, every decision is proposed in that epoch, and openraft appends it in no other.
 
+mod contact;
 mod request;
 mod waiting;
 
+use std::collections::VecDeque;
+use std::future;
 use std::sync::Arc;
 
 use openraft::Raft;
 use openraft::alias::WatchReceiverOf;
 use openraft::async_runtime::WatchReceiver;
 use openraft::metrics::RaftServerMetrics;
-use ottla_base::{LeaderEpoch, Offset};
+use openraft::raft::VoteRequest;
+use ottla_base::{BrokerId, LeaderEpoch, Offset};
 use ottla_env::Clock;
 use ottla_log::Log;
 use ottla_metadata::controller::{self, Draw, Policy};
 use ottla_metadata::{Image, Outcome, record};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
+use contact::Contact;
+pub(crate) use contact::Limits;
 pub use request::{Desk, SubmitError};
 pub(crate) use request::{Request, Submitted};
 use waiting::{Respond, Waiting};
 
-use crate::raft::{CommittedLeaderId, Completion, Proposal, TypeConfig, Verdict};
+use crate::raft::{
+    CommittedLeaderId, Completion, LeaderId, Proposal, TypeConfig, Verdict, Vote, log_id,
+};
 use crate::state_machine::{Applied, StateMachine};
 
 pub(crate) type QuorumRaft = Raft<TypeConfig, StateMachine>;
@@ -39,13 +51,23 @@ pub(crate) struct Parts {
     pub(crate) policy: Policy,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) draw: Box<dyn Draw + Send>,
+    /// `None` where this node is the only voter.
+    pub(crate) limits: Option<Limits>,
 }
 
-/// The controller's handle: where requests go, and in which epoch it is active.
+/// The voter that leads, as far as this node knows. It is the active controller, or is about to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leader {
+    pub id: BrokerId,
+    pub epoch: LeaderEpoch,
+}
+
+/// The controller's handle: where requests go, in which epoch it is active, and who leads.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
     pub(crate) requests: mpsc::Sender<Box<dyn Request>>,
     pub(crate) active: watch::Receiver<Option<LeaderEpoch>>,
+    pub(crate) leader: watch::Receiver<Option<Leader>>,
 }
 
 /// Requests that wait to be looked at; more than this make their senders wait.
@@ -58,6 +80,8 @@ pub(crate) struct Controller {
     failures: mpsc::UnboundedReceiver<LeaderEpoch>,
     failed: mpsc::UnboundedSender<LeaderEpoch>,
     active: watch::Sender<Option<LeaderEpoch>>,
+    leader: watch::Sender<Option<Leader>>,
+    contact: Contact,
     /// The epoch in which this node is the active controller.
     epoch: Option<LeaderEpoch>,
     /// The last epoch in which a proposal failed: it is not led any more, whatever openraft still says.
@@ -65,8 +89,8 @@ pub(crate) struct Controller {
     speculative: Image,
     /// The offset that the next proposal's first record will have.
     next_offset: Offset,
-    /// The replies that hang on the last proposal.
-    last: Waiting,
+    /// The replies that hang on proposals of this epoch, in their order; the last ones are those of the last proposal.
+    pending: VecDeque<Waiting>,
 }
 
 impl Controller {
@@ -75,22 +99,25 @@ impl Controller {
         let (requests_sender, requests) = mpsc::channel(REQUESTS_MAX);
         let (failed, failures) = mpsc::unbounded_channel();
         let (active, active_receiver) = watch::channel(None);
+        let (leader, leader_receiver) = watch::channel(None);
         let speculative = Image::clone(&parts.applied.borrow().image);
         let controller = Self {
             server: parts.raft.server_metrics(),
+            contact: Contact::new(&parts.raft, parts.limits),
             speculative,
             parts,
             requests,
             failures,
             failed,
             active,
+            leader,
             epoch: None,
             lost: LeaderEpoch(-1),
             next_offset: Offset::ZERO,
-            last: Waiting::done(),
+            pending: VecDeque::new(),
         };
         tokio::spawn(controller.run());
-        Handle { requests: requests_sender, active: active_receiver }
+        Handle { requests: requests_sender, active: active_receiver, leader: leader_receiver }
     }
 
     async fn run(mut self) {
@@ -98,7 +125,10 @@ impl Controller {
             self.observe_leadership().await;
             tokio::select! {
                 biased;
-                Some(epoch) = self.failures.recv() => self.step_down(epoch),
+                Some(epoch) = self.failures.recv() => self.step_down(epoch).await,
+                () = until(self.contact.deadline()) => if let Some(epoch) = self.contact.lost() {
+                    self.step_down(epoch).await;
+                },
                 changed = self.server.changed() => if changed.is_err() { return },
                 // While active, what is applied is what was proposed here.
                 changed = self.parts.applied.changed(), if self.epoch.is_none() => {
@@ -114,23 +144,31 @@ impl Controller {
 
     /// A leader is active once the first entry of its epoch is applied: then it knows all that was committed before.
     async fn observe_leadership(&mut self) {
-        let led = {
-            let server = self.server.borrow_watched();
-            server.state.is_leader().then(|| LeaderEpoch(server.vote.leader_id.term))
-        };
+        let led = self.observe_leader();
+        self.contact.note_led(led);
         if led == self.epoch {
             return;
         }
         let applied = self.parts.applied.borrow_and_update().clone();
+        self.refuse_pending();
         self.epoch = led.filter(|epoch| applied.epoch == Some(*epoch) && *epoch > self.lost);
         self.speculative = Image::clone(&applied.image);
-        self.last = Waiting::done();
         if let Some(epoch) = self.epoch {
             self.next_offset = self.parts.log.log_end_offset();
             tracing::info!(%epoch, offset = %self.next_offset, "this node is the active controller");
             self.format().await;
         }
         self.active.send_replace(self.epoch);
+    }
+
+    /// The epoch in which this node leads, if it does. Tells others who leads.
+    fn observe_leader(&self) -> Option<LeaderEpoch> {
+        let server = self.server.borrow_watched();
+        let Vote { leader_id, committed } = server.vote;
+        let epoch = LeaderEpoch(leader_id.term);
+        let leader = committed.then_some(Leader { id: BrokerId(leader_id.voted_for), epoch });
+        self.leader.send_if_modified(|known| std::mem::replace(known, leader) != leader);
+        server.state.is_leader().then_some(epoch)
     }
 
     /// The first leader of a cluster writes what every cluster begins with.
@@ -141,27 +179,59 @@ impl Controller {
         }
     }
 
-    fn step_down(&mut self, epoch: LeaderEpoch) {
+    async fn step_down(&mut self, epoch: LeaderEpoch) {
         self.lost = self.lost.max(epoch);
-        if self.epoch != Some(epoch) {
+        if self.epoch == Some(epoch) {
+            tracing::warn!(%epoch, "changes cannot be committed; this node stops deciding in this epoch");
+            self.epoch = None;
+            self.speculative = Image::clone(&self.parts.applied.borrow().image);
+            self.refuse_pending();
+            self.active.send_replace(None);
+        }
+        if self.parts.limits.is_some() {
+            self.resign(epoch).await;
+        }
+    }
+
+    /// Whoever waits for proposals of an epoch that is over is told so. Some of those may be committed later
+    /// nevertheless, by the next leader.
+    fn refuse_pending(&mut self) {
+        for waiting in self.pending.drain(..) {
+            waiting.finish(Err(SubmitError::NotController));
+        }
+    }
+
+    /// Makes openraft give the epoch up too: it enters the next one, in which it has voted for nobody. If the others
+    /// are in a later one already, this changes nothing.
+    async fn resign(&mut self, epoch: LeaderEpoch) {
+        if self.observe_leader() != Some(epoch) {
             return;
         }
-        tracing::warn!(%epoch, "a metadata change could not be committed; this node stops deciding in this epoch");
-        self.epoch = None;
-        self.speculative = Image::clone(&self.parts.applied.borrow().image);
-        self.active.send_replace(None);
+        let leader_id = LeaderId { term: epoch.0 + 1, voted_for: NOBODY };
+        let mut request = VoteRequest::new(
+            Vote { leader_id, committed: false },
+            // It passes for a candidate that has everything, and that the leader itself has called.
+            Some(log_id(i32::MAX, u64::MAX)),
+        );
+        request.leadership_transfer = true;
+        if let Err(error) = self.parts.raft.vote(request).await {
+            tracing::error!(%error, "the quorum has stopped");
+        }
     }
 
     /// Decides, and proposes what was decided; the reply goes out when that, and all before it, is committed and applied.
     async fn handle(&mut self, request: Box<dyn Request>) {
-        if self.epoch.is_none() {
+        if self.epoch.is_none() || !self.contact.may_decide() {
             request.refuse(SubmitError::NotController);
             return;
         }
         let (records, respond) = request.decide(&mut self.desk());
         if records.is_empty() {
             // Even an answer that changes nothing tells of records that may not be committed yet.
-            self.last.add(respond);
+            match self.pending.back() {
+                Some(last) => last.add(respond),
+                None => respond(Ok(())),
+            }
         } else if let Some(error) = records.iter().find_map(|it| record::encode(it).err()) {
             // Found out by the log's writer, it would stop the node: a client's long name must not.
             tracing::warn!(%error, "a metadata change is refused, as it cannot be written");
@@ -186,9 +256,13 @@ impl Controller {
             self.speculative.apply(record).expect("a decision fits the image that it was made on");
         }
         self.next_offset = self.next_offset + i64::try_from(records.len()).expect("a small count");
-        self.last = Waiting::new();
-        self.last.add(respond);
-        let (waiting, failed) = (self.last.clone(), self.failed.clone());
+        while self.pending.front().is_some_and(Waiting::is_finished) {
+            self.pending.pop_front();
+        }
+        let waiting = Waiting::new();
+        waiting.add(respond);
+        self.pending.push_back(waiting.clone());
+        let failed = self.failed.clone();
         let completion = Completion::new(move |result: WriteResult| {
             let committed = matches!(&result, Ok(response) if response.data == Verdict::Applied);
             if let Err(error) = &result {
@@ -206,9 +280,22 @@ impl Controller {
         let write = write.with_leader(CommittedLeaderId::new(epoch.0));
         if let Err(error) = write.await {
             tracing::error!(%error, "the quorum has stopped");
-            self.last.finish(Err(SubmitError::Stopped));
-            self.step_down(epoch);
+            if let Some(last) = self.pending.back() {
+                last.finish(Err(SubmitError::Stopped));
+            }
+            // It cannot be undone: openraft is gone.
+            let _ = self.failed.send(epoch);
         }
+    }
+}
+
+/// No voter has this id.
+const NOBODY: i32 = -1;
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => future::pending().await,
     }
 }
 

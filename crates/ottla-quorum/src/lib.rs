@@ -7,12 +7,14 @@
 //!
 //! Invariants:
 //!
-//! - Nothing is committed that this node's own log has not on disk.
-//! - A reply is released after its records are on disk, applied and published.
+//! - Nothing is committed that a majority of the voters has not on disk.
+//! - A reply is released after its records are on a majority's disks, applied and published here.
 //! - A decision made in one leader epoch is appended in no other.
 //! - No type of openraft's reaches the disk: `storage::format` is the whole of it.
 //!
-//! Absent: snapshots, and the transport between several voters.
+//! Voters reach each other through a [`Transport`], which somebody else provides (`network`, `wire`, `service`).
+//!
+//! Absent: snapshots, and changes of the voters.
 
 #[cfg(test)]
 extern crate self as ottla_quorum;
@@ -25,9 +27,14 @@ mod network;
 mod publisher;
 mod quorum;
 mod raft;
+mod service;
 mod state_machine;
 mod storage;
+mod transport;
+mod wire;
 
-pub use controller::{Desk, SubmitError};
+pub use controller::{Desk, Leader, SubmitError};
 pub use publisher::Publisher;
-pub use quorum::{Config, Dependencies, Member, Metrics, Quorum, StartError};
+pub use quorum::{Config, Dependencies, InitialVoter, Member, Metrics, Quorum, StartError, Timing};
+pub use service::ServeError;
+pub use transport::{Called, NoTransport, Transport};

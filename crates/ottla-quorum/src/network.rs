@@ -1,46 +1,206 @@
-//! The way to other voters: there are none yet, so everybody is unreachable. Shell.
+//! The way to other voters: openraft's network on a [`Transport`]. Shell.
+//!
+//! Every call has an end: a voter that does not answer in time is unreachable, and is asked again a little later.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytestring::ByteString;
 use openraft::alias::{SnapshotOf, VoteOf};
 use openraft::error::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::network::{Backoff, RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use ottla_base::BrokerId;
+use ottla_metadata::Endpoint;
+use parking_lot::Mutex;
 
 use crate::raft::{TypeConfig, Voter};
+use crate::storage::Storage;
+use crate::transport::Transport;
+use crate::wire::{self, Address, Answer, Request, WireError};
 
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct NoPeers;
+type CallError = Unreachable<TypeConfig>;
 
-impl RaftNetworkFactory<TypeConfig> for NoPeers {
-    type Network = Self;
+/// Makes the ways to single voters.
+#[derive(Debug, Clone)]
+pub(crate) struct Peers(Arc<Shared>);
 
-    async fn new_client(&mut self, _target: i32, _node: &Voter) -> Self {
-        Self
+#[derive(Debug)]
+struct Shared {
+    transport: Arc<dyn Transport>,
+    cluster_id: ByteString,
+    node_id: BrokerId,
+    storage: Storage,
+    /// Where voters are whose addresses the log does not tell.
+    addresses: BTreeMap<i32, Vec<Endpoint>>,
+    /// How long entries may be under way: the other disk's flush is part of it.
+    append_patience: Duration,
+    /// The longest pause before a voter is tried again.
+    pause_max: Duration,
+    /// What was last said in the log about each voter.
+    states: Mutex<BTreeMap<i32, String>>,
+}
+
+/// What a node knows before it asks others anything.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) cluster_id: ByteString,
+    pub(crate) node_id: BrokerId,
+    pub(crate) storage: Storage,
+    pub(crate) addresses: BTreeMap<i32, Vec<Endpoint>>,
+    pub(crate) append_patience: Duration,
+    pub(crate) pause_max: Duration,
+}
+
+impl Peers {
+    pub(crate) fn new(setup: Setup) -> Self {
+        let Setup { transport, cluster_id, node_id, storage, addresses, .. } = setup;
+        Self(Arc::new(Shared {
+            transport,
+            cluster_id,
+            node_id,
+            storage,
+            addresses,
+            append_patience: setup.append_patience,
+            pause_max: setup.pause_max,
+            states: Mutex::new(BTreeMap::new()),
+        }))
     }
 }
 
-fn unreachable() -> Unreachable<TypeConfig> {
-    Unreachable::from_string("a quorum of one has no other voters")
+impl RaftNetworkFactory<TypeConfig> for Peers {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: i32, voter: &Voter) -> Peer {
+        let shared = Arc::clone(&self.0);
+        Peer { shared, id: target, voter: voter.clone(), is_for_heartbeats: false }
+    }
+
+    async fn new_heartbeat_client(&mut self, target: i32, voter: &Voter) -> Peer {
+        Peer { is_for_heartbeats: true, ..self.new_client(target, voter).await }
+    }
 }
 
-impl RaftNetworkV2<TypeConfig> for NoPeers {
+/// The way to one voter.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    shared: Arc<Shared>,
+    id: i32,
+    voter: Voter,
+    is_for_heartbeats: bool,
+}
+
+impl Peer {
+    async fn ask(&self, request: Request, patience: Duration) -> Result<Answer, CallError> {
+        let answer = self.call(&request, patience).await;
+        self.note(&answer);
+        answer.map_err(CallError::from_string)
+    }
+
+    async fn call(&self, request: &Request, patience: Duration) -> Result<Answer, String> {
+        let shared = &*self.shared;
+        let address = Address {
+            cluster_id: shared.cluster_id.clone(),
+            sender: shared.node_id,
+            receiver: BrokerId(self.id),
+            receiver_directory: self.voter.directory_id,
+            origin: shared.storage.origin(),
+        };
+        let garbled = |error: WireError| error.to_string();
+        let request = wire::encode_request(&address, request).map_err(garbled)?;
+        let call = shared.transport.call(BrokerId(self.id), self.endpoints(), request);
+        let answer = match tokio::time::timeout(patience, call).await {
+            Ok(answer) => answer.map_err(|error| error.to_string())?,
+            Err(_) => return Err(format!("no answer in {} ms", patience.as_millis())),
+        };
+        let answer = wire::decode_answer(answer).map_err(garbled)?;
+        if let Answer::Refused(refusal) = answer {
+            return Err(format!("it refuses this node's requests: {refusal}"));
+        }
+        Ok(answer)
+    }
+
+    fn endpoints(&self) -> &[Endpoint] {
+        match &*self.voter.endpoints {
+            [] => self.shared.addresses.get(&self.id).map_or(&[], |endpoints| &**endpoints),
+            endpoints => endpoints,
+        }
+    }
+
+    /// Says it once when a voter cannot be reached any more, for whatever reason, and once when it can be again.
+    fn note(&self, answer: &Result<Answer, String>) {
+        let mut states = self.shared.states.lock();
+        let was = states.get(&self.id).map_or("", |state| &**state);
+        match answer {
+            Ok(_) if was.is_empty() => return,
+            Ok(_) => tracing::info!(voter = self.id, "the voter is reachable again"),
+            Err(why) if was == why => return,
+            Err(why) => tracing::info!(voter = self.id, why, "the voter cannot be reached"),
+        }
+        states.insert(self.id, answer.as_ref().err().cloned().unwrap_or_default());
+    }
+
+    async fn vote_with(
+        &self,
+        request: Request,
+        option: &RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let answer = self.ask(request, option.soft_ttl()).await?;
+        let Answer::Vote(response) = answer else { return Err(unfitting(&answer).into()) };
+        Ok(response)
+    }
+}
+
+fn unfitting(answer: &Answer) -> CallError {
+    CallError::from_string(format!("an answer to something else: {answer:?}"))
+}
+
+impl RaftNetworkV2<TypeConfig> for Peer {
     type SnapshotData = ();
 
     async fn append_entries(
         &mut self,
-        _rpc: AppendEntriesRequest<TypeConfig>,
-        _option: RPCOption,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(unreachable().into())
+        let patience =
+            if self.is_for_heartbeats { option.soft_ttl() } else { self.shared.append_patience };
+        let answer = self.ask(Request::Append(rpc), patience).await?;
+        let Answer::Append(response) = answer else { return Err(unfitting(&answer).into()) };
+        Ok(response)
     }
 
     async fn vote(
         &mut self,
-        _rpc: VoteRequest<TypeConfig>,
-        _option: RPCOption,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(unreachable().into())
+        self.vote_with(Request::Vote(rpc), &option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.vote_with(Request::PreVote(rpc), &option).await
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let answer = self.ask(Request::TransferLeader(request), option.soft_ttl()).await?;
+        if answer == (Answer::TransferLeader { accepted: true }) {
+            return Ok(Ok(()));
+        }
+        Err(CallError::from_string("it does not take over").into())
     }
 
     async fn full_snapshot(
@@ -50,6 +210,15 @@ impl RaftNetworkV2<TypeConfig> for NoPeers {
         _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Err(unreachable().into())
+        Err(CallError::from_string("there are no snapshots of the metadata log yet").into())
+    }
+
+    /// Twice as long each time, so that a voter that is back has the entries soon.
+    fn backoff(&self) -> Option<Backoff> {
+        const FIRST: Duration = Duration::from_millis(10);
+        let pause_max = self.shared.pause_max;
+        let pauses = std::iter::successors(Some(FIRST), |pause| Some(*pause * 2))
+            .take_while(move |pause| *pause < pause_max);
+        Some(Backoff::new(pauses.chain(std::iter::repeat(pause_max))))
     }
 }

@@ -3,12 +3,16 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+mod voters;
+
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
+use openraft::raft::TransferLeaderRequest;
 use openraft::{Raft, SnapshotPolicy};
 use ottla_base::{BrokerId, LeaderEpoch, Offset, TopicPartition, Uuid};
 use ottla_env::{Clock, sys};
@@ -21,15 +25,20 @@ use ottla_protocol::messages::{
     CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
     controller_registration_request,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
-use crate::controller::{Controller, Desk, Handle, Parts, QuorumRaft, SubmitError, Submitted};
-use crate::network::NoPeers;
+use crate::controller::{
+    Controller, Desk, Handle, Leader, Parts, QuorumRaft, SubmitError, Submitted,
+};
+use crate::network::{Peers, Setup};
 use crate::publisher::Publisher;
 use crate::raft::Voter;
+use crate::service::{Heard, ServeError, Service};
 use crate::state_machine::StateMachine;
 use crate::storage::Storage;
 use crate::storage::vote::VoteFile;
+use crate::transport::Transport;
+pub use voters::{InitialVoter, Timing};
 
 /// The topic id of the metadata log in every cluster of Kafka's.
 const METADATA_TOPIC_ID: Uuid = Uuid::from_u128(1);
@@ -45,6 +54,10 @@ pub struct Config {
     pub incarnation_id: Uuid,
     /// Where this node can be reached as a controller.
     pub controller_endpoints: Vec<Endpoint>,
+    /// Who elects the first leader, this node among them; the same on all of them. Empty where this node is alone.
+    /// Once there is a log, its voters count; only addresses that it does not tell are still taken from here.
+    pub voters: Vec<InitialVoter>,
+    pub timing: Timing,
     /// What the node's configuration says about decisions.
     pub policy: Policy,
     /// `metadata.log.segment.bytes`.
@@ -60,6 +73,8 @@ pub struct Dependencies {
     pub directory: Arc<LogDirectory>,
     pub clock: Arc<dyn Clock>,
     pub publisher: Arc<dyn Publisher>,
+    /// The way to the other voters.
+    pub transport: Arc<dyn Transport>,
 }
 
 /// The quorum could not be started.
@@ -69,6 +84,8 @@ pub enum StartError {
     Create(#[from] CreateError),
     #[error("{0}")]
     Log(String),
+    #[error("{0}")]
+    Voters(String),
     #[error("the quorum stopped while it started: {0}")]
     Stopped(String),
 }
@@ -91,17 +108,20 @@ pub struct Metrics {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member {
     pub id: BrokerId,
-    /// The log directory that its metadata log is in.
+    /// The log directory that its metadata log is in; zero where the voters are known by their ids alone.
     pub directory_id: Uuid,
 }
 
-/// The controllers' quorum, of which this node is the one voter. Dropping it leaves the disk as a crash would.
+/// The controllers' quorum, of which this node is a voter. Dropping it leaves the disk as a crash would.
 pub struct Quorum {
     raft: QuorumRaft,
     storage: Storage,
     log: Arc<Log>,
     image: Arc<ArcSwap<Image>>,
     controller: Handle,
+    service: Service,
+    registration: ControllerRegistrationRequest,
+    timing: Timing,
 }
 
 impl fmt::Debug for Quorum {
@@ -111,10 +131,13 @@ impl fmt::Debug for Quorum {
 }
 
 impl Quorum {
-    /// Opens the metadata log, or begins one, and returns once this node is the active controller, everything that
-    /// was committed is published, and the cluster has its first records.
+    /// Opens the metadata log, or begins one.
+    ///
+    /// As the only voter, returns once this node is the active controller, everything that was committed is published,
+    /// and the cluster has its first records. With others, returns at once: the image is empty until a leader has said
+    /// what is committed, and controllers are registered with the active one ([`Quorum::controller_registration`]).
     pub async fn start(config: Config, dependencies: Dependencies) -> Result<Self, StartError> {
-        let Dependencies { directory, clock, publisher } = dependencies;
+        let Dependencies { directory, clock, publisher, transport } = dependencies;
         let log = open_log(&config, &directory)?;
         let path = directory.path().join(log.topic_partition().to_string());
         let storage = Storage::open(
@@ -125,10 +148,13 @@ impl Quorum {
             Arc::clone(&clock),
         )
         .map_err(|error| StartError::Log(error.to_string()))?;
-        storage.begin(voters(&config)).map_err(|error| StartError::Log(error.to_string()))?;
+        let first = voters::first(&config).map_err(StartError::Voters)?;
+        storage.begin(first).map_err(|error| StartError::Log(error.to_string()))?;
+        let is_alone = voters::check(&config, &storage).map_err(StartError::Voters)?;
         let (machine, view) =
             StateMachine::new(storage.clone(), publisher, Arc::clone(&config.cluster_id));
-        let raft = start_raft(&config, storage.clone(), machine).await?;
+        let peers = peers(&config, transport, storage.clone());
+        let raft = start_raft(&config, is_alone, peers, storage.clone(), machine).await?;
         let controller = Controller::start(Parts {
             raft: raft.clone(),
             log: Arc::clone(&log),
@@ -136,22 +162,76 @@ impl Quorum {
             policy: config.policy.clone(),
             clock,
             draw: Box::new(SystemDraw),
+            limits: (!is_alone).then(|| config.timing.limits()),
         });
-        let quorum = Self { raft, storage, log, image: view.image, controller };
-        quorum.lead(&config).await?;
+        let service = service(&config, storage.clone());
+        let registration = controller_registration(&config);
+        let timing = config.timing;
+        let image = view.image;
+        let quorum = Self { raft, storage, log, image, controller, service, registration, timing };
+        if is_alone {
+            quorum.lead().await?;
+        }
         Ok(quorum)
     }
 
     /// Elects this node, without waiting for a timeout: nobody else could lead.
-    async fn lead(&self, config: &Config) -> Result<(), StartError> {
+    async fn lead(&self) -> Result<(), StartError> {
         let stopped = |error: &dyn fmt::Display| StartError::Stopped(error.to_string());
         self.raft.trigger().elect(false).await.map_err(|error| stopped(&error))?;
         let mut active = self.controller.active.clone();
         if active.wait_for(Option::is_some).await.is_err() {
             return Err(StartError::Stopped(self.stopped().await));
         }
-        let registered = self.register_controller(controller_registration(config)).await;
+        let registered = self.register_controller(self.controller_registration()).await;
         registered.map_err(|error| stopped(&error))
+    }
+
+    /// Answers what the [`Transport`] of another voter has carried here.
+    pub async fn serve(&self, request: Bytes) -> Result<Bytes, ServeError> {
+        self.service.serve(&self.raft, request).await
+    }
+
+    /// Who leads, as far as this node knows; it keeps naming a leader that is gone until it hears of another, or asks
+    /// for votes itself. Requests to the active controller go there.
+    #[must_use]
+    pub fn leader(&self) -> watch::Receiver<Option<Leader>> {
+        self.controller.leader.clone()
+    }
+
+    /// The epoch in which this node is the active controller, while it is.
+    #[must_use]
+    pub fn active(&self) -> watch::Receiver<Option<LeaderEpoch>> {
+        self.controller.active.clone()
+    }
+
+    /// The connection to a voter has broken. If it was the leader's, an election begins before the timeouts that a
+    /// silent leader would be given: if the leader lives, those who hear of it refuse, and nothing changes.
+    ///
+    /// The voters who notice go one after the other, by their ids: votes at the same time would be split.
+    pub async fn peer_lost(&self, id: BrokerId) {
+        let (vote, place) = {
+            let metrics = self.raft.server_metrics();
+            let metrics = metrics.borrow_watched();
+            let others = metrics.membership_config.voter_ids().filter(|voter| *voter != id.0);
+            (metrics.vote, others.take_while(|voter| *voter != self.service.node_id.0).count())
+        };
+        let is_leader = vote.committed && vote.leader_id.voted_for == id.0;
+        if !is_leader || id == self.service.node_id {
+            return;
+        }
+        self.service.heard.lost();
+        // What a leader says when it hands over: do not believe in me any longer.
+        let gone = TransferLeaderRequest::new(vote, id.0, None);
+        if self.raft.handle_transfer_leader(gone).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(self.timing.stagger(place)).await;
+        if self.raft.server_metrics().borrow_watched().vote == vote
+            && self.raft.trigger().elect(true).await.is_err()
+        {
+            tracing::debug!("no election: the quorum has stopped");
+        }
     }
 
     /// The cluster as it is committed. Cheap.
@@ -265,6 +345,12 @@ impl Quorum {
         .await
     }
 
+    /// How this node is to be registered as a controller.
+    #[must_use]
+    pub fn controller_registration(&self) -> ControllerRegistrationRequest {
+        self.registration.clone()
+    }
+
     pub async fn register_controller(
         &self,
         request: ControllerRegistrationRequest,
@@ -311,14 +397,39 @@ impl Quorum {
         }
     }
 
-    /// Stops deciding, and makes everything durable. The log itself is closed with its directory.
+    /// Stops deciding, and makes everything durable. The log itself is closed with its directory. A leader of others
+    /// hands over first, for as long as an election would take.
     pub async fn shutdown(&self) {
+        self.hand_over().await;
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!(%error, "the quorum did not stop cleanly");
         }
         let storage = self.storage.clone();
         if tokio::task::spawn_blocking(move || storage.close()).await.is_err() {
             tracing::error!("the metadata log was not closed");
+        }
+    }
+
+    /// To the voter that has most of the log.
+    async fn hand_over(&self) {
+        let target = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let progress = metrics.replication.iter().flatten();
+            let others = progress.filter(|(id, _)| **id != self.service.node_id.0);
+            others.max_by_key(|(_, matching)| **matching).map(|(id, _)| *id)
+        };
+        let Some(target) = target else { return };
+        if self.raft.trigger().transfer_leader(target).await.is_err() {
+            return;
+        }
+        let mut leader = self.controller.leader.clone();
+        let is_other = |leader: &Option<Leader>| {
+            leader.is_some_and(|leader| leader.id != self.service.node_id)
+        };
+        let patience = Duration::from_millis(self.timing.election_timeout_max_ms);
+        if tokio::time::timeout(patience, leader.wait_for(is_other)).await.is_err() {
+            tracing::info!("no other voter has taken the leadership over in time");
         }
     }
 }
@@ -344,22 +455,44 @@ fn open_log(config: &Config, directory: &LogDirectory) -> Result<Arc<Log>, Creat
     }
 }
 
-/// The voters of a new cluster.
-fn voters(config: &Config) -> BTreeMap<i32, Voter> {
-    let voter =
-        Voter { directory_id: config.directory_id, endpoints: config.controller_endpoints.clone() };
-    BTreeMap::from([(config.node_id.0, voter)])
+fn peers(config: &Config, transport: Arc<dyn Transport>, storage: Storage) -> Peers {
+    let address = |voter: &InitialVoter| (voter.id.0, voter.endpoints.clone());
+    Peers::new(Setup {
+        transport,
+        cluster_id: (*config.cluster_id).into(),
+        node_id: config.node_id,
+        storage,
+        addresses: config.voters.iter().map(address).collect(),
+        append_patience: config.timing.limits().patience,
+        pause_max: Duration::from_millis(config.timing.heartbeat_ms),
+    })
+}
+
+fn service(config: &Config, storage: Storage) -> Service {
+    Service {
+        cluster_id: config.cluster_id.to_string(),
+        node_id: config.node_id,
+        directory_id: config.directory_id,
+        storage,
+        lease: config.timing.limits().lease,
+        heard: Heard::default(),
+    }
 }
 
 async fn start_raft(
     config: &Config,
+    is_alone: bool,
+    peers: Peers,
     storage: Storage,
     machine: StateMachine,
 ) -> Result<QuorumRaft, StartError> {
     let raft_config = openraft::Config {
         cluster_name: config.cluster_id.to_string(),
+        heartbeat_interval: config.timing.heartbeat_ms,
+        election_timeout_min: config.timing.election_timeout_min_ms,
+        election_timeout_max: config.timing.election_timeout_max_ms,
         // A lone voter has nobody to send heartbeats to and nobody's silence to notice: no timer runs at all.
-        enable_tick: false,
+        enable_tick: !is_alone,
         // A leader that comes back begins a new epoch, as Kafka's does: entries that it had not on disk may be
         // elsewhere under the same epoch and index.
         enable_leader_restore: Some(false),
@@ -369,7 +502,7 @@ async fn start_raft(
     };
     let raft_config =
         raft_config.validate().map_err(|error| StartError::Stopped(error.to_string()))?;
-    Raft::new(config.node_id.0, Arc::new(raft_config), NoPeers, storage, machine)
+    Raft::new(config.node_id.0, Arc::new(raft_config), peers, storage, machine)
         .await
         .map_err(|error| StartError::Stopped(error.to_string()))
 }

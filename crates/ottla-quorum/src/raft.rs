@@ -3,11 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+use openraft::entry::{RaftEntry, RaftPayload};
 use openraft::impls::leader_id_std;
 use openraft::raft::responder::Responder;
 use openraft::{EntryPayload, RaftTypeConfig};
 use ottla_base::{LeaderEpoch, Timestamp, Uuid};
 use ottla_metadata::{Endpoint, MetadataRecord};
+use ottla_records::ValidBatch;
 
 /// A term is a leader epoch, with at most one leader in each; a node id is Kafka's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,7 +23,7 @@ impl RaftTypeConfig for TypeConfig {
     type Term = i32;
     type LeaderId = LeaderId;
     type Vote = Vote;
-    type Payload = EntryPayload<Proposal, i32, Voter>;
+    type Payload = Payload;
     type Entry = Entry;
     type AsyncRuntime = openraft::impls::TokioRuntime;
     type Responder<T>
@@ -38,8 +40,7 @@ impl RaftTypeConfig for TypeConfig {
 pub(crate) type LeaderId = leader_id_std::LeaderId<i32, i32>;
 pub(crate) type CommittedLeaderId = openraft::vote::leader_id_std::CommittedLeaderId<i32>;
 pub(crate) type Vote = openraft::impls::Vote<LeaderId>;
-pub(crate) type Entry =
-    openraft::impls::Entry<CommittedLeaderId, EntryPayload<Proposal, i32, Voter>>;
+pub(crate) type Payload = EntryPayload<Proposal, i32, Voter>;
 pub(crate) type LogId = openraft::LogId<CommittedLeaderId>;
 pub(crate) type Membership = openraft::Membership<i32, Voter>;
 pub(crate) type StoredMembership = openraft::StoredMembership<CommittedLeaderId, i32, Voter>;
@@ -51,6 +52,57 @@ pub(crate) fn epoch_of(log_id: &LogId) -> LeaderEpoch {
 
 pub(crate) fn log_id(term: i32, index: u64) -> LogId {
     LogId::new(CommittedLeaderId::new(term), index)
+}
+
+/// An entry, and the bytes that it is in the log.
+///
+/// The leader makes the bytes when it appends. Whoever gets the entry from it appends the same ones, times included:
+/// so the logs of all voters are equal byte by byte.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    pub(crate) log_id: LogId,
+    pub(crate) payload: Payload,
+    /// `None` until it has been appended somewhere.
+    pub(crate) batch: Option<ValidBatch>,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.log_id, &self.payload) == (&other.log_id, &other.payload)
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{:?}", self.log_id, self.payload)
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.log_id, self.payload)
+    }
+}
+
+impl RaftEntry for Entry {
+    type CommittedLeaderId = CommittedLeaderId;
+    type Payload = Payload;
+
+    fn new(log_id: LogId, payload: Payload) -> Self {
+        Self { log_id, payload, batch: None }
+    }
+
+    fn log_id_parts(&self) -> (&CommittedLeaderId, u64) {
+        (self.log_id.committed_leader_id(), self.log_id.index())
+    }
+
+    fn set_log_id(&mut self, new: LogId) {
+        self.log_id = new;
+    }
+
+    fn get_membership(&self) -> Option<Membership> {
+        self.payload.get_membership()
+    }
 }
 
 /// Records that belong together, decided in one leader epoch.
@@ -79,7 +131,9 @@ pub(crate) enum Verdict {
 /// A member of the quorum, as the log's own records tell (`VotersRecord`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Voter {
+    /// Zero where the voters are known by their ids alone (`kraft.version` 0).
     pub(crate) directory_id: Uuid,
+    /// None where the voters are known by their ids alone: then each node's configuration tells.
     pub(crate) endpoints: Vec<Endpoint>,
 }
 

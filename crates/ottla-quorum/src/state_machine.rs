@@ -55,7 +55,7 @@ pub(crate) struct StateMachine {
     delta: Delta,
     last_applied: Option<LogId>,
     membership: StoredMembership,
-    /// Nothing is published before this entry is applied: the last one on disk at the start.
+    /// Nothing is published before this entry is applied: the last one that is known to be committed at the start.
     publish_from: Option<u64>,
     has_published: bool,
     visible: Arc<ArcSwap<Image>>,
@@ -82,7 +82,7 @@ impl StateMachine {
         let (applied, receiver) = watch::channel(Applied { epoch: None, image: shared });
         let view = View { image: Arc::clone(&visible), applied: receiver };
         let machine = Self {
-            publish_from: storage.last_index(),
+            publish_from: storage.committed().map(|log_id| log_id.index()),
             storage,
             publisher,
             image,

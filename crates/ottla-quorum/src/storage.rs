@@ -7,6 +7,8 @@
 //! and tells openraft afterwards; a vote goes through the same thread, so that it is never durable before an append
 //! that came earlier.
 //!
+//! Entries that come from a leader are written with its bytes: the logs of all voters are equal, byte by byte.
+//!
 //! Invariants: `index.end_offset() == log.log_end_offset()`; `cache` holds the last entries of the log, without gaps.
 
 pub(crate) mod format;
@@ -19,20 +21,20 @@ pub(crate) mod writer;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
-use std::ops::{Bound, Range, RangeBounds, RangeInclusive};
+use std::ops::{Bound, ControlFlow, Range, RangeBounds, RangeInclusive};
 use std::sync::Arc;
 
 use futures_util::{Stream, stream};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
-use ottla_base::{BrokerId, Offset, Uuid};
+use ottla_base::{BrokerId, LeaderEpoch, Offset, Timestamp, Uuid};
 use ottla_env::Clock;
 use ottla_log::{Log, Origin, ReadError};
-use ottla_records::{Batches, RawBatch, ValidBatch};
+use ottla_records::{BatchHeader, Batches, RawBatch, ValidBatch};
 use parking_lot::Mutex;
 
-use crate::raft::{Entry, LogId, Membership, TypeConfig, Vote, Voter, epoch_of, log_id};
+use crate::raft::{Entry, LogId, Membership, Payload, TypeConfig, Vote, Voter, epoch_of, log_id};
 use format::Author;
 use index::LogIndex;
 use vote::VoteFile;
@@ -86,8 +88,10 @@ struct Shared {
 struct State {
     index: LogIndex,
     vote: Option<Vote>,
-    /// The voters named last, for the records that name them again.
-    voters: Option<Membership>,
+    /// Every set of voters that the log names, with the index of the entry.
+    voters: Vec<(u64, Membership)>,
+    /// The CRC of the first entry, while that is in the log.
+    origin: Option<u32>,
     /// The last entries, from `cache_start` on; all that were not applied yet are here.
     cache: VecDeque<Entry>,
     cache_start: u64,
@@ -103,9 +107,9 @@ impl Storage {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, LogError> {
         let vote = vote_file.read(node_id)?;
-        let (index, voters) = scan(&log)?;
+        let Scanned { index, voters, origin } = scan(&log)?;
         let cache_start = index.next_index();
-        let state = State { index, vote, voters, cache: VecDeque::new(), cache_start };
+        let state = State { index, vote, voters, origin, cache: VecDeque::new(), cache_start };
         let writer = Writer::start(Arc::clone(&log), vote_file, directory_id, node_id)?;
         let shared = Shared { log, clock, node_id, writer, state: Mutex::new(state) };
         Ok(Self { shared: Arc::new(shared) })
@@ -113,15 +117,39 @@ impl Storage {
 
     /// Gives an empty log its first entry, durably: who the voters are. A log that has entries keeps its own.
     /// Votes may be older than the entry, when a crash came in between.
+    ///
+    /// Every voter does this for itself, and all of them must write the same bytes, or their logs are not one log:
+    /// hence no time, unless there is but one.
     pub(crate) fn begin(&self, voters: BTreeMap<i32, Voter>) -> io::Result<()> {
         if self.last_index().is_some() {
             return Ok(());
         }
+        let now = if voters.len() > 1 { Timestamp::NONE } else { self.shared.clock.now_ms() };
         let ids = voters.keys().copied().collect();
         let membership = Membership::new(vec![ids], voters).map_err(io::Error::other)?;
-        self.write(vec![Entry::new(log_id(0, 0), EntryPayload::Membership(membership))])?;
+        let entry = Entry::new(log_id(0, 0), EntryPayload::Membership(membership));
+        self.write_at(vec![entry], now)?;
         self.shared.log.flush().map_err(io::Error::other)?;
         Ok(())
+    }
+
+    /// The voters that the log names last, committed or not.
+    pub(crate) fn voters(&self) -> Option<Membership> {
+        self.shared.state.lock().voters().cloned()
+    }
+
+    /// Tells the logs of two clusters apart, or two voters who have begun with other voters: the CRC of the first entry.
+    pub(crate) fn origin(&self) -> Option<u32> {
+        self.shared.state.lock().origin
+    }
+
+    /// The last entry that is known to be committed without asking others. In a quorum of one, that is what is on disk:
+    /// nobody else could have anything else.
+    pub(crate) fn committed(&self) -> Option<LogId> {
+        let state = self.shared.state.lock();
+        let alone =
+            state.voters().is_some_and(|voters| voters.voter_ids().eq([self.shared.node_id.0]));
+        state.index.last().filter(|_| alone)
     }
 
     /// Ends the writer thread once it has done what it was given.
@@ -152,6 +180,15 @@ impl Storage {
     }
 
     fn read_entries(&self, range: Range<u64>) -> Result<Vec<Entry>, LogError> {
+        self.read_some_entries(range, usize::MAX)
+    }
+
+    /// The first entries of the range: as many as `bytes_max` allows, and one at least.
+    fn read_some_entries(
+        &self,
+        range: Range<u64>,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, LogError> {
         let (mut entries, cached) = {
             let state = self.shared.state.lock();
             let range = state.index.clamp(range);
@@ -162,13 +199,26 @@ impl Storage {
             let on_disk = range.start..range.end.min(state.cache_start);
             (OnDisk::of(&state.index, on_disk), cached)
         };
-        let mut all = entries.read(&self.shared.log)?;
-        all.extend(cached);
+        let on_disk = entries.first..entries.end;
+        let mut all = entries.read(&self.shared.log, bytes_max)?;
+        if all.len() as u64 == on_disk.end - on_disk.start {
+            all.extend(cached);
+        }
+        let mut bytes = 0_usize;
+        let fits = all.iter().enumerate().take_while(|(at, entry)| {
+            bytes = bytes.saturating_add(entry.batch.as_ref().map_or(0, ValidBatch::size_in_bytes));
+            *at == 0 || bytes <= bytes_max
+        });
+        all.truncate(fits.count());
         Ok(all)
     }
 
-    /// The batches for these entries, with their offsets, and the entries as they now stand in the log.
-    fn write(&self, mut entries: Vec<Entry>) -> io::Result<()> {
+    fn write(&self, entries: Vec<Entry>) -> io::Result<()> {
+        self.write_at(entries, self.shared.clock.now_ms())
+    }
+
+    /// Appends these entries: with the bytes that they have in the leader's log, if they come from there.
+    fn write_at(&self, mut entries: Vec<Entry>, now: Timestamp) -> io::Result<()> {
         if entries.is_empty() {
             return Ok(());
         }
@@ -176,21 +226,29 @@ impl Storage {
         let mut batches = Vec::with_capacity(entries.len());
         let mut offset = self.shared.log.log_end_offset();
         for entry in &mut entries {
-            format::supersede_if_stale(entry);
-            let author = Author {
-                leader: state.leader().unwrap_or(self.shared.node_id),
-                voters: state.voters.as_ref(),
-                now: self.shared.clock.now_ms(),
+            let batch = match entry.batch.take() {
+                Some(batch) => check_place(batch, offset, entry)?,
+                None => self.make_batch(&state, entry, offset, now)?,
             };
-            let mut batch = format::encode(entry, &author)?;
-            if let EntryPayload::Membership(membership) = &entry.payload {
-                state.voters = Some(membership.clone());
-            }
-            batch.assign(offset, epoch_of(&entry.log_id));
             offset = batch.next_offset();
             batches.push(batch);
         }
         self.append_batches(&mut state, entries, batches)
+    }
+
+    fn make_batch(
+        &self,
+        state: &State,
+        entry: &mut Entry,
+        offset: Offset,
+        now: Timestamp,
+    ) -> io::Result<ValidBatch> {
+        format::supersede_if_stale(entry);
+        let leader = state.leader().unwrap_or(self.shared.node_id);
+        let author = Author { leader, voters: state.voters(), now };
+        let mut batch = format::encode(entry, &author)?;
+        batch.assign(offset, epoch_of(&entry.log_id));
+        Ok(batch)
     }
 
     fn append_batches(
@@ -205,8 +263,10 @@ impl Storage {
             return Err(io::Error::other(format!("entry {first:?} cannot follow {next}")));
         }
         self.shared.log.append(&mut batches, Origin::Replica).map_err(io::Error::other)?;
-        for (entry, batch) in entries.into_iter().zip(&batches) {
+        for (mut entry, batch) in entries.into_iter().zip(batches) {
             state.index.push(batch.header());
+            state.note(entry.index(), &entry.payload, batch.header());
+            entry.batch = Some(batch);
             state.cache.push_back(entry);
         }
         state.check(&self.shared.log);
@@ -214,7 +274,43 @@ impl Storage {
     }
 }
 
+/// A batch of another voter's log goes to the same place in this one: logs that agree on an entry agree on all before.
+fn check_place(batch: ValidBatch, offset: Offset, entry: &Entry) -> io::Result<ValidBatch> {
+    let epoch = LeaderEpoch(batch.header().partition_leader_epoch);
+    if (batch.base_offset(), epoch) == (offset, epoch_of(&entry.log_id)) {
+        return Ok(batch);
+    }
+    let place = format!("{} of epoch {epoch}", batch.base_offset());
+    Err(io::Error::other(format!(
+        "entry {entry} is at offset {place} elsewhere, and at {offset} here"
+    )))
+}
+
 impl State {
+    fn voters(&self) -> Option<&Membership> {
+        self.voters.last().map(|(_, voters)| voters)
+    }
+
+    /// Notes what is known by heart of an entry that was added.
+    fn note(&mut self, index: u64, payload: &Payload, header: &BatchHeader) {
+        if let EntryPayload::Membership(membership) = payload {
+            self.voters.push((index, membership.clone()));
+        }
+        if index == 0 {
+            self.origin = Some(header.crc);
+        }
+    }
+
+    /// Forgets the entries from `next` on.
+    fn truncate(&mut self, next: u64) {
+        self.index.truncate(next);
+        self.voters.retain(|(index, _)| *index < next);
+        self.origin = self.origin.filter(|_| next > 0);
+        let kept = next.saturating_sub(self.cache_start);
+        self.cache.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
+        self.cache_start = self.cache_start.min(next);
+    }
+
     fn leader(&self) -> Option<BrokerId> {
         self.vote.as_ref().map(|vote| BrokerId(vote.leader_id().voted_for))
     }
@@ -227,28 +323,29 @@ impl State {
 
 /// Entries that must be read from the log's files.
 struct OnDisk {
-    /// Index of the first one.
+    /// Index of the first one, and the one after the last.
     first: u64,
+    end: u64,
     offsets: Range<Offset>,
 }
 
 impl OnDisk {
     fn of(index: &LogIndex, range: Range<u64>) -> Self {
         let offset = |at| index.base_offset(at).unwrap_or_else(|| index.end_offset());
-        Self {
-            first: range.start,
-            offsets: offset(range.start)..offset(range.end.max(range.start)),
-        }
+        let end = range.end.max(range.start);
+        let offsets = offset(range.start)..offset(end);
+        Self { first: range.start, end, offsets }
     }
 
-    fn read(&mut self, log: &Log) -> Result<Vec<Entry>, LogError> {
+    /// Ends with the first entry that goes beyond `bytes_max`.
+    fn read(&mut self, log: &Log, bytes_max: usize) -> Result<Vec<Entry>, LogError> {
         let mut entries = Vec::new();
+        let mut bytes = 0_usize;
         for_each_batch(log, self.offsets.clone(), |batch| {
-            let term = batch.header().partition_leader_epoch;
-            let log_id = log_id(term, self.first + entries.len() as u64);
-            let payload = format::decode(&batch).map_err(|what| corrupt(&batch, what))?;
-            entries.push(Entry::new(log_id, payload));
-            Ok(())
+            bytes = bytes.saturating_add(batch.bytes().len());
+            let index = self.first + entries.len() as u64;
+            entries.push(format::entry(&batch, index).map_err(|what| corrupt(&batch, what))?);
+            Ok(if bytes > bytes_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         Ok(entries)
     }
@@ -262,7 +359,7 @@ fn corrupt(batch: &RawBatch, what: impl ToString) -> LogError {
 fn for_each_batch(
     log: &Log,
     range: Range<Offset>,
-    mut visit: impl FnMut(RawBatch) -> Result<(), LogError>,
+    mut visit: impl FnMut(RawBatch) -> Result<ControlFlow<()>, LogError>,
 ) -> Result<(), LogError> {
     let mut at = range.start;
     while at < range.end {
@@ -276,7 +373,9 @@ fn for_each_batch(
             let batch =
                 batch.map_err(|error| LogError::Corrupt { offset: at, what: error.to_string() })?;
             at = Offset(batch.header().next_offset());
-            visit(batch)?;
+            if visit(batch)?.is_break() {
+                return Ok(());
+            }
         }
         if at == before {
             let what = "the log ends before its end offset".to_owned();
@@ -286,26 +385,32 @@ fn for_each_batch(
     Ok(())
 }
 
-/// Maps the log, checking every batch's CRC, and finds the voters named last.
-fn scan(log: &Log) -> Result<(LogIndex, Option<Membership>), LogError> {
+struct Scanned {
+    index: LogIndex,
+    voters: Vec<(u64, Membership)>,
+    origin: Option<u32>,
+}
+
+/// Maps the log, checking every batch's CRC, and finds the voters that it names.
+fn scan(log: &Log) -> Result<Scanned, LogError> {
     let mut index = LogIndex::starting_at(log.log_start_offset());
-    let mut voters = None;
+    let (mut voters, mut origin) = (Vec::new(), None);
     for_each_batch(log, log.log_start_offset()..log.log_end_offset(), |batch| {
-        let batch_crc = batch.clone().verify_crc();
-        batch_crc.map_err(|error| corrupt(&batch, error))?;
+        batch.check_crc().map_err(|error| corrupt(&batch, error))?;
         if batch.header().base_offset != index.end_offset().0 {
             return Err(corrupt(&batch, "it does not follow the batch before"));
         }
         if batch.header().attributes.is_control() {
             let payload = format::decode(&batch).map_err(|what| corrupt(&batch, what))?;
             if let EntryPayload::Membership(membership) = payload {
-                voters = Some(membership);
+                voters.push((index.next_index(), membership));
             }
         }
+        origin = origin.or_else(|| Some(batch.header().crc));
         index.push(batch.header());
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     })?;
-    Ok((index, voters))
+    Ok(Scanned { index, voters, origin })
 }
 
 impl RaftLogReader<TypeConfig> for Storage {
@@ -332,6 +437,15 @@ impl RaftLogReader<TypeConfig> for Storage {
         RB: RangeBounds<u64> + Clone + fmt::Debug + OptionalSend,
     {
         Ok(self.read_entries(half_open(&range))?)
+    }
+
+    /// What is sent to another voter at once.
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, io::Error> {
+        Ok(self.read_some_entries(start..end, READ_BYTES)?)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -379,14 +493,8 @@ impl RaftLogStorage<TypeConfig> for Storage {
         Ok(())
     }
 
-    /// In a quorum of one, what is on disk is committed: nobody else could have anything else.
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
-        let state = self.shared.state.lock();
-        let alone = state
-            .voters
-            .as_ref()
-            .is_some_and(|voters| voters.voter_ids().eq([self.shared.node_id.0]));
-        Ok(state.index.last().filter(|_| alone))
+        Ok(self.committed())
     }
 
     async fn append<I>(
@@ -408,10 +516,7 @@ impl RaftLogStorage<TypeConfig> for Storage {
         let mut state = self.shared.state.lock();
         let Some(offset) = state.index.base_offset(next) else { return Ok(()) };
         self.shared.log.truncate_to(offset).map_err(io::Error::other)?;
-        state.index.truncate(next);
-        let kept = next.saturating_sub(state.cache_start);
-        state.cache.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
-        state.cache_start = state.cache_start.min(next);
+        state.truncate(next);
         state.check(&self.shared.log);
         Ok(())
     }

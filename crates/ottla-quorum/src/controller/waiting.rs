@@ -32,9 +32,8 @@ impl Waiting {
         Self(Arc::new(Mutex::new(State::Unfinished(Vec::with_capacity(1)))))
     }
 
-    /// There is nothing to wait for.
-    pub(crate) fn done() -> Self {
-        Self(Arc::new(Mutex::new(State::Finished(Ok(())))))
+    pub(crate) fn is_finished(&self) -> bool {
+        matches!(*self.0.lock(), State::Finished(_))
     }
 
     pub(crate) fn add(&self, respond: Respond) {

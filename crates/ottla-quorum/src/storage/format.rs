@@ -6,6 +6,9 @@
 //! | membership | control: `KRaftVersionRecord`, then one `VotersRecord` for each set of voters (two while they change) |
 //! | normal | the proposal's metadata records, null keys, all with the time of the decision |
 //!
+//! `kraft.version` is 1 where the voters are known with their log directories' ids, and 0 where they are not: then the
+//! record names their ids alone.
+//!
 //! Batches are not compressed. A batch has one CRC over all of its records: a proposal is there whole or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use openraft::EntryPayload;
-use ottla_base::{BrokerId, LeaderEpoch, Timestamp};
+use ottla_base::{BrokerId, LeaderEpoch, Timestamp, Uuid};
 use ottla_metadata::{Endpoint, MetadataRecord, record};
 use ottla_protocol::records::{
     KRaftVersionRecord, LeaderChangeMessage, NoOpRecord, VotersRecord, leader_change_message,
@@ -23,12 +26,13 @@ use ottla_protocol::records::{
 use ottla_protocol::{Decoder, Encoder, Message};
 use ottla_records::{BatchBuilder, Compression, ControlType, RawBatch, Record, ValidBatch};
 
-use crate::raft::{Entry, Membership, Proposal, Voter, epoch_of};
-
-pub(crate) type Payload = EntryPayload<Proposal, i32, Voter>;
+use crate::raft::{Entry, Membership, Payload, Proposal, Voter, epoch_of, log_id};
 
 /// The level of `kraft.version` that knows voters by directory id (KIP-853).
 const KRAFT_VERSION: i16 = 1;
+
+/// The most records that room is reserved for on the word of a batch's header.
+const RESERVED_RECORDS: usize = 1024;
 
 /// Who writes a batch, and when.
 #[derive(Debug)]
@@ -101,7 +105,9 @@ fn voters(membership: &Membership, now: Timestamp) -> io::Result<ValidBatch> {
     if membership.learner_ids().next().is_some() {
         return Err(io::Error::other("the metadata log has no record for learners"));
     }
-    let version = KRaftVersionRecord { version: 0, k_raft_version: KRAFT_VERSION };
+    let by_directory = membership.nodes().all(|(_, voter)| voter.directory_id != Uuid::ZERO);
+    let k_raft_version = if by_directory { KRAFT_VERSION } else { 0 };
+    let version = KRaftVersionRecord { version: 0, k_raft_version };
     let mut records = vec![(ControlType::KRaftVersion, encode_message(&version)?)];
     for config in membership.get_joint_config() {
         let voters = config.iter().filter_map(|id| Some(voter(*id, membership.get_node(id)?)));
@@ -146,7 +152,14 @@ fn encode_message(message: &impl Message) -> io::Result<Bytes> {
     Ok(output.into_bytes())
 }
 
-/// The entry that a batch is.
+/// The entry that a batch is, with its bytes.
+pub(crate) fn entry(batch: &RawBatch, index: u64) -> Result<Entry, FormatError> {
+    let valid = batch.clone().verify_crc()?;
+    let log_id = log_id(batch.header().partition_leader_epoch, index);
+    Ok(Entry { log_id, payload: decode(batch)?, batch: Some(valid) })
+}
+
+/// What a batch says.
 pub(crate) fn decode(batch: &RawBatch) -> Result<Payload, FormatError> {
     if batch.header().attributes.is_control() {
         decode_control(batch)
@@ -157,7 +170,8 @@ pub(crate) fn decode(batch: &RawBatch) -> Result<Payload, FormatError> {
 
 fn decode_metadata(batch: &RawBatch) -> Result<Payload, FormatError> {
     let header = batch.header();
-    let mut records = Vec::with_capacity(usize::try_from(header.record_count).unwrap_or_default());
+    let count = usize::try_from(header.record_count).unwrap_or_default();
+    let mut records = Vec::with_capacity(count.min(RESERVED_RECORDS));
     for record in batch.records()? {
         let value = record?.value.ok_or(FormatError::Unexpected("a metadata record is null"))?;
         let (_, record) = MetadataRecord::decode(value)?;

@@ -15,7 +15,9 @@ use ottla_protocol::messages::create_topics_request::CreatableTopic;
 use ottla_protocol::messages::{
     BrokerRegistrationRequest, CreateTopicsRequest, broker_registration_request,
 };
-use ottla_quorum::{Config, Dependencies, Publisher, Quorum, StartError, SubmitError};
+use ottla_quorum::{
+    Config, Dependencies, NoTransport, Publisher, Quorum, StartError, SubmitError, Timing,
+};
 
 /// Notes what was published.
 #[derive(Debug, Default)]
@@ -66,6 +68,8 @@ pub async fn try_start_with(path: &Path, segment_bytes: u64) -> Result<Node, Sta
             port: 9093,
             security_protocol: 0,
         }],
+        voters: Vec::new(),
+        timing: Timing::default(),
         policy: Policy::default(),
         segment_bytes,
         segment_ms: i64::MAX,
@@ -74,6 +78,7 @@ pub async fn try_start_with(path: &Path, segment_bytes: u64) -> Result<Node, Sta
         directory: Arc::clone(&directory),
         clock,
         publisher: Arc::clone(&recorder) as Arc<dyn Publisher>,
+        transport: Arc::new(NoTransport),
     };
     let quorum = Quorum::start(config, dependencies).await?;
     Ok(Node { quorum, directory, recorder })

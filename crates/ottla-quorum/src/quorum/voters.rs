@@ -1,0 +1,95 @@
+//! Who elects: the voters that a new cluster begins with, and what the log of an old one says. Pure but for the log.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ottla_base::{BrokerId, Uuid};
+use ottla_metadata::Endpoint;
+
+use super::Config;
+use crate::controller::Limits;
+use crate::raft::Voter;
+use crate::storage::Storage;
+
+/// A voter of a new cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitialVoter {
+    pub id: BrokerId,
+    /// The id of the log directory that its metadata log is in; zero where that is not known. Where it is not known of
+    /// all voters, the log names their ids alone (`kraft.version` 0).
+    pub directory_id: Uuid,
+    /// Where it can be reached as a controller.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// How soon voters notice that the leader is gone, in milliseconds.
+///
+/// A leader that falls silent is replaced after `election_timeout_max_ms`, in which it may still believe to lead, and
+/// a time between the two limits, which is drawn by lot; one whose connections break, much sooner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// How often a leader makes itself heard.
+    pub heartbeat_ms: u64,
+    pub election_timeout_min_ms: u64,
+    pub election_timeout_max_ms: u64,
+}
+
+impl Default for Timing {
+    /// For a local network: 600 to 800 ms without a word.
+    fn default() -> Self {
+        Self { heartbeat_ms: 100, election_timeout_min_ms: 200, election_timeout_max_ms: 400 }
+    }
+}
+
+impl Timing {
+    pub(crate) fn limits(self) -> Limits {
+        let lease = Duration::from_millis(self.election_timeout_max_ms);
+        Limits { lease, patience: lease * 2 }
+    }
+
+    /// How long a voter waits for those before it to be elected.
+    pub(crate) fn stagger(self, place: usize) -> Duration {
+        let place = u32::try_from(place).unwrap_or(u32::MAX);
+        Duration::from_millis(self.heartbeat_ms / 2).saturating_mul(place)
+    }
+}
+
+/// The voters that a new log names: the same on every voter, whatever else their configurations say.
+pub(super) fn first(config: &Config) -> Result<BTreeMap<i32, Voter>, String> {
+    let alone =
+        Voter { directory_id: config.directory_id, endpoints: config.controller_endpoints.clone() };
+    if config.voters.iter().all(|voter| voter.id == config.node_id) {
+        return Ok(BTreeMap::from([(config.node_id.0, alone)]));
+    }
+    let by_directory = config.voters.iter().all(|voter| voter.directory_id != Uuid::ZERO);
+    let known = |voter: &InitialVoter| match by_directory {
+        true => Voter { directory_id: voter.directory_id, endpoints: voter.endpoints.clone() },
+        false => Voter { directory_id: Uuid::ZERO, endpoints: Vec::new() },
+    };
+    let voters: BTreeMap<i32, Voter> =
+        config.voters.iter().map(|voter| (voter.id.0, known(voter))).collect();
+    if voters.len() != config.voters.len() {
+        return Err("a voter is named twice".to_owned());
+    }
+    Ok(voters)
+}
+
+/// Whether this node is the only voter. It is an error if it is none at all: it could not even follow.
+pub(super) fn check(config: &Config, storage: &Storage) -> Result<bool, String> {
+    let voters = storage.voters().ok_or("the metadata log does not name its voters")?;
+    let id = config.node_id;
+    if !voters.voter_ids().any(|voter| voter == id.0) {
+        return Err(format!("node {id} is not among the voters that the metadata log names"));
+    }
+    if voters.voter_ids().count() == 1 {
+        return Ok(true);
+    }
+    let named = voters.get_node(&id.0).map_or(Uuid::ZERO, |voter| voter.directory_id);
+    if named != Uuid::ZERO && named != config.directory_id {
+        return Err(format!(
+            "the metadata log names log directory {named} for node {id}, and this is {}",
+            config.directory_id
+        ));
+    }
+    Ok(false)
+}

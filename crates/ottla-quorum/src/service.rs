@@ -1,0 +1,147 @@
+//! What a voter does for the others: answers their requests. Shell.
+//!
+//! Invariant: nothing is done for a sender who means another cluster, another node or another log.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
+use ottla_base::{BrokerId, Uuid};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::controller::QuorumRaft;
+use crate::raft::TypeConfig;
+use crate::storage::Storage;
+use crate::wire::{self, Address, Answer, Refusal, Request};
+
+/// A request of another voter's was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The bytes are not a request: the connection they came over is of no use.
+    #[error("not a voter's request: {0}")]
+    Malformed(String),
+    #[error("the quorum has stopped: {0}")]
+    Stopped(String),
+}
+
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) cluster_id: String,
+    pub(crate) node_id: BrokerId,
+    pub(crate) directory_id: Uuid,
+    pub(crate) storage: Storage,
+    /// How long a leader that was heard of is believed to live.
+    pub(crate) lease: Duration,
+    pub(crate) heard: Heard,
+}
+
+/// When a leader was heard of, and when it was last taken for gone.
+#[derive(Debug, Default)]
+pub(crate) struct Heard(Mutex<HeardAt>);
+
+#[derive(Debug, Default)]
+struct HeardAt {
+    heard: Option<Instant>,
+    lost: Option<Instant>,
+}
+
+impl Heard {
+    /// The leader is gone, as far as this node can tell.
+    pub(crate) fn lost(&self) {
+        *self.0.lock() = HeardAt { heard: None, lost: Some(Instant::now()) };
+    }
+
+    /// Something came from the leader; it may have taken time to deal with.
+    fn note(&self, received: Instant) {
+        let mut at = self.0.lock();
+        if at.lost.is_none_or(|lost| lost < received) {
+            at.heard = at.heard.max(Some(received));
+        }
+    }
+
+    fn within(&self, lease: Duration) -> bool {
+        self.0.lock().heard.is_some_and(|heard| heard.elapsed() < lease)
+    }
+}
+
+impl Service {
+    pub(crate) async fn serve(
+        &self,
+        raft: &QuorumRaft,
+        request: Bytes,
+    ) -> Result<Bytes, ServeError> {
+        let malformed = |error: wire::WireError| ServeError::Malformed(error.to_string());
+        let (address, request) = wire::decode_request(request).map_err(malformed)?;
+        let answer = match self.screen(&address) {
+            Ok(()) => self.answer(raft, request).await?,
+            Err(refusal) => Answer::Refused(refusal),
+        };
+        wire::encode_answer(&answer).map_err(malformed)
+    }
+
+    fn screen(&self, address: &Address) -> Result<(), Refusal> {
+        if address.cluster_id != *self.cluster_id {
+            return Err(Refusal::Cluster);
+        }
+        if address.receiver != self.node_id {
+            return Err(Refusal::Receiver);
+        }
+        if ![Uuid::ZERO, self.directory_id].contains(&address.receiver_directory) {
+            return Err(Refusal::Directory);
+        }
+        let voters = self.storage.voters();
+        let is_voter =
+            |id| voters.is_some_and(|voters| voters.voter_ids().any(|voter| voter == id));
+        if address.sender == self.node_id || !is_voter(address.sender.0) {
+            return Err(Refusal::Sender);
+        }
+        match address.origin.zip(self.storage.origin()) {
+            Some((theirs, ours)) if theirs != ours => Err(Refusal::Origin),
+            _ => Ok(()),
+        }
+    }
+
+    async fn answer(&self, raft: &QuorumRaft, request: Request) -> Result<Answer, ServeError> {
+        let stopped = |error: &dyn ToString| ServeError::Stopped(error.to_string());
+        Ok(match request {
+            Request::Vote(vote) => {
+                Answer::Vote(raft.vote(vote).await.map_err(|error| stopped(&error))?)
+            }
+            Request::PreVote(vote) => Answer::Vote(self.pre_vote(raft, vote).await?),
+            Request::Append(append) => Answer::Append(self.append(raft, append).await?),
+            Request::TransferLeader(transfer) => {
+                let accepted = raft.handle_transfer_leader(transfer).await;
+                let accepted = accepted.map_err(|error| stopped(&error))?.is_ok();
+                Answer::TransferLeader { accepted }
+            }
+        })
+    }
+
+    async fn append(
+        &self,
+        raft: &QuorumRaft,
+        append: AppendEntriesRequest<TypeConfig>,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, ServeError> {
+        let received = Instant::now();
+        let response = raft.append_entries(append).await;
+        let response = response.map_err(|error| ServeError::Stopped(error.to_string()))?;
+        if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+            self.heard.note(received);
+        }
+        Ok(response)
+    }
+
+    /// openraft forgets for the rest of a term that it has heard of a leader once it was told that the leader is gone,
+    /// even if that was a mistake: it is remembered here.
+    async fn pre_vote(
+        &self,
+        raft: &QuorumRaft,
+        vote: VoteRequest<TypeConfig>,
+    ) -> Result<VoteResponse<TypeConfig>, ServeError> {
+        let response = raft.pre_vote(vote).await;
+        let mut response = response.map_err(|error| ServeError::Stopped(error.to_string()))?;
+        response.vote_granted &= !self.heard.within(self.lease);
+        Ok(response)
+    }
+}

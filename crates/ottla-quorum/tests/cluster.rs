@@ -1,0 +1,282 @@
+//! What several voters promise: one of them decides, what it has answered stays, and all see the same.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+#[path = "common/cluster.rs"]
+mod cluster;
+mod common;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use cluster::{Cluster, TIMING, config, initial_voter, notes, within};
+use ottla_base::{BrokerId, LeaderEpoch, Uuid};
+use ottla_quorum::{InitialVoter, Leader, SubmitError};
+
+fn others(cluster: &Cluster, id: i32) -> Vec<i32> {
+    cluster.ids().into_iter().filter(|other| *other != id).collect()
+}
+
+fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[tokio::test]
+async fn of_three_voters_one_decides_and_all_see_the_same() {
+    let cluster = Cluster::start(3).await;
+    let active = cluster.active().await;
+    cluster.voter(active).put("a").await.unwrap();
+    assert_eq!(notes(&cluster.voter(active).quorum.image()), set(&["a"]));
+    for other in others(&cluster, active) {
+        assert_eq!(cluster.voter(other).put("b").await, Err(SubmitError::NotController));
+    }
+    let image = cluster.agree().await;
+    assert_eq!(notes(&image), set(&["a", "the last word"]));
+    assert!(image.is_formatted());
+    let leader = Some(Leader { id: BrokerId(active), epoch: image.epoch });
+    for voter in cluster.voters.values() {
+        assert_eq!(*voter.quorum.leader().borrow(), leader);
+        let members: Vec<_> = voter.quorum.voters().iter().map(|it| it.id.0).collect();
+        assert_eq!(members, [1, 2, 3]);
+    }
+}
+
+#[tokio::test]
+async fn voters_who_are_known_by_their_ids_alone_are_a_quorum_too() {
+    let unknown = |id| InitialVoter { directory_id: Uuid::ZERO, ..initial_voter(id) };
+    let cluster = Cluster::start_with(vec![initial_voter(1), unknown(2), unknown(3)]).await;
+    cluster.put(&[1, 2, 3], "a").await;
+    cluster.agree().await;
+    let members = cluster.voter(1).quorum.voters();
+    assert!(members.iter().all(|member| member.directory_id == Uuid::ZERO), "{members:?}");
+}
+
+#[tokio::test]
+async fn five_voters_decide_without_any_two_and_not_without_three() {
+    let mut cluster = Cluster::start(5).await;
+    let mut expected = BTreeSet::new();
+    for round in 0..2 {
+        let active = cluster.active().await;
+        let name = format!("before {round}");
+        cluster.put(&cluster.ids(), &name).await;
+        expected.insert(name);
+        cluster.kill(active);
+    }
+    let left = cluster.ids();
+    cluster.put(&left, "without two").await;
+    expected.extend(set(&["without two", "the last word"]));
+    assert_eq!(notes(&cluster.agree().await), expected);
+
+    let active = cluster.active().await;
+    cluster.kill(others(&cluster, active)[0]);
+    assert_eq!(cluster.voter(active).put("without three").await, Err(SubmitError::NotController));
+    assert!(!notes(&cluster.voter(active).quorum.image()).contains("without three"));
+}
+
+#[tokio::test]
+async fn another_voter_decides_when_the_active_one_is_killed_and_it_catches_up_when_it_is_back() {
+    let mut cluster = Cluster::start(3).await;
+    let first = cluster.active().await;
+    for number in 0..20 {
+        cluster.voter(first).put(&format!("a{number}")).await.unwrap();
+    }
+    let epoch = cluster.voter(first).quorum.image().epoch;
+    let left = cluster.kill(first);
+    cluster.put(&cluster.ids(), "b").await;
+    let second = cluster.active().await;
+    assert!(cluster.voter(second).quorum.image().epoch > epoch);
+
+    cluster.start_voter(first, left).await;
+    let names = notes(&cluster.agree().await);
+    assert_eq!(names.len(), 22);
+    let back = cluster.voter(first);
+    // It has published everything at once, not entry by entry.
+    assert!(back.watcher.published.lock().unwrap().len() < 20);
+}
+
+#[tokio::test]
+async fn an_active_controller_that_is_cut_off_is_believed_by_nobody() {
+    let cluster = Cluster::start(3).await;
+    let old = cluster.active().await;
+    let rest = others(&cluster, old);
+    cluster.voter(old).put("before").await.unwrap();
+    let epoch = cluster.voter(old).quorum.active().borrow().unwrap();
+
+    cluster.network.part(&[old], &rest);
+    // It is appended there, and there alone; nobody is left waiting for it.
+    let lonely = cluster.voter(old);
+    let end = lonely.quorum.metrics().log_end_offset;
+    assert_eq!(lonely.put("cut off").await, Err(SubmitError::NotController));
+    assert!(lonely.quorum.metrics().log_end_offset > end);
+    within("it to step down", async {
+        lonely.quorum.active().wait_for(Option::is_none).await.unwrap();
+        lonely.quorum.leader().wait_for(Option::is_none).await.unwrap();
+    })
+    .await;
+    assert_eq!(lonely.put("cut off later").await, Err(SubmitError::NotController));
+
+    cluster.put(&rest, "meanwhile").await;
+    let new = cluster.active_of(&rest).await;
+    assert!(cluster.voter(new).quorum.active().borrow().unwrap() > epoch);
+
+    cluster.network.heal();
+    let image = cluster.agree().await;
+    assert_eq!(notes(&image), set(&["before", "meanwhile", "the last word"]));
+    for published in &*lonely.watcher.published.lock().unwrap() {
+        assert!(!notes(published).contains("cut off"));
+    }
+}
+
+#[tokio::test]
+async fn a_leader_without_a_majority_steps_down_though_nobody_asks_it_for_anything() {
+    let cluster = Cluster::start(3).await;
+    let old = cluster.active().await;
+    let cut = Instant::now();
+    for other in others(&cluster, old) {
+        // It is heard, and hears nothing: the others see no reason for an election.
+        cluster.network.cut_one_way(other, old);
+    }
+    let mut active = cluster.voter(old).quorum.active();
+    within("it to step down", active.wait_for(Option::is_none)).await.unwrap();
+    assert!(cut.elapsed() >= Duration::from_millis(TIMING.election_timeout_max_ms));
+    cluster.network.heal();
+    cluster.agree().await;
+}
+
+#[tokio::test]
+async fn a_voter_that_was_cut_off_does_not_disturb_the_leader_when_it_is_back() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.active().await;
+    let rest = others(&cluster, leader);
+    cluster.network.part(&[rest[0]], &[leader, rest[1]]);
+    let epoch = *cluster.voter(leader).quorum.active().borrow();
+    // Long enough for several elections that it cannot win.
+    let until = Instant::now() + Duration::from_millis(5 * TIMING.election_timeout_max_ms);
+    let mut number = 0;
+    while Instant::now() < until {
+        cluster.voter(leader).put(&format!("a{number}")).await.unwrap();
+        number += 1;
+    }
+    cluster.network.heal();
+    cluster.agree().await;
+    assert_eq!(*cluster.voter(leader).quorum.active().borrow(), epoch);
+}
+
+#[tokio::test]
+async fn a_broken_connection_to_the_leader_brings_an_election_at_once_if_it_is_dead() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.agree().await;
+    let old = cluster.active().await;
+    let before = Instant::now();
+    cluster.kill(old);
+    let left = cluster.ids();
+    tokio::join!(
+        cluster.voter(left[0]).quorum.peer_lost(BrokerId(old)),
+        cluster.voter(left[1]).quorum.peer_lost(BrokerId(old)),
+    );
+    cluster.active().await;
+    // Its silence alone would have had to last as long as the lease, and another timeout.
+    let timeouts = TIMING.election_timeout_max_ms + TIMING.election_timeout_min_ms;
+    assert!(before.elapsed() < Duration::from_millis(timeouts), "{:?}", before.elapsed());
+    cluster.agree().await;
+}
+
+#[tokio::test]
+async fn a_broken_connection_to_the_leader_changes_nothing_if_it_lives() {
+    let cluster = Cluster::start(3).await;
+    cluster.agree().await;
+    let leader = cluster.active().await;
+    let epoch = *cluster.voter(leader).quorum.active().borrow();
+    for (round, id) in [1, 2, 3, 1, 2, 3].into_iter().enumerate() {
+        for lost in cluster.ids() {
+            cluster.voter(id).quorum.peer_lost(BrokerId(lost)).await;
+        }
+        // It has heard of the leader again before the next voter loses it: together they would be a majority.
+        cluster.voter(leader).put(&format!("round {round}")).await.unwrap();
+        let offset = cluster.voter(leader).quorum.image().offset;
+        cluster.voter(id).reaches(offset).await;
+    }
+    cluster.agree().await;
+    assert_eq!(*cluster.voter(leader).quorum.active().borrow(), epoch);
+}
+
+#[tokio::test]
+async fn a_leader_that_is_shut_down_hands_over_without_a_pause() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.agree().await;
+    let old = cluster.active().await;
+    let before = Instant::now();
+    cluster.voter(old).quorum.shutdown().await;
+    let rest = others(&cluster, old);
+    cluster.put(&rest, "after").await;
+    let lease = Duration::from_millis(TIMING.election_timeout_max_ms);
+    assert!(before.elapsed() < lease, "{:?}", before.elapsed());
+    cluster.restart(old).await;
+    assert!(notes(&cluster.agree().await).contains("after"));
+}
+
+#[tokio::test]
+async fn each_voter_in_turn_may_be_restarted_and_nothing_is_lost() {
+    let mut cluster = Cluster::start(3).await;
+    let mut expected = set(&["the last word"]);
+    for round in 0..2 {
+        for id in cluster.ids() {
+            let name = format!("{round}-{id}");
+            cluster.put(&cluster.ids(), &name).await;
+            expected.insert(name);
+            cluster.restart(id).await;
+        }
+    }
+    assert_eq!(notes(&cluster.agree().await), expected);
+}
+
+#[tokio::test]
+async fn all_voters_may_be_killed_at_once_and_nothing_is_lost() {
+    let mut cluster = Cluster::start(3).await;
+    let mut expected = set(&["the last word"]);
+    for round in 0..3 {
+        let name = format!("round {round}");
+        cluster.put(&cluster.ids(), &name).await;
+        expected.insert(name);
+        let left: Vec<_> = cluster.ids().into_iter().map(|id| (id, cluster.kill(id))).collect();
+        for (id, path) in left {
+            cluster.start_voter(id, path).await;
+        }
+    }
+    assert_eq!(notes(&cluster.agree().await), expected);
+}
+
+#[tokio::test]
+async fn a_voter_that_has_begun_with_other_voters_or_in_another_cluster_is_not_listened_to() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.agree().await;
+    let follower = others(&cluster, cluster.active().await)[0];
+    cluster.kill(follower);
+    let voters = || (1..=3).map(initial_voter).collect::<Vec<_>>();
+    let mut moved = voters();
+    moved[0].endpoints[0].port = 1;
+    let strange = [
+        config(follower, moved),
+        ottla_quorum::Config { cluster_id: "other".into(), ..config(follower, voters()) },
+    ];
+    for config in strange {
+        let path = tempfile::tempdir().unwrap();
+        let voter = cluster::start(config, path, &cluster.network).await.unwrap();
+        cluster.put(&cluster.ids(), "meanwhile").await;
+        assert!(notes(&voter.quorum.image()).is_empty());
+        assert_eq!(voter.quorum.image().epoch, LeaderEpoch(-1));
+        assert_eq!(*voter.quorum.leader().borrow(), None);
+    }
+    cluster.agree().await;
+}
+
+#[tokio::test]
+async fn a_log_in_another_directory_than_it_names_is_not_taken() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.agree().await;
+    let path = cluster.kill(2);
+    let mut config = config(2, Vec::new());
+    config.directory_id = Uuid([99; 16]);
+    let error = cluster::start(config, path, &cluster.network).await.unwrap_err().to_string();
+    assert!(error.contains("log directory"), "{error}");
+}

@@ -1,0 +1,338 @@
+//! Several voters in one process, on a network whose links can be cut.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of this")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ottla_base::{BrokerId, Offset, Uuid};
+use ottla_env::SystemClock;
+use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
+use ottla_metadata::controller::Policy;
+use ottla_metadata::{Delta, Endpoint, Image, Outcome};
+use ottla_protocol::records::ConfigRecord;
+use ottla_quorum::{
+    Called, Config, Dependencies, InitialVoter, Publisher, Quorum, StartError, SubmitError, Timing,
+    Transport,
+};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// No test waits longer for anything.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Fast, but not so fast that a busy machine has elections of its own accord.
+pub const TIMING: Timing =
+    Timing { heartbeat_ms: 50, election_timeout_min_ms: 150, election_timeout_max_ms: 300 };
+
+pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("waited in vain: {what}"),
+    }
+}
+
+/// The network: who is there, and which links are cut, each in one direction.
+#[derive(Debug, Default)]
+pub struct Network {
+    nodes: Mutex<BTreeMap<i32, Arc<Quorum>>>,
+    cut: Mutex<BTreeSet<(i32, i32)>>,
+}
+
+impl Network {
+    fn node(&self, id: i32) -> io::Result<Arc<Quorum>> {
+        let nodes = self.nodes.lock().unwrap();
+        nodes.get(&id).cloned().ok_or_else(|| io::ErrorKind::ConnectionRefused.into())
+    }
+
+    /// What a killed node still does is seen by nobody.
+    fn is_there(&self, id: i32, quorum: &Arc<Quorum>) -> bool {
+        self.nodes.lock().unwrap().get(&id).is_some_and(|there| Arc::ptr_eq(there, quorum))
+    }
+
+    fn is_cut(&self, from: i32, to: i32) -> bool {
+        self.cut.lock().unwrap().contains(&(from, to))
+    }
+
+    /// What is sent between the two groups is lost, and so are the answers that are under way.
+    pub fn part(&self, some: &[i32], others: &[i32]) {
+        let mut cut = self.cut.lock().unwrap();
+        for (one, other) in some.iter().flat_map(|one| others.iter().map(move |it| (*one, *it))) {
+            cut.extend([(one, other), (other, one)]);
+        }
+    }
+
+    pub fn cut_one_way(&self, from: i32, to: i32) {
+        self.cut.lock().unwrap().insert((from, to));
+    }
+
+    pub fn heal(&self) {
+        self.cut.lock().unwrap().clear();
+    }
+}
+
+/// A node's access to the network.
+#[derive(Debug)]
+struct Access {
+    from: i32,
+    network: Arc<Network>,
+    is_killed: Arc<AtomicBool>,
+}
+
+impl Transport for Access {
+    fn call(&self, to: BrokerId, _endpoints: &[Endpoint], request: Bytes) -> Called {
+        let (from, to, network) = (self.from, to.0, Arc::clone(&self.network));
+        let is_killed = Arc::clone(&self.is_killed);
+        Box::pin(async move {
+            // Nobody answers on a link that is cut; whoever waits has to give up.
+            if network.is_cut(from, to) || is_killed.load(Ordering::Relaxed) {
+                return std::future::pending().await;
+            }
+            let quorum = network.node(to)?;
+            let answer = quorum.serve(request).await.map_err(io::Error::other)?;
+            if !network.is_there(to, &quorum) {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            if network.is_cut(to, from) {
+                return std::future::pending().await;
+            }
+            Ok(answer)
+        })
+    }
+}
+
+/// Tells how far a node's image is, and keeps all that were published.
+#[derive(Debug)]
+pub struct Watcher {
+    pub published: Mutex<Vec<Arc<Image>>>,
+    visible: watch::Sender<u64>,
+}
+
+impl Publisher for Watcher {
+    fn publish(&self, image: &Arc<Image>, _delta: &Delta) {
+        self.published.lock().unwrap().push(Arc::clone(image));
+    }
+
+    fn visible(&self, _delta: &Delta) {
+        self.visible.send_modify(|count| *count += 1);
+    }
+}
+
+/// What a decision of these tests writes: the configuration of a group of this name.
+pub fn note(name: &str) -> ConfigRecord {
+    ConfigRecord {
+        resource_type: 32,
+        resource_name: name.into(),
+        name: "consumer.session.timeout.ms".into(),
+        value: Some("45000".into()),
+    }
+}
+
+/// The names of all decisions that an image has.
+pub fn notes(image: &Image) -> BTreeSet<String> {
+    image.config_resources().map(|it| it.name.to_string()).collect()
+}
+
+#[derive(Debug)]
+pub struct Voter {
+    pub quorum: Arc<Quorum>,
+    pub directory: Arc<LogDirectory>,
+    pub watcher: Arc<Watcher>,
+    pub path: TempDir,
+    is_killed: Arc<AtomicBool>,
+}
+
+impl Voter {
+    pub async fn put(&self, name: &str) -> Result<(), SubmitError> {
+        let record = note(name);
+        let decision =
+            self.quorum.decide(move |_| Outcome { records: vec![record.into()], reply: () });
+        within(&format!("an answer to {name}"), decision).await
+    }
+
+    /// Waits until the image has everything up to this offset.
+    pub async fn reaches(&self, offset: Offset) {
+        let mut visible = self.watcher.visible.subscribe();
+        within(&format!("offset {offset}"), async {
+            while self.quorum.image().offset < offset {
+                visible.changed().await.unwrap();
+            }
+        })
+        .await;
+    }
+
+    /// All bytes of the metadata log.
+    pub fn log(&self) -> Vec<u8> {
+        std::fs::read(super::common::segment(self.path.path())).unwrap()
+    }
+}
+
+#[derive(Debug)]
+pub struct Cluster {
+    pub network: Arc<Network>,
+    pub voters: BTreeMap<i32, Voter>,
+    config: Vec<InitialVoter>,
+}
+
+pub fn directory_id(id: i32) -> Uuid {
+    Uuid([u8::try_from(id).unwrap(); 16])
+}
+
+pub fn initial_voter(id: i32) -> InitialVoter {
+    let endpoint = Endpoint {
+        listener: "CONTROLLER".into(),
+        host: format!("node{id}").into(),
+        port: 9093,
+        security_protocol: 0,
+    };
+    InitialVoter { id: BrokerId(id), directory_id: directory_id(id), endpoints: vec![endpoint] }
+}
+
+impl Cluster {
+    /// Voters 1 to `count`, who know each other's directories.
+    pub async fn start(count: i32) -> Self {
+        Self::start_with((1..=count).map(initial_voter).collect()).await
+    }
+
+    pub async fn start_with(config: Vec<InitialVoter>) -> Self {
+        let network = Arc::default();
+        let mut cluster = Self { network, voters: BTreeMap::new(), config: config.clone() };
+        for voter in config {
+            cluster.start_voter(voter.id.0, tempfile::tempdir().unwrap()).await;
+        }
+        cluster
+    }
+
+    pub async fn start_voter(&mut self, id: i32, path: TempDir) {
+        let config = config(id, self.config.clone());
+        let voter = start(config, path, &self.network).await.unwrap();
+        self.voters.insert(id, voter);
+    }
+
+    /// Ends a voter at once; returns what it leaves on disk.
+    pub fn kill(&mut self, id: i32) -> TempDir {
+        self.network.nodes.lock().unwrap().remove(&id);
+        let voter = self.voters.remove(&id).unwrap();
+        voter.is_killed.store(true, Ordering::Relaxed);
+        super::common::copy_of(voter.path.path())
+    }
+
+    pub async fn restart(&mut self, id: i32) {
+        let path = self.kill(id);
+        self.start_voter(id, path).await;
+    }
+
+    pub fn voter(&self, id: i32) -> &Voter {
+        &self.voters[&id]
+    }
+
+    pub fn ids(&self) -> Vec<i32> {
+        self.voters.keys().copied().collect()
+    }
+
+    /// Waits until one of these is the active controller.
+    pub async fn active_of(&self, ids: &[i32]) -> i32 {
+        let mut waits = JoinSet::new();
+        for id in ids.iter().copied() {
+            let mut active = self.voter(id).quorum.active();
+            waits.spawn(async move {
+                let has_ended = active.wait_for(Option::is_some).await.is_err();
+                if has_ended {
+                    std::future::pending().await
+                }
+                id
+            });
+        }
+        within("an active controller", waits.join_next()).await.unwrap().unwrap()
+    }
+
+    pub async fn active(&self) -> i32 {
+        self.active_of(&self.ids()).await
+    }
+
+    /// Has this decided by whoever is active among these, however often that changes. A decision may take effect twice.
+    pub async fn put(&self, ids: &[i32], name: &str) {
+        within(&format!("{name} to be decided"), async {
+            loop {
+                let active = self.active_of(ids).await;
+                match self.voter(active).put(name).await {
+                    Ok(()) => return,
+                    Err(SubmitError::NotController) => tokio::task::yield_now().await,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Waits until all have what the active controller has, and asserts that they have the same.
+    pub async fn agree(&self) -> Image {
+        self.put(&self.ids(), "the last word").await;
+        let images = loop {
+            let images: Vec<_> = self.voters.values().map(|it| it.quorum.image()).collect();
+            let furthest = images.iter().map(|image| image.offset).max().unwrap();
+            if images.iter().all(|image| image.offset == furthest) {
+                break images;
+            }
+            for voter in self.voters.values() {
+                voter.reaches(furthest).await;
+            }
+        };
+        assert!(images.iter().all(|image| image == &images[0]), "the images differ");
+        let logs: Vec<_> = self.voters.values().map(Voter::log).collect();
+        let shortest = logs.iter().map(Vec::len).min().unwrap();
+        assert!(logs.iter().all(|log| log[..shortest] == logs[0][..shortest]), "the logs differ");
+        Image::clone(&images[0])
+    }
+}
+
+pub fn config(id: i32, voters: Vec<InitialVoter>) -> Config {
+    Config {
+        node_id: BrokerId(id),
+        cluster_id: "cluster".into(),
+        directory_id: directory_id(id),
+        incarnation_id: Uuid([8; 16]),
+        controller_endpoints: initial_voter(id).endpoints,
+        voters,
+        timing: TIMING,
+        policy: Policy::default(),
+        segment_bytes: 1 << 30,
+        segment_ms: i64::MAX,
+    }
+}
+
+fn open(path: &Path) -> Arc<LogDirectory> {
+    let clock = Arc::new(SystemClock::new());
+    let options = DirectoryOptions::default();
+    Arc::new(LogDirectory::open(path, LogConfig::default(), options, clock).unwrap())
+}
+
+pub async fn start(
+    config: Config,
+    path: TempDir,
+    network: &Arc<Network>,
+) -> Result<Voter, StartError> {
+    let directory = open(path.path());
+    let (visible, _) = watch::channel(0);
+    let watcher = Arc::new(Watcher { published: Mutex::default(), visible });
+    let id = config.node_id.0;
+    let is_killed = Arc::new(AtomicBool::new(false));
+    let access =
+        Access { from: id, network: Arc::clone(network), is_killed: Arc::clone(&is_killed) };
+    let dependencies = Dependencies {
+        directory: Arc::clone(&directory),
+        clock: Arc::new(SystemClock::new()),
+        publisher: Arc::clone(&watcher) as Arc<dyn Publisher>,
+        transport: Arc::new(access),
+    };
+    let quorum = Arc::new(Quorum::start(config, dependencies).await?);
+    network.nodes.lock().unwrap().insert(id, Arc::clone(&quorum));
+    Ok(Voter { quorum, directory, watcher, path, is_killed })
+}
