@@ -6,18 +6,25 @@
 
 mod adopt_topic;
 mod alter_configs;
+mod alter_partition;
 mod brokers;
 mod create_partitions;
 mod create_topics;
 mod delete_topics;
 mod directories;
+mod draft;
 mod elect_leaders;
+mod fencing;
 mod format;
+mod liveness;
 mod new_partitions;
+mod partition_change;
 mod placement;
 mod policy;
 mod producer_ids;
 mod reassignments;
+mod rounds;
+mod unregister_broker;
 mod update_features;
 
 use bytestring::ByteString;
@@ -27,6 +34,7 @@ pub use adopt_topic::{Adoption, adopt_topic};
 pub use alter_configs::{
     ConfigAnswer, ConfigChange, Operation, Via, alter_configs, screen_config_changes,
 };
+pub use alter_partition::alter_partition;
 pub use brokers::{BrokerEpoch, register_broker, register_controller, unfence_broker};
 pub use create_partitions::create_partitions;
 pub use create_topics::{Draw, create_topics};
@@ -34,9 +42,12 @@ pub use delete_topics::delete_topics;
 pub use directories::{assign_replicas_to_dirs, directories_offline};
 pub use elect_leaders::elect_leaders;
 pub use format::format;
+pub use liveness::{Liveness, RECONNECT_GRACE, Situation};
 pub use policy::Policy;
 pub use producer_ids::{BLOCK_SIZE, allocate_producer_ids};
 pub use reassignments::{alter_partition_reassignments, list_partition_reassignments};
+pub use rounds::Rounds;
+pub use unregister_broker::unregister_broker;
 pub use update_features::update_features;
 
 use crate::MetadataRecord;

@@ -309,7 +309,7 @@ impl Quorum {
         request: BrokerRegistrationRequest,
     ) -> Result<Result<BrokerEpoch, Rejection>, SubmitError> {
         self.decide_or_reject(move |desk| {
-            controller::register_broker(desk.image, &request, desk.next_offset)
+            controller::register_broker(desk.image, desk.policy, &request, desk.next_offset)
         })
         .await
     }
@@ -320,7 +320,10 @@ impl Quorum {
         id: BrokerId,
         epoch: BrokerEpoch,
     ) -> Result<Result<(), Rejection>, SubmitError> {
-        self.decide_or_reject(move |desk| controller::unfence_broker(desk.image, id, epoch.0)).await
+        self.decide_or_reject(move |desk| {
+            controller::unfence_broker(desk.image, desk.policy, id, epoch.0)
+        })
+        .await
     }
 
     /// Notes in which of its log directories a broker has put replicas.
@@ -340,7 +343,7 @@ impl Quorum {
         offline: Vec<Uuid>,
     ) -> Result<Result<(), Rejection>, SubmitError> {
         self.decide_or_reject(move |desk| {
-            controller::directories_offline(desk.image, id, epoch.0, &offline)
+            controller::directories_offline(desk.image, desk.policy, id, epoch.0, &offline)
         })
         .await
     }

@@ -4,7 +4,6 @@
 //! - A partition stays where it is wanted, if it is there already; there is no move to call off.
 //! - Known difference: partitions do not move between brokers yet; a cluster of one has nowhere to move them.
 
-use ottla_metadata::Outcome as Decided;
 use ottla_metadata::controller;
 use ottla_protocol::messages::{
     AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse,
@@ -20,7 +19,7 @@ pub(super) async fn handle(
     request: AlterPartitionReassignmentsRequest,
 ) -> Outcome {
     let decide = context.broker.quorum.decide(move |desk| {
-        Decided::unchanged(controller::alter_partition_reassignments(desk.image, &request))
+        controller::alter_partition_reassignments(desk.image, desk.policy, &request)
     });
     let mut response = decide.await.unwrap_or_else(|error| AlterPartitionReassignmentsResponse {
         error_code: super::submit_error(&error),

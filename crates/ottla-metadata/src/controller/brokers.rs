@@ -1,4 +1,4 @@
-//! Registration and unfencing of brokers, and who leads what in the meantime. Pure.
+//! Registration of brokers and controllers. Pure.
 
 use std::collections::BTreeSet;
 
@@ -6,44 +6,75 @@ use ottla_base::{BrokerId, ErrorCode, Uuid};
 use ottla_protocol::messages::{BrokerRegistrationRequest, ControllerRegistrationRequest};
 use ottla_protocol::messages::{broker_registration_request, controller_registration_request};
 use ottla_protocol::records::{
-    BrokerRegistrationChangeRecord, PartitionChangeRecord, RegisterBrokerRecord,
-    RegisterControllerRecord, register_broker_record, register_controller_record,
+    RegisterBrokerRecord, RegisterControllerRecord, register_broker_record,
+    register_controller_record,
 };
 
-use super::{Outcome, Rejection};
-use crate::MetadataRecord;
+use super::draft::Draft;
+use super::fencing::{self, partitions};
+use super::{Outcome, Policy, Rejection};
 use crate::feature::{self, SupportedLevels};
-use crate::image::{Broker, Image, Partition, Topic};
+use crate::image::{Broker, Image};
 
 /// What a broker must name in its requests from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BrokerEpoch(pub i64);
 
-/// Takes a broker into the cluster, fenced. A new incarnation gets `new_epoch`, which must be
-/// larger than all before, and loses its leaderships: whatever it held in memory is gone.
+/// Takes a broker into the cluster, fenced. A new incarnation gets `new_epoch`, which must be the offset of the first
+/// record. It leaves every ISR in which somebody else is, and leads nothing: whatever it held in memory is gone.
+///
+/// A broker none of whose log directories is left has lost all its logs. Where others have the data it begins anew;
+/// where it was the last one in the ISR it stays there, in [`Uuid::LOST_DIR`], and is never elected from it: an empty
+/// log would pass for the one that is lost.
+///
+/// Whether another process under the same id is still alive is for [`Liveness`](super::Liveness) to know. The request's
+/// previous epoch, from which Kafka sees a clean end, matters to eligible leader replicas only.
+///
+/// # Errors
+/// INCONSISTENT_CLUSTER_ID, INVALID_REGISTRATION, UNSUPPORTED_VERSION, BROKER_ID_NOT_REGISTERED
 pub fn register_broker(
     image: &Image,
+    policy: &Policy,
     request: &BrokerRegistrationRequest,
     new_epoch: i64,
 ) -> Result<Outcome<BrokerEpoch>, Rejection> {
     check_cluster(image, &request.cluster_id)?;
+    if request.is_migrating_zk_broker {
+        let message = "Controller does not support registering ZK brokers.";
+        return Err(Rejection::new(ErrorCode::BROKER_ID_NOT_REGISTERED, message));
+    }
     check_directories(image, request)?;
     check_features(image, request)?;
     let id = BrokerId(request.broker_id);
-    let same_incarnation =
-        image.broker(id).filter(|existing| existing.incarnation_id == request.incarnation_id);
-    let (mut records, epoch) = match same_incarnation {
-        Some(existing) => (Vec::new(), existing.epoch),
-        None => (give_up_leaderships(image, id), new_epoch),
-    };
-    records.push(register_broker_record(request, epoch, same_incarnation).into());
-    Ok(Outcome { records, reply: BrokerEpoch(epoch) })
+    let existing = image.broker(id);
+    let amended = existing.filter(|existing| existing.incarnation_id == request.incarnation_id);
+    let epoch = amended.map_or(new_epoch, |existing| existing.epoch);
+    let mut draft = Draft::on(image);
+    draft.push(register_broker_record(request, epoch, amended));
+    if amended.is_none() {
+        if has_lost_all(image, id, &request.log_dirs) {
+            fencing::lose_logs(&mut draft, policy, id);
+        } else {
+            fencing::leave(&mut draft, policy, id, |_| true);
+        }
+    }
+    Ok(Outcome { records: draft.records, reply: BrokerEpoch(epoch) })
+}
+
+/// Whether the broker had directories, and none of them is among these. What it had tell its registration, if it has
+/// one, and its replicas.
+fn has_lost_all(image: &Image, id: BrokerId, directories: &[Uuid]) -> bool {
+    let registered = image.broker(id).into_iter().flat_map(|broker| broker.directories.clone());
+    let assigned = partitions(image).filter_map(|(_, _, partition)| partition.directory_of(id));
+    let assigned = assigned.filter(|directory| !is_reserved(*directory));
+    let mut before = registered.chain(assigned).peekable();
+    before.peek().is_some() && !before.any(|directory| directories.contains(&directory))
 }
 
 fn register_broker_record(
     request: &BrokerRegistrationRequest,
     epoch: i64,
-    same_incarnation: Option<&Broker>,
+    amended: Option<&Broker>,
 ) -> RegisterBrokerRecord {
     let endpoint =
         |it: &broker_registration_request::Listener| register_broker_record::BrokerEndpoint {
@@ -66,9 +97,8 @@ fn register_broker_record(
         end_points: request.listeners.iter().map(endpoint).collect(),
         features: request.features.iter().map(feature).collect(),
         rack: request.rack.clone(),
-        fenced: same_incarnation.is_none_or(|existing| existing.fenced),
-        in_controlled_shutdown: same_incarnation
-            .is_some_and(|existing| existing.in_controlled_shutdown),
+        fenced: amended.is_none_or(|existing| existing.fenced),
+        in_controlled_shutdown: amended.is_some_and(|existing| existing.in_controlled_shutdown),
         log_dirs: request.log_dirs.clone(),
         cordoned_log_dirs: None,
     }
@@ -102,83 +132,21 @@ pub fn register_controller(request: &ControllerRegistrationRequest) -> Outcome<(
     Outcome { records: vec![record.into()], reply: () }
 }
 
-/// Lets a broker work that has caught up with the metadata log; it leads again what waited for it.
-pub fn unfence_broker(image: &Image, id: BrokerId, epoch: i64) -> Result<Outcome<()>, Rejection> {
-    let broker = check_epoch(image, id, epoch)?;
-    if !broker.fenced {
-        return Ok(Outcome::unchanged(()));
-    }
-    let unfence = BrokerRegistrationChangeRecord {
-        broker_id: id.0,
-        broker_epoch: epoch,
-        fenced: -1,
-        ..Default::default()
-    };
-    let mut records = vec![unfence.into()];
-    let waits_for_it = |it: &Partition| it.leader == BrokerId::NONE && it.is_in_isr(id);
-    let leaderless = partitions(image).filter(|(_, _, partition)| waits_for_it(partition));
-    records.extend(leaderless.map(|(topic, index, _)| change_leader(topic, index, id, None)));
-    Ok(Outcome { records, reply: () })
-}
-
-/// A broker that comes back knows nothing of what it led: another member of the ISR leads, or,
-/// where there is none, nobody until it is unfenced. Either way a new leader epoch begins.
-fn give_up_leaderships(image: &Image, id: BrokerId) -> Vec<MetadataRecord> {
-    partitions(image)
-        .filter_map(|(topic, index, partition)| give_up(image, id, topic, index, partition))
-        .collect()
-}
-
-/// Takes a broker out of a partition's ISR, and out of its leadership.
-pub(super) fn give_up(
+/// Lets a registered broker lead and be seen. For the broker of this process alone: all others ask by heartbeats,
+/// and [`Liveness`](super::Liveness) sees to it that they know the cluster before.
+///
+/// # Errors
+/// STALE_BROKER_EPOCH
+pub fn unfence_broker(
     image: &Image,
+    policy: &Policy,
     id: BrokerId,
-    topic: &Topic,
-    index: i32,
-    partition: &Partition,
-) -> Option<MetadataRecord> {
-    if !partition.is_in_isr(id) {
-        return None;
-    }
-    let is_active = |broker: BrokerId| image.broker(broker).is_some_and(Broker::is_active);
-    let isr: Vec<BrokerId> = partition.isr.iter().copied().filter(|&it| it != id).collect();
-    let successor =
-        partition.replicas.iter().copied().find(|&it| isr.contains(&it) && is_active(it));
-    // The ISR is never empty: its last member may hold what nobody else does.
-    let isr = (!isr.is_empty()).then_some(isr);
-    if partition.leader == id {
-        let leader = successor.unwrap_or(BrokerId::NONE);
-        return Some(change_leader(topic, index, leader, isr));
-    }
-    let record = PartitionChangeRecord {
-        partition_id: index,
-        topic_id: topic.id,
-        isr: Some(isr?.into_iter().map(|it| it.0).collect()),
-        ..Default::default()
-    };
-    Some(record.into())
-}
-
-fn change_leader(
-    topic: &Topic,
-    partition: i32,
-    leader: BrokerId,
-    isr: Option<Vec<BrokerId>>,
-) -> MetadataRecord {
-    PartitionChangeRecord {
-        partition_id: partition,
-        topic_id: topic.id,
-        leader: leader.0,
-        isr: isr.map(|isr| isr.into_iter().map(|it| it.0).collect()),
-        ..Default::default()
-    }
-    .into()
-}
-
-pub(super) fn partitions(image: &Image) -> impl Iterator<Item = (&Topic, i32, &Partition)> {
-    image.topics().flat_map(|topic| {
-        topic.partitions().map(move |(index, partition)| (topic, index.0, partition))
-    })
+    epoch: i64,
+) -> Result<Outcome<()>, Rejection> {
+    check_epoch(image, id, epoch)?;
+    let mut draft = Draft::on(image);
+    fencing::unfence(&mut draft, policy, id);
+    Ok(Outcome { records: draft.records, reply: () })
 }
 
 /// The registration of a broker that names its present epoch.
@@ -195,7 +163,7 @@ pub(super) fn check_epoch(image: &Image, id: BrokerId, epoch: i64) -> Result<&Br
     }
 }
 
-fn check_cluster(image: &Image, cluster_id: &str) -> Result<(), Rejection> {
+pub(super) fn check_cluster(image: &Image, cluster_id: &str) -> Result<(), Rejection> {
     let expected = &image.cluster_id;
     if **expected == *cluster_id {
         return Ok(());

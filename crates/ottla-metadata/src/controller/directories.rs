@@ -1,19 +1,24 @@
 //! Which log directory a replica is in, and what becomes of those in a directory that failed. Pure.
 
+use std::collections::BTreeSet;
+
 use ottla_base::{BrokerId, ErrorCode, PartitionIndex, TopicId, Uuid};
 use ottla_protocol::messages::{
     AssignReplicasToDirsRequest, AssignReplicasToDirsResponse, assign_replicas_to_dirs_request,
     assign_replicas_to_dirs_response,
 };
-use ottla_protocol::records::{BrokerRegistrationChangeRecord, PartitionChangeRecord};
+use ottla_protocol::records::BrokerRegistrationChangeRecord;
 
-use super::brokers::{check_epoch, give_up, partitions};
-use super::{Outcome, Rejection};
+use super::brokers::check_epoch;
+use super::draft::Draft;
+use super::fencing::{change_of, leave};
+use super::partition_change::{Election, PartitionChange};
+use super::{Outcome, Policy, Rejection};
 use crate::MetadataRecord;
-use crate::image::{Image, Partition};
+use crate::image::Image;
 
-/// Notes in which of its directories a broker has put replicas. One whose directory is not among the registered ones
-/// has failed while the request was under way; the broker tells of it by itself.
+/// Notes in which of its directories a broker has put replicas. One that is not among the registered ones has failed
+/// while the request was under way: whoever else is in the replica's ISR takes over.
 ///
 /// # Errors
 /// STALE_BROKER_EPOCH
@@ -25,16 +30,14 @@ pub fn assign_replicas_to_dirs(
     check_epoch(image, broker, request.broker_epoch)?;
     let mut records = Vec::new();
     let mut assign = |id: Uuid, topic_id: TopicId, index: i32| {
-        let found = find(image, broker, topic_id, index);
-        let record =
-            found.map(|(partition, at)| change_directory(partition, at, topic_id, index, id));
-        match record {
-            Ok(record) => {
+        let changed = change_directory(image, broker, topic_id, PartitionIndex(index), id);
+        changed.map_or_else(
+            |code| code,
+            |record| {
                 records.extend(record);
                 ErrorCode::NONE
-            }
-            Err(code) => code,
-        }
+            },
+        )
     };
     let directories = request.directories.iter().map(|directory| {
         let topics = directory.topics.iter().map(|topic| {
@@ -55,40 +58,28 @@ pub fn assign_replicas_to_dirs(
     Ok(Outcome { records, reply })
 }
 
-/// The partition, and which of its replicas the broker holds.
-fn find(
+/// Nothing if the replica is known to be there. A log that turns up lets its broker lead what has no leader.
+fn change_directory(
     image: &Image,
     broker: BrokerId,
     topic_id: TopicId,
-    index: i32,
-) -> Result<(&Partition, usize), ErrorCode> {
-    let topic = image.topic(topic_id).ok_or(ErrorCode::UNKNOWN_TOPIC_ID)?;
-    let partition = topic.partition(PartitionIndex(index));
-    let partition = partition.ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
-    let at = partition.replicas.iter().position(|replica| *replica == broker);
-    Ok((partition, at.ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?))
-}
-
-/// Nothing if the replica is known to be there.
-fn change_directory(
-    partition: &Partition,
-    at: usize,
-    topic_id: TopicId,
-    index: i32,
+    index: PartitionIndex,
     directory: Uuid,
-) -> Option<MetadataRecord> {
-    let mut directories = partition.directories.clone();
-    let assigned = directories.get_mut(at)?;
+) -> Result<Option<MetadataRecord>, ErrorCode> {
+    let topic = image.topic(topic_id).ok_or(ErrorCode::UNKNOWN_TOPIC_ID)?;
+    let partition = topic.partition(index).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+    let mut change = PartitionChange::new(image, topic, index, partition, Election::Online);
+    let at = partition.replicas.iter().position(|replica| *replica == broker);
+    let assigned = at.and_then(|at| change.target.directories.get_mut(at));
+    let assigned = assigned.ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?;
     if std::mem::replace(assigned, directory) == directory {
-        return None;
+        return Ok(None);
     }
-    let record = PartitionChangeRecord {
-        partition_id: index,
-        topic_id,
-        directories: Some(directories),
-        ..Default::default()
-    };
-    Some(record.into())
+    let is_online = image.broker(broker).is_some_and(|it| it.has_online(directory));
+    if !is_online && partition.isr.iter().any(|member| *member != broker) {
+        change.target.isr.retain(|member| *member != broker);
+    }
+    Ok(change.record())
 }
 
 /// Notes that directories of a broker have failed. Whoever else is in a replica's ISR takes over from it.
@@ -100,39 +91,49 @@ fn change_directory(
 /// STALE_BROKER_EPOCH
 pub fn directories_offline(
     image: &Image,
+    policy: &Policy,
     id: BrokerId,
     epoch: i64,
     offline: &[Uuid],
 ) -> Result<Outcome<()>, Rejection> {
-    let broker = check_epoch(image, id, epoch)?;
+    check_epoch(image, id, epoch)?;
+    let mut draft = Draft::on(image);
+    take_offline(&mut draft, policy, id, offline);
+    Ok(Outcome { records: draft.records, reply: () })
+}
+
+pub(super) fn take_offline(draft: &mut Draft, policy: &Policy, id: BrokerId, offline: &[Uuid]) {
+    let Some(broker) = draft.image.broker(id) else { return };
     let (failed, remaining): (Vec<Uuid>, Vec<Uuid>) =
         broker.directories.iter().partition(|directory| offline.contains(directory));
     if failed.is_empty() || remaining.is_empty() {
         // A record can't say that there are no directories, and a broker without any stops.
-        return Ok(Outcome::unchanged(()));
+        return;
     }
-    let has_successors = |partition: &Partition| partition.isr.iter().any(|replica| *replica != id);
-    let lost = partitions(image).filter(|(_, _, partition)| {
-        let directory = partition.directory_of(id);
-        directory.is_some_and(|it| failed.contains(&it)) && has_successors(partition)
+    let change = BrokerRegistrationChangeRecord { log_dirs: remaining, ..change_of(broker) };
+    draft.push(change);
+    leave(draft, policy, id, |partition| {
+        let has_failed = partition.directory_of(id).is_some_and(|it| failed.contains(&it));
+        has_failed && partition.isr.iter().any(|member| *member != id)
     });
-    let mut records: Vec<MetadataRecord> = lost
-        .filter_map(|(topic, index, partition)| give_up(image, id, topic, index, partition))
-        .collect();
-    let change = BrokerRegistrationChangeRecord {
-        broker_id: id.0,
-        broker_epoch: epoch,
-        log_dirs: remaining,
-        ..Default::default()
-    };
-    records.push(change.into());
-    Ok(Outcome { records, reply: () })
+}
+
+/// Notes which of its directories a broker wants no new replicas in. It does not say before it knows its own
+/// configuration.
+pub(super) fn cordon(draft: &mut Draft, id: BrokerId, cordoned: Option<&[Uuid]>) {
+    let (Some(broker), Some(cordoned)) = (draft.image.broker(id), cordoned) else { return };
+    let set = |directories: &[Uuid]| directories.iter().copied().collect::<BTreeSet<_>>();
+    if broker.cordoned_directories.as_deref().map(set) != Some(set(cordoned)) {
+        let cordoned_log_dirs = Some(cordoned.to_vec());
+        let change = BrokerRegistrationChangeRecord { cordoned_log_dirs, ..change_of(broker) };
+        draft.push(change);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use ottla_base::LeaderEpoch;
-    use ottla_protocol::records::TopicRecord;
+    use ottla_protocol::records::{PartitionChangeRecord, TopicRecord};
 
     use super::*;
     use crate::controller::brokers::tests::{directory_of, image_with_brokers, partition_record};
@@ -188,6 +189,22 @@ mod tests {
     }
 
     #[test]
+    fn a_replica_in_a_directory_that_has_failed_meanwhile_gives_way_to_others() {
+        let mut image = image();
+        for index in [0, 1] {
+            let request = request(Uuid::from_u128(3000), TOPIC, index);
+            let outcome = assign_replicas_to_dirs(&image, &request).unwrap();
+            apply(&mut image, &outcome.records);
+        }
+        let state = |index| {
+            let partition = image.partition(TOPIC, PartitionIndex(index)).unwrap();
+            (partition.leader, &*partition.isr)
+        };
+        assert_eq!(state(0), (BrokerId(1), &[BrokerId(1)][..]));
+        assert_eq!(state(1), (BrokerId(2), &[BrokerId(2)][..]));
+    }
+
+    #[test]
     fn what_the_broker_does_not_hold_is_not_assigned() {
         let mut image = image();
         apply(&mut image, &[partition_record(TOPIC, 2, &[2], &[2])]);
@@ -210,13 +227,15 @@ mod tests {
     fn a_failed_directory_costs_leaderships_only_where_somebody_else_can_lead() {
         let mut image = image();
         let failed = [directory_of(1)];
-        let outcome = directories_offline(&image, BrokerId(1), 1, &failed).unwrap();
+        let outcome =
+            directories_offline(&image, &Policy::default(), BrokerId(1), 1, &failed).unwrap();
         apply(&mut image, &outcome.records);
         let partition = |index| image.partition(TOPIC, PartitionIndex(index)).unwrap();
         assert_eq!(partition(0).leader, BrokerId(1));
         assert_eq!((partition(1).leader, &*partition(1).isr), (BrokerId(2), &[BrokerId(2)][..]));
         assert_eq!(image.broker(BrokerId(1)).unwrap().directories, [SECOND]);
-        let again = directories_offline(&image, BrokerId(1), 1, &failed).unwrap();
+        let again =
+            directories_offline(&image, &Policy::default(), BrokerId(1), 1, &failed).unwrap();
         assert_eq!(again.records, []);
     }
 }

@@ -4,21 +4,11 @@ use ottla_base::{BrokerId, ErrorCode, PartitionIndex};
 use ottla_protocol::messages::elect_leaders_request::TopicPartitions;
 use ottla_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use ottla_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse};
-use ottla_protocol::records::PartitionChangeRecord;
 
+use super::partition_change::{Election, PartitionChange};
 use super::{Outcome, RECORDS_MAX, Rejection};
 use crate::MetadataRecord;
-use crate::image::{Broker, Image, Partition, Topic};
-
-/// Which leader is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Election {
-    /// The first replica of the assignment.
-    Preferred,
-    /// Any replica, where there is no leader. Replicas outside the ISR, which lack data, are never chosen: that
-    /// comes with replication.
-    Unclean,
-}
+use crate::image::{Image, Partition, Topic};
 
 /// Holds the elections that are needed and possible; null topics mean all partitions.
 #[must_use]
@@ -59,6 +49,7 @@ fn decide(image: &Image, request: &ElectLeadersRequest) -> Result<Decided, Rejec
     }
     let election = match request.election_type {
         0 => Election::Preferred,
+        // Whoever asks accepts the loss, whatever `unclean.leader.election.enable` says.
         1 => Election::Unclean,
         other => {
             let message = format!("Unknown election type {other}");
@@ -139,30 +130,16 @@ fn elect(
     partition: &Partition,
     election: Election,
 ) -> Result<MetadataRecord, Rejection> {
-    let preferred = partition.replicas.first().copied();
-    let has_leader = partition.leader != BrokerId::NONE;
     let is_as_wanted = match election {
-        Election::Preferred => Some(partition.leader) == preferred,
-        Election::Unclean => has_leader,
+        Election::Preferred => partition.replicas.first() == Some(&partition.leader),
+        Election::Online | Election::Unclean => partition.leader != BrokerId::NONE,
     };
     if is_as_wanted {
         let message = "Leader election not needed for topic partition.";
         return Err(Rejection::new(ErrorCode::ELECTION_NOT_NEEDED, message));
     }
-    let may_lead = |id: &BrokerId| {
-        partition.is_in_isr(*id) && image.broker(*id).is_some_and(Broker::is_active)
-    };
-    let mut candidates = partition.replicas.iter().copied();
-    // A leader that is there gives way to the preferred one only.
-    let successor = if has_leader { preferred.filter(may_lead) } else { candidates.find(may_lead) };
-    let leader = successor.ok_or_else(|| none_available(election))?;
-    let record = PartitionChangeRecord {
-        partition_id: index.0,
-        topic_id: topic.id,
-        leader: leader.0,
-        ..Default::default()
-    };
-    Ok(record.into())
+    let change = PartitionChange::new(image, topic, index, partition, election);
+    change.record().ok_or_else(|| none_available(election))
 }
 
 fn none_available(election: Election) -> Rejection {
@@ -171,7 +148,7 @@ fn none_available(election: Election) -> Rejection {
             ErrorCode::PREFERRED_LEADER_NOT_AVAILABLE,
             "The preferred leader was not available.",
         ),
-        Election::Unclean => Rejection::new(
+        Election::Online | Election::Unclean => Rejection::new(
             ErrorCode::ELIGIBLE_LEADERS_NOT_AVAILABLE,
             "Eligible topic partition leaders are not available.",
         ),
@@ -183,7 +160,7 @@ mod tests {
     use super::*;
     use crate::controller::brokers::tests::{fence, image_with_brokers};
     use ottla_base::TopicId;
-    use ottla_protocol::records::{PartitionRecord, TopicRecord};
+    use ottla_protocol::records::{PartitionChangeRecord, PartitionRecord, TopicRecord};
 
     const TOPIC_ID: TopicId = TopicId::from_u128(9);
 
@@ -249,13 +226,25 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_without_a_leader_gets_one_from_its_isr_only() {
+    fn a_partition_without_a_leader_gets_one_that_lacks_data_only_if_it_must() {
         assert_eq!(elect_one(&image(-1, &[2]), 0), (led_by(2), ErrorCode::NONE));
         assert_eq!(elect_one(&image(-1, &[2]), 1), (led_by(2), ErrorCode::NONE));
         let mut fenced = image(-1, &[2]);
         fence(&mut fenced, 2);
-        let (records, code) = elect_one(&fenced, 1);
-        assert_eq!((records, code), (vec![], ErrorCode::ELIGIBLE_LEADERS_NOT_AVAILABLE));
+        let none = (vec![], ErrorCode::PREFERRED_LEADER_NOT_AVAILABLE);
+        assert_eq!(elect_one(&fenced, 0), none);
+        let lossy = PartitionChangeRecord {
+            partition_id: 0,
+            topic_id: TOPIC_ID,
+            leader: 1,
+            isr: Some(vec![1]),
+            leader_recovery_state: 1,
+            ..Default::default()
+        };
+        assert_eq!(elect_one(&fenced, 1), (vec![lossy.into()], ErrorCode::NONE));
+        fence(&mut fenced, 1);
+        let none = (vec![], ErrorCode::ELIGIBLE_LEADERS_NOT_AVAILABLE);
+        assert_eq!(elect_one(&fenced, 1), none);
     }
 
     #[test]

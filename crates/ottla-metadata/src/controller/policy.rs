@@ -1,5 +1,7 @@
 //! What the controller's configuration says about decisions. Pure.
 
+use std::time::Duration;
+
 use ottla_base::BrokerId;
 use ottla_config::describe::topic_defaults;
 use ottla_config::dynamic::Dynamic;
@@ -19,6 +21,12 @@ pub struct Policy {
     pub default_replication_factor: i16,
     /// `delete.topic.enable`.
     pub delete_topic_enable: bool,
+    /// `broker.session.timeout.ms`.
+    pub broker_session_timeout: Duration,
+    /// `leader.imbalance.check.interval.seconds`; `None` without `auto.leader.rebalance.enable`.
+    pub leader_balance_interval: Option<Duration>,
+    /// `unclean.leader.election.interval.ms`.
+    pub unclean_election_interval: Duration,
     /// The node that decides, whose configuration this is.
     pub node_id: BrokerId,
     /// Everything that was set on this node when it started.
@@ -39,12 +47,24 @@ impl Policy {
             Some(Value::Int(number)) => number,
             other => unreachable!("{name} is an INT with a default, not {other:?}"),
         };
+        let long = |name: &str| match settings.value(name) {
+            Some(Value::Long(number)) => u64::try_from(number).unwrap_or_default(),
+            other => unreachable!("{name} is a LONG with a default, not {other:?}"),
+        };
+        let is_on = |name: &str| settings.value(name) == Some(Value::Boolean(true));
         let factor = int("default.replication.factor");
         Self {
             num_partitions: int("num.partitions"),
             default_replication_factor: i16::try_from(factor).unwrap_or(i16::MAX),
-            delete_topic_enable: settings.value("delete.topic.enable")
-                == Some(Value::Boolean(true)),
+            delete_topic_enable: is_on("delete.topic.enable"),
+            broker_session_timeout: Duration::from_millis(
+                u64::try_from(int("broker.session.timeout.ms")).unwrap_or_default(),
+            ),
+            leader_balance_interval: is_on("auto.leader.rebalance.enable")
+                .then(|| Duration::from_secs(long("leader.imbalance.check.interval.seconds"))),
+            unclean_election_interval: Duration::from_millis(long(
+                "unclean.leader.election.interval.ms",
+            )),
             node_id: match settings.value("node.id") {
                 Some(Value::Int(id)) => BrokerId(id),
                 _ => BrokerId::NONE,

@@ -1,7 +1,11 @@
 //! AlterPartitionReassignments and ListPartitionReassignments: which brokers hold a partition. Pure.
 //!
-//! Data does not move between brokers yet. Where a partition is already where the request wants it — the only place
-//! in a cluster of one — there is nothing to do; anything else is refused.
+//! A partition moves in two steps. First the brokers that it moves to become replicas besides those that it has. Once
+//! they are all in the ISR, whichever change brings that about completes the reassignment
+//! ([`Reassignment::completed`]): the brokers that it leaves are removed, with a new leader epoch.
+//!
+//! A second request before the first is completed replaces it. What the first was adding and the second wants as well
+//! goes on being waited for; Apache Kafka forgets it, or waits for ever for a replica that it removes.
 
 use std::collections::BTreeSet;
 
@@ -20,25 +24,86 @@ use ottla_protocol::messages::{
     ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
 };
 
-use super::Rejection;
-use super::new_partitions::check_replicas;
+use super::new_partitions::{check_replicas, invalid_assignment};
+use super::partition_change::{Election, Elections, PartitionChange};
+use super::{Outcome, Policy, RECORDS_MAX, Rejection};
+use crate::MetadataRecord;
 use crate::image::{Image, Partition, Topic};
 
-/// Says of each partition whether it is where it is wanted, and if not, why it does not go there.
+/// Where a partition is to be, and what that means for where it is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Reassignment {
+    /// Those that stay or are added, in their new order, then those that are removed.
+    replicas: Vec<BrokerId>,
+    adding: Vec<BrokerId>,
+    removing: Vec<BrokerId>,
+}
+
+impl Reassignment {
+    fn to(target: &[BrokerId], partition: &Partition) -> Self {
+        let was_there = |id: &&BrokerId| {
+            partition.replicas.contains(id) && !partition.adding_replicas.contains(id)
+        };
+        let adding: BTreeSet<BrokerId> =
+            target.iter().filter(|id| !was_there(id)).copied().collect();
+        let goes = |id: &&BrokerId| !target.contains(id);
+        let removing: BTreeSet<BrokerId> =
+            partition.replicas.iter().filter(goes).copied().collect();
+        Self {
+            replicas: target.iter().chain(&removing).copied().collect(),
+            adding: adding.into_iter().collect(),
+            removing: removing.into_iter().collect(),
+        }
+    }
+
+    /// Replicas and ISR after a reassignment that has what it needs; `None` if it does not, or there is none.
+    pub(super) fn completed(partition: &Partition) -> Option<(Vec<BrokerId>, Vec<BrokerId>)> {
+        if !is_moving(partition) {
+            return None;
+        }
+        let Partition { adding_replicas: adding, removing_replicas: removing, .. } = partition;
+        let without = |brokers: &[BrokerId]| -> Vec<BrokerId> {
+            brokers.iter().filter(|id| !removing.contains(id)).copied().collect()
+        };
+        let (replicas, isr) = (without(&partition.replicas), without(&partition.isr));
+        let is_in_isr = |id: &BrokerId| isr.contains(id);
+        // With fewer replicas than before all of them must be in sync: the ISR would become smaller than it need be.
+        let awaited = if adding.len() < removing.len() { &replicas } else { adding };
+        let is_complete = !isr.is_empty() && awaited.iter().all(is_in_isr);
+        (is_complete && adding.iter().all(is_in_isr)).then_some((replicas, isr))
+    }
+}
+
+fn is_moving(partition: &Partition) -> bool {
+    !partition.adding_replicas.is_empty() || !partition.removing_replicas.is_empty()
+}
+
+/// Begins, replaces or calls off reassignments, each partition on its own.
 #[must_use]
 pub fn alter_partition_reassignments(
     image: &Image,
+    policy: &Policy,
     request: &AlterPartitionReassignmentsRequest,
-) -> AlterPartitionReassignmentsResponse {
+) -> Outcome<AlterPartitionReassignmentsResponse> {
     let mut reply = AlterPartitionReassignmentsResponse::default();
     if request.topics.is_empty() {
-        return reply;
+        return Outcome::unchanged(reply);
     }
     let may_change_factor = request.allow_replication_factor_change;
+    let elections = Elections::of(image, policy);
+    let mut records = Vec::new();
+    let mut alter = |topic: &str, partition: &ReassignablePartition| {
+        let altered = alter(image, &elections, topic, partition, may_change_factor)?;
+        if records.len() == RECORDS_MAX && altered.is_some() {
+            return Err(Rejection::too_many_records());
+        }
+        records.extend(altered);
+        Ok(())
+    };
     let topic = |topic: &ReassignableTopic| {
         let alter = |partition: &ReassignablePartition| {
-            let altered = alter(image, &topic.name, partition, may_change_factor);
-            let (error_code, error_message) = Rejection::fields(altered.err());
+            let (error_code, error_message) =
+                Rejection::fields(alter(&topic.name, partition).err());
             ReassignablePartitionResponse {
                 partition_index: partition.partition_index,
                 error_code,
@@ -53,15 +118,16 @@ pub fn alter_partition_reassignments(
     reply.responses = request.topics.iter().map(topic).collect();
     reply.allow_replication_factor_change = may_change_factor;
     reply.error_message = None;
-    reply
+    Outcome { records, reply }
 }
 
 fn alter(
     image: &Image,
+    elections: &Elections,
     name: &str,
     wanted: &ReassignablePartition,
     may_change_factor: bool,
-) -> Result<(), Rejection> {
+) -> Result<Option<MetadataRecord>, Rejection> {
     let unknown = |message| Rejection::new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, message);
     let index = wanted.partition_index;
     let topic = image
@@ -70,22 +136,71 @@ fn alter(
     let partition = topic
         .partition(PartitionIndex(index))
         .ok_or_else(|| unknown(format!("Unable to find partition {name}:{index}.")))?;
-    let Some(replicas) = &wanted.replicas else {
-        // Nothing moves, so nothing can be called off.
-        return Err(Rejection::wordless(ErrorCode::NO_REASSIGNMENT_IN_PROGRESS));
-    };
-    check_replicas(image, replicas, None)?;
-    let present = partition.replicas.len();
-    if !may_change_factor && replicas.len() != present {
-        let message =
-            format!("The replication factor is changed from {present} to {}", replicas.len());
-        return Err(Rejection::new(ErrorCode::INVALID_REPLICATION_FACTOR, message));
+    let index = PartitionIndex(index);
+    let mut change = PartitionChange::new(image, topic, index, partition, Election::Online);
+    match &wanted.replicas {
+        None => {
+            change.election = elections.automatic(image, topic);
+            call_off(&mut change, topic, index, partition)?;
+        }
+        Some(replicas) => {
+            check_replicas(image, replicas, None)?;
+            if !may_change_factor {
+                check_factor(partition, replicas.len())?;
+            }
+            let target: Vec<BrokerId> = replicas.iter().copied().map(BrokerId).collect();
+            let Reassignment { replicas, adding, removing } = Reassignment::to(&target, partition);
+            change.set_replicas(replicas);
+            change.target.adding_replicas = adding;
+            change.target.removing_replicas = removing;
+        }
     }
-    if replicas.iter().copied().map(BrokerId).eq(partition.replicas.iter().copied()) {
+    Ok(change.record())
+}
+
+/// Without those that were being added, and with all that were there before.
+fn call_off(
+    change: &mut PartitionChange<'_>,
+    topic: &Topic,
+    index: PartitionIndex,
+    partition: &Partition,
+) -> Result<(), Rejection> {
+    if !is_moving(partition) {
+        return Err(Rejection::wordless(ErrorCode::NO_REASSIGNMENT_IN_PROGRESS));
+    }
+    let without_added = |brokers: &[BrokerId]| -> Vec<BrokerId> {
+        brokers.iter().filter(|id| !partition.adding_replicas.contains(id)).copied().collect()
+    };
+    let (replicas, isr) = (without_added(&partition.replicas), without_added(&partition.isr));
+    if replicas.is_empty() {
+        let message = "Invalid replica assignment: addingReplicas contains all replicas.";
+        return Err(invalid_assignment(message.to_owned()));
+    }
+    change.set_replicas(replicas);
+    // Where nobody of before is in sync, somebody must lead who lacks data. Kafka then takes the first replica into
+    // the ISR even when that is fenced, and tells nobody that it has to recover.
+    if isr.is_empty() && !change.can_elect_uncleanly() {
+        return Err(invalid_assignment(format!(
+            "Unable to revert partition assignment for {}:{index} because it would require an \
+             unclean leader election.",
+            topic.name
+        )));
+    }
+    change.target.isr = isr;
+    change.target.adding_replicas.clear();
+    change.target.removing_replicas.clear();
+    Ok(())
+}
+
+/// Compares with what the partition has when a reassignment that is under way is completed.
+fn check_factor(partition: &Partition, wanted: usize) -> Result<(), Rejection> {
+    let stays = |id: &&BrokerId| !partition.removing_replicas.contains(id);
+    let present = partition.replicas.iter().filter(stays).count();
+    if wanted == present {
         return Ok(());
     }
-    let message = "Partitions cannot move between brokers in this release.";
-    Err(Rejection::new(ErrorCode::INVALID_REPLICA_ASSIGNMENT, message))
+    let message = format!("The replication factor is changed from {present} to {wanted}");
+    Err(Rejection::new(ErrorCode::INVALID_REPLICATION_FACTOR, message))
 }
 
 /// The partitions on the move; null topics mean all.
@@ -123,69 +238,11 @@ fn ongoing<'a>(
             adding_replicas: ids(&partition.adding_replicas),
             removing_replicas: ids(&partition.removing_replicas),
         };
-    let moves = |partition: &Partition| {
-        !partition.adding_replicas.is_empty() || !partition.removing_replicas.is_empty()
-    };
     let partitions: Vec<_> =
-        asked.filter(|(_, partition)| moves(partition)).map(reassignment).collect();
+        asked.filter(|(_, partition)| is_moving(partition)).map(reassignment).collect();
     (!partitions.is_empty())
         .then(|| OngoingTopicReassignment { name: (&*topic.name).into(), partitions })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::controller::brokers::tests::image_with_brokers;
-    use ottla_base::TopicId;
-    use ottla_protocol::records::{PartitionRecord, TopicRecord};
-
-    fn image(adding_replicas: &[i32]) -> Image {
-        let mut image = image_with_brokers(&[1, 2]);
-        let topic_id = TopicId::from_u128(9);
-        image.apply(&TopicRecord { name: "t".into(), topic_id }.into()).unwrap();
-        let partition = PartitionRecord {
-            partition_id: 0,
-            topic_id,
-            replicas: vec![1],
-            isr: vec![1],
-            leader: 1,
-            adding_replicas: adding_replicas.to_vec(),
-            ..Default::default()
-        };
-        image.apply(&partition.into()).unwrap();
-        image
-    }
-
-    fn altered(topic: &str, partition_index: i32, replicas: Option<&[i32]>) -> (ErrorCode, String) {
-        let replicas = replicas.map(<[i32]>::to_vec);
-        let partitions = vec![ReassignablePartition { partition_index, replicas }];
-        let topics = vec![ReassignableTopic { name: topic.into(), partitions }];
-        let request = AlterPartitionReassignmentsRequest { topics, ..Default::default() };
-        let reply = alter_partition_reassignments(&image(&[]), &request);
-        let result = &reply.responses[0].partitions[0];
-        (result.error_code, result.error_message.as_deref().unwrap_or_default().to_owned())
-    }
-
-    #[test]
-    fn a_partition_that_is_where_it_is_wanted_stays_there() {
-        assert_eq!(altered("t", 0, Some(&[1])).0, ErrorCode::NONE);
-    }
-
-    #[test]
-    fn what_cannot_be_is_refused() {
-        assert_eq!(altered("x", 0, Some(&[1])).0, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
-        assert_eq!(altered("t", 5, Some(&[1])).0, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
-        assert_eq!(altered("t", 0, None).0, ErrorCode::NO_REASSIGNMENT_IN_PROGRESS);
-        assert_eq!(altered("t", 0, Some(&[])).0, ErrorCode::INVALID_REPLICA_ASSIGNMENT);
-        assert_eq!(altered("t", 0, Some(&[9])).0, ErrorCode::INVALID_REPLICA_ASSIGNMENT);
-        assert_eq!(altered("t", 0, Some(&[2])).0, ErrorCode::INVALID_REPLICA_ASSIGNMENT);
-    }
-
-    #[test]
-    fn only_what_moves_is_listed() {
-        let all = ListPartitionReassignmentsRequest { topics: None, ..Default::default() };
-        assert_eq!(list_partition_reassignments(&image(&[]), &all).topics, []);
-        let listed = list_partition_reassignments(&image(&[2]), &all).topics;
-        assert_eq!(listed[0].partitions[0].adding_replicas, [2]);
-    }
-}
+mod tests;

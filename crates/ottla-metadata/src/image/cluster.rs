@@ -50,6 +50,17 @@ impl Broker {
         !self.fenced && !self.in_controlled_shutdown
     }
 
+    /// Whether a replica that is said to be in this directory is reachable there, as far as that is known.
+    #[must_use]
+    pub fn has_online(&self, directory: Uuid) -> bool {
+        match directory {
+            Uuid::UNASSIGNED_DIR | Uuid::MIGRATING_DIR => true,
+            Uuid::LOST_DIR => false,
+            // A registration older than directories says nothing of them.
+            _ => self.directories.is_empty() || self.directories.contains(&directory),
+        }
+    }
+
     #[must_use]
     pub fn endpoint(&self, listener: &str) -> Option<&Endpoint> {
         self.endpoints.iter().find(|endpoint| &*endpoint.listener == listener)

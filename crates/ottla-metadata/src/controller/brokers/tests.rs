@@ -3,8 +3,11 @@
 use super::*;
 use ottla_base::LeaderEpoch;
 use ottla_protocol::records::{
-    FeatureLevelRecord, FenceBrokerRecord, PartitionRecord, TopicRecord,
+    BrokerRegistrationChangeRecord, FeatureLevelRecord, FenceBrokerRecord, PartitionChangeRecord,
+    PartitionRecord, TopicRecord,
 };
+
+use crate::MetadataRecord;
 
 /// A formatted cluster with unfenced brokers, each of epoch 1, with one directory named after it.
 pub(crate) fn image_with_brokers(ids: &[i32]) -> Image {
@@ -12,11 +15,21 @@ pub(crate) fn image_with_brokers(ids: &[i32]) -> Image {
     let records = super::super::format(&image).records;
     records.iter().for_each(|record| image.apply(record).unwrap());
     for &id in ids {
-        let registration = register_broker(&image, &registration(id, id), 1).unwrap();
-        registration.records.iter().for_each(|record| image.apply(record).unwrap());
+        register(&mut image, &registration(id, id), 1);
         unfence(&mut image, id);
     }
     image
+}
+
+/// The result of a registration that is not refused.
+pub(crate) fn register(
+    image: &mut Image,
+    request: &BrokerRegistrationRequest,
+    epoch: i64,
+) -> Outcome<BrokerEpoch> {
+    let outcome = register_broker(image, &Policy::default(), request, epoch).unwrap();
+    outcome.records.iter().for_each(|record| image.apply(record).unwrap());
+    outcome
 }
 
 pub(crate) fn fence(image: &mut Image, id: i32) {
@@ -24,10 +37,11 @@ pub(crate) fn fence(image: &mut Image, id: i32) {
     image.apply(&FenceBrokerRecord { id, epoch }.into()).unwrap();
 }
 
-fn unfence(image: &mut Image, id: i32) {
+pub(crate) fn unfence(image: &mut Image, id: i32) -> Outcome<()> {
     let epoch = image.broker(BrokerId(id)).unwrap().epoch;
-    let outcome = unfence_broker(image, BrokerId(id), epoch).unwrap();
+    let outcome = unfence_broker(image, &Policy::default(), BrokerId(id), epoch).unwrap();
     outcome.records.iter().for_each(|record| image.apply(record).unwrap());
+    outcome
 }
 
 /// A partition in its first epoch, led by the first of `isr`.
@@ -55,7 +69,7 @@ pub(crate) fn directory_of(id: i32) -> Uuid {
     Uuid::from_u128(1000 + u128::try_from(id).unwrap())
 }
 
-fn registration(id: i32, incarnation: i32) -> BrokerRegistrationRequest {
+pub(crate) fn registration(id: i32, incarnation: i32) -> BrokerRegistrationRequest {
     BrokerRegistrationRequest {
         broker_id: id,
         cluster_id: "cluster".into(),
@@ -85,8 +99,8 @@ fn create_partition(image: &mut Image, replicas: &[i32], isr: &[i32]) -> ottla_b
 
 #[test]
 fn a_new_broker_is_registered_fenced_with_the_epoch_given() {
-    let image = image_with_brokers(&[]);
-    let outcome = register_broker(&image, &registration(1, 9), 77).unwrap();
+    let mut image = image_with_brokers(&[]);
+    let outcome = register(&mut image, &registration(1, 9), 77);
     assert_eq!(outcome.reply, BrokerEpoch(77));
     let record = RegisterBrokerRecord {
         broker_id: 1,
@@ -112,8 +126,8 @@ fn a_new_broker_is_registered_fenced_with_the_epoch_given() {
 
 #[test]
 fn the_same_incarnation_keeps_its_epoch_and_stays_unfenced() {
-    let image = image_with_brokers(&[1]);
-    let outcome = register_broker(&image, &registration(1, 1), 77).unwrap();
+    let mut image = image_with_brokers(&[1]);
+    let outcome = register(&mut image, &registration(1, 1), 77);
     assert_eq!(outcome.reply, BrokerEpoch(1));
     let [MetadataRecord::RegisterBroker(record)] = &*outcome.records else { panic!("{outcome:?}") };
     assert_eq!((record.broker_epoch, record.fenced), (1, false));
@@ -124,13 +138,12 @@ fn a_broker_that_restarts_alone_leads_again_in_a_later_epoch() {
     let mut image = image_with_brokers(&[1]);
     let topic_id = create_partition(&mut image, &[1], &[1]);
 
-    let outcome = register_broker(&image, &registration(1, 2), 50).unwrap();
+    let outcome = register(&mut image, &registration(1, 2), 50);
     let leaderless =
         PartitionChangeRecord { partition_id: 0, topic_id, leader: -1, ..Default::default() };
-    assert_eq!(outcome.records[0], leaderless.into());
-    outcome.records.iter().for_each(|record| image.apply(record).unwrap());
+    assert_eq!(outcome.records[1..], [leaderless.into()]);
 
-    let outcome = unfence_broker(&image, BrokerId(1), 50).unwrap();
+    let outcome = unfence(&mut image, 1);
     let change = BrokerRegistrationChangeRecord {
         broker_id: 1,
         broker_epoch: 50,
@@ -140,7 +153,6 @@ fn a_broker_that_restarts_alone_leads_again_in_a_later_epoch() {
     let leads =
         PartitionChangeRecord { partition_id: 0, topic_id, leader: 1, ..Default::default() };
     assert_eq!(outcome.records, [change.into(), leads.into()]);
-    outcome.records.iter().for_each(|record| image.apply(record).unwrap());
 
     let partition = image.partition(topic_id, 0.into()).unwrap();
     assert_eq!(partition.leader, BrokerId(1));
@@ -152,7 +164,7 @@ fn a_broker_that_restarts_alone_leads_again_in_a_later_epoch() {
 fn a_broker_that_restarts_among_others_leaves_the_isr_and_its_leadership_to_them() {
     let mut image = image_with_brokers(&[1, 2, 3]);
     let topic_id = create_partition(&mut image, &[1, 2, 3], &[1, 3]);
-    let outcome = register_broker(&image, &registration(1, 9), 50).unwrap();
+    let outcome = register(&mut image, &registration(1, 9), 50);
     let change = PartitionChangeRecord {
         partition_id: 0,
         topic_id,
@@ -160,13 +172,52 @@ fn a_broker_that_restarts_among_others_leaves_the_isr_and_its_leadership_to_them
         isr: Some(vec![3]),
         ..Default::default()
     };
-    assert_eq!(outcome.records[0], change.into());
+    assert_eq!(outcome.records[1..], [change.into()]);
+}
+
+/// Broker 1 again, on a new disk.
+fn registration_with_new_disk() -> BrokerRegistrationRequest {
+    BrokerRegistrationRequest { log_dirs: vec![directory_of(77)], ..registration(1, 9) }
+}
+
+#[test]
+fn a_broker_that_lost_its_disk_begins_anew_where_others_have_the_data() {
+    let mut image = image_with_brokers(&[1, 2]);
+    let topic_id = create_partition(&mut image, &[1, 2], &[1, 2]);
+    register(&mut image, &registration_with_new_disk(), 50);
+    let partition = image.partition(topic_id, 0.into()).unwrap();
+    assert_eq!((partition.leader, &*partition.isr), (BrokerId(2), &[BrokerId(2)][..]));
+    assert_eq!(partition.directories, [directory_of(77), directory_of(2)]);
+}
+
+#[test]
+fn a_broker_that_lost_its_disk_never_leads_with_an_empty_log_what_only_it_had() {
+    let mut image = image_with_brokers(&[1, 2]);
+    let topic_id = create_partition(&mut image, &[1, 2], &[1]);
+    register(&mut image, &registration_with_new_disk(), 50);
+    assert_eq!(unfence(&mut image, 1).records.len(), 1);
+    let partition = image.partition(topic_id, 0.into()).unwrap();
+    assert_eq!((partition.leader, &*partition.isr), (BrokerId::NONE, &[BrokerId(1)][..]));
+    assert_eq!(partition.directories, [Uuid::LOST_DIR, directory_of(2)]);
+}
+
+#[test]
+fn a_broker_that_misses_one_of_its_disks_is_still_found_by_who_asks_for_what_is_on_it() {
+    let mut image = image_with_brokers(&[1]);
+    let topic_id = create_partition(&mut image, &[1], &[1]);
+    let two = vec![directory_of(1), directory_of(5)];
+    register(&mut image, &BrokerRegistrationRequest { log_dirs: two, ..registration(1, 8) }, 40);
+    let other = vec![directory_of(5)];
+    register(&mut image, &BrokerRegistrationRequest { log_dirs: other, ..registration(1, 9) }, 50);
+    unfence(&mut image, 1);
+    let partition = image.partition(topic_id, 0.into()).unwrap();
+    assert_eq!((partition.leader, &*partition.directories), (BrokerId(1), &[directory_of(1)][..]));
 }
 
 #[test]
 fn unfencing_twice_changes_nothing() {
-    let image = image_with_brokers(&[1]);
-    assert_eq!(unfence_broker(&image, BrokerId(1), 1), Ok(Outcome::unchanged(())));
+    let mut image = image_with_brokers(&[1]);
+    assert_eq!(unfence(&mut image, 1), Outcome::unchanged(()));
 }
 
 #[test]
@@ -175,7 +226,7 @@ fn registrations_that_do_not_fit_the_cluster_are_refused() {
     let refuse = |change: fn(&mut BrokerRegistrationRequest)| {
         let mut request = registration(2, 2);
         change(&mut request);
-        register_broker(&image, &request, 5).unwrap_err().code
+        register_broker(&image, &Policy::default(), &request, 5).unwrap_err().code
     };
     assert_eq!(refuse(|it| it.cluster_id = "other".into()), ErrorCode::INCONSISTENT_CLUSTER_ID);
     assert_eq!(refuse(|it| it.log_dirs.clear()), ErrorCode::INVALID_REGISTRATION);
@@ -186,6 +237,8 @@ fn registrations_that_do_not_fit_the_cluster_are_refused() {
         ErrorCode::INVALID_REGISTRATION
     );
     assert_eq!(refuse(|it| it.features.clear()), ErrorCode::INVALID_REGISTRATION);
+    let migrating = refuse(|it| it.is_migrating_zk_broker = true);
+    assert_eq!(migrating, ErrorCode::BROKER_ID_NOT_REGISTERED);
     let too_old = refuse(|it| it.features[0].max_supported_version = 29);
     assert_eq!(too_old, ErrorCode::UNSUPPORTED_VERSION);
 }
@@ -195,7 +248,8 @@ fn a_broker_that_does_not_know_a_finalized_feature_is_refused() {
     let mut image = image_with_brokers(&[]);
     let record = FeatureLevelRecord { name: "group.version".into(), feature_level: 1 };
     image.apply(&record.into()).unwrap();
-    let rejection = register_broker(&image, &registration(1, 1), 1).unwrap_err();
+    let rejection =
+        register_broker(&image, &Policy::default(), &registration(1, 1), 1).unwrap_err();
     assert_eq!(
         rejection.message,
         "Unable to register because the broker does not support finalized version 1 of \

@@ -1,0 +1,111 @@
+//! What becomes of partitions when a broker goes, comes back, or is about to go. Pure.
+
+use ottla_base::{BrokerId, PartitionIndex, Uuid};
+use ottla_protocol::records::BrokerRegistrationChangeRecord;
+
+use super::Policy;
+use super::draft::Draft;
+use super::partition_change::{Elections, PartitionChange};
+use crate::MetadataRecord;
+use crate::image::{Broker, Image, Partition, Topic};
+
+/// Keeps brokers from leading and from being seen, and takes them out of every ISR.
+///
+/// All are fenced before the first one's partitions are looked at: nothing is lost by an unclean election for the
+/// sake of a leader that is about to be fenced itself.
+pub(super) fn fence(draft: &mut Draft, policy: &Policy, ids: &[BrokerId]) {
+    for id in ids {
+        if let Some(broker) = draft.image.broker(*id).filter(|broker| !broker.fenced) {
+            let change = BrokerRegistrationChangeRecord { fenced: 1, ..change_of(broker) };
+            draft.push(change);
+        }
+    }
+    ids.iter().for_each(|id| leave(draft, policy, *id, |_| true));
+}
+
+/// Lets a broker lead, first of all what waited for somebody who can.
+pub(super) fn unfence(draft: &mut Draft, policy: &Policy, id: BrokerId) {
+    let Some(broker) = draft.image.broker(id).filter(|broker| broker.fenced) else { return };
+    let change = BrokerRegistrationChangeRecord { fenced: -1, ..change_of(broker) };
+    draft.push(change);
+    let is_leaderless = |partition: &Partition| partition.leader == BrokerId::NONE;
+    change_all(draft, policy, is_leaderless, |_| ());
+}
+
+/// Moves leaderships away from a broker that wants to go, as far as there is somebody to take them.
+pub(super) fn begin_shutdown(draft: &mut Draft, policy: &Policy, id: BrokerId) {
+    let Some(broker) = draft.image.broker(id) else { return };
+    if !broker.in_controlled_shutdown {
+        let change =
+            BrokerRegistrationChangeRecord { in_controlled_shutdown: 1, ..change_of(broker) };
+        draft.push(change);
+    }
+    leave(draft, policy, id, |_| true);
+}
+
+/// A change of this registration that changes nothing yet.
+pub(super) fn change_of(broker: &Broker) -> BrokerRegistrationChangeRecord {
+    BrokerRegistrationChangeRecord {
+        broker_id: broker.id.0,
+        broker_epoch: broker.epoch,
+        ..Default::default()
+    }
+}
+
+/// Takes a broker out of the ISRs, and so out of the leadership, of the partitions that are `affected`.
+pub(super) fn leave(
+    draft: &mut Draft,
+    policy: &Policy,
+    id: BrokerId,
+    affected: impl Fn(&Partition) -> bool,
+) {
+    let is_meant = |partition: &Partition| partition.is_in_isr(id) && affected(partition);
+    change_all(draft, policy, is_meant, |target| target.isr.retain(|member| *member != id));
+}
+
+/// A broker's logs are gone, all of them.
+pub(super) fn lose_logs(draft: &mut Draft, policy: &Policy, id: BrokerId) {
+    change_all(
+        draft,
+        policy,
+        |partition| partition.replicas.contains(&id),
+        |target| {
+            let replicas = target.replicas.iter().zip(&mut target.directories);
+            replicas
+                .filter(|(replica, _)| **replica == id)
+                .for_each(|(_, it)| *it = Uuid::LOST_DIR);
+            target.isr.retain(|member| *member != id);
+        },
+    );
+}
+
+/// Changes all partitions that are `meant`, with an election where that leaves them without a leader.
+fn change_all(
+    draft: &mut Draft,
+    policy: &Policy,
+    is_meant: impl Fn(&Partition) -> bool,
+    edit: impl Fn(&mut Partition),
+) {
+    let image = &draft.image;
+    let elections = Elections::of(image, policy);
+    let meant = partitions(image).filter(|(_, _, partition)| is_meant(partition));
+    let record = |(topic, index, partition): (&Topic, PartitionIndex, &Partition)| {
+        let election = elections.automatic(image, topic);
+        let mut change = PartitionChange::new(image, topic, index, partition, election);
+        edit(&mut change.target);
+        change.record()
+    };
+    let records: Vec<MetadataRecord> = meant.filter_map(record).collect();
+    draft.extend(records);
+}
+
+pub(super) fn partitions(
+    image: &Image,
+) -> impl Iterator<Item = (&Topic, PartitionIndex, &Partition)> {
+    image.topics().flat_map(|topic| {
+        topic.partitions().map(move |(index, partition)| (topic, index, partition))
+    })
+}
+
+#[cfg(test)]
+mod tests;
