@@ -11,11 +11,13 @@
 
 mod contact;
 mod request;
+mod vigil;
 mod waiting;
 
 use std::collections::VecDeque;
 use std::future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::Raft;
 use openraft::alias::WatchReceiverOf;
@@ -25,8 +27,8 @@ use openraft::raft::VoteRequest;
 use ottla_base::{BrokerId, LeaderEpoch, Offset};
 use ottla_env::Clock;
 use ottla_log::Log;
-use ottla_metadata::controller::{self, Draw, Policy};
-use ottla_metadata::{Image, Outcome, record};
+use ottla_metadata::controller::{self, Draw, Policy, Situation};
+use ottla_metadata::{Image, MetadataRecord, Outcome, record};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -34,6 +36,7 @@ use contact::Contact;
 pub(crate) use contact::Limits;
 pub use request::{Desk, SubmitError};
 pub(crate) use request::{Request, Submitted};
+use vigil::Vigil;
 use waiting::{Respond, Waiting};
 
 use crate::raft::{
@@ -82,8 +85,9 @@ pub(crate) struct Controller {
     active: watch::Sender<Option<LeaderEpoch>>,
     leader: watch::Sender<Option<Leader>>,
     contact: Contact,
-    /// The epoch in which this node is the active controller.
+    /// The epoch in which this node is the active controller, and what it keeps watch over meanwhile.
     epoch: Option<LeaderEpoch>,
+    vigil: Option<Vigil>,
     /// The last epoch in which a proposal failed: it is not led any more, whatever openraft still says.
     lost: LeaderEpoch,
     speculative: Image,
@@ -112,6 +116,7 @@ impl Controller {
             active,
             leader,
             epoch: None,
+            vigil: None,
             lost: LeaderEpoch(-1),
             next_offset: Offset::ZERO,
             pending: VecDeque::new(),
@@ -123,10 +128,11 @@ impl Controller {
     async fn run(mut self) {
         loop {
             self.observe_leadership().await;
+            let (silence, deadline) = (self.contact.deadline(), self.deadline());
             tokio::select! {
                 biased;
                 Some(epoch) = self.failures.recv() => self.step_down(epoch).await,
-                () = until(self.contact.deadline()) => if let Some(epoch) = self.contact.lost() {
+                () = until(silence) => if let Some(epoch) = self.contact.lost() {
                     self.step_down(epoch).await;
                 },
                 changed = self.server.changed() => if changed.is_err() { return },
@@ -138,6 +144,7 @@ impl Controller {
                     Some(request) => self.handle(request).await,
                     None => return,
                 },
+                () = until(deadline) => self.on_deadline().await,
             }
         }
     }
@@ -153,7 +160,9 @@ impl Controller {
         self.refuse_pending();
         self.epoch = led.filter(|epoch| applied.epoch == Some(*epoch) && *epoch > self.lost);
         self.speculative = Image::clone(&applied.image);
+        self.vigil = None;
         if let Some(epoch) = self.epoch {
+            self.vigil = Some(Vigil::begin(&self.speculative, &self.parts.policy));
             self.next_offset = self.parts.log.log_end_offset();
             tracing::info!(%epoch, offset = %self.next_offset, "this node is the active controller");
             self.format().await;
@@ -184,6 +193,7 @@ impl Controller {
         if self.epoch == Some(epoch) {
             tracing::warn!(%epoch, "changes cannot be committed; this node stops deciding in this epoch");
             self.epoch = None;
+            self.vigil = None;
             self.speculative = Image::clone(&self.parts.applied.borrow().image);
             self.refuse_pending();
             self.active.send_replace(None);
@@ -221,11 +231,11 @@ impl Controller {
 
     /// Decides, and proposes what was decided; the reply goes out when that, and all before it, is committed and applied.
     async fn handle(&mut self, request: Box<dyn Request>) {
-        if self.epoch.is_none() || !self.contact.may_decide() {
-            request.refuse(SubmitError::NotController);
-            return;
-        }
-        let (records, respond) = request.decide(&mut self.desk());
+        let may_decide = self.contact.may_decide();
+        let (records, respond) = match self.desk().filter(|_| may_decide) {
+            Some(mut desk) => request.decide(&mut desk),
+            None => return request.refuse(SubmitError::NotController),
+        };
         if records.is_empty() {
             // Even an answer that changes nothing tells of records that may not be committed yet.
             match self.pending.back() {
@@ -241,16 +251,53 @@ impl Controller {
         }
     }
 
-    fn desk(&mut self) -> Desk<'_> {
-        Desk {
+    /// Only an active controller has one.
+    fn desk(&mut self) -> Option<Desk<'_>> {
+        let vigil = self.vigil.as_mut()?;
+        Some(Desk {
             image: &self.speculative,
             policy: &self.parts.policy,
             draw: &mut *self.parts.draw,
             next_offset: self.next_offset.0,
+            now: vigil.now(),
+            liveness: &mut vigil.liveness,
+        })
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let deadline = self.vigil.as_ref()?.deadline(&self.speculative)?;
+        // Without a majority nothing is decided; the next controller gives all brokers a new session.
+        let sure = self.contact.may_decide();
+        Some(if sure { deadline } else { deadline.max(Instant::now() + UNDECIDED_PAUSE) })
+    }
+
+    /// A heartbeat that has waited here for its turn was in time: what is in the queue comes first.
+    async fn on_deadline(&mut self) {
+        for _ in 0..self.requests.len() {
+            let Ok(request) = self.requests.try_recv() else { break };
+            self.handle(request).await;
+        }
+        while self.contact.may_decide()
+            && let Some(records) = self.due_records()
+        {
+            self.propose(records, Box::new(|_| ())).await;
         }
     }
 
-    async fn propose(&mut self, records: Vec<ottla_metadata::MetadataRecord>, respond: Respond) {
+    /// What is due now, and has not been decided on.
+    fn due_records(&mut self) -> Option<Vec<MetadataRecord>> {
+        let vigil = self.vigil.as_mut()?;
+        let situation = Situation {
+            image: &self.speculative,
+            policy: &self.parts.policy,
+            next_offset: self.next_offset,
+            now: vigil.now(),
+        };
+        let records = vigil.on_deadline(situation);
+        (!records.is_empty()).then_some(records)
+    }
+
+    async fn propose(&mut self, records: Vec<MetadataRecord>, respond: Respond) {
         let epoch = self.epoch.expect("only an active controller decides");
         for record in &records {
             self.speculative.apply(record).expect("a decision fits the image that it was made on");
@@ -288,6 +335,9 @@ impl Controller {
         }
     }
 }
+
+/// How long what is due waits, at a time, for a majority to be heard of.
+const UNDECIDED_PAUSE: Duration = Duration::from_millis(10);
 
 /// No voter has this id.
 const NOBODY: i32 = -1;

@@ -20,9 +20,11 @@ use ottla_log::{CreateError, Log, LogConfig, LogDirectory};
 use ottla_metadata::controller::{self, BrokerEpoch, Draw, Policy};
 use ottla_metadata::{Endpoint, Image, Outcome, Rejection, feature, topic_name};
 use ottla_protocol::messages::{
-    AllocateProducerIdsRequest, AllocateProducerIdsResponse, AssignReplicasToDirsRequest,
-    AssignReplicasToDirsResponse, BrokerRegistrationRequest, ControllerRegistrationRequest,
-    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterPartitionRequest,
+    AlterPartitionResponse, AssignReplicasToDirsRequest, AssignReplicasToDirsResponse,
+    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest,
+    ControllerRegistrationRequest, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
+    DeleteTopicsResponse, UnregisterBrokerRequest, UnregisterBrokerResponse,
     controller_registration_request,
 };
 use tokio::sync::{oneshot, watch};
@@ -58,7 +60,7 @@ pub struct Config {
     /// Once there is a log, its voters count; only addresses that it does not tell are still taken from here.
     pub voters: Vec<InitialVoter>,
     pub timing: Timing,
-    /// What the node's configuration says about decisions.
+    /// What the node's configuration says about decisions; its `node_id` is this node's, whatever it says.
     pub policy: Policy,
     /// `metadata.log.segment.bytes`.
     pub segment_bytes: u64,
@@ -159,7 +161,7 @@ impl Quorum {
             raft: raft.clone(),
             log: Arc::clone(&log),
             applied: view.applied,
-            policy: config.policy.clone(),
+            policy: Policy { node_id: config.node_id, ..config.policy.clone() },
             clock,
             draw: Box::new(SystemDraw),
             limits: (!is_alone).then(|| config.timing.limits()),
@@ -309,12 +311,60 @@ impl Quorum {
         request: BrokerRegistrationRequest,
     ) -> Result<Result<BrokerEpoch, Rejection>, SubmitError> {
         self.decide_or_reject(move |desk| {
-            controller::register_broker(desk.image, desk.policy, &request, desk.next_offset)
+            let situation = desk.situation();
+            desk.liveness.on_registration(situation, &request)
         })
         .await
     }
 
-    /// Lets a registered broker lead and be seen.
+    /// A broker says that it is there, and what it wants.
+    pub async fn broker_heartbeat(
+        &self,
+        request: BrokerHeartbeatRequest,
+    ) -> Result<Result<BrokerHeartbeatResponse, Rejection>, SubmitError> {
+        self.decide_or_reject(move |desk| {
+            let situation = desk.situation();
+            desk.liveness.on_heartbeat(situation, &request)
+        })
+        .await
+    }
+
+    /// The connection that this registration's last heartbeat came on has ended: the broker is fenced soon, unless it
+    /// is heard from again.
+    pub async fn connection_lost(
+        &self,
+        id: BrokerId,
+        epoch: BrokerEpoch,
+    ) -> Result<(), SubmitError> {
+        self.decide(move |desk| {
+            desk.liveness.on_connection_lost(id, epoch, desk.now);
+            Outcome::unchanged(())
+        })
+        .await
+    }
+
+    /// Takes a leader's word for who is in sync; `version` is that of the request.
+    pub async fn alter_partition(
+        &self,
+        request: AlterPartitionRequest,
+        version: i16,
+    ) -> Result<AlterPartitionResponse, SubmitError> {
+        self.decide(move |desk| {
+            controller::alter_partition(desk.image, desk.policy, &request, version)
+        })
+        .await
+    }
+
+    /// Forgets a broker.
+    pub async fn unregister_broker(
+        &self,
+        request: UnregisterBrokerRequest,
+    ) -> Result<UnregisterBrokerResponse, SubmitError> {
+        self.decide(move |desk| controller::unregister_broker(desk.image, desk.policy, &request))
+            .await
+    }
+
+    /// Lets a registered broker lead and be seen, without a heartbeat and without a session that could end.
     pub async fn unfence_broker(
         &self,
         id: BrokerId,

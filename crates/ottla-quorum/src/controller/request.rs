@@ -1,8 +1,10 @@
 //! What the controller is asked: a decision to make, and where the answer goes. Shell.
 
 use std::fmt;
+use std::time::Duration;
 
-use ottla_metadata::controller::{Draw, Policy};
+use ottla_base::Offset;
+use ottla_metadata::controller::{Draw, Liveness, Policy, Situation};
 use ottla_metadata::{Image, MetadataRecord, Outcome};
 use tokio::sync::oneshot;
 
@@ -34,6 +36,19 @@ pub struct Desk<'a> {
     pub draw: &'a mut dyn Draw,
     /// The offset that the first record of this decision will have.
     pub next_offset: i64,
+    /// Since this node became the active controller.
+    pub now: Duration,
+    /// What is known of the brokers' heartbeats.
+    pub liveness: &'a mut Liveness,
+}
+
+impl<'a> Desk<'a> {
+    /// What is decided with about brokers.
+    #[must_use]
+    pub fn situation(&self) -> Situation<'a> {
+        let next_offset = Offset(self.next_offset);
+        Situation { image: self.image, policy: self.policy, next_offset, now: self.now }
+    }
 }
 
 impl fmt::Debug for Desk<'_> {

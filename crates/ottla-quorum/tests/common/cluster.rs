@@ -14,8 +14,12 @@ use bytes::Bytes;
 use ottla_base::{BrokerId, Offset, Uuid};
 use ottla_env::SystemClock;
 use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
-use ottla_metadata::controller::Policy;
+use ottla_metadata::controller::{BrokerEpoch, Policy};
 use ottla_metadata::{Delta, Endpoint, Image, Outcome};
+use ottla_protocol::messages::{
+    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest,
+    broker_registration_request,
+};
 use ottla_protocol::records::ConfigRecord;
 use ottla_quorum::{
     Called, Config, Dependencies, InitialVoter, Publisher, Quorum, StartError, SubmitError, Timing,
@@ -159,13 +163,51 @@ impl Voter {
 
     /// Waits until the image has everything up to this offset.
     pub async fn reaches(&self, offset: Offset) {
+        self.sees(&format!("offset {offset}"), |image| image.offset >= offset).await;
+    }
+
+    pub async fn sees(&self, what: &str, is_so: impl Fn(&Image) -> bool) {
         let mut visible = self.watcher.visible.subscribe();
-        within(&format!("offset {offset}"), async {
-            while self.quorum.image().offset < offset {
+        within(what, async {
+            while !is_so(&self.quorum.image()) {
                 visible.changed().await.unwrap();
             }
         })
         .await;
+    }
+
+    /// Registers a broker, and lets it be unfenced by its first heartbeat.
+    pub async fn add_broker(&self, id: i32) -> BrokerEpoch {
+        let request = BrokerRegistrationRequest {
+            broker_id: id,
+            cluster_id: "cluster".into(),
+            incarnation_id: Uuid([u8::try_from(id).unwrap(); 16]),
+            features: vec![broker_registration_request::Feature {
+                name: "metadata.version".into(),
+                min_supported_version: 30,
+                max_supported_version: 30,
+            }],
+            log_dirs: vec![directory_id(id)],
+            ..Default::default()
+        };
+        let epoch = self.quorum.register_broker(request).await.unwrap().unwrap();
+        let response = self.heartbeat(id, epoch).await.unwrap();
+        assert!(!response.is_fenced);
+        epoch
+    }
+
+    pub async fn heartbeat(
+        &self,
+        id: i32,
+        epoch: BrokerEpoch,
+    ) -> Result<BrokerHeartbeatResponse, SubmitError> {
+        let request = BrokerHeartbeatRequest {
+            broker_id: id,
+            broker_epoch: epoch.0,
+            current_metadata_offset: self.quorum.image().offset.0,
+            ..Default::default()
+        };
+        Ok(self.quorum.broker_heartbeat(request).await?.unwrap())
     }
 
     /// All bytes of the metadata log.
@@ -179,6 +221,7 @@ pub struct Cluster {
     pub network: Arc<Network>,
     pub voters: BTreeMap<i32, Voter>,
     config: Vec<InitialVoter>,
+    pub policy: Policy,
 }
 
 pub fn directory_id(id: i32) -> Uuid {
@@ -203,15 +246,26 @@ impl Cluster {
 
     pub async fn start_with(config: Vec<InitialVoter>) -> Self {
         let network = Arc::default();
-        let mut cluster = Self { network, voters: BTreeMap::new(), config: config.clone() };
-        for voter in config {
+        let policy = Policy::default();
+        Self { network, voters: BTreeMap::new(), config, policy }.start_all().await
+    }
+
+    pub async fn start_with_policy(count: i32, policy: Policy) -> Self {
+        let config = (1..=count).map(initial_voter).collect();
+        Self { network: Arc::default(), voters: BTreeMap::new(), config, policy }.start_all().await
+    }
+
+    async fn start_all(self) -> Self {
+        let mut cluster = self;
+        for voter in cluster.config.clone() {
             cluster.start_voter(voter.id.0, tempfile::tempdir().unwrap()).await;
         }
         cluster
     }
 
     pub async fn start_voter(&mut self, id: i32, path: TempDir) {
-        let config = config(id, self.config.clone());
+        let policy = self.policy.clone();
+        let config = Config { policy, ..config(id, self.config.clone()) };
         let voter = start(config, path, &self.network).await.unwrap();
         self.voters.insert(id, voter);
     }
