@@ -207,7 +207,8 @@ impl Session {
         let quorum = Arc::clone(&broker.quorum);
         tokio::spawn(async move {
             if let Some((id, epoch)) = heartbeats_of {
-                quorum.connection_lost(id, epoch).await;
+                // If this node is not the active controller, it is no matter.
+                let _ = quorum.connection_lost(id, epoch).await;
             }
             if let Some(voter) = voter {
                 quorum.peer_lost(voter).await;
@@ -401,7 +402,7 @@ fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
         ApiKey::UpdateFeatures => later(context, input, update_features::handle)?,
         ApiKey::DescribeCluster => now(&context, input, describe_cluster::handle)?,
         ApiKey::DescribeProducers => at_once(context, input, describe_producers::handle)?,
-        ApiKey::UnregisterBroker => now(&context, input, unregister_broker::handle)?,
+        ApiKey::UnregisterBroker => later(context, input, unregister_broker::handle)?,
         ApiKey::DescribeTransactions => now(&context, input, describe_transactions::handle)?,
         ApiKey::ListTransactions => now(&context, input, list_transactions::handle)?,
         ApiKey::ListConfigResources => now(&context, input, list_config_resources::handle)?,

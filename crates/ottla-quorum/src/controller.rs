@@ -11,6 +11,7 @@
 
 mod contact;
 mod request;
+mod vigil;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -26,8 +27,8 @@ use openraft::raft::VoteRequest;
 use ottla_base::{BrokerId, LeaderEpoch, Offset};
 use ottla_env::Clock;
 use ottla_log::Log;
-use ottla_metadata::controller::{self, BrokerEpoch, Draw, Liveness, Policy, Rounds, Situation};
-use ottla_metadata::{Image, Outcome, record};
+use ottla_metadata::controller::{self, Draw, Policy, Situation};
+use ottla_metadata::{Image, MetadataRecord, Outcome, record};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -35,6 +36,7 @@ use contact::Contact;
 pub(crate) use contact::Limits;
 pub use request::{Desk, SubmitError};
 pub(crate) use request::{Request, Submitted};
+use vigil::Vigil;
 use waiting::{Respond, Waiting};
 
 use crate::raft::{
@@ -83,15 +85,14 @@ pub(crate) struct Controller {
     active: watch::Sender<Option<LeaderEpoch>>,
     leader: watch::Sender<Option<Leader>>,
     contact: Contact,
-    /// The epoch in which this node is the active controller.
+    /// The epoch in which this node is the active controller, and what it keeps watch over meanwhile.
     epoch: Option<LeaderEpoch>,
+    vigil: Option<Vigil>,
     /// The last other node that led.
     predecessor: Option<BrokerId>,
     /// The last epoch in which a proposal failed: it is not led any more, whatever openraft still says.
     lost: LeaderEpoch,
     speculative: Image,
-    liveness: Liveness,
-    rounds: Rounds,
     /// The offset that the next proposal's first record will have.
     next_offset: Offset,
     /// The replies that hang on proposals of this epoch, in their order; the last ones are those of the last proposal.
@@ -109,8 +110,6 @@ impl Controller {
         let controller = Self {
             server: parts.raft.server_metrics(),
             contact: Contact::new(&parts.raft, parts.limits),
-            liveness: Liveness::new(&speculative, &parts.policy, parts.clock.monotonic()),
-            rounds: Rounds::new(&parts.policy, parts.clock.monotonic()),
             speculative,
             parts,
             requests,
@@ -120,6 +119,7 @@ impl Controller {
             leader,
             epoch: None,
             predecessor: None,
+            vigil: None,
             lost: LeaderEpoch(-1),
             next_offset: Offset::ZERO,
             pending: VecDeque::new(),
@@ -131,15 +131,14 @@ impl Controller {
     async fn run(mut self) {
         loop {
             self.observe_leadership().await;
-            let deadline = self.deadline();
+            let (silence, deadline) = (self.contact.deadline(), self.deadline());
             tokio::select! {
                 biased;
                 Some(epoch) = self.failures.recv() => self.step_down(epoch).await,
-                () = until(self.contact.deadline()) => if let Some(epoch) = self.contact.lost() {
+                () = until(silence) => if let Some(epoch) = self.contact.lost() {
                     self.step_down(epoch).await;
                 },
                 changed = self.server.changed() => if changed.is_err() { return },
-                () = until(deadline) => self.on_deadline().await,
                 // While active, what is applied is what was proposed here.
                 changed = self.parts.applied.changed(), if self.epoch.is_none() => {
                     if changed.is_err() { return }
@@ -148,6 +147,7 @@ impl Controller {
                     Some(request) => self.handle(request).await,
                     None => return,
                 },
+                () = until(deadline) => self.on_deadline().await,
             }
         }
     }
@@ -163,25 +163,16 @@ impl Controller {
         self.refuse_pending();
         self.epoch = led.filter(|epoch| applied.epoch == Some(*epoch) && *epoch > self.lost);
         self.speculative = Image::clone(&applied.image);
+        self.vigil = None;
         if let Some(epoch) = self.epoch {
+            let predecessor = self.predecessor;
+            self.vigil =
+                Some(Vigil::begin(&self.speculative, &self.parts.policy, predecessor));
             self.next_offset = self.parts.log.log_end_offset();
-            let now = self.parts.clock.monotonic();
-            self.liveness = Liveness::new(&self.speculative, &self.parts.policy, now);
-            self.rounds = Rounds::new(&self.parts.policy, now);
-            self.doubt_predecessor(now);
             tracing::info!(%epoch, offset = %self.next_offset, "this node is the active controller");
             self.format().await;
         }
         self.active.send_replace(self.epoch);
-    }
-
-    /// Another leader is elected mostly because the one before is gone, and its broker with it. That broker has sent no
-    /// heartbeats to anybody but itself.
-    fn doubt_predecessor(&mut self, now: Duration) {
-        let gone = self.predecessor.and_then(|id| self.speculative.broker(id));
-        if let Some(broker) = gone {
-            self.liveness.on_connection_lost(broker.id, BrokerEpoch(broker.epoch), now);
-        }
     }
 
     /// The epoch in which this node leads, if it does. Tells others who leads.
@@ -190,9 +181,9 @@ impl Controller {
         let Vote { leader_id, committed } = server.vote;
         let epoch = LeaderEpoch(leader_id.term);
         let leader = committed.then_some(Leader { id: BrokerId(leader_id.voted_for), epoch });
-        self.leader.send_if_modified(|known| std::mem::replace(known, leader) != leader);
         let leads = server.state.is_leader();
         drop(server);
+        self.leader.send_if_modified(|known| std::mem::replace(known, leader) != leader);
         if let Some(other) = leader.filter(|_| !leads) {
             self.predecessor = Some(other.id);
         }
@@ -212,6 +203,7 @@ impl Controller {
         if self.epoch == Some(epoch) {
             tracing::warn!(%epoch, "changes cannot be committed; this node stops deciding in this epoch");
             self.epoch = None;
+            self.vigil = None;
             self.speculative = Image::clone(&self.parts.applied.borrow().image);
             self.refuse_pending();
             self.active.send_replace(None);
@@ -249,11 +241,11 @@ impl Controller {
 
     /// Decides, and proposes what was decided; the reply goes out when that, and all before it, is committed and applied.
     async fn handle(&mut self, request: Box<dyn Request>) {
-        if self.epoch.is_none() || !self.contact.may_decide() {
-            request.refuse(SubmitError::NotController);
-            return;
-        }
-        let (records, respond) = request.decide(&mut self.desk());
+        let may_decide = self.contact.may_decide();
+        let (records, respond) = match self.desk().filter(|_| may_decide) {
+            Some(mut desk) => request.decide(&mut desk),
+            None => return request.refuse(SubmitError::NotController),
+        };
         if records.is_empty() {
             // Even an answer that changes nothing tells of records that may not be committed yet.
             match self.pending.back() {
@@ -269,61 +261,53 @@ impl Controller {
         }
     }
 
-    /// When something must be decided that nobody asks for.
-    fn deadline(&self) -> Option<Instant> {
-        self.epoch?;
-        let rounds = self.rounds.deadline(&self.speculative);
-        let next = self.liveness.deadline().into_iter().chain(rounds).min()?;
-        Some(Instant::now() + next.saturating_sub(self.parts.clock.monotonic()))
-    }
-
-    async fn on_deadline(&mut self) {
-        if !self.contact.may_decide() {
-            // Nobody is fenced by a leader that may be one no longer; `contact` decides that soon.
-            tokio::time::sleep(UNSURE_PAUSE).await;
-            return;
-        }
-        let now = self.parts.clock.monotonic();
-        let situation = Situation {
-            image: &self.speculative,
-            policy: &self.parts.policy,
-            next_offset: self.next_offset,
-            now,
-        };
-        let Outcome { records, reply: fenced } = self.liveness.on_deadline(situation);
-        if !fenced.is_empty() {
-            tracing::warn!(brokers = ?fenced, "fenced: nothing was heard of them");
-        }
-        if !records.is_empty() {
-            self.propose(records, Box::new(|_| ())).await;
-        }
-        let situation = Situation {
-            image: &self.speculative,
-            policy: &self.parts.policy,
-            next_offset: self.next_offset,
-            now,
-        };
-        let due = self.rounds.deadline(&self.speculative).is_some_and(|due| due <= now);
-        if due {
-            let Outcome { records, reply: () } = self.rounds.on_deadline(situation);
-            if !records.is_empty() {
-                self.propose(records, Box::new(|_| ())).await;
-            }
-        }
-    }
-
-    fn desk(&mut self) -> Desk<'_> {
-        Desk {
-            liveness: &mut self.liveness,
-            now: self.parts.clock.monotonic(),
+    /// Only an active controller has one.
+    fn desk(&mut self) -> Option<Desk<'_>> {
+        let vigil = self.vigil.as_mut()?;
+        Some(Desk {
             image: &self.speculative,
             policy: &self.parts.policy,
             draw: &mut *self.parts.draw,
             next_offset: self.next_offset.0,
+            now: vigil.now(),
+            liveness: &mut vigil.liveness,
+        })
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let deadline = self.vigil.as_ref()?.deadline(&self.speculative)?;
+        // Without a majority nothing is decided; the next controller gives all brokers a new session.
+        let sure = self.contact.may_decide();
+        Some(if sure { deadline } else { deadline.max(Instant::now() + UNDECIDED_PAUSE) })
+    }
+
+    /// A heartbeat that has waited here for its turn was in time: what is in the queue comes first.
+    async fn on_deadline(&mut self) {
+        for _ in 0..self.requests.len() {
+            let Ok(request) = self.requests.try_recv() else { break };
+            self.handle(request).await;
+        }
+        while self.contact.may_decide()
+            && let Some(records) = self.due_records()
+        {
+            self.propose(records, Box::new(|_| ())).await;
         }
     }
 
-    async fn propose(&mut self, records: Vec<ottla_metadata::MetadataRecord>, respond: Respond) {
+    /// What is due now, and has not been decided on.
+    fn due_records(&mut self) -> Option<Vec<MetadataRecord>> {
+        let vigil = self.vigil.as_mut()?;
+        let situation = Situation {
+            image: &self.speculative,
+            policy: &self.parts.policy,
+            next_offset: self.next_offset,
+            now: vigil.now(),
+        };
+        let records = vigil.on_deadline(situation);
+        (!records.is_empty()).then_some(records)
+    }
+
+    async fn propose(&mut self, records: Vec<MetadataRecord>, respond: Respond) {
         let epoch = self.epoch.expect("only an active controller decides");
         for record in &records {
             self.speculative.apply(record).expect("a decision fits the image that it was made on");
@@ -362,8 +346,8 @@ impl Controller {
     }
 }
 
-/// How long a leader waits that is not sure to be one any more.
-const UNSURE_PAUSE: Duration = Duration::from_millis(10);
+/// How long what is due waits, at a time, for a majority to be heard of.
+const UNDECIDED_PAUSE: Duration = Duration::from_millis(10);
 
 /// No voter has this id.
 const NOBODY: i32 = -1;

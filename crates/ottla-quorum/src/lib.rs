@@ -35,8 +35,7 @@ mod wire;
 
 pub use controller::{Desk, Leader, SubmitError};
 pub use publisher::Publisher;
-pub use quorum::{
-    Config, Dependencies, InitialVoter, Member, Metrics, Quorum, StartError, Timing,
-};
-pub use service::{ServeError, sender_of};
+pub use quorum::{Config, Dependencies, InitialVoter, Member, Metrics, Quorum, StartError, Timing};
+pub use service::ServeError;
 pub use transport::{Called, NoTransport, Transport};
+pub use wire::sender_of;

@@ -118,10 +118,11 @@ impl Peer {
             Ok(answer) => answer.map_err(|error| error.to_string())?,
             Err(_) => return Err(format!("no answer in {} ms", patience.as_millis())),
         };
-        match wire::decode_answer(answer).map_err(garbled)? {
-            Answer::Refused(refusal) => Err(format!("it refuses this node's requests: {refusal}")),
-            answer => Ok(answer),
+        let answer = wire::decode_answer(answer).map_err(garbled)?;
+        if let Answer::Refused(refusal) = answer {
+            return Err(format!("it refuses this node's requests: {refusal}"));
         }
+        Ok(answer)
     }
 
     fn endpoints(&self) -> &[Endpoint] {
@@ -149,10 +150,9 @@ impl Peer {
         request: Request,
         option: &RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.ask(request, option.soft_ttl()).await? {
-            Answer::Vote(response) => Ok(response),
-            answer => Err(unfitting(&answer).into()),
-        }
+        let answer = self.ask(request, option.soft_ttl()).await?;
+        let Answer::Vote(response) = answer else { return Err(unfitting(&answer).into()) };
+        Ok(response)
     }
 }
 
@@ -170,10 +170,9 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let patience =
             if self.is_for_heartbeats { option.soft_ttl() } else { self.shared.append_patience };
-        match self.ask(Request::Append(rpc), patience).await? {
-            Answer::Append(response) => Ok(response),
-            answer => Err(unfitting(&answer).into()),
-        }
+        let answer = self.ask(Request::Append(rpc), patience).await?;
+        let Answer::Append(response) = answer else { return Err(unfitting(&answer).into()) };
+        Ok(response)
     }
 
     async fn vote(
@@ -197,13 +196,11 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         request: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.ask(Request::TransferLeader(request), option.soft_ttl()).await? {
-            Answer::TransferLeader { accepted: true } => Ok(Ok(())),
-            Answer::TransferLeader { accepted: false } => {
-                Err(CallError::from_string("it does not take over").into())
-            }
-            answer => Err(unfitting(&answer).into()),
+        let answer = self.ask(Request::TransferLeader(request), option.soft_ttl()).await?;
+        if answer == (Answer::TransferLeader { accepted: true }) {
+            return Ok(Ok(()));
         }
+        Err(CallError::from_string("it does not take over").into())
     }
 
     async fn full_snapshot(

@@ -22,8 +22,9 @@ use ottla_metadata::{Endpoint, Image, Outcome, Rejection, feature, topic_name};
 use ottla_protocol::messages::{
     AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterPartitionRequest,
     AlterPartitionResponse, AssignReplicasToDirsRequest, AssignReplicasToDirsResponse,
-    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest, ControllerRegistrationRequest,
-    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest,
+    ControllerRegistrationRequest, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
+    DeleteTopicsResponse, UnregisterBrokerRequest, UnregisterBrokerResponse,
     controller_registration_request,
 };
 use tokio::sync::{oneshot, watch};
@@ -59,7 +60,7 @@ pub struct Config {
     /// Once there is a log, its voters count; only addresses that it does not tell are still taken from here.
     pub voters: Vec<InitialVoter>,
     pub timing: Timing,
-    /// What the node's configuration says about decisions.
+    /// What the node's configuration says about decisions; its `node_id` is this node's, whatever it says.
     pub policy: Policy,
     /// `metadata.log.segment.bytes`.
     pub segment_bytes: u64,
@@ -161,7 +162,7 @@ impl Quorum {
             raft: raft.clone(),
             log: Arc::clone(&log),
             applied: view.applied.clone(),
-            policy: config.policy.clone(),
+            policy: Policy { node_id: config.node_id, ..config.policy.clone() },
             clock,
             draw: Box::new(SystemDraw),
             limits: (!is_alone).then(|| config.timing.limits()),
@@ -170,8 +171,7 @@ impl Quorum {
         let registration = controller_registration(&config);
         let timing = config.timing;
         let (image, applied) = (view.image, view.applied);
-        let quorum =
-            Self { raft, storage, log, image, applied, controller, service, registration, timing };
+        let quorum = Self { raft, storage, log, image, applied, controller, service, registration, timing };
         if is_alone {
             quorum.lead().await?;
         }
@@ -312,19 +312,8 @@ impl Quorum {
         request: BrokerRegistrationRequest,
     ) -> Result<Result<BrokerEpoch, Rejection>, SubmitError> {
         self.decide_or_reject(move |desk| {
-            controller::register_broker(desk.image, desk.policy, &request, desk.next_offset)
-        })
-        .await
-    }
-
-    /// Lets a registered broker lead and be seen.
-    pub async fn unfence_broker(
-        &self,
-        id: BrokerId,
-        epoch: BrokerEpoch,
-    ) -> Result<Result<(), Rejection>, SubmitError> {
-        self.decide_or_reject(move |desk| {
-            controller::unfence_broker(desk.image, desk.policy, id, epoch.0)
+            let situation = desk.situation();
+            desk.liveness.on_registration(situation, &request)
         })
         .await
     }
@@ -334,20 +323,35 @@ impl Quorum {
         &self,
         request: BrokerHeartbeatRequest,
     ) -> Result<Result<BrokerHeartbeatResponse, Rejection>, SubmitError> {
-        self.decide_or_reject(move |desk| desk.liveness.on_heartbeat(desk.situation(), &request))
-            .await
+        self.decide_or_reject(move |desk| {
+            let situation = desk.situation();
+            desk.liveness.on_heartbeat(situation, &request)
+        })
+        .await
     }
 
-    /// The connection of a broker's heartbeats was cut. If this node is not the active controller, that is no matter.
-    pub async fn connection_lost(&self, id: BrokerId, epoch: BrokerEpoch) {
-        let noted = self.decide(move |desk| {
+    /// The connection that this registration's last heartbeat came on has ended: the broker is fenced soon, unless it
+    /// is heard from again.
+    pub async fn connection_lost(
+        &self,
+        id: BrokerId,
+        epoch: BrokerEpoch,
+    ) -> Result<(), SubmitError> {
+        self.decide(move |desk| {
             desk.liveness.on_connection_lost(id, epoch, desk.now);
             Outcome::unchanged(())
-        });
-        let _ = noted.await;
+        })
+        .await
     }
 
-    /// Changes ISRs. `version` is that of the request.
+    /// Waits until this node has applied the record at an offset.
+    pub async fn applied(&self, offset: Offset) {
+        let mut applied = self.applied.clone();
+        // An error means that the quorum has stopped, of which `stopped` tells.
+        let _ = applied.wait_for(|applied| applied.image.offset >= offset).await;
+    }
+
+    /// Takes a leader's word for who is in sync; `version` is that of the request.
     pub async fn alter_partition(
         &self,
         request: AlterPartitionRequest,
@@ -359,11 +363,25 @@ impl Quorum {
         .await
     }
 
-    /// Waits until this node has applied the record at an offset.
-    pub async fn applied(&self, offset: Offset) {
-        let mut applied = self.applied.clone();
-        // An error means that the quorum has stopped, of which `stopped` tells.
-        let _ = applied.wait_for(|applied| applied.image.offset >= offset).await;
+    /// Forgets a broker.
+    pub async fn unregister_broker(
+        &self,
+        request: UnregisterBrokerRequest,
+    ) -> Result<UnregisterBrokerResponse, SubmitError> {
+        self.decide(move |desk| controller::unregister_broker(desk.image, desk.policy, &request))
+            .await
+    }
+
+    /// Lets a registered broker lead and be seen, without a heartbeat and without a session that could end.
+    pub async fn unfence_broker(
+        &self,
+        id: BrokerId,
+        epoch: BrokerEpoch,
+    ) -> Result<Result<(), Rejection>, SubmitError> {
+        self.decide_or_reject(move |desk| {
+            controller::unfence_broker(desk.image, desk.policy, id, epoch.0)
+        })
+        .await
     }
 
     /// Notes in which of its log directories a broker has put replicas.

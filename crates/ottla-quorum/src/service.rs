@@ -25,12 +25,6 @@ pub enum ServeError {
     Stopped(String),
 }
 
-/// Which voter has sent a request, by its own account; `None` if it is none.
-#[must_use]
-pub fn sender_of(request: &Bytes) -> Option<BrokerId> {
-    wire::decode_request(request.clone()).ok().map(|(address, _)| address.sender)
-}
-
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) cluster_id: String,
@@ -97,7 +91,8 @@ impl Service {
             return Err(Refusal::Directory);
         }
         let voters = self.storage.voters();
-        let is_voter = |id| voters.is_some_and(|voters| voters.voter_ids().any(|voter| voter == id));
+        let is_voter =
+            |id| voters.is_some_and(|voters| voters.voter_ids().any(|voter| voter == id));
         if address.sender == self.node_id || !is_voter(address.sender.0) {
             return Err(Refusal::Sender);
         }

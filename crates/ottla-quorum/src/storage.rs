@@ -34,9 +34,7 @@ use ottla_log::{Log, Origin, ReadError};
 use ottla_records::{BatchHeader, Batches, RawBatch, ValidBatch};
 use parking_lot::Mutex;
 
-use crate::raft::{
-    Entry, LogId, Membership, Payload, TypeConfig, Vote, Voter, epoch_of, log_id,
-};
+use crate::raft::{Entry, LogId, Membership, Payload, TypeConfig, Vote, Voter, epoch_of, log_id};
 use format::Author;
 use index::LogIndex;
 use vote::VoteFile;
@@ -283,7 +281,9 @@ fn check_place(batch: ValidBatch, offset: Offset, entry: &Entry) -> io::Result<V
         return Ok(batch);
     }
     let place = format!("{} of epoch {epoch}", batch.base_offset());
-    Err(io::Error::other(format!("entry {entry} is at offset {place} elsewhere, and at {offset} here")))
+    Err(io::Error::other(format!(
+        "entry {entry} is at offset {place} elsewhere, and at {offset} here"
+    )))
 }
 
 impl State {
@@ -406,7 +406,7 @@ fn scan(log: &Log) -> Result<Scanned, LogError> {
                 voters.push((index.next_index(), membership));
             }
         }
-        origin.get_or_insert(batch.header().crc);
+        origin = origin.or_else(|| Some(batch.header().crc));
         index.push(batch.header());
         Ok(ControlFlow::Continue(()))
     })?;

@@ -135,6 +135,15 @@ pub(crate) fn encode_request(address: &Address, request: &Request) -> Result<Byt
     Ok(output.into_bytes())
 }
 
+/// Which voter has sent a request, by its own account; `None` where the bytes are no request.
+#[must_use]
+pub fn sender_of(request: &Bytes) -> Option<BrokerId> {
+    let mut input = Decoder::new(request.clone());
+    let version = input.i16().ok()?;
+    input.i8().ok()?;
+    (version == VERSION).then(|| address(&mut input).ok()).flatten().map(|address| address.sender)
+}
+
 pub(crate) fn decode_request(frame: Bytes) -> Result<(Address, Request)> {
     let mut input = Decoder::new(frame);
     let version = input.i16()?;
@@ -328,4 +337,144 @@ fn check_order(
         return Err(WireError::Unexpected("a batch at a wrong offset"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openraft::EntryPayload;
+    use openraft::entry::RaftEntry;
+    use ottla_base::{LeaderEpoch, Offset, Timestamp};
+    use ottla_records::{BatchBuilder, Compression};
+
+    fn example_address() -> Address {
+        Address {
+            cluster_id: "cluster".into(),
+            sender: BrokerId(1),
+            receiver: BrokerId(2),
+            receiver_directory: Uuid([7; 16]),
+            origin: Some(0xfeed_beef),
+        }
+    }
+
+    fn example_vote(committed: bool) -> Vote {
+        Vote { leader_id: LeaderId { term: 3, voted_for: 1 }, committed }
+    }
+
+    /// An entry of one record at an offset, as it is in a log.
+    fn entry_at(offset: i64, term: i32, index: u64) -> Entry {
+        let mut builder =
+            BatchBuilder::new(Compression::None).at(Offset(offset), LeaderEpoch(term));
+        let record = ottla_metadata::MetadataRecord::from(ottla_protocol::records::NoOpRecord {});
+        let value = ottla_metadata::record::encode(&record).unwrap();
+        builder.append(Timestamp(5), None, Some(&value), &[]);
+        let batch = RawBatch::parse(builder.build_bytes()).unwrap();
+        format::entry(&batch, index).unwrap()
+    }
+
+    fn example_append() -> AppendEntriesRequest<TypeConfig> {
+        AppendEntriesRequest {
+            vote: example_vote(true),
+            prev_log_id: Some(log_id(1, 4)),
+            leader_commit: Some(log_id(1, 3)),
+            entries: vec![entry_at(10, 1, 5), entry_at(11, 3, 6)],
+        }
+    }
+
+    fn round_trip(request: Request) -> Request {
+        let frame = encode_request(&example_address(), &request).unwrap();
+        let (address, request) = decode_request(frame).unwrap();
+        assert_eq!(address, example_address());
+        request
+    }
+
+    #[test]
+    fn a_request_is_read_as_it_was_written() {
+        let mut asked = VoteRequest::new(example_vote(false), Some(log_id(2, 9)));
+        asked.leadership_transfer = true;
+        let Request::Vote(read) = round_trip(Request::Vote(asked.clone())) else { panic!() };
+        assert_eq!(read, asked);
+
+        let asked = VoteRequest::new(example_vote(false), None);
+        let Request::PreVote(read) = round_trip(Request::PreVote(asked.clone())) else { panic!() };
+        assert_eq!(read, asked);
+
+        let asked = TransferLeaderRequest::new(example_vote(true), 2, Some(log_id(3, 9)));
+        let request = Request::TransferLeader(asked.clone());
+        let Request::TransferLeader(read) = round_trip(request) else { panic!() };
+        assert_eq!(read, asked);
+
+        let asked = example_append();
+        let Request::Append(read) = round_trip(Request::Append(asked.clone())) else { panic!() };
+        assert_eq!((read.vote, read.prev_log_id), (asked.vote, asked.prev_log_id));
+        assert_eq!((read.leader_commit, &read.entries), (asked.leader_commit, &asked.entries));
+        let bytes = |entries: &[Entry]| -> Vec<_> {
+            entries.iter().map(|entry| entry.batch.as_ref().unwrap().to_bytes()).collect()
+        };
+        assert_eq!(bytes(&read.entries), bytes(&asked.entries));
+    }
+
+    #[test]
+    fn an_answer_is_read_as_it_was_written() {
+        let places = [None, Some(log_id(2, 9))];
+        let votes =
+            places.map(|place| Answer::Vote(VoteResponse::new(example_vote(true), place, true)));
+        let parts =
+            places.map(|place| Answer::Append(AppendEntriesResponse::PartialSuccess(place)));
+        let others = [
+            Answer::Append(AppendEntriesResponse::Success),
+            Answer::Append(AppendEntriesResponse::Conflict),
+            Answer::Append(AppendEntriesResponse::HigherVote(example_vote(false))),
+            Answer::TransferLeader { accepted: true },
+            Answer::TransferLeader { accepted: false },
+            Answer::Refused(Refusal::Cluster),
+            Answer::Refused(Refusal::Receiver),
+            Answer::Refused(Refusal::Directory),
+            Answer::Refused(Refusal::Sender),
+            Answer::Refused(Refusal::Origin),
+        ];
+        for answer in votes.into_iter().chain(parts).chain(others) {
+            assert_eq!(decode_answer(encode_answer(&answer).unwrap()).unwrap(), answer);
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_cut_or_changed_anywhere_is_an_error_and_never_other_entries() {
+        let asked = example_append();
+        let whole = encode_request(&example_address(), &Request::Append(asked.clone())).unwrap();
+        let batches: usize =
+            asked.entries.iter().map(|it| it.batch.as_ref().unwrap().size_in_bytes()).sum();
+        let first = asked.entries[0].batch.as_ref().unwrap().size_in_bytes();
+        let begin = whole.len() - batches;
+        for cut in 0..whole.len() {
+            let read = decode_request(whole.slice(..cut));
+            // Between batches a frame may end: fewer entries were sent.
+            assert_eq!(read.is_ok(), cut == begin || cut == begin + first, "cut at {cut}");
+        }
+        for at in begin..whole.len() {
+            let mut bytes = whole.to_vec();
+            bytes[at] ^= 0x40;
+            assert!(decode_request(bytes.into()).is_err(), "changed at {at}");
+        }
+    }
+
+    #[test]
+    fn entries_that_cannot_be_in_one_log_are_refused() {
+        let with = |entries: Vec<Entry>| {
+            let append = AppendEntriesRequest { entries, ..example_append() };
+            decode_request(encode_request(&example_address(), &Request::Append(append)).unwrap())
+        };
+        assert!(with(vec![entry_at(10, 1, 5), entry_at(11, 1, 6)]).is_ok());
+        assert!(with(vec![entry_at(10, 1, 5), entry_at(12, 1, 6)]).is_err(), "a hole");
+        assert!(with(vec![entry_at(10, 3, 5), entry_at(11, 1, 6)]).is_err(), "a term that falls");
+        assert!(with(vec![entry_at(10, 0, 5)]).is_err(), "a term below the entry before");
+        assert!(with(vec![entry_at(10, 4, 5)]).is_err(), "a term above the leader's");
+    }
+
+    #[test]
+    fn an_entry_that_is_in_no_log_cannot_be_sent() {
+        let entries = vec![Entry::new(log_id(1, 5), EntryPayload::Blank)];
+        let append = AppendEntriesRequest { entries, ..example_append() };
+        assert!(encode_request(&example_address(), &Request::Append(append)).is_err());
+    }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use cluster::{Cluster, TIMING, config, initial_voter, notes, within};
 use ottla_base::{BrokerId, LeaderEpoch, Uuid};
+use ottla_metadata::controller::{Policy, RECONNECT_GRACE};
 use ottla_quorum::{InitialVoter, Leader, SubmitError};
 
 fn others(cluster: &Cluster, id: i32) -> Vec<i32> {
@@ -279,4 +280,73 @@ async fn a_log_in_another_directory_than_it_names_is_not_taken() {
     config.directory_id = Uuid([99; 16]);
     let error = cluster::start(config, path, &cluster.network).await.unwrap_err().to_string();
     assert!(error.contains("log directory"), "{error}");
+}
+
+#[tokio::test]
+async fn a_broker_that_falls_silent_is_fenced_and_one_that_does_not_is_not() {
+    let policy = Policy { broker_session_timeout: Duration::from_millis(400), ..Policy::default() };
+    let cluster = Cluster::start_with_policy(3, policy).await;
+    let active = cluster.voter(cluster.active().await);
+    let silent = active.add_broker(11).await;
+    let alive = active.add_broker(12).await;
+    let begin = Instant::now();
+    let is_fenced = |id| active.quorum.image().broker(BrokerId(id)).unwrap().fenced;
+    within("the silent one to be fenced", async {
+        while !is_fenced(11) {
+            active.heartbeat(12, alive).await.unwrap();
+        }
+    })
+    .await;
+    assert!(begin.elapsed() >= Duration::from_millis(300), "{:?}", begin.elapsed());
+    assert!(!is_fenced(12));
+    // It is let in again as soon as it is heard from.
+    assert!(!active.heartbeat(11, silent).await.unwrap().is_fenced);
+}
+
+#[tokio::test]
+async fn a_broker_whose_connection_breaks_is_fenced_soon_unless_it_is_heard_from() {
+    let cluster = Cluster::start(3).await;
+    let active = cluster.voter(cluster.active().await);
+    let gone = active.add_broker(11).await;
+    let back = active.add_broker(12).await;
+    let begin = Instant::now();
+    active.quorum.connection_lost(BrokerId(11), gone).await.unwrap();
+    active.quorum.connection_lost(BrokerId(12), back).await.unwrap();
+    active.heartbeat(12, back).await.unwrap();
+    active.sees("it to be fenced", |image| image.broker(BrokerId(11)).unwrap().fenced).await;
+    assert!(begin.elapsed() >= RECONNECT_GRACE);
+    assert!(!active.quorum.image().broker(BrokerId(12)).unwrap().fenced);
+}
+
+#[tokio::test]
+async fn a_new_controller_gives_every_broker_a_session_and_fences_those_who_do_not_use_it() {
+    let session = Duration::from_millis(600);
+    let policy = Policy { broker_session_timeout: session, ..Policy::default() };
+    let mut cluster = Cluster::start_with_policy(3, policy).await;
+    let old = cluster.active().await;
+    cluster.voter(old).add_broker(11).await;
+    cluster.kill(old);
+    let new = cluster.voter(cluster.active().await);
+    let begin = Instant::now();
+    assert!(!new.quorum.image().broker(BrokerId(11)).unwrap().fenced);
+    new.sees("it to be fenced", |image| image.broker(BrokerId(11)).unwrap().fenced).await;
+    // The session began a little before this test saw that there is a new controller.
+    assert!(begin.elapsed() >= session / 2, "{:?}", begin.elapsed());
+    cluster.agree().await;
+}
+
+#[tokio::test]
+async fn a_controller_that_is_cut_off_fences_nobody() {
+    // The session ends when the leader cannot be sure any more, and has not given up yet.
+    let policy = Policy { broker_session_timeout: Duration::from_millis(450), ..Policy::default() };
+    let cluster = Cluster::start_with_policy(3, policy).await;
+    let old = cluster.active().await;
+    let rest = others(&cluster, old);
+    let epoch = cluster.voter(old).add_broker(11).await;
+    cluster.voter(old).heartbeat(11, epoch).await.unwrap();
+    cluster.network.part(&[old], &rest);
+    let end = cluster.voter(old).quorum.metrics().log_end_offset;
+    let mut active = cluster.voter(old).quorum.active();
+    within("it to step down", active.wait_for(Option::is_none)).await.unwrap();
+    assert_eq!(cluster.voter(old).quorum.metrics().log_end_offset, end);
 }

@@ -1,28 +1,31 @@
-//! UnregisterBroker (key 64), version 0: forgets a broker that is gone for good.
+//! UnregisterBroker (key 64), version 0: forgets a broker that is gone for good; the controller decides.
 //!
 //! - A broker that nobody has registered is BROKER_ID_NOT_REGISTERED.
-//! - Known difference: this broker itself, which is the only one, is not forgotten while it runs (INVALID_REQUEST).
-//!   Apache Kafka does forget it, and is left with topics that nobody leads.
+//! - Known difference: a lone broker is not forgotten while it runs (INVALID_REQUEST). Apache Kafka does forget it, and is
+//!   left with topics that nobody leads.
 
 use ottla_base::{BrokerId, ErrorCode};
 use ottla_protocol::messages::{UnregisterBrokerRequest, UnregisterBrokerResponse};
 
 use super::Context;
+use crate::answer::Outcome;
 
-pub(super) fn handle(
-    context: &Context,
-    request: UnregisterBrokerRequest,
-) -> UnregisterBrokerResponse {
-    let id = request.broker_id;
-    let (error_code, message) = if context.broker.image().broker(BrokerId(id)).is_some() {
-        (ErrorCode::INVALID_REQUEST, format!("Broker {id} is running"))
-    } else {
-        let message = format!("Broker ID {id} is not currently registered");
-        (ErrorCode::BROKER_ID_NOT_REGISTERED, message)
-    };
-    UnregisterBrokerResponse {
-        error_code,
-        error_message: Some(message.into()),
-        ..UnregisterBrokerResponse::default()
+pub(super) async fn handle(context: Context, request: UnregisterBrokerRequest) -> Outcome {
+    let id = BrokerId(request.broker_id);
+    let image = context.broker.image();
+    let is_alone = image.broker(id).is_some() && image.brokers().count() == 1;
+    if is_alone {
+        return context.answer(&UnregisterBrokerResponse {
+            error_code: ErrorCode::INVALID_REQUEST,
+            error_message: Some(format!("Broker {id} is running").into()),
+            ..UnregisterBrokerResponse::default()
+        });
     }
+    let decided = context.broker.quorum.unregister_broker(request).await;
+    let response = decided.unwrap_or_else(|error| UnregisterBrokerResponse {
+        error_code: super::submit_error(&error),
+        error_message: Some(error.to_string().into()),
+        ..UnregisterBrokerResponse::default()
+    });
+    context.answer(&response)
 }

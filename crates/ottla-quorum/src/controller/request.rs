@@ -36,18 +36,18 @@ pub struct Desk<'a> {
     pub draw: &'a mut dyn Draw,
     /// The offset that the first record of this decision will have.
     pub next_offset: i64,
-    /// What is known of the brokers beside the image.
-    pub liveness: &'a mut Liveness,
-    /// On the monotonic clock.
+    /// Since this node became the active controller.
     pub now: Duration,
+    /// What is known of the brokers' heartbeats.
+    pub liveness: &'a mut Liveness,
 }
 
 impl<'a> Desk<'a> {
-    /// What a decision about brokers is made with.
+    /// What is decided with about brokers.
     #[must_use]
     pub fn situation(&self) -> Situation<'a> {
-        let (image, policy, now) = (self.image, self.policy, self.now);
-        Situation { image, policy, next_offset: Offset(self.next_offset), now }
+        let next_offset = Offset(self.next_offset);
+        Situation { image: self.image, policy: self.policy, next_offset, now: self.now }
     }
 }
 

@@ -56,10 +56,8 @@ impl Timing {
 
 /// The voters that a new log names: the same on every voter, whatever else their configurations say.
 pub(super) fn first(config: &Config) -> Result<BTreeMap<i32, Voter>, String> {
-    let alone = Voter {
-        directory_id: config.directory_id,
-        endpoints: config.controller_endpoints.clone(),
-    };
+    let alone =
+        Voter { directory_id: config.directory_id, endpoints: config.controller_endpoints.clone() };
     if config.voters.iter().all(|voter| voter.id == config.node_id) {
         return Ok(BTreeMap::from([(config.node_id.0, alone)]));
     }

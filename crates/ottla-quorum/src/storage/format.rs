@@ -31,6 +31,9 @@ use crate::raft::{Entry, Membership, Payload, Proposal, Voter, epoch_of, log_id}
 /// The level of `kraft.version` that knows voters by directory id (KIP-853).
 const KRAFT_VERSION: i16 = 1;
 
+/// The most records that room is reserved for on the word of a batch's header.
+const RESERVED_RECORDS: usize = 1024;
+
 /// Who writes a batch, and when.
 #[derive(Debug)]
 pub(crate) struct Author<'a> {
@@ -151,9 +154,9 @@ fn encode_message(message: &impl Message) -> io::Result<Bytes> {
 
 /// The entry that a batch is, with its bytes.
 pub(crate) fn entry(batch: &RawBatch, index: u64) -> Result<Entry, FormatError> {
+    let valid = batch.clone().verify_crc()?;
     let log_id = log_id(batch.header().partition_leader_epoch, index);
-    let payload = decode(batch)?;
-    Ok(Entry { log_id, payload, batch: Some(batch.clone().verify_crc()?) })
+    Ok(Entry { log_id, payload: decode(batch)?, batch: Some(valid) })
 }
 
 /// What a batch says.
@@ -167,7 +170,8 @@ pub(crate) fn decode(batch: &RawBatch) -> Result<Payload, FormatError> {
 
 fn decode_metadata(batch: &RawBatch) -> Result<Payload, FormatError> {
     let header = batch.header();
-    let mut records = Vec::with_capacity(usize::try_from(header.record_count).unwrap_or_default());
+    let count = usize::try_from(header.record_count).unwrap_or_default();
+    let mut records = Vec::with_capacity(count.min(RESERVED_RECORDS));
     for record in batch.records()? {
         let value = record?.value.ok_or(FormatError::Unexpected("a metadata record is null"))?;
         let (_, record) = MetadataRecord::decode(value)?;

@@ -83,14 +83,16 @@ impl LogIndex {
         self.terms.retain(|(_, first)| *first < index);
     }
 
-    /// The first entry of each term, and the last entry, within the range.
+    /// The last entry of each term within the range: what openraft knows terms by. From other entries it would take
+    /// the terms of entries for those of their neighbours.
     pub(crate) fn key_log_ids(&self, range: RangeInclusive<u64>) -> Vec<LogId> {
-        let begins = self.terms.iter().map(|(_, first)| *first);
-        let mut indexes: Vec<u64> = begins.filter(|index| range.contains(index)).collect();
-        indexes.extend([*range.start(), *range.end()]);
-        indexes.sort_unstable();
-        indexes.dedup();
-        indexes.into_iter().filter_map(|at| Some(log_id(self.term(at)?, at))).collect()
+        let end = self.next_index().min(range.end().saturating_add(1));
+        let ends = self.terms.iter().skip(1).map(|(_, first)| *first).chain([self.next_index()]);
+        let lasts = self.terms.iter().zip(ends).filter_map(|((term, first), after)| {
+            let last = after.min(end).checked_sub(1)?;
+            (last >= *first && range.contains(&last)).then(|| log_id(*term, last))
+        });
+        lasts.collect()
     }
 }
 
@@ -135,11 +137,16 @@ mod tests {
     }
 
     #[test]
-    fn key_entries_are_the_first_of_each_term_and_the_ends_of_the_range() {
+    fn key_entries_are_the_last_of_each_term_within_the_range() {
         let index = index_of(&[(0, 1), (1, 1), (1, 1), (5, 1), (5, 1), (5, 1)]);
-        let expected = [(0, 0), (1, 1), (5, 3), (5, 5)].map(|(term, at)| log_id(term, at));
-        assert_eq!(index.key_log_ids(0..=5), expected);
-        let expected = [(1, 2), (5, 3), (5, 4)].map(|(term, at)| log_id(term, at));
-        assert_eq!(index.key_log_ids(2..=4), expected);
+        let keys = |range| index.key_log_ids(range);
+        let ids = |ids: &[(i32, u64)]| -> Vec<_> {
+            ids.iter().map(|(term, at)| log_id(*term, *at)).collect()
+        };
+        assert_eq!(keys(0..=5), ids(&[(0, 0), (1, 2), (5, 5)]));
+        assert_eq!(keys(2..=4), ids(&[(1, 2), (5, 4)]));
+        assert_eq!(keys(1..=1), ids(&[(1, 1)]));
+        assert_eq!(keys(3..=9), ids(&[(5, 5)]));
+        assert_eq!(keys(6..=9), ids(&[]));
     }
 }

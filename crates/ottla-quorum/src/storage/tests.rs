@@ -101,7 +101,134 @@ async fn every_kind_of_entry_is_read_back_from_memory_and_from_disk() {
     let state = fixture.storage.get_log_state().await.unwrap();
     assert_eq!(state.last_log_id, Some(log_id(4, 6)));
     let keys = fixture.storage.get_key_log_ids(log_id(0, 0)..=log_id(4, 6)).await.unwrap();
-    assert_eq!(keys, [(0, 0), (1, 1), (4, 5), (4, 6)].map(|(term, at)| log_id(term, at)));
+    assert_eq!(keys, [(0, 0), (1, 4), (4, 6)].map(|(term, at)| log_id(term, at)));
+}
+
+/// Reads entries, and leaves the rest to openraft's own code.
+struct EntriesOnly(Storage);
+
+impl RaftLogReader<TypeConfig> for EntriesOnly {
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> Result<Vec<Entry>, io::Error>
+    where
+        RB: RangeBounds<u64> + Clone + fmt::Debug + OptionalSend,
+    {
+        self.0.try_get_log_entries(range).await
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        self.0.read_vote().await
+    }
+}
+
+#[tokio::test]
+async fn the_key_entries_are_those_that_openraft_would_find_by_reading() {
+    let path = tempfile::tempdir().unwrap();
+    let mut fixture = open(path.path());
+    append(&mut fixture, entries()).await;
+    let all = entries();
+    for first in 0..all.len() {
+        for last in first..all.len() {
+            let range = all[first].log_id()..=all[last].log_id();
+            let found = fixture.storage.get_key_log_ids(range.clone()).await.unwrap();
+            let mut reader = EntriesOnly(fixture.storage.clone());
+            assert_eq!(found, reader.get_key_log_ids(range).await.unwrap(), "{first}..={last}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_read_for_another_voter_is_bounded_and_is_one_entry_at_least() {
+    let path = tempfile::tempdir().unwrap();
+    let mut fixture = open(path.path());
+    append(&mut fixture, (0..10).map(|index| normal(1, index, 100)).collect()).await;
+    let size = fixture.storage.read_entries(0..1).unwrap()[0].batch.clone().unwrap();
+    let size = size.size_in_bytes();
+    for forgotten in [0, 2, 10] {
+        fixture.storage.forget_before(forgotten);
+        for (bytes_max, expected) in [(0, 1), (size, 1), (3 * size, 3), (3 * size + 1, 3)] {
+            let read = fixture.storage.read_some_entries(1..10, bytes_max).unwrap();
+            let indexes: Vec<u64> = read.iter().map(RaftEntry::index).collect();
+            assert_eq!(indexes, (1..=expected).collect::<Vec<_>>(), "{bytes_max} bytes");
+        }
+        assert_eq!(fixture.storage.read_some_entries(1..10, usize::MAX).unwrap().len(), 9);
+    }
+}
+
+#[tokio::test]
+async fn what_comes_from_a_leader_is_written_with_its_bytes() {
+    let paths = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [mut leader, mut follower] = paths.each_ref().map(|path| open(path.path()));
+    append(&mut leader, entries()).await;
+    leader.storage.forget_before(3);
+    let sent = read(&mut leader, 0..100).await;
+    append(&mut follower, sent).await;
+    let bytes = |path: &tempfile::TempDir| {
+        std::fs::read(path.path().join("__cluster_metadata-0/00000000000000000000.log")).unwrap()
+    };
+    assert_eq!(bytes(&paths[0]), bytes(&paths[1]));
+    assert_eq!(read(&mut follower, 0..100).await, entries());
+    assert_eq!(follower.storage.origin(), leader.storage.origin());
+}
+
+#[tokio::test]
+async fn what_is_elsewhere_at_another_offset_is_not_written() {
+    let paths = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [mut leader, mut follower] = paths.each_ref().map(|path| open(path.path()));
+    append(&mut leader, vec![normal(1, 0, 2), normal(1, 1, 1)]).await;
+    append(&mut follower, vec![normal(1, 0, 1)]).await;
+    let sent = read(&mut leader, 1..2).await;
+    assert!(follower.storage.blocking_append(sent).await.is_err());
+    assert_eq!(read(&mut follower, 0..100).await, [normal(1, 0, 1)]);
+}
+
+#[tokio::test]
+async fn several_voters_begin_with_the_same_bytes_each_for_itself() {
+    let paths = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let begun = paths.each_ref().map(|path| open(path.path()));
+    for fixture in &begun {
+        fixture.storage.begin(voters(&[1, 2, 3])).unwrap();
+    }
+    assert!(begun[0].storage.origin().is_some());
+    assert_eq!(begun[0].storage.origin(), begun[1].storage.origin());
+    let other = tempfile::tempdir().unwrap();
+    let other = open(other.path());
+    other.storage.begin(voters(&[1, 2, 4])).unwrap();
+    assert_ne!(other.storage.origin(), begun[0].storage.origin());
+}
+
+#[tokio::test]
+async fn voters_that_are_truncated_are_forgotten() {
+    let path = tempfile::tempdir().unwrap();
+    let mut fixture = open(path.path());
+    append(&mut fixture, vec![membership(0, 0, &[&[1]]), membership(1, 1, &[&[1, 2, 3]])]).await;
+    let ids = |fixture: &Fixture| -> Vec<i32> {
+        fixture
+            .storage
+            .voters()
+            .iter()
+            .flat_map(|voters| voters.voter_ids().collect::<Vec<_>>())
+            .collect()
+    };
+    assert_eq!(ids(&fixture), [1, 2, 3]);
+    fixture.storage.truncate_after(Some(log_id(0, 0))).await.unwrap();
+    assert_eq!(ids(&fixture), [1]);
+    fixture.storage.truncate_after(None).await.unwrap();
+    assert_eq!((ids(&fixture), fixture.storage.origin()), (vec![], None));
+}
+
+#[tokio::test]
+async fn voters_who_are_known_by_ids_alone_are_written_and_read_as_such() {
+    let path = tempfile::tempdir().unwrap();
+    let fixture = open(path.path());
+    let unknown = Voter { directory_id: Uuid::ZERO, endpoints: Vec::new() };
+    let voters: BTreeMap<_, _> = [1, 2].into_iter().map(|id| (id, unknown.clone())).collect();
+    fixture.storage.begin(voters.clone()).unwrap();
+    drop(fixture);
+    let read = open(path.path()).storage.voters().unwrap();
+    assert_eq!(
+        read.nodes().map(|(id, voter)| (*id, voter.clone())).collect::<BTreeMap<_, _>>(),
+        voters
+    );
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,8 +14,12 @@ use bytes::Bytes;
 use ottla_base::{BrokerId, Offset, Uuid};
 use ottla_env::SystemClock;
 use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
-use ottla_metadata::controller::Policy;
+use ottla_metadata::controller::{BrokerEpoch, Policy};
 use ottla_metadata::{Delta, Endpoint, Image, Outcome};
+use ottla_protocol::messages::{
+    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest,
+    broker_registration_request,
+};
 use ottla_protocol::records::ConfigRecord;
 use ottla_quorum::{
     Called, Config, Dependencies, InitialVoter, Publisher, Quorum, StartError, SubmitError, Timing,
@@ -51,6 +56,11 @@ impl Network {
         nodes.get(&id).cloned().ok_or_else(|| io::ErrorKind::ConnectionRefused.into())
     }
 
+    /// What a killed node still does is seen by nobody.
+    fn is_there(&self, id: i32, quorum: &Arc<Quorum>) -> bool {
+        self.nodes.lock().unwrap().get(&id).is_some_and(|there| Arc::ptr_eq(there, quorum))
+    }
+
     fn is_cut(&self, from: i32, to: i32) -> bool {
         self.cut.lock().unwrap().contains(&(from, to))
     }
@@ -77,19 +87,23 @@ impl Network {
 struct Access {
     from: i32,
     network: Arc<Network>,
+    is_killed: Arc<AtomicBool>,
 }
 
 impl Transport for Access {
     fn call(&self, to: BrokerId, _endpoints: &[Endpoint], request: Bytes) -> Called {
         let (from, to, network) = (self.from, to.0, Arc::clone(&self.network));
+        let is_killed = Arc::clone(&self.is_killed);
         Box::pin(async move {
             // Nobody answers on a link that is cut; whoever waits has to give up.
-            if network.is_cut(from, to) {
+            if network.is_cut(from, to) || is_killed.load(Ordering::Relaxed) {
                 return std::future::pending().await;
             }
-            let answer = network.node(to)?.serve(request).await.map_err(io::Error::other)?;
-            // A node that was killed meanwhile has not answered.
-            network.node(to)?;
+            let quorum = network.node(to)?;
+            let answer = quorum.serve(request).await.map_err(io::Error::other)?;
+            if !network.is_there(to, &quorum) {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
             if network.is_cut(to, from) {
                 return std::future::pending().await;
             }
@@ -136,6 +150,7 @@ pub struct Voter {
     pub directory: Arc<LogDirectory>,
     pub watcher: Arc<Watcher>,
     pub path: TempDir,
+    is_killed: Arc<AtomicBool>,
 }
 
 impl Voter {
@@ -148,13 +163,51 @@ impl Voter {
 
     /// Waits until the image has everything up to this offset.
     pub async fn reaches(&self, offset: Offset) {
+        self.sees(&format!("offset {offset}"), |image| image.offset >= offset).await;
+    }
+
+    pub async fn sees(&self, what: &str, is_so: impl Fn(&Image) -> bool) {
         let mut visible = self.watcher.visible.subscribe();
-        within(&format!("offset {offset}"), async {
-            while self.quorum.image().offset < offset {
+        within(what, async {
+            while !is_so(&self.quorum.image()) {
                 visible.changed().await.unwrap();
             }
         })
         .await;
+    }
+
+    /// Registers a broker, and lets it be unfenced by its first heartbeat.
+    pub async fn add_broker(&self, id: i32) -> BrokerEpoch {
+        let request = BrokerRegistrationRequest {
+            broker_id: id,
+            cluster_id: "cluster".into(),
+            incarnation_id: Uuid([u8::try_from(id).unwrap(); 16]),
+            features: vec![broker_registration_request::Feature {
+                name: "metadata.version".into(),
+                min_supported_version: 30,
+                max_supported_version: 30,
+            }],
+            log_dirs: vec![directory_id(id)],
+            ..Default::default()
+        };
+        let epoch = self.quorum.register_broker(request).await.unwrap().unwrap();
+        let response = self.heartbeat(id, epoch).await.unwrap();
+        assert!(!response.is_fenced);
+        epoch
+    }
+
+    pub async fn heartbeat(
+        &self,
+        id: i32,
+        epoch: BrokerEpoch,
+    ) -> Result<BrokerHeartbeatResponse, SubmitError> {
+        let request = BrokerHeartbeatRequest {
+            broker_id: id,
+            broker_epoch: epoch.0,
+            current_metadata_offset: self.quorum.image().offset.0,
+            ..Default::default()
+        };
+        Ok(self.quorum.broker_heartbeat(request).await?.unwrap())
     }
 
     /// All bytes of the metadata log.
@@ -168,6 +221,7 @@ pub struct Cluster {
     pub network: Arc<Network>,
     pub voters: BTreeMap<i32, Voter>,
     config: Vec<InitialVoter>,
+    pub policy: Policy,
 }
 
 pub fn directory_id(id: i32) -> Uuid {
@@ -181,11 +235,7 @@ pub fn initial_voter(id: i32) -> InitialVoter {
         port: 9093,
         security_protocol: 0,
     };
-    InitialVoter {
-        id: BrokerId(id),
-        directory_id: directory_id(id),
-        endpoints: vec![endpoint],
-    }
+    InitialVoter { id: BrokerId(id), directory_id: directory_id(id), endpoints: vec![endpoint] }
 }
 
 impl Cluster {
@@ -196,15 +246,26 @@ impl Cluster {
 
     pub async fn start_with(config: Vec<InitialVoter>) -> Self {
         let network = Arc::default();
-        let mut cluster = Self { network, voters: BTreeMap::new(), config: config.clone() };
-        for voter in config {
+        let policy = Policy::default();
+        Self { network, voters: BTreeMap::new(), config, policy }.start_all().await
+    }
+
+    pub async fn start_with_policy(count: i32, policy: Policy) -> Self {
+        let config = (1..=count).map(initial_voter).collect();
+        Self { network: Arc::default(), voters: BTreeMap::new(), config, policy }.start_all().await
+    }
+
+    async fn start_all(self) -> Self {
+        let mut cluster = self;
+        for voter in cluster.config.clone() {
             cluster.start_voter(voter.id.0, tempfile::tempdir().unwrap()).await;
         }
         cluster
     }
 
     pub async fn start_voter(&mut self, id: i32, path: TempDir) {
-        let config = config(id, self.config.clone());
+        let policy = self.policy.clone();
+        let config = Config { policy, ..config(id, self.config.clone()) };
         let voter = start(config, path, &self.network).await.unwrap();
         self.voters.insert(id, voter);
     }
@@ -213,6 +274,7 @@ impl Cluster {
     pub fn kill(&mut self, id: i32) -> TempDir {
         self.network.nodes.lock().unwrap().remove(&id);
         let voter = self.voters.remove(&id).unwrap();
+        voter.is_killed.store(true, Ordering::Relaxed);
         super::common::copy_of(voter.path.path())
     }
 
@@ -315,13 +377,16 @@ pub async fn start(
     let (visible, _) = watch::channel(0);
     let watcher = Arc::new(Watcher { published: Mutex::default(), visible });
     let id = config.node_id.0;
+    let is_killed = Arc::new(AtomicBool::new(false));
+    let access =
+        Access { from: id, network: Arc::clone(network), is_killed: Arc::clone(&is_killed) };
     let dependencies = Dependencies {
         directory: Arc::clone(&directory),
         clock: Arc::new(SystemClock::new()),
         publisher: Arc::clone(&watcher) as Arc<dyn Publisher>,
-        transport: Arc::new(Access { from: id, network: Arc::clone(network) }),
+        transport: Arc::new(access),
     };
     let quorum = Arc::new(Quorum::start(config, dependencies).await?);
     network.nodes.lock().unwrap().insert(id, Arc::clone(&quorum));
-    Ok(Voter { quorum, directory, watcher, path })
+    Ok(Voter { quorum, directory, watcher, path, is_killed })
 }
