@@ -1,4 +1,6 @@
-//! `ottla cluster`: what the cluster says of itself.
+//! `ottla cluster`: what the cluster says of itself, and one to try things out.
+
+mod demo;
 
 use std::collections::BTreeMap;
 
@@ -10,6 +12,8 @@ use crate::connection::ConnectionArguments;
 use crate::failure::{EXIT_CODES, Failure};
 use crate::output::{or_dash, print_json, print_line, table};
 
+pub use demo::DemoArguments;
+
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true, after_help = EXIT_CODES)]
 pub struct ClusterArguments {
@@ -19,7 +23,7 @@ pub struct ClusterArguments {
     pub command: ClusterCommand,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum ClusterCommand {
     /// Show brokers, controller and feature levels
     #[command(after_help = "Examples:
@@ -27,6 +31,13 @@ pub enum ClusterCommand {
   ottla cluster info --bootstrap kafka-1:9092,kafka-2:9092
   ottla cluster info --output json | jq -r .cluster_id")]
     Info,
+    /// Run a cluster of several nodes on this machine until interrupted
+    #[command(after_help = "Examples:
+  ottla cluster demo
+  ottla cluster demo --nodes 5 --data-dir ./demo
+  kill -9 PID                                       of one of its nodes, to see what the others do
+  ottla serve --config ./demo/node-2.properties     starts that node again")]
+    Demo(DemoArguments),
 }
 
 #[derive(Serialize)]
@@ -47,7 +58,13 @@ struct BrokerJson {
 }
 
 pub(crate) async fn run(arguments: ClusterArguments) -> Result<(), Failure> {
-    let ClusterCommand::Info = arguments.command;
+    match &arguments.command {
+        ClusterCommand::Info => info(&arguments).await,
+        ClusterCommand::Demo(demo) => demo::run(&arguments.connection, demo).await,
+    }
+}
+
+async fn info(arguments: &ClusterArguments) -> Result<(), Failure> {
     let client = arguments.connection.connect().await?;
     let cluster = client.describe_cluster().await?;
     if arguments.connection.wants_json() {

@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use clap_complete::Shell;
 
-pub use cluster::{ClusterArguments, ClusterCommand};
+pub use cluster::{ClusterArguments, ClusterCommand, DemoArguments};
 pub use config::{ConfigArguments, ConfigCommand};
 pub use connection::{ConnectionArguments, OutputFormat};
 pub use consume::{ConsumeArguments, IsolationArgument};
@@ -52,7 +52,7 @@ pub enum ClientCommand {
     Consume(ConsumeArguments),
     /// List, describe and delete groups, and choose where they go on reading
     Group(GroupArguments),
-    /// Show the cluster: brokers, controller, feature levels
+    /// Show the cluster: brokers, controller, feature levels; or run one to try things out
     Cluster(ClusterArguments),
     /// Check and print the files of a data directory; needs no broker
     Log(LogArguments),

@@ -15,7 +15,8 @@ pub(crate) fn install(format: LogFormat, level: LogLevel) -> LogLevels {
         .filter(|directives| EnvFilter::try_new(directives).is_ok())
         .unwrap_or_else(configured);
     let filter = EnvFilter::new(&directives);
-    let builder = tracing_subscriber::fmt().with_writer(io::stderr);
+    // That nobody reads the lines any more is no reason to stop: saying so on the same stream would be a panic.
+    let builder = tracing_subscriber::fmt().with_writer(io::stderr).log_internal_errors(false);
     match format {
         LogFormat::Text => {
             let builder = builder.with_ansi(io::stderr().is_terminal());
