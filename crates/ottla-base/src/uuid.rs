@@ -21,12 +21,12 @@ const TEXT_LEN: usize = 22;
 impl Uuid {
     /// No identifier.
     pub const ZERO: Self = Self([0; 16]);
+    /// The directory id of a replica whose directory was decided on before directories had ids (KIP-858).
+    pub const MIGRATING_DIR: Self = Self::from_u128(0);
     /// The directory id of a replica whose directory is not decided yet (KIP-858).
-    pub const UNASSIGNED_DIR: Self = Self::from_u128(0);
+    pub const UNASSIGNED_DIR: Self = Self::from_u128(1);
     /// The directory id of a replica in a directory that went offline (KIP-858).
-    pub const LOST_DIR: Self = Self::from_u128(1);
-    /// The directory id used while a broker is migrated (KIP-858).
-    pub const MIGRATING_DIR: Self = Self::from_u128(2);
+    pub const LOST_DIR: Self = Self::from_u128(2);
 
     #[must_use]
     pub const fn from_u128(value: u128) -> Self {
