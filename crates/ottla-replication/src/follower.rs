@@ -244,6 +244,8 @@ impl Follower {
                 self.agrees = true;
                 self.told = Told { high_watermark, log_start };
                 self.delete_before(log_start.min(self.log.log_end));
+                // Before an append, which takes its time.
+                self.report_news();
                 if is_empty {
                     self.heed();
                 } else {
@@ -364,6 +366,8 @@ impl Follower {
     fn see(&mut self, log: LocalLog) {
         let before = self.high_watermark;
         self.log = log;
+        // A log may begin again before its start, with the whole of the batch in which it lies.
+        self.reported = self.reported.min(Some(log.flushed));
         self.high_watermark = before.min(log.log_end).max(log.log_start);
         if self.high_watermark != before {
             self.commands.push(Command::SetHighWatermark(self.high_watermark));
@@ -400,11 +404,15 @@ impl Follower {
     }
 
     fn settle(&mut self) {
+        self.report_news();
+        self.check();
+    }
+
+    fn report_news(&mut self) {
         if let Some(report) = self.report().filter(|it| Some(it.flushed) > self.reported) {
             self.reported = Some(report.flushed);
             self.commands.push(Command::ReportFlushed(report));
         }
-        self.check();
     }
 
     fn check(&self) {
