@@ -152,6 +152,7 @@ pub enum Command {
     /// Ask where the leader's log begins and ends. Then [`Follower::on_leader_offsets`].
     AskLeaderOffsets,
     SetHighWatermark(Offset),
+    /// Durably: what follows relies on it.
     DeleteRecordsTo(Offset),
     /// Tell the leader. It may be told again, or later, but then what [`Follower::report`] says.
     ReportFlushed(FlushReport),
@@ -242,6 +243,9 @@ impl Follower {
             Answer::Records { is_empty, high_watermark, log_start } => {
                 self.agrees = true;
                 self.told = Told { high_watermark, log_start };
+                self.delete_before(log_start.min(self.log.log_end));
+                // Before an append, which takes its time.
+                self.report_news();
                 if is_empty {
                     self.heed();
                 } else {
@@ -362,6 +366,8 @@ impl Follower {
     fn see(&mut self, log: LocalLog) {
         let before = self.high_watermark;
         self.log = log;
+        // A log may begin again before its start, with the whole of the batch in which it lies.
+        self.reported = self.reported.min(Some(log.flushed));
         self.high_watermark = before.min(log.log_end).max(log.log_start);
         if self.high_watermark != before {
             self.commands.push(Command::SetHighWatermark(self.high_watermark));
@@ -375,24 +381,38 @@ impl Follower {
     /// Takes over what the leader has told of its watermarks, as far as this log goes.
     fn heed(&mut self) {
         let Told { high_watermark, log_start } = self.told;
-        let high_watermark = high_watermark.min(self.log.log_end);
+        self.raise_high_watermark(high_watermark.min(self.log.log_end));
+        self.delete_before(log_start.min(self.high_watermark));
+    }
+
+    /// What the leader has deleted it has shown before: it was committed. But here other records may be in its place. Of
+    /// the epochs before its first record a leader says that they ended there, and so nothing is cut off that differs
+    /// below. It must go before it can be taken for visible, or this log for in sync.
+    fn delete_before(&mut self, log_start: Offset) {
+        if log_start > self.log.log_start {
+            self.log.log_start = log_start;
+            self.commands.push(Command::DeleteRecordsTo(log_start));
+            self.raise_high_watermark(log_start);
+        }
+    }
+
+    fn raise_high_watermark(&mut self, high_watermark: Offset) {
         if high_watermark > self.high_watermark {
             self.high_watermark = high_watermark;
             self.commands.push(Command::SetHighWatermark(high_watermark));
         }
-        let log_start = log_start.min(self.high_watermark);
-        if log_start > self.log.log_start {
-            self.log.log_start = log_start;
-            self.commands.push(Command::DeleteRecordsTo(log_start));
-        }
     }
 
     fn settle(&mut self) {
+        self.report_news();
+        self.check();
+    }
+
+    fn report_news(&mut self) {
         if let Some(report) = self.report().filter(|it| Some(it.flushed) > self.reported) {
             self.reported = Some(report.flushed);
             self.commands.push(Command::ReportFlushed(report));
         }
-        self.check();
     }
 
     fn check(&self) {

@@ -18,7 +18,12 @@ use std::collections::BTreeMap;
 use model::world::{Planted, World};
 
 const STEPS: usize = 3_000;
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 300;
+
+/// `OTTLA_REPLICATION_SEEDS=n` plays so many.
+fn seeds() -> u64 {
+    std::env::var("OTTLA_REPLICATION_SEEDS").map_or(SEEDS, |seeds| seeds.parse().unwrap())
+}
 
 /// Plays one world to its end.
 fn play(seed: u64, planted: Planted) -> Result<BTreeMap<&'static str, usize>, String> {
@@ -31,10 +36,11 @@ fn play(seed: u64, planted: Planted) -> Result<BTreeMap<&'static str, usize>, St
 }
 
 /// Whatever must have happened in some of the worlds, or they would say nothing about it.
-const RARE: [&str; 18] = [
+const RARE: [&str; 20] = [
     "a crash that takes records",
     "a joiner",
     "a joiner while the high watermark waits",
+    "a log that begins again, later",
     "a message that comes twice",
     "a message that is lost",
     "a refusal: a broker that may not join",
@@ -48,6 +54,7 @@ const RARE: [&str; 18] = [
     "another ISR",
     "nobody leads",
     "records cut off",
+    "records deleted after those of the leader",
     "records of a leader that is none any more",
     "somebody is to leave",
 ];
@@ -55,7 +62,7 @@ const RARE: [&str; 18] = [
 #[test]
 fn what_was_visible_is_never_lost_nor_changed_and_in_the_end_all_replicas_agree() {
     let mut seen: BTreeMap<&'static str, usize> = BTreeMap::new();
-    for seed in 0..SEEDS {
+    for seed in 0..seeds() {
         let in_this = play(seed, Planted::Nothing).unwrap_or_else(|broken| panic!("{broken}"));
         for (what, times) in in_this {
             *seen.entry(what).or_default() += times;
@@ -79,7 +86,7 @@ fn is_found(planted: Planted) {
     let found = (0..SEEDS).find_map(|seed| play(seed, planted).err());
     let broken = found.unwrap_or_else(|| panic!("{planted:?} was not found in {SEEDS} worlds"));
     println!("{planted:?}: {}", broken.lines().next().unwrap_or_default());
-    assert!(!broken.contains("at rest"), "a law, and not only rest, was to be broken: {broken}");
+    assert!(!broken.contains("never settles"), "no law was broken: {broken}");
 }
 
 #[test]

@@ -60,11 +60,10 @@ fn a_fetch_asks_for_what_follows_and_tells_what_was_fetched_last() {
 fn records_are_appended_and_then_the_leader_s_watermarks_hold_as_far_as_the_log_goes() {
     let mut follower = follower();
     let commands = answer(&mut follower, records(false, 40, 3));
-    assert_eq!(commands, [Append { up_to: EPOCH }, report(15)]);
+    assert_eq!(commands, [DeleteRecordsTo(Offset(3)), report(15), Append { up_to: EPOCH }]);
     assert_eq!(follower.fetch(NOW), None, "one answer at a time");
-    follower.on_appended(log(0, 30, 15, 7));
-    let commands = follower.take_commands();
-    assert_eq!(commands, [SetHighWatermark(Offset(30)), DeleteRecordsTo(Offset(3))]);
+    follower.on_appended(log(3, 30, 15, 7));
+    assert_eq!(follower.take_commands(), [SetHighWatermark(Offset(30))]);
     let fetch = follower.fetch(NOW).unwrap();
     assert_eq!((fetch.fetch_offset, fetch.last_fetched_epoch), (Offset(30), Some(EPOCH)));
     assert_eq!(fetch.log_start_offset, Offset(3));
@@ -86,11 +85,35 @@ fn a_flush_is_reported_once_the_logs_are_known_to_agree_and_only_if_it_is_news()
 #[test]
 fn a_flush_of_what_is_being_appended_is_reported_when_that_is_known() {
     let mut follower = begin(log(0, 20, 20, 5), 20);
-    assert_eq!(answer(&mut follower, records(false, 20, 0)), [Append { up_to: EPOCH }, report(20)]);
+    assert_eq!(answer(&mut follower, records(false, 20, 0)), [report(20), Append { up_to: EPOCH }]);
     follower.on_flushed(Offset(30));
     assert_eq!(follower.take_commands(), []);
     follower.on_appended(log(0, 30, 30, 7));
     assert_eq!(follower.take_commands(), [report(30)]);
+}
+
+#[test]
+fn what_the_leader_has_deleted_goes_before_anything_is_shown_or_reported() {
+    // Of epoch 5 the leader knows only that it ended before its log begins, where 18 is.
+    let mut follower = follower();
+    let diverged = Answer::Diverged { leader: end(5, 18), local: Some(end(5, 20)) };
+    assert_eq!(answer(&mut follower, diverged), [Truncate { to: Offset(18) }]);
+    follower.on_truncated(log(0, 18, 15, 5));
+    let commands = answer(&mut follower, records(true, 30, 18));
+    let start = Offset(18);
+    assert_eq!(commands, [DeleteRecordsTo(start), SetHighWatermark(start), report(15)]);
+}
+
+#[test]
+fn a_log_that_takes_a_whole_batch_before_its_start_deletes_it_up_to_there() {
+    let mut follower = begin(log(25, 25, 25, -1), 25);
+    let commands = answer(&mut follower, records(false, 40, 25));
+    assert_eq!(commands, [report(25), Append { up_to: EPOCH }]);
+    follower.on_appended(log(20, 40, 20, 7));
+    let commands = follower.take_commands();
+    assert_eq!(commands, [SetHighWatermark(Offset(40)), DeleteRecordsTo(Offset(25))]);
+    follower.on_flushed(Offset(40));
+    assert_eq!(follower.take_commands(), [report(40)]);
 }
 
 #[test]

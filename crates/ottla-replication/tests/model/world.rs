@@ -69,7 +69,7 @@ enum Message {
 
 #[derive(Debug, Clone, Copy)]
 enum Answered {
-    Records { high_watermark: Offset },
+    Records { high_watermark: Offset, log_start: Offset },
     Diverged(follower::EpochEnd),
     Refused(ErrorCode),
 }
@@ -171,7 +171,8 @@ impl World {
             82..88 => self.alter()?,
             88..93 => self.pass_time(at)?,
             93..95 => self.report_again(at),
-            95 => self.nodes[at].checkpoint(),
+            95 if self.random.once_in(3) => self.nodes[at].checkpoint(),
+            95 => self.delete_records(at),
             96 => self.crash(at),
             97 => self.start(at)?,
             98 => self.change_fencing(at),
@@ -222,12 +223,11 @@ impl World {
     }
 
     fn is_settled(&self) -> bool {
-        let [first, others @ ..] = &self.nodes[..] else { return false };
-        let end = first.disk.records.len();
-        others.iter().all(|node| node.disk.records == first.disk.records)
-            && self.controller.now().isr.len() == 3
-            && self.nodes.iter().all(|node| place(Offset(node.high_watermark)) == end)
-            && self.committed.len() == end
+        let end = self.committed.len();
+        let is_settled = |node: &Node| {
+            node.disk.records.len() == end && place(Offset(node.high_watermark)) == end
+        };
+        self.controller.now().isr.len() == 3 && self.nodes.iter().all(is_settled)
     }
 
     fn write(&mut self, at: usize) -> Checked {
@@ -406,6 +406,9 @@ impl World {
                 return Ok((Vec::new(), Answered::Diverged(end)));
             }
         }
+        if place(fetch.fetch_offset) < node.disk.start {
+            return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
+        }
         let fetched = Fetched {
             replica: from,
             broker_epoch,
@@ -416,10 +419,11 @@ impl World {
             now: self.now,
         };
         let standing = progress.on_fetch(fetched).map_err(|refusal| refusal.code())?;
-        let rest = &node.disk.records[place(fetch.fetch_offset)..];
-        let count = rest.len().min(1 + self.random.below(6));
+        let rest = node.disk.records[place(fetch.fetch_offset)..].iter().copied();
+        let records = rest.take(1 + self.random.below(6)).map(Option::unwrap).collect();
         let high_watermark = standing.high_watermark;
-        Ok((rest[..count].to_vec(), Answered::Records { high_watermark }))
+        let log_start = offset(node.disk.start);
+        Ok((records, Answered::Records { high_watermark, log_start }))
     }
 
     fn take_answer(
@@ -436,9 +440,9 @@ impl World {
             *asked = None;
         }
         let answer = match answer {
-            Answered::Records { high_watermark } => {
+            Answered::Records { high_watermark, log_start } => {
                 let is_empty = records.is_empty();
-                Answer::Records { is_empty, high_watermark, log_start: Offset::ZERO }
+                Answer::Records { is_empty, high_watermark, log_start }
             }
             Answered::Diverged(leader) => {
                 Answer::Diverged { leader, local: node.disk.end_of(leader.epoch) }
@@ -496,14 +500,24 @@ impl World {
                 follower.on_truncated(node.disk.local());
                 self.see(if after < before { "records cut off" } else { "an epoch forgotten" });
             }
-            follower::Command::RestartAt(_) | follower::Command::DeleteRecordsTo(_) => {
-                return Err("the leader's log begins at 0".to_owned());
+            follower::Command::RestartAt(start) => {
+                node.disk.restart_at(place(start));
+                follower.on_truncated(node.disk.local());
+                self.see("a log that begins again, later");
+            }
+            follower::Command::DeleteRecordsTo(start) => {
+                node.disk.delete_to(place(start));
+                self.see("records deleted after those of the leader");
             }
             follower::Command::AskLeaderOffsets => {
                 follower.on_leader_offsets(leader_offsets, now);
                 self.see("an offset out of range");
             }
-            follower::Command::SetHighWatermark(offset) => node.high_watermark = offset.0,
+            follower::Command::SetHighWatermark(offset) => {
+                node.high_watermark = offset.0;
+                // Readers may look now.
+                self.check()?;
+            }
             follower::Command::ReportFlushed(report) => self.send_report(at, report),
         }
         Ok(())
@@ -517,7 +531,7 @@ impl World {
         let node = &self.nodes[Self::at(leader)];
         match &node.role {
             Role::Leader(it) if it.leader_epoch() == follower.leader_epoch() => {
-                Ok(LeaderOffsets { log_start: Offset::ZERO, log_end: node.disk.end() })
+                Ok(LeaderOffsets { log_start: offset(node.disk.start), log_end: node.disk.end() })
             }
             _ => Err(ErrorCode::NOT_LEADER_OR_FOLLOWER),
         }
@@ -565,26 +579,25 @@ impl World {
         node.high_watermark = high_watermark.0;
         let (end, node) = (place(high_watermark), &self.nodes[at]);
         law!(end <= node.disk.flushed, "{:?} shows what it has not flushed", node.id);
-        let shown = &node.disk.records[..end];
-        let both = end.min(self.committed.len());
         law!(
-            shown[..both] == self.committed[..both],
+            node.disk.agrees_with(&self.committed[..end.min(self.committed.len())]),
             "{:?} shows others than those before, up to {high_watermark}",
             node.id
         );
+        let more = node.disk.records[..end].iter().skip(self.committed.len());
+        let more: Option<Vec<Record>> = more.copied().collect();
+        law!(more.is_some(), "{:?} shows records that it does not have", node.id);
+        self.committed.extend(more.unwrap_or_default());
         let Role::Leader(progress) = &node.role else { return Ok(()) };
         let now = self.controller.now();
         if now.leader_epoch == progress.leader_epoch().0 {
             for member in &now.isr {
                 let disk = &self.nodes[Self::at(*member)].disk;
                 law!(
-                    disk.flushed >= end && disk.records[..end] == *shown,
+                    disk.flushed >= end && disk.agrees_with(&self.committed[..end]),
                     "{member:?} is in sync and does not have all up to {high_watermark} on disk"
                 );
             }
-        }
-        if self.committed.len() < end {
-            self.committed = shown.to_vec();
         }
         Ok(())
     }
@@ -710,6 +723,15 @@ impl World {
         };
     }
 
+    /// Retention, on each broker by itself, of what is visible there.
+    fn delete_records(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        if node.is_alive {
+            let visible = place(Offset(node.high_watermark));
+            node.disk.delete_to(visible.saturating_sub(self.random.below(20)));
+        }
+    }
+
     fn crash(&mut self, at: usize) {
         if !self.nodes[at].is_alive || !self.random.once_in(3) {
             return;
@@ -731,7 +753,8 @@ impl World {
         let node = &mut self.nodes[at];
         node.is_alive = true;
         node.broker_epoch = broker_epoch;
-        node.high_watermark = node.disk.checkpointed_high_watermark.min(node.disk.end().0);
+        let high_watermark = Offset(node.disk.checkpointed_high_watermark);
+        node.high_watermark = high_watermark.min(node.disk.end()).max(offset(node.disk.start)).0;
         node.applied = self.controller.versions.len() - 1;
         self.take_role(at);
         self.lead_on(at)?;
@@ -763,7 +786,8 @@ impl World {
             return Ok(());
         }
         law!(
-            node.disk.records.starts_with(&self.committed),
+            node.disk.records.len() >= self.committed.len()
+                && node.disk.agrees_with(&self.committed),
             "{:?} leads, and lacks some of the {} records that were visible",
             node.id,
             self.committed.len()
@@ -779,9 +803,10 @@ impl World {
                 continue;
             }
             law!(visible <= node.disk.records.len(), "{:?} shows what it does not have", node.id);
+            law!(node.disk.start <= visible, "{:?} has deleted what was not visible", node.id);
             law!(
                 visible <= self.committed.len()
-                    && node.disk.records[..visible] == self.committed[..visible],
+                    && node.disk.agrees_with(&self.committed[..visible]),
                 "{:?} shows other records than its leader",
                 node.id
             );
