@@ -40,7 +40,7 @@ use crate::listener::{Connections, Listener, Role, accept, stopped};
 use crate::log_directories::{DataDirectories, LogDirectories};
 use crate::log_levels::LogLevels;
 use crate::log_moves::LogMoves;
-use crate::peers::{BrokerAddresses, Peers, QuorumTransport};
+use crate::peers::{BrokerAddresses, Peers, Purpose, QuorumTransport};
 use crate::replicas::Replicas;
 use crate::topic_config;
 use crate::topics::Topics;
@@ -198,6 +198,12 @@ impl Node {
         let mut tasks = JoinSet::new();
         // Voters must hear each other before there is a controller that a broker could register with.
         listen_for_controllers(&mut tasks, for_controllers, &broker, &stopping);
+        if quorum.voters().len() > 1 {
+            let (channel, request) = (Arc::clone(&controller), quorum.controller_registration());
+            tasks.spawn(unless_stopped(stopping.clone(), async move {
+                channel.ask_until_answered(Purpose::Controller, request).await;
+            }));
+        }
         let intervals = intervals(config);
         let registration = lifecycle::register(&controller, request, intervals).await?;
         broker.set_registered(registration);
@@ -614,6 +620,14 @@ fn fetch_settings(config: &BrokerConfig) -> FetchSettings {
 
 fn milliseconds(ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX))
+}
+
+/// Gives up when the node stops.
+async fn unless_stopped(mut stopping: watch::Receiver<bool>, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        () = stopped(&mut stopping) => {}
+    }
 }
 
 /// Does something for the first time after `first`, and then again whenever `interval` has passed, until the node stops.

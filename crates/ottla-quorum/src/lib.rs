@@ -35,7 +35,9 @@ mod wire;
 
 pub use controller::{Desk, Leader, SubmitError};
 pub use publisher::Publisher;
-pub use quorum::{Config, Dependencies, InitialVoter, Member, Metrics, Quorum, StartError, Timing};
+pub use quorum::{
+    Config, Dependencies, InitialVoter, Member, Metrics, Quorum, StartError, Timing, VoterState,
+};
 pub use service::ServeError;
 pub use transport::{Called, NoTransport, Transport};
 pub use wire::sender_of;

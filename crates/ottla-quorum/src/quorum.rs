@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver;
 use openraft::raft::TransferLeaderRequest;
 use openraft::{Raft, SnapshotPolicy};
@@ -112,6 +113,16 @@ pub struct Member {
     pub id: BrokerId,
     /// The log directory that its metadata log is in; zero where the voters are known by their ids alone.
     pub directory_id: Uuid,
+}
+
+/// How far a voter has followed its leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VoterState {
+    pub voter: Member,
+    /// Where its log ends, as far as it has said so.
+    pub log_end_offset: Offset,
+    /// How long ago it answered last; the leader itself does so all the time.
+    pub silent_for: Duration,
 }
 
 /// The controllers' quorum, of which this node is a voter. Dropping it leaves the disk as a crash would.
@@ -430,6 +441,30 @@ impl Quorum {
             directory_id: voter.directory_id,
         };
         nodes.map(member).collect()
+    }
+
+    /// How far the voters have followed, as this node knows while it leads; ordered by id.
+    #[must_use]
+    pub fn voter_states(&self) -> Vec<VoterState> {
+        let metrics = self.raft.data_metrics();
+        let metrics = metrics.borrow_watched();
+        let own = self.log.log_end_offset();
+        let state = |voter: Member| {
+            if voter.id == self.service.node_id {
+                return VoterState { voter, log_end_offset: own, silent_for: Duration::ZERO };
+            }
+            let replicated = metrics.replication.as_ref().and_then(|all| all.get(&voter.id.0));
+            let index = replicated.and_then(|last| last.as_ref()).map(|last| last.index());
+            let heard = metrics.heartbeat.as_ref().and_then(|all| all.get(&voter.id.0));
+            VoterState {
+                voter,
+                log_end_offset: index
+                    .and_then(|index| self.storage.last_offset(index))
+                    .map_or(Offset::ZERO, Offset::next),
+                silent_for: heard.and_then(|at| *at).map_or(Duration::MAX, |at| at.elapsed()),
+            }
+        };
+        self.voters().into_iter().map(state).collect()
     }
 
     #[must_use]

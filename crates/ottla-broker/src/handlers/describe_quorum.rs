@@ -3,7 +3,9 @@
 //! - v1: when a replica last fetched and was last caught up; a leader always is. v2: directory ids, and where the
 //!   voters are reached.
 //! - Anything but partition 0 of the metadata log is UNKNOWN_TOPIC_OR_PARTITION.
-//! - No observers: the one broker shares its process with the one voter, as Apache Kafka's does in this mode.
+//! - No observers: each broker shares its process with a voter, as Apache Kafka's does in this mode.
+
+use std::time::Duration;
 
 use ottla_base::{ErrorCode, Uuid};
 use ottla_metadata::{Endpoint, topic_name};
@@ -12,7 +14,7 @@ use ottla_protocol::messages::describe_quorum_response::{
     Listener, Node, PartitionData, ReplicaState, TopicData,
 };
 use ottla_protocol::messages::{DescribeQuorumRequest, DescribeQuorumResponse};
-use ottla_quorum::Member;
+use ottla_quorum::{Member, VoterState};
 
 use super::Context;
 
@@ -28,16 +30,19 @@ pub(super) fn handle(context: &Context, request: DescribeQuorumRequest) -> Descr
         let message = "This node is not the active controller.";
         return refuse(&request, ErrorCode::NOT_LEADER_OR_FOLLOWER, message);
     };
-    let voters = context.broker.quorum.voters();
+    let voters = context.broker.quorum.voter_states();
     let now = context.broker.clock.now_ms().0;
     let names_more = context.version >= DIRECTORIES_AND_NODES_SINCE;
-    // The leader is the one voter.
-    let state = |voter: &Member| ReplicaState {
-        replica_id: voter.id.0,
-        replica_directory_id: if names_more { voter.directory_id } else { Uuid::ZERO },
-        log_end_offset: metrics.log_end_offset.0,
-        last_fetch_timestamp: now,
-        last_caught_up_timestamp: now,
+    let state = |it: &VoterState| {
+        let heard = heard_at(now, it.silent_for);
+        let is_caught_up = it.log_end_offset >= metrics.log_end_offset;
+        ReplicaState {
+            replica_id: it.voter.id.0,
+            replica_directory_id: if names_more { it.voter.directory_id } else { Uuid::ZERO },
+            log_end_offset: it.log_end_offset.0,
+            last_fetch_timestamp: heard,
+            last_caught_up_timestamp: if is_caught_up { heard } else { -1 },
+        }
     };
     let partition = PartitionData {
         leader_id: context.broker.node_id.0,
@@ -51,12 +56,17 @@ pub(super) fn handle(context: &Context, request: DescribeQuorumRequest) -> Descr
     DescribeQuorumResponse {
         topics: vec![topic],
         nodes: if names_more {
-            voters.iter().map(|voter| node(context, voter)).collect()
+            voters.iter().map(|it| node(context, &it.voter)).collect()
         } else {
             Vec::new()
         },
         ..DescribeQuorumResponse::default()
     }
+}
+
+/// When a voter was heard of, or −1 if it never was.
+fn heard_at(now: i64, silent_for: Duration) -> i64 {
+    i64::try_from(silent_for.as_millis()).map_or(-1, |silent_for| (now - silent_for).max(-1))
 }
 
 fn is_about_the_metadata_log(request: &DescribeQuorumRequest) -> bool {
