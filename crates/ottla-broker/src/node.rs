@@ -198,7 +198,7 @@ impl Node {
         let mut tasks = JoinSet::new();
         // Voters must hear each other before there is a controller that a broker could register with.
         listen_for_controllers(&mut tasks, for_controllers, &broker, &stopping);
-        if quorum.voters().len() > 1 {
+        if !quorum.is_alone() {
             let (channel, request) = (Arc::clone(&controller), quorum.controller_registration());
             tasks.spawn(unless_stopped(stopping.clone(), async move {
                 channel.ask_until_answered(Purpose::Controller, request).await;

@@ -201,6 +201,12 @@ impl Quorum {
         registered.map_err(|error| stopped(&error))
     }
 
+    /// Whether this node is the only voter, by its own log.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.storage.voters().is_some_and(|voters| voters.voter_ids().count() == 1)
+    }
+
     /// Answers what the [`Transport`] of another voter has carried here.
     pub async fn serve(&self, request: Bytes) -> Result<Bytes, ServeError> {
         self.service.serve(&self.raft, request).await
