@@ -22,6 +22,7 @@ use crate::configuration::Configuration;
 use crate::controller_channel::ControllerChannel;
 use crate::fetch_session::Sessions;
 use crate::group_coordinator::GroupCoordinator;
+use crate::handlers::HeartbeatConnections;
 use crate::log_directories::LogDirectories;
 use crate::log_levels::LogLevels;
 use crate::log_moves::LogMoves;
@@ -79,6 +80,7 @@ pub(crate) struct Broker {
     pub groups: Arc<GroupCoordinator>,
     pub cleaner: Option<Arc<LogCleaner>>,
     pub fetch_sessions: Mutex<Sessions>,
+    pub heartbeat_connections: HeartbeatConnections,
     producer_ids: ProducerIds,
     automatic_topics: AutomaticTopics,
     pub metrics: Metrics,
@@ -132,6 +134,7 @@ impl Broker {
             groups: parts.groups,
             cleaner: parts.cleaner,
             fetch_sessions,
+            heartbeat_connections: HeartbeatConnections::default(),
             producer_ids: ProducerIds::default(),
             automatic_topics: parts.automatic_topics,
             metrics: Metrics::default(),

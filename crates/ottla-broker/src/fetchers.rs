@@ -236,7 +236,6 @@ impl Fetcher {
             replica_state: ReplicaState {
                 replica_id: self.registration.id.0,
                 replica_epoch: self.registration.epoch,
-                ..ReplicaState::default()
             },
             max_wait_ms: self.settings.wait_max_ms,
             min_bytes: self.settings.min_bytes,

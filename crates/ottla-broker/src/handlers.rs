@@ -56,9 +56,11 @@ mod sync_group;
 mod unregister_broker;
 mod update_features;
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -74,6 +76,7 @@ use ottla_protocol::messages::{
 use ottla_protocol::peer::PeerRequest;
 use ottla_protocol::{ApiKey, Decoder, Message, Request};
 use ottla_quorum::SubmitError;
+use parking_lot::Mutex;
 
 use crate::answer::{Answer, CloseReason, Outcome, Source};
 use crate::broker::Broker;
@@ -184,12 +187,28 @@ pub(crate) struct Session {
     /// The nodes that have spoken through this connection: when it breaks, they may be gone.
     voter: Option<BrokerId>,
     broker: Option<(BrokerId, BrokerEpoch)>,
+    /// Of this connection alone.
+    id: u64,
 }
+
+/// The connection that each broker's last heartbeat came through: only when that one breaks, its broker may be gone.
+#[derive(Debug, Default)]
+pub(crate) struct HeartbeatConnections(Mutex<HashMap<BrokerId, u64>>);
+
+static NEXT_SESSION: AtomicU64 = AtomicU64::new(0);
 
 impl Session {
     #[must_use]
-    pub(crate) const fn new(listener: Arc<Listener>, peer: IpAddr) -> Self {
-        Self { listener, peer, client_id: None, is_forwarded: false, voter: None, broker: None }
+    pub(crate) fn new(listener: Arc<Listener>, peer: IpAddr) -> Self {
+        Self {
+            listener,
+            peer,
+            client_id: None,
+            is_forwarded: false,
+            voter: None,
+            broker: None,
+            id: NEXT_SESSION.fetch_add(1, Ordering::Relaxed),
+        }
     }
 
     /// For a request that a broker carries here for a client.
@@ -200,7 +219,10 @@ impl Session {
 
     /// The connection has ended: those who spoke through it may have died.
     pub(crate) fn ended(&self, broker: &Broker) {
-        let Self { voter, broker: heartbeats_of, .. } = *self;
+        let is_latest = |(id, _): &(BrokerId, BrokerEpoch)| {
+            broker.heartbeat_connections.0.lock().get(id) == Some(&self.id)
+        };
+        let (voter, heartbeats_of) = (self.voter, self.broker.filter(is_latest));
         if voter.is_none() && heartbeats_of.is_none() {
             return;
         }
@@ -225,6 +247,7 @@ impl Session {
         let mut body = body.clone();
         if let (Ok(id), Ok(epoch)) = (body.i32(), body.i64()) {
             self.broker = Some((BrokerId(id), BrokerEpoch(epoch)));
+            context.broker.heartbeat_connections.0.lock().insert(BrokerId(id), self.id);
         }
     }
 

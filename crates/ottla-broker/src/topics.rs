@@ -143,12 +143,16 @@ impl Topics {
         let name = TopicPartition { topic: Arc::clone(&topic.name), partition: index };
         let log_config = Arc::new(topic_config::log_config(config));
         let assigned = partition.directory_of(self.node_id).unwrap_or(Uuid::UNASSIGNED_DIR);
+        if assigned == Uuid::LOST_DIR {
+            // It was the last in its ISR, and its disks are gone: an empty log would pass for the one that is lost.
+            return Err(CreateError::NoDirectory { log: name.to_string() });
+        }
         let log = self.open_log(&name, topic.id, assigned, log_config)?;
         if let Some(directory) = self.directories.id_of(&log).filter(|id| *id != assigned) {
             self.reports.assigned(topic.id, index.0, directory);
         }
         let rules = topic_config::rules(name, config);
-        let high_watermark = log.noted_high_watermark().unwrap_or(log.log_start_offset());
+        let high_watermark = log.noted_high_watermark().unwrap_or_else(|| log.log_start_offset());
         let outboxes = &self.replicas.outboxes;
         let replica =
             Replica::new(self.node_id, topic.id, log, high_watermark, rules, outboxes);

@@ -14,7 +14,7 @@ use ottla_protocol::DecodeError;
 use ottla_records::{BatchBuilder, BatchError, Batches, Compression, Record, ValidBatch};
 use tracing::warn;
 
-use crate::replica::{AppendError, Replica};
+use crate::replica::Replica;
 
 /// How much is read at once when a partition is taken up.
 const READ_BYTES: usize = 4 * 1024 * 1024;
@@ -190,9 +190,9 @@ impl<R: StoredRecord> Log<R> for PartitionLog {
         if batch.size_in_bytes() > max {
             return Err(ErrorCode::MESSAGE_TOO_LARGE);
         }
-        let placed = self.replica.append(batch, self.epoch).map_err(|error| match error {
-            AppendError::NotLeader => ErrorCode::NOT_COORDINATOR,
-            other => other.code(),
+        let placed = self.replica.append(batch, self.epoch).map_err(|error| match error.code() {
+            ErrorCode::NOT_LEADER_OR_FOLLOWER => ErrorCode::NOT_COORDINATOR,
+            code => code,
         })?;
         let appended = placed.appended;
         Ok(appended.base_offset..appended.last_offset.next())

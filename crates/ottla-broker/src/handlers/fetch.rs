@@ -322,7 +322,14 @@ impl Look {
             reports_flushes: true,
             now: self.now,
         };
-        replica.on_fetch(fetched).map(|standing| standing.log_end)
+        let standing = replica.on_fetch(fetched).map_err(|code| match code {
+            // Who names no leader epoch may be as stale as this broker (Kafka's words for older followers).
+            ErrorCode::UNKNOWN_LEADER_EPOCH if asked.current_leader_epoch < 0 => {
+                ErrorCode::NOT_LEADER_OR_FOLLOWER
+            }
+            code => code,
+        });
+        standing.map(|standing| standing.log_end)
     }
 }
 

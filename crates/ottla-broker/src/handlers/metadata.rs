@@ -192,7 +192,6 @@ fn described(
         replica_nodes,
         isr_nodes,
         offline_replicas: view.offline_replicas(partition),
-        ..Default::default()
     }
 }
 
