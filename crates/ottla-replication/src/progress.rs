@@ -277,6 +277,9 @@ impl Progress {
     }
 
     /// Everything below `flushed` is on this leader's disk. Reports may arrive out of order; an old one changes nothing.
+    ///
+    /// # Panics
+    /// If it is more than there is, such as what was flushed before this log was cut off: ask the log what is flushed now.
     pub fn on_flushed(&mut self, flushed: Offset) {
         self.flushed = self.flushed.max(flushed);
         self.settle();
@@ -309,8 +312,8 @@ impl Progress {
         }
     }
 
-    /// A broker was fenced or begins to shut down, or is no longer. The high watermark does not wait for a joiner that
-    /// may not join.
+    /// A broker was fenced or begins to shut down, or is no longer: what [`Fetched::is_eligible`] would say now. The high
+    /// watermark does not wait for a joiner that may not join.
     pub fn on_eligibility_changed(&mut self, replica: BrokerId, is_eligible: bool) {
         if let Some(peer) = self.peers.get_mut(&replica) {
             // One that was not heard from yet is not known to be the one that is registered.
