@@ -1,7 +1,8 @@
 //! Tells leaders how far this broker has their partitions on disk, and understands what followers tell. Shell.
 //!
 //! A follower's fetch says what it has, not what it has on disk, and a parked fetch says nothing for half a second. So a
-//! flush that is done is told at once, in a message of its own that nobody answers ([`PeerKey::Flushed`]):
+//! flush that is done is told at once, in a message of its own ([`PeerKey::Flushed`]), whose empty answer says that it has
+//! arrived; what is flushed meanwhile goes with the next one:
 //!
 //! | field | type |
 //! | --- | --- |
@@ -9,8 +10,8 @@
 //! | number of partitions | int32 |
 //! | for each: topic id, partition, leader epoch, everything below this offset is on disk | uuid, int32, int32, int64 |
 //!
-//! Invariant: of each partition the latest word is sent at least once, in some message; what is said is never taken back
-//! within a leader epoch, so that lost, late and repeated messages do no harm.
+//! Invariant: the latest word on each partition arrives, if the leader can be reached; what is said is never taken back
+//! within a leader epoch, so that late and repeated messages do no harm.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ use tracing::debug;
 use crate::broker::Registration;
 use crate::peers::{BrokerAddresses, PeerError, Purpose};
 
+/// How long a leader may take to take note.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How long a leader is left alone that could not be reached.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -101,7 +104,7 @@ async fn send(
         let body = encode(registration, &words);
         let sent = async {
             let connection = addresses.connection(Purpose::Flushed, leader).await?;
-            Ok::<(), PeerError>(connection.tell_peer(PeerKey::Flushed, body).await?)
+            Ok::<_, PeerError>(connection.ask_peer(PeerKey::Flushed, body, ANSWER_MAX).await?)
         };
         if let Err(error) = sent.await {
             debug!(%leader, %error, "what is flushed can't be told");

@@ -405,6 +405,10 @@ async fn open_directories(
         )
         .unwrap_or(defaults.producer_id_expiration_check_interval_ms),
         reserved_bytes: u64::try_from(config.log_dir_reserved_bytes).unwrap_or(0),
+        high_watermark_interval_ms: u64::try_from(
+            config.replica_high_watermark_checkpoint_interval_ms,
+        )
+        .unwrap_or(defaults.high_watermark_interval_ms),
         open_files_max: open_files_max / options.directories.to_open().count(),
         ..defaults
     };

@@ -168,16 +168,6 @@ impl Connection {
         peer::answer_body(&answer).ok_or_else(|| self.failure())
     }
 
-    /// Sends a message of our own that is not answered; done when its bytes are with the kernel.
-    ///
-    /// # Errors
-    /// When the connection has failed.
-    pub async fn tell_peer(&self, key: PeerKey, body: Bytes) -> Result<(), ClientError> {
-        let (written, done) = oneshot::channel();
-        self.enqueue_peer(key, body, Reply::Written(written)).await?;
-        done.await.map_err(|_| self.failure())
-    }
-
     async fn in_time(
         &self,
         limit: Duration,

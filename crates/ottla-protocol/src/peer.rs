@@ -22,7 +22,7 @@ use crate::wire::Encoder;
 pub enum PeerKey {
     /// A message among the voters of the metadata log (`ottla-quorum`); answered.
     Quorum = 31_000,
-    /// How far a follower has its partitions on disk (`ottla-broker`); never answered.
+    /// How far a follower has its partitions on disk (`ottla-broker`); answered with nothing.
     Flushed = 31_001,
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ottla_protocol::peer::{PeerKey, PeerRequest, encode_answer};
 
 use super::Session;
-use crate::answer::{Answer, Outcome};
+use crate::answer::{Answer, CloseReason, Outcome};
 use crate::broker::Broker;
 use crate::listener::Role;
 
@@ -23,10 +23,10 @@ pub(super) fn handle(
         }
         (PeerKey::Flushed, Role::Broker) => {
             broker.replicas.on_flushed_elsewhere(body);
-            Outcome::Silent
+            Outcome::Answer(Answer::raw(encode_answer(correlation_id, &[])))
         }
         (PeerKey::Quorum, Role::Broker) | (PeerKey::Flushed, Role::Controller) => {
-            Outcome::Close(crate::answer::CloseReason::NotServed("a peer's message"))
+            Outcome::Close(CloseReason::NotServed("a peer's message"))
         }
     }
 }
@@ -36,7 +36,7 @@ async fn ask_quorum(broker: Arc<Broker>, correlation_id: i32, body: Bytes) -> Ou
         Ok(answer) => Outcome::Answer(Answer::raw(encode_answer(correlation_id, &answer))),
         Err(error) => {
             tracing::warn!(%error, "a voter's message is refused");
-            Outcome::Close(crate::answer::CloseReason::NotServed("this voter's message"))
+            Outcome::Close(CloseReason::NotServed("this voter's message"))
         }
     }
 }

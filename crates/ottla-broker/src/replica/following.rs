@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset};
-use ottla_log::{FollowError, Log, StorageError};
+use ottla_log::{Log, StorageError};
 use ottla_replication::Follower;
 use ottla_replication::follower::{
     Answer, Command, EpochEnd, Failure, Fetch, LeaderOffsets, LocalLog, Start,
@@ -50,6 +50,10 @@ impl Following {
 
     pub(super) const fn leader(&self) -> BrokerId {
         self.leader
+    }
+
+    pub(super) const fn high_watermark(&self) -> Offset {
+        self.follower.high_watermark()
     }
 
     /// The log's flusher was at it.
@@ -206,12 +210,8 @@ impl Replica {
             }
             Err(error) => {
                 tracing::error!(partition = %self.partition, %error, "what the leader has sent can't be appended");
-                let failure = match &error {
-                    FollowError::Storage(error) if is_lasting(error) => Failure::Lasting,
-                    FollowError::Storage(_)
-                    | FollowError::OutOfOrder { .. }
-                    | FollowError::Damaged { .. } => Failure::Passing,
-                };
+                let failure =
+                    if error.is_passing() { Failure::Passing } else { Failure::Lasting };
                 following.follower.on_log_failed(local(&log), failure, now);
             }
         }
@@ -231,18 +231,5 @@ impl Replica {
                 following.follower.on_log_failed(local(&log), Failure::Lasting, now);
             }
         }
-    }
-}
-
-/// Whether it will be the same tomorrow.
-const fn is_lasting(error: &StorageError) -> bool {
-    match error {
-        StorageError::Poisoned { .. } | StorageError::Closed { .. } | StorageError::Corrupt { .. } => {
-            true
-        }
-        StorageError::Io { .. }
-        | StorageError::Full { .. }
-        | StorageError::OutOfOrder { .. }
-        | StorageError::TooLarge { .. } => false,
     }
 }

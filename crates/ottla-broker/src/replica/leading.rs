@@ -80,6 +80,15 @@ impl Replica {
         };
         let led = if leads { partition.leader_epoch.0 } else { NOT_LED };
         self.led_epoch.store(led, Ordering::Release);
+        let high_watermark = match &state.role {
+            Role::Leader(progress) => progress.high_watermark(),
+            Role::Follower(following) => following.high_watermark(),
+            Role::Idle => return,
+        };
+        // A transaction may have ended beyond what is sure to stay.
+        if let Err(error) = self.log().unsettle_transactions(high_watermark) {
+            tracing::error!(partition = %self.partition, %error, "the ends of transactions can't be read again");
+        }
     }
 
     /// The log's flusher has been at it.
