@@ -53,6 +53,20 @@ async fn voters_who_are_known_by_their_ids_alone_are_a_quorum_too() {
 }
 
 #[tokio::test]
+async fn a_voter_known_by_its_id_alone_that_has_lost_its_log_gets_it_anew() {
+    let unknown = |id| InitialVoter { directory_id: Uuid::ZERO, ..initial_voter(id) };
+    let mut cluster = Cluster::start_with((1..=3).map(unknown).collect()).await;
+    cluster.put(&[1, 2, 3], "a").await;
+    cluster.agree().await;
+    let active = cluster.active().await;
+    let follower = others(&cluster, active)[0];
+    cluster.kill(follower);
+    cluster.start_voter(follower, tempfile::tempdir().unwrap()).await;
+    assert_eq!(notes(&cluster.agree().await), set(&["a", "the last word"]));
+    assert_eq!(cluster.active().await, active);
+}
+
+#[tokio::test]
 async fn five_voters_decide_without_any_two_and_not_without_three() {
     let mut cluster = Cluster::start(5).await;
     let mut expected = BTreeSet::new();
