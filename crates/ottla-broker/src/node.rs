@@ -229,9 +229,6 @@ impl Node {
             milliseconds(config.replica_lag_time_max_ms),
             stopping.clone(),
         ));
-        wishes.fulfil(&registration, &directories, &quorum).await?;
-        topics.set_strays_aside(&quorum.image());
-        moves.begin_again();
         let lifecycle = Arc::new(Lifecycle::new(
             registration,
             Arc::clone(&controller),
@@ -239,6 +236,9 @@ impl Node {
             intervals,
         ));
         lifecycle.unfenced().await;
+        wishes.fulfil(&registration, &directories, &quorum).await?;
+        topics.set_strays_aside(&quorum.image());
+        moves.begin_again();
         serve_clients(&mut tasks, for_clients, &broker, config, open_files, &stopping);
         serve_operator(&mut tasks, http, &broker, &stopping);
         spawn_retention(&mut tasks, &broker, config, &stopping);

@@ -71,13 +71,13 @@ impl BrokerConfig {
     }
 
     /// A machine has many names, but a listener one port: a lone bootstrap server with the port of
-    /// this node's controller listener is taken for this node. Without a listener of its own a node
+    /// this node's controller listener, or beside one whose port is any, is taken for this node. Without a listener of its own a node
     /// can only mean itself.
     fn is_own_port(&self, port: u16) -> bool {
         let listeners = &self.controller_listeners;
         let mut known = listeners.iter().chain(&self.advertised_controller_listeners);
         self.process_roles.controller
-            && (listeners.is_empty() || known.any(|listener| listener.port == port))
+            && (listeners.is_empty() || known.any(|listener| [port, 0].contains(&listener.port)))
     }
 
     /// This node among the static voters.

@@ -41,6 +41,7 @@ use crate::state_machine::{Applied, StateMachine};
 use crate::storage::Storage;
 use crate::storage::vote::VoteFile;
 use crate::transport::Transport;
+use voters::Company;
 pub use voters::{InitialVoter, Timing};
 
 /// The topic id of the metadata log in every cluster of Kafka's.
@@ -164,11 +165,12 @@ impl Quorum {
         .map_err(|error| StartError::Log(error.to_string()))?;
         let first = voters::first(&config).map_err(StartError::Voters)?;
         storage.begin(first).map_err(|error| StartError::Log(error.to_string()))?;
-        let is_alone = voters::check(&config, &storage).map_err(StartError::Voters)?;
+        let company = voters::check(&config, &storage).map_err(StartError::Voters)?;
+        let is_alone = company == Company::Alone;
         let (machine, view) =
             StateMachine::new(storage.clone(), publisher, Arc::clone(&config.cluster_id));
         let peers = peers(&config, transport, storage.clone());
-        let raft = start_raft(&config, is_alone, peers, storage.clone(), machine).await?;
+        let raft = start_raft(&config, company, peers, storage.clone(), machine).await?;
         let controller = Controller::start(Parts {
             raft: raft.clone(),
             log: Arc::clone(&log),
@@ -583,7 +585,7 @@ fn service(config: &Config, storage: Storage) -> Service {
 
 async fn start_raft(
     config: &Config,
-    is_alone: bool,
+    company: Company,
     peers: Peers,
     storage: Storage,
     machine: StateMachine,
@@ -594,7 +596,9 @@ async fn start_raft(
         election_timeout_min: config.timing.election_timeout_min_ms,
         election_timeout_max: config.timing.election_timeout_max_ms,
         // A lone voter has nobody to send heartbeats to and nobody's silence to notice: no timer runs at all.
-        enable_tick: !is_alone,
+        enable_tick: company != Company::Alone,
+        // A voter that comes back without its log gets it anew, as with Kafka's static voters.
+        allow_log_reversion: Some(company == Company::ById),
         // A leader that comes back begins a new epoch, as Kafka's does: entries that it had not on disk may be
         // elsewhere under the same epoch and index.
         enable_leader_restore: Some(false),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use cluster::{Cluster, TIMING, config, initial_voter, notes, within};
 use ottla_base::{BrokerId, LeaderEpoch, Uuid};
 use ottla_metadata::controller::{Policy, RECONNECT_GRACE};
-use ottla_quorum::{InitialVoter, Leader, SubmitError};
+use ottla_quorum::{InitialVoter, Leader, SubmitError, Timing};
 
 fn others(cluster: &Cluster, id: i32) -> Vec<i32> {
     cluster.ids().into_iter().filter(|other| *other != id).collect()
@@ -50,6 +50,20 @@ async fn voters_who_are_known_by_their_ids_alone_are_a_quorum_too() {
     cluster.agree().await;
     let members = cluster.voter(1).quorum.voters();
     assert!(members.iter().all(|member| member.directory_id == Uuid::ZERO), "{members:?}");
+}
+
+#[tokio::test]
+async fn a_voter_known_by_its_id_alone_that_has_lost_its_log_gets_it_anew() {
+    let unknown = |id| InitialVoter { directory_id: Uuid::ZERO, ..initial_voter(id) };
+    let mut cluster = Cluster::start_with((1..=3).map(unknown).collect()).await;
+    cluster.put(&[1, 2, 3], "a").await;
+    cluster.agree().await;
+    let active = cluster.active().await;
+    let follower = others(&cluster, active)[0];
+    cluster.kill(follower);
+    cluster.start_voter(follower, tempfile::tempdir().unwrap()).await;
+    assert_eq!(notes(&cluster.agree().await), set(&["a", "the last word"]));
+    assert_eq!(cluster.active().await, active);
 }
 
 #[tokio::test]
@@ -142,6 +156,29 @@ async fn a_leader_without_a_majority_steps_down_though_nobody_asks_it_for_anythi
     assert!(cut.elapsed() >= Duration::from_millis(TIMING.election_timeout_max_ms));
     cluster.network.heal();
     cluster.agree().await;
+}
+
+#[tokio::test]
+async fn a_leader_that_misses_its_majority_for_a_moment_goes_on_in_its_epoch() {
+    let timing =
+        Timing { heartbeat_ms: 100, election_timeout_min_ms: 400, election_timeout_max_ms: 800 };
+    let cluster = Cluster::start_with_timing(3, timing).await;
+    let leader = cluster.active().await;
+    let voter = cluster.voter(leader);
+    // Answers hang on what was proposed before: nothing is left open.
+    voter.put("before").await.unwrap();
+    let epoch = *voter.quorum.active().borrow();
+    for other in others(&cluster, leader) {
+        cluster.network.cut_one_way(other, leader);
+    }
+    // It cannot be sure any more that nobody else leads, and says so.
+    within("it to doubt", async { while voter.ask().await.is_ok() {} }).await;
+    assert_eq!(voter.put("meanwhile").await, Err(SubmitError::NotController));
+    cluster.network.heal();
+    within("it to be sure", async { while voter.ask().await.is_err() {} }).await;
+    voter.put("after").await.unwrap();
+    assert_eq!(*voter.quorum.active().borrow(), epoch);
+    assert_eq!(notes(&cluster.agree().await), set(&["before", "after", "the last word"]));
 }
 
 #[tokio::test]

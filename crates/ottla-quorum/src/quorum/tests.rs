@@ -44,6 +44,21 @@ async fn a_controller_that_lost_its_epoch_decides_nothing_and_goes_on_in_the_nex
     assert_eq!(node.quorum.image().epoch, LeaderEpoch(6));
 }
 
+#[tokio::test]
+async fn a_vote_is_on_disk_before_it_is_answered() {
+    let path = tempfile::tempdir().unwrap();
+    let node = start_with_broker(path.path()).await;
+    for term in 5..25 {
+        let vote = Vote { leader_id: LeaderId { term, voted_for: 2 }, committed: false };
+        let mut request = VoteRequest::new(vote, Some(log_id(term, 1_000_000)));
+        request.leadership_transfer = true;
+        let response = node.quorum.raft.vote(request).await.unwrap();
+        assert!(response.vote_granted);
+        let file = VoteFile::in_directory(&crate::common::metadata_log(path.path()));
+        assert_eq!(file.read(BrokerId(1)).unwrap(), Some(vote));
+    }
+}
+
 /// Writes a topic record that was decided on in `epoch`; openraft checks `expected`, if anything is.
 async fn write_decision(node: &Node, epoch: i32, expected: Option<i32>) -> Option<Verdict> {
     let topic = TopicRecord { name: "stale".into(), topic_id: Uuid([5; 16]) };

@@ -74,22 +74,36 @@ pub(super) fn first(config: &Config) -> Result<BTreeMap<i32, Voter>, String> {
     Ok(voters)
 }
 
-/// Whether this node is the only voter. It is an error if it is none at all: it could not even follow.
-pub(super) fn check(config: &Config, storage: &Storage) -> Result<bool, String> {
+/// What the voters that the log names are to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Company {
+    /// This node is the only one.
+    Alone,
+    /// They know each other's log directories: one that has lost its log is another voter.
+    ByDirectory,
+    /// They know each other's ids: one that has lost its log cannot be told from one that has not.
+    ById,
+}
+
+/// It is an error if this node is no voter at all: it could not even follow.
+pub(super) fn check(config: &Config, storage: &Storage) -> Result<Company, String> {
     let voters = storage.voters().ok_or("the metadata log does not name its voters")?;
     let id = config.node_id;
     if !voters.voter_ids().any(|voter| voter == id.0) {
         return Err(format!("node {id} is not among the voters that the metadata log names"));
     }
     if voters.voter_ids().count() == 1 {
-        return Ok(true);
+        return Ok(Company::Alone);
     }
     let named = voters.get_node(&id.0).map_or(Uuid::ZERO, |voter| voter.directory_id);
-    if named != Uuid::ZERO && named != config.directory_id {
+    if named == Uuid::ZERO {
+        return Ok(Company::ById);
+    }
+    if named != config.directory_id {
         return Err(format!(
             "the metadata log names log directory {named} for node {id}, and this is {}",
             config.directory_id
         ));
     }
-    Ok(false)
+    Ok(Company::ByDirectory)
 }

@@ -161,6 +161,11 @@ impl Voter {
         within(&format!("an answer to {name}"), decision).await
     }
 
+    /// Asks for a decision that changes nothing.
+    pub async fn ask(&self) -> Result<(), SubmitError> {
+        within("an answer", self.quorum.decide(|_| Outcome::unchanged(()))).await
+    }
+
     /// Waits until the image has everything up to this offset.
     pub async fn reaches(&self, offset: Offset) {
         self.sees(&format!("offset {offset}"), |image| image.offset >= offset).await;
@@ -221,7 +226,10 @@ pub struct Cluster {
     pub network: Arc<Network>,
     pub voters: BTreeMap<i32, Voter>,
     config: Vec<InitialVoter>,
-    pub policy: Policy,
+    policy: Policy,
+    timing: Timing,
+    /// What the voters that were killed have published.
+    graves: Vec<Arc<Watcher>>,
 }
 
 pub fn directory_id(id: i32) -> Uuid {
@@ -245,14 +253,28 @@ impl Cluster {
     }
 
     pub async fn start_with(config: Vec<InitialVoter>) -> Self {
-        let network = Arc::default();
-        let policy = Policy::default();
-        Self { network, voters: BTreeMap::new(), config, policy }.start_all().await
+        Self::of(config).start_all().await
     }
 
     pub async fn start_with_policy(count: i32, policy: Policy) -> Self {
-        let config = (1..=count).map(initial_voter).collect();
-        Self { network: Arc::default(), voters: BTreeMap::new(), config, policy }.start_all().await
+        let cluster = Self::of((1..=count).map(initial_voter).collect());
+        Self { policy, ..cluster }.start_all().await
+    }
+
+    pub async fn start_with_timing(count: i32, timing: Timing) -> Self {
+        let cluster = Self::of((1..=count).map(initial_voter).collect());
+        Self { timing, ..cluster }.start_all().await
+    }
+
+    fn of(config: Vec<InitialVoter>) -> Self {
+        Self {
+            network: Arc::default(),
+            voters: BTreeMap::new(),
+            config,
+            policy: Policy::default(),
+            timing: TIMING,
+            graves: Vec::new(),
+        }
     }
 
     async fn start_all(self) -> Self {
@@ -264,8 +286,8 @@ impl Cluster {
     }
 
     pub async fn start_voter(&mut self, id: i32, path: TempDir) {
-        let policy = self.policy.clone();
-        let config = Config { policy, ..config(id, self.config.clone()) };
+        let (policy, timing) = (self.policy.clone(), self.timing);
+        let config = Config { policy, timing, ..config(id, self.config.clone()) };
         let voter = start(config, path, &self.network).await.unwrap();
         self.voters.insert(id, voter);
     }
@@ -275,6 +297,7 @@ impl Cluster {
         self.network.nodes.lock().unwrap().remove(&id);
         let voter = self.voters.remove(&id).unwrap();
         voter.is_killed.store(true, Ordering::Relaxed);
+        self.graves.push(Arc::clone(&voter.watcher));
         super::common::copy_of(voter.path.path())
     }
 
@@ -344,6 +367,19 @@ impl Cluster {
         let shortest = logs.iter().map(Vec::len).min().unwrap();
         assert!(logs.iter().all(|log| log[..shortest] == logs[0][..shortest]), "the logs differ");
         Image::clone(&images[0])
+    }
+}
+
+impl Cluster {
+    /// Whoever was at an offset has seen the same cluster there, also those who were killed or led in vain.
+    pub fn check_published(&self) {
+        let mut seen: BTreeMap<Offset, Arc<Image>> = BTreeMap::new();
+        for watcher in self.graves.iter().chain(self.voters.values().map(|it| &it.watcher)) {
+            for image in &*watcher.published.lock().unwrap() {
+                let first = seen.entry(image.offset).or_insert_with(|| Arc::clone(image));
+                assert_eq!(**first, **image, "at offset {}", image.offset);
+            }
+        }
     }
 }
 

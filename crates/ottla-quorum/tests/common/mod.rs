@@ -157,7 +157,11 @@ fn copy_files(from: &Path, to: &Path) {
         if entry.file_type().unwrap().is_dir() {
             copy_files(&entry.path(), &target);
         } else if entry.file_name() != ".lock" {
-            std::fs::copy(entry.path(), target).unwrap();
+            match std::fs::copy(entry.path(), target) {
+                // A file that was being written to take another's place has done so.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                copied => drop(copied.unwrap()),
+            }
         }
     }
 }
