@@ -2,18 +2,21 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Advice, FallocateFlags, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
 /// Linux keeps at most this many buffers of one vectored write.
 const VECTORS_MAX: usize = 1024;
-/// How far apart [`is_cached`] looks. Read-ahead and eviction work on larger pieces than a page, so a hole between
-/// two probes is rare; it costs one blocking disk read, not a wrong answer.
-const PROBE_BYTES: usize = 64 * 1024;
+/// How far apart [`looks_cached`] looks. Read-ahead and eviction work on larger pieces than a page, so a hole between
+/// two looks is rare; it costs one blocking disk read, not a wrong answer.
+const LOOK_BYTES: usize = 64 * 1024;
+/// `cachestat`, which libc does not name yet; calls of that age have one number on all architectures but one.
+const SYS_CACHESTAT: libc::c_long = 451;
 
 /// Reserves blocks for the file without changing its length; the file system may not support it.
 pub fn allocate(file: &File, position: u64, len: u64) -> io::Result<()> {
@@ -63,8 +66,75 @@ pub fn sync_filesystem(file: &File) -> io::Result<()> {
 
 /// Whether reading `len` bytes at `position` would probably not wait for the disk.
 pub fn is_cached(file: &File, position: u64, len: usize) -> bool {
-    let last = position + (len as u64).saturating_sub(1);
-    (position..last).step_by(PROBE_BYTES).chain([last]).all(|at| is_byte_cached(file, at))
+    static CAN_COUNT: AtomicBool = AtomicBool::new(true);
+    is_cached_by(file, position, len, &CAN_COUNT, count_cached)
+}
+
+/// The same by counting pages for as long as that works.
+fn is_cached_by(
+    file: &File,
+    position: u64,
+    len: usize,
+    can_count: &AtomicBool,
+    count: impl Fn(&File, u64, usize) -> io::Result<u64>,
+) -> bool {
+    if can_count.load(Ordering::Relaxed) {
+        match count(file, position, len) {
+            // Pages of a file on overlayfs are those of the file below, and none are counted: there one has to look.
+            Ok(0) => {}
+            Ok(cached) if cached < pages(position, len) => return false,
+            // A page that is on its way from the disk counts, too. They come in their order, so look at the last one.
+            Ok(_) => return is_byte_cached(file, last(position, len)),
+            // Linux before 6.5, or a sandbox that forbids it: nobody asks again.
+            Err(_) => can_count.store(false, Ordering::Relaxed),
+        }
+    }
+    looks_cached(file, position, len)
+}
+
+/// The position of the last byte; of an empty range the first.
+fn last(position: u64, len: usize) -> u64 {
+    position + (len as u64).saturating_sub(1)
+}
+
+/// How many pages hold something of a range.
+fn pages(position: u64, len: usize) -> u64 {
+    let page = rustix::param::page_size() as u64;
+    last(position, len) / page - position / page + 1
+}
+
+/// How many of these pages are in the page cache: read, written, dirty or on their way to or from the disk.
+#[expect(unsafe_code, reason = "neither the standard library nor rustix has this call")]
+fn count_cached(file: &File, position: u64, len: usize) -> io::Result<u64> {
+    #[repr(C)]
+    struct Range {
+        offset: u64,
+        len: u64,
+    }
+    /// Pages.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Counts {
+        cached: u64,
+        dirty: u64,
+        in_writeback: u64,
+        evicted: u64,
+        recently_evicted: u64,
+    }
+    // No length means all of the file.
+    let range = Range { offset: position, len: len.max(1) as u64 };
+    let mut counts = Counts::default();
+    let (range, into) = (&raw const range, &raw mut counts);
+    // SAFETY: the kernel reads a `struct cachestat_range` and writes a `struct cachestat`, which the two structures equal
+    // field by field and which outlive the call; the descriptor is open for as long as the file is borrowed.
+    let result = unsafe { libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), range, into, 0_u32) };
+    if result == 0 { Ok(counts.cached) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The same by looking at some bytes, for any Linux.
+fn looks_cached(file: &File, position: u64, len: usize) -> bool {
+    let last = last(position, len);
+    (position..last).step_by(LOOK_BYTES).chain([last]).all(|at| is_byte_cached(file, at))
 }
 
 fn is_byte_cached(file: &File, position: u64) -> bool {
@@ -117,3 +187,6 @@ pub fn random_bytes(mut buffer: &mut [u8]) -> io::Result<()> {
 pub fn disable_huge_pages() -> io::Result<()> {
     Ok(rustix::thread::disable_transparent_huge_pages(true)?)
 }
+
+#[cfg(test)]
+mod tests;
