@@ -22,11 +22,7 @@ pub(crate) trait ControllerRequest: Request + Clone + Send + Sync + 'static {
     /// What this node's controller says; NOT_CONTROLLER if it is not the active one.
     ///
     /// `version` is the request's.
-    fn decide(
-        self,
-        quorum: &Quorum,
-        version: i16,
-    ) -> impl Future<Output = Self::Response> + Send;
+    fn decide(self, quorum: &Quorum, version: i16) -> impl Future<Output = Self::Response> + Send;
 
     /// The error of an answer as a whole.
     fn error_of(response: &Self::Response) -> ErrorCode;
@@ -157,7 +153,8 @@ impl ControllerRequest for CreateTopicsRequest {
 
     /// There is none for the whole; a controller that does not lead says so for each topic.
     fn error_of(response: &CreateTopicsResponse) -> ErrorCode {
-        let is_refused = |topic: &CreatableTopicResult| topic.error_code == ErrorCode::NOT_CONTROLLER;
+        let is_refused =
+            |topic: &CreatableTopicResult| topic.error_code == ErrorCode::NOT_CONTROLLER;
         if response.topics.iter().any(is_refused) {
             return ErrorCode::NOT_CONTROLLER;
         }

@@ -84,11 +84,9 @@ where
         let Some(epoch) = replica.led_epoch() else { return };
         let partition = replica.partition.partition.0;
         let mut partitions = self.partitions.write();
-        let is_led = partitions
-            .get(&partition)
-            .is_some_and(|led| {
-                Arc::ptr_eq(&led.replica, replica) && led.epoch == epoch && !led.events.is_closed()
-            });
+        let is_led = partitions.get(&partition).is_some_and(|led| {
+            Arc::ptr_eq(&led.replica, replica) && led.epoch == epoch && !led.events.is_closed()
+        });
         if is_led {
             return;
         }

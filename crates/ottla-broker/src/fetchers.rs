@@ -15,13 +15,13 @@ use bytes::Bytes;
 use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicId};
 use ottla_client::{ClientError, Connection, Limits};
 use ottla_env::Clock;
+use ottla_protocol::Records;
 use ottla_protocol::messages::fetch_request::{
     FetchPartition, FetchTopic, ForgottenTopic, ReplicaState,
 };
 use ottla_protocol::messages::fetch_response::PartitionData;
 use ottla_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use ottla_protocol::messages::{FetchRequest, FetchResponse, ListOffsetsRequest};
-use ottla_protocol::Records;
 use ottla_replication::follower::{EpochEnd, Fetch, LeaderOffsets};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -62,12 +62,7 @@ struct Followed {
 
 impl Fetchers {
     pub(crate) fn new(clock: Arc<dyn Clock>, settings: FetchSettings) -> Self {
-        Self {
-            clock,
-            settings,
-            leaders: Mutex::default(),
-            sender: std::sync::OnceLock::new(),
-        }
+        Self { clock, settings, leaders: Mutex::default(), sender: std::sync::OnceLock::new() }
     }
 
     /// From now on leaders are asked. Said once.
@@ -222,11 +217,8 @@ impl Fetcher {
             forgotten.entry(*topic).or_default().push(partition.0);
         }
         session.asked = wanted;
-        let topic = |(topic_id, partitions)| FetchTopic {
-            topic_id,
-            partitions,
-            ..FetchTopic::default()
-        };
+        let topic =
+            |(topic_id, partitions)| FetchTopic { topic_id, partitions, ..FetchTopic::default() };
         let forget = |(topic_id, partitions)| ForgottenTopic {
             topic_id,
             partitions,

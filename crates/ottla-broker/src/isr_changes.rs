@@ -42,11 +42,7 @@ impl IsrChanges {
     }
 
     /// Sends proposals until the node stops.
-    pub(crate) async fn send(
-        self: Arc<Self>,
-        sender: Sender,
-        mut stopping: watch::Receiver<bool>,
-    ) {
+    pub(crate) async fn send(self: Arc<Self>, sender: Sender, mut stopping: watch::Receiver<bool>) {
         loop {
             tokio::select! {
                 () = self.changed.notified() => {}
@@ -158,22 +154,17 @@ impl Sender {
         let answers = response.topics.iter().flat_map(|topic| {
             topic.partitions.iter().map(move |partition| (topic.topic_id, partition))
         });
-        let answers: BTreeMap<_, _> = answers
-            .map(|(topic, it)| ((topic, PartitionIndex(it.partition_index)), it))
-            .collect();
+        let answers: BTreeMap<_, _> =
+            answers.map(|(topic, it)| ((topic, PartitionIndex(it.partition_index)), it)).collect();
         for (key @ (topic, partition), proposal) in proposals {
             match answers.get(key) {
                 Some(answer) if !answer.error_code.is_error() => {
                     self.committed(*topic, *partition, answer);
                 }
                 Some(answer) => self.refuse(*topic, *partition, proposal, answer.error_code, now),
-                None => self.refuse(
-                    *topic,
-                    *partition,
-                    proposal,
-                    ErrorCode::UNKNOWN_SERVER_ERROR,
-                    now,
-                ),
+                None => {
+                    self.refuse(*topic, *partition, proposal, ErrorCode::UNKNOWN_SERVER_ERROR, now)
+                }
             }
         }
     }

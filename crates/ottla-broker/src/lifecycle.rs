@@ -64,8 +64,7 @@ pub(crate) async fn register(
     let id = ottla_base::BrokerId(request.broker_id);
     let work = async {
         loop {
-            let response =
-                channel.ask_until_answered(Purpose::Heartbeats, request.clone()).await;
+            let response = channel.ask_until_answered(Purpose::Heartbeats, request.clone()).await;
             match response.error_code {
                 ErrorCode::NONE => return Ok(response.broker_epoch),
                 code if is_hopeless(code) => return Err(code),

@@ -8,11 +8,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use ottla_base::{BrokerId, Offset, Uuid};
+use ottla_client::Address as ClientAddress;
 use ottla_config::{
     BrokerConfig, Listener as ListenerConfig, SecurityProtocol, Settings as ConfigSettings, Voter,
 };
-use ottla_base::{BrokerId, Offset, Uuid};
-use ottla_client::Address as ClientAddress;
 use ottla_env::{Clock, SystemClock};
 use ottla_log::{DirectoryOptions, LogDirectory};
 use ottla_metadata::controller::Policy;

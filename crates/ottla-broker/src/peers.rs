@@ -91,12 +91,7 @@ impl QuorumTransport {
 const QUORUM_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl ottla_quorum::Transport for QuorumTransport {
-    fn call(
-        &self,
-        _to: BrokerId,
-        endpoints: &[Endpoint],
-        request: Bytes,
-    ) -> ottla_quorum::Called {
+    fn call(&self, _to: BrokerId, endpoints: &[Endpoint], request: Bytes) -> ottla_quorum::Called {
         let address = endpoints.first().map(address_of);
         let peers = Arc::clone(&self.peers);
         Box::pin(async move {

@@ -31,7 +31,8 @@ impl ProducerIds {
     ) -> Result<ProducerId, ErrorCode> {
         let mut block = self.block.lock().await;
         if block.is_empty() {
-            *block = ask(controller, broker).await.ok_or(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)?;
+            *block =
+                ask(controller, broker).await.ok_or(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)?;
         }
         block.next().map(ProducerId).ok_or(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)
     }

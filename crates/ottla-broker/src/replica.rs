@@ -23,8 +23,8 @@ use parking_lot::{Mutex, RwLock};
 use crate::flush_reports::FlushReports;
 use crate::isr_changes::IsrChanges;
 use crate::waiters::Waiters;
-pub(crate) use following::{Errand, Fetched};
 use following::Following;
+pub(crate) use following::{Errand, Fetched};
 
 /// One partition on this broker.
 #[derive(Debug)]

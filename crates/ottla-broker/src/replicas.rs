@@ -121,4 +121,3 @@ impl Replicas {
         self.by_partition.read().values().map(|replica| replica.log().producer_count()).sum()
     }
 }
-

@@ -154,8 +154,7 @@ impl Topics {
         let rules = topic_config::rules(name, config);
         let high_watermark = log.noted_high_watermark().unwrap_or_else(|| log.log_start_offset());
         let outboxes = &self.replicas.outboxes;
-        let replica =
-            Replica::new(self.node_id, topic.id, log, high_watermark, rules, outboxes);
+        let replica = Replica::new(self.node_id, topic.id, log, high_watermark, rules, outboxes);
         let replica = Arc::new(replica);
         self.replicas.insert(Arc::clone(&replica));
         self.settle(image, topic, index, partition, &replica, config);

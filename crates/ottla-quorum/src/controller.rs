@@ -166,8 +166,7 @@ impl Controller {
         self.vigil = None;
         if let Some(epoch) = self.epoch {
             let predecessor = self.predecessor;
-            self.vigil =
-                Some(Vigil::begin(&self.speculative, &self.parts.policy, predecessor));
+            self.vigil = Some(Vigil::begin(&self.speculative, &self.parts.policy, predecessor));
             self.next_offset = self.parts.log.log_end_offset();
             tracing::info!(%epoch, offset = %self.next_offset, "this node is the active controller");
             self.format().await;

@@ -184,7 +184,8 @@ impl Quorum {
         let registration = controller_registration(&config);
         let timing = config.timing;
         let (image, applied) = (view.image, view.applied);
-        let quorum = Self { raft, storage, log, image, applied, controller, service, registration, timing };
+        let quorum =
+            Self { raft, storage, log, image, applied, controller, service, registration, timing };
         if is_alone {
             quorum.lead().await?;
         }

@@ -190,10 +190,11 @@ impl<R: StoredRecord> Log<R> for PartitionLog {
         if batch.size_in_bytes() > max {
             return Err(ErrorCode::MESSAGE_TOO_LARGE);
         }
-        let placed = self.replica.append(batch, self.epoch).map_err(|error| match error.code() {
-            ErrorCode::NOT_LEADER_OR_FOLLOWER => ErrorCode::NOT_COORDINATOR,
-            code => code,
-        })?;
+        let placed =
+            self.replica.append(batch, self.epoch).map_err(|error| match error.code() {
+                ErrorCode::NOT_LEADER_OR_FOLLOWER => ErrorCode::NOT_COORDINATOR,
+                code => code,
+            })?;
         let appended = placed.appended;
         Ok(appended.base_offset..appended.last_offset.next())
     }

@@ -28,10 +28,9 @@ pub(super) async fn handle(context: Context, request: EnvelopeRequest) -> Outcom
             Outcome::Later(pending) => outcome = pending.await,
             Outcome::Answer(answer) => {
                 break match answer.into_body() {
-                    Some(body) => EnvelopeResponse {
-                        response_data: Some(body),
-                        error_code: ErrorCode::NONE,
-                    },
+                    Some(body) => {
+                        EnvelopeResponse { response_data: Some(body), error_code: ErrorCode::NONE }
+                    }
                     None => refuse(ErrorCode::UNKNOWN_SERVER_ERROR),
                 };
             }

@@ -65,7 +65,8 @@ fn leader_of_its_partition(context: &Context, topic: &str, key: ByteString) -> C
     });
     let broker = leader.and_then(|partition| image.broker(partition.leader));
     let broker = broker.filter(|broker| !broker.fenced);
-    let found = broker.and_then(|broker| Some((broker.id, broker.endpoint(context.endpoint_name())?)));
+    let found =
+        broker.and_then(|broker| Some((broker.id, broker.endpoint(context.endpoint_name())?)));
     match found {
         Some((id, endpoint)) => Coordinator {
             key,

@@ -8,8 +8,8 @@
 //! - Known difference: `listeners` and `listener.security.protocol.map` do not change while the broker runs, and a class of
 //!   Java cannot be set.
 
-use ottla_metadata::{ConfigResource, Rejection};
 use ottla_metadata::controller::{ConfigAnswer, ConfigChange, Operation};
+use ottla_metadata::{ConfigResource, Rejection};
 use ottla_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
 use ottla_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use ottla_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
@@ -34,9 +34,8 @@ pub(super) fn is_about_log_levels(context: &Context, body: &Decoder) -> bool {
     context.api_key == ApiKey::IncrementalAlterConfigs
         && IncrementalAlterConfigsRequest::decode(&mut body.clone(), context.version).is_ok_and(
             |request| {
-                let is_logger = |it: &AlterConfigsResource| {
-                    it.resource_type == ConfigResource::BROKER_LOGGER
-                };
+                let is_logger =
+                    |it: &AlterConfigsResource| it.resource_type == ConfigResource::BROKER_LOGGER;
                 request.resources.iter().any(is_logger)
             },
         )

@@ -152,8 +152,9 @@ fn missing(error_code: ErrorCode, asked: &MetadataRequestTopic) -> MetadataRespo
 
 fn describe(context: &Context, image: &Image, topic: &Topic) -> MetadataResponseTopic {
     let view = View { image, listener: context.endpoint_name() };
-    let partitions =
-        topic.partitions().map(|(index, partition)| described(context.version, view, index, partition));
+    let partitions = topic
+        .partitions()
+        .map(|(index, partition)| described(context.version, view, index, partition));
     MetadataResponseTopic {
         name: Some((&*topic.name).into()),
         topic_id: topic.id,
@@ -176,8 +177,8 @@ fn described(
         told.map(|id| id.0).collect::<Vec<_>>()
     };
     let (replica_nodes, isr_nodes) = (told(&partition.replicas), told(&partition.isr));
-    let is_complete = replica_nodes.len() == partition.replicas.len()
-        && isr_nodes.len() == partition.isr.len();
+    let is_complete =
+        replica_nodes.len() == partition.replicas.len() && isr_nodes.len() == partition.isr.len();
     let (leader, error_code) = match view.leader(partition) {
         Ok(leader) if is_complete => (leader, ErrorCode::NONE),
         Ok(leader) => (leader, ErrorCode::REPLICA_NOT_AVAILABLE),

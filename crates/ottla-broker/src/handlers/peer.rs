@@ -10,11 +10,7 @@ use crate::answer::{Answer, CloseReason, Outcome};
 use crate::broker::Broker;
 use crate::listener::Role;
 
-pub(super) fn handle(
-    broker: &Arc<Broker>,
-    session: &mut Session,
-    request: PeerRequest,
-) -> Outcome {
+pub(super) fn handle(broker: &Arc<Broker>, session: &mut Session, request: PeerRequest) -> Outcome {
     let PeerRequest { key, correlation_id, body } = request;
     match (key, session.listener.role) {
         (PeerKey::Quorum, Role::Controller) => {

@@ -210,19 +210,13 @@ impl Replica {
             }
             Err(error) => {
                 tracing::error!(partition = %self.partition, %error, "what the leader has sent can't be appended");
-                let failure =
-                    if error.is_passing() { Failure::Passing } else { Failure::Lasting };
+                let failure = if error.is_passing() { Failure::Passing } else { Failure::Lasting };
                 following.follower.on_log_failed(local(&log), failure, now);
             }
         }
     }
 
-    fn cut_off(
-        &self,
-        following: &mut Following,
-        result: Result<(), StorageError>,
-        now: Duration,
-    ) {
+    fn cut_off(&self, following: &mut Following, result: Result<(), StorageError>, now: Duration) {
         let log = self.log();
         match result {
             Ok(()) => following.follower.on_truncated(local(&log)),
