@@ -254,3 +254,22 @@ fn timeouts_and_sizes_are_kafkas_unless_they_are_set() {
     assert_eq!(set.replica_fetch_max_bytes, 7);
     assert_eq!(set.replica_selector_class, ReplicaSelector::RackAware);
 }
+
+/// Apache Kafka 4.3.1's verdicts, from `kafka-storage format` on each configuration.
+const VERDICTS: &str = include_str!("kafka/roles.tsv");
+
+#[test]
+fn kafka_starts_with_the_same_roles_voters_and_listeners() {
+    let mut differences = Vec::new();
+    for line in VERDICTS.lines() {
+        let (verdict, properties) = line.split_once('\t').unwrap();
+        let text = format!("{}\nlog.dirs=/data\n", properties.replace(';', "\n"));
+        if load(&file(&text)).is_ok() != (verdict == "starts") {
+            differences.push(properties);
+        }
+    }
+    let [twice, alone] = &*differences else { panic!("{differences:#?}") };
+    assert!(twice.contains("1@one:9093,2@two:9093,1@three"), "one id twice is refused: {twice}");
+    let names_nobody = !alone.contains("controller.quorum");
+    assert!(names_nobody && alone.contains("broker,controller"), "it may be alone: {alone}");
+}

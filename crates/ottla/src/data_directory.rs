@@ -141,13 +141,6 @@ impl Survey {
     }
 
     /// Takes the note away that this node is forming. Durable when it returns.
-    #[cfg_attr(
-        not(test),
-        expect(
-            dead_code,
-            reason = "voters form a cluster once the broker carries their questions"
-        )
-    )]
     pub(crate) fn formed(&self) -> io::Result<()> {
         match fs::remove_file(self.metadata.join(FORMING)) {
             Ok(()) => ottla_env::sys::sync_directory(&self.metadata),

@@ -21,9 +21,11 @@ use std::time::Duration;
 use anyhow::bail;
 use futures_util::future::join_all;
 use ottla_base::BrokerId;
-use ottla_config::Voter;
+use ottla_config::{BrokerConfig, Voter};
 use tokio::sync::watch;
 use tracing::info;
+
+use crate::data_directory::{self, Stamp};
 
 /// Where a voter stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,6 +146,26 @@ pub(crate) trait Directories {
     fn format(&self, cluster_id: &str) -> anyhow::Result<()>;
     /// Takes the note away; durably.
     fn formed(&self) -> anyhow::Result<()>;
+}
+
+/// The directories that a node's configuration names.
+pub(crate) struct NodeDirectories<'a>(pub(crate) &'a BrokerConfig);
+
+impl Directories for NodeDirectories<'_> {
+    fn format(&self, cluster_id: &str) -> anyhow::Result<()> {
+        let stamp = Stamp { cluster_id, initial_controllers: None, forming: true };
+        let opened = data_directory::survey(self.0)?.open(&stamp)?;
+        match opened.directories.unreadable.first() {
+            None => Ok(()),
+            Some(it) => {
+                bail!("{} can't be used at a first start: {}", it.path.display(), it.reason)
+            }
+        }
+    }
+
+    fn formed(&self) -> anyhow::Result<()> {
+        Ok(data_directory::survey(self.0)?.formed()?)
+    }
 }
 
 /// Returns when this voter may take part in the quorum. `own` is what others are answered meanwhile.

@@ -177,27 +177,6 @@ fn whatever_is_lost_or_late_there_is_one_cluster_and_no_wiped_voter_in_it() {
     assert!(complete > 100 && refused > 10, "{complete} formed, {refused} refused");
 }
 
-/// Directories that are really there.
-struct OnDisk(std::path::PathBuf, BrokerId);
-
-impl OnDisk {
-    fn survey(&self) -> crate::data_directory::Survey {
-        crate::data_directory::Survey::of(std::slice::from_ref(&self.0), &self.0, self.1).unwrap()
-    }
-}
-
-impl Directories for OnDisk {
-    fn format(&self, cluster_id: &str) -> anyhow::Result<()> {
-        use crate::data_directory::Stamp;
-        self.survey().open(&Stamp { cluster_id, initial_controllers: None, forming: true })?;
-        Ok(())
-    }
-
-    fn formed(&self) -> anyhow::Result<()> {
-        Ok(self.survey().formed()?)
-    }
-}
-
 /// Voters in one process, each third question to whom is lost.
 struct Table {
     standings: BTreeMap<i32, watch::Sender<Standing>>,
@@ -217,26 +196,37 @@ impl Peers for Arc<Table> {
     }
 }
 
-fn voters() -> Vec<Voter> {
-    (1..=3).map(|id| Voter { id, host: format!("host-{id}"), port: 9093 }).collect()
+/// One of three static voters, with two directories that are really there.
+fn config(root: &std::path::Path, id: i32) -> BrokerConfig {
+    let directories = root.join(format!("{id}-a")).display().to_string()
+        + ","
+        + &root.join(format!("{id}-b")).display().to_string();
+    let set = [
+        format!("node.id={id}"),
+        format!("log.dirs={directories}"),
+        "controller.quorum.voters=1@a:9093,2@b:9093,3@c:9093".to_owned(),
+        "listeners=PLAINTEXT://:9092,CONTROLLER://:9093".to_owned(),
+        "controller.listener.names=CONTROLLER".to_owned(),
+    ];
+    let sources = ottla_config::Sources { set: set.into(), ..Default::default() };
+    ottla_config::load(&sources).unwrap().config
 }
 
 async fn start_all(root: &std::path::Path) -> Vec<anyhow::Result<String>> {
-    let disks = (1..=3).map(|id| OnDisk(root.join(id.to_string()), BrokerId(id)));
-    let disks: Vec<OnDisk> = disks.collect();
-    let standings = disks.iter().map(|it| (it.1.0, watch::Sender::new(it.survey().standing())));
+    let survey = |config: &BrokerConfig| data_directory::survey(config).unwrap();
+    let configs: Vec<BrokerConfig> = (1..=3).map(|id| config(root, id)).collect();
+    let standings =
+        configs.iter().map(|it| (it.node_id.0, watch::Sender::new(survey(it).standing())));
     let table = Arc::new(Table { standings: standings.collect(), asked: AtomicU32::new(0) });
-    let one = |disk: OnDisk| {
-        let table = Arc::clone(&table);
-        async move {
-            let own = table.standings.get(&disk.1.0).unwrap();
-            let pause = Duration::from_millis(1);
-            form(disk.1, &voters(), own, &table, &disk, pause).await?;
-            assert_eq!(disk.survey().standing(), *own.borrow());
-            Ok(disk.survey().cluster_id().unwrap().to_owned())
-        }
+    let start = async |config: &BrokerConfig| {
+        let own = table.standings.get(&config.node_id.0).unwrap();
+        let (voters, pause) = (&config.controller_quorum_voters, Duration::from_millis(1));
+        form(config.node_id, voters, own, &table, &NodeDirectories(config), pause).await?;
+        assert_eq!(survey(config).standing(), *own.borrow());
+        assert_eq!(survey(config).empty().count(), 0);
+        Ok(survey(config).cluster_id().unwrap().to_owned())
     };
-    join_all(disks.into_iter().map(one)).await
+    join_all(configs.iter().map(start)).await
 }
 
 #[tokio::test]
@@ -252,10 +242,12 @@ async fn three_voters_with_empty_directories_become_one_cluster_and_stay_it() {
 async fn a_voter_with_a_wiped_disk_stays_out_and_leaves_its_directory_empty() {
     let root = tempfile::tempdir().unwrap();
     start_all(root.path()).await.into_iter().for_each(|it| drop(it.unwrap()));
-    std::fs::remove_dir_all(root.path().join("2")).unwrap();
+    for name in ["2-a", "2-b"] {
+        std::fs::remove_dir_all(root.path().join(name)).unwrap();
+    }
     let again = start_all(root.path()).await;
     let error = again[1].as_ref().unwrap_err().to_string();
     assert!(error.contains("the data directory is empty"), "{error}");
-    assert!(!root.path().join("2").exists());
+    assert!(!root.path().join("2-a").exists() && !root.path().join("2-b").exists());
     assert!(again[0].is_ok() && again[2].is_ok());
 }
