@@ -20,6 +20,8 @@ use crate::peers::{Peers, Purpose, address_of};
 
 /// How long a controller may take for one answer (`controller.quorum.request.timeout.ms` is for the quorum's own).
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same for a heartbeat: the next one is due.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a controller is left alone that could not be reached, or was none.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -30,6 +32,8 @@ pub(crate) enum Unanswered {
     NoController,
     #[error("the controller cannot be reached: {0}")]
     Unreachable(#[from] ClientError),
+    #[error("another controller leads meanwhile")]
+    Replaced,
     #[error("the controller says {0}")]
     NotController(ErrorCode),
 }
@@ -76,8 +80,12 @@ impl ControllerChannel {
         let response = if leader == self.node_id {
             request.decide(&self.quorum, *R::KEY.stable_versions().end()).await
         } else {
-            let connection = self.peers.connection(purpose, &self.address_of(leader)?).await?;
-            connection.send(&request, Limits::within(REQUEST_TIMEOUT)).await?
+            let address = self.address_of(leader)?;
+            let exchange = async {
+                let connection = self.peers.connection(purpose, &address).await?;
+                connection.send(&request, Limits::within(request_timeout(purpose))).await
+            };
+            self.unless_replaced(leader, exchange).await?
         };
         match R::error_of(&response) {
             code @ ErrorCode::NOT_CONTROLLER => Err(Unanswered::NotController(code)),
@@ -131,11 +139,28 @@ impl ControllerChannel {
     async fn forward_once(&self, envelope: &EnvelopeRequest) -> Result<Bytes, Unanswered> {
         let leader = self.leader().ok_or(Unanswered::NoController)?;
         let address = self.address_of(leader)?;
-        let connection = self.peers.connection(Purpose::Forwarding, &address).await?;
-        let response = connection.send(envelope, Limits::within(REQUEST_TIMEOUT)).await?;
+        let exchange = async {
+            let connection = self.peers.connection(Purpose::Forwarding, &address).await?;
+            connection.send(envelope, Limits::within(REQUEST_TIMEOUT)).await
+        };
+        let response = self.unless_replaced(leader, exchange).await?;
         match (response.error_code, response.response_data) {
             (ErrorCode::NONE, Some(answer)) => Ok(answer),
             (code, _) => Err(Unanswered::NotController(code)),
+        }
+    }
+
+    /// Gives up once another controller leads: one that has lost its machine does not even hang up.
+    async fn unless_replaced<T>(
+        &self,
+        leader: BrokerId,
+        exchange: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, Unanswered> {
+        let mut now = self.quorum.leader();
+        let replaced = now.wait_for(|now| now.is_some_and(|now| now.id != leader));
+        tokio::select! {
+            answer = exchange => Ok(answer?),
+            _ = replaced => Err(Unanswered::Replaced),
         }
     }
 
@@ -161,5 +186,14 @@ fn octets(address: IpAddr) -> Bytes {
     match address {
         IpAddr::V4(address) => Bytes::copy_from_slice(&address.octets()),
         IpAddr::V6(address) => Bytes::copy_from_slice(&address.octets()),
+    }
+}
+
+const fn request_timeout(purpose: Purpose) -> Duration {
+    match purpose {
+        Purpose::Heartbeats => HEARTBEAT_TIMEOUT,
+        Purpose::Quorum | Purpose::Controller | Purpose::Forwarding | Purpose::Flushed => {
+            REQUEST_TIMEOUT
+        }
     }
 }

@@ -56,7 +56,7 @@ pub(crate) struct Fetchers {
 /// What is followed of one leader.
 #[derive(Debug, Default)]
 struct Followed {
-    replicas: Mutex<HashMap<Key, Arc<Replica>>>,
+    replicas: Mutex<HashMap<Key, (Arc<Replica>, LeaderEpoch)>>,
     changed: Notify,
 }
 
@@ -67,8 +67,9 @@ impl Fetchers {
 
     /// From now on leaders are asked. Said once.
     pub(crate) fn begin(&self, registration: Registration, addresses: Arc<BrokerAddresses>) {
+        let leaders = self.leaders.lock();
         let _ = self.sender.set((registration, addresses));
-        for (leader, followed) in &*self.leaders.lock() {
+        for (leader, followed) in &*leaders {
             self.start(*leader, followed);
         }
     }
@@ -88,9 +89,11 @@ impl Fetchers {
             self.start(leader, &followed);
             followed
         });
-        followed.replicas.lock().insert(key, Arc::clone(replica));
-        // Also where it was there: the leader epoch may be another one.
-        followed.changed.notify_one();
+        let epoch = replica.leader_epoch();
+        let before = followed.replicas.lock().insert(key, (Arc::clone(replica), epoch));
+        if before.is_none_or(|(it, before)| before != epoch || !Arc::ptr_eq(&it, replica)) {
+            followed.changed.notify_one();
+        }
     }
 
     fn start(&self, leader: BrokerId, followed: &Arc<Followed>) {
@@ -128,14 +131,22 @@ struct Session {
 impl Fetcher {
     async fn run(self) {
         loop {
-            let replicas = self.followed.replicas.lock().clone();
+            let replicas: HashMap<Key, Arc<Replica>> = {
+                let followed = self.followed.replicas.lock();
+                followed.iter().map(|(key, (replica, _))| (*key, Arc::clone(replica))).collect()
+            };
             if replicas.is_empty() {
                 self.followed.changed.notified().await;
                 continue;
             }
+            let mut fetching = std::pin::pin!(self.fetch_on(&replicas));
             let ended = tokio::select! {
-                ended = self.fetch_on(&replicas) => ended,
-                () = self.followed.changed.notified() => continue,
+                ended = &mut fetching => ended,
+                () = self.followed.changed.notified() => {
+                    // An answer that is on its way may still come.
+                    let _ = tokio::time::timeout(LAST_ANSWER, fetching).await;
+                    continue;
+                }
             };
             if let Err(error) = ended {
                 debug!(leader = %self.leader, %error, "nothing is fetched");
@@ -165,6 +176,7 @@ impl Fetcher {
             if response.error_code.is_error() {
                 debug!(leader = %self.leader, code = %response.error_code, "the session is over");
                 session = Session::default();
+                tokio::time::sleep(RECONNECT_PAUSE).await;
                 continue;
             }
             session.answered(&response);
@@ -329,6 +341,8 @@ const LATEST: i64 = -1;
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// How long a leader is left alone that could not be reached.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a fetch goes on once the set of partitions has changed.
+const LAST_ANSWER: Duration = Duration::from_millis(20);
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 
 impl Session {

@@ -24,7 +24,7 @@ use crate::listener::stopped;
 use crate::peers::Purpose;
 
 /// How often a broker asks that waits for the controller to let it serve or leave.
-const IMPATIENCE: Duration = Duration::from_millis(20);
+const IMPATIENCE: Duration = Duration::from_millis(50);
 /// How long a leaving broker waits for others to take over; then it goes nevertheless.
 const LEAVING_MAX: Duration = Duration::from_secs(30);
 
@@ -123,24 +123,34 @@ impl Lifecycle {
     pub(crate) async fn keep_alive(self: Arc<Self>, mut stopping: watch::Receiver<bool>) {
         let mut leader = self.quorum.leader();
         let mut wait = self.intervals.heartbeat;
+        let mut serves = true;
         loop {
             leader.mark_unchanged();
-            let is_needed = !self.channel.is_here();
+            let is_needed = !serves || !self.channel.is_here();
             tokio::select! {
                 () = tokio::time::sleep(wait), if is_needed => {}
                 changed = leader.changed() => if changed.is_err() { return },
                 () = self.leaving.notified() => return,
                 () = stopped(&mut stopping) => return,
             }
-            wait = match self.beat(Wish::Serve).await {
-                Ok(response) if response.is_fenced && !response.error_code.is_error() => {
-                    warn!("the controller has fenced this broker");
-                    IMPATIENCE
+            let served = serves;
+            (wait, serves) = match self.beat(Wish::Serve).await {
+                Ok(response) if response.error_code.is_error() => (self.intervals.heartbeat, false),
+                Ok(response) if response.is_fenced => {
+                    if served {
+                        warn!("the controller has fenced this broker");
+                    }
+                    (IMPATIENCE, false)
                 }
-                Ok(_) => self.intervals.heartbeat,
+                Ok(_) => {
+                    if !served {
+                        info!("the controller lets this broker serve");
+                    }
+                    (self.intervals.heartbeat, true)
+                }
                 Err(error) => {
                     debug!(%error, "no heartbeat");
-                    IMPATIENCE
+                    (IMPATIENCE, false)
                 }
             };
         }

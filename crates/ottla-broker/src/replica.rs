@@ -50,6 +50,8 @@ pub(crate) struct Replica {
     high_watermark: AtomicI64,
     /// A copy for those who wait.
     led_epoch: AtomicI32,
+    /// The first of the leader epochs in which this broker has led without a break.
+    led_since: AtomicI32,
 }
 
 /// What `led_epoch` is while somebody else leads, or nobody.
@@ -200,6 +202,7 @@ impl Replica {
             offline: AtomicBool::new(false),
             high_watermark: AtomicI64::new(within.0),
             led_epoch: AtomicI32::new(NOT_LED),
+            led_since: AtomicI32::new(NOT_LED),
         }
     }
 
@@ -317,13 +320,15 @@ impl Replica {
     /// Whether what was appended below `until` in a leader epoch is visible.
     ///
     /// # Errors
-    /// NOT_LEADER_OR_FOLLOWER once this broker leads no longer in that epoch: what became of it is not known here.
+    /// NOT_LEADER_OR_FOLLOWER once this broker has not led all the time since: what became of it is not known here.
     pub(crate) fn is_visible(&self, until: Offset, epoch: LeaderEpoch) -> Result<bool, ErrorCode> {
         // In this order: a high watermark that was read before the epoch is one of that epoch or of one before it, when
         // these offsets were not there yet.
         let is_visible = self.high_watermark() >= until;
+        // While nobody else has led, what was appended is still there.
+        let since = LeaderEpoch(self.led_since.load(Ordering::Acquire));
         match self.led_epoch() {
-            Some(led) if led == epoch => Ok(is_visible),
+            Some(led) if (since..=led).contains(&epoch) => Ok(is_visible),
             _ => Err(ErrorCode::NOT_LEADER_OR_FOLLOWER),
         }
     }

@@ -49,6 +49,9 @@ impl Publisher for Topics {
     fn publish(&self, image: &Arc<Image>, delta: &Delta) {
         // First of all: what is made below is made with it.
         let defaults_changed = self.configuration.follow(image, delta);
+        if !self.started.load(Ordering::Relaxed) {
+            return self.begin(image);
+        }
         for topic in delta.deleted.values() {
             self.delete(topic);
         }
@@ -59,14 +62,8 @@ impl Publisher for Topics {
             self.follow(image, *topic_id, *index);
         }
         self.follow_brokers(image, delta);
-        self.started.store(true, Ordering::Relaxed);
         if defaults_changed {
-            let live = self.configuration.live();
-            self.directories.set_producer_id_expiration_ms(live.producer_id_expiration_ms);
-            self.directories.set_reserved_bytes(live.reserved_bytes);
-            if let Some(cleaner) = &self.cleaner {
-                cleaner.reconfigure(cleaner::options(&live.cleaner));
-            }
+            self.take_defaults();
             image.topics().for_each(|topic| self.reconfigure(image, topic));
             return;
         }
@@ -84,14 +81,38 @@ impl Publisher for Topics {
 }
 
 impl Topics {
-    /// Renames logs that no topic owns: never served, never deleted.
+    /// Takes up what is there, once the metadata includes the registration of this process. What comes before that is the
+    /// cluster's past, replayed: its topics may have been deleted since and made anew under the same names, and today's
+    /// logs would be taken for theirs.
+    fn begin(&self, image: &Image) {
+        let me = image.broker(self.node_id);
+        if me.is_none_or(|broker| broker.incarnation_id != self.incarnation_id) {
+            return;
+        }
+        self.take_defaults();
+        image.topics().for_each(|topic| self.create_all(image, topic));
+        self.started.store(true, Ordering::Relaxed);
+    }
+
+    /// What the directories and the cleaner must know of the broker's own configuration.
+    fn take_defaults(&self) {
+        let live = self.configuration.live();
+        self.directories.set_producer_id_expiration_ms(live.producer_id_expiration_ms);
+        self.directories.set_reserved_bytes(live.reserved_bytes);
+        if let Some(cleaner) = &self.cleaner {
+            cleaner.reconfigure(cleaner::options(&live.cleaner));
+        }
+    }
+
+    /// Renames logs that no topic owns, or another broker holds now: never served, never deleted.
     pub(crate) fn set_strays_aside(&self, image: &Image) {
         for log in self.directories.logs() {
             let name = log.topic_partition();
             // A copy under another name has the id of a topic, and is none of its partitions.
             let is_named = |topic: &&Topic| topic.name == name.topic;
             let topic = log.topic_id().and_then(|id| image.topic(id)).filter(is_named);
-            if topic.is_none_or(|topic| topic.partition(name.partition).is_none()) {
+            let partition = topic.and_then(|topic| topic.partition(name.partition));
+            if partition.is_none_or(|partition| !partition.replicas.contains(&self.node_id)) {
                 self.set_aside(&log);
             }
         }
@@ -267,6 +288,11 @@ impl Topics {
         }
         let name = TopicPartition { topic: Arc::clone(&topic.name), partition: index };
         self.moves.cancel(&name);
+        // Under this name may be another topic's by now.
+        let log = self.directories.log(&name);
+        if log.is_some_and(|log| log.topic_id() != Some(topic.id)) {
+            return;
+        }
         if let Err(error) = self.directories.delete(&name) {
             error!(partition = %name, %error, "log can't be deleted");
         }

@@ -75,7 +75,10 @@ impl FollowError {
     pub const fn is_passing(&self) -> bool {
         match self {
             Self::Damaged { .. } | Self::OutOfOrder { .. } => true,
-            Self::Storage(error) => matches!(error, StorageError::Full { .. }),
+            // What failed halfway was cut off again; a disk that is gone says so with another error.
+            Self::Storage(error) => {
+                matches!(error, StorageError::Full { .. } | StorageError::Io { .. })
+            }
         }
     }
 }

@@ -277,9 +277,14 @@ impl Follower {
     /// The log could not be changed as it was to be, or only in part.
     pub fn on_log_failed(&mut self, log: LocalLog, failure: Failure, now: Duration) {
         self.see(log);
-        // A log that could not be cut off is not one that records can be appended to.
+        // A log that could not be cut off is compared with the leader's again before anything is appended to it, if its
+        // records tell their epochs.
+        let is_comparable = log.last_epoch.is_some();
         self.state = match (failure, self.state) {
             (Failure::Passing, State::Appending) => State::BackingOff(now + self.backoff),
+            (Failure::Passing, State::Truncating) if is_comparable => {
+                State::BackingOff(now + self.backoff)
+            }
             _ => State::AwaitingMetadata,
         };
         self.settle();

@@ -27,6 +27,8 @@ const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
+const OFFSET_NOT_AVAILABLE_SINCE: i16 = 5;
+
 /// A replica id by which a tool asks for the log's end instead of the high watermark.
 const DEBUGGING_REPLICA: i32 = -2;
 
@@ -105,6 +107,12 @@ fn look_up(
     replica.check_leader_epoch(asked.current_leader_epoch)?;
     if end.replica_id != DEBUGGING_REPLICA {
         replica.check_leads()?;
+    }
+    if end.replica_id < 0 && end.replica_id != DEBUGGING_REPLICA && asked.timestamp == LATEST {
+        replica.check_knows_latest().map_err(|code| match context.version {
+            OFFSET_NOT_AVAILABLE_SINCE.. => code,
+            _ => ErrorCode::LEADER_NOT_AVAILABLE,
+        })?;
     }
     let found = match asked.timestamp {
         LATEST => Some(latest(&replica, end)),

@@ -203,9 +203,11 @@ impl Replica {
         now: Duration,
     ) {
         let log = self.log();
-        match log.append_as_follower(records, up_to) {
+        let appended = log.append_as_follower(records, up_to);
+        // Also after a failure: a part may be there.
+        log.request_flush();
+        match appended {
             Ok(_) => {
-                log.request_flush();
                 following.follower.on_appended(local(&log));
             }
             Err(error) => {
@@ -222,7 +224,11 @@ impl Replica {
             Ok(()) => following.follower.on_truncated(local(&log)),
             Err(error) => {
                 tracing::error!(partition = %self.partition, %error, "the log can't be cut off");
-                following.follower.on_log_failed(local(&log), Failure::Lasting, now);
+                let failure = match error {
+                    StorageError::Full { .. } => Failure::Passing,
+                    _ => Failure::Lasting,
+                };
+                following.follower.on_log_failed(local(&log), failure, now);
             }
         }
     }

@@ -38,6 +38,7 @@ impl Replica {
         let replicas: BTreeSet<BrokerId> = partition.replicas.iter().copied().collect();
         let isr: BTreeSet<BrokerId> = partition.isr.iter().copied().collect();
         let leads = partition.leader == self.broker && terms.broker_epoch.is_some();
+        let has_led = matches!(state.role, Role::Leader(_));
         match &mut state.role {
             Role::Leader(progress) if leads && is_same_epoch => {
                 progress.on_replicas_changed(&replicas);
@@ -79,6 +80,9 @@ impl Replica {
             Role::Follower(Following::new(self, partition.leader, partition.leader_epoch))
         };
         let led = if leads { partition.leader_epoch.0 } else { NOT_LED };
+        if !has_led {
+            self.led_since.store(led, Ordering::Release);
+        }
         self.led_epoch.store(led, Ordering::Release);
         let high_watermark = match &state.role {
             Role::Leader(progress) => progress.high_watermark(),
@@ -115,6 +119,17 @@ impl Replica {
         self.with_progress(|progress| progress.on_fetch(fetched))
             .ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?
             .map_err(|refusal: FetchRefusal| refusal.code())
+    }
+
+    /// # Errors
+    /// OFFSET_NOT_AVAILABLE while a new leader does not know what earlier ones have made visible (KIP-207).
+    pub(crate) fn check_knows_latest(&self) -> Result<(), ErrorCode> {
+        match &self.state.lock().role {
+            Role::Leader(progress) if progress.high_watermark() < progress.epoch_start() => {
+                Err(ErrorCode::OFFSET_NOT_AVAILABLE)
+            }
+            Role::Leader(_) | Role::Follower(_) | Role::Idle => Ok(()),
+        }
     }
 
     /// A follower has something on disk.

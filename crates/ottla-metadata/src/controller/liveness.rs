@@ -167,7 +167,7 @@ impl Liveness {
         let id = BrokerId(request.broker_id);
         let broker = check_epoch(image, id, request.broker_epoch)?;
         let was_shutting_down = self.presence(broker).shutdown_offset.is_some();
-        let standing = self.next_standing(image, broker, request);
+        let standing = self.next_standing(situation, broker, request);
 
         let mut draft = Draft::on(image);
         match standing {
@@ -209,10 +209,11 @@ impl Liveness {
 
     fn next_standing(
         &mut self,
-        image: &Image,
+        situation: Situation<'_>,
         broker: &Broker,
         request: &BrokerHeartbeatRequest,
     ) -> Standing {
+        let Situation { image, policy, .. } = situation;
         let BrokerHeartbeatRequest { want_fence, want_shut_down, .. } = *request;
         let presence = self.presence(broker);
         if broker.fenced {
@@ -224,7 +225,7 @@ impl Liveness {
             };
         }
         if let Some(shutdown_offset) = presence.shutdown_offset {
-            let others_know = shutdown_offset <= self.lowest_active_offset(image);
+            let others_know = shutdown_offset <= self.lowest_active_offset(image, policy);
             let may_go = others_know && !leads(image, broker.id);
             return if may_go { Standing::Dismissed } else { Standing::ShuttingDown };
         }
@@ -237,14 +238,15 @@ impl Liveness {
         }
     }
 
-    /// What all brokers know that may lead.
-    fn lowest_active_offset(&self, image: &Image) -> Offset {
+    /// What all brokers know that may lead. The one in this controller's own process sends no heartbeats that would say
+    /// so, and knows what is committed before anybody else.
+    fn lowest_active_offset(&self, image: &Image, policy: &Policy) -> Offset {
         let offset = |broker: &Broker| {
             let presence = self.brokers.get(&broker.id).filter(|it| it.epoch == broker.epoch);
             presence.map_or(Offset(-1), |presence| presence.metadata_offset)
         };
-        let active = image.brokers().filter(|broker| broker.is_active());
-        active.map(offset).min().unwrap_or(Offset(i64::MAX))
+        let others = image.brokers().filter(|it| it.is_active() && it.id != policy.node_id);
+        others.map(offset).min().unwrap_or(Offset(i64::MAX))
     }
 
     /// The connection on which this registration's last heartbeat came was closed by the other side, or cut. The

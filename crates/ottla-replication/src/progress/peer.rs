@@ -58,11 +58,11 @@ impl Peer {
         self.enter(fetched)?;
         self.is_eligible = fetched.is_eligible;
         self.log_start = Some(fetched.log_start_offset);
-        // Its log ends here. Where more of it was known to be on disk, it has lost that disk.
-        self.flushed = match fetched.reports_flushes {
-            true => self.flushed.map(|flushed| flushed.min(fetched.fetch_offset)),
-            false => Some(fetched.fetch_offset),
-        };
+        // One that is late tells of a shorter log than there is by now: what was flushed stays so, as a disk is lost
+        // only with its process, and that has another broker epoch then.
+        if !fetched.reports_flushes {
+            self.flushed = self.flushed.max(Some(fetched.fetch_offset));
+        }
         self.mark(Mark { at: fetched.now, log_end });
         self.reach_marks();
         Ok(())
