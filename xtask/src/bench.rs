@@ -12,12 +12,14 @@ mod clients;
 mod connections;
 mod driver;
 pub(crate) mod floor;
+mod goals;
 mod groups;
 mod latency;
 mod load;
 mod partitions;
 pub(crate) mod procfs;
 mod readers;
+mod report;
 mod restart;
 mod shapes;
 mod startup;
@@ -26,7 +28,7 @@ mod table;
 mod wire;
 
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -34,11 +36,11 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_setaffinity};
-use serde_json::json;
 
 use crate::machine::Machine;
 use crate::process::run_showing;
 use crate::{interop, ottla, workspace};
+use report::{Measured, Report};
 use subject::Contestant;
 use table::{Section, Subject};
 
@@ -56,7 +58,8 @@ enum Versus {
     Nothing,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+/// A part of a run, in the order in which they are published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 enum Stage {
     Startup,
     Produce,
@@ -80,6 +83,43 @@ enum Stage {
     Scale,
 }
 
+impl Stage {
+    /// The heading of its figures; there are none of all of them together.
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Startup => "Start-up and idle",
+            Self::Produce => "Produce",
+            Self::Consume => "Consume",
+            Self::Latency => "Latency",
+            Self::Clients => "With other people's clients",
+            Self::Groups => "Groups",
+            Self::Shapes => "Produce in other shapes",
+            Self::Readers => "Many readers, and one from yesterday",
+            Self::Active => "Many active partitions",
+            Self::Partitions => "Ten thousand partitions",
+            Self::Restart => "Restart against data size",
+            Self::Connections => "Connections",
+            Self::Scale => "Scale",
+        }
+    }
+
+    /// Whether it is one of those that `--only scale` stands for.
+    const fn is_of_scale(self) -> bool {
+        match self {
+            Self::Active | Self::Partitions | Self::Restart | Self::Connections => true,
+            Self::Startup
+            | Self::Produce
+            | Self::Consume
+            | Self::Latency
+            | Self::Clients
+            | Self::Groups
+            | Self::Shapes
+            | Self::Readers
+            | Self::Scale => false,
+        }
+    }
+}
+
 /// Measures start-up, memory, CPU time, throughput and latency.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -98,9 +138,13 @@ pub(crate) struct Arguments {
     /// Leave Ottla out.
     #[arg(long)]
     without_ottla: bool,
-    /// Write the result to docs/benchmarks, as Markdown and as JSON: of a whole run on a quiet machine.
-    #[arg(long, conflicts_with_all = ["quick", "only", "without_ottla"])]
+    /// Write the result to docs/benchmarks, as Markdown and as JSON, beside what is there of other parts: of a run on a
+    /// quiet machine.
+    #[arg(long, conflicts_with_all = ["quick", "without_ottla"])]
     write: bool,
+    /// Measure nothing: take the figures that an earlier run left with --json, or only these parts of them.
+    #[arg(long, value_name = "FILE", requires = "write", conflicts_with = "json")]
+    import: Option<PathBuf>,
     /// Keep brokers and floors on the first core and clients on the others.
     #[arg(long)]
     pin: bool,
@@ -111,24 +155,17 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     fn includes(&self, stage: Stage) -> bool {
-        let is_of_scale = match stage {
-            Stage::Active | Stage::Partitions | Stage::Restart | Stage::Connections => true,
-            Stage::Startup
-            | Stage::Produce
-            | Stage::Consume
-            | Stage::Latency
-            | Stage::Clients
-            | Stage::Groups
-            | Stage::Shapes
-            | Stage::Readers
-            | Stage::Scale => false,
-        };
         if self.only.is_empty() {
             // The short form leaves out what takes minutes.
-            return !(self.quick
-                && (is_of_scale || matches!(stage, Stage::Shapes | Stage::Readers)));
+            let is_long = stage.is_of_scale() || matches!(stage, Stage::Shapes | Stage::Readers);
+            return !(self.quick && is_long);
         }
-        self.only.contains(&stage) || (is_of_scale && self.only.contains(&Stage::Scale))
+        self.only.contains(&stage) || (stage.is_of_scale() && self.only.contains(&Stage::Scale))
+    }
+
+    /// The memory after it.
+    fn includes_load(&self) -> bool {
+        self.includes(Stage::Produce) && self.includes(Stage::Consume)
     }
 
     /// What is published is comparable: Kafka takes part, and each figure is the best of three at least.
@@ -136,7 +173,16 @@ impl Arguments {
         if self.write && (self.versus != Versus::Kafka || self.runs < PUBLISHED_RUNS_MIN) {
             bail!("--write asks for --versus kafka and at least {PUBLISHED_RUNS_MIN} --runs");
         }
+        if self.write && self.includes(Stage::Startup) && !self.includes_load() {
+            bail!(
+                "to write the memory after load there must be some: --only startup,produce,consume"
+            );
+        }
         Ok(())
+    }
+
+    fn measured(&self, machine: Machine) -> Measured {
+        Measured { machine, quick: self.quick, runs: self.runs, pinned: self.pin }
     }
 
     fn subjects(&self) -> Vec<Subject> {
@@ -228,6 +274,9 @@ impl Bench {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if let Some(file) = &arguments.import {
+        return report::import(file, &arguments.only);
+    }
     arguments.check()?;
     if cfg!(debug_assertions) || std::env::var_os(HEAP_VARIABLE).is_none() {
         return become_optimised();
@@ -248,7 +297,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         started: Instant::now(),
     };
     let sections = measure(&mut bench, arguments)?;
-    report(arguments, &bench, &machine, &sections)
+    bench.say("done");
+    report(arguments, Report::of(sections, &arguments.measured(machine)))
 }
 
 /// Continues as the release build of this program, which a driver and a floor have to be.
@@ -294,7 +344,7 @@ fn measure(bench: &mut Bench, arguments: &Arguments) -> Result<Vec<Section>> {
     if arguments.includes(Stage::Clients) {
         sections.push(clients::measure(bench)?);
     }
-    if let Some(startup) = &mut startup {
+    if let Some(startup) = startup.as_mut().filter(|_| arguments.includes_load()) {
         startup::after_load(bench, startup)?;
     }
     if arguments.includes(Stage::Shapes) {
@@ -355,54 +405,12 @@ fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-fn report(
-    arguments: &Arguments,
-    bench: &Bench,
-    machine: &Machine,
-    sections: &[Section],
-) -> Result<()> {
-    let markdown = markdown(arguments, machine, sections);
-    let json = json!({
-        "machine": machine.json(),
-        "quick": arguments.quick,
-        "runs": arguments.runs,
-        "pinned": arguments.pin,
-        "seconds": bench.started.elapsed().as_secs(),
-        "sections": sections.iter().map(Section::json).collect::<Vec<_>>(),
-    });
-    let json = serde_json::to_string_pretty(&json)? + "\n";
-    println!("{markdown}");
-    if arguments.write {
-        let directory = workspace::root().join("docs/benchmarks");
-        write(&directory.join("latest.md"), &markdown)?;
-        write(&directory.join("latest.json"), &json)?;
+fn report(arguments: &Arguments, report: Report) -> Result<()> {
+    println!("{}", report.markdown());
+    if let Some(file) = &arguments.json {
+        report::write(file, &report.json()?)?;
     }
-    arguments.json.iter().try_for_each(|file| write(file, &json))
-}
-
-fn markdown(arguments: &Arguments, machine: &Machine, sections: &[Section]) -> String {
-    let size = if arguments.quick { "quick" } else { "full" };
-    let pinned = if arguments.pin { ", brokers pinned to one core" } else { "" };
-    let runs = arguments.runs;
-    let mut text = format!(
-        "# Ottla beside Apache Kafka\n\n{}\n\n\
-         A {size} run of `cargo xtask bench`: the best of {runs} rounds{pinned}. \
-         [What is measured, and how to read it](../performance.md).\n",
-        machine.markdown()
-    );
-    for section in sections {
-        text += "\n";
-        text += &section.markdown();
-    }
-    text
-}
-
-fn write(file: &Path, text: &str) -> Result<()> {
-    if let Some(directory) = file.parent() {
-        std::fs::create_dir_all(directory)
-            .with_context(|| format!("cannot create {}", directory.display()))?;
-    }
-    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+    if arguments.write { report.publish() } else { Ok(()) }
 }
 
 /// A directory that is empty at first and gone afterwards: a run leaves gigabytes behind.

@@ -15,7 +15,7 @@ use crate::workspace;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Commit, date and machine.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Machine {
     pub(crate) commit: String,
     pub(crate) date: String,
@@ -40,6 +40,29 @@ impl Machine {
             memory_mib: procfs::mebibytes("/proc/meminfo", "MemTotal:")?,
             load_average: read("/proc/loadavg")?.split(' ').next().unwrap_or_default().to_owned(),
             kafka: kafka_version(kafka_jars).unwrap_or_else(|| "unknown".to_owned()),
+        })
+    }
+
+    /// What [`Self::json`] made.
+    pub(crate) fn parse(json: &Value) -> Result<Self> {
+        let field =
+            |name: &str| json.get(name).with_context(|| format!("a machine without {name}"));
+        let text = |name: &str| {
+            let text = field(name)?.as_str().map(str::to_owned);
+            text.with_context(|| format!("{name} is no text"))
+        };
+        let number =
+            |name: &str| field(name)?.as_f64().with_context(|| format!("{name} is no number"));
+        let cores = field("cores")?.as_u64().context("cores is no number")?;
+        Ok(Self {
+            commit: text("commit")?,
+            date: text("date")?,
+            cores: usize::try_from(cores)?,
+            processor: text("processor")?,
+            kernel: text("kernel")?,
+            memory_mib: number("memory_mib")?,
+            load_average: text("load_average_before")?,
+            kafka: text("kafka")?,
         })
     }
 

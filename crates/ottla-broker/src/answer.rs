@@ -42,6 +42,21 @@ enum Part {
     Source(Source),
 }
 
+/// A range that is longer goes without the bytes before it in its first packet. Ranges begin anywhere in a page, and the
+/// kernel cuts them into packets of as many pieces of pages as fit: one piece more, and every packet ends at another place
+/// than where the next piece of the file begins, so that there are more of them, a fifth more CPU in all.
+const SHARES_PACKET_MAX: usize = 128 * 1024;
+
+impl Part {
+    /// Whether it may go in one packet with what comes before it.
+    fn shares_packet(&self) -> bool {
+        match self {
+            Self::Bytes(_) => true,
+            Self::Source(source) => source.len() <= SHARES_PACKET_MAX,
+        }
+    }
+}
+
 /// Longest range that one call to `sendfile` is asked for: a connection with a fast reader leaves
 /// the thread to the others from time to time.
 const SEND_STEP: usize = 1024 * 1024;
@@ -90,7 +105,7 @@ impl Answer {
         let mut sent = 0;
         let mut parts = self.parts.into_iter().peekable();
         while let Some(part) = parts.next() {
-            let more = more || parts.peek().is_some();
+            let more = parts.peek().map_or(more, Part::shares_packet);
             sent += match part {
                 Part::Bytes(bytes) => send_bytes(socket, &bytes, more).await?,
                 Part::Source(Source::File { file, position, len }) => {

@@ -147,7 +147,7 @@ impl Connection {
         tokio::select! {
             biased;
             outcome = front_outcome(&mut self.in_flight), if waits => Step::Outcome(outcome),
-            frame = self.reader.next(&self.socket), if reads => Step::Frame(frame),
+            frame = self.reader.next(&mut self.socket), if reads => Step::Frame(frame),
             () = std::future::ready(()), if self.owes_flush => Step::NothingToRead,
             () = stopped(shutdown) => Step::Shutdown,
             () = idle_check, if self.in_flight.is_empty() => Step::IdleCheck,

@@ -4,11 +4,14 @@
 //! buffer at all; a peer that announces a large frame costs memory only as its bytes arrive; where requests
 //! have a bound together, a frame is read to its end only when it has its share.
 
+use std::future::poll_fn;
 use std::io;
 use std::ops::RangeInclusive;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -65,7 +68,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// [`FrameError`]; the stream can't be read any further then.
-    pub async fn next(&mut self, socket: &TcpStream) -> Result<Option<Frame>, FrameError> {
+    pub async fn next(&mut self, socket: &mut TcpStream) -> Result<Option<Frame>, FrameError> {
         loop {
             self.take_share().await?;
             if let Some(frame) = self.cut()? {
@@ -111,20 +114,17 @@ impl FrameReader {
         }
     }
 
-    async fn fill(&mut self, socket: &TcpStream) -> Result<usize, FrameError> {
-        loop {
+    /// The socket is asked again only when it has more: a read that leaves room has emptied it.
+    async fn fill(&mut self, socket: &mut TcpStream) -> Result<usize, FrameError> {
+        poll_fn(|context| {
             self.reserve()?;
-            match socket.try_read_buf(&mut self.buffer) {
-                Ok(read) => return Ok(read),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.buffer.is_empty() {
-                        self.buffer = BytesMut::new();
-                    }
-                    socket.readable().await?;
-                }
-                Err(error) => return Err(error.into()),
+            let polled = pin!(socket.read_buf(&mut self.buffer)).poll(context);
+            if polled.is_pending() && self.buffer.is_empty() {
+                self.buffer = BytesMut::new();
             }
-        }
+            polled.map_err(FrameError::from)
+        })
+        .await
     }
 
     fn reserve(&mut self) -> Result<(), FrameError> {
@@ -195,16 +195,17 @@ mod tests {
     async fn a_frame_waits_until_others_leave_room_for_it() {
         let all = Arc::new(Semaphore::new(10));
         let reader = || FrameReader::new(10, Some(Arc::clone(&all)));
-        let ((mut first, first_end), (mut second, second_end)) = (pair().await, pair().await);
+        let ((mut first, mut first_end), (mut second, mut second_end)) =
+            (pair().await, pair().await);
         let (mut first_reader, mut second_reader) = (reader(), reader());
         first.write_all(&[0, 0, 0, 8, 1, 1, 1, 1, 1, 1, 1, 1]).await.unwrap();
-        let frame = first_reader.next(&first_end).await.unwrap().unwrap();
+        let frame = first_reader.next(&mut first_end).await.unwrap().unwrap();
         second.write_all(&[0, 0, 0, 3, 2, 2, 2]).await.unwrap();
         second_end.readable().await.unwrap();
-        assert!(second_reader.next(&second_end).now_or_never().is_none());
+        assert!(second_reader.next(&mut second_end).now_or_never().is_none());
         // It has been handled.
         drop(frame);
-        let frame = second_reader.next(&second_end).await.unwrap().unwrap();
+        let frame = second_reader.next(&mut second_end).await.unwrap().unwrap();
         assert_eq!((&*frame.bytes, all.available_permits()), (&[2, 2, 2][..], 7));
     }
 }

@@ -13,6 +13,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 
 use ottla_env::Disk;
 
@@ -162,6 +163,17 @@ impl<E: Entry> Index<E> {
     }
 }
 
+/// Where an entry probably is that is about so far from the first entry to the last.
+pub(crate) fn guess(len: u32, part: f64) -> u32 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a cast saturates, and any guess will do"
+    )]
+    let guess = (f64::from(len) * part) as u32;
+    guess
+}
+
 /// The last of the file's first `len` entries for which `at_or_before` holds.
 pub(crate) fn floor_in_file<E: Entry>(
     disk: &dyn Disk,
@@ -169,7 +181,28 @@ pub(crate) fn floor_in_file<E: Entry>(
     len: u32,
     at_or_before: impl Fn(&E) -> bool,
 ) -> io::Result<Option<E>> {
-    Ok(search_file(disk, file, len, at_or_before)?.1)
+    Ok(search_file(disk, file, 0..len, at_or_before)?.floor)
+}
+
+/// The same for entries that rise about evenly, and probably near number `guess`: then one read finds it.
+pub(crate) fn floor_in_file_near<E: Entry>(
+    disk: &dyn Disk,
+    file: &File,
+    len: u32,
+    guess: u32,
+    at_or_before: impl Fn(&E) -> bool,
+) -> io::Result<Neighbours<E>> {
+    let Some(last_first) = len.checked_sub(READ_AT_ONCE) else {
+        return search_file(disk, file, 0..len, at_or_before);
+    };
+    let first = guess.saturating_sub(READ_AT_ONCE / 2).min(last_first);
+    let entries = read_entries(disk, file, first, READ_AT_ONCE)?;
+    let near = Neighbours::among(first, &entries, &at_or_before);
+    match (near.floor, near.next) {
+        (None, _) if first > 0 => search_file(disk, file, 0..first, at_or_before),
+        (Some(_), None) => search_file(disk, file, near.count - 1..len, at_or_before),
+        (Some(_), Some(_)) | (None, _) => Ok(near),
+    }
 }
 
 /// How many of the file's first `len` entries there are for which `keep` holds; they must be a prefix.
@@ -179,16 +212,39 @@ pub(crate) fn count_in_file<E: Entry>(
     len: u32,
     keep: impl Fn(&E) -> bool,
 ) -> io::Result<u32> {
-    Ok(search_file(disk, file, len, keep)?.0)
+    Ok(search_file(disk, file, 0..len, keep)?.count)
 }
 
+/// Two entries of a file, between which a key lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Neighbours<E> {
+    /// How many entries are at or before the key, with those that were not looked at.
+    count: u32,
+    /// The last of them.
+    pub(crate) floor: Option<E>,
+    /// The one behind it, if that was among those that were read.
+    pub(crate) next: Option<E>,
+}
+
+impl<E: Copy> Neighbours<E> {
+    /// Of entries from number `first` on.
+    fn among(first: u32, entries: &[E], at_or_before: impl Fn(&E) -> bool) -> Self {
+        let after = entries.partition_point(at_or_before);
+        Self {
+            count: first + u32::try_from(after).expect("a part of a u32"),
+            floor: after.checked_sub(1).and_then(|at| entries.get(at)).copied(),
+            next: entries.get(after).copied(),
+        }
+    }
+}
+
+/// All before the range are at or before the key, all behind it are not.
 fn search_file<E: Entry>(
     disk: &dyn Disk,
     file: &File,
-    len: u32,
+    Range { start: mut low, end: mut high }: Range<u32>,
     at_or_before: impl Fn(&E) -> bool,
-) -> io::Result<(u32, Option<E>)> {
-    let (mut low, mut high) = (0, len);
+) -> io::Result<Neighbours<E>> {
     while high - low > READ_AT_ONCE {
         let middle = low + (high - low) / 2;
         match read_entries::<E>(disk, file, middle, 1)?.first() {
@@ -197,9 +253,7 @@ fn search_file<E: Entry>(
         }
     }
     let entries: Vec<E> = read_entries(disk, file, low, high - low)?;
-    let after = entries.partition_point(at_or_before);
-    let count = low + u32::try_from(after).expect("a part of a u32");
-    Ok((count, after.checked_sub(1).and_then(|at| entries.get(at)).copied()))
+    Ok(Neighbours::among(low, &entries, at_or_before))
 }
 
 /// Up to `count` entries from number `first` on; fewer where the file ends.
@@ -268,6 +322,28 @@ mod tests {
                 Floor::Known(found) => assert_eq!(found, expected),
                 Floor::InFile(len) => {
                     assert_eq!(floor_in_file(&OsDisk, &file, len, at_or_before).unwrap(), expected);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_guess_finds_the_same_however_far_off_it_is() {
+        let mut bytes = Vec::new();
+        (1..=2000).for_each(|n| entry(n).encode(&mut bytes));
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        for len in [2000, READ_AT_ONCE + 1, READ_AT_ONCE, 3, 0] {
+            for key in [0, 9, 10, 2559, 2560, 2561, 5119, 5120, 10_000, 19_999, 20_000, u32::MAX] {
+                let at_or_before = |e: &OffsetEntry| e.relative_offset <= key;
+                let count = (key / 10).min(len);
+                let floor = Some(count).filter(|n| *n > 0).map(entry);
+                for guess in [0, 255, 256, 257, 511, 512, 1000, 1999, u32::MAX] {
+                    let found = floor_in_file_near(&OsDisk, &file, len, guess, at_or_before);
+                    let found = found.unwrap();
+                    assert_eq!((found.count, found.floor), (count, floor), "{len} {key} {guess}");
+                    let next = Some(count + 1).filter(|n| *n <= len).map(entry);
+                    assert!(found.next.is_none() || found.next == next);
                 }
             }
         }

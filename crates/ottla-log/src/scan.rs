@@ -10,8 +10,8 @@ use ottla_records::{BatchHeader, HEADER_LEN};
 use crate::audit::Damage;
 use crate::error::{Context, StorageError};
 
-/// One read brings in an index interval of small batches; of large ones it is a page or so too much.
-const READ_BYTES: usize = 8 * 1024;
+/// One read brings in an index interval of small batches.
+pub(crate) const READ_BYTES: usize = 8 * 1024;
 
 /// A batch in a file.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +35,8 @@ pub(crate) struct HeaderScan<'a> {
     end: u64,
     buffer: Vec<u8>,
     buffer_position: u64,
+    /// How much the next read asks for: where batches are large, no more than a header.
+    read_bytes: usize,
     damage: Option<Arc<[Damage]>>,
 }
 
@@ -46,8 +48,22 @@ impl<'a> HeaderScan<'a> {
         position: u64,
         end: u64,
     ) -> Self {
-        let (buffer, buffer_position) = (Vec::new(), position);
-        Self { disk, file, path, position, end, buffer, buffer_position, damage: None }
+        Self {
+            disk,
+            file,
+            path,
+            position,
+            end,
+            buffer: Vec::new(),
+            buffer_position: position,
+            read_bytes: READ_BYTES,
+            damage: None,
+        }
+    }
+
+    /// For who looks at one batch only.
+    pub(crate) fn one_header(self) -> Self {
+        Self { read_bytes: HEADER_LEN, ..self }
     }
 
     /// Passes over what is known to be damaged.
@@ -91,6 +107,8 @@ impl<'a> HeaderScan<'a> {
             ));
         }
         self.position = found.end();
+        let is_large = header.size_in_bytes() > READ_BYTES;
+        self.read_bytes = if is_large { HEADER_LEN } else { READ_BYTES };
         Ok(Some(found))
     }
 
@@ -110,8 +128,8 @@ impl<'a> HeaderScan<'a> {
     }
 
     fn fill(&mut self) -> std::io::Result<()> {
-        let wanted =
-            usize::try_from(self.end - self.position).unwrap_or(READ_BYTES).min(READ_BYTES);
+        let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
+        let wanted = left.min(self.read_bytes);
         self.buffer.resize(wanted, 0);
         let read = self.disk.read_at(self.file, &mut self.buffer, self.position)?;
         self.buffer.truncate(read);

@@ -191,6 +191,26 @@ impl Segment {
         }
     }
 
+    /// The same of an offset that is `part` of all on the way to the segment's end, and the entry behind it if that is
+    /// known, too.
+    pub(crate) fn offset_neighbours(
+        &self,
+        floor: Floor<OffsetEntry>,
+        relative_offset: u32,
+        part: f64,
+    ) -> Result<(Option<OffsetEntry>, Option<OffsetEntry>), StorageError> {
+        let Floor::InFile(len @ 1..) = floor else {
+            return Ok((self.offset_floor(floor, relative_offset)?, None));
+        };
+        let file = self.open(Kind::Index, names::INDEX, Open::Write)?;
+        let guess = index::guess(len, part);
+        let found = index::floor_in_file_near(self.disk(), &file, len, guess, |e: &OffsetEntry| {
+            e.relative_offset <= relative_offset
+        });
+        let found = found.context("read", &self.path(names::INDEX))?;
+        Ok((found.floor, found.next))
+    }
+
     /// The last time index entry up to a timestamp, among the first `len` in the file.
     pub(crate) fn time_floor(
         &self,
@@ -373,6 +393,18 @@ impl Segment {
         }
         tracing::warn!(segment = %path.display(), position, "an index entry points nowhere; scanning the segment");
         search(0)
+    }
+
+    /// The batch that begins at a position, if one does that is not known to be damaged.
+    pub(crate) fn batch_at(
+        &self,
+        file: &File,
+        position: u64,
+        size: u64,
+    ) -> Result<Option<Found>, StorageError> {
+        let path = self.path(names::LOG);
+        let found = self.scan(file, &path, position, size).one_header().next()?;
+        Ok(found.filter(|found| found.position == position))
     }
 
     fn open(&self, kind: Kind, suffix: &str, how: Open) -> Result<Arc<File>, StorageError> {

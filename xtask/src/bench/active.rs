@@ -15,7 +15,7 @@ use super::subject::Contestant;
 use super::table::{Row, Section, Subject};
 use super::wire::many as wire;
 use super::wire::{TopicId, produced};
-use super::{Bench, in_turn, milliseconds};
+use super::{Bench, Stage, in_turn, milliseconds};
 
 /// How many partitions take turns.
 const ACTIVE: [i32; 4] = [1, 100, 1_000, 10_000];
@@ -57,7 +57,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
         }
         rows.extend([p50, p99]);
     }
-    Ok(Section { title: "Many active partitions", rows })
+    Ok(Section::new(Stage::Active, rows))
 }
 
 /// Latencies in rising order.

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::subject::warm_page_cache;
-use super::table::{Goal, Row, Section};
-use super::{Bench, in_turn};
+use super::table::{Row, Section};
+use super::{Bench, Stage, in_turn};
 use crate::process::run_ok;
 use crate::{interop, kafka, workspace};
 
@@ -37,12 +37,12 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     } else {
         bench.say("kcat is not installed: its rows are skipped");
     }
-    Ok(Section { title: "With other people's clients", rows })
+    Ok(Section::new(Stage::Clients, rows))
 }
 
 fn produce(bench: &Bench, acks: &str) -> Result<Vec<Row>> {
     let title = format!("ProducerPerformance, 100-byte records, acks={acks}");
-    let mut cost = Row::least(title.clone(), "CPU s per million").goal(Goal::TimesKafka(0.5));
+    let mut cost = Row::least(title.clone(), "CPU s per million");
     let mut speed = Row::most(title.clone(), "thousand records/s");
     let mut latencies =
         ["p50", "p99", "p99.9"].map(|name| Row::least(format!("{title}, {name}"), "ms"));
@@ -96,7 +96,7 @@ fn told(text: &str) -> Option<Told> {
 
 fn consume(bench: &Bench) -> Result<Vec<Row>> {
     let title = "kcat reads 100-byte records";
-    let mut cost = Row::least(title, "CPU s per million").goal(Goal::TimesKafka(1.0));
+    let mut cost = Row::least(title, "CPU s per million");
     let mut speed = Row::most(title, "thousand records/s");
     let records = bench.scale.client_records;
     for contestant in &bench.contestants {

@@ -9,7 +9,7 @@ use super::driver::{self, Batch};
 use super::subject::FloorProcess;
 use super::table::{Row, Section, Subject};
 use super::wire::{self, TopicId};
-use super::{Bench, in_turn};
+use super::{Bench, Stage, in_turn};
 
 const TOPIC: &str = "latency";
 const VALUE_LEN: usize = 100;
@@ -34,7 +34,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
         }
         rows.extend(percentiles);
     }
-    Ok(Section { title: "Latency", rows })
+    Ok(Section::new(Stage::Latency, rows))
 }
 
 fn once(bench: &Bench, subject: Subject, acks: i16) -> Result<Vec<Duration>> {

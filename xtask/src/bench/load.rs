@@ -7,9 +7,9 @@ use anyhow::{Context, Result};
 
 use super::driver::{self, Batch};
 use super::subject::{Contestant, FloorProcess, warm_page_cache};
-use super::table::{Goal, Row, Section, Subject};
+use super::table::{Row, Section, Subject};
 use super::wire::{self, TopicId};
-use super::{Bench, in_turn};
+use super::{Bench, Stage, in_turn};
 
 const GIGABYTE: f64 = 1e9;
 const TOPIC: &str = "bench";
@@ -52,14 +52,14 @@ impl Load {
         }
     }
 
-    fn rows(&self, what: &str, goal: Goal) -> Rows {
+    fn rows(&self, what: &str) -> Rows {
         let name = self.name;
         let (cost, speed, speed_factor) = match self.per {
             Per::MillionRecords => ("CPU s per million", "thousand records/s", 1e3),
             Per::Gigabyte => ("CPU s per GB", "MB/s", 1e3),
         };
         Rows {
-            cost: Row::least(format!("{what} {name}"), cost).goal(goal),
+            cost: Row::least(format!("{what} {name}"), cost),
             speed: Row::most(format!("{what} {name}, one connection"), speed),
             speed_factor,
         }
@@ -109,7 +109,7 @@ pub(super) fn produce(bench: &Bench) -> Result<Section> {
     let mut rows = Vec::new();
     for load in loads(bench)? {
         for (acks, acks_name) in [(1, "acks=1"), (-1, "acks=all")] {
-            let mut pair = load.rows(&format!("produce, {acks_name},"), Goal::TimesKafka(0.5));
+            let mut pair = load.rows(&format!("produce, {acks_name},"));
             for (run, subject) in in_turn(&bench.subjects, bench.runs) {
                 if subject == Subject::FlushingFloor && acks == 1 {
                     continue;
@@ -124,7 +124,7 @@ pub(super) fn produce(bench: &Bench) -> Result<Section> {
             rows.extend([pair.cost, pair.speed]);
         }
     }
-    Ok(Section { title: "Produce", rows })
+    Ok(Section::new(Stage::Produce, rows))
 }
 
 fn produce_once(
@@ -166,7 +166,7 @@ pub(super) fn consume(bench: &Bench) -> Result<Section> {
     let mut rows = Vec::new();
     for load in loads(bench)? {
         let sources = fill(bench, &load)?;
-        let mut pair = load.rows("consume,", Goal::TimesKafka(1.0));
+        let mut pair = load.rows("consume,");
         for (run, subject) in in_turn(&bench.subjects, bench.runs) {
             let Some(source) = sources.iter().find(|source| source.subject() == subject) else {
                 continue;
@@ -182,7 +182,7 @@ pub(super) fn consume(bench: &Bench) -> Result<Section> {
         }
         rows.extend([pair.cost, pair.speed]);
     }
-    Ok(Section { title: "Consume", rows })
+    Ok(Section::new(Stage::Consume, rows))
 }
 
 /// Data that lies in the page cache, and who serves it.

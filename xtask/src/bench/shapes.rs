@@ -10,7 +10,7 @@ use super::load::to_floor;
 use super::subject::{Contestant, warm_page_cache};
 use super::table::{Row, Section, Subject};
 use super::wire::{self, TopicId};
-use super::{Bench, in_turn};
+use super::{Bench, Stage, in_turn};
 
 const TOPIC: &str = "shapes";
 const BATCH_BYTES: usize = 64 * 1024;
@@ -65,7 +65,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
         }
         rows.extend([cost, speed]);
     }
-    Ok(Section { title: "Produce in other shapes", rows })
+    Ok(Section::new(Stage::Shapes, rows))
 }
 
 /// A floor serves one connection only.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use crate::error::{ReadError, StorageError};
 use crate::index::{Floor, OffsetEntry};
 use crate::policy::roll;
 use crate::quarantine;
+use crate::scan::{Found, READ_BYTES};
 use crate::segment::Segment;
 
 /// Bytes of a segment file. They stay readable after the segment is deleted, for as long as this exists.
@@ -66,6 +68,16 @@ struct Located {
     end_position: u64,
 }
 
+impl From<Found> for Located {
+    fn from(found: Found) -> Self {
+        Self {
+            base_offset: found.header.base_offset,
+            position: found.position,
+            end_position: found.end(),
+        }
+    }
+}
+
 /// How to find a batch: already known, or to be searched from an index entry on.
 #[derive(Debug, Clone, Copy)]
 enum Place {
@@ -82,6 +94,8 @@ struct View {
     /// `None` when everything in the segment is below the upper bound.
     limit: Option<Place>,
     next_segment: Option<i64>,
+    /// The offset behind the segment's last one, about.
+    end_offset: i64,
 }
 
 impl Log {
@@ -195,6 +209,7 @@ impl State {
                 start: self.place_in_active(from),
                 limit: (!all).then(|| self.place_in_active(upper_bound)),
                 next_segment: None,
+                end_offset: self.log_end_offset,
             }));
         }
         let after = self.sealed.partition_point(|sealed| sealed.segment.base_offset <= from);
@@ -211,6 +226,7 @@ impl State {
             start: sealed.place(from),
             limit: (!all).then(|| sealed.place(upper_bound)),
             next_segment: Some(next.base_offset),
+            end_offset: next.base_offset,
         }))
     }
 
@@ -268,9 +284,26 @@ impl View {
             Place::Known(located) => return Ok(Some(located)),
             Place::After(floor) => floor,
         };
-        let entry = self.index_entry(floor, offset)?;
+        let (entry, next) = self.index_entries(floor, offset)?;
         let position = entry.map_or(0, |entry| u64::from(entry.position));
-        self.search(file, position, offset)
+        let next = next.map(|entry| u64::from(entry.position));
+        match next.and_then(|next| self.known_by_index(file, position..next, offset)) {
+            Some(located) => Ok(Some(located)),
+            None => self.search(file, position, offset),
+        }
+    }
+
+    /// The batch of an index entry behind the offset, if it holds it: that of large batches, each of which has an entry.
+    /// Then one header is read, and none of the batch before.
+    fn known_by_index(&self, file: &File, range: Range<u64>, offset: i64) -> Option<Located> {
+        if range.end.checked_sub(range.start)? < READ_BYTES as u64 {
+            // What a search reads first has it, too.
+            return None;
+        }
+        // Whatever is wrong there, the search finds out and says so.
+        let found = self.segment.batch_at(file, range.end, self.size).ok()??;
+        let offsets = found.header.base_offset..=found.header.last_offset();
+        offsets.contains(&offset).then(|| Located::from(found))
     }
 
     /// Where the first batch begins that is not wholly below the upper bound, or anything beyond `enough`.
@@ -287,7 +320,7 @@ impl View {
         };
         // The entry's batch begins below the upper bound; if all that is wanted lies before it, it will do. An entry
         // whose last offset is the bound itself belongs to the first batch that is left out, and lies right there.
-        let entry = self.index_entry(floor, upper_bound)?;
+        let (entry, _) = self.index_entries(floor, upper_bound)?;
         let position = entry.map_or(0, |entry| u64::from(entry.position));
         if position >= enough && position <= self.size {
             return Ok(position);
@@ -296,13 +329,20 @@ impl View {
         Ok(located.map_or(self.size, |located| located.position))
     }
 
-    fn index_entry(
+    /// The index entry at or before an offset, and the one behind it if that is known, too.
+    fn index_entries(
         &self,
         floor: Floor<OffsetEntry>,
         offset: i64,
-    ) -> Result<Option<OffsetEntry>, StorageError> {
-        let relative_offset = roll::relative(self.segment.base_offset, offset).unwrap_or(u32::MAX);
-        self.segment.offset_floor(floor, relative_offset)
+    ) -> Result<(Option<OffsetEntry>, Option<OffsetEntry>), StorageError> {
+        let base_offset = self.segment.base_offset;
+        let relative_offset = roll::relative(base_offset, offset).unwrap_or(u32::MAX);
+        let all = (self.end_offset - base_offset).max(1);
+        self.segment.offset_neighbours(
+            floor,
+            relative_offset,
+            f64::from(relative_offset) / all as f64,
+        )
     }
 
     fn search(
@@ -312,10 +352,6 @@ impl View {
         offset: i64,
     ) -> Result<Option<Located>, StorageError> {
         let found = self.segment.find(file, position, self.size, offset)?;
-        Ok(found.map(|found| Located {
-            base_offset: found.header.base_offset,
-            position: found.position,
-            end_position: found.end(),
-        }))
+        Ok(found.map(Located::from))
     }
 }
