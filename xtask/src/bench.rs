@@ -13,7 +13,7 @@ mod connections;
 mod driver;
 pub(crate) mod floor;
 mod groups;
-mod latency;
+pub(crate) mod latency;
 mod load;
 mod partitions;
 pub(crate) mod procfs;
