@@ -14,7 +14,7 @@ mod driver;
 pub(crate) mod floor;
 mod goals;
 mod groups;
-mod latency;
+pub(crate) mod latency;
 mod load;
 mod partitions;
 pub(crate) mod procfs;

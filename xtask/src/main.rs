@@ -8,6 +8,8 @@
 
 mod bench;
 mod broker;
+#[cfg(feature = "cluster")]
+mod cluster;
 #[cfg(feature = "side-by-side")]
 mod compatibility;
 mod dist;
@@ -73,6 +75,10 @@ enum Task {
         #[arg(long, value_name = "NAME")]
         only: Option<String>,
     },
+    /// Three nodes on loopback: what clients notice of kills, stops and pauses.
+    #[cfg(feature = "cluster")]
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Build the binary that is shipped, and check its size and what it needs.
     Dist,
     /// Everything that `test` runs, long runs, and the clients against Apache Kafka itself.
@@ -121,6 +127,12 @@ fn main() -> Result<ExitCode> {
         #[cfg(feature = "side-by-side")]
         Task::SideBySide { only } => {
             let tally = side_by_side::run(only.as_deref())?;
+            test::report(&tally);
+            exit_code(&tally)
+        }
+        #[cfg(feature = "cluster")]
+        Task::Cluster(command) => {
+            let tally = cluster::run(&command)?;
             test::report(&tally);
             exit_code(&tally)
         }

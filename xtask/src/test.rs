@@ -27,6 +27,8 @@ pub(crate) enum Stage {
     SideBySide,
     /// A part of Apache Kafka's own client tests, another one for each commit.
     KafkaSuite,
+    /// Three nodes, of which one is killed at a time. Runs when it is named, until clusters are complete.
+    Cluster,
 }
 
 impl Stage {
@@ -41,11 +43,13 @@ impl Stage {
             Self::Clients => "clients",
             Self::SideBySide => "side by side",
             Self::KafkaSuite => "kafka suite",
+            Self::Cluster => "cluster",
         }
     }
 
     fn budget(self) -> Duration {
         let minutes = match self {
+            Self::Cluster => 2,
             Self::Check | Self::Unit | Self::SideBySide => 3,
             Self::Build => 9,
             Self::Clients => 6,
@@ -67,6 +71,7 @@ impl Stage {
             Self::Clients => interop::run(Target::Ottla, &[], Length::Short),
             Self::SideBySide => side_by_side(),
             Self::KafkaSuite => kafka_suite::run_turn(self.limit()),
+            Self::Cluster => cluster(),
         }
     }
 }
@@ -99,12 +104,12 @@ pub(crate) fn run(only: Option<Stage>) -> Tally {
 }
 
 pub(crate) fn run_stages(only: Option<Stage>) -> Vec<Row> {
-    let stages = Stage::ALL.into_iter().filter(|stage| only.is_none_or(|only| only == *stage));
+    let stages = only.map_or_else(|| Stage::ALL.to_vec(), |only| vec![only]);
     let row = |stage: Stage| Row {
         budget: Some(stage.budget()),
         ..Row::of(stage.name(), || stage.run())
     };
-    stages.map(row).collect()
+    stages.into_iter().map(row).collect()
 }
 
 /// Prints the table, and what failed and was skipped.
@@ -193,6 +198,13 @@ fn side_by_side() -> Result<Tally> {
     #[cfg(feature = "side-by-side")]
     return crate::side_by_side::run(None);
     #[cfg(not(feature = "side-by-side"))]
+    anyhow::bail!("this build of xtask is only for `protocol`")
+}
+
+fn cluster() -> Result<Tally> {
+    #[cfg(feature = "cluster")]
+    return crate::cluster::run_short();
+    #[cfg(not(feature = "cluster"))]
     anyhow::bail!("this build of xtask is only for `protocol`")
 }
 

@@ -55,7 +55,7 @@ fn once(bench: &Bench, subject: Subject, acks: i16) -> Result<Vec<Duration>> {
 }
 
 /// The smallest value that at least `share` of all values do not exceed.
-pub(super) fn percentile(sorted: &[Duration], share: f64) -> Option<Duration> {
+pub(crate) fn percentile(sorted: &[Duration], share: f64) -> Option<Duration> {
     let below = sorted.iter().enumerate().take_while(|&(index, _)| {
         let up_to_here = index as f64 / sorted.len() as f64;
         up_to_here < share

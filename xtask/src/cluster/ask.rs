@@ -1,0 +1,202 @@
+//! Questions to one node, in Kafka's protocol: who leads, who is there, who coordinates (shell).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use ottla_base::ErrorCode;
+use ottla_protocol::Request;
+use ottla_protocol::frame::{decode_response, encode_request};
+use ottla_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
+use ottla_protocol::messages::elect_leaders_request::TopicPartitions;
+use ottla_protocol::messages::metadata_request::MetadataRequestTopic;
+use ottla_protocol::messages::{
+    CreateTopicsRequest, DescribeQuorumRequest, ElectLeadersRequest, FindCoordinatorRequest,
+    MetadataRequest, describe_quorum_request,
+};
+
+use crate::side_by_side::connection::{Connection, Reply};
+
+/// A node that is paused takes connections and does not answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+const CREATE_LIMIT: Duration = Duration::from_secs(40);
+/// All replicas of a partition, where the cluster's default says how many.
+const DEFAULT_REPLICATION: i16 = -1;
+const BY_ASSIGNMENT: i32 = -1;
+
+/// A connection to one node.
+#[derive(Debug)]
+pub(super) struct Caller {
+    connection: Connection,
+    correlation_id: i32,
+}
+
+impl Caller {
+    pub(super) fn open(address: &str, limit: Duration) -> Result<Self> {
+        let connection = Connection::open(address)?;
+        connection.wait_at_most(limit)?;
+        Ok(Self { connection, correlation_id: 0 })
+    }
+
+    pub(super) fn call<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response> {
+        self.correlation_id += 1;
+        let frame = encode_request(version, self.correlation_id, Some("cluster".into()), request)?;
+        self.connection.send(&frame.bytes);
+        let (header, response) = match self.connection.receive()? {
+            Reply::Frame(frame) => decode_response::<R>(frame, version)?,
+            Reply::Closed => bail!("{}: the node hung up", R::NAME),
+            Reply::Nothing => bail!("{}: no answer in time", R::NAME),
+        };
+        ensure!(header.correlation_id == self.correlation_id, "an answer to another request");
+        Ok(response)
+    }
+}
+
+fn ask<R: Request>(address: &str, version: i16, request: &R) -> Result<R::Response> {
+    Caller::open(address, ANSWER_LIMIT)?.call(version, request)
+}
+
+/// What a node believes of the cluster and of one topic.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct View {
+    /// Where the brokers are that are not fenced.
+    pub(super) brokers: BTreeMap<i32, String>,
+    pub(super) partitions: BTreeMap<i32, Partition>,
+}
+
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Partition {
+    /// None while nobody leads.
+    pub(super) leader: Option<i32>,
+    pub(super) replicas: Vec<i32>,
+    pub(super) isr: Vec<i32>,
+}
+
+impl View {
+    /// Whether every partition is led by the replica that its assignment names first.
+    pub(super) fn is_preferred(&self) -> bool {
+        self.partitions.values().all(|it| it.leader == it.replicas.first().copied())
+    }
+
+    /// Whether so many brokers are there, and every partition has all replicas in its ISR.
+    pub(super) fn is_whole(&self, brokers: usize) -> bool {
+        let all_in = |it: &Partition| it.leader.is_some() && it.isr.len() == it.replicas.len();
+        self.brokers.len() == brokers && self.partitions.values().all(all_in)
+    }
+}
+
+pub(super) fn view(address: &str, topic: Option<&str>) -> Result<View> {
+    view_through(&mut Caller::open(address, ANSWER_LIMIT)?, topic)
+}
+
+pub(super) fn view_through(caller: &mut Caller, topic: Option<&str>) -> Result<View> {
+    let named = |name: &str| MetadataRequestTopic { name: Some(name.into()), ..Default::default() };
+    let topics = topic.map(named).into_iter().collect();
+    let request = MetadataRequest {
+        topics: Some(topics),
+        allow_auto_topic_creation: false,
+        ..Default::default()
+    };
+    let answer = caller.call(12, &request)?;
+    let address = |host: &str, port: i32| format!("{host}:{port}");
+    let brokers = answer.brokers.iter().map(|it| (it.node_id, address(&it.host, it.port)));
+    let mut view = View { brokers: brokers.collect(), ..View::default() };
+    for topic in answer.topics {
+        ensure!(topic.error_code == ErrorCode::NONE, "topic: {:?}", topic.error_code);
+        view.partitions.extend(topic.partitions.into_iter().map(|it| {
+            let leader = Some(it.leader_id).filter(|id| *id >= 0);
+            let (replicas, isr) = (it.replica_nodes, it.isr_nodes);
+            (it.partition_index, Partition { leader, replicas, isr })
+        }));
+    }
+    Ok(view)
+}
+
+/// The active controller, as a node tells it.
+pub(super) fn active_controller(address: &str) -> Result<i32> {
+    let partition = describe_quorum_request::PartitionData { partition_index: 0 };
+    let topic = describe_quorum_request::TopicData {
+        topic_name: "__cluster_metadata".into(),
+        partitions: vec![partition],
+    };
+    let answer = ask(address, 2, &DescribeQuorumRequest { topics: vec![topic] })?;
+    ensure!(answer.error_code == ErrorCode::NONE, "DescribeQuorum: {:?}", answer.error_code);
+    let mut partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
+    let partition = partitions.next().context("DescribeQuorum tells of no partition")?;
+    ensure!(partition.error_code == ErrorCode::NONE, "{:?}", partition.error_code);
+    ensure!(partition.leader_id >= 0, "there is no active controller");
+    Ok(partition.leader_id)
+}
+
+pub(super) fn coordinator(address: &str, group: &str) -> Result<i32> {
+    let keys = vec![group.into()];
+    let request = FindCoordinatorRequest { coordinator_keys: keys, ..Default::default() };
+    let answer = ask(address, 4, &request)?;
+    let found = answer.coordinators.first().context("FindCoordinator tells of nobody")?;
+    ensure!(found.error_code == ErrorCode::NONE, "FindCoordinator: {:?}", found.error_code);
+    Ok(found.node_id)
+}
+
+/// Makes a topic of so many partitions, with as many replicas as the cluster's default says.
+pub(super) fn create_topic(address: &str, name: &str, partitions: i32) -> Result<()> {
+    create(
+        address,
+        CreatableTopic {
+            name: name.into(),
+            num_partitions: partitions,
+            replication_factor: DEFAULT_REPLICATION,
+            ..Default::default()
+        },
+    )
+}
+
+/// Makes a topic whose replicas are where `assignments` says, the preferred leader first.
+pub(super) fn create_assigned(address: &str, name: &str, assignments: &[Vec<i32>]) -> Result<()> {
+    let assignment = |(partition_index, broker_ids): (i32, &Vec<i32>)| CreatableReplicaAssignment {
+        partition_index,
+        broker_ids: broker_ids.clone(),
+    };
+    create(
+        address,
+        CreatableTopic {
+            name: name.into(),
+            num_partitions: BY_ASSIGNMENT,
+            replication_factor: DEFAULT_REPLICATION,
+            assignments: (0..).zip(assignments).map(assignment).collect(),
+            ..Default::default()
+        },
+    )
+}
+
+fn create(address: &str, topic: CreatableTopic) -> Result<()> {
+    let request =
+        CreateTopicsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
+    let answer = Caller::open(address, CREATE_LIMIT)?.call(7, &request)?;
+    let created = answer.topics.first().context("CreateTopics tells of no topic")?;
+    // Whoever has to ask again, because the answer was lost, finds it there.
+    let codes = [ErrorCode::NONE, ErrorCode::TOPIC_ALREADY_EXISTS];
+    ensure!(
+        codes.contains(&created.error_code),
+        "{:?}: {:?}",
+        created.error_code,
+        created.error_message
+    );
+    Ok(())
+}
+
+/// Asks that the preferred replicas lead; those that do already are no error.
+pub(super) fn elect_preferred(address: &str, topic: &str, partitions: &[i32]) -> Result<()> {
+    let topic = TopicPartitions { topic: topic.into(), partitions: partitions.to_vec() };
+    let request = ElectLeadersRequest {
+        topic_partitions: Some(vec![topic]),
+        timeout_ms: 10_000,
+        ..Default::default()
+    };
+    let answer = Caller::open(address, CREATE_LIMIT)?.call(2, &request)?;
+    ensure!(answer.error_code == ErrorCode::NONE, "ElectLeaders: {:?}", answer.error_code);
+    let mut results = answer.replica_election_results.iter().flat_map(|it| &it.partition_result);
+    let codes = [ErrorCode::NONE, ErrorCode::ELECTION_NOT_NEEDED];
+    let failed = results.find(|result| !codes.contains(&result.error_code));
+    ensure!(failed.is_none(), "ElectLeaders: {failed:?}");
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! Clients that write one record at a time, and keep trying until it is acknowledged (shell).
+//!
+//! Two of them, because what a client waits for is partly its own doing: one that asks and sends again at once, which
+//! sees what the cluster needs and no more, and librdkafka with its pauses made short.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use ottla_base::{ErrorCode, Timestamp};
+use ottla_protocol::Records;
+use ottla_protocol::messages::ProduceRequest;
+use ottla_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use ottla_records::{BatchBuilder, Compression};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::{ClientConfig, ClientContext};
+
+use super::ask::{self, Caller};
+
+/// Writes a record, and returns when it is acknowledged.
+pub(super) trait Client: Send {
+    fn name(&self) -> &'static str;
+    fn write(&mut self, partition: i32, limit: Duration) -> Result<()>;
+}
+
+/// Speaks Kafka's protocol itself: on any error or silence it asks the nodes in turn who leads, and sends again.
+#[derive(Debug)]
+pub(super) struct Direct {
+    topic: &'static str,
+    nodes: Vec<String>,
+    callers: BTreeMap<String, Caller>,
+    /// By partition.
+    leaders: BTreeMap<i32, String>,
+}
+
+impl Direct {
+    /// How it is configured, for the report.
+    pub(super) const DESCRIPTION: &str = "own client: acks=all, 500 ms for an answer, 5 ms between attempts, Metadata from the nodes in turn after an error";
+    /// A leader that waits for followers answers late, and is asked again: that costs no time.
+    const ANSWER_LIMIT: Duration = Duration::from_millis(500);
+    const PAUSE: Duration = Duration::from_millis(5);
+
+    pub(super) fn new(topic: &'static str, nodes: Vec<String>) -> Self {
+        Self { topic, nodes, callers: BTreeMap::new(), leaders: BTreeMap::new() }
+    }
+
+    /// Calls a node; after an error the connection is not used again.
+    fn with_caller<T>(
+        &mut self,
+        address: &str,
+        call: impl FnOnce(&mut Caller) -> Result<T>,
+    ) -> Result<T> {
+        let mut caller = match self.callers.remove(address) {
+            Some(caller) => caller,
+            None => Caller::open(address, Self::ANSWER_LIMIT)?,
+        };
+        let answer = call(&mut caller)?;
+        self.callers.insert(address.to_owned(), caller);
+        Ok(answer)
+    }
+
+    fn attempt(&mut self, partition: i32) -> Result<()> {
+        let leader = match self.leaders.get(&partition) {
+            Some(leader) => leader.clone(),
+            None => self.find_leader(partition)?,
+        };
+        let request = request(self.topic, partition)?;
+        let written = self.with_caller(&leader, |caller| {
+            let answer = caller.call(12, &request)?;
+            let mut partitions = answer.responses.iter().flat_map(|it| &it.partition_responses);
+            Ok(partitions.next().context("Produce tells of no partition")?.error_code)
+        });
+        match written {
+            Ok(ErrorCode::NONE) => {
+                self.leaders.insert(partition, leader);
+                Ok(())
+            }
+            Ok(code) => {
+                self.leaders.remove(&partition);
+                bail!("Produce: {code:?}")
+            }
+            Err(error) => {
+                self.leaders.remove(&partition);
+                Err(error)
+            }
+        }
+    }
+
+    fn find_leader(&mut self, partition: i32) -> Result<String> {
+        let topic = self.topic;
+        let mut latest = anyhow!("there are no nodes");
+        for node in self.nodes.clone() {
+            let view = self.with_caller(&node, |caller| ask::view_through(caller, Some(topic)));
+            let leader = view.and_then(|view| {
+                let leader = view.partitions.get(&partition).and_then(|it| it.leader);
+                let address = leader.and_then(|leader| view.brokers.get(&leader));
+                address.cloned().context("nobody leads")
+            });
+            match leader {
+                Ok(address) => {
+                    // Another is asked first next time, should this one be wrong.
+                    self.nodes.rotate_left(1);
+                    return Ok(address);
+                }
+                Err(error) => latest = error,
+            }
+        }
+        Err(latest)
+    }
+}
+
+impl Client for Direct {
+    fn name(&self) -> &'static str {
+        "own client"
+    }
+
+    fn write(&mut self, partition: i32, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        while let Err(error) = self.attempt(partition) {
+            ensure!(Instant::now() < deadline, "nothing written within {limit:?}: {error:#}");
+            // A client that never rests would take from the nodes what they need to recover.
+            thread::sleep(Self::PAUSE);
+        }
+        Ok(())
+    }
+}
+
+fn request(topic: &str, partition: i32) -> Result<ProduceRequest> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.append(Timestamp(i64::try_from(now.as_millis())?), None, Some(b"record"), &[]);
+    let records = Some(Records::Bytes(builder.build_bytes()));
+    let partition_data = vec![PartitionProduceData { index: partition, records }];
+    let topic_data =
+        vec![TopicProduceData { name: topic.into(), partition_data, ..Default::default() }];
+    Ok(ProduceRequest { acks: -1, timeout_ms: 10_000, topic_data, ..Default::default() })
+}
+
+/// librdkafka, with pauses as short as it allows where that is sensible.
+pub(super) struct Librdkafka {
+    topic: &'static str,
+    producer: BaseProducer<Answer>,
+}
+
+impl Librdkafka {
+    const SETTINGS: &[(&str, &str)] = &[
+        ("acks", "all"),
+        ("enable.idempotence", "true"),
+        ("linger.ms", "0"),
+        ("message.timeout.ms", "120000"),
+        ("request.timeout.ms", "2000"),
+        ("socket.timeout.ms", "3000"),
+        ("retry.backoff.ms", "20"),
+        ("retry.backoff.max.ms", "50"),
+        ("reconnect.backoff.ms", "10"),
+        ("reconnect.backoff.max.ms", "50"),
+        ("topic.metadata.refresh.fast.interval.ms", "20"),
+    ];
+
+    /// How it is configured, for the report.
+    pub(super) fn description() -> String {
+        let settings = Self::SETTINGS.iter().map(|(name, value)| format!("{name}={value}"));
+        format!("librdkafka: {}", settings.collect::<Vec<_>>().join(", "))
+    }
+
+    pub(super) fn new(topic: &'static str, bootstrap: &str) -> Result<Self> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", bootstrap);
+        for (name, value) in Self::SETTINGS {
+            config.set(*name, *value);
+        }
+        let producer = config.create_with_context(Answer::default())?;
+        Ok(Self { topic, producer })
+    }
+}
+
+impl Client for Librdkafka {
+    fn name(&self) -> &'static str {
+        "librdkafka"
+    }
+
+    fn write(&mut self, partition: i32, limit: Duration) -> Result<()> {
+        let record = BaseRecord::<(), _, _>::to(self.topic).partition(partition).payload("record");
+        self.producer.send(record).map_err(|(error, _)| error)?;
+        let deadline = Instant::now() + limit;
+        loop {
+            self.producer.poll(Duration::from_millis(100));
+            match self.producer.context().take() {
+                Some(Ok(())) => return Ok(()),
+                Some(Err(error)) => bail!("given up: {error}"),
+                None => ensure!(Instant::now() < deadline, "nothing written within {limit:?}"),
+            }
+        }
+    }
+}
+
+/// What became of the one record under way.
+#[derive(Debug, Default)]
+struct Answer(Mutex<Option<Result<(), String>>>);
+
+impl Answer {
+    fn take(&self) -> Option<Result<(), String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl ClientContext for Answer {}
+
+impl ProducerContext for Answer {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let answer = result.as_ref().map(drop).map_err(|(error, _)| error.to_string());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+    }
+}

@@ -1,0 +1,146 @@
+//! How long a killed leader keeps a client from writing (shell).
+//!
+//! Every partition has its replicas in another order, so that whoever is the active controller leads some partition:
+//! every other kill is of a leader that is also the active controller.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use super::check::create;
+use super::client::{Client, Direct, Librdkafka};
+use super::nodes::Cluster;
+use super::{Failover, NODES, ask};
+use crate::bench::latency::percentile;
+
+const TOPIC: &str = "failover";
+/// All orders in which three nodes can be asked to lead.
+const ASSIGNMENTS: [[i32; 3]; 6] =
+    [[1, 2, 3], [2, 3, 1], [3, 1, 2], [1, 3, 2], [2, 1, 3], [3, 2, 1]];
+/// Records before each kill: connections stand, and leaders are known.
+const WARM_UP: usize = 5;
+const WRITE_LIMIT: Duration = Duration::from_secs(60);
+const GOAL: Duration = Duration::from_secs(1);
+
+/// Who is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Victim {
+    Leader,
+    LeaderAndController,
+}
+
+impl Victim {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::LeaderAndController => "leader and active controller",
+        }
+    }
+}
+
+/// What was measured, by victim and client.
+type Times = BTreeMap<(Victim, &'static str), Vec<Duration>>;
+
+pub(super) fn run(failover: &Failover, directory: &Path) -> Result<()> {
+    println!("{}\n{}", Direct::DESCRIPTION, Librdkafka::description());
+    let mut cluster = Cluster::start(failover.target, NODES, directory)?;
+    let assignments = ASSIGNMENTS.map(Vec::from);
+    create(&mut cluster, |address| ask::create_assigned(address, TOPIC, &assignments))?;
+    let mut clients: [Box<dyn Client>; 2] = [
+        Box::new(Direct::new(TOPIC, cluster.addresses())),
+        Box::new(Librdkafka::new(TOPIC, &cluster.bootstrap())?),
+    ];
+    let mut times = Times::new();
+    for kill in 0..failover.kills {
+        let victim = if kill % 2 == 0 { Victim::Leader } else { Victim::LeaderAndController };
+        let measured = once(&mut cluster, &mut clients, victim, kill / 2);
+        let measured = measured.map_err(|error| cluster.failure(&format!("{error:#}")))?;
+        let line = measured.iter().map(|(name, took)| format!("{name} {}", shown(*took)));
+        println!("{:3} {:<28} {}", kill + 1, victim.name(), line.collect::<Vec<_>>().join(", "));
+        for (name, took) in measured {
+            times.entry((victim, name)).or_default().push(took);
+        }
+    }
+    report(failover, times)
+}
+
+/// Kills one leader, and returns how long each client took to write the next record. Leaves a whole cluster.
+fn once(
+    cluster: &mut Cluster,
+    clients: &mut [Box<dyn Client>],
+    victim: Victim,
+    turn: usize,
+) -> Result<Vec<(&'static str, Duration)>> {
+    cluster.await_whole(Some(TOPIC))?;
+    cluster.await_preferred(TOPIC)?;
+    let (node, partition) = choose(cluster, victim, turn)?;
+    for client in &mut *clients {
+        for _ in 0..WARM_UP {
+            client.write(partition, WRITE_LIMIT).context("before the kill")?;
+        }
+    }
+    ensure!(cluster.leader(TOPIC, partition)? == node, "the leader has changed before the kill");
+    let begun = Instant::now();
+    cluster.kill9(node)?;
+    let times = thread::scope(|scope| {
+        let threads = clients.iter_mut().map(|client| {
+            scope.spawn(move || {
+                client.write(partition, WRITE_LIMIT).with_context(|| client.name())?;
+                Ok((client.name(), begun.elapsed()))
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        let joined = threads.into_iter().map(|thread| thread.join());
+        joined.map(|it| it.map_err(|_| anyhow!("a client panicked"))?).collect::<Result<Vec<_>>>()
+    })?;
+    cluster.restart(node)?;
+    Ok(times)
+}
+
+/// A node and a partition that it leads; the partitions in turn.
+fn choose(cluster: &mut Cluster, victim: Victim, turn: usize) -> Result<(i32, i32)> {
+    let controller = cluster.controller()?;
+    let view = cluster.view(Some(TOPIC))?;
+    let leaders =
+        view.partitions.iter().filter_map(|(partition, it)| Some((it.leader?, *partition)));
+    let is_meant = |&(leader, _): &(i32, i32)| match victim {
+        Victim::Leader => leader != controller,
+        Victim::LeaderAndController => leader == controller,
+    };
+    let candidates: Vec<_> = leaders.filter(is_meant).collect();
+    let chosen = candidates.get(turn % candidates.len().max(1)).copied();
+    chosen.with_context(|| format!("no partition has such a leader: {view:?}"))
+}
+
+fn report(failover: &Failover, times: Times) -> Result<()> {
+    ensure!(!times.is_empty(), "no leader was killed");
+    println!("\nfrom kill -9 to the next acknowledged record, {}:", failover.target);
+    println!(
+        "{:<30} {:<12} {:>5} {:>9} {:>9} {:>9}",
+        "killed", "client", "kills", "p50", "p99", "max"
+    );
+    let mut worst = Duration::ZERO;
+    for ((victim, client), mut samples) in times {
+        samples.sort_unstable();
+        let at = |share| percentile(&samples, share).unwrap_or_default();
+        let (p50, p99, max) = (at(0.5), at(0.99), at(1.0));
+        worst = worst.max(p99);
+        let (count, victim) = (samples.len(), victim.name());
+        println!(
+            "{victim:<30} {client:<12} {count:>5} {:>9} {:>9} {:>9}",
+            shown(p50),
+            shown(p99),
+            shown(max)
+        );
+    }
+    let verdict = if worst <= GOAL { "reached" } else { "MISSED" };
+    println!("goal: {} at p99: {verdict}", shown(GOAL));
+    Ok(())
+}
+
+fn shown(time: Duration) -> String {
+    format!("{:.2} s", time.as_secs_f64())
+}

@@ -1,0 +1,149 @@
+//! Which faults happen to a cluster, in which order, drawn from a seed (pure).
+//!
+//! Faults come in rounds: in each round every kind happens once, the kills first. At most one node is away at a time:
+//! a fault is over before the next one is drawn.
+
+use std::fmt;
+
+/// What happens to a node, and to which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fault {
+    KillLeader,
+    KillController,
+    KillCoordinator,
+    /// SIGTERM, node after node: what a rolling upgrade does.
+    StopInTurn,
+    /// SIGSTOP until it is fenced, SIGCONT: it goes on as if it still led.
+    PauseLeader,
+    PauseController,
+}
+
+impl Fault {
+    pub(super) const KILLS: [Self; 3] =
+        [Self::KillLeader, Self::KillController, Self::KillCoordinator];
+    const OTHERS: [Self; 3] = [Self::StopInTurn, Self::PauseLeader, Self::PauseController];
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::KillLeader => "kill -9 of a leader",
+            Self::KillController => "kill -9 of the active controller",
+            Self::KillCoordinator => "kill -9 of the group's coordinator",
+            Self::StopInTurn => "SIGTERM, node after node",
+            Self::PauseLeader => "SIGSTOP of a leader until it is fenced",
+            Self::PauseController => "SIGSTOP of the active controller until it is fenced",
+        })
+    }
+}
+
+/// How long a node that was killed or stopped stays away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absence {
+    /// It may be back before anybody has noticed.
+    None,
+    /// Until clients were served without it.
+    UntilServed,
+}
+
+/// One fault as drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Drawn {
+    pub(super) fault: Fault,
+    /// Whose leader is meant, for what happens to a leader.
+    pub(super) partition: i32,
+    pub(super) absence: Absence,
+}
+
+/// All faults to come: it never ends.
+#[derive(Debug)]
+pub(super) struct Faults {
+    random: Random,
+    partitions: i32,
+    round: Vec<Fault>,
+}
+
+impl Faults {
+    pub(super) fn new(seed: u64, partitions: i32) -> Self {
+        Self { random: Random(seed), partitions, round: Vec::new() }
+    }
+}
+
+impl Iterator for Faults {
+    type Item = Drawn;
+
+    fn next(&mut self) -> Option<Drawn> {
+        if self.round.is_empty() {
+            // The last one comes first.
+            self.round =
+                [self.random.shuffled(Fault::OTHERS), self.random.shuffled(Fault::KILLS)].concat();
+        }
+        let fault = self.round.pop()?;
+        let partition =
+            i32::try_from(self.random.below(self.partitions.unsigned_abs().into())).ok()?;
+        let absence = if self.random.below(3) == 0 { Absence::None } else { Absence::UntilServed };
+        Some(Drawn { fault, partition, absence })
+    }
+}
+
+/// SplitMix64.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// The bounds are so small that the modulus favours nothing.
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
+
+    fn shuffled<const N: usize>(&mut self, of: [Fault; N]) -> Vec<Fault> {
+        let mut keyed = of.map(|fault| (self.next(), fault));
+        keyed.sort_unstable();
+        keyed.map(|(_, fault)| fault).to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn drawn(seed: u64, count: usize) -> Vec<Drawn> {
+        Faults::new(seed, 6).take(count).collect()
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_faults_every_time_and_another_seed_others() {
+        assert_eq!(drawn(7, 50), drawn(7, 50));
+        assert_ne!(drawn(7, 50), drawn(8, 50));
+    }
+
+    #[test]
+    fn every_kind_of_fault_happens_in_every_round_and_the_kills_come_first() {
+        for seed in 0..20 {
+            for round in drawn(seed, 60).chunks(6) {
+                let kinds: BTreeSet<_> = round.iter().map(|it| it.fault).collect();
+                assert_eq!(kinds.len(), 6);
+                let kills: BTreeSet<_> = round[..3].iter().map(|it| it.fault).collect();
+                assert_eq!(kills, BTreeSet::from(Fault::KILLS));
+            }
+        }
+    }
+
+    #[test]
+    fn every_partition_and_both_absences_are_drawn() {
+        let all = drawn(1, 200);
+        assert_eq!(all.iter().map(|it| it.partition).collect::<BTreeSet<_>>(), (0..6).collect());
+        for absence in [Absence::None, Absence::UntilServed] {
+            assert!(all.iter().any(|it| it.absence == absence));
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The files of a node: its properties, the same for Apache Kafka and for Ottla, and a formatted directory (shell).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::broker::Target;
+use crate::process::run_ok;
+use crate::{interop, kafka, ottla};
+
+const FORMAT_LIMIT: Duration = Duration::from_secs(90);
+const CLUSTER_ID: &str = "Three-Nodes-Id-0000000";
+/// Three of them share a small machine with their clients.
+const HEAP: &str = "256m";
+
+/// What all nodes are configured with, beside who and where they are.
+const SETTINGS: &[(&str, &str)] = &[
+    ("process.roles", "broker,controller"),
+    ("controller.listener.names", "CONTROLLER"),
+    ("default.replication.factor", "3"),
+    ("min.insync.replicas", "2"),
+    ("offsets.topic.replication.factor", "3"),
+    ("offsets.topic.num.partitions", "6"),
+    ("transaction.state.log.replication.factor", "3"),
+    ("transaction.state.log.min.isr", "2"),
+    ("share.coordinator.state.topic.replication.factor", "3"),
+    ("share.coordinator.state.topic.min.isr", "2"),
+    ("group.initial.rebalance.delay.ms", "0"),
+    // Apache Kafka's cleaner asks for 128 MiB, half of the heap.
+    ("log.cleaner.dedupe.buffer.size", "2097152"),
+    // Apache Kafka leaves aside what it does not know.
+    ("ottla.http.listener", "127.0.0.1:0"),
+];
+
+/// Who and where a node is.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) id: i32,
+    /// Of the listener for clients and brokers.
+    pub(super) port: u16,
+    pub(super) controller_port: u16,
+    pub(super) directory: PathBuf,
+}
+
+impl Place {
+    pub(super) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub(super) fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    fn properties(&self) -> PathBuf {
+        self.directory.join("server.properties")
+    }
+
+    /// Writes the properties and formats the directory.
+    pub(super) fn prepare(&self, target: Target, voters: &str) -> Result<()> {
+        fs::create_dir_all(&self.directory)
+            .with_context(|| format!("cannot create {}", self.directory.display()))?;
+        fs::write(self.properties(), self.text(voters)).context("cannot write the properties")?;
+        match target {
+            Target::Kafka => self.format_kafka(),
+            Target::Ottla => self.format_ottla(),
+        }
+    }
+
+    fn text(&self, voters: &str) -> String {
+        let Self { id, port, controller_port, .. } = self;
+        let listeners =
+            format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}");
+        let mut lines = vec![
+            format!("node.id={id}"),
+            format!("listeners={listeners}"),
+            format!("controller.quorum.voters={voters}"),
+            format!("log.dirs={}", self.data().display()),
+        ];
+        lines.extend(SETTINGS.iter().map(|(name, value)| format!("{name}={value}")));
+        lines.join("\n") + "\n"
+    }
+
+    fn format_kafka(&self) -> Result<()> {
+        let mut command = kafka::java(&interop::fetch::kafka_jars()?, "128m");
+        command.args(["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER_ID, "--config"]);
+        command.arg(self.properties());
+        run_ok(command, b"", FORMAT_LIMIT).context("Apache Kafka's format failed").map(drop)
+    }
+
+    fn format_ottla(&self) -> Result<()> {
+        let mut command = Command::new(ottla::binary()?);
+        command.args(["format", "--cluster-id", CLUSTER_ID, "--config"]).arg(self.properties());
+        run_ok(command, b"", FORMAT_LIMIT).context("Ottla's format failed").map(drop)
+    }
+
+    /// What starts the node.
+    pub(super) fn command(&self, target: Target) -> Result<Command> {
+        Ok(match target {
+            Target::Kafka => {
+                let mut command = kafka::java(&interop::fetch::kafka_jars()?, HEAP);
+                command.arg("kafka.Kafka").arg(self.properties());
+                command
+            }
+            Target::Ottla => {
+                let mut command = Command::new(ottla::binary()?);
+                command.args(["serve", "--config"]).arg(self.properties());
+                command
+            }
+        })
+    }
+}
+
+/// `1@127.0.0.1:9093,…`
+pub(super) fn voters(places: &[Place]) -> String {
+    let voter = |place: &Place| format!("{}@127.0.0.1:{}", place.id, place.controller_port);
+    places.iter().map(voter).collect::<Vec<_>>().join(",")
+}
+
+/// The places of a new cluster.
+pub(super) fn places(count: i32, directory: &Path) -> Result<Vec<Place>> {
+    let ports = super::ports::free(usize::try_from(2 * count)?)?;
+    let place = |(id, ports): (i32, &[u16])| match *ports {
+        [port, controller_port] => {
+            let directory = directory.join(format!("node-{id}"));
+            Some(Place { id, port, controller_port, directory })
+        }
+        _ => None,
+    };
+    (1..=count).zip(ports.chunks(2)).map(place).collect::<Option<_>>().context("two ports each")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_node_knows_all_voters_and_listens_where_they_look_for_it() {
+        let places = places(3, Path::new("/d")).unwrap();
+        let voters = voters(&places);
+        for place in &places {
+            let text = place.text(&voters);
+            assert!(text.contains(&format!("node.id={}\n", place.id)));
+            assert!(voters.contains(&format!("{}@127.0.0.1:{}", place.id, place.controller_port)));
+            assert!(text.contains(&format!("CONTROLLER://127.0.0.1:{}\n", place.controller_port)));
+        }
+        assert_eq!(voters.split(',').count(), 3);
+    }
+}

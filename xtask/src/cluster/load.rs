@@ -1,0 +1,369 @@
+//! The clients that write and read while faults happen: librdkafka's, each in a thread of its own (shell).
+//!
+//! Two producers with acks=all, one of them idempotent; a consumer that follows all partitions; a member of a group that
+//! commits what it has read. They note what they are told and judge little: [`super::ledger`] does.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::{ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList};
+
+use super::SETTLE_LIMIT;
+use super::ledger::{Acknowledged, Read, Record, Writer};
+
+pub(super) const GROUP: &str = "members";
+
+const POLL: Duration = Duration::from_millis(20);
+const COMMIT_EVERY: Duration = Duration::from_millis(200);
+const ASK_LIMIT: Duration = Duration::from_secs(20);
+const IN_FLIGHT_MAX: i32 = 2_000;
+
+/// A client that tries again soon, and forever: the limits are on what the cluster may take, not on it.
+const CLIENT: &[(&str, &str)] = &[
+    ("socket.timeout.ms", "10000"),
+    ("reconnect.backoff.ms", "20"),
+    ("reconnect.backoff.max.ms", "500"),
+];
+const PRODUCER: &[(&str, &str)] = &[
+    ("acks", "all"),
+    ("linger.ms", "5"),
+    ("request.timeout.ms", "5000"),
+    ("message.timeout.ms", "120000"),
+    ("retry.backoff.ms", "50"),
+    ("retry.backoff.max.ms", "500"),
+];
+
+/// What the clients have in common, and how they are told to end.
+#[derive(Debug)]
+pub(super) struct Load {
+    pub(super) bootstrap: String,
+    pub(super) topic: &'static str,
+    pub(super) partitions: i32,
+    /// Records per second and producer.
+    pub(super) rate: u32,
+    acknowledged: Arc<AtomicU64>,
+    written: AtomicBool,
+    /// Up to where the consumers read, once nothing more is written.
+    ends: OnceLock<BTreeMap<i32, i64>>,
+    abandoned: AtomicBool,
+}
+
+/// What a producer noted.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub(super) acknowledged: Vec<Acknowledged>,
+    pub(super) sent: u64,
+}
+
+/// What the member of the group went through.
+#[derive(Debug, Default)]
+pub(super) struct Membership {
+    pub(super) commits: usize,
+    /// Given again although it was committed: offset and what had been committed.
+    pub(super) went_back: Vec<(i32, i64, i64)>,
+}
+
+/// Dropped, all clients end, whatever they were doing.
+#[derive(Debug)]
+pub(super) struct AbandonOnDrop<'a>(&'a Load);
+
+impl Drop for AbandonOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.abandoned.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Load {
+    pub(super) fn new(bootstrap: String, topic: &'static str, partitions: i32, rate: u32) -> Self {
+        Self {
+            bootstrap,
+            topic,
+            partitions,
+            rate,
+            acknowledged: Arc::default(),
+            written: AtomicBool::new(false),
+            ends: OnceLock::new(),
+            abandoned: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn abandon_on_drop(&self) -> AbandonOnDrop<'_> {
+        AbandonOnDrop(self)
+    }
+
+    /// How many records were acknowledged so far.
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// The producers finish what they have begun.
+    pub(super) fn end_writing(&self) {
+        self.written.store(true, Ordering::Relaxed);
+    }
+
+    /// The consumers go on to here, and end.
+    pub(super) fn end_reading(&self, ends: BTreeMap<i32, i64>) {
+        self.ends.set(ends).ok();
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
+    }
+
+    fn config(&self, settings: &[(&str, &str)]) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap);
+        for (name, value) in CLIENT.iter().chain(settings) {
+            config.set(*name, *value);
+        }
+        config
+    }
+
+    /// Writes until [`Load::end_writing`], and until all of it is acknowledged.
+    pub(super) fn write(&self, writer: Writer) -> Result<Written> {
+        let mut config = self.config(PRODUCER);
+        match writer {
+            Writer::Idempotent => config.set("enable.idempotence", "true"),
+            // With several requests in flight a retry may overtake: nobody promises an order then.
+            Writer::Plain => config.set("max.in.flight", "1"),
+        };
+        let notes = Notes::new(writer, &self.acknowledged);
+        let producer: BaseProducer<Notes> = config.create_with_context(notes)?;
+        let started = Instant::now();
+        let mut number = 0;
+        while !self.written.load(Ordering::Relaxed) && !self.is_abandoned() {
+            let due = u64::try_from(started.elapsed().as_millis())? * u64::from(self.rate) / 1000;
+            while number < due && producer.in_flight_count() < IN_FLIGHT_MAX {
+                self.send(&producer, Record { writer, number })?;
+                number += 1;
+            }
+            producer.poll(POLL);
+        }
+        if !self.is_abandoned() {
+            let flushed = producer.flush(SETTLE_LIMIT);
+            flushed.with_context(|| format!("the {} producer can't finish", writer.name()))?;
+        }
+        producer.context().written(number)
+    }
+
+    fn send(&self, producer: &BaseProducer<Notes>, record: Record) -> Result<()> {
+        let (number, value) = (usize::try_from(record.number)?, record.value());
+        let mut next = BaseRecord::<(), _, _>::with_opaque_to(self.topic, number)
+            .partition(record.partition(self.partitions))
+            .payload(&value);
+        while let Err((error, unsent)) = producer.send(next) {
+            let is_full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
+            ensure!(is_full, "the {} producer can't go on: {error}", record.writer.name());
+            producer.poll(POLL);
+            next = unsent;
+        }
+        Ok(())
+    }
+
+    /// Reads all partitions while records are written.
+    pub(super) fn follow(&self) -> Result<Vec<Read>> {
+        let consumer = self.reader("follower")?;
+        let mut reads = Vec::new();
+        let mut positions = BTreeMap::new();
+        self.poll(&consumer, "the follower", &mut positions, |message| {
+            reads.push(read_of(message));
+            Ok(())
+        })?;
+        Ok(reads)
+    }
+
+    /// Reads all partitions anew, from their beginning to `ends`.
+    pub(super) fn read_all(&self, ends: &BTreeMap<i32, i64>) -> Result<Vec<Read>> {
+        let consumer = self.reader("reader")?;
+        let mut reads = Vec::new();
+        let mut positions = BTreeMap::new();
+        let deadline = Instant::now() + SETTLE_LIMIT;
+        while !has_reached(&positions, ends) {
+            ensure!(Instant::now() < deadline, "the reader stands at {positions:?} of {ends:?}");
+            if let Some(message) = polled(&consumer)? {
+                positions.insert(message.partition(), message.offset() + 1);
+                reads.push(read_of(&message));
+            }
+        }
+        Ok(reads)
+    }
+
+    /// A consumer of all partitions from their beginning, that is told when its offset is out of range.
+    fn reader(&self, group: &str) -> Result<BaseConsumer> {
+        let settings = [
+            ("group.id", group),
+            ("enable.auto.commit", "false"),
+            ("auto.offset.reset", "error"),
+            ("fetch.wait.max.ms", "100"),
+        ];
+        let consumer: BaseConsumer = self.config(&settings).create()?;
+        let mut all = TopicPartitionList::new();
+        for partition in 0..self.partitions {
+            all.add_partition_offset(self.topic, partition, Offset::Beginning)?;
+        }
+        consumer.assign(&all)?;
+        Ok(consumer)
+    }
+
+    /// Takes part in a group of one, and commits again and again.
+    pub(super) fn take_part(&self) -> Result<Membership> {
+        let settings = [
+            ("group.id", GROUP),
+            ("enable.auto.commit", "false"),
+            ("auto.offset.reset", "earliest"),
+            ("fetch.wait.max.ms", "100"),
+        ];
+        let consumer: BaseConsumer = self.config(&settings).create()?;
+        consumer.subscribe(&[self.topic])?;
+        let mut membership = Membership::default();
+        let mut committed = BTreeMap::new();
+        let mut read = BTreeMap::new();
+        let mut latest = Instant::now();
+        let mut positions = BTreeMap::new();
+        self.poll(&consumer, "the member of a group", &mut positions, |message| {
+            let (partition, offset) = (message.partition(), message.offset());
+            let before = committed.get(&partition).copied().unwrap_or_default();
+            if offset < before {
+                membership.went_back.push((partition, offset, before));
+            }
+            read.insert(partition, offset + 1);
+            if latest.elapsed() > COMMIT_EVERY {
+                latest = Instant::now();
+                if self.commit(&consumer, &read)? {
+                    membership.commits += 1;
+                    committed.extend(&read);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(membership)
+    }
+
+    /// Whether the coordinator has confirmed; a commit that fails is no promise.
+    fn commit(&self, consumer: &BaseConsumer, offsets: &BTreeMap<i32, i64>) -> Result<bool> {
+        let mut list = TopicPartitionList::new();
+        for (&partition, &offset) in offsets {
+            list.add_partition_offset(self.topic, partition, Offset::Offset(offset))?;
+        }
+        Ok(consumer.commit(&list, CommitMode::Sync).is_ok())
+    }
+
+    /// Polls until all that was written is read.
+    fn poll(
+        &self,
+        consumer: &BaseConsumer,
+        who: &str,
+        positions: &mut BTreeMap<i32, i64>,
+        mut see: impl FnMut(&BorrowedMessage<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut deadline = None;
+        while !self.is_abandoned() {
+            if let Some(message) = polled(consumer).with_context(|| who.to_owned())? {
+                let next = message.offset() + 1;
+                positions.insert(message.partition(), next);
+                see(&message)?;
+            }
+            let Some(ends) = self.ends.get() else { continue };
+            if has_reached(positions, ends) {
+                break;
+            }
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + SETTLE_LIMIT);
+            ensure!(Instant::now() < deadline, "{who} stands at {positions:?} of {ends:?}");
+        }
+        Ok(())
+    }
+
+    /// Where the partitions end, all of which begin at 0.
+    pub(super) fn ask_ends(&self) -> Result<BTreeMap<i32, i64>> {
+        let consumer = self.reader("asking")?;
+        let mut ends = BTreeMap::new();
+        for partition in 0..self.partitions {
+            let (low, high) = consumer.fetch_watermarks(self.topic, partition, ASK_LIMIT)?;
+            ensure!(low == 0, "{}-{partition} begins at {low}", self.topic);
+            ends.insert(partition, high);
+        }
+        Ok(ends)
+    }
+}
+
+fn has_reached(positions: &BTreeMap<i32, i64>, ends: &BTreeMap<i32, i64>) -> bool {
+    let position = |partition| positions.get(partition).copied().unwrap_or_default();
+    ends.iter().all(|(partition, end)| position(partition) >= *end)
+}
+
+/// The next message. Brokers that can't be reached are no error while they are away on purpose; an offset that is out
+/// of range is one always.
+fn polled(consumer: &BaseConsumer) -> Result<Option<BorrowedMessage<'_>>> {
+    match consumer.poll(POLL) {
+        Some(Ok(message)) => Ok(Some(message)),
+        Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => {
+            bail!("was told that its offset is out of range")
+        }
+        Some(Err(_)) | None => Ok(None),
+    }
+}
+
+fn read_of(message: &BorrowedMessage<'_>) -> Read {
+    Read {
+        partition: message.partition(),
+        offset: message.offset(),
+        record: Record::from_value(message.payload().unwrap_or_default()),
+    }
+}
+
+/// Where a producer's answers go: librdkafka calls it from [`BaseProducer::poll`].
+#[derive(Debug)]
+struct Notes {
+    writer: Writer,
+    count: Arc<AtomicU64>,
+    told: Mutex<Told>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    acknowledged: Vec<Acknowledged>,
+    given_up: Vec<(Record, String)>,
+}
+
+impl Notes {
+    fn new(writer: Writer, count: &Arc<AtomicU64>) -> Self {
+        Self { writer, count: Arc::clone(count), told: Mutex::default() }
+    }
+
+    /// What was acknowledged. With one node away at most, and two minutes of time, nothing may be given up.
+    fn written(&self, sent: u64) -> Result<Written> {
+        let told = std::mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some((record, error)) = told.given_up.first() {
+            bail!("{} records were given up, the first {record}: {error}", told.given_up.len());
+        }
+        Ok(Written { acknowledged: told.acknowledged, sent })
+    }
+}
+
+impl ClientContext for Notes {}
+
+impl ProducerContext for Notes {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
+        let record =
+            Record { writer: self.writer, number: u64::try_from(number).unwrap_or_default() };
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok(message) => {
+                let offset = Some(message.offset()).filter(|offset| *offset >= 0);
+                let partition = message.partition();
+                told.acknowledged.push(Acknowledged { partition, offset, record });
+                self.count.fetch_add(1, Ordering::Relaxed);
+            }
+            Err((error, _)) => told.given_up.push((record, error.to_string())),
+        }
+    }
+}

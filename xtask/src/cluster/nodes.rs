@@ -1,0 +1,285 @@
+//! The nodes of a cluster as processes: started, killed, paused, stopped, started again (shell).
+//!
+//! Nothing is waited for by sleeping a guessed time: whoever waits asks the nodes again and again, and gives up after a
+//! limit with what they wrote last. Dropped, all nodes are killed; they also die with the thread that started them.
+
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rustix::process::Signal;
+
+use super::SETTLE_LIMIT;
+use super::ask::{self, View};
+use super::files::{self, Place};
+use crate::broker::Target;
+use crate::process::{Process, describe, tail};
+
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+/// Between two questions to the same nodes.
+const PAUSE: Duration = Duration::from_millis(20);
+/// So much of each node's output is shown when something fails.
+const LINES_SHOWN: usize = 25;
+
+#[derive(Debug)]
+enum State {
+    Running(Process),
+    /// SIGSTOP: it is there, and silent.
+    Paused(Process),
+    Away,
+}
+
+#[derive(Debug)]
+struct Node {
+    place: Place,
+    state: State,
+    starts: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Cluster {
+    target: Target,
+    nodes: Vec<Node>,
+}
+
+impl Cluster {
+    /// Starts a new cluster, and waits until all of it is there.
+    pub(super) fn start(target: Target, count: i32, directory: &Path) -> Result<Self> {
+        let places = files::places(count, directory)?;
+        let voters = files::voters(&places);
+        for place in &places {
+            place.prepare(target, &voters)?;
+        }
+        let node = |place| Node { place, state: State::Away, starts: 0 };
+        let mut cluster = Self { target, nodes: places.into_iter().map(node).collect() };
+        for id in cluster.ids() {
+            cluster.restart(id)?;
+        }
+        cluster.await_whole(None)?;
+        Ok(cluster)
+    }
+
+    pub(super) fn ids(&self) -> Vec<i32> {
+        self.nodes.iter().map(|node| node.place.id).collect()
+    }
+
+    /// What clients are told: all nodes, whether they are there or not.
+    pub(super) fn bootstrap(&self) -> String {
+        self.addresses().join(",")
+    }
+
+    pub(super) fn addresses(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.place.address()).collect()
+    }
+
+    /// The log directories, by node.
+    pub(super) fn data_directories(&self) -> Vec<(i32, PathBuf)> {
+        self.nodes.iter().map(|node| (node.place.id, node.place.data())).collect()
+    }
+
+    /// Those that run and are not paused.
+    fn answering(&self) -> Vec<&Node> {
+        self.nodes.iter().filter(|node| matches!(node.state, State::Running(_))).collect()
+    }
+
+    fn node(&mut self, id: i32) -> Result<&mut Node> {
+        let node = self.nodes.iter_mut().find(|node| node.place.id == id);
+        node.with_context(|| format!("there is no node {id}"))
+    }
+
+    /// Starts a node that is away on what its directory holds; does not wait until it is ready.
+    pub(super) fn restart(&mut self, id: i32) -> Result<()> {
+        let target = self.target;
+        let node = self.node(id)?;
+        ensure!(matches!(node.state, State::Away), "node {id} is there already");
+        node.starts += 1;
+        let process = Process::spawn(&node.name(), node.place.command(target)?, &node.log())?;
+        node.state = State::Running(process);
+        Ok(())
+    }
+
+    /// SIGKILL; the process is gone when this returns.
+    pub(super) fn kill9(&mut self, id: i32) -> Result<()> {
+        self.node(id)?.take_running()?.kill()
+    }
+
+    /// SIGTERM; must end with success, or with Java's 143 for "ended by SIGTERM".
+    pub(super) fn stop(&mut self, id: i32) -> Result<()> {
+        let may_be_signal = self.target == Target::Kafka;
+        let status = self.node(id)?.take_running()?.stop(STOP_LIMIT)?;
+        let is_clean = status.success() || (may_be_signal && status.code() == Some(143));
+        ensure!(is_clean, "node {id} stopped with {}", describe(status));
+        Ok(())
+    }
+
+    /// SIGSTOP: connections stay open, and nothing is answered.
+    pub(super) fn pause(&mut self, id: i32) -> Result<()> {
+        let node = self.node(id)?;
+        let process = node.take_running()?;
+        process.send(Signal::STOP);
+        node.state = State::Paused(process);
+        Ok(())
+    }
+
+    /// SIGCONT: goes on, believing that no time has passed.
+    pub(super) fn resume(&mut self, id: i32) -> Result<()> {
+        let node = self.node(id)?;
+        match std::mem::replace(&mut node.state, State::Away) {
+            State::Paused(process) => {
+                process.send(Signal::CONT);
+                node.state = State::Running(process);
+                Ok(())
+            }
+            State::Running(_) | State::Away => bail!("node {id} is not paused"),
+        }
+    }
+
+    /// Waits until `found` gives a value. What fails meanwhile is tried again: nodes are away on purpose.
+    pub(super) fn until<T>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut found: impl FnMut(&Self) -> Result<Option<T>>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + limit;
+        loop {
+            self.check_running()?;
+            let tried = found(self);
+            if let Ok(Some(value)) = tried {
+                return Ok(value);
+            }
+            if Instant::now() > deadline {
+                let why = tried.err().map_or_else(String::new, |error| format!(" ({error:#})"));
+                return Err(self.failure(&format!("{what}: not within {limit:?}{why}")));
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// An error if a node ended that nobody has ended.
+    pub(super) fn check_running(&mut self) -> Result<()> {
+        let gone = self.nodes.iter_mut().find_map(|node| match &mut node.state {
+            State::Running(process) => (!process.is_running()).then(|| node.name()),
+            State::Paused(_) | State::Away => None,
+        });
+        match gone {
+            Some(name) => Err(self.failure(&format!("{name} has ended by itself"))),
+            None => Ok(()),
+        }
+    }
+
+    /// An error, and what the nodes wrote last.
+    pub(super) fn failure(&self, what: &str) -> anyhow::Error {
+        let mut text = what.to_owned();
+        for node in &self.nodes {
+            let state = match node.state {
+                State::Running(_) => "running",
+                State::Paused(_) => "paused",
+                State::Away => "away",
+            };
+            let log = node.log();
+            text += &format!("\n-- {} ({state}), {}:\n", node.name(), log.display());
+            text += &tail(&log, LINES_SHOWN);
+        }
+        anyhow!(text)
+    }
+
+    /// Waits until every node says that all of them are there, and that every replica of the topic is in its ISR.
+    pub(super) fn await_whole(&mut self, topic: Option<&str>) -> Result<()> {
+        let count = self.nodes.len();
+        self.until("all nodes there and in every ISR", SETTLE_LIMIT, |cluster| {
+            for node in cluster.answering() {
+                if !ask::view(&node.place.address(), topic)?.is_whole(count) {
+                    return Ok(None);
+                }
+            }
+            Ok((cluster.answering().len() == count).then_some(()))
+        })
+    }
+
+    /// Waits until the others say that a node is fenced.
+    pub(super) fn await_fenced(&mut self, id: i32) -> Result<()> {
+        self.until(&format!("node {id} fenced"), SETTLE_LIMIT, |cluster| {
+            Ok((!cluster.view(None)?.brokers.contains_key(&id)).then_some(()))
+        })
+    }
+
+    /// Waits until the preferred replica of every partition leads it, which it has been asked to do.
+    pub(super) fn await_preferred(&mut self, topic: &str) -> Result<()> {
+        self.until("the preferred leaders", SETTLE_LIMIT, |cluster| {
+            let view = cluster.view(Some(topic))?;
+            if view.is_preferred() {
+                return Ok(Some(()));
+            }
+            let partitions: Vec<i32> = view.partitions.into_keys().collect();
+            cluster.first(|address| ask::elect_preferred(address, topic, &partitions))?;
+            Ok(None)
+        })
+    }
+
+    /// What the first node that answers believes.
+    pub(super) fn view(&self, topic: Option<&str>) -> Result<View> {
+        self.first(|address| ask::view(address, topic))
+    }
+
+    /// Who leads a partition, once somebody does who is there.
+    pub(super) fn leader(&mut self, topic: &str, partition: i32) -> Result<i32> {
+        self.until(&format!("a leader of {topic}-{partition}"), SETTLE_LIMIT, |cluster| {
+            let view = cluster.view(Some(topic))?;
+            let leader = view.partitions.get(&partition).and_then(|it| it.leader);
+            Ok(leader.filter(|id| cluster.is_answering(*id)))
+        })
+    }
+
+    pub(super) fn controller(&mut self) -> Result<i32> {
+        self.until("an active controller", SETTLE_LIMIT, |cluster| {
+            let id = cluster.first(ask::active_controller)?;
+            Ok(Some(id).filter(|id| cluster.is_answering(*id)))
+        })
+    }
+
+    pub(super) fn coordinator(&mut self, group: &str) -> Result<i32> {
+        self.until(&format!("a coordinator of {group}"), SETTLE_LIMIT, |cluster| {
+            let id = cluster.first(|address| ask::coordinator(address, group))?;
+            Ok(Some(id).filter(|id| cluster.is_answering(*id)))
+        })
+    }
+
+    fn is_answering(&self, id: i32) -> bool {
+        self.answering().iter().any(|node| node.place.id == id)
+    }
+
+    /// The first answer that is no error; the nodes in turn.
+    pub(super) fn first<T>(&self, ask: impl Fn(&str) -> Result<T>) -> Result<T> {
+        let mut latest = anyhow!("no node is running");
+        for node in self.answering() {
+            match ask(&node.place.address()) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => latest = error.context(node.name()),
+            }
+        }
+        Err(latest)
+    }
+}
+
+impl Node {
+    fn name(&self) -> String {
+        format!("node {}", self.place.id)
+    }
+
+    /// What it writes, a file for each start.
+    fn log(&self) -> PathBuf {
+        self.place.directory.join(format!("output-{}.log", self.starts))
+    }
+
+    fn take_running(&mut self) -> Result<Process> {
+        match std::mem::replace(&mut self.state, State::Away) {
+            State::Running(process) => Ok(process),
+            other => {
+                self.state = other;
+                bail!("{} is not running", self.name())
+            }
+        }
+    }
+}

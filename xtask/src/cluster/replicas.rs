@@ -1,0 +1,80 @@
+//! Whether all replicas of a partition hold the same bytes (shell).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// The records of a partition as they lie in a log directory: its segments, one after another.
+///
+/// A file may end in zeros that were set aside for more, so that zeros at the end say nothing.
+fn records(data: &Path, topic: &str, partition: i32) -> Result<Vec<u8>> {
+    let directory = data.join(format!("{topic}-{partition}"));
+    let entries =
+        fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    let mut segments: Vec<PathBuf> = paths.collect::<std::io::Result<_>>()?;
+    segments.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    segments.sort();
+    let mut all = Vec::new();
+    for segment in segments {
+        let bytes =
+            fs::read(&segment).with_context(|| format!("cannot read {}", segment.display()))?;
+        let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        all.extend_from_slice(bytes.get(..end).unwrap_or_default());
+    }
+    Ok(all)
+}
+
+/// The first difference between the nodes' replicas of a topic, in words.
+pub(super) fn difference(
+    nodes: &[(i32, PathBuf)],
+    topic: &str,
+    partitions: i32,
+) -> Result<Option<String>> {
+    for partition in 0..partitions {
+        let mut first: Option<(i32, Vec<u8>)> = None;
+        for (id, data) in nodes {
+            let bytes = records(data, topic, partition)?;
+            let Some((other, expected)) = &first else {
+                first = Some((*id, bytes));
+                continue;
+            };
+            if *expected != bytes {
+                let at = expected.iter().zip(&bytes).take_while(|(a, b)| a == b).count();
+                return Ok(Some(format!(
+                    "{topic}-{partition} differs between nodes {other} and {id} from byte {at} on ({} and {} bytes)",
+                    expected.len(),
+                    bytes.len()
+                )));
+            }
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replica(directory: &Path, segments: &[(&str, &[u8])]) {
+        let partition = directory.join("t-0");
+        fs::create_dir_all(&partition).unwrap();
+        for (name, bytes) in segments {
+            fs::write(partition.join(name), bytes).unwrap();
+        }
+    }
+
+    #[test]
+    fn replicas_are_alike_whatever_their_segments_and_differ_where_a_byte_does() {
+        let root = std::env::temp_dir().join(format!("ottla-replicas-{}", std::process::id()));
+        let nodes: Vec<_> = (1..=2).map(|id| (id, root.join(id.to_string()))).collect();
+        replica(&nodes[0].1, &[("00.log", b"abc"), ("03.log", b"def\0\0"), ("00.index", b"x")]);
+        replica(&nodes[1].1, &[("00.log", b"abcdef"), ("00.index", b"y")]);
+        assert_eq!(difference(&nodes, "t", 1).unwrap(), None);
+        replica(&nodes[1].1, &[("00.log", b"abcxef")]);
+        let found = difference(&nodes, "t", 1).unwrap().unwrap();
+        fs::remove_dir_all(&root).unwrap();
+        assert!(found.contains("between nodes 1 and 2 from byte 3 on"), "{found}");
+    }
+}
