@@ -286,6 +286,22 @@ fn damaged_records_are_asked_for_again_and_a_failed_disk_is_given_up() {
 
     let mut one = follower();
     answer(&mut one, Answer::Diverged { leader: end(5, 18), local: Some(end(5, 20)) });
-    one.on_log_failed(log(0, 20, 15, 5), Failure::Passing, NOW);
+    one.on_log_failed(log(0, 20, 15, 5), Failure::Lasting, NOW);
     assert!(one.is_over(), "what should be gone is there");
+}
+
+#[test]
+fn what_could_not_be_cut_off_for_want_of_room_is_compared_again_before_anything_is_appended() {
+    let mut one = follower();
+    answer(&mut one, Answer::Diverged { leader: end(5, 18), local: Some(end(5, 20)) });
+    one.on_log_failed(log(0, 20, 15, 5), Failure::Passing, NOW);
+    assert_eq!(one.fetch(NOW), None);
+    let again = one.fetch(NOW + BACKOFF).unwrap();
+    assert_eq!((again.fetch_offset, again.last_fetched_epoch), (Offset(20), Some(LeaderEpoch(5))));
+
+    // Without epochs there is nothing to compare.
+    let mut one = begin(log(0, 20, 20, -1), 10);
+    assert_eq!(one.take_commands(), [Truncate { to: Offset(10) }]);
+    one.on_log_failed(log(0, 20, 20, -1), Failure::Passing, NOW);
+    assert!(one.is_over());
 }
