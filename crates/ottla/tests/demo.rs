@@ -161,7 +161,6 @@ fn a_configuration_that_cannot_be_starts_nothing() {
 }
 
 #[test]
-#[ignore = "controllers do not form a quorum of several yet: nodes of a cluster are refused at their start"]
 fn three_nodes_are_a_cluster_that_outlives_the_death_of_one() {
     let data = tempfile::tempdir().unwrap();
     let mut demo = Demo::start(3, data.path());
