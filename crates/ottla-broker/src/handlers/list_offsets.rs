@@ -4,12 +4,14 @@
 //!   v8: −4, earliest local. v9: −5, latest tiered. v11: −6, earliest pending upload (KIP-1023).
 //! - There is no tiered storage: −4 is the log start, −5 and −6 find nothing.
 //! - A time without a record at or after it gives offset −1, without an error.
+//! - A new leader that does not know yet what is visible says OFFSET_NOT_AVAILABLE (before v5: LEADER_NOT_AVAILABLE) of
+//!   the latest offset, and of a time that it finds nothing for.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use bytestring::ByteString;
 use ottla_base::{ErrorCode, Offset, Timestamp};
+use ottla_log::TimestampLookup;
 use ottla_protocol::messages::list_offsets_request::ListOffsetsPartition;
 use ottla_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
@@ -108,20 +110,16 @@ fn look_up(
     if end.replica_id != DEBUGGING_REPLICA {
         replica.check_leads()?;
     }
-    if end.replica_id < 0 && end.replica_id != DEBUGGING_REPLICA && asked.timestamp == LATEST {
-        replica.check_knows_latest().map_err(|code| match context.version {
-            OFFSET_NOT_AVAILABLE_SINCE.. => code,
-            _ => ErrorCode::LEADER_NOT_AVAILABLE,
-        })?;
-    }
+    // Asked before anything is looked up, which may become visible meanwhile.
+    let knows_latest = end.check_known(context.version, &replica);
     let found = match asked.timestamp {
-        LATEST => Some(latest(&replica, end)),
+        LATEST => knows_latest.map(|()| Some(latest(&replica, end)))?,
         EARLIEST | EARLIEST_LOCAL => Some(earliest(&replica)),
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => None,
-        MAX_TIMESTAMP => visible(&replica, replica.log().max_timestamp().map_err(storage)?),
-        time => {
-            visible(&replica, replica.log().offset_for_timestamp(Timestamp(time)).map_err(storage)?)
-        }
+        time => match visible(&replica, end, by_time(&replica, time)?) {
+            None => knows_latest.map(|()| None)?,
+            found => found,
+        },
     };
     Ok(match found {
         Some(found) => ListOffsetsPartitionResponse {
@@ -148,18 +146,47 @@ struct End {
     read_committed: bool,
 }
 
-fn latest(replica: &Arc<Replica>, end: End) -> Found {
-    let high_watermark = replica.high_watermark();
-    let offset = match end.replica_id {
-        // A follower, or a tool.
-        DEBUGGING_REPLICA | 0.. => replica.log().log_end_offset(),
-        _ if end.read_committed => replica.log().last_stable_offset(high_watermark),
-        _ => high_watermark,
-    };
-    Found { timestamp: -1, offset, leader_epoch: replica.leader_epoch().0 }
+impl End {
+    /// A consumer's, not a follower's or a tool's.
+    const fn is_of_consumers(self) -> bool {
+        !matches!(self.replica_id, DEBUGGING_REPLICA | 0..)
+    }
+
+    fn offset(self, replica: &Replica) -> Offset {
+        let high_watermark = replica.high_watermark();
+        match self.is_of_consumers() {
+            false => replica.log().log_end_offset(),
+            true if self.read_committed => replica.log().last_stable_offset(high_watermark),
+            true => high_watermark,
+        }
+    }
+
+    /// Whether this end can be told: a new leader has to hear from its followers first.
+    fn check_known(self, version: i16, replica: &Replica) -> Result<(), ErrorCode> {
+        if !self.is_of_consumers() {
+            return Ok(());
+        }
+        replica.check_knows_latest().map_err(|code| match version {
+            OFFSET_NOT_AVAILABLE_SINCE.. => code,
+            _ => ErrorCode::LEADER_NOT_AVAILABLE,
+        })
+    }
 }
 
-fn earliest(replica: &Arc<Replica>) -> Found {
+fn latest(replica: &Replica, end: End) -> Found {
+    Found { timestamp: -1, offset: end.offset(replica), leader_epoch: replica.leader_epoch().0 }
+}
+
+fn by_time(replica: &Replica, time: i64) -> Result<Option<TimestampLookup>, ErrorCode> {
+    let log = replica.log();
+    let found = match time {
+        MAX_TIMESTAMP => log.max_timestamp(),
+        time => log.offset_for_timestamp(Timestamp(time)),
+    };
+    found.map_err(storage)
+}
+
+fn earliest(replica: &Replica) -> Found {
     let log = replica.log();
     let offset = log.log_start_offset();
     // An empty log has no record to have an epoch; the next one will have the leader's.
@@ -169,8 +196,8 @@ fn earliest(replica: &Arc<Replica>) -> Found {
 }
 
 /// A record that a crash could still take back is not found yet.
-fn visible(replica: &Arc<Replica>, found: Option<ottla_log::TimestampLookup>) -> Option<Found> {
-    let found = found.filter(|found| found.offset < replica.high_watermark())?;
+fn visible(replica: &Replica, end: End, found: Option<TimestampLookup>) -> Option<Found> {
+    let found = found.filter(|found| found.offset < end.offset(replica))?;
     Some(Found {
         timestamp: found.timestamp.0,
         offset: found.offset,
