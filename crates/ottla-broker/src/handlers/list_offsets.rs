@@ -110,17 +110,7 @@ fn look_up(
     if end.replica_id != DEBUGGING_REPLICA {
         replica.check_leads()?;
     }
-    // Asked before anything is looked up, which may become visible meanwhile.
-    let knows_latest = end.check_known(context.version, &replica);
-    let found = match asked.timestamp {
-        LATEST => knows_latest.map(|()| Some(latest(&replica, end)))?,
-        EARLIEST | EARLIEST_LOCAL => Some(earliest(&replica)),
-        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => None,
-        time => match visible(&replica, end, by_time(&replica, time)?) {
-            None => knows_latest.map(|()| None)?,
-            found => found,
-        },
-    };
+    let found = find(context.version, &replica, end, asked.timestamp)?;
     Ok(match found {
         Some(found) => ListOffsetsPartitionResponse {
             timestamp: found.timestamp,
@@ -130,6 +120,25 @@ fn look_up(
             ..nothing(asked.partition_index)
         },
         None => nothing(asked.partition_index),
+    })
+}
+
+fn find(
+    version: i16,
+    replica: &Replica,
+    end: End,
+    timestamp: i64,
+) -> Result<Option<Found>, ErrorCode> {
+    // Asked before anything is looked up, which may become visible meanwhile.
+    let known = end.check_known(version, replica);
+    Ok(match timestamp {
+        LATEST => known.map(|()| Some(latest(replica, end)))?,
+        EARLIEST | EARLIEST_LOCAL => Some(earliest(replica)),
+        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => None,
+        time => match visible(replica, end, by_time(replica, time)?) {
+            None => known.map(|()| None)?,
+            found => found,
+        },
     })
 }
 
@@ -230,5 +239,39 @@ fn nothing(partition_index: i32) -> ListOffsetsPartitionResponse {
         offset: -1,
         leader_epoch: -1,
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::{leading, unflushed_log};
+
+    /// What a leader answers that has found a record in its log of which it does not know yet whether it stays.
+    fn asked(version: i16, replica_id: i32, timestamp: i64) -> Result<Option<i64>, ErrorCode> {
+        let directory = tempfile::tempdir().unwrap();
+        let log = unflushed_log(&directory, &[Timestamp(1_000)]);
+        let replica = leading(log, &Default::default());
+        let end = End { replica_id, read_committed: false };
+        let found = find(version, &replica, end, timestamp);
+        found.map(|found| found.map(|found| found.offset.0))
+    }
+
+    #[test]
+    fn a_leader_that_does_not_know_what_is_visible_says_so_of_the_end_and_of_times() {
+        for timestamp in [LATEST, MAX_TIMESTAMP, 1_000, 2_000] {
+            assert_eq!(asked(11, -1, timestamp), Err(ErrorCode::OFFSET_NOT_AVAILABLE));
+            assert_eq!(asked(4, -1, timestamp), Err(ErrorCode::LEADER_NOT_AVAILABLE));
+        }
+        assert_eq!(asked(11, -1, EARLIEST), Ok(Some(0)));
+    }
+
+    #[test]
+    fn followers_and_tools_are_told_of_all_that_the_log_has() {
+        for replica_id in [2, DEBUGGING_REPLICA] {
+            assert_eq!(asked(11, replica_id, LATEST), Ok(Some(1)));
+            assert_eq!(asked(11, replica_id, 1_000), Ok(Some(0)));
+            assert_eq!(asked(11, replica_id, 2_000), Ok(None));
+        }
     }
 }
