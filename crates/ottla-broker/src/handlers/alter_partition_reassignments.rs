@@ -22,7 +22,7 @@ pub(super) async fn handle(
         controller::alter_partition_reassignments(desk.image, desk.policy, &request)
     });
     let mut response = decide.await.unwrap_or_else(|error| AlterPartitionReassignmentsResponse {
-        error_code: super::submit_error(&error),
+        error_code: context.submit_error(&error),
         error_message: Some(error.to_string().into()),
         ..AlterPartitionReassignmentsResponse::default()
     });

@@ -36,6 +36,6 @@ pub(super) async fn handle(context: Context, request: CreatePartitionsRequest) -
         .decide(move |desk| controller::create_partitions(desk.image, &request, desk.draw));
     let response = decide
         .await
-        .unwrap_or_else(|error| fail_all(super::submit_error(&error), Some(error.to_string())));
+        .unwrap_or_else(|error| fail_all(context.submit_error(&error), Some(error.to_string())));
     context.answer(&response)
 }

@@ -23,7 +23,7 @@ pub(super) async fn handle(context: Context, request: CreateTopicsRequest) -> Ou
             .into_iter()
             .map(|name| CreatableTopicResult {
                 name,
-                error_code: super::submit_error(&error),
+                error_code: context.submit_error(&error),
                 error_message: Some(error.to_string().into()),
                 ..CreatableTopicResult::default()
             })

@@ -27,8 +27,7 @@ pub(super) fn handle(context: &Context, request: DescribeQuorumRequest) -> Descr
     }
     let metrics = context.broker.quorum.metrics();
     let Some(epoch) = metrics.active_epoch else {
-        let message = "This node is not the active controller.";
-        return refuse(&request, ErrorCode::NOT_LEADER_OR_FOLLOWER, message);
+        return not_active(context, &request);
     };
     let voters = context.broker.quorum.voter_states();
     let now = context.broker.clock.now_ms().0;
@@ -61,6 +60,16 @@ pub(super) fn handle(context: &Context, request: DescribeQuorumRequest) -> Descr
             Vec::new()
         },
         ..DescribeQuorumResponse::default()
+    }
+}
+
+fn not_active(context: &Context, request: &DescribeQuorumRequest) -> DescribeQuorumResponse {
+    match context.not_controller() {
+        ErrorCode::NOT_CONTROLLER => {
+            let message = "This node is not the active controller.";
+            refuse(request, ErrorCode::NOT_LEADER_OR_FOLLOWER, message)
+        }
+        error_code => DescribeQuorumResponse { error_code, ..DescribeQuorumResponse::default() },
     }
 }
 

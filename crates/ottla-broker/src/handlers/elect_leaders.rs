@@ -16,7 +16,7 @@ pub(super) async fn handle(context: Context, request: ElectLeadersRequest) -> Ou
     let decide =
         context.broker.quorum.decide(move |desk| controller::elect_leaders(desk.image, &request));
     let mut response = decide.await.unwrap_or_else(|error| ElectLeadersResponse {
-        error_code: super::submit_error(&error),
+        error_code: context.submit_error(&error),
         ..ElectLeadersResponse::default()
     });
     if context.version < ERROR_SINCE {

@@ -13,5 +13,12 @@ pub(super) fn handle(
     context: &Context,
     request: ListPartitionReassignmentsRequest,
 ) -> ListPartitionReassignmentsResponse {
+    if !context.broker.controller.is_here() {
+        // This node may have missed what others know.
+        return ListPartitionReassignmentsResponse {
+            error_code: context.not_controller(),
+            ..ListPartitionReassignmentsResponse::default()
+        };
+    }
     controller::list_partition_reassignments(&context.broker.image(), &request)
 }

@@ -23,7 +23,7 @@ pub(super) async fn handle(context: Context, request: UnregisterBrokerRequest) -
     }
     let decided = context.broker.quorum.unregister_broker(request).await;
     let response = decided.unwrap_or_else(|error| UnregisterBrokerResponse {
-        error_code: super::submit_error(&error),
+        error_code: context.submit_error(&error),
         error_message: Some(error.to_string().into()),
         ..UnregisterBrokerResponse::default()
     });
