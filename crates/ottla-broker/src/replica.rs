@@ -378,6 +378,18 @@ impl Replica {
         self.append_with(batch, None, needs_all, Log::append_produced, ask)
     }
 
+    /// What an append for which all in sync must have the records will ask again.
+    ///
+    /// # Errors
+    /// [`AppendError::NotLeader`] and [`AppendError::NotEnoughReplicas`].
+    pub(crate) fn check_enough_replicas(&self) -> Result<(), AppendError> {
+        match &self.state.lock().role {
+            Role::Leader(progress) if progress.has_enough_replicas() => Ok(()),
+            Role::Leader(_) => Err(AppendError::NotEnoughReplicas),
+            Role::Follower(_) | Role::Idle => Err(AppendError::NotLeader),
+        }
+    }
+
     fn append_with(
         &self,
         batch: ValidBatch,
