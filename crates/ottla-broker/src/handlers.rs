@@ -68,6 +68,7 @@ use bytestring::ByteString;
 use ottla_base::{BrokerId, ErrorCode};
 use ottla_coordinator::group::Caller;
 use ottla_metadata::controller::BrokerEpoch;
+use ottla_metadata::{Broker as BrokerRegistration, Image};
 use ottla_protocol::frame::Incoming;
 use ottla_protocol::messages::{
     AllocateProducerIdsRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest,
@@ -87,6 +88,7 @@ use crate::broker::Broker;
 use crate::controller_channel::Forwarded;
 use crate::controller_requests::ControllerRequest;
 use crate::listener::{Listener, Role};
+pub(crate) use describe_quorum::VotersCaughtUp;
 
 /// Who serves an API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -326,6 +328,13 @@ impl Context {
     /// The listener by whose endpoints the brokers are named in an answer.
     fn endpoint_name(&self) -> &str {
         &self.listener.name
+    }
+
+    /// Whom clients are told to ask for the controller's decisions: a broker that carries them there, this one if it serves.
+    fn controller_id(&self, image: &Image) -> i32 {
+        let serves = |broker: &&BrokerRegistration| !broker.fenced;
+        let this = image.broker(self.broker.node_id).filter(serves);
+        this.or_else(|| image.brokers().find(serves)).map_or(BrokerId::NONE, |broker| broker.id).0
     }
 
     fn answer<M: Message>(&self, body: &M) -> Outcome {

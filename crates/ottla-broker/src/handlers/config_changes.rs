@@ -17,7 +17,9 @@ pub(super) async fn carry_out(
     log_levels: bool,
 ) -> Vec<ConfigAnswer> {
     let (via, screened) = match context.listener.role {
-        Role::Controller if context.carried.is_some() => (Via::Broker, screen_config_changes(&changes)),
+        Role::Controller if context.carried.is_some() => {
+            (Via::Broker, screen_config_changes(&changes))
+        }
         Role::Broker => (Via::Broker, screen_config_changes(&changes)),
         Role::Controller => (Via::Controller, vec![None; changes.len()]),
     };

@@ -49,7 +49,9 @@ pub(super) async fn handle(context: Context, request: DeleteRecordsRequest) -> O
         let mut partitions = Vec::with_capacity(checked.len());
         for (index, checked) in checked {
             partitions.push(match checked {
-                Ok(deletion) => result(index, deleted_everywhere(&deletion, deadline, is_alive).await),
+                Ok(deletion) => {
+                    result(index, deleted_everywhere(&deletion, deadline, is_alive).await)
+                }
                 Err(code) => result(index, Err(code.into())),
             });
         }
@@ -73,10 +75,7 @@ fn by_partition(request: DeleteRecordsRequest) -> BTreeMap<ByteString, BTreeMap<
 }
 
 /// Checks each partition by itself, and deletes from all that pass at once.
-fn delete_all(
-    context: &Context,
-    topics: BTreeMap<ByteString, BTreeMap<i32, i64>>,
-) -> Topics {
+fn delete_all(context: &Context, topics: BTreeMap<ByteString, BTreeMap<i32, i64>>) -> Topics {
     let mut checked: Topics = topics
         .into_iter()
         .map(|(topic, partitions)| {
@@ -210,17 +209,18 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        let (reached, ()) = tokio::join!(deleted_everywhere(&deletion, deadline, |_| true), fetches);
+        let (reached, ()) =
+            tokio::join!(deleted_everywhere(&deletion, deadline, |_| true), fetches);
         assert_eq!(reached, Ok(Offset(2)));
     }
 
     #[tokio::test]
-    async fn a_deletion_that_a_follower_has_not_heard_of_in_time_says_where_the_records_still_are() {
+    async fn a_deletion_that_a_follower_has_not_heard_of_in_time_says_where_the_records_still_are()
+    {
         let directory = tempfile::tempdir().unwrap();
         let deletion = deletion(&directory);
-        let timed_out = |low_watermark| {
-            Err(Failure { code: ErrorCode::REQUEST_TIMED_OUT, low_watermark })
-        };
+        let timed_out =
+            |low_watermark| Err(Failure { code: ErrorCode::REQUEST_TIMED_OUT, low_watermark });
         let now = Instant::now();
         assert_eq!(deleted_everywhere(&deletion, now, |_| true).await, timed_out(None));
         fetch(&deletion.0, 1);

@@ -162,8 +162,6 @@ impl Replica {
     /// A broker may join ISRs, or may not any longer.
     pub(crate) fn on_eligibility_changed(&self, broker: BrokerId, is_eligible: bool) {
         self.with_progress(|progress| progress.on_eligibility_changed(broker, is_eligible));
-        // Nobody waits for a broker that is gone.
-        self.deletions.wake();
     }
 
     /// The controller has committed an ISR.
