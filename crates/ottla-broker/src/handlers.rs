@@ -3,12 +3,18 @@
 //! The directory listing is the compatibility statement: an API without a file here is not served
 //! and not advertised.
 
+mod allocate_producer_ids;
 mod alter_configs;
+mod alter_partition;
 mod alter_partition_reassignments;
 mod alter_replica_log_dirs;
 mod api_versions;
+mod assign_replicas_to_dirs;
 mod authorized;
+mod broker_heartbeat;
+mod broker_registration;
 mod config_changes;
+mod controller_registration;
 mod create_acls;
 mod create_partitions;
 mod create_topics;

@@ -2,7 +2,6 @@
 //!
 //! - v0 knows preferred leaders only. v1: unclean elections, and an error for the request as a whole.
 //! - Null topics mean all partitions, of which those that need no election are left out.
-//! - Known difference: a replica outside the ISR is never elected, until there is replication.
 
 use ottla_metadata::controller;
 use ottla_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse};

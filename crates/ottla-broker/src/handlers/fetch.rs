@@ -9,6 +9,7 @@
 //! - Readers of committed data get nothing at or after the last stable offset, and the aborted transactions below.
 //! - A follower gets everything up to the end of the log, and so tells its leader how far it is (KIP-595). v15: it names
 //!   itself in a tagged field, with its broker epoch.
+//! - Known difference: consumers are never sent to a follower (KIP-392), even in their own rack.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! ListPartitionReassignments (key 46), version 0: the partitions that are moving; in a cluster of one, none.
+//! ListPartitionReassignments (key 46), version 0: the partitions that are moving, from where and to where.
 //!
 //! - Null topics mean all. What is not there is not mentioned.
 
