@@ -28,6 +28,41 @@ is known: `cargo xtask side-by-side` sends both brokers the same requests and co
 runs against Ottla in `cargo xtask test`.
 ";
 
+/// The listeners that an API is served on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Listeners {
+    Broker,
+    Controller,
+    Both,
+}
+
+impl Listeners {
+    /// From the broker's table: what is forwarded is served by brokers and controllers.
+    fn of(by: &str) -> Option<Self> {
+        match by {
+            "By::Broker" => Some(Self::Broker),
+            "By::Controller" => Some(Self::Controller),
+            "By::Both" | "By::Forwarded" => Some(Self::Both),
+            _ => None,
+        }
+    }
+
+    const fn include(self, listener: Listener) -> bool {
+        match listener {
+            Listener::Broker => matches!(self, Self::Broker | Self::Both),
+            Listener::Controller => matches!(self, Self::Controller | Self::Both),
+        }
+    }
+
+    const fn shown(self) -> &'static str {
+        match self {
+            Self::Broker => "broker",
+            Self::Controller => "controller",
+            Self::Both => "broker, controller",
+        }
+    }
+}
+
 /// What a handler's card says.
 #[derive(Debug, PartialEq, Eq)]
 struct Card {
@@ -58,11 +93,11 @@ fn page(root: &Path) -> Result<String> {
     let served = served(&read(HANDLERS)?);
     ensure!(!served.is_empty(), "{HANDLERS} has no table of what is served");
     let mut cards = Vec::new();
-    for (api, on_controller) in &served {
+    for (api, listeners) in &served {
         let path = format!("crates/ottla-broker/src/handlers/{}.rs", snake_case(api.name()));
         let card = card(&read(&path)?).with_context(|| path.clone())?;
         check_card(&card, *api).with_context(|| path.clone())?;
-        cards.push((card, *on_controller));
+        cards.push((card, *listeners));
     }
     let mut text = INTRODUCTION.to_owned();
     write_served(&mut text, &cards);
@@ -72,13 +107,13 @@ fn page(root: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// The rows `(ApiKey::Produce, false),` of the broker's own table.
-fn served(handlers: &str) -> Vec<(ApiKey, bool)> {
+/// The rows `(ApiKey::Produce, By::Broker),` of the broker's own table.
+fn served(handlers: &str) -> Vec<(ApiKey, Listeners)> {
     let row = |line: &str| {
         let row = line.trim().strip_prefix("(ApiKey::")?.strip_suffix("),")?;
-        let (name, on_controller) = row.split_once(", ")?;
+        let (name, by) = row.split_once(", ")?;
         let api = ApiKey::ALL.iter().find(|api| api.name() == name)?;
-        Some((*api, on_controller == "true"))
+        Some((*api, Listeners::of(by)?))
     };
     let mut served: Vec<_> = handlers.lines().filter_map(row).collect();
     served.sort_by_key(|(api, _)| api.key());
@@ -148,18 +183,18 @@ fn shown(versions: &RangeInclusive<i16>) -> String {
     if low == high { low.to_string() } else { format!("{low}–{high}") }
 }
 
-fn write_served(text: &mut String, cards: &[(Card, bool)]) {
+fn write_served(text: &mut String, cards: &[(Card, Listeners)]) {
     text.push_str("\n## Served\n\n| key | API | versions | listeners | what it does |\n");
     text.push_str("| --- | --- | --- | --- | --- |\n");
-    for (card, on_controller) in cards {
-        let listeners = if *on_controller { "broker, controller" } else { "broker" };
+    for (card, listeners) in cards {
+        let listeners = listeners.shown();
         let (key, name, versions) = (card.key, &card.name, shown(&card.versions));
         let _infallible =
             writeln!(text, "| {key} | {name} | {versions} | {listeners} | {} |", card.summary);
     }
 }
 
-fn write_differences(text: &mut String, cards: &[(Card, bool)]) {
+fn write_differences(text: &mut String, cards: &[(Card, Listeners)]) {
     text.push_str("\n## Known differences, by API\n\n");
     let mut none = true;
     for (card, _) in cards {
@@ -175,18 +210,13 @@ fn write_differences(text: &mut String, cards: &[(Card, bool)]) {
     }
 }
 
-fn write_missing(text: &mut String, served: &[(ApiKey, bool)]) {
+fn write_missing(text: &mut String, served: &[(ApiKey, Listeners)]) {
     text.push_str("\n## Not served, and not advertised\n\n| key | API | versions in Kafka 4.3 | listeners |\n");
     text.push_str("| --- | --- | --- | --- |\n");
     for api in ApiKey::ALL {
         let row = served.iter().find(|(served, _)| served == api);
         let missing = |listener: Listener| {
-            api.is_on(listener)
-                && match (listener, row) {
-                    (_, None) => true,
-                    (Listener::Broker, Some(_)) => false,
-                    (Listener::Controller, Some((_, on_controller))) => !on_controller,
-                }
+            api.is_on(listener) && row.is_none_or(|(_, listeners)| !listeners.include(listener))
         };
         let names = [(Listener::Broker, "broker"), (Listener::Controller, "controller")];
         let names: Vec<_> =

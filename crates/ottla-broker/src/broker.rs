@@ -22,7 +22,7 @@ use crate::configuration::Configuration;
 use crate::controller_channel::ControllerChannel;
 use crate::fetch_session::Sessions;
 use crate::group_coordinator::GroupCoordinator;
-use crate::handlers::HeartbeatConnections;
+use crate::handlers::{HeartbeatConnections, VotersCaughtUp};
 use crate::log_directories::LogDirectories;
 use crate::log_levels::LogLevels;
 use crate::log_moves::LogMoves;
@@ -81,6 +81,7 @@ pub(crate) struct Broker {
     pub cleaner: Option<Arc<LogCleaner>>,
     pub fetch_sessions: Mutex<Sessions>,
     pub heartbeat_connections: HeartbeatConnections,
+    pub voters_caught_up: VotersCaughtUp,
     producer_ids: ProducerIds,
     automatic_topics: AutomaticTopics,
     pub metrics: Metrics,
@@ -135,6 +136,7 @@ impl Broker {
             cleaner: parts.cleaner,
             fetch_sessions,
             heartbeat_connections: HeartbeatConnections::default(),
+            voters_caught_up: VotersCaughtUp::default(),
             producer_ids: ProducerIds::default(),
             automatic_topics: parts.automatic_topics,
             metrics: Metrics::default(),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ottla_base::{BrokerId, ErrorCode};
 use ottla_client::{Address, ClientError, Limits};
-use ottla_protocol::messages::EnvelopeRequest;
+use ottla_protocol::messages::{EnvelopeRequest, EnvelopeResponse};
 use ottla_quorum::Quorum;
 use tokio::time::Instant;
 
@@ -34,8 +34,36 @@ pub(crate) enum Unanswered {
     Unreachable(#[from] ClientError),
     #[error("another controller leads meanwhile")]
     Replaced,
-    #[error("the controller says {0}")]
-    NotController(ErrorCode),
+    #[error("the node that leads is not the active controller")]
+    NotController,
+    #[error("the controller does not take the request: {0}")]
+    Refused(ErrorCode),
+    #[error("no controller has answered in time")]
+    TimedOut,
+}
+
+impl Unanswered {
+    /// What a client is told whose request was carried in vain: nothing that it would take for this broker's.
+    #[must_use]
+    pub(crate) const fn code(&self) -> ErrorCode {
+        match self {
+            Self::Refused(_) => ErrorCode::UNKNOWN_SERVER_ERROR,
+            Self::NoController
+            | Self::Unreachable(_)
+            | Self::Replaced
+            | Self::NotController
+            | Self::TimedOut => ErrorCode::REQUEST_TIMED_OUT,
+        }
+    }
+}
+
+/// Who decides on a client's request.
+#[derive(Debug)]
+pub(crate) enum Forwarded {
+    /// Another node has, and this is its answer, header and body.
+    Answer(Bytes),
+    /// This node is the active controller by now.
+    Here,
 }
 
 #[derive(Debug)]
@@ -57,10 +85,10 @@ impl ControllerChannel {
         Self { node_id, quorum, peers, configured }
     }
 
-    /// Whether this node is the active controller, or about to be.
+    /// Whether this node is the active controller.
     #[must_use]
     pub(crate) fn is_here(&self) -> bool {
-        self.leader() == Some(self.node_id)
+        self.quorum.active().borrow().is_some()
     }
 
     fn leader(&self) -> Option<BrokerId> {
@@ -88,7 +116,7 @@ impl ControllerChannel {
             self.unless_replaced(leader, exchange).await?
         };
         match R::error_of(&response) {
-            code @ ErrorCode::NOT_CONTROLLER => Err(Unanswered::NotController(code)),
+            ErrorCode::NOT_CONTROLLER => Err(Unanswered::NotController),
             _ => Ok(response),
         }
     }
@@ -108,46 +136,48 @@ impl ControllerChannel {
         }
     }
 
-    /// Carries a client's request, header and body, to the controller; what comes back is header and body of the answer.
+    /// Carries a client's request, header and body, to the controller, and to the next one if it is none any longer.
     ///
     /// # Errors
-    /// When no controller has answered by the deadline.
+    /// When no controller has answered by the deadline, or one that leads does not take the request.
     pub(crate) async fn forward(
         &self,
         request: Bytes,
         client: IpAddr,
         deadline: Instant,
-    ) -> Result<Bytes, Unanswered> {
+    ) -> Result<Forwarded, Unanswered> {
         let envelope = EnvelopeRequest {
             request_data: request,
             request_principal: None,
             client_host_address: octets(client),
         };
-        loop {
-            let error = match self.forward_once(&envelope).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
-            };
-            if deadline <= Instant::now() || self.is_here() {
-                return Err(error);
+        let attempts = async {
+            while !self.is_here() {
+                match self.forward_once(&envelope).await {
+                    Ok(answer) => return Ok(Forwarded::Answer(answer)),
+                    Err(refused @ Unanswered::Refused(_)) => return Err(refused),
+                    Err(error) => tracing::debug!(%error, "forwarded in vain"),
+                }
+                self.pause().await;
             }
-            tracing::debug!(%error, "forwarded in vain");
-            self.pause().await;
-        }
+            Ok(Forwarded::Here)
+        };
+        tokio::time::timeout_at(deadline, attempts).await.unwrap_or(Err(Unanswered::TimedOut))
     }
 
     async fn forward_once(&self, envelope: &EnvelopeRequest) -> Result<Bytes, Unanswered> {
         let leader = self.leader().ok_or(Unanswered::NoController)?;
+        if leader == self.node_id {
+            // It is about to be active.
+            return Err(Unanswered::NotController);
+        }
         let address = self.address_of(leader)?;
         let exchange = async {
             let connection = self.peers.connection(Purpose::Forwarding, &address).await?;
             connection.send(envelope, Limits::within(REQUEST_TIMEOUT)).await
         };
         let response = self.unless_replaced(leader, exchange).await?;
-        match (response.error_code, response.response_data) {
-            (ErrorCode::NONE, Some(answer)) => Ok(answer),
-            (code, _) => Err(Unanswered::NotController(code)),
-        }
+        answer_in(response)
     }
 
     /// Gives up once another controller leads: one that has lost its machine does not even hang up.
@@ -174,11 +204,25 @@ impl ControllerChannel {
         endpoint.map(address_of).ok_or(Unanswered::NoController)
     }
 
-    /// Until another controller leads, but not for long: the one that did may answer again.
+    /// Until another controller leads, or this one is active, but not for long: the one that did may answer again.
     pub(crate) async fn pause(&self) {
-        let mut leader = self.quorum.leader();
+        let (mut leader, mut active) = (self.quorum.leader(), self.quorum.active());
         leader.mark_unchanged();
-        let _ = tokio::time::timeout(RETRY_PAUSE, leader.changed()).await;
+        active.mark_unchanged();
+        tokio::select! {
+            _ = leader.changed() => {}
+            _ = active.changed() => {}
+            () = tokio::time::sleep(RETRY_PAUSE) => {}
+        }
+    }
+}
+
+fn answer_in(response: EnvelopeResponse) -> Result<Bytes, Unanswered> {
+    match (response.error_code, response.response_data) {
+        (ErrorCode::NONE, Some(answer)) => Ok(answer),
+        (ErrorCode::NONE, None) => Err(Unanswered::Refused(ErrorCode::UNKNOWN_SERVER_ERROR)),
+        (ErrorCode::NOT_CONTROLLER, _) => Err(Unanswered::NotController),
+        (code, _) => Err(Unanswered::Refused(code)),
     }
 }
 
@@ -194,6 +238,26 @@ const fn request_timeout(purpose: Purpose) -> Duration {
         Purpose::Heartbeats => HEARTBEAT_TIMEOUT,
         Purpose::Quorum | Purpose::Controller | Purpose::Forwarding | Purpose::Flushed => {
             REQUEST_TIMEOUT
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_node_that_is_no_controller_is_worth_another_attempt() {
+        let opened = |error_code, data: Option<&'static [u8]>| {
+            answer_in(EnvelopeResponse { error_code, response_data: data.map(Bytes::from_static) })
+        };
+        assert_eq!(opened(ErrorCode::NONE, Some(b"answer")).unwrap(), &b"answer"[..]);
+        let not_controller = opened(ErrorCode::NOT_CONTROLLER, None);
+        assert!(matches!(not_controller, Err(Unanswered::NotController)));
+        for (code, data) in [(ErrorCode::INVALID_REQUEST, None), (ErrorCode::NONE, None)] {
+            let refused = opened(code, data).unwrap_err();
+            assert!(matches!(refused, Unanswered::Refused(_)));
+            assert_eq!(refused.code(), ErrorCode::UNKNOWN_SERVER_ERROR);
         }
     }
 }

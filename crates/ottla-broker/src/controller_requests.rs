@@ -3,21 +3,14 @@
 
 use ottla_base::ErrorCode;
 use ottla_metadata::Rejection;
-use ottla_metadata::controller::BrokerEpoch;
 use ottla_protocol::Request;
 use ottla_protocol::messages::create_topics_response::CreatableTopicResult;
-use ottla_protocol::messages::{
-    AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterPartitionRequest,
-    AlterPartitionResponse, AssignReplicasToDirsRequest, AssignReplicasToDirsResponse,
-    BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest,
-    BrokerRegistrationResponse, ControllerRegistrationRequest, ControllerRegistrationResponse,
-    CreateTopicsRequest, CreateTopicsResponse,
-};
+use ottla_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use ottla_quorum::{Quorum, SubmitError};
 
 use crate::handlers::submit_error;
 
-/// A request that a broker makes by itself.
+/// A request that a broker makes by itself. How each is decided is in its API's file among the handlers.
 pub(crate) trait ControllerRequest: Request + Clone + Send + Sync + 'static {
     /// What this node's controller says; NOT_CONTROLLER if it is not the active one.
     ///
@@ -29,7 +22,7 @@ pub(crate) trait ControllerRequest: Request + Clone + Send + Sync + 'static {
 }
 
 /// The code of a refusal, of whatever kind. Brokers are told no messages; they are for the log.
-fn refusal<T>(
+pub(crate) fn refusal<T>(
     asked: &str,
     result: Result<Result<T, Rejection>, SubmitError>,
 ) -> Result<T, ErrorCode> {
@@ -40,96 +33,6 @@ fn refusal<T>(
             Err(rejection.code)
         }
         Err(error) => Err(submit_error(&error)),
-    }
-}
-
-impl ControllerRequest for BrokerRegistrationRequest {
-    async fn decide(self, quorum: &Quorum, _: i16) -> BrokerRegistrationResponse {
-        match refusal("a broker's registration is", quorum.register_broker(self).await) {
-            Ok(BrokerEpoch(broker_epoch)) => {
-                BrokerRegistrationResponse { broker_epoch, ..BrokerRegistrationResponse::default() }
-            }
-            Err(error_code) => {
-                BrokerRegistrationResponse { error_code, ..BrokerRegistrationResponse::default() }
-            }
-        }
-    }
-
-    fn error_of(response: &BrokerRegistrationResponse) -> ErrorCode {
-        response.error_code
-    }
-}
-
-impl ControllerRequest for BrokerHeartbeatRequest {
-    async fn decide(self, quorum: &Quorum, _: i16) -> BrokerHeartbeatResponse {
-        refusal("a broker's heartbeat is", quorum.broker_heartbeat(self).await).unwrap_or_else(
-            |error_code| BrokerHeartbeatResponse {
-                error_code,
-                ..BrokerHeartbeatResponse::default()
-            },
-        )
-    }
-
-    fn error_of(response: &BrokerHeartbeatResponse) -> ErrorCode {
-        response.error_code
-    }
-}
-
-impl ControllerRequest for AlterPartitionRequest {
-    async fn decide(self, quorum: &Quorum, version: i16) -> AlterPartitionResponse {
-        quorum.alter_partition(self, version).await.unwrap_or_else(|error| AlterPartitionResponse {
-            error_code: submit_error(&error),
-            ..AlterPartitionResponse::default()
-        })
-    }
-
-    fn error_of(response: &AlterPartitionResponse) -> ErrorCode {
-        response.error_code
-    }
-}
-
-impl ControllerRequest for AssignReplicasToDirsRequest {
-    async fn decide(self, quorum: &Quorum, _: i16) -> AssignReplicasToDirsResponse {
-        let decided = quorum.assign_replicas_to_dirs(self).await;
-        refusal("where replicas are is", decided).unwrap_or_else(|error_code| {
-            AssignReplicasToDirsResponse { error_code, ..AssignReplicasToDirsResponse::default() }
-        })
-    }
-
-    fn error_of(response: &AssignReplicasToDirsResponse) -> ErrorCode {
-        response.error_code
-    }
-}
-
-impl ControllerRequest for AllocateProducerIdsRequest {
-    async fn decide(self, quorum: &Quorum, _: i16) -> AllocateProducerIdsResponse {
-        quorum.allocate_producer_ids(self).await.unwrap_or_else(|error| {
-            AllocateProducerIdsResponse {
-                error_code: submit_error(&error),
-                ..AllocateProducerIdsResponse::default()
-            }
-        })
-    }
-
-    fn error_of(response: &AllocateProducerIdsResponse) -> ErrorCode {
-        response.error_code
-    }
-}
-
-impl ControllerRequest for ControllerRegistrationRequest {
-    async fn decide(self, quorum: &Quorum, _: i16) -> ControllerRegistrationResponse {
-        match quorum.register_controller(self).await {
-            Ok(()) => ControllerRegistrationResponse::default(),
-            Err(error) => ControllerRegistrationResponse {
-                error_code: submit_error(&error),
-                error_message: Some(error.to_string().into()),
-                ..ControllerRegistrationResponse::default()
-            },
-        }
-    }
-
-    fn error_of(response: &ControllerRegistrationResponse) -> ErrorCode {
-        response.error_code
     }
 }
 

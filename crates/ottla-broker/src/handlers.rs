@@ -3,12 +3,18 @@
 //! The directory listing is the compatibility statement: an API without a file here is not served
 //! and not advertised.
 
+mod allocate_producer_ids;
 mod alter_configs;
+mod alter_partition;
 mod alter_partition_reassignments;
 mod alter_replica_log_dirs;
 mod api_versions;
+mod assign_replicas_to_dirs;
 mod authorized;
+mod broker_heartbeat;
+mod broker_registration;
 mod config_changes;
+mod controller_registration;
 mod create_acls;
 mod create_partitions;
 mod create_topics;
@@ -60,7 +66,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -68,10 +74,15 @@ use bytestring::ByteString;
 use ottla_base::{BrokerId, ErrorCode};
 use ottla_coordinator::group::Caller;
 use ottla_metadata::controller::BrokerEpoch;
+use ottla_metadata::{Broker as BrokerRegistration, Image};
 use ottla_protocol::frame::Incoming;
 use ottla_protocol::messages::{
-    AllocateProducerIdsRequest, AlterPartitionRequest, AssignReplicasToDirsRequest,
-    BrokerHeartbeatRequest, BrokerRegistrationRequest, ControllerRegistrationRequest,
+    AllocateProducerIdsRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest,
+    AlterPartitionRequest, AssignReplicasToDirsRequest, BrokerHeartbeatRequest,
+    BrokerRegistrationRequest, ControllerRegistrationRequest, CreateAclsRequest,
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest, DeleteTopicsRequest,
+    DescribeQuorumRequest, ElectLeadersRequest, IncrementalAlterConfigsRequest,
+    ListPartitionReassignmentsRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
 };
 use ottla_protocol::peer::PeerRequest;
 use ottla_protocol::{ApiKey, Decoder, Message, Request};
@@ -80,8 +91,10 @@ use parking_lot::Mutex;
 
 use crate::answer::{Answer, CloseReason, Outcome, Source};
 use crate::broker::Broker;
+use crate::controller_channel::Forwarded;
 use crate::controller_requests::ControllerRequest;
 use crate::listener::{Listener, Role};
+pub(crate) use describe_quorum::VotersCaughtUp;
 
 /// Who serves an API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,13 +195,20 @@ pub(crate) struct Session {
     pub listener: Arc<Listener>,
     peer: IpAddr,
     client_id: Option<ByteString>,
-    /// The requests come from a broker that carries them for a client.
-    is_forwarded: bool,
+    /// The request comes from a broker that carries it for a client.
+    carried: Option<Arc<Carried>>,
     /// The nodes that have spoken through this connection: when it breaks, they may be gone.
     voter: Option<BrokerId>,
     broker: Option<(BrokerId, BrokerEpoch)>,
     /// Of this connection alone.
     id: u64,
+}
+
+/// A request that a broker carries here for a client.
+#[derive(Debug, Default)]
+struct Carried {
+    /// Its answer is that this node is not the active controller, which is the broker's business.
+    found_no_controller: AtomicBool,
 }
 
 /// The connection that each broker's last heartbeat came through: only when that one breaks, its broker may be gone.
@@ -204,7 +224,7 @@ impl Session {
             listener,
             peer,
             client_id: None,
-            is_forwarded: false,
+            carried: None,
             voter: None,
             broker: None,
             id: NEXT_SESSION.fetch_add(1, Ordering::Relaxed),
@@ -214,7 +234,7 @@ impl Session {
     /// For a request that a broker carries here for a client.
     #[must_use]
     pub(crate) fn forwarded(listener: Arc<Listener>, client: IpAddr) -> Self {
-        Self { is_forwarded: true, ..Self::new(listener, client) }
+        Self { carried: Some(Arc::default()), ..Self::new(listener, client) }
     }
 
     /// The connection has ended: those who spoke through it may have died.
@@ -275,7 +295,9 @@ pub(crate) struct Context {
     pub correlation_id: i32,
     pub client_id: Option<ByteString>,
     peer: IpAddr,
-    is_forwarded: bool,
+    carried: Option<Arc<Carried>>,
+    /// Why this broker has carried the request to no controller.
+    unanswered: Option<ErrorCode>,
     received: Instant,
 }
 
@@ -293,9 +315,32 @@ impl Context {
         }
     }
 
+    /// As [`submit_error`], to whoever has asked.
+    fn submit_error(&self, error: &SubmitError) -> ErrorCode {
+        match submit_error(error) {
+            ErrorCode::NOT_CONTROLLER => self.not_controller(),
+            code => code,
+        }
+    }
+
+    /// What is said where this node is not the active controller.
+    fn not_controller(&self) -> ErrorCode {
+        if let Some(carried) = &self.carried {
+            carried.found_no_controller.store(true, Ordering::Release);
+        }
+        self.unanswered.unwrap_or(ErrorCode::NOT_CONTROLLER)
+    }
+
     /// The listener by whose endpoints the brokers are named in an answer.
     fn endpoint_name(&self) -> &str {
         &self.listener.name
+    }
+
+    /// Whom clients are told to ask for the controller's decisions: a broker that carries them there, this one if it serves.
+    fn controller_id(&self, image: &Image) -> i32 {
+        let serves = |broker: &&BrokerRegistration| !broker.fenced;
+        let this = image.broker(self.broker.node_id).filter(serves);
+        this.or_else(|| image.brokers().find(serves)).map_or(BrokerId::NONE, |broker| broker.id).0
     }
 
     fn answer<M: Message>(&self, body: &M) -> Outcome {
@@ -350,11 +395,13 @@ fn dispatch(
         correlation_id: header.correlation_id,
         client_id: session.client_id.clone(),
         peer: session.peer,
-        is_forwarded: session.is_forwarded,
+        carried: session.carried.clone(),
+        unanswered: None,
         received: Instant::now(),
     };
     if versions.contains(&version) {
         if is_for_another_node(&context, &body) {
+            check_carried(&context, &body)?;
             return Ok(Outcome::Later(Box::pin(forward(context, body, frame))));
         }
         session.note_heartbeat(&context, &body);
@@ -485,22 +532,49 @@ fn is_for_another_node(context: &Context, body: &Decoder) -> bool {
         && !incremental_alter_configs::is_about_log_levels(context, body)
 }
 
-/// How long a client's request may look for a controller.
-const FORWARDING_MAX: Duration = Duration::from_secs(30);
+/// Whether a request can be read: one that cannot ends its client's connection, not that to the controller.
+#[expect(clippy::wildcard_enum_match_arm, reason = "what is not listed is not carried")]
+fn check_carried(context: &Context, input: &Decoder) -> Result<(), CloseReason> {
+    fn check<R: Request>(context: &Context, input: Decoder) -> Result<(), CloseReason> {
+        body::<R>(context, input).map(|_| ())
+    }
+    let check = match context.api_key {
+        ApiKey::CreateTopics => check::<CreateTopicsRequest>,
+        ApiKey::DeleteTopics => check::<DeleteTopicsRequest>,
+        ApiKey::CreateAcls => check::<CreateAclsRequest>,
+        ApiKey::DeleteAcls => check::<DeleteAclsRequest>,
+        ApiKey::AlterConfigs => check::<AlterConfigsRequest>,
+        ApiKey::CreatePartitions => check::<CreatePartitionsRequest>,
+        ApiKey::ElectLeaders => check::<ElectLeadersRequest>,
+        ApiKey::IncrementalAlterConfigs => check::<IncrementalAlterConfigsRequest>,
+        ApiKey::AlterPartitionReassignments => check::<AlterPartitionReassignmentsRequest>,
+        ApiKey::ListPartitionReassignments => check::<ListPartitionReassignmentsRequest>,
+        ApiKey::DescribeQuorum => check::<DescribeQuorumRequest>,
+        ApiKey::UpdateFeatures => check::<UpdateFeaturesRequest>,
+        ApiKey::UnregisterBroker => check::<UnregisterBrokerRequest>,
+        other => return Err(CloseReason::NotServed(other.name())),
+    };
+    check(context, input.clone())
+}
 
-/// Lets the controller answer. Where none is found, this node answers that it is none.
-async fn forward(context: Context, body: Decoder, frame: Bytes) -> Outcome {
+/// How long a client's request may look for a controller. Most clients give up after 30 s.
+const FORWARDING_MAX: Duration = Duration::from_secs(20);
+
+/// Lets the controller answer, which may be this node by then. Where none has, the handler says so.
+async fn forward(mut context: Context, body: Decoder, frame: Bytes) -> Outcome {
     let deadline = tokio::time::Instant::now() + FORWARDING_MAX;
     match context.broker.controller.forward(frame, context.peer, deadline).await {
-        Ok(answer) => {
+        Ok(Forwarded::Answer(answer)) => {
             context.done();
-            Outcome::Answer(Answer::raw(with_length(&answer)))
+            return Outcome::Answer(Answer::raw(with_length(&answer)));
         }
+        Ok(Forwarded::Here) => {}
         Err(error) => {
             tracing::debug!(api = context.api_key.name(), %error, "not forwarded");
-            route(context, body).unwrap_or_else(Outcome::Close)
+            context.unanswered = Some(error.code());
         }
     }
+    route(context, body).unwrap_or_else(Outcome::Close)
 }
 
 fn with_length(frame: &[u8]) -> Bytes {

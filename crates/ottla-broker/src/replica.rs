@@ -37,6 +37,8 @@ pub(crate) struct Replica {
     pub waiters: Waiters,
     /// Followers that have everything: each append wakes them.
     pub followers: Waiters,
+    /// Those who wait for followers to delete records, too: each fetch of a follower wakes them.
+    pub deletions: Waiters,
     broker: BrokerId,
     state: Mutex<State>,
     rules: RwLock<Arc<Rules>>,
@@ -193,6 +195,7 @@ impl Replica {
             log: ArcSwap::new(log),
             waiters: Waiters::default(),
             followers: Waiters::default(),
+            deletions: Waiters::default(),
             broker,
             state: Mutex::new(State { epoch: LeaderEpoch::UNKNOWN, role: Role::Idle }),
             rules: RwLock::new(Arc::new(rules)),
@@ -276,6 +279,7 @@ impl Replica {
     fn wake_all(&self) {
         self.waiters.wake();
         self.followers.wake();
+        self.deletions.wake();
     }
 
     /// The largest epoch that is not newer than `asked`, and where it ended in this log.
@@ -374,6 +378,18 @@ impl Replica {
         self.append_with(batch, None, needs_all, Log::append_produced, ask)
     }
 
+    /// What an append for which all in sync must have the records will ask again.
+    ///
+    /// # Errors
+    /// [`AppendError::NotLeader`] and [`AppendError::NotEnoughReplicas`].
+    pub(crate) fn check_enough_replicas(&self) -> Result<(), AppendError> {
+        match &self.state.lock().role {
+            Role::Leader(progress) if progress.has_enough_replicas() => Ok(()),
+            Role::Leader(_) => Err(AppendError::NotEnoughReplicas),
+            Role::Follower(_) | Role::Idle => Err(AppendError::NotLeader),
+        }
+    }
+
     fn append_with(
         &self,
         batch: ValidBatch,
@@ -445,16 +461,39 @@ impl Replica {
     }
 }
 
+/// A log with a record for each of these times, which nobody flushes but the test.
+#[cfg(test)]
+pub(crate) fn unflushed_log(directory: &tempfile::TempDir, times: &[Timestamp]) -> Arc<Log> {
+    use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
+    let (config, options) = (LogConfig::default(), DirectoryOptions::default());
+    let clock = Arc::new(ottla_env::SystemClock::new());
+    let logs = LogDirectory::open(directory.path(), config.clone(), options, clock).unwrap();
+    let (partition, id) = (TopicPartition::new("t", 0), ottla_base::Uuid([7; 16]));
+    let log = logs.create(partition, id, Arc::new(config)).unwrap();
+    for time in times {
+        let mut builder = ottla_records::BatchBuilder::new(ottla_records::Compression::None);
+        builder.append(*time, None, Some(b"value"), &[]);
+        log.append_batch(builder.build(), LeaderEpoch(0)).unwrap();
+    }
+    log
+}
+
 /// A replica that leads a partition of its own, in leader epoch 0.
 #[cfg(test)]
 pub(crate) fn leading(log: Arc<Log>, outboxes: &Outboxes) -> Replica {
+    leading_with(log, outboxes, &[])
+}
+
+/// A replica that leads a partition in leader epoch 0, in which the others are not in sync yet.
+#[cfg(test)]
+pub(crate) fn leading_with(log: Arc<Log>, outboxes: &Outboxes, others: &[BrokerId]) -> Replica {
     let me = BrokerId(1);
     let (id, rules) = (log.topic_id().unwrap(), Rules::new(log.topic_partition().clone()));
     let start = log.log_start_offset();
     let replica = Replica::new(me, id, log, start, rules, outboxes);
     let partition = ottla_metadata::Partition {
-        replicas: vec![me],
-        directories: vec![ottla_base::Uuid::UNASSIGNED_DIR],
+        replicas: [&[me], others].concat(),
+        directories: vec![ottla_base::Uuid::UNASSIGNED_DIR; others.len() + 1],
         isr: vec![me],
         removing_replicas: Vec::new(),
         adding_replicas: Vec::new(),
@@ -477,21 +516,12 @@ pub(crate) fn leading(log: Arc<Log>, outboxes: &Outboxes) -> Replica {
 
 #[cfg(test)]
 mod tests {
-    use ottla_base::Uuid;
-    use ottla_env::SystemClock;
-    use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
     use ottla_records::{BatchBuilder, Compression};
 
     use super::*;
 
-    /// A partition whose log nobody flushes but the test.
     fn unflushed(directory: &tempfile::TempDir) -> Replica {
-        let (config, options) = (LogConfig::default(), DirectoryOptions::default());
-        let clock = Arc::new(SystemClock::new());
-        let logs = LogDirectory::open(directory.path(), config.clone(), options, clock).unwrap();
-        let (partition, id) = (TopicPartition::new("t", 0), Uuid([7; 16]));
-        let log = logs.create(partition, id, Arc::new(config)).unwrap();
-        leading(log, &Outboxes::default())
+        leading(unflushed_log(directory, &[]), &Outboxes::default())
     }
 
     fn batch(sequence: i32) -> ValidBatch {

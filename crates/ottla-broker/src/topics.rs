@@ -77,6 +77,10 @@ impl Publisher for Topics {
     /// Only now can nobody commit an offset any more in a topic that is gone.
     fn visible(&self, delta: &Delta) {
         self.forget_offsets_in(delta);
+        if !delta.brokers.is_empty() {
+            // Nobody waits for the replicas of a broker that is gone.
+            self.replicas.all().iter().for_each(|replica| replica.deletions.wake());
+        }
     }
 }
 

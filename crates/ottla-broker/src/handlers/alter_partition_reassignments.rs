@@ -1,8 +1,9 @@
-//! AlterPartitionReassignments (key 45), versions 0–1: moves partitions to other brokers, of which there are none.
+//! AlterPartitionReassignments (key 45), versions 0–1: moves partitions to other brokers; the controller decides.
 //!
 //! - v1: whether the number of replicas may change (KIP-860).
-//! - A partition stays where it is wanted, if it is there already; there is no move to call off.
-//! - Known difference: partitions do not move between brokers yet; a cluster of one has nowhere to move them.
+//! - The new replicas are added first; once they are all in sync, the old ones go. Null replicas call a move off.
+//! - Known difference: a request that replaces an earlier one goes on waiting for those that both add; Apache Kafka forgets
+//!   them, or waits for ever for one that it removes.
 
 use ottla_metadata::controller;
 use ottla_protocol::messages::{
@@ -22,7 +23,7 @@ pub(super) async fn handle(
         controller::alter_partition_reassignments(desk.image, desk.policy, &request)
     });
     let mut response = decide.await.unwrap_or_else(|error| AlterPartitionReassignmentsResponse {
-        error_code: super::submit_error(&error),
+        error_code: context.submit_error(&error),
         error_message: Some(error.to_string().into()),
         ..AlterPartitionReassignmentsResponse::default()
     });

@@ -17,7 +17,9 @@ pub(super) async fn carry_out(
     log_levels: bool,
 ) -> Vec<ConfigAnswer> {
     let (via, screened) = match context.listener.role {
-        Role::Controller if context.is_forwarded => (Via::Broker, screen_config_changes(&changes)),
+        Role::Controller if context.carried.is_some() => {
+            (Via::Broker, screen_config_changes(&changes))
+        }
         Role::Broker => (Via::Broker, screen_config_changes(&changes)),
         Role::Controller => (Via::Controller, vec![None; changes.len()]),
     };
@@ -73,7 +75,7 @@ async fn decide(
         controller::alter_configs(desk.image, desk.policy, &changes, via, validate_only)
     });
     decided.await.unwrap_or_else(|error| {
-        let rejection = Rejection::new(super::submit_error(&error), error.to_string());
+        let rejection = Rejection::new(context.submit_error(&error), error.to_string());
         let answer = |(kind, name)| ConfigAnswer { kind, name, rejection: Some(rejection.clone()) };
         refused.into_iter().map(answer).collect()
     })

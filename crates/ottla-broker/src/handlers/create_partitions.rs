@@ -1,7 +1,8 @@
 //! CreatePartitions (key 37), versions 0–3: topics get more partitions; the controller decides.
 //!
 //! - All versions mean the same.
-//! - Known difference: the answer comes after this broker has made the logs (Apache Kafka may answer before).
+//! - Known difference: the answer comes after the node of the active controller has made its logs (Apache Kafka may
+//!   answer before).
 //! - Known difference: more than 10,000 new partitions at once are refused with POLICY_VIOLATION; Apache Kafka makes the
 //!   first 10,000 and answers UNKNOWN_SERVER_ERROR.
 
@@ -36,6 +37,6 @@ pub(super) async fn handle(context: Context, request: CreatePartitionsRequest) -
         .decide(move |desk| controller::create_partitions(desk.image, &request, desk.draw));
     let response = decide
         .await
-        .unwrap_or_else(|error| fail_all(super::submit_error(&error), Some(error.to_string())));
+        .unwrap_or_else(|error| fail_all(context.submit_error(&error), Some(error.to_string())));
     context.answer(&response)
 }

@@ -1,8 +1,8 @@
 //! CreateTopics (key 19), versions 2–7: the controller decides, this only carries the request there and back.
 //!
 //! - v5: the answer has partitions, replication factor and configuration. v7: the topic id.
-//! - Known difference: the answer comes after this broker has applied the new topics (Apache Kafka
-//!   may answer before), so that a client can produce to them at once.
+//! - Known difference: the answer comes after the node of the active controller has applied the new topics (Apache Kafka
+//!   may answer before); in a cluster of one a client can produce to them at once.
 
 use ottla_base::ErrorCode;
 use ottla_protocol::messages::create_topics_response::CreatableTopicResult;
@@ -23,7 +23,7 @@ pub(super) async fn handle(context: Context, request: CreateTopicsRequest) -> Ou
             .into_iter()
             .map(|name| CreatableTopicResult {
                 name,
-                error_code: super::submit_error(&error),
+                error_code: context.submit_error(&error),
                 error_message: Some(error.to_string().into()),
                 ..CreatableTopicResult::default()
             })

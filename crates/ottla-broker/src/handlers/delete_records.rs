@@ -1,20 +1,24 @@
 //! DeleteRecords (key 21), versions 0–2: lets partitions begin at a later offset.
 //!
 //! - All versions mean the same. Offset −1 stands for the high watermark.
-//! - The answer comes when the new beginning is on disk, with one write for all partitions. A single replica has nobody else to wait for, so that the
-//!   request's timeout never ends.
+//! - The answer comes when the new beginning is on disk, with one write for all partitions, and all replicas on live
+//!   brokers begin there, too, as they tell with their fetches; REQUEST_TIMED_OUT if that takes longer than the request
+//!   allows.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytestring::ByteString;
-use ottla_base::{ErrorCode, Offset};
+use ottla_base::{BrokerId, ErrorCode, Offset};
 use ottla_log::StorageError;
 use ottla_metadata::topic_name;
 use ottla_protocol::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
 };
 use ottla_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 use super::Context;
 use crate::answer::Outcome;
@@ -28,13 +32,32 @@ type Deletion = (Arc<Replica>, Offset);
 /// Or why it may not.
 type Checked = Result<Deletion, ErrorCode>;
 
+/// The partitions of each topic.
+type Topics = Vec<(ByteString, Vec<(i32, Checked)>)>;
+
 pub(super) async fn handle(context: Context, request: DeleteRecordsRequest) -> Outcome {
-    // A file is written, so none of this runs on a thread that connections share.
-    let answered = tokio::task::spawn_blocking(move || {
-        let topics = delete_all(&context, by_partition(request));
-        context.answer(&DeleteRecordsResponse { topics, ..Default::default() })
-    });
-    answered.await.expect("a deletion does not panic")
+    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let here = context.clone();
+    // A file is written, so this does not run on a thread that connections share.
+    let deleted = tokio::task::spawn_blocking(move || delete_all(&here, by_partition(request)));
+    let deleted = deleted.await.expect("a deletion does not panic");
+    let deadline = Instant::now() + timeout;
+    let is_alive =
+        |id| context.broker.image().broker(id).is_some_and(|registered| !registered.fenced);
+    let mut topics = Vec::with_capacity(deleted.len());
+    for (name, checked) in deleted {
+        let mut partitions = Vec::with_capacity(checked.len());
+        for (index, checked) in checked {
+            partitions.push(match checked {
+                Ok(deletion) => {
+                    result(index, deleted_everywhere(&deletion, deadline, is_alive).await)
+                }
+                Err(code) => result(index, Err(code.into())),
+            });
+        }
+        topics.push(DeleteRecordsTopicResult { name, partitions });
+    }
+    context.answer(&DeleteRecordsResponse { topics, ..Default::default() })
 }
 
 /// Each partition once; of several offsets for one the last counts.
@@ -52,11 +75,8 @@ fn by_partition(request: DeleteRecordsRequest) -> BTreeMap<ByteString, BTreeMap<
 }
 
 /// Checks each partition by itself, and deletes from all that pass at once.
-fn delete_all(
-    context: &Context,
-    topics: BTreeMap<ByteString, BTreeMap<i32, i64>>,
-) -> Vec<DeleteRecordsTopicResult> {
-    let checked: Vec<(ByteString, Vec<_>)> = topics
+fn delete_all(context: &Context, topics: BTreeMap<ByteString, BTreeMap<i32, i64>>) -> Topics {
+    let mut checked: Topics = topics
         .into_iter()
         .map(|(topic, partitions)| {
             let check = |(index, offset)| (index, check(context, &topic, index, offset));
@@ -66,14 +86,14 @@ fn delete_all(
         .collect();
     let partitions = checked.iter().flat_map(|(_, partitions)| partitions);
     let deletions = partitions.filter_map(|(_, checked)| checked.as_ref().ok().cloned()).collect();
-    let mut starts = delete(context, deletions).into_iter();
-    let mut start = |_| starts.next().expect("each deletion has a result");
-    let answer = |(topic, partitions): (ByteString, Vec<(i32, Checked)>)| {
-        let results = partitions.into_iter();
-        let results = results.map(|(index, checked)| result(index, checked.and_then(&mut start)));
-        DeleteRecordsTopicResult { name: topic, partitions: results.collect() }
-    };
-    checked.into_iter().map(answer).collect()
+    let mut results = delete(context, deletions).into_iter();
+    let partitions = checked.iter_mut().flat_map(|(_, partitions)| partitions);
+    for (_, checked) in partitions.filter(|(_, checked)| checked.is_ok()) {
+        if let Err(code) = results.next().expect("each deletion has a result") {
+            *checked = Err(code);
+        }
+    }
+    checked
 }
 
 fn check(context: &Context, topic: &str, partition: i32, offset: i64) -> Checked {
@@ -87,7 +107,7 @@ fn check(context: &Context, topic: &str, partition: i32, offset: i64) -> Checked
     Ok((replica, before))
 }
 
-/// Where each partition begins now, which may have been later already. Segments go with the next retention run.
+/// Where each log begins now, which may have been later already. Segments go with the next retention run.
 fn delete(context: &Context, deletions: Vec<Deletion>) -> Vec<Result<Offset, ErrorCode>> {
     let log = |(replica, before): &Deletion| (replica.log(), *before);
     let trims: Vec<_> = deletions.iter().map(log).collect();
@@ -102,10 +122,116 @@ fn storage_error(error: StorageError) -> ErrorCode {
     ErrorCode::KAFKA_STORAGE_ERROR
 }
 
-fn result(partition_index: i32, start: Result<Offset, ErrorCode>) -> DeleteRecordsPartitionResult {
+/// Why a partition has not begun later, and from where on its records are there.
+#[derive(Debug, PartialEq, Eq)]
+struct Failure {
+    code: ErrorCode,
+    low_watermark: Option<Offset>,
+}
+
+impl From<ErrorCode> for Failure {
+    fn from(code: ErrorCode) -> Self {
+        Self { code, low_watermark: None }
+    }
+}
+
+/// Waits until no replica on a live broker has the records any longer; the low watermark then.
+async fn deleted_everywhere(
+    (replica, before): &Deletion,
+    deadline: Instant,
+    is_alive: impl Fn(BrokerId) -> bool,
+) -> Result<Offset, Failure> {
+    let woken = Arc::new(Notify::new());
+    let _registration = replica.deletions.register(&woken);
+    loop {
+        let low_watermark = replica.low_watermark(&is_alive)?;
+        if let Some(reached) = low_watermark.filter(|reached| reached >= before) {
+            return Ok(reached);
+        }
+        if timeout_at(deadline, woken.notified()).await.is_err() {
+            return Err(Failure { code: ErrorCode::REQUEST_TIMED_OUT, low_watermark });
+        }
+    }
+}
+
+fn result(partition_index: i32, deleted: Result<Offset, Failure>) -> DeleteRecordsPartitionResult {
+    let (low_watermark, error_code) = match deleted {
+        Ok(reached) => (Some(reached), ErrorCode::NONE),
+        Err(Failure { code, low_watermark }) => (low_watermark, code),
+    };
     DeleteRecordsPartitionResult {
         partition_index,
-        low_watermark: start.map_or(NO_LOW_WATERMARK, |start| start.0),
-        error_code: start.err().unwrap_or(ErrorCode::NONE),
+        low_watermark: low_watermark.map_or(NO_LOW_WATERMARK, |offset| offset.0),
+        error_code,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_base::Timestamp;
+    use ottla_replication::Fetched;
+
+    use super::*;
+    use crate::replica::{leading_with, unflushed_log};
+
+    const FOLLOWER: BrokerId = BrokerId(2);
+
+    /// A partition with a follower, from which records before offset 2 are to go.
+    fn deletion(directory: &tempfile::TempDir) -> Deletion {
+        let log = unflushed_log(directory, &[Timestamp(1_000); 3]);
+        log.flush().unwrap();
+        let replica = Arc::new(leading_with(log, &Default::default(), &[FOLLOWER]));
+        replica.log().delete_records_to(Offset(2)).unwrap();
+        (replica, Offset(2))
+    }
+
+    fn fetch(replica: &Replica, log_start_offset: i64) {
+        let fetched = Fetched {
+            replica: FOLLOWER,
+            broker_epoch: 1,
+            is_eligible: true,
+            fetch_offset: Offset(3),
+            log_start_offset: Offset(log_start_offset),
+            reports_flushes: true,
+            now: Duration::ZERO,
+        };
+        replica.on_fetch(fetched).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_deletion_waits_for_each_live_follower_to_begin_as_late() {
+        let directory = tempfile::tempdir().unwrap();
+        let deletion = deletion(&directory);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let fetches = async {
+            for log_start in [0, 1, 2] {
+                fetch(&deletion.0, log_start);
+                tokio::task::yield_now().await;
+            }
+        };
+        let (reached, ()) =
+            tokio::join!(deleted_everywhere(&deletion, deadline, |_| true), fetches);
+        assert_eq!(reached, Ok(Offset(2)));
+    }
+
+    #[tokio::test]
+    async fn a_deletion_that_a_follower_has_not_heard_of_in_time_says_where_the_records_still_are()
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let deletion = deletion(&directory);
+        let timed_out =
+            |low_watermark| Err(Failure { code: ErrorCode::REQUEST_TIMED_OUT, low_watermark });
+        let now = Instant::now();
+        assert_eq!(deleted_everywhere(&deletion, now, |_| true).await, timed_out(None));
+        fetch(&deletion.0, 1);
+        assert_eq!(deleted_everywhere(&deletion, now, |_| true).await, timed_out(Some(Offset(1))));
+    }
+
+    #[tokio::test]
+    async fn a_deletion_does_not_wait_for_a_broker_that_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let deletion = deletion(&directory);
+        let now = Instant::now();
+        assert_eq!(deleted_everywhere(&deletion, now, |_| false).await, Ok(Offset(2)));
     }
 }

@@ -18,7 +18,7 @@ pub(super) async fn handle(context: Context, request: DeleteTopicsRequest) -> Ou
             .map(|topic| DeletableTopicResult {
                 name: topic.name,
                 topic_id: topic.topic_id,
-                error_code: super::submit_error(&error),
+                error_code: context.submit_error(&error),
                 error_message: Some(error.to_string().into()),
             })
             .collect(),

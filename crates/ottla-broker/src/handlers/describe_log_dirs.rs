@@ -3,7 +3,8 @@
 //!
 //! - v3: an error for the request as a whole. v4: total and usable bytes. v5: whether the directory is cordoned.
 //! - Null topics mean all; the metadata log is not among them.
-//! - A replica is never behind itself, but for a copy of it on its way to another directory.
+//! - How far a replica is behind is told against what is visible, and of a copy on its way to another directory against the
+//!   replica.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -102,13 +103,13 @@ fn topics(
     topics.into_iter().map(topic).collect()
 }
 
-/// A log, or a copy of one in the making: how far that is behind the log.
+/// A log, or a copy of one in the making.
 fn partition(context: &Context, log: &Log, is_future_key: bool) -> DescribeLogDirsPartition {
     let index = log.topic_partition().partition.0;
     let replica = log.topic_id().and_then(|id| context.broker.replicas.find(id, index));
     let lag = replica.map(|it| match is_future_key {
         true => it.log().log_end_offset() - log.log_end_offset(),
-        false => 0,
+        false => (it.high_watermark() - log.log_end_offset()).max(0),
     });
     DescribeLogDirsPartition {
         partition_index: index,

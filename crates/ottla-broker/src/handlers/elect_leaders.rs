@@ -2,7 +2,6 @@
 //!
 //! - v0 knows preferred leaders only. v1: unclean elections, and an error for the request as a whole.
 //! - Null topics mean all partitions, of which those that need no election are left out.
-//! - Known difference: a replica outside the ISR is never elected, until there is replication.
 
 use ottla_metadata::controller;
 use ottla_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse};
@@ -16,7 +15,7 @@ pub(super) async fn handle(context: Context, request: ElectLeadersRequest) -> Ou
     let decide =
         context.broker.quorum.decide(move |desk| controller::elect_leaders(desk.image, &request));
     let mut response = decide.await.unwrap_or_else(|error| ElectLeadersResponse {
-        error_code: super::submit_error(&error),
+        error_code: context.submit_error(&error),
         ..ElectLeadersResponse::default()
     });
     if context.version < ERROR_SINCE {

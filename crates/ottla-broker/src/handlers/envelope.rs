@@ -2,10 +2,12 @@
 //!
 //! - Controllers only. What is inside is handled as if it had come by itself, from the client's address; the answer goes back
 //!   in one piece, header and body.
-//! - NOT_CONTROLLER if this node does not lead, so that the broker looks for the one that does.
+//! - NOT_CONTROLLER if this node does not lead, or has lost the lead before it could decide, so that the broker looks for
+//!   the one that does.
 //! - The principal is passed over: nobody is authenticated yet.
 
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 
 use ottla_base::ErrorCode;
 use ottla_protocol::messages::{EnvelopeRequest, EnvelopeResponse};
@@ -22,6 +24,7 @@ pub(super) async fn handle(context: Context, request: EnvelopeRequest) -> Outcom
         return context.answer(&refuse(ErrorCode::NOT_CONTROLLER));
     }
     let mut session = Session::forwarded(context.listener.clone(), client);
+    let carried = session.carried.clone();
     let mut outcome = super::handle(&context.broker, &mut session, request.request_data);
     let response = loop {
         match outcome {
@@ -41,6 +44,11 @@ pub(super) async fn handle(context: Context, request: EnvelopeRequest) -> Outcom
             }
         }
     };
+    let found_no_controller =
+        carried.is_some_and(|it| it.found_no_controller.load(Ordering::Acquire));
+    if found_no_controller {
+        return context.answer(&refuse(ErrorCode::NOT_CONTROLLER));
+    }
     context.answer(&response)
 }
 

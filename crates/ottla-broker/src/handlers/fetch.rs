@@ -9,6 +9,7 @@
 //! - Readers of committed data get nothing at or after the last stable offset, and the aborted transactions below.
 //! - A follower gets everything up to the end of the log, and so tells its leader how far it is (KIP-595). v15: it names
 //!   itself in a tagged field, with its broker epoch.
+//! - Known difference: consumers are never sent to a follower (KIP-392), even in their own rack.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -243,7 +244,7 @@ fn resolve(context: &Context, partitions: Vec<PartitionRequest>) -> Vec<Target> 
 
 /// What one partition gives.
 enum Found {
-    /// No such partition, or not on this broker: known before anything is read.
+    /// No such partition: known before anything is read.
     NotHere(ErrorCode),
     Failed(ErrorCode),
     Diverged {
@@ -383,6 +384,10 @@ fn read(
     look: &Look,
 ) -> Found {
     match &target.replica {
+        // The partition exists: there is no point in waiting, and the client may have to go elsewhere.
+        Err(code @ (ErrorCode::NOT_LEADER_OR_FOLLOWER | ErrorCode::KAFKA_STORAGE_ERROR)) => {
+            Found::Failed(*code)
+        }
         Err(code) => Found::NotHere(*code),
         Ok(replica) => {
             read_replica(replica, &target.request, bytes_left, is_first, read_committed, look)

@@ -1,8 +1,9 @@
 //! FindCoordinator (key 10), versions 0–6: which broker coordinates a group.
 //!
 //! - v4: several keys at once. v6: share groups.
-//! - Known difference: the first group makes the topic that groups are stored in, and its coordinator is told at
-//!   once, where Apache Kafka sends a client away with COORDINATOR_NOT_AVAILABLE to ask again.
+//! - Known difference: the first group makes the topic that groups are stored in, and its coordinator is told at once if
+//!   this broker has heard of the topic by then, where Apache Kafka sends every client away with
+//!   COORDINATOR_NOT_AVAILABLE to ask again.
 //! - Known difference: transactions and share groups are not there yet; asking for their
 //!   coordinator is refused with UNSUPPORTED_VERSION, which no client retries.
 

@@ -4,12 +4,14 @@
 //!   v8: −4, earliest local. v9: −5, latest tiered. v11: −6, earliest pending upload (KIP-1023).
 //! - There is no tiered storage: −4 is the log start, −5 and −6 find nothing.
 //! - A time without a record at or after it gives offset −1, without an error.
+//! - A new leader that does not know yet what is visible says OFFSET_NOT_AVAILABLE (before v5: LEADER_NOT_AVAILABLE) of
+//!   the latest offset, and of a time that it finds nothing for.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use bytestring::ByteString;
 use ottla_base::{ErrorCode, Offset, Timestamp};
+use ottla_log::TimestampLookup;
 use ottla_protocol::messages::list_offsets_request::ListOffsetsPartition;
 use ottla_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
@@ -108,21 +110,7 @@ fn look_up(
     if end.replica_id != DEBUGGING_REPLICA {
         replica.check_leads()?;
     }
-    if end.replica_id < 0 && end.replica_id != DEBUGGING_REPLICA && asked.timestamp == LATEST {
-        replica.check_knows_latest().map_err(|code| match context.version {
-            OFFSET_NOT_AVAILABLE_SINCE.. => code,
-            _ => ErrorCode::LEADER_NOT_AVAILABLE,
-        })?;
-    }
-    let found = match asked.timestamp {
-        LATEST => Some(latest(&replica, end)),
-        EARLIEST | EARLIEST_LOCAL => Some(earliest(&replica)),
-        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => None,
-        MAX_TIMESTAMP => visible(&replica, replica.log().max_timestamp().map_err(storage)?),
-        time => {
-            visible(&replica, replica.log().offset_for_timestamp(Timestamp(time)).map_err(storage)?)
-        }
-    };
+    let found = find(context.version, &replica, end, asked.timestamp)?;
     Ok(match found {
         Some(found) => ListOffsetsPartitionResponse {
             timestamp: found.timestamp,
@@ -132,6 +120,25 @@ fn look_up(
             ..nothing(asked.partition_index)
         },
         None => nothing(asked.partition_index),
+    })
+}
+
+fn find(
+    version: i16,
+    replica: &Replica,
+    end: End,
+    timestamp: i64,
+) -> Result<Option<Found>, ErrorCode> {
+    // Asked before anything is looked up, which may become visible meanwhile.
+    let known = end.check_known(version, replica);
+    Ok(match timestamp {
+        LATEST => known.map(|()| Some(latest(replica, end)))?,
+        EARLIEST | EARLIEST_LOCAL => Some(earliest(replica)),
+        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => None,
+        time => match visible(replica, end, by_time(replica, time)?) {
+            None => known.map(|()| None)?,
+            found => found,
+        },
     })
 }
 
@@ -148,18 +155,47 @@ struct End {
     read_committed: bool,
 }
 
-fn latest(replica: &Arc<Replica>, end: End) -> Found {
-    let high_watermark = replica.high_watermark();
-    let offset = match end.replica_id {
-        // A follower, or a tool.
-        DEBUGGING_REPLICA | 0.. => replica.log().log_end_offset(),
-        _ if end.read_committed => replica.log().last_stable_offset(high_watermark),
-        _ => high_watermark,
-    };
-    Found { timestamp: -1, offset, leader_epoch: replica.leader_epoch().0 }
+impl End {
+    /// A consumer's, not a follower's or a tool's.
+    const fn is_of_consumers(self) -> bool {
+        !matches!(self.replica_id, DEBUGGING_REPLICA | 0..)
+    }
+
+    fn offset(self, replica: &Replica) -> Offset {
+        let high_watermark = replica.high_watermark();
+        match self.is_of_consumers() {
+            false => replica.log().log_end_offset(),
+            true if self.read_committed => replica.log().last_stable_offset(high_watermark),
+            true => high_watermark,
+        }
+    }
+
+    /// Whether this end can be told: a new leader has to hear from its followers first.
+    fn check_known(self, version: i16, replica: &Replica) -> Result<(), ErrorCode> {
+        if !self.is_of_consumers() {
+            return Ok(());
+        }
+        replica.check_knows_latest().map_err(|code| match version {
+            OFFSET_NOT_AVAILABLE_SINCE.. => code,
+            _ => ErrorCode::LEADER_NOT_AVAILABLE,
+        })
+    }
 }
 
-fn earliest(replica: &Arc<Replica>) -> Found {
+fn latest(replica: &Replica, end: End) -> Found {
+    Found { timestamp: -1, offset: end.offset(replica), leader_epoch: replica.leader_epoch().0 }
+}
+
+fn by_time(replica: &Replica, time: i64) -> Result<Option<TimestampLookup>, ErrorCode> {
+    let log = replica.log();
+    let found = match time {
+        MAX_TIMESTAMP => log.max_timestamp(),
+        time => log.offset_for_timestamp(Timestamp(time)),
+    };
+    found.map_err(storage)
+}
+
+fn earliest(replica: &Replica) -> Found {
     let log = replica.log();
     let offset = log.log_start_offset();
     // An empty log has no record to have an epoch; the next one will have the leader's.
@@ -169,8 +205,8 @@ fn earliest(replica: &Arc<Replica>) -> Found {
 }
 
 /// A record that a crash could still take back is not found yet.
-fn visible(replica: &Arc<Replica>, found: Option<ottla_log::TimestampLookup>) -> Option<Found> {
-    let found = found.filter(|found| found.offset < replica.high_watermark())?;
+fn visible(replica: &Replica, end: End, found: Option<TimestampLookup>) -> Option<Found> {
+    let found = found.filter(|found| found.offset < end.offset(replica))?;
     Some(Found {
         timestamp: found.timestamp.0,
         offset: found.offset,
@@ -203,5 +239,39 @@ fn nothing(partition_index: i32) -> ListOffsetsPartitionResponse {
         offset: -1,
         leader_epoch: -1,
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::{leading, unflushed_log};
+
+    /// What a leader answers that has found a record in its log of which it does not know yet whether it stays.
+    fn asked(version: i16, replica_id: i32, timestamp: i64) -> Result<Option<i64>, ErrorCode> {
+        let directory = tempfile::tempdir().unwrap();
+        let log = unflushed_log(&directory, &[Timestamp(1_000)]);
+        let replica = leading(log, &Default::default());
+        let end = End { replica_id, read_committed: false };
+        let found = find(version, &replica, end, timestamp);
+        found.map(|found| found.map(|found| found.offset.0))
+    }
+
+    #[test]
+    fn a_leader_that_does_not_know_what_is_visible_says_so_of_the_end_and_of_times() {
+        for timestamp in [LATEST, MAX_TIMESTAMP, 1_000, 2_000] {
+            assert_eq!(asked(11, -1, timestamp), Err(ErrorCode::OFFSET_NOT_AVAILABLE));
+            assert_eq!(asked(4, -1, timestamp), Err(ErrorCode::LEADER_NOT_AVAILABLE));
+        }
+        assert_eq!(asked(11, -1, EARLIEST), Ok(Some(0)));
+    }
+
+    #[test]
+    fn followers_and_tools_are_told_of_all_that_the_log_has() {
+        for replica_id in [2, DEBUGGING_REPLICA] {
+            assert_eq!(asked(11, replica_id, LATEST), Ok(Some(1)));
+            assert_eq!(asked(11, replica_id, 1_000), Ok(Some(0)));
+            assert_eq!(asked(11, replica_id, 2_000), Ok(None));
+        }
     }
 }

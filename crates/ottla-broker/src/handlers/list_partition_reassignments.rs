@@ -1,4 +1,4 @@
-//! ListPartitionReassignments (key 46), version 0: the partitions that are moving; in a cluster of one, none.
+//! ListPartitionReassignments (key 46), version 0: the partitions that are moving, from where and to where.
 //!
 //! - Null topics mean all. What is not there is not mentioned.
 
@@ -13,5 +13,12 @@ pub(super) fn handle(
     context: &Context,
     request: ListPartitionReassignmentsRequest,
 ) -> ListPartitionReassignmentsResponse {
+    if !context.broker.controller.is_here() {
+        // This node may have missed what others know.
+        return ListPartitionReassignmentsResponse {
+            error_code: context.not_controller(),
+            ..ListPartitionReassignmentsResponse::default()
+        };
+    }
     controller::list_partition_reassignments(&context.broker.image(), &request)
 }

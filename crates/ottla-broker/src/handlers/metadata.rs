@@ -59,7 +59,7 @@ fn answer(context: &Context, request: &MetadataRequest) -> MetadataResponse {
     MetadataResponse {
         brokers: brokers.collect(),
         cluster_id: Some(context.broker.cluster_id.clone()),
-        controller_id: context.broker.node_id.0,
+        controller_id: context.controller_id(&image),
         topics,
         cluster_authorized_operations: if request.include_cluster_authorized_operations {
             authorized::CLUSTER

@@ -159,6 +159,13 @@ fn append(
     if replica.is_internal() && context.client_id.as_deref() != Some(ADMIN_CLIENT) {
         return Err(ErrorCode::INVALID_TOPIC_EXCEPTION.into());
     }
+    // Who does not lead has no say about records, and where too few would have them they are not looked at.
+    replica.check_leads()?;
+    let needs_all = acks == ACKS_ALL;
+    let refuse = |error: &AppendError| Refusal::of_append(error, replica.log().log_start_offset());
+    if needs_all {
+        replica.check_enough_replicas().map_err(|error| refuse(&error))?;
+    }
     let bytes = match data.records {
         Some(Records::Bytes(bytes)) => bytes,
         Some(Records::Deferred { .. }) | None => Bytes::new(),
@@ -172,9 +179,8 @@ fn append(
         return Err(ErrorCode::INVALID_TXN_STATE.into());
     }
     let (size, records) = (batch.size_in_bytes(), batch.header().record_count);
-    let Placed { appended, epoch } = replica
-        .append_produced(batch, acks == ACKS_ALL)
-        .map_err(|error| Refusal::of_append(&error, replica.log().log_start_offset()))?;
+    let Placed { appended, epoch } =
+        replica.append_produced(batch, needs_all).map_err(|error| refuse(&error))?;
     if !appended.duplicate {
         context.broker.metrics.appended(size, records);
     }
@@ -317,9 +323,10 @@ impl Refusal {
         Self { log_start_offset, ..rejection.into() }
     }
 
-    /// As above: that a batch does not fit what its producer sent before is not expected.
+    /// As above: that a batch does not fit what its producer sent before is not expected, nor that the ISR is too small.
     fn of_append(error: &AppendError, log_start_offset: Offset) -> Self {
-        let is_expected = !matches!(error, AppendError::Refused(_));
+        let is_expected =
+            !matches!(error, AppendError::Refused(_) | AppendError::NotEnoughReplicas);
         let log_start_offset = if is_expected { -1 } else { log_start_offset.0 };
         Self { log_start_offset, ..error.code().into() }
     }

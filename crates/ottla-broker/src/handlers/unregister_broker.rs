@@ -1,5 +1,6 @@
 //! UnregisterBroker (key 64), version 0: forgets a broker that is gone for good; the controller decides.
 //!
+//! - The broker leaves the ISRs, and stays among the replicas of its partitions.
 //! - A broker that nobody has registered is BROKER_ID_NOT_REGISTERED.
 //! - Known difference: a lone broker is not forgotten while it runs (INVALID_REQUEST). Apache Kafka does forget it, and is
 //!   left with topics that nobody leads.
@@ -23,7 +24,7 @@ pub(super) async fn handle(context: Context, request: UnregisterBrokerRequest) -
     }
     let decided = context.broker.quorum.unregister_broker(request).await;
     let response = decided.unwrap_or_else(|error| UnregisterBrokerResponse {
-        error_code: super::submit_error(&error),
+        error_code: context.submit_error(&error),
         error_message: Some(error.to_string().into()),
         ..UnregisterBrokerResponse::default()
     });

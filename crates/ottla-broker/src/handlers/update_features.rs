@@ -15,7 +15,7 @@ pub(super) async fn handle(context: Context, request: UpdateFeaturesRequest) -> 
         controller::update_features(desk.image, desk.policy, &request, version)
     });
     let response = decide.await.unwrap_or_else(|error| UpdateFeaturesResponse {
-        error_code: super::submit_error(&error),
+        error_code: context.submit_error(&error),
         error_message: Some(error.to_string().into()),
         ..UpdateFeaturesResponse::default()
     });

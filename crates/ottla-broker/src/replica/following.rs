@@ -226,7 +226,12 @@ impl Replica {
                 tracing::error!(partition = %self.partition, %error, "the log can't be cut off");
                 let failure = match error {
                     StorageError::Full { .. } => Failure::Passing,
-                    _ => Failure::Lasting,
+                    StorageError::Io { .. }
+                    | StorageError::Corrupt { .. }
+                    | StorageError::Poisoned { .. }
+                    | StorageError::Closed { .. }
+                    | StorageError::OutOfOrder { .. }
+                    | StorageError::TooLarge { .. } => Failure::Lasting,
                 };
                 following.follower.on_log_failed(local(&log), failure, now);
             }

@@ -116,9 +116,31 @@ impl Replica {
     /// # Errors
     /// NOT_LEADER_OR_FOLLOWER if this broker does not lead, or why the fetch does not count.
     pub(crate) fn on_fetch(&self, fetched: Fetched) -> Result<FetchStanding, ErrorCode> {
-        self.with_progress(|progress| progress.on_fetch(fetched))
+        let standing = self
+            .with_progress(|progress| progress.on_fetch(fetched))
             .ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?
-            .map_err(|refusal: FetchRefusal| refusal.code())
+            .map_err(|refusal: FetchRefusal| refusal.code());
+        // It may begin later now.
+        self.deletions.wake();
+        standing
+    }
+
+    /// From where on all replicas that live have their records; `None` while one of them has not said.
+    ///
+    /// # Errors
+    /// NOT_LEADER_OR_FOLLOWER if this broker does not lead, KAFKA_STORAGE_ERROR if its disk has failed.
+    pub(crate) fn low_watermark(
+        &self,
+        is_alive: impl Fn(BrokerId) -> bool,
+    ) -> Result<Option<Offset>, ErrorCode> {
+        self.check_disk()?;
+        self.check_alive()?;
+        match &self.state.lock().role {
+            Role::Leader(progress) => {
+                Ok(progress.low_watermark(self.log().log_start_offset(), is_alive))
+            }
+            Role::Follower(_) | Role::Idle => Err(ErrorCode::NOT_LEADER_OR_FOLLOWER),
+        }
     }
 
     /// # Errors

@@ -53,6 +53,6 @@ pub(super) const ROWS: &[Property] = &[
     int("compression.lz4.level").or("9").between(1, 17).cluster_wide().accepted("Level when the broker compresses with lz4; the lz4 here has one level, the fast one."),
     int("compression.zstd.level").or("3").between(-131072, 22).cluster_wide().honoured("Level when the broker compresses with zstd."),
     int("min.insync.replicas").or("1").at_least(1).high().cluster_wide().honoured("Replicas that must be in sync for an acks=all produce to be accepted."),
-    boolean("unclean.leader.election.enable").or("false").high().cluster_wide().accepted("Lets a replica that lacks data lead when no other is left."),
-    long("unclean.leader.election.interval.ms").or("300000").at_least(1).internal().accepted("How often partitions without a leader are looked at."),
+    boolean("unclean.leader.election.enable").or("false").high().cluster_wide().honoured("Lets a replica that lacks data lead when no other is left."),
+    long("unclean.leader.election.interval.ms").or("300000").at_least(1).internal().honoured("How often partitions without a leader are looked at."),
 ];

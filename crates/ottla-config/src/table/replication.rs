@@ -6,12 +6,12 @@ pub(super) const ROWS: &[Property] = &[
     boolean("auto.leader.rebalance.enable")
         .or("true")
         .high()
-        .accepted("Moves leadership back to preferred replicas; a lone node leads everything."),
+        .honoured("Moves leadership back to preferred replicas."),
     long("leader.imbalance.check.interval.seconds")
         .or("300")
         .at_least(1)
         .high()
-        .accepted("How often the balance of leaders is checked."),
+        .honoured("How often the balance of leaders is checked."),
     int("num.replica.fetchers")
         .or("1")
         .at_least(1)
@@ -21,30 +21,30 @@ pub(super) const ROWS: &[Property] = &[
     int("replica.fetch.backoff.ms")
         .or("1000")
         .at_least(0)
-        .accepted("Pause of a fetcher after an error."),
+        .honoured("Pause of a fetcher after an error."),
     int("replica.fetch.max.bytes")
         .or("1048576")
         .at_least(0)
-        .accepted("Bytes per partition in a fetch among brokers."),
+        .honoured("Bytes per partition in a fetch among brokers."),
     int("replica.fetch.min.bytes")
         .or("1")
         .high()
-        .accepted("Bytes that a fetch among brokers waits for."),
+        .honoured("Bytes that a fetch among brokers waits for."),
     int("replica.fetch.response.max.bytes")
         .or("10485760")
         .at_least(0)
-        .accepted("Bytes in one answer to a fetch among brokers."),
+        .honoured("Bytes in one answer to a fetch among brokers."),
     int("replica.fetch.wait.max.ms")
         .or("500")
         .high()
-        .accepted("Longest wait of a fetch among brokers."),
-    long("replica.high.watermark.checkpoint.interval.ms").or("5000").high().accepted(
+        .honoured("Longest wait of a fetch among brokers."),
+    long("replica.high.watermark.checkpoint.interval.ms").or("5000").high().honoured(
         "How often high watermarks are written down; with one replica they follow from the log.",
     ),
     long("replica.lag.time.max.ms")
         .or("30000")
         .high()
-        .accepted("How long a replica may lag before it leaves the in-sync replicas."),
+        .honoured("How long a replica may lag before it leaves the in-sync replicas."),
     string("replica.selector.class").accepted(
         "Which replica consumers read from: Kafka's LeaderSelector or RackAwareReplicaSelector; any other class stops the start.",
     ),

@@ -37,5 +37,5 @@ pub(super) const ROWS: &[Property] = &[
     int("segment.index.bytes").or("10485760").at_least(4).per_resource().honoured("Largest size of a segment's index."),
     long("segment.jitter.ms").or("0").at_least(0).per_resource().honoured("Most that is randomly taken off segment.ms, so that segments do not all end at once."),
     long("segment.ms").or("604800000").at_least(1).per_resource().honoured("Age at which a segment ends even if small."),
-    boolean("unclean.leader.election.enable").or("false").per_resource().accepted("Lets a replica that lacks data lead when no other is left."),
+    boolean("unclean.leader.election.enable").or("false").per_resource().honoured("Lets a replica that lacks data lead when no other is left."),
 ];

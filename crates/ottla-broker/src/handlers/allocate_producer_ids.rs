@@ -1,0 +1,25 @@
+//! AllocateProducerIds (key 67), version 0: a block of ids for idempotent producers.
+//!
+//! - Controllers only, for brokers.
+
+use ottla_base::ErrorCode;
+use ottla_protocol::messages::{AllocateProducerIdsRequest, AllocateProducerIdsResponse};
+use ottla_quorum::Quorum;
+
+use super::submit_error;
+use crate::controller_requests::ControllerRequest;
+
+impl ControllerRequest for AllocateProducerIdsRequest {
+    async fn decide(self, quorum: &Quorum, _: i16) -> AllocateProducerIdsResponse {
+        quorum.allocate_producer_ids(self).await.unwrap_or_else(|error| {
+            AllocateProducerIdsResponse {
+                error_code: submit_error(&error),
+                ..AllocateProducerIdsResponse::default()
+            }
+        })
+    }
+
+    fn error_of(response: &AllocateProducerIdsResponse) -> ErrorCode {
+        response.error_code
+    }
+}

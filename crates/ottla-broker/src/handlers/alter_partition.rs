@@ -1,0 +1,24 @@
+//! AlterPartition (key 56), versions 2–3: a leader proposes who is in sync with it.
+//!
+//! - Controllers only, for brokers.
+//! - v3: each of them with its broker epoch, so that a broker that has restarted since does not join (KIP-903).
+
+use ottla_base::ErrorCode;
+use ottla_protocol::messages::{AlterPartitionRequest, AlterPartitionResponse};
+use ottla_quorum::Quorum;
+
+use super::submit_error;
+use crate::controller_requests::ControllerRequest;
+
+impl ControllerRequest for AlterPartitionRequest {
+    async fn decide(self, quorum: &Quorum, version: i16) -> AlterPartitionResponse {
+        quorum.alter_partition(self, version).await.unwrap_or_else(|error| AlterPartitionResponse {
+            error_code: submit_error(&error),
+            ..AlterPartitionResponse::default()
+        })
+    }
+
+    fn error_of(response: &AlterPartitionResponse) -> ErrorCode {
+        response.error_code
+    }
+}

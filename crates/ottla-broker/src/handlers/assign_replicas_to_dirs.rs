@@ -1,0 +1,22 @@
+//! AssignReplicasToDirs (key 73), version 0: a broker says in which of its log directories replicas are (KIP-858).
+//!
+//! - Controllers only, for brokers.
+
+use ottla_base::ErrorCode;
+use ottla_protocol::messages::{AssignReplicasToDirsRequest, AssignReplicasToDirsResponse};
+use ottla_quorum::Quorum;
+
+use crate::controller_requests::{ControllerRequest, refusal};
+
+impl ControllerRequest for AssignReplicasToDirsRequest {
+    async fn decide(self, quorum: &Quorum, _: i16) -> AssignReplicasToDirsResponse {
+        let decided = quorum.assign_replicas_to_dirs(self).await;
+        refusal("where replicas are is", decided).unwrap_or_else(|error_code| {
+            AssignReplicasToDirsResponse { error_code, ..AssignReplicasToDirsResponse::default() }
+        })
+    }
+
+    fn error_of(response: &AssignReplicasToDirsResponse) -> ErrorCode {
+        response.error_code
+    }
+}

@@ -1,0 +1,25 @@
+//! BrokerHeartbeat (key 63), versions 0–2: a broker shows that it lives, says what it wants, and hears whether it is fenced.
+//!
+//! - Controllers only, for brokers.
+//! - v1: log directories that have failed. v2: those that are cordoned.
+
+use ottla_base::ErrorCode;
+use ottla_protocol::messages::{BrokerHeartbeatRequest, BrokerHeartbeatResponse};
+use ottla_quorum::Quorum;
+
+use crate::controller_requests::{ControllerRequest, refusal};
+
+impl ControllerRequest for BrokerHeartbeatRequest {
+    async fn decide(self, quorum: &Quorum, _: i16) -> BrokerHeartbeatResponse {
+        refusal("a broker's heartbeat is", quorum.broker_heartbeat(self).await).unwrap_or_else(
+            |error_code| BrokerHeartbeatResponse {
+                error_code,
+                ..BrokerHeartbeatResponse::default()
+            },
+        )
+    }
+
+    fn error_of(response: &BrokerHeartbeatResponse) -> ErrorCode {
+        response.error_code
+    }
+}

@@ -1,0 +1,27 @@
+//! ControllerRegistration (key 70), version 0: a controller says where it listens and which features it knows.
+//!
+//! - Controllers only, for brokers and each other.
+
+use ottla_base::ErrorCode;
+use ottla_protocol::messages::{ControllerRegistrationRequest, ControllerRegistrationResponse};
+use ottla_quorum::Quorum;
+
+use super::submit_error;
+use crate::controller_requests::ControllerRequest;
+
+impl ControllerRequest for ControllerRegistrationRequest {
+    async fn decide(self, quorum: &Quorum, _: i16) -> ControllerRegistrationResponse {
+        match quorum.register_controller(self).await {
+            Ok(()) => ControllerRegistrationResponse::default(),
+            Err(error) => ControllerRegistrationResponse {
+                error_code: submit_error(&error),
+                error_message: Some(error.to_string().into()),
+                ..ControllerRegistrationResponse::default()
+            },
+        }
+    }
+
+    fn error_of(response: &ControllerRegistrationResponse) -> ErrorCode {
+        response.error_code
+    }
+}
