@@ -27,13 +27,20 @@ pub(crate) enum Stage {
     SideBySide,
     /// A part of Apache Kafka's own client tests, another one for each commit.
     KafkaSuite,
-    /// Three nodes, of which one is killed at a time. Runs when it is named, until clusters are complete.
+    /// Three nodes, of which one is killed, stopped or paused at a time.
     Cluster,
 }
 
 impl Stage {
-    const ALL: [Self; 6] =
-        [Self::Check, Self::Build, Self::Unit, Self::Clients, Self::SideBySide, Self::KafkaSuite];
+    const ALL: [Self; 7] = [
+        Self::Check,
+        Self::Build,
+        Self::Unit,
+        Self::Cluster,
+        Self::Clients,
+        Self::SideBySide,
+        Self::KafkaSuite,
+    ];
 
     fn name(self) -> &'static str {
         match self {
