@@ -1,0 +1,90 @@
+//! A cluster in which everything goes wrong, and loses nothing that it has acknowledged.
+//!
+//! `OTTLA_SIM_SEED=n` plays one seed and prints what happened; `OTTLA_SIM_SEEDS=n` plays so many, and then each of the faults
+//! and rare states must have occurred.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a test says what it has seen")]
+
+use ottla_sim::cluster::{Bug, run};
+use ottla_sim::seeds::{number, play};
+
+/// What ordinary tests have time for.
+const SEEDS: u64 = 200;
+/// From so many on nothing may be left out.
+const SEEDS_FOR_ALL: u64 = 2_000;
+
+/// What must have happened in a night: each fault, and each state that is hard to reach.
+const ALL: &[&str] = &[
+    "power lost",
+    "process killed",
+];
+
+#[test]
+fn nothing_that_was_acknowledged_is_lost_whatever_happens_to_brokers_and_network() {
+    if let Some(seed) = number("OTTLA_SIM_SEED") {
+        let played = run(seed, None, true);
+        played.trace.iter().for_each(|line| println!("{line}"));
+        println!("{}", played.counts);
+        played.result.unwrap();
+        return;
+    }
+    let seeds = number("OTTLA_SIM_SEEDS").unwrap_or(SEEDS);
+    let (counts, failed) = play(seeds, |seed| run(seed, None, false));
+    println!("{seeds} seeds\n{counts}");
+    if let Some((seed, violation)) = failed {
+        panic!("OTTLA_SIM_SEED={seed}: {violation}");
+    }
+    let missing = counts.missing(ALL);
+    assert!(seeds < SEEDS_FOR_ALL || missing.is_empty(), "in {seeds} seeds never: {missing:?}");
+}
+
+#[test]
+fn two_runs_of_a_seed_are_the_same() {
+    for seed in 1_000..1_004 {
+        let (first, second) = (run(seed, None, true), run(seed, None, true));
+        assert!(first.trace.len() > 100, "{}", first.trace.len());
+        assert_eq!(first.trace, second.trace);
+        assert_eq!(first.counts, second.counts);
+    }
+}
+
+/// In how many seeds a planted bug is found: by a law, not only because nothing goes on in the end.
+fn found_within(bug: Bug, seeds: u64) {
+    let breaks = |seed: &u64| {
+        let broken = run(*seed, Some(bug), false).result.err()?;
+        (!broken.0.contains("at rest") && !broken.0.contains("panic")).then_some((*seed, broken))
+    };
+    let found = (0..seeds).find_map(|seed| breaks(&seed));
+    println!("{bug:?} is found: {found:?}");
+    assert!(found.is_some(), "{bug:?} is not found in {seeds} seeds");
+}
+
+#[test]
+fn records_that_are_answered_before_the_followers_have_flushed_are_found_missing() {
+    found_within(Bug::AnsweredBeforeFlush, 200);
+}
+
+#[test]
+fn a_joiner_that_does_not_count_is_found_out() {
+    found_within(Bug::JoinerNotCounted, 200);
+}
+
+#[test]
+fn a_leaver_that_is_not_awaited_is_found_out() {
+    found_within(Bug::LeaverNotAwaited, 200);
+}
+
+#[test]
+fn logs_that_are_not_cut_off_are_found_out() {
+    found_within(Bug::NoTruncation, 200);
+}
+
+#[test]
+fn a_leader_of_yesterday_whose_isr_is_taken_is_found_out() {
+    found_within(Bug::StaleLeaderAccepted, 200);
+}
+
+#[test]
+fn an_empty_disk_that_passes_for_the_one_before_is_found_out() {
+    found_within(Bug::WipedDiskCounted, 200);
+}
