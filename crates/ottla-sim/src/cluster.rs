@@ -39,6 +39,10 @@ pub enum Bug {
     StaleLeaderAccepted,
     /// A broker comes back with an empty disk under the old disk's name.
     WipedDiskCounted,
+    /// A process that starts follows metadata that is older than its logs.
+    MetadataReplayed,
+    /// A follower reports each flush once, although the report may be lost.
+    ReportedOnce,
 }
 
 /// Plays a seed to its end, or to the first violation. A panic is one.

@@ -119,6 +119,22 @@ impl Replica {
         })
     }
 
+    /// Tells the leader once more what is on disk here: a report is lost with its connection, and one that comes before the
+    /// first fetch of this registration means nothing to the leader.
+    pub fn report_flushed_again(&self) {
+        let state = self.state.lock();
+        let Role::Follower(following) = &state.role else { return };
+        if let Some(report) = following.follower.report() {
+            self.flush_reports.flushed(
+                following.leader,
+                self.topic_id,
+                self.partition.partition,
+                report.leader_epoch,
+                report.flushed,
+            );
+        }
+    }
+
     /// The leader has said where its log begins and ends, or has not.
     pub fn on_leader_offsets(
         &self,

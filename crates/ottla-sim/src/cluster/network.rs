@@ -49,6 +49,19 @@ pub(super) enum Body {
     Produced { client: usize, attempt: u64, result: Result<Offset, ErrorCode> },
 }
 
+impl Body {
+    /// The number of the question that this answers. Connections end with their process: the next one, which begins with
+    /// a larger number, hears no answers to its questions.
+    pub(super) fn answers(&self) -> Option<u64> {
+        match self {
+            Self::Fetched { number, .. } | Self::Offsets { number, .. } | Self::Altered { number, .. } => {
+                Some(*number)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Who fetches.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Follower {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ottla_base::{BrokerId, LeaderEpoch, Offset, Timestamp, Uuid};
 use ottla_broker::parts::{Registration, Replicas, Waiting};
-use ottla_env::{Clock, ManualClock};
+use ottla_env::{Clock, Disk, ManualClock};
 use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
 use ottla_metadata::Image;
 use ottla_replication::follower::Fetch;
@@ -183,7 +183,10 @@ impl Node {
     pub(super) fn end_process(&mut self, loses_power: bool) {
         self.disk.stop();
         if let Some(process) = self.process.take() {
-            process.replicas.all().iter().for_each(|replica| replica.retire());
+            // They hold the directory's lock, and the directory tells them of flushes.
+            for replica in process.replicas.all() {
+                process.replicas.remove(replica.topic_id, replica.partition.partition);
+            }
         }
         self.life += 1;
         self.paused_until = None;
@@ -196,8 +199,13 @@ impl Node {
     }
 }
 
+/// A disk that is formatted, and otherwise empty.
 fn new_disk(seed: u64, number: u64, clock: &Arc<ManualClock>) -> Arc<SimulatedDisk> {
-    Arc::new(SimulatedDisk::new(Random::new(seed, 1_000 + number), Arc::clone(clock)))
+    let disk = SimulatedDisk::new(Random::new(seed, 1_000 + number), Arc::clone(clock));
+    let layer: &dyn Disk = &disk;
+    let made = layer.create_directory(&disk.root().join("data"));
+    made.and_then(|()| layer.sync_directory(disk.root())).expect("nothing goes wrong yet");
+    Arc::new(disk)
 }
 
 /// The records of a range, as they are sent.

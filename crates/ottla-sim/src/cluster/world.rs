@@ -61,6 +61,13 @@ const SETTLING: Duration = Duration::from_secs(14);
 /// What the last produce of each partition may take.
 const LAST_WORDS: Duration = Duration::from_secs(6);
 
+/// A process and its log directory hold each other.
+impl Drop for World {
+    fn drop(&mut self) {
+        self.nodes.iter_mut().for_each(|node| node.end_process(false));
+    }
+}
+
 impl World {
     #[must_use]
     pub fn new(seed: u64, bug: Option<Bug>, traced: bool) -> Self {
