@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use ottla_base::{BrokerId, ErrorCode, Offset, TopicId, Uuid};
+use ottla_base::{BrokerId, ErrorCode, Offset, PartitionIndex, TopicId, Uuid};
 use ottla_metadata::controller::{
     self, BrokerEpoch, Draw, Liveness, Outcome, Policy, Rounds, Situation,
 };
@@ -14,6 +14,7 @@ use ottla_protocol::messages::{
     AlterPartitionRequest, AlterPartitionResponse, BrokerHeartbeatRequest, BrokerRegistrationRequest,
     broker_registration_request,
 };
+use ottla_protocol::records::PartitionChangeRecord;
 
 use super::Bug;
 use super::network::{Body, Place};
@@ -262,12 +263,11 @@ impl World {
         &mut self,
         request: &AlterPartitionRequest,
     ) -> Checked<Option<AlterPartitionResponse>> {
-        let mut request = request.clone();
         if self.bug == Some(Bug::StaleLeaderAccepted) {
-            self.modernise(&mut request);
+            self.believe(request)?;
         }
         let response = self.decide(|_, _, Situation { image, policy, .. }| {
-            controller::alter_partition(image, policy, &request, 3)
+            controller::alter_partition(image, policy, request, 3)
         })?;
         if let Some(response) = &response {
             self.count_alter(response);
@@ -275,20 +275,26 @@ impl World {
         Ok(response)
     }
 
-    /// Whoever asks is taken for the leader of the day.
-    fn modernise(&self, request: &mut AlterPartitionRequest) {
-        for topic in &mut request.topics {
-            for wanted in &mut topic.partitions {
-                let index = ottla_base::PartitionIndex(wanted.partition_index);
-                let Some(now) = self.controller.image.partition(topic.topic_id, index) else {
-                    continue;
+    /// Takes the word of whoever has led once.
+    fn believe(&mut self, request: &AlterPartitionRequest) -> Checked {
+        let wanted = request.topics.iter().flat_map(|topic| {
+            topic.partitions.iter().map(move |wanted| (topic.topic_id, wanted))
+        });
+        for (topic_id, wanted) in wanted {
+            let index = PartitionIndex(wanted.partition_index);
+            let now = self.controller.image.partition(topic_id, index);
+            if now.is_some_and(|now| wanted.leader_epoch < now.leader_epoch.0) {
+                let isr = wanted.new_isr_with_epochs.iter().map(|it| it.broker_id).collect();
+                let change = PartitionChangeRecord {
+                    partition_id: index.0,
+                    topic_id,
+                    isr: Some(isr),
+                    ..Default::default()
                 };
-                let Some(leader) = self.controller.image.broker(now.leader) else { continue };
-                (request.broker_id, request.broker_epoch) = (leader.id.0, leader.epoch);
-                wanted.leader_epoch = now.leader_epoch.0;
-                wanted.partition_epoch = now.partition_epoch;
+                self.commit(vec![change.into()])?;
             }
         }
+        Ok(())
     }
 
     fn count_alter(&mut self, response: &AlterPartitionResponse) {

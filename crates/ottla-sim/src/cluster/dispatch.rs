@@ -275,7 +275,8 @@ impl World {
         }
         self.look_around(at);
         let has_stopped = self.nodes[at].disk.has_stopped();
-        if has_stopped || self.is_offline(at) {
+        let is_doomed = self.nodes[at].process.as_ref().is_some_and(|process| process.is_doomed);
+        if has_stopped || is_doomed || self.is_offline(at) {
             let has_failed = self.nodes[at].disk.has_failed_sync();
             self.counts.add(if has_stopped { "crash amid a write" } else { "disk failed" });
             let loses_power = has_failed || self.chance.happens(5_000);
@@ -343,6 +344,7 @@ impl World {
             produces: Vec::new(),
             alter: None,
             flush_is_due: false,
+            is_doomed: false,
             looks_at: None,
         });
         self.note(|| format!("{id:?} starts with {known} commits"));

@@ -73,6 +73,8 @@ pub(super) struct Process {
     /// The one AlterPartition that is under way.
     pub(super) alter: Option<(u64, Waiting)>,
     pub(super) flush_is_due: bool,
+    /// A log could not be made or deleted: somebody must start the process again.
+    pub(super) is_doomed: bool,
     /// When it looks next by itself.
     pub(super) looks_at: Option<Duration>,
 }

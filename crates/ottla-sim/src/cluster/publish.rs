@@ -56,11 +56,17 @@ impl World {
         follows.publish(&delta);
         let failures = follows.failures;
         let has_reason = disk.has_stopped() || disk.faults() > faults;
+        let has_reason = has_reason || process.directory.check_health().is_err();
         match failures.first() {
-            Some(failure) if !has_reason && !self.is_offline(at) => {
+            Some(failure) if !has_reason => {
                 Err(Violation(format!("{id:?}: a log cannot be made or deleted: {failure}")))
             }
-            _ => Ok(()),
+            Some(_) => {
+                // It would be without this log until it is started again.
+                process.is_doomed = true;
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 

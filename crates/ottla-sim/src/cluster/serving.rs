@@ -214,11 +214,8 @@ impl World {
         for (key, leader) in free {
             let Some(process) = &self.nodes[at].process else { return };
             let Some(replica) = process.replicas.find(key.0, key.1.0) else { continue };
-            let Some(mut fetch) = replica.next_fetch(leader, now) else { continue };
+            let Some(fetch) = replica.next_fetch(leader, now) else { continue };
             let number = self.number();
-            if self.bug == Some(Bug::NoTruncation) {
-                fetch.last_fetched_epoch = None;
-            }
             if let Some(process) = &mut self.nodes[at].process {
                 process.questions.insert(key, Question { number, leader });
             }
@@ -327,7 +324,10 @@ fn serve(
     let asked = Asked {
         current_leader_epoch: fetch.current_leader_epoch.0,
         fetch_offset: fetch.fetch_offset,
-        last_fetched_epoch: fetch.last_fetched_epoch.map_or(-1, |epoch| epoch.0),
+        last_fetched_epoch: fetch
+            .last_fetched_epoch
+            .filter(|_| bug != Some(Bug::NoTruncation))
+            .map_or(-1, |epoch| epoch.0),
         max_bytes: FETCH_BYTES,
         min_one_batch: true,
         needs_leader: true,
