@@ -14,10 +14,7 @@ const SEEDS: u64 = 200;
 const SEEDS_FOR_ALL: u64 = 2_000;
 
 /// What must have happened in a night: each fault, and each state that is hard to reach.
-const ALL: &[&str] = &[
-    "power lost",
-    "process killed",
-];
+const ALL: &[&str] = &["power lost", "process killed"];
 
 #[test]
 fn nothing_that_was_acknowledged_is_lost_whatever_happens_to_brokers_and_network() {

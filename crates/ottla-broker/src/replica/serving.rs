@@ -36,7 +36,10 @@ pub struct Visible {
 #[derive(Debug)]
 pub enum Served {
     /// The asker's last epoch ended earlier here.
-    Diverged { end: EpochEnd, visible: Visible },
+    Diverged {
+        end: EpochEnd,
+        visible: Visible,
+    },
     Records {
         log: Arc<Log>,
         source: Option<FileRange>,

@@ -155,11 +155,8 @@ impl World {
         let gives_up = self.work.happens(500);
         let this = &mut self.clients[client];
         let attempts = this.waiting.as_ref().map_or(0, |waiting| waiting.attempts);
-        let is_lost = [
-            ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
-            ErrorCode::INVALID_PRODUCER_EPOCH,
-        ]
-        .contains(&code);
+        let is_lost = [ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, ErrorCode::INVALID_PRODUCER_EPOCH]
+            .contains(&code);
         if client < FIRST_LAST && (is_lost && attempts > 3 || gives_up || attempts > 20) {
             if let Some((_, epoch, sequence)) = &mut this.producer {
                 (*epoch, *sequence) = (*epoch + 1, 0);
@@ -215,8 +212,7 @@ impl World {
     }
 
     fn delete_topic(&mut self, name: &str) -> Checked {
-        let request =
-            DeleteTopicsRequest { topic_names: vec![name.into()], ..Default::default() };
+        let request = DeleteTopicsRequest { topic_names: vec![name.into()], ..Default::default() };
         let reply = self.decide(|_, _, Situation { image, policy, .. }| {
             controller::delete_topics(image, policy, &request, 5)
         })?;
@@ -257,4 +253,3 @@ impl World {
 
 /// Clients from here on come in the end, to see whether each partition takes records.
 pub(super) const FIRST_LAST: usize = 4;
-

@@ -11,8 +11,8 @@ use ottla_metadata::controller::{
 };
 use ottla_metadata::{Image, MetadataRecord};
 use ottla_protocol::messages::{
-    AlterPartitionRequest, AlterPartitionResponse, BrokerHeartbeatRequest, BrokerRegistrationRequest,
-    broker_registration_request,
+    AlterPartitionRequest, AlterPartitionResponse, BrokerHeartbeatRequest,
+    BrokerRegistrationRequest, broker_registration_request,
 };
 use ottla_protocol::records::PartitionChangeRecord;
 
@@ -165,8 +165,7 @@ impl World {
         };
         let now = self.nodes[host].time(self.now);
         if self.controller.liveness.deadline().is_some_and(|deadline| deadline <= now) {
-            let silent =
-                self.decide(|liveness, _, situation| liveness.on_deadline(situation))?;
+            let silent = self.decide(|liveness, _, situation| liveness.on_deadline(situation))?;
             for _ in silent.into_iter().flatten() {
                 self.counts.add("broker fenced");
             }
@@ -224,13 +223,11 @@ impl World {
             log_dirs: vec![node.directory_id],
             ..Default::default()
         };
-        self.decide(|liveness, _, situation| {
-            match liveness.on_registration(situation, &request) {
-                Ok(Outcome { records, reply: BrokerEpoch(epoch) }) => {
-                    Outcome { records, reply: Ok(epoch) }
-                }
-                Err(rejection) => Outcome::unchanged(Err(rejection.code)),
+        self.decide(|liveness, _, situation| match liveness.on_registration(situation, &request) {
+            Ok(Outcome { records, reply: BrokerEpoch(epoch) }) => {
+                Outcome { records, reply: Ok(epoch) }
             }
+            Err(rejection) => Outcome::unchanged(Err(rejection.code)),
         })
     }
 
@@ -277,9 +274,10 @@ impl World {
 
     /// Takes the word of whoever has led once.
     fn believe(&mut self, request: &AlterPartitionRequest) -> Checked {
-        let wanted = request.topics.iter().flat_map(|topic| {
-            topic.partitions.iter().map(move |wanted| (topic.topic_id, wanted))
-        });
+        let wanted = request
+            .topics
+            .iter()
+            .flat_map(|topic| topic.partitions.iter().map(move |wanted| (topic.topic_id, wanted)));
         for (topic_id, wanted) in wanted {
             let index = PartitionIndex(wanted.partition_index);
             let now = self.controller.image.partition(topic_id, index);
@@ -335,13 +333,17 @@ impl World {
                 if now.leader == then.leader {
                     continue;
                 }
-                law!(now.leader_epoch > then.leader_epoch, "{name}: another leader, the same epoch");
+                law!(
+                    now.leader_epoch > then.leader_epoch,
+                    "{name}: another leader, the same epoch"
+                );
                 if now.leader == BrokerId::NONE {
                     self.counts.add("nobody leads");
                     continue;
                 }
                 law!(
-                    then.is_in_isr(now.leader) || now.is_in_isr(now.leader) && !now.leader_is_recovering,
+                    then.is_in_isr(now.leader)
+                        || now.is_in_isr(now.leader) && !now.leader_is_recovering,
                     "{name}: an unclean election that nobody asked for"
                 );
                 self.counts.add("leader elected");

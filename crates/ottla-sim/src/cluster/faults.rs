@@ -90,8 +90,11 @@ impl World {
         let mut rate = |often: u32, most: usize| {
             if self.chance.happens(often) { self.chance.below(most) as u32 } else { 0 }
         };
-        self.network.weather =
-            Weather { lost: rate(4_000, 1_500), doubled: rate(5_000, 2_000), late: rate(5_000, 1_000) };
+        self.network.weather = Weather {
+            lost: rate(4_000, 1_500),
+            doubled: rate(5_000, 2_000),
+            late: rate(5_000, 1_000),
+        };
     }
 
     fn jump_clock(&mut self, at: usize) {

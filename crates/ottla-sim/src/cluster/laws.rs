@@ -90,7 +90,10 @@ impl World {
             return Err(broken);
         }
         let Some(process) = &self.nodes[at].process else { return Ok(()) };
-        for replica in process.replicas.all() {
+        let mut replicas = process.replicas.all();
+        // Whoever reads opens files, and others are closed for it.
+        replicas.sort_by_key(|replica| (replica.topic_id, replica.partition.partition));
+        for replica in replicas {
             let key = (replica.topic_id, replica.partition.partition);
             let log = replica.log();
             let name = format!("{} on {:?}", replica.partition, self.nodes[at].id);

@@ -30,23 +30,57 @@ pub(super) struct Message {
 
 #[derive(Debug, Clone)]
 pub(super) enum Body {
-    Fetch { key: Key, number: u64, from: Follower, fetch: Fetch },
-    Fetched { key: Key, number: u64, fetch: Fetch, answer: FetchAnswer },
-    AskOffsets { key: Key, number: u64, epoch: LeaderEpoch },
-    Offsets { key: Key, number: u64, found: Result<LeaderOffsets, ErrorCode> },
+    Fetch {
+        key: Key,
+        number: u64,
+        from: Follower,
+        fetch: Fetch,
+    },
+    Fetched {
+        key: Key,
+        number: u64,
+        fetch: Fetch,
+        answer: FetchAnswer,
+    },
+    AskOffsets {
+        key: Key,
+        number: u64,
+        epoch: LeaderEpoch,
+    },
+    Offsets {
+        key: Key,
+        number: u64,
+        found: Result<LeaderOffsets, ErrorCode>,
+    },
     Flushed(Bytes),
     /// Nobody waits for an answer any more after the deadline, and the request does not arrive.
-    Alter { number: u64, request: AlterPartitionRequest, deadline: Duration },
-    Altered { number: u64, response: AlterPartitionResponse },
+    Alter {
+        number: u64,
+        request: AlterPartitionRequest,
+        deadline: Duration,
+    },
+    Altered {
+        number: u64,
+        response: AlterPartitionResponse,
+    },
     /// To the controller: who starts, as which life.
-    Register { life: u64 },
-    Registered { life: u64, result: Result<i64, ErrorCode> },
+    Register {
+        life: u64,
+    },
+    Registered {
+        life: u64,
+        result: Result<i64, ErrorCode>,
+    },
     Heartbeat(BrokerHeartbeatRequest),
     Beaten(Result<BrokerHeartbeatResponse, ErrorCode>),
     /// So many commits are there to be read.
     Metadata(usize),
     Produce(Produce),
-    Produced { client: usize, attempt: u64, result: Result<Offset, ErrorCode> },
+    Produced {
+        client: usize,
+        attempt: u64,
+        result: Result<Offset, ErrorCode>,
+    },
 }
 
 impl Body {
@@ -54,9 +88,9 @@ impl Body {
     /// a larger number, hears no answers to its questions.
     pub(super) fn answers(&self) -> Option<u64> {
         match self {
-            Self::Fetched { number, .. } | Self::Offsets { number, .. } | Self::Altered { number, .. } => {
-                Some(*number)
-            }
+            Self::Fetched { number, .. }
+            | Self::Offsets { number, .. }
+            | Self::Altered { number, .. } => Some(*number),
             _ => None,
         }
     }

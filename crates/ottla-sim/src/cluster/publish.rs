@@ -51,8 +51,7 @@ impl World {
         process.applied = until;
         *applied = until.max(*applied);
         let counts = &mut self.counts;
-        let mut follows =
-            Follows { id, directory_id, now, process, counts, failures: Vec::new() };
+        let mut follows = Follows { id, directory_id, now, process, counts, failures: Vec::new() };
         follows.publish(&delta);
         let failures = follows.failures;
         let has_reason = disk.has_stopped() || disk.faults() > faults;
@@ -136,12 +135,7 @@ impl Follows<'_> {
     }
 
     /// The log as it is on the disk, or a new one; none where it is said to be on another disk.
-    fn open_log(
-        &mut self,
-        name: &TopicPartition,
-        id: TopicId,
-        assigned: Uuid,
-    ) -> Option<Arc<Log>> {
+    fn open_log(&mut self, name: &TopicPartition, id: TopicId, assigned: Uuid) -> Option<Arc<Log>> {
         let directory = &self.process.directory;
         if let Some(log) = directory.log(name) {
             if log.topic_id() == Some(id) {

@@ -10,9 +10,7 @@ use ottla_replication::follower::{Fetch, LeaderOffsets};
 use ottla_replication::{CommittedIsr, Fetched as Progressed};
 
 use super::Bug;
-use super::network::{
-    Body, CONTROLLER_TIMEOUT, FetchAnswer, Follower, Key, Place, Produce,
-};
+use super::network::{Body, CONTROLLER_TIMEOUT, FetchAnswer, Follower, Key, Place, Produce};
 use super::node::{Parked, Process, Question, Unacknowledged, Wake, bytes_of};
 use super::world::World;
 use crate::log::batches::number_of;
@@ -69,7 +67,13 @@ impl World {
         Ok(LeaderOffsets { log_start: log.log_start_offset(), log_end: log.log_end_offset() })
     }
 
-    pub(super) fn ask_offsets(&mut self, at: usize, key: Key, leader: BrokerId, epoch: LeaderEpoch) {
+    pub(super) fn ask_offsets(
+        &mut self,
+        at: usize,
+        key: Key,
+        leader: BrokerId,
+        epoch: LeaderEpoch,
+    ) {
         self.counts.add("leader asked where its log begins and ends");
         let number = self.number();
         let Some(process) = &mut self.nodes[at].process else { return };
@@ -94,8 +98,7 @@ impl World {
 
     pub(super) fn hear_produce(&mut self, at: usize, produce: Produce) -> Option<Body> {
         let Produce { client, attempt, topic, partition, batch, needs_all } = produce;
-        let refuse =
-            |code| Some(Body::Produced { client, attempt, result: Err(code) });
+        let refuse = |code| Some(Body::Produced { client, attempt, result: Err(code) });
         self.nodes[at].time(self.now);
         self.nodes[at].disk.enter("produce");
         let process = self.nodes[at].process.as_mut()?;
@@ -332,9 +335,10 @@ fn serve(
         min_one_batch: true,
         needs_leader: true,
     };
-    let is_eligible = process.image.broker(from.id).is_some_and(|registered| {
-        registered.is_active() && from.epoch == registered.epoch
-    });
+    let is_eligible = process
+        .image
+        .broker(from.id)
+        .is_some_and(|registered| registered.is_active() && from.epoch == registered.epoch);
     let fetched = Progressed {
         replica: from.id,
         broker_epoch: from.epoch,
@@ -360,4 +364,3 @@ fn serve(
         }),
     }
 }
-

@@ -18,7 +18,11 @@ use crate::{Counts, Random};
 pub(super) enum Event {
     Deliver(Message),
     /// Something that a process wants to do later. It is nothing to the process after it.
-    Wake { at: usize, life: u64, wake: Wake },
+    Wake {
+        at: usize,
+        life: u64,
+        wake: Wake,
+    },
     /// The controller looks at its deadlines.
     Control,
     /// Another controller takes over.
@@ -26,7 +30,10 @@ pub(super) enum Event {
     Start(usize),
     Resume(usize),
     Client(usize),
-    ClientTimeout { client: usize, attempt: u64 },
+    ClientTimeout {
+        client: usize,
+        attempt: u64,
+    },
     Admin,
     Fault,
 }
