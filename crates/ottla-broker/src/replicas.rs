@@ -105,19 +105,19 @@ impl Replicas {
     }
 
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.by_partition.read().len()
     }
 
     /// Ranges of records that are refused because the disk has changed them.
     #[must_use]
-    pub fn quarantined_count(&self) -> usize {
+    pub(crate) fn quarantined_count(&self) -> usize {
         self.by_partition.read().values().map(|replica| replica.log().quarantined_count()).sum()
     }
 
     /// Producers that the partitions remember; one that writes to several counts for each.
     #[must_use]
-    pub fn producer_count(&self) -> usize {
+    pub(crate) fn producer_count(&self) -> usize {
         self.by_partition.read().values().map(|replica| replica.log().producer_count()).sum()
     }
 }

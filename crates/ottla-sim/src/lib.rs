@@ -10,6 +10,7 @@
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
+    clippy::wildcard_enum_match_arm,
     reason = "a simulation stops at what it does not expect, and its numbers are small"
 )]
 

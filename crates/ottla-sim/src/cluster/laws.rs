@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ottla_base::{LeaderEpoch, Offset};
+use ottla_base::{BrokerId, LeaderEpoch, Offset, TopicPartition};
 use ottla_log::Log;
 use ottla_records::Batches;
 
@@ -96,7 +96,7 @@ impl World {
         for replica in replicas {
             let key = (replica.topic_id, replica.partition.partition);
             let log = replica.log();
-            let name = format!("{} on {:?}", replica.partition, self.nodes[at].id);
+            let name = Named(&replica.partition, self.nodes[at].id);
             let seen = self.model.seen.entry((at, key)).or_default();
             let partition = self.model.partitions.entry(key).or_default();
             read_on(seen, &log).map_err(|what| Violation(format!("{name}: {what}")))?;
@@ -143,7 +143,7 @@ impl World {
                     let Some(replica) = process.replicas.find(topic.id, index.0) else { continue };
                     let Some(seen) = self.model.seen.get_mut(&(at, key)) else { continue };
                     agree(partition, seen);
-                    let name = format!("{} on {member:?}", replica.partition);
+                    let name = Named(&replica.partition, *member);
                     law!(
                         seen.agreeing == partition.committed.len(),
                         "{name} is in sync with {} of {} batches that are committed, in {:?}: {state:?}",
@@ -166,8 +166,17 @@ impl World {
     }
 }
 
+/// A replica, for a message that is seldom written.
+struct Named<'a>(&'a TopicPartition, BrokerId);
+
+impl std::fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} on {:?}", self.0, self.1)
+    }
+}
+
 /// What a leader makes visible is committed.
-fn commit(partition: &mut Partition, seen: &mut Seen, until: Offset, name: &str) -> Checked {
+fn commit(partition: &mut Partition, seen: &mut Seen, until: Offset, name: &Named<'_>) -> Checked {
     agree(partition, seen);
     if seen.agreeing < partition.committed.len() {
         return Ok(());

@@ -125,7 +125,8 @@ impl Follows<'_> {
         let name = TopicPartition { topic: Arc::clone(&topic.name), partition: index };
         let assigned = partition.directory_of(self.id).unwrap_or(Uuid::UNASSIGNED_DIR);
         let Some(log) = self.open_log(&name, topic.id, assigned) else { return };
-        let high_watermark = log.noted_high_watermark().unwrap_or(log.log_start_offset());
+        let high_watermark = log.noted_high_watermark();
+        let high_watermark = high_watermark.unwrap_or_else(|| log.log_start_offset());
         let outboxes = &self.process.replicas.outboxes;
         let rules = Rules::new(name);
         let replica = Replica::new(self.id, topic.id, log, high_watermark, rules, outboxes);
