@@ -82,7 +82,9 @@ impl World {
             let name = log.topic_partition().clone();
             let topic = log.topic_id().and_then(|id| process.image.topic(id));
             let topic = topic.filter(|topic| topic.name == name.topic);
-            if topic.is_none_or(|topic| topic.partition(name.partition).is_none()) {
+            let partition = topic.and_then(|topic| topic.partition(name.partition));
+            // Nor what is held elsewhere by now: a crash may have taken a deletion back, in part.
+            if partition.is_none_or(|partition| !partition.replicas.contains(&node.id)) {
                 drop(log);
                 self.counts.add("stray log set aside");
                 let _ = process.directory.set_aside(&name);
