@@ -9,7 +9,7 @@ use ottla_sim::cluster::{Bug, run};
 use ottla_sim::seeds::{number, play};
 
 /// What ordinary tests have time for.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 30;
 /// From so many on nothing may be left out.
 const SEEDS_FOR_ALL: u64 = 2_000;
 
@@ -125,40 +125,40 @@ fn found_within(bug: Bug, seeds: u64) {
 
 #[test]
 fn records_that_are_answered_before_the_followers_have_flushed_are_found_missing() {
-    found_within(Bug::AnsweredBeforeFlush, 200);
+    found_within(Bug::AnsweredBeforeFlush, 20);
 }
 
 #[test]
 fn a_joiner_that_does_not_count_is_found_out() {
-    found_within(Bug::JoinerNotCounted, 200);
+    found_within(Bug::JoinerNotCounted, 50);
 }
 
 #[test]
 fn a_leaver_that_is_not_awaited_is_found_out() {
-    found_within(Bug::LeaverNotAwaited, 200);
+    found_within(Bug::LeaverNotAwaited, 20);
 }
 
 #[test]
 fn logs_that_are_not_cut_off_are_found_out() {
-    found_within(Bug::NoTruncation, 200);
+    found_within(Bug::NoTruncation, 50);
 }
 
 #[test]
 fn a_leader_of_yesterday_whose_isr_is_taken_is_found_out() {
-    found_within(Bug::StaleLeaderAccepted, 200);
+    found_within(Bug::StaleLeaderAccepted, 100);
 }
 
 #[test]
 fn an_empty_disk_that_passes_for_the_one_before_is_found_out() {
-    found_within(Bug::WipedDiskCounted, 200);
+    found_within(Bug::WipedDiskCounted, 20);
 }
 
 #[test]
 fn metadata_that_is_older_than_the_logs_is_found_out() {
-    found_within(Bug::MetadataReplayed, 200);
+    found_within(Bug::MetadataReplayed, 100);
 }
 
 #[test]
 fn reports_of_flushes_that_are_lost_for_good_are_found_out() {
-    found_within(Bug::ReportedOnce, 200);
+    found_within(Bug::ReportedOnce, 20);
 }
