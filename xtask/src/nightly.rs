@@ -44,7 +44,17 @@ const SIMULATION_LIMIT: Duration = Duration::from_secs(60 * 60);
 
 fn simulate() -> Result<Tally> {
     let mut command = workspace::cargo();
-    command.args(["test", "--release", "--locked", "-p", "ottla-sim", "--test", "log"]);
+    command.args([
+        "test",
+        "--release",
+        "--locked",
+        "-p",
+        "ottla-sim",
+        "--test",
+        "log",
+        "--test",
+        "cluster",
+    ]);
     command.args(["--", "--nocapture"]).env("OTTLA_SIM_SEEDS", SEEDS);
     Ok(test::step("simulated disk", command, SIMULATION_LIMIT))
 }

@@ -57,7 +57,7 @@ pub(crate) struct Settings {
 
 /// As whom the controller knows a broker.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Registration {
+pub struct Registration {
     pub id: BrokerId,
     pub epoch: i64,
 }

@@ -165,6 +165,8 @@ impl Fetcher {
         let now = self.clock.monotonic();
         for replica in replicas.values() {
             replica.on_leader_offsets(self.leader, Err(ErrorCode::NETWORK_EXCEPTION), now);
+            // A leader that was started anew knows nothing of what was reported.
+            replica.report_flushed_again();
         }
         let mut session = Session::default();
         loop {

@@ -38,7 +38,7 @@ type Words = HashMap<(TopicId, PartitionIndex), (LeaderEpoch, Offset)>;
 
 /// What leaders are to be told.
 #[derive(Debug, Default)]
-pub(crate) struct FlushReports {
+pub struct FlushReports {
     outboxes: Mutex<HashMap<BrokerId, Arc<Outbox>>>,
     /// Set once this broker is registered.
     sender: std::sync::OnceLock<(Registration, Arc<BrokerAddresses>)>,
@@ -63,7 +63,24 @@ impl Outbox {
 impl FlushReports {
     /// From now on leaders are told. Said once.
     pub(crate) fn begin(&self, registration: Registration, addresses: Arc<BrokerAddresses>) {
+        let outboxes = self.outboxes.lock();
+        for (leader, outbox) in &*outboxes {
+            addresses.spawn(send(
+                Arc::clone(outbox),
+                *leader,
+                registration,
+                Arc::clone(&addresses),
+            ));
+        }
         let _ = self.sender.set((registration, addresses));
+    }
+
+    /// What a leader is to be told, for whoever carries it there instead of [`FlushReports::begin`].
+    #[must_use]
+    pub fn take(&self, leader: BrokerId, registration: Registration) -> Option<Bytes> {
+        let outboxes = self.outboxes.lock();
+        let words = std::mem::take(&mut *outboxes.get(&leader)?.words.lock());
+        (!words.is_empty()).then(|| encode(registration, &words))
     }
 
     /// Everything below an offset is on disk here, in the log of a partition that another broker leads.
@@ -75,12 +92,14 @@ impl FlushReports {
         epoch: LeaderEpoch,
         end: Offset,
     ) {
-        let Some((registration, addresses)) = self.sender.get() else { return };
         let mut outboxes = self.outboxes.lock();
         let outbox = outboxes.entry(leader).or_insert_with(|| {
             let outbox = Arc::<Outbox>::default();
-            let sending = send(Arc::clone(&outbox), leader, *registration, Arc::clone(addresses));
-            addresses.spawn(sending);
+            if let Some((registration, addresses)) = self.sender.get() {
+                let addresses = Arc::clone(addresses);
+                let outbox = Arc::clone(&outbox);
+                addresses.spawn(send(outbox, leader, *registration, Arc::clone(&addresses)));
+            }
             outbox
         });
         outbox.words.lock().insert((topic, partition), (epoch, end));

@@ -24,11 +24,12 @@ use crate::listener::stopped;
 use crate::peers::Purpose;
 use crate::replicas::Replicas;
 
-type Waiting = BTreeMap<(TopicId, PartitionIndex), Proposal>;
+/// Proposals by their partitions.
+pub type Waiting = BTreeMap<(TopicId, PartitionIndex), Proposal>;
 
 /// What is to be proposed.
 #[derive(Debug, Default)]
-pub(crate) struct IsrChanges {
+pub struct IsrChanges {
     waiting: Mutex<Waiting>,
     changed: Notify,
     /// Something was refused, and may be due again soon.
@@ -41,6 +42,11 @@ impl IsrChanges {
         self.changed.notify_one();
     }
 
+    /// What has been proposed since the last time.
+    pub fn take(&self) -> Waiting {
+        std::mem::take(&mut *self.waiting.lock())
+    }
+
     /// Sends proposals until the node stops.
     pub(crate) async fn send(self: Arc<Self>, sender: Sender, mut stopping: watch::Receiver<bool>) {
         loop {
@@ -48,7 +54,7 @@ impl IsrChanges {
                 () = self.changed.notified() => {}
                 () = stopped(&mut stopping) => return,
             }
-            let proposals = std::mem::take(&mut *self.waiting.lock());
+            let proposals = self.take();
             if !proposals.is_empty() {
                 tokio::select! {
                     () = sender.send(&proposals) => {}
@@ -91,45 +97,62 @@ pub(crate) struct Sender {
 
 impl Sender {
     async fn send(&self, proposals: &Waiting) {
-        let request = self.request(proposals);
-        match self.controller.ask(Purpose::Controller, request).await {
-            Ok(response) if response.error_code.is_error() => {
-                debug!(code = %response.error_code, "proposed ISRs are refused");
-                self.refuse_all(proposals, response.error_code);
-            }
-            Ok(response) => self.tell(proposals, &response),
+        let request = request(self.registration, proposals);
+        let answer = match self.controller.ask(Purpose::Controller, request).await {
+            Ok(response) => Ok(response),
             Err(error) => {
                 debug!(%error, "ISRs are proposed in vain");
-                self.refuse_all(proposals, ErrorCode::NETWORK_EXCEPTION);
+                Err(ErrorCode::NETWORK_EXCEPTION)
             }
+        };
+        self.replicas.on_isrs_answered(proposals, answer, self.clock.monotonic());
+    }
+}
+
+/// What asks the controller for other ISRs.
+#[must_use]
+pub fn request(registration: Registration, proposals: &Waiting) -> AlterPartitionRequest {
+    let mut topics: BTreeMap<TopicId, Vec<PartitionData>> = BTreeMap::new();
+    for ((topic, partition), proposal) in proposals {
+        let member = |it: &ottla_replication::IsrMember| BrokerState {
+            broker_id: it.broker.0,
+            broker_epoch: it.broker_epoch,
+        };
+        topics.entry(*topic).or_default().push(PartitionData {
+            partition_index: partition.0,
+            leader_epoch: proposal.leader_epoch.0,
+            new_isr_with_epochs: proposal.isr.iter().map(member).collect(),
+            partition_epoch: proposal.partition_epoch,
+            ..PartitionData::default()
+        });
+    }
+    let topic = |(topic_id, partitions)| TopicData { topic_id, partitions };
+    AlterPartitionRequest {
+        broker_id: registration.id.0,
+        broker_epoch: registration.epoch,
+        topics: topics.into_iter().map(topic).collect(),
+    }
+}
+
+impl Replicas {
+    /// Tells the leaders what the controller says to their proposals.
+    pub fn on_isrs_answered(
+        &self,
+        proposals: &Waiting,
+        answer: Result<AlterPartitionResponse, ErrorCode>,
+        now: Duration,
+    ) {
+        match answer {
+            Ok(response) if response.error_code.is_error() => {
+                debug!(code = %response.error_code, "proposed ISRs are refused");
+                self.refuse_all(proposals, response.error_code, now);
+            }
+            Ok(response) => self.tell(proposals, &response, now),
+            Err(code) => self.refuse_all(proposals, code, now),
         }
     }
 
-    fn request(&self, proposals: &Waiting) -> AlterPartitionRequest {
-        let mut topics: BTreeMap<TopicId, Vec<PartitionData>> = BTreeMap::new();
-        for ((topic, partition), proposal) in proposals {
-            let member = |it: &ottla_replication::IsrMember| BrokerState {
-                broker_id: it.broker.0,
-                broker_epoch: it.broker_epoch,
-            };
-            topics.entry(*topic).or_default().push(PartitionData {
-                partition_index: partition.0,
-                leader_epoch: proposal.leader_epoch.0,
-                new_isr_with_epochs: proposal.isr.iter().map(member).collect(),
-                partition_epoch: proposal.partition_epoch,
-                ..PartitionData::default()
-            });
-        }
-        let topic = |(topic_id, partitions)| TopicData { topic_id, partitions };
-        AlterPartitionRequest {
-            broker_id: self.registration.id.0,
-            broker_epoch: self.registration.epoch,
-            topics: topics.into_iter().map(topic).collect(),
-        }
-    }
-
-    fn refuse_all(&self, proposals: &Waiting, code: ErrorCode) {
-        let now = self.clock.monotonic();
+    fn refuse_all(&self, proposals: &Waiting, code: ErrorCode, now: Duration) {
         for ((topic, partition), proposal) in proposals {
             self.refuse(*topic, *partition, proposal, code, now);
         }
@@ -143,14 +166,13 @@ impl Sender {
         code: ErrorCode,
         now: Duration,
     ) {
-        if let Some(replica) = self.replicas.find(topic, partition.0) {
+        if let Some(replica) = self.find(topic, partition.0) {
             replica.on_isr_refused(proposal.number, code, now);
-            self.replicas.outboxes.isr_changes.refused.notify_one();
+            self.outboxes.isr_changes.refused.notify_one();
         }
     }
 
-    fn tell(&self, proposals: &Waiting, response: &AlterPartitionResponse) {
-        let now = self.clock.monotonic();
+    fn tell(&self, proposals: &Waiting, response: &AlterPartitionResponse, now: Duration) {
         let answers = response.topics.iter().flat_map(|topic| {
             topic.partitions.iter().map(move |partition| (topic.topic_id, partition))
         });
@@ -175,7 +197,7 @@ impl Sender {
         partition: PartitionIndex,
         answer: &alter_partition_response::PartitionData,
     ) {
-        let Some(replica) = self.replicas.find(topic, partition.0) else { return };
+        let Some(replica) = self.find(topic, partition.0) else { return };
         info!(partition = %replica.partition, isr = ?answer.isr, "ISR");
         replica.on_isr_committed(CommittedIsr {
             leader_epoch: LeaderEpoch(answer.leader_epoch),

@@ -39,6 +39,19 @@ mod topic_config;
 mod topics;
 mod waiters;
 
+/// What a simulation needs to drive partitions without tasks and sockets.
+#[doc(hidden)]
+pub mod parts {
+    pub use crate::broker::Registration;
+    pub use crate::flush_reports::FlushReports;
+    pub use crate::isr_changes::{IsrChanges, Waiting, request as alter_partition_request};
+    pub use crate::replica::{
+        AppendError, Errand, Fetched, Outboxes, Placed, Question, Replica, Served, Standing, Terms,
+        Visible,
+    };
+    pub use crate::replicas::Replicas;
+}
+
 pub use frame::{Frame, FrameError, FrameReader};
 pub use log_directories::{DataDirectories, DataDirectory, Unreadable};
 pub use log_levels::{Apply, LogLevels, ROOT};

@@ -6,6 +6,7 @@
 
 mod following;
 mod leading;
+mod serving;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
@@ -24,21 +25,22 @@ use crate::flush_reports::FlushReports;
 use crate::isr_changes::IsrChanges;
 use crate::waiters::Waiters;
 use following::Following;
-pub(crate) use following::{Errand, Fetched};
+pub use following::{Errand, Fetched};
+pub use serving::{Question, Served, Visible};
 
 /// One partition on this broker.
 #[derive(Debug)]
-pub(crate) struct Replica {
+pub struct Replica {
     pub topic_id: TopicId,
     pub partition: TopicPartition,
     /// Another one after a move to another directory.
     log: ArcSwap<Log>,
     /// Those who wait for the high watermark, for the partition's disk or for its leadership.
-    pub waiters: Waiters,
+    pub(crate) waiters: Waiters,
     /// Followers that have everything: each append wakes them.
-    pub followers: Waiters,
+    pub(crate) followers: Waiters,
     /// Those who wait for followers to delete records, too: each fetch of a follower wakes them.
-    pub deletions: Waiters,
+    pub(crate) deletions: Waiters,
     broker: BrokerId,
     state: Mutex<State>,
     rules: RwLock<Arc<Rules>>,
@@ -76,7 +78,7 @@ enum Role {
 
 /// Where replicas leave what others are to be told.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Outboxes {
+pub struct Outboxes {
     /// The controller.
     pub isr_changes: Arc<IsrChanges>,
     /// Leaders elsewhere.
@@ -85,7 +87,7 @@ pub(crate) struct Outboxes {
 
 /// What a replica must know beside the metadata of its partition.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Terms {
+pub struct Terms {
     /// That of this broker's registration, or `None` while the metadata is older than it: nothing is led then.
     pub broker_epoch: Option<i64>,
     pub min_insync_replicas: usize,
@@ -97,7 +99,7 @@ pub(crate) struct Terms {
 
 /// What a replica is from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub enum Standing {
     Idle,
     Leads,
     Follows(BrokerId),
@@ -105,14 +107,14 @@ pub(crate) enum Standing {
 
 /// Where a batch went, and in which leader epoch: in another one the same offset means something else.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Placed {
+pub struct Placed {
     pub appended: Appended,
     pub epoch: LeaderEpoch,
 }
 
 /// Why records were not appended.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum AppendError {
+pub enum AppendError {
     #[error("this broker does not lead the partition")]
     NotLeader,
     #[error("the ISR is smaller than min.insync.replicas")]
@@ -137,7 +139,7 @@ impl From<ottla_log::AppendError> for AppendError {
 impl AppendError {
     /// Kafka's code for it.
     #[must_use]
-    pub(crate) fn code(&self) -> ErrorCode {
+    pub fn code(&self) -> ErrorCode {
         match self {
             Self::NotLeader => ErrorCode::NOT_LEADER_OR_FOLLOWER,
             Self::NotEnoughReplicas => ErrorCode::NOT_ENOUGH_REPLICAS,
@@ -179,7 +181,7 @@ fn code_of(refusal: &ProducerRefusal) -> ErrorCode {
 impl Replica {
     /// A replica that neither leads nor follows yet. `high_watermark` is the largest that is known from before.
     #[must_use]
-    pub(crate) fn new(
+    pub fn new(
         broker: BrokerId,
         topic_id: TopicId,
         log: Arc<Log>,
@@ -211,15 +213,12 @@ impl Replica {
 
     /// The log that counts now. Whoever holds one that has been moved can still read it for a while.
     #[must_use]
-    pub(crate) fn log(&self) -> Arc<Log> {
+    pub fn log(&self) -> Arc<Log> {
         self.log.load_full()
     }
 
     /// Lets the log be replaced by a copy of it, all of which is on disk. Nothing is appended meanwhile.
-    pub(crate) fn replace_log<E>(
-        &self,
-        replace: impl FnOnce() -> Result<Arc<Log>, E>,
-    ) -> Result<(), E> {
+    pub fn replace_log<E>(&self, replace: impl FnOnce() -> Result<Arc<Log>, E>) -> Result<(), E> {
         let state = self.state.lock();
         let log = replace()?;
         log.note_high_watermark(self.high_watermark());
@@ -231,23 +230,23 @@ impl Replica {
 
     /// What a produced batch must fulfil.
     #[must_use]
-    pub(crate) fn rules(&self) -> Arc<Rules> {
+    pub fn rules(&self) -> Arc<Rules> {
         Arc::clone(&self.rules.read())
     }
 
-    pub(crate) fn set_rules(&self, rules: Rules) {
+    pub fn set_rules(&self, rules: Rules) {
         *self.rules.write() = Arc::new(rules);
     }
 
     /// Whether only Kafka's own admin client may produce to this topic.
     #[must_use]
-    pub(crate) fn is_internal(&self) -> bool {
+    pub fn is_internal(&self) -> bool {
         topic_name::is_internal(&self.partition.topic)
     }
 
     /// # Errors
     /// NOT_LEADER_OR_FOLLOWER once the partition was taken away, which makes a client look for it again.
-    pub(crate) fn check_alive(&self) -> Result<(), ErrorCode> {
+    pub fn check_alive(&self) -> Result<(), ErrorCode> {
         if self.retired.load(Ordering::Acquire) {
             return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
         }
@@ -255,14 +254,14 @@ impl Replica {
     }
 
     /// Ends all waits on this partition: its disk failed.
-    pub(crate) fn take_offline(&self) {
+    pub fn take_offline(&self) {
         self.offline.store(true, Ordering::Release);
         self.wake_all();
     }
 
     /// # Errors
     /// KAFKA_STORAGE_ERROR once a flush has failed: what waits for one is never acknowledged.
-    pub(crate) fn check_disk(&self) -> Result<(), ErrorCode> {
+    pub fn check_disk(&self) -> Result<(), ErrorCode> {
         if self.offline.load(Ordering::Acquire) {
             return Err(ErrorCode::KAFKA_STORAGE_ERROR);
         }
@@ -270,7 +269,7 @@ impl Replica {
     }
 
     /// Ends all waits on this partition.
-    pub(crate) fn retire(&self) {
+    pub fn retire(&self) {
         self.retired.store(true, Ordering::Release);
         self.led_epoch.store(NOT_LED, Ordering::Release);
         self.wake_all();
@@ -284,7 +283,7 @@ impl Replica {
 
     /// The largest epoch that is not newer than `asked`, and where it ended in this log.
     #[must_use]
-    pub(crate) fn end_offset_for_epoch(&self, asked: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+    pub fn end_offset_for_epoch(&self, asked: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
         let (current, log) = (self.leader_epoch(), self.log());
         if asked == current {
             return Some((current, log.log_end_offset()));
@@ -299,24 +298,24 @@ impl Replica {
 
     /// Everything below is visible to consumers, and no crash takes it back.
     #[must_use]
-    pub(crate) fn high_watermark(&self) -> Offset {
+    pub fn high_watermark(&self) -> Offset {
         Offset(self.high_watermark.load(Ordering::Acquire))
     }
 
     #[must_use]
-    pub(crate) fn leader_epoch(&self) -> LeaderEpoch {
+    pub fn leader_epoch(&self) -> LeaderEpoch {
         self.state.lock().epoch
     }
 
     /// # Errors
     /// NOT_LEADER_OR_FOLLOWER unless this broker leads.
-    pub(crate) fn check_leads(&self) -> Result<(), ErrorCode> {
+    pub fn check_leads(&self) -> Result<(), ErrorCode> {
         self.led_epoch().map(|_| ()).ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)
     }
 
     /// The epoch in which this broker leads, if it does.
     #[must_use]
-    pub(crate) fn led_epoch(&self) -> Option<LeaderEpoch> {
+    pub fn led_epoch(&self) -> Option<LeaderEpoch> {
         let epoch = self.led_epoch.load(Ordering::Acquire);
         (epoch != NOT_LED).then_some(LeaderEpoch(epoch))
     }
@@ -325,7 +324,7 @@ impl Replica {
     ///
     /// # Errors
     /// NOT_LEADER_OR_FOLLOWER once this broker has not led all the time since: what became of it is not known here.
-    pub(crate) fn is_visible(&self, until: Offset, epoch: LeaderEpoch) -> Result<bool, ErrorCode> {
+    pub fn is_visible(&self, until: Offset, epoch: LeaderEpoch) -> Result<bool, ErrorCode> {
         // In this order: a high watermark that was read before the epoch is one of that epoch or of one before it, when
         // these offsets were not there yet.
         let is_visible = self.high_watermark() >= until;
@@ -341,7 +340,7 @@ impl Replica {
     ///
     /// # Errors
     /// FENCED_LEADER_EPOCH for an older epoch than ours, UNKNOWN_LEADER_EPOCH for a newer one.
-    pub(crate) fn check_leader_epoch(&self, claimed: i32) -> Result<(), ErrorCode> {
+    pub fn check_leader_epoch(&self, claimed: i32) -> Result<(), ErrorCode> {
         let epoch = self.leader_epoch().0;
         match claimed {
             -1 => Ok(()),
@@ -356,11 +355,7 @@ impl Replica {
     ///
     /// # Errors
     /// [`AppendError`]; nothing was appended then.
-    pub(crate) fn append(
-        &self,
-        batch: ValidBatch,
-        epoch: LeaderEpoch,
-    ) -> Result<Placed, AppendError> {
+    pub fn append(&self, batch: ValidBatch, epoch: LeaderEpoch) -> Result<Placed, AppendError> {
         self.append_with(batch, Some(epoch), true, Log::append_batch, Log::request_flush)
     }
 
@@ -369,7 +364,7 @@ impl Replica {
     ///
     /// # Errors
     /// [`AppendError`]; nothing was appended then.
-    pub(crate) fn append_produced(
+    pub fn append_produced(
         &self,
         batch: ValidBatch,
         needs_all: bool,
@@ -428,7 +423,7 @@ impl Replica {
     }
 
     /// Deletes what the topic's configuration no longer keeps, nothing that is not visible yet.
-    pub(crate) fn enforce_retention(&self, now: Timestamp) {
+    pub fn enforce_retention(&self, now: Timestamp) {
         if self.check_disk().is_err() {
             return;
         }
@@ -447,7 +442,7 @@ impl Replica {
     ///
     /// # Errors
     /// POLICY_VIOLATION where compaction alone may delete, OFFSET_OUT_OF_RANGE beyond the high watermark.
-    pub(crate) fn check_deletion(&self, before: Option<Offset>) -> Result<Offset, ErrorCode> {
+    pub fn check_deletion(&self, before: Option<Offset>) -> Result<Offset, ErrorCode> {
         let config = self.log().config();
         if config.compact && !config.delete {
             return Err(ErrorCode::POLICY_VIOLATION);

@@ -18,7 +18,7 @@ use crate::replica::{Outboxes, Replica};
 
 /// All partitions on this broker, by topic id and partition.
 #[derive(Debug, Default)]
-pub(crate) struct Replicas {
+pub struct Replicas {
     by_partition: RwLock<HashMap<(TopicId, PartitionIndex), Arc<Replica>>>,
     pub outboxes: Outboxes,
 }
@@ -52,7 +52,7 @@ impl CleanableLogs for Replicas {
 
 impl Replicas {
     /// A follower's report on what it has on disk, as its broker has written it.
-    pub(crate) fn on_flushed_elsewhere(&self, report: Bytes) {
+    pub fn on_flushed_elsewhere(&self, report: Bytes) {
         let told = flush_reports::decode(report, |topic, partition, word| {
             if let Some(replica) = self.find(topic, partition.0) {
                 replica.on_follower_flushed(word);
@@ -64,12 +64,12 @@ impl Replicas {
     }
 
     /// A broker may join ISRs, or may not any longer.
-    pub(crate) fn on_eligibility_changed(&self, broker: BrokerId, is_eligible: bool) {
+    pub fn on_eligibility_changed(&self, broker: BrokerId, is_eligible: bool) {
         self.all().iter().for_each(|it| it.on_eligibility_changed(broker, is_eligible));
     }
 
     /// Lets leaders look after followers that lag, and says when they want to again.
-    pub(crate) fn on_time(&self, now: Duration) -> Option<Duration> {
+    pub fn on_time(&self, now: Duration) -> Option<Duration> {
         let all = self.all();
         let due = |replica: &&Arc<Replica>| replica.deadline().is_some_and(|due| due <= now);
         all.iter().filter(due).for_each(|replica| replica.on_time(now));
@@ -77,21 +77,17 @@ impl Replicas {
     }
 
     #[must_use]
-    pub(crate) fn find(&self, topic_id: TopicId, partition: i32) -> Option<Arc<Replica>> {
+    pub fn find(&self, topic_id: TopicId, partition: i32) -> Option<Arc<Replica>> {
         self.by_partition.read().get(&(topic_id, PartitionIndex(partition))).cloned()
     }
 
-    pub(crate) fn insert(&self, replica: Arc<Replica>) {
+    pub fn insert(&self, replica: Arc<Replica>) {
         let key = (replica.topic_id, replica.partition.partition);
         self.by_partition.write().insert(key, replica);
     }
 
     /// Takes a partition out; those who wait for it look again and find it gone.
-    pub(crate) fn remove(
-        &self,
-        topic_id: TopicId,
-        partition: PartitionIndex,
-    ) -> Option<Arc<Replica>> {
+    pub fn remove(&self, topic_id: TopicId, partition: PartitionIndex) -> Option<Arc<Replica>> {
         let removed = self.by_partition.write().remove(&(topic_id, partition));
         if let Some(replica) = &removed {
             replica.retire();
@@ -100,7 +96,7 @@ impl Replicas {
     }
 
     #[must_use]
-    pub(crate) fn all(&self) -> Vec<Arc<Replica>> {
+    pub fn all(&self) -> Vec<Arc<Replica>> {
         self.by_partition.read().values().cloned().collect()
     }
 

@@ -8,7 +8,7 @@
 //! from a stream each.
 
 mod appends;
-mod batches;
+pub(crate) mod batches;
 mod checks;
 mod cleaning;
 mod compaction;

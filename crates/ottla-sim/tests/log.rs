@@ -5,12 +5,9 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a test says what it has seen")]
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-
-use ottla_sim::Counts;
-use ottla_sim::log::{Violation, run};
+use ottla_sim::log::run;
 use ottla_sim::planted::Bug;
+use ottla_sim::seeds::{number, play};
 
 /// What ordinary tests have time for.
 const SEEDS: u64 = 200;
@@ -102,42 +99,6 @@ const ALL: &[&str] = &[
     "flip in what is no longer read",
 ];
 
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok())
-}
-
-/// Plays seeds on all processors until one fails; that of the lowest number is told.
-fn play(seeds: u64) -> (Counts, Option<(u64, Violation)>) {
-    let next = AtomicU64::new(0);
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let work = || {
-        let mut counts = Counts::default();
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds {
-                return (counts, None);
-            }
-            let played = run(seed, None, false);
-            counts.merge(&played.counts);
-            if let Err(violation) = played.result {
-                next.store(seeds, Ordering::Relaxed);
-                return (counts, Some((seed, violation)));
-            }
-        }
-    };
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let mut total = Counts::default();
-        let mut failed: Vec<(u64, Violation)> = Vec::new();
-        for worker in workers {
-            let (counts, violation) = worker.join().unwrap();
-            total.merge(&counts);
-            failed.extend(violation);
-        }
-        (total, failed.into_iter().min_by_key(|(seed, _)| *seed))
-    })
-}
-
 #[test]
 fn nothing_that_was_promised_is_lost_whatever_the_disk_does() {
     if let Some(seed) = number("OTTLA_SIM_SEED") {
@@ -148,7 +109,7 @@ fn nothing_that_was_promised_is_lost_whatever_the_disk_does() {
         return;
     }
     let seeds = number("OTTLA_SIM_SEEDS").unwrap_or(SEEDS);
-    let (counts, failed) = play(seeds);
+    let (counts, failed) = play(seeds, |seed| run(seed, None, false));
     println!("{seeds} seeds\n{counts}");
     if let Some((seed, violation)) = failed {
         panic!("OTTLA_SIM_SEED={seed}: {violation}");

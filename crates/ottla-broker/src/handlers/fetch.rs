@@ -17,13 +17,14 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset};
-use ottla_log::{Log, ReadError};
+use ottla_log::Log;
 use ottla_protocol::Records;
 use ottla_protocol::messages::fetch_response::{
     AbortedTransaction, EpochEndOffset, FetchableTopicResponse, NodeEndpoint, PartitionData,
 };
 use ottla_protocol::messages::{FetchRequest, FetchResponse};
 use ottla_replication::Fetched;
+use ottla_replication::follower::EpochEnd;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -31,7 +32,7 @@ use super::Context;
 use super::current_leader::{CurrentLeader, Endpoint};
 use crate::answer::{Outcome, Source};
 use crate::fetch_session::{self, PartitionAnswer, PartitionKey, PartitionRequest, RequestHead};
-use crate::replica::Replica;
+use crate::replica::{Question, Replica, Served, Visible};
 
 const READ_COMMITTED: i8 = 1;
 const TOPIC_IDS_SINCE: i16 = 13;
@@ -404,57 +405,39 @@ fn read_replica(
     read_committed: bool,
     look: &Look,
 ) -> Result<Found, ErrorCode> {
-    replica.check_alive()?;
-    // Any negative epoch asks for no check, unlike with other requests.
-    replica.check_leader_epoch(asked.current_leader_epoch.max(-1))?;
-    if look.needs_leader {
-        replica.check_leads()?;
-    }
-    let (log, high_watermark) = (replica.log(), replica.high_watermark());
-    let log_start = log.log_start_offset();
-    if let Some((epoch, end_offset)) = divergence(replica, asked)? {
-        return Ok(Found::Diverged { epoch, end_offset, high_watermark, log_start });
-    }
-    let from = Offset(asked.fetch_offset);
-    if from < log_start || from > log.log_end_offset() {
-        return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
-    }
-    let max_bytes = usize::try_from(bytes_left.min(asked.partition_max_bytes.into()))
-        .map_err(|_| ErrorCode::UNKNOWN_SERVER_ERROR)?;
-    let last_stable = log.last_stable_offset(high_watermark);
-    let upper_bound = match look.follower {
-        Some(_) => look.tell(replica, asked, from)?,
-        None if read_committed => last_stable,
-        None => high_watermark,
+    let question = Question {
+        current_leader_epoch: asked.current_leader_epoch,
+        fetch_offset: Offset(asked.fetch_offset),
+        last_fetched_epoch: asked.last_fetched_epoch,
+        max_bytes: bytes_left.min(asked.partition_max_bytes.into()),
+        min_one_batch: is_first,
+        needs_leader: look.needs_leader,
     };
-    let aborted = Vec::new();
-    if from >= upper_bound || (max_bytes == 0 && !is_first) {
-        return Ok(Found::Records {
-            source: None,
-            high_watermark,
-            log_start,
-            last_stable,
-            aborted,
-        });
-    }
-    let slice = log.read(from, max_bytes, upper_bound, is_first).map_err(|error| match error {
-        ReadError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
-        // Clients tell their application at once, where they try again for ever after KAFKA_STORAGE_ERROR.
-        ReadError::Quarantined { .. } => ErrorCode::CORRUPT_MESSAGE,
-        ReadError::Storage(error) => {
-            tracing::error!(partition = %replica.partition, %error, "read failed");
-            ErrorCode::KAFKA_STORAGE_ERROR
-        }
+    let served = replica.serve(&question, |_, visible| match look.follower {
+        Some(_) => look.tell(replica, asked, question.fetch_offset),
+        None if read_committed => Ok(visible.last_stable),
+        None => Ok(visible.high_watermark),
     })?;
-    let source = slice.source.map(|range| Source::File {
+    let (log, source, upper_bound, visible) = match served {
+        Served::Diverged { end, visible } => {
+            let Visible { high_watermark, log_start, .. } = visible;
+            let EpochEnd { epoch, end_offset } = end;
+            return Ok(Found::Diverged { epoch, end_offset, high_watermark, log_start });
+        }
+        Served::Records { log, source, upper_bound, visible } => {
+            (log, source, upper_bound, visible)
+        }
+    };
+    let source = source.map(|range| Source::File {
         file: range.file,
         position: range.position,
         len: range.len,
     });
     let aborted = match source {
-        Some(_) if read_committed => aborted_in(&log, from..upper_bound)?,
+        Some(_) if read_committed => aborted_in(&log, question.fetch_offset..upper_bound)?,
         _ => Vec::new(),
     };
+    let Visible { high_watermark, last_stable, log_start } = visible;
     Ok(Found::Records { source, high_watermark, log_start, last_stable, aborted })
 }
 
@@ -472,21 +455,6 @@ fn aborted_in(
         first_offset: it.first_offset.0,
     };
     Ok(found.into_iter().map(transaction).collect())
-}
-
-/// Where the client's log and ours part, if they do: its last epoch ended earlier here (KIP-595).
-fn divergence(
-    replica: &Replica,
-    asked: &PartitionRequest,
-) -> Result<Option<(LeaderEpoch, Offset)>, ErrorCode> {
-    if asked.last_fetched_epoch < 0 {
-        return Ok(None);
-    }
-    let (epoch, end_offset) = replica
-        .end_offset_for_epoch(LeaderEpoch(asked.last_fetched_epoch))
-        .ok_or(ErrorCode::OFFSET_OUT_OF_RANGE)?;
-    let diverges = epoch.0 < asked.last_fetched_epoch || end_offset.0 < asked.fetch_offset;
-    Ok(diverges.then_some((epoch, end_offset)))
 }
 
 fn respond(

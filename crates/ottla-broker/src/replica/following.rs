@@ -21,7 +21,7 @@ pub(super) struct Following {
 
 /// What a leader has answered for one partition.
 #[derive(Debug)]
-pub(crate) enum Fetched {
+pub enum Fetched {
     Records { records: Bytes, high_watermark: Offset, log_start: Offset },
     Diverged(EpochEnd),
     Refused(ErrorCode),
@@ -29,7 +29,7 @@ pub(crate) enum Fetched {
 
 /// What the fetcher must do for a partition beside fetching.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Errand {
+pub enum Errand {
     Nothing,
     AskLeaderOffsets,
 }
@@ -76,7 +76,7 @@ fn local(log: &Log) -> LocalLog {
 impl Replica {
     /// What to ask this leader for, if it is the leader and the time has come.
     #[must_use]
-    pub(crate) fn next_fetch(&self, leader: BrokerId, now: Duration) -> Option<Fetch> {
+    pub fn next_fetch(&self, leader: BrokerId, now: Duration) -> Option<Fetch> {
         match &mut self.state.lock().role {
             Role::Follower(following) if following.leader == leader => {
                 // What had to be done before the first question.
@@ -89,7 +89,7 @@ impl Replica {
 
     /// When [`Replica::next_fetch`] gives something again, if it is a matter of time.
     #[must_use]
-    pub(crate) fn fetch_deadline(&self) -> Option<Duration> {
+    pub fn fetch_deadline(&self) -> Option<Duration> {
         match &self.state.lock().role {
             Role::Follower(following) => following.follower.deadline(),
             Role::Leader(_) | Role::Idle => None,
@@ -97,7 +97,7 @@ impl Replica {
     }
 
     /// The leader has answered. Records are in the log when this returns, and will be flushed.
-    pub(crate) fn on_fetched(
+    pub fn on_fetched(
         &self,
         leader: BrokerId,
         asked: &Fetch,
@@ -123,8 +123,24 @@ impl Replica {
         })
     }
 
+    /// Tells the leader once more what is on disk here: a report is lost with its connection, and one that comes before the
+    /// first fetch of this registration means nothing to the leader.
+    pub fn report_flushed_again(&self) {
+        let state = self.state.lock();
+        let Role::Follower(following) = &state.role else { return };
+        if let Some(report) = following.follower.report() {
+            self.flush_reports.flushed(
+                following.leader,
+                self.topic_id,
+                self.partition.partition,
+                report.leader_epoch,
+                report.flushed,
+            );
+        }
+    }
+
     /// The leader has said where its log begins and ends, or has not.
-    pub(crate) fn on_leader_offsets(
+    pub fn on_leader_offsets(
         &self,
         leader: BrokerId,
         found: Result<LeaderOffsets, ErrorCode>,

@@ -16,7 +16,7 @@ use super::{NOT_LED, Replica, Role, Standing, State, Terms};
 
 impl Replica {
     /// The metadata says this of the partition now.
-    pub(crate) fn follow_metadata(&self, partition: &Partition, terms: &Terms) -> Standing {
+    pub fn follow_metadata(&self, partition: &Partition, terms: &Terms) -> Standing {
         let mut state = self.state.lock();
         // A change may be older than the image that this replica was made from.
         if partition.leader_epoch >= state.epoch {
@@ -96,7 +96,7 @@ impl Replica {
     }
 
     /// The log's flusher has been at it.
-    pub(crate) fn on_flushed(&self) {
+    pub fn on_flushed(&self) {
         let mut state = self.state.lock();
         // The log knows best: what its flusher reports may be from before a truncation.
         match &mut state.role {
@@ -115,7 +115,7 @@ impl Replica {
     ///
     /// # Errors
     /// NOT_LEADER_OR_FOLLOWER if this broker does not lead, or why the fetch does not count.
-    pub(crate) fn on_fetch(&self, fetched: Fetched) -> Result<FetchStanding, ErrorCode> {
+    pub fn on_fetch(&self, fetched: Fetched) -> Result<FetchStanding, ErrorCode> {
         let standing = self
             .with_progress(|progress| progress.on_fetch(fetched))
             .ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?
@@ -155,39 +155,39 @@ impl Replica {
     }
 
     /// A follower has something on disk.
-    pub(crate) fn on_follower_flushed(&self, report: FollowerFlushed) {
+    pub fn on_follower_flushed(&self, report: FollowerFlushed) {
         self.with_progress(|progress| progress.on_follower_flushed(report));
     }
 
     /// A broker may join ISRs, or may not any longer.
-    pub(crate) fn on_eligibility_changed(&self, broker: BrokerId, is_eligible: bool) {
+    pub fn on_eligibility_changed(&self, broker: BrokerId, is_eligible: bool) {
         self.with_progress(|progress| progress.on_eligibility_changed(broker, is_eligible));
     }
 
     /// The controller has committed an ISR.
-    pub(crate) fn on_isr_committed(&self, committed: CommittedIsr) {
+    pub fn on_isr_committed(&self, committed: CommittedIsr) {
         self.with_progress(|progress| progress.on_isr_committed(committed));
     }
 
     /// The controller has not taken a proposal.
-    pub(crate) fn on_isr_refused(&self, number: u64, error: ErrorCode, now: Duration) {
+    pub fn on_isr_refused(&self, number: u64, error: ErrorCode, now: Duration) {
         self.with_progress(|progress| progress.on_alter_refused(number, error, now));
     }
 
-    pub(crate) fn on_min_isr_changed(&self, min_insync_replicas: usize) {
+    pub fn on_min_isr_changed(&self, min_insync_replicas: usize) {
         self.with_progress(|progress| {
             progress.on_min_insync_replicas_changed(min_insync_replicas);
         });
     }
 
     /// Followers that lag may have to leave the ISR.
-    pub(crate) fn on_time(&self, now: Duration) {
+    pub fn on_time(&self, now: Duration) {
         self.with_progress(|progress| progress.on_time(now));
     }
 
     /// When [`Replica::on_time`] is due.
     #[must_use]
-    pub(crate) fn deadline(&self) -> Option<Duration> {
+    pub fn deadline(&self) -> Option<Duration> {
         match &self.state.lock().role {
             Role::Leader(progress) => progress.deadline(),
             Role::Follower(_) | Role::Idle => None,

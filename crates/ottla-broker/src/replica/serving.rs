@@ -1,0 +1,115 @@
+//! What a replica gives to whoever fetches from it: a range of records, or where the two logs part (KIP-595).
+
+use std::sync::Arc;
+
+use ottla_base::{ErrorCode, LeaderEpoch, Offset};
+use ottla_log::{FileRange, Log, ReadError};
+use ottla_replication::follower::EpochEnd;
+
+use super::Replica;
+
+/// What is asked of one partition.
+#[derive(Debug, Clone, Copy)]
+pub struct Question {
+    /// Negative asks for no check.
+    pub current_leader_epoch: i32,
+    pub fetch_offset: Offset,
+    /// Negative where it is not known.
+    pub last_fetched_epoch: i32,
+    /// Negative fails, as in Apache Kafka.
+    pub max_bytes: i64,
+    /// Whether the first batch comes whole, however large (KIP-74).
+    pub min_one_batch: bool,
+    /// Whether only the leader answers.
+    pub needs_leader: bool,
+}
+
+/// How far readers may see.
+#[derive(Debug, Clone, Copy)]
+pub struct Visible {
+    pub high_watermark: Offset,
+    pub last_stable: Offset,
+    pub log_start: Offset,
+}
+
+/// What one partition gives.
+#[derive(Debug)]
+pub enum Served {
+    /// The asker's last epoch ended earlier here.
+    Diverged {
+        end: EpochEnd,
+        visible: Visible,
+    },
+    Records {
+        log: Arc<Log>,
+        source: Option<FileRange>,
+        upper_bound: Offset,
+        visible: Visible,
+    },
+}
+
+impl Replica {
+    /// Answers a fetch. `upper_bound` says how far this reader may read, once it is known that its log fits.
+    ///
+    /// # Errors
+    /// What the fetch is refused with.
+    pub fn serve(
+        &self,
+        asked: &Question,
+        upper_bound: impl FnOnce(&Log, Visible) -> Result<Offset, ErrorCode>,
+    ) -> Result<Served, ErrorCode> {
+        self.check_alive()?;
+        // Any negative epoch asks for no check, unlike with other requests.
+        self.check_leader_epoch(asked.current_leader_epoch.max(-1))?;
+        if asked.needs_leader {
+            self.check_leads()?;
+        }
+        let (log, high_watermark) = (self.log(), self.high_watermark());
+        let visible = Visible {
+            high_watermark,
+            last_stable: log.last_stable_offset(high_watermark),
+            log_start: log.log_start_offset(),
+        };
+        if let Some(end) = self.divergence(asked)? {
+            return Ok(Served::Diverged { end, visible });
+        }
+        let from = asked.fetch_offset;
+        if from < visible.log_start || from > log.log_end_offset() {
+            return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
+        }
+        let max_bytes =
+            usize::try_from(asked.max_bytes).map_err(|_| ErrorCode::UNKNOWN_SERVER_ERROR)?;
+        let upper_bound = upper_bound(&log, visible)?;
+        let source = if from >= upper_bound || (max_bytes == 0 && !asked.min_one_batch) {
+            None
+        } else {
+            let slice = log.read(from, max_bytes, upper_bound, asked.min_one_batch);
+            slice.map_err(|error| self.code_of_read(&error))?.source
+        };
+        Ok(Served::Records { log, source, upper_bound, visible })
+    }
+
+    fn code_of_read(&self, error: &ReadError) -> ErrorCode {
+        match error {
+            ReadError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
+            // Clients tell their application at once, where they try again for ever after KAFKA_STORAGE_ERROR.
+            ReadError::Quarantined { .. } => ErrorCode::CORRUPT_MESSAGE,
+            ReadError::Storage(error) => {
+                tracing::error!(partition = %self.partition, %error, "read failed");
+                ErrorCode::KAFKA_STORAGE_ERROR
+            }
+        }
+    }
+
+    /// Where the asker's log and ours part, if they do.
+    fn divergence(&self, asked: &Question) -> Result<Option<EpochEnd>, ErrorCode> {
+        if asked.last_fetched_epoch < 0 {
+            return Ok(None);
+        }
+        let (epoch, end_offset) = self
+            .end_offset_for_epoch(LeaderEpoch(asked.last_fetched_epoch))
+            .ok_or(ErrorCode::OFFSET_OUT_OF_RANGE)?;
+        let diverges = epoch.0 < asked.last_fetched_epoch || end_offset < asked.fetch_offset;
+        Ok(diverges.then_some(EpochEnd { epoch, end_offset }))
+    }
+}

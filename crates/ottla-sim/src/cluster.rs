@@ -1,0 +1,60 @@
+//! A cluster of brokers, and whoever uses it: one seed decides what is done, and what goes wrong.
+//!
+//! The brokers' replicas, their logs and the controller's decisions are the real ones; the network, the disks, the clocks
+//! and the processes are played. The metadata log is taken to be linearizable: whoever is the active controller appends to
+//! it at once, and everybody reads the same. The quorum that makes it so is not played here.
+//!
+//! The laws are in [`laws`]. Two runs of a seed do the same: no threads, no real clock, and the work, the faults, the
+//! network, the disks and the logs draw from a stream each.
+
+mod clients;
+mod controller;
+mod dispatch;
+mod faults;
+mod healing;
+mod laws;
+mod network;
+mod node;
+mod publish;
+mod serving;
+mod world;
+
+use std::panic::{self, AssertUnwindSafe};
+
+use crate::log::{Run, Violation};
+pub use world::World;
+
+/// What is done wrong on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// What a follower has fetched counts as what it has on disk: acks=all is answered before the flush.
+    AnsweredBeforeFlush,
+    /// A leader forgets whom it has proposed to join.
+    JoinerNotCounted,
+    /// A leader goes by a smaller ISR before the controller has agreed.
+    LeaverNotAwaited,
+    /// Nobody compares epochs, so that no log is cut off.
+    NoTruncation,
+    /// The controller takes an ISR from whoever led once.
+    StaleLeaderAccepted,
+    /// A broker comes back with an empty disk under the old disk's name.
+    WipedDiskCounted,
+    /// A process that starts follows metadata that is older than its logs.
+    MetadataReplayed,
+    /// A follower reports each flush once, although the report may be lost.
+    ReportedOnce,
+}
+
+/// Plays a seed to its end, or to the first violation. A panic is one.
+#[must_use]
+pub fn run(seed: u64, bug: Option<Bug>, traced: bool) -> Run {
+    let mut world = World::new(seed, bug, traced);
+    let played = panic::catch_unwind(AssertUnwindSafe(|| world.play()));
+    let result = played.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
+        Err(Violation(format!("a panic: {text}")))
+    });
+    let (counts, trace) = world.told();
+    Run { counts, trace, result }
+}

@@ -1,0 +1,255 @@
+//! Whoever produces, and whoever administers.
+
+use std::time::Duration;
+
+use ottla_base::{BrokerId, ErrorCode, Offset, PartitionIndex};
+use ottla_metadata::controller::{self, Situation};
+use ottla_protocol::messages::alter_partition_reassignments_request::{
+    ReassignablePartition, ReassignableTopic,
+};
+use ottla_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use ottla_protocol::messages::{
+    AlterPartitionReassignmentsRequest, CreateTopicsRequest, DeleteTopicsRequest,
+    ElectLeadersRequest,
+};
+use ottla_records::ValidBatch;
+
+use super::controller::Drawn;
+use super::network::{Body, Place, Produce};
+use super::world::{Event, World};
+use crate::Random;
+use crate::log::Checked;
+use crate::log::batches::Draft;
+
+pub(super) const TOPICS: [&str; 3] = ["a", "b", "c"];
+const TIMEOUT: Duration = Duration::from_millis(1_200);
+
+/// One producer: one batch at a time, sent again until it is known what became of it.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// Its id, epoch and next sequence number.
+    producer: Option<(i64, i16, i32)>,
+    needs_all: bool,
+    pub(super) topic: &'static str,
+    pub(super) partition: PartitionIndex,
+    waiting: Option<Waiting>,
+    /// The last batch of all is acknowledged.
+    pub(super) has_said_last_words: bool,
+    pub(super) stops: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    attempt: u64,
+    attempts: u32,
+    batch: ValidBatch,
+    records: i32,
+}
+
+impl Client {
+    pub(super) fn new(at: usize, work: &mut Random) -> Self {
+        let is_idempotent = at > 0 && work.happens(6_000);
+        Self {
+            producer: is_idempotent.then_some((at as i64 + 1, 0, 0)),
+            needs_all: at == 0 || work.happens(7_000),
+            topic: TOPICS[at % TOPICS.len()],
+            partition: PartitionIndex(0),
+            waiting: None,
+            has_said_last_words: false,
+            stops: false,
+        }
+    }
+
+    /// Says one thing more, to one partition, until it is acknowledged.
+    pub(super) fn last(topic: &'static str, partition: PartitionIndex) -> Self {
+        Self {
+            producer: None,
+            needs_all: true,
+            topic,
+            partition,
+            waiting: None,
+            has_said_last_words: false,
+            stops: false,
+        }
+    }
+}
+
+impl World {
+    pub(super) fn act(&mut self, client: usize) -> Checked {
+        let (number, now_ms) = (self.number(), 1_000_000 + self.now.as_millis() as i64);
+        let (records, value_len) = (self.work.between(1, 3), self.work.below(150));
+        let this = &mut self.clients[client];
+        if this.stops || this.has_said_last_words {
+            return Ok(());
+        }
+        let waiting = this.waiting.get_or_insert_with(|| {
+            let draft = Draft {
+                producer: this.producer,
+                in_transaction: false,
+                records,
+                value_len,
+                timestamp: now_ms,
+                number,
+                keys: None,
+            };
+            Waiting { attempt: 0, attempts: 0, batch: draft.build(), records: records as i32 }
+        });
+        (waiting.attempt, waiting.attempts) = (number, waiting.attempts + 1);
+        let produce = Produce {
+            client,
+            attempt: number,
+            topic: this.topic,
+            partition: this.partition,
+            batch: waiting.batch.clone(),
+            needs_all: this.needs_all,
+        };
+        if let Some(leader) = self.leader_as_told(produce.topic, produce.partition) {
+            let to = Place::Node(leader.0 as usize - 1);
+            self.send(Place::Clients, to, Body::Produce(produce));
+        }
+        self.after(TIMEOUT, Event::ClientTimeout { client, attempt: number });
+        Ok(())
+    }
+
+    /// What some broker says, which may not be so any more.
+    fn leader_as_told(&mut self, topic: &str, partition: PartitionIndex) -> Option<BrokerId> {
+        let at = self.work.below(self.nodes.len());
+        let image = &self.nodes[at].process.as_ref()?.image;
+        let partition = image.topic_by_name(topic)?.partition(partition)?;
+        Some(partition.leader).filter(|leader| *leader != BrokerId::NONE)
+    }
+
+    pub(super) fn give_up(&mut self, client: usize, attempt: u64) -> Checked {
+        let waiting = self.clients[client].waiting.as_ref();
+        if waiting.is_some_and(|waiting| waiting.attempt == attempt) {
+            self.counts.add("produce unanswered");
+            return self.act(client);
+        }
+        Ok(())
+    }
+
+    pub(super) fn hear(&mut self, body: Body) -> Checked {
+        let Body::Produced { client, attempt, result } = body else { return Ok(()) };
+        let pause = Duration::from_millis(5 + self.work.below(120) as u64);
+        let this = &mut self.clients[client];
+        let Some(waiting) = this.waiting.as_ref().filter(|it| it.attempt == attempt) else {
+            return Ok(());
+        };
+        match result {
+            Ok(Offset(_)) => {
+                if let Some((_, _, sequence)) = &mut this.producer {
+                    *sequence += waiting.records;
+                }
+                this.waiting = None;
+                this.has_said_last_words = client >= FIRST_LAST;
+                self.counts.add("produce answered");
+            }
+            Err(code) => self.on_refused(client, code),
+        }
+        self.after(pause, Event::Client(client));
+        Ok(())
+    }
+
+    /// Most things are tried again; what is lost in the meantime makes a producer begin a new epoch.
+    fn on_refused(&mut self, client: usize, code: ErrorCode) {
+        let gives_up = self.work.happens(500);
+        let this = &mut self.clients[client];
+        let attempts = this.waiting.as_ref().map_or(0, |waiting| waiting.attempts);
+        let is_lost = [ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, ErrorCode::INVALID_PRODUCER_EPOCH]
+            .contains(&code);
+        if client < FIRST_LAST && (is_lost && attempts > 3 || gives_up || attempts > 20) {
+            if let Some((_, epoch, sequence)) = &mut this.producer {
+                (*epoch, *sequence) = (*epoch + 1, 0);
+            }
+            this.waiting = None;
+            self.counts.add("client gives up a batch");
+        }
+        if client < FIRST_LAST && code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION {
+            this.topic = TOPICS[self.work.below(TOPICS.len())];
+        }
+    }
+
+    /// Creates, deletes, moves, elects.
+    pub(super) fn administer(&mut self) -> Checked {
+        let pause = 200 + self.work.below(1_300) as u64;
+        if !self.is_healing {
+            self.after(Duration::from_millis(pause), Event::Admin);
+        }
+        let topic = TOPICS[self.work.below(TOPICS.len())];
+        let is_there = self.controller.image.topic_by_name(topic).is_some();
+        match self.work.below(10) {
+            _ if !is_there => self.create_topic(topic),
+            0 => self.delete_topic(topic),
+            1..5 => self.reassign(topic),
+            5..8 => self.elect_preferred(),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn create_topic(&mut self, name: &str) -> Checked {
+        let factor = [3, 3, 3, 2, 1][self.work.below(5)];
+        let min_isr = self.work.between(1, 2);
+        let config = CreatableTopicConfig {
+            name: "min.insync.replicas".into(),
+            value: Some(min_isr.to_string().into()),
+        };
+        let topic = CreatableTopic {
+            name: name.into(),
+            num_partitions: 1,
+            replication_factor: factor,
+            configs: vec![config],
+            ..Default::default()
+        };
+        let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
+        let mut draw = Drawn { id: self.new_topic_id(), seed: self.work.draw() };
+        let reply = self.decide(|_, _, Situation { image, policy, .. }| {
+            controller::create_topics(image, policy, &request, &mut draw)
+        })?;
+        if reply.is_some_and(|reply| !reply.topics[0].error_code.is_error()) {
+            self.counts.add("topic created");
+        }
+        Ok(())
+    }
+
+    fn delete_topic(&mut self, name: &str) -> Checked {
+        let request = DeleteTopicsRequest { topic_names: vec![name.into()], ..Default::default() };
+        let reply = self.decide(|_, _, Situation { image, policy, .. }| {
+            controller::delete_topics(image, policy, &request, 5)
+        })?;
+        if reply.is_some() {
+            self.counts.add("topic deleted");
+        }
+        // Under the same name, there may soon be another one.
+        if self.work.happens(5_000) { self.create_topic(name) } else { Ok(()) }
+    }
+
+    fn reassign(&mut self, name: &str) -> Checked {
+        let mut ids: Vec<i32> = self.nodes.iter().map(|node| node.id.0).collect();
+        self.work.shuffle(&mut ids);
+        ids.truncate(1 + self.work.below(3));
+        let replicas = (!self.work.happens(1_500)).then_some(ids);
+        let partitions = vec![ReassignablePartition { partition_index: 0, replicas }];
+        let topics = vec![ReassignableTopic { name: name.into(), partitions }];
+        let request = AlterPartitionReassignmentsRequest { topics, ..Default::default() };
+        let reply = self.decide(|_, _, Situation { image, policy, .. }| {
+            controller::alter_partition_reassignments(image, policy, &request)
+        })?;
+        if reply.is_some() {
+            self.counts.add("reassignment");
+        }
+        Ok(())
+    }
+
+    fn elect_preferred(&mut self) -> Checked {
+        let request = ElectLeadersRequest { election_type: 0, ..Default::default() };
+        let elected = self
+            .decide(|_, _, Situation { image, .. }| controller::elect_leaders(image, &request))?;
+        if elected.is_some() {
+            self.counts.add("preferred election");
+        }
+        Ok(())
+    }
+}
+
+/// Clients from here on come in the end, to see whether each partition takes records.
+pub(super) const FIRST_LAST: usize = 4;

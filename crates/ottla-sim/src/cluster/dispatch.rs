@@ -1,0 +1,387 @@
+//! What arrives at a node, and what a process wants, is done; afterwards the node does whatever that has made possible.
+
+use std::time::Duration;
+
+use ottla_base::ErrorCode;
+use ottla_broker::parts::{Errand, Fetched};
+use ottla_protocol::messages::BrokerHeartbeatRequest;
+use ottla_replication::follower::Fetch;
+
+use super::Bug;
+use super::network::{Body, FetchAnswer, Key, Message, Place};
+use super::node::{Process, Wake};
+use super::world::{Event, World};
+use crate::log::{Checked, Violation};
+
+const HEARTBEAT: Duration = Duration::from_millis(300);
+const IMPATIENCE: Duration = Duration::from_millis(20);
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
+
+impl World {
+    pub(super) fn deliver(&mut self, message: Message) -> Checked {
+        let Message { from, to, body } = message;
+        let Place::Node(at) = to else {
+            return self.hear(body);
+        };
+        let is_too_late = body.answers().is_some_and(|number| number < self.nodes[at].life);
+        if self.nodes[at].process.is_none() || is_too_late {
+            return Ok(());
+        }
+        self.note(|| format!("{to:?} from {from:?}: {}", brief(&body)));
+        let answer = match body {
+            Body::Register { .. } | Body::Heartbeat(_) | Body::Alter { .. } => {
+                self.ask_controller(at, body)?
+            }
+            body => self.tell(at, from, body)?,
+        };
+        if let Some(answer) = answer {
+            self.send(to, from, answer);
+        }
+        self.settle(at)
+    }
+
+    /// A question to the controller, which may be elsewhere by now.
+    fn ask_controller(&mut self, at: usize, body: Body) -> Checked<Option<Body>> {
+        if !self.is_controller(at) {
+            return Ok(None);
+        }
+        match body {
+            // Its sender is the one that will be registered.
+            Body::Register { life } => {
+                let sender = self.nodes.iter().position(|node| node.life == life);
+                let Some(sender) = sender.filter(|at| self.nodes[*at].process.is_some()) else {
+                    return Ok(None);
+                };
+                let result = self.register(sender)?;
+                Ok(result.map(|result| Body::Registered { life, result }))
+            }
+            Body::Heartbeat(request) => self.hear_heartbeat(&request),
+            Body::Alter { number, request, deadline } => {
+                if self.now > deadline {
+                    self.counts.add("AlterPartition too late");
+                    return Ok(None);
+                }
+                let response = self.alter(&request)?;
+                Ok(response.map(|response| Body::Altered { number, response }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn tell(&mut self, at: usize, from: Place, body: Body) -> Checked<Option<Body>> {
+        match body {
+            Body::Fetch { key, number, from, fetch } => {
+                return Ok(self.hear_fetch(at, key, number, from, fetch));
+            }
+            Body::Fetched { key, number, fetch, answer } => {
+                self.hear_answer(at, from, key, number, &fetch, answer);
+            }
+            Body::AskOffsets { key, number, epoch } => {
+                let found = self.leader_offsets(at, key, epoch);
+                return Ok(Some(Body::Offsets { key, number, found }));
+            }
+            Body::Offsets { key, number, found } => {
+                let now = self.nodes[at].time(self.now);
+                let Some(process) = &mut self.nodes[at].process else { return Ok(None) };
+                let question = process.questions.get(&key).copied();
+                if let Some(question) = question.filter(|it| it.number == number) {
+                    process.questions.remove(&key);
+                    if let Some(replica) = process.replicas.find(key.0, key.1.0) {
+                        replica.on_leader_offsets(question.leader, found, now);
+                    }
+                }
+            }
+            Body::Flushed(report) => {
+                if let Some(process) = &self.nodes[at].process {
+                    process.replicas.on_flushed_elsewhere(report);
+                }
+            }
+            Body::Altered { number, response } => self.hear_alter(at, number, Ok(response)),
+            Body::Registered { life, result } if life == self.nodes[at].life => {
+                let Some(process) = &mut self.nodes[at].process else { return Ok(None) };
+                match result {
+                    Ok(epoch) if process.epoch.is_none() => {
+                        process.epoch = Some(epoch);
+                        self.set_strays_aside(at);
+                        self.wake(at, Duration::ZERO, Wake::Heartbeat);
+                    }
+                    Ok(_) => {}
+                    Err(ErrorCode::DUPLICATE_BROKER_REGISTRATION) => {
+                        self.counts.add("registration refused: the process before is not over");
+                    }
+                    Err(code) => return Err(Violation(format!("registration refused: {code}"))),
+                }
+            }
+            Body::Beaten(Ok(response)) if response.is_fenced => {
+                self.wake(at, IMPATIENCE * 2, Wake::HeartbeatAgain);
+            }
+            Body::Beaten(Err(code)) => {
+                self.counts.add(format!("heartbeat refused: {code}"));
+            }
+            Body::Metadata(until) => self.learn(at, until)?,
+            Body::Produce(produce) => return Ok(self.hear_produce(at, produce)),
+            Body::Registered { .. }
+            | Body::Beaten(_)
+            | Body::Produced { .. }
+            | Body::Register { .. }
+            | Body::Heartbeat(_)
+            | Body::Alter { .. } => {}
+        }
+        Ok(None)
+    }
+
+    fn hear_answer(
+        &mut self,
+        at: usize,
+        from: Place,
+        key: Key,
+        number: u64,
+        fetch: &Fetch,
+        answer: FetchAnswer,
+    ) {
+        let (now, Place::Node(leader)) = (self.nodes[at].time(self.now), from) else { return };
+        let leader = self.nodes[leader].id;
+        let disk = std::sync::Arc::clone(&self.nodes[at].disk);
+        let Some(process) = &mut self.nodes[at].process else { return };
+        if process.questions.get(&key).is_some_and(|question| question.number == number) {
+            process.questions.remove(&key);
+        } else {
+            self.counts.add("answer that nobody waits for any more");
+        }
+        let Some(replica) = process.replicas.find(key.0, key.1.0) else { return };
+        let before = replica.log().log_end_offset();
+        let fetched = match answer {
+            FetchAnswer::Records { records, high_watermark, log_start } => {
+                Fetched::Records { records, high_watermark, log_start }
+            }
+            FetchAnswer::Diverged(end) => Fetched::Diverged(end),
+            FetchAnswer::Refused(code) => {
+                self.counts.add(format!("fetch refused: {code}"));
+                Fetched::Refused(code)
+            }
+        };
+        let diverged = matches!(fetched, Fetched::Diverged(_));
+        let is_idle = matches!(&fetched, Fetched::Records { records, .. } if records.is_empty());
+        disk.enter("follow");
+        let errand = replica.on_fetched(leader, fetch, fetched, now);
+        if is_idle && self.bug != Some(Bug::ReportedOnce) {
+            replica.report_flushed_again();
+        }
+        if replica.log().log_end_offset() < before {
+            self.counts.add("records cut off in a new epoch");
+        } else if diverged {
+            self.counts.add("logs compared anew");
+        }
+        if errand == Errand::AskLeaderOffsets {
+            self.ask_offsets(at, key, leader, fetch.current_leader_epoch);
+        }
+    }
+
+    fn hear_alter(
+        &mut self,
+        at: usize,
+        number: u64,
+        answer: Result<ottla_protocol::messages::AlterPartitionResponse, ErrorCode>,
+    ) {
+        let now = self.nodes[at].time(self.now);
+        let Some(process) = &mut self.nodes[at].process else { return };
+        if process.alter.as_ref().is_none_or(|(waiting, _)| *waiting != number) {
+            self.counts.add("answer of the controller that nobody waits for any more");
+            return;
+        }
+        let Some((_, proposals)) = process.alter.take() else { return };
+        process.replicas.on_isrs_answered(&proposals, answer, now);
+    }
+
+    pub(super) fn on_wake(&mut self, at: usize, wake: Wake) -> Checked {
+        match wake {
+            Wake::Register => self.ask_to_register(at),
+            Wake::Heartbeat => {
+                self.beat(at);
+                self.wake(at, HEARTBEAT, Wake::Heartbeat);
+            }
+            Wake::HeartbeatAgain => self.beat(at),
+            Wake::Flush => self.flush(at),
+            Wake::Housekeep => {
+                self.wake(at, HOUSEKEEPING, Wake::Housekeep);
+                self.nodes[at].time(self.now);
+                self.nodes[at].disk.enter("housekeeping");
+                if let Some(process) = &self.nodes[at].process {
+                    process.directory.housekeep();
+                }
+            }
+            Wake::Look => {
+                let now = self.nodes[at].time(self.now);
+                if let Some(process) = &mut self.nodes[at].process {
+                    process.looks_at = None;
+                    process.replicas.on_time(now);
+                }
+            }
+            Wake::GiveUpFetch(key, number) => self.give_up_fetch(at, key, number),
+            Wake::GiveUpAlter(number) => {
+                let is_open = |process: &Process| {
+                    process.alter.as_ref().is_some_and(|(waiting, _)| *waiting == number)
+                };
+                if self.nodes[at].process.as_ref().is_some_and(is_open) {
+                    self.counts.add("AlterPartition unanswered");
+                    self.hear_alter(at, number, Err(ErrorCode::NETWORK_EXCEPTION));
+                }
+            }
+        }
+        self.settle(at)
+    }
+
+    fn ask_to_register(&mut self, at: usize) {
+        let Some(process) = &self.nodes[at].process else { return };
+        if process.epoch.is_some() {
+            return;
+        }
+        let life = self.nodes[at].life;
+        if let Some(host) = self.controller.host {
+            self.send(Place::Node(at), Place::Node(host), Body::Register { life });
+        }
+        self.wake(at, Duration::from_millis(250), Wake::Register);
+    }
+
+    /// The broker beside the active controller needs none, but sends them as well: it may be beside it no longer.
+    fn beat(&mut self, at: usize) {
+        let node = &self.nodes[at];
+        let Some(process) = &node.process else { return };
+        let Some(epoch) = process.epoch else { return };
+        let request = BrokerHeartbeatRequest {
+            broker_id: node.id.0,
+            broker_epoch: epoch,
+            current_metadata_offset: process.image.offset.0,
+            ..Default::default()
+        };
+        if let Some(host) = self.controller.host {
+            self.send(Place::Node(at), Place::Node(host), Body::Heartbeat(request));
+        }
+    }
+
+    fn flush(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        node.time(self.now);
+        node.disk.enter("flush");
+        let Some(process) = &mut node.process else { return };
+        process.flush_is_due = false;
+        process.directory.flush_requested();
+    }
+
+    /// A process that has stopped, or whose only disk has failed, is no more.
+    pub(super) fn settle(&mut self, at: usize) -> Checked {
+        if self.nodes[at].process.is_none() {
+            return Ok(());
+        }
+        self.look_around(at);
+        let has_stopped = self.nodes[at].disk.has_stopped();
+        let is_doomed = self.nodes[at].process.as_ref().is_some_and(|process| process.is_doomed);
+        if has_stopped || is_doomed || self.is_offline(at) {
+            let has_failed = self.nodes[at].disk.has_failed_sync();
+            self.counts.add(if has_stopped { "crash amid a write" } else { "disk failed" });
+            let loses_power = has_failed || self.chance.happens(5_000);
+            self.crash(at, loses_power);
+            return Ok(());
+        }
+        // Whoever looks does no harm.
+        let disk = std::sync::Arc::clone(&self.nodes[at].disk);
+        disk.calmly(|| self.check_node(at))
+    }
+
+    pub(super) fn crash(&mut self, at: usize, loses_power: bool) {
+        let id = self.nodes[at].id;
+        self.note(|| format!("{id:?} stops, power lost: {loses_power}"));
+        self.counts.add(if loses_power { "power lost" } else { "process killed" });
+        let epoch = self.nodes[at].process.as_ref().and_then(|process| process.epoch);
+        self.nodes[at].end_process(loses_power);
+        self.lose_connection(at, epoch);
+        self.model.forget(at);
+        let longest = if self.chance.happens(7_000) { 400 } else { 5_000 };
+        let delay = Duration::from_millis(10 + self.chance.below(longest) as u64);
+        self.after(if self.is_healing { IMPATIENCE } else { delay }, Event::Start(at));
+    }
+
+    /// A process begins where the one before it has left off.
+    pub(super) fn start(&mut self, at: usize) -> Checked {
+        if self.nodes[at].process.is_some() {
+            return Ok(());
+        }
+        self.nodes[at].time(self.now);
+        if self.nodes[at].life > 0 && !self.is_healing && self.chance.happens(900) {
+            self.wipe(at);
+        }
+        let plan = self.nodes[at].plan;
+        self.nodes[at].disk.set_plan(plan);
+        self.nodes[at].disk.enter("recovery");
+        let opened = self.nodes[at].open();
+        let directory = match opened {
+            Ok(directory) if !self.nodes[at].disk.has_stopped() => directory,
+            Ok(directory) => {
+                drop(directory);
+                self.nodes[at].end_process(true);
+                self.after(IMPATIENCE, Event::Start(at));
+                return Ok(());
+            }
+            Err(error) => return Err(Violation(format!("it cannot be opened: {error}"))),
+        };
+        let incarnation = self.incarnation();
+        let replicas = std::sync::Arc::new(ottla_broker::parts::Replicas::default());
+        directory.add_listener(std::sync::Arc::clone(&replicas) as _);
+        let number = self.number();
+        let node = &mut self.nodes[at];
+        node.life = number;
+        let (known, id) = (node.applied, node.id);
+        node.process = Some(Process {
+            directory,
+            replicas,
+            image: ottla_metadata::Image::new("cluster"),
+            applied: 0,
+            incarnation,
+            epoch: None,
+            follows: Default::default(),
+            questions: Default::default(),
+            parked: Vec::new(),
+            produces: Vec::new(),
+            alter: None,
+            flush_is_due: false,
+            is_doomed: false,
+            looks_at: None,
+        });
+        self.note(|| format!("{id:?} starts with {known} commits"));
+        self.counts.add("process started");
+        let known = match self.bug {
+            Some(Bug::MetadataReplayed) => known - self.chance.below(6).min(known),
+            _ => known,
+        };
+        self.learn(at, known)?;
+        self.wake(at, Duration::ZERO, Wake::Register);
+        self.wake(at, HOUSEKEEPING, Wake::Housekeep);
+        self.settle(at)
+    }
+
+    fn wipe(&mut self, at: usize) {
+        let id = self.nodes[at].id;
+        self.note(|| format!("{id:?} gets an empty disk"));
+        self.counts.add("disk wiped");
+        self.nodes[at].wipe(self.bug == Some(Bug::WipedDiskCounted));
+    }
+
+    pub(super) fn resume(&mut self, at: usize) -> Checked {
+        if self.nodes[at].paused_until.is_some_and(|until| until <= self.now) {
+            self.nodes[at].paused_until = None;
+            let id = self.nodes[at].id;
+            self.note(|| format!("{id:?} wakes up"));
+        }
+        Ok(())
+    }
+}
+
+fn brief(body: &Body) -> String {
+    let text = format!("{body:?}");
+    match body {
+        // The partitions in it are in no order.
+        Body::Flushed(report) => format!("Flushed in {} bytes", report.len()),
+        Body::Fetched { .. } | Body::Produce(_) => text.chars().take(200).collect(),
+        _ => text,
+    }
+}

@@ -1,0 +1,133 @@
+//! What goes wrong, and when.
+
+use std::time::Duration;
+
+use super::network::Weather;
+use super::world::{Event, World};
+use crate::Plan;
+use crate::log::Checked;
+
+impl World {
+    pub(super) fn go_wrong(&mut self) -> Checked {
+        if self.is_healing {
+            return Ok(());
+        }
+        let pause = if self.chance.happens(3_000) { 100 } else { 1_200 };
+        let pause = Duration::from_millis(20 + self.chance.below(pause) as u64);
+        self.after(pause, Event::Fault);
+        let at = self.chance.below(self.nodes.len());
+        match self.chance.below(100) {
+            0..22 => self.kill(at),
+            22..36 => self.pause(at),
+            36..52 => self.cut_links(at),
+            52..66 => {
+                if !self.network.is_whole() {
+                    self.counts.add("links healed");
+                    self.network.heal();
+                }
+            }
+            66..78 => self.change_weather(),
+            78..84 => self.jump_clock(at),
+            84..90 => self.slow_disk(at),
+            90..95 => self.disturb_disk(at),
+            _ => {
+                self.counts.add("controller left alone");
+                return self.fail_over();
+            }
+        }
+        Ok(())
+    }
+
+    fn kill(&mut self, at: usize) {
+        if self.nodes[at].process.is_some() {
+            let loses_power = self.chance.happens(5_000);
+            self.crash(at, loses_power);
+        }
+    }
+
+    /// Long enough to be fenced, sometimes.
+    fn pause(&mut self, at: usize) {
+        if !self.nodes[at].is_running() {
+            return;
+        }
+        let longest = if self.chance.happens(5_000) { 800 } else { 5_000 };
+        let pause = Duration::from_millis(50 + self.chance.below(longest) as u64);
+        let id = self.nodes[at].id;
+        self.note(|| format!("{id:?} pauses for {pause:?}"));
+        self.counts.add("process paused");
+        if pause > Duration::from_millis(1_500) {
+            self.counts.add("process paused for longer than its session");
+        }
+        self.nodes[at].paused_until = Some(self.now + pause);
+        self.after(pause, Event::Resume(at));
+    }
+
+    fn cut_links(&mut self, at: usize) {
+        let count = self.nodes.len();
+        let other = (at + 1 + self.chance.below(count - 1)) % count;
+        match self.chance.below(4) {
+            0 => {
+                self.counts.add("link cut one way");
+                self.network.cut(at, other);
+            }
+            1 | 2 => {
+                self.counts.add("link cut");
+                self.network.cut(at, other);
+                self.network.cut(other, at);
+            }
+            _ => {
+                self.counts.add("node cut off");
+                for other in (0..count).filter(|other| *other != at) {
+                    self.network.cut(at, other);
+                    self.network.cut(other, at);
+                }
+            }
+        }
+        self.note(|| format!("links of {at} to {other} are cut"));
+    }
+
+    fn change_weather(&mut self) {
+        let mut rate = |often: u32, most: usize| {
+            if self.chance.happens(often) { self.chance.below(most) as u32 } else { 0 }
+        };
+        self.network.weather = Weather {
+            lost: rate(4_000, 1_500),
+            doubled: rate(5_000, 2_000),
+            late: rate(5_000, 1_000),
+        };
+    }
+
+    fn jump_clock(&mut self, at: usize) {
+        let jump = Duration::from_millis(self.chance.below(4_000) as u64);
+        let clock = &self.nodes[at].clock;
+        if self.chance.happens(5_000) {
+            self.counts.add("clock jumped");
+            clock.advance(jump);
+        } else {
+            self.counts.add("wall clock set back");
+            let now = ottla_env::Clock::now_ms(&**clock).0 - jump.as_millis() as i64;
+            clock.set(ottla_base::Timestamp(now));
+        }
+    }
+
+    fn slow_disk(&mut self, at: usize) {
+        let longest = [0, 60, 600, 4_000][self.chance.below(4)];
+        if longest > 0 {
+            self.counts.add("slow disk");
+        }
+        self.nodes[at].flush_takes = Duration::from_millis(self.chance.below(longest + 1) as u64);
+    }
+
+    /// The process stops amid a call of the disk, or calls fail.
+    fn disturb_disk(&mut self, at: usize) {
+        if self.nodes[at].process.is_none() {
+            return;
+        }
+        let plan = match self.chance.below(3) {
+            0 => Plan { sync_error: 400, ..Plan::default() },
+            _ => Plan { stop_in: Some(self.chance.below(60) as u64), ..Plan::default() },
+        };
+        self.nodes[at].plan = Plan::default();
+        self.nodes[at].disk.set_plan(plan);
+    }
+}

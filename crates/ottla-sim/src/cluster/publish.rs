@@ -1,0 +1,252 @@
+//! A broker follows the metadata: logs come and go, replicas lead and follow. As `topics.rs` of the broker does it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla_base::{BrokerId, PartitionIndex, TopicId, TopicPartition, Uuid};
+use ottla_broker::parts::{Replica, Standing, Terms};
+use ottla_log::{Log, LogConfig};
+use ottla_metadata::{Broker, ConfigResource, Delta, Image, Partition, Topic};
+use ottla_records::Rules;
+
+use super::network::Key;
+use super::node::{Node, Process};
+use super::world::World;
+use crate::Counts;
+use crate::log::{Checked, Violation};
+
+pub(super) const LAG_MAX: Duration = Duration::from_millis(1_500);
+
+/// What is needed to follow metadata, without the rest of the world.
+struct Follows<'a> {
+    id: BrokerId,
+    directory_id: Uuid,
+    now: Duration,
+    process: &'a mut Process,
+    counts: &'a mut Counts,
+    /// A disk that fails is a reason for anything.
+    failures: Vec<String>,
+}
+
+impl World {
+    /// Applies commits up to one, together or one by one.
+    pub(super) fn learn(&mut self, at: usize, until: usize) -> Checked {
+        let until = until.min(self.controller.commits.len());
+        let (now, faults) = (self.now, self.nodes[at].disk.faults());
+        let node = &mut self.nodes[at];
+        let now = node.time(now);
+        let (id, directory_id) = (node.id, node.directory_id);
+        let Node { process: Some(process), disk, applied, .. } = node else { return Ok(()) };
+        if process.applied >= until {
+            return Ok(());
+        }
+        disk.enter("metadata");
+        let mut delta = Delta::default();
+        for commit in &self.controller.commits[process.applied..until] {
+            for record in &commit.records {
+                process.image.apply_into(record, &mut delta).unwrap();
+            }
+            process.image.offset = commit.last;
+        }
+        process.applied = until;
+        *applied = until.max(*applied);
+        let counts = &mut self.counts;
+        let mut follows = Follows { id, directory_id, now, process, counts, failures: Vec::new() };
+        follows.publish(&delta);
+        let failures = follows.failures;
+        let has_reason = disk.has_stopped() || disk.faults() > faults;
+        let has_reason = has_reason || process.directory.check_health().is_err();
+        match failures.first() {
+            Some(failure) if !has_reason => {
+                Err(Violation(format!("{id:?}: a log cannot be made or deleted: {failure}")))
+            }
+            Some(_) => {
+                // It would be without this log until it is started again.
+                process.is_doomed = true;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn is_offline(&self, at: usize) -> bool {
+        let process = self.nodes[at].process.as_ref();
+        process.is_some_and(|process| process.directory.check_health().is_err())
+    }
+
+    /// Logs that no topic owns are set aside, once the metadata is known.
+    pub(super) fn set_strays_aside(&mut self, at: usize) {
+        let node = &self.nodes[at];
+        let Some(process) = &node.process else { return };
+        for log in process.directory.logs() {
+            let name = log.topic_partition().clone();
+            let topic = log.topic_id().and_then(|id| process.image.topic(id));
+            let topic = topic.filter(|topic| topic.name == name.topic);
+            let partition = topic.and_then(|topic| topic.partition(name.partition));
+            // Nor what is held elsewhere by now: a crash may have taken a deletion back, in part.
+            if partition.is_none_or(|partition| !partition.replicas.contains(&node.id)) {
+                drop(log);
+                self.counts.add("stray log set aside");
+                let _ = process.directory.set_aside(&name);
+            }
+        }
+    }
+}
+
+impl Follows<'_> {
+    fn publish(&mut self, delta: &Delta) {
+        let image = self.process.image.clone();
+        for topic in delta.deleted.values() {
+            for (index, partition) in topic.partitions() {
+                if partition.replicas.contains(&self.id) {
+                    self.drop_replica(topic, index);
+                }
+            }
+        }
+        for topic in delta.created.iter().filter_map(|id| image.topic(*id)) {
+            for (index, partition) in topic.partitions() {
+                self.create(&image, topic, index, partition);
+            }
+        }
+        for (topic, index) in &delta.changed {
+            self.follow(&image, *topic, *index);
+        }
+        self.follow_brokers(&image, delta);
+    }
+
+    fn create(
+        &mut self,
+        image: &Image,
+        topic: &Topic,
+        index: PartitionIndex,
+        partition: &Partition,
+    ) {
+        if !partition.replicas.contains(&self.id) {
+            return;
+        }
+        let name = TopicPartition { topic: Arc::clone(&topic.name), partition: index };
+        let assigned = partition.directory_of(self.id).unwrap_or(Uuid::UNASSIGNED_DIR);
+        let Some(log) = self.open_log(&name, topic.id, assigned) else { return };
+        let high_watermark = log.noted_high_watermark();
+        let high_watermark = high_watermark.unwrap_or_else(|| log.log_start_offset());
+        let outboxes = &self.process.replicas.outboxes;
+        let rules = Rules::new(name);
+        let replica = Replica::new(self.id, topic.id, log, high_watermark, rules, outboxes);
+        let replica = Arc::new(replica);
+        self.process.replicas.insert(Arc::clone(&replica));
+        self.settle(image, topic, index, partition, &replica);
+    }
+
+    /// The log as it is on the disk, or a new one; none where it is said to be on another disk.
+    fn open_log(&mut self, name: &TopicPartition, id: TopicId, assigned: Uuid) -> Option<Arc<Log>> {
+        let directory = &self.process.directory;
+        if let Some(log) = directory.log(name) {
+            if log.topic_id() == Some(id) {
+                log.set_config(Arc::new(log_config()));
+                return Some(log);
+            }
+            drop(log);
+            self.counts.add("log of an earlier topic of this name set aside");
+            if let Err(error) = directory.set_aside(name) {
+                self.failures.push(error.to_string());
+            }
+        }
+        let is_here =
+            [self.directory_id, Uuid::UNASSIGNED_DIR, Uuid::MIGRATING_DIR].contains(&assigned);
+        if !is_here {
+            self.counts.add("replica on a disk that is gone");
+            return None;
+        }
+        let created = directory.create(name.clone(), id, Arc::new(log_config()));
+        created.map_err(|error| self.failures.push(error.to_string())).ok()
+    }
+
+    fn settle(
+        &mut self,
+        image: &Image,
+        topic: &Topic,
+        index: PartitionIndex,
+        partition: &Partition,
+        replica: &Arc<Replica>,
+    ) {
+        let me = image.broker(self.id);
+        let me = me.filter(|broker| broker.incarnation_id == self.process.incarnation);
+        let terms = Terms {
+            broker_epoch: me.map(|broker| broker.epoch),
+            min_insync_replicas: min_insync_replicas(image, topic),
+            lag_max: LAG_MAX,
+            now: self.now,
+        };
+        let standing = replica.follow_metadata(partition, &terms);
+        let key: Key = (topic.id, index);
+        match standing {
+            Standing::Follows(leader) => {
+                let before = self.process.follows.insert(key, leader);
+                if before != Some(leader) {
+                    self.process.questions.remove(&key);
+                }
+            }
+            Standing::Leads | Standing::Idle => {
+                self.process.follows.remove(&key);
+                self.process.questions.remove(&key);
+            }
+        }
+    }
+
+    fn follow(&mut self, image: &Image, topic_id: TopicId, index: PartitionIndex) {
+        let Some(topic) = image.topic(topic_id) else { return };
+        let Some(partition) = topic.partition(index) else { return };
+        let Some(replica) = self.process.replicas.find(topic_id, index.0) else {
+            return self.create(image, topic, index, partition);
+        };
+        if partition.replicas.contains(&self.id) {
+            self.settle(image, topic, index, partition, &replica);
+        } else {
+            self.drop_replica(topic, index);
+        }
+    }
+
+    fn follow_brokers(&mut self, image: &Image, delta: &Delta) {
+        for id in delta.brokers.iter().filter(|id| **id != self.id) {
+            let is_active = image.broker(*id).is_some_and(Broker::is_active);
+            self.process.replicas.on_eligibility_changed(*id, is_active);
+        }
+        if !delta.brokers.contains(&self.id) {
+            return;
+        }
+        for topic in image.topics() {
+            for (index, partition) in topic.partitions() {
+                if let Some(replica) = self.process.replicas.find(topic.id, index.0) {
+                    self.settle(image, topic, index, partition, &replica);
+                }
+            }
+        }
+    }
+
+    fn drop_replica(&mut self, topic: &Topic, index: PartitionIndex) {
+        let key = (topic.id, index);
+        self.process.replicas.remove(topic.id, index);
+        self.process.follows.remove(&key);
+        self.process.questions.remove(&key);
+        let name = TopicPartition { topic: Arc::clone(&topic.name), partition: index };
+        if let Err(error) = self.process.directory.delete(&name) {
+            self.failures.push(error.to_string());
+        }
+    }
+}
+
+/// Small segments, so that there are several.
+fn log_config() -> LogConfig {
+    LogConfig {
+        segment_bytes: 3_000,
+        index_interval_bytes: 300,
+        file_delete_delay_ms: 500,
+        ..LogConfig::default()
+    }
+}
+
+fn min_insync_replicas(image: &Image, topic: &Topic) -> usize {
+    let resource = ConfigResource::topic(Arc::clone(&topic.name));
+    let own = image.config(&resource).find(|(key, _)| *key == "min.insync.replicas");
+    own.and_then(|(_, value)| value.parse().ok()).unwrap_or(1)
+}
