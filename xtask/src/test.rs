@@ -56,11 +56,11 @@ impl Stage {
 
     fn budget(self) -> Duration {
         let minutes = match self {
-            Self::Cluster => 2,
-            Self::Check | Self::Unit | Self::SideBySide => 3,
+            Self::Cluster | Self::SideBySide => 2,
+            Self::Check | Self::Unit => 3,
             Self::Build => 9,
             Self::Clients => 6,
-            Self::KafkaSuite => 5,
+            Self::KafkaSuite => 4,
         };
         Duration::from_secs(60 * minutes)
     }

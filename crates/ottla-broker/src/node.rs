@@ -26,7 +26,7 @@ use tracing::{info, warn};
 
 use crate::adoption::Wishes;
 use crate::automatic_topics::AutomaticTopics;
-use crate::broker::{Broker, Parts, Settings};
+use crate::broker::{Broker, Parts, Registration, Settings};
 use crate::cleaner;
 use crate::configuration::Configuration;
 use crate::controller_channel::ControllerChannel;
@@ -198,6 +198,8 @@ impl Node {
         let mut tasks = JoinSet::new();
         // Voters must hear each other before there is a controller that a broker could register with.
         listen_for_controllers(&mut tasks, for_controllers, &broker, &stopping);
+        // Who waits for the others is alive, and not ready: `/healthz` and `/readyz` say so.
+        serve_operator(&mut tasks, http, &broker, &stopping);
         if !quorum.is_alone() {
             let (channel, request) = (Arc::clone(&controller), quorum.controller_registration());
             tasks.spawn(unless_stopped(stopping.clone(), async move {
@@ -208,27 +210,21 @@ impl Node {
         let registration = lifecycle::register(&controller, request, intervals).await?;
         broker.set_registered(registration);
         quorum.applied(Offset(registration.epoch)).await;
-        let addresses = Arc::new(BrokerAddresses::new(
+        let addresses = BrokerAddresses::new(
             peers,
             Arc::clone(&quorum),
             config.inter_broker_listener_name.clone(),
-        ));
-        let outboxes = &replicas.outboxes;
-        outboxes.flush_reports.begin(registration, Arc::clone(&addresses));
-        fetchers.begin(registration, addresses);
-        let isr_sender = isr_changes::Sender {
+        );
+        let lag_max = milliseconds(config.replica_lag_time_max_ms);
+        begin_replication(
+            &mut tasks,
+            &broker,
             registration,
-            controller: Arc::clone(&controller),
-            replicas: Arc::clone(&replicas),
-            clock: Arc::clone(&broker.clock),
-        };
-        tasks.spawn(Arc::clone(&outboxes.isr_changes).send(isr_sender, stopping.clone()));
-        tasks.spawn(isr_changes::watch_followers(
-            Arc::clone(&replicas),
-            Arc::clone(&clock),
-            milliseconds(config.replica_lag_time_max_ms),
-            stopping.clone(),
-        ));
+            addresses,
+            &fetchers,
+            lag_max,
+            &stopping,
+        );
         let lifecycle = Arc::new(Lifecycle::new(
             registration,
             Arc::clone(&controller),
@@ -240,7 +236,6 @@ impl Node {
         topics.set_strays_aside(&quorum.image());
         moves.begin_again();
         serve_clients(&mut tasks, for_clients, &broker, config, open_files, &stopping);
-        serve_operator(&mut tasks, http, &broker, &stopping);
         spawn_retention(&mut tasks, &broker, config, &stopping);
         tasks.spawn(Arc::clone(&lifecycle).keep_alive(stopping.clone()));
         tasks.spawn(reports.send(controller, registration, stopping.clone()));
@@ -512,6 +507,36 @@ fn endpoints(config: &BrokerConfig, bound: &[Bound], role: Role) -> Vec<Endpoint
 /// What this machine is called, as Kafka tells clients when no host is configured.
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Lets replicas ask and tell other brokers and the controller, as this broker is known to them now.
+fn begin_replication(
+    tasks: &mut JoinSet<()>,
+    broker: &Arc<Broker>,
+    registration: Registration,
+    addresses: BrokerAddresses,
+    fetchers: &Fetchers,
+    lag_max: Duration,
+    stopping: &watch::Receiver<bool>,
+) {
+    let (replicas, clock) = (&broker.replicas, &broker.clock);
+    let addresses = Arc::new(addresses);
+    let outboxes = &replicas.outboxes;
+    outboxes.flush_reports.begin(registration, Arc::clone(&addresses));
+    fetchers.begin(registration, addresses);
+    let sender = isr_changes::Sender {
+        registration,
+        controller: Arc::clone(&broker.controller),
+        replicas: Arc::clone(replicas),
+        clock: Arc::clone(clock),
+    };
+    tasks.spawn(Arc::clone(&outboxes.isr_changes).send(sender, stopping.clone()));
+    tasks.spawn(isr_changes::watch_followers(
+        Arc::clone(replicas),
+        Arc::clone(clock),
+        lag_max,
+        stopping.clone(),
+    ));
 }
 
 fn listen_for_controllers(

@@ -41,8 +41,6 @@ pub enum Bug {
     WipedDiskCounted,
     /// A process that starts follows metadata that is older than its logs.
     MetadataReplayed,
-    /// A follower reports each flush once, although the report may be lost.
-    ReportedOnce,
 }
 
 /// Plays a seed to its end, or to the first violation. A panic is one.

@@ -112,11 +112,11 @@ fn two_runs_of_a_seed_are_the_same() {
     }
 }
 
-/// In how many seeds a planted bug is found: by a law, or only because not everything goes on in the end.
+/// In how many seeds a planted bug is found: by a law, and not only because not everything goes on in the end.
 fn found_within(bug: Bug, seeds: u64) {
     let breaks = |seed: &u64| {
         let broken = run(*seed, Some(bug), false).result.err()?;
-        (broken.0.contains("at rest") == (bug == Bug::ReportedOnce)).then_some((*seed, broken))
+        (!broken.0.contains("at rest")).then_some((*seed, broken))
     };
     let found = (0..seeds).find_map(|seed| breaks(&seed));
     println!("{bug:?} is found: {found:?}");
@@ -156,9 +156,4 @@ fn an_empty_disk_that_passes_for_the_one_before_is_found_out() {
 #[test]
 fn metadata_that_is_older_than_the_logs_is_found_out() {
     found_within(Bug::MetadataReplayed, 100);
-}
-
-#[test]
-fn reports_of_flushes_that_are_lost_for_good_are_found_out() {
-    found_within(Bug::ReportedOnce, 20);
 }

@@ -164,7 +164,7 @@ impl World {
         let is_idle = matches!(&fetched, Fetched::Records { records, .. } if records.is_empty());
         disk.enter("follow");
         let errand = replica.on_fetched(leader, fetch, fetched, now);
-        if is_idle && self.bug != Some(Bug::ReportedOnce) {
+        if is_idle {
             replica.report_flushed_again();
         }
         if replica.log().log_end_offset() < before {
