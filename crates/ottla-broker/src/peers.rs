@@ -1,17 +1,15 @@
 //! Connections to the other nodes of the cluster: opened when first needed, and again when one has failed. Shell.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_base::BrokerId;
-use ottla_client::{Address, ClientError, Connection};
+use ottla_client::{Address, ClientError, Connection, Pool};
 use ottla_metadata::Endpoint;
 use ottla_protocol::peer::PeerKey;
 use ottla_quorum::Quorum;
-use parking_lot::Mutex;
 
 /// What a connection is for. A node answers the requests of one connection in turn, so that what must not wait for each
 /// other has connections of its own.
@@ -36,15 +34,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Peers {
     client_id: Arc<str>,
-    slots: Mutex<HashMap<(Purpose, Address), Slot>>,
+    pool: Pool<(Purpose, Address)>,
 }
-
-/// The lock is held while a connection is opened, so that those who need it at the same time open one.
-type Slot = Arc<tokio::sync::Mutex<Option<Arc<Connection>>>>;
 
 impl Peers {
     pub(crate) fn new(node_id: BrokerId) -> Self {
-        Self { client_id: format!("ottla-node-{node_id}").into(), slots: Mutex::default() }
+        Self { client_id: format!("ottla-node-{node_id}").into(), pool: Pool::default() }
     }
 
     /// A connection that has not failed yet.
@@ -56,14 +51,8 @@ impl Peers {
         purpose: Purpose,
         address: &Address,
     ) -> Result<Arc<Connection>, ClientError> {
-        let slot = Arc::clone(self.slots.lock().entry((purpose, address.clone())).or_default());
-        let mut slot = slot.lock().await;
-        if let Some(connection) = slot.as_ref().filter(|connection| !connection.is_failed()) {
-            return Ok(Arc::clone(connection));
-        }
-        let connection = Arc::new(self.open(address).await?);
-        *slot = Some(Arc::clone(&connection));
-        Ok(connection)
+        let key = (purpose, address.clone());
+        self.pool.connection(key, address, &self.client_id, CONNECT_TIMEOUT).await
     }
 
     /// A connection that nobody else uses.

@@ -1,6 +1,5 @@
 //! A client of a whole cluster: finds its brokers, and brings each request to the one that serves it.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use crate::address::Address;
 use crate::connection::{Connection, Limits};
 use crate::error::ClientError;
 use crate::metadata::{Metadata, Topic, TopicErrors};
+use crate::pool::Pool;
 use crate::retry::Patience;
 use crate::versions::BrokerVersions;
 
@@ -53,12 +53,9 @@ struct Shared {
     options: ClientOptions,
     client_id: Arc<str>,
     bootstrap: Vec<Address>,
-    connections: Mutex<HashMap<Address, Slot>>,
+    connections: Pool<Address>,
     metadata: Mutex<Arc<Metadata>>,
 }
-
-/// The lock is held while a connection is opened, so that concurrent requests open one, not many.
-type Slot = Arc<tokio::sync::Mutex<Option<Arc<Connection>>>>;
 
 /// Which broker a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +91,7 @@ impl Client {
                 client_id: options.client_id.as_str().into(),
                 options,
                 bootstrap,
-                connections: Mutex::default(),
+                connections: Pool::default(),
                 metadata: Mutex::default(),
             }),
         };
@@ -111,7 +108,7 @@ impl Client {
                 options: self.shared.options.clone(),
                 client_id: Arc::clone(&self.shared.client_id),
                 bootstrap: self.shared.bootstrap.clone(),
-                connections: Mutex::default(),
+                connections: Pool::default(),
                 metadata: Mutex::new(self.metadata()),
             }),
         }
@@ -309,7 +306,7 @@ impl Client {
     /// An open connection if there is one, else the first broker that answers: those that the
     /// cluster named, then those that the user did.
     async fn any_connection(&self, metadata: &Metadata) -> Result<Arc<Connection>, ClientError> {
-        if let Some(open) = self.open_connection() {
+        if let Some(open) = self.shared.connections.any() {
             return Ok(open);
         }
         let mut attempts: Vec<(Address, String)> = Vec::new();
@@ -325,31 +322,9 @@ impl Client {
         Err(ClientError::Unreachable(attempts))
     }
 
-    fn open_connection(&self) -> Option<Arc<Connection>> {
-        let connections = self.shared.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        connections.values().find_map(|slot| {
-            let slot = slot.try_lock().ok()?;
-            slot.as_ref().filter(|connection| !connection.is_failed()).cloned()
-        })
-    }
-
     async fn connection_to(&self, address: &Address) -> Result<Arc<Connection>, ClientError> {
-        let slot = self.slot(address);
-        let mut slot = slot.lock().await;
-        if let Some(connection) = slot.as_ref().filter(|connection| !connection.is_failed()) {
-            return Ok(Arc::clone(connection));
-        }
-        let limit = self.shared.options.connect_timeout;
-        let client_id = Arc::clone(&self.shared.client_id);
-        let connection = Arc::new(Connection::open(address, client_id, limit).await?);
-        *slot = Some(Arc::clone(&connection));
-        Ok(connection)
-    }
-
-    fn slot(&self, address: &Address) -> Slot {
-        let mut connections =
-            self.shared.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(connections.entry(address.clone()).or_default())
+        let (client_id, limit) = (&self.shared.client_id, self.shared.options.connect_timeout);
+        self.shared.connections.connection(address.clone(), address, client_id, limit).await
     }
 }
 

@@ -1,0 +1,62 @@
+//! Connections that are opened when first needed, and again when one has failed.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::address::Address;
+use crate::connection::Connection;
+use crate::error::ClientError;
+
+/// One connection for each key, which several may ask for at the same time.
+#[derive(Debug)]
+pub struct Pool<K> {
+    slots: Mutex<HashMap<K, Slot>>,
+}
+
+/// The lock is held while a connection is opened, so that concurrent requests open one, not many.
+type Slot = Arc<tokio::sync::Mutex<Option<Arc<Connection>>>>;
+
+impl<K> Default for Pool<K> {
+    fn default() -> Self {
+        Self { slots: Mutex::default() }
+    }
+}
+
+impl<K: Eq + Hash> Pool<K> {
+    /// The connection of a key, opened to `address` if there is none that works.
+    ///
+    /// # Errors
+    /// As [`Connection::open`].
+    pub async fn connection(
+        &self,
+        key: K,
+        address: &Address,
+        client_id: &Arc<str>,
+        limit: Duration,
+    ) -> Result<Arc<Connection>, ClientError> {
+        let slot = self.slot(key);
+        let mut slot = slot.lock().await;
+        if let Some(connection) = slot.as_ref().filter(|connection| !connection.is_failed()) {
+            return Ok(Arc::clone(connection));
+        }
+        let connection = Arc::new(Connection::open(address, Arc::clone(client_id), limit).await?);
+        *slot = Some(Arc::clone(&connection));
+        Ok(connection)
+    }
+
+    fn slot(&self, key: K) -> Slot {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(slots.entry(key).or_default())
+    }
+
+    /// Any connection that is open and works.
+    pub(crate) fn any(&self) -> Option<Arc<Connection>> {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.values().find_map(|slot| {
+            let slot = slot.try_lock().ok()?;
+            slot.as_ref().filter(|connection| !connection.is_failed()).cloned()
+        })
+    }
+}
