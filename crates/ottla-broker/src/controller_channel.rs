@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ottla_base::{BrokerId, ErrorCode};
 use ottla_client::{Address, ClientError, Limits};
+use ottla_protocol::Request;
 use ottla_protocol::messages::{EnvelopeRequest, EnvelopeResponse};
 use ottla_quorum::Quorum;
 use tokio::time::Instant;
@@ -108,12 +109,7 @@ impl ControllerChannel {
         let response = if leader == self.node_id {
             request.decide(&self.quorum, *R::KEY.stable_versions().end()).await
         } else {
-            let address = self.address_of(leader)?;
-            let exchange = async {
-                let connection = self.peers.connection(purpose, &address).await?;
-                connection.send(&request, Limits::within(request_timeout(purpose))).await
-            };
-            self.unless_replaced(leader, exchange).await?
+            self.send(leader, purpose, &request).await?
         };
         match R::error_of(&response) {
             ErrorCode::NOT_CONTROLLER => Err(Unanswered::NotController),
@@ -171,21 +167,21 @@ impl ControllerChannel {
             // It is about to be active.
             return Err(Unanswered::NotController);
         }
-        let address = self.address_of(leader)?;
-        let exchange = async {
-            let connection = self.peers.connection(Purpose::Forwarding, &address).await?;
-            connection.send(envelope, Limits::within(REQUEST_TIMEOUT)).await
-        };
-        let response = self.unless_replaced(leader, exchange).await?;
-        answer_in(response)
+        answer_in(self.send(leader, Purpose::Forwarding, envelope).await?)
     }
 
     /// Gives up once another controller leads: one that has lost its machine does not even hang up.
-    async fn unless_replaced<T>(
+    async fn send<R: Request>(
         &self,
         leader: BrokerId,
-        exchange: impl Future<Output = Result<T, ClientError>>,
-    ) -> Result<T, Unanswered> {
+        purpose: Purpose,
+        request: &R,
+    ) -> Result<R::Response, Unanswered> {
+        let address = self.address_of(leader)?;
+        let exchange = async {
+            let connection = self.peers.connection(purpose, &address).await?;
+            connection.send(request, Limits::within(request_timeout(purpose))).await
+        };
         let mut now = self.quorum.leader();
         let replaced = now.wait_for(|now| now.is_some_and(|now| now.id != leader));
         tokio::select! {

@@ -4,12 +4,15 @@
 //! - Known difference: the answer comes after the node of the active controller has applied the new topics (Apache Kafka
 //!   may answer before); in a cluster of one a client can produce to them at once.
 
+use bytestring::ByteString;
 use ottla_base::ErrorCode;
 use ottla_protocol::messages::create_topics_response::CreatableTopicResult;
 use ottla_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
+use ottla_quorum::{Quorum, SubmitError};
 
-use super::Context;
+use super::{Context, submit_error};
 use crate::answer::Outcome;
+use crate::controller_requests::ControllerRequest;
 
 pub(super) async fn handle(context: Context, request: CreateTopicsRequest) -> Outcome {
     if request.timeout_ms <= 0 && request.validate_only {
@@ -18,19 +21,43 @@ pub(super) async fn handle(context: Context, request: CreateTopicsRequest) -> Ou
     }
     let names: Vec<_> = request.topics.iter().map(|topic| topic.name.clone()).collect();
     let response = context.broker.quorum.create_topics(request).await;
-    let response = response.unwrap_or_else(|error| CreateTopicsResponse {
-        topics: names
-            .into_iter()
-            .map(|name| CreatableTopicResult {
-                name,
-                error_code: context.submit_error(&error),
-                error_message: Some(error.to_string().into()),
-                ..CreatableTopicResult::default()
-            })
-            .collect(),
-        ..CreateTopicsResponse::default()
-    });
+    let response =
+        response.unwrap_or_else(|error| refused(names, context.submit_error(&error), &error));
     context.answer(&response)
+}
+
+/// Topics that a broker wants by itself: those that are created automatically, and the cluster's own.
+impl ControllerRequest for CreateTopicsRequest {
+    async fn decide(self, quorum: &Quorum, _: i16) -> CreateTopicsResponse {
+        let names: Vec<_> = self.topics.iter().map(|topic| topic.name.clone()).collect();
+        let response = quorum.create_topics(self).await;
+        response.unwrap_or_else(|error| refused(names, submit_error(&error), &error))
+    }
+
+    /// There is none for the whole; a controller that does not lead says so for each topic.
+    fn error_of(response: &CreateTopicsResponse) -> ErrorCode {
+        let is_refused =
+            |topic: &CreatableTopicResult| topic.error_code == ErrorCode::NOT_CONTROLLER;
+        if response.topics.iter().any(is_refused) {
+            return ErrorCode::NOT_CONTROLLER;
+        }
+        ErrorCode::NONE
+    }
+}
+
+/// The controller has not taken the request.
+fn refused(
+    names: Vec<ByteString>,
+    error_code: ErrorCode,
+    error: &SubmitError,
+) -> CreateTopicsResponse {
+    let topics = names.into_iter().map(|name| CreatableTopicResult {
+        name,
+        error_code,
+        error_message: Some(error.to_string().into()),
+        ..CreatableTopicResult::default()
+    });
+    CreateTopicsResponse { topics: topics.collect(), ..CreateTopicsResponse::default() }
 }
 
 fn timed_out(request: &CreateTopicsRequest) -> CreateTopicsResponse {
