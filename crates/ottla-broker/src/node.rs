@@ -152,6 +152,7 @@ impl Node {
             incarnation_id,
             clock: Arc::clone(&clock),
             lag_max: milliseconds(config.replica_lag_time_max_ms),
+            fetch_backoff: milliseconds(config.replica_fetch_backoff_ms.into()),
             fetchers: Arc::clone(&fetchers),
             directories: Arc::clone(&directories),
             replicas: Arc::clone(&replicas),

@@ -93,6 +93,8 @@ pub struct Terms {
     pub min_insync_replicas: usize,
     /// `replica.lag.time.max.ms`
     pub lag_max: Duration,
+    /// `replica.fetch.backoff.ms`
+    pub fetch_backoff: Duration,
     /// On the monotonic clock.
     pub now: Duration,
 }
@@ -503,6 +505,7 @@ pub(crate) fn leading_with(log: Arc<Log>, outboxes: &Outboxes, others: &[BrokerI
         broker_epoch: Some(1),
         min_insync_replicas: 1,
         lag_max: Duration::from_secs(30),
+        fetch_backoff: Duration::from_secs(1),
         now: Duration::ZERO,
     };
     assert_eq!(replica.follow_metadata(&partition, &terms), Standing::Leads);

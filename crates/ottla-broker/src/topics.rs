@@ -33,6 +33,8 @@ pub(crate) struct Topics {
     pub clock: Arc<dyn Clock>,
     /// `replica.lag.time.max.ms`
     pub lag_max: Duration,
+    /// `replica.fetch.backoff.ms`
+    pub fetch_backoff: Duration,
     pub fetchers: Arc<Fetchers>,
     pub directories: Arc<LogDirectories>,
     pub replicas: Arc<Replicas>,
@@ -202,6 +204,7 @@ impl Topics {
             broker_epoch: me.map(|broker| broker.epoch),
             min_insync_replicas: min_insync_replicas(config),
             lag_max: self.lag_max,
+            fetch_backoff: self.fetch_backoff,
             now: self.clock.monotonic(),
         };
         let standing = replica.follow_metadata(partition, &terms);
@@ -220,24 +223,11 @@ impl Topics {
         }
     }
 
-    /// Brokers have come, gone or changed, this one perhaps among them.
+    /// Other brokers have come, gone or changed. What this means for leaders is among the partitions that have changed.
     fn follow_brokers(&self, image: &Image, delta: &Delta) {
-        for id in &delta.brokers {
+        for id in delta.brokers.iter().filter(|id| **id != self.node_id) {
             let is_active = image.broker(*id).is_some_and(Broker::is_active);
-            if *id != self.node_id {
-                self.replicas.on_eligibility_changed(*id, is_active);
-            }
-        }
-        if !delta.brokers.contains(&self.node_id) {
-            return;
-        }
-        for topic in image.topics() {
-            let config = self.config(image, topic);
-            for (index, partition) in topic.partitions() {
-                if let Some(replica) = self.replicas.find(topic.id, index.0) {
-                    self.settle(image, topic, index, partition, &replica, &config);
-                }
-            }
+            self.replicas.on_eligibility_changed(*id, is_active);
         }
     }
 

@@ -7,7 +7,7 @@ use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset};
 use ottla_log::{Log, StorageError};
 use ottla_replication::Follower;
 use ottla_replication::follower::{
-    Answer, Command, EpochEnd, Failure, Fetch, LeaderOffsets, LocalLog, Start,
+    Answer, Command, EpochEnd, Failure, Fetch, FlushReport, LeaderOffsets, LocalLog, Start,
 };
 
 use super::{Replica, Role};
@@ -34,16 +34,18 @@ pub enum Errand {
     AskLeaderOffsets,
 }
 
-/// `replica.fetch.backoff.ms`
-const BACKOFF: Duration = Duration::from_secs(1);
-
 impl Following {
-    pub(super) fn new(replica: &Replica, leader: BrokerId, leader_epoch: LeaderEpoch) -> Self {
+    pub(super) fn new(
+        replica: &Replica,
+        leader: BrokerId,
+        leader_epoch: LeaderEpoch,
+        backoff: Duration,
+    ) -> Self {
         let follower = Follower::new(Start {
             leader_epoch,
             log: local(&replica.log()),
             high_watermark: replica.high_watermark(),
-            backoff: BACKOFF,
+            backoff,
         });
         Self { leader, follower }
     }
@@ -129,14 +131,14 @@ impl Replica {
         let state = self.state.lock();
         let Role::Follower(following) = &state.role else { return };
         if let Some(report) = following.follower.report() {
-            self.flush_reports.flushed(
-                following.leader,
-                self.topic_id,
-                self.partition.partition,
-                report.leader_epoch,
-                report.flushed,
-            );
+            self.report(following.leader, report);
         }
+    }
+
+    fn report(&self, leader: BrokerId, report: FlushReport) {
+        let FlushReport { leader_epoch, flushed } = report;
+        let partition = self.partition.partition;
+        self.flush_reports.flushed(leader, self.topic_id, partition, leader_epoch, flushed);
     }
 
     /// The leader has said where its log begins and ends, or has not.
@@ -199,13 +201,7 @@ impl Replica {
                             tracing::error!(partition = %self.partition, %error, "records can't be deleted");
                         }
                     }
-                    Command::ReportFlushed(report) => self.flush_reports.flushed(
-                        following.leader,
-                        self.topic_id,
-                        self.partition.partition,
-                        report.leader_epoch,
-                        report.flushed,
-                    ),
+                    Command::ReportFlushed(report) => self.report(following.leader, report),
                 }
             }
         }

@@ -77,7 +77,8 @@ impl Replica {
         } else if partition.leader == BrokerId::NONE || partition.leader == self.broker {
             Role::Idle
         } else {
-            Role::Follower(Following::new(self, partition.leader, partition.leader_epoch))
+            let epoch = partition.leader_epoch;
+            Role::Follower(Following::new(self, partition.leader, epoch, terms.fetch_backoff))
         };
         let led = if leads { partition.leader_epoch.0 } else { NOT_LED };
         if !has_led {

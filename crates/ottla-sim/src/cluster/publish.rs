@@ -16,6 +16,7 @@ use crate::Counts;
 use crate::log::{Checked, Violation};
 
 pub(super) const LAG_MAX: Duration = Duration::from_millis(1_500);
+const FETCH_BACKOFF: Duration = Duration::from_secs(1);
 
 /// What is needed to follow metadata, without the rest of the world.
 struct Follows<'a> {
@@ -175,6 +176,7 @@ impl Follows<'_> {
             broker_epoch: me.map(|broker| broker.epoch),
             min_insync_replicas: min_insync_replicas(image, topic),
             lag_max: LAG_MAX,
+            fetch_backoff: FETCH_BACKOFF,
             now: self.now,
         };
         let standing = replica.follow_metadata(partition, &terms);
