@@ -7,7 +7,7 @@
 
 use ottla_sim::log::run;
 use ottla_sim::planted::Bug;
-use ottla_sim::seeds::{number, play};
+use ottla_sim::seeds::hold_to_laws;
 
 /// What ordinary tests have time for.
 const SEEDS: u64 = 200;
@@ -101,21 +101,7 @@ const ALL: &[&str] = &[
 
 #[test]
 fn nothing_that_was_promised_is_lost_whatever_the_disk_does() {
-    if let Some(seed) = number("OTTLA_SIM_SEED") {
-        let played = run(seed, None, true);
-        played.trace.iter().for_each(|line| println!("{line}"));
-        println!("{}", played.counts);
-        played.result.unwrap();
-        return;
-    }
-    let seeds = number("OTTLA_SIM_SEEDS").unwrap_or(SEEDS);
-    let (counts, failed) = play(seeds, |seed| run(seed, None, false));
-    println!("{seeds} seeds\n{counts}");
-    if let Some((seed, violation)) = failed {
-        panic!("OTTLA_SIM_SEED={seed}: {violation}");
-    }
-    let missing = counts.missing(ALL);
-    assert!(seeds < SEEDS_FOR_ALL || missing.is_empty(), "in {seeds} seeds never: {missing:?}");
+    hold_to_laws(|seed, traced| run(seed, None, traced), SEEDS, ALL, SEEDS_FOR_ALL);
 }
 
 #[test]

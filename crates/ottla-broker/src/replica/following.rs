@@ -199,6 +199,10 @@ impl Replica {
                     Command::DeleteRecordsTo(offset) => {
                         if let Err(error) = log.delete_records_to(offset) {
                             tracing::error!(partition = %self.partition, %error, "records can't be deleted");
+                            let lasting = Failure::Lasting;
+                            following.follower.on_log_failed(local(&log), lasting, now);
+                            // What is commanded after it must not happen without it.
+                            return errand;
                         }
                     }
                     Command::ReportFlushed(report) => self.report(following.leader, report),
