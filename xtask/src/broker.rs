@@ -13,6 +13,7 @@
 use std::fmt;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -30,6 +31,13 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 pub(crate) enum Target {
     Kafka,
     Ottla,
+}
+
+impl Target {
+    /// With success, or with Java's 143 for "ended by SIGTERM".
+    pub(crate) fn has_stopped_cleanly(self, status: ExitStatus) -> bool {
+        status.success() || (self == Self::Kafka && status.code() == Some(143))
+    }
 }
 
 impl fmt::Display for Target {
@@ -182,12 +190,11 @@ impl Broker {
         Ok(())
     }
 
-    /// SIGTERM; a clean stop ends with success, or with Java's 143 for "ended by SIGTERM".
+    /// SIGTERM; must stop cleanly.
     pub(crate) fn stop(&mut self) -> Result<()> {
         let running = self.process.take().context("the broker is not running")?;
         let status = running.stop(STOP_LIMIT)?;
-        let by_signal = self.target == Target::Kafka && status.code() == Some(143);
-        if !status.success() && !by_signal {
+        if !self.target.has_stopped_cleanly(status) {
             bail!("{} stopped with {}", self.target, crate::process::describe(status));
         }
         Ok(())

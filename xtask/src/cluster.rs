@@ -88,11 +88,7 @@ fn in_directory(
 ) -> Result<Tally> {
     let directory = workspace::run_directory(&format!("cluster-{target}"))?;
     let tally = outcome(name, work(&directory));
-    if tally.is_success() {
-        std::fs::remove_dir_all(&directory).ok();
-    } else {
-        println!("data and logs are kept in {}", directory.display());
-    }
+    workspace::leave_run_directory(&directory, tally.is_success());
     Ok(tally)
 }
 

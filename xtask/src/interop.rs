@@ -192,11 +192,7 @@ pub(crate) fn run(target: Target, names: &[String], length: Length) -> Result<Ta
         tally.add(run_one(test, &mut session));
     }
     drop(session);
-    if tally.is_success() {
-        std::fs::remove_dir_all(&directory).ok();
-    } else {
-        println!("data and logs are kept in {}", directory.display());
-    }
+    workspace::leave_run_directory(&directory, tally.is_success());
     Ok(tally)
 }
 

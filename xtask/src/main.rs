@@ -22,6 +22,7 @@ mod ottla;
 mod pattern;
 mod process;
 mod protocol;
+mod random;
 #[cfg(feature = "side-by-side")]
 mod side_by_side;
 mod tally;

@@ -20,7 +20,7 @@ pub(crate) fn run(write: bool) -> Result<Tally> {
     // As the machine is before, and the commit that is tested.
     let machine = Machine::describe(&interop::fetch::kafka_jars()?)?;
     let mut rows = test::run_stages(None);
-    rows.push(Row::of("simulated disk, at length", simulate));
+    rows.push(Row::of("simulated disk and cluster, at length", simulate));
     rows.push(Row::of("a build without its syncs is found out", find_planted));
     rows.push(Row::of("clients, old and new, at length", || {
         interop::run(Target::Ottla, &[], Length::Long)
@@ -44,19 +44,10 @@ const SIMULATION_LIMIT: Duration = Duration::from_secs(60 * 60);
 
 fn simulate() -> Result<Tally> {
     let mut command = workspace::cargo();
-    command.args([
-        "test",
-        "--release",
-        "--locked",
-        "-p",
-        "ottla-sim",
-        "--test",
-        "log",
-        "--test",
-        "cluster",
-    ]);
+    command.args(["test", "--release", "--locked", "-p", "ottla-sim"]);
+    command.args(["--test", "log", "--test", "cluster"]);
     command.args(["--", "--nocapture"]).env("OTTLA_SIM_SEEDS", SEEDS);
-    Ok(test::step("simulated disk", command, SIMULATION_LIMIT))
+    Ok(test::step("simulated disk and cluster", command, SIMULATION_LIMIT))
 }
 
 const PLANTED_LIMIT: Duration = Duration::from_secs(20 * 60);

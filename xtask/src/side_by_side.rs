@@ -68,11 +68,7 @@ pub(crate) fn run(only: Option<&str>) -> Result<Tally> {
     }
     let tally = outcome?;
     drop(brokers);
-    if tally.is_success() {
-        std::fs::remove_dir_all(&directory).ok();
-    } else {
-        println!("data and logs are kept in {}", directory.display());
-    }
+    workspace::leave_run_directory(&directory, tally.is_success());
     Ok(tally)
 }
 

@@ -36,6 +36,15 @@ pub(crate) fn run_directory(name: &str) -> Result<PathBuf> {
     Ok(directory)
 }
 
+/// Removes a run's directory, or says where it is, for whoever looks why something failed.
+pub(crate) fn leave_run_directory(directory: &Path, is_success: bool) {
+    if is_success {
+        std::fs::remove_dir_all(directory).ok();
+    } else {
+        println!("data and logs are kept in {}", directory.display());
+    }
+}
+
 /// Finds a program on the search path.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;

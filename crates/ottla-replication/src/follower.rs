@@ -200,8 +200,8 @@ impl Follower {
     }
 
     /// Whether the log goes on only under another leader or in another leader epoch.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
+    #[cfg(test)]
+    fn is_over(&self) -> bool {
         self.state == State::AwaitingMetadata
     }
 

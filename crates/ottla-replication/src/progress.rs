@@ -217,11 +217,6 @@ impl Progress {
         self.leader_epoch
     }
 
-    #[must_use]
-    pub const fn partition_epoch(&self) -> i32 {
-        self.partition_epoch
-    }
-
     /// Where the log ended when this leader epoch began. Until the high watermark is there, nobody knows what is
     /// committed, and the latest offset can't be told (KIP-207).
     #[must_use]
@@ -236,8 +231,7 @@ impl Progress {
     }
 
     /// Whether a replica holds the high watermark back: it is in sync, or is proposed to be.
-    #[must_use]
-    pub fn is_in_maximal_isr(&self, replica: BrokerId) -> bool {
+    fn is_in_maximal_isr(&self, replica: BrokerId) -> bool {
         let joins = || self.pending.as_ref().is_some_and(|pending| pending.joins(replica));
         self.isr.contains(&replica) || joins()
     }

@@ -19,9 +19,7 @@ mod publish;
 mod serving;
 mod world;
 
-use std::panic::{self, AssertUnwindSafe};
-
-use crate::log::{Run, Violation};
+use crate::log::{Run, caught};
 pub use world::World;
 
 /// What is done wrong on purpose.
@@ -47,12 +45,7 @@ pub enum Bug {
 #[must_use]
 pub fn run(seed: u64, bug: Option<Bug>, traced: bool) -> Run {
     let mut world = World::new(seed, bug, traced);
-    let played = panic::catch_unwind(AssertUnwindSafe(|| world.play()));
-    let result = played.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
-        Err(Violation(format!("a panic: {text}")))
-    });
+    let result = caught(|| world.play());
     let (counts, trace) = world.told();
     Run { counts, trace, result }
 }

@@ -45,6 +45,15 @@ macro_rules! law {
 }
 pub(crate) use law;
 
+/// Plays; a panic is a violation.
+pub(crate) fn caught(play: impl FnOnce() -> Checked) -> Checked {
+    panic::catch_unwind(AssertUnwindSafe(play)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
+        Err(Violation(format!("a panic: {text}")))
+    })
+}
+
 /// What one seed has shown.
 #[derive(Debug)]
 pub struct Run {
@@ -60,11 +69,6 @@ pub fn run(seed: u64, bug: Option<Bug>, traced: bool) -> Run {
     if traced {
         world.disk().start_trace();
     }
-    let played = panic::catch_unwind(AssertUnwindSafe(|| world.play()));
-    let result = played.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
-        Err(Violation(format!("a panic: {text}")))
-    });
+    let result = caught(|| world.play());
     Run { counts: world.disk().counts(), trace: world.disk().take_trace(), result }
 }

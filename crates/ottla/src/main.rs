@@ -5,7 +5,7 @@ mod data_directory;
 mod format;
 #[cfg_attr(
     not(test),
-    expect(dead_code, reason = "voters form a cluster once the broker carries their questions")
+    expect(dead_code, reason = "decided and tested; nothing carries the voters' questions yet")
 )]
 mod forming;
 mod initial_controllers;

@@ -189,7 +189,9 @@ impl Goal {
             .subjects()
             .iter()
             .map(|&subject| (format!("{}_reaches_it", subject.name()), json!(reached(subject))));
-        json.as_object_mut().into_iter().for_each(|json| json.extend(verdicts.clone()));
+        if let Some(json) = json.as_object_mut() {
+            json.extend(verdicts);
+        }
         json
     }
 }

@@ -99,8 +99,9 @@ impl Report {
     pub(super) fn json(&self) -> Result<String> {
         let sections = self.sections.iter().map(|Published { section, measured }| {
             let mut json = section.json();
-            let measured = ("measured".to_owned(), measured.json());
-            json.as_object_mut().into_iter().for_each(|json| json.extend([measured.clone()]));
+            if let Some(json) = json.as_object_mut() {
+                json.insert("measured".to_owned(), measured.json());
+            }
             json
         });
         let json = json!({ "sections": sections.collect::<Vec<_>>() });

@@ -52,7 +52,7 @@ fn under_load(check: &Check, cluster: &mut Cluster, load: &Load) -> Result<Outco
     thread::scope(|scope| {
         let abandon = load.abandon_on_drop();
         let writers = Writer::ALL.map(|writer| (writer, scope.spawn(move || load.write(writer))));
-        let follower = scope.spawn(|| load.follow());
+        let follower = scope.spawn(|| load.read("follower"));
         let member = scope.spawn(|| load.take_part());
 
         let faults = inflict_all(check, cluster, load)?;
@@ -63,11 +63,10 @@ fn under_load(check: &Check, cluster: &mut Cluster, load: &Load) -> Result<Outco
             history.acknowledged.extend(acknowledged);
             history.sent.insert(writer, sent);
         }
-        let ends = load.ask_ends()?;
-        load.end_reading(ends.clone());
+        load.end_reading(load.ask_ends()?);
         history.meanwhile = joined(follower)?;
         let membership = joined(member)?;
-        history.finally = load.read_all(&ends)?;
+        history.finally = load.read("reader")?;
         drop(abandon);
         Ok(Outcome { history, membership, faults })
     })

@@ -63,30 +63,20 @@ impl Direct {
     }
 
     fn attempt(&mut self, partition: i32) -> Result<()> {
-        let leader = match self.leaders.get(&partition) {
-            Some(leader) => leader.clone(),
+        // Taken out: whoever fails is looked for anew.
+        let leader = match self.leaders.remove(&partition) {
+            Some(leader) => leader,
             None => self.find_leader(partition)?,
         };
         let request = request(self.topic, partition)?;
-        let written = self.with_caller(&leader, |caller| {
+        let code = self.with_caller(&leader, |caller| {
             let answer = caller.call(12, &request)?;
             let mut partitions = answer.responses.iter().flat_map(|it| &it.partition_responses);
             Ok(partitions.next().context("Produce tells of no partition")?.error_code)
-        });
-        match written {
-            Ok(ErrorCode::NONE) => {
-                self.leaders.insert(partition, leader);
-                Ok(())
-            }
-            Ok(code) => {
-                self.leaders.remove(&partition);
-                bail!("Produce: {code:?}")
-            }
-            Err(error) => {
-                self.leaders.remove(&partition);
-                Err(error)
-            }
-        }
+        })?;
+        ensure!(code == ErrorCode::NONE, "Produce: {code:?}");
+        self.leaders.insert(partition, leader);
+        Ok(())
     }
 
     fn find_leader(&mut self, partition: i32) -> Result<String> {

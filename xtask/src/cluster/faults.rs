@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::random::Random;
+
 /// What happens to a node, and to which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fault {
@@ -75,8 +77,8 @@ impl Iterator for Faults {
     fn next(&mut self) -> Option<Drawn> {
         if self.round.is_empty() {
             // The last one comes first.
-            self.round =
-                [self.random.shuffled(Fault::OTHERS), self.random.shuffled(Fault::KILLS)].concat();
+            let random = &mut self.random;
+            self.round = [shuffled(random, Fault::OTHERS), shuffled(random, Fault::KILLS)].concat();
         }
         let fault = self.round.pop()?;
         let partition =
@@ -86,28 +88,10 @@ impl Iterator for Faults {
     }
 }
 
-/// SplitMix64.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// The bounds are so small that the modulus favours nothing.
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-
-    fn shuffled<const N: usize>(&mut self, of: [Fault; N]) -> Vec<Fault> {
-        let mut keyed = of.map(|fault| (self.next(), fault));
-        keyed.sort_unstable();
-        keyed.map(|(_, fault)| fault).to_vec()
-    }
+fn shuffled<const N: usize>(random: &mut Random, of: [Fault; N]) -> Vec<Fault> {
+    let mut keyed = of.map(|fault| (random.next(), fault));
+    keyed.sort_unstable();
+    keyed.map(|(_, fault)| fault).to_vec()
 }
 
 #[cfg(test)]

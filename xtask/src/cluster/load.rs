@@ -167,31 +167,14 @@ impl Load {
         Ok(())
     }
 
-    /// Reads all partitions while records are written.
-    pub(super) fn follow(&self) -> Result<Vec<Read>> {
-        let consumer = self.reader("follower")?;
+    /// Reads all partitions from their beginning to [`Load::end_reading`].
+    pub(super) fn read(&self, who: &str) -> Result<Vec<Read>> {
+        let consumer = self.reader(who)?;
         let mut reads = Vec::new();
-        let mut positions = BTreeMap::new();
-        self.poll(&consumer, "the follower", &mut positions, |message| {
+        self.poll(&consumer, &format!("the {who}"), |message| {
             reads.push(read_of(message));
             Ok(())
         })?;
-        Ok(reads)
-    }
-
-    /// Reads all partitions anew, from their beginning to `ends`.
-    pub(super) fn read_all(&self, ends: &BTreeMap<i32, i64>) -> Result<Vec<Read>> {
-        let consumer = self.reader("reader")?;
-        let mut reads = Vec::new();
-        let mut positions = BTreeMap::new();
-        let deadline = Instant::now() + SETTLE_LIMIT;
-        while !has_reached(&positions, ends) {
-            ensure!(Instant::now() < deadline, "the reader stands at {positions:?} of {ends:?}");
-            if let Some(message) = polled(&consumer)? {
-                positions.insert(message.partition(), message.offset() + 1);
-                reads.push(read_of(&message));
-            }
-        }
         Ok(reads)
     }
 
@@ -226,8 +209,7 @@ impl Load {
         let mut committed = BTreeMap::new();
         let mut read = BTreeMap::new();
         let mut latest = Instant::now();
-        let mut positions = BTreeMap::new();
-        self.poll(&consumer, "the member of a group", &mut positions, |message| {
+        self.poll(&consumer, "the member of a group", |message| {
             let (partition, offset) = (message.partition(), message.offset());
             let before = committed.get(&partition).copied().unwrap_or_default();
             if offset < before {
@@ -260,10 +242,9 @@ impl Load {
         &self,
         consumer: &BaseConsumer,
         who: &str,
-        positions: &mut BTreeMap<i32, i64>,
         mut see: impl FnMut(&BorrowedMessage<'_>) -> Result<()>,
     ) -> Result<()> {
-        let mut deadline = None;
+        let (mut positions, mut deadline) = (BTreeMap::new(), None);
         while !self.is_abandoned() {
             if let Some(message) = polled(consumer).with_context(|| who.to_owned())? {
                 let next = message.offset() + 1;
@@ -271,7 +252,7 @@ impl Load {
                 see(&message)?;
             }
             let Some(ends) = self.ends.get() else { continue };
-            if has_reached(positions, ends) {
+            if has_reached(&positions, ends) {
                 break;
             }
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + SETTLE_LIMIT);

@@ -104,12 +104,11 @@ impl Cluster {
         self.node(id)?.take_running()?.kill()
     }
 
-    /// SIGTERM; must end with success, or with Java's 143 for "ended by SIGTERM".
+    /// SIGTERM; must stop cleanly.
     pub(super) fn stop(&mut self, id: i32) -> Result<()> {
-        let may_be_signal = self.target == Target::Kafka;
+        let target = self.target;
         let status = self.node(id)?.take_running()?.stop(STOP_LIMIT)?;
-        let is_clean = status.success() || (may_be_signal && status.code() == Some(143));
-        ensure!(is_clean, "node {id} stopped with {}", describe(status));
+        ensure!(target.has_stopped_cleanly(status), "node {id} stopped with {}", describe(status));
         Ok(())
     }
 

@@ -19,6 +19,7 @@ use ottla_records::{BatchBuilder, Compression};
 use super::session::{SETTINGS, Session, eventually};
 use super::{Length, Test};
 use crate::broker::{Broker, Target};
+use crate::random::Random;
 use crate::side_by_side::subject::{Outcome, Subject};
 
 const PARTITIONS: i32 = 5;
@@ -219,17 +220,4 @@ fn partition_directories(broker: &Broker) -> Result<Vec<(String, i32)>> {
         }
     }
     Ok(found)
-}
-
-/// SplitMix64: the same moments in every run, as far as a machine's timing allows.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % end
-    }
 }

@@ -364,7 +364,7 @@ fn a_late_or_repeated_answer_changes_nothing() {
         leader.refuse(1, ErrorCode::INELIGIBLE_REPLICA);
     }
     assert_eq!(leader.progress.isr(), &ids(&[1, 2, 3]));
-    assert_eq!(leader.progress.partition_epoch(), 8);
+    assert_eq!(leader.progress.partition_epoch, 8);
     let elsewhere =
         CommittedIsr { leader_epoch: LeaderEpoch(EPOCH.0 + 1), partition_epoch: 9, isr: ids(&[1]) };
     leader.progress.on_isr_committed(elsewhere);
