@@ -194,6 +194,9 @@ impl ControllerChannel {
         if let Some(address) = self.configured.get(&leader) {
             return Ok(address.clone());
         }
+        if let Some(endpoint) = self.quorum.endpoints_of(leader).first() {
+            return Ok(address_of(endpoint));
+        }
         let image = self.quorum.image();
         let registered = image.controllers().find(|controller| controller.id == leader.0);
         let endpoint = registered.and_then(|controller| controller.endpoints.first());

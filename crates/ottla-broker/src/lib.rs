@@ -56,3 +56,4 @@ pub use frame::{Frame, FrameError, FrameReader};
 pub use log_directories::{DataDirectories, DataDirectory, Unreadable};
 pub use log_levels::{Apply, LogLevels, ROOT};
 pub use node::{Address, Node, NodeOptions};
+pub use ottla_quorum::InitialVoter;

@@ -11,7 +11,8 @@ use anyhow::{Context as _, bail};
 use ottla_base::{BrokerId, Offset, Uuid};
 use ottla_client::Address as ClientAddress;
 use ottla_config::{
-    BrokerConfig, Listener as ListenerConfig, SecurityProtocol, Settings as ConfigSettings, Voter,
+    BrokerConfig, Formation, Listener as ListenerConfig, SecurityProtocol,
+    Settings as ConfigSettings, Voter,
 };
 use ottla_env::{Clock, SystemClock};
 use ottla_log::{DirectoryOptions, LogDirectory};
@@ -51,6 +52,8 @@ pub struct NodeOptions {
     /// Formatted.
     pub directories: DataDirectories,
     pub cluster_id: String,
+    /// The controllers that the cluster began with, where formatting has written them down.
+    pub initial_voters: Vec<InitialVoter>,
     pub config: BrokerConfig,
     /// What was set and where: the controller shows it in answers.
     pub settings: ConfigSettings,
@@ -429,7 +432,9 @@ async fn start_quorum(
         directory_id: options.directories.metadata.id,
         incarnation_id: ottla_env::random_uuid()?,
         controller_endpoints: endpoints(&options.config, bound, Role::Controller),
-        voters: initial_voters(&options.config),
+        voters: initial_voters(options),
+        joins: options.initial_voters.is_empty()
+            && options.config.formation() == Formation::RecordedVoters,
         timing: Timing::default(),
         policy: Policy::from_settings(options.settings.clone()),
         segment_bytes: METADATA_SEGMENT_BYTES,
@@ -608,9 +613,13 @@ fn spawn_retention(
     tasks.spawn(periodically(first, interval, stopping.clone(), work));
 }
 
-/// The voters by `controller.quorum.voters`; without it this node is alone.
-fn initial_voters(config: &BrokerConfig) -> Vec<InitialVoter> {
+/// Those that formatting has written down, or the voters by `controller.quorum.voters`; without either this node is alone.
+fn initial_voters(options: &NodeOptions) -> Vec<InitialVoter> {
+    let config = &options.config;
     let voters = config.controller_quorum_voters.iter();
+    if !options.initial_voters.is_empty() {
+        return options.initial_voters.clone();
+    }
     let voter = |voter: &Voter| InitialVoter {
         id: BrokerId(voter.id),
         directory_id: Uuid::ZERO,

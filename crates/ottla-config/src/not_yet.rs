@@ -2,7 +2,6 @@
 //! be (pure).
 
 use crate::broker::BrokerConfig;
-use crate::quorum::Formation;
 
 impl BrokerConfig {
     /// Why a node with this configuration is not started, if it is not, with the cure.
@@ -11,17 +10,10 @@ impl BrokerConfig {
         let roles = self.process_roles;
         if !(roles.broker && roles.controller) {
             return Some(format!(
-                "process.roles={roles} alone is not supported yet: a node here is its own \
+                "process.roles={roles} alone is not supported yet: a node here is broker and \
                  controller, set process.roles=broker,controller"
             ));
         }
-        match self.formation() {
-            Formation::Alone | Formation::StaticVoters => None,
-            Formation::RecordedVoters => Some(
-                "controller.quorum.bootstrap.servers names another controller, and one is \
-                 supported so far: leave this node's own, or remove the property"
-                    .to_owned(),
-            ),
-        }
+        None
     }
 }

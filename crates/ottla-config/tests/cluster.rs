@@ -98,7 +98,7 @@ fn a_node_is_alone_until_its_properties_name_another() {
     ] {
         let config = config(&text);
         assert_eq!(config.formation(), formation, "{text}");
-        assert_eq!(config.not_yet().is_none(), formation == Formation::Alone, "{text}");
+        assert_eq!(config.not_yet(), None, "{text}");
     }
 }
 

@@ -39,7 +39,7 @@ pub use brokers::{BrokerEpoch, register_broker, register_controller, unfence_bro
 pub use create_partitions::create_partitions;
 pub use create_topics::{Draw, create_topics};
 pub use delete_topics::delete_topics;
-pub use directories::{assign_replicas_to_dirs, directories_offline};
+pub use directories::assign_replicas_to_dirs;
 pub use elect_leaders::elect_leaders;
 pub use format::format;
 pub use liveness::{Liveness, RECONNECT_GRACE, Situation};

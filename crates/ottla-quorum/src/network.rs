@@ -31,16 +31,7 @@ pub(crate) struct Peers(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    transport: Arc<dyn Transport>,
-    cluster_id: ByteString,
-    node_id: BrokerId,
-    storage: Storage,
-    /// Where voters are whose addresses the log does not tell.
-    addresses: BTreeMap<i32, Vec<Endpoint>>,
-    /// How long entries may be under way: the other disk's flush is part of it.
-    append_patience: Duration,
-    /// The longest pause before a voter is tried again.
-    pause_max: Duration,
+    setup: Setup,
     /// What was last said in the log about each voter.
     states: Mutex<BTreeMap<i32, String>>,
 }
@@ -52,24 +43,17 @@ pub(crate) struct Setup {
     pub(crate) cluster_id: ByteString,
     pub(crate) node_id: BrokerId,
     pub(crate) storage: Storage,
+    /// Where voters are whose addresses the log does not tell.
     pub(crate) addresses: BTreeMap<i32, Vec<Endpoint>>,
+    /// How long entries may be under way: the other disk's flush is part of it.
     pub(crate) append_patience: Duration,
+    /// The longest pause before a voter is tried again.
     pub(crate) pause_max: Duration,
 }
 
 impl Peers {
     pub(crate) fn new(setup: Setup) -> Self {
-        let Setup { transport, cluster_id, node_id, storage, addresses, .. } = setup;
-        Self(Arc::new(Shared {
-            transport,
-            cluster_id,
-            node_id,
-            storage,
-            addresses,
-            append_patience: setup.append_patience,
-            pause_max: setup.pause_max,
-            states: Mutex::new(BTreeMap::new()),
-        }))
+        Self(Arc::new(Shared { setup, states: Mutex::default() }))
     }
 }
 
@@ -103,17 +87,17 @@ impl Peer {
     }
 
     async fn call(&self, request: &Request, patience: Duration) -> Result<Answer, String> {
-        let shared = &*self.shared;
+        let setup = &self.shared.setup;
         let address = Address {
-            cluster_id: shared.cluster_id.clone(),
-            sender: shared.node_id,
+            cluster_id: setup.cluster_id.clone(),
+            sender: setup.node_id,
             receiver: BrokerId(self.id),
             receiver_directory: self.voter.directory_id,
-            origin: shared.storage.origin(),
+            origin: setup.storage.origin(),
         };
         let garbled = |error: WireError| error.to_string();
         let request = wire::encode_request(&address, request).map_err(garbled)?;
-        let call = shared.transport.call(BrokerId(self.id), self.endpoints(), request);
+        let call = setup.transport.call(BrokerId(self.id), self.endpoints(), request);
         let answer = match tokio::time::timeout(patience, call).await {
             Ok(answer) => answer.map_err(|error| error.to_string())?,
             Err(_) => return Err(format!("no answer in {} ms", patience.as_millis())),
@@ -127,7 +111,7 @@ impl Peer {
 
     fn endpoints(&self) -> &[Endpoint] {
         match &*self.voter.endpoints {
-            [] => self.shared.addresses.get(&self.id).map_or(&[], |endpoints| &**endpoints),
+            [] => self.shared.setup.addresses.get(&self.id).map_or(&[], |endpoints| &**endpoints),
             endpoints => endpoints,
         }
     }
@@ -168,8 +152,11 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let patience =
-            if self.is_for_heartbeats { option.soft_ttl() } else { self.shared.append_patience };
+        let patience = if self.is_for_heartbeats {
+            option.soft_ttl()
+        } else {
+            self.shared.setup.append_patience
+        };
         let answer = self.ask(Request::Append(rpc), patience).await?;
         let Answer::Append(response) = answer else { return Err(unfitting(&answer).into()) };
         Ok(response)
@@ -216,7 +203,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     /// Twice as long each time, so that a voter that is back has the entries soon.
     fn backoff(&self) -> Option<Backoff> {
         const FIRST: Duration = Duration::from_millis(10);
-        let pause_max = self.shared.pause_max;
+        let pause_max = self.shared.setup.pause_max;
         let pauses = std::iter::successors(Some(FIRST), |pause| Some(*pause * 2))
             .take_while(move |pause| *pause < pause_max);
         Some(Backoff::new(pauses.chain(std::iter::repeat(pause_max))))

@@ -61,6 +61,8 @@ pub struct Config {
     /// Who elects the first leader, this node among them; the same on all of them. Empty where this node is alone.
     /// Once there is a log, its voters count; only addresses that it does not tell are still taken from here.
     pub voters: Vec<InitialVoter>,
+    /// Whether the log is somebody else's: an empty one is never begun here.
+    pub joins: bool,
     pub timing: Timing,
     /// What the node's configuration says about decisions; its `node_id` is this node's, whatever it says.
     pub policy: Policy,
@@ -163,8 +165,10 @@ impl Quorum {
             Arc::clone(&clock),
         )
         .map_err(|error| StartError::Log(error.to_string()))?;
-        let first = voters::first(&config).map_err(StartError::Voters)?;
-        storage.begin(first).map_err(|error| StartError::Log(error.to_string()))?;
+        if storage.last_index().is_none() {
+            let first = voters::first(&config).map_err(StartError::Voters)?;
+            storage.begin(first).map_err(|error| StartError::Log(error.to_string()))?;
+        }
         let company = voters::check(&config, &storage).map_err(StartError::Voters)?;
         let is_alone = company == Company::Alone;
         let (machine, view) =
@@ -392,7 +396,8 @@ impl Quorum {
             .await
     }
 
-    /// Lets a registered broker lead and be seen, without a heartbeat and without a session that could end.
+    /// Lets a registered broker lead and be seen, without a heartbeat and without a session that could end: for tests,
+    /// which have no broker that could send one.
     pub async fn unfence_broker(
         &self,
         id: BrokerId,
@@ -411,19 +416,6 @@ impl Quorum {
     ) -> Result<Result<AssignReplicasToDirsResponse, Rejection>, SubmitError> {
         self.decide_or_reject(move |desk| controller::assign_replicas_to_dirs(desk.image, &request))
             .await
-    }
-
-    /// Notes that log directories of a broker have failed.
-    pub async fn directories_offline(
-        &self,
-        id: BrokerId,
-        epoch: BrokerEpoch,
-        offline: Vec<Uuid>,
-    ) -> Result<Result<(), Rejection>, SubmitError> {
-        self.decide_or_reject(move |desk| {
-            controller::directories_offline(desk.image, desk.policy, id, epoch.0, &offline)
-        })
-        .await
     }
 
     /// How this node is to be registered as a controller.
@@ -450,6 +442,14 @@ impl Quorum {
             directory_id: voter.directory_id,
         };
         nodes.map(member).collect()
+    }
+
+    /// Where a voter is reached as a controller, by the metadata log; nothing where that knows its id alone.
+    #[must_use]
+    pub fn endpoints_of(&self, voter: BrokerId) -> Vec<Endpoint> {
+        let voters = self.storage.voters();
+        let node = voters.as_ref().and_then(|voters| voters.get_node(&voter.0));
+        node.map(|voter| voter.endpoints.clone()).unwrap_or_default()
     }
 
     /// How far the voters have followed, as this node knows while it leads; ordered by id.

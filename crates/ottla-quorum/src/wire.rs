@@ -138,20 +138,21 @@ pub(crate) fn encode_request(address: &Address, request: &Request) -> Result<Byt
 /// Which voter has sent a request, by its own account; `None` where the bytes are no request.
 #[must_use]
 pub fn sender_of(request: &Bytes) -> Option<BrokerId> {
-    let mut input = Decoder::new(request.clone());
-    let version = input.i16().ok()?;
-    input.i8().ok()?;
-    (version == VERSION).then(|| address(&mut input).ok()).flatten().map(|address| address.sender)
+    head(&mut Decoder::new(request.clone())).ok().map(|(_, address)| address.sender)
 }
 
-pub(crate) fn decode_request(frame: Bytes) -> Result<(Address, Request)> {
-    let mut input = Decoder::new(frame);
+/// What is asked, and who asks whom.
+fn head(input: &mut Decoder) -> Result<(i8, Address)> {
     let version = input.i16()?;
     if version != VERSION {
         return Err(WireError::Version(version));
     }
-    let kind = input.i8()?;
-    let address = address(&mut input)?;
+    Ok((input.i8()?, address(input)?))
+}
+
+pub(crate) fn decode_request(frame: Bytes) -> Result<(Address, Request)> {
+    let mut input = Decoder::new(frame);
+    let (kind, address) = head(&mut input)?;
     let request = match kind {
         0 => Request::Vote(vote_request(&mut input)?),
         1 => Request::PreVote(vote_request(&mut input)?),

@@ -11,6 +11,8 @@ use std::str::FromStr;
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use ottla_base::{BrokerId, LeaderEpoch, Offset, Timestamp, Uuid};
+use ottla_broker::InitialVoter;
+use ottla_metadata::Endpoint;
 use ottla_protocol::records::{
     KRaftVersionRecord, SnapshotFooterRecord, SnapshotHeaderRecord, VotersRecord, voters_record,
 };
@@ -45,8 +47,21 @@ impl InitialControllers {
         self.0.get(&id)
     }
 
-    pub(crate) fn ids(&self) -> impl Iterator<Item = BrokerId> {
-        self.0.keys().copied()
+    /// As voters whose listener has this name, the first of `controller.listener.names`.
+    pub(crate) fn to_voters(&self, listener: &str) -> Vec<InitialVoter> {
+        let endpoint = |it: &InitialController| Endpoint {
+            listener: listener.into(),
+            host: it.host.as_str().into(),
+            port: it.port,
+            // The record in the log does not say, and all voters must write the same.
+            security_protocol: 0,
+        };
+        let voter = |it: &InitialController| InitialVoter {
+            id: it.id,
+            directory_id: it.directory_id,
+            endpoints: vec![endpoint(it)],
+        };
+        self.0.values().map(voter).collect()
     }
 
     fn from_all(all: impl IntoIterator<Item = InitialController>) -> anyhow::Result<Self> {

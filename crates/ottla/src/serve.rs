@@ -4,9 +4,9 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use clap::Args;
-use ottla_broker::{LogLevels, Node, NodeOptions};
+use ottla_broker::{InitialVoter, LogLevels, Node, NodeOptions};
 use ottla_config::{BrokerConfig, Formation, Loaded, Severity};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -15,7 +15,6 @@ use tracing::{debug, error, info, warn};
 use crate::configuration::{self, ConfigurationArguments};
 use crate::data_directory::{self, Opened, Stamp, Survey};
 use crate::forming::Standing;
-use crate::initial_controllers::InitialControllers;
 use crate::logging;
 
 /// Start a broker
@@ -108,11 +107,12 @@ async fn serve(
         initial_controllers: None,
         forming: false,
     })?;
-    check_alone(&config, &opened)?;
+    let initial_voters = initial_voters(&config, &opened);
     let log_dirs: Vec<_> = config.log_dirs.iter().map(|path| path.display().to_string()).collect();
     let options = NodeOptions {
         directories: opened.directories,
         cluster_id: opened.cluster_id,
+        initial_voters,
         config,
         settings: loaded.settings,
         log_levels,
@@ -148,7 +148,7 @@ fn cluster_id(config: &BrokerConfig, survey: &Survey) -> anyhow::Result<String> 
         (Standing::Empty, Formation::Alone) => Ok(ottla_env::random_uuid()?.to_string()),
         (Standing::Empty, Formation::StaticVoters | Formation::RecordedVoters) => bail!(
             "the data directories are not formatted, and other controllers are named: run ottla format with the same \
-             --cluster-id on all nodes"
+             --cluster-id on all nodes, and with the same --initial-controllers where the properties do not name the voters"
         ),
         (Standing::Forming(id), _) => bail!(
             "this node has begun to form cluster {id} with other controllers, and has not heard from all of them"
@@ -156,17 +156,11 @@ fn cluster_id(config: &BrokerConfig, survey: &Survey) -> anyhow::Result<String> 
     }
 }
 
-/// So far a node is its own only controller, whatever its directories were formatted for.
-fn check_alone(config: &BrokerConfig, opened: &Opened) -> anyhow::Result<()> {
-    let others = opened.initial_controllers.iter().flat_map(InitialControllers::ids);
-    let others: Vec<String> =
-        others.filter(|id| *id != config.node_id).map(|id| id.to_string()).collect();
-    ensure!(
-        others.is_empty(),
-        "the data directory was formatted for a cluster with controllers {}, and one controller is supported so far",
-        others.join(", ")
-    );
-    Ok(())
+/// The voters that `ottla format` has written down for the first start of a cluster.
+fn initial_voters(config: &BrokerConfig, opened: &Opened) -> Vec<InitialVoter> {
+    let listener = config.controller_listener_names.first().map_or("", String::as_str);
+    let controllers = opened.initial_controllers.as_ref();
+    controllers.map(|it| it.to_voters(listener)).unwrap_or_default()
 }
 
 /// The one line on standard output, for people and for scripts that wait for it.

@@ -198,18 +198,17 @@ fn a_drawn_cluster_id_is_printed() {
 fn a_node_of_several_is_not_started_as_if_it_were_alone() {
     let node = Node::of_recorded();
     let ended = node.ottla("serve", &[]);
-    assert_eq!(ended.code, 2, "{}", ended.err);
-    assert!(ended.err.contains("one is supported so far"), "{}", ended.err);
+    assert_eq!(ended.code, 1, "{}", ended.err);
+    assert!(ended.err.contains("ottla format"), "{}", ended.err);
     assert!(!node.path("a").exists());
     let node = Node::of_three();
     let ended = node.ottla("serve", &[]);
     assert_eq!(ended.code, 1, "{}", ended.err);
     assert!(ended.err.contains("ottla format"), "{}", ended.err);
     assert!(!node.path("a").exists());
-    let formatted = Node::of_recorded();
-    formatted.format(&["-I", CONTROLLERS]);
-    let alone = "controller.quorum.bootstrap.servers=localhost:8083";
-    let ended = formatted.ottla("serve", &["--set", alone]);
+    let other = Node::of_recorded();
+    other.format(&["-I", &CONTROLLERS.replace("1@", "4@")]);
+    let ended = other.ottla("serve", &[]);
     assert_eq!(ended.code, 1, "{}", ended.err);
-    assert!(ended.err.contains("for a cluster with controllers 0, 2"), "{}", ended.err);
+    assert!(ended.err.contains("node 1 is not among the voters"), "{}", ended.err);
 }

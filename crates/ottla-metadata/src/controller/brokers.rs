@@ -132,8 +132,8 @@ pub fn register_controller(request: &ControllerRegistrationRequest) -> Outcome<(
     Outcome { records: vec![record.into()], reply: () }
 }
 
-/// Lets a registered broker lead and be seen. For the broker of this process alone: all others ask by heartbeats,
-/// and [`Liveness`](super::Liveness) sees to it that they know the cluster before.
+/// Lets a registered broker lead and be seen. Only tests use it: brokers ask by heartbeats, and
+/// [`Liveness`](super::Liveness) sees to it that they know the cluster before.
 ///
 /// # Errors
 /// STALE_BROKER_EPOCH

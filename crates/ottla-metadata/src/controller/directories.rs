@@ -86,22 +86,6 @@ fn change_directory(
 ///
 /// Where nobody else is, the broker stays the leader: it still reads from the directory, and refuses what would have to
 /// be written. Apache Kafka leaves such partitions without a leader.
-///
-/// # Errors
-/// STALE_BROKER_EPOCH
-pub fn directories_offline(
-    image: &Image,
-    policy: &Policy,
-    id: BrokerId,
-    epoch: i64,
-    offline: &[Uuid],
-) -> Result<Outcome<()>, Rejection> {
-    check_epoch(image, id, epoch)?;
-    let mut draft = Draft::on(image);
-    take_offline(&mut draft, policy, id, offline);
-    Ok(Outcome { records: draft.records, reply: () })
-}
-
 pub(super) fn take_offline(draft: &mut Draft, policy: &Policy, id: BrokerId, offline: &[Uuid]) {
     let Some(broker) = draft.image.broker(id) else { return };
     let (failed, remaining): (Vec<Uuid>, Vec<Uuid>) =
@@ -223,19 +207,22 @@ mod tests {
         assert_eq!(refused.code, ErrorCode::STALE_BROKER_EPOCH);
     }
 
+    fn records_of_failure(image: &Image, failed: &[Uuid]) -> Vec<MetadataRecord> {
+        let mut draft = Draft::on(image);
+        take_offline(&mut draft, &Policy::default(), BrokerId(1), failed);
+        draft.records
+    }
+
     #[test]
     fn a_failed_directory_costs_leaderships_only_where_somebody_else_can_lead() {
         let mut image = image();
         let failed = [directory_of(1)];
-        let outcome =
-            directories_offline(&image, &Policy::default(), BrokerId(1), 1, &failed).unwrap();
-        apply(&mut image, &outcome.records);
+        let records = records_of_failure(&image, &failed);
+        apply(&mut image, &records);
         let partition = |index| image.partition(TOPIC, PartitionIndex(index)).unwrap();
         assert_eq!(partition(0).leader, BrokerId(1));
         assert_eq!((partition(1).leader, &*partition(1).isr), (BrokerId(2), &[BrokerId(2)][..]));
         assert_eq!(image.broker(BrokerId(1)).unwrap().directories, [SECOND]);
-        let again =
-            directories_offline(&image, &Policy::default(), BrokerId(1), 1, &failed).unwrap();
-        assert_eq!(again.records, []);
+        assert_eq!(records_of_failure(&image, &failed), []);
     }
 }

@@ -56,6 +56,11 @@ impl Timing {
 
 /// The voters that a new log names: the same on every voter, whatever else their configurations say.
 pub(super) fn first(config: &Config) -> Result<BTreeMap<i32, Voter>, String> {
+    if config.joins {
+        return Err("the metadata log is empty, and nobody has said who the voters are: prepare the node with ottla \
+                    format --initial-controllers, the same on all nodes"
+            .to_owned());
+    }
     let alone =
         Voter { directory_id: config.directory_id, endpoints: config.controller_endpoints.clone() };
     if config.voters.iter().all(|voter| voter.id == config.node_id) {

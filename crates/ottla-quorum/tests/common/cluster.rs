@@ -391,6 +391,7 @@ pub fn config(id: i32, voters: Vec<InitialVoter>) -> Config {
         incarnation_id: Uuid([8; 16]),
         controller_endpoints: initial_voter(id).endpoints,
         voters,
+        joins: false,
         timing: TIMING,
         policy: Policy::default(),
         segment_bytes: 1 << 30,

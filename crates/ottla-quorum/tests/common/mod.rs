@@ -69,6 +69,7 @@ pub async fn try_start_with(path: &Path, segment_bytes: u64) -> Result<Node, Sta
             security_protocol: 0,
         }],
         voters: Vec::new(),
+        joins: false,
         timing: Timing::default(),
         policy: Policy::default(),
         segment_bytes,
