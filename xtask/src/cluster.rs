@@ -8,10 +8,12 @@ mod client;
 mod failover;
 mod faults;
 mod files;
+mod hints;
 mod ledger;
 mod load;
 mod nodes;
 mod ports;
+mod racks;
 mod replicas;
 
 use std::path::Path;
@@ -32,6 +34,16 @@ pub(crate) enum Command {
     Check(Check),
     /// Measure how long a killed leader keeps a client from writing.
     Failover(Failover),
+    /// A node that does not lead says who does.
+    Hints(Against),
+    /// Consumers read from a follower in their own rack.
+    Racks(Against),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Against {
+    #[arg(long, value_enum, default_value_t = Target::Ottla)]
+    target: Target,
 }
 
 #[derive(Debug, Args)]
@@ -72,13 +84,25 @@ pub(crate) fn run(command: &Command) -> Result<Tally> {
             let name = format!("{}: another leader takes over", failover.target);
             in_directory(failover.target, &name, |directory| failover::run(failover, directory))
         }
+        Command::Hints(Against { target }) => {
+            let name = format!("{target}: who does not lead says who does");
+            in_directory(*target, &name, |directory| hints::run(*target, directory))
+        }
+        Command::Racks(Against { target }) => {
+            let name = format!("{target}: consumers read from a follower in their own rack");
+            in_directory(*target, &name, |directory| racks::run(*target, directory))
+        }
     }
 }
 
-/// The form of `check` that every change has time for.
+/// What every change has time for.
 pub(crate) fn run_short() -> Result<Tally> {
     let target = Target::Ottla;
-    run(&Command::Check(Check { target, seconds: 20, faults: 3, seed: 1, rate: 2_000 }))
+    let mut tally =
+        run(&Command::Check(Check { target, seconds: 20, faults: 3, seed: 1, rate: 2_000 }))?;
+    tally.add(run(&Command::Hints(Against { target }))?);
+    tally.add(run(&Command::Racks(Against { target }))?);
+    Ok(tally)
 }
 
 fn in_directory(

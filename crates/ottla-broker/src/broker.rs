@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use bytestring::ByteString;
 use ottla_base::{BrokerId, ErrorCode, PartitionIndex, ProducerId, TopicId};
+use ottla_config::ReplicaSelector;
 use ottla_env::Clock;
 use ottla_log::LogCleaner;
 use ottla_metadata::Image;
@@ -47,6 +48,8 @@ pub(crate) struct Settings {
     pub socket_receive_buffer: Option<usize>,
     /// `fetch.max.bytes`
     pub fetch_bytes_max: usize,
+    /// `replica.selector.class`
+    pub replica_selector: ReplicaSelector,
     /// `max.incremental.fetch.session.cache.slots`
     pub fetch_session_slots: usize,
     /// `max.request.partition.size.limit`

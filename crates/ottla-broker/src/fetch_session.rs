@@ -2,6 +2,9 @@
 //!
 //! Pure: requests and answers come in as method calls with the time of the event.
 //!
+//! Who gets a slot when all are taken is decided as in Kafka: a session that was idle for two minutes gives way to
+//! anybody, one that is two minutes old to a larger one, and one of a consumer to a follower's, which is *privileged*.
+//!
 //! Invariants: `sessions.len() <= slots`; all sessions together have at most [`PARTITIONS_MAX`] partitions; a session's epoch is the one that its next request must
 //! carry, and is never 0 or −1; a session that forgot its last partition is gone.
 
@@ -16,7 +19,7 @@ pub(crate) const INITIAL_EPOCH: i32 = 0;
 /// The session id of an answer that made no session.
 pub(crate) const NO_SESSION: i32 = 0;
 
-/// A session that was not used for so long gives way to a new one (Kafka's
+/// A session that was not used for so long gives way to a new one, and one that is in use for so long to a larger one (Kafka's
 /// `min.incremental.fetch.session.eviction.ms`).
 const EVICTION_MS: i64 = 120_000;
 
@@ -41,7 +44,12 @@ pub(crate) struct PartitionRequest {
     pub current_leader_epoch: i32,
     pub last_fetched_epoch: i32,
     pub log_start_offset: i64,
+    /// The high watermark that the session has told last; [`NOBODY_COMPARES`] where it tells all of them each time.
+    pub told_high_watermark: i64,
 }
+
+/// The high watermark that is told to whoever has no session.
+pub(crate) const NOBODY_COMPARES: i64 = i64::MAX;
 
 /// What decides whether an incremental answer must carry a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +68,8 @@ pub(crate) struct RequestHead {
     pub session_id: i32,
     pub session_epoch: i32,
     pub uses_topic_ids: bool,
+    /// A follower asks.
+    pub is_privileged: bool,
 }
 
 /// What to fetch, and how to answer.
@@ -84,6 +94,8 @@ struct Cached {
 struct Session {
     epoch: i32,
     uses_topic_ids: bool,
+    is_privileged: bool,
+    created_ms: i64,
     last_used_ms: i64,
     /// In the order in which they are fetched; one that returned records goes to the end, so that
     /// no partition starves behind a busy one.
@@ -132,7 +144,7 @@ impl Sessions {
             }
             INITIAL_EPOCH => {
                 self.sessions.remove(&head.session_id);
-                Ok(self.open(now_ms, head.uses_topic_ids, partitions, random_id()))
+                Ok(self.open(now_ms, head, partitions, random_id()))
             }
             _ => self.resume(now_ms, head, partitions, forgotten),
         }
@@ -168,19 +180,21 @@ impl Sessions {
     fn open(
         &mut self,
         now_ms: i64,
-        uses_topic_ids: bool,
+        head: RequestHead,
         partitions: Vec<PartitionRequest>,
         random_id: i32,
     ) -> Context {
-        if !self.make_room(now_ms) || !self.has_room_for(partitions.len()) {
+        let size = partitions.len();
+        if !self.make_room_for(size, head) || !self.free_slot(now_ms, head.is_privileged, size) {
             return Context::Sessionless(partitions);
         }
         let mut session_id = random_id.checked_abs().unwrap_or(1).max(1);
         while self.sessions.contains_key(&session_id) {
             session_id = session_id.checked_add(1).unwrap_or(1);
         }
-        let mut session = Session::new(now_ms, uses_topic_ids);
+        let mut session = Session::new(now_ms, head);
         partitions.iter().cloned().for_each(|request| session.upsert(request));
+        let partitions = session.requests();
         self.sessions.insert(session_id, session);
         Context::Full { session_id, partitions }
     }
@@ -195,7 +209,7 @@ impl Sessions {
         let added = self.sessions.get(&head.session_id).map_or(0, |session| {
             partitions.iter().filter(|request| !session.order.contains_key(&request.key)).count()
         });
-        if added > 0 && !self.has_room_for(added) {
+        if added > 0 && !self.make_room_for(added, head) {
             self.sessions.remove(&head.session_id);
         }
         let session =
@@ -214,10 +228,7 @@ impl Sessions {
         }
         session.epoch = session.epoch.checked_add(1).unwrap_or(1);
         session.last_used_ms = now_ms;
-        Ok(Context::Incremental {
-            session_id: head.session_id,
-            partitions: session.partitions.values().map(|cached| cached.request.clone()).collect(),
-        })
+        Ok(Context::Incremental { session_id: head.session_id, partitions: session.requests() })
     }
 
     fn has_room_for(&self, partitions: usize) -> bool {
@@ -225,31 +236,63 @@ impl Sessions {
         held + partitions <= self.partitions_max
     }
 
-    /// Whether there is a free slot, after letting go of the session that was idle for longest.
-    fn make_room(&mut self, now_ms: i64) -> bool {
+    /// Whether so many partitions more can be remembered. For a follower's sake consumers' sessions are given up, the
+    /// smallest first: a broker with ten thousand partitions should not have to name them all twice a second.
+    fn make_room_for(&mut self, partitions: usize, head: RequestHead) -> bool {
+        while head.is_privileged && !self.has_room_for(partitions) {
+            let consumers = self.sessions.iter().filter(|(_, session)| !session.is_privileged);
+            let smallest = consumers.map(|(id, session)| session.worth(*id)).min();
+            let Some((_, _, id)) = smallest else { break };
+            self.sessions.remove(&id);
+        }
+        self.has_room_for(partitions)
+    }
+
+    /// Whether there is a free slot, after letting go of a session that is worth less than the new one.
+    fn free_slot(&mut self, now_ms: i64, is_privileged: bool, size: usize) -> bool {
         if self.sessions.len() < self.slots {
             return true;
         }
-        let oldest = self.sessions.iter().min_by_key(|(_, session)| session.last_used_ms);
-        let Some((&id, session)) = oldest else { return false };
-        let idle = now_ms - session.last_used_ms > EVICTION_MS;
-        if idle {
-            self.sessions.remove(&id);
-        }
-        idle
+        let least = self.idle_for_longest(now_ms).or_else(|| {
+            let may_go = |(_, session): &(&i32, &Session)| {
+                session.is_old() || is_privileged && !session.is_privileged
+            };
+            let sessions = self.sessions.iter().filter(may_go);
+            let least = sessions.map(|(id, session)| session.worth(*id)).min()?;
+            ((is_privileged, size, 0) >= least).then_some(least.2)
+        });
+        least.is_some_and(|id| self.sessions.remove(&id).is_some())
+    }
+
+    /// The session that was not used for longest, if that is too long.
+    fn idle_for_longest(&self, now_ms: i64) -> Option<i32> {
+        let oldest = self.sessions.iter().min_by_key(|(id, it)| (it.last_used_ms, **id));
+        oldest.filter(|(_, it)| now_ms - it.last_used_ms > EVICTION_MS).map(|(id, _)| *id)
     }
 }
 
 impl Session {
-    fn new(now_ms: i64, uses_topic_ids: bool) -> Self {
+    fn new(now_ms: i64, head: RequestHead) -> Self {
         Self {
             epoch: 1,
-            uses_topic_ids,
+            uses_topic_ids: head.uses_topic_ids,
+            is_privileged: head.is_privileged,
+            created_ms: now_ms,
             last_used_ms: now_ms,
             partitions: BTreeMap::new(),
             order: HashMap::new(),
             next_position: 0,
         }
+    }
+
+    /// Whether it was still used two minutes after it began: sessions that came later should have a chance.
+    const fn is_old(&self) -> bool {
+        self.last_used_ms - self.created_ms > EVICTION_MS
+    }
+
+    /// What gives way first is what is worth least; among equals, Kafka goes by the id.
+    fn worth(&self, id: i32) -> (bool, usize, i32) {
+        (self.is_privileged, self.partitions.len(), id)
     }
 
     fn upsert(&mut self, request: PartitionRequest) {
@@ -273,6 +316,15 @@ impl Session {
         self.order.insert(key, self.next_position);
         self.partitions.insert(self.next_position, cached);
         self.next_position += 1;
+    }
+
+    /// In the order in which they are fetched.
+    fn requests(&self) -> Vec<PartitionRequest> {
+        let request = |cached: &Cached| PartitionRequest {
+            told_high_watermark: cached.answered_high_watermark,
+            ..cached.request.clone()
+        };
+        self.partitions.values().map(request).collect()
     }
 
     fn forget(&mut self, key: &PartitionKey) {
@@ -314,7 +366,12 @@ mod tests {
         let mut sessions = Sessions::new(10);
         sessions.partitions_max = 3;
         let mut begin = |id, epoch, partitions: std::ops::Range<i32>| {
-            let head = RequestHead { session_id: id, session_epoch: epoch, uses_topic_ids: true };
+            let head = RequestHead {
+                session_id: id,
+                session_epoch: epoch,
+                uses_topic_ids: true,
+                is_privileged: false,
+            };
             let partitions = partitions.map(|partition| request(partition, 0)).collect();
             sessions.begin(0, head, partitions, &[], || 7)
         };
@@ -337,6 +394,7 @@ mod tests {
             current_leader_epoch: -1,
             last_fetched_epoch: -1,
             log_start_offset: -1,
+            told_high_watermark: NOBODY_COMPARES,
         }
     }
 
@@ -345,7 +403,7 @@ mod tests {
     }
 
     fn head(session_id: i32, session_epoch: i32) -> RequestHead {
-        RequestHead { session_id, session_epoch, uses_topic_ids: true }
+        RequestHead { session_id, session_epoch, uses_topic_ids: true, is_privileged: false }
     }
 
     fn answer(high_watermark: i64, has_records: bool) -> PartitionAnswer {
@@ -411,6 +469,26 @@ mod tests {
     }
 
     #[test]
+    fn a_session_knows_the_high_watermarks_that_it_has_told() {
+        let mut sessions = Sessions::new(10);
+        let id = open(&mut sessions, &[0]);
+        sessions.answered(id, &key(0), answer(3, false));
+        let told = |sessions: &mut Sessions, epoch| match sessions.begin(
+            1,
+            head(id, epoch),
+            vec![request(0, 7)],
+            &[],
+            || 0,
+        ) {
+            Ok(Context::Incremental { partitions, .. }) => partitions[0].told_high_watermark,
+            other => panic!("not incremental: {other:?}"),
+        };
+        assert_eq!(told(&mut sessions, 1), 3);
+        sessions.must_answer(id, &key(0), answer(5, false));
+        assert_eq!(told(&mut sessions, 2), 5);
+    }
+
+    #[test]
     fn wrong_ids_epochs_and_namings_are_told_apart() {
         let mut sessions = Sessions::new(10);
         let id = open(&mut sessions, &[0]);
@@ -430,6 +508,83 @@ mod tests {
         assert!(matches!(begin(EVICTION_MS), Ok(Context::Sessionless(_))));
         assert!(matches!(begin(EVICTION_MS + 1), Ok(Context::Full { .. })));
         assert_eq!(sessions.len(), 1);
+    }
+
+    /// Opens a session of so many partitions; the sessions' ids are those that are asked for.
+    fn try_open(
+        sessions: &mut Sessions,
+        now_ms: i64,
+        is_privileged: bool,
+        size: i32,
+        id: i32,
+    ) -> bool {
+        let head = RequestHead { is_privileged, ..head(0, INITIAL_EPOCH) };
+        let partitions = (0..size).map(|p| request(p, 0)).collect();
+        let begun = sessions.begin(now_ms, head, partitions, &[], || id);
+        matches!(begun, Ok(Context::Full { session_id, .. }) if session_id == id)
+    }
+
+    fn ids(sessions: &Sessions) -> Vec<i32> {
+        let mut ids: Vec<_> = sessions.sessions.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    #[test]
+    fn a_follower_takes_the_slot_of_the_smallest_consumer_at_once_but_of_no_follower() {
+        let mut sessions = Sessions::new(3);
+        assert!(try_open(&mut sessions, 0, false, 5, 1));
+        assert!(try_open(&mut sessions, 0, false, 4, 2));
+        assert!(try_open(&mut sessions, 0, true, 1, 3));
+        assert!(!try_open(&mut sessions, 1, false, 9, 4), "a consumer must wait");
+        assert!(try_open(&mut sessions, 1, true, 1, 5));
+        assert_eq!(ids(&sessions), [1, 3, 5]);
+        assert!(try_open(&mut sessions, 1, true, 1, 6));
+        assert!(!try_open(&mut sessions, 1, true, 9, 7), "only followers are left");
+        assert_eq!(ids(&sessions), [3, 5, 6]);
+    }
+
+    #[test]
+    fn after_two_minutes_of_use_a_session_gives_way_to_a_larger_one() {
+        let mut sessions = Sessions::new(2);
+        assert!(try_open(&mut sessions, 0, false, 2, 1));
+        assert!(try_open(&mut sessions, 0, true, 1, 2));
+        for id in [1, 2] {
+            sessions.begin(EVICTION_MS, head(id, 1), vec![], &[], || 0).unwrap();
+        }
+        assert!(!try_open(&mut sessions, EVICTION_MS, false, 9, 3), "not for longer than that");
+        for id in [1, 2] {
+            sessions.begin(EVICTION_MS + 1, head(id, 2), vec![], &[], || 0).unwrap();
+        }
+        assert!(!try_open(&mut sessions, EVICTION_MS + 1, false, 2, 3), "it is no larger");
+        assert!(try_open(&mut sessions, EVICTION_MS + 1, false, 3, 3));
+        assert_eq!(ids(&sessions), [2, 3]);
+        assert!(!try_open(&mut sessions, EVICTION_MS + 1, false, 9, 4), "a follower is worth more");
+        assert!(try_open(&mut sessions, EVICTION_MS + 1, true, 1, 4), "than a consumer");
+        assert!(
+            !try_open(&mut sessions, EVICTION_MS + 1, true, 1, 5),
+            "as large as the old follower"
+        );
+        assert!(try_open(&mut sessions, EVICTION_MS + 1, true, 2, 5));
+        assert_eq!(ids(&sessions), [4, 5]);
+    }
+
+    #[test]
+    fn a_followers_partitions_come_before_those_of_consumers() {
+        let mut sessions = Sessions::new(10);
+        sessions.partitions_max = 6;
+        assert!(try_open(&mut sessions, 0, false, 2, 1));
+        assert!(try_open(&mut sessions, 0, false, 3, 2));
+        assert!(try_open(&mut sessions, 0, true, 2, 3));
+        assert_eq!(ids(&sessions), [2, 3]);
+        let head = RequestHead { is_privileged: true, ..head(3, 1) };
+        let more = (2..4).map(|p| request(p, 0)).collect();
+        assert!(matches!(
+            sessions.begin(0, head, more, &[], || 0),
+            Ok(Context::Incremental { .. })
+        ));
+        assert_eq!(ids(&sessions), [3]);
+        assert!(!try_open(&mut sessions, 0, true, 7, 4), "no more than there may be");
     }
 
     #[test]

@@ -56,6 +56,7 @@ mod offset_for_leader_epoch;
 mod partition_view;
 mod peer;
 mod produce;
+mod read_replica;
 mod sasl_authenticate;
 mod sasl_handshake;
 mod sync_group;

@@ -715,6 +715,7 @@ fn settings(config: &BrokerConfig, set: &ConfigSettings) -> Settings {
             config.socket_receive_buffer_bytes,
         ),
         fetch_bytes_max: size(config.fetch_max_bytes),
+        replica_selector: config.replica_selector_class,
         fetch_session_slots: size(config.max_incremental_fetch_session_cache_slots),
         partitions_described_max: size(config.max_request_partition_size_limit),
         auto_create_topics: config.auto_create_topics_enable,

@@ -544,4 +544,19 @@ mod tests {
         assert_eq!(append(0).last_offset, Offset(0));
         assert_eq!(replica.high_watermark(), Offset(2), "whoever retries need not wait");
     }
+
+    #[test]
+    fn what_too_few_have_by_the_time_it_is_visible_is_not_acknowledged() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = unflushed_log(&directory, &[]);
+        let replica = leading_with(log, &Outboxes::default(), &[BrokerId(2)]);
+        let Placed { appended, epoch } = replica.append_produced(batch(0), true).unwrap();
+        replica.log().flush().unwrap();
+        replica.on_flushed();
+        assert_eq!(replica.is_visible(appended.last_offset.next(), epoch), Ok(true));
+        assert_eq!(replica.check_still_enough(), Ok(()));
+        replica.on_min_isr_changed(2);
+        let too_few = ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND;
+        assert_eq!(replica.check_still_enough(), Err(too_few));
+    }
 }

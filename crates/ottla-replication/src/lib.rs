@@ -6,9 +6,11 @@
 
 pub mod follower;
 mod progress;
+mod reading;
 
 pub use follower::Follower;
 pub use progress::{
     Command, CommittedIsr, FetchRefusal, FetchStanding, Fetched, FollowerFlushed, IsrMember,
     Leadership, Progress, Proposal, UNKNOWN_BROKER_EPOCH,
 };
+pub use reading::{Readable, nearest};

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset};
 
+use crate::reading::Readable;
 use peer::Peer;
 use proposal::{Change, Pending, Reaction, Waiting};
 pub use proposal::{IsrMember, Proposal};
@@ -232,8 +233,8 @@ impl Progress {
 
     /// Whether a replica holds the high watermark back: it is in sync, or is proposed to be.
     fn is_in_maximal_isr(&self, replica: BrokerId) -> bool {
-        let joins = || self.pending.as_ref().is_some_and(|pending| pending.joins(replica));
-        self.isr.contains(&replica) || joins()
+        let joiner = || self.pending.as_ref().and_then(Pending::joiner);
+        self.isr.contains(&replica) || joiner() == Some(replica)
     }
 
     /// The smaller of `min.insync.replicas` and the replication factor.
@@ -246,6 +247,30 @@ impl Progress {
     #[must_use]
     pub fn has_enough_replicas(&self) -> bool {
         self.isr.len() >= self.min_isr()
+    }
+
+    /// Whether what is visible now may be called written by as many as `min.insync.replicas` asks: as in Kafka, who is
+    /// proposed to join counts. The ISR may have become smaller, or the property larger, since the high watermark has moved.
+    #[must_use]
+    pub fn is_still_enough(&self) -> bool {
+        let joiner = self.pending.as_ref().and_then(Pending::joiner);
+        let joins = joiner.is_some_and(|joiner| !self.isr.contains(&joiner));
+        self.isr.len() + usize::from(joins) >= self.min_isr()
+    }
+
+    /// The followers that a consumer may read from at an offset, as Kafka has it (KIP-392): in sync, so that they do not
+    /// stay behind, and known to have it. One that has not said where its log begins and ends is none.
+    pub fn readable_at(&self, offset: Offset) -> impl Iterator<Item = Readable> + '_ {
+        let in_sync = self.peers.iter().filter(|(replica, _)| self.isr.contains(*replica));
+        in_sync.filter_map(move |(replica, peer)| {
+            let (log_start, flushed) = (peer.log_start?, peer.flushed?);
+            let caught_up_at = peer.caught_up_at(self.log_end, self.now)?;
+            (log_start <= offset && offset <= flushed).then_some(Readable {
+                replica: *replica,
+                flushed,
+                caught_up_at,
+            })
+        })
     }
 
     /// From where on records can be read on each replica that is alive, where this leader's log begins at `own`: what

@@ -43,6 +43,8 @@ pub(super) struct Place {
     pub(super) port: u16,
     pub(super) controller_port: u16,
     pub(super) directory: PathBuf,
+    /// Properties of this node, beside what all clusters have.
+    pub(super) more: Vec<(String, String)>,
 }
 
 impl Place {
@@ -80,6 +82,7 @@ impl Place {
             format!("log.dirs={}", self.data().display()),
         ];
         lines.extend(SETTINGS.iter().map(|(name, value)| format!("{name}={value}")));
+        lines.extend(self.more.iter().map(|(name, value)| format!("{name}={value}")));
         lines.join("\n") + "\n"
     }
 
@@ -125,7 +128,7 @@ pub(super) fn places(count: i32, directory: &Path) -> Result<Vec<Place>> {
     let place = |(id, ports): (i32, &[u16])| match *ports {
         [port, controller_port] => {
             let directory = directory.join(format!("node-{id}"));
-            Some(Place { id, port, controller_port, directory })
+            Some(Place { id, port, controller_port, directory, more: Vec::new() })
         }
         _ => None,
     };

@@ -46,7 +46,18 @@ pub(super) struct Cluster {
 impl Cluster {
     /// Starts a new cluster, and waits until all of it is there.
     pub(super) fn start(target: Target, count: i32, directory: &Path) -> Result<Self> {
-        let places = files::places(count, directory)?;
+        Self::start_with(target, count, directory, |_| Vec::new())
+    }
+
+    /// The same, where each node is configured with more. A property that is said twice is what it is said last.
+    pub(super) fn start_with(
+        target: Target,
+        count: i32,
+        directory: &Path,
+        more: impl Fn(i32) -> Vec<(String, String)>,
+    ) -> Result<Self> {
+        let mut places = files::places(count, directory)?;
+        places.iter_mut().for_each(|place| place.more = more(place.id));
         let voters = files::voters(&places);
         for place in &places {
             place.prepare(target, &voters)?;
@@ -71,6 +82,11 @@ impl Cluster {
 
     pub(super) fn addresses(&self) -> Vec<String> {
         self.nodes.iter().map(|node| node.place.address()).collect()
+    }
+
+    pub(super) fn address_of(&self, id: i32) -> Result<String> {
+        let node = self.nodes.iter().find(|node| node.place.id == id);
+        Ok(node.with_context(|| format!("there is no node {id}"))?.place.address())
     }
 
     /// The log directories, by node.

@@ -9,7 +9,10 @@
 //! - Readers of committed data get nothing at or after the last stable offset, and the aborted transactions below.
 //! - A follower gets everything up to the end of the log, and so tells its leader how far it is (KIP-595). v15: it names
 //!   itself in a tagged field, with its broker epoch.
-//! - Known difference: consumers are never sent to a follower (KIP-392), even in their own rack.
+//! - v11: a consumer that names its rack is sent to an in-sync follower there, if the broker's `replica.selector.class` says
+//!   so (KIP-392). A follower answers consumers up to the high watermark that it has heard of, and OFFSET_OUT_OF_RANGE
+//!   beyond its own log. So that it hears early, its leader answers it at once when that has moved, where Kafka's answers
+//!   when the time is over for which the follower would wait for records.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,6 +20,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset};
+use ottla_config::ReplicaSelector;
 use ottla_log::Log;
 use ottla_protocol::Records;
 use ottla_protocol::messages::fetch_response::{
@@ -30,6 +34,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Context;
 use super::current_leader::{CurrentLeader, Endpoint};
+use super::read_replica::NearbyReader;
 use crate::answer::{Outcome, Source};
 use crate::fetch_session::{self, PartitionAnswer, PartitionKey, PartitionRequest, RequestHead};
 use crate::replica::{Question, Replica, Served, Visible};
@@ -101,6 +106,8 @@ struct Limits {
     max_bytes: i64,
     deadline: Instant,
     follower: Option<Follower>,
+    /// A consumer in a rack that matters.
+    reader: Option<NearbyReader>,
     read_committed: bool,
 }
 
@@ -137,11 +144,16 @@ impl Limits {
         let max_bytes = i64::from(request.max_bytes).min(most);
         let min_bytes = i64::from(request.min_bytes).min(max_bytes);
         let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
+        let follower = Follower::of(request);
+        // Whoever asks in an older version would not understand.
+        let may_go_elsewhere = follower.is_none() && context.version >= FOLLOWER_FETCH_SINCE;
+        let reader = may_go_elsewhere.then(|| NearbyReader::of(context, &request.rack_id));
         Self {
             min_bytes: usize::try_from(min_bytes).unwrap_or(0),
             max_bytes,
             deadline: Instant::now() + max_wait,
-            follower: Follower::of(request),
+            follower,
+            reader: reader.flatten(),
             read_committed: request.isolation_level == READ_COMMITTED,
         }
     }
@@ -155,6 +167,7 @@ fn begin_session(
         session_id: request.session_id,
         session_epoch: request.session_epoch,
         uses_topic_ids: context.version >= TOPIC_IDS_SINCE,
+        is_privileged: Follower::of(&request).is_some(),
     };
     let key = |topic: &ByteString, topic_id, partition| PartitionKey {
         topic_id,
@@ -174,6 +187,7 @@ fn begin_session(
             current_leader_epoch: asked.current_leader_epoch,
             last_fetched_epoch: asked.last_fetched_epoch,
             log_start_offset: asked.log_start_offset,
+            told_high_watermark: fetch_session::NOBODY_COMPARES,
         })
     });
     let partitions: Vec<_> = keep_last_of_each(partitions.collect());
@@ -254,6 +268,11 @@ enum Found {
         high_watermark: Offset,
         log_start: Offset,
     },
+    /// Another replica is nearer to the consumer, which has what is asked for.
+    Elsewhere {
+        replica: BrokerId,
+        visible: Visible,
+    },
     Records {
         source: Option<Source>,
         high_watermark: Offset,
@@ -271,13 +290,14 @@ impl Found {
             Self::Records { source: None, .. }
             | Self::NotHere(_)
             | Self::Failed(_)
+            | Self::Elsewhere { .. }
             | Self::Diverged { .. } => 0,
         }
     }
 
     /// Whether the client should hear of this at once.
     const fn is_urgent(&self) -> bool {
-        matches!(self, Self::Failed(_) | Self::Diverged { .. })
+        matches!(self, Self::Failed(_) | Self::Diverged { .. } | Self::Elsewhere { .. })
     }
 }
 
@@ -286,6 +306,8 @@ struct Look {
     follower: Option<(Follower, IsEligible)>,
     /// Anybody but consumers that know of follower fetching (KIP-392).
     needs_leader: bool,
+    /// Followers serve consumers, who wait for them to hear how far they may read.
+    tells_high_watermark: bool,
     now: Duration,
     is_first: bool,
 }
@@ -299,6 +321,8 @@ impl Look {
         Self {
             follower: limits.follower.map(eligible),
             needs_leader: limits.follower.is_some() || context.version < FOLLOWER_FETCH_SINCE,
+            tells_high_watermark: limits.follower.is_some()
+                && context.broker.settings.replica_selector == ReplicaSelector::RackAware,
             now: context.broker.clock.monotonic(),
             is_first: true,
         }
@@ -339,15 +363,17 @@ const FOLLOWER_FETCH_SINCE: i16 = 11;
 
 async fn wait_for_records(context: &Context, targets: &[Target], limits: &Limits) -> Vec<Found> {
     let woken = Arc::new(Notify::new());
+    let is_follower = limits.follower.is_some();
+    let mut look = Look::first(context, limits);
     // Registered before the first look, so that no append in between is missed.
     let replicas = targets.iter().filter_map(|target| target.replica.as_ref().ok());
     let _registrations: Vec<_> = replicas
-        .map(|replica| match limits.follower {
-            Some(_) => replica.followers.register(&woken),
-            None => replica.waiters.register(&woken),
+        .flat_map(|replica| {
+            let appends = is_follower.then(|| replica.followers.register(&woken));
+            let is_told = !is_follower || look.tells_high_watermark;
+            appends.into_iter().chain(is_told.then(|| replica.waiters.register(&woken)))
         })
         .collect();
-    let mut look = Look::first(context, limits);
     loop {
         let found = read_all(targets, limits, &look);
         look.is_first = false;
@@ -355,11 +381,24 @@ async fn wait_for_records(context: &Context, targets: &[Target], limits: &Limits
         let enough = bytes >= limits.min_bytes
             || !targets.iter().any(|target| target.replica.is_ok())
             || found.iter().any(Found::is_urgent)
+            || look.tells_high_watermark && has_untold_high_watermark(targets, &found)
             || limits.deadline <= Instant::now();
         if enough || timeout_at(limits.deadline, woken.notified()).await.is_err() {
             return found;
         }
     }
+}
+
+/// Whether a high watermark has moved that the asker's session has told.
+fn has_untold_high_watermark(targets: &[Target], found: &[Found]) -> bool {
+    targets.iter().zip(found).any(|(target, found)| match found {
+        Found::Records { high_watermark, .. } => {
+            high_watermark.0 > target.request.told_high_watermark
+        }
+        Found::NotHere(_) | Found::Failed(_) | Found::Diverged { .. } | Found::Elsewhere { .. } => {
+            false
+        }
+    })
 }
 
 /// Plans the read of every partition in turn, until the answer is full.
@@ -369,7 +408,7 @@ fn read_all(targets: &[Target], limits: &Limits, look: &Look) -> Vec<Found> {
     targets
         .iter()
         .map(|target| {
-            let found = read(target, left, is_first, limits.read_committed, look);
+            let found = read(target, left, is_first, limits, look);
             left = (left - i64::try_from(found.len()).unwrap_or(i64::MAX)).max(0);
             is_first &= found.len() == 0;
             found
@@ -377,23 +416,15 @@ fn read_all(targets: &[Target], limits: &Limits, look: &Look) -> Vec<Found> {
         .collect()
 }
 
-fn read(
-    target: &Target,
-    bytes_left: i64,
-    is_first: bool,
-    read_committed: bool,
-    look: &Look,
-) -> Found {
+fn read(target: &Target, bytes_left: i64, is_first: bool, limits: &Limits, look: &Look) -> Found {
     match &target.replica {
         // The partition exists: there is no point in waiting, and the client may have to go elsewhere.
         Err(code @ (ErrorCode::NOT_LEADER_OR_FOLLOWER | ErrorCode::KAFKA_STORAGE_ERROR)) => {
             Found::Failed(*code)
         }
         Err(code) => Found::NotHere(*code),
-        Ok(replica) => {
-            read_replica(replica, &target.request, bytes_left, is_first, read_committed, look)
-                .unwrap_or_else(Found::Failed)
-        }
+        Ok(replica) => read_replica(replica, &target.request, bytes_left, is_first, limits, look)
+            .unwrap_or_else(Found::Failed),
     }
 }
 
@@ -402,9 +433,15 @@ fn read_replica(
     asked: &PartitionRequest,
     bytes_left: i64,
     is_first: bool,
-    read_committed: bool,
+    limits: &Limits,
     look: &Look,
 ) -> Result<Found, ErrorCode> {
+    let elsewhere = |it: &NearbyReader| it.preferred(replica, Offset(asked.fetch_offset));
+    if let Some(nearest) = limits.reader.as_ref().and_then(elsewhere) {
+        let visible = replica.visible(asked.current_leader_epoch)?;
+        return Ok(Found::Elsewhere { replica: nearest, visible });
+    }
+    let read_committed = limits.read_committed;
     let question = Question {
         current_leader_epoch: asked.current_leader_epoch,
         fetch_offset: Offset(asked.fetch_offset),
@@ -508,11 +545,12 @@ fn news(found: &Found) -> PartitionAnswer {
         high_watermark: high_watermark.0,
         log_start_offset: log_start.0,
         has_records: found.len() > 0,
-        has_news: matches!(found, Found::Diverged { .. }),
+        has_news: matches!(found, Found::Diverged { .. } | Found::Elsewhere { .. }),
     };
     match found {
         Found::NotHere(code) | Found::Failed(code) => answer(*code, Offset(-1), Offset(-1)),
         Found::Diverged { high_watermark, log_start, .. }
+        | Found::Elsewhere { visible: Visible { high_watermark, log_start, .. }, .. }
         | Found::Records { high_watermark, log_start, .. } => {
             answer(ErrorCode::NONE, *high_watermark, *log_start)
         }
@@ -541,6 +579,13 @@ fn partition_data(
         Found::Diverged { epoch, end_offset, high_watermark, log_start } => PartitionData {
             diverging_epoch: EpochEndOffset { epoch: epoch.0, end_offset: end_offset.0 },
             ..visible(high_watermark, log_start)
+        },
+        Found::Elsewhere { replica, visible: it } => PartitionData {
+            preferred_read_replica: replica.0,
+            last_stable_offset: it.last_stable.0,
+            // Nothing was read, so that nothing is known of these.
+            aborted_transactions: None,
+            ..visible(it.high_watermark, it.log_start)
         },
         Found::Records { source, high_watermark, log_start, last_stable, aborted } => {
             PartitionData {

@@ -1,7 +1,8 @@
 //! Produce (key 0), versions 3–13: appends record batches, one per partition.
 //!
 //! - acks=0: no answer; a failure closes the connection. acks=1: answered after the append.
-//!   acks=all: answered when the high watermark covers the records, or REQUEST_TIMED_OUT.
+//!   acks=all: answered when the high watermark covers the records, or REQUEST_TIMED_OUT. If too few replicas are in sync
+//!   by then, NOT_ENOUGH_REPLICAS_AFTER_APPEND: the records are there and stay, a retry of them is known for one.
 //! - A batch that an idempotent producer has sent before is answered as it was then, if it is one of its latest five:
 //!   with the first one's offsets and its largest timestamp, and with acks=all not before the first one is visible.
 //! - v7: zstd. v8: errors per record. v10: the current leader on NOT_LEADER_OR_FOLLOWER. v13: topic ids.
@@ -265,7 +266,7 @@ impl Wait {
         loop {
             let is_visible = self.replica.is_visible(self.until.offset, self.until.epoch);
             if is_visible == Ok(true) {
-                return Ok(());
+                return self.replica.check_still_enough();
             }
             // In this order: a node whose metadata is on the disk that failed stops, and the disk is why.
             self.replica.check_disk()?;

@@ -155,6 +155,18 @@ impl Replica {
         }
     }
 
+    /// # Errors
+    /// NOT_ENOUGH_REPLICAS_AFTER_APPEND where what has become visible is to be acknowledged, and too few are in sync by
+    /// now.
+    pub(crate) fn check_still_enough(&self) -> Result<(), ErrorCode> {
+        match &self.state.lock().role {
+            Role::Leader(progress) if !progress.is_still_enough() => {
+                Err(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND)
+            }
+            Role::Leader(_) | Role::Follower(_) | Role::Idle => Ok(()),
+        }
+    }
+
     /// A follower has something on disk.
     pub fn on_follower_flushed(&self, report: FollowerFlushed) {
         self.with_progress(|progress| progress.on_follower_flushed(report));

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use ottla_base::{ErrorCode, LeaderEpoch, Offset};
+use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset};
 use ottla_log::{FileRange, Log, ReadError};
 use ottla_replication::follower::EpochEnd;
+use ottla_replication::nearest;
 
-use super::Replica;
+use super::{Replica, Role};
 
 /// What is asked of one partition.
 #[derive(Debug, Clone, Copy)]
@@ -64,12 +65,8 @@ impl Replica {
         if asked.needs_leader {
             self.check_leads()?;
         }
-        let (log, high_watermark) = (self.log(), self.high_watermark());
-        let visible = Visible {
-            high_watermark,
-            last_stable: log.last_stable_offset(high_watermark),
-            log_start: log.log_start_offset(),
-        };
+        let log = self.log();
+        let visible = self.visible_in(&log);
         if let Some(end) = self.divergence(asked)? {
             return Ok(Served::Diverged { end, visible });
         }
@@ -87,6 +84,41 @@ impl Replica {
             slice.map_err(|error| self.code_of_read(&error))?.source
         };
         Ok(Served::Records { log, source, upper_bound, visible })
+    }
+
+    /// How far readers may see, for one that is not given any records.
+    ///
+    /// # Errors
+    /// What a fetch is refused with before its offset is looked at.
+    pub fn visible(&self, current_leader_epoch: i32) -> Result<Visible, ErrorCode> {
+        self.check_alive()?;
+        self.check_leader_epoch(current_leader_epoch.max(-1))?;
+        Ok(self.visible_in(&self.log()))
+    }
+
+    fn visible_in(&self, log: &Log) -> Visible {
+        let high_watermark = self.high_watermark();
+        Visible {
+            high_watermark,
+            last_stable: log.last_stable_offset(high_watermark),
+            log_start: log.log_start_offset(),
+        }
+    }
+
+    /// The follower in a consumer's rack that it should read from instead; `None` where this broker does not lead.
+    #[must_use]
+    pub fn nearest_follower<'a>(
+        &self,
+        rack: &str,
+        offset: Offset,
+        rack_of: impl Fn(BrokerId) -> Option<&'a str>,
+    ) -> Option<BrokerId> {
+        match &self.state.lock().role {
+            Role::Leader(progress) => {
+                nearest(rack, self.broker, progress.readable_at(offset), rack_of)
+            }
+            Role::Follower(_) | Role::Idle => None,
+        }
     }
 
     fn code_of_read(&self, error: &ReadError) -> ErrorCode {

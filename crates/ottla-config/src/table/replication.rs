@@ -45,7 +45,7 @@ pub(super) const ROWS: &[Property] = &[
         .or("30000")
         .high()
         .honoured("How long a replica may lag before it leaves the in-sync replicas."),
-    string("replica.selector.class").accepted(
+    string("replica.selector.class").honoured(
         "Which replica consumers read from: Kafka's LeaderSelector or RackAwareReplicaSelector; any other class stops the start.",
     ),
     int("replica.socket.receive.buffer.bytes")

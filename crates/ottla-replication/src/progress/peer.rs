@@ -112,6 +112,11 @@ impl Peer {
         self.flushed == Some(log_end) || self.caught_up_at.is_some_and(is_recent)
     }
 
+    /// The latest time at which it had everything, as far as is known.
+    pub(super) fn caught_up_at(&self, log_end: Offset, now: Duration) -> Option<Duration> {
+        if self.flushed == Some(log_end) { Some(now) } else { self.caught_up_at }
+    }
+
     /// When it will no longer be caught up, if nothing happens.
     pub(super) fn deadline(&self, log_end: Offset, lag_max: Duration) -> Option<Duration> {
         if self.flushed == Some(log_end) {

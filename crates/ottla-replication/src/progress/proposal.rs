@@ -69,8 +69,11 @@ impl Change {
 }
 
 impl Pending {
-    pub(super) fn joins(&self, replica: BrokerId) -> bool {
-        matches!(self.change, Change::Join(joiner) if joiner == replica)
+    pub(super) fn joiner(&self) -> Option<BrokerId> {
+        match self.change {
+            Change::Join(joiner) => Some(joiner),
+            Change::Leave(_) => None,
+        }
     }
 
     pub(super) fn deadline(&self) -> Option<Duration> {

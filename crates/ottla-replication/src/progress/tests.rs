@@ -493,6 +493,45 @@ fn whoever_is_not_a_replica_or_asks_beyond_the_end_is_refused() {
 }
 
 #[test]
+fn what_is_visible_is_not_enough_once_too_few_are_in_sync() {
+    let mut leader =
+        Fixture::begin(Leadership { min_insync_replicas: 2, ..leadership(&[1, 2, 3], &[1, 2]) });
+    leader.write(5);
+    leader.catch_up(2, 5);
+    assert_eq!(leader.high_watermark(), 5);
+    assert!(leader.progress.is_still_enough());
+    leader.commit(&[1], PARTITION_EPOCH + 1);
+    assert!(!leader.progress.is_still_enough());
+    leader.catch_up(3, 5);
+    assert!(leader.progress.is_still_enough(), "who is proposed counts");
+    leader.progress.on_min_insync_replicas_changed(3);
+    assert!(!leader.progress.is_still_enough());
+    leader.progress.on_replicas_changed(&ids(&[1, 3]));
+    assert!(leader.progress.is_still_enough(), "no more are asked for than there are");
+}
+
+#[test]
+fn a_follower_can_be_read_from_that_is_in_sync_and_has_the_offset() {
+    let mut leader = Fixture::new(&[1, 2]);
+    leader.write(5);
+    let readable = |leader: &Fixture, offset| {
+        let found = leader.progress.readable_at(Offset(offset));
+        found.map(|it| (it.replica.0, it.flushed.0)).collect::<Vec<_>>()
+    };
+    assert_eq!(readable(&leader, 0), [], "nothing is known of it yet");
+    let fetched = Fetched { log_start_offset: Offset(2), ..leader.fetched(2, 4) };
+    leader.progress.on_fetch(fetched).unwrap();
+    assert_eq!(readable(&leader, 3), [], "it has said nothing of its disk");
+    leader.flush(2, 4);
+    let found: Vec<_> = (1..6).map(|offset| readable(&leader, offset)).collect();
+    assert_eq!(found, [vec![], vec![(2, 4)], vec![(2, 4)], vec![(2, 4)], vec![]]);
+    leader.catch_up(3, 5);
+    assert_eq!(readable(&leader, 4), [(2, 4)], "a joiner may still be refused");
+    leader.commit(&[1, 2, 3], PARTITION_EPOCH + 1);
+    assert_eq!(readable(&leader, 4), [(2, 4), (3, 5)]);
+}
+
+#[test]
 fn records_are_deleted_once_every_replica_that_is_alive_begins_later() {
     let mut leader = Fixture::new(&[1, 2, 3]);
     leader.write(5);

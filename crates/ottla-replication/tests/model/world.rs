@@ -6,7 +6,8 @@
 //! - when it rises under the leader of the day, all of the ISR have these records on disk;
 //! - within a leader epoch it never falls;
 //! - whoever becomes the leader of the day has all of them;
-//! - below its own high watermark each replica's log holds them.
+//! - below its own high watermark each replica's log holds them;
+//! - whoever the leader of the day takes for readable up to its high watermark has the log so far.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -792,6 +793,14 @@ impl World {
             node.id,
             self.committed.len()
         );
+        for readable in progress.readable_at(progress.high_watermark()) {
+            let follower = &self.nodes[Self::at(readable.replica)];
+            law!(
+                !follower.is_alive || progress.high_watermark() <= follower.disk.end(),
+                "{:?} is said to have what is visible, and does not",
+                follower.id
+            );
+        }
         Ok(())
     }
 
