@@ -35,6 +35,7 @@ mod peers;
 mod producer_ids;
 mod replica;
 mod replicas;
+mod standing;
 mod topic_config;
 mod topics;
 mod waiters;
@@ -55,5 +56,6 @@ pub mod parts {
 pub use frame::{Frame, FrameError, FrameReader};
 pub use log_directories::{DataDirectories, DataDirectory, Unreadable};
 pub use log_levels::{Apply, LogLevels, ROOT};
-pub use node::{Address, Node, NodeOptions};
+pub use node::{Address, Node, NodeOptions, bind};
 pub use ottla_quorum::InitialVoter;
+pub use standing::Standing;

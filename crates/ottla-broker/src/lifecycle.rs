@@ -62,6 +62,7 @@ pub(crate) async fn register(
     intervals: Intervals,
 ) -> anyhow::Result<Registration> {
     let id = ottla_base::BrokerId(request.broker_id);
+    let mut refused = None;
     let work = async {
         loop {
             let response = channel.ask_until_answered(Purpose::Heartbeats, request.clone()).await;
@@ -69,7 +70,10 @@ pub(crate) async fn register(
                 ErrorCode::NONE => return Ok(response.broker_epoch),
                 code if is_hopeless(code) => return Err(code),
                 // The session of the process before this one, for example, has still to end.
-                code => debug!(%code, "not registered yet"),
+                code => {
+                    debug!(%code, "not registered yet");
+                    refused = Some(code);
+                }
             }
             tokio::time::sleep(intervals.heartbeat.min(Duration::from_millis(500))).await;
         }
@@ -77,6 +81,10 @@ pub(crate) async fn register(
     match tokio::time::timeout(intervals.registration_max, work).await {
         Ok(Ok(epoch)) => Ok(Registration { id, epoch }),
         Ok(Err(code)) => bail!("the controller does not take this broker: {code}"),
+        Err(_) if refused == Some(ErrorCode::DUPLICATE_BROKER_REGISTRATION) => bail!(
+            "the controller does not take this broker: another process is registered as node {id}, and is alive; every \
+             node needs a node.id of its own"
+        ),
         Err(_) => bail!(
             "no controller has taken this broker within {} s: are the other nodes of \
              controller.quorum.voters up?",

@@ -321,15 +321,12 @@ impl Bound {
 }
 
 async fn bind_all(config: &BrokerConfig) -> anyhow::Result<Vec<Bound>> {
-    let backlog = u32::try_from(config.socket_listen_backlog_size).unwrap_or(50);
     let roles =
         [(Role::Broker, &config.listeners), (Role::Controller, &config.controller_listeners)];
     let mut bound = Vec::new();
     for (role, listeners) in roles {
         for listener in listeners {
-            let socket = bind(listener, backlog).await.with_context(|| {
-                format!("can't listen on {listener}: choose another address with --listen")
-            })?;
+            let socket = bind(config, listener).await?;
             let address = socket.local_addr()?;
             bound.push(Bound { config: listener.clone(), role, socket, address });
         }
@@ -337,7 +334,22 @@ async fn bind_all(config: &BrokerConfig) -> anyhow::Result<Vec<Bound>> {
     Ok(bound)
 }
 
-async fn bind(listener: &ListenerConfig, backlog: u32) -> anyhow::Result<TcpListener> {
+/// Binds a listener.
+///
+/// # Errors
+/// When the address is taken, or not this machine's.
+pub async fn bind(config: &BrokerConfig, listener: &ListenerConfig) -> anyhow::Result<TcpListener> {
+    let backlog = u32::try_from(config.socket_listen_backlog_size).unwrap_or(50);
+    let socket = bind_one_of_its_addresses(listener, backlog).await;
+    socket.with_context(|| {
+        format!("can't listen on {listener}: choose another address with --listen")
+    })
+}
+
+async fn bind_one_of_its_addresses(
+    listener: &ListenerConfig,
+    backlog: u32,
+) -> anyhow::Result<TcpListener> {
     // Every interface: IPv6 with IPv4 mapped into it, as the JVM does; IPv4 alone where there is no IPv6.
     let hosts = listener.host.as_deref().map_or_else(|| vec!["::", "0.0.0.0"], |host| vec![host]);
     let mut last_error = None;

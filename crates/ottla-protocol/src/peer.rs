@@ -24,6 +24,12 @@ pub enum PeerKey {
     Quorum = 31_000,
     /// How far a follower has its partitions on disk (`ottla-broker`); answered with nothing.
     Flushed = 31_001,
+    /// Where a controller stands among those that form a cluster (`ottla-broker`); answered.
+    Standing = 31_002,
+}
+
+impl PeerKey {
+    const ALL: [Self; 3] = [Self::Quorum, Self::Flushed, Self::Standing];
 }
 
 const VERSION: i16 = 0;
@@ -41,11 +47,8 @@ impl PeerRequest {
     #[must_use]
     pub fn decode(frame: &Bytes) -> Option<Self> {
         let (&[k0, k1, v0, v1, c0, c1, c2, c3], _) = frame.split_first_chunk()?;
-        let key = match i16::from_be_bytes([k0, k1]) {
-            key if key == PeerKey::Quorum as i16 => PeerKey::Quorum,
-            key if key == PeerKey::Flushed as i16 => PeerKey::Flushed,
-            _ => return None,
-        };
+        let sent = i16::from_be_bytes([k0, k1]);
+        let key = PeerKey::ALL.into_iter().find(|key| *key as i16 == sent)?;
         let correlation_id = i32::from_be_bytes([c0, c1, c2, c3]);
         let known = i16::from_be_bytes([v0, v1]) == VERSION;
         known.then(|| Self { key, correlation_id, body: frame.slice(HEADER_LEN..) })
@@ -113,7 +116,7 @@ mod tests {
 
     #[test]
     fn kafka_does_not_know_the_keys() {
-        for key in [PeerKey::Quorum, PeerKey::Flushed] {
+        for key in PeerKey::ALL {
             assert!(ApiKey::try_from(key as i16).is_err());
         }
     }

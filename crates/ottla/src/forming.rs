@@ -10,7 +10,9 @@
 //!
 //! So when a voter is formed, no voter is empty unless its disk was wiped since. Such a voter finds somebody formed,
 //! and is refused: it has forgotten its votes and the records that it has acknowledged, and must not vote as if it had
-//! not. Invariant: a voter that comes back empty takes part only if nobody else was formed when it was wiped.
+//! not. How they ask is in [`network`]. Invariant: a voter that comes back empty takes part only if nobody else was formed when it was wiped.
+
+pub(crate) mod network;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,30 +23,12 @@ use std::time::Duration;
 use anyhow::bail;
 use futures_util::future::join_all;
 use ottla_base::BrokerId;
+pub(crate) use ottla_broker::Standing;
 use ottla_config::{BrokerConfig, Voter};
 use tokio::sync::watch;
 use tracing::info;
 
 use crate::data_directory::{self, Stamp};
-
-/// Where a voter stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Standing {
-    Empty,
-    /// Formatted with this cluster id, and not part of a quorum yet.
-    Forming(String),
-    /// Of this cluster, and perhaps part of its quorum.
-    Formed(String),
-}
-
-impl Standing {
-    fn cluster_id(&self) -> Option<&str> {
-        match self {
-            Self::Empty => None,
-            Self::Forming(id) | Self::Formed(id) => Some(id),
-        }
-    }
-}
 
 /// What a voter does next.
 #[derive(Debug, Clone, PartialEq, Eq)]

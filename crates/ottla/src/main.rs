@@ -3,10 +3,6 @@
 mod configuration;
 mod data_directory;
 mod format;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "decided and tested; nothing carries the voters' questions yet")
-)]
 mod forming;
 mod initial_controllers;
 mod logging;

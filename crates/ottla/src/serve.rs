@@ -2,19 +2,20 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use ottla_broker::{InitialVoter, LogLevels, Node, NodeOptions};
 use ottla_config::{BrokerConfig, Formation, Loaded, Severity};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tracing::{debug, error, info, warn};
 
 use crate::configuration::{self, ConfigurationArguments};
 use crate::data_directory::{self, Opened, Stamp, Survey};
-use crate::forming::Standing;
+use crate::forming::network::{Answering, Configured};
+use crate::forming::{self, NodeDirectories, Standing};
 use crate::logging;
 
 /// Start a broker
@@ -101,8 +102,12 @@ async fn serve(
     let mut signals = Signals::new(stdin)?;
     let config = loaded.config;
     let survey = data_directory::survey(&config)?;
-    let cluster_id = cluster_id(&config, &survey)?;
-    let opened = survey.open(&Stamp {
+    let cluster_id = tokio::select! {
+        id = cluster_id(&config, &survey) => id?,
+        () = signals.first() => return Ok(()),
+    };
+    // Agreeing with others has formatted what was empty.
+    let opened = data_directory::survey(&config)?.open(&Stamp {
         cluster_id: &cluster_id,
         initial_controllers: None,
         forming: false,
@@ -141,19 +146,52 @@ async fn serve(
 }
 
 /// The cluster that this node's directories belong to. Directories that are all empty are formatted at once only where
-/// nobody else could know of a cluster.
-fn cluster_id(config: &BrokerConfig, survey: &Survey) -> anyhow::Result<String> {
+/// nobody else could know of a cluster, and by agreement where the properties name all who have to agree.
+async fn cluster_id(config: &BrokerConfig, survey: &Survey) -> anyhow::Result<String> {
+    if let Some(own) = config.own_voter() {
+        forming::network::check_unique(own).await?;
+    }
     match (survey.standing(), config.formation()) {
-        (Standing::Formed(id), _) => Ok(id),
+        (Standing::Formed(id), _) => {
+            forming::network::check_cluster(config.node_id, &id, &controllers(config)).await?;
+            Ok(id)
+        }
         (Standing::Empty, Formation::Alone) => Ok(ottla_env::random_uuid()?.to_string()),
-        (Standing::Empty, Formation::StaticVoters | Formation::RecordedVoters) => bail!(
+        (standing, Formation::StaticVoters) => agree(config, standing).await,
+        (Standing::Empty, Formation::RecordedVoters) => bail!(
             "the data directories are not formatted, and other controllers are named: run ottla format with the same \
-             --cluster-id on all nodes, and with the same --initial-controllers where the properties do not name the voters"
+             --cluster-id and --initial-controllers on all nodes"
         ),
-        (Standing::Forming(id), _) => bail!(
-            "this node has begun to form cluster {id} with other controllers, and has not heard from all of them"
+        (Standing::Forming(id), Formation::Alone | Formation::RecordedVoters) => bail!(
+            "this node has begun to form cluster {id} with the others of controller.quorum.voters, which does not name \
+             them any more"
         ),
     }
+}
+
+/// Where other controllers may be, by the properties.
+fn controllers(config: &BrokerConfig) -> Vec<(&str, u16)> {
+    let voters = config.controller_quorum_voters.iter().filter(|it| it.id != config.node_id.0);
+    let voters = voters.map(|voter| (&*voter.host, voter.port));
+    let servers = config.controller_quorum_bootstrap_servers.iter();
+    voters.chain(servers.map(|(host, port)| (&**host, *port))).collect()
+}
+
+/// How long a voter waits before it asks the others again.
+const ASKING_PAUSE: Duration = Duration::from_millis(200);
+
+/// Agrees with the other voters on one cluster, and formats what is empty.
+async fn agree(config: &BrokerConfig, standing: Standing) -> anyhow::Result<String> {
+    let listener = config.quorum_listener().context("a voter listens for the others")?;
+    let socket = ottla_broker::bind(config, listener).await?;
+    let (own, answers) = watch::channel(standing);
+    let answering = Answering::start(socket, config.node_id, answers);
+    let (voters, directories) = (&config.controller_quorum_voters, NodeDirectories(config));
+    let peers = Configured::default();
+    forming::form(config.node_id, voters, &own, &peers, &directories, ASKING_PAUSE).await?;
+    answering.stop().await;
+    let id = own.borrow().cluster_id().map(str::to_owned);
+    id.context("whoever has formed belongs to a cluster")
 }
 
 /// The voters that `ottla format` has written down for the first start of a cluster.

@@ -201,11 +201,6 @@ fn a_node_of_several_is_not_started_as_if_it_were_alone() {
     assert_eq!(ended.code, 1, "{}", ended.err);
     assert!(ended.err.contains("ottla format"), "{}", ended.err);
     assert!(!node.path("a").exists());
-    let node = Node::of_three();
-    let ended = node.ottla("serve", &[]);
-    assert_eq!(ended.code, 1, "{}", ended.err);
-    assert!(ended.err.contains("ottla format"), "{}", ended.err);
-    assert!(!node.path("a").exists());
     let other = Node::of_recorded();
     other.format(&["-I", &CONTROLLERS.replace("1@", "4@")]);
     let ended = other.ottla("serve", &[]);

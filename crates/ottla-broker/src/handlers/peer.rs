@@ -9,6 +9,7 @@ use super::Session;
 use crate::answer::{Answer, CloseReason, Outcome};
 use crate::broker::Broker;
 use crate::listener::Role;
+use crate::standing::Standing;
 
 pub(super) fn handle(broker: &Arc<Broker>, session: &mut Session, request: PeerRequest) -> Outcome {
     let PeerRequest { key, correlation_id, body } = request;
@@ -21,7 +22,12 @@ pub(super) fn handle(broker: &Arc<Broker>, session: &mut Session, request: PeerR
             broker.replicas.on_flushed_elsewhere(body);
             Outcome::Answer(Answer::raw(encode_answer(correlation_id, &[])))
         }
-        (PeerKey::Quorum, Role::Broker) | (PeerKey::Flushed, Role::Controller) => {
+        (PeerKey::Standing, Role::Controller) => {
+            let body = Standing::Formed(broker.cluster_id.to_string()).encode(broker.node_id);
+            Outcome::Answer(Answer::raw(encode_answer(correlation_id, &body)))
+        }
+        (PeerKey::Quorum | PeerKey::Standing, Role::Broker)
+        | (PeerKey::Flushed, Role::Controller) => {
             Outcome::Close(CloseReason::NotServed("a peer's message"))
         }
     }
