@@ -24,6 +24,7 @@ use crate::controller_channel::ControllerChannel;
 use crate::fetch_session::Sessions;
 use crate::group_coordinator::GroupCoordinator;
 use crate::handlers::{HeartbeatConnections, VotersCaughtUp};
+use crate::hang_ups::HangUps;
 use crate::log_directories::LogDirectories;
 use crate::log_levels::LogLevels;
 use crate::log_moves::LogMoves;
@@ -80,6 +81,7 @@ pub(crate) struct Broker {
     pub replicas: Arc<Replicas>,
     pub directories: Arc<LogDirectories>,
     pub moves: Arc<LogMoves>,
+    pub hang_ups: Arc<HangUps>,
     pub groups: Arc<GroupCoordinator>,
     pub cleaner: Option<Arc<LogCleaner>>,
     pub fetch_sessions: Mutex<Sessions>,
@@ -111,6 +113,7 @@ pub(crate) struct Parts {
     pub replicas: Arc<Replicas>,
     pub directories: Arc<LogDirectories>,
     pub moves: Arc<LogMoves>,
+    pub hang_ups: Arc<HangUps>,
     pub groups: Arc<GroupCoordinator>,
     pub cleaner: Option<Arc<LogCleaner>>,
     pub automatic_topics: AutomaticTopics,
@@ -135,6 +138,7 @@ impl Broker {
             replicas: parts.replicas,
             directories: parts.directories,
             moves: parts.moves,
+            hang_ups: parts.hang_ups,
             groups: parts.groups,
             cleaner: parts.cleaner,
             fetch_sessions,

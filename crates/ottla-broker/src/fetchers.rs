@@ -28,6 +28,7 @@ use tokio::sync::Notify;
 use tracing::{debug, warn};
 
 use crate::broker::Registration;
+use crate::hang_ups::HangUps;
 use crate::peers::{BrokerAddresses, PeerError};
 use crate::replica::{Errand, Fetched, Replica};
 
@@ -48,6 +49,7 @@ pub(crate) struct FetchSettings {
 pub(crate) struct Fetchers {
     clock: Arc<dyn Clock>,
     settings: FetchSettings,
+    hang_ups: Arc<HangUps>,
     leaders: Mutex<HashMap<BrokerId, Arc<Followed>>>,
     /// Set once this broker is registered.
     sender: std::sync::OnceLock<(Registration, Arc<BrokerAddresses>)>,
@@ -61,8 +63,13 @@ struct Followed {
 }
 
 impl Fetchers {
-    pub(crate) fn new(clock: Arc<dyn Clock>, settings: FetchSettings) -> Self {
-        Self { clock, settings, leaders: Mutex::default(), sender: std::sync::OnceLock::new() }
+    pub(crate) fn new(
+        clock: Arc<dyn Clock>,
+        settings: FetchSettings,
+        hang_ups: Arc<HangUps>,
+    ) -> Self {
+        let (leaders, sender) = (Mutex::default(), std::sync::OnceLock::new());
+        Self { clock, settings, hang_ups, leaders, sender }
     }
 
     /// From now on leaders are asked. Said once.
@@ -104,6 +111,7 @@ impl Fetchers {
             addresses: Arc::clone(addresses),
             clock: Arc::clone(&self.clock),
             settings: self.settings,
+            hang_ups: Arc::clone(&self.hang_ups),
             followed: Arc::clone(followed),
         };
         addresses.spawn(fetcher.run());
@@ -117,6 +125,7 @@ struct Fetcher {
     addresses: Arc<BrokerAddresses>,
     clock: Arc<dyn Clock>,
     settings: FetchSettings,
+    hang_ups: Arc<HangUps>,
     followed: Arc<Followed>,
 }
 
@@ -149,6 +158,7 @@ impl Fetcher {
                 }
             };
             if let Err(error) = ended {
+                self.hang_ups.hung_up(self.leader, self.clock.monotonic());
                 debug!(leader = %self.leader, %error, "nothing is fetched");
             }
             tokio::select! {
@@ -161,6 +171,7 @@ impl Fetcher {
     /// Fetches until the connection fails.
     async fn fetch_on(&self, replicas: &HashMap<Key, Arc<Replica>>) -> Result<(), PeerError> {
         let connection = self.addresses.open(self.leader).await?;
+        self.hang_ups.is_back(self.leader);
         // Questions that went down with the connection before this one.
         let now = self.clock.monotonic();
         for replica in replicas.values() {

@@ -22,6 +22,7 @@ mod flush_reports;
 mod frame;
 mod group_coordinator;
 mod handlers;
+mod hang_ups;
 mod http;
 mod isr_changes;
 mod lifecycle;

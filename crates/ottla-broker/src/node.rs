@@ -34,6 +34,7 @@ use crate::controller_channel::ControllerChannel;
 use crate::directory_reports::{DirectoryReports, FailureWatch};
 use crate::fetchers::{FetchSettings, Fetchers};
 use crate::group_coordinator::GroupCoordinator;
+use crate::hang_ups::HangUps;
 use crate::http;
 use crate::isr_changes;
 use crate::lifecycle::{self, Intervals, Lifecycle};
@@ -149,7 +150,12 @@ impl Node {
         ));
         let cleaner = cleaner::start(&configuration.live().cleaner, &replicas, &clock)?;
         let incarnation_id = ottla_env::random_uuid()?;
-        let fetchers = Arc::new(Fetchers::new(Arc::clone(&clock), fetch_settings(config)));
+        let hang_ups = Arc::<HangUps>::default();
+        let fetchers = Arc::new(Fetchers::new(
+            Arc::clone(&clock),
+            fetch_settings(config),
+            Arc::clone(&hang_ups),
+        ));
         let topics = Arc::new(Topics {
             node_id: config.node_id,
             incarnation_id,
@@ -193,6 +199,7 @@ impl Node {
             replicas: Arc::clone(&replicas),
             directories: Arc::clone(&directories),
             moves: Arc::clone(&moves),
+            hang_ups,
             groups,
             cleaner,
             automatic_topics: AutomaticTopics::new(config),

@@ -375,6 +375,12 @@ impl Quorum {
         let _ = applied.wait_for(|applied| applied.image.offset >= offset).await;
     }
 
+    /// Waits until what this node has applied satisfies.
+    pub async fn image_when(&self, mut is_so: impl FnMut(&Image) -> bool) {
+        let mut applied = self.applied.clone();
+        let _ = applied.wait_for(|applied| is_so(&applied.image)).await;
+    }
+
     /// Takes a leader's word for who is in sync; `version` is that of the request.
     pub async fn alter_partition(
         &self,

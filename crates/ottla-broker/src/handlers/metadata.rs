@@ -4,12 +4,15 @@
 //! - v4: auto-creation can be declined. A topic that is being created answers
 //!   UNKNOWN_TOPIC_OR_PARTITION, and the client asks again, as with Apache Kafka.
 //! - v8: authorized operations. v10: topic ids. v12: topics can be asked for by id.
+//! - Known difference: an answer that would name a leader which has just hung up waits until the controller has decided, for
+//!   0.8 s at most, and such a broker is named for three seconds although it is fenced. Apache Kafka names a dead broker,
+//!   and its partitions' leader, for nine seconds.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use bytestring::ByteString;
 use ottla_base::{BrokerId, ErrorCode, PartitionIndex, TopicId};
-use ottla_metadata::{Image, Partition, Topic, topic_name};
+use ottla_metadata::{Broker, Image, Partition, Topic, topic_name};
 use ottla_protocol::messages::metadata_request::MetadataRequestTopic;
 use ottla_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
@@ -21,8 +24,52 @@ use super::{Context, authorized};
 use crate::answer::Outcome;
 
 pub(super) async fn handle(context: Context, request: MetadataRequest) -> Outcome {
+    await_leaders(&context, &request).await;
     let response = answer(&context, &request);
     context.answer(&response)
+}
+
+/// Waits while a leader that would be named is in doubt ([`crate::hang_ups`]). Other answers on this connection wait, too, for
+/// no longer than acks=all records do that the same broker has not copied.
+async fn await_leaders(context: &Context, request: &MetadataRequest) {
+    let (hang_ups, now) = (&context.broker.hang_ups, context.broker.clock.monotonic());
+    if hang_ups.is_empty() {
+        return;
+    }
+    let image = context.broker.image();
+    let is_leading = |id: BrokerId| image.broker(id).is_some_and(|broker| !broker.fenced);
+    let doubts = asked_of(&image, asked_topics(context.version, request))
+        .flat_map(|topic| topic.partitions().map(|(_, partition)| partition.leader))
+        .filter(|leader| is_leading(*leader))
+        .filter_map(|leader| Some((leader, hang_ups.doubt(leader, now)?)));
+    let doubts: HashMap<_, _> = doubts.collect();
+    let Some(longest) = doubts.values().max() else { return };
+    let is_decided = |image: &Image| {
+        doubts.keys().all(|id| image.broker(*id).is_none_or(|broker| broker.fenced))
+    };
+    let _ = tokio::time::timeout(*longest, context.broker.quorum.image_when(is_decided)).await;
+}
+
+/// The topics that are there of those that are asked for; `None` asks for all.
+fn asked_of<'a>(
+    image: &'a Image,
+    asked: Option<&'a [MetadataRequestTopic]>,
+) -> Box<dyn Iterator<Item = &'a Topic> + Send + 'a> {
+    let found = |asked: &'a MetadataRequestTopic| match asked.topic_id {
+        TopicId::ZERO => image.topic_by_name(asked.name.as_deref()?),
+        id => image.topic(id),
+    };
+    match asked {
+        None => Box::new(image.topics()),
+        Some(asked) => Box::new(asked.iter().filter_map(found)),
+    }
+}
+
+/// Whether clients are told of a broker: it is not fenced, or has hung up a moment ago without having said goodbye.
+fn is_named(context: &Context, broker: &Broker) -> bool {
+    let now = context.broker.clock.monotonic();
+    let is_missed = || context.broker.hang_ups.is_named(broker.id, now);
+    !broker.fenced || (!broker.in_controlled_shutdown && is_missed())
 }
 
 fn answer(context: &Context, request: &MetadataRequest) -> MetadataResponse {
@@ -46,7 +93,7 @@ fn answer(context: &Context, request: &MetadataRequest) -> MetadataResponse {
         }
     }
     create_missing(context, request, &topics);
-    let brokers = image.brokers().filter(|broker| !broker.fenced).filter_map(|broker| {
+    let brokers = image.brokers().filter(|broker| is_named(context, broker)).filter_map(|broker| {
         let endpoint = broker.endpoint(context.endpoint_name())?;
         let rack = broker.rack.as_deref().map(ByteString::from);
         Some(MetadataResponseBroker {
