@@ -5,22 +5,34 @@
 mod ask;
 mod check;
 mod client;
+mod cut;
 mod failover;
 mod faults;
 mod files;
 mod hints;
+mod kinds;
 mod ledger;
 mod load;
+mod network;
 mod nodes;
 mod ports;
 mod racks;
+mod recorder;
 mod replicas;
+mod upgrade;
+mod volume;
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+
+use faults::Fault;
+use kinds::Kind;
+use network::Network;
+use nodes::Ground;
+use volume::Volume;
 
 use crate::broker::Target;
 use crate::tally::Tally;
@@ -38,6 +50,10 @@ pub(crate) enum Command {
     Hints(Against),
     /// Consumers read from a follower in their own rack.
     Racks(Against),
+    /// Break brokers' connections to the active controller, and see that no leader moves.
+    Cut(Cut),
+    /// Replace an earlier build node by node under load, and go back.
+    Upgrade(Upgrade),
 }
 
 #[derive(Debug, Args)]
@@ -46,7 +62,7 @@ pub(crate) struct Against {
     target: Target,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Check {
     #[arg(long, value_enum, default_value_t = Target::Ottla)]
     target: Target,
@@ -59,9 +75,49 @@ pub(crate) struct Check {
     /// What the faults are drawn from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Records that each of the two producers writes per second at most.
-    #[arg(long, default_value_t = 2_000)]
+    /// Records that each producer writes per second at most.
+    #[arg(long, default_value_t = 1_000)]
     rate: u32,
+    /// Who writes, reads and commits.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Kind::ALL)]
+    clients: Vec<Kind>,
+    /// Cut the network, too: the nodes are in network namespaces, which needs the right to make them.
+    #[arg(long)]
+    network: bool,
+    /// Fill disks, too: each node has a small file system in memory, which needs the right to mount one.
+    #[arg(long)]
+    disks: bool,
+}
+
+/// Enough for a quarter of an hour, with what Apache Kafka and Ottla set aside.
+const VOLUME_MEBIBYTES: u32 = 1_536;
+
+impl Check {
+    fn ground(&self) -> Ground {
+        let volume_mebibytes = self.disks.then_some(VOLUME_MEBIBYTES);
+        Ground { network: self.network, volume_mebibytes, binary: None }
+    }
+
+    /// Without the faults that this machine does not let us cause, which are skipped by name.
+    fn without_what_is_refused(mut self) -> (Self, Tally) {
+        let mut skipped = Tally::default();
+        if self.network && !Network::is_possible() {
+            self.network = false;
+            skipped.skipped.push("cut networks: no network namespace can be made".to_owned());
+        }
+        if self.disks && !Volume::is_possible(&std::env::temp_dir()) {
+            self.disks = false;
+            skipped.skipped.push("full disks: no file system can be mounted".to_owned());
+        }
+        (self, skipped)
+    }
+
+    /// What the ground allows beside kills, stops and pauses.
+    fn more_faults(&self) -> Vec<Fault> {
+        let cuts = self.network.then_some(&Fault::CUTS[..]);
+        let fills = self.disks.then_some(&Fault::FILLS[..]);
+        [cuts.unwrap_or_default(), fills.unwrap_or_default()].concat()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -69,8 +125,29 @@ pub(crate) struct Failover {
     #[arg(long, value_enum, default_value_t = Target::Ottla)]
     target: Target,
     /// How many leaders are killed, every other one the active controller.
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 60)]
     kills: usize,
+    /// Who writes.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Kind::ALL)]
+    clients: Vec<Kind>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cut {
+    #[arg(long, value_enum, default_value_t = Target::Ottla)]
+    target: Target,
+    #[arg(long, default_value_t = 100)]
+    times: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Upgrade {
+    /// The commit that is upgraded from; without it the latest tag, or, while there is none, ten commits ago.
+    #[arg(long)]
+    from: Option<String>,
+    /// Records that each producer writes per second at most.
+    #[arg(long, default_value_t = 1_000)]
+    rate: u32,
 }
 
 /// Carries a command out, in a directory that is kept when it fails.
@@ -78,7 +155,11 @@ pub(crate) fn run(command: &Command) -> Result<Tally> {
     match command {
         Command::Check(check) => {
             let name = format!("{}: what is acknowledged survives every fault", check.target);
-            in_directory(check.target, &name, |directory| check::run(check, directory))
+            let (check, skipped) = check.clone().without_what_is_refused();
+            let mut tally =
+                in_directory(check.target, &name, |directory| check::run(&check, directory))?;
+            tally.add(skipped);
+            Ok(tally)
         }
         Command::Failover(failover) => {
             let name = format!("{}: another leader takes over", failover.target);
@@ -92,17 +173,86 @@ pub(crate) fn run(command: &Command) -> Result<Tally> {
             let name = format!("{target}: consumers read from a follower in their own rack");
             in_directory(*target, &name, |directory| racks::run(*target, directory))
         }
+        Command::Cut(cut) => {
+            let name = format!("{}: broken connections move no leader", cut.target);
+            if !cut::is_possible() {
+                let skipped = vec![format!("{name}: needs `ss -K`")];
+                return Ok(Tally { skipped, ..Tally::default() });
+            }
+            in_directory(cut.target, &name, |directory| cut::run(cut, directory))
+        }
+        Command::Upgrade(upgrade) => {
+            let (clients, skipped) = there(&Kind::ALL);
+            let name = "an earlier build is replaced node by node under load, and comes back";
+            let mut tally = in_directory(Target::Ottla, name, |directory| {
+                upgrade::run_upgrade(upgrade, &clients, directory)
+            })?;
+            tally.add(skipped);
+            Ok(tally)
+        }
     }
 }
 
-/// What every change has time for.
+/// The short forms that every change has time for.
 pub(crate) fn run_short() -> Result<Tally> {
     let target = Target::Ottla;
-    let mut tally =
-        run(&Command::Check(Check { target, seconds: 20, faults: 3, seed: 1, rate: 2_000 }))?;
+    let (clients, skipped) = there(&Kind::ALL);
+    let check = Check {
+        target,
+        seconds: 20,
+        faults: 3,
+        seed: 1,
+        rate: 1_000,
+        clients: clients.clone(),
+        network: false,
+        disks: false,
+    };
+    let mut tally = run(&Command::Check(check))?;
+    tally.add(run(&Command::Failover(Failover { target, kills: 2, clients }))?);
+    tally.add(run(&Command::Cut(Cut { target, times: 10 }))?);
     tally.add(run(&Command::Hints(Against { target }))?);
     tally.add(run(&Command::Racks(Against { target }))?);
+    tally.add(skipped);
     Ok(tally)
+}
+
+/// What takes as long as it takes: every fault, again and again, with every kind of client.
+pub(crate) fn run_long() -> Result<Tally> {
+    let target = Target::Ottla;
+    let (clients, mut tally) = there(&Kind::ALL);
+    for seed in LONG_SEEDS {
+        tally.add(run(&Command::Check(Check {
+            target,
+            seconds: 600,
+            faults: 30,
+            seed,
+            rate: 1_000,
+            clients: clients.clone(),
+            network: true,
+            disks: true,
+        }))?);
+    }
+    tally.add(run(&Command::Failover(Failover { target, kills: 60, clients }))?);
+    tally.add(run(&Command::Cut(Cut { target, times: 100 }))?);
+    tally.add(run(&Command::Upgrade(Upgrade { from: None, rate: 1_000 }))?);
+    Ok(tally)
+}
+
+/// The kinds of clients that this machine can build, and the others as skipped; where `CI` is set, they are missed.
+fn there(kinds: &[Kind]) -> (Vec<Kind>, Tally) {
+    let can_be_built =
+        |kind: &Kind| kind.needs().iter().all(|name| workspace::find_program(name).is_some());
+    let (there, away): (Vec<Kind>, Vec<Kind>) = kinds.iter().partition(|kind| can_be_built(kind));
+    let mut tally = Tally::default();
+    for kind in away {
+        let what = format!("{} under faults needs {}", kind.name(), kind.needs().join(", "));
+        if workspace::is_continuous_integration() {
+            tally.failed.push(what);
+        } else {
+            tally.skipped.push(what);
+        }
+    }
+    (there, tally)
 }
 
 fn in_directory(
@@ -115,6 +265,8 @@ fn in_directory(
     workspace::leave_run_directory(&directory, tally.is_success());
     Ok(tally)
 }
+
+const LONG_SEEDS: [u64; 2] = [1, 2];
 
 /// How many nodes a cluster has, each of them a broker and a controller.
 const NODES: i32 = 3;

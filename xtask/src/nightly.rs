@@ -30,6 +30,7 @@ pub(crate) fn run(write: bool) -> Result<Tally> {
         interop::run(Target::Kafka, &[], Length::Long)
     }));
     rows.push(Row::of("all of the kafka suite", kafka_suite::run_all));
+    rows.push(Row::of("three nodes under faults, at length", cluster));
     rows.push(Row::of("optimised build", || Ok(crate::dist())));
     if write {
         let path = workspace::root().join("docs/nightly.md");
@@ -48,6 +49,13 @@ fn simulate() -> Result<Tally> {
     command.args(["--test", "log", "--test", "cluster"]);
     command.args(["--", "--nocapture"]).env("OTTLA_SIM_SEEDS", SEEDS);
     Ok(test::step("simulated disk and cluster", command, SIMULATION_LIMIT))
+}
+
+fn cluster() -> Result<Tally> {
+    #[cfg(feature = "cluster")]
+    return crate::cluster::run_long();
+    #[cfg(not(feature = "cluster"))]
+    anyhow::bail!("this build of xtask is only for `protocol`")
 }
 
 const PLANTED_LIMIT: Duration = Duration::from_secs(20 * 60);

@@ -76,6 +76,15 @@ impl Process {
         })
     }
 
+    /// The next line of standard output, or `None` if none has come within `limit`.
+    pub(crate) fn line_within(&mut self, limit: Duration) -> Result<Option<String>> {
+        match self.lines.recv_timeout(limit) {
+            Ok((_, line)) => Ok(Some(line)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(self.failure("closed its output")),
+        }
+    }
+
     /// Writes one line to standard input.
     pub(crate) fn write_line(&mut self, line: &str) -> Result<()> {
         let input = self.input.as_mut().context("standard input is closed")?;

@@ -27,7 +27,7 @@ pub(crate) enum Stage {
     SideBySide,
     /// A part of Apache Kafka's own client tests, another one for each commit.
     KafkaSuite,
-    /// Three nodes, of which one is killed, stopped or paused at a time.
+    /// Three nodes, of which one is killed, stopped, paused or cut off its controller at a time.
     Cluster,
 }
 
@@ -55,14 +55,14 @@ impl Stage {
     }
 
     fn budget(self) -> Duration {
-        let minutes = match self {
-            Self::Cluster | Self::SideBySide => 2,
-            Self::Check | Self::Unit => 3,
-            Self::Build => 9,
-            Self::Clients => 6,
-            Self::KafkaSuite => 4,
-        };
-        Duration::from_secs(60 * minutes)
+        Duration::from_secs(match self {
+            Self::SideBySide => 120,
+            Self::Cluster => 150,
+            Self::Check | Self::Unit => 180,
+            Self::KafkaSuite => 240,
+            Self::Clients => 360,
+            Self::Build => 540,
+        })
     }
 
     /// A stage over its budget is flagged; one that takes three times as long is ended.

@@ -1,6 +1,6 @@
 //! Questions to one node, in Kafka's protocol: who leads, who is there, who coordinates (shell).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,8 +11,8 @@ use ottla_protocol::messages::create_topics_request::{CreatableReplicaAssignment
 use ottla_protocol::messages::elect_leaders_request::TopicPartitions;
 use ottla_protocol::messages::metadata_request::MetadataRequestTopic;
 use ottla_protocol::messages::{
-    CreateTopicsRequest, DescribeQuorumRequest, ElectLeadersRequest, FindCoordinatorRequest,
-    MetadataRequest, describe_quorum_request,
+    CreateTopicsRequest, DescribeClusterRequest, DescribeQuorumRequest, ElectLeadersRequest,
+    FindCoordinatorRequest, MetadataRequest, describe_quorum_request, describe_quorum_response,
 };
 
 use crate::side_by_side::connection::{Connection, Reply};
@@ -68,6 +68,7 @@ pub(super) struct View {
 pub(super) struct Partition {
     /// None while nobody leads.
     pub(super) leader: Option<i32>,
+    pub(super) leader_epoch: i32,
     pub(super) replicas: Vec<i32>,
     pub(super) isr: Vec<i32>,
 }
@@ -105,15 +106,32 @@ pub(super) fn view_through(caller: &mut Caller, topic: Option<&str>) -> Result<V
         ensure!(topic.error_code == ErrorCode::NONE, "topic: {:?}", topic.error_code);
         view.partitions.extend(topic.partitions.into_iter().map(|it| {
             let leader = Some(it.leader_id).filter(|id| *id >= 0);
-            let (replicas, isr) = (it.replica_nodes, it.isr_nodes);
-            (it.partition_index, Partition { leader, replicas, isr })
+            let (leader_epoch, replicas, isr) = (it.leader_epoch, it.replica_nodes, it.isr_nodes);
+            (it.partition_index, Partition { leader, leader_epoch, replicas, isr })
         }));
     }
     Ok(view)
 }
 
+/// The brokers that are not fenced, as a node tells it.
+pub(super) fn unfenced(address: &str) -> Result<BTreeSet<i32>> {
+    let answer =
+        ask(address, 1, &DescribeClusterRequest { endpoint_type: 1, ..Default::default() })?;
+    ensure!(answer.error_code == ErrorCode::NONE, "DescribeCluster: {:?}", answer.error_code);
+    Ok(answer.brokers.iter().map(|broker| broker.broker_id).collect())
+}
+
 /// The active controller, as a node tells it.
 pub(super) fn active_controller(address: &str) -> Result<i32> {
+    Ok(metadata_quorum(address)?.leader_id)
+}
+
+/// How often a controller has been elected, about.
+pub(super) fn controller_epoch(address: &str) -> Result<i32> {
+    Ok(metadata_quorum(address)?.leader_epoch)
+}
+
+fn metadata_quorum(address: &str) -> Result<describe_quorum_response::PartitionData> {
     let partition = describe_quorum_request::PartitionData { partition_index: 0 };
     let topic = describe_quorum_request::TopicData {
         topic_name: "__cluster_metadata".into(),
@@ -121,11 +139,11 @@ pub(super) fn active_controller(address: &str) -> Result<i32> {
     };
     let answer = ask(address, 2, &DescribeQuorumRequest { topics: vec![topic] })?;
     ensure!(answer.error_code == ErrorCode::NONE, "DescribeQuorum: {:?}", answer.error_code);
-    let mut partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
+    let mut partitions = answer.topics.into_iter().flat_map(|topic| topic.partitions);
     let partition = partitions.next().context("DescribeQuorum tells of no partition")?;
     ensure!(partition.error_code == ErrorCode::NONE, "{:?}", partition.error_code);
     ensure!(partition.leader_id >= 0, "there is no active controller");
-    Ok(partition.leader_id)
+    Ok(partition)
 }
 
 pub(super) fn coordinator(address: &str, group: &str) -> Result<i32> {

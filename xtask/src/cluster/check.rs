@@ -8,15 +8,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::faults::{Absence, Drawn, Fault, Faults};
-use super::ledger::{Finding, History, Verdict, Writer, judge};
-use super::load::{GROUP, Load, Membership, Written};
+use super::kinds::Kind;
+use super::ledger::{Finding, History, Verdict, judge};
+use super::load::{Load, Membership, Written};
 use super::nodes::Cluster;
-use super::{Check, NODES, SETTLE_LIMIT, ask, replicas};
+use super::{Check, NODES, SETTLE_LIMIT, ask, recorder, replicas};
+use crate::broker::Target;
 
 const TOPIC: &str = "checked";
 const PARTITIONS: i32 = 6;
 /// So many acknowledgements show that clients are served.
 const SERVED: u64 = 300;
+/// So long a silence of all clients shows that they are not.
+const STALLED: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(50);
 /// The longest that all of the clients may have to wait.
 const SERVED_LIMIT: Duration = Duration::from_secs(60);
 /// So many findings of each kind are shown.
@@ -25,22 +30,65 @@ const SHOWN: usize = 5;
 /// What was noted, in addition to the history of records.
 struct Outcome {
     history: History,
-    membership: Membership,
-    faults: BTreeMap<Fault, usize>,
+    /// By the kind of client.
+    memberships: BTreeMap<&'static str, Membership>,
+    took: Duration,
+}
+
+/// Who writes, reads and commits while something happens, and how much.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub(super) clients: Vec<Kind>,
+    /// Records that each producer writes per second at most.
+    pub(super) rate: u32,
 }
 
 pub(super) fn run(check: &Check, directory: &Path) -> Result<()> {
     println!("seed {}, at least {} s and {} faults", check.seed, check.seconds, check.faults);
-    let mut cluster = Cluster::start(check.target, NODES, directory)?;
-    create(&mut cluster, |address| ask::create_topic(address, TOPIC, PARTITIONS))?;
-    cluster.await_whole(Some(TOPIC))?;
-    let load = Load::new(cluster.bootstrap(), TOPIC, PARTITIONS, check.rate);
-    let outcome = under_load(check, &mut cluster, &load);
-    let outcome = outcome.map_err(|error| cluster.failure(&format!("{error:#}")))?;
-    let verdict = judge(&outcome.history);
-    report(&outcome, &verdict);
-    conclude(&outcome, &verdict)?;
-    await_same_replicas(&mut cluster)
+    let checked = Checked { clients: check.clients.clone(), rate: check.rate };
+    let mut cluster = Cluster::start_on(check.target, NODES, directory, &check.ground())?;
+    checked.run(&mut cluster, directory, |cluster, load| {
+        for (fault, count) in inflict_all(check, cluster, load)? {
+            println!("{count:4} x {fault}");
+        }
+        Ok(())
+    })
+}
+
+impl Checked {
+    /// Lets clients work while `act` does something to the cluster, and holds what is left to what was promised.
+    pub(super) fn run(
+        &self,
+        cluster: &mut Cluster,
+        directory: &Path,
+        act: impl FnOnce(&mut Cluster, &Load) -> Result<()>,
+    ) -> Result<()> {
+        for kind in &self.clients {
+            recorder::prepare(*kind)?;
+        }
+        create(cluster, |address| ask::create_topic(address, TOPIC, PARTITIONS))?;
+        cluster.await_whole(Some(TOPIC))?;
+        let directory = directory.to_path_buf();
+        let load =
+            Load::new(cluster.bootstrap(), TOPIC, PARTITIONS, self.rate, directory, &self.clients);
+        let outcome = under_load(self, cluster, &load, act);
+        let outcome = outcome.map_err(|error| cluster.failure(&format!("{error:#}")))?;
+        let verdict = judge(&outcome.history);
+        report(&outcome, &verdict);
+        conclude(&outcome, &verdict)?;
+        check_commits(self, &load, &outcome)?;
+        await_same_replicas(cluster)?;
+        tell_elections(cluster)
+    }
+}
+
+/// What happened to leaders and controllers, which says how hard the test was.
+fn tell_elections(cluster: &mut Cluster) -> Result<()> {
+    let view = cluster.view(Some(TOPIC))?;
+    let elections: i32 = view.partitions.values().map(|it| it.leader_epoch).sum();
+    let epoch = cluster.first(ask::controller_epoch)?;
+    println!("{elections} elections of partition leaders, and the controller's epoch is {epoch}");
+    Ok(())
 }
 
 /// Makes a topic, by whichever node takes the request.
@@ -48,14 +96,25 @@ pub(super) fn create(cluster: &mut Cluster, create: impl Fn(&str) -> Result<()>)
     cluster.until("a topic made", SETTLE_LIMIT, |cluster| cluster.first(&create).map(Some))
 }
 
-fn under_load(check: &Check, cluster: &mut Cluster, load: &Load) -> Result<Outcome> {
+fn under_load(
+    checked: &Checked,
+    cluster: &mut Cluster,
+    load: &Load,
+    act: impl FnOnce(&mut Cluster, &Load) -> Result<()>,
+) -> Result<Outcome> {
     thread::scope(|scope| {
         let abandon = load.abandon_on_drop();
-        let writers = Writer::ALL.map(|writer| (writer, scope.spawn(move || load.write(writer))));
-        let follower = scope.spawn(|| load.read("follower"));
-        let member = scope.spawn(|| load.take_part());
+        let started = Instant::now();
+        let kinds = checked.clients.iter().copied();
+        let each = |kind: Kind| kind.writers().iter().map(move |writer| (kind, *writer));
+        let start = |(kind, writer)| (writer, scope.spawn(move || load.write(kind, writer)));
+        let writers: Vec<_> = kinds.clone().flat_map(each).map(start).collect();
+        let read = |kind: Kind| (kind, scope.spawn(move || load.read(kind)));
+        let readers: Vec<_> = kinds.clone().map(read).collect();
+        let take_part = |kind: Kind| (kind, scope.spawn(move || load.take_part(kind)));
+        let members: Vec<_> = kinds.map(take_part).collect();
 
-        let faults = inflict_all(check, cluster, load)?;
+        act(cluster, load)?;
         load.end_writing();
         let mut history = History { partitions: PARTITIONS, ..History::default() };
         for (writer, thread) in writers {
@@ -63,12 +122,18 @@ fn under_load(check: &Check, cluster: &mut Cluster, load: &Load) -> Result<Outco
             history.acknowledged.extend(acknowledged);
             history.sent.insert(writer, sent);
         }
+        let took = started.elapsed();
         load.end_reading(load.ask_ends()?);
-        history.meanwhile = joined(follower)?;
-        let membership = joined(member)?;
-        history.finally = load.read("reader")?;
+        for (kind, thread) in readers {
+            history.meanwhile.insert(kind.name(), joined(thread)?);
+        }
+        let mut memberships = BTreeMap::new();
+        for (kind, thread) in members {
+            memberships.insert(kind.name(), joined(thread)?);
+        }
+        history.finally = load.read_with_librdkafka("reader")?;
         drop(abandon);
-        Ok(Outcome { history, membership, faults })
+        Ok(Outcome { history, memberships, took })
     })
 }
 
@@ -85,7 +150,7 @@ fn inflict_all(
     let started = Instant::now();
     let least = Duration::from_secs(check.seconds);
     let mut counts = BTreeMap::new();
-    let mut faults = Faults::new(check.seed, PARTITIONS);
+    let mut faults = Faults::new(check.seed, PARTITIONS, &check.more_faults());
     while started.elapsed() < least || counts.values().sum::<usize>() < check.faults {
         await_served(cluster, load)?;
         let drawn = faults.next().context("faults never end")?;
@@ -103,12 +168,34 @@ fn inflict_all(
 /// Returns which nodes it hit, in words.
 fn inflict(cluster: &mut Cluster, load: &Load, drawn: &Drawn) -> Result<String> {
     let node = match drawn.fault {
-        Fault::KillLeader | Fault::PauseLeader => cluster.leader(TOPIC, drawn.partition)?,
-        Fault::KillController | Fault::PauseController => cluster.controller()?,
-        Fault::KillCoordinator => cluster.coordinator(GROUP)?,
+        Fault::KillLeader | Fault::PauseLeader | Fault::CutLeader | Fault::FillLeader => {
+            cluster.leader(TOPIC, drawn.partition)?
+        }
+        Fault::KillController | Fault::PauseController | Fault::CutController => {
+            cluster.controller()?
+        }
+        Fault::KillCoordinator | Fault::CutCoordinator => {
+            cluster.coordinator(load.a_group(drawn.partition))?
+        }
         Fault::StopInTurn => return stop_in_turn(cluster, load, drawn.absence),
+        Fault::PartLeaderFromController => return part_from_controller(cluster, load),
     };
     match drawn.fault {
+        Fault::CutLeader | Fault::CutController | Fault::CutCoordinator => {
+            cluster.network()?.pull(node)?;
+            cluster.await_fenced_by_others(node)?;
+            await_served(cluster, load)?;
+            cluster.network()?.plug(node)?;
+        }
+        Fault::FillLeader => {
+            cluster.volume(node)?.fill()?;
+            let has_ended = await_stalled(cluster, load, node)?;
+            cluster.volume(node)?.free()?;
+            if has_ended {
+                cluster.restart(node)?;
+            }
+            await_served(cluster, load)?;
+        }
         Fault::PauseLeader | Fault::PauseController => {
             cluster.pause(node)?;
             cluster.await_fenced(node)?;
@@ -133,6 +220,46 @@ fn stop_in_turn(cluster: &mut Cluster, load: &Load, absence: Absence) -> Result<
     Ok("every node".to_owned())
 }
 
+/// The leader can't be seen to live by the controller, though clients, the third node and its own see it.
+fn part_from_controller(cluster: &mut Cluster, load: &Load) -> Result<String> {
+    let controller = cluster.controller()?;
+    let view = cluster.view(Some(TOPIC))?;
+    let mut leaders = view.partitions.values().filter_map(|it| it.leader);
+    let Some(node) = leaders.find(|id| *id != controller) else {
+        // Whoever was away last leads nothing: there is nobody to part from.
+        cluster.await_preferred(TOPIC)?;
+        return Ok("nobody, as all leaders were the controller".to_owned());
+    };
+    cluster.network()?.part([node, controller])?;
+    let fenced = cluster.await_fenced_by_others(node);
+    let served = fenced.and_then(|()| await_served(cluster, load));
+    cluster.network()?.join([node, controller])?;
+    served?;
+    await_whole(cluster)?;
+    Ok(format!("node {node} from node {controller}"))
+}
+
+/// Waits until a full disk keeps clients from being served, or has ended its node, which is told.
+fn await_stalled(cluster: &mut Cluster, load: &Load, node: i32) -> Result<bool> {
+    let (mut latest, mut since) = (load.acknowledged(), Instant::now());
+    let begun = Instant::now();
+    loop {
+        if cluster.target() == Target::Kafka && cluster.has_ended(node)? {
+            return Ok(true);
+        }
+        cluster.check_running()?;
+        let now = load.acknowledged();
+        if now != latest {
+            (latest, since) = (now, Instant::now());
+        }
+        if since.elapsed() > STALLED {
+            return Ok(false);
+        }
+        ensure!(begun.elapsed() < SERVED_LIMIT, "a full disk stops nobody");
+        thread::sleep(POLL);
+    }
+}
+
 fn return_after(cluster: &mut Cluster, load: &Load, node: i32, absence: Absence) -> Result<()> {
     if absence == Absence::UntilServed {
         await_served(cluster, load)?;
@@ -141,35 +268,48 @@ fn return_after(cluster: &mut Cluster, load: &Load, node: i32, absence: Absence)
 }
 
 /// The group's offsets are replicated like records, and another node must have them before the next fault.
-fn await_whole(cluster: &mut Cluster) -> Result<()> {
+pub(super) fn await_whole(cluster: &mut Cluster) -> Result<()> {
     cluster.await_whole(Some(TOPIC))?;
     cluster.await_whole(Some("__consumer_offsets"))
 }
 
-/// Waits until more records are acknowledged.
-fn await_served(cluster: &mut Cluster, load: &Load) -> Result<()> {
-    let enough = load.acknowledged() + SERVED;
+/// Waits until more records of each producer are acknowledged.
+pub(super) fn await_served(cluster: &mut Cluster, load: &Load) -> Result<()> {
+    let before = load.acknowledged();
     cluster.until("clients being served", SERVED_LIMIT, |_| {
-        Ok((load.acknowledged() >= enough).then_some(()))
+        let now = load.acknowledged();
+        let behind = before
+            .iter()
+            .find(|(writer, count)| now.get(writer).is_none_or(|now| *now < **count + SERVED));
+        match behind {
+            Some((writer, _)) => bail!("the {} producer is not", writer.name()),
+            None => Ok(Some(())),
+        }
     })
 }
 
 fn report(outcome: &Outcome, verdict: &Verdict) {
-    let Outcome { history, membership, faults } = outcome;
-    for (fault, count) in faults {
-        println!("{count:4} x {fault}");
-    }
-    for writer in Writer::ALL {
+    let Outcome { history, memberships, took } = outcome;
+    for writer in history.sent.keys().copied() {
         let of_writer = |it: &&super::ledger::Acknowledged| it.record.writer == writer;
         let count = history.acknowledged.iter().filter(of_writer).count();
-        println!("{count} records of the {} producer acknowledged", writer.name());
+        let rate = f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / took.as_secs_f64();
+        println!(
+            "{count} records of the {} producer acknowledged, {rate:.0} a second",
+            writer.name()
+        );
+    }
+    for (name, membership) in memberships {
+        let read = history.meanwhile.get(name).map_or(0, Vec::len);
+        println!(
+            "{read} records read by {name} meanwhile, and {} offsets committed",
+            membership.commits
+        );
     }
     println!(
-        "{} records read meanwhile, {} in the end; {} copies by retries of the plain producer; {} commits of the group",
-        history.meanwhile.len(),
+        "{} records in the end; {} copies by retries of the plain producer",
         history.finally.len(),
         verdict.repeated,
-        membership.commits
     );
 }
 
@@ -183,17 +323,37 @@ fn conclude(outcome: &Outcome, verdict: &Verdict) -> Result<()> {
         println!("FOUND {} x {kind}", findings.len());
         findings.iter().take(SHOWN).for_each(|finding| println!("      {finding}"));
     }
-    let went_back = &outcome.membership.went_back;
-    for (partition, offset, committed) in went_back.iter().take(SHOWN) {
-        println!(
-            "FOUND the group at {offset} of partition {partition}, after it committed {committed}"
-        );
+    let mut count = verdict.findings.len();
+    for (name, membership) in &outcome.memberships {
+        let went_back = &membership.went_back;
+        for (partition, offset, committed) in went_back.iter().take(SHOWN) {
+            println!(
+                "FOUND {name}'s group at {offset} of partition {partition}, after it committed {committed}"
+            );
+        }
+        count += went_back.len();
+        let read = outcome.history.meanwhile.get(name).map_or(0, Vec::len);
+        ensure!(read > 0 && membership.commits > 0, "{name} has not read or committed anything");
     }
-    let count = verdict.findings.len() + went_back.len();
     ensure!(count == 0, "{count} findings");
-    if outcome.history.meanwhile.is_empty() || outcome.membership.commits == 0 {
-        bail!("nothing was read or committed while faults happened");
+    Ok(())
+}
+
+/// What a coordinator has confirmed is there in the end; it may be more where an answer was lost.
+fn check_commits(checked: &Checked, load: &Load, outcome: &Outcome) -> Result<()> {
+    for kind in &checked.clients {
+        let kept = load.ask_committed(kind.group())?;
+        let membership = outcome.memberships.get(kind.name()).context("every kind is a member")?;
+        for (partition, confirmed) in &membership.committed {
+            let found = kept.get(partition).copied().unwrap_or(-1);
+            ensure!(
+                found >= *confirmed,
+                "{}'s group committed {confirmed} in partition {partition}, and {found} is left",
+                kind.name()
+            );
+        }
     }
+    println!("the groups have kept their commits");
     Ok(())
 }
 

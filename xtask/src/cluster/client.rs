@@ -1,7 +1,7 @@
 //! Clients that write one record at a time, and keep trying until it is acknowledged (shell).
 //!
-//! Two of them, because what a client waits for is partly its own doing: one that asks and sends again at once, which
-//! sees what the cluster needs and no more, and librdkafka with its pauses made short.
+//! Several, because what a client waits for is partly its own doing: one that asks and sends again at once, which sees what
+//! the cluster needs and no more, and librdkafka as it comes. [`super::recorder`] has those of other languages.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -23,6 +23,8 @@ use super::ask::{self, Caller};
 /// Writes a record, and returns when it is acknowledged.
 pub(super) trait Client: Send {
     fn name(&self) -> &'static str;
+    /// Begins anew, as a client does that knows of no trouble yet.
+    fn renew(&mut self) -> Result<()>;
     fn write(&mut self, partition: i32, limit: Duration) -> Result<()>;
 }
 
@@ -107,6 +109,12 @@ impl Client for Direct {
         "own client"
     }
 
+    fn renew(&mut self) -> Result<()> {
+        self.callers.clear();
+        self.leaders.clear();
+        Ok(())
+    }
+
     fn write(&mut self, partition: i32, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         while let Err(error) = self.attempt(partition) {
@@ -129,26 +137,16 @@ fn request(topic: &str, partition: i32) -> Result<ProduceRequest> {
     Ok(ProduceRequest { acks: -1, timeout_ms: 10_000, topic_data, ..Default::default() })
 }
 
-/// librdkafka, with pauses as short as it allows where that is sensible.
+/// librdkafka, with the pauses that it comes with.
 pub(super) struct Librdkafka {
     topic: &'static str,
+    bootstrap: String,
     producer: BaseProducer<Answer>,
 }
 
 impl Librdkafka {
-    const SETTINGS: &[(&str, &str)] = &[
-        ("acks", "all"),
-        ("enable.idempotence", "true"),
-        ("linger.ms", "0"),
-        ("message.timeout.ms", "120000"),
-        ("request.timeout.ms", "2000"),
-        ("socket.timeout.ms", "3000"),
-        ("retry.backoff.ms", "20"),
-        ("retry.backoff.max.ms", "50"),
-        ("reconnect.backoff.ms", "10"),
-        ("reconnect.backoff.max.ms", "50"),
-        ("topic.metadata.refresh.fast.interval.ms", "20"),
-    ];
+    const SETTINGS: &[(&str, &str)] =
+        &[("acks", "all"), ("enable.idempotence", "true"), ("linger.ms", "0")];
 
     /// How it is configured, for the report.
     pub(super) fn description() -> String {
@@ -163,13 +161,18 @@ impl Librdkafka {
             config.set(*name, *value);
         }
         let producer = config.create_with_context(Answer::default())?;
-        Ok(Self { topic, producer })
+        Ok(Self { topic, bootstrap: bootstrap.to_owned(), producer })
     }
 }
 
 impl Client for Librdkafka {
     fn name(&self) -> &'static str {
         "librdkafka"
+    }
+
+    fn renew(&mut self) -> Result<()> {
+        *self = Self::new(self.topic, &self.bootstrap)?;
+        Ok(())
     }
 
     fn write(&mut self, partition: i32, limit: Duration) -> Result<()> {

@@ -12,7 +12,9 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use super::check::create;
 use super::client::{Client, Direct, Librdkafka};
+use super::kinds::Kind;
 use super::nodes::Cluster;
+use super::recorder::One;
 use super::{Failover, NODES, ask};
 use crate::bench::latency::percentile;
 
@@ -20,8 +22,11 @@ const TOPIC: &str = "failover";
 /// All orders in which three nodes can be asked to lead.
 const ASSIGNMENTS: [[i32; 3]; 6] =
     [[1, 2, 3], [2, 3, 1], [3, 1, 2], [1, 3, 2], [2, 1, 3], [3, 2, 1]];
-/// Records before each kill: connections stand, and leaders are known.
-const WARM_UP: usize = 5;
+/// How long each client writes to all partitions before a kill: it is connected to all nodes, knows the leaders, and what it
+/// has asked last is long ago. franz-go asks for metadata every five seconds at most, whatever happens.
+const AT_REST: Duration = Duration::from_millis(5_500);
+/// Between two of these records.
+const PACE: Duration = Duration::from_millis(50);
 const WRITE_LIMIT: Duration = Duration::from_secs(60);
 const GOAL: Duration = Duration::from_secs(1);
 
@@ -46,13 +51,19 @@ type Times = BTreeMap<(Victim, &'static str), Vec<Duration>>;
 
 pub(super) fn run(failover: &Failover, directory: &Path) -> Result<()> {
     println!("{}\n{}", Direct::DESCRIPTION, Librdkafka::description());
+    println!("java, franz-go: acks=all, and as they come");
     let mut cluster = Cluster::start(failover.target, NODES, directory)?;
     let assignments = ASSIGNMENTS.map(Vec::from);
     create(&mut cluster, |address| ask::create_assigned(address, TOPIC, &assignments))?;
-    let mut clients: [Box<dyn Client>; 2] = [
-        Box::new(Direct::new(TOPIC, cluster.addresses())),
-        Box::new(Librdkafka::new(TOPIC, &cluster.bootstrap())?),
-    ];
+    let mut clients: Vec<Box<dyn Client>> = vec![Box::new(Direct::new(TOPIC, cluster.addresses()))];
+    for kind in &failover.clients {
+        clients.push(match kind {
+            Kind::Librdkafka => Box::new(Librdkafka::new(TOPIC, &cluster.bootstrap())?),
+            Kind::Java | Kind::FranzGo => {
+                Box::new(One::start(*kind, &cluster.bootstrap(), TOPIC, directory)?)
+            }
+        });
+    }
     let mut times = Times::new();
     for kill in 0..failover.kills {
         let victim = if kill % 2 == 0 { Victim::Leader } else { Victim::LeaderAndController };
@@ -77,11 +88,7 @@ fn once(
     cluster.await_whole(Some(TOPIC))?;
     cluster.await_preferred(TOPIC)?;
     let (node, partition) = choose(cluster, victim, turn)?;
-    for client in &mut *clients {
-        for _ in 0..WARM_UP {
-            client.write(partition, WRITE_LIMIT).context("before the kill")?;
-        }
-    }
+    rest(clients)?;
     ensure!(cluster.leader(TOPIC, partition)? == node, "the leader has changed before the kill");
     let begun = Instant::now();
     cluster.kill9(node)?;
@@ -98,6 +105,24 @@ fn once(
     })?;
     cluster.restart(node)?;
     Ok(times)
+}
+
+/// Clients as they are in the middle of a quiet day.
+fn rest(clients: &mut [Box<dyn Client>]) -> Result<()> {
+    let began = Instant::now();
+    clients.iter_mut().try_for_each(|client| client.renew())?;
+    let partitions = 0..i32::try_from(ASSIGNMENTS.len())?;
+    for partition in partitions.cycle() {
+        for client in &mut *clients {
+            client.write(partition, WRITE_LIMIT).context("before the kill")?;
+        }
+        // Not before every partition was written to, however long that took.
+        if began.elapsed() > AT_REST && partition == 0 {
+            return Ok(());
+        }
+        thread::sleep(PACE);
+    }
+    Ok(())
 }
 
 /// A node and a partition that it leads; the partitions in turn.

@@ -1,7 +1,7 @@
 //! Which faults happen to a cluster, in which order, drawn from a seed (pure).
 //!
-//! Faults come in rounds: in each round every kind happens once, the kills first. At most one node is away at a time:
-//! a fault is over before the next one is drawn.
+//! Faults come in rounds: in each round every kind that the ground allows happens once, the kills first. At most one node
+//! is away at a time: a fault is over before the next one is drawn.
 
 use std::fmt;
 
@@ -18,12 +18,29 @@ pub(super) enum Fault {
     /// SIGSTOP until it is fenced, SIGCONT: it goes on as if it still led.
     PauseLeader,
     PauseController,
+    /// Nothing goes in or out until it is fenced, and no connection closes.
+    CutLeader,
+    CutController,
+    CutCoordinator,
+    /// A leader and the active controller do not reach each other; the third node and all clients reach both.
+    PartLeaderFromController,
+    /// The disk of a leader has no space, and then has.
+    FillLeader,
 }
 
 impl Fault {
     pub(super) const KILLS: [Self; 3] =
         [Self::KillLeader, Self::KillController, Self::KillCoordinator];
     const OTHERS: [Self; 3] = [Self::StopInTurn, Self::PauseLeader, Self::PauseController];
+    /// Those of a network whose cables can be pulled.
+    pub(super) const CUTS: [Self; 4] = [
+        Self::CutLeader,
+        Self::CutController,
+        Self::CutCoordinator,
+        Self::PartLeaderFromController,
+    ];
+    /// Those of disks that can be full.
+    pub(super) const FILLS: [Self; 1] = [Self::FillLeader];
 }
 
 impl fmt::Display for Fault {
@@ -35,6 +52,11 @@ impl fmt::Display for Fault {
             Self::StopInTurn => "SIGTERM, node after node",
             Self::PauseLeader => "SIGSTOP of a leader until it is fenced",
             Self::PauseController => "SIGSTOP of the active controller until it is fenced",
+            Self::CutLeader => "a leader's network cut until it is fenced",
+            Self::CutController => "the active controller's network cut until it is fenced",
+            Self::CutCoordinator => "the network of a group's coordinator cut until it is fenced",
+            Self::PartLeaderFromController => "a leader cut off from the active controller alone",
+            Self::FillLeader => "a leader's disk full, and then not",
         })
     }
 }
@@ -62,12 +84,16 @@ pub(super) struct Drawn {
 pub(super) struct Faults {
     random: Random,
     partitions: i32,
+    /// What comes after the kills of each round.
+    others: Vec<Fault>,
     round: Vec<Fault>,
 }
 
 impl Faults {
-    pub(super) fn new(seed: u64, partitions: i32) -> Self {
-        Self { random: Random(seed), partitions, round: Vec::new() }
+    /// `more` is what the ground allows beside kills, stops and pauses.
+    pub(super) fn new(seed: u64, partitions: i32, more: &[Fault]) -> Self {
+        let others = [&Fault::OTHERS, more].concat();
+        Self { random: Random(seed), partitions, others, round: Vec::new() }
     }
 }
 
@@ -78,7 +104,8 @@ impl Iterator for Faults {
         if self.round.is_empty() {
             // The last one comes first.
             let random = &mut self.random;
-            self.round = [shuffled(random, Fault::OTHERS), shuffled(random, Fault::KILLS)].concat();
+            let others = shuffled(random, &self.others);
+            self.round = [others, shuffled(random, &Fault::KILLS)].concat();
         }
         let fault = self.round.pop()?;
         let partition =
@@ -88,10 +115,10 @@ impl Iterator for Faults {
     }
 }
 
-fn shuffled<const N: usize>(random: &mut Random, of: [Fault; N]) -> Vec<Fault> {
-    let mut keyed = of.map(|fault| (random.next(), fault));
+fn shuffled(random: &mut Random, of: &[Fault]) -> Vec<Fault> {
+    let mut keyed: Vec<_> = of.iter().map(|fault| (random.next(), *fault)).collect();
     keyed.sort_unstable();
-    keyed.map(|(_, fault)| fault).to_vec()
+    keyed.into_iter().map(|(_, fault)| fault).collect()
 }
 
 #[cfg(test)]
@@ -101,7 +128,7 @@ mod tests {
     use super::*;
 
     fn drawn(seed: u64, count: usize) -> Vec<Drawn> {
-        Faults::new(seed, 6).take(count).collect()
+        Faults::new(seed, 6, &Fault::CUTS).take(count).collect()
     }
 
     #[test]
@@ -113,9 +140,9 @@ mod tests {
     #[test]
     fn every_kind_of_fault_happens_in_every_round_and_the_kills_come_first() {
         for seed in 0..20 {
-            for round in drawn(seed, 60).chunks(6) {
+            for round in drawn(seed, 60).chunks(10) {
                 let kinds: BTreeSet<_> = round.iter().map(|it| it.fault).collect();
-                assert_eq!(kinds.len(), 6);
+                assert_eq!(kinds.len(), 10);
                 let kills: BTreeSet<_> = round[..3].iter().map(|it| it.fault).collect();
                 assert_eq!(kills, BTreeSet::from(Fault::KILLS));
             }

@@ -1,12 +1,14 @@
 //! The files of a node: its properties, the same for Apache Kafka and for Ottla, and a formatted directory (shell).
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
+use super::network::Network;
 use crate::broker::Target;
 use crate::process::run_ok;
 use crate::{interop, kafka, ottla};
@@ -34,26 +36,33 @@ const SETTINGS: &[(&str, &str)] = &[
     // Apache Kafka leaves aside what it does not know.
     ("ottla.http.listener", "127.0.0.1:0"),
 ];
-
 /// Who and where a node is.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     pub(super) id: i32,
+    pub(super) host: Ipv4Addr,
     /// Of the listener for clients and brokers.
     pub(super) port: u16,
     pub(super) controller_port: u16,
     pub(super) directory: PathBuf,
     /// Properties of this node, beside what all clusters have.
     pub(super) more: Vec<(String, String)>,
+    /// The build of Ottla that runs here, if not the one under test.
+    pub(super) binary: Option<PathBuf>,
 }
 
 impl Place {
     pub(super) fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.host, self.port)
     }
 
     pub(super) fn data(&self) -> PathBuf {
-        self.directory.join("data")
+        self.disk().join("data")
+    }
+
+    /// Where a file system of its own may be mounted.
+    pub(super) fn disk(&self) -> PathBuf {
+        self.directory.join("disk")
     }
 
     fn properties(&self) -> PathBuf {
@@ -72,9 +81,8 @@ impl Place {
     }
 
     fn text(&self, voters: &str) -> String {
-        let Self { id, port, controller_port, .. } = self;
-        let listeners =
-            format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}");
+        let Self { id, host, port, controller_port, .. } = self;
+        let listeners = format!("PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}");
         let mut lines = vec![
             format!("node.id={id}"),
             format!("listeners={listeners}"),
@@ -93,8 +101,12 @@ impl Place {
         run_ok(command, b"", FORMAT_LIMIT).context("Apache Kafka's format failed").map(drop)
     }
 
+    fn ottla(&self) -> Result<Command> {
+        Ok(Command::new(self.binary.clone().map_or_else(ottla::binary, Ok)?))
+    }
+
     fn format_ottla(&self) -> Result<()> {
-        let mut command = Command::new(ottla::binary()?);
+        let mut command = self.ottla()?;
         command.args(["format", "--cluster-id", CLUSTER_ID, "--config"]).arg(self.properties());
         run_ok(command, b"", FORMAT_LIMIT).context("Ottla's format failed").map(drop)
     }
@@ -108,7 +120,7 @@ impl Place {
                 command
             }
             Target::Ottla => {
-                let mut command = Command::new(ottla::binary()?);
+                let mut command = self.ottla()?;
                 command.args(["serve", "--config"]).arg(self.properties());
                 command
             }
@@ -118,21 +130,24 @@ impl Place {
 
 /// `1@127.0.0.1:9093,…`
 pub(super) fn voters(places: &[Place]) -> String {
-    let voter = |place: &Place| format!("{}@127.0.0.1:{}", place.id, place.controller_port);
+    let voter = |place: &Place| format!("{}@{}:{}", place.id, place.host, place.controller_port);
     places.iter().map(voter).collect::<Vec<_>>().join(",")
 }
 
-/// The places of a new cluster.
-pub(super) fn places(count: i32, directory: &Path) -> Result<Vec<Place>> {
+/// The places of a new cluster: on loopback, or at the nodes' ends of a network.
+pub(super) fn places(
+    count: i32,
+    directory: &Path,
+    network: Option<&Network>,
+) -> Result<Vec<Place>> {
     let ports = super::ports::free(usize::try_from(2 * count)?)?;
-    let place = |(id, ports): (i32, &[u16])| match *ports {
-        [port, controller_port] => {
-            let directory = directory.join(format!("node-{id}"));
-            Some(Place { id, port, controller_port, directory, more: Vec::new() })
-        }
-        _ => None,
+    let place = |(id, ports): (i32, &[u16])| {
+        let [port, controller_port] = *ports else { bail!("two ports each") };
+        let host = network.map_or(Ok(Ipv4Addr::LOCALHOST), |network| network.address(id))?;
+        let directory = directory.join(format!("node-{id}"));
+        Ok(Place { id, host, port, controller_port, directory, more: Vec::new(), binary: None })
     };
-    (1..=count).zip(ports.chunks(2)).map(place).collect::<Option<_>>().context("two ports each")
+    (1..=count).zip(ports.chunks(2)).map(place).collect()
 }
 
 #[cfg(test)]
@@ -141,7 +156,7 @@ mod tests {
 
     #[test]
     fn every_node_knows_all_voters_and_listens_where_they_look_for_it() {
-        let places = places(3, Path::new("/d")).unwrap();
+        let places = places(3, Path::new("/d"), None).unwrap();
         let voters = voters(&places);
         for place in &places {
             let text = place.text(&voters);

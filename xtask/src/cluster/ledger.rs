@@ -4,26 +4,31 @@
 //! - a record that was acknowledged is there, unchanged, at the offset that the acknowledgement named;
 //! - an idempotent producer's record is there once; any producer's records first appear in the order of writing;
 //! - what a consumer has once read is still there, at its offset, and one consumer's offsets only go up;
-//! - a partition has no holes.
+//! - a partition has no holes, and a consumer that reads from the beginning leaves nothing out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// A producer.
+/// A producer: idempotent, but for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Writer {
+    /// librdkafka's.
     Idempotent,
-    /// Retries without sequence numbers: a retry may write a record twice.
+    /// librdkafka's, that retries without sequence numbers: a retry may write a record twice.
     Plain,
+    Java,
+    Franz,
 }
 
 impl Writer {
-    pub(super) const ALL: [Self; 2] = [Self::Idempotent, Self::Plain];
+    pub(super) const ALL: [Self; 4] = [Self::Idempotent, Self::Plain, Self::Java, Self::Franz];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Idempotent => "idempotent",
             Self::Plain => "plain",
+            Self::Java => "java",
+            Self::Franz => "franz-go",
         }
     }
 }
@@ -89,8 +94,8 @@ pub(super) struct History {
     pub(super) acknowledged: Vec<Acknowledged>,
     /// How many records each producer has handed to its client at least.
     pub(super) sent: BTreeMap<Writer, u64>,
-    /// By a consumer that read all the while, in the order of its polls.
-    pub(super) meanwhile: Vec<Read>,
+    /// By consumers that read all the while, each in the order of its polls.
+    pub(super) meanwhile: BTreeMap<&'static str, Vec<Read>>,
     /// From the beginning to the end, when all was over.
     pub(super) finally: Vec<Read>,
 }
@@ -185,9 +190,10 @@ pub(super) fn judge(history: &History) -> Verdict {
     }
     verdict.findings.extend(history.acknowledged.iter().filter_map(|it| missing(it, &places)));
     verdict.findings.extend(retracted(history));
-    verdict.findings.extend(went_back(&history.meanwhile));
-    verdict.findings.extend(went_back(&history.finally));
-    verdict.findings.extend(holes(&history.finally));
+    for reads in history.meanwhile.values().chain([&history.finally]) {
+        verdict.findings.extend(went_back(reads));
+        verdict.findings.extend(holes(reads));
+    }
     verdict
 }
 
@@ -201,8 +207,10 @@ impl History {
 impl Verdict {
     fn repeat(&mut self, read: Read, record: Record) {
         match record.writer {
-            Writer::Idempotent => self.findings.push(Finding::Doubled(read, record)),
             Writer::Plain => self.repeated += 1,
+            Writer::Idempotent | Writer::Java | Writer::Franz => {
+                self.findings.push(Finding::Doubled(read, record));
+            }
         }
     }
 }
@@ -219,7 +227,8 @@ fn retracted(history: &History) -> Vec<Finding> {
     let is_gone = |read: &&Read| {
         there.get(&(read.partition, read.offset)).is_none_or(|record| *record != read.record)
     };
-    history.meanwhile.iter().filter(is_gone).map(|read| Finding::Retracted(*read)).collect()
+    let meanwhile = history.meanwhile.values().flatten();
+    meanwhile.filter(is_gone).map(|read| Finding::Retracted(*read)).collect()
 }
 
 /// Each read with the offset before it in its partition, in the order of reading.
@@ -270,12 +279,16 @@ mod tests {
             partitions: 1,
             acknowledged: finally.iter().map(acknowledged).collect(),
             sent: Writer::ALL.map(|writer| (writer, 100)).into(),
-            meanwhile: finally.clone(),
+            meanwhile: BTreeMap::from([("one", finally.clone())]),
             finally,
         }
     }
 
     use Writer::{Idempotent, Plain};
+
+    fn meanwhile(history: &mut History) -> &mut Vec<Read> {
+        history.meanwhile.get_mut("one").unwrap()
+    }
 
     const GOOD: &[(Writer, u64)] = &[(Idempotent, 0), (Plain, 0), (Plain, 1), (Idempotent, 1)];
 
@@ -306,7 +319,7 @@ mod tests {
         some.acknowledged.remove(3);
         assert_eq!(kinds(&some), [""; 0]);
         some.finally.pop();
-        some.meanwhile.pop();
+        meanwhile(&mut some).pop();
         assert_eq!(kinds(&some), [""; 0]);
     }
 
@@ -314,7 +327,7 @@ mod tests {
     fn an_acknowledged_record_that_is_not_there_is_lost() {
         let mut lost = history(GOOD);
         lost.finally.pop();
-        lost.meanwhile.pop();
+        meanwhile(&mut lost).pop();
         assert_eq!(kinds(&lost), ["acknowledged and lost"]);
     }
 
@@ -331,7 +344,7 @@ mod tests {
     fn bytes_that_nobody_wrote_are_found_where_a_record_was_acknowledged_and_where_not() {
         let mut changed = history(GOOD);
         changed.finally[1].record = None;
-        changed.meanwhile[1].record = None;
+        meanwhile(&mut changed)[1].record = None;
         assert_eq!(kinds(&changed), ["changed", "acknowledged and lost"]);
         for wrong in [record(Plain, 100), record(Idempotent, 5000)] {
             let mut invented = history(GOOD);
@@ -367,17 +380,18 @@ mod tests {
     #[test]
     fn what_was_read_once_and_is_another_in_the_end_is_found() {
         let mut other = history(GOOD);
-        other.meanwhile[3].record = Some(record(Idempotent, 2));
+        meanwhile(&mut other)[3].record = Some(record(Idempotent, 2));
         assert_eq!(kinds(&other), ["read once and gone"]);
         let mut gone = history(GOOD);
-        gone.meanwhile.push(Read { partition: 0, offset: 4, record: Some(record(Plain, 2)) });
+        meanwhile(&mut gone).push(Read { partition: 0, offset: 4, record: Some(record(Plain, 2)) });
         assert_eq!(kinds(&gone), ["read once and gone"]);
     }
 
     #[test]
     fn a_consumer_that_is_given_an_offset_again_is_found() {
         let mut back = history(GOOD);
-        back.meanwhile.push(back.finally[3]);
+        let again = back.finally[3];
+        meanwhile(&mut back).push(again);
         assert_eq!(kinds(&back), ["offsets that went back"]);
     }
 
@@ -386,9 +400,18 @@ mod tests {
         for at in [0, 1] {
             let mut hole = history(GOOD);
             let left_out = hole.finally.remove(at);
-            hole.meanwhile.remove(at);
+            hole.meanwhile.clear();
             hole.acknowledged.retain(|it| Some(it.record) != left_out.record);
             assert_eq!(kinds(&hole), ["offsets left out"]);
         }
+    }
+
+    #[test]
+    fn each_consumer_is_held_to_leaving_nothing_out() {
+        let mut two = history(GOOD);
+        let mut other = two.finally.clone();
+        other.remove(1);
+        two.meanwhile.insert("other", other);
+        assert_eq!(kinds(&two), ["offsets left out"]);
     }
 }

@@ -1,24 +1,26 @@
-//! The clients that write and read while faults happen: librdkafka's, each in a thread of its own (shell).
+//! The clients that write and read while faults happen: what they have in common, and librdkafka's, each in a thread of
+//! its own (shell). The others are [`super::recorder`]'s.
 //!
-//! Two producers with acks=all, one of them idempotent; a consumer that follows all partitions; a member of a group that
-//! commits what it has read. They note what they are told and judge little: [`super::ledger`] does.
+//! Producers with acks=all, of librdkafka's one idempotent and one not; a consumer that follows all partitions; a member of a
+//! group that commits what it has read. They note what they are told and judge little: [`super::ledger`] does.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList};
 
 use super::SETTLE_LIMIT;
+use super::kinds::Kind;
 use super::ledger::{Acknowledged, Read, Record, Writer};
-
-pub(super) const GROUP: &str = "members";
+use super::recorder;
 
 const POLL: Duration = Duration::from_millis(20);
 const COMMIT_EVERY: Duration = Duration::from_millis(200);
@@ -48,7 +50,9 @@ pub(super) struct Load {
     pub(super) partitions: i32,
     /// Records per second and producer.
     pub(super) rate: u32,
-    acknowledged: Arc<AtomicU64>,
+    /// Where programs write their logs.
+    pub(super) directory: PathBuf,
+    acknowledged: BTreeMap<Writer, Arc<AtomicU64>>,
     written: AtomicBool,
     /// Up to where the consumers read, once nothing more is written.
     ends: OnceLock<BTreeMap<i32, i64>>,
@@ -65,7 +69,10 @@ pub(super) struct Written {
 /// What the member of the group went through.
 #[derive(Debug, Default)]
 pub(super) struct Membership {
+    /// Of one partition each.
     pub(super) commits: usize,
+    /// The latest that was confirmed, by partition.
+    pub(super) committed: BTreeMap<i32, i64>,
     /// Given again although it was committed: offset and what had been committed.
     pub(super) went_back: Vec<(i32, i64, i64)>,
 }
@@ -81,13 +88,22 @@ impl Drop for AbandonOnDrop<'_> {
 }
 
 impl Load {
-    pub(super) fn new(bootstrap: String, topic: &'static str, partitions: i32, rate: u32) -> Self {
+    pub(super) fn new(
+        bootstrap: String,
+        topic: &'static str,
+        partitions: i32,
+        rate: u32,
+        directory: PathBuf,
+        kinds: &[Kind],
+    ) -> Self {
+        let writers = kinds.iter().flat_map(|kind| kind.writers());
         Self {
             bootstrap,
             topic,
             partitions,
             rate,
-            acknowledged: Arc::default(),
+            directory,
+            acknowledged: writers.map(|writer| (*writer, Arc::default())).collect(),
             written: AtomicBool::new(false),
             ends: OnceLock::new(),
             abandoned: AtomicBool::new(false),
@@ -98,9 +114,27 @@ impl Load {
         AbandonOnDrop(self)
     }
 
-    /// How many records were acknowledged so far.
-    pub(super) fn acknowledged(&self) -> u64 {
-        self.acknowledged.load(Ordering::Relaxed)
+    /// How many records of each producer were acknowledged so far.
+    pub(super) fn acknowledged(&self) -> BTreeMap<Writer, u64> {
+        let count =
+            |(writer, count): (&Writer, &Arc<AtomicU64>)| (*writer, count.load(Ordering::Relaxed));
+        self.acknowledged.iter().map(count).collect()
+    }
+
+    /// Counts one that is acknowledged.
+    pub(super) fn count(&self, writer: Writer) {
+        if let Some(count) = self.acknowledged.get(&writer) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// One of the groups that take part, any of them in turn.
+    pub(super) fn a_group(&self, turn: i32) -> &'static str {
+        let is_there =
+            |kind: &Kind| kind.writers().iter().any(|it| self.acknowledged.contains_key(it));
+        let groups: Vec<_> = Kind::ALL.into_iter().filter(is_there).map(Kind::group).collect();
+        let turn = usize::try_from(turn).unwrap_or_default() % groups.len().max(1);
+        groups.get(turn).copied().unwrap_or_default()
     }
 
     /// The producers finish what they have begun.
@@ -113,7 +147,15 @@ impl Load {
         self.ends.set(ends).ok();
     }
 
-    fn is_abandoned(&self) -> bool {
+    pub(super) fn is_written(&self) -> bool {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn ends(&self) -> Option<&BTreeMap<i32, i64>> {
+        self.ends.get()
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Relaxed)
     }
 
@@ -127,18 +169,42 @@ impl Load {
     }
 
     /// Writes until [`Load::end_writing`], and until all of it is acknowledged.
-    pub(super) fn write(&self, writer: Writer) -> Result<Written> {
+    pub(super) fn write(&self, kind: Kind, writer: Writer) -> Result<Written> {
+        match kind {
+            Kind::Librdkafka => self.write_with_librdkafka(writer),
+            Kind::Java | Kind::FranzGo => recorder::write(self, kind, writer),
+        }
+    }
+
+    /// Reads all partitions from their beginning to [`Load::end_reading`].
+    pub(super) fn read(&self, kind: Kind) -> Result<Vec<Read>> {
+        match kind {
+            Kind::Librdkafka => self.read_with_librdkafka("follower"),
+            Kind::Java | Kind::FranzGo => recorder::read(self, kind),
+        }
+    }
+
+    /// Takes part in a group of one, and commits again and again.
+    pub(super) fn take_part(&self, kind: Kind) -> Result<Membership> {
+        match kind {
+            Kind::Librdkafka => self.take_part_with_librdkafka(),
+            Kind::Java | Kind::FranzGo => recorder::take_part(self, kind),
+        }
+    }
+
+    fn write_with_librdkafka(&self, writer: Writer) -> Result<Written> {
         let mut config = self.config(PRODUCER);
         match writer {
             Writer::Idempotent => config.set("enable.idempotence", "true"),
             // With several requests in flight a retry may overtake: nobody promises an order then.
-            Writer::Plain => config.set("max.in.flight", "1"),
+            _ => config.set("max.in.flight", "1"),
         };
-        let notes = Notes::new(writer, &self.acknowledged);
+        let count = self.acknowledged.get(&writer).context("a producer of this load")?;
+        let notes = Notes::new(writer, count);
         let producer: BaseProducer<Notes> = config.create_with_context(notes)?;
         let started = Instant::now();
         let mut number = 0;
-        while !self.written.load(Ordering::Relaxed) && !self.is_abandoned() {
+        while !self.is_written() && !self.is_abandoned() {
             let due = u64::try_from(started.elapsed().as_millis())? * u64::from(self.rate) / 1000;
             while number < due && producer.in_flight_count() < IN_FLIGHT_MAX {
                 self.send(&producer, Record { writer, number })?;
@@ -167,8 +233,7 @@ impl Load {
         Ok(())
     }
 
-    /// Reads all partitions from their beginning to [`Load::end_reading`].
-    pub(super) fn read(&self, who: &str) -> Result<Vec<Read>> {
+    pub(super) fn read_with_librdkafka(&self, who: &str) -> Result<Vec<Read>> {
         let consumer = self.reader(who)?;
         let mut reads = Vec::new();
         self.poll(&consumer, &format!("the {who}"), |message| {
@@ -195,23 +260,27 @@ impl Load {
         Ok(consumer)
     }
 
-    /// Takes part in a group of one, and commits again and again.
-    pub(super) fn take_part(&self) -> Result<Membership> {
+    fn take_part_with_librdkafka(&self) -> Result<Membership> {
         let settings = [
-            ("group.id", GROUP),
+            ("group.id", Kind::Librdkafka.group()),
             ("enable.auto.commit", "false"),
             ("auto.offset.reset", "earliest"),
             ("fetch.wait.max.ms", "100"),
         ];
-        let consumer: BaseConsumer = self.config(&settings).create()?;
+        let rebalances = Rebalances::default();
+        let consumer: BaseConsumer<Rebalances> =
+            self.config(&settings).create_with_context(rebalances.clone())?;
         consumer.subscribe(&[self.topic])?;
         let mut membership = Membership::default();
-        let mut committed = BTreeMap::new();
         let mut read = BTreeMap::new();
         let mut latest = Instant::now();
         self.poll(&consumer, "the member of a group", |message| {
             let (partition, offset) = (message.partition(), message.offset());
-            let before = committed.get(&partition).copied().unwrap_or_default();
+            // Who joins anew begins where it has committed, and must not commit where it was.
+            if rebalances.0.swap(false, Ordering::Relaxed) {
+                read.clear();
+            }
+            let before = membership.committed.get(&partition).copied().unwrap_or_default();
             if offset < before {
                 membership.went_back.push((partition, offset, before));
             }
@@ -219,8 +288,8 @@ impl Load {
             if latest.elapsed() > COMMIT_EVERY {
                 latest = Instant::now();
                 if self.commit(&consumer, &read)? {
-                    membership.commits += 1;
-                    committed.extend(&read);
+                    membership.commits += read.len();
+                    membership.committed.extend(&read);
                 }
             }
             Ok(())
@@ -229,7 +298,11 @@ impl Load {
     }
 
     /// Whether the coordinator has confirmed; a commit that fails is no promise.
-    fn commit(&self, consumer: &BaseConsumer, offsets: &BTreeMap<i32, i64>) -> Result<bool> {
+    fn commit<C: ConsumerContext>(
+        &self,
+        consumer: &BaseConsumer<C>,
+        offsets: &BTreeMap<i32, i64>,
+    ) -> Result<bool> {
         let mut list = TopicPartitionList::new();
         for (&partition, &offset) in offsets {
             list.add_partition_offset(self.topic, partition, Offset::Offset(offset))?;
@@ -238,9 +311,9 @@ impl Load {
     }
 
     /// Polls until all that was written is read.
-    fn poll(
+    fn poll<C: ConsumerContext>(
         &self,
-        consumer: &BaseConsumer,
+        consumer: &BaseConsumer<C>,
         who: &str,
         mut see: impl FnMut(&BorrowedMessage<'_>) -> Result<()>,
     ) -> Result<()> {
@@ -259,6 +332,19 @@ impl Load {
             ensure!(Instant::now() < deadline, "{who} stands at {positions:?} of {ends:?}");
         }
         Ok(())
+    }
+
+    /// What a group's coordinator says that was committed, by partition.
+    pub(super) fn ask_committed(&self, group: &str) -> Result<BTreeMap<i32, i64>> {
+        let consumer = self.reader(group)?;
+        let mut list = TopicPartitionList::new();
+        for partition in 0..self.partitions {
+            list.add_partition(self.topic, partition);
+        }
+        let found = consumer.committed_offsets(list, ASK_LIMIT)?;
+        let offset = |offset| if let Offset::Offset(offset) = offset { offset } else { -1 };
+        let elements = found.elements();
+        Ok(elements.iter().map(|it| (it.partition(), offset(it.offset()))).collect())
     }
 
     /// Where the partitions end, all of which begin at 0.
@@ -281,7 +367,7 @@ fn has_reached(positions: &BTreeMap<i32, i64>, ends: &BTreeMap<i32, i64>) -> boo
 
 /// The next message. Brokers that can't be reached are no error while they are away on purpose; an offset that is out
 /// of range is one always.
-fn polled(consumer: &BaseConsumer) -> Result<Option<BorrowedMessage<'_>>> {
+fn polled<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Result<Option<BorrowedMessage<'_>>> {
     match consumer.poll(POLL) {
         Some(Ok(message)) => Ok(Some(message)),
         Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => {
@@ -296,6 +382,18 @@ fn read_of(message: &BorrowedMessage<'_>) -> Read {
         partition: message.partition(),
         offset: message.offset(),
         record: Record::from_value(message.payload().unwrap_or_default()),
+    }
+}
+
+/// Whether the member's partitions were taken or given since somebody looked.
+#[derive(Debug, Default, Clone)]
+struct Rebalances(Arc<AtomicBool>);
+
+impl ClientContext for Rebalances {}
+
+impl ConsumerContext for Rebalances {
+    fn post_rebalance(&self, _: &BaseConsumer<Self>, _: &Rebalance<'_>) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

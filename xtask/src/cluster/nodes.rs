@@ -3,6 +3,7 @@
 //! Nothing is waited for by sleeping a guessed time: whoever waits asks the nodes again and again, and gives up after a
 //! limit with what they wrote last. Dropped, all nodes are killed; they also die with the thread that started them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +14,8 @@ use rustix::process::Signal;
 use super::SETTLE_LIMIT;
 use super::ask::{self, View};
 use super::files::{self, Place};
+use super::network::Network;
+use super::volume::Volume;
 use crate::broker::Target;
 use crate::process::{Process, describe, tail};
 
@@ -41,6 +44,19 @@ struct Node {
 pub(super) struct Cluster {
     target: Target,
     nodes: Vec<Node>,
+    /// These two go last: what is on them must be gone by then.
+    volumes: BTreeMap<i32, Volume>,
+    pub(super) network: Option<Network>,
+}
+
+/// What a cluster stands on: loopback and a common disk, or something that can fail.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ground {
+    pub(super) network: bool,
+    /// The size of each node's own file system, in MiB.
+    pub(super) volume_mebibytes: Option<u32>,
+    /// The build of Ottla that the nodes begin with, if not the one under test.
+    pub(super) binary: Option<PathBuf>,
 }
 
 impl Cluster {
@@ -56,14 +72,44 @@ impl Cluster {
         directory: &Path,
         more: impl Fn(i32) -> Vec<(String, String)>,
     ) -> Result<Self> {
-        let mut places = files::places(count, directory)?;
-        places.iter_mut().for_each(|place| place.more = more(place.id));
+        Self::begin(target, count, directory, &Ground::default(), more)
+    }
+
+    /// The same, on ground that can fail.
+    pub(super) fn start_on(
+        target: Target,
+        count: i32,
+        directory: &Path,
+        ground: &Ground,
+    ) -> Result<Self> {
+        Self::begin(target, count, directory, ground, |_| Vec::new())
+    }
+
+    fn begin(
+        target: Target,
+        count: i32,
+        directory: &Path,
+        ground: &Ground,
+        more: impl Fn(i32) -> Vec<(String, String)>,
+    ) -> Result<Self> {
+        let ids: Vec<i32> = (1..=count).collect();
+        let network = ground.network.then(|| Network::start(&ids)).transpose()?;
+        let mut places = files::places(count, directory, network.as_ref())?;
+        for place in &mut places {
+            place.binary.clone_from(&ground.binary);
+            place.more = more(place.id);
+        }
         let voters = files::voters(&places);
+        let mut volumes = BTreeMap::new();
         for place in &places {
+            if let Some(mebibytes) = ground.volume_mebibytes {
+                volumes.insert(place.id, Volume::mount(&place.disk(), mebibytes)?);
+            }
             place.prepare(target, &voters)?;
         }
         let node = |place| Node { place, state: State::Away, starts: 0 };
-        let mut cluster = Self { target, nodes: places.into_iter().map(node).collect() };
+        let nodes = places.into_iter().map(node).collect();
+        let mut cluster = Self { target, nodes, volumes, network };
         for id in cluster.ids() {
             cluster.restart(id)?;
         }
@@ -99,6 +145,12 @@ impl Cluster {
         self.nodes.iter().filter(|node| matches!(node.state, State::Running(_))).collect()
     }
 
+    /// The build that a node is started with from now on.
+    pub(super) fn set_binary(&mut self, id: i32, binary: &Path) -> Result<()> {
+        self.node(id)?.place.binary = Some(binary.to_path_buf());
+        Ok(())
+    }
+
     fn node(&mut self, id: i32) -> Result<&mut Node> {
         let node = self.nodes.iter_mut().find(|node| node.place.id == id);
         node.with_context(|| format!("there is no node {id}"))
@@ -106,12 +158,18 @@ impl Cluster {
 
     /// Starts a node that is away on what its directory holds; does not wait until it is ready.
     pub(super) fn restart(&mut self, id: i32) -> Result<()> {
-        let target = self.target;
-        let node = self.node(id)?;
+        let Self { target, nodes, network, .. } = self;
+        let (target, network) = (*target, network.as_ref());
+        let node = nodes.iter_mut().find(|node| node.place.id == id);
+        let node = node.with_context(|| format!("there is no node {id}"))?;
         ensure!(matches!(node.state, State::Away), "node {id} is there already");
         node.starts += 1;
-        let process = Process::spawn(&node.name(), node.place.command(target)?, &node.log())?;
-        node.state = State::Running(process);
+        let command = node.place.command(target)?;
+        let command = match network {
+            Some(network) => network.enter(id, &command),
+            None => command,
+        };
+        node.state = State::Running(Process::spawn(&node.name(), command, &node.log())?);
         Ok(())
     }
 
@@ -148,6 +206,29 @@ impl Cluster {
             }
             State::Running(_) | State::Away => bail!("node {id} is not paused"),
         }
+    }
+
+    /// The disk of a node that has one of its own.
+    pub(super) fn volume(&self, id: i32) -> Result<&Volume> {
+        self.volumes.get(&id).with_context(|| format!("node {id} has no disk of its own"))
+    }
+
+    /// The network that the cluster was started on.
+    pub(super) fn network(&self) -> Result<&Network> {
+        self.network.as_ref().context("the nodes have no network of their own")
+    }
+
+    /// Whether a node has ended by itself; if so, it is away from now on.
+    pub(super) fn has_ended(&mut self, id: i32) -> Result<bool> {
+        let node = self.node(id)?;
+        let has_ended = match &mut node.state {
+            State::Running(process) => !process.is_running(),
+            State::Paused(_) | State::Away => false,
+        };
+        if has_ended {
+            node.state = State::Away;
+        }
+        Ok(has_ended)
     }
 
     /// Waits until `found` gives a value. What fails meanwhile is tried again: nodes are away on purpose.
@@ -213,10 +294,38 @@ impl Cluster {
         })
     }
 
+    /// The process of a node that runs.
+    pub(super) fn pid(&self, id: i32) -> Result<u32> {
+        let node = self.nodes.iter().find(|node| node.place.id == id);
+        match node.map(|node| &node.state) {
+            Some(State::Running(process) | State::Paused(process)) => Ok(process.pid()),
+            Some(State::Away) | None => bail!("node {id} is away"),
+        }
+    }
+
+    pub(super) fn controller_port(&self, id: i32) -> Result<u16> {
+        let node = self.nodes.iter().find(|node| node.place.id == id);
+        Ok(node.with_context(|| format!("there is no node {id}"))?.place.controller_port)
+    }
+
+    pub(super) fn target(&self) -> Target {
+        self.target
+    }
+
+    /// Waits until some other node says that a node is fenced which may be unreachable, or the last to hear of it.
+    pub(super) fn await_fenced_by_others(&mut self, id: i32) -> Result<()> {
+        self.until(&format!("node {id} fenced"), SETTLE_LIMIT, |cluster| {
+            let others = cluster.answering().into_iter().filter(|node| node.place.id != id);
+            let told = others.filter_map(|node| ask::unfenced(&node.place.address()).ok());
+            Ok(told.into_iter().any(|unfenced| !unfenced.contains(&id)).then_some(()))
+        })
+    }
+
     /// Waits until the others say that a node is fenced.
     pub(super) fn await_fenced(&mut self, id: i32) -> Result<()> {
         self.until(&format!("node {id} fenced"), SETTLE_LIMIT, |cluster| {
-            Ok((!cluster.view(None)?.brokers.contains_key(&id)).then_some(()))
+            // Metadata may name one that hung up for a while longer.
+            Ok((!cluster.first(ask::unfenced)?.contains(&id)).then_some(()))
         })
     }
 

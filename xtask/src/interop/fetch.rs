@@ -72,6 +72,15 @@ pub(crate) fn applications() -> Result<(PathBuf, PathBuf)> {
     Ok((lib, classes))
 }
 
+/// Java's clients as recorders, for clusters under faults.
+pub(crate) fn java_recorder() -> Result<PathBuf> {
+    let jars = kafka_jars()?;
+    let source = workspace::root().join("interop/java/Recorder.java");
+    let classes = workspace::interop_target().join("recorder/classes");
+    once_per(&[&source], &classes, || compile(&jars, &classes, &source))?;
+    Ok(classes)
+}
+
 fn compile(jars: &Path, classes: &Path, source: &Path) -> Result<()> {
     let mut command = Command::new("javac");
     command.args(["-nowarn", "-cp"]).arg(jars.join("*")).arg("-d").arg(classes).arg(source);
@@ -116,14 +125,23 @@ pub(crate) fn rust_adapter(package: &str) -> Result<PathBuf> {
 
 /// The Go adapter, with the versions that `interop/go/{module}` names.
 pub(crate) fn go_adapter(module: &str) -> Result<PathBuf> {
-    let binary = workspace::interop_target().join("go").join(module).with_extension("bin");
+    go_program(module, ".", "go")
+}
+
+/// franz-go as a recorder, for clusters under faults.
+pub(crate) fn go_recorder() -> Result<PathBuf> {
+    go_program("go.mod", "./recorder", "recorder")
+}
+
+fn go_program(module: &str, package: &str, place: &str) -> Result<PathBuf> {
+    let binary = workspace::interop_target().join(place).join(module).with_extension("bin");
     let mut command = Command::new("go");
     command
         .current_dir(workspace::root().join("interop/go"))
         .args(["build", "-modfile", module, "-o"])
         .arg(&binary)
-        .arg(".");
-    run_ok(command, b"", FETCH_LIMIT).context("cannot build the Go adapter")?;
+        .arg(package);
+    run_ok(command, b"", FETCH_LIMIT).context("cannot build the Go clients")?;
     Ok(binary)
 }
 
