@@ -10,6 +10,8 @@
 //! - A log directory belongs to one broker.
 
 mod cluster;
+mod difference;
+mod records;
 #[cfg(test)]
 mod tests;
 mod topics;

@@ -14,7 +14,7 @@ use ottla_metadata::controller::{
     alter_partition_reassignments, assign_replicas_to_dirs, create_topics, delete_topics,
     elect_leaders, unregister_broker,
 };
-use ottla_metadata::{ConfigResource, Image, MetadataRecord, Partition};
+use ottla_metadata::{ConfigResource, Delta, Image, MetadataRecord, Partition, record};
 use ottla_protocol::messages::alter_partition_reassignments_request::{
     ReassignablePartition, ReassignableTopic,
 };
@@ -504,8 +504,12 @@ impl Cluster {
 
     fn append(&mut self, records: &[MetadataRecord]) {
         let before = self.image.clone();
+        let mut delta = Delta::default();
         for record in records {
-            self.image.apply(record).unwrap();
+            self.image.apply_into(record, &mut delta).unwrap();
+        }
+        if !records.is_empty() {
+            check_difference(&before, &self.image, &delta);
         }
         self.next_offset = self.next_offset + i64::try_from(records.len()).unwrap();
         self.image.check();
@@ -594,6 +598,40 @@ impl Cluster {
     }
 }
 
+/// What is found by comparing two images is what the records between them have told, but for what they have changed
+/// back.
+fn check_difference(before: &Image, after: &Image, told: &Delta) {
+    let found = after.delta_since(before);
+    assert_eq!((&found.created, &found.deleted), (&told.created, &told.deleted));
+    assert!(found.changed.is_subset(&told.changed), "{found:?} {told:?}");
+    let is_changed =
+        |(topic, index): &&Key| before.partition(*topic, *index) != after.partition(*topic, *index);
+    assert_eq!(found.changed, told.changed.iter().filter(is_changed).copied().collect());
+    let is_other = |id: &&BrokerId| before.broker(**id) != after.broker(**id);
+    assert_eq!(found.brokers, told.brokers.iter().filter(is_other).copied().collect());
+    let config = |image: &Image, resource: &ConfigResource| -> Vec<(String, String)> {
+        image.config(resource).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    };
+    let is_set = |it: &&ConfigResource| config(before, it) != config(after, it);
+    assert_eq!(found.configs, told.configs.iter().filter(is_set).cloned().collect());
+    assert!(found.features.is_subset(&told.features) && found.controllers == told.controllers);
+}
+
+/// What is written of an image, and read back record by record, is that image.
+fn check_snapshot(image: &Image) {
+    let mut again = Image::new("cluster");
+    let mut delta = Delta::default();
+    for written in image.records() {
+        let (_, read) = MetadataRecord::decode(record::encode(&written).unwrap()).unwrap();
+        again.apply_into(&read, &mut delta).unwrap();
+    }
+    (again.offset, again.epoch) = (image.offset, image.epoch);
+    again.check();
+    assert_eq!(again, *image);
+    assert_eq!(delta, image.delta_since(&Image::new("cluster")));
+    assert!(again.delta_since(image).is_empty());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
     #[test]
@@ -604,6 +642,8 @@ proptest! {
         for step in steps {
             cluster.take(step);
         }
+        check_snapshot(&cluster.image);
         cluster.recover();
+        check_snapshot(&cluster.image);
     }
 }

@@ -254,3 +254,116 @@ fn a_feature_at_level_zero_is_not_finalized() {
     apply(&mut image, [level(0)]);
     assert_eq!(image.features().count(), 0);
 }
+
+/// Everything that an image may hold, with every field that a record has.
+fn full_image() -> Image {
+    use ottla_protocol::records::{
+        ProducerIdsRecord, RegisterControllerRecord, register_broker_record,
+        register_controller_record,
+    };
+    let level = |name: &str| FeatureLevelRecord { name: name.into(), feature_level: 1 }.into();
+    let broker = RegisterBrokerRecord {
+        broker_id: 1,
+        incarnation_id: Uuid([4; 16]),
+        broker_epoch: 7,
+        end_points: vec![register_broker_record::BrokerEndpoint {
+            name: "PLAINTEXT".into(),
+            host: "localhost".into(),
+            port: 9092,
+            security_protocol: 0,
+        }],
+        features: vec![register_broker_record::BrokerFeature {
+            name: "metadata.version".into(),
+            min_supported_version: 7,
+            max_supported_version: 30,
+        }],
+        rack: Some("r".into()),
+        fenced: false,
+        in_controlled_shutdown: true,
+        log_dirs: vec![Uuid([1; 16]), Uuid([2; 16])],
+        cordoned_log_dirs: Some(vec![Uuid([2; 16])]),
+        ..Default::default()
+    };
+    let controller = RegisterControllerRecord {
+        controller_id: 3000,
+        incarnation_id: Uuid([5; 16]),
+        end_points: vec![register_controller_record::ControllerEndpoint {
+            name: "CONTROLLER".into(),
+            host: "localhost".into(),
+            port: 9093,
+            security_protocol: 3,
+        }],
+        features: vec![register_controller_record::ControllerFeature {
+            name: "metadata.version".into(),
+            min_supported_version: 7,
+            max_supported_version: 30,
+        }],
+        ..Default::default()
+    };
+    let partition_of_all = PartitionRecord {
+        partition_id: 1,
+        topic_id: TOPIC,
+        replicas: vec![1, 2, 3],
+        isr: vec![2],
+        removing_replicas: vec![1],
+        adding_replicas: vec![3],
+        leader: 2,
+        leader_recovery_state: 1,
+        leader_epoch: 4,
+        partition_epoch: 9,
+        directories: vec![Uuid([1; 16]), Uuid([2; 16]), Uuid::LOST_DIR],
+        eligible_leader_replicas: Some(vec![1]),
+        last_known_elr: Some(vec![3]),
+    };
+    image_of([
+        level("a.version"),
+        level("metadata.version"),
+        broker.into(),
+        controller.into(),
+        topic("t", TOPIC),
+        partition_of_all.into(),
+        config("t", "retention.ms", Some("1")),
+        config("t", "a", Some("")),
+        ProducerIdsRecord { next_producer_id: 1000, ..Default::default() }.into(),
+    ])
+}
+
+#[test]
+fn an_image_is_written_as_records_in_kafkas_order_and_is_made_anew_from_them() {
+    let image = full_image();
+    let records: Vec<_> = image.records().collect();
+    let names: Vec<_> = records.iter().map(MetadataRecord::name).collect();
+    let expected = [
+        "FeatureLevelRecord",
+        "FeatureLevelRecord",
+        "RegisterBrokerRecord",
+        "RegisterControllerRecord",
+        "TopicRecord",
+        "PartitionRecord",
+        "ConfigRecord",
+        "ConfigRecord",
+        "ProducerIdsRecord",
+    ];
+    assert_eq!(names, expected);
+    let MetadataRecord::FeatureLevel(first) = &records[0] else { panic!("{:?}", records[0]) };
+    assert_eq!(&*first.name, "metadata.version");
+    let read = records
+        .iter()
+        .map(|record| MetadataRecord::decode(crate::record::encode(record).unwrap()).unwrap().1);
+    assert_eq!(image_of(read), image);
+    assert_eq!(Image::new("cluster").records().count(), 0);
+}
+
+#[test]
+fn what_is_different_is_named_whatever_led_there() {
+    let (before, after) = (full_image(), image_of([topic("u", Uuid([8; 16])), register(2, 5)]));
+    let delta = after.delta_since(&before);
+    assert_eq!(delta.created, [Uuid([8; 16])].into());
+    assert_eq!(delta.deleted.keys().copied().collect::<Vec<_>>(), [TOPIC]);
+    assert_eq!(delta.brokers, [BrokerId(1), BrokerId(2)].into());
+    assert_eq!(delta.controllers, [3000].into());
+    assert_eq!(delta.configs, [ConfigResource::topic("t")].into());
+    assert_eq!(delta.features.len(), 2);
+    assert!(delta.producer_ids);
+    assert!(before.delta_since(&before.clone()).is_empty());
+}

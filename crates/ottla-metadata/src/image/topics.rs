@@ -17,7 +17,7 @@ use crate::topic_name::collision_key;
 pub struct Topic {
     pub name: Arc<str>,
     pub id: TopicId,
-    partitions: OrdMap<PartitionIndex, Arc<Partition>>,
+    pub(super) partitions: OrdMap<PartitionIndex, Arc<Partition>>,
 }
 
 impl Topic {
