@@ -19,7 +19,7 @@ use ottla_log::{DirectoryOptions, LogDirectory};
 use ottla_metadata::controller::Policy;
 use ottla_metadata::{Endpoint, feature};
 use ottla_protocol::messages::{BrokerRegistrationRequest, broker_registration_request};
-use ottla_quorum::{InitialVoter, Quorum, Timing};
+use ottla_quorum::{InitialVoter, Quorum, SnapshotLimits, Timing};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -456,8 +456,9 @@ async fn start_quorum(
             && options.config.formation() == Formation::RecordedVoters,
         timing: Timing::default(),
         policy: Policy::from_settings(options.settings.clone()),
-        segment_bytes: METADATA_SEGMENT_BYTES,
-        segment_ms: METADATA_SEGMENT_MS,
+        segment_bytes: u64::try_from(options.config.metadata_log_segment_bytes).unwrap_or(u64::MAX),
+        segment_ms: options.config.metadata_log_segment_ms,
+        snapshots: snapshot_limits(&options.config),
     };
     let dependencies = ottla_quorum::Dependencies {
         directory: Arc::clone(directory),
@@ -468,9 +469,15 @@ async fn start_quorum(
     Ok(Arc::new(Quorum::start(config, dependencies).await?))
 }
 
-/// Kafka's `metadata.log.segment.bytes` and `metadata.log.segment.ms`.
-const METADATA_SEGMENT_BYTES: u64 = 1 << 30;
-const METADATA_SEGMENT_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+fn snapshot_limits(config: &BrokerConfig) -> SnapshotLimits {
+    let positive = |value: i64| u64::try_from(value).unwrap_or_default();
+    SnapshotLimits {
+        bytes_between: positive(config.metadata_log_max_record_bytes_between_snapshots),
+        interval_ms: positive(config.metadata_log_max_snapshot_interval_ms),
+        retention_bytes: config.metadata_max_retention_bytes,
+        retention_ms: config.metadata_max_retention_ms,
+    }
+}
 
 /// What the controller is told of this broker.
 fn registration(

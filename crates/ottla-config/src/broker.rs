@@ -65,6 +65,16 @@ pub struct BrokerConfig {
     pub log_dirs: Vec<PathBuf>,
     /// One of `log_dirs`, or another one.
     pub metadata_log_dir: PathBuf,
+    /// `internal.metadata.log.segment.bytes`, where that is set.
+    pub metadata_log_segment_bytes: i32,
+    pub metadata_log_segment_ms: i64,
+    pub metadata_log_max_record_bytes_between_snapshots: i64,
+    /// 0: time plays no part.
+    pub metadata_log_max_snapshot_interval_ms: i64,
+    /// Negative: without a limit.
+    pub metadata_max_retention_bytes: i64,
+    /// Negative: without a limit.
+    pub metadata_max_retention_ms: i64,
 
     pub auto_create_topics_enable: bool,
     pub delete_topic_enable: bool,
@@ -441,6 +451,16 @@ impl BrokerConfig {
             socket_connection_setup_timeout_max_ms: s
                 .long("socket.connection.setup.timeout.max.ms"),
             metadata_log_dir: metadata.or_else(|| log_dirs.first().cloned())?,
+            metadata_log_segment_bytes: s.value("internal.metadata.log.segment.bytes").map_or_else(
+                || s.int("metadata.log.segment.bytes"),
+                |_| s.int("internal.metadata.log.segment.bytes"),
+            ),
+            metadata_log_segment_ms: s.long("metadata.log.segment.ms"),
+            metadata_log_max_record_bytes_between_snapshots: s
+                .long("metadata.log.max.record.bytes.between.snapshots"),
+            metadata_log_max_snapshot_interval_ms: s.long("metadata.log.max.snapshot.interval.ms"),
+            metadata_max_retention_bytes: s.long("metadata.max.retention.bytes"),
+            metadata_max_retention_ms: s.long("metadata.max.retention.ms"),
             log_dirs,
             auto_create_topics_enable: s.boolean("auto.create.topics.enable"),
             delete_topic_enable: s.boolean("delete.topic.enable"),

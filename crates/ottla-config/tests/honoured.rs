@@ -17,6 +17,7 @@ const READ_HERE: &[(&str, &str)] = &[
     ("log.dir", "stands for log.dirs"),
     ("broker.rack", "is the field rack"),
     ("internal.segment.bytes", "stands for segment.bytes"),
+    ("internal.metadata.log.segment.bytes", "stands for metadata.log.segment.bytes"),
 ];
 
 /// All code outside this crate that is not a test.

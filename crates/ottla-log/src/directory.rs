@@ -119,6 +119,12 @@ impl LogDirectory {
         &self.shared.env.path
     }
 
+    /// What everything here is written to.
+    #[must_use]
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.shared.env.disk
+    }
+
     /// The epoch that the broker had when it last closed this directory; `None` after a crash.
     #[must_use]
     pub fn previous_broker_epoch(&self) -> Option<i64> {

@@ -14,7 +14,9 @@
 //!
 //! Voters reach each other through a [`Transport`], which somebody else provides (`network`, `wire`, `service`).
 //!
-//! Absent: snapshots, and changes of the voters.
+//! The log does not grow for ever: `snapshot` keeps images beside it, and lets go of what is before them.
+//!
+//! Absent: changes of the voters.
 
 #[cfg(test)]
 extern crate self as ottla_quorum;
@@ -28,6 +30,7 @@ mod publisher;
 mod quorum;
 mod raft;
 mod service;
+mod snapshot;
 mod state_machine;
 mod storage;
 mod transport;
@@ -39,5 +42,6 @@ pub use quorum::{
     Config, Dependencies, InitialVoter, Member, Metrics, Quorum, StartError, Timing, VoterState,
 };
 pub use service::ServeError;
+pub use snapshot::policy::SnapshotLimits;
 pub use transport::{Called, NoTransport, Transport};
 pub use wire::sender_of;

@@ -19,11 +19,13 @@ use ottla_metadata::Endpoint;
 use parking_lot::Mutex;
 
 use crate::raft::{TypeConfig, Voter};
+use crate::snapshot::store::Checkpoint;
+use crate::snapshot::transfer;
 use crate::storage::Storage;
 use crate::transport::Transport;
 use crate::wire::{self, Address, Answer, Request, WireError};
 
-type CallError = Unreachable<TypeConfig>;
+pub(crate) type CallError = Unreachable<TypeConfig>;
 
 /// Makes the ways to single voters.
 #[derive(Debug, Clone)]
@@ -80,7 +82,11 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    async fn ask(&self, request: Request, patience: Duration) -> Result<Answer, CallError> {
+    pub(crate) async fn ask(
+        &self,
+        request: Request,
+        patience: Duration,
+    ) -> Result<Answer, CallError> {
         let answer = self.call(&request, patience).await;
         self.note(&answer);
         answer.map_err(CallError::from_string)
@@ -107,6 +113,15 @@ impl Peer {
             return Err(format!("it refuses this node's requests: {refusal}"));
         }
         Ok(answer)
+    }
+
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.shared.storage
+    }
+
+    /// How long entries, or a piece of a snapshot, may be under way.
+    pub(crate) fn patience(&self) -> Duration {
+        self.shared.append_patience
     }
 
     fn endpoints(&self) -> &[Endpoint] {
@@ -140,12 +155,12 @@ impl Peer {
     }
 }
 
-fn unfitting(answer: &Answer) -> CallError {
+pub(crate) fn unfitting(answer: &Answer) -> CallError {
     CallError::from_string(format!("an answer to something else: {answer:?}"))
 }
 
 impl RaftNetworkV2<TypeConfig> for Peer {
-    type SnapshotData = ();
+    type SnapshotData = Checkpoint;
 
     async fn append_entries(
         &mut self,
@@ -192,12 +207,15 @@ impl RaftNetworkV2<TypeConfig> for Peer {
 
     async fn full_snapshot(
         &mut self,
-        _vote: VoteOf<TypeConfig>,
-        _snapshot: SnapshotOf<TypeConfig, ()>,
-        _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        vote: VoteOf<TypeConfig>,
+        snapshot: SnapshotOf<TypeConfig, Checkpoint>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Err(CallError::from_string("there are no snapshots of the metadata log yet").into())
+        tokio::select! {
+            closed = cancel => Err(closed.into()),
+            sent = transfer::send(self, vote, &snapshot.snapshot) => Ok(sent?),
+        }
     }
 
     /// Twice as long each time, so that a voter that is back has the entries soon.

@@ -37,9 +37,12 @@ use crate::network::{Peers, Setup};
 use crate::publisher::Publisher;
 use crate::raft::Voter;
 use crate::service::{Heard, ServeError, Service};
+use crate::snapshot::keeper::Keeper;
+use crate::snapshot::policy::SnapshotLimits;
+use crate::snapshot::transfer::Inbox;
 use crate::state_machine::{Applied, StateMachine};
-use crate::storage::Storage;
 use crate::storage::vote::VoteFile;
+use crate::storage::{Place, Storage};
 use crate::transport::Transport;
 use voters::Company;
 pub use voters::{InitialVoter, Timing};
@@ -70,6 +73,8 @@ pub struct Config {
     pub segment_bytes: u64,
     /// `metadata.log.segment.ms`.
     pub segment_ms: i64,
+    /// When the log's beginning goes into a snapshot.
+    pub snapshots: SnapshotLimits,
 }
 
 /// What the quorum works with.
@@ -136,6 +141,7 @@ pub struct Quorum {
     image: Arc<ArcSwap<Image>>,
     applied: watch::Receiver<Applied>,
     controller: Handle,
+    snapshots: Keeper,
     service: Service,
     registration: ControllerRegistrationRequest,
     timing: Timing,
@@ -156,15 +162,11 @@ impl Quorum {
     pub async fn start(config: Config, dependencies: Dependencies) -> Result<Self, StartError> {
         let Dependencies { directory, clock, publisher, transport } = dependencies;
         let log = open_log(&config, &directory)?;
-        let path = directory.path().join(log.topic_partition().to_string());
-        let storage = Storage::open(
-            Arc::clone(&log),
-            VoteFile::in_directory(&path),
-            config.node_id,
-            config.directory_id,
-            Arc::clone(&clock),
-        )
-        .map_err(|error| StartError::Log(error.to_string()))?;
+        let place = place(&config, &directory, &log);
+        let vote_file = VoteFile::in_directory(&place.path);
+        let (storage, snapshot) =
+            Storage::open(Arc::clone(&log), vote_file, place, Arc::clone(&clock))
+                .map_err(|error| StartError::Log(error.to_string()))?;
         if storage.last_index().is_none() {
             let first = voters::first(&config).map_err(StartError::Voters)?;
             storage.begin(first).map_err(|error| StartError::Log(error.to_string()))?;
@@ -172,7 +174,7 @@ impl Quorum {
         let company = voters::check(&config, &storage).map_err(StartError::Voters)?;
         let is_alone = company == Company::Alone;
         let (machine, view) =
-            StateMachine::new(storage.clone(), publisher, Arc::clone(&config.cluster_id));
+            StateMachine::new(storage.clone(), snapshot, publisher, Arc::clone(&config.cluster_id));
         let peers = peers(&config, transport, storage.clone());
         let raft = start_raft(&config, company, peers, storage.clone(), machine).await?;
         let controller = Controller::start(Parts {
@@ -180,16 +182,33 @@ impl Quorum {
             log: Arc::clone(&log),
             applied: view.applied.clone(),
             policy: Policy { node_id: config.node_id, ..config.policy.clone() },
-            clock,
+            clock: Arc::clone(&clock),
             draw: Box::new(SystemDraw),
             limits: (!is_alone).then(|| config.timing.limits()),
         });
+        let snapshots = Keeper::start(
+            raft.clone(),
+            storage.clone(),
+            view.applied.clone(),
+            config.snapshots,
+            clock,
+        );
         let service = service(&config, storage.clone());
         let registration = controller_registration(&config);
         let timing = config.timing;
         let (image, applied) = (view.image, view.applied);
-        let quorum =
-            Self { raft, storage, log, image, applied, controller, service, registration, timing };
+        let quorum = Self {
+            raft,
+            storage,
+            log,
+            image,
+            applied,
+            controller,
+            snapshots,
+            service,
+            registration,
+            timing,
+        };
         if is_alone {
             quorum.lead().await?;
         }
@@ -515,6 +534,7 @@ impl Quorum {
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!(%error, "the quorum did not stop cleanly");
         }
+        self.snapshots.stop().await;
         let storage = self.storage.clone();
         if tokio::task::spawn_blocking(move || storage.close()).await.is_err() {
             tracing::error!("the metadata log was not closed");
@@ -552,7 +572,7 @@ fn open_log(config: &Config, directory: &LogDirectory) -> Result<Arc<Log>, Creat
         segment_ms: config.segment_ms,
         retention_ms: -1,
         retention_bytes: -1,
-        // Without snapshots, all of the log is needed.
+        // What is in a snapshot goes, and nothing else (`snapshot::keeper`).
         delete: false,
         compact: false,
         ..LogConfig::default()
@@ -563,6 +583,16 @@ fn open_log(config: &Config, directory: &LogDirectory) -> Result<Arc<Log>, Creat
             Ok(log)
         }
         None => directory.create(partition, METADATA_TOPIC_ID, log_config),
+    }
+}
+
+fn place(config: &Config, directory: &LogDirectory, log: &Log) -> Place {
+    Place {
+        path: directory.path().join(log.topic_partition().to_string()),
+        cluster_id: Arc::clone(&config.cluster_id),
+        node_id: config.node_id,
+        directory_id: config.directory_id,
+        disk: Arc::clone(directory.disk()),
     }
 }
 
@@ -587,6 +617,7 @@ fn service(config: &Config, storage: Storage) -> Service {
         storage,
         lease: config.timing.limits().lease,
         heard: Heard::default(),
+        inbox: Inbox::default(),
     }
 }
 
@@ -610,7 +641,9 @@ async fn start_raft(
         // elsewhere under the same epoch and index.
         enable_leader_restore: Some(false),
         enable_pre_vote: Some(true),
+        // The keeper decides, and writes them; openraft is told.
         snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
         ..openraft::Config::default()
     };
     let raft_config =

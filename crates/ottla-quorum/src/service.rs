@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::controller::QuorumRaft;
 use crate::raft::TypeConfig;
+use crate::snapshot::transfer::Inbox;
 use crate::storage::Storage;
 use crate::wire::{self, Address, Answer, Refusal, Request};
 
@@ -34,6 +35,7 @@ pub(crate) struct Service {
     /// How long a leader that was heard of is believed to live.
     pub(crate) lease: Duration,
     pub(crate) heard: Heard,
+    pub(crate) inbox: Inbox,
 }
 
 /// When a leader was heard of, and when it was last taken for gone.
@@ -115,6 +117,7 @@ impl Service {
                 let accepted = accepted.map_err(|error| stopped(&error))?.is_ok();
                 Answer::TransferLeader { accepted }
             }
+            Request::Piece(piece) => self.inbox.take(raft, &self.storage, piece).await?,
         })
     }
 

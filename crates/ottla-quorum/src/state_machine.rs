@@ -1,7 +1,10 @@
 //! Committed entries become the image that everybody sees. Shell.
 //!
-//! What was on disk when the log was opened is applied first and published at once; from then on every run of
-//! committed entries is published, in order, and only then are their replies released.
+//! What was on disk when the log was opened, a snapshot and the entries after it, is applied first and published at once;
+//! from then on every run of committed entries is published, in order, and only then are their replies released.
+//!
+//! Snapshots are not written here: `snapshot::keeper` does that with the image that everybody sees, and openraft is told
+//! when one is on disk.
 //!
 //! Invariant: the visible image has been published.
 
@@ -16,18 +19,21 @@ use openraft::storage::{
     ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta,
 };
 use openraft::{EntryPayload, OptionalSend};
-use ottla_base::LeaderEpoch;
+use ottla_base::{LeaderEpoch, Timestamp};
 use ottla_metadata::{Delta, Image};
+use ottla_records::ValidBatch;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 
 use crate::publisher::Publisher;
 use crate::raft::{CommittedLeaderId, Entry, LogId, Proposal, StoredMembership, TypeConfig};
 use crate::raft::{Verdict, Voter, epoch_of};
+use crate::snapshot::store::Checkpoint;
+use crate::snapshot::{Extent, SnapshotId, Voters};
 use crate::storage::Storage;
 
 type Meta = SnapshotMeta<CommittedLeaderId, i32, Voter>;
-type NoSnapshot = Snapshot<CommittedLeaderId, i32, Voter, ()>;
+pub(crate) type StoredSnapshot = Snapshot<CommittedLeaderId, i32, Voter, Checkpoint>;
 
 /// The most entries that are published together.
 const PUBLISHED_MAX: usize = 1024;
@@ -38,6 +44,10 @@ pub(crate) struct Applied {
     /// The leader epoch of the last entry; `None` before the first.
     pub(crate) epoch: Option<LeaderEpoch>,
     pub(crate) image: Arc<Image>,
+    /// Where that is; `None` before an entry has named the voters.
+    pub(crate) extent: Option<Arc<Extent>>,
+    /// How many bytes of the log were applied since the start.
+    pub(crate) bytes: u64,
 }
 
 /// What the rest of the process sees of the state machine.
@@ -55,6 +65,14 @@ pub(crate) struct StateMachine {
     delta: Delta,
     last_applied: Option<LogId>,
     membership: StoredMembership,
+    voters: Option<Arc<Voters>>,
+    /// The CRC of the log's first entry, as far as it is known.
+    origin: Option<u32>,
+    /// The time of the last entry applied.
+    timestamp: Timestamp,
+    bytes: u64,
+    /// The snapshot that was found at the start, until openraft asks for it.
+    restored: Option<Checkpoint>,
     /// Nothing is published before this entry is applied: the last one that is known to be committed at the start.
     publish_from: Option<u64>,
     has_published: bool,
@@ -71,15 +89,18 @@ impl fmt::Debug for StateMachine {
 }
 
 impl StateMachine {
+    /// `restored` is the snapshot that the log goes on from.
     pub(crate) fn new(
         storage: Storage,
+        restored: Option<Checkpoint>,
         publisher: Arc<dyn Publisher>,
         cluster_id: Arc<str>,
     ) -> (Self, View) {
         let image = Image::new(cluster_id);
         let shared = Arc::new(image.clone());
         let visible = Arc::new(ArcSwap::new(Arc::clone(&shared)));
-        let (applied, receiver) = watch::channel(Applied { epoch: None, image: shared });
+        let nothing = Applied { epoch: None, image: shared, extent: None, bytes: 0 };
+        let (applied, receiver) = watch::channel(nothing);
         let view = View { image: Arc::clone(&visible), applied: receiver };
         let machine = Self {
             publish_from: storage.committed().map(|log_id| log_id.index()),
@@ -89,6 +110,11 @@ impl StateMachine {
             delta: Delta::default(),
             last_applied: None,
             membership: StoredMembership::default(),
+            voters: None,
+            origin: None,
+            timestamp: Timestamp::NONE,
+            bytes: 0,
+            restored,
             has_published: false,
             visible,
             applied,
@@ -99,10 +125,14 @@ impl StateMachine {
     fn apply_entry(&mut self, entry: Entry) -> io::Result<Verdict> {
         let log_id = entry.log_id();
         let epoch = epoch_of(&log_id);
+        let batch = entry.batch.as_ref().ok_or_else(|| io::Error::other("an entry of no log"))?;
+        self.note_batch(log_id, batch);
         let verdict = match &entry.payload {
             EntryPayload::Blank => Verdict::Applied,
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(log_id), membership.clone());
+                let (membership, batch) = (membership.clone(), batch.clone());
+                self.voters = Some(Arc::new(Voters { index: log_id.index(), membership, batch }));
                 Verdict::Applied
             }
             EntryPayload::Normal(proposal) => self.apply_records(proposal, epoch)?,
@@ -113,6 +143,33 @@ impl StateMachine {
         self.image.epoch = epoch;
         self.last_applied = Some(log_id);
         Ok(verdict)
+    }
+
+    fn note_batch(&mut self, log_id: LogId, batch: &ValidBatch) {
+        if log_id.index() == 0 {
+            self.origin = Some(batch.header().crc);
+        }
+        self.timestamp = batch.max_timestamp();
+        self.bytes += batch.size_in_bytes() as u64;
+    }
+
+    /// Where the last entry that was applied ends.
+    fn extent(&self) -> Option<Arc<Extent>> {
+        let last = self.last_applied?;
+        let id = SnapshotId { end_offset: self.image.offset.next(), epoch: self.image.epoch };
+        let voters = Arc::clone(self.voters.as_ref()?);
+        let (timestamp, origin) = (self.timestamp, self.origin);
+        Some(Arc::new(Extent { id, entries: last.index() + 1, timestamp, origin, voters }))
+    }
+
+    /// Goes on from a snapshot.
+    fn restore(&mut self, extent: &Extent, image: Image) {
+        self.delta = image.delta_since(&self.visible.load());
+        self.image = image;
+        self.last_applied = Some(extent.last());
+        self.membership = extent.membership();
+        self.voters = Some(Arc::clone(&extent.voters));
+        (self.origin, self.timestamp) = (extent.origin, extent.timestamp);
     }
 
     fn apply_records(&mut self, proposal: &Proposal, epoch: LeaderEpoch) -> io::Result<Verdict> {
@@ -146,7 +203,8 @@ impl StateMachine {
         self.visible.store(Arc::clone(&image));
         self.publisher.visible(&delta);
         let epoch = self.last_applied.as_ref().map(epoch_of);
-        self.applied.send_replace(Applied { epoch, image });
+        let (extent, bytes) = (self.extent(), self.bytes);
+        self.applied.send_replace(Applied { epoch, image, extent, bytes });
     }
 }
 
@@ -160,8 +218,8 @@ fn without_blocking_others(work: impl FnOnce()) {
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = ();
-    type SnapshotBuilder = NoSnapshots;
+    type SnapshotData = Checkpoint;
+    type SnapshotBuilder = Written;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
         Ok((self.last_applied, self.membership.clone()))
@@ -184,31 +242,51 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok(())
     }
 
-    async fn get_snapshot_builder(&mut self) -> NoSnapshots {
-        NoSnapshots
+    async fn get_snapshot_builder(&mut self) -> Written {
+        Written(self.storage.clone())
     }
 
-    async fn install_snapshot(&mut self, _meta: &Meta, _snapshot: ()) -> Result<(), io::Error> {
-        Err(no_snapshots())
+    /// At the start, and when the leader has sent one that is newer than everything here.
+    async fn install_snapshot(
+        &mut self,
+        meta: &Meta,
+        mut checkpoint: Checkpoint,
+    ) -> Result<(), io::Error> {
+        let extent = Arc::clone(&checkpoint.extent);
+        if meta.last_log_id != Some(extent.last()) {
+            return Err(io::Error::other(format!("a snapshot of something else than {meta}")));
+        }
+        let image = match checkpoint.image.take() {
+            Some(image) => image,
+            None => self.storage.snapshots().load_image(extent.id)?,
+        };
+        self.storage.snapshots().install(&checkpoint)?;
+        self.restore(&extent, image);
+        self.release(&mut Vec::new());
+        Ok(())
     }
 
-    async fn get_current_snapshot(&mut self) -> Result<Option<NoSnapshot>, io::Error> {
-        Ok(None)
+    async fn get_current_snapshot(&mut self) -> Result<Option<StoredSnapshot>, io::Error> {
+        let restored = self.restored.take();
+        Ok(restored.or_else(|| self.storage.snapshots().newest()).map(stored))
     }
 }
 
-/// Snapshots come with the checkpoints of the metadata log; until then the log is kept whole.
+pub(crate) fn stored(checkpoint: Checkpoint) -> StoredSnapshot {
+    let (last, membership) = (checkpoint.extent.last(), checkpoint.extent.membership());
+    let meta = Meta { last_log_id: Some(last), last_membership: membership };
+    StoredSnapshot { meta, snapshot: checkpoint }
+}
+
+/// Tells openraft of the snapshot that was written last: it asks for one only when there is one.
 #[derive(Debug)]
-pub(crate) struct NoSnapshots;
+pub(crate) struct Written(Storage);
 
-impl RaftSnapshotBuilder<TypeConfig> for NoSnapshots {
-    type SnapshotData = ();
+impl RaftSnapshotBuilder<TypeConfig> for Written {
+    type SnapshotData = Checkpoint;
 
-    async fn build_snapshot(&mut self) -> Result<NoSnapshot, io::Error> {
-        Err(no_snapshots())
+    async fn build_snapshot(&mut self) -> Result<StoredSnapshot, io::Error> {
+        let newest = self.0.snapshots().newest();
+        newest.map(stored).ok_or_else(|| io::Error::other("no snapshot was written yet"))
     }
-}
-
-fn no_snapshots() -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, "there are no snapshots of the metadata log yet")
 }

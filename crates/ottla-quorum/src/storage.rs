@@ -9,7 +9,11 @@
 //!
 //! Entries that come from a leader are written with its bytes: the logs of all voters are equal, byte by byte.
 //!
-//! Invariants: `index.end_offset() == log.log_end_offset()`; `cache` holds the last entries of the log, without gaps.
+//! What the newest snapshot holds may be gone from the log, and is not read again when the log is opened: the entries are
+//! counted from there on. The files may reach back further than what openraft knows of.
+//!
+//! Invariants: `index.end_offset() == log.log_end_offset()`; `cache` holds the last entries of the log, without gaps;
+//! `log.log_start_offset() <= index.base_offset(first_index) <= newest_snapshot.end_offset`.
 
 pub(crate) mod format;
 pub(crate) mod index;
@@ -22,6 +26,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::ops::{Bound, ControlFlow, Range, RangeBounds, RangeInclusive};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::{Stream, stream};
@@ -30,11 +35,14 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
 use ottla_base::{BrokerId, LeaderEpoch, Offset, Timestamp, Uuid};
 use ottla_env::Clock;
-use ottla_log::{Log, Origin, ReadError};
+use ottla_env::Disk;
+use ottla_log::{Log, Origin, ReadError, StorageError};
 use ottla_records::{BatchHeader, Batches, RawBatch, ValidBatch};
 use parking_lot::Mutex;
 
 use crate::raft::{Entry, LogId, Membership, Payload, TypeConfig, Vote, Voter, epoch_of, log_id};
+use crate::snapshot::Extent;
+use crate::snapshot::store::{Checkpoint, LoadError, Snapshots};
 use format::Author;
 use index::LogIndex;
 use vote::VoteFile;
@@ -54,8 +62,14 @@ pub(crate) enum LogError {
     Corrupt { offset: Offset, what: String },
     #[error("read the metadata log: {0}")]
     Io(#[from] io::Error),
+    #[error("entry {index} of the metadata log is in a snapshot only")]
+    Purged { index: u64 },
     #[error(transparent)]
     Vote(#[from] vote::VoteError),
+    #[error(transparent)]
+    Snapshot(#[from] LoadError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
 }
 
 impl From<LogError> for io::Error {
@@ -82,15 +96,28 @@ struct Shared {
     clock: Arc<dyn Clock>,
     node_id: BrokerId,
     writer: Writer,
+    snapshots: Snapshots,
     state: Mutex<State>,
+}
+
+/// Whose log it is, and where.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) cluster_id: Arc<str>,
+    pub(crate) node_id: BrokerId,
+    /// That of the log directory that the log is in.
+    pub(crate) directory_id: Uuid,
+    pub(crate) disk: Arc<dyn Disk>,
+    /// The log's own directory.
+    pub(crate) path: PathBuf,
 }
 
 struct State {
     index: LogIndex,
     vote: Option<Vote>,
-    /// Every set of voters that the log names, with the index of the entry.
+    /// Every set of voters that the log names, with the index of the entry; the first may be in the snapshot only.
     voters: Vec<(u64, Membership)>,
-    /// The CRC of the first entry, while that is in the log.
+    /// The CRC of the first entry, while that is in the log or the snapshot knows it.
     origin: Option<u32>,
     /// The last entries, from `cache_start` on; all that were not applied yet are here.
     cache: VecDeque<Entry>,
@@ -98,21 +125,57 @@ struct State {
 }
 
 impl Storage {
-    /// Reads the whole log once. `directory_id` is that of the directory that the log is in.
+    /// Reads the newest snapshot, and the log after it; returns the snapshot for whoever wants to know the image.
     pub(crate) fn open(
         log: Arc<Log>,
         vote_file: VoteFile,
-        node_id: BrokerId,
-        directory_id: Uuid,
+        place: Place,
         clock: Arc<dyn Clock>,
-    ) -> Result<Self, LogError> {
+    ) -> Result<(Self, Option<Checkpoint>), LogError> {
+        let Place { cluster_id, node_id, directory_id, disk, path } = place;
         let vote = vote_file.read(node_id)?;
-        let Scanned { index, voters, origin } = scan(&log)?;
+        let offsets = log.log_start_offset()..log.log_end_offset();
+        let (snapshots, checkpoint) = Snapshots::open(disk, path, cluster_id, offsets)?;
+        let extent = checkpoint.as_ref().map(|checkpoint| &*checkpoint.extent);
+        if let Some(extent) = extent {
+            settle(&log, extent)?;
+        }
+        let Scanned { index, voters, origin } = scan(&log, extent)?;
         let cache_start = index.next_index();
         let state = State { index, vote, voters, origin, cache: VecDeque::new(), cache_start };
         let writer = Writer::start(Arc::clone(&log), vote_file, directory_id, node_id)?;
-        let shared = Shared { log, clock, node_id, writer, state: Mutex::new(state) };
-        Ok(Self { shared: Arc::new(shared) })
+        let state = Mutex::new(state);
+        let shared = Shared { log, clock, node_id, writer, snapshots, state };
+        Ok((Self { shared: Arc::new(shared) }, checkpoint))
+    }
+
+    pub(crate) fn snapshots(&self) -> &Snapshots {
+        &self.shared.snapshots
+    }
+
+    /// Lets the files begin later, at the end of a snapshot, as far as openraft has given up what is before.
+    pub(crate) fn trim_to(&self, offset: Offset) -> Result<(), StorageError> {
+        let first = {
+            let state = self.shared.state.lock();
+            state
+                .index
+                .base_offset(state.index.first_index())
+                .unwrap_or_else(|| state.index.end_offset())
+        };
+        let log = &self.shared.log;
+        let start = log.delete_records_to(offset.min(first))?;
+        log.enforce_retention(self.shared.clock.now_ms().0, start)?;
+        Ok(())
+    }
+
+    /// Whether the files begin later than with the first record.
+    pub(crate) fn is_trimmed(&self) -> bool {
+        self.shared.log.log_start_offset() > Offset::ZERO
+    }
+
+    /// Bytes of the log's files.
+    pub(crate) fn size_in_bytes(&self) -> u64 {
+        self.shared.log.size_in_bytes()
     }
 
     /// Gives an empty log its first entry, durably: who the voters are. A log that has entries keeps its own.
@@ -191,6 +254,9 @@ impl Storage {
     ) -> Result<Vec<Entry>, LogError> {
         let (mut entries, cached) = {
             let state = self.shared.state.lock();
+            if range.start < state.index.first_index() && !range.is_empty() {
+                return Err(LogError::Purged { index: range.start });
+            }
             let range = state.index.clamp(range);
             let from = range.start.max(state.cache_start);
             let skip = usize::try_from(from - state.cache_start).expect("a cache fits in memory");
@@ -301,6 +367,27 @@ impl State {
         }
     }
 
+    /// Forgets the entries up to one that is in a snapshot, but for the voters that it named.
+    fn purge(&mut self, upto: LogId) {
+        self.index.purge(upto);
+        let first = self.index.first_index();
+        let older = self.voters.partition_point(|(index, _)| *index < first);
+        self.voters.drain(..older.saturating_sub(1));
+        while self.cache_start < first && self.cache.pop_front().is_some() {
+            self.cache_start += 1;
+        }
+        self.cache_start = self.cache_start.max(first);
+    }
+
+    /// Begins again after a snapshot.
+    fn restart(&mut self, extent: &Extent) {
+        self.index = LogIndex::starting_after(Some(extent.last()), extent.id.end_offset);
+        self.voters = vec![(extent.voters.index, extent.voters.membership.clone())];
+        self.origin = extent.origin;
+        self.cache.clear();
+        self.cache_start = self.index.next_index();
+    }
+
     /// Forgets the entries from `next` on.
     fn truncate(&mut self, next: u64) {
         self.index.truncate(next);
@@ -391,26 +478,63 @@ struct Scanned {
     origin: Option<u32>,
 }
 
-/// Maps the log, checking every batch's CRC, and finds the voters that it names.
-fn scan(log: &Log) -> Result<Scanned, LogError> {
-    let mut index = LogIndex::starting_at(log.log_start_offset());
-    let (mut voters, mut origin) = (Vec::new(), None);
-    for_each_batch(log, log.log_start_offset()..log.log_end_offset(), |batch| {
+/// Maps the log after the snapshot, checking every batch's CRC, and finds the voters that it names.
+fn scan(log: &Log, extent: Option<&Extent>) -> Result<Scanned, LogError> {
+    let start = extent.map_or(Offset::ZERO, |extent| extent.id.end_offset);
+    let mut index = LogIndex::starting_after(extent.map(Extent::last), start);
+    let voters = extent.map(|it| (it.voters.index, it.voters.membership.clone()));
+    let (mut voters, mut origin) = (Vec::from_iter(voters), extent.and_then(|it| it.origin));
+    for_each_batch(log, start..log.log_end_offset(), |batch| {
         batch.check_crc().map_err(|error| corrupt(&batch, error))?;
-        if batch.header().base_offset != index.end_offset().0 {
+        let header = batch.header();
+        if header.base_offset != index.end_offset().0 {
             return Err(corrupt(&batch, "it does not follow the batch before"));
         }
-        if batch.header().attributes.is_control() {
+        if index.last().is_some_and(|last| epoch_of(&last).0 > header.partition_leader_epoch) {
+            return Err(corrupt(&batch, "its epoch is older than that of the batch before"));
+        }
+        if header.attributes.is_control() {
             let payload = format::decode(&batch).map_err(|what| corrupt(&batch, what))?;
             if let EntryPayload::Membership(membership) = payload {
                 voters.push((index.next_index(), membership));
             }
         }
-        origin = origin.or_else(|| Some(batch.header().crc));
-        index.push(batch.header());
+        if index.last().is_none() {
+            origin = Some(header.crc);
+        }
+        index.push(header);
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(Scanned { index, voters, origin })
+}
+
+/// A crash may have come after a snapshot from the leader was there, and before the log that it takes the place of was
+/// gone: that log ends earlier, or is another one, of which nothing after the snapshot's end was ever committed.
+fn settle(log: &Log, extent: &Extent) -> Result<(), LogError> {
+    let end = extent.id.end_offset;
+    if !holds(log, extent)? {
+        tracing::info!(%end, "the metadata log begins again after the snapshot that the leader has sent");
+        log.truncate_fully_and_start_at(end)?;
+    }
+    Ok(())
+}
+
+/// Whether the snapshot is of this log: logs that have a record of the same epoch at the same offset agree on all before.
+fn holds(log: &Log, extent: &Extent) -> Result<bool, LogError> {
+    let end = extent.id.end_offset;
+    if end == log.log_start_offset() || end > log.log_end_offset() {
+        return Ok(end <= log.log_end_offset());
+    }
+    let mut is_same = false;
+    // In a log of something else a batch may begin before the snapshot's end and reach beyond it.
+    for_each_batch(log, Offset(end.0 - 1)..log.log_end_offset(), |batch| {
+        batch.check_crc().map_err(|error| corrupt(&batch, error))?;
+        let header = batch.header();
+        is_same =
+            (header.next_offset(), header.partition_leader_epoch) == (end.0, extent.id.epoch.0);
+        Ok(ControlFlow::Break(()))
+    })?;
+    Ok(is_same)
 }
 
 impl RaftLogReader<TypeConfig> for Storage {
@@ -479,8 +603,9 @@ impl RaftLogStorage<TypeConfig> for Storage {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
-        let last_log_id = self.shared.state.lock().index.last();
-        Ok(LogState { last_purged_log_id: None, last_log_id })
+        let state = self.shared.state.lock();
+        let (last_purged_log_id, last_log_id) = (state.index.purged(), state.index.last());
+        Ok(LogState { last_purged_log_id, last_log_id })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -521,8 +646,27 @@ impl RaftLogStorage<TypeConfig> for Storage {
         Ok(())
     }
 
+    /// Only what is in a snapshot that is on disk may go. The files are made shorter by whoever knows how many snapshots
+    /// are kept (`trim_to`); but a log that ends before the snapshot begins again after it.
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
-        // Only what a snapshot holds may be purged, and there are none.
-        Err(io::Error::other(format!("nothing up to {log_id} is in a snapshot")))
+        let newest = self.shared.snapshots.newest_extent();
+        let Some(newest) = newest.filter(|newest| log_id <= newest.last()) else {
+            return Err(io::Error::other(format!("nothing up to {log_id} is in a snapshot")));
+        };
+        let mut state = self.shared.state.lock();
+        if state.index.purged() >= Some(log_id) {
+            return Ok(());
+        }
+        if state.index.term(log_id.index()) == Some(epoch_of(&log_id).0) {
+            state.purge(log_id);
+        } else if log_id == newest.last() {
+            let end = newest.id.end_offset;
+            self.shared.log.truncate_fully_and_start_at(end).map_err(io::Error::other)?;
+            state.restart(&newest);
+        } else {
+            return Err(io::Error::other(format!("{log_id} is not in the metadata log")));
+        }
+        state.check(&self.shared.log);
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@
 //! | bytes | |
 //! | --- | --- |
 //! | 2 | version of this format: 0 |
-//! | 1 | what is asked: 0 a vote, 1 whether there would be one, 2 append entries, 3 take over the leadership |
+//! | 1 | what is asked: 0 a vote, 1 whether there would be one, 2 append entries, 3 take over the leadership, 4 a piece of a snapshot |
 //! | 2 + n | the cluster's id: its length, then UTF-8 |
 //! | 4 | the sender's id |
 //! | 4 + 16 | the receiver's id, and its log directory's; zero where that is not known |
@@ -17,6 +17,7 @@
 //! | vote, would-be vote | the candidate's *vote*, its last *place*, 1: whether the leader wants it |
 //! | append | the leader's *vote*, the *place* before the first entry, the last committed *place*, then record batches as they are in the leader's log, each an entry |
 //! | take over | the leader's *vote*, 4: the id of whoever is to lead, the leader's last *place* |
+//! | piece | the leader's *vote*, 8: the snapshot's end offset, 4: its epoch, 8: its length, 8: where in it the piece begins, then the piece |
 //!
 //! A *vote* is 4: the term, 4: the candidate, 1: whether it was elected. A *place* in the log is 1: whether there is one,
 //! then 4: its term, 8: its index.
@@ -32,17 +33,19 @@
 //! | 4 there is a higher vote | that *vote* |
 //! | 5 takes over | 1: whether it will try |
 //! | 6 refused | 1: why, see [`Refusal`] |
+//! | 7 has got | the answering voter's *vote*, 8: how much of the snapshot it has |
 
 use bytes::Bytes;
 use bytestring::ByteString;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
-use ottla_base::{BrokerId, Uuid};
+use ottla_base::{BrokerId, LeaderEpoch, Offset, Uuid};
 use ottla_protocol::{Decoder, Encoder};
 use ottla_records::{Batches, RawBatch};
 
 use crate::raft::{Entry, LeaderId, LogId, TypeConfig, Vote, log_id};
+use crate::snapshot::SnapshotId;
 use crate::storage::format;
 
 const VERSION: i16 = 0;
@@ -65,14 +68,33 @@ pub(crate) enum Request {
     PreVote(VoteRequest<TypeConfig>),
     Append(AppendEntriesRequest<TypeConfig>),
     TransferLeader(TransferLeaderRequest<TypeConfig>),
+    Piece(Piece),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
     Vote(VoteResponse<TypeConfig>),
     Append(AppendEntriesResponse<TypeConfig>),
-    TransferLeader { accepted: bool },
+    TransferLeader {
+        accepted: bool,
+    },
     Refused(Refusal),
+    /// All of it only when the snapshot is installed.
+    HasGot {
+        vote: Vote,
+        len: u64,
+    },
+}
+
+/// A part of a snapshot, on its way from the leader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) vote: Vote,
+    pub(crate) id: SnapshotId,
+    /// Of the whole snapshot, in bytes.
+    pub(crate) len: u64,
+    pub(crate) position: u64,
+    pub(crate) bytes: Bytes,
 }
 
 /// Why a voter does not listen to another.
@@ -117,6 +139,7 @@ pub(crate) fn encode_request(address: &Address, request: &Request) -> Result<Byt
         Request::PreVote(_) => 1,
         Request::Append(_) => 2,
         Request::TransferLeader(_) => 3,
+        Request::Piece(_) => 4,
     });
     put_address(&mut output, address)?;
     match request {
@@ -130,6 +153,14 @@ pub(crate) fn encode_request(address: &Address, request: &Request) -> Result<Byt
             put_vote(&mut output, transfer.from_leader());
             output.i32(*transfer.to_node_id());
             put_place(&mut output, transfer.last_log_id())?;
+        }
+        Request::Piece(piece) => {
+            put_vote(&mut output, &piece.vote);
+            output.i64(piece.id.end_offset.0);
+            output.i32(piece.id.epoch.0);
+            put_len(&mut output, piece.len)?;
+            put_len(&mut output, piece.position)?;
+            output.raw(&piece.bytes);
         }
     }
     Ok(output.into_bytes())
@@ -157,6 +188,7 @@ pub(crate) fn decode_request(frame: Bytes) -> Result<(Address, Request)> {
         0 => Request::Vote(vote_request(&mut input)?),
         1 => Request::PreVote(vote_request(&mut input)?),
         2 => return Ok((address, Request::Append(append(input)?))),
+        4 => return Ok((address, Request::Piece(piece(input)?))),
         3 => {
             let (from, to) = (vote(&mut input)?, input.i32()?);
             let last = place(&mut input)?;
@@ -201,6 +233,11 @@ pub(crate) fn encode_answer(answer: &Answer) -> Result<Bytes> {
                 Refusal::Origin => 4,
             });
         }
+        Answer::HasGot { vote, len: has_got } => {
+            output.i8(7);
+            put_vote(&mut output, vote);
+            put_len(&mut output, *has_got)?;
+        }
     }
     Ok(output.into_bytes())
 }
@@ -218,6 +255,7 @@ pub(crate) fn decode_answer(frame: Bytes) -> Result<Answer> {
         4 => Answer::Append(AppendEntriesResponse::HigherVote(vote(&mut input)?)),
         5 => Answer::TransferLeader { accepted: input.bool()? },
         6 => Answer::Refused(refusal(input.i8()?)?),
+        7 => Answer::HasGot { vote: vote(&mut input)?, len: len(&mut input)? },
         _ => return Err(WireError::Unexpected("an unknown answer")),
     };
     input.finish()?;
@@ -277,6 +315,29 @@ fn place(input: &mut Decoder) -> Result<Option<LogId>> {
     let (is_there, term, index) = (input.bool()?, input.i32()?, input.i64()?);
     let index = index.try_into().map_err(|_| WireError::Unexpected("a negative index"))?;
     Ok(is_there.then(|| log_id(term, index)))
+}
+
+fn put_len(output: &mut Encoder, len: u64) -> Result<()> {
+    output.i64(len.try_into().map_err(|_| WireError::Unexpected("a length out of bounds"))?);
+    Ok(())
+}
+
+fn len(input: &mut Decoder) -> Result<u64> {
+    input.i64()?.try_into().map_err(|_| WireError::Unexpected("a negative length"))
+}
+
+fn piece(mut input: Decoder) -> Result<Piece> {
+    let vote = vote(&mut input)?;
+    let id = SnapshotId { end_offset: Offset(input.i64()?), epoch: LeaderEpoch(input.i32()?) };
+    let (len, position) = (len(&mut input)?, len(&mut input)?);
+    if id.end_offset <= Offset::ZERO || !(0..=vote.leader_id.term).contains(&id.epoch.0) {
+        return Err(WireError::Unexpected("a snapshot that its leader can't have"));
+    }
+    let bytes = input.rest();
+    if position.checked_add(bytes.len() as u64).is_none_or(|end| end > len) {
+        return Err(WireError::Unexpected("a piece beyond its snapshot's end"));
+    }
+    Ok(Piece { vote, id, len, position, bytes })
 }
 
 fn vote_request(input: &mut Decoder) -> Result<VoteRequest<TypeConfig>> {
@@ -345,7 +406,7 @@ mod tests {
     use super::*;
     use openraft::EntryPayload;
     use openraft::entry::RaftEntry;
-    use ottla_base::{LeaderEpoch, Offset, Timestamp};
+    use ottla_base::Timestamp;
     use ottla_records::{BatchBuilder, Compression};
 
     fn example_address() -> Address {
@@ -382,6 +443,12 @@ mod tests {
         }
     }
 
+    fn example_piece() -> Piece {
+        let id = SnapshotId { end_offset: Offset(42), epoch: LeaderEpoch(2) };
+        let bytes = Bytes::from_static(b"piece");
+        Piece { vote: example_vote(true), id, len: 15, position: 10, bytes }
+    }
+
     fn round_trip(request: Request) -> Request {
         let frame = encode_request(&example_address(), &request).unwrap();
         let (address, request) = decode_request(frame).unwrap();
@@ -403,6 +470,10 @@ mod tests {
         let asked = TransferLeaderRequest::new(example_vote(true), 2, Some(log_id(3, 9)));
         let request = Request::TransferLeader(asked.clone());
         let Request::TransferLeader(read) = round_trip(request) else { panic!() };
+        assert_eq!(read, asked);
+
+        let asked = example_piece();
+        let Request::Piece(read) = round_trip(Request::Piece(asked.clone())) else { panic!() };
         assert_eq!(read, asked);
 
         let asked = example_append();
@@ -433,6 +504,7 @@ mod tests {
             Answer::Refused(Refusal::Directory),
             Answer::Refused(Refusal::Sender),
             Answer::Refused(Refusal::Origin),
+            Answer::HasGot { vote: example_vote(true), len: 1 << 40 },
         ];
         for answer in votes.into_iter().chain(parts).chain(others) {
             assert_eq!(decode_answer(encode_answer(&answer).unwrap()).unwrap(), answer);
@@ -470,6 +542,28 @@ mod tests {
         assert!(with(vec![entry_at(10, 3, 5), entry_at(11, 1, 6)]).is_err(), "a term that falls");
         assert!(with(vec![entry_at(10, 0, 5)]).is_err(), "a term below the entry before");
         assert!(with(vec![entry_at(10, 4, 5)]).is_err(), "a term above the leader's");
+    }
+
+    #[test]
+    fn a_piece_that_can_be_of_no_snapshot_is_refused() {
+        let with = |piece: Piece| {
+            decode_request(encode_request(&example_address(), &Request::Piece(piece)).unwrap())
+        };
+        let of = |end_offset, epoch| SnapshotId {
+            end_offset: Offset(end_offset),
+            epoch: LeaderEpoch(epoch),
+        };
+        assert!(with(example_piece()).is_ok());
+        for id in [of(0, 2), of(-5, 2), of(42, -1), of(42, 4)] {
+            assert!(with(Piece { id, ..example_piece() }).is_err(), "{id:?}");
+        }
+        for (len, position) in [(14, 10), (0, 0), (15, 11), (15, 1 << 62)] {
+            assert!(with(Piece { len, position, ..example_piece() }).is_err());
+        }
+        let whole = encode_request(&example_address(), &Request::Piece(example_piece())).unwrap();
+        for cut in 0..whole.len() - 5 {
+            assert!(decode_request(whole.slice(..cut)).is_err(), "cut at {cut}");
+        }
     }
 
     #[test]

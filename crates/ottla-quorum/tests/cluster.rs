@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use cluster::{Cluster, TIMING, config, initial_voter, notes, within};
-use ottla_base::{BrokerId, LeaderEpoch, Uuid};
+use ottla_base::{BrokerId, LeaderEpoch, Offset, TopicPartition, Uuid};
+use ottla_metadata::Outcome;
 use ottla_metadata::controller::{Policy, RECONNECT_GRACE};
 use ottla_quorum::{InitialVoter, Leader, SubmitError, Timing};
 
@@ -386,4 +387,92 @@ async fn a_controller_that_is_cut_off_fences_nobody() {
     let mut active = cluster.voter(old).quorum.active();
     within("it to step down", active.wait_for(Option::is_none)).await.unwrap();
     assert_eq!(cluster.voter(old).quorum.metrics().log_end_offset, end);
+}
+
+/// The offset that a voter's log begins at.
+fn log_start(cluster: &Cluster, id: i32) -> Offset {
+    let partition = TopicPartition::new("__cluster_metadata", 0);
+    cluster.voter(id).directory.log(&partition).unwrap().log_start_offset()
+}
+
+/// Decisions by these, until the active one of them has nothing any more of what was at `end`.
+async fn forget(cluster: &Cluster, ids: &[i32], end: Offset) {
+    let mut number = 0;
+    loop {
+        let active = cluster.active_of(ids).await;
+        if log_start(cluster, active) > end {
+            return;
+        }
+        cluster.put(ids, &format!("change {}", number % 10)).await;
+        number += 1;
+        assert!(number < 1000, "the log is kept whole");
+    }
+}
+
+#[tokio::test]
+async fn a_voter_that_was_cut_off_for_too_long_gets_a_snapshot_and_goes_on_from_there() {
+    let cluster = Cluster::start_forgetful((1..=3).map(initial_voter).collect()).await;
+    let active = cluster.active().await;
+    cluster.put(&[active], "a").await;
+    let rest = others(&cluster, active);
+    let (behind, ids) = (rest[0], [active, rest[1]]);
+    cluster.network.part(&[behind], &ids);
+    let end = cluster.voter(behind).quorum.image().offset;
+    forget(&cluster, &ids, end).await;
+    cluster.network.heal();
+    let image = cluster.agree().await;
+    assert!(notes(&image).contains("a") && notes(&image).contains("change 9"));
+    assert!(log_start(&cluster, behind) > end, "it has got the log, not a snapshot");
+    cluster.check_published();
+    // What was published there names what has come with the snapshot.
+    let told = cluster.voter(behind).watcher.told.lock().unwrap().clone();
+    let names: BTreeSet<_> = told.into_iter().map(|name| name.to_string()).collect();
+    assert!(names.is_superset(&notes(&image)), "{names:?}");
+}
+
+#[tokio::test]
+async fn a_voter_that_comes_back_after_too_long_or_with_nothing_gets_a_snapshot() {
+    let unknown = |id| InitialVoter { directory_id: Uuid::ZERO, ..initial_voter(id) };
+    for has_lost_its_log in [false, true] {
+        let mut cluster = Cluster::start_forgetful((1..=3).map(unknown).collect()).await;
+        let active = cluster.active().await;
+        cluster.put(&[active], "a").await;
+        let rest = others(&cluster, active);
+        let end = cluster.voter(rest[0]).quorum.image().offset;
+        let mut path = cluster.kill(rest[0]);
+        if has_lost_its_log {
+            path = tempfile::tempdir().unwrap();
+        }
+        forget(&cluster, &[active, rest[1]], end).await;
+        cluster.start_voter(rest[0], path).await;
+        cluster.agree().await;
+        assert!(log_start(&cluster, rest[0]) > end, "it has got the log, not a snapshot");
+        // And it is as good a voter as any.
+        cluster.kill(active);
+        cluster.put(&rest, "b").await;
+        cluster.restart(rest[0]).await;
+        let image = cluster.agree().await;
+        assert!(notes(&image).contains("a") && notes(&image).contains("b"));
+        cluster.check_published();
+    }
+}
+
+#[tokio::test]
+async fn a_voter_that_falls_behind_with_records_that_were_never_committed_gives_them_up() {
+    let cluster = Cluster::start_forgetful((1..=3).map(initial_voter).collect()).await;
+    let active = cluster.active().await;
+    cluster.put(&[active], "a").await;
+    let rest = others(&cluster, active);
+    cluster.network.part(&[active], &rest);
+    let end = cluster.voter(active).quorum.metrics().log_end_offset;
+    let records = (0..200).map(|number| cluster::note(&format!("lost {number}")).into()).collect();
+    let decision = |_: &mut ottla_quorum::Desk<'_>| Outcome { records, reply: () };
+    let refused = within("an answer", cluster.voter(active).quorum.decide(decision)).await;
+    assert_eq!(refused, Err(SubmitError::NotController));
+    assert_eq!(cluster.voter(active).quorum.metrics().log_end_offset, end + 200);
+    forget(&cluster, &rest, end).await;
+    cluster.network.heal();
+    let image = cluster.agree().await;
+    assert!(notes(&image).iter().all(|name| !name.starts_with("lost")));
+    cluster.check_published();
 }

@@ -9,7 +9,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use cluster::{Cluster, notes};
+use cluster::{Cluster, initial_voter, notes};
 use ottla_base::BrokerId;
 use ottla_quorum::SubmitError;
 
@@ -59,9 +59,9 @@ async fn put_somewhere(cluster: &Cluster, name: &str) -> bool {
     false
 }
 
-async fn run(voters: i32, seed: u64, steps: usize) {
+async fn run(cluster: Cluster, seed: u64, steps: usize) {
     let mut numbers = Numbers(seed);
-    let mut cluster = Cluster::start(voters).await;
+    let mut cluster = cluster;
     let mut answered = BTreeSet::from(["the last word".to_owned()]);
     cluster.active().await;
     for step in 0..steps {
@@ -84,11 +84,19 @@ async fn run(voters: i32, seed: u64, steps: usize) {
 #[tokio::test]
 async fn three_voters_lose_nothing_that_was_answered_whatever_happens() {
     for seed in [1, 2, 3] {
-        run(3, seed, 30).await;
+        run(Cluster::start(3).await, seed, 30).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_voters_on_several_threads_lose_nothing_that_was_answered_whatever_happens() {
-    run(5, 4, 40).await;
+    run(Cluster::start(5).await, 4, 40).await;
+}
+
+#[tokio::test]
+async fn voters_who_keep_little_of_their_log_lose_nothing_that_was_answered_whatever_happens() {
+    for seed in [5, 6, 7, 8] {
+        let voters = (1..=3).map(initial_voter).collect();
+        run(Cluster::start_forgetful(voters).await, seed, 60).await;
+    }
 }

@@ -105,16 +105,42 @@ fn voters(membership: &Membership, now: Timestamp) -> io::Result<ValidBatch> {
     if membership.learner_ids().next().is_some() {
         return Err(io::Error::other("the metadata log has no record for learners"));
     }
-    let by_directory = membership.nodes().all(|(_, voter)| voter.directory_id != Uuid::ZERO);
-    let k_raft_version = if by_directory { KRAFT_VERSION } else { 0 };
-    let version = KRaftVersionRecord { version: 0, k_raft_version };
-    let mut records = vec![(ControlType::KRaftVersion, encode_message(&version)?)];
+    let mut records = vec![version_record(membership)?];
     for config in membership.get_joint_config() {
-        let voters = config.iter().filter_map(|id| Some(voter(*id, membership.get_node(id)?)));
-        let record = VotersRecord { version: 0, voters: voters.collect() };
-        records.push((ControlType::KRaftVoters, encode_message(&record)?));
+        records.push(voters_record(membership, config)?);
     }
     control(records, now)
+}
+
+/// The control records of a snapshot that name the voters: where they are changing, those who come.
+pub(crate) fn newest_voters_records(
+    membership: &Membership,
+) -> io::Result<Vec<(ControlType, Bytes)>> {
+    let mut records = vec![version_record(membership)?];
+    if let Some(config) = membership.get_joint_config().last() {
+        records.push(voters_record(membership, config)?);
+    }
+    Ok(records)
+}
+
+/// Whether the log knows of all voters which directories they are in.
+pub(crate) fn is_by_directory(membership: &Membership) -> bool {
+    membership.nodes().all(|(_, voter)| voter.directory_id != Uuid::ZERO)
+}
+
+fn version_record(membership: &Membership) -> io::Result<(ControlType, Bytes)> {
+    let k_raft_version = if is_by_directory(membership) { KRAFT_VERSION } else { 0 };
+    let version = KRaftVersionRecord { version: 0, k_raft_version };
+    Ok((ControlType::KRaftVersion, encode_message(&version)?))
+}
+
+fn voters_record(
+    membership: &Membership,
+    config: &BTreeSet<i32>,
+) -> io::Result<(ControlType, Bytes)> {
+    let voters = config.iter().filter_map(|id| Some(voter(*id, membership.get_node(id)?)));
+    let record = VotersRecord { version: 0, voters: voters.collect() };
+    Ok((ControlType::KRaftVoters, encode_message(&record)?))
 }
 
 fn voter(voter_id: i32, node: &Voter) -> voters_record::Voter {
@@ -146,7 +172,7 @@ fn control(
 }
 
 /// All of the quorum's control messages are written in version 0.
-fn encode_message(message: &impl Message) -> io::Result<Bytes> {
+pub(crate) fn encode_message(message: &impl Message) -> io::Result<Bytes> {
     let mut output = Encoder::new();
     message.encode(&mut output, 0).map_err(io::Error::other)?;
     Ok(output.into_bytes())

@@ -9,11 +9,13 @@ use ottla_protocol::records::FeatureLevelRecord;
 
 use super::*;
 use crate::raft::Proposal;
+use crate::snapshot::SnapshotId;
 
 const NODE: BrokerId = BrokerId(1);
 
 struct Fixture {
     storage: Storage,
+    restored: Option<Checkpoint>,
     _directory: LogDirectory,
 }
 
@@ -26,8 +28,15 @@ fn open(path: &std::path::Path) -> Fixture {
         directory.create(partition, Uuid::from_u128(1), Arc::new(config)).unwrap()
     });
     let votes = VoteFile::in_directory(&path.join("__cluster_metadata-0"));
-    let storage = Storage::open(log, votes, NODE, Uuid([7; 16]), clock).unwrap();
-    Fixture { storage, _directory: directory }
+    let place = Place {
+        cluster_id: "cluster".into(),
+        node_id: NODE,
+        directory_id: Uuid([7; 16]),
+        disk: Arc::clone(directory.disk()),
+        path: path.join("__cluster_metadata-0"),
+    };
+    let (storage, restored) = Storage::open(log, votes, place, clock).unwrap();
+    Fixture { storage, restored, _directory: directory }
 }
 
 fn voters(ids: &[i32]) -> BTreeMap<i32, Voter> {
@@ -324,4 +333,116 @@ async fn once_closed_it_writes_nothing_more() {
     let vote =
         Vote { leader_id: crate::raft::LeaderId { term: 3, voted_for: 2 }, committed: false };
     assert!(fixture.storage.save_vote(&vote).await.is_err());
+}
+
+/// Applies all entries, and takes a snapshot after the one at `index`.
+fn take_snapshot(fixture: &Fixture, index: u64) -> Arc<Extent> {
+    let entries = fixture.storage.read_entries(0..index + 1).unwrap();
+    let voters = entries.iter().rev().find_map(|entry| {
+        let membership = openraft::entry::RaftPayload::get_membership(&entry.payload)?;
+        let batch = entry.batch.clone().unwrap();
+        Some(crate::snapshot::Voters { index: entry.index(), membership, batch })
+    });
+    let last = entries.last().unwrap();
+    let batch = last.batch.as_ref().unwrap();
+    let extent = Arc::new(Extent {
+        id: SnapshotId { end_offset: batch.next_offset(), epoch: epoch_of(&last.log_id) },
+        entries: index + 1,
+        timestamp: batch.max_timestamp(),
+        origin: fixture.storage.origin(),
+        voters: Arc::new(voters.unwrap()),
+    });
+    let image = ottla_metadata::Image::new("cluster");
+    fixture.storage.snapshots().write(&extent, &image, &false.into()).unwrap();
+    extent
+}
+
+#[tokio::test]
+async fn what_is_purged_is_gone_and_the_rest_keeps_its_place_also_after_a_restart() {
+    for upto in 0..7_u64 {
+        let path = tempfile::tempdir().unwrap();
+        let mut fixture = open(path.path());
+        append(&mut fixture, entries()).await;
+        let origin = fixture.storage.origin();
+        let extent = take_snapshot(&fixture, upto);
+        let last = entries()[usize::try_from(upto).unwrap()].log_id();
+        assert_eq!(extent.last(), last);
+        fixture.storage.purge(last).await.unwrap();
+        fixture.storage.trim_to(extent.id.end_offset).unwrap();
+        for reopened in [false, true] {
+            if reopened {
+                drop(fixture);
+                fixture = open(path.path());
+                assert_eq!(fixture.restored.as_ref().unwrap().extent, extent);
+            }
+            let state = fixture.storage.get_log_state().await.unwrap();
+            assert_eq!(state.last_purged_log_id, Some(last));
+            assert_eq!(state.last_log_id, Some(log_id(4, 6)));
+            let rest = entries().split_off(usize::try_from(upto).unwrap() + 1);
+            assert_eq!(read(&mut fixture, upto + 1..100).await, rest);
+            assert!(fixture.storage.try_get_log_entries(upto..100).await.is_err());
+            assert_eq!(fixture.storage.origin(), origin);
+            let ids: Vec<i32> = fixture.storage.voters().unwrap().voter_ids().collect();
+            assert_eq!(ids, [1, 2, 3]);
+        }
+        append(&mut fixture, vec![blank(9, 7)]).await;
+        fixture.storage.truncate_after(Some(last)).await.unwrap();
+        let state = fixture.storage.get_log_state().await.unwrap();
+        assert_eq!(state.last_log_id, Some(last));
+        append(&mut fixture, vec![blank(9, upto + 1)]).await;
+        assert_eq!(read(&mut fixture, upto + 1..100).await, [blank(9, upto + 1)]);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_purged_that_no_snapshot_on_disk_holds() {
+    let path = tempfile::tempdir().unwrap();
+    let mut fixture = open(path.path());
+    append(&mut fixture, entries()).await;
+    assert!(fixture.storage.purge(log_id(0, 0)).await.is_err());
+    take_snapshot(&fixture, 3);
+    assert!(fixture.storage.purge(log_id(1, 4)).await.is_err());
+    assert_eq!(read(&mut fixture, 0..100).await, entries());
+    fixture.storage.purge(log_id(1, 2)).await.unwrap();
+    // The files keep what openraft may still read, whatever is asked for.
+    fixture.storage.trim_to(Offset(1_000)).unwrap();
+    assert_eq!(read(&mut fixture, 3..100).await, entries()[3..]);
+}
+
+#[tokio::test]
+async fn a_log_that_does_not_lead_to_a_snapshot_begins_again_after_it() {
+    let paths = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [mut leader, mut follower] = paths.each_ref().map(|path| open(path.path()));
+    append(&mut leader, entries()).await;
+    let extent = take_snapshot(&leader, 5);
+    let name = format!("__cluster_metadata-0/{}", extent.id.file_name());
+    // Shorter, longer with other records, and just as long in another epoch.
+    let logs = [
+        vec![membership(0, 0, &[&[1]])],
+        vec![membership(0, 0, &[&[1]]), normal(3, 1, 100)],
+        vec![membership(0, 0, &[&[1]]), blank(1, 1), normal(3, 2, 10)],
+        vec![],
+    ];
+    for log in logs {
+        append(&mut follower, log).await;
+        drop(follower);
+        std::fs::copy(paths[0].path().join(&name), paths[1].path().join(&name)).unwrap();
+        follower = open(paths[1].path());
+        let state = follower.storage.get_log_state().await.unwrap();
+        assert_eq!(state.last_purged_log_id, Some(extent.last()));
+        assert_eq!(state.last_log_id, Some(extent.last()));
+        let rest = read(&mut leader, 6..100).await;
+        append(&mut follower, rest).await;
+        assert_eq!(read(&mut follower, 6..100).await, entries()[6..]);
+        // Its own log leads to it now, and stays.
+        drop(follower);
+        follower = open(paths[1].path());
+        assert_eq!(read(&mut follower, 6..100).await, entries()[6..]);
+        follower.storage.truncate_after(Some(extent.last())).await.unwrap();
+        std::fs::remove_file(paths[1].path().join(&name)).unwrap();
+        drop(follower);
+        let directory = paths[1].path().join("__cluster_metadata-0");
+        std::fs::remove_dir_all(directory).unwrap();
+        follower = open(paths[1].path());
+    }
 }

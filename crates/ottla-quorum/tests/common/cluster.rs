@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ottla_base::{BrokerId, Offset, Uuid};
+use ottla_base::{BrokerId, Offset, TopicPartition, Uuid};
 use ottla_env::SystemClock;
 use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
 use ottla_metadata::controller::{BrokerEpoch, Policy};
@@ -22,9 +22,10 @@ use ottla_protocol::messages::{
 };
 use ottla_protocol::records::ConfigRecord;
 use ottla_quorum::{
-    Called, Config, Dependencies, InitialVoter, Publisher, Quorum, StartError, SubmitError, Timing,
-    Transport,
+    Called, Config, Dependencies, InitialVoter, Publisher, Quorum, SnapshotLimits, StartError,
+    SubmitError, Timing, Transport,
 };
+use ottla_records::Batches;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -35,6 +36,10 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Fast, but not so fast that a busy machine has elections of its own accord.
 pub const TIMING: Timing =
     Timing { heartbeat_ms: 50, election_timeout_min_ms: 150, election_timeout_max_ms: 300 };
+
+/// A snapshot after every few changes; the log's beginning goes soon.
+pub const FORGETFUL: SnapshotLimits =
+    SnapshotLimits { bytes_between: 1000, interval_ms: 0, retention_bytes: 4000, retention_ms: -1 };
 
 pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
     match tokio::time::timeout(PATIENCE, future).await {
@@ -116,11 +121,14 @@ impl Transport for Access {
 #[derive(Debug)]
 pub struct Watcher {
     pub published: Mutex<Vec<Arc<Image>>>,
+    /// The names of all decisions that a delta has told of.
+    pub told: Mutex<BTreeSet<Arc<str>>>,
     visible: watch::Sender<u64>,
 }
 
 impl Publisher for Watcher {
-    fn publish(&self, image: &Arc<Image>, _delta: &Delta) {
+    fn publish(&self, image: &Arc<Image>, delta: &Delta) {
+        self.told.lock().unwrap().extend(delta.configs.iter().map(|it| Arc::clone(&it.name)));
         self.published.lock().unwrap().push(Arc::clone(image));
     }
 
@@ -215,9 +223,16 @@ impl Voter {
         Ok(self.quorum.broker_heartbeat(request).await?.unwrap())
     }
 
-    /// All bytes of the metadata log.
-    pub fn log(&self) -> Vec<u8> {
-        std::fs::read(super::common::segment(self.path.path())).unwrap()
+    /// All batches of the metadata log that are still there, by the offsets that they begin at.
+    pub fn log(&self) -> BTreeMap<i64, Bytes> {
+        let files = std::fs::read_dir(super::common::metadata_log(self.path.path())).unwrap();
+        let paths = files.map(|file| file.unwrap().path());
+        let segments = paths.filter(|path| path.extension() == Some("log".as_ref()));
+        let batches = segments.flat_map(|path| Batches::new(std::fs::read(path).unwrap().into()));
+        let log = self.directory.log(&TopicPartition::new("__cluster_metadata", 0)).unwrap();
+        let batches = batches.map(Result::unwrap).map(|it| (it.header().base_offset, it));
+        let there = batches.filter(|(offset, _)| *offset >= log.log_start_offset().0);
+        there.map(|(offset, batch)| (offset, batch.bytes().clone())).collect()
     }
 }
 
@@ -228,6 +243,8 @@ pub struct Cluster {
     config: Vec<InitialVoter>,
     policy: Policy,
     timing: Timing,
+    segment_bytes: u64,
+    snapshots: SnapshotLimits,
     /// What the voters that were killed have published.
     graves: Vec<Arc<Watcher>>,
 }
@@ -266,6 +283,12 @@ impl Cluster {
         Self { timing, ..cluster }.start_all().await
     }
 
+    /// Voters who keep little of their log: whoever falls behind gets a snapshot.
+    pub async fn start_forgetful(config: Vec<InitialVoter>) -> Self {
+        let cluster = Self::of(config);
+        Self { segment_bytes: 700, snapshots: FORGETFUL, ..cluster }.start_all().await
+    }
+
     fn of(config: Vec<InitialVoter>) -> Self {
         Self {
             network: Arc::default(),
@@ -273,6 +296,8 @@ impl Cluster {
             config,
             policy: Policy::default(),
             timing: TIMING,
+            segment_bytes: 1 << 30,
+            snapshots: SnapshotLimits::default(),
             graves: Vec::new(),
         }
     }
@@ -287,7 +312,9 @@ impl Cluster {
 
     pub async fn start_voter(&mut self, id: i32, path: TempDir) {
         let (policy, timing) = (self.policy.clone(), self.timing);
-        let config = Config { policy, timing, ..config(id, self.config.clone()) };
+        let (segment_bytes, snapshots) = (self.segment_bytes, self.snapshots);
+        let config = config(id, self.config.clone());
+        let config = Config { policy, timing, segment_bytes, snapshots, ..config };
         let voter = start(config, path, &self.network).await.unwrap();
         self.voters.insert(id, voter);
     }
@@ -364,8 +391,13 @@ impl Cluster {
         };
         assert!(images.iter().all(|image| image == &images[0]), "the images differ");
         let logs: Vec<_> = self.voters.values().map(Voter::log).collect();
-        let shortest = logs.iter().map(Vec::len).min().unwrap();
-        assert!(logs.iter().all(|log| log[..shortest] == logs[0][..shortest]), "the logs differ");
+        let latest_start = logs.iter().filter_map(|log| log.keys().next()).max().unwrap();
+        let earliest_end = logs.iter().filter_map(|log| log.keys().last()).min().unwrap();
+        let common = |log: &BTreeMap<i64, Bytes>| -> Vec<(i64, Bytes)> {
+            let range = log.range(latest_start..=earliest_end.max(latest_start));
+            range.map(|(offset, batch)| (*offset, batch.clone())).collect()
+        };
+        assert!(logs.iter().all(|log| common(log) == common(&logs[0])), "the logs differ");
         Image::clone(&images[0])
     }
 }
@@ -396,6 +428,7 @@ pub fn config(id: i32, voters: Vec<InitialVoter>) -> Config {
         policy: Policy::default(),
         segment_bytes: 1 << 30,
         segment_ms: i64::MAX,
+        snapshots: SnapshotLimits::default(),
     }
 }
 
@@ -412,7 +445,8 @@ pub async fn start(
 ) -> Result<Voter, StartError> {
     let directory = open(path.path());
     let (visible, _) = watch::channel(0);
-    let watcher = Arc::new(Watcher { published: Mutex::default(), visible });
+    let watcher =
+        Arc::new(Watcher { published: Mutex::default(), told: Mutex::default(), visible });
     let id = config.node_id.0;
     let is_killed = Arc::new(AtomicBool::new(false));
     let access =

@@ -16,7 +16,8 @@ use ottla_protocol::messages::{
     BrokerRegistrationRequest, CreateTopicsRequest, broker_registration_request,
 };
 use ottla_quorum::{
-    Config, Dependencies, NoTransport, Publisher, Quorum, StartError, SubmitError, Timing,
+    Config, Dependencies, NoTransport, Publisher, Quorum, SnapshotLimits, StartError, SubmitError,
+    Timing,
 };
 
 /// Notes what was published.
@@ -52,6 +53,14 @@ pub async fn try_start(path: &Path) -> Result<Node, StartError> {
 }
 
 pub async fn try_start_with(path: &Path, segment_bytes: u64) -> Result<Node, StartError> {
+    try_start_snapshotting(path, segment_bytes, SnapshotLimits::default()).await
+}
+
+pub async fn try_start_snapshotting(
+    path: &Path,
+    segment_bytes: u64,
+    snapshots: SnapshotLimits,
+) -> Result<Node, StartError> {
     let clock = Arc::new(SystemClock::new());
     let options = DirectoryOptions::default();
     let directory = LogDirectory::open(path, LogConfig::default(), options, clock.clone()).unwrap();
@@ -74,6 +83,7 @@ pub async fn try_start_with(path: &Path, segment_bytes: u64) -> Result<Node, Sta
         policy: Policy::default(),
         segment_bytes,
         segment_ms: i64::MAX,
+        snapshots,
     };
     let dependencies = Dependencies {
         directory: Arc::clone(&directory),
