@@ -116,12 +116,12 @@ impl Peer {
     }
 
     pub(crate) fn storage(&self) -> &Storage {
-        &self.shared.storage
+        &self.shared.setup.storage
     }
 
     /// How long entries, or a piece of a snapshot, may be under way.
     pub(crate) fn patience(&self) -> Duration {
-        self.shared.append_patience
+        self.shared.setup.append_patience
     }
 
     fn endpoints(&self) -> &[Endpoint] {
