@@ -163,7 +163,7 @@ impl Quorum {
         let Dependencies { directory, clock, publisher, transport } = dependencies;
         let log = open_log(&config, &directory)?;
         let place = place(&config, &directory, &log);
-        let vote_file = VoteFile::in_directory(&place.path);
+        let vote_file = VoteFile::in_directory(Arc::clone(&place.disk), &place.path);
         let (storage, snapshot) =
             Storage::open(Arc::clone(&log), vote_file, place, Arc::clone(&clock))
                 .map_err(|error| StartError::Log(error.to_string()))?;

@@ -12,6 +12,7 @@ use ottla_base::{LeaderEpoch, Offset, TopicPartition};
 use ottla_metadata::{Image, Outcome};
 use ottla_protocol::records::ConfigRecord;
 use ottla_quorum::{SnapshotLimits, StartError};
+use ottla_records::Batches;
 
 /// Segments so small that many of them go.
 const SEGMENT_BYTES: u64 = 2000;
@@ -147,10 +148,16 @@ async fn a_damaged_snapshot_is_never_taken_for_one_and_an_older_one_is() {
     let newest = snapshots(path.path()).pop().unwrap();
     let name = newest.file_name().unwrap();
     let whole = std::fs::read(&newest).unwrap();
-    let footer = whole.len() - 80;
-    let mut damaged: Vec<Vec<u8>> = [0, 1, 60, 61, 100, footer - 1, footer, whole.len() - 1]
-        .map(|len| whole[..len].to_vec())
-        .into();
+    let batches = Batches::new(whole.clone().into()).map(|batch| batch.unwrap().bytes().len());
+    // Between two batches nothing but the missing footer tells that it is cut off.
+    let ends = batches.scan(0, |end, len| {
+        *end += len;
+        Some(*end)
+    });
+    let cuts = ends.flat_map(|end| [end - 1, end]).chain([0, 1, 60, 61, 100]);
+    let cuts = cuts.filter(|len| *len < whole.len());
+    let mut damaged: Vec<Vec<u8>> = cuts.map(|len| whole[..len].to_vec()).collect();
+    assert!(damaged.len() >= 10, "header, records, footer");
     for at in [5, 20, 70, 100, whole.len() / 2, whole.len() - 5] {
         let mut flipped = whole.clone();
         flipped[at] ^= 0x10;
@@ -242,4 +249,18 @@ async fn time_makes_a_snapshot_due_of_everything_that_is_there() {
             tokio::task::yield_now().await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_snapshot_of_nothing_that_a_storage_tool_has_left_is_passed_over() {
+    let path = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(metadata_log(path.path())).unwrap();
+    let name = "00000000000000000000-0000000000.checkpoint";
+    std::fs::write(metadata_log(path.path()).join(name), b"who the first voters are").unwrap();
+    for _ in 0..2 {
+        let node = start(path.path()).await;
+        change(&node, 1).await;
+        node.stop().await;
+    }
+    assert!(metadata_log(path.path()).join(name).exists());
 }

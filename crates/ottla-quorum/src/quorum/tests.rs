@@ -54,7 +54,10 @@ async fn a_vote_is_on_disk_before_it_is_answered() {
         request.leadership_transfer = true;
         let response = node.quorum.raft.vote(request).await.unwrap();
         assert!(response.vote_granted);
-        let file = VoteFile::in_directory(&crate::common::metadata_log(path.path()));
+        let file = VoteFile::in_directory(
+            Arc::clone(node.directory.disk()),
+            &crate::common::metadata_log(path.path()),
+        );
         assert_eq!(file.read(BrokerId(1)).unwrap(), Some(vote));
     }
 }

@@ -285,3 +285,6 @@ fn extent(id: SnapshotId, timestamp: Timestamp, field: Bytes) -> Result<Extent> 
     let voters = Arc::new(Voters { index, membership, batch });
     Ok(Extent { id, entries, timestamp, origin: has_origin.then_some(origin), voters })
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,8 @@ fn open(path: &std::path::Path) -> Fixture {
     let log = directory.log(&partition).unwrap_or_else(|| {
         directory.create(partition, Uuid::from_u128(1), Arc::new(config)).unwrap()
     });
-    let votes = VoteFile::in_directory(&path.join("__cluster_metadata-0"));
+    let votes =
+        VoteFile::in_directory(Arc::clone(directory.disk()), &path.join("__cluster_metadata-0"));
     let place = Place {
         cluster_id: "cluster".into(),
         node_id: NODE,

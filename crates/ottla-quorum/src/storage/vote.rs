@@ -4,13 +4,13 @@
 //! whom this node voted for in the epoch, or who leads in it, once that is known. The file is replaced whole: a
 //! crash leaves the old vote or the new one.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use openraft::vote::RaftVote;
 use ottla_base::{BrokerId, Uuid};
-use ottla_env::sys;
+use ottla_env::Disk;
 use serde::{Deserialize, Serialize};
 
 use crate::raft::Vote;
@@ -46,18 +46,19 @@ const fn nobody() -> i32 {
 
 #[derive(Debug, Clone)]
 pub(crate) struct VoteFile {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
 }
 
 impl VoteFile {
     /// The file in a log's directory.
-    pub(crate) fn in_directory(directory: &Path) -> Self {
-        Self { path: directory.join(FILE_NAME) }
+    pub(crate) fn in_directory(disk: Arc<dyn Disk>, directory: &Path) -> Self {
+        Self { disk, path: directory.join(FILE_NAME) }
     }
 
     /// `None` where nobody has voted yet. An epoch without a vote is one in which this node may still vote for itself.
     pub(crate) fn read(&self, node_id: BrokerId) -> Result<Option<Vote>, VoteError> {
-        let text = match fs::read_to_string(&self.path) {
+        let text = match self.disk.read_to_string(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(self.failed("read", source)),
@@ -107,13 +108,12 @@ impl VoteFile {
 
     fn replace(&self, bytes: &[u8]) -> io::Result<()> {
         let directory = self.path.parent().unwrap_or_else(|| Path::new("."));
-        fs::create_dir_all(directory)?;
+        self.disk.create_directories(directory)?;
         let temporary = self.path.with_extension("tmp");
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        sys::sync_data(&file)?;
-        fs::rename(&temporary, &self.path)?;
-        sys::sync_directory(directory)
+        let file = self.disk.write(&temporary, bytes)?;
+        self.disk.sync_data(&file)?;
+        self.disk.rename(&temporary, &self.path)?;
+        self.disk.sync_directory(directory)
     }
 
     fn failed(&self, action: &'static str, source: io::Error) -> VoteError {
@@ -123,6 +123,10 @@ impl VoteFile {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use ottla_env::OsDisk;
+
     use super::*;
 
     fn vote(term: i32, candidate: i32, committed: bool) -> Vote {
@@ -133,7 +137,7 @@ mod tests {
     #[test]
     fn a_vote_is_read_back_as_it_was_written() {
         let directory = tempfile::tempdir().unwrap();
-        let file = VoteFile::in_directory(directory.path());
+        let file = VoteFile::in_directory(Arc::new(OsDisk), directory.path());
         let node = BrokerId(1);
         assert_eq!(file.read(node).unwrap(), None);
         for vote in [vote(1, 1, false), vote(1, 1, true), vote(2, 3, false), vote(5, 2, true)] {
@@ -145,7 +149,7 @@ mod tests {
     #[test]
     fn the_file_reads_like_kafkas() {
         let directory = tempfile::tempdir().unwrap();
-        let file = VoteFile::in_directory(directory.path());
+        let file = VoteFile::in_directory(Arc::new(OsDisk), directory.path());
         let id = Uuid([0x55; 16]);
         let text = || fs::read_to_string(directory.path().join("quorum-state")).unwrap();
         file.write(&vote(2, 1, false), BrokerId(1), id).unwrap();
@@ -162,7 +166,7 @@ mod tests {
     #[test]
     fn an_epoch_in_which_nobody_was_voted_for_is_kept() {
         let directory = tempfile::tempdir().unwrap();
-        let file = VoteFile::in_directory(directory.path());
+        let file = VoteFile::in_directory(Arc::new(OsDisk), directory.path());
         let text = r#"{"leaderId":-1,"leaderEpoch":7,"votedId":-1,"data_version":1}"#;
         fs::write(directory.path().join("quorum-state"), text).unwrap();
         assert_eq!(file.read(BrokerId(4)).unwrap(), Some(vote(7, 4, false)));
@@ -171,7 +175,7 @@ mod tests {
     #[test]
     fn a_damaged_vote_is_an_error_and_never_no_vote() {
         let directory = tempfile::tempdir().unwrap();
-        let file = VoteFile::in_directory(directory.path());
+        let file = VoteFile::in_directory(Arc::new(OsDisk), directory.path());
         for text in ["", "{", r#"{"leaderEpoch":1,"data_version":9}"#] {
             fs::write(directory.path().join("quorum-state"), text).unwrap();
             assert!(file.read(BrokerId(1)).is_err(), "{text}");
