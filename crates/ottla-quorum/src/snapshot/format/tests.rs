@@ -125,7 +125,7 @@ fn kafkas_records_of_a_cluster_are_ours_in_the_same_versions_and_order() {
     assert_eq!(our_records[0], their_records[0]);
     assert_eq!(kinds(&ours), kinds(&kafkas));
     let place = |batches: &[RawBatch]| {
-        let last = batches.last().unwrap().header().clone();
+        let last = batches.last().unwrap().header();
         (last.next_offset(), last.partition_leader_epoch)
     };
     assert_eq!(place(&ours), place(&kafkas));
