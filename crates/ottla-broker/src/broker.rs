@@ -1,6 +1,7 @@
 //! What all connections of a broker share: who it is, its partitions, the way to the controller.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -95,6 +96,10 @@ pub(crate) struct Broker {
     /// Topics whose automatic creation is under way, so that a client that asks ten times a second
     /// causes one request to the controller.
     being_created: Mutex<HashSet<ByteString>>,
+    /// Whether this node is a controller as well.
+    pub is_controller: bool,
+    /// Whether clients are served: its listener may be open before, for what controllers send.
+    serves_clients: AtomicBool,
     not_ready: ArcSwapOption<String>,
     started: Instant,
 }
@@ -117,6 +122,7 @@ pub(crate) struct Parts {
     pub groups: Arc<GroupCoordinator>,
     pub cleaner: Option<Arc<LogCleaner>>,
     pub automatic_topics: AutomaticTopics,
+    pub is_controller: bool,
 }
 
 impl Broker {
@@ -149,6 +155,8 @@ impl Broker {
             metrics: Metrics::default(),
             queued_bytes,
             being_created: Mutex::default(),
+            is_controller: parts.is_controller,
+            serves_clients: AtomicBool::new(false),
             not_ready: ArcSwapOption::from_pointee("starting".to_owned()),
             started: Instant::now(),
         }
@@ -262,6 +270,16 @@ impl Broker {
         // Without a random source the ids are merely foreseeable; they are no secret.
         let _ = ottla_env::sys::random_bytes(&mut bytes);
         i32::from_ne_bytes(bytes)
+    }
+
+    /// From now on.
+    pub(crate) fn serve_clients(&self) {
+        self.serves_clients.store(true, Ordering::Release);
+    }
+
+    #[must_use]
+    pub(crate) fn serves_clients(&self) -> bool {
+        self.serves_clients.load(Ordering::Acquire)
     }
 
     pub(crate) fn set_ready(&self) {

@@ -387,6 +387,10 @@ fn dispatch(
     let Some((_, versions)) = served(session.listener.role).find(|(key, _)| *key == api) else {
         return Err(CloseReason::NotServed(api.name()));
     };
+    let is_early = session.listener.role == Role::Broker && !broker.serves_clients();
+    if is_early && api != ApiKey::ApiVersions {
+        return Err(CloseReason::NotServed("clients, before this broker is let in"));
+    }
     session.remember(header.client_id.as_deref());
     let context = Context {
         broker: Arc::clone(broker),

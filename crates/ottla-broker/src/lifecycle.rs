@@ -86,8 +86,8 @@ pub(crate) async fn register(
              node needs a node.id of its own"
         ),
         Err(_) => bail!(
-            "no controller has taken this broker within {} s: are the other nodes of \
-             controller.quorum.voters up?",
+            "no controller has taken this broker within {} s: are the \
+             controllers up?",
             intervals.registration_max.as_secs()
         ),
     }
@@ -111,6 +111,11 @@ impl Lifecycle {
         intervals: Intervals,
     ) -> Self {
         Self { registration, channel, quorum, intervals, leaving: Notify::new() }
+    }
+
+    /// The epoch of this broker's registration.
+    pub(crate) const fn epoch(&self) -> i64 {
+        self.registration.epoch
     }
 
     /// Returns once the controller lets this broker serve.

@@ -81,13 +81,16 @@ pub struct Node {
     quorum: Arc<Quorum>,
     directories: Arc<LogDirectories>,
     failures: Arc<FailureWatch>,
-    lifecycle: Arc<Lifecycle>,
-    broker_epoch: i64,
+    /// Of a node that is a broker.
+    lifecycle: Option<Arc<Lifecycle>>,
     listeners: Vec<Address>,
     http_address: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
 }
+
+/// The epoch of a node that was no broker.
+const NO_EPOCH: i64 = -1;
 
 /// How long a stop waits for connections; what was appended is answered well before.
 const FAREWELL_MAX: Duration = Duration::from_secs(4);
@@ -203,6 +206,7 @@ impl Node {
             groups,
             cleaner,
             automatic_topics: AutomaticTopics::new(config),
+            is_controller: config.process_roles.controller,
         }));
         let (stop, stopping) = watch::channel(false);
         let http_address = http.as_ref().and_then(|socket| socket.local_addr().ok());
@@ -211,11 +215,37 @@ impl Node {
         listen_for_controllers(&mut tasks, for_controllers, &broker, &stopping);
         // Who waits for the others is alive, and not ready: `/healthz` and `/readyz` say so.
         serve_operator(&mut tasks, http, &broker, &stopping);
-        if !quorum.is_alone() {
+        let roles = config.process_roles;
+        if roles.controller && !quorum.is_alone() {
             let (channel, request) = (Arc::clone(&controller), quorum.controller_registration());
-            tasks.spawn(unless_stopped(stopping.clone(), async move {
+            let registered = async move {
                 channel.ask_until_answered(Purpose::Controller, request).await;
-            }));
+            };
+            if !roles.broker {
+                registered.await;
+            } else {
+                tasks.spawn(unless_stopped(stopping.clone(), registered));
+            }
+        }
+        if !roles.broker {
+            broker.set_ready();
+            return Ok(Self {
+                broker,
+                quorum,
+                directories,
+                failures,
+                lifecycle: None,
+                listeners,
+                http_address,
+                stop,
+                tasks,
+            });
+        }
+        let mut for_clients = Some(for_clients);
+        if !roles.controller {
+            // Its controller's messages come in where clients do; those wait until they are served.
+            let bound = for_clients.take().unwrap_or_default();
+            serve_clients(&mut tasks, bound, &broker, config, open_files, &stopping);
         }
         let intervals = intervals(config);
         let registration = lifecycle::register(&controller, request, intervals).await?;
@@ -246,7 +276,10 @@ impl Node {
         wishes.fulfil(&registration, &directories, &quorum).await?;
         topics.set_strays_aside(&quorum.image());
         moves.begin_again();
-        serve_clients(&mut tasks, for_clients, &broker, config, open_files, &stopping);
+        broker.serve_clients();
+        if let Some(bound) = for_clients {
+            serve_clients(&mut tasks, bound, &broker, config, open_files, &stopping);
+        }
         spawn_retention(&mut tasks, &broker, config, &stopping);
         tasks.spawn(Arc::clone(&lifecycle).keep_alive(stopping.clone()));
         tasks.spawn(reports.send(controller, registration, stopping.clone()));
@@ -257,8 +290,7 @@ impl Node {
             quorum,
             directories,
             failures,
-            lifecycle,
-            broker_epoch: registration.epoch,
+            lifecycle: Some(lifecycle),
             listeners,
             http_address,
             stop,
@@ -294,13 +326,18 @@ impl Node {
     /// When the disk fails; the next start then recovers.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.broker.set_not_ready("stopping");
-        self.lifecycle.leave().await;
+        if let Some(lifecycle) = &self.lifecycle {
+            lifecycle.leave().await;
+        }
         self.stop.send_replace(true);
         // Those who wait for records or for the disk are answered at once.
         self.broker.replicas.all().iter().for_each(|replica| replica.retire());
         self.say_farewell().await;
         self.quorum.shutdown().await;
-        let (directories, epoch) = (self.directories, self.broker_epoch);
+        let (directories, epoch) = (
+            self.directories,
+            self.lifecycle.as_ref().map_or(NO_EPOCH, |lifecycle| lifecycle.epoch()),
+        );
         let cleaner = self.broker.cleaner.clone();
         let close = move || {
             cleaner.iter().for_each(|cleaner| cleaner.stop());
@@ -454,6 +491,8 @@ async fn start_quorum(
         voters: initial_voters(options),
         joins: options.initial_voters.is_empty()
             && options.config.formation() == Formation::RecordedVoters,
+        endpoints: endpoints_of_follower(&options.config, bound),
+        contacts: contacts(&options.config),
         timing: Timing::default(),
         policy: Policy::from_settings(options.settings.clone()),
         segment_bytes: u64::try_from(options.config.metadata_log_segment_bytes).unwrap_or(u64::MAX),
@@ -476,6 +515,33 @@ fn snapshot_limits(config: &BrokerConfig) -> SnapshotLimits {
         interval_ms: positive(config.metadata_log_max_snapshot_interval_ms),
         retention_bytes: config.metadata_max_retention_bytes,
         retention_ms: config.metadata_max_retention_ms,
+    }
+}
+
+/// Where a leader reaches this node with the metadata log: a controller where controllers meet, a broker where brokers do.
+fn endpoints_of_follower(config: &BrokerConfig, bound: &[Bound]) -> Vec<Endpoint> {
+    if config.process_roles.controller {
+        return endpoints(config, bound, Role::Controller);
+    }
+    let mut all = endpoints(config, bound, Role::Broker);
+    all.retain(|endpoint| *endpoint.listener == *config.inter_broker_listener_name);
+    all
+}
+
+/// Where to ask for a controller that leads.
+fn contacts(config: &BrokerConfig) -> Vec<Endpoint> {
+    let servers = config.controller_quorum_bootstrap_servers.iter();
+    let voters = config.controller_quorum_voters.iter().map(|it| (it.host.as_str(), it.port));
+    let all = servers.map(|(host, port)| (host.as_str(), *port)).chain(voters);
+    all.map(|(host, port)| controller_endpoint(config, host, port)).collect()
+}
+
+fn controller_endpoint(config: &BrokerConfig, host: &str, port: u16) -> Endpoint {
+    Endpoint {
+        listener: config.controller_listener_names.first().map_or("", |name| name).into(),
+        host: host.into(),
+        port,
+        security_protocol: SecurityProtocol::Plaintext.code(),
     }
 }
 
@@ -649,12 +715,7 @@ fn initial_voters(options: &NodeOptions) -> Vec<InitialVoter> {
     let voter = |voter: &Voter| InitialVoter {
         id: BrokerId(voter.id),
         directory_id: Uuid::ZERO,
-        endpoints: vec![Endpoint {
-            listener: config.controller_listener_names.first().map_or("", |name| name).into(),
-            host: voter.host.as_str().into(),
-            port: voter.port,
-            security_protocol: SecurityProtocol::Plaintext.code(),
-        }],
+        endpoints: vec![controller_endpoint(config, &voter.host, voter.port)],
     };
     voters.map(voter).collect()
 }

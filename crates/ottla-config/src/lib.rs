@@ -17,7 +17,6 @@ mod endpoints;
 pub mod environment;
 pub mod group;
 pub mod listener;
-mod not_yet;
 pub mod properties;
 pub mod property;
 mod quorum;

@@ -9,9 +9,7 @@ use ottla_config::table::{properties, topic_synonyms};
 /// What this crate itself makes something of: what comes of it is read under another name.
 const READ_HERE: &[(&str, &str)] = &[
     ("broker.id", "stands for node.id"),
-    ("process.roles", "one value is served: not_yet.rs"),
     ("controller.listener.names", "says which listeners are controller_listeners"),
-    ("controller.quorum.bootstrap.servers", "says whether a node is alone: formation"),
     ("listener.security.protocol.map", "is in each listener"),
     ("security.inter.broker.protocol", "stands for inter.broker.listener.name"),
     ("log.dir", "stands for log.dirs"),

@@ -43,6 +43,7 @@ use crate::raft::{
     CommittedLeaderId, Completion, LeaderId, Proposal, TypeConfig, Verdict, Vote, log_id,
 };
 use crate::state_machine::{Applied, StateMachine};
+use crate::storage::Storage;
 
 pub(crate) type QuorumRaft = Raft<TypeConfig, StateMachine>;
 
@@ -54,8 +55,8 @@ pub(crate) struct Parts {
     pub(crate) policy: Policy,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) draw: Box<dyn Draw + Send>,
-    /// `None` where this node is the only voter.
-    pub(crate) limits: Option<Limits>,
+    pub(crate) storage: Storage,
+    pub(crate) limits: Limits,
 }
 
 /// The voter that leads, as far as this node knows. It is the active controller, or is about to be.
@@ -109,7 +110,7 @@ impl Controller {
         let speculative = Image::clone(&parts.applied.borrow().image);
         let controller = Self {
             server: parts.raft.server_metrics(),
-            contact: Contact::new(&parts.raft, parts.limits),
+            contact: Contact::new(&parts.raft, parts.storage.clone(), parts.limits),
             speculative,
             parts,
             requests,
@@ -207,7 +208,7 @@ impl Controller {
             self.refuse_pending();
             self.active.send_replace(None);
         }
-        if self.parts.limits.is_some() {
+        if !self.parts.storage.is_alone() {
             self.resign(epoch).await;
         }
     }
@@ -351,7 +352,7 @@ const UNDECIDED_PAUSE: Duration = Duration::from_millis(10);
 /// No voter has this id.
 const NOBODY: i32 = -1;
 
-async fn until(deadline: Option<Instant>) {
+pub(crate) async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => future::pending().await,

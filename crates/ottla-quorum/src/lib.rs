@@ -16,6 +16,8 @@
 //!
 //! The log does not grow for ever: `snapshot` keeps images beside it, and lets go of what is before them.
 //!
+//! Nodes that have no vote follow the log all the same (`observers`).
+//!
 //! Absent: changes of the voters.
 
 #[cfg(test)]
@@ -25,7 +27,9 @@ extern crate self as ottla_quorum;
 #[path = "../tests/common/mod.rs"]
 mod common;
 mod controller;
+mod members;
 mod network;
+mod observers;
 mod publisher;
 mod quorum;
 mod raft;

@@ -14,11 +14,12 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use ottla_base::BrokerId;
+use ottla_base::{BrokerId, Uuid};
 use ottla_metadata::Endpoint;
 use parking_lot::Mutex;
 
-use crate::raft::{TypeConfig, Voter};
+use crate::members;
+use crate::raft::{Membership, TypeConfig, Voter};
 use crate::snapshot::store::Checkpoint;
 use crate::snapshot::transfer;
 use crate::storage::Storage;
@@ -56,6 +57,30 @@ pub(crate) struct Setup {
 impl Peers {
     pub(crate) fn new(setup: Setup) -> Self {
         Self(Arc::new(Shared { setup, states: Mutex::default() }))
+    }
+}
+
+impl Peers {
+    /// Where a voter is, by the log or by the configuration.
+    pub(crate) fn endpoints_of(&self, id: BrokerId, members: &Membership) -> Vec<Endpoint> {
+        let in_log = members.get_node(&id.0).map(|it| it.endpoints.clone()).unwrap_or_default();
+        if in_log.is_empty() {
+            return self.0.setup.addresses.get(&id.0).cloned().unwrap_or_default();
+        }
+        in_log
+    }
+
+    /// Asks whoever is at an address, whatever log it has.
+    pub(crate) async fn ask_at(
+        &self,
+        id: BrokerId,
+        endpoints: &[Endpoint],
+        request: &Request,
+        patience: Duration,
+    ) -> Result<Answer, String> {
+        let voter = Voter { directory_id: Uuid::ZERO, endpoints: endpoints.to_vec() };
+        let shared = Arc::clone(&self.0);
+        Peer { shared, id: id.0, voter, is_for_heartbeats: false }.call(request, patience).await
     }
 }
 
@@ -97,13 +122,13 @@ impl Peer {
         let address = Address {
             cluster_id: setup.cluster_id.clone(),
             sender: setup.node_id,
-            receiver: BrokerId(self.id),
+            receiver: BrokerId(members::node_id(self.id)),
             receiver_directory: self.voter.directory_id,
             origin: setup.storage.origin(),
         };
         let garbled = |error: WireError| error.to_string();
         let request = wire::encode_request(&address, request).map_err(garbled)?;
-        let call = setup.transport.call(BrokerId(self.id), self.endpoints(), request);
+        let call = setup.transport.call(address.receiver, self.endpoints(), request);
         let answer = match tokio::time::timeout(patience, call).await {
             Ok(answer) => answer.map_err(|error| error.to_string())?,
             Err(_) => return Err(format!("no answer in {} ms", patience.as_millis())),

@@ -33,7 +33,9 @@ use tokio::sync::{oneshot, watch};
 use crate::controller::{
     Controller, Desk, Handle, Leader, Parts, QuorumRaft, SubmitError, Submitted,
 };
+use crate::members::node_id;
 use crate::network::{Peers, Setup};
+use crate::observers::{self, Attendance, Observers, is_voter};
 use crate::publisher::Publisher;
 use crate::raft::Voter;
 use crate::service::{Heard, ServeError, Service};
@@ -66,6 +68,10 @@ pub struct Config {
     pub voters: Vec<InitialVoter>,
     /// Whether the log is somebody else's: an empty one is never begun here.
     pub joins: bool,
+    /// Where the leader reaches this node while that has no vote.
+    pub endpoints: Vec<Endpoint>,
+    /// Where to ask who leads, beside the voters that are known.
+    pub contacts: Vec<Endpoint>,
     pub timing: Timing,
     /// What the node's configuration says about decisions; its `node_id` is this node's, whatever it says.
     pub policy: Policy,
@@ -142,7 +148,8 @@ pub struct Quorum {
     applied: watch::Receiver<Applied>,
     controller: Handle,
     snapshots: Keeper,
-    service: Service,
+    service: Arc<Service>,
+    _attendance: AbortOnDropHandle,
     registration: ControllerRegistrationRequest,
     timing: Timing,
 }
@@ -167,16 +174,16 @@ impl Quorum {
         let (storage, snapshot) =
             Storage::open(Arc::clone(&log), vote_file, place, Arc::clone(&clock))
                 .map_err(|error| StartError::Log(error.to_string()))?;
-        if storage.last_index().is_none() {
+        if storage.last_index().is_none() && !config.joins {
             let first = voters::first(&config).map_err(StartError::Voters)?;
             storage.begin(first).map_err(|error| StartError::Log(error.to_string()))?;
         }
-        let company = voters::check(&config, &storage).map_err(StartError::Voters)?;
+        let company = voters::company(&config, &storage);
         let is_alone = company == Company::Alone;
         let (machine, view) =
             StateMachine::new(storage.clone(), snapshot, publisher, Arc::clone(&config.cluster_id));
         let peers = peers(&config, transport, storage.clone());
-        let raft = start_raft(&config, company, peers, storage.clone(), machine).await?;
+        let raft = start_raft(&config, company, peers.clone(), storage.clone(), machine).await?;
         let controller = Controller::start(Parts {
             raft: raft.clone(),
             log: Arc::clone(&log),
@@ -184,7 +191,8 @@ impl Quorum {
             policy: Policy { node_id: config.node_id, ..config.policy.clone() },
             clock: Arc::clone(&clock),
             draw: Box::new(SystemDraw),
-            limits: (!is_alone).then(|| config.timing.limits()),
+            storage: storage.clone(),
+            limits: config.timing.limits(),
         });
         let snapshots = Keeper::start(
             raft.clone(),
@@ -193,7 +201,18 @@ impl Quorum {
             config.snapshots,
             clock,
         );
-        let service = service(&config, storage.clone());
+        let service = Arc::new(service(&config, storage.clone()));
+        let attendance = Attendance {
+            raft: raft.clone(),
+            service: Arc::clone(&service),
+            peers,
+            myself: Voter {
+                directory_id: config.directory_id,
+                endpoints: config.endpoints.clone(),
+            },
+            contacts: config.contacts.clone(),
+        };
+        let attendance = AbortOnDropHandle(tokio::spawn(attendance.run()));
         let registration = controller_registration(&config);
         let timing = config.timing;
         let (image, applied) = (view.image, view.applied);
@@ -208,6 +227,7 @@ impl Quorum {
             service,
             registration,
             timing,
+            _attendance: attendance,
         };
         if is_alone {
             quorum.lead().await?;
@@ -230,7 +250,7 @@ impl Quorum {
     /// Whether this node is the only voter, by its own log.
     #[must_use]
     pub fn is_alone(&self) -> bool {
-        self.storage.voters().is_some_and(|voters| voters.voter_ids().count() == 1)
+        self.storage.is_alone()
     }
 
     /// Answers what the [`Transport`] of another voter has carried here.
@@ -267,6 +287,10 @@ impl Quorum {
             return;
         }
         self.service.heard.lost();
+        if !is_voter(&observers::members(&self.raft), self.service.node_id.0) {
+            // Without a vote it asks again for whoever leads.
+            return;
+        }
         // What a leader says when it hands over: do not believe in me any longer.
         let gone = TransferLeaderRequest::new(vote, id.0, None);
         if self.raft.handle_transfer_leader(gone).await.is_err() {
@@ -459,14 +483,20 @@ impl Quorum {
     /// Those who elect the leader, ordered by id.
     #[must_use]
     pub fn voters(&self) -> Vec<Member> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let nodes = metrics.membership_config.membership().nodes();
-        let member = |(id, voter): (&i32, &Voter)| Member {
-            id: BrokerId(*id),
-            directory_id: voter.directory_id,
+        self.members(true).into_iter().map(|(_, member)| member).collect()
+    }
+
+    /// Voters, or observers, with openraft's numbers.
+    fn members(&self, voters: bool) -> Vec<(i32, Member)> {
+        let members = observers::members(&self.raft);
+        let chosen = members.nodes().filter(|(number, _)| is_voter(&members, **number) == voters);
+        let member = |(number, voter): (&i32, &Voter)| {
+            let id = BrokerId(node_id(*number));
+            (*number, Member { id, directory_id: voter.directory_id })
         };
-        nodes.map(member).collect()
+        let mut all: Vec<_> = chosen.map(member).collect();
+        all.sort_by_key(|(_, member)| member.id);
+        all
     }
 
     /// Where a voter is reached as a controller, by the metadata log; nothing where that knows its id alone.
@@ -480,16 +510,26 @@ impl Quorum {
     /// How far the voters have followed, as this node knows while it leads; ordered by id.
     #[must_use]
     pub fn voter_states(&self) -> Vec<VoterState> {
+        self.states(self.members(true))
+    }
+
+    /// The same of those who follow without a vote. Only the leader knows of them.
+    #[must_use]
+    pub fn observer_states(&self) -> Vec<VoterState> {
+        self.states(self.members(false))
+    }
+
+    fn states(&self, members: Vec<(i32, Member)>) -> Vec<VoterState> {
         let metrics = self.raft.data_metrics();
         let metrics = metrics.borrow_watched();
         let own = self.log.log_end_offset();
-        let state = |voter: Member| {
-            if voter.id == self.service.node_id {
+        let state = |(number, voter): (i32, Member)| {
+            if number == self.service.node_id.0 {
                 return VoterState { voter, log_end_offset: own, silent_for: Duration::ZERO };
             }
-            let replicated = metrics.replication.as_ref().and_then(|all| all.get(&voter.id.0));
+            let replicated = metrics.replication.as_ref().and_then(|all| all.get(&number));
             let index = replicated.and_then(|last| last.as_ref()).map(|last| last.index());
-            let heard = metrics.heartbeat.as_ref().and_then(|all| all.get(&voter.id.0));
+            let heard = metrics.heartbeat.as_ref().and_then(|all| all.get(&number));
             VoterState {
                 voter,
                 log_end_offset: index
@@ -498,7 +538,7 @@ impl Quorum {
                 silent_for: heard.and_then(|at| *at).map_or(Duration::MAX, |at| at.elapsed()),
             }
         };
-        self.voters().into_iter().map(state).collect()
+        members.into_iter().map(state).collect()
     }
 
     #[must_use]
@@ -547,7 +587,9 @@ impl Quorum {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
             let progress = metrics.replication.iter().flatten();
-            let others = progress.filter(|(id, _)| **id != self.service.node_id.0);
+            let members = metrics.membership_config.membership();
+            let others = progress
+                .filter(|(id, _)| **id != self.service.node_id.0 && is_voter(members, **id));
             others.max_by_key(|(_, matching)| **matching).map(|(id, _)| *id)
         };
         let Some(target) = target else { return };
@@ -618,6 +660,7 @@ fn service(config: &Config, storage: Storage) -> Service {
         lease: config.timing.limits().lease,
         heard: Heard::default(),
         inbox: Inbox::default(),
+        observers: Observers::default(),
     }
 }
 
@@ -670,6 +713,15 @@ fn controller_registration(config: &Config) -> ControllerRegistrationRequest {
             min_supported_version: feature::METADATA_VERSION_LEVEL,
             max_supported_version: feature::METADATA_VERSION_LEVEL,
         }],
+    }
+}
+
+/// A task that ends with its owner.
+struct AbortOnDropHandle(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDropHandle {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::controller::QuorumRaft;
+use crate::members::{ANYBODY, Myself};
+use crate::observers::Observers;
 use crate::raft::TypeConfig;
 use crate::snapshot::transfer::Inbox;
 use crate::storage::Storage;
@@ -36,6 +38,7 @@ pub(crate) struct Service {
     pub(crate) lease: Duration,
     pub(crate) heard: Heard,
     pub(crate) inbox: Inbox,
+    pub(crate) observers: Observers,
 }
 
 /// When a leader was heard of, and when it was last taken for gone.
@@ -75,27 +78,27 @@ impl Service {
     ) -> Result<Bytes, ServeError> {
         let malformed = |error: wire::WireError| ServeError::Malformed(error.to_string());
         let (address, request) = wire::decode_request(request).map_err(malformed)?;
-        let answer = match self.screen(&address) {
-            Ok(()) => self.answer(raft, request).await?,
+        let answer = match self.screen(&address, &request) {
+            Ok(()) => self.answer(raft, &address, request).await?,
             Err(refusal) => Answer::Refused(refusal),
         };
         wire::encode_answer(&answer).map_err(malformed)
     }
 
-    fn screen(&self, address: &Address) -> Result<(), Refusal> {
+    fn screen(&self, address: &Address, request: &Request) -> Result<(), Refusal> {
+        let is_observer = matches!(request, Request::Observe(_));
         if address.cluster_id != *self.cluster_id {
             return Err(Refusal::Cluster);
         }
-        if address.receiver != self.node_id {
+        let is_meant = address.receiver == self.node_id
+            || (is_observer && address.receiver == BrokerId(ANYBODY));
+        if !is_meant {
             return Err(Refusal::Receiver);
         }
         if ![Uuid::ZERO, self.directory_id].contains(&address.receiver_directory) {
             return Err(Refusal::Directory);
         }
-        let voters = self.storage.voters();
-        let is_voter =
-            |id| voters.is_some_and(|voters| voters.voter_ids().any(|voter| voter == id));
-        if address.sender == self.node_id || !is_voter(address.sender.0) {
+        if address.sender == self.node_id || !(is_observer || self.may_vote(address.sender)) {
             return Err(Refusal::Sender);
         }
         match address.origin.zip(self.storage.origin()) {
@@ -104,7 +107,26 @@ impl Service {
         }
     }
 
-    async fn answer(&self, raft: &QuorumRaft, request: Request) -> Result<Answer, ServeError> {
+    /// Where voters are known by their ids alone, those never change. Where they are known by their directories, a
+    /// voter may be newer than this node's log.
+    fn may_vote(&self, id: BrokerId) -> bool {
+        self.storage.voters().is_none_or(|voters| {
+            voters.voter_ids().any(|voter| voter == id.0)
+                || voters.nodes().all(|(_, voter)| voter.directory_id != Uuid::ZERO)
+        })
+    }
+
+    /// Whether a leader was heard of lately.
+    pub(crate) fn hears_a_leader(&self) -> bool {
+        self.heard.within(self.lease)
+    }
+
+    async fn answer(
+        &self,
+        raft: &QuorumRaft,
+        address: &Address,
+        request: Request,
+    ) -> Result<Answer, ServeError> {
         let stopped = |error: &dyn ToString| ServeError::Stopped(error.to_string());
         Ok(match request {
             Request::Vote(vote) => {
@@ -118,15 +140,18 @@ impl Service {
                 Answer::TransferLeader { accepted }
             }
             Request::Piece(piece) => self.inbox.take(raft, &self.storage, piece).await?,
+            Request::Observe(observer) => self.observers.feed(raft, address.sender, observer).await,
         })
     }
 
     async fn append(
         &self,
         raft: &QuorumRaft,
-        append: AppendEntriesRequest<TypeConfig>,
+        mut append: AppendEntriesRequest<TypeConfig>,
     ) -> Result<AppendEntriesResponse<TypeConfig>, ServeError> {
         let received = Instant::now();
+        let myself = Myself { id: self.node_id, directory_id: self.directory_id };
+        append.entries = append.entries.into_iter().map(|entry| myself.sees_in(entry)).collect();
         let response = raft.append_entries(append).await;
         let response = response.map_err(|error| ServeError::Stopped(error.to_string()))?;
         if !matches!(response, AppendEntriesResponse::HigherVote(_)) {

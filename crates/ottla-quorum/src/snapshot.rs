@@ -23,6 +23,7 @@ use std::sync::Arc;
 use ottla_base::{LeaderEpoch, Offset, Timestamp};
 use ottla_records::ValidBatch;
 
+use crate::members::Myself;
 use crate::raft::{LogId, Membership, StoredMembership, log_id};
 
 /// What a snapshot is called: the offset after the last record that it holds, and that record's leader epoch.
@@ -73,6 +74,7 @@ pub(crate) struct Extent {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Voters {
     pub(crate) index: u64,
+    /// As the log names them.
     pub(crate) membership: Membership,
     /// As it is, or was, in the log.
     pub(crate) batch: ValidBatch,
@@ -83,10 +85,11 @@ impl Extent {
         log_id(self.id.epoch.0, self.entries.saturating_sub(1))
     }
 
-    pub(crate) fn membership(&self) -> StoredMembership {
+    /// The members, as this node's openraft sees them.
+    pub(crate) fn membership(&self, myself: Myself) -> StoredMembership {
         let Voters { index, membership, batch } = &*self.voters;
         let epoch = batch.header().partition_leader_epoch;
-        StoredMembership::new(Some(log_id(epoch, *index)), membership.clone())
+        StoredMembership::new(Some(log_id(epoch, *index)), myself.sees(membership.clone()))
     }
 }
 

@@ -25,6 +25,7 @@ use ottla_records::ValidBatch;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 
+use crate::members::{Myself, as_written};
 use crate::publisher::Publisher;
 use crate::raft::{CommittedLeaderId, Entry, LogId, Proposal, StoredMembership, TypeConfig};
 use crate::raft::{Verdict, Voter, epoch_of};
@@ -131,7 +132,7 @@ impl StateMachine {
             EntryPayload::Blank => Verdict::Applied,
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(log_id), membership.clone());
-                let (membership, batch) = (membership.clone(), batch.clone());
+                let (membership, batch) = (as_written(membership), batch.clone());
                 self.voters = Some(Arc::new(Voters { index: log_id.index(), membership, batch }));
                 Verdict::Applied
             }
@@ -167,7 +168,7 @@ impl StateMachine {
         self.delta = image.delta_since(&self.visible.load());
         self.image = image;
         self.last_applied = Some(extent.last());
-        self.membership = extent.membership();
+        self.membership = extent.membership(self.storage.myself());
         self.voters = Some(Arc::clone(&extent.voters));
         (self.origin, self.timestamp) = (extent.origin, extent.timestamp);
     }
@@ -268,12 +269,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<StoredSnapshot>, io::Error> {
         let restored = self.restored.take();
-        Ok(restored.or_else(|| self.storage.snapshots().newest()).map(stored))
+        let newest = restored.or_else(|| self.storage.snapshots().newest());
+        Ok(newest.map(|checkpoint| stored(checkpoint, self.storage.myself())))
     }
 }
 
-pub(crate) fn stored(checkpoint: Checkpoint) -> StoredSnapshot {
-    let (last, membership) = (checkpoint.extent.last(), checkpoint.extent.membership());
+pub(crate) fn stored(checkpoint: Checkpoint, myself: Myself) -> StoredSnapshot {
+    let (last, membership) = (checkpoint.extent.last(), checkpoint.extent.membership(myself));
     let meta = Meta { last_log_id: Some(last), last_membership: membership };
     StoredSnapshot { meta, snapshot: checkpoint }
 }
@@ -287,6 +289,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Written {
 
     async fn build_snapshot(&mut self) -> Result<StoredSnapshot, io::Error> {
         let newest = self.0.snapshots().newest();
-        newest.map(stored).ok_or_else(|| io::Error::other("no snapshot was written yet"))
+        let newest = newest.map(|checkpoint| stored(checkpoint, self.0.myself()));
+        newest.ok_or_else(|| io::Error::other("no snapshot was written yet"))
     }
 }

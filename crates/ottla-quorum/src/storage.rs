@@ -40,6 +40,7 @@ use ottla_log::{Log, Origin, ReadError, StorageError};
 use ottla_records::{BatchHeader, Batches, RawBatch, ValidBatch};
 use parking_lot::Mutex;
 
+use crate::members::Myself;
 use crate::raft::{Entry, LogId, Membership, Payload, TypeConfig, Vote, Voter, epoch_of, log_id};
 use crate::snapshot::Extent;
 use crate::snapshot::store::{Checkpoint, LoadError, Snapshots};
@@ -94,7 +95,7 @@ impl fmt::Debug for Storage {
 struct Shared {
     log: Arc<Log>,
     clock: Arc<dyn Clock>,
-    node_id: BrokerId,
+    myself: Myself,
     writer: Writer,
     snapshots: Snapshots,
     state: Mutex<State>,
@@ -140,13 +141,19 @@ impl Storage {
         if let Some(extent) = extent {
             settle(&log, extent)?;
         }
-        let Scanned { index, voters, origin } = scan(&log, extent)?;
+        let myself = Myself { id: node_id, directory_id };
+        let Scanned { index, voters, origin } = scan(&log, myself, extent)?;
         let cache_start = index.next_index();
         let state = State { index, vote, voters, origin, cache: VecDeque::new(), cache_start };
         let writer = Writer::start(Arc::clone(&log), vote_file, directory_id, node_id)?;
         let state = Mutex::new(state);
-        let shared = Shared { log, clock, node_id, writer, snapshots, state };
+        let shared = Shared { log, clock, myself, writer, snapshots, state };
         Ok((Self { shared: Arc::new(shared) }, checkpoint))
+    }
+
+    /// This node, as a member.
+    pub(crate) fn myself(&self) -> Myself {
+        self.shared.myself
     }
 
     pub(crate) fn snapshots(&self) -> &Snapshots {
@@ -206,12 +213,16 @@ impl Storage {
         self.shared.state.lock().origin
     }
 
+    /// Whether this node is the only voter.
+    pub(crate) fn is_alone(&self) -> bool {
+        is_alone(&self.shared.state.lock(), self.shared.myself)
+    }
+
     /// The last entry that is known to be committed without asking others. In a quorum of one, that is what is on disk:
     /// nobody else could have anything else.
     pub(crate) fn committed(&self) -> Option<LogId> {
         let state = self.shared.state.lock();
-        let alone =
-            state.voters().is_some_and(|voters| voters.voter_ids().eq([self.shared.node_id.0]));
+        let alone = is_alone(&state, self.shared.myself);
         state.index.last().filter(|_| alone)
     }
 
@@ -266,7 +277,7 @@ impl Storage {
             (OnDisk::of(&state.index, on_disk), cached)
         };
         let on_disk = entries.first..entries.end;
-        let mut all = entries.read(&self.shared.log, bytes_max)?;
+        let mut all = entries.read(&self.shared.log, self.shared.myself, bytes_max)?;
         if all.len() as u64 == on_disk.end - on_disk.start {
             all.extend(cached);
         }
@@ -310,7 +321,7 @@ impl Storage {
         now: Timestamp,
     ) -> io::Result<ValidBatch> {
         format::supersede_if_stale(entry);
-        let leader = state.leader().unwrap_or(self.shared.node_id);
+        let leader = state.leader().unwrap_or(self.shared.myself.id);
         let author = Author { leader, voters: state.voters(), now };
         let mut batch = format::encode(entry, &author)?;
         batch.assign(offset, epoch_of(&entry.log_id));
@@ -338,6 +349,10 @@ impl Storage {
         state.check(&self.shared.log);
         Ok(())
     }
+}
+
+fn is_alone(state: &State, myself: Myself) -> bool {
+    state.voters().is_some_and(|voters| voters.voter_ids().eq([myself.id.0]))
 }
 
 /// A batch of another voter's log goes to the same place in this one: logs that agree on an entry agree on all before.
@@ -380,9 +395,10 @@ impl State {
     }
 
     /// Begins again after a snapshot.
-    fn restart(&mut self, extent: &Extent) {
+    fn restart(&mut self, extent: &Extent, myself: Myself) {
         self.index = LogIndex::starting_after(Some(extent.last()), extent.id.end_offset);
-        self.voters = vec![(extent.voters.index, extent.voters.membership.clone())];
+        let membership = myself.sees(extent.voters.membership.clone());
+        self.voters = vec![(extent.voters.index, membership)];
         self.origin = extent.origin;
         self.cache.clear();
         self.cache_start = self.index.next_index();
@@ -425,13 +441,19 @@ impl OnDisk {
     }
 
     /// Ends with the first entry that goes beyond `bytes_max`.
-    fn read(&mut self, log: &Log, bytes_max: usize) -> Result<Vec<Entry>, LogError> {
+    fn read(
+        &mut self,
+        log: &Log,
+        myself: Myself,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, LogError> {
         let mut entries = Vec::new();
         let mut bytes = 0_usize;
         for_each_batch(log, self.offsets.clone(), |batch| {
             bytes = bytes.saturating_add(batch.bytes().len());
             let index = self.first + entries.len() as u64;
-            entries.push(format::entry(&batch, index).map_err(|what| corrupt(&batch, what))?);
+            let entry = format::entry(&batch, index).map_err(|what| corrupt(&batch, what))?;
+            entries.push(myself.sees_in(entry));
             Ok(if bytes > bytes_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         Ok(entries)
@@ -479,10 +501,10 @@ struct Scanned {
 }
 
 /// Maps the log after the snapshot, checking every batch's CRC, and finds the voters that it names.
-fn scan(log: &Log, extent: Option<&Extent>) -> Result<Scanned, LogError> {
+fn scan(log: &Log, myself: Myself, extent: Option<&Extent>) -> Result<Scanned, LogError> {
     let start = extent.map_or(Offset::ZERO, |extent| extent.id.end_offset);
     let mut index = LogIndex::starting_after(extent.map(Extent::last), start);
-    let voters = extent.map(|it| (it.voters.index, it.voters.membership.clone()));
+    let voters = extent.map(|it| (it.voters.index, myself.sees(it.voters.membership.clone())));
     let (mut voters, mut origin) = (Vec::from_iter(voters), extent.and_then(|it| it.origin));
     for_each_batch(log, start..log.log_end_offset(), |batch| {
         batch.check_crc().map_err(|error| corrupt(&batch, error))?;
@@ -496,7 +518,7 @@ fn scan(log: &Log, extent: Option<&Extent>) -> Result<Scanned, LogError> {
         if header.attributes.is_control() {
             let payload = format::decode(&batch).map_err(|what| corrupt(&batch, what))?;
             if let EntryPayload::Membership(membership) = payload {
-                voters.push((index.next_index(), membership));
+                voters.push((index.next_index(), myself.sees(membership)));
             }
         }
         if index.last().is_none() {
@@ -662,7 +684,7 @@ impl RaftLogStorage<TypeConfig> for Storage {
         } else if log_id == newest.last() {
             let end = newest.id.end_offset;
             self.shared.log.truncate_fully_and_start_at(end).map_err(io::Error::other)?;
-            state.restart(&newest);
+            state.restart(&newest, self.shared.myself);
         } else {
             return Err(io::Error::other(format!("{log_id} is not in the metadata log")));
         }

@@ -5,7 +5,7 @@
 //! | bytes | |
 //! | --- | --- |
 //! | 2 | version of this format: 0 |
-//! | 1 | what is asked: 0 a vote, 1 whether there would be one, 2 append entries, 3 take over the leadership, 4 a piece of a snapshot |
+//! | 1 | what is asked: 0 a vote, 1 whether there would be one, 2 append entries, 3 take over the leadership, 4 a piece of a snapshot, 5 to be fed |
 //! | 2 + n | the cluster's id: its length, then UTF-8 |
 //! | 4 | the sender's id |
 //! | 4 + 16 | the receiver's id, and its log directory's; zero where that is not known |
@@ -18,9 +18,11 @@
 //! | append | the leader's *vote*, the *place* before the first entry, the last committed *place*, then record batches as they are in the leader's log, each an entry |
 //! | take over | the leader's *vote*, 4: the id of whoever is to lead, the leader's last *place* |
 //! | piece | the leader's *vote*, 8: the snapshot's end offset, 4: its epoch, 8: its length, 8: where in it the piece begins, then the piece |
+//! | be fed | 16: the sender's log directory, its *endpoints*; the receiver's id may be −1: whoever is there |
 //!
 //! A *vote* is 4: the term, 4: the candidate, 1: whether it was elected. A *place* in the log is 1: whether there is one,
-//! then 4: its term, 8: its index.
+//! then 4: its term, 8: its index. *Endpoints* are 1: how many, and for each the listener's name and the host (2 + n each),
+//! and 2: the port.
 //!
 //! An answer is one byte that says what it is, and:
 //!
@@ -34,6 +36,8 @@
 //! | 5 takes over | 1: whether it will try |
 //! | 6 refused | 1: why, see [`Refusal`] |
 //! | 7 has got | the answering voter's *vote*, 8: how much of the snapshot it has |
+//! | 8 feeds the sender | nothing more |
+//! | 9 does not lead | 4: the id of whoever does, −1 if that is not known, its *endpoints* |
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -41,10 +45,11 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
 use ottla_base::{BrokerId, LeaderEpoch, Offset, Uuid};
+use ottla_metadata::Endpoint;
 use ottla_protocol::{Decoder, Encoder};
 use ottla_records::{Batches, RawBatch};
 
-use crate::raft::{Entry, LeaderId, LogId, TypeConfig, Vote, log_id};
+use crate::raft::{Entry, LeaderId, LogId, TypeConfig, Vote, Voter, log_id};
 use crate::snapshot::SnapshotId;
 use crate::storage::format;
 
@@ -69,6 +74,8 @@ pub(crate) enum Request {
     Append(AppendEntriesRequest<TypeConfig>),
     TransferLeader(TransferLeaderRequest<TypeConfig>),
     Piece(Piece),
+    /// To be sent what voters get, at this place.
+    Observe(Voter),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +90,12 @@ pub(crate) enum Answer {
     HasGot {
         vote: Vote,
         len: u64,
+    },
+    Fed,
+    /// Another node leads.
+    Leader {
+        leader: Option<BrokerId>,
+        endpoints: Vec<Endpoint>,
     },
 }
 
@@ -140,6 +153,7 @@ pub(crate) fn encode_request(address: &Address, request: &Request) -> Result<Byt
         Request::Append(_) => 2,
         Request::TransferLeader(_) => 3,
         Request::Piece(_) => 4,
+        Request::Observe(_) => 5,
     });
     put_address(&mut output, address)?;
     match request {
@@ -161,6 +175,10 @@ pub(crate) fn encode_request(address: &Address, request: &Request) -> Result<Byt
             put_len(&mut output, piece.len)?;
             put_len(&mut output, piece.position)?;
             output.raw(&piece.bytes);
+        }
+        Request::Observe(observer) => {
+            output.uuid(observer.directory_id);
+            put_endpoints(&mut output, &observer.endpoints)?;
         }
     }
     Ok(output.into_bytes())
@@ -194,6 +212,10 @@ pub(crate) fn decode_request(frame: Bytes) -> Result<(Address, Request)> {
             let last = place(&mut input)?;
             Request::TransferLeader(TransferLeaderRequest::new(from, to, last))
         }
+        5 => Request::Observe(Voter {
+            directory_id: input.uuid()?,
+            endpoints: endpoints(&mut input)?,
+        }),
         _ => return Err(WireError::Unexpected("an unknown request")),
     };
     input.finish()?;
@@ -238,6 +260,12 @@ pub(crate) fn encode_answer(answer: &Answer) -> Result<Bytes> {
             put_vote(&mut output, vote);
             put_len(&mut output, *has_got)?;
         }
+        Answer::Fed => output.i8(8),
+        Answer::Leader { leader, endpoints } => {
+            output.i8(9);
+            output.i32(leader.unwrap_or(BrokerId::NONE).0);
+            put_endpoints(&mut output, endpoints)?;
+        }
     }
     Ok(output.into_bytes())
 }
@@ -256,6 +284,11 @@ pub(crate) fn decode_answer(frame: Bytes) -> Result<Answer> {
         5 => Answer::TransferLeader { accepted: input.bool()? },
         6 => Answer::Refused(refusal(input.i8()?)?),
         7 => Answer::HasGot { vote: vote(&mut input)?, len: len(&mut input)? },
+        8 => Answer::Fed,
+        9 => {
+            let leader = Some(BrokerId(input.i32()?)).filter(|id| *id != BrokerId::NONE);
+            Answer::Leader { leader, endpoints: endpoints(&mut input)? }
+        }
         _ => return Err(WireError::Unexpected("an unknown answer")),
     };
     input.finish()?;
@@ -290,6 +323,36 @@ fn address(input: &mut Decoder) -> Result<Address> {
     let (has_origin, origin) = (input.bool()?, input.u32()?);
     let origin = has_origin.then_some(origin);
     Ok(Address { cluster_id, sender, receiver, receiver_directory, origin })
+}
+
+/// A node has few addresses; more than this are not told.
+const ENDPOINTS_MAX: usize = 16;
+
+fn put_endpoints(output: &mut Encoder, endpoints: &[Endpoint]) -> Result<()> {
+    let told = endpoints.get(..ENDPOINTS_MAX).unwrap_or(endpoints);
+    output.i8(told.len().try_into().map_err(|_| WireError::Unexpected("too many endpoints"))?);
+    for endpoint in told {
+        output.string(&(*endpoint.listener).into(), false)?;
+        output.string(&(*endpoint.host).into(), false)?;
+        output.u16(endpoint.port);
+    }
+    Ok(())
+}
+
+fn endpoints(input: &mut Decoder) -> Result<Vec<Endpoint>> {
+    let count = usize::try_from(input.i8()?).unwrap_or(usize::MAX);
+    if count > ENDPOINTS_MAX {
+        return Err(WireError::Unexpected("too many endpoints"));
+    }
+    let mut endpoint = || {
+        Ok(Endpoint {
+            listener: (*input.string(false)?).into(),
+            host: (*input.string(false)?).into(),
+            port: input.u16()?,
+            security_protocol: 0,
+        })
+    };
+    (0..count).map(|_| endpoint()).collect()
 }
 
 fn put_vote(output: &mut Encoder, vote: &Vote) {

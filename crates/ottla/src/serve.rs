@@ -60,9 +60,6 @@ pub(crate) fn run(arguments: ServeArguments) -> ExitCode {
             Ok(loaded) => loaded,
             Err(error) => return fail(&format!("{error:#}"), EXIT_USAGE),
         };
-    if let Some(reason) = loaded.config.not_yet() {
-        return fail(&reason, EXIT_USAGE);
-    }
     let log_levels = logging::install(loaded.config.log_format, loaded.config.log_level);
     if let Err(error) = ottla_env::sys::disable_huge_pages() {
         debug!(%error, "huge pages stay as they are");
@@ -157,11 +154,16 @@ async fn cluster_id(config: &BrokerConfig, survey: &Survey) -> anyhow::Result<St
             Ok(id)
         }
         (Standing::Empty, Formation::Alone) => Ok(ottla_env::random_uuid()?.to_string()),
+        (Standing::Empty, _) if !config.process_roles.controller => {
+            Ok(forming::network::wait_for_cluster(&controllers(config), ASKING_PAUSE).await)
+        }
         (standing, Formation::StaticVoters) => agree(config, standing).await,
-        (Standing::Empty, Formation::RecordedVoters) => bail!(
-            "the data directories are not formatted, and other controllers are named: run ottla format with the same \
-             --cluster-id and --initial-controllers on all nodes"
-        ),
+        (Standing::Empty, Formation::RecordedVoters) => {
+            forming::network::cluster(&controllers(config)).await.context(
+                "the data directories are not formatted, and no controller that is named knows a cluster: run ottla \
+                 format with the same --cluster-id and --initial-controllers on all nodes"
+            )
+        }
         (Standing::Forming(id), Formation::Alone | Formation::RecordedVoters) => bail!(
             "this node has begun to form cluster {id} with the others of controller.quorum.voters, which does not name \
              them any more"

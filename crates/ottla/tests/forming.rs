@@ -15,8 +15,9 @@ const SAFE: [&str; 2] = ["default.replication.factor=3", "min.insync.replicas=2"
 /// Three nodes of which none was formatted, and that are ready.
 fn three() -> Nodes {
     let mut nodes = Nodes::new(3);
+    let voters = nodes.voters(3);
     for id in 1..=3 {
-        nodes.write(id, "broker,controller", &[&*nodes.voters(3), SAFE[0], SAFE[1]]);
+        nodes.write(id, "broker,controller", &[&*voters, SAFE[0], SAFE[1]]);
     }
     nodes.start(2);
     nodes.running[&2].says("waiting for the other controllers");
@@ -66,13 +67,10 @@ fn a_voter_that_comes_back_empty_is_refused_and_so_is_another_clusters_data_or_a
 
     // Somebody copies node 2's configuration to another machine: other addresses, the same id.
     let (clients, controllers) = (nodes.clients.clone(), nodes.controllers.clone());
-    let twin = Nodes { clients, controllers, ..Nodes::new(3) };
-    twin.write(
-        2,
-        "broker,controller",
-        &[&*nodes.voters(3), "listeners=PLAINTEXT://127.0.0.1:0,CONTROLLER://127.0.0.1:0"],
-    );
-    let mut twin = twin;
+    let mut twin = Nodes { clients, controllers, ..Nodes::new(3) };
+    let elsewhere = "listeners=PLAINTEXT://127.0.0.1:0,CONTROLLER://127.0.0.1:0";
+    let voters = twin.voters(3);
+    twin.write(2, "broker,controller", &[&voters, elsewhere]);
     twin.start(2);
     let (code, said) = twin.running.get_mut(&2).unwrap().ended();
     assert_eq!(code, 1, "{said}");

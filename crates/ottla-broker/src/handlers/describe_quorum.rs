@@ -3,7 +3,7 @@
 //! - v1: when a replica last fetched and was last caught up; a leader always is. v2: directory ids, and where the
 //!   voters are reached.
 //! - Anything but partition 0 of the metadata log is UNKNOWN_TOPIC_OR_PARTITION.
-//! - No observers: each broker shares its process with a voter, as Apache Kafka's does in this mode.
+//! - Observers are the nodes that follow without a vote: brokers that are no controllers, controllers that are no voters.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -60,6 +60,7 @@ pub(super) fn handle(context: &Context, request: DescribeQuorumRequest) -> Descr
         return not_active(context, &request);
     };
     let voters = context.broker.quorum.voter_states();
+    let observers = context.broker.quorum.observer_states();
     let now = context.broker.clock.now_ms().0;
     let names_more = context.version >= DIRECTORIES_AND_NODES_SINCE;
     let mut caught_up = context.broker.voters_caught_up.0.lock();
@@ -80,6 +81,7 @@ pub(super) fn handle(context: &Context, request: DescribeQuorumRequest) -> Descr
         leader_epoch: epoch.0,
         high_watermark: metrics.applied_offset.next().0,
         current_voters: voters.iter().map(&mut state).collect(),
+        observers: observers.iter().map(&mut state).collect(),
         ..PartitionData::default()
     };
     let topic =

@@ -14,7 +14,7 @@ use crate::standing::Standing;
 pub(super) fn handle(broker: &Arc<Broker>, session: &mut Session, request: PeerRequest) -> Outcome {
     let PeerRequest { key, correlation_id, body } = request;
     match (key, session.listener.role) {
-        (PeerKey::Quorum, Role::Controller) => {
+        (PeerKey::Quorum, role) if role == Role::Controller || !broker.is_controller => {
             session.voter = ottla_quorum::sender_of(&body).or(session.voter);
             Outcome::Later(Box::pin(ask_quorum(Arc::clone(broker), correlation_id, body)))
         }
@@ -26,7 +26,8 @@ pub(super) fn handle(broker: &Arc<Broker>, session: &mut Session, request: PeerR
             let body = Standing::Formed(broker.cluster_id.to_string()).encode(broker.node_id);
             Outcome::Answer(Answer::raw(encode_answer(correlation_id, &body)))
         }
-        (PeerKey::Quorum | PeerKey::Standing, Role::Broker)
+        (PeerKey::Quorum, _)
+        | (PeerKey::Standing, Role::Broker)
         | (PeerKey::Flushed, Role::Controller) => {
             Outcome::Close(CloseReason::NotServed("a peer's message"))
         }

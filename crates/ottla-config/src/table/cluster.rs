@@ -6,7 +6,7 @@ use crate::property::{Property, boolean, class, int, list, long, string};
 pub(super) const ROWS: &[Property] = &[
     int("broker.id").or("-1").high().honoured("Kafka's older name of node.id; when both are set they must be equal."),
     int("node.id").required().at_least(0).high().honoured("Identity of this node in the cluster; it never changes once data exists."),
-    list("process.roles").required().check(Check::ListOf { values: &["broker", "controller"], may_be_empty: false }).high().honoured("What this process is: broker, controller or both; so far only both together are started."),
+    list("process.roles").required().check(Check::ListOf { values: &["broker", "controller"], may_be_empty: false }).high().honoured("What this process is: broker, controller or both."),
     string("broker.rack").honoured("Rack or zone of this broker, told to clients and kept with its registration."),
     int("broker.heartbeat.interval.ms").or("2000").honoured("Time between a broker's signs of life to the controller; the controller's own node needs none."),
     int("broker.session.timeout.ms").or("9000").honoured("How long the controller takes a broker for alive without a heartbeat; its own node needs none."),

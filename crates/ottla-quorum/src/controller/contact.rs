@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::QuorumRaft;
 use crate::raft::TypeConfig;
+use crate::storage::Storage;
 
 /// How long a leader may hear nothing of a majority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,15 +28,16 @@ pub(crate) struct Limits {
 
 pub(crate) struct Contact {
     metrics: WatchReceiverOf<TypeConfig, RaftDataMetrics<TypeConfig>>,
-    /// `None` where this node is a majority by itself.
-    limits: Option<Limits>,
+    /// Tells whether this node is a majority by itself.
+    storage: Storage,
+    limits: Limits,
     /// Since when this node leads, and in which epoch.
     led: Option<(LeaderEpoch, Instant)>,
 }
 
 impl Contact {
-    pub(crate) fn new(raft: &QuorumRaft, limits: Option<Limits>) -> Self {
-        Self { metrics: raft.data_metrics(), limits, led: None }
+    pub(crate) fn new(raft: &QuorumRaft, storage: Storage, limits: Limits) -> Self {
+        Self { metrics: raft.data_metrics(), storage, limits, led: None }
     }
 
     pub(crate) fn note_led(&mut self, epoch: Option<LeaderEpoch>) {
@@ -46,19 +48,19 @@ impl Contact {
 
     /// Whether this node can still be sure to be the only leader.
     pub(crate) fn may_decide(&self) -> bool {
-        self.limits.is_none_or(|limits| self.silence() < limits.lease)
+        self.storage.is_alone() || self.silence() < self.limits.lease
     }
 
     /// The epoch to resign from, if it is time for that.
     pub(crate) fn lost(&self) -> Option<LeaderEpoch> {
-        let (epoch, _) = self.led?;
-        (self.silence() >= self.limits?.patience).then_some(epoch)
+        let (epoch, _) = self.led.filter(|_| !self.storage.is_alone())?;
+        (self.silence() >= self.limits.patience).then_some(epoch)
     }
 
     /// When to look again.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.led?;
-        let left = self.limits?.patience.saturating_sub(self.silence());
+        self.led.filter(|_| !self.storage.is_alone())?;
+        let left = self.limits.patience.saturating_sub(self.silence());
         Some(Instant::now() + left)
     }
 

@@ -56,11 +56,6 @@ impl Timing {
 
 /// The voters that a new log names: the same on every voter, whatever else their configurations say.
 pub(super) fn first(config: &Config) -> Result<BTreeMap<i32, Voter>, String> {
-    if config.joins {
-        return Err("the metadata log is empty, and nobody has said who the voters are: prepare the node with ottla \
-                    format --initial-controllers, the same on all nodes"
-            .to_owned());
-    }
     let alone =
         Voter { directory_id: config.directory_id, endpoints: config.controller_endpoints.clone() };
     if config.voters.iter().all(|voter| voter.id == config.node_id) {
@@ -88,27 +83,22 @@ pub(super) enum Company {
     ByDirectory,
     /// They know each other's ids: one that has lost its log cannot be told from one that has not.
     ById,
+    /// This node is none of them.
+    Observer,
 }
 
-/// It is an error if this node is no voter at all: it could not even follow.
-pub(super) fn check(config: &Config, storage: &Storage) -> Result<Company, String> {
-    let voters = storage.voters().ok_or("the metadata log does not name its voters")?;
+/// A log that is still empty is somebody else's.
+pub(super) fn company(config: &Config, storage: &Storage) -> Company {
+    let Some(voters) = storage.voters() else { return Company::Observer };
     let id = config.node_id;
     if !voters.voter_ids().any(|voter| voter == id.0) {
-        return Err(format!("node {id} is not among the voters that the metadata log names"));
+        return Company::Observer;
     }
     if voters.voter_ids().count() == 1 {
-        return Ok(Company::Alone);
+        return Company::Alone;
     }
-    let named = voters.get_node(&id.0).map_or(Uuid::ZERO, |voter| voter.directory_id);
-    if named == Uuid::ZERO {
-        return Ok(Company::ById);
+    match voters.get_node(&id.0).map_or(Uuid::ZERO, |voter| voter.directory_id) {
+        Uuid::ZERO => Company::ById,
+        _ => Company::ByDirectory,
     }
-    if named != config.directory_id {
-        return Err(format!(
-            "the metadata log names log directory {named} for node {id}, and this is {}",
-            config.directory_id
-        ));
-    }
-    Ok(Company::ByDirectory)
 }

@@ -119,7 +119,8 @@ impl Inbox {
         *inbox = None;
         let Ok(Some(checkpoint)) = checkpoint else { return Ok(Answer::HasGot { vote, len: 0 }) };
         tracing::info!(snapshot = %piece.id, "installing a snapshot that the leader has sent");
-        let installed = raft.install_full_snapshot(piece.vote, stored(checkpoint)).await;
+        let snapshot = stored(checkpoint, storage.myself());
+        let installed = raft.install_full_snapshot(piece.vote, snapshot).await;
         let vote = installed.map_err(|error| ServeError::Stopped(error.to_string()))?.vote;
         // There is still one where openraft had no need of it.
         storage.snapshots().give_up(&part);

@@ -102,9 +102,7 @@ fn leader_change(author: &Author<'_>) -> io::Result<ValidBatch> {
 }
 
 fn voters(membership: &Membership, now: Timestamp) -> io::Result<ValidBatch> {
-    if membership.learner_ids().next().is_some() {
-        return Err(io::Error::other("the metadata log has no record for learners"));
-    }
+    // There is no record for learners: they are known to their leader alone, and ask the next one themselves.
     let mut records = vec![version_record(membership)?];
     for config in membership.get_joint_config() {
         records.push(voters_record(membership, config)?);
@@ -125,7 +123,8 @@ pub(crate) fn newest_voters_records(
 
 /// Whether the log knows of all voters which directories they are in.
 pub(crate) fn is_by_directory(membership: &Membership) -> bool {
-    membership.nodes().all(|(_, voter)| voter.directory_id != Uuid::ZERO)
+    let mut voters = membership.voter_ids().filter_map(|id| membership.get_node(&id));
+    voters.all(|voter| voter.directory_id != Uuid::ZERO)
 }
 
 fn version_record(membership: &Membership) -> io::Result<(ControlType, Bytes)> {

@@ -79,6 +79,8 @@ pub async fn try_start_snapshotting(
         }],
         voters: Vec::new(),
         joins: false,
+        endpoints: Vec::new(),
+        contacts: Vec::new(),
         timing: Timing::default(),
         policy: Policy::default(),
         segment_bytes,

@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Peers;
 
@@ -145,6 +145,30 @@ pub(crate) async fn check_unique(own: &Voter) -> anyhow::Result<()> {
             "another process is node {id}, and answers at {host}:{port}: every node needs a node.id of its own"
         ),
         Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// The cluster of the controllers at these addresses, if one of them knows it. Whoever adopts it has no vote, and so none
+/// that it could have forgotten.
+pub(crate) async fn cluster(addresses: &[(&str, u16)]) -> Option<String> {
+    let answers = join_all(addresses.iter().map(|address| ask(*address))).await;
+    answers.into_iter().find_map(|answer| match answer {
+        Ok((_, Standing::Formed(id))) => Some(id),
+        Ok((_, Standing::Empty | Standing::Forming(_))) | Err(_) => None,
+    })
+}
+
+/// The same, as soon as one of them knows it.
+pub(crate) async fn wait_for_cluster(addresses: &[(&str, u16)], pause: Duration) -> String {
+    let mut has_said = false;
+    loop {
+        if let Some(id) = cluster(addresses).await {
+            return id;
+        }
+        if !std::mem::replace(&mut has_said, true) {
+            info!("waiting for a controller that knows its cluster");
+        }
+        tokio::time::sleep(pause).await;
     }
 }
 

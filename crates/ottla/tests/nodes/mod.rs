@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of this")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that can't go on failed")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
@@ -12,6 +12,10 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use ottla_client::{Address, Connection, Limits};
+use ottla_protocol::Request;
+use ottla_protocol::messages::describe_quorum_response::{PartitionData, ReplicaState};
+use ottla_protocol::messages::{DescribeQuorumRequest, describe_quorum_request};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -118,6 +122,7 @@ pub struct Nodes {
     pub clients: Vec<String>,
     pub controllers: Vec<String>,
     pub running: BTreeMap<usize, Running>,
+    pub controllers_only: BTreeSet<usize>,
 }
 
 impl Nodes {
@@ -133,6 +138,7 @@ impl Nodes {
             clients: clients.to_vec(),
             controllers: controllers.to_vec(),
             running: BTreeMap::new(),
+            controllers_only: BTreeSet::new(),
         }
     }
 
@@ -157,7 +163,10 @@ impl Nodes {
     }
 
     /// Writes the configuration of a node with these roles.
-    pub fn write(&self, id: usize, roles: &str, properties: &[&str]) {
+    pub fn write(&mut self, id: usize, roles: &str, properties: &[&str]) {
+        if roles == "controller" {
+            self.controllers_only.insert(id);
+        }
         let clients = format!("PLAINTEXT://{}", self.clients[id - 1]);
         let controllers = format!("CONTROLLER://{}", self.controllers[id - 1]);
         let listeners = match roles {
@@ -230,6 +239,33 @@ impl Nodes {
         lines.sort_unstable();
         lines
     }
+}
+
+/// What the node at this address says of the metadata log, or hears from the controller that leads.
+pub fn quorum(address: &str) -> PartitionData {
+    let topic = |partitions| describe_quorum_request::TopicData {
+        topic_name: "__cluster_metadata".into(),
+        partitions,
+    };
+    let partition = describe_quorum_request::PartitionData { partition_index: 0 };
+    let request = DescribeQuorumRequest { topics: vec![topic(vec![partition])] };
+    let mut response = ask(address, &request);
+    response.topics.remove(0).partitions.remove(0)
+}
+
+/// Sends a request to a listener, in the highest version that it serves.
+pub fn ask<R: Request>(address: &str, request: &R) -> R::Response {
+    let (host, port) = address.rsplit_once(':').unwrap();
+    let address = Address { host: host.to_owned(), port: port.parse().unwrap() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let connection = Connection::open(&address, "test".into(), LIMIT).await.unwrap();
+        connection.send(request, Limits::within(LIMIT)).await.unwrap()
+    })
+}
+
+pub fn ids(states: &[ReplicaState]) -> Vec<i32> {
+    states.iter().map(|it| it.replica_id).collect()
 }
 
 /// A property of a `meta.properties` file.

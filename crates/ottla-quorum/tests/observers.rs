@@ -1,0 +1,90 @@
+//! What nodes without a vote promise: they see what is committed, whoever leads, and change no majority.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+#[path = "common/cluster.rs"]
+mod cluster;
+mod common;
+
+use std::collections::BTreeSet;
+
+use cluster::{Cluster, directory_id, notes, within};
+use ottla_base::{BrokerId, Uuid};
+use ottla_quorum::SubmitError;
+
+fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// Those whom the active one of these nodes feeds.
+fn observers(cluster: &Cluster, active: i32) -> Vec<(i32, Uuid)> {
+    let states = cluster.voter(active).quorum.observer_states();
+    states.iter().map(|it| (it.voter.id.0, it.voter.directory_id)).collect()
+}
+
+fn new() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+#[tokio::test]
+async fn an_observer_of_a_lone_voter_sees_what_is_committed_and_decides_nothing() {
+    let mut cluster = Cluster::start(1).await;
+    cluster.put(&[1], "before").await;
+    cluster.start_observer(4, directory_id(4), new()).await;
+    cluster.put(&[1], "after").await;
+    assert_eq!(notes(&cluster.agree().await), set(&["before", "after", "the last word"]));
+    assert_eq!(observers(&cluster, 1), [(4, directory_id(4))]);
+    assert_eq!(cluster.voter(4).put("no").await, Err(SubmitError::NotController));
+    assert_eq!(cluster.voter(1).quorum.voters().len(), 1);
+    cluster.kill(4);
+    cluster.put(&[1], "it is not needed").await;
+}
+
+#[tokio::test]
+async fn observers_follow_every_leader_and_come_back_after_a_restart() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.start_observer(4, directory_id(4), new()).await;
+    cluster.start_observer(5, directory_id(5), new()).await;
+    cluster.put(&[1, 2, 3], "a").await;
+    cluster.agree().await;
+    let first = cluster.active_of(&[1, 2, 3]).await;
+    assert_eq!(observers(&cluster, first), [(4, directory_id(4)), (5, directory_id(5))]);
+    cluster.kill(first);
+    let path = cluster.kill(4);
+    let left: Vec<i32> = [1, 2, 3].into_iter().filter(|id| *id != first).collect();
+    cluster.put(&left, "b").await;
+    cluster.start_observer(4, directory_id(4), path).await;
+    assert_eq!(notes(&cluster.agree().await), set(&["a", "b", "the last word"]));
+    cluster.check_published();
+    // Two of three voters are gone: observers make no majority.
+    let second = cluster.active_of(&left).await;
+    let last = left.into_iter().find(|id| *id != second).unwrap();
+    cluster.kill(last);
+    let quorum = &cluster.voter(second).quorum;
+    within("it to step down", quorum.active().wait_for(Option::is_none)).await.unwrap();
+    assert_eq!(cluster.voter(second).put("c").await, Err(SubmitError::NotController));
+}
+
+#[tokio::test]
+async fn a_voter_that_lost_its_disk_follows_as_an_observer_and_is_no_voter() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.put(&[1, 2, 3], "a").await;
+    cluster.kill(3);
+    let another = Uuid([33; 16]);
+    cluster.start_observer(3, another, new()).await;
+    assert_eq!(notes(&cluster.agree().await), set(&["a", "the last word"]));
+    let active = cluster.active_of(&[1, 2]).await;
+    assert_eq!(observers(&cluster, active), [(3, another)]);
+    let voters = cluster.voter(active).quorum.voters();
+    assert_eq!(voters[2].id, BrokerId(3));
+    assert_eq!(voters[2].directory_id, directory_id(3), "the lost one is still named");
+    // With another voter gone, there is no majority, whatever the new disk has.
+    let other = 3 - active;
+    cluster.kill(other);
+    let quorum = &cluster.voter(active).quorum;
+    within("it to step down", quorum.active().wait_for(Option::is_none)).await.unwrap();
+    // It is restarted on what it has, and still no voter.
+    let path = cluster.kill(3);
+    cluster.start_observer(3, another, path).await;
+    assert_eq!(cluster.voter(3).put("b").await, Err(SubmitError::NotController));
+}
