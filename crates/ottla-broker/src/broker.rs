@@ -34,6 +34,7 @@ use crate::peers::Purpose;
 use crate::producer_ids::ProducerIds;
 use crate::replica::Replica;
 use crate::replicas::Replicas;
+use crate::throttles::Throttles;
 
 /// What connections and handlers need of the configuration. Units are in the names.
 #[derive(Debug, Clone)]
@@ -90,6 +91,7 @@ pub(crate) struct Broker {
     pub voters_caught_up: VotersCaughtUp,
     producer_ids: ProducerIds,
     automatic_topics: AutomaticTopics,
+    pub throttles: Arc<Throttles>,
     pub metrics: Metrics,
     /// A permit for each byte that requests may take which wait to be handled, if that is bounded.
     pub queued_bytes: Option<Arc<Semaphore>>,
@@ -122,7 +124,7 @@ pub(crate) struct Parts {
     pub groups: Arc<GroupCoordinator>,
     pub cleaner: Option<Arc<LogCleaner>>,
     pub automatic_topics: AutomaticTopics,
-    pub is_controller: bool,
+    pub throttles: Arc<Throttles>,
 }
 
 impl Broker {
@@ -152,6 +154,7 @@ impl Broker {
             voters_caught_up: VotersCaughtUp::default(),
             producer_ids: ProducerIds::default(),
             automatic_topics: parts.automatic_topics,
+            throttles: parts.throttles,
             metrics: Metrics::default(),
             queued_bytes,
             being_created: Mutex::default(),

@@ -43,6 +43,12 @@ pub(crate) struct Live {
     pub reserved_bytes: u64,
     /// `replica.alter.log.dirs.io.max.bytes.per.second`, if that is a bound.
     pub move_bytes_per_second: Option<u64>,
+    /// `leader.replication.throttled.rate`, if that is a bound.
+    pub leader_bytes_per_second: Option<u64>,
+    /// `follower.replication.throttled.rate`, if that is a bound.
+    pub follower_bytes_per_second: Option<u64>,
+    /// `num.replica.fetchers`
+    pub fetchers: usize,
     pub cleaner: CleanerConfig,
 }
 
@@ -172,6 +178,9 @@ impl Live {
             seats: Seats::new(&effective.connections, before.map(|live| &live.seats)),
             producer_id_expiration_ms: effective.producer_id_expiration_ms.into(),
             move_bytes_per_second: bound(effective.replica_alter_log_dirs_io_max_bytes_per_second),
+            leader_bytes_per_second: bound(effective.leader_replication_throttled_rate),
+            follower_bytes_per_second: bound(effective.follower_replication_throttled_rate),
+            fetchers: usize::try_from(effective.num_replica_fetchers).unwrap_or(1),
             reserved_bytes: u64::try_from(effective.log_dir_reserved_bytes).unwrap_or(0),
             cleaner: effective.cleaner,
             dynamic,

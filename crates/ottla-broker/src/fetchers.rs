@@ -1,28 +1,26 @@
-//! Fetch what other brokers lead and this one follows: a task for each leader, over a connection of its own (KIP-227
-//! sessions, so that a request names only what has changed since the one before). Shell.
+//! Fetch what other brokers lead and this one follows: some tasks for each leader (`num.replica.fetchers`), each over a
+//! connection of its own. Shell.
 //!
-//! What to ask of each partition, and what becomes of the answer, is `ottla-replication`'s to say. When the set of
-//! partitions changes, the session begins anew over another connection: the leader may hold the answer to the old one back
-//! for half a second, and a new follower must not wait for that.
+//! What to ask of each partition, and what becomes of the answer, is `ottla-replication`'s to say; what a request names is
+//! the conversation's (`fetchers/conversation.rs`). When the set of partitions changes, the session begins anew over another
+//! connection: the leader may hold the answer to the old one back for half a second, and a new follower must not wait for
+//! that.
 //!
-//! Invariant: a partition is asked for by the task of its leader only, and one question at a time.
+//! Invariants: a partition is asked for by one task, of its leader, and one question at a time; which of the leader's tasks
+//! that is follows from the partition's name, as in Kafka.
+
+mod conversation;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicId};
 use ottla_client::{ClientError, Connection, Limits};
 use ottla_env::Clock;
-use ottla_protocol::Records;
-use ottla_protocol::messages::fetch_request::{
-    FetchPartition, FetchTopic, ForgottenTopic, ReplicaState,
-};
-use ottla_protocol::messages::fetch_response::PartitionData;
+use ottla_protocol::messages::ListOffsetsRequest;
 use ottla_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use ottla_protocol::messages::{FetchRequest, FetchResponse, ListOffsetsRequest};
-use ottla_replication::follower::{EpochEnd, Fetch, LeaderOffsets};
+use ottla_replication::follower::LeaderOffsets;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::{debug, warn};
@@ -30,7 +28,9 @@ use tracing::{debug, warn};
 use crate::broker::Registration;
 use crate::hang_ups::HangUps;
 use crate::peers::{BrokerAddresses, PeerError};
-use crate::replica::{Errand, Fetched, Replica};
+use crate::replica::Replica;
+use crate::throttles::Throttles;
+use conversation::Conversation;
 
 type Key = (TopicId, PartitionIndex);
 
@@ -41,61 +41,121 @@ pub(crate) struct FetchSettings {
     pub min_bytes: i32,
     pub max_bytes: i32,
     pub response_max_bytes: i32,
-    pub backoff: Duration,
+    /// `num.replica.fetchers`, which may change.
+    pub fetchers: usize,
 }
 
-/// The partitions that are followed here, by their leaders.
+/// A leader, and which of the tasks that fetch from it.
+type Place = (BrokerId, usize);
+
+/// The partitions that are followed here, by who fetches them.
 #[derive(Debug)]
 pub(crate) struct Fetchers {
     clock: Arc<dyn Clock>,
     settings: FetchSettings,
+    throttles: Arc<Throttles>,
     hang_ups: Arc<HangUps>,
-    leaders: Mutex<HashMap<BrokerId, Arc<Followed>>>,
+    places: Mutex<Places>,
     /// Set once this broker is registered.
     sender: std::sync::OnceLock<(Registration, Arc<BrokerAddresses>)>,
 }
 
-/// What is followed of one leader.
+#[derive(Debug)]
+struct Places {
+    /// For each leader.
+    count: usize,
+    followed: HashMap<Place, Arc<Followed>>,
+    of: HashMap<Key, Place>,
+}
+
+/// What one task fetches.
 #[derive(Debug, Default)]
 struct Followed {
     replicas: Mutex<HashMap<Key, (Arc<Replica>, LeaderEpoch)>>,
     changed: Notify,
+    news: Arc<FetchNews>,
+}
+
+/// Replicas that would ask something else than they did, for a reason that their leader has not told.
+#[derive(Debug, Default)]
+pub(crate) struct FetchNews(Mutex<Vec<Key>>);
+
+impl FetchNews {
+    pub(crate) fn tell(&self, topic: TopicId, partition: PartitionIndex) {
+        self.0.lock().push((topic, partition));
+    }
+
+    fn take(&self) -> Vec<Key> {
+        std::mem::take(&mut *self.0.lock())
+    }
 }
 
 impl Fetchers {
     pub(crate) fn new(
         clock: Arc<dyn Clock>,
         settings: FetchSettings,
+        throttles: Arc<Throttles>,
         hang_ups: Arc<HangUps>,
     ) -> Self {
-        let (leaders, sender) = (Mutex::default(), std::sync::OnceLock::new());
-        Self { clock, settings, hang_ups, leaders, sender }
+        let count = settings.fetchers.max(1);
+        let places = Places { count, followed: HashMap::new(), of: HashMap::new() };
+        let (places, sender) = (Mutex::new(places), std::sync::OnceLock::new());
+        Self { clock, settings, throttles, hang_ups, places, sender }
     }
 
     /// From now on leaders are asked. Said once.
     pub(crate) fn begin(&self, registration: Registration, addresses: Arc<BrokerAddresses>) {
-        let leaders = self.leaders.lock();
+        let places = self.places.lock();
         let _ = self.sender.set((registration, addresses));
-        for (leader, followed) in &*leaders {
+        for ((leader, _), followed) in &places.followed {
             self.start(*leader, followed);
         }
     }
 
     /// A replica follows this leader from now on, or, with none, nobody.
     pub(crate) fn follow(&self, replica: &Arc<Replica>, leader: Option<BrokerId>) {
+        self.place(&mut self.places.lock(), replica, leader);
+    }
+
+    /// So many tasks fetch from each leader from now on.
+    pub(crate) fn resize(&self, count: usize) {
+        let mut places = self.places.lock();
+        if std::mem::replace(&mut places.count, count.max(1)) == count.max(1) {
+            return;
+        }
+        let all: Vec<_> = places
+            .followed
+            .iter()
+            .flat_map(|((leader, _), followed)| {
+                let replicas = followed.replicas.lock();
+                replicas.values().map(|(it, _)| (*leader, Arc::clone(it))).collect::<Vec<_>>()
+            })
+            .collect();
+        for (leader, replica) in all {
+            self.place(&mut places, &replica, Some(leader));
+        }
+    }
+
+    fn place(&self, places: &mut Places, replica: &Arc<Replica>, leader: Option<BrokerId>) {
         let key = (replica.topic_id, replica.partition.partition);
-        let mut leaders = self.leaders.lock();
-        for (other, followed) in &*leaders {
-            if Some(*other) != leader && followed.replicas.lock().remove(&key).is_some() {
+        let name = (&*replica.partition.topic, key.1);
+        let to = leader.map(|leader| (leader, fetcher_of(name, places.count)));
+        if let Some(from) = places.of.get(&key).copied().filter(|from| Some(*from) != to) {
+            places.of.remove(&key);
+            replica.set_fetch_news(None);
+            if let Some(followed) = places.followed.get(&from) {
+                followed.replicas.lock().remove(&key);
                 followed.changed.notify_one();
             }
         }
-        let Some(leader) = leader else { return };
-        let followed = leaders.entry(leader).or_insert_with(|| {
+        let Some(to) = to else { return };
+        places.of.insert(key, to);
+        let followed = places.followed.entry(to).or_insert_with(|| {
             let followed = Arc::<Followed>::default();
-            self.start(leader, &followed);
+            self.start(to.0, &followed);
             followed
         });
+        replica.set_fetch_news(Some(Arc::clone(&followed.news)));
         let epoch = replica.leader_epoch();
         let before = followed.replicas.lock().insert(key, (Arc::clone(replica), epoch));
         if before.is_none_or(|(it, before)| before != epoch || !Arc::ptr_eq(&it, replica)) {
@@ -111,6 +171,7 @@ impl Fetchers {
             addresses: Arc::clone(addresses),
             clock: Arc::clone(&self.clock),
             settings: self.settings,
+            throttles: Arc::clone(&self.throttles),
             hang_ups: Arc::clone(&self.hang_ups),
             followed: Arc::clone(followed),
         };
@@ -118,23 +179,26 @@ impl Fetchers {
     }
 }
 
-/// The task of one leader.
+/// Which of a leader's tasks fetches a partition: Kafka's choice, by Java's hash of the topic's name.
+fn fetcher_of((topic, partition): (&str, PartitionIndex), count: usize) -> usize {
+    let hash = topic
+        .encode_utf16()
+        .fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    let mixed = hash.wrapping_mul(31).wrapping_add(partition.0);
+    // Java has no absolute value of the smallest number either, and Kafka takes 0.
+    usize::try_from(mixed.checked_abs().unwrap_or(0)).unwrap_or(0) % count.max(1)
+}
+
+/// A task that fetches from one leader.
 struct Fetcher {
     leader: BrokerId,
     registration: Registration,
     addresses: Arc<BrokerAddresses>,
     clock: Arc<dyn Clock>,
     settings: FetchSettings,
+    throttles: Arc<Throttles>,
     hang_ups: Arc<HangUps>,
     followed: Arc<Followed>,
-}
-
-/// What the leader was asked last, and knows of this session.
-#[derive(Debug, Default)]
-struct Session {
-    id: i32,
-    epoch: i32,
-    asked: HashMap<Key, Fetch>,
 }
 
 impl Fetcher {
@@ -148,7 +212,7 @@ impl Fetcher {
                 self.followed.changed.notified().await;
                 continue;
             }
-            let mut fetching = std::pin::pin!(self.fetch_on(&replicas));
+            let mut fetching = std::pin::pin!(self.fetch_on(replicas));
             let ended = tokio::select! {
                 ended = &mut fetching => ended,
                 () = self.followed.changed.notified() => {
@@ -169,7 +233,7 @@ impl Fetcher {
     }
 
     /// Fetches until the connection fails.
-    async fn fetch_on(&self, replicas: &HashMap<Key, Arc<Replica>>) -> Result<(), PeerError> {
+    async fn fetch_on(&self, replicas: HashMap<Key, Arc<Replica>>) -> Result<(), PeerError> {
         let connection = self.addresses.open(self.leader).await?;
         self.hang_ups.is_back(self.leader);
         // Questions that went down with the connection before this one.
@@ -179,21 +243,28 @@ impl Fetcher {
             // A leader that was started anew knows nothing of what was reported.
             replica.report_flushed_again();
         }
-        let mut session = Session::default();
+        let mut conversation = Conversation::new(self.leader, replicas);
         loop {
-            let Some(request) = self.request(replicas, &mut session) else {
-                tokio::time::sleep(self.until_next(replicas)).await;
+            conversation.hear(self.followed.news.take());
+            let now = self.clock.monotonic();
+            let Some(request) = conversation.ask(now, &self.throttles.follower) else {
+                match conversation.pause(now) {
+                    Some(pause) => tokio::time::sleep(pause.max(PAUSE_MIN)).await,
+                    // Until the metadata says something new, and this conversation is over.
+                    None => std::future::pending().await,
+                }
                 continue;
             };
+            let request = request.into_message(self.registration, &self.settings);
             let response = connection.send(&request, self.limits()).await?;
             if response.error_code.is_error() {
                 debug!(leader = %self.leader, code = %response.error_code, "the session is over");
-                session = Session::default();
+                conversation.begin_anew();
                 tokio::time::sleep(RECONNECT_PAUSE).await;
                 continue;
             }
-            session.answered(&response);
-            let errands = self.take(replicas, &session, response);
+            let now = self.clock.monotonic();
+            let errands = conversation.take(response, now, &self.throttles.follower);
             for replica in errands {
                 self.ask_offsets(&connection, &replica).await?;
             }
@@ -203,103 +274,6 @@ impl Fetcher {
     fn limits(&self) -> Limits {
         let wait = u64::try_from(self.settings.wait_max_ms).unwrap_or(0);
         Limits::within(Duration::from_millis(wait) + ANSWER_MAX)
-    }
-
-    /// Until some partition's pause is over.
-    fn until_next(&self, replicas: &HashMap<Key, Arc<Replica>>) -> Duration {
-        let now = self.clock.monotonic();
-        let next = replicas.values().filter_map(|replica| replica.fetch_deadline()).min();
-        next.map_or(self.settings.backoff, |next| next.saturating_sub(now)).max(PAUSE_MIN)
-    }
-
-    /// The next request of a session; `None` while there is nothing to ask for.
-    fn request(
-        &self,
-        replicas: &HashMap<Key, Arc<Replica>>,
-        session: &mut Session,
-    ) -> Option<FetchRequest> {
-        let now = self.clock.monotonic();
-        let wanted: HashMap<Key, Fetch> = replicas
-            .iter()
-            .filter_map(|(key, replica)| Some((*key, replica.next_fetch(self.leader, now)?)))
-            .collect();
-        if wanted.is_empty() {
-            return None;
-        }
-        if session.epoch == 0 {
-            // A session begins, or there is none: all is named.
-            session.asked.clear();
-        }
-        let mut topics: HashMap<TopicId, Vec<FetchPartition>> = HashMap::new();
-        for ((topic, partition), fetch) in &wanted {
-            if session.asked.get(&(*topic, *partition)) != Some(fetch) {
-                let asked = self.partition(*partition, fetch);
-                topics.entry(*topic).or_default().push(asked);
-            }
-        }
-        let mut forgotten: HashMap<TopicId, Vec<i32>> = HashMap::new();
-        for (topic, partition) in session.asked.keys().filter(|key| !wanted.contains_key(key)) {
-            forgotten.entry(*topic).or_default().push(partition.0);
-        }
-        session.asked = wanted;
-        let topic =
-            |(topic_id, partitions)| FetchTopic { topic_id, partitions, ..FetchTopic::default() };
-        let forget = |(topic_id, partitions)| ForgottenTopic {
-            topic_id,
-            partitions,
-            ..ForgottenTopic::default()
-        };
-        Some(FetchRequest {
-            replica_state: ReplicaState {
-                replica_id: self.registration.id.0,
-                replica_epoch: self.registration.epoch,
-            },
-            max_wait_ms: self.settings.wait_max_ms,
-            min_bytes: self.settings.min_bytes,
-            max_bytes: self.settings.response_max_bytes,
-            session_id: session.id,
-            session_epoch: session.epoch,
-            topics: topics.into_iter().map(topic).collect(),
-            forgotten_topics_data: forgotten.into_iter().map(forget).collect(),
-            ..FetchRequest::default()
-        })
-    }
-
-    fn partition(&self, partition: PartitionIndex, fetch: &Fetch) -> FetchPartition {
-        FetchPartition {
-            partition: partition.0,
-            current_leader_epoch: fetch.current_leader_epoch.0,
-            fetch_offset: fetch.fetch_offset.0,
-            last_fetched_epoch: fetch.last_fetched_epoch.map_or(-1, |epoch| epoch.0),
-            log_start_offset: fetch.log_start_offset.0,
-            partition_max_bytes: self.settings.max_bytes,
-            ..FetchPartition::default()
-        }
-    }
-
-    /// Appends what has come. Returns those about whose leader more must be asked.
-    fn take(
-        &self,
-        replicas: &HashMap<Key, Arc<Replica>>,
-        session: &Session,
-        response: FetchResponse,
-    ) -> Vec<Arc<Replica>> {
-        let now = self.clock.monotonic();
-        let mut errands = Vec::new();
-        for topic in response.responses {
-            for data in topic.partitions {
-                let key = (topic.topic_id, PartitionIndex(data.partition_index));
-                let (Some(replica), Some(asked)) = (replicas.get(&key), session.asked.get(&key))
-                else {
-                    continue;
-                };
-                let errand = replica.on_fetched(self.leader, asked, fetched(data), now);
-                if errand == Errand::AskLeaderOffsets {
-                    errands.push(Arc::clone(replica));
-                }
-            }
-        }
-        errands
     }
 
     /// Asks where the leader's log begins and ends.
@@ -358,34 +332,32 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 const LAST_ANSWER: Duration = Duration::from_millis(20);
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 
-impl Session {
-    /// A session that the leader did not take up names everything each time.
-    fn answered(&mut self, response: &FetchResponse) {
-        self.id = response.session_id;
-        self.epoch = match response.session_id {
-            0 => 0,
-            _ => self.epoch.checked_add(1).unwrap_or(1),
-        };
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn fetched(data: PartitionData) -> Fetched {
-    if data.error_code.is_error() {
-        return Fetched::Refused(data.error_code);
-    }
-    if data.diverging_epoch.end_offset >= 0 {
-        return Fetched::Diverged(EpochEnd {
-            epoch: LeaderEpoch(data.diverging_epoch.epoch),
-            end_offset: Offset(data.diverging_epoch.end_offset),
-        });
-    }
-    let records = match data.records {
-        Some(Records::Bytes(records)) => records,
-        Some(Records::Deferred { .. }) | None => Bytes::new(),
-    };
-    Fetched::Records {
-        records,
-        high_watermark: Offset(data.high_watermark),
-        log_start: Offset(data.log_start_offset),
+    /// What `AbstractFetcherManager` of Kafka 4.3.1 chooses for the first five partitions of a topic.
+    #[test]
+    fn partitions_are_spread_as_in_kafka() {
+        let kafka = [
+            ("t", 2, [0, 1, 0, 1, 0]),
+            ("t", 3, [2, 0, 1, 2, 0]),
+            ("t", 7, [5, 6, 0, 1, 2]),
+            ("orders", 2, [1, 0, 1, 0, 1]),
+            ("orders", 3, [2, 1, 0, 2, 1]),
+            ("orders", 7, [6, 5, 4, 3, 2]),
+            ("__consumer_offsets", 2, [1, 0, 1, 0, 1]),
+            ("__consumer_offsets", 3, [2, 1, 0, 2, 1]),
+            ("__consumer_offsets", 7, [6, 5, 4, 3, 2]),
+            ("a-rather-long.name_of_a_topic-0123456789", 2, [0, 1, 0, 1, 0]),
+            ("a-rather-long.name_of_a_topic-0123456789", 3, [2, 1, 0, 2, 1]),
+            ("a-rather-long.name_of_a_topic-0123456789", 7, [3, 2, 1, 0, 6]),
+        ];
+        for (topic, count, expected) in kafka {
+            let found: Vec<_> =
+                (0..5).map(|it| fetcher_of((topic, PartitionIndex(it)), count)).collect();
+            assert_eq!(found, expected, "{topic} over {count}");
+        }
+        assert_eq!(fetcher_of(("any", PartitionIndex(7)), 1), 0);
     }
 }

@@ -37,6 +37,7 @@ mod producer_ids;
 mod replica;
 mod replicas;
 mod standing;
+mod throttles;
 mod topic_config;
 mod topics;
 mod waiters;

@@ -20,6 +20,7 @@ use ottla_metadata::controller::Policy;
 use ottla_metadata::{Endpoint, feature};
 use ottla_protocol::messages::{BrokerRegistrationRequest, broker_registration_request};
 use ottla_quorum::{InitialVoter, Quorum, SnapshotLimits, Timing};
+use ottla_replication::Windows;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -44,6 +45,7 @@ use crate::log_levels::LogLevels;
 use crate::log_moves::LogMoves;
 use crate::peers::{BrokerAddresses, Peers, Purpose, QuorumTransport};
 use crate::replicas::Replicas;
+use crate::throttles::Throttles;
 use crate::topic_config;
 use crate::topics::Topics;
 
@@ -154,9 +156,11 @@ impl Node {
         let cleaner = cleaner::start(&configuration.live().cleaner, &replicas, &clock)?;
         let incarnation_id = ottla_env::random_uuid()?;
         let hang_ups = Arc::<HangUps>::default();
+        let throttles = Arc::new(Throttles::new(throttle_windows(config)));
         let fetchers = Arc::new(Fetchers::new(
             Arc::clone(&clock),
             fetch_settings(config),
+            Arc::clone(&throttles),
             Arc::clone(&hang_ups),
         ));
         let topics = Arc::new(Topics {
@@ -166,6 +170,7 @@ impl Node {
             lag_max: milliseconds(config.replica_lag_time_max_ms),
             fetch_backoff: milliseconds(config.replica_fetch_backoff_ms.into()),
             fetchers: Arc::clone(&fetchers),
+            throttles: Arc::clone(&throttles),
             directories: Arc::clone(&directories),
             replicas: Arc::clone(&replicas),
             configuration: Arc::clone(&configuration),
@@ -206,7 +211,7 @@ impl Node {
             groups,
             cleaner,
             automatic_topics: AutomaticTopics::new(config),
-            is_controller: config.process_roles.controller,
+            throttles,
         }));
         let (stop, stopping) = watch::channel(false);
         let http_address = http.as_ref().and_then(|socket| socket.local_addr().ok());
@@ -740,7 +745,16 @@ fn fetch_settings(config: &BrokerConfig) -> FetchSettings {
         min_bytes: config.replica_fetch_min_bytes,
         max_bytes: config.replica_fetch_max_bytes,
         response_max_bytes: config.replica_fetch_response_max_bytes,
-        backoff: milliseconds(config.replica_fetch_backoff_ms.into()),
+        fetchers: usize::try_from(config.num_replica_fetchers).unwrap_or(1),
+    }
+}
+
+fn throttle_windows(config: &BrokerConfig) -> Windows {
+    Windows {
+        count: usize::try_from(config.replication_quota_window_num).unwrap_or(1),
+        size: Duration::from_secs(
+            u64::try_from(config.replication_quota_window_size_seconds).unwrap_or(1),
+        ),
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset, Timestamp, TopicId, TopicPartition};
 use ottla_log::producers::ProducerRefusal;
 use ottla_log::{Appended, Log, StorageError};
@@ -21,6 +21,7 @@ use ottla_records::{Rules, ValidBatch};
 use ottla_replication::Progress;
 use parking_lot::{Mutex, RwLock};
 
+use crate::fetchers::FetchNews;
 use crate::flush_reports::FlushReports;
 use crate::isr_changes::IsrChanges;
 use crate::waiters::Waiters;
@@ -56,6 +57,12 @@ pub struct Replica {
     led_epoch: AtomicI32,
     /// The first of the leader epochs in which this broker has led without a break.
     led_since: AtomicI32,
+    /// Who fetches this partition, while somebody does.
+    fetch_news: ArcSwapOption<FetchNews>,
+    /// Whether followers here that are not in sync may be held back.
+    throttled_as_leader: AtomicBool,
+    /// Whether this replica may be held back while it is not in sync.
+    throttled_as_follower: AtomicBool,
 }
 
 /// What `led_epoch` is while somebody else leads, or nobody.
@@ -74,6 +81,13 @@ enum Role {
     Idle,
     Leader(Box<Progress>),
     Follower(Following),
+}
+
+/// What an operator has said about one replica (`leader.` and `follower.replication.throttled.replicas`).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Throttling {
+    pub as_leader: bool,
+    pub as_follower: bool,
 }
 
 /// Where replicas leave what others are to be told.
@@ -210,6 +224,9 @@ impl Replica {
             high_watermark: AtomicI64::new(within.0),
             led_epoch: AtomicI32::new(NOT_LED),
             led_since: AtomicI32::new(NOT_LED),
+            fetch_news: ArcSwapOption::empty(),
+            throttled_as_leader: AtomicBool::new(false),
+            throttled_as_follower: AtomicBool::new(false),
         }
     }
 
@@ -227,7 +244,35 @@ impl Replica {
         self.log.store(log);
         drop(state);
         self.on_flushed();
+        self.tell_fetcher();
         Ok(())
+    }
+
+    pub(crate) fn set_throttled(&self, throttling: Throttling) {
+        self.throttled_as_leader.store(throttling.as_leader, Ordering::Relaxed);
+        self.throttled_as_follower.store(throttling.as_follower, Ordering::Relaxed);
+        self.tell_fetcher();
+    }
+
+    #[must_use]
+    pub(crate) fn is_throttled_as_leader(&self) -> bool {
+        self.throttled_as_leader.load(Ordering::Relaxed)
+    }
+
+    #[must_use]
+    pub(crate) fn is_throttled_as_follower(&self) -> bool {
+        self.throttled_as_follower.load(Ordering::Relaxed)
+    }
+
+    /// Whom to tell that this replica would ask its leader something else.
+    pub(crate) fn set_fetch_news(&self, news: Option<Arc<FetchNews>>) {
+        self.fetch_news.store(news);
+    }
+
+    fn tell_fetcher(&self) {
+        if let Some(news) = &*self.fetch_news.load() {
+            news.tell(self.topic_id, self.partition.partition);
+        }
     }
 
     /// What a produced batch must fulfil.
@@ -433,6 +478,8 @@ impl Replica {
             Ok(removed) if removed.segments > 0 => {
                 let (segments, bytes) = (removed.segments, removed.bytes);
                 tracing::info!(partition = %self.partition, segments, bytes, "retention");
+                // The leader is told where this log begins.
+                self.tell_fetcher();
             }
             Ok(_) => {}
             Err(error) => tracing::error!(partition = %self.partition, %error, "retention failed"),

@@ -11,6 +11,7 @@ use ottla_env::Clock;
 use ottla_log::{CreateError, Log, LogCleaner};
 use ottla_metadata::{Broker, ConfigResource, Delta, Image, Partition, Topic, topic_name};
 use ottla_quorum::Publisher;
+use ottla_replication::Throttled;
 use tracing::{error, info, warn};
 
 use crate::cleaner;
@@ -20,8 +21,9 @@ use crate::fetchers::Fetchers;
 use crate::group_coordinator::GroupCoordinator;
 use crate::log_directories::LogDirectories;
 use crate::log_moves::LogMoves;
-use crate::replica::{Replica, Standing, Terms};
+use crate::replica::{Replica, Standing, Terms, Throttling};
 use crate::replicas::Replicas;
+use crate::throttles::Throttles;
 use crate::topic_config;
 
 /// The logs and replicas of this broker, kept equal to the metadata.
@@ -36,6 +38,7 @@ pub(crate) struct Topics {
     /// `replica.fetch.backoff.ms`
     pub fetch_backoff: Duration,
     pub fetchers: Arc<Fetchers>,
+    pub throttles: Arc<Throttles>,
     pub directories: Arc<LogDirectories>,
     pub replicas: Arc<Replicas>,
     pub configuration: Arc<Configuration>,
@@ -105,6 +108,9 @@ impl Topics {
         let live = self.configuration.live();
         self.directories.set_producer_id_expiration_ms(live.producer_id_expiration_ms);
         self.directories.set_reserved_bytes(live.reserved_bytes);
+        self.throttles.leader.allow(live.leader_bytes_per_second);
+        self.throttles.follower.allow(live.follower_bytes_per_second);
+        self.fetchers.resize(live.fetchers);
         if let Some(cleaner) = &self.cleaner {
             cleaner.reconfigure(cleaner::options(&live.cleaner));
         }
@@ -183,6 +189,7 @@ impl Topics {
         let outboxes = &self.replicas.outboxes;
         let replica = Replica::new(self.node_id, topic.id, log, high_watermark, rules, outboxes);
         let replica = Arc::new(replica);
+        replica.set_throttled(throttled(config, index, self.node_id));
         self.replicas.insert(Arc::clone(&replica));
         self.settle(image, topic, index, partition, &replica, config);
         Ok(())
@@ -321,12 +328,23 @@ impl Topics {
             replica.log().set_config(Arc::new(topic_config::log_config(&config)));
             replica.set_rules(topic_config::rules(replica.partition.clone(), &config));
             replica.on_min_isr_changed(min_insync_replicas(&config));
+            replica.set_throttled(throttled(&config, index, self.node_id));
         }
     }
 
     fn config(&self, image: &Image, topic: &Topic) -> TopicConfig {
         let resource = ConfigResource::topic(Arc::clone(&topic.name));
         self.configuration.live().topic_defaults.with_overrides(image.config(&resource))
+    }
+}
+
+fn throttled(config: &TopicConfig, index: PartitionIndex, broker: BrokerId) -> Throttling {
+    let is_named = |items: &[String]| {
+        Throttled::parse(items.iter().map(String::as_str)).includes(index.0, broker.0)
+    };
+    Throttling {
+        as_leader: is_named(&config.leader_replication_throttled_replicas),
+        as_follower: is_named(&config.follower_replication_throttled_replicas),
     }
 }
 

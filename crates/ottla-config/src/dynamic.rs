@@ -31,6 +31,9 @@ pub struct Effective {
     pub producer_id_expiration_ms: i32,
     pub log_dir_reserved_bytes: i64,
     pub replica_alter_log_dirs_io_max_bytes_per_second: i64,
+    pub leader_replication_throttled_rate: i64,
+    pub follower_replication_throttled_rate: i64,
+    pub num_replica_fetchers: i32,
     pub cleaner: CleanerConfig,
 }
 
@@ -43,6 +46,10 @@ impl Effective {
             producer_id_expiration_ms: settings.int("producer.id.expiration.ms"),
             replica_alter_log_dirs_io_max_bytes_per_second: settings
                 .long("replica.alter.log.dirs.io.max.bytes.per.second"),
+            leader_replication_throttled_rate: settings.long("leader.replication.throttled.rate"),
+            follower_replication_throttled_rate: settings
+                .long("follower.replication.throttled.rate"),
+            num_replica_fetchers: settings.int("num.replica.fetchers"),
             log_dir_reserved_bytes: settings.long("log.dir.reserved.bytes"),
             cleaner: CleanerConfig::from_settings(settings),
         }

@@ -21,7 +21,11 @@ pub struct TopicConfig {
     pub file_delete_delay_ms: i64,
     pub flush_messages: i64,
     pub flush_ms: i64,
+    /// `*`, or `PARTITION:BROKER` each.
+    pub follower_replication_throttled_replicas: Vec<String>,
     pub index_interval_bytes: i32,
+    /// `*`, or `PARTITION:BROKER` each.
+    pub leader_replication_throttled_replicas: Vec<String>,
     /// -2 means: as `retention_bytes`; -1: no bound.
     pub local_retention_bytes: i64,
     /// -2 means: as `retention_ms`; -1: no bound.
@@ -238,6 +242,13 @@ impl Fields<'_> {
         }
     }
 
+    fn list(&self, name: &str) -> Vec<String> {
+        match self.0.get(name) {
+            Some(Value::List(items)) => items.clone(),
+            other => unreachable!("{name} is a LIST with a default, not {other:?}"),
+        }
+    }
+
     fn list_has(&self, name: &str, item: &str) -> bool {
         matches!(self.0.get(name), Some(Value::List(items)) if items.iter().any(|i| i == item))
     }
@@ -264,7 +275,10 @@ impl TopicConfig {
             file_delete_delay_ms: f.long("file.delete.delay.ms"),
             flush_messages: f.long("flush.messages"),
             flush_ms: f.long("flush.ms"),
+            follower_replication_throttled_replicas: f
+                .list("follower.replication.throttled.replicas"),
             index_interval_bytes: f.int("index.interval.bytes"),
+            leader_replication_throttled_replicas: f.list("leader.replication.throttled.replicas"),
             local_retention_bytes: f.long("local.retention.bytes"),
             local_retention_ms: f.long("local.retention.ms"),
             max_compaction_lag_ms: f.long("max.compaction.lag.ms"),
@@ -305,7 +319,15 @@ impl TopicConfig {
             ("file.delete.delay.ms", Value::Long(self.file_delete_delay_ms)),
             ("flush.messages", Value::Long(self.flush_messages)),
             ("flush.ms", Value::Long(self.flush_ms)),
+            (
+                "follower.replication.throttled.replicas",
+                Value::List(self.follower_replication_throttled_replicas.clone()),
+            ),
             ("index.interval.bytes", Value::Int(self.index_interval_bytes)),
+            (
+                "leader.replication.throttled.replicas",
+                Value::List(self.leader_replication_throttled_replicas.clone()),
+            ),
             ("local.retention.bytes", Value::Long(self.local_retention_bytes)),
             ("local.retention.ms", Value::Long(self.local_retention_ms)),
             ("max.compaction.lag.ms", Value::Long(self.max_compaction_lag_ms)),

@@ -199,6 +199,13 @@ impl Follower {
         self.leader_epoch
     }
 
+    /// Whether this log is known to agree with the leader's up to the high watermark that the leader has told last: Kafka's
+    /// idea of a follower that is not to be throttled.
+    #[must_use]
+    pub fn has_what_is_visible(&self) -> bool {
+        self.agrees && self.told.high_watermark <= self.log.log_end
+    }
+
     /// Whether the log goes on only under another leader or in another leader epoch.
     #[cfg(test)]
     fn is_over(&self) -> bool {

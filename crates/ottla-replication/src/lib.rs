@@ -7,6 +7,7 @@
 pub mod follower;
 mod progress;
 mod reading;
+mod throttle;
 
 pub use follower::Follower;
 pub use progress::{
@@ -14,3 +15,4 @@ pub use progress::{
     Leadership, Progress, Proposal, UNKNOWN_BROKER_EPOCH,
 };
 pub use reading::{Readable, nearest};
+pub use throttle::{Rate, Throttled, Windows};

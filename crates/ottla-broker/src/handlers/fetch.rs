@@ -7,6 +7,8 @@
 //!   v13: topic ids. v16: the current leader's endpoint.
 //! - Records that are damaged on disk are refused with CORRUPT_MESSAGE, where Kafka sends them.
 //! - Readers of committed data get nothing at or after the last stable offset, and the aborted transactions below.
+//! - A follower that is not in sync gets no more than an operator allows (`leader.replication.throttled.rate`), where its
+//!   replica is named in `leader.replication.throttled.replicas`.
 //! - A follower gets everything up to the end of the log, and so tells its leader how far it is (KIP-595). v15: it names
 //!   itself in a tagged field, with its broker epoch.
 //! - v11: a consumer that names its rack is sent to an in-sync follower there, if the broker's `replica.selector.class` says
@@ -310,6 +312,8 @@ struct Look {
     tells_high_watermark: bool,
     now: Duration,
     is_first: bool,
+    /// How long followers wait that are held back, if they do.
+    throttled: Option<Duration>,
 }
 
 /// Whether a follower may join ISRs.
@@ -324,6 +328,7 @@ impl Look {
             tells_high_watermark: limits.follower.is_some()
                 && context.broker.settings.replica_selector == ReplicaSelector::RackAware,
             now: context.broker.clock.monotonic(),
+            throttled: None,
             is_first: true,
         }
     }
@@ -375,6 +380,11 @@ async fn wait_for_records(context: &Context, targets: &[Target], limits: &Limits
         })
         .collect();
     loop {
+        // What is held back is looked at again as soon as more may go.
+        look.throttled = throttled(context, targets, limits);
+        let until = look
+            .throttled
+            .map_or(limits.deadline, |wait| (Instant::now() + wait).min(limits.deadline));
         let found = read_all(targets, limits, &look);
         look.is_first = false;
         let bytes: usize = found.iter().map(Found::len).sum();
@@ -383,10 +393,22 @@ async fn wait_for_records(context: &Context, targets: &[Target], limits: &Limits
             || found.iter().any(Found::is_urgent)
             || look.tells_high_watermark && has_untold_high_watermark(targets, &found)
             || limits.deadline <= Instant::now();
-        if enough || timeout_at(limits.deadline, woken.notified()).await.is_err() {
+        let is_last = until == limits.deadline;
+        if enough || timeout_at(until, woken.notified()).await.is_err() && is_last {
             return found;
         }
     }
+}
+
+/// How long a follower has to wait for what is held back, if that is too much now.
+fn throttled(context: &Context, targets: &[Target], limits: &Limits) -> Option<Duration> {
+    let is_meant = |target: &Target| {
+        target.replica.as_ref().is_ok_and(|replica| replica.is_throttled_as_leader())
+    };
+    if limits.follower.is_none() || !targets.iter().any(is_meant) {
+        return None;
+    }
+    context.broker.throttles.leader.wait(context.broker.clock.monotonic())
 }
 
 /// Whether a high watermark has moved that the asker's session has told.
@@ -442,12 +464,16 @@ fn read_replica(
         return Ok(Found::Elsewhere { replica: nearest, visible });
     }
     let read_committed = limits.read_committed;
+    // It is told where the log ends, and given nothing.
+    let is_held_back = look.throttled.is_some()
+        && limits.follower.is_some_and(|follower| replica.is_throttled_for(follower.id));
+    let bytes_max = bytes_left.min(asked.partition_max_bytes.into());
     let question = Question {
         current_leader_epoch: asked.current_leader_epoch,
         fetch_offset: Offset(asked.fetch_offset),
         last_fetched_epoch: asked.last_fetched_epoch,
-        max_bytes: bytes_left.min(asked.partition_max_bytes.into()),
-        min_one_batch: is_first,
+        max_bytes: if is_held_back { 0 } else { bytes_max },
+        min_one_batch: is_first && !is_held_back,
         needs_leader: look.needs_leader,
     };
     let served = replica.serve(&question, |_, visible| match look.follower {
@@ -505,6 +531,9 @@ fn respond(
     let mut sources = Vec::new();
     let mut node_endpoints: Vec<NodeEndpoint> = Vec::new();
     let image = context.broker.image();
+    if limits.follower.is_some() {
+        note_throttled(context, &targets, &results);
+    }
     let (not_here, here): (Vec<_>, Vec<_>) =
         targets.into_iter().zip(results).partition(|(_, found)| matches!(found, Found::NotHere(_)));
     // What is not here comes last, as in Apache Kafka.
@@ -536,6 +565,16 @@ fn respond(
         ..FetchResponse::default()
     };
     context.answer_with(&response, sources)
+}
+
+/// All bytes count that go to followers of throttled replicas, be they in sync or not: as in Apache Kafka.
+fn note_throttled(context: &Context, targets: &[Target], results: &[Found]) {
+    let is_meant = |target: &Target| {
+        target.replica.as_ref().is_ok_and(|replica| replica.is_throttled_as_leader())
+    };
+    let of_throttled = targets.iter().zip(results).filter(|(target, _)| is_meant(target));
+    let bytes = of_throttled.map(|(_, found)| found.len()).sum();
+    context.broker.throttles.leader.note(bytes, context.broker.clock.monotonic());
 }
 
 /// What an incremental session compares with what it told last time.

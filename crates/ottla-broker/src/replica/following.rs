@@ -27,6 +27,22 @@ pub enum Fetched {
     Refused(ErrorCode),
 }
 
+impl Fetched {
+    /// Bytes of records.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Records { records, .. } => records.len(),
+            Self::Diverged(_) | Self::Refused(_) => 0,
+        }
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// What the fetcher must do for a partition beside fetching.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Errand {
@@ -96,6 +112,18 @@ impl Replica {
             Role::Follower(following) => following.follower.deadline(),
             Role::Leader(_) | Role::Idle => None,
         }
+    }
+
+    /// Whether an operator's throttle applies: it is meant for this replica, and the replica is behind, as far as it knows.
+    #[must_use]
+    pub(crate) fn is_throttled_and_lags(&self, leader: BrokerId) -> bool {
+        self.is_throttled_as_follower()
+            && match &self.state.lock().role {
+                Role::Follower(following) if following.leader == leader => {
+                    !following.follower.has_what_is_visible()
+                }
+                Role::Follower(_) | Role::Leader(_) | Role::Idle => false,
+            }
     }
 
     /// The leader has answered. Records are in the log when this returns, and will be flushed.

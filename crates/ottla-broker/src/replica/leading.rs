@@ -126,6 +126,16 @@ impl Replica {
         standing
     }
 
+    /// Whether an operator has this broker hold back a follower: it is meant for this replica, and the follower is not in
+    /// sync.
+    pub(crate) fn is_throttled_for(&self, follower: BrokerId) -> bool {
+        self.is_throttled_as_leader()
+            && match &self.state.lock().role {
+                Role::Leader(progress) => !progress.isr().contains(&follower),
+                Role::Follower(_) | Role::Idle => false,
+            }
+    }
+
     /// From where on all replicas that live have their records; `None` while one of them has not said.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ pub(super) const ROWS: &[Property] = &[
         .at_least(1)
         .high()
         .cluster_wide()
-        .accepted("Connections that fetch from each other broker; a lone node has none."),
+        .honoured("Connections that fetch from each other broker; partitions are spread over them as in Kafka."),
     int("replica.fetch.backoff.ms")
         .or("1000")
         .at_least(0)
