@@ -405,7 +405,7 @@ fn dispatch(
         received: Instant::now(),
     };
     if versions.contains(&version) {
-        if is_for_another_node(&context, &body) {
+        if is_for_another_node(&context) {
             check_carried(&context, &body)?;
             return Ok(Outcome::Later(Box::pin(forward(context, body, frame))));
         }
@@ -529,12 +529,15 @@ fn asked<R: ControllerRequest>(context: Context, input: Decoder) -> Result<Outco
     })
 }
 
+/// What this broker looks at before it carries it to the controller.
+const CHECKED_HERE: [ApiKey; 2] = [ApiKey::AlterConfigs, ApiKey::IncrementalAlterConfigs];
+
 /// Whether the active controller, which is not here, must decide on a client's request.
-fn is_for_another_node(context: &Context, body: &Decoder) -> bool {
+fn is_for_another_node(context: &Context) -> bool {
     context.listener.role == Role::Broker
         && is_forwarded(context.api_key)
         && !context.broker.controller.is_here()
-        && !incremental_alter_configs::is_about_log_levels(context, body)
+        && !CHECKED_HERE.contains(&context.api_key)
 }
 
 /// Whether a request can be read: one that cannot ends its client's connection, not that to the controller.

@@ -32,8 +32,6 @@ pub type Waiting = BTreeMap<(TopicId, PartitionIndex), Proposal>;
 pub struct IsrChanges {
     waiting: Mutex<Waiting>,
     changed: Notify,
-    /// Something was refused, and may be due again soon.
-    refused: Notify,
 }
 
 impl IsrChanges {
@@ -64,27 +62,6 @@ impl IsrChanges {
         }
     }
 }
-
-/// Lets leaders look after followers that lag: as often as Kafka's do, and when something is to be proposed again.
-pub(crate) async fn watch_followers(
-    replicas: Arc<Replicas>,
-    clock: Arc<dyn Clock>,
-    lag_max: Duration,
-    mut stopping: watch::Receiver<bool>,
-) {
-    loop {
-        let now = clock.monotonic();
-        let due = replicas.on_time(now).map(|due| due.saturating_sub(now).max(PAUSE_MIN));
-        let pause = due.unwrap_or(lag_max / 2).min(lag_max / 2);
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = replicas.outboxes.isr_changes.refused.notified() => {}
-            () = stopped(&mut stopping) => return,
-        }
-    }
-}
-
-const PAUSE_MIN: Duration = Duration::from_millis(5);
 
 /// What it takes to ask the controller, and to tell the leaders what it says.
 #[derive(Debug)]
@@ -168,7 +145,6 @@ impl Replicas {
     ) {
         if let Some(replica) = self.find(topic, partition.0) {
             replica.on_isr_refused(proposal.number, code, now);
-            self.outboxes.isr_changes.refused.notify_one();
         }
     }
 

@@ -34,8 +34,10 @@ use crate::configuration::Configuration;
 use crate::controller_channel::ControllerChannel;
 use crate::directory_reports::{DirectoryReports, FailureWatch};
 use crate::fetchers::{FetchSettings, Fetchers};
+use crate::follower_watch;
 use crate::group_coordinator::GroupCoordinator;
 use crate::hang_ups::HangUps;
+use crate::handovers;
 use crate::http;
 use crate::isr_changes;
 use crate::lifecycle::{self, Intervals, Lifecycle};
@@ -261,16 +263,7 @@ impl Node {
             Arc::clone(&quorum),
             config.inter_broker_listener_name.clone(),
         );
-        let lag_max = milliseconds(config.replica_lag_time_max_ms);
-        begin_replication(
-            &mut tasks,
-            &broker,
-            registration,
-            addresses,
-            &fetchers,
-            lag_max,
-            &stopping,
-        );
+        begin_replication(&mut tasks, &broker, registration, addresses, &fetchers, &stopping);
         let lifecycle = Arc::new(Lifecycle::new(
             registration,
             Arc::clone(&controller),
@@ -287,6 +280,15 @@ impl Node {
         }
         spawn_retention(&mut tasks, &broker, config, &stopping);
         tasks.spawn(Arc::clone(&lifecycle).keep_alive(stopping.clone()));
+        let parts = handovers::Parts {
+            node_id: config.node_id,
+            quorum: Arc::clone(&quorum),
+            directories: Arc::clone(&directories),
+            replicas: Arc::clone(&broker.replicas),
+            fetchers,
+            reports: Arc::clone(&reports),
+        };
+        tasks.spawn(Arc::clone(&replicas.outboxes.handovers).run(parts, stopping.clone()));
         tasks.spawn(reports.send(controller, registration, stopping.clone()));
         tasks.spawn(moves.run(stopping));
         broker.set_ready();
@@ -619,7 +621,6 @@ fn begin_replication(
     registration: Registration,
     addresses: BrokerAddresses,
     fetchers: &Fetchers,
-    lag_max: Duration,
     stopping: &watch::Receiver<bool>,
 ) {
     let (replicas, clock) = (&broker.replicas, &broker.clock);
@@ -634,12 +635,8 @@ fn begin_replication(
         clock: Arc::clone(clock),
     };
     tasks.spawn(Arc::clone(&outboxes.isr_changes).send(sender, stopping.clone()));
-    tasks.spawn(isr_changes::watch_followers(
-        Arc::clone(replicas),
-        Arc::clone(clock),
-        lag_max,
-        stopping.clone(),
-    ));
+    let (replicas, clock) = (Arc::clone(replicas), Arc::clone(clock));
+    tasks.spawn(follower_watch::watch_followers(replicas, clock, stopping.clone()));
 }
 
 fn listen_for_controllers(

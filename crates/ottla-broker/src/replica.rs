@@ -23,6 +23,8 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::fetchers::FetchNews;
 use crate::flush_reports::FlushReports;
+use crate::follower_watch::FollowerWatch;
+use crate::handovers::Handovers;
 use crate::isr_changes::IsrChanges;
 use crate::waiters::Waiters;
 use following::Following;
@@ -47,6 +49,8 @@ pub struct Replica {
     rules: RwLock<Arc<Rules>>,
     isr_changes: Arc<IsrChanges>,
     flush_reports: Arc<FlushReports>,
+    follower_watch: Arc<FollowerWatch>,
+    handovers: Arc<Handovers>,
     /// The partition was deleted, or its broker stops: nobody should wait for it any longer.
     retired: AtomicBool,
     /// A flush of the log directory failed: reads go on, nothing more is acknowledged.
@@ -73,6 +77,8 @@ struct State {
     /// Of the newest metadata that this replica was told.
     epoch: LeaderEpoch,
     role: Role,
+    /// When the watch is going to look at this replica, if it is.
+    watched: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -97,6 +103,10 @@ pub struct Outboxes {
     pub isr_changes: Arc<IsrChanges>,
     /// Leaders elsewhere.
     pub flush_reports: Arc<FlushReports>,
+    /// This broker's own clock.
+    pub(crate) follower_watch: Arc<FollowerWatch>,
+    /// Other members of the ISR, when the disk is full.
+    pub(crate) handovers: Arc<Handovers>,
 }
 
 /// What a replica must know beside the metadata of its partition.
@@ -215,10 +225,16 @@ impl Replica {
             followers: Waiters::default(),
             deletions: Waiters::default(),
             broker,
-            state: Mutex::new(State { epoch: LeaderEpoch::UNKNOWN, role: Role::Idle }),
+            state: Mutex::new(State {
+                epoch: LeaderEpoch::UNKNOWN,
+                role: Role::Idle,
+                watched: None,
+            }),
             rules: RwLock::new(Arc::new(rules)),
             isr_changes: Arc::clone(&outboxes.isr_changes),
             flush_reports: Arc::clone(&outboxes.flush_reports),
+            follower_watch: Arc::clone(&outboxes.follower_watch),
+            handovers: Arc::clone(&outboxes.handovers),
             retired: AtomicBool::new(false),
             offline: AtomicBool::new(false),
             high_watermark: AtomicI64::new(within.0),
@@ -441,7 +457,7 @@ impl Replica {
         ask_for_flush: fn(&Log),
     ) -> Result<Placed, AppendError> {
         let mut state = self.state.lock();
-        let State { epoch, role: Role::Leader(progress) } = &mut *state else {
+        let State { epoch, role: Role::Leader(progress), watched } = &mut *state else {
             return Err(AppendError::NotLeader);
         };
         let epoch = *epoch;
@@ -455,8 +471,10 @@ impl Replica {
         if batch.size_in_bytes() as u64 > log.config().segment_bytes {
             return Err(AppendError::LargerThanSegment);
         }
-        let appended = append(&log, batch, epoch)?;
+        let appended =
+            append(&log, batch, epoch).inspect_err(|error| self.heed_full_disk(error))?;
         progress.on_append(log.log_end_offset());
+        self.watch(progress, watched);
         drop(state);
         self.followers.wake();
         let flushed = log.flushed_offset();
@@ -467,6 +485,13 @@ impl Replica {
             ask_for_flush(&log);
         }
         Ok(Placed { appended, epoch })
+    }
+
+    /// Another member of the ISR may have room.
+    fn heed_full_disk(&self, error: &ottla_log::AppendError) {
+        if matches!(error, ottla_log::AppendError::Storage(StorageError::Full { .. })) {
+            self.handovers.look();
+        }
     }
 
     /// Deletes what the topic's configuration no longer keeps, nothing that is not visible yet.

@@ -108,6 +108,7 @@ impl Topics {
         let live = self.configuration.live();
         self.directories.set_producer_id_expiration_ms(live.producer_id_expiration_ms);
         self.directories.set_reserved_bytes(live.reserved_bytes);
+        self.replicas.outboxes.handovers.look();
         self.throttles.leader.allow(live.leader_bytes_per_second);
         self.throttles.follower.allow(live.follower_bytes_per_second);
         self.fetchers.resize(live.fetchers);
@@ -176,7 +177,9 @@ impl Topics {
         let name = TopicPartition { topic: Arc::clone(&topic.name), partition: index };
         let log_config = Arc::new(topic_config::log_config(config));
         let assigned = partition.directory_of(self.node_id).unwrap_or(Uuid::UNASSIGNED_DIR);
-        if assigned == Uuid::LOST_DIR {
+        let is_here =
+            || self.directories.log(&name).is_some_and(|it| it.topic_id() == Some(topic.id));
+        if assigned == Uuid::LOST_DIR && !is_here() {
             // It was the last in its ISR, and its disks are gone: an empty log would pass for the one that is lost.
             return Err(CreateError::NoDirectory { log: name.to_string() });
         }
@@ -215,13 +218,18 @@ impl Topics {
             now: self.clock.monotonic(),
         };
         let standing = replica.follow_metadata(partition, &terms);
-        self.fetchers.follow(
-            replica,
-            match standing {
-                Standing::Follows(leader) => Some(leader),
-                Standing::Leads | Standing::Idle => None,
-            },
-        );
+        let handovers = &self.replicas.outboxes.handovers;
+        handovers.with(replica, |is_away| {
+            let leader = match standing {
+                Standing::Follows(leader) if !is_away => Some(leader),
+                Standing::Follows(_) | Standing::Leads | Standing::Idle => None,
+            };
+            self.fetchers.follow(replica, leader);
+        });
+        let is_lost = partition.directory_of(self.node_id) == Some(Uuid::LOST_DIR);
+        if is_lost || standing == Standing::Leads && self.directories.is_full(&replica.log()) {
+            handovers.look();
+        }
         if &*topic.name == topic_name::CONSUMER_OFFSETS {
             match standing {
                 Standing::Leads => self.groups.elected(replica),

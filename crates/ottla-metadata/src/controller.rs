@@ -32,7 +32,8 @@ use ottla_base::ErrorCode;
 
 pub use adopt_topic::{Adoption, adopt_topic};
 pub use alter_configs::{
-    ConfigAnswer, ConfigChange, Operation, Via, alter_configs, screen_config_changes,
+    ConfigAnswer, ConfigChange, Operation, Via, alter_configs, check_own_configs,
+    screen_config_changes,
 };
 pub use alter_partition::alter_partition;
 pub use brokers::{BrokerEpoch, register_broker, register_controller, unfence_broker};

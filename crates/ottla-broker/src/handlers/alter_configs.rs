@@ -6,17 +6,23 @@
 
 use ottla_metadata::Rejection;
 use ottla_metadata::controller::{ConfigAnswer, ConfigChange, Operation};
-use ottla_protocol::messages::alter_configs_request::AlterConfigsResource;
+use ottla_protocol::messages::alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use ottla_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use ottla_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 
+use super::config_changes::ChangesConfigs;
 use super::{Context, config_changes};
 use crate::answer::Outcome;
 
 pub(super) async fn handle(context: Context, request: AlterConfigsRequest) -> Outcome {
     let changes = request.resources.iter().map(change).collect();
-    let answers =
-        config_changes::carry_out(&context, changes, request.validate_only, LOG_LEVELS).await;
+    let answers = config_changes::carry_out::<AlterConfigsRequest>(
+        &context,
+        changes,
+        request.validate_only,
+        LOG_LEVELS,
+    )
+    .await;
     context.answer(&AlterConfigsResponse {
         responses: answers.into_iter().map(answer).collect(),
         ..AlterConfigsResponse::default()
@@ -25,6 +31,31 @@ pub(super) async fn handle(context: Context, request: AlterConfigsRequest) -> Ou
 
 /// Levels of log lines do not change through this API.
 const LOG_LEVELS: bool = false;
+
+impl ChangesConfigs for AlterConfigsRequest {
+    fn of(changes: &[ConfigChange], validate_only: bool) -> Self {
+        let config =
+            |it: &Operation| AlterableConfig { name: it.key.clone(), value: it.value.clone() };
+        let resource = |change: &ConfigChange| AlterConfigsResource {
+            resource_type: change.kind,
+            resource_name: change.name.clone(),
+            configs: change.operations.iter().map(config).collect(),
+        };
+        Self { resources: changes.iter().map(resource).collect(), validate_only }
+    }
+
+    fn answers(response: Self::Response) -> Vec<ConfigAnswer> {
+        let answer = |it: AlterConfigsResourceResponse| {
+            let message = it.error_message.map(|message| message.to_string());
+            let rejection = it
+                .error_code
+                .is_error()
+                .then(|| Rejection::new(it.error_code, message.unwrap_or_default()));
+            ConfigAnswer { kind: it.resource_type, name: it.resource_name, rejection }
+        };
+        response.responses.into_iter().map(answer).collect()
+    }
+}
 
 fn change(resource: &AlterConfigsResource) -> ConfigChange {
     let operations = resource.configs.iter().map(|config| Operation {

@@ -1,16 +1,21 @@
 //! What AlterConfigs and IncrementalAlterConfigs have in common: this broker's log levels are changed here, everything
-//! else by the controller.
+//! else by the controller, and this broker's own properties not before it has looked at them itself.
 
 use ottla_base::ErrorCode;
-use ottla_metadata::controller::{self, ConfigAnswer, ConfigChange, Via, screen_config_changes};
+use ottla_metadata::controller::{
+    self, ConfigAnswer, ConfigChange, Policy, Via, check_own_configs, screen_config_changes,
+};
 use ottla_metadata::{ConfigResource, Rejection};
+use ottla_protocol::Request;
+use ottla_protocol::frame::{decode_response, encode_request};
 
 use super::Context;
+use crate::controller_channel::Forwarded;
 use crate::listener::Role;
 
 /// Changes what can be changed. Through a broker, here or elsewhere, there is one answer per change, in their order; through a
 /// controller's there is one per resource.
-pub(super) async fn carry_out(
+pub(super) async fn carry_out<R: ChangesConfigs>(
     context: &Context,
     changes: Vec<ConfigChange>,
     validate_only: bool,
@@ -18,7 +23,7 @@ pub(super) async fn carry_out(
 ) -> Vec<ConfigAnswer> {
     let (via, screened) = match context.listener.role {
         Role::Controller if context.carried.is_some() => {
-            (Via::Broker, screen_config_changes(&changes))
+            (Via::AnotherBroker, screen_config_changes(&changes))
         }
         Role::Broker => (Via::Broker, screen_config_changes(&changes)),
         Role::Controller => (Via::Controller, vec![None; changes.len()]),
@@ -26,18 +31,26 @@ pub(super) async fn carry_out(
     // What is answered already, and what is left for the controller, in turn.
     let mut answers: Vec<Option<ConfigAnswer>> = Vec::with_capacity(changes.len());
     let mut left = Vec::new();
+    let is_carried = via == Via::Broker && !context.broker.controller.is_here();
     for (change, refusal) in changes.into_iter().zip(screened) {
         answers.push(if refusal.is_some() {
             Some(ConfigAnswer::of(&change, refusal))
         } else if log_levels && change.kind == ConfigResource::BROKER_LOGGER {
             let refusal = change_log_levels(context, &change, validate_only).err();
             Some(ConfigAnswer::of(&change, refusal))
+        } else if let Some(refusal) = own_refusal(context, &change).filter(|_| is_carried) {
+            Some(ConfigAnswer::of(&change, Some(refusal)))
         } else {
             left.push(change);
             None
         });
     }
-    let mut decided = decide(context, left, via, validate_only).await.into_iter();
+    let decided = if is_carried {
+        carry::<R>(context, left, validate_only).await
+    } else {
+        decide(context, left, via, validate_only).await
+    };
+    let mut decided = decided.into_iter();
     let mut all: Vec<ConfigAnswer> =
         answers.into_iter().filter_map(|answer| answer.or_else(|| decided.next())).collect();
     all.extend(decided);
@@ -59,6 +72,52 @@ fn change_log_levels(
         return Err(invalid(message));
     }
     context.broker.log_levels.alter(&change.operations, validate_only)
+}
+
+/// A request of the two that do this, made from changes and read as their answers.
+pub(super) trait ChangesConfigs: Request {
+    fn of(changes: &[ConfigChange], validate_only: bool) -> Self;
+    fn answers(response: Self::Response) -> Vec<ConfigAnswer>;
+}
+
+/// Why this broker does not hand a change to its controller.
+fn own_refusal(context: &Context, change: &ConfigChange) -> Option<Rejection> {
+    let policy = Policy::from_settings(context.broker.configuration.settings.clone());
+    check_own_configs(&context.broker.image(), &policy, change).err()
+}
+
+/// Has the controller decide, which is another node.
+async fn carry<R: ChangesConfigs>(
+    context: &Context,
+    changes: Vec<ConfigChange>,
+    validate_only: bool,
+) -> Vec<ConfigAnswer> {
+    if changes.is_empty() {
+        return Vec::new();
+    }
+    let refuse = |code: ErrorCode| {
+        let rejection = Rejection::new(code, code.to_string());
+        changes.iter().map(|it| ConfigAnswer::of(it, Some(rejection.clone()))).collect()
+    };
+    let (version, client_id) = (context.version, context.client_id.clone());
+    let request = R::of(&changes, validate_only);
+    let Ok(frame) = encode_request(version, context.correlation_id, client_id, &request) else {
+        return refuse(ErrorCode::INVALID_REQUEST);
+    };
+    // Without its length.
+    let frame = frame.bytes.slice(size_of::<i32>()..);
+    let deadline = tokio::time::Instant::now() + super::FORWARDING_MAX;
+    match context.broker.controller.forward(frame, context.peer, deadline).await {
+        Ok(Forwarded::Answer(answer)) => match decode_response::<R>(answer, version) {
+            Ok((_, response)) => R::answers(response),
+            Err(_) => refuse(ErrorCode::UNKNOWN_SERVER_ERROR),
+        },
+        Ok(Forwarded::Here) => decide(context, changes, Via::Broker, validate_only).await,
+        Err(error) => {
+            tracing::debug!(api = R::NAME, %error, "not forwarded");
+            refuse(error.code())
+        }
+    }
 }
 
 async fn decide(

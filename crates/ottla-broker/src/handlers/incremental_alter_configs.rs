@@ -8,41 +8,63 @@
 //! - Known difference: `listeners` and `listener.security.protocol.map` do not change while the broker runs, and a class of
 //!   Java cannot be set.
 
+use ottla_metadata::Rejection;
 use ottla_metadata::controller::{ConfigAnswer, ConfigChange, Operation};
-use ottla_metadata::{ConfigResource, Rejection};
-use ottla_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
+use ottla_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
 use ottla_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use ottla_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
-use ottla_protocol::{ApiKey, Decoder, Message as _};
 
+use super::config_changes::ChangesConfigs;
 use super::{Context, config_changes};
 use crate::answer::Outcome;
 
 pub(super) async fn handle(context: Context, request: IncrementalAlterConfigsRequest) -> Outcome {
     let changes = request.resources.iter().map(change).collect();
-    let answers =
-        config_changes::carry_out(&context, changes, request.validate_only, LOG_LEVELS).await;
+    let answers = config_changes::carry_out::<IncrementalAlterConfigsRequest>(
+        &context,
+        changes,
+        request.validate_only,
+        LOG_LEVELS,
+    )
+    .await;
     context.answer(&IncrementalAlterConfigsResponse {
         responses: answers.into_iter().map(answer).collect(),
         ..IncrementalAlterConfigsResponse::default()
     })
 }
 
-/// Whether a request is about a broker's log levels, which that broker changes itself. Clients ask for nothing else at the
-/// same time, as they send such a request to that broker.
-pub(super) fn is_about_log_levels(context: &Context, body: &Decoder) -> bool {
-    context.api_key == ApiKey::IncrementalAlterConfigs
-        && IncrementalAlterConfigsRequest::decode(&mut body.clone(), context.version).is_ok_and(
-            |request| {
-                let is_logger =
-                    |it: &AlterConfigsResource| it.resource_type == ConfigResource::BROKER_LOGGER;
-                request.resources.iter().any(is_logger)
-            },
-        )
-}
-
 /// Levels of log lines change through this API only.
 const LOG_LEVELS: bool = true;
+
+impl ChangesConfigs for IncrementalAlterConfigsRequest {
+    fn of(changes: &[ConfigChange], validate_only: bool) -> Self {
+        let config = |it: &Operation| AlterableConfig {
+            name: it.key.clone(),
+            config_operation: it.code,
+            value: it.value.clone(),
+        };
+        let resource = |change: &ConfigChange| AlterConfigsResource {
+            resource_type: change.kind,
+            resource_name: change.name.clone(),
+            configs: change.operations.iter().map(config).collect(),
+        };
+        Self { resources: changes.iter().map(resource).collect(), validate_only }
+    }
+
+    fn answers(response: Self::Response) -> Vec<ConfigAnswer> {
+        let answer = |it: AlterConfigsResourceResponse| {
+            let message = it.error_message.map(|message| message.to_string());
+            let rejection = it
+                .error_code
+                .is_error()
+                .then(|| Rejection::new(it.error_code, message.unwrap_or_default()));
+            ConfigAnswer { kind: it.resource_type, name: it.resource_name, rejection }
+        };
+        response.responses.into_iter().map(answer).collect()
+    }
+}
 
 fn change(resource: &AlterConfigsResource) -> ConfigChange {
     let operations = resource.configs.iter().map(|config| Operation {

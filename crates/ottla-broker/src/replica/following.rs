@@ -105,6 +105,15 @@ impl Replica {
         }
     }
 
+    /// Whose log this one is to become, if this broker follows.
+    #[must_use]
+    pub(crate) fn followed_leader(&self) -> Option<BrokerId> {
+        match &self.state.lock().role {
+            Role::Follower(following) => Some(following.leader),
+            Role::Leader(_) | Role::Idle => None,
+        }
+    }
+
     /// When [`Replica::next_fetch`] gives something again, if it is a matter of time.
     #[must_use]
     pub fn fetch_deadline(&self) -> Option<Duration> {

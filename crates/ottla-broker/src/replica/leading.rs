@@ -231,7 +231,7 @@ impl Replica {
 
     /// Does what a leader's progress says must be done; whether the high watermark has moved.
     fn carry_out(&self, state: &mut State) -> bool {
-        let Role::Leader(progress) = &mut state.role else { return false };
+        let State { role: Role::Leader(progress), watched, .. } = state else { return false };
         let mut has_moved = false;
         for command in progress.take_commands() {
             match command {
@@ -250,7 +250,33 @@ impl Replica {
             self.set_high_watermark(known);
             has_moved = true;
         }
+        self.watch(progress, watched);
         has_moved
+    }
+
+    /// Has the watch look at this replica in time.
+    pub(super) fn watch(&self, progress: &Progress, watched: &mut Option<Duration>) {
+        let Some(at) = progress.deadline() else { return };
+        if watched.is_none_or(|watched| at < watched) {
+            *watched = Some(at);
+            self.follower_watch.watch(self.topic_id, self.partition.partition, at);
+        }
+    }
+
+    /// The watch looks, and knows nothing of this replica until it is told again.
+    pub(crate) fn look_after_followers(&self, now: Duration) {
+        let mut state = self.state.lock();
+        state.watched = None;
+        if let Role::Leader(progress) = &mut state.role
+            && progress.deadline().is_some_and(|due| due <= now)
+        {
+            progress.on_time(now);
+        }
+        let has_moved = self.carry_out(&mut state);
+        drop(state);
+        if has_moved {
+            self.waiters.wake();
+        }
     }
 
     pub(super) fn set_high_watermark(&self, offset: Offset) {

@@ -27,7 +27,10 @@ const VALUE_MAX: usize = 32_767;
 /// Which kind of listener a change came through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Via {
+    /// That of the broker that decides.
     Broker,
+    /// That of another broker, which has looked at it with [`check_own_configs`] and carried it here.
+    AnotherBroker,
     Controller,
 }
 
@@ -116,7 +119,7 @@ pub fn alter_configs(
     validate_only: bool,
 ) -> Outcome<Vec<ConfigAnswer>> {
     let (wanted, mut answers) = match via {
-        Via::Broker => (changes.iter().collect(), Vec::new()),
+        Via::Broker | Via::AnotherBroker => (changes.iter().collect(), Vec::new()),
         Via::Controller => sort_out(changes),
     };
     let mut records = Vec::new();
@@ -172,7 +175,7 @@ fn decide(
 ) -> Result<Vec<MetadataRecord>, Rejection> {
     let resource = ConfigResource { kind: change.kind, name: (&*change.name).into() };
     if via == Via::Broker {
-        check_as_broker(image, policy, change)?;
+        check_own_configs(image, policy, change)?;
     }
     let current: Properties = owned(image.config(&resource));
     let (wanted, touched) = apply(change, &current, &controller_list_default)?;
@@ -291,8 +294,16 @@ fn list_of(property: Option<&Property>) -> Option<Vec<String>> {
     Some(split(property.default.unwrap_or_default()))
 }
 
-/// A broker knows its own properties better than its controller does, and looks at no other broker's.
-fn check_as_broker(image: &Image, policy: &Policy, change: &ConfigChange) -> Result<(), Rejection> {
+/// What a broker checks before it hands a change to its controller: it knows its own properties better, and looks at no
+/// other broker's.
+///
+/// # Errors
+/// INVALID_REQUEST, INVALID_CONFIG
+pub fn check_own_configs(
+    image: &Image,
+    policy: &Policy,
+    change: &ConfigChange,
+) -> Result<(), Rejection> {
     match change.kind {
         ConfigResource::TOPIC | ConfigResource::CLIENT_METRICS | ConfigResource::GROUP => Ok(()),
         ConfigResource::BROKER => {
