@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_base::{BrokerId, ErrorCode};
-use ottla_client::{Address, ClientError, Limits};
+use ottla_client::{Address, ClientError, Connection, Limits};
 use ottla_protocol::Request;
 use ottla_protocol::messages::{EnvelopeRequest, EnvelopeResponse};
 use ottla_quorum::Quorum;
@@ -178,14 +178,20 @@ impl ControllerChannel {
         request: &R,
     ) -> Result<R::Response, Unanswered> {
         let address = self.address_of(leader)?;
+        let mut unanswered = AbandonUnlessAnswered::default();
         let exchange = async {
             let connection = self.peers.connection(purpose, &address).await?;
-            connection.send(request, Limits::within(request_timeout(purpose))).await
+            if purpose == Purpose::IsrChanges {
+                unanswered.abandon(Arc::clone(&connection));
+            }
+            let answer = connection.send(request, Limits::within(request_timeout(purpose))).await?;
+            unanswered.answered();
+            Ok(answer)
         };
         let mut now = self.quorum.leader();
         let replaced = now.wait_for(|now| now.is_some_and(|now| now.id != leader));
         tokio::select! {
-            answer = exchange => Ok(answer?),
+            answer = exchange => answer.map_err(|error: ClientError| error.into()),
             _ = replaced => Err(Unanswered::Replaced),
         }
     }
@@ -235,8 +241,32 @@ fn octets(address: IpAddr) -> Bytes {
 const fn request_timeout(purpose: Purpose) -> Duration {
     match purpose {
         Purpose::Heartbeats => HEARTBEAT_TIMEOUT,
-        Purpose::Quorum | Purpose::Controller | Purpose::Forwarding | Purpose::Flushed => {
-            REQUEST_TIMEOUT
+        Purpose::Quorum
+        | Purpose::Controller
+        | Purpose::IsrChanges
+        | Purpose::Forwarding
+        | Purpose::Flushed => REQUEST_TIMEOUT,
+    }
+}
+
+/// Abandons a connection on which a request stays without an answer, however that comes.
+#[derive(Debug, Default)]
+struct AbandonUnlessAnswered(Option<Arc<Connection>>);
+
+impl AbandonUnlessAnswered {
+    fn abandon(&mut self, connection: Arc<Connection>) {
+        self.0 = Some(connection);
+    }
+
+    fn answered(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for AbandonUnlessAnswered {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.0 {
+            connection.abandon();
         }
     }
 }

@@ -2,6 +2,10 @@
 //!
 //! One request is under way at a time, and has all that was proposed meanwhile, so that a broker that loses a follower of a
 //! thousand partitions asks once. The latest proposal of a partition counts.
+//!
+//! Invariant: whoever is told that a request is unanswered knows that nothing of it is sent any more: its connection, which
+//! has no other purpose, was abandoned. What the controller's machine has received may still be looked at; for that there is
+//! [`ottla_replication::DOUBT`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +23,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, info};
 
 use crate::broker::Registration;
-use crate::controller_channel::ControllerChannel;
+use crate::controller_channel::{ControllerChannel, Unanswered};
 use crate::listener::stopped;
 use crate::peers::Purpose;
 use crate::replicas::Replicas;
@@ -63,6 +67,9 @@ impl IsrChanges {
     }
 }
 
+/// What stands for an answer where there is none, and a copy of the request may still arrive.
+const UNANSWERED: ErrorCode = ErrorCode::NETWORK_EXCEPTION;
+
 /// What it takes to ask the controller, and to tell the leaders what it says.
 #[derive(Debug)]
 pub(crate) struct Sender {
@@ -75,11 +82,20 @@ pub(crate) struct Sender {
 impl Sender {
     async fn send(&self, proposals: &Waiting) {
         let request = request(self.registration, proposals);
-        let answer = match self.controller.ask(Purpose::Controller, request).await {
+        let answer = match self.controller.ask(Purpose::IsrChanges, request).await {
             Ok(response) => Ok(response),
             Err(error) => {
                 debug!(%error, "ISRs are proposed in vain");
-                Err(ErrorCode::NETWORK_EXCEPTION)
+                Err(match error {
+                    // It was not sent, or whoever heard of it has nothing to decide.
+                    Unanswered::NoController | Unanswered::NotController => {
+                        ErrorCode::NOT_CONTROLLER
+                    }
+                    Unanswered::Unreachable(_)
+                    | Unanswered::Replaced
+                    | Unanswered::Refused(_)
+                    | Unanswered::TimedOut => UNANSWERED,
+                })
             }
         };
         self.replicas.on_isrs_answered(proposals, answer, self.clock.monotonic());
@@ -144,7 +160,11 @@ impl Replicas {
         now: Duration,
     ) {
         if let Some(replica) = self.find(topic, partition.0) {
-            replica.on_isr_refused(proposal.number, code, now);
+            if code == UNANSWERED {
+                replica.on_isr_unanswered(proposal.number, now);
+            } else {
+                replica.on_isr_refused(proposal.number, code, now);
+            }
         }
     }
 

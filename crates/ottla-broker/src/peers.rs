@@ -19,6 +19,8 @@ pub(crate) enum Purpose {
     Quorum,
     /// Registration and heartbeats, which tell the controller that this broker lives.
     Heartbeats,
+    /// Proposals of ISRs, of which one is on its way at a time.
+    IsrChanges,
     /// What else this broker asks of the controller.
     Controller,
     /// What clients ask of the controller through this broker.

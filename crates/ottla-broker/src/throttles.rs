@@ -42,6 +42,12 @@ impl Throttle {
         self.per_second.store(per_second.unwrap_or(NO_BOUND), Ordering::Relaxed);
     }
 
+    /// Whether there is a bound at all.
+    #[must_use]
+    pub(crate) fn is_bound(&self) -> bool {
+        self.per_second.load(Ordering::Relaxed) != NO_BOUND
+    }
+
     /// Bytes of replicas that are held back, be they in sync or not: the bound is on all of them, as in Kafka.
     pub(crate) fn note(&self, bytes: usize, now: Duration) {
         if bytes > 0 {

@@ -17,7 +17,7 @@ use ottla_protocol::{Message as _, Request};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::address::Address;
 use crate::error::ClientError;
@@ -41,6 +41,7 @@ pub struct Connection {
     outgoing: mpsc::Sender<Outgoing>,
     next_correlation_id: AtomicI32,
     failure: Failure,
+    abandoned: watch::Sender<bool>,
 }
 
 /// Why the connection is of no use any more, once it is not.
@@ -98,8 +99,15 @@ impl Connection {
         let (outgoing, requests) = mpsc::channel(QUEUE_LEN);
         let (await_answer, awaited) = mpsc::unbounded_channel();
         let failure = Failure::default();
-        tokio::spawn(write_requests(writer, requests, await_answer, failure.clone()));
-        tokio::spawn(read_answers(reader, awaited, failure.clone()));
+        let abandoned = watch::Sender::new(false);
+        tokio::spawn(write_until_abandoned(
+            writer,
+            abandoned.subscribe(),
+            requests,
+            await_answer,
+            failure.clone(),
+        ));
+        tokio::spawn(read_until_abandoned(reader, abandoned.subscribe(), awaited, failure.clone()));
         Self {
             address,
             versions: BrokerVersions::default(),
@@ -107,6 +115,7 @@ impl Connection {
             outgoing,
             next_correlation_id: AtomicI32::new(0),
             failure,
+            abandoned,
         }
     }
 
@@ -226,6 +235,13 @@ impl Connection {
         self.outgoing.send(outgoing).await.map_err(|_| self.failure())
     }
 
+    /// Ends the connection at once, and forgets what the peer has not received yet: nothing of it arrives any more. After
+    /// an ordinary end the operating system goes on trying, for minutes where the network is down.
+    pub fn abandon(&self) {
+        self.fail(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was given up"));
+        self.abandoned.send_replace(true);
+    }
+
     fn fail(&self, error: io::Error) {
         self.failure.get_or_init(|| Arc::new(error));
     }
@@ -259,9 +275,44 @@ fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionReset, "the broker closed the connection")
 }
 
+/// Returns once the connection is abandoned, and never if it just ends.
+async fn abandonment(mut abandoned: watch::Receiver<bool>) {
+    if abandoned.wait_for(|it| *it).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn write_until_abandoned(
+    mut socket: OwnedWriteHalf,
+    abandoned: watch::Receiver<bool>,
+    requests: mpsc::Receiver<Outgoing>,
+    await_answer: mpsc::UnboundedSender<Awaited>,
+    failure: Failure,
+) {
+    tokio::select! {
+        () = write_requests(&mut socket, requests, await_answer, failure) => return,
+        () = abandonment(abandoned) => {}
+    }
+    // Where this fails, the socket is gone.
+    let _ = socket.as_ref().set_zero_linger();
+    socket.forget();
+}
+
+async fn read_until_abandoned(
+    socket: OwnedReadHalf,
+    abandoned: watch::Receiver<bool>,
+    awaited: mpsc::UnboundedReceiver<Awaited>,
+    failure: Failure,
+) {
+    tokio::select! {
+        () = read_answers(socket, awaited, failure) => {}
+        () = abandonment(abandoned) => {}
+    }
+}
+
 /// Ends when the handle is dropped or the socket fails; closing its half ends the reader, too.
 async fn write_requests(
-    mut socket: OwnedWriteHalf,
+    socket: &mut OwnedWriteHalf,
     mut requests: mpsc::Receiver<Outgoing>,
     await_answer: mpsc::UnboundedSender<Awaited>,
     failure: Failure,

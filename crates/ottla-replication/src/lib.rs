@@ -11,7 +11,7 @@ mod throttle;
 
 pub use follower::Follower;
 pub use progress::{
-    Command, CommittedIsr, FetchRefusal, FetchStanding, Fetched, FollowerFlushed, IsrMember,
+    Command, CommittedIsr, DOUBT, FetchRefusal, FetchStanding, Fetched, FollowerFlushed, IsrMember,
     Leadership, Progress, Proposal, UNKNOWN_BROKER_EPOCH,
 };
 pub use reading::{Readable, nearest};

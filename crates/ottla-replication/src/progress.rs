@@ -34,7 +34,7 @@ use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset};
 use crate::reading::Readable;
 use peer::Peer;
 use proposal::{Change, Pending, Reaction, Waiting};
-pub use proposal::{IsrMember, Proposal};
+pub use proposal::{DOUBT, IsrMember, Proposal};
 
 /// How long a proposal waits that the controller has failed to look at, as Kafka's brokers wait.
 const RETRY_BACKOFF: Duration = Duration::from_millis(50);
@@ -374,6 +374,9 @@ impl Progress {
             return;
         };
         match Reaction::to(error) {
+            Reaction::GiveUp if pending.is_doubtful(self.now) => {
+                pending.waiting = Waiting::Until(self.now + RETRY_BACKOFF);
+            }
             Reaction::GiveUp => {
                 match pending.change {
                     Change::Leave(_) => self.next_leave = self.now + self.lag_max / 2,
@@ -387,6 +390,18 @@ impl Progress {
             }
             Reaction::AwaitMetadata => pending.waiting = Waiting::ForMetadata,
             Reaction::Retry => pending.waiting = Waiting::Until(self.now + RETRY_BACKOFF),
+        }
+        self.settle();
+    }
+
+    /// A proposal was given up after it was sent: it is not known whether the controller has heard of it, or will.
+    pub fn on_alter_unanswered(&mut self, number: u64, now: Duration) {
+        self.now = self.now.max(now);
+        if let Some(pending) = self.pending.as_mut().filter(|it| it.proposal.number == number) {
+            pending.doubtful_until = Some(self.now + DOUBT);
+            if pending.waiting == Waiting::ForAnswer {
+                pending.waiting = Waiting::Until(self.now + RETRY_BACKOFF);
+            }
         }
         self.settle();
     }
@@ -491,7 +506,8 @@ impl Progress {
             isr: isr.collect(),
         };
         self.to_send = Some(proposal.clone());
-        self.pending = Some(Pending { proposal, change, waiting: Waiting::ForAnswer });
+        self.pending =
+            Some(Pending { proposal, change, waiting: Waiting::ForAnswer, doubtful_until: None });
     }
 
     fn give_up_until_metadata(&mut self) {

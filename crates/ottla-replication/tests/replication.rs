@@ -36,7 +36,8 @@ fn play(seed: u64, planted: Planted) -> Result<BTreeMap<&'static str, usize>, St
 }
 
 /// Whatever must have happened in some of the worlds, or they would say nothing about it.
-const RARE: [&str; 20] = [
+const RARE: [&str; 21] = [
+    "a copy that was given up, and applied",
     "a crash that takes records",
     "a joiner",
     "a joiner while the high watermark waits",
@@ -107,4 +108,9 @@ fn logs_that_are_not_cut_off_are_found() {
 #[test]
 fn a_flush_that_is_reported_before_the_logs_are_compared_is_found() {
     is_found(Planted::ReportsBeforeComparing);
+}
+
+#[test]
+fn a_refusal_that_is_believed_too_early_is_found() {
+    is_found(Planted::BelievesRefusals);
 }

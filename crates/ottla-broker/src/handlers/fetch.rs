@@ -405,10 +405,11 @@ fn throttled(context: &Context, targets: &[Target], limits: &Limits) -> Option<D
     let is_meant = |target: &Target| {
         target.replica.as_ref().is_ok_and(|replica| replica.is_throttled_as_leader())
     };
-    if limits.follower.is_none() || !targets.iter().any(is_meant) {
+    let throttle = &context.broker.throttles.leader;
+    if limits.follower.is_none() || !throttle.is_bound() || !targets.iter().any(is_meant) {
         return None;
     }
-    context.broker.throttles.leader.wait(context.broker.clock.monotonic())
+    throttle.wait(context.broker.clock.monotonic())
 }
 
 /// Whether a high watermark has moved that the asker's session has told.
@@ -531,7 +532,7 @@ fn respond(
     let mut sources = Vec::new();
     let mut node_endpoints: Vec<NodeEndpoint> = Vec::new();
     let image = context.broker.image();
-    if limits.follower.is_some() {
+    if limits.follower.is_some() && context.broker.throttles.leader.is_bound() {
         note_throttled(context, &targets, &results);
     }
     let (not_here, here): (Vec<_>, Vec<_>) =

@@ -197,6 +197,11 @@ impl Replica {
         self.with_progress(|progress| progress.on_alter_refused(number, error, now));
     }
 
+    /// It is not known whether the controller has heard of a proposal, or will.
+    pub fn on_isr_unanswered(&self, number: u64, now: Duration) {
+        self.with_progress(|progress| progress.on_alter_unanswered(number, now));
+    }
+
     pub fn on_min_isr_changed(&self, min_insync_replicas: usize) {
         self.with_progress(|progress| {
             progress.on_min_insync_replicas_changed(min_insync_replicas);

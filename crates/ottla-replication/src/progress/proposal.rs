@@ -2,11 +2,19 @@
 //!
 //! An answer may be lost and its change applied all the same. So a proposal stays in force until it is known that it
 //! was not applied and never will be: the controller says so, or the partition epoch has moved on.
+//!
+//! What the controller says of one copy is no word about another that may still be on its way to it: for [`DOUBT`] after a
+//! copy was given up, a refusal is not believed, and the controller is asked again.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ottla_base::{BrokerId, ErrorCode, LeaderEpoch};
+
+/// How long a copy of a proposal that was given up may still reach the controller that it was sent to. Whoever carries it
+/// sees to it that nothing of it is sent any more; what the controller's machine has received by then, it looks at soon, or
+/// is not the active controller any longer when it does (it must hear from the others every 800 ms).
+pub const DOUBT: Duration = Duration::from_secs(5);
 
 /// What AlterPartition asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +39,8 @@ pub(super) struct Pending {
     pub(super) proposal: Proposal,
     pub(super) change: Change,
     pub(super) waiting: Waiting,
+    /// An earlier copy may arrive until then.
+    pub(super) doubtful_until: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -81,6 +91,10 @@ impl Pending {
             Waiting::Until(time) => Some(time),
             Waiting::ForAnswer | Waiting::ForMetadata => None,
         }
+    }
+
+    pub(super) fn is_doubtful(&self, now: Duration) -> bool {
+        self.doubtful_until.is_some_and(|until| now < until)
     }
 
     pub(super) fn is_due(&self, now: Duration) -> bool {

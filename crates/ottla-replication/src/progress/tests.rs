@@ -493,6 +493,25 @@ fn whoever_is_not_a_replica_or_asks_beyond_the_end_is_refused() {
 }
 
 #[test]
+fn a_refusal_is_not_believed_while_another_copy_may_be_on_its_way() {
+    let mut leader = Fixture::new(&[1]);
+    leader.write(5);
+    leader.catch_up(2, 5);
+    let join = proposal(1, PARTITION_EPOCH, &[(1, 100), (2, 200)]);
+    assert_eq!(leader.commands(), [AdvanceHighWatermark(Offset(5)), join.clone()]);
+    leader.progress.on_alter_unanswered(1, leader.now);
+    leader.pass(RETRY_BACKOFF);
+    assert_eq!(leader.commands(), std::slice::from_ref(&join));
+    leader.refuse(1, ErrorCode::INELIGIBLE_REPLICA);
+    leader.write(6);
+    assert_eq!(leader.high_watermark(), 5, "the copy before may make it a member yet");
+    leader.pass(DOUBT);
+    assert_eq!(leader.commands(), [join]);
+    leader.refuse(1, ErrorCode::INELIGIBLE_REPLICA);
+    assert_eq!(leader.high_watermark(), 6);
+}
+
+#[test]
 fn what_is_visible_is_not_enough_once_too_few_are_in_sync() {
     let mut leader =
         Fixture::begin(Leadership { min_insync_replicas: 2, ..leadership(&[1, 2, 3], &[1, 2]) });

@@ -17,7 +17,7 @@ use ottla_replication::follower::{
     self, Answer, Failure, Fetch, FlushReport, Follower, LeaderOffsets, Start,
 };
 use ottla_replication::{
-    Command, Fetched, FollowerFlushed, Leadership, Progress, Proposal, UNKNOWN_BROKER_EPOCH,
+    Command, DOUBT, Fetched, FollowerFlushed, Leadership, Progress, Proposal, UNKNOWN_BROKER_EPOCH,
 };
 
 use super::controller::{Controller, Version};
@@ -40,6 +40,8 @@ pub enum Planted {
     NoTruncation,
     /// A follower reports what is on its disk before that is known to be what its leader has.
     ReportsBeforeComparing,
+    /// A refusal of one copy of a proposal passes for one of all copies.
+    BelievesRefusals,
 }
 
 #[derive(Debug)]
@@ -100,6 +102,8 @@ pub struct World {
     nodes: Vec<Node>,
     network: Vec<Envelope>,
     alterations: VecDeque<Alteration>,
+    /// Copies of proposals that were given up, and until when they may arrive.
+    late: Vec<(Duration, Alteration)>,
     controller: Controller,
     /// All that was ever below a high watermark.
     committed: Vec<Record>,
@@ -140,6 +144,7 @@ impl World {
             nodes: BROKERS.map(node).into(),
             network: Vec::new(),
             alterations: VecDeque::new(),
+            late: Vec::new(),
             controller,
             committed: Vec::new(),
             values: 0,
@@ -605,9 +610,70 @@ impl World {
 
     /// The controller looks at the oldest proposal, and its answer arrives, or does not.
     fn alter(&mut self) -> Checked {
+        if !self.late.is_empty() && self.random.once_in(3) {
+            self.alter_late();
+            return Ok(());
+        }
         let Some(alteration) = self.alterations.pop_front() else { return Ok(()) };
+        if self.random.once_in(8) {
+            return self.give_up(alteration);
+        }
         let arrives = !self.random.once_in(6);
         self.answer_alteration(&alteration, arrives)
+    }
+
+    /// The broker has waited for too long, and the copy is still on its way.
+    fn give_up(&mut self, alteration: Alteration) -> Checked {
+        let (at, number) = (Self::at(alteration.from), alteration.proposal.number);
+        let (now, node) = (self.now, &mut self.nodes[at]);
+        if let Role::Leader(progress) = &mut node.role
+            && node.broker_epoch == alteration.broker_epoch
+        {
+            if self.planted == Planted::BelievesRefusals {
+                progress.on_alter_refused(number, ErrorCode::NETWORK_EXCEPTION, now);
+            } else {
+                progress.on_alter_unanswered(number, now);
+            }
+        }
+        // What cuts off the one may cut off the other.
+        if self.random.once_in(2)
+            && let Some(joiner) = self.joiner_of(&alteration)
+        {
+            self.controller.fence(joiner);
+        }
+        self.late.push((now + DOUBT, alteration));
+        self.lead_on(at)?;
+        // The controller can be reached again at once, but for that copy.
+        self.now += Duration::from_millis(60);
+        self.on_time(at)?;
+        match self.alterations.pop_back() {
+            Some(again) => self.answer_alteration(&again, true),
+            None => Ok(()),
+        }
+    }
+
+    fn joiner_of(&self, alteration: &Alteration) -> Option<BrokerId> {
+        let isr = &self.controller.now().isr;
+        let mut members = alteration.proposal.isr.iter().map(|member| member.broker);
+        members.find(|member| !isr.contains(member))
+    }
+
+    /// The controller hears of a proposal that nobody waits for any more.
+    fn alter_late(&mut self) {
+        let now = self.now;
+        self.late.retain(|(until, _)| now < *until);
+        if self.late.is_empty() {
+            return;
+        }
+        let (_, alteration) = self.late.swap_remove(self.random.below(self.late.len()));
+        let joiner = self.joiner_of(&alteration).filter(|it| self.nodes[Self::at(*it)].is_alive);
+        if let Some(joiner) = joiner {
+            self.controller.unfence(joiner);
+        }
+        let Alteration { from, proposal, .. } = alteration;
+        if self.controller.alter(from, &proposal).is_ok() {
+            self.see("a copy that was given up, and applied");
+        }
     }
 
     fn answer_alteration(&mut self, alteration: &Alteration, arrives: bool) -> Checked {
