@@ -553,6 +553,34 @@ pub(crate) fn leading(log: Arc<Log>, outboxes: &Outboxes) -> Replica {
     leading_with(log, outboxes, &[])
 }
 
+#[cfg(test)]
+const TERMS: Terms = Terms {
+    broker_epoch: Some(1),
+    min_insync_replicas: 1,
+    lag_max: Duration::from_secs(30),
+    fetch_backoff: Duration::from_secs(1),
+    now: Duration::ZERO,
+};
+
+/// In leader epoch 0, with the first of its replicas as leader and alone in sync.
+#[cfg(test)]
+fn a_partition(replicas: &[BrokerId]) -> ottla_metadata::Partition {
+    let leader = *replicas.first().unwrap();
+    ottla_metadata::Partition {
+        replicas: replicas.to_vec(),
+        directories: vec![ottla_base::Uuid::UNASSIGNED_DIR; replicas.len()],
+        isr: vec![leader],
+        removing_replicas: Vec::new(),
+        adding_replicas: Vec::new(),
+        eligible_leader_replicas: Vec::new(),
+        last_known_elr: Vec::new(),
+        leader,
+        leader_is_recovering: false,
+        leader_epoch: LeaderEpoch(0),
+        partition_epoch: 0,
+    }
+}
+
 /// A replica that leads a partition in leader epoch 0, in which the others are not in sync yet.
 #[cfg(test)]
 pub(crate) fn leading_with(log: Arc<Log>, outboxes: &Outboxes, others: &[BrokerId]) -> Replica {
@@ -560,27 +588,21 @@ pub(crate) fn leading_with(log: Arc<Log>, outboxes: &Outboxes, others: &[BrokerI
     let (id, rules) = (log.topic_id().unwrap(), Rules::new(log.topic_partition().clone()));
     let start = log.log_start_offset();
     let replica = Replica::new(me, id, log, start, rules, outboxes);
-    let partition = ottla_metadata::Partition {
-        replicas: [&[me], others].concat(),
-        directories: vec![ottla_base::Uuid::UNASSIGNED_DIR; others.len() + 1],
-        isr: vec![me],
-        removing_replicas: Vec::new(),
-        adding_replicas: Vec::new(),
-        eligible_leader_replicas: Vec::new(),
-        last_known_elr: Vec::new(),
-        leader: me,
-        leader_is_recovering: false,
-        leader_epoch: LeaderEpoch(0),
-        partition_epoch: 0,
-    };
-    let terms = Terms {
-        broker_epoch: Some(1),
-        min_insync_replicas: 1,
-        lag_max: Duration::from_secs(30),
-        fetch_backoff: Duration::from_secs(1),
-        now: Duration::ZERO,
-    };
-    assert_eq!(replica.follow_metadata(&partition, &terms), Standing::Leads);
+    let partition = a_partition(&[&[me], others].concat());
+    assert_eq!(replica.follow_metadata(&partition, &TERMS), Standing::Leads);
+    replica
+}
+
+/// A replica that follows a partition in leader epoch 0, whose leader is alone in sync.
+#[cfg(test)]
+pub(crate) fn following(log: Arc<Log>, leader: BrokerId) -> Replica {
+    let me = BrokerId(1);
+    let (id, rules) = (log.topic_id().unwrap(), Rules::new(log.topic_partition().clone()));
+    let start = log.log_start_offset();
+    let replica = Replica::new(me, id, log, start, rules, &Outboxes::default());
+    let partition =
+        ottla_metadata::Partition { isr: vec![leader], leader, ..a_partition(&[me, leader]) };
+    assert_eq!(replica.follow_metadata(&partition, &TERMS), Standing::Follows(leader));
     replica
 }
 

@@ -192,7 +192,7 @@ impl Topics {
         let outboxes = &self.replicas.outboxes;
         let replica = Replica::new(self.node_id, topic.id, log, high_watermark, rules, outboxes);
         let replica = Arc::new(replica);
-        replica.set_throttled(throttled(config, index, self.node_id));
+        replica.set_throttled(TopicThrottles::of(config).of_replica(index, self.node_id));
         self.replicas.insert(Arc::clone(&replica));
         self.settle(image, topic, index, partition, &replica, config);
         Ok(())
@@ -331,12 +331,13 @@ impl Topics {
 
     fn reconfigure(&self, image: &Image, topic: &Topic) {
         let config = self.config(image, topic);
+        let throttles = TopicThrottles::of(&config);
         for (index, _) in topic.partitions() {
             let Some(replica) = self.replicas.find(topic.id, index.0) else { continue };
             replica.log().set_config(Arc::new(topic_config::log_config(&config)));
             replica.set_rules(topic_config::rules(replica.partition.clone(), &config));
             replica.on_min_isr_changed(min_insync_replicas(&config));
-            replica.set_throttled(throttled(&config, index, self.node_id));
+            replica.set_throttled(throttles.of_replica(index, self.node_id));
         }
     }
 
@@ -346,13 +347,26 @@ impl Topics {
     }
 }
 
-fn throttled(config: &TopicConfig, index: PartitionIndex, broker: BrokerId) -> Throttling {
-    let is_named = |items: &[String]| {
-        Throttled::parse(items.iter().map(String::as_str)).includes(index.0, broker.0)
-    };
-    Throttling {
-        as_leader: is_named(&config.leader_replication_throttled_replicas),
-        as_follower: is_named(&config.follower_replication_throttled_replicas),
+/// Which replicas of a topic are held back; read once for all of them, as a list may name thousands.
+struct TopicThrottles {
+    leader: Throttled,
+    follower: Throttled,
+}
+
+impl TopicThrottles {
+    fn of(config: &TopicConfig) -> Self {
+        let parse = |items: &[String]| Throttled::parse(items.iter().map(String::as_str));
+        Self {
+            leader: parse(&config.leader_replication_throttled_replicas),
+            follower: parse(&config.follower_replication_throttled_replicas),
+        }
+    }
+
+    fn of_replica(&self, index: PartitionIndex, broker: BrokerId) -> Throttling {
+        Throttling {
+            as_leader: self.leader.includes(index.0, broker.0),
+            as_follower: self.follower.includes(index.0, broker.0),
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! Invariant: windows begin in order, none begins before the last one is over, and there are at most `count + 1`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// `replication.quota.window.num` and `replication.quota.window.size.seconds`.
@@ -94,13 +94,13 @@ pub enum Throttled {
     None,
     All,
     /// Partition and broker.
-    Some(Vec<(i32, i32)>),
+    Some(BTreeSet<(i32, i32)>),
 }
 
 impl Throttled {
     /// From the property's items, `*` or `PARTITION:BROKER`; what is neither was refused where it came from.
     pub fn parse<'a>(items: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut pairs = Vec::new();
+        let mut pairs = BTreeSet::new();
         for item in items {
             if item.trim() == "*" {
                 return Self::All;

@@ -261,3 +261,112 @@ fn fetched(data: PartitionData) -> Fetched {
         log_start: Offset(data.log_start_offset),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ottla_base::ErrorCode;
+    use ottla_protocol::messages::fetch_response::FetchableTopicResponse;
+    use ottla_replication::Windows;
+
+    use super::*;
+    use crate::replica::{Throttling, following, unflushed_log};
+    use crate::throttles::Throttles;
+
+    const LEADER: BrokerId = BrokerId(2);
+
+    struct Fixture {
+        conversation: Conversation,
+        replica: Arc<Replica>,
+        throttles: Throttles,
+        now: Duration,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Fixture {
+        /// An empty log that follows [`LEADER`].
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let replica = Arc::new(following(unflushed_log(&directory, &[]), LEADER));
+            let key = (replica.topic_id, replica.partition.partition);
+            let replicas = HashMap::from([(key, Arc::clone(&replica))]);
+            let windows = Windows { count: 11, size: Duration::from_secs(1) };
+            Self {
+                conversation: Conversation::new(LEADER, replicas),
+                replica,
+                throttles: Throttles::new(windows),
+                now: Duration::from_secs(100),
+                _directory: directory,
+            }
+        }
+
+        /// How many partitions are named and taken out, and in which epoch of the session.
+        fn ask(&mut self) -> Option<(usize, usize, i32)> {
+            let asked = self.conversation.ask(self.now, &self.throttles.follower)?;
+            Some((asked.named.len(), asked.forgotten.len(), asked.session_epoch))
+        }
+
+        fn answer(&mut self, data: Option<PartitionData>) {
+            let responses = data.map(|data| FetchableTopicResponse {
+                topic_id: self.replica.topic_id,
+                partitions: vec![data],
+                ..FetchableTopicResponse::default()
+            });
+            let response = FetchResponse {
+                session_id: 7,
+                responses: responses.into_iter().collect(),
+                ..FetchResponse::default()
+            };
+            let errands = self.conversation.take(response, self.now, &self.throttles.follower);
+            assert!(errands.is_empty());
+        }
+    }
+
+    fn nothing_below(high_watermark: i64) -> PartitionData {
+        let none =
+            ottla_protocol::messages::fetch_response::EpochEndOffset { epoch: -1, end_offset: -1 };
+        PartitionData { high_watermark, diverging_epoch: none, ..PartitionData::default() }
+    }
+
+    #[test]
+    fn only_what_has_changed_is_named_again() {
+        let mut fixture = Fixture::new();
+        assert_eq!(fixture.ask(), Some((1, 0, 0)));
+        fixture.answer(Some(nothing_below(0)));
+        assert_eq!(fixture.ask(), Some((0, 0, 1)), "the same question");
+        fixture.answer(None);
+        assert_eq!(fixture.ask(), Some((0, 0, 2)));
+        fixture.conversation.begin_anew();
+        assert_eq!(fixture.ask(), Some((1, 0, 0)), "the leader knows nothing any more");
+    }
+
+    #[test]
+    fn a_partition_that_was_refused_pauses_outside_of_the_session() {
+        let mut fixture = Fixture::new();
+        fixture.ask();
+        fixture.answer(Some(nothing_below(0)));
+        fixture.ask();
+        let error_code = ErrorCode::NOT_LEADER_OR_FOLLOWER;
+        fixture.answer(Some(PartitionData { error_code, ..nothing_below(0) }));
+        assert_eq!(fixture.ask(), None);
+        let pause = fixture.conversation.pause(fixture.now).unwrap();
+        fixture.now += pause;
+        assert_eq!(fixture.ask(), Some((1, 0, 2)), "it comes back before it was taken out");
+        assert_eq!(fixture.conversation.pause(fixture.now), None);
+    }
+
+    #[test]
+    fn a_replica_that_is_throttled_and_behind_waits_and_one_in_sync_does_not() {
+        let mut fixture = Fixture::new();
+        fixture.replica.set_throttled(Throttling { as_leader: false, as_follower: true });
+        fixture.throttles.follower.allow(Some(1_000));
+        fixture.ask();
+        fixture.answer(Some(nothing_below(0)));
+        fixture.throttles.follower.note(5_000, fixture.now);
+        assert_eq!(fixture.ask(), Some((0, 0, 1)), "it has what is visible");
+        fixture.answer(Some(nothing_below(9)));
+        assert_eq!(fixture.ask(), None, "it lacks nine records, and others took too much");
+        fixture.throttles.follower.allow(None);
+        fixture.now += fixture.conversation.pause(fixture.now).unwrap();
+        assert_eq!(fixture.ask(), Some((1, 0, 2)));
+    }
+}
