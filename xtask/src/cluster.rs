@@ -8,8 +8,10 @@ mod client;
 mod cut;
 mod failover;
 mod faults;
+mod fetchers;
 mod files;
 mod hints;
+mod idle;
 mod kinds;
 mod ledger;
 mod load;
@@ -19,6 +21,8 @@ mod ports;
 mod racks;
 mod recorder;
 mod replicas;
+mod space;
+mod throttle;
 mod upgrade;
 mod volume;
 
@@ -48,12 +52,30 @@ pub(crate) enum Command {
     Failover(Failover),
     /// A node that does not lead says who does.
     Hints(Against),
+    /// Replication goes on while the number of fetchers changes.
+    Fetchers(Against),
+    /// Measure what many partitions cost while nobody uses them.
+    Idle(Idle),
     /// Consumers read from a follower in their own rack.
     Racks(Against),
     /// Break brokers' connections to the active controller, and see that no leader moves.
     Cut(Cut),
     /// Replace an earlier build node by node under load, and go back.
     Upgrade(Upgrade),
+    /// A leader whose disk is full hands over to one that has room.
+    Space,
+    /// A reassignment takes as long as an operator's throttle says, and nothing else waits.
+    Throttle(Against),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Idle {
+    #[arg(long, value_enum, default_value_t = Target::Ottla)]
+    target: Target,
+    #[arg(long, default_value_t = 3_000)]
+    partitions: i32,
+    #[arg(long, default_value_t = 40)]
+    seconds: u64,
 }
 
 #[derive(Debug, Args)]
@@ -169,6 +191,22 @@ pub(crate) fn run(command: &Command) -> Result<Tally> {
             let name = format!("{target}: who does not lead says who does");
             in_directory(*target, &name, |directory| hints::run(*target, directory))
         }
+        Command::Fetchers(Against { target }) => {
+            let name = format!("{target}: replication goes on while its fetchers change");
+            in_directory(*target, &name, |directory| fetchers::run(*target, directory))
+        }
+        Command::Idle(idle) => {
+            let name = format!("{}: many partitions that nobody uses", idle.target);
+            in_directory(idle.target, &name, |directory| idle::run(idle, directory))
+        }
+        Command::Throttle(Against { target }) => {
+            let name = format!("{target}: a throttled reassignment takes its time");
+            in_directory(*target, &name, |directory| throttle::run(*target, directory))
+        }
+        Command::Space => {
+            let name = format!("{}: a leader whose disk is full hands over", Target::Ottla);
+            in_directory(Target::Ottla, &name, space::run)
+        }
         Command::Racks(Against { target }) => {
             let name = format!("{target}: consumers read from a follower in their own rack");
             in_directory(*target, &name, |directory| racks::run(*target, directory))
@@ -212,6 +250,9 @@ pub(crate) fn run_short() -> Result<Tally> {
     tally.add(run(&Command::Cut(Cut { target, times: 10 }))?);
     tally.add(run(&Command::Hints(Against { target }))?);
     tally.add(run(&Command::Racks(Against { target }))?);
+    tally.add(run(&Command::Fetchers(Against { target }))?);
+    tally.add(run(&Command::Space)?);
+    tally.add(run(&Command::Throttle(Against { target }))?);
     tally.add(skipped);
     Ok(tally)
 }

@@ -152,10 +152,10 @@ fn keys_of_plug_ins_vendors_and_container_platforms_are_no_warnings() {
 
 #[test]
 fn a_property_without_effect_is_a_debug_line() {
-    let notices = started(&set(&["replica.socket.timeout.ms=4"])).notices;
+    let notices = started(&set(&["num.io.threads=4"])).notices;
     assert_eq!(notices.len(), 1);
     assert_eq!(notices[0].severity, Severity::Debug);
-    assert_eq!(notices[0].message, "replica.socket.timeout.ms is accepted and has no effect here");
+    assert_eq!(notices[0].message, "num.io.threads is accepted and has no effect here");
 }
 
 #[test]

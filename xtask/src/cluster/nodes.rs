@@ -135,6 +135,15 @@ impl Cluster {
         Ok(node.with_context(|| format!("there is no node {id}"))?.place.address())
     }
 
+    /// Those that run, by node.
+    pub(super) fn processes(&self) -> Vec<(i32, u32)> {
+        let process = |node: &Node| match &node.state {
+            State::Running(process) => Some((node.place.id, process.pid())),
+            State::Paused(_) | State::Away => None,
+        };
+        self.nodes.iter().filter_map(process).collect()
+    }
+
     /// The log directories, by node.
     pub(super) fn data_directories(&self) -> Vec<(i32, PathBuf)> {
         self.nodes.iter().map(|node| (node.place.id, node.place.data())).collect()
