@@ -11,13 +11,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, PartitionIndex, TopicId};
+use ottla_base::{ErrorCode, PartitionIndex, TopicId};
 use ottla_env::Clock;
 use ottla_protocol::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
 use ottla_protocol::messages::{
     AlterPartitionRequest, AlterPartitionResponse, alter_partition_response,
 };
-use ottla_replication::{CommittedIsr, Proposal};
+use ottla_replication::Proposal;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info};
@@ -177,7 +177,7 @@ impl Replicas {
         for (key @ (topic, partition), proposal) in proposals {
             match answers.get(key) {
                 Some(answer) if !answer.error_code.is_error() => {
-                    self.committed(*topic, *partition, answer);
+                    self.accepted(*topic, *partition, proposal, answer);
                 }
                 Some(answer) => self.refuse(*topic, *partition, proposal, answer.error_code, now),
                 None => {
@@ -187,18 +187,15 @@ impl Replicas {
         }
     }
 
-    fn committed(
+    fn accepted(
         &self,
         topic: TopicId,
         partition: PartitionIndex,
+        proposal: &Proposal,
         answer: &alter_partition_response::PartitionData,
     ) {
         let Some(replica) = self.find(topic, partition.0) else { return };
         info!(partition = %replica.partition, isr = ?answer.isr, "ISR");
-        replica.on_isr_committed(CommittedIsr {
-            leader_epoch: LeaderEpoch(answer.leader_epoch),
-            partition_epoch: answer.partition_epoch,
-            isr: answer.isr.iter().copied().map(BrokerId).collect(),
-        });
+        replica.on_isr_accepted(proposal.number);
     }
 }

@@ -1,6 +1,6 @@
 //! A node: opens the data, starts the controller and the broker, listens, and stops in the opposite order.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use ottla_replication::Windows;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::adoption::Wishes;
 use crate::automatic_topics::AutomaticTopics;
@@ -59,6 +59,8 @@ pub struct NodeOptions {
     pub cluster_id: String,
     /// The controllers that the cluster began with, where formatting has written them down.
     pub initial_voters: Vec<InitialVoter>,
+    /// The levels of features that a new cluster begins with; the latest of those that are not named.
+    pub levels: BTreeMap<String, i16>,
     pub config: BrokerConfig,
     /// What was set and where: the controller shows it in answers.
     pub settings: ConfigSettings,
@@ -225,34 +227,13 @@ impl Node {
         let roles = config.process_roles;
         if roles.controller && !quorum.is_alone() {
             let (channel, request) = (Arc::clone(&controller), quorum.controller_registration());
-            let registered = async move {
-                channel.ask_until_answered(Purpose::Controller, request).await;
-            };
-            if !roles.broker {
-                registered.await;
-            } else {
-                tasks.spawn(unless_stopped(stopping.clone(), registered));
-            }
-        }
-        if !roles.broker {
-            broker.set_ready();
-            return Ok(Self {
-                broker,
-                quorum,
-                directories,
-                failures,
-                lifecycle: None,
-                listeners,
-                http_address,
-                stop,
-                tasks,
-            });
-        }
-        let mut for_clients = Some(for_clients);
-        if !roles.controller {
-            // Its controller's messages come in where clients do; those wait until they are served.
-            let bound = for_clients.take().unwrap_or_default();
-            serve_clients(&mut tasks, bound, &broker, config, open_files, &stopping);
+            tasks.spawn(unless_stopped(stopping.clone(), async move {
+                let response = channel.ask_until_answered(Purpose::Controller, request).await;
+                if response.error_code.is_error() {
+                    let why = response.error_message.unwrap_or_default();
+                    error!(code = %response.error_code, %why, "this controller is not taken");
+                }
+            }));
         }
         let intervals = intervals(config);
         let registration = lifecycle::register(&controller, request, intervals).await?;
@@ -501,6 +482,7 @@ async fn start_quorum(
         endpoints: endpoints_of_follower(&options.config, bound),
         contacts: contacts(&options.config),
         timing: Timing::default(),
+        levels: options.levels.clone(),
         policy: Policy::from_settings(options.settings.clone()),
         segment_bytes: u64::try_from(options.config.metadata_log_segment_bytes).unwrap_or(u64::MAX),
         segment_ms: options.config.metadata_log_segment_ms,

@@ -144,18 +144,21 @@ impl Settings {
         self.known.remove(name);
     }
 
-    pub(crate) fn boolean(&self, name: &str) -> bool {
+    /// Whether a BOOLEAN is on.
+    pub fn boolean(&self, name: &str) -> bool {
         matches!(self.value(name), Some(Value::Boolean(true)))
     }
 
-    pub(crate) fn int(&self, name: &str) -> i32 {
+    /// The value of an INT that has a default.
+    pub fn int(&self, name: &str) -> i32 {
         match self.value(name) {
             Some(Value::Int(n)) => n,
             other => unreachable!("{name} is an INT with a default, not {other:?}"),
         }
     }
 
-    pub(crate) fn long(&self, name: &str) -> i64 {
+    /// The value of a LONG that has a default.
+    pub fn long(&self, name: &str) -> i64 {
         match self.value(name) {
             Some(Value::Long(n)) => n,
             other => unreachable!("{name} is a LONG with a default, not {other:?}"),

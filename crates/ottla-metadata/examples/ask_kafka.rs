@@ -1,9 +1,9 @@
 //! Asks Apache Kafka's controller what `tests/kafka_agrees.rs` compares with, and prints it.
 //!
-//! Arguments: the controller's address, and the directory of its metadata log, whose records are read as they are
-//! appended. The controller must be new, with `process.roles=controller`, `broker.session.timeout.ms=4000`,
+//! Arguments: the controller's address, the directory of its metadata log, whose records are read as they are
+//! appended, and `plain` or `eligible`. The controller must be new, with `process.roles=controller`, `broker.session.timeout.ms=4000`,
 //! `auto.leader.rebalance.enable=false` and `metadata.max.idle.interval.ms=0`, and formatted as `--standalone` with the
-//! cluster id of the tests and `--feature eligible.leader.replicas.version=0`.
+//! cluster id of the tests and `--feature eligible.leader.replicas.version=0`, or `=1` for `eligible`.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use ottla_base::ErrorCode;
 use ottla_metadata::MetadataRecord;
 use ottla_protocol::Request;
@@ -30,11 +31,12 @@ use ottla_protocol::messages::{
     AlterPartitionResponse, AssignReplicasToDirsRequest, AssignReplicasToDirsResponse,
     BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest,
     CreateTopicsRequest, CreateTopicsResponse, ElectLeadersRequest, ElectLeadersResponse,
-    ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse, UnregisterBrokerRequest,
-    UnregisterBrokerResponse,
+    IncrementalAlterConfigsRequest, ListPartitionReassignmentsRequest,
+    ListPartitionReassignmentsResponse, UnregisterBrokerRequest, UnregisterBrokerResponse,
+    UpdateFeaturesRequest, UpdateFeaturesResponse,
 };
 use ottla_records::Batches;
-use support::{Decider, tell};
+use support::{Decider, Kind, tell};
 
 const SESSION: Duration = Duration::from_millis(4000);
 
@@ -114,6 +116,20 @@ impl Decider for Kafka {
         self.ask(request)
     }
 
+    fn alter_configs(
+        &mut self,
+        request: &IncrementalAlterConfigsRequest,
+    ) -> Vec<(ErrorCode, Option<String>)> {
+        let answer = self.ask(request);
+        let told = |message: ByteString| message.to_string();
+        let answers = answer.responses.into_iter();
+        answers.map(|it| (it.error_code, it.error_message.map(told))).collect()
+    }
+
+    fn update_features(&mut self, request: &UpdateFeaturesRequest) -> UpdateFeaturesResponse {
+        self.ask(request)
+    }
+
     #[allow(clippy::disallowed_methods, reason = "Kafka's time is the world's")]
     /// Kafka looks for silent brokers eight times in a session.
     fn pass_a_session(&mut self, living: &[BrokerHeartbeatRequest]) {
@@ -151,5 +167,10 @@ fn main() {
     let connection = TcpStream::connect(address).unwrap();
     connection.set_nodelay(true).unwrap();
     let mut kafka = Kafka { connection, log, position: 0, sent: 0 };
-    print!("{}", tell(&mut kafka));
+    let kind = match arguments.next().as_deref() {
+        Some("plain") => Kind::Plain,
+        Some("eligible") => Kind::Eligible,
+        other => panic!("plain or eligible, not {other:?}"),
+    };
+    print!("{}", tell(&mut kafka, kind));
 }

@@ -14,6 +14,7 @@ mod delete_topics;
 mod directories;
 mod draft;
 mod elect_leaders;
+mod eligible;
 mod fencing;
 mod format;
 mod liveness;

@@ -19,8 +19,23 @@ impl SupportedLevels {
     }
 }
 
+/// The feature with which a partition remembers who may lead it from outside its ISR (KIP-966): 0 is off, 1 is on.
+pub const ELIGIBLE_LEADER_REPLICAS: &str = "eligible.leader.replicas.version";
+pub const ELIGIBLE_LEADER_REPLICAS_LEVEL: i16 = 1;
+
 /// What this release understands, by name. A feature that is not here is neither advertised nor finalized.
 pub fn supported() -> impl Iterator<Item = (&'static str, SupportedLevels)> {
-    // 3.3-IV3 is the oldest level that Kafka 4.3 starts with.
-    [(METADATA_VERSION, SupportedLevels { min: 7, max: METADATA_VERSION_LEVEL })].into_iter()
+    [
+        (ELIGIBLE_LEADER_REPLICAS, SupportedLevels { min: 0, max: ELIGIBLE_LEADER_REPLICAS_LEVEL }),
+        // 3.3-IV3 is the oldest level that Kafka 4.3 starts with.
+        (METADATA_VERSION, SupportedLevels { min: 7, max: METADATA_VERSION_LEVEL }),
+    ]
+    .into_iter()
+}
+
+/// The levels of one feature that this release understands; of one that it does not know, 0 alone.
+#[must_use]
+pub fn levels_of(name: &str) -> SupportedLevels {
+    let known = supported().find(|(known, _)| *known == name);
+    known.map_or(SupportedLevels { min: 0, max: 0 }, |(_, levels)| levels)
 }

@@ -26,7 +26,7 @@ pub use cluster::{Broker, Controller, Endpoint};
 pub use topics::{Partition, Topic};
 
 use crate::delta::{ConfigResource, Delta};
-use crate::feature;
+use crate::feature::{self, SupportedLevels};
 use ottla_protocol::records::{ConfigRecord, FeatureLevelRecord, MetadataRecord};
 
 /// A record that contradicts the image: the log is not the one that led to the image, or is corrupt.
@@ -42,6 +42,12 @@ pub enum ApplyError {
     TopicExists { name: Arc<str> },
     #[error("{record}: broker {broker} is not registered with epoch {epoch}")]
     NoBroker { record: &'static str, broker: BrokerId, epoch: i64 },
+    #[error(
+        "feature {name} is at level {level}, and this version understands {min} to {max}: a later one wrote this log"
+    )]
+    Feature { name: Arc<str>, level: i16, min: i16, max: i16 },
+    #[error("{record}: there is no topic called {name}")]
+    NoSuchName { record: &'static str, name: Arc<str> },
     #[error("{record}: field {field} cannot be {value}")]
     Value { record: &'static str, field: &'static str, value: i64 },
 }
@@ -91,6 +97,12 @@ impl Image {
     #[must_use]
     pub fn feature(&self, name: &str) -> Option<i16> {
         self.features.get(name).copied()
+    }
+
+    /// Whether partitions remember who may lead them from outside their ISR (KIP-966).
+    #[must_use]
+    pub fn has_eligible_leader_replicas(&self) -> bool {
+        self.feature(feature::ELIGIBLE_LEADER_REPLICAS).is_some_and(|level| level >= 1)
     }
 
     /// Whether the cluster was formatted: nothing may be decided before.
@@ -182,11 +194,12 @@ impl Image {
     ) -> Result<(), ApplyError> {
         use MetadataRecord as Record;
         match record {
-            Record::FeatureLevel(record) => self.apply_feature_level(record, delta),
+            Record::FeatureLevel(record) => self.apply_feature_level(record, delta)?,
             Record::Topic(record) => self.apply_topic(record, delta)?,
             Record::RemoveTopic(record) => self.apply_remove_topic(record, delta)?,
             Record::Partition(record) => self.apply_partition(record, delta)?,
             Record::PartitionChange(record) => self.apply_partition_change(record, delta)?,
+            Record::ClearElr(record) => self.apply_clear_elr(record, delta)?,
             Record::Config(record) => self.apply_config(record, delta),
             Record::RegisterBroker(record) => self.apply_register_broker(record, delta),
             Record::UnregisterBroker(record) => self.apply_unregister_broker(record, delta)?,
@@ -215,22 +228,32 @@ impl Image {
             | Record::ZkMigrationState(_)
             | Record::BeginTransaction(_)
             | Record::EndTransaction(_)
-            | Record::AbortTransaction(_)
-            | Record::ClearElr(_) => {
+            | Record::AbortTransaction(_) => {
                 return Err(ApplyError::Unsupported { record: record.name() });
             }
         }
         Ok(())
     }
 
-    fn apply_feature_level(&mut self, record: &FeatureLevelRecord, delta: &mut Delta) {
+    /// A level that is not understood says that what follows is not either.
+    fn apply_feature_level(
+        &mut self,
+        record: &FeatureLevelRecord,
+        delta: &mut Delta,
+    ) -> Result<(), ApplyError> {
         let name: Arc<str> = (*record.name).into();
+        let (level, levels) = (record.feature_level, feature::levels_of(&name));
+        if level != 0 && !levels.contains(level) {
+            let SupportedLevels { min, max } = levels;
+            return Err(ApplyError::Feature { name, level, min, max });
+        }
         delta.features.insert(Arc::clone(&name));
         if record.feature_level == 0 {
             self.features.remove(&name);
         } else {
             self.features.insert(name, record.feature_level);
         }
+        Ok(())
     }
 
     fn apply_config(&mut self, record: &ConfigRecord, delta: &mut Delta) {

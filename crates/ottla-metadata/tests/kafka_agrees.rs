@@ -1,6 +1,7 @@
 //! Apache Kafka 4.3.1's controller and these decisions do the same with the same requests.
 //!
-//! `kafka/decisions.txt` holds what Kafka's did; `examples/ask_kafka.rs` asks it.
+//! `kafka/decisions.txt` holds what Kafka's did, `kafka/eligible.txt` what it did where replicas outside the ISR may lead;
+//! `examples/ask_kafka.rs` asks it.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
@@ -8,18 +9,25 @@ mod support;
 
 use std::time::Duration;
 
+use bytestring::ByteString;
 use ottla_base::{BrokerId, ErrorCode, Offset, TopicId};
-use ottla_metadata::controller::{self, Draw, Liveness, Policy, Situation};
-use ottla_metadata::{Image, MetadataRecord, Outcome};
+use ottla_metadata::controller::{
+    self, ConfigChange, Draw, Liveness, Operation, Policy, Situation, Via,
+};
+use ottla_metadata::{Image, MetadataRecord, Outcome, Rejection};
+use ottla_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
 use ottla_protocol::messages::{
     AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, AlterPartitionRequest,
     AlterPartitionResponse, AssignReplicasToDirsRequest, AssignReplicasToDirsResponse,
     BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest,
     CreateTopicsRequest, CreateTopicsResponse, ElectLeadersRequest, ElectLeadersResponse,
-    ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse, UnregisterBrokerRequest,
-    UnregisterBrokerResponse,
+    IncrementalAlterConfigsRequest, ListPartitionReassignmentsRequest,
+    ListPartitionReassignmentsResponse, UnregisterBrokerRequest, UnregisterBrokerResponse,
+    UpdateFeaturesRequest, UpdateFeaturesResponse,
 };
-use support::{CLUSTER_ID, Decider, tell};
+use support::{CLUSTER_ID, Decider, Kind, tell};
 
 struct Ours {
     image: Image,
@@ -45,10 +53,10 @@ impl Draw for Numbered<'_> {
 }
 
 impl Ours {
-    fn new() -> Self {
+    fn new(kind: Kind) -> Self {
         let policy = Policy { node_id: BrokerId(3000), ..Policy::default() };
         let mut image = Image::new(CLUSTER_ID);
-        for record in controller::format(&image).records {
+        for record in controller::format(&image, &policy, &kind.levels()).records {
             image.apply(&record).unwrap();
         }
         let liveness = Liveness::new(&image, &policy, Duration::ZERO);
@@ -113,7 +121,7 @@ impl Decider for Ours {
     }
 
     fn elect_leaders(&mut self, request: &ElectLeadersRequest) -> ElectLeadersResponse {
-        let outcome = controller::elect_leaders(&self.image, request);
+        let outcome = controller::elect_leaders(&self.image, &self.policy, request);
         self.carry_out(outcome)
     }
 
@@ -133,12 +141,42 @@ impl Decider for Ours {
     }
 
     fn assign(&mut self, request: &AssignReplicasToDirsRequest) -> AssignReplicasToDirsResponse {
-        let outcome = controller::assign_replicas_to_dirs(&self.image, request).unwrap();
+        let outcome = controller::assign_replicas_to_dirs(&self.image, &self.policy, request);
+        let outcome = outcome.unwrap();
         self.carry_out(outcome)
     }
 
     fn unregister(&mut self, request: &UnregisterBrokerRequest) -> UnregisterBrokerResponse {
         let outcome = controller::unregister_broker(&self.image, &self.policy, request);
+        self.carry_out(outcome)
+    }
+
+    fn alter_configs(
+        &mut self,
+        request: &IncrementalAlterConfigsRequest,
+    ) -> Vec<(ErrorCode, Option<String>)> {
+        let operation = |it: &AlterableConfig| Operation {
+            key: it.name.clone(),
+            code: it.config_operation,
+            value: it.value.clone(),
+        };
+        let change = |it: &AlterConfigsResource| ConfigChange {
+            kind: it.resource_type,
+            name: it.resource_name.clone(),
+            operations: it.configs.iter().map(operation).collect(),
+            replaces_all: false,
+        };
+        let changes: Vec<ConfigChange> = request.resources.iter().map(change).collect();
+        let (image, policy) = (&self.image, &self.policy);
+        let outcome = controller::alter_configs(image, policy, &changes, Via::Controller, false);
+        let answers = self.carry_out(outcome).into_iter();
+        answers.map(|it| Rejection::fields(it.rejection)).map(told).collect()
+    }
+
+    fn update_features(&mut self, request: &UpdateFeaturesRequest) -> UpdateFeaturesResponse {
+        let voters = [self.policy.node_id];
+        let (image, policy) = (&self.image, &self.policy);
+        let outcome = controller::update_features(image, policy, &voters, request, 2);
         self.carry_out(outcome)
     }
 
@@ -157,10 +195,12 @@ impl Decider for Ours {
     }
 }
 
-#[test]
-fn the_same_requests_lead_to_the_same_answers_and_records() {
-    let kafkas = include_str!("kafka/decisions.txt");
-    let ours = tell(&mut Ours::new());
+fn told((code, message): (ErrorCode, Option<ByteString>)) -> (ErrorCode, Option<String>) {
+    (code, message.map(|it| it.to_string()))
+}
+
+fn compare(kafkas: &str, kind: Kind) {
+    let ours = tell(&mut Ours::new(kind), kind);
     let mut differences = Vec::new();
     for (number, (kafkas, ours)) in kafkas.lines().zip(ours.lines()).enumerate() {
         if kafkas != ours {
@@ -169,4 +209,14 @@ fn the_same_requests_lead_to_the_same_answers_and_records() {
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
     assert_eq!(kafkas.lines().count(), ours.lines().count());
+}
+
+#[test]
+fn the_same_requests_lead_to_the_same_answers_and_records() {
+    compare(include_str!("kafka/decisions.txt"), Kind::Plain);
+}
+
+#[test]
+fn so_they_do_where_replicas_outside_the_isr_may_lead() {
+    compare(include_str!("kafka/eligible.txt"), Kind::Eligible);
 }

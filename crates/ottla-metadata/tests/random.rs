@@ -2,27 +2,32 @@
 //!
 //! The cluster is a model of processes: each has a disk, may be killed, come back, or come back with an empty disk.
 //! After every decision all partitions are compared with what they were before it.
+//!
+//! Who has all that was acknowledged is followed, too: a leader acknowledges at every moment at which the ISR is as large as
+//! `min.insync.replicas` asks, and then whoever is not in the ISR lacks something. Where the page cache counts as safe, whoever
+//! was killed does. Nobody is elected who lacks something, but where that is asked for or said of the leader.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ottla_base::{BrokerId, ErrorCode, Offset, PartitionIndex, TopicId, Uuid};
 use ottla_metadata::controller::{
-    self, BrokerEpoch, Draw, Liveness, Policy, Rounds, Situation, alter_partition,
-    alter_partition_reassignments, assign_replicas_to_dirs, create_topics, delete_topics,
-    elect_leaders, unregister_broker,
+    self, BrokerEpoch, ConfigChange, Draw, Liveness, Operation, Policy, Rounds, Situation, Via,
+    alter_configs, alter_partition, alter_partition_reassignments, assign_replicas_to_dirs,
+    create_topics, delete_topics, elect_leaders, unregister_broker, update_features,
 };
-use ottla_metadata::{ConfigResource, Delta, Image, MetadataRecord, Partition, record};
+use ottla_metadata::{ConfigResource, Delta, Image, MetadataRecord, Partition, feature, record};
 use ottla_protocol::messages::alter_partition_reassignments_request::{
     ReassignablePartition, ReassignableTopic,
 };
 use ottla_protocol::messages::create_topics_request::CreatableTopic;
+use ottla_protocol::messages::update_features_request::FeatureUpdateKey;
 use ottla_protocol::messages::{
     AlterPartitionReassignmentsRequest, AlterPartitionRequest, AssignReplicasToDirsRequest,
     BrokerHeartbeatRequest, BrokerRegistrationRequest, CreateTopicsRequest, DeleteTopicsRequest,
-    ElectLeadersRequest, UnregisterBrokerRequest, alter_partition_request,
+    ElectLeadersRequest, UnregisterBrokerRequest, UpdateFeaturesRequest, alter_partition_request,
     assign_replicas_to_dirs_request, broker_registration_request, elect_leaders_request,
 };
 use ottla_protocol::records::ConfigRecord;
@@ -70,6 +75,13 @@ enum Step {
         topic: u8,
         allow: bool,
     },
+    /// `min.insync.replicas` of a topic, or of all.
+    MinIsr {
+        topic: Option<u8>,
+        value: u8,
+    },
+    /// Of eligible leader replicas.
+    Level(i16),
     Unregister(usize),
 }
 
@@ -114,7 +126,14 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..3_u8, any::<bool>())
             .prop_map(|(topic, allow)| Step::AllowUnclean { topic, allow }),
         1 => node.prop_map(Step::Unregister),
+        2 => (proptest::option::weighted(0.7, 0..3_u8), 1..4_u8)
+            .prop_map(|(topic, value)| Step::MinIsr { topic, value }),
     ]
+}
+
+/// Levels change as well.
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![30 => step(), 1 => (0..=1_i16).prop_map(Step::Level)]
 }
 
 /// A machine that a broker runs on, or not.
@@ -129,6 +148,8 @@ struct Node {
     has_unknown_disk: bool,
     /// Of the running process.
     epoch: Option<i64>,
+    /// Of the one before, if it ended cleanly.
+    ended: Option<i64>,
 }
 
 impl Node {
@@ -155,6 +176,10 @@ struct Cluster {
     topics_drawn: u128,
     /// Replicas whose data is gone, though they were in sync with it.
     lost: BTreeSet<(Key, BrokerId)>,
+    /// Who has all that was acknowledged since somebody last had: empty where all of it is lost.
+    complete: BTreeMap<Key, BTreeSet<BrokerId>>,
+    /// What a process has written outlives it, however it ends.
+    is_safe: bool,
     reason: Reason,
 }
 
@@ -165,6 +190,8 @@ enum Reason {
     Report,
     /// An operator accepts that data is lost.
     UncleanElection,
+    /// Nobody is eligible from outside the ISR any more.
+    Level,
     /// Only where the topic accepts that.
     Other,
 }
@@ -182,14 +209,32 @@ impl Draw for Counter<'_> {
     }
 }
 
+fn supported(
+    (name, levels): (&str, feature::SupportedLevels),
+) -> broker_registration_request::Feature {
+    broker_registration_request::Feature {
+        name: name.into(),
+        min_supported_version: levels.min,
+        max_supported_version: levels.max,
+    }
+}
+
 impl Cluster {
-    fn new() -> Self {
+    fn new(level: i16, is_safe: bool) -> Self {
         let policy = Policy::default();
+        let levels = BTreeMap::from([(feature::ELIGIBLE_LEADER_REPLICAS.to_owned(), level)]);
         let mut image = Image::new("cluster");
-        for record in controller::format(&image).records {
+        for record in controller::format(&image, &policy, &levels).records {
             image.apply(&record).unwrap();
         }
-        let node = |id| Node { id, starts: 0, disks: 0, has_unknown_disk: false, epoch: None };
+        let node = |id| Node {
+            id,
+            starts: 0,
+            disks: 0,
+            has_unknown_disk: false,
+            epoch: None,
+            ended: None,
+        };
         let mut cluster = Self {
             liveness: Liveness::new(&image, &policy, Duration::ZERO),
             rounds: Rounds::new(&policy, Duration::ZERO),
@@ -200,6 +245,8 @@ impl Cluster {
             nodes: (1..=5).map(node).collect(),
             topics_drawn: 0,
             lost: BTreeSet::new(),
+            complete: BTreeMap::new(),
+            is_safe,
             reason: Reason::Other,
         };
         (0..5).for_each(|node| cluster.start(node, false));
@@ -213,7 +260,7 @@ impl Cluster {
             Step::Start { node, new_disk } => self.start(node, new_disk),
             Step::Kill(node) => {
                 self.connection_lost(node);
-                self.nodes[node].epoch = None;
+                self.kill(node);
             }
             Step::Heartbeat { node, wants, is_behind, fails_disk } => {
                 self.heartbeat(node, wants, is_behind, fails_disk);
@@ -247,14 +294,59 @@ impl Cluster {
                 self.append(&[record.into()]);
             }
             Step::Unregister(node) => self.unregister(node),
+            Step::MinIsr { topic, value } => self.set_min_isr(topic, value),
+            Step::Level(level) => self.set_level(level),
         }
+    }
+
+    /// What was in the page cache may be gone.
+    fn kill(&mut self, node: usize) {
+        let this = &mut self.nodes[node];
+        let id = BrokerId(this.id);
+        if this.epoch.take().is_some() && !self.is_safe {
+            self.complete.values_mut().for_each(|brokers| brokers.retain(|it| *it != id));
+        }
+    }
+
+    fn set_min_isr(&mut self, topic: Option<u8>, value: u8) {
+        let name = topic.map(|topic| format!("t{topic}"));
+        let set = Operation {
+            key: "min.insync.replicas".into(),
+            code: Operation::SET,
+            value: Some(value.to_string().into()),
+        };
+        let change = ConfigChange {
+            kind: if topic.is_some() { ConfigResource::TOPIC } else { ConfigResource::BROKER },
+            name: name.unwrap_or_default().into(),
+            operations: vec![set],
+            replaces_all: false,
+        };
+        let outcome = alter_configs(&self.image, &self.policy, &[change], Via::Controller, false);
+        self.append(&outcome.records);
+    }
+
+    fn set_level(&mut self, max_version_level: i16) {
+        let is_rise =
+            self.image.feature(feature::ELIGIBLE_LEADER_REPLICAS) < Some(max_version_level);
+        let key = FeatureUpdateKey {
+            feature: feature::ELIGIBLE_LEADER_REPLICAS.into(),
+            max_version_level,
+            upgrade_type: if is_rise { 1 } else { 2 },
+            ..Default::default()
+        };
+        let request = UpdateFeaturesRequest { feature_updates: vec![key], ..Default::default() };
+        let outcome = update_features(&self.image, &self.policy, &[], &request, 2);
+        assert_eq!(outcome.reply.error_code, ErrorCode::NONE);
+        self.reason = Reason::Level;
+        self.append(&outcome.records);
     }
 
     fn start(&mut self, node: usize, new_disk: bool) {
         let keys = self.keys();
+        self.kill(node);
         let this = &mut self.nodes[node];
         let id = BrokerId(this.id);
-        this.epoch = None;
+        let ended = this.ended.take().filter(|_| !new_disk);
         this.starts += 1;
         this.disks += u32::from(new_disk);
         this.has_unknown_disk |= new_disk;
@@ -264,6 +356,7 @@ impl Cluster {
                 .iter()
                 .filter(|key| self.image.partition(key.0, key.1).unwrap().replicas.contains(&id));
             self.lost.extend(replicas.map(|key| (*key, id)));
+            self.complete.values_mut().for_each(|brokers| brokers.retain(|it| *it != id));
         }
         let this = &self.nodes[node];
         let request = BrokerRegistrationRequest {
@@ -272,12 +365,9 @@ impl Cluster {
             incarnation_id: Uuid::from_u128(
                 u128::from(this.starts) << 32 | u128::from(this.id.unsigned_abs()),
             ),
-            features: vec![broker_registration_request::Feature {
-                name: "metadata.version".into(),
-                min_supported_version: 30,
-                max_supported_version: 30,
-            }],
+            features: feature::supported().map(supported).collect(),
             log_dirs: this.directories(),
+            previous_broker_epoch: ended.unwrap_or(-1),
             ..Default::default()
         };
         let situation = Situation {
@@ -326,6 +416,7 @@ impl Cluster {
                 if outcome.reply.should_shut_down {
                     assert!(outcome.reply.is_fenced);
                     self.nodes[node].epoch = None;
+                    self.nodes[node].ended = Some(epoch);
                 }
             }
             Err(rejection) => {
@@ -357,7 +448,7 @@ impl Cluster {
         let topics = self.keys().into_iter().filter(has_unassigned).map(topic).collect();
         let directories = vec![DirectoryData { id: directory, topics }];
         let request = AssignReplicasToDirsRequest { broker_id: id.0, broker_epoch, directories };
-        if let Ok(outcome) = assign_replicas_to_dirs(&self.image, &request) {
+        if let Ok(outcome) = assign_replicas_to_dirs(&self.image, &self.policy, &request) {
             self.append(&outcome.records);
         }
     }
@@ -446,7 +537,7 @@ impl Cluster {
             topic_partitions: Some(topics),
             ..Default::default()
         };
-        let outcome = elect_leaders(&self.image, &request);
+        let outcome = elect_leaders(&self.image, &self.policy, &request);
         self.reason = if unclean { Reason::UncleanElection } else { Reason::Other };
         self.append(&outcome.records);
         let result = &outcome.reply.replica_election_results[0].partition_result[0];
@@ -515,22 +606,64 @@ impl Cluster {
         self.image.check();
         for key in self.keys() {
             let now = self.image.partition(key.0, key.1).unwrap().clone();
-            self.check(&now);
+            self.check(key, &now);
             if let Some(then) = before.partition(key.0, key.1) {
                 self.check_change(key, then, &now);
             }
+            self.acknowledge(key, &now);
         }
+        let image = &self.image;
+        self.complete.retain(|(topic, index), _| image.partition(*topic, *index).is_some());
         let image = &self.image;
         self.lost.retain(|((topic, index), id)| {
             image.partition(*topic, *index).is_some_and(|it| it.replicas.contains(id))
         });
     }
 
-    fn check(&self, partition: &Partition) {
+    fn min_isr(&self, topic: TopicId) -> usize {
+        let resource = ConfigResource::topic(self.image.topic(topic).unwrap().name.clone());
+        let of = |resource: &ConfigResource| {
+            let mut own =
+                self.image.config(resource).filter(|(key, _)| *key == "min.insync.replicas");
+            own.next().map(|(_, value)| value.parse().unwrap())
+        };
+        of(&resource).or_else(|| of(&ConfigResource::default_broker())).unwrap_or(1)
+    }
+
+    /// Whether the process runs that the controller takes for this broker. If not, it leads in name only, and its next
+    /// one registers before it does anything.
+    fn is_there(&self, id: BrokerId) -> bool {
+        let epoch = self.image.broker(id).map(|broker| broker.epoch);
+        epoch.is_some() && self.nodes.iter().any(|node| node.id == id.0 && node.epoch == epoch)
+    }
+
+    /// Whatever a leader can acknowledge now, it does.
+    fn acknowledge(&mut self, key: Key, now: &Partition) {
+        let is_large_enough = now.isr.len() >= now.least_isr(self.min_isr(key.0));
+        if self.is_there(now.leader) && is_large_enough {
+            self.complete.insert(key, now.isr.iter().copied().collect());
+        }
+    }
+
+    fn check_eligible(&self, key: Key, partition: &Partition) {
+        let Partition { replicas, isr, eligible_leader_replicas: eligible, .. } = partition;
+        let is_outside = |id: &BrokerId| replicas.contains(id) && !isr.contains(id);
+        assert!(eligible.iter().all(is_outside), "{partition:?}");
+        assert!(eligible.is_sorted_by(|one, next| one < next), "{partition:?}");
+        let is_too_small = isr.len() < partition.least_isr(self.min_isr(key.0));
+        assert!(eligible.is_empty() || isr.is_empty() || is_too_small, "{partition:?}");
+        assert!(partition.last_known_elr.is_empty() || partition.leader == BrokerId::NONE);
+        if !self.image.has_eligible_leader_replicas() {
+            assert!(!isr.is_empty() && eligible.is_empty(), "{partition:?}");
+        }
+    }
+
+    fn check(&self, key: Key, partition: &Partition) {
+        self.check_eligible(key, partition);
         let Partition { replicas, isr, leader, .. } = partition;
         let distinct =
             |brokers: &[BrokerId]| brokers.iter().collect::<BTreeSet<_>>().len() == brokers.len();
-        assert!(distinct(replicas) && distinct(isr) && !isr.is_empty(), "{partition:?}");
+        assert!(distinct(replicas) && distinct(isr), "{partition:?}");
         let moving = partition.adding_replicas.iter().chain(&partition.removing_replicas);
         assert!(isr.iter().chain(moving).all(|id| replicas.contains(id)), "{partition:?}");
         let stays = |id: &BrokerId| !partition.removing_replicas.contains(id);
@@ -556,24 +689,58 @@ impl Cluster {
         }
         let joined: Vec<BrokerId> =
             now.isr.iter().copied().filter(|id| !then.isr.contains(id)).collect();
-        for id in &joined {
+        for id in joined.iter().filter(|_| self.reason != Reason::Level) {
             let broker = self.image.broker(*id).unwrap();
             assert!(broker.is_active(), "{change}");
         }
+        let is_eligible = |id: &BrokerId| then.eligible_leader_replicas.contains(id);
+        let is_sure = joined.iter().all(is_eligible);
+        let is_last = joined == then.last_known_elr;
         // Whoever its leader takes into the ISR has copied all that the leader has.
-        if self.reason != Reason::Report && !joined.is_empty() {
+        if self.reason != Reason::Report && self.reason != Reason::Level && !joined.is_empty() {
             let is_asked_for = self.reason == Reason::UncleanElection;
-            assert!(is_asked_for || self.accepts_loss(key.0), "{change}");
+            assert!(is_sure || is_last || is_asked_for || self.accepts_loss(key.0), "{change}");
             assert!(joined == now.isr && joined == [now.leader], "{change}");
-            assert!(now.leader_is_recovering, "{change}");
+            assert!(is_sure || now.leader_is_recovering, "{change}");
         }
-        for id in joined {
-            self.lost.remove(&(key, id));
+        if self.reason == Reason::Level {
+            assert!(is_sure || is_last, "{change}");
+        }
+        let complete = self.complete.entry(key).or_default();
+        if self.reason == Reason::Report && complete.contains(&then.leader) {
+            complete.extend(&joined);
+        }
+        self.check_leader(key, then, now, &change);
+        if self.reason == Reason::Report || !is_sure && self.reason != Reason::Level {
+            for id in joined {
+                self.lost.remove(&(key, id));
+            }
         }
         // Of a disk that was replaced under a registration the controller cannot know yet.
         let is_known = |node: &&Node| node.id == now.leader.0 && !node.has_unknown_disk;
         if then.leader != now.leader && self.nodes.iter().any(|node| is_known(&node)) {
             assert!(!self.lost.contains(&(key, now.leader)), "leads without its data: {change}");
+        }
+    }
+
+    /// A leader has all that was acknowledged, or says that it may not. Where what was written is safe, who led last has, too.
+    fn check_leader(&mut self, key: Key, then: &Partition, now: &Partition, change: &str) {
+        if now.leader == BrokerId::NONE || then.leader == now.leader {
+            return;
+        }
+        let is_there = self.is_there(now.leader);
+        let is_unknown = self.nodes.iter().any(|it| it.id == now.leader.0 && it.has_unknown_disk);
+        let is_lossy = self.reason == Reason::UncleanElection || self.accepts_loss(key.0);
+        let may_lack = now.leader_is_recovering && !now.isr.iter().any(|id| then.is_in_isr(*id));
+        let complete = self.complete.entry(key).or_default();
+        let has_all = complete.contains(&now.leader) || complete.is_empty();
+        // Without eligible leader replicas, the last member of an ISR is believed although it was killed.
+        let is_promised = self.is_safe || self.image.has_eligible_leader_replicas();
+        let is_excused = has_all || is_unknown || !is_there;
+        assert!(is_excused || !is_promised || may_lack, "lacks something: {change}");
+        assert!(is_excused || !self.is_safe || is_lossy, "loses something: {change}");
+        if !has_all && (is_there || is_lossy) {
+            *complete = BTreeSet::from([now.leader]);
         }
     }
 
@@ -591,7 +758,10 @@ impl Cluster {
         for (topic, index) in self.keys() {
             let partition = self.image.partition(topic, index).unwrap();
             let has_data = |id: &BrokerId| !self.lost.contains(&((topic, index), *id));
-            if partition.isr.iter().any(has_data) {
+            let able =
+                [&partition.isr, &partition.eligible_leader_replicas, &partition.last_known_elr];
+            let able = able.into_iter().find(|brokers| !brokers.is_empty());
+            if able.is_some_and(|brokers| brokers.iter().any(has_data)) {
                 assert_ne!(partition.leader, BrokerId::NONE, "{partition:?}");
             }
         }
@@ -632,18 +802,42 @@ fn check_snapshot(image: &Image) {
     assert!(again.delta_since(image).is_empty());
 }
 
+fn run(mut cluster: Cluster, steps: Vec<Step>) {
+    for step in steps {
+        cluster.take(step);
+    }
+    check_snapshot(&cluster.image);
+    cluster.recover();
+    check_snapshot(&cluster.image);
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
     #[test]
     fn whatever_happens_leaders_are_in_sync_and_epochs_rise(
         steps in proptest::collection::vec(step(), 1..120),
     ) {
-        let mut cluster = Cluster::new();
-        for step in steps {
-            cluster.take(step);
-        }
-        check_snapshot(&cluster.image);
-        cluster.recover();
-        check_snapshot(&cluster.image);
+        run(Cluster::new(0, true), steps);
+    }
+
+    #[test]
+    fn so_it_is_where_replicas_outside_the_isr_may_lead(
+        steps in proptest::collection::vec(step(), 1..120),
+    ) {
+        run(Cluster::new(1, true), steps);
+    }
+
+    #[test]
+    fn whoever_was_killed_is_not_relied_on_where_the_page_cache_counts(
+        steps in proptest::collection::vec(step(), 1..120),
+    ) {
+        run(Cluster::new(1, false), steps);
+    }
+
+    #[test]
+    fn levels_may_go_up_and_down_meanwhile(
+        steps in proptest::collection::vec(any_step(), 1..120),
+    ) {
+        run(Cluster::new(1, true), steps);
     }
 }

@@ -14,7 +14,7 @@ mod request;
 mod vigil;
 mod waiting;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +53,8 @@ pub(crate) struct Parts {
     pub(crate) log: Arc<Log>,
     pub(crate) applied: watch::Receiver<Applied>,
     pub(crate) policy: Policy,
+    /// The levels of features that a new cluster begins with.
+    pub(crate) levels: BTreeMap<String, i16>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) draw: Box<dyn Draw + Send>,
     pub(crate) storage: Storage,
@@ -192,7 +194,8 @@ impl Controller {
 
     /// The first leader of a cluster writes what every cluster begins with.
     async fn format(&mut self) {
-        let Outcome { records, reply: () } = controller::format(&self.speculative);
+        let Parts { policy, levels, .. } = &self.parts;
+        let Outcome { records, reply: () } = controller::format(&self.speculative, policy, levels);
         if !records.is_empty() {
             self.propose(records, Box::new(|_| ())).await;
         }

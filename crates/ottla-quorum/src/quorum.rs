@@ -5,6 +5,7 @@ mod tests;
 
 mod voters;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,6 +74,8 @@ pub struct Config {
     /// Where to ask who leads, beside the voters that are known.
     pub contacts: Vec<Endpoint>,
     pub timing: Timing,
+    /// The levels of features that a new cluster begins with; the latest of those that are not named.
+    pub levels: BTreeMap<String, i16>,
     /// What the node's configuration says about decisions; its `node_id` is this node's, whatever it says.
     pub policy: Policy,
     /// `metadata.log.segment.bytes`.
@@ -189,6 +192,7 @@ impl Quorum {
             log: Arc::clone(&log),
             applied: view.applied.clone(),
             policy: Policy { node_id: config.node_id, ..config.policy.clone() },
+            levels: config.levels.clone(),
             clock: Arc::clone(&clock),
             draw: Box::new(SystemDraw),
             storage: storage.clone(),
@@ -244,7 +248,7 @@ impl Quorum {
             return Err(StartError::Stopped(self.stopped().await));
         }
         let registered = self.register_controller(self.controller_registration()).await;
-        registered.map_err(|error| stopped(&error))
+        registered.map_err(|error| stopped(&error))?.map_err(|rejection| stopped(&rejection))
     }
 
     /// Whether this node is the only voter, by its own log.
@@ -463,8 +467,10 @@ impl Quorum {
         &self,
         request: AssignReplicasToDirsRequest,
     ) -> Result<Result<AssignReplicasToDirsResponse, Rejection>, SubmitError> {
-        self.decide_or_reject(move |desk| controller::assign_replicas_to_dirs(desk.image, &request))
-            .await
+        self.decide_or_reject(move |desk| {
+            controller::assign_replicas_to_dirs(desk.image, desk.policy, &request)
+        })
+        .await
     }
 
     /// How this node is to be registered as a controller.
@@ -473,11 +479,13 @@ impl Quorum {
         self.registration.clone()
     }
 
+    /// Notes where a controller listens, and what it understands.
     pub async fn register_controller(
         &self,
         request: ControllerRegistrationRequest,
-    ) -> Result<(), SubmitError> {
-        self.decide(move |_| controller::register_controller(&request)).await
+    ) -> Result<Result<(), Rejection>, SubmitError> {
+        self.decide_or_reject(move |desk| controller::register_controller(desk.image, &request))
+            .await
     }
 
     /// Those who elect the leader, ordered by id.
@@ -703,16 +711,19 @@ fn controller_registration(config: &Config) -> ControllerRegistrationRequest {
         port: it.port,
         security_protocol: it.security_protocol,
     };
+    let feature = |(name, levels): (&str, feature::SupportedLevels)| {
+        controller_registration_request::Feature {
+            name: name.into(),
+            min_supported_version: levels.min,
+            max_supported_version: levels.max,
+        }
+    };
     ControllerRegistrationRequest {
         controller_id: config.node_id.0,
         incarnation_id: config.incarnation_id,
         zk_migration_ready: false,
         listeners: config.controller_endpoints.iter().map(listener).collect(),
-        features: vec![controller_registration_request::Feature {
-            name: feature::METADATA_VERSION.into(),
-            min_supported_version: feature::METADATA_VERSION_LEVEL,
-            max_supported_version: feature::METADATA_VERSION_LEVEL,
-        }],
+        features: feature::supported().map(feature).collect(),
     }
 }
 

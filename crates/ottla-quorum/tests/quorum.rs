@@ -16,7 +16,10 @@ async fn a_new_cluster_is_formatted_and_knows_its_controller() {
     let path = tempfile::tempdir().unwrap();
     let node = start(path.path()).await;
     let image = node.quorum.image();
-    assert_eq!(image.features().collect::<Vec<_>>(), [("metadata.version", 30)]);
+    assert_eq!(
+        image.features().collect::<Vec<_>>(),
+        [("eligible.leader.replicas.version", 1), ("metadata.version", 30)]
+    );
     let controller = image.controllers().next().unwrap();
     assert_eq!((controller.id, controller.endpoints[0].port), (1, 9093));
     assert_eq!(node.quorum.metrics().active_epoch, Some(LeaderEpoch(1)));

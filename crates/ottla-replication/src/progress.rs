@@ -342,7 +342,8 @@ impl Progress {
         }
     }
 
-    /// The controller has committed an ISR. Of a late or a repeated message nothing changes.
+    /// The metadata has an ISR. Of a late or a repeated message nothing changes. Where `min.insync.replicas` has changed
+    /// with it, that comes first.
     pub fn on_isr_committed(&mut self, committed: CommittedIsr) {
         let CommittedIsr { leader_epoch, partition_epoch, isr } = committed;
         let is_known = partition_epoch == self.partition_epoch && isr == self.isr;
@@ -365,6 +366,15 @@ impl Progress {
         (self.pending, self.to_send) = (None, None);
         self.propose_join();
         self.settle();
+    }
+
+    /// The controller has taken a proposal. It counts as under way until the metadata has it: only there does the ISR stand
+    /// beside the `min.insync.replicas` that it was committed under. With an older one the high watermark might pass
+    /// somebody who has just left the ISR, and whom the controller takes for having everything (KIP-966).
+    pub fn on_alter_accepted(&mut self, number: u64) {
+        if self.pending.as_ref().is_some_and(|pending| pending.proposal.number == number) {
+            self.give_up_until_metadata();
+        }
     }
 
     /// The controller, or the way there, has refused a proposal. An answer to any but the latest changes nothing.

@@ -1,8 +1,8 @@
 //! Formats data directories, and checks at every start that they are ours and belong together.
 //!
 //! `meta.properties` is Kafka's, version 1: `cluster.id`, `node.id`, `directory.id`. Beside it in the directory of the
-//! metadata may be the controllers that the cluster begins with ([`crate::initial_controllers`]), and for a short time
-//! the note that the node is forming a cluster with others ([`crate::forming`]).
+//! metadata may be the controllers that the cluster begins with ([`crate::initial_controllers`]), the levels of features that
+//! it begins with ([`crate::bootstrap`]), and for a short time the note that the node is forming a cluster with others ([`crate::forming`]).
 //!
 //! A directory that can't be read or written is left to the node to go on without, but not the one with the metadata.
 //! What may belong to somebody else stops the start, whichever directory it is in.
@@ -18,6 +18,7 @@ use ottla_broker::{DataDirectories, DataDirectory, Unreadable};
 use ottla_config::{BrokerConfig, properties};
 use ottla_env::{Clock as _, SystemClock};
 
+use crate::bootstrap::{self, Levels};
 use crate::forming::Standing;
 use crate::initial_controllers::{self, InitialControllers};
 
@@ -50,6 +51,8 @@ pub(crate) struct Stamp<'a> {
     pub(crate) cluster_id: &'a str,
     /// The controllers that the cluster begins with, and the name of the listener where they are.
     pub(crate) initial_controllers: Option<(&'a InitialControllers, &'a str)>,
+    /// The levels of features that the cluster begins with, if somebody chose them.
+    pub(crate) levels: Option<&'a Levels>,
     /// Whether others have to agree before this node takes part.
     pub(crate) forming: bool,
 }
@@ -72,6 +75,8 @@ pub(crate) struct Opened {
     pub(crate) directories: DataDirectories,
     /// Those that the cluster was begun with, if `ottla format` or Kafka's tool wrote them down.
     pub(crate) initial_controllers: Option<InitialControllers>,
+    /// The levels of features that it was to begin with, likewise.
+    pub(crate) levels: Levels,
 }
 
 /// Reads who a node's directories belong to.
@@ -180,6 +185,7 @@ impl Survey {
         Ok(Opened {
             cluster_id: stamp.cluster_id.to_owned(),
             initial_controllers: read_initial_controllers(&metadata.path)?,
+            levels: bootstrap::read(&metadata.path)?,
             directories: DataDirectories { usable, unreadable, metadata },
         })
     }
@@ -349,6 +355,11 @@ fn format(
             write_initial_controllers(directory, controllers, listener)?;
             directory_id = controllers.get(node_id).map_or(directory_id, |it| it.directory_id);
         }
+        if let Some(levels) = stamp.levels {
+            let now = SystemClock::new().now_ms();
+            let bytes = bootstrap::to_checkpoint(levels, now).map_err(io::Error::other)?;
+            write_durably(directory, bootstrap::FILE, &bytes)?;
+        }
         if stamp.forming {
             write_durably(directory, FORMING, b"")?;
         }
@@ -401,7 +412,12 @@ mod tests {
             Some(id) => id.to_owned(),
             None => ottla_env::random_uuid()?.to_string(),
         };
-        survey.open(&Stamp { cluster_id: &cluster_id, initial_controllers: None, forming: false })
+        survey.open(&Stamp {
+            cluster_id: &cluster_id,
+            initial_controllers: None,
+            levels: None,
+            forming: false,
+        })
     }
 
     fn refusal(result: anyhow::Result<Opened>) -> String {
@@ -514,6 +530,7 @@ mod tests {
         let stamp = Stamp {
             cluster_id: "c",
             initial_controllers: Some((&controllers, "CONTROLLER")),
+            levels: None,
             forming: false,
         };
         let path = root.path().join("data");
@@ -531,6 +548,7 @@ mod tests {
         let stamp = Stamp {
             cluster_id: "c",
             initial_controllers: Some((&controllers, "CONTROLLER")),
+            levels: None,
             forming: true,
         };
         let path = root.path().join("data");
@@ -550,7 +568,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("data");
         assert_eq!(survey_of(&path).standing(), Standing::Empty);
-        let stamp = Stamp { cluster_id: "c", initial_controllers: None, forming: true };
+        let stamp =
+            Stamp { cluster_id: "c", initial_controllers: None, levels: None, forming: true };
         survey_of(&path).open(&stamp).unwrap();
         assert_eq!(survey_of(&path).standing(), Standing::Forming("c".into()));
         survey_of(&path).formed().unwrap();

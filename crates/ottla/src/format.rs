@@ -8,6 +8,7 @@ use ottla_cli::{Exit, Failure};
 use ottla_config::{BrokerConfig, Formation};
 use ottla_metadata::feature;
 
+use crate::bootstrap::Levels;
 use crate::configuration::{self, ConfigurationArguments};
 use crate::data_directory::{self, Stamp, Survey};
 use crate::initial_controllers::{InitialController, InitialControllers, KRAFT_VERSION};
@@ -15,13 +16,8 @@ use crate::initial_controllers::{InitialController, InitialControllers, KRAFT_VE
 /// Kafka's name of the only metadata version that is written here.
 const RELEASE: &str = "4.3-IV0";
 /// Features of Kafka that do not exist here: level 0 is all that they can have.
-const MISSING_FEATURES: [&str; 5] = [
-    "eligible.leader.replicas.version",
-    "group.version",
-    "share.version",
-    "streams.version",
-    "transaction.version",
-];
+const MISSING_FEATURES: [&str; 4] =
+    ["group.version", "share.version", "streams.version", "transaction.version"];
 const KRAFT_FEATURE: &str = "kraft.version";
 
 /// Prepare the data directories of a node of a cluster
@@ -89,7 +85,7 @@ fn format(arguments: &FormatArguments) -> Result<(), Failure> {
     let loaded = configuration::load(&arguments.configuration, None, None).map_err(usage)?;
     let config = loaded.config;
     let controllers = controllers(&config, arguments)?;
-    check_features(&config, arguments)?;
+    let levels = levels(&config, arguments)?;
     if !arguments.add_scram.is_empty() {
         let message = "--add-scram: SCRAM is not there yet, and nobody could log in with it";
         return Err(Failure::new(Exit::Usage, message));
@@ -115,6 +111,7 @@ fn format(arguments: &FormatArguments) -> Result<(), Failure> {
     let stamp = Stamp {
         cluster_id: &cluster_id,
         initial_controllers: controllers.as_ref().map(|it| (it, listener)),
+        levels: Some(&levels),
         forming: false,
     };
     let opened = survey.open(&stamp).map_err(failed)?;
@@ -197,7 +194,10 @@ fn no_listener(option: &str) -> Failure {
     )
 }
 
-fn check_features(config: &BrokerConfig, arguments: &FormatArguments) -> Result<(), Failure> {
+/// The levels that the cluster begins with: the latest but for those that are named.
+fn levels(config: &BrokerConfig, arguments: &FormatArguments) -> Result<Levels, Failure> {
+    let latest = feature::supported().map(|(name, levels)| (name.to_owned(), levels.max));
+    let mut chosen: Levels = latest.collect();
     if let Some(release) = &arguments.release_version {
         check_release(release)?;
     }
@@ -214,8 +214,9 @@ fn check_features(config: &BrokerConfig, arguments: &FormatArguments) -> Result<
             return Err(Failure::new(Exit::Usage, message));
         }
         check_feature(config, name, level)?;
+        chosen.entry(name.to_owned()).and_modify(|it| *it = level);
     }
-    Ok(())
+    Ok(chosen)
 }
 
 /// Kafka takes a release by its first two numbers.
@@ -242,6 +243,8 @@ fn check_feature(config: &BrokerConfig, name: &str, level: i16) -> Result<(), Fa
             "a cluster here begins with {} ({RELEASE}), no other is written",
             feature::METADATA_VERSION_LEVEL
         )),
+        (feature::ELIGIBLE_LEADER_REPLICAS, 0..=feature::ELIGIBLE_LEADER_REPLICAS_LEVEL) => Ok(()),
+        (feature::ELIGIBLE_LEADER_REPLICAS, _) => refuse("it can be 0 or 1".to_owned()),
         (KRAFT_FEATURE, 0) if is_static => Ok(()),
         (KRAFT_FEATURE, 0) => refuse("without controller.quorum.voters it must be 1".to_owned()),
         (KRAFT_FEATURE, KRAFT_VERSION) if !is_static => Ok(()),
@@ -254,8 +257,9 @@ fn check_feature(config: &BrokerConfig, name: &str, level: i16) -> Result<(), Fa
             refuse("this feature is not there yet, so its level can only be 0".to_owned())
         }
         (_, _) => refuse(format!(
-            "there is no such feature, but {KRAFT_FEATURE}, {} and {}",
+            "there is no such feature, but {KRAFT_FEATURE}, {}, {} and {}",
             feature::METADATA_VERSION,
+            feature::ELIGIBLE_LEADER_REPLICAS,
             MISSING_FEATURES.join(", ")
         )),
     }

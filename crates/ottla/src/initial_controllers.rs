@@ -140,13 +140,13 @@ impl InitialController {
 }
 
 /// All control messages of version 0, the only one there is.
-fn encode(message: &impl Message) -> anyhow::Result<Bytes> {
+pub(crate) fn encode(message: &impl Message) -> anyhow::Result<Bytes> {
     let mut output = Encoder::new();
     message.encode(&mut output, 0)?;
     Ok(output.into_bytes())
 }
 
-fn batch(at: Offset, now: Timestamp, records: &[(ControlType, Bytes)]) -> Bytes {
+pub(crate) fn batch(at: Offset, now: Timestamp, records: &[(ControlType, Bytes)]) -> Bytes {
     let mut builder = BatchBuilder::control().at(at, LeaderEpoch(0));
     for (kind, value) in records {
         builder.append_control(now, *kind, value);

@@ -1,5 +1,6 @@
 //! The `ottla` binary: a broker (`serve`), and the command line that talks to any Kafka cluster.
 
+mod bootstrap;
 mod configuration;
 mod data_directory;
 mod format;

@@ -107,6 +107,7 @@ async fn serve(
     let opened = data_directory::survey(&config)?.open(&Stamp {
         cluster_id: &cluster_id,
         initial_controllers: None,
+        levels: None,
         forming: false,
     })?;
     let initial_voters = initial_voters(&config, &opened);
@@ -115,6 +116,7 @@ async fn serve(
         directories: opened.directories,
         cluster_id: opened.cluster_id,
         initial_voters,
+        levels: opened.levels,
         config,
         settings: loaded.settings,
         log_levels,

@@ -3,6 +3,7 @@
 //! - Controllers only, for brokers and each other.
 
 use ottla_base::ErrorCode;
+use ottla_metadata::Rejection;
 use ottla_protocol::messages::{ControllerRegistrationRequest, ControllerRegistrationResponse};
 use ottla_quorum::Quorum;
 
@@ -12,7 +13,15 @@ use crate::controller_requests::ControllerRequest;
 impl ControllerRequest for ControllerRegistrationRequest {
     async fn decide(self, quorum: &Quorum, _: i16) -> ControllerRegistrationResponse {
         match quorum.register_controller(self).await {
-            Ok(()) => ControllerRegistrationResponse::default(),
+            Ok(Ok(())) => ControllerRegistrationResponse::default(),
+            Ok(Err(rejection)) => {
+                let (error_code, error_message) = Rejection::fields(Some(rejection));
+                ControllerRegistrationResponse {
+                    error_code,
+                    error_message,
+                    ..ControllerRegistrationResponse::default()
+                }
+            }
             Err(error) => ControllerRegistrationResponse {
                 error_code: submit_error(&error),
                 error_message: Some(error.to_string().into()),

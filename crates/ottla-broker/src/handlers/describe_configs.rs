@@ -4,8 +4,6 @@
 //! - v1: synonyms. v3: types and documentation.
 //! - A broker answers for itself and for the defaults of all brokers (the empty name), not for others.
 //! - A topic must exist; a group or subscription that nobody configured has the defaults.
-//! - Known difference: `min.insync.replicas` is a property like others, as in a cluster of Apache Kafka without eligible
-//!   leader replicas (KIP-966); with them, Apache Kafka sets a default of the whole cluster when it formats the directory.
 //! - Known difference: an answer of more than 64 MiB is not given; the connection is closed.
 //! - Known difference: documentation is in our own words, and log lines are of this program's parts.
 

@@ -12,8 +12,10 @@ use crate::answer::Outcome;
 const ERROR_SINCE: i16 = 1;
 
 pub(super) async fn handle(context: Context, request: ElectLeadersRequest) -> Outcome {
-    let decide =
-        context.broker.quorum.decide(move |desk| controller::elect_leaders(desk.image, &request));
+    let decide = context
+        .broker
+        .quorum
+        .decide(move |desk| controller::elect_leaders(desk.image, desk.policy, &request));
     let mut response = decide.await.unwrap_or_else(|error| ElectLeadersResponse {
         error_code: context.submit_error(&error),
         ..ElectLeadersResponse::default()

@@ -1,8 +1,12 @@
 //! UpdateFeatures (key 57), versions 0–2: moves the levels of the cluster's features; the controller decides.
 //!
 //! - v1: upgrade types, and checks without a change. v2: no result for each feature.
-//! - Known difference: only `metadata.version` is there, and only at the level that this release writes.
+//! - A level that a registered broker or controller does not understand is refused, or while a voter is not registered.
+//! - Known difference: of Kafka's features `metadata.version` is there, only at the level that this release writes, and
+//!   `eligible.leader.replicas.version`. When the latter goes back to 0 with partitions that nobody leads, their eligible
+//!   replicas become their ISR, where Apache Kafka leaves the ISR empty.
 
+use ottla_base::BrokerId;
 use ottla_metadata::controller;
 use ottla_protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 
@@ -11,8 +15,9 @@ use crate::answer::Outcome;
 
 pub(super) async fn handle(context: Context, request: UpdateFeaturesRequest) -> Outcome {
     let version = context.version;
+    let voters: Vec<BrokerId> = context.broker.quorum.voters().iter().map(|it| it.id).collect();
     let decide = context.broker.quorum.decide(move |desk| {
-        controller::update_features(desk.image, desk.policy, &request, version)
+        controller::update_features(desk.image, desk.policy, &voters, &request, version)
     });
     let response = decide.await.unwrap_or_else(|error| UpdateFeaturesResponse {
         error_code: context.submit_error(&error),

@@ -42,12 +42,13 @@ impl Replica {
         match &mut state.role {
             Role::Leader(progress) if leads && is_same_epoch => {
                 progress.on_replicas_changed(&replicas);
+                // Before the ISR: a smaller one counts for nothing under the minimum of before.
+                progress.on_min_insync_replicas_changed(terms.min_insync_replicas);
                 progress.on_isr_committed(CommittedIsr {
                     leader_epoch: partition.leader_epoch,
                     partition_epoch: partition.partition_epoch,
                     isr,
                 });
-                progress.on_min_insync_replicas_changed(terms.min_insync_replicas);
                 return;
             }
             Role::Follower(following)
@@ -187,7 +188,12 @@ impl Replica {
         self.with_progress(|progress| progress.on_eligibility_changed(broker, is_eligible));
     }
 
-    /// The controller has committed an ISR.
+    /// The controller has taken a proposal, and the metadata will have it.
+    pub fn on_isr_accepted(&self, number: u64) {
+        self.with_progress(|progress| progress.on_alter_accepted(number));
+    }
+
+    /// An ISR counts from now on; the metadata says so by [`Replica::follow_metadata`].
     pub fn on_isr_committed(&self, committed: CommittedIsr) {
         self.with_progress(|progress| progress.on_isr_committed(committed));
     }

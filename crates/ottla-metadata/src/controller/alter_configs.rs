@@ -15,7 +15,8 @@ use ottla_config::property::{Kind, Property, Scope};
 use ottla_config::table::find;
 use ottla_protocol::records::ConfigRecord;
 
-use super::{Outcome, Policy, RECORDS_MAX, Rejection};
+use super::partition_change::MIN_INSYNC_REPLICAS;
+use super::{Outcome, Policy, RECORDS_MAX, Rejection, eligible};
 use crate::MetadataRecord;
 use crate::delta::ConfigResource;
 use crate::image::Image;
@@ -128,6 +129,7 @@ pub fn alter_configs(
         let rejection = decided.map(|decided| records.extend(decided)).err();
         answers.push(ConfigAnswer::of(change, rejection));
     }
+    records.extend(eligible::after_config_changes(image, &records));
     if records.len() > RECORDS_MAX {
         let refusal = Rejection::too_many_records();
         let refuse = |change: &ConfigChange| ConfigAnswer::of(change, Some(refusal.clone()));
@@ -179,6 +181,16 @@ fn decide(
     }
     let current: Properties = owned(image.config(&resource));
     let (wanted, touched) = apply(change, &current, &controller_list_default)?;
+    let is_change = |key: &&String| {
+        // A broker's record is written even where nothing changes: files that it names are read anew.
+        resource.kind == ConfigResource::BROKER || current.get(*key) != wanted.get(*key)
+    };
+    let deleted = current.keys().filter(|key| !wanted.contains_key(*key));
+    let written: BTreeSet<&String> = touched.iter().filter(is_change).chain(deleted).collect();
+    if image.has_eligible_leader_replicas() && written.iter().any(|key| *key == MIN_INSYNC_REPLICAS)
+    {
+        check_min_isr(&resource, wanted.contains_key(MIN_INSYNC_REPLICAS))?;
+    }
     if wanted.values().any(|value| value.encode_utf16().count() > VALUE_MAX) {
         return Err(invalid_config(format!(
             "The configuration value cannot be added because it exceeds the maximum value size of \
@@ -187,14 +199,19 @@ fn decide(
     }
     validate(image, policy, &resource, &wanted)?;
     check_exists(image, policy, &resource)?;
-    let is_change = |key: &&String| {
-        // A broker's record is written even where nothing changes: files that it names are read anew.
-        resource.kind == ConfigResource::BROKER || current.get(*key) != wanted.get(*key)
-    };
     let record = |key: &String| config_record(&resource, key, wanted.get(key).map(String::as_str));
-    let deleted = current.keys().filter(|key| !wanted.contains_key(*key));
-    let written: BTreeSet<&String> = touched.iter().filter(is_change).chain(deleted).collect();
     Ok(written.into_iter().map(record).collect())
+}
+
+/// Who has all that was acknowledged depends on one `min.insync.replicas`, which must be the same for all brokers.
+fn check_min_isr(resource: &ConfigResource, is_set: bool) -> Result<(), Rejection> {
+    let what = match (resource.kind, &*resource.name) {
+        (ConfigResource::BROKER, "") if is_set => return Ok(()),
+        (ConfigResource::BROKER, "") => "Cluster-level min.insync.replicas cannot be removed",
+        (ConfigResource::BROKER, _) => "Broker-level min.insync.replicas cannot be altered",
+        _ => return Ok(()),
+    };
+    Err(invalid_config(format!("{what} while ELR is enabled.")))
 }
 
 type Properties = BTreeMap<String, String>;

@@ -105,7 +105,7 @@ fn alter(
         return Err(ErrorCode::INELIGIBLE_REPLICA);
     }
     let election = elections.automatic(image, topic);
-    let mut change = PartitionChange::new(image, topic, index, partition, election);
+    let mut change = PartitionChange::new(elections, image, topic, index, partition, election);
     change.target.isr = isr.iter().map(|member| BrokerId(member.broker_id)).collect();
     change.target.leader_is_recovering = is_recovering;
     let record = change.record();

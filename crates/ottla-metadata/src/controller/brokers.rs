@@ -14,7 +14,7 @@ use super::draft::Draft;
 use super::fencing::{self, partitions};
 use super::{Outcome, Policy, Rejection};
 use crate::feature::{self, SupportedLevels};
-use crate::image::{Broker, Image};
+use crate::image::{Broker, Image, Partition};
 
 /// What a broker must name in its requests from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +27,11 @@ pub struct BrokerEpoch(pub i64);
 /// where it was the last one in the ISR it stays there, in [`Uuid::LOST_DIR`], and is never elected from it: an empty
 /// log would pass for the one that is lost.
 ///
-/// Whether another process under the same id is still alive is for [`Liveness`](super::Liveness) to know. The request's
-/// previous epoch, from which Kafka sees a clean end, matters to eligible leader replicas only.
+/// Whether another process under the same id is still alive is for [`Liveness`](super::Liveness) to know.
+///
+/// With eligible leader replicas it matters how the process before this one ended (KIP-966). If the request names that
+/// one's epoch, it ended cleanly, and everything is on its disks; else nobody relies on what it has. The same goes for
+/// what was in a directory that is missing now.
 ///
 /// # Errors
 /// INCONSISTENT_CLUSTER_ID, INVALID_REGISTRATION, UNSUPPORTED_VERSION, BROKER_ID_NOT_REGISTERED
@@ -54,6 +57,13 @@ pub fn register_broker(
     if amended.is_none() {
         if has_lost_all(image, id, &request.log_dirs) {
             fencing::lose_logs(&mut draft, policy, id);
+        } else if image.has_eligible_leader_replicas() {
+            let was_clean = existing.is_some_and(|it| it.epoch == request.previous_broker_epoch);
+            let is_there = |partition: &Partition| {
+                partition.directory_of(id).is_some_and(|it| request.log_dirs.contains(&it))
+            };
+            fencing::doubt(&mut draft, policy, id, |it| !was_clean || !is_there(it));
+            fencing::leave(&mut draft, policy, id, |_| true);
         } else {
             fencing::leave(&mut draft, policy, id, |_| true);
         }
@@ -105,8 +115,18 @@ fn register_broker_record(
 }
 
 /// Notes a controller's listeners, so that brokers can tell where it is.
-#[must_use]
-pub fn register_controller(request: &ControllerRegistrationRequest) -> Outcome<()> {
+///
+/// # Errors
+/// UNSUPPORTED_VERSION if it does not understand what is finalized.
+pub fn register_controller(
+    image: &Image,
+    request: &ControllerRegistrationRequest,
+) -> Result<Outcome<()>, Rejection> {
+    let features = request.features.iter();
+    let features: Vec<(&str, SupportedLevels)> = features
+        .map(|it| (&*it.name, levels(it.min_supported_version, it.max_supported_version)))
+        .collect();
+    check_levels(image, "controller", &features)?;
     let endpoint = |it: &controller_registration_request::Listener| {
         register_controller_record::ControllerEndpoint {
             name: it.name.clone(),
@@ -129,7 +149,7 @@ pub fn register_controller(request: &ControllerRegistrationRequest) -> Outcome<(
         end_points: request.listeners.iter().map(endpoint).collect(),
         features: request.features.iter().map(feature).collect(),
     };
-    Outcome { records: vec![record.into()], reply: () }
+    Ok(Outcome { records: vec![record.into()], reply: () })
 }
 
 /// Lets a registered broker lead and be seen. Only tests use it: brokers ask by heartbeats, and
@@ -206,7 +226,6 @@ fn is_reserved(directory: Uuid) -> bool {
     u128::from_be_bytes(directory.0) < 100
 }
 
-/// A broker must understand every finalized level; a feature that it does not name is at 0 there.
 fn check_features(image: &Image, request: &BrokerRegistrationRequest) -> Result<(), Rejection> {
     if !request.features.iter().any(|it| &*it.name == feature::METADATA_VERSION) {
         return Err(invalid_registration(format!(
@@ -214,23 +233,39 @@ fn check_features(image: &Image, request: &BrokerRegistrationRequest) -> Result<
             feature::METADATA_VERSION
         )));
     }
-    for feature in &request.features {
-        let levels = SupportedLevels {
-            min: feature.min_supported_version,
-            max: feature.max_supported_version,
-        };
-        check_feature(&feature.name, levels, image.feature(&feature.name).unwrap_or(0))?;
+    let features = request.features.iter();
+    let features: Vec<(&str, SupportedLevels)> = features
+        .map(|it| (&*it.name, levels(it.min_supported_version, it.max_supported_version)))
+        .collect();
+    check_levels(image, "broker", &features)
+}
+
+const fn levels(min: i16, max: i16) -> SupportedLevels {
+    SupportedLevels { min, max }
+}
+
+/// A node must understand every finalized level; a feature that it does not name is at 0 there.
+fn check_levels(
+    image: &Image,
+    who: &str,
+    features: &[(&str, SupportedLevels)],
+) -> Result<(), Rejection> {
+    for (name, levels) in features {
+        check_level(who, name, *levels, image.feature(name).unwrap_or(0))?;
     }
-    let unnamed = image
-        .features()
-        .filter(|(name, _)| !request.features.iter().any(|feature| *feature.name == **name));
-    for (name, level) in unnamed {
-        check_feature(name, SupportedLevels { min: 0, max: 0 }, level)?;
+    let is_named = |name: &str| features.iter().any(|(known, _)| *known == name);
+    for (name, level) in image.features().filter(|(name, _)| !is_named(name)) {
+        check_level(who, name, levels(0, 0), level)?;
     }
     Ok(())
 }
 
-fn check_feature(name: &str, levels: SupportedLevels, finalized: i16) -> Result<(), Rejection> {
+fn check_level(
+    who: &str,
+    name: &str,
+    levels: SupportedLevels,
+    finalized: i16,
+) -> Result<(), Rejection> {
     if levels.contains(finalized) {
         return Ok(());
     }
@@ -238,8 +273,8 @@ fn check_feature(name: &str, levels: SupportedLevels, finalized: i16) -> Result<
     Err(Rejection::new(
         ErrorCode::UNSUPPORTED_VERSION,
         format!(
-            "Unable to register because the broker does not support finalized version {finalized} of \
-             {name}. The broker wants a version between {min} and {max}, inclusive."
+            "Unable to register because the {who} does not support finalized version {finalized} of \
+             {name}. The {who} wants a version between {min} and {max}, inclusive."
         ),
     ))
 }

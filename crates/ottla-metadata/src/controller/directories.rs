@@ -11,11 +11,11 @@ use ottla_protocol::records::BrokerRegistrationChangeRecord;
 
 use super::brokers::check_epoch;
 use super::draft::Draft;
-use super::fencing::{change_of, leave};
-use super::partition_change::{Election, PartitionChange};
+use super::fencing::{change_of, doubt};
+use super::partition_change::{Election, Elections, PartitionChange};
 use super::{Outcome, Policy, Rejection};
 use crate::MetadataRecord;
-use crate::image::Image;
+use crate::image::{Broker, Image, Partition};
 
 /// Notes in which of its directories a broker has put replicas. One that is not among the registered ones has failed
 /// while the request was under way: whoever else is in the replica's ISR takes over.
@@ -24,13 +24,16 @@ use crate::image::Image;
 /// STALE_BROKER_EPOCH
 pub fn assign_replicas_to_dirs(
     image: &Image,
+    policy: &Policy,
     request: &AssignReplicasToDirsRequest,
 ) -> Result<Outcome<AssignReplicasToDirsResponse>, Rejection> {
     let broker = BrokerId(request.broker_id);
     check_epoch(image, broker, request.broker_epoch)?;
+    let elections = Elections::of(image, policy);
     let mut records = Vec::new();
     let mut assign = |id: Uuid, topic_id: TopicId, index: i32| {
-        let changed = change_directory(image, broker, topic_id, PartitionIndex(index), id);
+        let index = PartitionIndex(index);
+        let changed = change_directory(image, &elections, broker, topic_id, index, id);
         changed.map_or_else(
             |code| code,
             |record| {
@@ -61,6 +64,7 @@ pub fn assign_replicas_to_dirs(
 /// Nothing if the replica is known to be there. A log that turns up lets its broker lead what has no leader.
 fn change_directory(
     image: &Image,
+    elections: &Elections,
     broker: BrokerId,
     topic_id: TopicId,
     index: PartitionIndex,
@@ -68,7 +72,8 @@ fn change_directory(
 ) -> Result<Option<MetadataRecord>, ErrorCode> {
     let topic = image.topic(topic_id).ok_or(ErrorCode::UNKNOWN_TOPIC_ID)?;
     let partition = topic.partition(index).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
-    let mut change = PartitionChange::new(image, topic, index, partition, Election::Online);
+    let mut change =
+        PartitionChange::new(elections, image, topic, index, partition, Election::Online);
     let at = partition.replicas.iter().position(|replica| *replica == broker);
     let assigned = at.and_then(|at| change.target.directories.get_mut(at));
     let assigned = assigned.ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?;
@@ -76,10 +81,21 @@ fn change_directory(
         return Ok(None);
     }
     let is_online = image.broker(broker).is_some_and(|it| it.has_online(directory));
-    if !is_online && partition.isr.iter().any(|member| *member != broker) {
-        change.target.isr.retain(|member| *member != broker);
+    if !is_online && has_heir(image, partition, broker) {
+        change.doubt(broker);
     }
     Ok(change.record())
+}
+
+/// Whether somebody else is in the ISR, or could lead from outside it.
+fn has_heir(image: &Image, partition: &Partition, id: BrokerId) -> bool {
+    let can_lead = |other: &BrokerId| {
+        let directory = partition.directory_of(*other);
+        let has = |it: &Broker| it.is_active() && directory.is_some_and(|dir| it.has_online(dir));
+        *other != id && image.broker(*other).is_some_and(has)
+    };
+    partition.isr.iter().any(|member| *member != id)
+        || partition.eligible_leader_replicas.iter().any(can_lead)
 }
 
 /// Notes that directories of a broker have failed. Whoever else is in a replica's ISR takes over from it.
@@ -96,9 +112,10 @@ pub(super) fn take_offline(draft: &mut Draft, policy: &Policy, id: BrokerId, off
     }
     let change = BrokerRegistrationChangeRecord { log_dirs: remaining, ..change_of(broker) };
     draft.push(change);
-    leave(draft, policy, id, |partition| {
+    let image = draft.image.clone();
+    doubt(draft, policy, id, |partition| {
         let has_failed = partition.directory_of(id).is_some_and(|it| failed.contains(&it));
-        has_failed && partition.isr.iter().any(|member| *member != id)
+        has_failed && (!partition.is_in_isr(id) || has_heir(&image, partition, id))
     });
 }
 
@@ -156,7 +173,9 @@ mod tests {
     #[test]
     fn a_replica_is_assigned_once_and_its_leader_epoch_stays() {
         let mut image = image();
-        let outcome = assign_replicas_to_dirs(&image, &request(SECOND, TOPIC, 1)).unwrap();
+        let outcome =
+            assign_replicas_to_dirs(&image, &Policy::default(), &request(SECOND, TOPIC, 1))
+                .unwrap();
         let change = PartitionChangeRecord {
             partition_id: 1,
             topic_id: TOPIC,
@@ -168,7 +187,8 @@ mod tests {
         let partition = image.partition(TOPIC, PartitionIndex(1)).unwrap();
         assert_eq!(partition.directory_of(BrokerId(1)), Some(SECOND));
         assert_eq!((partition.leader_epoch, partition.partition_epoch), (LeaderEpoch(0), 1));
-        let again = assign_replicas_to_dirs(&image, &request(SECOND, TOPIC, 1)).unwrap();
+        let again = assign_replicas_to_dirs(&image, &Policy::default(), &request(SECOND, TOPIC, 1))
+            .unwrap();
         assert_eq!((again.records, again.reply), (vec![], outcome.reply));
     }
 
@@ -177,7 +197,7 @@ mod tests {
         let mut image = image();
         for index in [0, 1] {
             let request = request(Uuid::from_u128(3000), TOPIC, index);
-            let outcome = assign_replicas_to_dirs(&image, &request).unwrap();
+            let outcome = assign_replicas_to_dirs(&image, &Policy::default(), &request).unwrap();
             apply(&mut image, &outcome.records);
         }
         let state = |index| {
@@ -197,13 +217,15 @@ mod tests {
             (TOPIC, 3, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
             (TOPIC, 2, ErrorCode::NOT_LEADER_OR_FOLLOWER),
         ] {
-            let outcome = assign_replicas_to_dirs(&image, &request(SECOND, topic, index)).unwrap();
+            let outcome =
+                assign_replicas_to_dirs(&image, &Policy::default(), &request(SECOND, topic, index))
+                    .unwrap();
             assert_eq!(outcome.records, []);
             let partition = &outcome.reply.directories[0].topics[0].partitions[0];
             assert_eq!(partition.error_code, code);
         }
         let stale = AssignReplicasToDirsRequest { broker_epoch: 0, ..request(SECOND, TOPIC, 0) };
-        let refused = assign_replicas_to_dirs(&image, &stale).unwrap_err();
+        let refused = assign_replicas_to_dirs(&image, &Policy::default(), &stale).unwrap_err();
         assert_eq!(refused.code, ErrorCode::STALE_BROKER_EPOCH);
     }
 

@@ -5,8 +5,8 @@ use ottla_protocol::messages::elect_leaders_request::TopicPartitions;
 use ottla_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use ottla_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse};
 
-use super::partition_change::{Election, PartitionChange};
-use super::{Outcome, RECORDS_MAX, Rejection};
+use super::partition_change::{Election, Elections, PartitionChange};
+use super::{Outcome, Policy, RECORDS_MAX, Rejection};
 use crate::MetadataRecord;
 use crate::image::{Image, Partition, Topic};
 
@@ -14,9 +14,10 @@ use crate::image::{Image, Partition, Topic};
 #[must_use]
 pub fn elect_leaders(
     image: &Image,
+    policy: &Policy,
     request: &ElectLeadersRequest,
 ) -> Outcome<ElectLeadersResponse> {
-    match decide(image, request) {
+    match decide(image, policy, request) {
         Ok((records, replica_election_results)) => Outcome {
             records,
             reply: ElectLeadersResponse { replica_election_results, ..Default::default() },
@@ -42,7 +43,11 @@ fn refused(request: &ElectLeadersRequest, rejection: &Rejection) -> ElectLeaders
 
 type Decided = (Vec<MetadataRecord>, Vec<ReplicaElectionResult>);
 
-fn decide(image: &Image, request: &ElectLeadersRequest) -> Result<Decided, Rejection> {
+fn decide(
+    image: &Image,
+    policy: &Policy,
+    request: &ElectLeadersRequest,
+) -> Result<Decided, Rejection> {
     // Without partitions there is nothing to say about the kind of election either.
     if request.topic_partitions.as_ref().is_some_and(Vec::is_empty) {
         return Ok((Vec::new(), Vec::new()));
@@ -56,6 +61,7 @@ fn decide(image: &Image, request: &ElectLeadersRequest) -> Result<Decided, Rejec
             return Err(Rejection::new(ErrorCode::INVALID_REQUEST, message));
         }
     };
+    let holder = Holder { image, elections: Elections::of(image, policy), election };
     let mut records = Vec::new();
     let results = match &request.topic_partitions {
         Some(topics) => topics
@@ -63,16 +69,14 @@ fn decide(image: &Image, request: &ElectLeadersRequest) -> Result<Decided, Rejec
             .map(|asked| {
                 let topic = image.topic_by_name(&asked.topic);
                 let elect = |partition: &i32| {
-                    let elected = elect_in(image, topic, &asked.topic, *partition, election);
+                    let elected = holder.elect_in(topic, &asked.topic, *partition);
                     partition_result(*partition, elected.map(|record| records.push(record)).err())
                 };
                 let partition_result = asked.partitions.iter().map(elect).collect();
                 ReplicaElectionResult { topic: asked.topic.clone(), partition_result }
             })
             .collect(),
-        None => {
-            image.topics().map(|topic| elect_all(image, topic, election, &mut records)).collect()
-        }
+        None => image.topics().map(|topic| holder.elect_all(topic, &mut records)).collect(),
     };
     if records.len() > RECORDS_MAX {
         return Err(Rejection::too_many_records());
@@ -80,66 +84,69 @@ fn decide(image: &Image, request: &ElectLeadersRequest) -> Result<Decided, Rejec
     Ok((records, results))
 }
 
-/// Where all partitions are meant, those that need nothing are not mentioned.
-fn elect_all(
-    image: &Image,
-    topic: &Topic,
-    election: Election,
-    records: &mut Vec<MetadataRecord>,
-) -> ReplicaElectionResult {
-    let elect = |(index, partition): (PartitionIndex, &Partition)| {
-        let rejection = match elect(image, topic, index, partition, election) {
-            Ok(record) => {
-                records.push(record);
-                None
-            }
-            Err(Rejection { code: ErrorCode::ELECTION_NOT_NEEDED, .. }) => return None,
-            Err(rejection) => Some(rejection),
-        };
-        Some(partition_result(index.0, rejection))
-    };
-    let partition_result = topic.partitions().filter_map(elect).collect();
-    ReplicaElectionResult { topic: (&*topic.name).into(), partition_result }
-}
-
 fn partition_result(partition_id: i32, rejection: Option<Rejection>) -> PartitionResult {
     let (error_code, error_message) = Rejection::fields(rejection);
     PartitionResult { partition_id, error_code, error_message }
 }
 
-fn elect_in(
-    image: &Image,
-    topic: Option<&Topic>,
-    name: &str,
-    partition: i32,
+/// Elections of one kind.
+struct Holder<'a> {
+    image: &'a Image,
+    elections: Elections,
     election: Election,
-) -> Result<MetadataRecord, Rejection> {
-    let unknown = |what| Rejection::new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, what);
-    let topic = topic.ok_or_else(|| unknown(format!("No such topic as {name}")))?;
-    let index = PartitionIndex(partition);
-    let partition = topic
-        .partition(index)
-        .ok_or_else(|| unknown(format!("No such partition as {name}-{partition}")))?;
-    elect(image, topic, index, partition, election)
 }
 
-fn elect(
-    image: &Image,
-    topic: &Topic,
-    index: PartitionIndex,
-    partition: &Partition,
-    election: Election,
-) -> Result<MetadataRecord, Rejection> {
-    let is_as_wanted = match election {
-        Election::Preferred => partition.replicas.first() == Some(&partition.leader),
-        Election::Online | Election::Unclean => partition.leader != BrokerId::NONE,
-    };
-    if is_as_wanted {
-        let message = "Leader election not needed for topic partition.";
-        return Err(Rejection::new(ErrorCode::ELECTION_NOT_NEEDED, message));
+impl Holder<'_> {
+    /// Where all partitions are meant, those that need nothing are not mentioned.
+    fn elect_all(&self, topic: &Topic, records: &mut Vec<MetadataRecord>) -> ReplicaElectionResult {
+        let elect = |(index, partition): (PartitionIndex, &Partition)| {
+            let rejection = match self.elect(topic, index, partition) {
+                Ok(record) => {
+                    records.push(record);
+                    None
+                }
+                Err(Rejection { code: ErrorCode::ELECTION_NOT_NEEDED, .. }) => return None,
+                Err(rejection) => Some(rejection),
+            };
+            Some(partition_result(index.0, rejection))
+        };
+        let partition_result = topic.partitions().filter_map(elect).collect();
+        ReplicaElectionResult { topic: (&*topic.name).into(), partition_result }
     }
-    let change = PartitionChange::new(image, topic, index, partition, election);
-    change.record().ok_or_else(|| none_available(election))
+
+    fn elect_in(
+        &self,
+        topic: Option<&Topic>,
+        name: &str,
+        partition: i32,
+    ) -> Result<MetadataRecord, Rejection> {
+        let unknown = |what| Rejection::new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, what);
+        let topic = topic.ok_or_else(|| unknown(format!("No such topic as {name}")))?;
+        let index = PartitionIndex(partition);
+        let partition = topic
+            .partition(index)
+            .ok_or_else(|| unknown(format!("No such partition as {name}-{partition}")))?;
+        self.elect(topic, index, partition)
+    }
+
+    fn elect(
+        &self,
+        topic: &Topic,
+        index: PartitionIndex,
+        partition: &Partition,
+    ) -> Result<MetadataRecord, Rejection> {
+        let is_as_wanted = match self.election {
+            Election::Preferred => partition.replicas.first() == Some(&partition.leader),
+            Election::Online | Election::Unclean => partition.leader != BrokerId::NONE,
+        };
+        if is_as_wanted {
+            let message = "Leader election not needed for topic partition.";
+            return Err(Rejection::new(ErrorCode::ELECTION_NOT_NEEDED, message));
+        }
+        let Self { image, elections, election } = self;
+        let change = PartitionChange::new(elections, image, topic, index, partition, *election);
+        change.record().ok_or_else(|| none_available(*election))
+    }
 }
 
 fn none_available(election: Election) -> Rejection {
@@ -193,7 +200,8 @@ mod tests {
     }
 
     fn elect_one(image: &Image, election_type: i8) -> (Vec<MetadataRecord>, ErrorCode) {
-        let outcome = elect_leaders(image, &request(election_type, Some(&[("t", &[0])])));
+        let outcome =
+            elect_leaders(image, &Policy::default(), &request(election_type, Some(&[("t", &[0])])));
         let code = outcome.reply.replica_election_results[0].partition_result[0].error_code;
         (outcome.records, code)
     }
@@ -250,19 +258,19 @@ mod tests {
     #[test]
     fn all_partitions_are_meant_by_null_and_none_by_an_empty_list() {
         let image = image(2, &[1, 2]);
-        let outcome = elect_leaders(&image, &request(0, None));
+        let outcome = elect_leaders(&image, &Policy::default(), &request(0, None));
         assert_eq!(outcome.records, led_by(1));
         assert_eq!(outcome.reply.replica_election_results[0].partition_result.len(), 1);
-        let outcome = elect_leaders(&image, &request(1, None));
+        let outcome = elect_leaders(&image, &Policy::default(), &request(1, None));
         assert_eq!(outcome.reply.replica_election_results[0].partition_result, []);
-        let outcome = elect_leaders(&image, &request(7, Some(&[])));
+        let outcome = elect_leaders(&image, &Policy::default(), &request(7, Some(&[])));
         assert_eq!(outcome, Outcome::unchanged(ElectLeadersResponse::default()));
     }
 
     #[test]
     fn what_there_is_not_is_refused_by_name() {
         let asked: &[(&str, &[i32])] = &[("t", &[5]), ("x", &[0])];
-        let outcome = elect_leaders(&image(1, &[1]), &request(0, Some(asked)));
+        let outcome = elect_leaders(&image(1, &[1]), &Policy::default(), &request(0, Some(asked)));
         let messages: Vec<_> = outcome
             .reply
             .replica_election_results
@@ -270,7 +278,8 @@ mod tests {
             .map(|topic| topic.partition_result[0].error_message.as_deref().unwrap())
             .collect();
         assert_eq!(messages, ["No such partition as t-5", "No such topic as x"]);
-        let outcome = elect_leaders(&image(1, &[1]), &request(7, Some(&[("t", &[0])])));
+        let outcome =
+            elect_leaders(&image(1, &[1]), &Policy::default(), &request(7, Some(&[("t", &[0])])));
         assert_eq!(outcome.reply.error_code, ErrorCode::INVALID_REQUEST);
     }
 }

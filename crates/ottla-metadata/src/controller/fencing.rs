@@ -52,7 +52,8 @@ pub(super) fn change_of(broker: &Broker) -> BrokerRegistrationChangeRecord {
     }
 }
 
-/// Takes a broker out of the ISRs, and so out of the leadership, of the partitions that are `affected`.
+/// Takes a broker out of the ISRs, and so out of the leadership, of the partitions that are `affected`. What it has stays
+/// as good as it is: where the ISR becomes too small, it may lead from outside.
 pub(super) fn leave(
     draft: &mut Draft,
     policy: &Policy,
@@ -60,23 +61,35 @@ pub(super) fn leave(
     affected: impl Fn(&Partition) -> bool,
 ) {
     let is_meant = |partition: &Partition| partition.is_in_isr(id) && affected(partition);
-    change_all(draft, policy, is_meant, |target| target.isr.retain(|member| *member != id));
+    change_all(draft, policy, is_meant, |change| {
+        change.target.isr.retain(|member| *member != id);
+    });
+}
+
+/// Nobody relies any more on what a broker has of the partitions that are `affected`: it leaves their ISRs, and may not
+/// lead from outside either.
+pub(super) fn doubt(
+    draft: &mut Draft,
+    policy: &Policy,
+    id: BrokerId,
+    affected: impl Fn(&Partition) -> bool,
+) {
+    let is_meant = |partition: &Partition| {
+        let is_relied_on =
+            partition.is_in_isr(id) || partition.eligible_leader_replicas.contains(&id);
+        is_relied_on && affected(partition)
+    };
+    change_all(draft, policy, is_meant, |change| change.doubt(id));
 }
 
 /// A broker's logs are gone, all of them.
 pub(super) fn lose_logs(draft: &mut Draft, policy: &Policy, id: BrokerId) {
-    change_all(
-        draft,
-        policy,
-        |partition| partition.replicas.contains(&id),
-        |target| {
-            let replicas = target.replicas.iter().zip(&mut target.directories);
-            replicas
-                .filter(|(replica, _)| **replica == id)
-                .for_each(|(_, it)| *it = Uuid::LOST_DIR);
-            target.isr.retain(|member| *member != id);
-        },
-    );
+    let is_meant = |partition: &Partition| partition.replicas.contains(&id);
+    change_all(draft, policy, is_meant, |change| {
+        let replicas = change.target.replicas.iter().zip(&mut change.target.directories);
+        replicas.filter(|(replica, _)| **replica == id).for_each(|(_, it)| *it = Uuid::LOST_DIR);
+        change.doubt(id);
+    });
 }
 
 /// Changes all partitions that are `meant`, with an election where that leaves them without a leader.
@@ -84,15 +97,15 @@ fn change_all(
     draft: &mut Draft,
     policy: &Policy,
     is_meant: impl Fn(&Partition) -> bool,
-    edit: impl Fn(&mut Partition),
+    edit: impl Fn(&mut PartitionChange<'_>),
 ) {
     let image = &draft.image;
     let elections = Elections::of(image, policy);
     let meant = partitions(image).filter(|(_, _, partition)| is_meant(partition));
     let record = |(topic, index, partition): (&Topic, PartitionIndex, &Partition)| {
         let election = elections.automatic(image, topic);
-        let mut change = PartitionChange::new(image, topic, index, partition, election);
-        edit(&mut change.target);
+        let mut change = PartitionChange::new(&elections, image, topic, index, partition, election);
+        edit(&mut change);
         change.record()
     };
     let records: Vec<MetadataRecord> = meant.filter_map(record).collect();

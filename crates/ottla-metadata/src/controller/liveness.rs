@@ -67,12 +67,12 @@ struct Presence {
 
 impl Presence {
     /// The epoch of a registration is the offset of the record that began it.
-    const fn of(broker: &Broker) -> Self {
+    const fn of(epoch: i64) -> Self {
         Self {
-            epoch: broker.epoch,
+            epoch,
             expires_at: None,
             metadata_offset: Offset(-1),
-            registered_at: Offset(broker.epoch),
+            registered_at: Offset(epoch),
             shutdown_offset: None,
         }
     }
@@ -101,7 +101,7 @@ impl Liveness {
         let session = |broker: &Broker| {
             let expires_at = (!broker.fenced).then(|| session_end(policy, broker.id, now));
             let expires_at = expires_at.flatten();
-            (broker.id, Presence { expires_at, ..Presence::of(broker) })
+            (broker.id, Presence { expires_at, ..Presence::of(broker.epoch) })
         };
         Self { brokers: image.brokers().map(session).collect() }
     }
@@ -134,14 +134,7 @@ impl Liveness {
         match self.brokers.get_mut(&id).filter(|presence| presence.epoch == epoch) {
             Some(presence) => presence.registered_at = next_offset,
             None => {
-                let presence = Presence {
-                    epoch,
-                    expires_at: None,
-                    metadata_offset: Offset(-1),
-                    registered_at: next_offset,
-                    shutdown_offset: None,
-                };
-                self.brokers.insert(id, presence);
+                self.brokers.insert(id, Presence::of(epoch));
             }
         }
         Ok(outcome)
@@ -200,9 +193,9 @@ impl Liveness {
 
     /// The state of the broker's present registration.
     fn presence(&mut self, broker: &Broker) -> &mut Presence {
-        let presence = self.brokers.entry(broker.id).or_insert_with(|| Presence::of(broker));
+        let presence = self.brokers.entry(broker.id).or_insert_with(|| Presence::of(broker.epoch));
         if presence.epoch != broker.epoch {
-            *presence = Presence::of(broker);
+            *presence = Presence::of(broker.epoch);
         }
         presence
     }

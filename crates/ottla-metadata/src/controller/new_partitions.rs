@@ -6,7 +6,7 @@ use ottla_base::{BrokerId, ErrorCode, PartitionIndex, TopicId};
 use ottla_protocol::records::PartitionRecord;
 
 use super::Rejection;
-use super::placement::{Placer, directories};
+use super::placement::{Placer, directory};
 use crate::MetadataRecord;
 use crate::image::{Broker, Image};
 
@@ -120,7 +120,7 @@ pub(super) fn partition_record(
         leader_recovery_state: 0,
         leader_epoch: 0,
         partition_epoch: 0,
-        directories: directories(image, replicas),
+        directories: replicas.iter().map(|id| directory(image, *id)).collect(),
         ..Default::default()
     }
     .into()

@@ -4,17 +4,30 @@
 //! for fencing, shutdown, AlterPartition, elections and reassignments, as in Kafka. What holds afterwards:
 //!
 //! - The leader is in the ISR, active, and has its log directory online, or there is none. Only where nobody else
-//!   could, the last member of the ISR leads without its directory: see [`PartitionChange::last_resort`].
-//! - The ISR is not empty: its last member stays, as it may hold what nobody else does.
+//!   could, the last one who has the data leads without its directory: see [`PartitionChange::last_resort`].
 //! - The leader epoch rises with every change of the leader, and whenever a replica is removed.
-//! - A leader from outside the ISR is alone in it, and marked as recovering.
+//! - A leader that may lack data is alone in the ISR, and marked as recovering.
 //!
-//! Absent: eligible leader replicas (KIP-966). That feature is not among those that this release can finalize.
+//! Without eligible leader replicas the ISR is not empty: its last member stays, as it may hold what nobody else does.
+//! With them (KIP-966):
+//!
+//! - `eligible_leader_replicas` is empty unless the ISR is smaller than min(`min.insync.replicas`, replicas). Then no
+//!   leader moves its high watermark, so that whoever left the ISR since has all that was acknowledged.
+//! - Nobody is in both; whoever is in it is a replica whose log nobody has reason to doubt.
+//! - Whoever is elected from it is alone in the ISR.
+//! - Where nobody is left in either, who led last (`last_known_elr`) may lead when it is back; it may lack data.
+//!
+//! Kafka takes the replication factor of the topic's first partition, keeps brokers in it that are no replicas any more or
+//! whose directory has failed, and elects who led last even from an empty disk. Each of these can elect somebody who
+//! lacks acknowledged records, and none of them happens here.
+
+use std::collections::BTreeSet;
 
 use ottla_base::{BrokerId, PartitionIndex, Uuid};
 use ottla_protocol::records::PartitionChangeRecord;
 
 use super::Policy;
+use super::placement::directory;
 use super::reassignments::Reassignment;
 use crate::MetadataRecord;
 use crate::delta::ConfigResource;
@@ -31,27 +44,50 @@ pub(super) enum Election {
     Unclean,
 }
 
-/// Which topics accept that what a new leader lacks is lost (`unclean.leader.election.enable`).
+/// What topics say about elections: whether what a new leader lacks may be lost (`unclean.leader.election.enable`), and
+/// who counts as having everything (`min.insync.replicas`).
 #[derive(Debug)]
 pub(super) struct Elections {
     unclean_by_default: bool,
+    min_isr_by_default: i32,
+    has_eligible: bool,
 }
 
 impl Elections {
     pub(super) fn of(image: &Image, policy: &Policy) -> Self {
-        Self { unclean_by_default: policy.topic_defaults(image).unclean_leader_election_enable }
+        let defaults = policy.topic_defaults(image);
+        Self {
+            unclean_by_default: defaults.unclean_leader_election_enable,
+            min_isr_by_default: defaults.min_insync_replicas,
+            has_eligible: image.has_eligible_leader_replicas(),
+        }
     }
 
     pub(super) fn is_unclean(&self, image: &Image, topic: &Topic) -> bool {
-        let resource = ConfigResource::topic(topic.name.clone());
-        let own = image.config(&resource).find(|(key, _)| *key == "unclean.leader.election.enable");
-        own.map_or(self.unclean_by_default, |(_, value)| value.eq_ignore_ascii_case("true"))
+        let own = own_value(image, topic, "unclean.leader.election.enable");
+        own.map_or(self.unclean_by_default, |value| value.eq_ignore_ascii_case("true"))
+    }
+
+    /// `min.insync.replicas`, as set; `None` where nobody outside the ISR is eligible.
+    fn min_isr(&self, image: &Image, topic: &Topic) -> Option<usize> {
+        let own = own_value(image, topic, MIN_INSYNC_REPLICAS);
+        let own = own.and_then(|value| value.trim().parse().ok());
+        let min_isr = own.unwrap_or(self.min_isr_by_default);
+        self.has_eligible.then(|| usize::try_from(min_isr).unwrap_or(1))
     }
 
     /// Where a partition loses its leader without anybody having asked for an election.
     pub(super) fn automatic(&self, image: &Image, topic: &Topic) -> Election {
         if self.is_unclean(image, topic) { Election::Unclean } else { Election::Online }
     }
+}
+
+pub(super) const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
+
+fn own_value(image: &Image, topic: &Topic, key: &str) -> Option<String> {
+    let resource = ConfigResource::topic(topic.name.clone());
+    let mut own = image.config(&resource).filter(|(name, _)| *name == key);
+    own.next().map(|(_, value)| value.to_owned())
 }
 
 /// A change being prepared.
@@ -62,52 +98,112 @@ pub(super) struct PartitionChange<'a> {
     index: PartitionIndex,
     partition: &'a Partition,
     pub(super) election: Election,
+    /// `min.insync.replicas`; `None` where nobody outside the ISR is eligible.
+    min_isr: Option<usize>,
+    /// Whoever leaves the ISR with this change and may not have what it had.
+    doubted: Option<BrokerId>,
     /// What the partition is to be; leader and epochs are not looked at.
     pub(super) target: Partition,
 }
 
 impl<'a> PartitionChange<'a> {
     pub(super) fn new(
+        elections: &Elections,
         image: &'a Image,
         topic: &'a Topic,
         index: PartitionIndex,
         partition: &'a Partition,
         election: Election,
     ) -> Self {
-        Self { image, topic, index, partition, election, target: partition.clone() }
+        let min_isr = elections.min_isr(image, topic);
+        let target = partition.clone();
+        Self { image, topic, index, partition, election, min_isr, doubted: None, target }
     }
 
     /// Replicas keep their directories; new ones get their broker's default.
     pub(super) fn set_replicas(&mut self, replicas: Vec<BrokerId>) {
         let directory = |id: &BrokerId| {
-            self.target.directory_of(*id).unwrap_or_else(|| self.default_directory(*id))
+            self.target.directory_of(*id).unwrap_or_else(|| directory(self.image, *id))
         };
         self.target.directories = replicas.iter().map(directory).collect();
         self.target.replicas = replicas;
     }
 
-    fn default_directory(&self, id: BrokerId) -> Uuid {
-        self.image.broker(id).map_or(Uuid::UNASSIGNED_DIR, Broker::default_directory)
+    /// A replica leaves the ISR, and what it has is not relied on.
+    pub(super) fn doubt(&mut self, id: BrokerId) {
+        self.target.isr.retain(|member| *member != id);
+        self.doubted = Some(id);
     }
 
     /// The record of the change; `None` if there is nothing to change.
     pub(super) fn record(mut self) -> Option<MetadataRecord> {
         self.complete_reassignment();
+        self.settle_eligible();
         match self.elect() {
-            Some(Elected::Cleanly(leader)) => self.target.leader = leader,
+            Some(Elected::Cleanly(leader)) => self.let_lead(leader),
             Some(Elected::Uncleanly(leader)) => {
                 self.target.leader = leader;
                 self.target.isr = vec![leader];
+                self.target.eligible_leader_replicas.clear();
                 self.target.leader_is_recovering = true;
             }
             None => self.target.leader = BrokerId::NONE,
         }
-        if self.target.isr.is_empty() {
+        self.remember_leader();
+        if self.target.isr.is_empty() && self.min_isr.is_none() {
             self.target.isr.clone_from(&self.partition.isr);
         }
-        self.target.eligible_leader_replicas.clear();
         self.replace_lost_directories();
         self.difference()
+    }
+
+    /// Whoever leaves an ISR that is too small to acknowledge anything still has all that was acknowledged.
+    fn settle_eligible(&mut self) {
+        let (doubted, target) = (self.doubted, &mut self.target);
+        if self.min_isr.is_none_or(|it| target.isr.len() >= target.least_isr(it)) {
+            target.eligible_leader_replicas.clear();
+            return;
+        }
+        let before = target.eligible_leader_replicas.iter().chain(&self.partition.isr);
+        let has_log = |id: BrokerId| target.directory_of(id).is_some_and(|it| it != Uuid::LOST_DIR);
+        let stays =
+            |id: &&BrokerId| has_log(**id) && !target.isr.contains(id) && doubted != Some(**id);
+        let eligible: BTreeSet<BrokerId> = before.filter(stays).copied().collect();
+        target.eligible_leader_replicas = eligible.into_iter().collect();
+    }
+
+    /// Whoever comes from outside the ISR is alone in it.
+    fn let_lead(&mut self, leader: BrokerId) {
+        let target = &mut self.target;
+        target.leader = leader;
+        if !target.isr.is_empty() {
+            return;
+        }
+        target.isr = vec![leader];
+        target.eligible_leader_replicas.retain(|id| *id != leader);
+        if self.min_isr.is_some_and(|min_isr| target.isr.len() >= target.least_isr(min_isr)) {
+            target.eligible_leader_replicas.clear();
+        }
+    }
+
+    /// Who led last is remembered while nobody leads.
+    fn remember_leader(&mut self) {
+        let (before, target) = (self.partition.leader, &mut self.target);
+        if target.leader != BrokerId::NONE || self.min_isr.is_none() {
+            target.last_known_elr.clear();
+        } else if target.last_known_elr.is_empty() {
+            // A partition that has had no leader since before this feature was on may still have had an ISR.
+            let last = Some(before).filter(|id| *id != BrokerId::NONE);
+            let last = last.or_else(|| self.partition.isr.first().copied());
+            target.last_known_elr = last.into_iter().collect();
+        }
+        // It has nothing left; somebody else who has everything comes in its place.
+        let is_lost = |id: &BrokerId| target.directory_of(*id) == Some(Uuid::LOST_DIR);
+        if target.last_known_elr.iter().any(is_lost)
+            && let Some(other) = target.eligible_leader_replicas.first().copied()
+        {
+            target.last_known_elr = vec![other];
+        }
     }
 
     fn complete_reassignment(&mut self) {
@@ -121,7 +217,7 @@ impl<'a> PartitionChange<'a> {
 
     fn elect(&self) -> Option<Elected> {
         let replicas = &self.target.replicas;
-        let can_lead = |id: &BrokerId| self.target.is_in_isr(*id) && self.is_usable(*id);
+        let can_lead = |id: &BrokerId| self.has_all(*id) && self.is_usable(*id);
         let preferred = replicas.first().filter(|_| self.election == Election::Preferred);
         let clean = preferred
             .filter(|id| can_lead(id))
@@ -130,8 +226,24 @@ impl<'a> PartitionChange<'a> {
         if let Some(leader) = clean {
             return Some(Elected::Cleanly(*leader));
         }
-        let unclean = self.unclean_leader().map(Elected::Uncleanly);
-        unclean.or_else(|| self.last_resort().map(Elected::Cleanly))
+        let uncertain = self.last_leader().filter(|id| self.is_usable(*id));
+        let unclean = uncertain.or_else(|| self.unclean_leader()).map(Elected::Uncleanly);
+        unclean.or_else(|| self.last_resort())
+    }
+
+    /// Whether a replica has all that was acknowledged.
+    fn has_all(&self, id: BrokerId) -> bool {
+        let Partition { isr, eligible_leader_replicas, .. } = &self.target;
+        isr.contains(&id) || isr.is_empty() && eligible_leader_replicas.contains(&id)
+    }
+
+    /// Who led last, where nobody is left who surely has everything: what it has is the best there is.
+    fn last_leader(&self) -> Option<BrokerId> {
+        let Partition { isr, eligible_leader_replicas, last_known_elr, .. } = &self.target;
+        let is_last =
+            self.min_isr.is_some() && isr.is_empty() && eligible_leader_replicas.is_empty();
+        let [last] = **last_known_elr else { return None };
+        is_last.then_some(last)
     }
 
     fn unclean_leader(&self) -> Option<BrokerId> {
@@ -145,16 +257,21 @@ impl<'a> PartitionChange<'a> {
     }
 
     fn can_stay(&self, leader: BrokerId) -> bool {
-        self.target.is_in_isr(leader) && self.is_usable(leader)
-            || self.last_resort() == Some(leader)
+        self.has_all(leader) && self.is_usable(leader)
+            || self.last_resort() == Some(Elected::Cleanly(leader))
     }
 
-    /// The only member of the ISR, whose directory is missing for now or has failed while it led: clients learn from
+    /// The only one that there is, whose directory is missing for now or has failed while it led: clients learn from
     /// it that it is there, and may still read. A directory that is known to be lost gives no leader.
-    fn last_resort(&self) -> Option<BrokerId> {
-        let [last] = *self.target.isr else { return None };
+    fn last_resort(&self) -> Option<Elected> {
+        let Partition { isr, eligible_leader_replicas, .. } = &self.target;
+        let elected = match (&**isr, &**eligible_leader_replicas) {
+            ([last], _) | ([], [last]) => Elected::Cleanly(*last),
+            _ => Elected::Uncleanly(self.last_leader()?),
+        };
+        let (Elected::Cleanly(last) | Elected::Uncleanly(last)) = elected;
         let is_lost = self.target.directory_of(last).is_none_or(|it| it == Uuid::LOST_DIR);
-        (!is_lost && self.image.broker(last).is_some_and(Broker::is_active)).then_some(last)
+        (!is_lost && self.image.broker(last).is_some_and(Broker::is_active)).then_some(elected)
     }
 
     /// Whether the broker may lead, and has the replica's log directory.
@@ -166,9 +283,9 @@ impl<'a> PartitionChange<'a> {
 
     /// Whoever lost its log and is not relied on any more begins a new one.
     fn replace_lost_directories(&mut self) {
-        let is_lost = |(id, directory): (&BrokerId, &Uuid)| {
-            (*directory == Uuid::LOST_DIR && !self.target.is_in_isr(*id))
-                .then(|| self.default_directory(*id))
+        let is_lost = |(id, lost): (&BrokerId, &Uuid)| {
+            let is_relied_on = self.target.is_in_isr(*id) || self.last_leader() == Some(*id);
+            (*lost == Uuid::LOST_DIR && !is_relied_on).then(|| directory(self.image, *id))
         };
         let replicas = self.target.replicas.iter().zip(&self.target.directories);
         let directories: Vec<Uuid> = replicas
@@ -189,6 +306,8 @@ impl<'a> PartitionChange<'a> {
             ..Default::default()
         };
         let record = PartitionChangeRecord {
+            partition_id: unchanged.partition_id,
+            topic_id: unchanged.topic_id,
             isr: changed(&before.isr, &after.isr),
             leader: if begins_an_epoch { after.leader.0 } else { unchanged.leader },
             replicas: changed(&before.replicas, &after.replicas),
@@ -205,7 +324,7 @@ impl<'a> PartitionChange<'a> {
                 &before.eligible_leader_replicas,
                 &after.eligible_leader_replicas,
             ),
-            ..unchanged.clone()
+            last_known_elr: changed(&before.last_known_elr, &after.last_known_elr),
         };
         (record != unchanged).then(|| record.into())
     }

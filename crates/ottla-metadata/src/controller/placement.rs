@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ottla_base::BrokerId;
+use ottla_base::{BrokerId, Uuid};
 
 use crate::image::{Broker, Image};
 
@@ -160,12 +160,9 @@ impl Draws {
     }
 }
 
-/// The directory of each replica, where it is known.
-pub(super) fn directories(image: &Image, replicas: &[BrokerId]) -> Vec<ottla_base::Uuid> {
-    let directory = |id: &BrokerId| {
-        image.broker(*id).map_or(ottla_base::Uuid::UNASSIGNED_DIR, Broker::default_directory)
-    };
-    replicas.iter().map(directory).collect()
+/// The directory of a broker's new replica, where it is known.
+pub(super) fn directory(image: &Image, id: BrokerId) -> Uuid {
+    image.broker(id).map_or(Uuid::UNASSIGNED_DIR, Broker::default_directory)
 }
 
 #[cfg(test)]

@@ -43,24 +43,18 @@ impl Default for Policy {
 impl Policy {
     #[must_use]
     pub fn from_settings(settings: Settings) -> Self {
-        let int = |name: &str| match settings.value(name) {
-            Some(Value::Int(number)) => number,
-            other => unreachable!("{name} is an INT with a default, not {other:?}"),
-        };
-        let long = |name: &str| match settings.value(name) {
-            Some(Value::Long(number)) => u64::try_from(number).unwrap_or_default(),
-            other => unreachable!("{name} is a LONG with a default, not {other:?}"),
-        };
-        let is_on = |name: &str| settings.value(name) == Some(Value::Boolean(true));
-        let factor = int("default.replication.factor");
+        let long = |name: &str| u64::try_from(settings.long(name)).unwrap_or_default();
+        let session_timeout_ms = settings.int("broker.session.timeout.ms");
         Self {
-            num_partitions: int("num.partitions"),
-            default_replication_factor: i16::try_from(factor).unwrap_or(i16::MAX),
-            delete_topic_enable: is_on("delete.topic.enable"),
+            num_partitions: settings.int("num.partitions"),
+            default_replication_factor: i16::try_from(settings.int("default.replication.factor"))
+                .unwrap_or(i16::MAX),
+            delete_topic_enable: settings.boolean("delete.topic.enable"),
             broker_session_timeout: Duration::from_millis(
-                u64::try_from(int("broker.session.timeout.ms")).unwrap_or_default(),
+                u64::try_from(session_timeout_ms).unwrap_or_default(),
             ),
-            leader_balance_interval: is_on("auto.leader.rebalance.enable")
+            leader_balance_interval: settings
+                .boolean("auto.leader.rebalance.enable")
                 .then(|| Duration::from_secs(long("leader.imbalance.check.interval.seconds"))),
             unclean_election_interval: Duration::from_millis(long(
                 "unclean.leader.election.interval.ms",

@@ -137,7 +137,8 @@ fn alter(
         .partition(PartitionIndex(index))
         .ok_or_else(|| unknown(format!("Unable to find partition {name}:{index}.")))?;
     let index = PartitionIndex(index);
-    let mut change = PartitionChange::new(image, topic, index, partition, Election::Online);
+    let mut change =
+        PartitionChange::new(elections, image, topic, index, partition, Election::Online);
     match &wanted.replicas {
         None => {
             change.election = elections.automatic(image, topic);

@@ -56,7 +56,7 @@ impl Rounds {
         if let (Some(at), Some(interval)) = (self.balance_at, policy.leader_balance_interval)
             && at <= now
         {
-            self.balance_at = Some(next(balance_leaders(&mut draft), interval));
+            self.balance_at = Some(next(balance_leaders(&mut draft, policy), interval));
         }
         if self.unclean_at <= now {
             let elections = elect_uncleanly(&mut draft, policy);
@@ -67,27 +67,30 @@ impl Rounds {
 }
 
 /// Returns how many leaders were elected.
-fn balance_leaders(draft: &mut Draft) -> usize {
-    elect(draft, |_, partition| {
+fn balance_leaders(draft: &mut Draft, policy: &Policy) -> usize {
+    elect(draft, policy, |_, _, _, partition| {
         let is_preferred = partition.replicas.first() == Some(&partition.leader);
         (!is_preferred).then_some(Election::Preferred)
     })
 }
 
 fn elect_uncleanly(draft: &mut Draft, policy: &Policy) -> usize {
-    let image = draft.image.clone();
-    let elections = Elections::of(&image, policy);
-    elect(draft, |topic, partition| {
+    elect(draft, policy, |elections, image, topic, partition| {
         let has_none = partition.leader == BrokerId::NONE;
-        (has_none && elections.is_unclean(&image, topic)).then_some(Election::Unclean)
+        (has_none && elections.is_unclean(image, topic)).then_some(Election::Unclean)
     })
 }
 
-fn elect(draft: &mut Draft, election: impl Fn(&Topic, &Partition) -> Option<Election>) -> usize {
+fn elect(
+    draft: &mut Draft,
+    policy: &Policy,
+    election: impl Fn(&Elections, &Image, &Topic, &Partition) -> Option<Election>,
+) -> usize {
     let image = &draft.image;
+    let elections = Elections::of(image, policy);
     let record = |(topic, index, partition): (&Topic, PartitionIndex, &Partition)| {
-        let election = election(topic, partition)?;
-        PartitionChange::new(image, topic, index, partition, election).record()
+        let election = election(&elections, image, topic, partition)?;
+        PartitionChange::new(&elections, image, topic, index, partition, election).record()
     };
     let records: Vec<MetadataRecord> =
         partitions(image).filter_map(record).take(ELECTIONS_MAX).collect();

@@ -1,16 +1,18 @@
 //! UpdateFeatures: changes the finalized levels of features, all of a request or none. Pure.
 //!
+//! A level must be understood by every node that is registered, and every voter must be.
+//!
 //! This release writes its records in the versions of one `metadata.version`, so that level alone can be asked for.
 
 use std::collections::BTreeMap;
 
-use ottla_base::ErrorCode;
+use ottla_base::{BrokerId, ErrorCode};
 use ottla_protocol::messages::update_features_request::FeatureUpdateKey;
 use ottla_protocol::messages::update_features_response::UpdatableFeatureResult;
 use ottla_protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 use ottla_protocol::records::FeatureLevelRecord;
 
-use super::{Outcome, Policy, Rejection};
+use super::{Outcome, Policy, RECORDS_MAX, Rejection, eligible};
 use crate::MetadataRecord;
 use crate::feature::{self, SupportedLevels};
 use crate::image::Image;
@@ -35,11 +37,12 @@ impl Direction {
     }
 }
 
-/// `version` is the request's: up to version 1 the answer names each feature.
+/// `voters` elect the controllers' leader; `version` is the request's: up to version 1 the answer names each feature.
 #[must_use]
 pub fn update_features(
     image: &Image,
     policy: &Policy,
+    voters: &[BrokerId],
     request: &UpdateFeaturesRequest,
     version: i16,
 ) -> Outcome<UpdateFeaturesResponse> {
@@ -50,10 +53,10 @@ pub fn update_features(
         .map(|it| (&*it.feature, (it.max_version_level, Direction::of(it.upgrade_type))))
         .collect();
     let update = |(name, (level, direction)): (&&str, &(i16, Direction))| {
-        update(image, policy, name, *level, *direction)
+        update(image, policy, voters, name, *level, *direction)
     };
     let records = match updates.iter().map(update).collect::<Result<Vec<_>, _>>() {
-        Ok(records) => records,
+        Ok(records) => records.concat(),
         Err(Rejection { code, message }) => {
             let message = format!(
                 "The update failed for all features since the following feature had an error: {message}"
@@ -82,56 +85,107 @@ pub fn update_features(
     }
 }
 
+fn invalid(name: &str, level: i16, reason: &str) -> Rejection {
+    let message = format!("Invalid update version {level} for feature {name}. {reason}");
+    Rejection::new(ErrorCode::INVALID_UPDATE_VERSION, message)
+}
+
 fn update(
     image: &Image,
     policy: &Policy,
+    voters: &[BrokerId],
     name: &str,
     level: i16,
     direction: Direction,
-) -> Result<MetadataRecord, Rejection> {
-    let invalid = |reason: &str| {
-        let message = format!("Invalid update version {level} for feature {name}. {reason}");
-        Rejection::new(ErrorCode::INVALID_UPDATE_VERSION, message)
-    };
+) -> Result<Vec<MetadataRecord>, Rejection> {
     if direction == Direction::Unknown {
-        return Err(invalid("The controller does not support the given upgrade type."));
+        let reason = "The controller does not support the given upgrade type.";
+        return Err(invalid(name, level, reason));
     }
     if level < 0 {
-        return Err(invalid("A feature version cannot be less than 0."));
+        return Err(invalid(name, level, "A feature version cannot be less than 0."));
     }
-    check_supported(policy, name, level).map_err(|reason| invalid(&reason))?;
+    check_supported(image, policy, voters, name, level)?;
     let current = image.feature(name).unwrap_or(0);
     if level < current && direction == Direction::Up {
-        return Err(invalid(
-            "Can't downgrade the version of this feature without setting the upgrade type to \
-             either safe or unsafe downgrade.",
-        ));
+        let reason = "Can't downgrade the version of this feature without setting the upgrade type to \
+             either safe or unsafe downgrade.";
+        return Err(invalid(name, level, reason));
     }
     if level > current && direction != Direction::Up {
-        return Err(invalid("Can't downgrade to a newer version."));
+        return Err(invalid(name, level, "Can't downgrade to a newer version."));
     }
-    if level < current {
-        let reason = if direction == Direction::UnsafelyDown {
-            "Unsafe metadata downgrade is not supported in this version."
-        } else {
-            "Refusing to perform the requested downgrade because it might delete metadata information."
-        };
-        let message =
-            format!("Unsupported metadata.version downgrade from {current} to {level}. {reason}");
-        return Err(Rejection::new(ErrorCode::INVALID_UPDATE_VERSION, message));
+    let mut records = match name {
+        feature::METADATA_VERSION if level < current => {
+            return Err(metadata_downgrade(current, level, direction));
+        }
+        feature::ELIGIBLE_LEADER_REPLICAS if level > 0 => eligible::begin(image, policy),
+        feature::ELIGIBLE_LEADER_REPLICAS => eligible::end(image),
+        _ => Vec::new(),
+    };
+    records.push(FeatureLevelRecord { name: name.into(), feature_level: level }.into());
+    if records.len() > RECORDS_MAX {
+        return Err(Rejection::too_many_records());
     }
-    Ok(FeatureLevelRecord { name: name.into(), feature_level: level }.into())
+    Ok(records)
 }
 
-fn check_supported(policy: &Policy, name: &str, level: i16) -> Result<(), String> {
-    let who = format!("Local controller {}", policy.node_id);
-    match feature::supported().find(|(known, _)| *known == name) {
-        None if level == 0 => Err(format!("Feature {name} not found.")),
-        None => Err(format!("{who} does not support this feature.")),
-        Some((_, levels)) if levels.contains(level) => Ok(()),
-        Some((_, SupportedLevels { min, max })) => {
-            Err(format!("{who} only supports versions {min}-{max}"))
+fn metadata_downgrade(current: i16, level: i16, direction: Direction) -> Rejection {
+    let reason = if direction == Direction::UnsafelyDown {
+        "Unsafe metadata downgrade is not supported in this version."
+    } else {
+        "Refusing to perform the requested downgrade because it might delete metadata information."
+    };
+    let message =
+        format!("Unsupported metadata.version downgrade from {current} to {level}. {reason}");
+    Rejection::new(ErrorCode::INVALID_UPDATE_VERSION, message)
+}
+
+/// Whether everybody understands this level of a feature: this controller, the brokers, the other controllers.
+fn check_supported(
+    image: &Image,
+    policy: &Policy,
+    voters: &[BrokerId],
+    name: &str,
+    level: i16,
+) -> Result<(), Rejection> {
+    const NONE: SupportedLevels = SupportedLevels { min: 0, max: 0 };
+    let check = |who: String, levels: SupportedLevels| match unsupported(levels, level) {
+        None => Ok(()),
+        Some(reason) => Err(invalid(name, level, &format!("{who} {reason}"))),
+    };
+    check(format!("Local controller {}", policy.node_id), feature::levels_of(name))?;
+    if !feature::supported().any(|(known, _)| known == name) {
+        return Err(invalid(name, level, &format!("Feature {name} not found.")));
+    }
+    for broker in image.brokers() {
+        let levels = broker.features.get(name).copied();
+        check(format!("Broker {}", broker.id), levels.unwrap_or(NONE))?;
+    }
+    for controller in image.controllers().filter(|it| it.id != policy.node_id.0) {
+        let levels = controller.features.get(name).copied();
+        check(format!("Controller {}", controller.id), levels.unwrap_or(NONE))?;
+    }
+    let is_known = |voter: &&BrokerId| {
+        **voter == policy.node_id || image.controllers().any(|it| it.id == voter.0)
+    };
+    match voters.iter().find(|voter| !is_known(voter)) {
+        None => Ok(()),
+        Some(voter) => {
+            let reason =
+                format!("controller {voter} has not registered, and may not support this feature");
+            Err(invalid(name, level, &reason))
         }
+    }
+}
+
+fn unsupported(levels: SupportedLevels, level: i16) -> Option<String> {
+    let SupportedLevels { min, max } = levels;
+    match (levels.contains(level), max) {
+        (true, _) => None,
+        (false, 0) => Some("does not support this feature.".to_owned()),
+        (false, max) if max == min => Some(format!("only supports versions {max}")),
+        (false, max) => Some(format!("only supports versions {min}-{max}")),
     }
 }
 
@@ -151,7 +205,7 @@ mod tests {
 
     fn updated(feature_updates: Vec<FeatureUpdateKey>) -> Outcome<UpdateFeaturesResponse> {
         let request = UpdateFeaturesRequest { feature_updates, ..Default::default() };
-        update_features(&image_with_brokers(&[1]), &Policy::default(), &request, 1)
+        update_features(&image_with_brokers(&[1]), &Policy::default(), &[], &request, 1)
     }
 
     fn refusal(key: FeatureUpdateKey) -> String {

@@ -4,8 +4,8 @@ use super::*;
 use ottla_base::Uuid;
 use ottla_protocol::records::{
     AccessControlEntryRecord, BeginTransactionRecord, BrokerRegistrationChangeRecord,
-    FenceBrokerRecord, PartitionChangeRecord, PartitionRecord, RegisterBrokerRecord,
-    RemoveTopicRecord, TopicRecord, UnregisterBrokerRecord,
+    ClearElrRecord, FenceBrokerRecord, PartitionChangeRecord, PartitionRecord,
+    RegisterBrokerRecord, RemoveTopicRecord, TopicRecord, UnregisterBrokerRecord,
 };
 
 const TOPIC: TopicId = Uuid([7; 16]);
@@ -244,14 +244,17 @@ fn a_record_that_is_not_understood_is_never_passed_over() {
     }
 }
 
+fn level(name: &str, feature_level: i16) -> MetadataRecord {
+    FeatureLevelRecord { name: name.into(), feature_level }.into()
+}
+
 #[test]
 fn a_feature_at_level_zero_is_not_finalized() {
-    let level = |feature_level| -> MetadataRecord {
-        FeatureLevelRecord { name: "group.version".into(), feature_level }.into()
-    };
-    let mut image = image_of([level(1)]);
-    assert_eq!(image.features().collect::<Vec<_>>(), [("group.version", 1)]);
-    apply(&mut image, [level(0)]);
+    const NAME: &str = "eligible.leader.replicas.version";
+    let mut image = image_of([level(NAME, 1)]);
+    assert_eq!(image.features().collect::<Vec<_>>(), [(NAME, 1)]);
+    assert!(image.has_eligible_leader_replicas());
+    apply(&mut image, [level(NAME, 0), level("group.version", 0)]);
     assert_eq!(image.features().count(), 0);
 }
 
@@ -261,7 +264,6 @@ fn full_image() -> Image {
         ProducerIdsRecord, RegisterControllerRecord, register_broker_record,
         register_controller_record,
     };
-    let level = |name: &str| FeatureLevelRecord { name: name.into(), feature_level: 1 }.into();
     let broker = RegisterBrokerRecord {
         broker_id: 1,
         incarnation_id: Uuid([4; 16]),
@@ -316,8 +318,8 @@ fn full_image() -> Image {
         last_known_elr: Some(vec![3]),
     };
     image_of([
-        level("a.version"),
-        level("metadata.version"),
+        level("eligible.leader.replicas.version", 1),
+        level("metadata.version", 30),
         broker.into(),
         controller.into(),
         topic("t", TOPIC),
@@ -366,4 +368,42 @@ fn what_is_different_is_named_whatever_led_there() {
     assert_eq!(delta.features.len(), 2);
     assert!(delta.producer_ids);
     assert!(before.delta_since(&before.clone()).is_empty());
+}
+
+#[test]
+fn a_level_that_a_later_release_has_finalized_is_not_passed_over() {
+    for (name, finalized) in [("metadata.version", 31), ("metadata.version", 6), ("new.version", 1)]
+    {
+        let error = Image::new("cluster").apply(&level(name, finalized)).unwrap_err();
+        assert!(matches!(error, ApplyError::Feature { level, .. } if level == finalized));
+        assert!(error.to_string().contains("a later one wrote this log"), "{error}");
+    }
+}
+
+#[test]
+fn to_clear_eligible_leader_replicas_is_a_change_of_the_partitions_that_had_some() {
+    let eligible = PartitionChangeRecord {
+        partition_id: 1,
+        topic_id: TOPIC,
+        eligible_leader_replicas: Some(vec![2]),
+        last_known_elr: Some(vec![3]),
+        ..Default::default()
+    };
+    let begun = [topic("t", TOPIC), partition(0), partition(1), eligible.into()];
+    let index = |index| (TOPIC, PartitionIndex(index));
+    for name in ["", "t"] {
+        let mut image = image_of(begun.clone());
+        let clear = || -> MetadataRecord { ClearElrRecord { topic_name: name.into() }.into() };
+        let delta = apply(&mut image, [clear()]);
+        assert_eq!(delta.changed.into_iter().collect::<Vec<_>>(), [index(1)]);
+        let cleared = image.partition(TOPIC, PartitionIndex(1)).unwrap();
+        assert_eq!(
+            (&*cleared.eligible_leader_replicas, &*cleared.last_known_elr),
+            (&[][..], &[][..])
+        );
+        assert_eq!(cleared.partition_epoch, 2);
+        assert!(apply(&mut image, [clear()]).is_empty());
+    }
+    let unknown = ClearElrRecord { topic_name: "x".into() };
+    assert!(image_of(begun).apply(&unknown.into()).is_err());
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use ottla_base::{BrokerId, LeaderEpoch, PartitionIndex, TopicId, Uuid};
 use ottla_protocol::records::{
-    PartitionChangeRecord, PartitionRecord, RemoveTopicRecord, TopicRecord,
+    ClearElrRecord, PartitionChangeRecord, PartitionRecord, RemoveTopicRecord, TopicRecord,
 };
 
 use super::{ApplyError, Image};
@@ -53,7 +53,10 @@ pub struct Partition {
     pub isr: Vec<BrokerId>,
     pub removing_replicas: Vec<BrokerId>,
     pub adding_replicas: Vec<BrokerId>,
+    /// Who has all that was acknowledged, though not in the ISR: empty unless the ISR is smaller than
+    /// `min.insync.replicas`. In the order of their ids.
     pub eligible_leader_replicas: Vec<BrokerId>,
+    /// While there is no leader: who led last.
     pub last_known_elr: Vec<BrokerId>,
     /// [`BrokerId::NONE`] while nobody in the ISR is there.
     pub leader: BrokerId,
@@ -68,6 +71,12 @@ impl Partition {
     #[must_use]
     pub fn is_in_isr(&self, broker: BrokerId) -> bool {
         self.isr.contains(&broker)
+    }
+
+    /// How large the ISR must be for acks=all: `min.insync.replicas`, as far as there are replicas.
+    #[must_use]
+    pub fn least_isr(&self, min_insync_replicas: usize) -> usize {
+        min_insync_replicas.min(self.replicas.len())
     }
 
     /// The log directory that a broker's replica is in, as far as that is known.
@@ -199,6 +208,46 @@ impl Image {
         partition.change(record)?;
         topic.partitions.insert(index, Arc::new(partition));
         delta.partition_changed(record.topic_id, index);
+        Ok(())
+    }
+
+    /// Forgets who may lead from outside the ISR: in the topic that is named, or in all. Counts as a change of each
+    /// partition where there was somebody.
+    pub(super) fn apply_clear_elr(
+        &mut self,
+        record: &ClearElrRecord,
+        delta: &mut Delta,
+    ) -> Result<(), ApplyError> {
+        let no_such = || ApplyError::NoSuchName {
+            record: "ClearElrRecord",
+            name: (*record.topic_name).into(),
+        };
+        let ids: Vec<TopicId> = if record.topic_name.is_empty() {
+            self.topics.keys().copied().collect()
+        } else {
+            vec![*self.topic_ids.get(&*record.topic_name).ok_or_else(no_such)?]
+        };
+        for id in ids {
+            let topic = self.topic_mut("ClearElrRecord", id)?;
+            let remembers = |partition: &Partition| {
+                !partition.eligible_leader_replicas.is_empty()
+                    || !partition.last_known_elr.is_empty()
+            };
+            let indexes: Vec<PartitionIndex> = topic
+                .partitions()
+                .filter(|(_, it)| remembers(it))
+                .map(|(index, _)| index)
+                .collect();
+            for index in indexes {
+                if let Some(partition) = topic.partitions.get_mut(&index) {
+                    let partition = Arc::make_mut(partition);
+                    partition.eligible_leader_replicas.clear();
+                    partition.last_known_elr.clear();
+                    partition.partition_epoch = partition.partition_epoch.saturating_add(1);
+                }
+                delta.partition_changed(id, index);
+            }
+        }
         Ok(())
     }
 

@@ -3,12 +3,17 @@
 //! The same requests go to the decisions of this room and to Apache Kafka's controller; see `kafka_agrees.rs`. Not in
 //! here is what is decided otherwise on purpose: a second move that keeps what the first was adding, disks that were
 //! replaced, directories that fail where nobody else is in sync or before a replica is known to be in them, several
-//! brokers that fall silent together, and new registrations of fenced brokers that were heard from lately.
+//! brokers that fall silent together, and new registrations of fenced brokers that were heard from lately. Nor, where replicas
+//! are eligible from outside the ISR: failed directories, partitions that nobody leads when `min.insync.replicas` or the
+//! feature changes, and topics whose partitions have different numbers of replicas.
+
+mod eligible;
 
 use std::collections::BTreeMap;
 
 use ottla_base::{ErrorCode, TopicId, Uuid};
-use ottla_metadata::{Image, MetadataRecord, Partition, controller};
+use ottla_metadata::controller::Policy;
+use ottla_metadata::{Image, MetadataRecord, Partition, controller, feature};
 use ottla_protocol::messages::alter_partition_reassignments_request::{
     ReassignablePartition, ReassignableTopic,
 };
@@ -20,9 +25,10 @@ use ottla_protocol::messages::{
     AlterPartitionResponse, AssignReplicasToDirsRequest, AssignReplicasToDirsResponse,
     BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest,
     CreateTopicsRequest, CreateTopicsResponse, ElectLeadersRequest, ElectLeadersResponse,
-    ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse, UnregisterBrokerRequest,
-    UnregisterBrokerResponse, alter_partition_request, assign_replicas_to_dirs_request,
-    broker_registration_request, elect_leaders_request,
+    IncrementalAlterConfigsRequest, ListPartitionReassignmentsRequest,
+    ListPartitionReassignmentsResponse, UnregisterBrokerRequest, UnregisterBrokerResponse,
+    UpdateFeaturesRequest, UpdateFeaturesResponse, alter_partition_request,
+    assign_replicas_to_dirs_request, broker_registration_request, elect_leaders_request,
 };
 
 pub(crate) const CLUSTER_ID: &str = "Interop-Cluster-Id-000";
@@ -48,6 +54,11 @@ pub(crate) trait Decider {
     ) -> ListPartitionReassignmentsResponse;
     fn assign(&mut self, request: &AssignReplicasToDirsRequest) -> AssignReplicasToDirsResponse;
     fn unregister(&mut self, request: &UnregisterBrokerRequest) -> UnregisterBrokerResponse;
+    fn alter_configs(
+        &mut self,
+        request: &IncrementalAlterConfigsRequest,
+    ) -> Vec<(ErrorCode, Option<String>)>;
+    fn update_features(&mut self, request: &UpdateFeaturesRequest) -> UpdateFeaturesResponse;
     /// Lets a session pass in which only these are heard from.
     fn pass_a_session(&mut self, living: &[BrokerHeartbeatRequest]);
     /// What was appended since it was last asked.
@@ -68,20 +79,32 @@ struct Story<'a> {
     transcript: String,
 }
 
-pub(crate) fn tell(decider: &mut dyn Decider) -> String {
+/// Which cluster it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Begun without eligible leader replicas.
+    Plain,
+    Eligible,
+}
+
+impl Kind {
+    pub(crate) fn levels(self) -> BTreeMap<String, i16> {
+        let level = i16::from(self == Self::Eligible);
+        BTreeMap::from([(feature::ELIGIBLE_LEADER_REPLICAS.to_owned(), level)])
+    }
+}
+
+pub(crate) fn tell(decider: &mut dyn Decider, kind: Kind) -> String {
     let mut image = Image::new(CLUSTER_ID);
-    controller::format(&image).records.iter().for_each(|record| image.apply(record).unwrap());
+    let first = controller::format(&image, &Policy::default(), &kind.levels()).records;
+    first.iter().for_each(|record| image.apply(record).unwrap());
     decider.records();
     let mut story =
         Story { decider, image, epochs: BTreeMap::new(), starts: 0, transcript: String::new() };
-    story.brokers_come();
-    story.leaders_report();
-    story.a_broker_falls_silent();
-    story.leaders_are_elected();
-    story.a_broker_shuts_down();
-    story.partitions_move();
-    story.directories_fail();
-    story.a_broker_is_forgotten();
+    match kind {
+        Kind::Plain => story.is_told(),
+        Kind::Eligible => story.of_eligible_leader_replicas(),
+    }
     story.transcript
 }
 
@@ -96,6 +119,17 @@ fn directories(broker: i32) -> Vec<Uuid> {
 }
 
 impl Story<'_> {
+    fn is_told(&mut self) {
+        self.brokers_come();
+        self.leaders_report();
+        self.a_broker_falls_silent();
+        self.leaders_are_elected();
+        self.a_broker_shuts_down();
+        self.partitions_move();
+        self.directories_fail();
+        self.a_broker_is_forgotten();
+    }
+
     fn chapter(&mut self, title: &str) {
         self.transcript.push_str(&format!("\n# {title}\n"));
     }
@@ -108,7 +142,8 @@ impl Story<'_> {
         let mut lines: Vec<String> = Vec::new();
         for record in self.decider.records() {
             // What another release finalizes is not of interest here.
-            if !matches!(record, MetadataRecord::FeatureLevel(_)) {
+            let is_known = |name: &str| feature::supported().any(|(known, _)| known == name);
+            if !matches!(&record, MetadataRecord::FeatureLevel(it) if !is_known(&it.name)) {
                 let before = self.image.clone();
                 self.image.apply(&record).unwrap();
                 lines.extend(self.line(&record).filter(|_| self.image != before));
@@ -150,6 +185,7 @@ impl Story<'_> {
                 add("removing", &it.removing_replicas);
                 add("adding", &it.adding_replicas);
                 add("elr", &it.eligible_leader_replicas);
+                add("last known", &it.last_known_elr);
                 if it.leader != -2 {
                     line.push_str(&format!(" leader {}", it.leader));
                 }
@@ -177,8 +213,12 @@ impl Story<'_> {
                 it.cordoned_log_dirs
             ),
             MetadataRecord::UnregisterBroker(it) => format!("unregister {}", it.broker_id),
-            MetadataRecord::Config(it) if it.resource_type == 2 => {
+            MetadataRecord::Config(it) if matches!(it.resource_type, 2 | 4) => {
                 format!("config {} {} {:?}", it.resource_name, it.name, it.value)
+            }
+            MetadataRecord::ClearElr(it) => format!("clear elr {}", it.topic_name),
+            MetadataRecord::FeatureLevel(it) => {
+                format!("level {} of {}", it.feature_level, it.name)
             }
             _ => return None,
         })
@@ -186,10 +226,11 @@ impl Story<'_> {
 
     fn register(&mut self, id: i32) {
         self.starts += 1;
-        self.register_incarnation(id, self.starts);
+        self.register_incarnation(id, self.starts, -1);
     }
 
-    fn register_incarnation(&mut self, id: i32, incarnation: u32) {
+    /// `previous` is the epoch in which the process before this one ended cleanly.
+    fn register_incarnation(&mut self, id: i32, incarnation: u32, previous: i64) {
         let feature = |(name, max): (&str, i16)| broker_registration_request::Feature {
             name: name.into(),
             min_supported_version: if name == "metadata.version" { 7 } else { 0 },
@@ -217,6 +258,7 @@ impl Story<'_> {
             features: features.into_iter().map(feature).collect(),
             log_dirs: directories(id),
             rack: None,
+            previous_broker_epoch: previous,
             ..Default::default()
         };
         let answer = self.decider.register(&request);
@@ -224,7 +266,8 @@ impl Story<'_> {
             self.epochs.insert(id, epoch);
         }
         let answer = answer.map_or_else(|code| code.to_string(), |_| "an epoch".to_owned());
-        self.note(&format!("register {id} incarnation {incarnation}"), &answer);
+        let how = if previous == -1 { "" } else { ", after a clean end" };
+        self.note(&format!("register {id} incarnation {incarnation}{how}"), &answer);
     }
 
     fn alive(&self, id: i32) -> BrokerHeartbeatRequest {
@@ -389,8 +432,8 @@ impl Story<'_> {
         );
         self.heartbeat("not registered", &self.alive(99));
         (2..=5).for_each(|id| self.come(id));
-        self.register_incarnation(2, 77);
-        self.register_incarnation(2, 2);
+        self.register_incarnation(2, 77, -1);
+        self.register_incarnation(2, 2, -1);
         self.create("t", &[&[1, 2, 3], &[2, 3, 1]], &[]);
         self.create("s", &[&[3]], &[]);
         self.create("p", &[&[1, 2], &[1, 2], &[4, 3]], &[]);
@@ -457,7 +500,13 @@ impl Story<'_> {
     }
 
     fn fall_silent(&mut self, id: i32) {
-        let living = self.living(&[id]);
+        self.fall_silent_after(id, &[]);
+    }
+
+    /// Others are silent already.
+    fn fall_silent_after(&mut self, id: i32, others: &[i32]) {
+        let silent: Vec<i32> = others.iter().copied().chain([id]).collect();
+        let living = self.living(&silent);
         self.decider.pass_a_session(&living);
         self.note(&format!("{id} is silent"), "time passes");
     }
@@ -565,38 +614,39 @@ impl Story<'_> {
         self.reassign("u", 1, None, true);
     }
 
+    /// The fifth broker says where it has a replica.
+    fn assign(&mut self, directory: Uuid, topic: &str, index: i32) {
+        use assign_replicas_to_dirs_request::{DirectoryData, PartitionData, TopicData};
+        let partitions = vec![PartitionData { partition_index: index }];
+        let topic_id = self.image.topic_by_name(topic).map_or(TopicId::from_u128(4711), |it| it.id);
+        let topics = vec![TopicData { topic_id, partitions }];
+        let request = AssignReplicasToDirsRequest {
+            broker_id: 5,
+            broker_epoch: self.epochs[&5],
+            directories: vec![DirectoryData { id: directory, topics }],
+        };
+        let answer = self.decider.assign(&request);
+        let code = answer
+            .directories
+            .first()
+            .map_or(answer.error_code, |it| it.topics[0].partitions[0].error_code);
+        self.note(&format!("assign {topic}-{index} to {directory}"), &code.to_string());
+    }
+
     fn directories_fail(&mut self) {
         self.chapter("Directories fail");
         for id in 1..=5 {
             self.heartbeat("still there", &self.alive(id));
         }
-        let assign = |story: &mut Self, directory: Uuid, topic: &str, index: i32| {
-            use assign_replicas_to_dirs_request::{DirectoryData, PartitionData, TopicData};
-            let partitions = vec![PartitionData { partition_index: index }];
-            let topic_id =
-                story.image.topic_by_name(topic).map_or(TopicId::from_u128(4711), |it| it.id);
-            let topics = vec![TopicData { topic_id, partitions }];
-            let request = AssignReplicasToDirsRequest {
-                broker_id: 5,
-                broker_epoch: story.epochs[&5],
-                directories: vec![DirectoryData { id: directory, topics }],
-            };
-            let answer = story.decider.assign(&request);
-            let code = answer
-                .directories
-                .first()
-                .map_or(answer.error_code, |it| it.topics[0].partitions[0].error_code);
-            story.note(&format!("assign {topic}-{index} to {directory}"), &code.to_string());
-        };
         let [first, second] = [0, 1].map(|number| directory(5, 1000 + number));
         self.alter("v", 0, &[5, 1]);
         self.alter("v", 1, &[5, 1]);
-        assign(self, first, "v", 0);
-        assign(self, first, "v", 0);
-        assign(self, second, "v", 1);
-        assign(self, second, "s", 0);
-        assign(self, second, "x", 0);
-        assign(self, second, "v", 17);
+        self.assign(first, "v", 0);
+        self.assign(first, "v", 0);
+        self.assign(second, "v", 1);
+        self.assign(second, "s", 0);
+        self.assign(second, "x", 0);
+        self.assign(second, "v", 17);
         self.heartbeat(
             "with a failed directory",
             &BrokerHeartbeatRequest { offline_log_dirs: vec![first], ..self.alive(5) },

@@ -15,7 +15,7 @@ use ottla_base::{BrokerId, Offset, TopicPartition, Uuid};
 use ottla_env::SystemClock;
 use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
 use ottla_metadata::controller::{BrokerEpoch, Policy};
-use ottla_metadata::{Delta, Endpoint, Image, Outcome};
+use ottla_metadata::{Delta, Endpoint, Image, Outcome, feature};
 use ottla_protocol::messages::{
     BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest,
     broker_registration_request,
@@ -197,11 +197,13 @@ impl Voter {
             broker_id: id,
             cluster_id: "cluster".into(),
             incarnation_id: Uuid([u8::try_from(id).unwrap(); 16]),
-            features: vec![broker_registration_request::Feature {
-                name: "metadata.version".into(),
-                min_supported_version: 30,
-                max_supported_version: 30,
-            }],
+            features: feature::supported()
+                .map(|(name, levels)| broker_registration_request::Feature {
+                    name: name.into(),
+                    min_supported_version: levels.min,
+                    max_supported_version: levels.max,
+                })
+                .collect(),
             log_dirs: vec![directory_id(id)],
             ..Default::default()
         };
@@ -444,6 +446,8 @@ pub fn config(id: i32, voters: Vec<InitialVoter>) -> Config {
         endpoints: initial_voter(id).endpoints,
         contacts: initial_voter(1).endpoints,
         timing: TIMING,
+        // Without it nothing is configured but what a test configures.
+        levels: [(feature::ELIGIBLE_LEADER_REPLICAS.to_owned(), 0)].into(),
         policy: Policy::default(),
         segment_bytes: 1 << 30,
         segment_ms: i64::MAX,

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of this")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -10,7 +11,7 @@ use ottla_base::{BrokerId, ErrorCode, Uuid};
 use ottla_env::SystemClock;
 use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
 use ottla_metadata::controller::{BrokerEpoch, Policy};
-use ottla_metadata::{Delta, Endpoint, Image};
+use ottla_metadata::{Delta, Endpoint, Image, feature};
 use ottla_protocol::messages::create_topics_request::CreatableTopic;
 use ottla_protocol::messages::{
     BrokerRegistrationRequest, CreateTopicsRequest, broker_registration_request,
@@ -82,6 +83,7 @@ pub async fn try_start_snapshotting(
         endpoints: Vec::new(),
         contacts: Vec::new(),
         timing: Timing::default(),
+        levels: BTreeMap::new(),
         policy: Policy::default(),
         segment_bytes,
         segment_ms: i64::MAX,
@@ -117,11 +119,13 @@ impl Node {
             broker_id: 1,
             cluster_id: "cluster".into(),
             incarnation_id: Uuid(incarnation),
-            features: vec![broker_registration_request::Feature {
-                name: "metadata.version".into(),
-                min_supported_version: 30,
-                max_supported_version: 30,
-            }],
+            features: feature::supported()
+                .map(|(name, levels)| broker_registration_request::Feature {
+                    name: name.into(),
+                    min_supported_version: levels.min,
+                    max_supported_version: levels.max,
+                })
+                .collect(),
             rack: None,
             log_dirs: vec![Uuid([7; 16])],
             ..Default::default()

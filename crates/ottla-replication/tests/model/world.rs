@@ -702,7 +702,7 @@ impl World {
             return Ok(());
         }
         match answer {
-            Ok(committed) if arrives => progress.on_isr_committed(committed),
+            Ok(_) if arrives => progress.on_alter_accepted(proposal.number),
             Ok(_) => {
                 self.see("an answer of the controller that is lost");
                 let Role::Leader(progress) = &mut self.nodes[at].role else { return Ok(()) };

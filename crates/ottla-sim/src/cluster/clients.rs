@@ -242,8 +242,9 @@ impl World {
 
     fn elect_preferred(&mut self) -> Checked {
         let request = ElectLeadersRequest { election_type: 0, ..Default::default() };
-        let elected = self
-            .decide(|_, _, Situation { image, .. }| controller::elect_leaders(image, &request))?;
+        let elected = self.decide(|_, _, Situation { image, policy, .. }| {
+            controller::elect_leaders(image, policy, &request)
+        })?;
         if elected.is_some() {
             self.counts.add("preferred election");
         }

@@ -3,13 +3,14 @@
 //! Whatever it decides is committed at once. When its node stops or is left alone, another one takes over: it knows what was
 //! committed, and begins with no idea of who is alive.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ottla_base::{BrokerId, ErrorCode, Offset, PartitionIndex, TopicId, Uuid};
 use ottla_metadata::controller::{
     self, BrokerEpoch, Draw, Liveness, Outcome, Policy, Rounds, Situation,
 };
-use ottla_metadata::{Image, MetadataRecord};
+use ottla_metadata::{Image, MetadataRecord, feature};
 use ottla_protocol::messages::{
     AlterPartitionRequest, AlterPartitionResponse, BrokerHeartbeatRequest,
     BrokerRegistrationRequest, broker_registration_request,
@@ -61,6 +62,16 @@ impl Draw for Drawn {
     }
 }
 
+fn supported(
+    (name, levels): (&str, feature::SupportedLevels),
+) -> broker_registration_request::Feature {
+    broker_registration_request::Feature {
+        name: name.into(),
+        min_supported_version: levels.min,
+        max_supported_version: levels.max,
+    }
+}
+
 impl Controller {
     pub(super) fn new() -> Self {
         let policy = Policy {
@@ -81,7 +92,8 @@ impl Controller {
             host_life: 0,
             failover_is_due: false,
         };
-        let records = controller::format(&controller.image).records;
+        let records =
+            controller::format(&controller.image, &controller.policy, &BTreeMap::new()).records;
         controller.append(records);
         controller
     }
@@ -215,12 +227,9 @@ impl World {
             broker_id: node.id.0,
             cluster_id: "cluster".into(),
             incarnation_id: process.incarnation,
-            features: vec![broker_registration_request::Feature {
-                name: "metadata.version".into(),
-                min_supported_version: 30,
-                max_supported_version: 30,
-            }],
+            features: feature::supported().map(supported).collect(),
             log_dirs: vec![node.directory_id],
+            previous_broker_epoch: process.directory.previous_broker_epoch().unwrap_or(-1),
             ..Default::default()
         };
         self.decide(|liveness, _, situation| match liveness.on_registration(situation, &request) {
@@ -343,9 +352,16 @@ impl World {
                 }
                 law!(
                     then.is_in_isr(now.leader)
-                        || now.is_in_isr(now.leader) && !now.leader_is_recovering,
+                        || now.is_in_isr(now.leader) && !now.leader_is_recovering
+                        || then.last_known_elr == [now.leader],
                     "{name}: an unclean election that nobody asked for"
                 );
+                if then.eligible_leader_replicas.contains(&now.leader) {
+                    self.counts.add("leader from outside the ISR");
+                }
+                if then.last_known_elr == [now.leader] && now.leader_is_recovering {
+                    self.counts.add("last leader leads again");
+                }
                 self.counts.add("leader elected");
             }
         }

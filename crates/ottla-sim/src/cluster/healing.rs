@@ -65,7 +65,13 @@ impl World {
                 let key = (topic.id, index);
                 let name = format!("at rest {}-{index}", topic.name);
                 let lost = |id: &BrokerId| partition.directory_of(*id) == Some(Uuid::LOST_DIR);
-                if partition.isr.iter().all(lost) {
+                let heirs = [
+                    &partition.isr,
+                    &partition.eligible_leader_replicas,
+                    &partition.last_known_elr,
+                ];
+                let heirs = heirs.into_iter().find(|brokers| !brokers.is_empty());
+                if heirs.is_none_or(|brokers| brokers.iter().all(lost)) {
                     self.counts.add("all disks lost that counted");
                     continue;
                 }

@@ -9,16 +9,27 @@ use ottla_protocol::records::{
 
 use crate::MetadataRecord;
 
-/// A formatted cluster with unfenced brokers, each of epoch 1, with one directory named after it.
+/// A formatted cluster without eligible leader replicas, with unfenced brokers, each of epoch 1, with one directory named
+/// after it.
 pub(crate) fn image_with_brokers(ids: &[i32]) -> Image {
     let mut image = Image::new("cluster");
-    let records = super::super::format(&image).records;
+    let levels = [(feature::ELIGIBLE_LEADER_REPLICAS.to_owned(), 0)].into();
+    let records = super::super::format(&image, &Policy::default(), &levels).records;
     records.iter().for_each(|record| image.apply(record).unwrap());
     for &id in ids {
         register(&mut image, &registration(id, id), 1);
         unfence(&mut image, id);
     }
     image
+}
+
+/// Replicas may lead from outside the ISR from now on.
+pub(crate) fn finalize_eligible(image: &mut Image) {
+    let record = FeatureLevelRecord {
+        name: feature::ELIGIBLE_LEADER_REPLICAS.into(),
+        feature_level: feature::ELIGIBLE_LEADER_REPLICAS_LEVEL,
+    };
+    image.apply(&record.into()).unwrap();
 }
 
 /// The result of a registration that is not refused.
@@ -82,7 +93,7 @@ pub(crate) fn registration(id: i32, incarnation: i32) -> BrokerRegistrationReque
         }],
         features: vec![broker_registration_request::Feature {
             name: "metadata.version".into(),
-            min_supported_version: 30,
+            min_supported_version: 7,
             max_supported_version: 30,
         }],
         log_dirs: vec![directory_of(id)],
@@ -114,7 +125,7 @@ fn a_new_broker_is_registered_fenced_with_the_epoch_given() {
         }],
         features: vec![register_broker_record::BrokerFeature {
             name: "metadata.version".into(),
-            min_supported_version: 30,
+            min_supported_version: 7,
             max_supported_version: 30,
         }],
         fenced: true,
@@ -246,14 +257,13 @@ fn registrations_that_do_not_fit_the_cluster_are_refused() {
 #[test]
 fn a_broker_that_does_not_know_a_finalized_feature_is_refused() {
     let mut image = image_with_brokers(&[]);
-    let record = FeatureLevelRecord { name: "group.version".into(), feature_level: 1 };
-    image.apply(&record.into()).unwrap();
+    finalize_eligible(&mut image);
     let rejection =
         register_broker(&image, &Policy::default(), &registration(1, 1), 1).unwrap_err();
     assert_eq!(
         rejection.message,
         "Unable to register because the broker does not support finalized version 1 of \
-         group.version. The broker wants a version between 0 and 0, inclusive."
+         eligible.leader.replicas.version. The broker wants a version between 0 and 0, inclusive."
     );
 }
 
@@ -268,10 +278,19 @@ fn a_controller_is_noted_with_its_listeners() {
             port: 9093,
             security_protocol: 0,
         }],
+        features: vec![controller_registration_request::Feature {
+            name: "metadata.version".into(),
+            min_supported_version: 7,
+            max_supported_version: 30,
+        }],
         ..Default::default()
     };
     let mut image = image_with_brokers(&[]);
-    image.apply(&register_controller(&request).records[0]).unwrap();
+    image.apply(&register_controller(&image, &request).unwrap().records[0]).unwrap();
     let controller = image.controllers().next().unwrap();
     assert_eq!((controller.id, controller.endpoints[0].port), (3, 9093));
+    finalize_eligible(&mut image);
+    let refused = register_controller(&image, &request).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::UNSUPPORTED_VERSION);
+    assert!(refused.message.contains("the controller does not support finalized version 1"));
 }

@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::controller::brokers::tests::{
-    directory_of, fence, image_with_brokers, partition_record,
+    directory_of, fence, finalize_eligible, image_with_brokers, partition_record,
 };
 use ottla_base::TopicId;
-use ottla_protocol::records::{BrokerRegistrationChangeRecord, TopicRecord};
+use ottla_protocol::records::{BrokerRegistrationChangeRecord, ConfigRecord, TopicRecord};
 
 const TOPIC: TopicId = TopicId::from_u128(9);
 
@@ -19,7 +19,8 @@ fn image(replicas: &[i32], isr: &[i32]) -> Image {
 fn change(image: &Image, election: Election) -> PartitionChange<'_> {
     let topic = image.topic(TOPIC).unwrap();
     let index = PartitionIndex(0);
-    PartitionChange::new(image, topic, index, topic.partition(index).unwrap(), election)
+    let elections = Elections::of(image, &Policy::default());
+    PartitionChange::new(&elections, image, topic, index, topic.partition(index).unwrap(), election)
 }
 
 fn record() -> PartitionChangeRecord {
@@ -120,4 +121,142 @@ fn eligible_leader_replicas_of_another_time_are_forgotten_with_the_next_change()
         ..record()
     };
     assert_eq!(change.record(), Some(grown.into()));
+}
+
+/// As [`image`], with replicas outside the ISR that may lead, and a minimum of two in sync.
+fn eligible_image(isr: &[i32], change: PartitionChangeRecord) -> Image {
+    let mut image = image(&[1, 2, 3], isr);
+    finalize_eligible(&mut image);
+    set_min_isr(&mut image, "2");
+    image.apply(&change.into()).unwrap();
+    image
+}
+
+fn set_min_isr(image: &mut Image, value: &str) {
+    let record = ConfigRecord {
+        resource_type: ConfigResource::TOPIC,
+        resource_name: "t".into(),
+        name: "min.insync.replicas".into(),
+        value: Some(value.into()),
+    };
+    image.apply(&record.into()).unwrap();
+}
+
+fn with_isr<'a>(image: &'a Image, isr: &[i32]) -> PartitionChange<'a> {
+    let mut change = change(image, Election::Online);
+    change.target.isr = isr.iter().copied().map(BrokerId).collect();
+    change
+}
+
+#[test]
+fn whoever_leaves_an_isr_that_becomes_too_small_stays_eligible_until_it_is_large_enough() {
+    let image =
+        eligible_image(&[1, 2, 3], PartitionChangeRecord { isr: Some(vec![1, 2]), ..record() });
+    let shrunk = PartitionChangeRecord {
+        isr: Some(vec![1]),
+        eligible_leader_replicas: Some(vec![2]),
+        ..record()
+    };
+    assert_eq!(with_isr(&image, &[1]).record(), Some(shrunk.clone().into()));
+    let image = eligible_image(&[1, 2], shrunk);
+    let grown = PartitionChangeRecord {
+        isr: Some(vec![1, 3]),
+        eligible_leader_replicas: Some(vec![]),
+        ..record()
+    };
+    assert_eq!(with_isr(&image, &[1, 3]).record(), Some(grown.into()));
+}
+
+#[test]
+fn the_minimum_is_no_larger_than_the_partition_itself() {
+    let mut image = eligible_image(&[1, 2, 3], record());
+    set_min_isr(&mut image, "5");
+    let shrunk = PartitionChangeRecord {
+        isr: Some(vec![1, 2]),
+        eligible_leader_replicas: Some(vec![3]),
+        ..record()
+    };
+    assert_eq!(with_isr(&image, &[1, 2]).record(), Some(shrunk.into()));
+    image.apply(&partition_record(TOPIC, 0, &[1, 2], &[1, 2])).unwrap();
+    assert_eq!(with_isr(&image, &[1, 2]).record(), None);
+}
+
+#[test]
+fn whose_log_is_doubted_is_not_eligible() {
+    let image =
+        eligible_image(&[1, 2], PartitionChangeRecord { isr: Some(vec![1, 2]), ..record() });
+    let mut change = change(&image, Election::Online);
+    change.doubt(BrokerId(2));
+    let shrunk = PartitionChangeRecord { isr: Some(vec![1]), ..record() };
+    assert_eq!(change.record(), Some(shrunk.into()));
+}
+
+#[test]
+fn a_leader_from_outside_the_isr_is_alone_in_it() {
+    let without_leader = PartitionChangeRecord {
+        isr: Some(vec![]),
+        eligible_leader_replicas: Some(vec![2, 3]),
+        last_known_elr: Some(vec![1]),
+        leader: -1,
+        ..record()
+    };
+    let image = eligible_image(&[1], without_leader);
+    for election in [Election::Preferred, Election::Online, Election::Unclean] {
+        let elected = PartitionChangeRecord {
+            isr: Some(vec![2]),
+            eligible_leader_replicas: Some(vec![3]),
+            last_known_elr: Some(vec![]),
+            leader: 2,
+            ..record()
+        };
+        assert_eq!(change(&image, election).record(), Some(elected.into()), "{election:?}");
+    }
+}
+
+#[test]
+fn while_anybody_is_in_the_isr_nobody_leads_from_outside() {
+    let mut image = eligible_image(
+        &[1, 2],
+        PartitionChangeRecord {
+            isr: Some(vec![1]),
+            eligible_leader_replicas: Some(vec![2]),
+            ..record()
+        },
+    );
+    fence(&mut image, 1);
+    let nobody = PartitionChangeRecord { leader: -1, last_known_elr: Some(vec![1]), ..record() };
+    assert_eq!(change(&image, Election::Online).record(), Some(nobody.into()));
+}
+
+#[test]
+fn where_nobody_is_left_the_last_leader_leads_and_is_said_to_be_recovering() {
+    let alone = PartitionChangeRecord {
+        isr: Some(vec![]),
+        last_known_elr: Some(vec![2]),
+        leader: -1,
+        ..record()
+    };
+    let mut image = eligible_image(&[2], alone);
+    let elected = PartitionChangeRecord {
+        isr: Some(vec![2]),
+        last_known_elr: Some(vec![]),
+        leader: 2,
+        leader_recovery_state: 1,
+        ..record()
+    };
+    assert_eq!(change(&image, Election::Online).record(), Some(elected.into()));
+    fence(&mut image, 2);
+    assert_eq!(change(&image, Election::Online).record(), None);
+}
+
+#[test]
+fn the_last_leader_does_not_lead_from_an_empty_disk() {
+    let lost = PartitionChangeRecord {
+        isr: Some(vec![]),
+        last_known_elr: Some(vec![1]),
+        leader: -1,
+        directories: Some(vec![Uuid::LOST_DIR, directory_of(2), directory_of(3)]),
+        ..record()
+    };
+    assert_eq!(change(&eligible_image(&[1], lost), Election::Online).record(), None);
 }
