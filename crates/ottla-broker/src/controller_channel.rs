@@ -117,6 +117,14 @@ impl ControllerChannel {
         }
     }
 
+    /// Until the connection of this purpose to the active controller breaks; for ever if there is none.
+    pub(crate) async fn broken(&self, purpose: Purpose) {
+        match self.leader().map(|leader| self.address_of(leader)) {
+            Some(Ok(address)) => self.peers.broken(purpose, &address).await,
+            Some(Err(_)) | None => std::future::pending().await,
+        }
+    }
+
     /// Asks until a controller answers.
     pub(crate) async fn ask_until_answered<R: ControllerRequest>(
         &self,

@@ -142,6 +142,8 @@ impl Lifecycle {
             let is_needed = !serves || !self.channel.is_here();
             tokio::select! {
                 () = tokio::time::sleep(wait), if is_needed => {}
+                // The controller takes it for our death, unless it hears of us soon.
+                () = self.channel.broken(Purpose::Heartbeats), if is_needed => {}
                 changed = leader.changed() => if changed.is_err() { return },
                 () = self.leaving.notified() => return,
                 () = stopped(&mut stopping) => return,

@@ -57,6 +57,14 @@ impl Peers {
         self.pool.connection(key, address, &self.client_id, CONNECT_TIMEOUT).await
     }
 
+    /// Until the connection of this purpose breaks; for ever if there is none.
+    pub(crate) async fn broken(&self, purpose: Purpose, address: &Address) {
+        match self.pool.standing((purpose, address.clone())).await {
+            Some(connection) => connection.broken().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// A connection that nobody else uses.
     ///
     /// # Errors

@@ -42,6 +42,8 @@ pub struct Connection {
     next_correlation_id: AtomicI32,
     failure: Failure,
     abandoned: watch::Sender<bool>,
+    /// Closed once nothing more is read.
+    reading: watch::Receiver<()>,
 }
 
 /// Why the connection is of no use any more, once it is not.
@@ -100,6 +102,7 @@ impl Connection {
         let (await_answer, awaited) = mpsc::unbounded_channel();
         let failure = Failure::default();
         let abandoned = watch::Sender::new(false);
+        let (is_reading, reading) = watch::channel(());
         tokio::spawn(write_until_abandoned(
             writer,
             abandoned.subscribe(),
@@ -107,7 +110,12 @@ impl Connection {
             await_answer,
             failure.clone(),
         ));
-        tokio::spawn(read_until_abandoned(reader, abandoned.subscribe(), awaited, failure.clone()));
+        let answers =
+            read_until_abandoned(reader, abandoned.subscribe(), awaited, failure.clone());
+        tokio::spawn(async move {
+            answers.await;
+            drop(is_reading);
+        });
         Self {
             address,
             versions: BrokerVersions::default(),
@@ -116,6 +124,7 @@ impl Connection {
             next_correlation_id: AtomicI32::new(0),
             failure,
             abandoned,
+            reading,
         }
     }
 
@@ -141,6 +150,13 @@ impl Connection {
     #[must_use]
     pub fn is_failed(&self) -> bool {
         self.failure.get().is_some() || self.outgoing.is_closed()
+    }
+
+    /// Until the other side has closed the connection, or it has broken, also while nothing is asked.
+    pub async fn broken(&self) {
+        let mut reading = self.reading.clone();
+        // Nothing is ever sent: it ends with an error when the reader does.
+        while reading.changed().await.is_ok() {}
     }
 
     /// Sends a request in the highest version that both sides speak, and waits for the answer.
@@ -389,4 +405,25 @@ async fn read_frame(socket: &mut BufReader<OwnedReadHalf>) -> io::Result<Bytes> 
 
 fn unexpected(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn that_the_other_side_has_hung_up_is_known_although_nothing_is_asked() {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let address = Address { host: "127.0.0.1".into(), port };
+        let connection = Connection::over(stream, address, "test".into());
+        let (accepted, _) = listener.accept().await.unwrap();
+        assert!(!connection.is_failed());
+        drop(accepted);
+        connection.broken().await;
+        assert!(connection.is_failed());
+        // Who asks later is told at once.
+        connection.broken().await;
+    }
 }

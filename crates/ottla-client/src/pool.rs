@@ -46,6 +46,13 @@ impl<K: Eq + Hash> Pool<K> {
         Ok(connection)
     }
 
+    /// The connection of a key, if one is open and works.
+    pub async fn standing(&self, key: K) -> Option<Arc<Connection>> {
+        let slot = self.slot(key);
+        let slot = slot.lock().await;
+        slot.as_ref().filter(|connection| !connection.is_failed()).cloned()
+    }
+
     fn slot(&self, key: K) -> Slot {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(slots.entry(key).or_default())
