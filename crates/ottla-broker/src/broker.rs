@@ -125,6 +125,7 @@ pub(crate) struct Parts {
     pub cleaner: Option<Arc<LogCleaner>>,
     pub automatic_topics: AutomaticTopics,
     pub throttles: Arc<Throttles>,
+    pub is_controller: bool,
 }
 
 impl Broker {

@@ -216,6 +216,7 @@ impl Node {
             cleaner,
             automatic_topics: AutomaticTopics::new(config),
             throttles,
+            is_controller: config.process_roles.controller,
         }));
         let (stop, stopping) = watch::channel(false);
         let http_address = http.as_ref().and_then(|socket| socket.local_addr().ok());
@@ -227,13 +228,38 @@ impl Node {
         let roles = config.process_roles;
         if roles.controller && !quorum.is_alone() {
             let (channel, request) = (Arc::clone(&controller), quorum.controller_registration());
-            tasks.spawn(unless_stopped(stopping.clone(), async move {
+            let registered = async move {
                 let response = channel.ask_until_answered(Purpose::Controller, request).await;
                 if response.error_code.is_error() {
                     let why = response.error_message.unwrap_or_default();
                     error!(code = %response.error_code, %why, "this controller is not taken");
                 }
-            }));
+            };
+            if !roles.broker {
+                registered.await;
+            } else {
+                tasks.spawn(unless_stopped(stopping.clone(), registered));
+            }
+        }
+        if !roles.broker {
+            broker.set_ready();
+            return Ok(Self {
+                broker,
+                quorum,
+                directories,
+                failures,
+                lifecycle: None,
+                listeners,
+                http_address,
+                stop,
+                tasks,
+            });
+        }
+        let mut for_clients = Some(for_clients);
+        if !roles.controller {
+            // Its controller's messages come in where clients do; those wait until they are served.
+            let bound = for_clients.take().unwrap_or_default();
+            serve_clients(&mut tasks, bound, &broker, config, open_files, &stopping);
         }
         let intervals = intervals(config);
         let registration = lifecycle::register(&controller, request, intervals).await?;
