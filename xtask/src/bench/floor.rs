@@ -1,19 +1,21 @@
 //! The least that a broker can do: two tiny programs whose CPU time is the floor of the table
 //! (shell).
 //!
-//! Each runs in a process of its own, prints its address, serves one connection and ends.
+//! Each runs in a process of its own, prints its address, serves its connections (one, unless it is told otherwise) and
+//! ends.
 
 #![expect(clippy::print_stdout, reason = "the address is told on standard output")]
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use ottla_records::crc32c;
 
+use super::driver::in_threads;
 use super::wire::{PARTITION_MAX_BYTES, produced_answer};
 
 const BUFFER_LEN: usize = 1 << 18;
@@ -29,21 +31,32 @@ pub(crate) enum Floor {
         flush: bool,
     },
     /// Answers each request with the next mebibyte of a file, by sendfile.
-    Send { file: PathBuf },
+    Send {
+        file: PathBuf,
+        /// Serve so many connections, each from a thread of its own.
+        #[arg(long, default_value_t = 1)]
+        connections: usize,
+    },
 }
 
 pub(crate) fn run(floor: &Floor) -> Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port")?;
     println!("listening on {}", listener.local_addr().context("a bound listener has an address")?);
-    let (stream, _) = listener.accept().context("nobody connected")?;
-    stream.set_nodelay(true).context("cannot set TCP_NODELAY")?;
     match floor {
-        Floor::Receive { file, flush } => receive(stream, file, *flush),
-        Floor::Send { file } => send(stream, file),
+        Floor::Receive { file, flush } => receive(next_of(&listener)?, file, *flush),
+        Floor::Send { file, connections } => {
+            in_threads(*connections, |_| send(next_of(&listener)?, file)).map(drop)
+        }
     }
 }
 
-fn receive(mut stream: TcpStream, path: &PathBuf, flush: bool) -> Result<()> {
+fn next_of(listener: &TcpListener) -> Result<TcpStream> {
+    let (stream, _) = listener.accept().context("nobody connected")?;
+    stream.set_nodelay(true).context("cannot set TCP_NODELAY")?;
+    Ok(stream)
+}
+
+fn receive(mut stream: TcpStream, path: &Path, flush: bool) -> Result<()> {
     let mut file = File::create(path).context("cannot create the floor's file")?;
     let mut buffer = vec![0; BUFFER_LEN];
     let (mut filled, mut answers) = (0, Vec::new());
@@ -88,7 +101,7 @@ fn answer_to(request: &[u8]) -> [u8; 63] {
     produced_answer(correlation.unwrap_or_default())
 }
 
-fn send(mut stream: TcpStream, path: &PathBuf) -> Result<()> {
+fn send(mut stream: TcpStream, path: &Path) -> Result<()> {
     let file = File::open(path).context("cannot open the floor's file")?;
     let file_len = file.metadata().context("cannot measure the floor's file")?.len();
     let answer_len = u64::from(PARTITION_MAX_BYTES.unsigned_abs());

@@ -227,7 +227,7 @@ impl Source<'_> {
                 contestant.cpu(|| (0..READ_PASSES).map(|_| pass()).sum())
             }
             Self::File(file, bytes) => {
-                let floor = FloorProcess::send(file)?;
+                let floor = FloorProcess::send(file, 1)?;
                 floor.cpu(|| driver::drain(&floor.address, *bytes * u64::from(READ_PASSES)))
             }
         }
@@ -243,6 +243,6 @@ impl Source<'_> {
     }
 }
 
-fn floor_file(bench: &Bench) -> PathBuf {
+pub(super) fn floor_file(bench: &Bench) -> PathBuf {
     bench.directory.join("floor.log")
 }

@@ -1,6 +1,7 @@
 //! Consumers of one partition: twenty against one, and one that reads yesterday beside one that reads now (shell).
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,8 +13,9 @@ use rustix::fs::Advice;
 
 use super::driver::{self, Batch, in_threads, joined};
 use super::latency::percentile;
-use super::subject::Contestant;
-use super::table::{Row, Section};
+use super::load::floor_file;
+use super::subject::{Contestant, FloorProcess};
+use super::table::{Row, Section, Subject};
 use super::wire::{self, TopicId};
 use super::{Bench, Stage, in_turn, milliseconds};
 use crate::process::run_ok;
@@ -47,13 +49,20 @@ fn many_readers(bench: &Bench) -> Result<Vec<Row>> {
         fill(contestant, &topic, &batch, bytes)?;
         topics.push((contestant, topic));
     }
+    let floor_file = floor_file(bench);
+    write_floor_file(&floor_file, &batch, bytes)?;
     rustix::fs::sync();
-    for (run, subject) in in_turn(&bench.brokers(), bench.runs) {
+    let mut subjects = bench.brokers();
+    subjects.push(Subject::Floor);
+    for (run, subject) in in_turn(&subjects, bench.runs) {
         bench.say_run("one consumer and 20", run, subject);
         let found = topics.iter().find(|(contestant, _)| contestant.subject == subject);
-        let (contestant, topic) = found.context("a broker that does not take part")?;
-        let alone = read(contestant, topic, 1, MANY, &batch, bytes)?;
-        let together = read(contestant, topic, MANY, 1, &batch, bytes)?;
+        let read = |consumers, passes| match found {
+            Some((contestant, topic)) => read(contestant, topic, consumers, passes, &batch, bytes),
+            None => read_floor(&floor_file, consumers, passes, bytes),
+        };
+        let alone = read(1, MANY)?;
+        let together = read(MANY, 1)?;
         if run > 0 {
             one.add(subject, alone);
             many.add(subject, together);
@@ -63,7 +72,17 @@ fn many_readers(bench: &Bench) -> Result<Vec<Row>> {
     for (contestant, _) in topics {
         contestant.delete_topic(SHARED)?;
     }
+    fs::remove_file(&floor_file).context("cannot remove the floor's file")?;
     Ok(vec![one, many, ratio])
+}
+
+/// The bytes that a broker's log of this partition has.
+fn write_floor_file(path: &Path, batch: &Batch, bytes: u64) -> Result<()> {
+    let mut file = File::create(path).context("cannot create the floor's file")?;
+    for _ in 0..requests(batch, bytes)? {
+        file.write_all(&batch.bytes).context("cannot write the floor's file")?;
+    }
+    Ok(())
 }
 
 fn fill(contestant: &Contestant, topic: &TopicId, batch: &Batch, bytes: u64) -> Result<()> {
@@ -95,8 +114,21 @@ fn read(
             (0..passes).try_for_each(|_| driver::consume(address, topic, end).map(drop))
         })
     })?;
-    let delivered = bytes as f64 * (consumers * passes) as f64;
-    Ok(cpu.as_secs_f64() / (delivered / 1e9))
+    Ok(per_gigabyte(cpu, bytes, consumers * passes))
+}
+
+/// The same of the floor.
+fn read_floor(file: &Path, consumers: usize, passes: usize, bytes: u64) -> Result<f64> {
+    let floor = FloorProcess::send(file, consumers)?;
+    let each = bytes * u64::try_from(passes)?;
+    let (_, cpu) =
+        floor.cpu(|| in_threads(consumers, |_| driver::drain(&floor.address, each).map(drop)))?;
+    Ok(per_gigabyte(cpu, bytes, consumers * passes))
+}
+
+fn per_gigabyte(cpu: Duration, bytes: u64, times: usize) -> f64 {
+    let delivered = bytes as f64 * times as f64;
+    cpu.as_secs_f64() / (delivered / 1e9)
 }
 
 /// Latencies of a consumer at the end of one partition, alone and while another reads a whole other one from the disk.
@@ -175,8 +207,8 @@ fn drop_from_cache(partition: &Path) -> Result<()> {
 }
 
 fn log_files(partition: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(partition)
-        .with_context(|| format!("cannot list {}", partition.display()))?;
+    let entries =
+        fs::read_dir(partition).with_context(|| format!("cannot list {}", partition.display()))?;
     let files = entries.flatten().map(|entry| entry.path());
     Ok(files.filter(|path| path.extension().is_some_and(|it| it == "log")).collect())
 }

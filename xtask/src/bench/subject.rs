@@ -1,5 +1,5 @@
-//! The processes whose CPU time is measured: brokers, which stay up, and floors, which serve one
-//! connection each (shell).
+//! The processes whose CPU time is measured: brokers, which stay up, and floors, which end
+//! with their connections (shell).
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -105,19 +105,19 @@ pub(super) struct FloorProcess {
 impl FloorProcess {
     /// Receives into `file`.
     pub(super) fn receive(file: &Path, flush: bool) -> Result<Self> {
-        let flush = flush.then_some("--flush");
-        Self::start(&["receive"], file, flush)
+        let flush = flush.then(|| "--flush".to_owned());
+        Self::start("receive", file, flush)
     }
 
-    /// Sends from `file`.
-    pub(super) fn send(file: &Path) -> Result<Self> {
-        Self::start(&["send"], file, None)
+    /// Sends from `file` to so many connections.
+    pub(super) fn send(file: &Path, connections: usize) -> Result<Self> {
+        Self::start("send", file, Some(format!("--connections={connections}")))
     }
 
-    fn start(kind: &[&str], file: &Path, flag: Option<&str>) -> Result<Self> {
+    fn start(kind: &str, file: &Path, flag: Option<String>) -> Result<Self> {
         let own = std::env::current_exe().context("cannot find our own program")?;
         let mut command = Command::new(own);
-        command.arg("bench-floor").args(kind).arg(file).args(flag);
+        command.arg("bench-floor").arg(kind).arg(file).args(flag);
         let log = file.with_extension("floor.log");
         let mut process = Process::spawn("the floor", command, &log)?;
         let (address, _) = process.wait_for_line(FLOOR_START_LIMIT, |line| {
@@ -130,7 +130,7 @@ impl FloorProcess {
         self.process.pid()
     }
 
-    /// CPU time that `work` cost; it can still be read when the floor has ended with its only
+    /// CPU time that `work` cost; it can still be read when the floor has ended with its last
     /// connection, because nobody has waited for it yet.
     pub(super) fn cpu<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, Duration)> {
         cpu(self.pid(), work).context("the floor failed")
