@@ -535,10 +535,30 @@ fn scan(log: &Log, myself: Myself, extent: Option<&Extent>) -> Result<Scanned, L
 fn settle(log: &Log, extent: &Extent) -> Result<(), LogError> {
     let end = extent.id.end_offset;
     if !holds(log, extent)? {
+        if let (Some(theirs), Some(ours)) = (extent.origin, origin_of(log)?)
+            && theirs != ours
+        {
+            // Somebody's mistake: to believe it would be to delete this log.
+            let what =
+                format!("snapshot {} is of a log that has begun with something else", extent.id);
+            return Err(LogError::Corrupt { offset: Offset::ZERO, what });
+        }
         tracing::info!(%end, "the metadata log begins again after the snapshot that the leader has sent");
         log.truncate_fully_and_start_at(end)?;
     }
     Ok(())
+}
+
+/// The CRC of the first batch, if that is there.
+fn origin_of(log: &Log) -> Result<Option<u32>, LogError> {
+    let mut origin = None;
+    if log.log_start_offset() == Offset::ZERO {
+        for_each_batch(log, Offset::ZERO..log.log_end_offset(), |batch| {
+            origin = Some(batch.header().crc);
+            Ok(ControlFlow::Break(()))
+        })?;
+    }
+    Ok(origin)
 }
 
 /// Whether the snapshot is of this log: logs that have a record of the same epoch at the same offset agree on all before.

@@ -20,6 +20,10 @@ struct Fixture {
 }
 
 fn open(path: &std::path::Path) -> Fixture {
+    try_open(path).unwrap()
+}
+
+fn try_open(path: &std::path::Path) -> Result<Fixture, LogError> {
     let clock = Arc::new(SystemClock::new());
     let (config, options) = (LogConfig::default(), DirectoryOptions::default());
     let directory = LogDirectory::open(path, config.clone(), options, clock.clone()).unwrap();
@@ -36,8 +40,8 @@ fn open(path: &std::path::Path) -> Fixture {
         disk: Arc::clone(directory.disk()),
         path: path.join("__cluster_metadata-0"),
     };
-    let (storage, restored) = Storage::open(log, votes, place, clock).unwrap();
-    Fixture { storage, restored, _directory: directory }
+    let (storage, restored) = Storage::open(log, votes, place, clock)?;
+    Ok(Fixture { storage, restored, _directory: directory })
 }
 
 fn voters(ids: &[i32]) -> BTreeMap<i32, Voter> {
@@ -417,11 +421,12 @@ async fn a_log_that_does_not_lead_to_a_snapshot_begins_again_after_it() {
     append(&mut leader, entries()).await;
     let extent = take_snapshot(&leader, 5);
     let name = format!("__cluster_metadata-0/{}", extent.id.file_name());
+    let first = read(&mut leader, 0..1).await.remove(0);
     // Shorter, longer with other records, and just as long in another epoch.
     let logs = [
-        vec![membership(0, 0, &[&[1]])],
-        vec![membership(0, 0, &[&[1]]), normal(3, 1, 100)],
-        vec![membership(0, 0, &[&[1]]), blank(1, 1), normal(3, 2, 10)],
+        vec![first.clone()],
+        vec![first.clone(), normal(3, 1, 100)],
+        vec![first, blank(1, 1), normal(3, 2, 10)],
         vec![],
     ];
     for log in logs {
@@ -446,4 +451,21 @@ async fn a_log_that_does_not_lead_to_a_snapshot_begins_again_after_it() {
         std::fs::remove_dir_all(directory).unwrap();
         follower = open(paths[1].path());
     }
+}
+
+#[tokio::test]
+async fn a_snapshot_of_another_log_is_an_error_and_deletes_nothing() {
+    let paths = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [mut one, mut other] = paths.each_ref().map(|path| open(path.path()));
+    append(&mut one, entries()).await;
+    append(&mut other, vec![membership(0, 0, &[&[2]]), blank(1, 1)]).await;
+    let extent = take_snapshot(&one, 5);
+    let name = format!("__cluster_metadata-0/{}", extent.id.file_name());
+    let log = paths[1].path().join("__cluster_metadata-0/00000000000000000000.log");
+    let before = std::fs::read(&log).unwrap();
+    drop(other);
+    std::fs::copy(paths[0].path().join(&name), paths[1].path().join(&name)).unwrap();
+    let error = try_open(paths[1].path()).err().unwrap().to_string();
+    assert!(error.contains("has begun with something else"), "{error}");
+    assert_eq!(std::fs::read(&log).unwrap(), before);
 }
