@@ -2,7 +2,7 @@
 //!
 //! The same files configure Apache Kafka and Ottla, so that a claim about the one can be tried on the other.
 
-mod ask;
+pub(crate) mod ask;
 mod check;
 mod client;
 mod cut;
@@ -16,8 +16,7 @@ mod kinds;
 mod ledger;
 mod load;
 mod network;
-mod nodes;
-mod ports;
+pub(crate) mod nodes;
 mod racks;
 mod recorder;
 mod replicas;
@@ -39,6 +38,7 @@ use nodes::Ground;
 use volume::Volume;
 
 use crate::broker::Target;
+use crate::interop::three_nodes::tools;
 use crate::tally::Tally;
 use crate::test::outcome;
 use crate::workspace;
@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Idle(Idle),
     /// Consumers read from a follower in their own rack.
     Racks(Against),
+    /// Play Kafka's own tools, and compare what they print with what Apache Kafka makes them print.
+    Tools(Tools),
     /// Break brokers' connections to the active controller, and see that no leader moves.
     Cut(Cut),
     /// Replace an earlier build node by node under load, and go back.
@@ -76,6 +78,15 @@ pub(crate) struct Idle {
     partitions: i32,
     #[arg(long, default_value_t = 40)]
     seconds: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tools {
+    #[arg(long, value_enum, default_value_t = Target::Ottla)]
+    target: Target,
+    /// Keep what they print, instead of comparing it.
+    #[arg(long)]
+    take: bool,
 }
 
 #[derive(Debug, Args)]
@@ -211,6 +222,10 @@ pub(crate) fn run(command: &Command) -> Result<Tally> {
             let name = format!("{target}: consumers read from a follower in their own rack");
             in_directory(*target, &name, |directory| racks::run(*target, directory))
         }
+        Command::Tools(Tools { target, take }) => {
+            let name = format!("{target}: Kafka's tools print what they print on Apache Kafka");
+            in_directory(*target, &name, |directory| tools::run(*target, *take, directory))
+        }
         Command::Cut(cut) => {
             let name = format!("{}: broken connections move no leader", cut.target);
             if !cut::is_possible() {
@@ -310,7 +325,7 @@ fn in_directory(
 const LONG_SEEDS: [u64; 2] = [1, 2];
 
 /// How many nodes a cluster has, each of them a broker and a controller.
-const NODES: i32 = 3;
+pub(crate) const NODES: i32 = 3;
 
 /// Longer than anything that goes as it should, with Apache Kafka beside a compiler.
-const SETTLE_LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const SETTLE_LIMIT: Duration = Duration::from_secs(120);

@@ -30,8 +30,11 @@ mod record;
 mod round_trip;
 #[cfg(feature = "side-by-side")]
 mod scale;
+mod served;
 mod session;
 mod streams;
+#[cfg(feature = "cluster")]
+pub(crate) mod three_nodes;
 mod tools;
 
 use std::process::Command;
@@ -81,6 +84,8 @@ struct Test {
     allowed: &'static [&'static [&'static str]],
     /// Whether the broker must run when the test begins.
     with_broker: bool,
+    /// Whether it is about a cluster of one, which it says of numbers of nodes, or by looking at the broker's files.
+    of_one: bool,
     run: Box<Run>,
 }
 
@@ -96,6 +101,7 @@ impl Test {
             apis: Vec::new(),
             allowed: &[],
             with_broker: true,
+            of_one: false,
             run: Box::new(run),
         }
     }
@@ -103,6 +109,11 @@ impl Test {
     /// For a test that looks at a stopped broker's files, or starts a broker of its own.
     fn without_broker(self) -> Self {
         Self { with_broker: false, ..self }
+    }
+
+    /// For a test that three nodes have another answer to.
+    fn of_one(self) -> Self {
+        Self { of_one: true, ..self }
     }
 
     /// For a test that does what a sandbox may forbid, such as to trace a process.
@@ -140,6 +151,8 @@ fn all_tests(target: Target, length: Length) -> Vec<Test> {
     if target == Target::Ottla {
         tests.extend(adopt::tests(length));
     }
+    #[cfg(feature = "cluster")]
+    tests.extend(three_nodes::tests(length));
     #[cfg(feature = "side-by-side")]
     {
         tests.extend(creation::tests());
@@ -169,9 +182,13 @@ pub(crate) fn build_clients(length: Length) -> Tally {
 }
 
 /// Runs the tests whose name contains one of `names` (all without names); prints as it goes.
-pub(crate) fn run(target: Target, names: &[String], length: Length) -> Result<Tally> {
-    let chosen =
-        |test: &Test| names.is_empty() || names.iter().any(|name| test.name.contains(name));
+///
+/// With three nodes those tests run that talk to the session's cluster, whatever it is made of.
+pub(crate) fn run(target: Target, names: &[String], length: Length, nodes: u32) -> Result<Tally> {
+    let chosen = |test: &Test| {
+        let is_named = names.is_empty() || names.iter().any(|name| test.name.contains(name));
+        is_named && (nodes == 1 || test.with_broker && !test.of_one)
+    };
     let tests: Vec<Test> = all_tests(target, length).into_iter().filter(chosen).collect();
     let mut tally = Tally::default();
     let mut runnable = Vec::new();
@@ -186,8 +203,9 @@ pub(crate) fn run(target: Target, names: &[String], length: Length) -> Result<Ta
     }
     let directory = workspace::run_directory(&format!("interop-{target}"))?;
     let mut session =
-        Session::start(target, &directory, length).context("the broker does not start")?;
-    println!("{target} at {}, {}", session.broker.address(), directory.display());
+        Session::start(target, &directory, length, nodes).context("the broker does not start")?;
+    let nodes = if session.broker.is_one() { "" } else { ", two more nodes" };
+    println!("{target} at {}{nodes}, {}", session.broker.address(), directory.display());
     for test in &runnable {
         tally.add(run_one(test, &mut session));
     }

@@ -10,6 +10,7 @@ mod judge;
 mod outcome;
 mod plan;
 mod runner;
+mod several;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
@@ -27,7 +28,7 @@ use crate::interop::adapter::{Adapter, Library};
 use crate::tally::Tally;
 use crate::{interop, workspace};
 use cluster::Cluster;
-use judge::Expectations;
+use judge::{Expectations, Several};
 use outcome::{Outcome, Verdict};
 use plan::Shard;
 use runner::Unit;
@@ -99,7 +100,7 @@ fn read(name: &str) -> Result<String> {
 
 fn expectations() -> Result<Expectations> {
     let (known, waiting) = (read("known-differences.txt")?, read("waiting.txt")?);
-    Expectations::parse(&read("baseline.txt")?, &known, &waiting)
+    Expectations::parse(&read("baseline.txt")?, &known, &waiting, &read("several-nodes.txt")?)
 }
 
 /// Runs the tests that are asked for and accounts for every difference from Apache Kafka.
@@ -120,7 +121,10 @@ fn compare(request: &Request<'_>) -> Result<Tally> {
     let chosen: BTreeSet<String> = plan::chosen(&expectations.baseline, tests, request);
     let (waiting, planned): (BTreeSet<String>, BTreeSet<String>) =
         chosen.into_iter().partition(|test| expectations.waits_for(test).is_some());
-    let units = plan::units(&expectations.baseline, &planned, &fetch::test_classes()?)?;
+    let nodes_of = |test: &str| expectations.nodes_of(test);
+    let classes = fetch::test_classes()?;
+    let mut units = plan::units(&expectations.baseline, &planned, &classes, nodes_of)?;
+    units.extend(plan::unknown_units(&expectations, &classes, request));
     let mut outcomes = Vec::new();
     run_units(request, units, |outcome| {
         outcomes.push(outcome);
@@ -176,7 +180,8 @@ fn forget_what_is_served(expectations: &mut Expectations) -> Result<()> {
 /// Outcomes are kept as they come: the whole takes more than an hour.
 fn take_baseline(request: &Request<'_>) -> Result<Tally> {
     let mut baseline = outcome::Baseline::parse(&read("baseline.txt").unwrap_or_default())?;
-    let units = plan::all_units(&baseline, &fetch::test_classes()?, request);
+    let several = Several::parse(&read("several-nodes.txt")?)?;
+    let units = plan::all_units(&baseline, &several, &fetch::test_classes()?, request);
     let mut tally = Tally::default();
     run_units(request, units, |outcome| {
         tally.add(match outcome.verdict {
@@ -236,7 +241,7 @@ fn run_lane(
     let mut cluster = Cluster::new(target, directory)?;
     let next = || queue.lock().expect("no lane panics").pop_front();
     while let Some(unit) = next().filter(|_| Instant::now() < deadline) {
-        let log = directory.join(format!("{}.log", unit.simple_name()));
+        let log = directory.join(unit.log_name());
         runner::run(&unit, &mut cluster, &log, deadline, sender)?;
     }
     Ok(())

@@ -20,6 +20,7 @@ mod machine;
 mod nightly;
 mod ottla;
 mod pattern;
+mod ports;
 mod process;
 mod protocol;
 mod random;
@@ -63,6 +64,9 @@ enum Task {
         /// Kill the broker as often as a night allows.
         #[arg(long)]
         long: bool,
+        /// One broker, or three nodes: then those tests run that do not depend on it.
+        #[arg(long, default_value_t = 1)]
+        nodes: u32,
         /// Run only the tests whose name contains one of these.
         #[arg(value_name = "NAME")]
         names: Vec<String>,
@@ -114,9 +118,9 @@ enum Task {
 fn main() -> Result<ExitCode> {
     Ok(match Arguments::parse().command {
         Task::Test { only } => exit_code(&test::run(only)),
-        Task::Interop { target, long, names } => {
-            let tally =
-                interop::run(target, &names, if long { Length::Long } else { Length::Short })?;
+        Task::Interop { target, long, nodes, names } => {
+            let length = if long { Length::Long } else { Length::Short };
+            let tally = interop::run(target, &names, length, nodes)?;
             test::report(&tally);
             exit_code(&tally)
         }

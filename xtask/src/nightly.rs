@@ -23,11 +23,14 @@ pub(crate) fn run(write: bool) -> Result<Tally> {
     rows.push(Row::of("simulated disk and cluster, at length", simulate));
     rows.push(Row::of("a build without its syncs is found out", find_planted));
     rows.push(Row::of("clients, old and new, at length", || {
-        interop::run(Target::Ottla, &[], Length::Long)
+        interop::run(Target::Ottla, &[], Length::Long, 1)
+    }));
+    rows.push(Row::of("clients, old and new, on three nodes", || {
+        interop::run(Target::Ottla, &[], Length::Long, 3)
     }));
     // The clients must find the same on Apache Kafka: a test that it fails is a wrong test.
     rows.push(Row::of("clients on Apache Kafka", || {
-        interop::run(Target::Kafka, &[], Length::Long)
+        interop::run(Target::Kafka, &[], Length::Long, 1)
     }));
     rows.push(Row::of("all of the kafka suite", kafka_suite::run_all));
     rows.push(Row::of("three nodes under faults, at length", cluster));

@@ -75,7 +75,7 @@ impl Stage {
             Self::Check => Ok(check(self.limit())),
             Self::Build => build(self.limit()),
             Self::Unit => unit(self.limit()),
-            Self::Clients => interop::run(Target::Ottla, &[], Length::Short),
+            Self::Clients => interop::run(Target::Ottla, &[], Length::Short, 1),
             Self::SideBySide => side_by_side(),
             Self::KafkaSuite => kafka_suite::run_turn(self.limit()),
             Self::Cluster => cluster(),

@@ -9,7 +9,7 @@ import org.apache.kafka.streams.kstream.Consumed;
 import org.apache.kafka.streams.kstream.Materialized;
 import org.apache.kafka.streams.kstream.Produced;
 
-/** Counts words in a state store: WordCount BOOTSTRAP APPLICATION INPUT OUTPUT STATE-DIRECTORY. */
+/** Counts words in a state store: WordCount BOOTSTRAP APPLICATION INPUT OUTPUT STATE-DIRECTORY REPLICATION-FACTOR. */
 public final class WordCount {
     public static void main(String[] arguments) throws InterruptedException {
         Properties config = new Properties();
@@ -17,6 +17,7 @@ public final class WordCount {
         config.put(StreamsConfig.APPLICATION_ID_CONFIG, arguments[1]);
         config.put(StreamsConfig.STATE_DIR_CONFIG, arguments[4]);
         config.put(StreamsConfig.PROCESSING_GUARANTEE_CONFIG, StreamsConfig.AT_LEAST_ONCE);
+        config.put(StreamsConfig.REPLICATION_FACTOR_CONFIG, Integer.parseInt(arguments[5]));
         config.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, 100);
         config.put(StreamsConfig.consumerPrefix("auto.offset.reset"), "earliest");
         config.put(StreamsConfig.consumerPrefix("session.timeout.ms"), 3000);

@@ -11,8 +11,9 @@ use ottla_protocol::messages::create_topics_request::{CreatableReplicaAssignment
 use ottla_protocol::messages::elect_leaders_request::TopicPartitions;
 use ottla_protocol::messages::metadata_request::MetadataRequestTopic;
 use ottla_protocol::messages::{
-    CreateTopicsRequest, DescribeClusterRequest, DescribeQuorumRequest, ElectLeadersRequest,
-    FindCoordinatorRequest, MetadataRequest, describe_quorum_request, describe_quorum_response,
+    AlterPartitionReassignmentsRequest, CreateTopicsRequest, DescribeClusterRequest,
+    DescribeQuorumRequest, ElectLeadersRequest, FindCoordinatorRequest, MetadataRequest,
+    alter_partition_reassignments_request, describe_quorum_request, describe_quorum_response,
 };
 
 use crate::side_by_side::connection::{Connection, Reply};
@@ -58,19 +59,19 @@ fn ask<R: Request>(address: &str, version: i16, request: &R) -> Result<R::Respon
 
 /// What a node believes of the cluster and of one topic.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct View {
+pub(crate) struct View {
     /// Where the brokers are that are not fenced.
-    pub(super) brokers: BTreeMap<i32, String>,
-    pub(super) partitions: BTreeMap<i32, Partition>,
+    pub(crate) brokers: BTreeMap<i32, String>,
+    pub(crate) partitions: BTreeMap<i32, Partition>,
 }
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Partition {
+pub(crate) struct Partition {
     /// None while nobody leads.
-    pub(super) leader: Option<i32>,
+    pub(crate) leader: Option<i32>,
     pub(super) leader_epoch: i32,
-    pub(super) replicas: Vec<i32>,
-    pub(super) isr: Vec<i32>,
+    pub(crate) replicas: Vec<i32>,
+    pub(crate) isr: Vec<i32>,
 }
 
 impl View {
@@ -86,7 +87,7 @@ impl View {
     }
 }
 
-pub(super) fn view(address: &str, topic: Option<&str>) -> Result<View> {
+pub(crate) fn view(address: &str, topic: Option<&str>) -> Result<View> {
     view_through(&mut Caller::open(address, ANSWER_LIMIT)?, topic)
 }
 
@@ -121,6 +122,14 @@ pub(super) fn unfenced(address: &str) -> Result<BTreeSet<i32>> {
     Ok(answer.brokers.iter().map(|broker| broker.broker_id).collect())
 }
 
+/// Whether every partition that a node knows of has a leader.
+pub(crate) fn are_all_led(address: &str) -> Result<bool> {
+    let request = MetadataRequest { topics: None, ..Default::default() };
+    let answer = ask(address, 12, &request)?;
+    let mut partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
+    Ok(partitions.all(|it| it.leader_id >= 0))
+}
+
 /// The active controller, as a node tells it.
 pub(super) fn active_controller(address: &str) -> Result<i32> {
     Ok(metadata_quorum(address)?.leader_id)
@@ -153,6 +162,25 @@ pub(super) fn coordinator(address: &str, group: &str) -> Result<i32> {
     let found = answer.coordinators.first().context("FindCoordinator tells of nobody")?;
     ensure!(found.error_code == ErrorCode::NONE, "FindCoordinator: {:?}", found.error_code);
     Ok(found.node_id)
+}
+
+/// Asks for other replicas of one partition, whether they are there or not.
+pub(crate) fn reassign(address: &str, topic: &str, partition: i32, replicas: &[i32]) -> Result<()> {
+    let partition = alter_partition_reassignments_request::ReassignablePartition {
+        partition_index: partition,
+        replicas: Some(replicas.to_vec()),
+    };
+    let topic = alter_partition_reassignments_request::ReassignableTopic {
+        name: topic.into(),
+        partitions: vec![partition],
+    };
+    let request = AlterPartitionReassignmentsRequest { topics: vec![topic], ..Default::default() };
+    let answer = ask(address, 0, &request)?;
+    let partitions = answer.responses.iter().flat_map(|topic| &topic.partitions);
+    let codes = partitions.map(|it| it.error_code).chain([answer.error_code]);
+    let refusal = codes.into_iter().find(|code| *code != ErrorCode::NONE);
+    ensure!(refusal.is_none(), "AlterPartitionReassignments: {refusal:?}");
+    Ok(())
 }
 
 /// Makes a topic of so many partitions, with as many replicas as the cluster's default says.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use super::network::Network;
 use crate::broker::Target;
 use crate::process::run_ok;
-use crate::{interop, kafka, ottla};
+use crate::{interop, kafka, ottla, ports};
 
 const FORMAT_LIMIT: Duration = Duration::from_secs(90);
 const CLUSTER_ID: &str = "Three-Nodes-Id-0000000";
@@ -96,8 +96,10 @@ impl Place {
 
     fn format_kafka(&self) -> Result<()> {
         let mut command = kafka::java(&interop::fetch::kafka_jars()?, "128m");
-        command.args(["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER_ID, "--config"]);
-        command.arg(self.properties());
+        command.args(["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER_ID]);
+        // Ottla has none of these (KIP-966), and what both print of replicas is compared.
+        command.args(["--feature", "eligible.leader.replicas.version=0"]);
+        command.arg("--config").arg(self.properties());
         run_ok(command, b"", FORMAT_LIMIT).context("Apache Kafka's format failed").map(drop)
     }
 
@@ -140,7 +142,7 @@ pub(super) fn places(
     directory: &Path,
     network: Option<&Network>,
 ) -> Result<Vec<Place>> {
-    let ports = super::ports::free(usize::try_from(2 * count)?)?;
+    let ports = ports::free(usize::try_from(2 * count)?)?;
     let place = |(id, ports): (i32, &[u16])| {
         let [port, controller_port] = *ports else { bail!("two ports each") };
         let host = network.map_or(Ok(Ipv4Addr::LOCALHOST), |network| network.address(id))?;

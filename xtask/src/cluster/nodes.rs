@@ -41,7 +41,7 @@ struct Node {
 }
 
 #[derive(Debug)]
-pub(super) struct Cluster {
+pub(crate) struct Cluster {
     target: Target,
     nodes: Vec<Node>,
     /// These two go last: what is on them must be gone by then.
@@ -61,12 +61,12 @@ pub(super) struct Ground {
 
 impl Cluster {
     /// Starts a new cluster, and waits until all of it is there.
-    pub(super) fn start(target: Target, count: i32, directory: &Path) -> Result<Self> {
+    pub(crate) fn start(target: Target, count: i32, directory: &Path) -> Result<Self> {
         Self::start_with(target, count, directory, |_| Vec::new())
     }
 
     /// The same, where each node is configured with more. A property that is said twice is what it is said last.
-    pub(super) fn start_with(
+    pub(crate) fn start_with(
         target: Target,
         count: i32,
         directory: &Path,
@@ -117,16 +117,39 @@ impl Cluster {
         Ok(cluster)
     }
 
-    pub(super) fn ids(&self) -> Vec<i32> {
+    /// Whether all nodes are there and not paused.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.answering().len() == self.nodes.len() && self.check_running().is_ok()
+    }
+
+    /// The nodes that are not there, and those that have ended by themselves.
+    pub(crate) fn away(&mut self) -> Vec<i32> {
+        for node in &mut self.nodes {
+            if let State::Running(process) = &mut node.state
+                && !process.is_running()
+            {
+                node.state = State::Away;
+            }
+        }
+        let away = self.nodes.iter().filter(|node| matches!(node.state, State::Away));
+        away.map(|node| node.place.id).collect()
+    }
+
+    /// Of each node, by its number: where controllers find it.
+    pub(crate) fn controller_ports(&self) -> Vec<(i32, u16)> {
+        self.nodes.iter().map(|node| (node.place.id, node.place.controller_port)).collect()
+    }
+
+    pub(crate) fn ids(&self) -> Vec<i32> {
         self.nodes.iter().map(|node| node.place.id).collect()
     }
 
     /// What clients are told: all nodes, whether they are there or not.
-    pub(super) fn bootstrap(&self) -> String {
+    pub(crate) fn bootstrap(&self) -> String {
         self.addresses().join(",")
     }
 
-    pub(super) fn addresses(&self) -> Vec<String> {
+    pub(crate) fn addresses(&self) -> Vec<String> {
         self.nodes.iter().map(|node| node.place.address()).collect()
     }
 
@@ -145,7 +168,7 @@ impl Cluster {
     }
 
     /// The log directories, by node.
-    pub(super) fn data_directories(&self) -> Vec<(i32, PathBuf)> {
+    pub(crate) fn data_directories(&self) -> Vec<(i32, PathBuf)> {
         self.nodes.iter().map(|node| (node.place.id, node.place.data())).collect()
     }
 
@@ -166,7 +189,7 @@ impl Cluster {
     }
 
     /// Starts a node that is away on what its directory holds; does not wait until it is ready.
-    pub(super) fn restart(&mut self, id: i32) -> Result<()> {
+    pub(crate) fn restart(&mut self, id: i32) -> Result<()> {
         let Self { target, nodes, network, .. } = self;
         let (target, network) = (*target, network.as_ref());
         let node = nodes.iter_mut().find(|node| node.place.id == id);
@@ -183,12 +206,12 @@ impl Cluster {
     }
 
     /// SIGKILL; the process is gone when this returns.
-    pub(super) fn kill9(&mut self, id: i32) -> Result<()> {
+    pub(crate) fn kill9(&mut self, id: i32) -> Result<()> {
         self.node(id)?.take_running()?.kill()
     }
 
     /// SIGTERM; must stop cleanly.
-    pub(super) fn stop(&mut self, id: i32) -> Result<()> {
+    pub(crate) fn stop(&mut self, id: i32) -> Result<()> {
         let target = self.target;
         let status = self.node(id)?.take_running()?.stop(STOP_LIMIT)?;
         ensure!(target.has_stopped_cleanly(status), "node {id} stopped with {}", describe(status));
@@ -241,7 +264,7 @@ impl Cluster {
     }
 
     /// Waits until `found` gives a value. What fails meanwhile is tried again: nodes are away on purpose.
-    pub(super) fn until<T>(
+    pub(crate) fn until<T>(
         &mut self,
         what: &str,
         limit: Duration,
@@ -275,7 +298,7 @@ impl Cluster {
     }
 
     /// An error, and what the nodes wrote last.
-    pub(super) fn failure(&self, what: &str) -> anyhow::Error {
+    pub(crate) fn failure(&self, what: &str) -> anyhow::Error {
         let mut text = what.to_owned();
         for node in &self.nodes {
             let state = match node.state {
@@ -291,7 +314,7 @@ impl Cluster {
     }
 
     /// Waits until every node says that all of them are there, and that every replica of the topic is in its ISR.
-    pub(super) fn await_whole(&mut self, topic: Option<&str>) -> Result<()> {
+    pub(crate) fn await_whole(&mut self, topic: Option<&str>) -> Result<()> {
         let count = self.nodes.len();
         self.until("all nodes there and in every ISR", SETTLE_LIMIT, |cluster| {
             for node in cluster.answering() {
@@ -317,7 +340,7 @@ impl Cluster {
         Ok(node.with_context(|| format!("there is no node {id}"))?.place.controller_port)
     }
 
-    pub(super) fn target(&self) -> Target {
+    pub(crate) fn target(&self) -> Target {
         self.target
     }
 
@@ -330,8 +353,21 @@ impl Cluster {
         })
     }
 
+    /// Waits until all nodes are there and say that every partition is led.
+    pub(crate) fn await_led(&mut self) -> Result<()> {
+        self.await_whole(None)?;
+        self.until("a leader of every partition", SETTLE_LIMIT, |cluster| {
+            for address in cluster.addresses() {
+                if !ask::are_all_led(&address)? {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        })
+    }
+
     /// Waits until the others say that a node is fenced.
-    pub(super) fn await_fenced(&mut self, id: i32) -> Result<()> {
+    pub(crate) fn await_fenced(&mut self, id: i32) -> Result<()> {
         self.until(&format!("node {id} fenced"), SETTLE_LIMIT, |cluster| {
             // Metadata may name one that hung up for a while longer.
             Ok((!cluster.first(ask::unfenced)?.contains(&id)).then_some(()))
@@ -339,7 +375,7 @@ impl Cluster {
     }
 
     /// Waits until the preferred replica of every partition leads it, which it has been asked to do.
-    pub(super) fn await_preferred(&mut self, topic: &str) -> Result<()> {
+    pub(crate) fn await_preferred(&mut self, topic: &str) -> Result<()> {
         self.until("the preferred leaders", SETTLE_LIMIT, |cluster| {
             let view = cluster.view(Some(topic))?;
             if view.is_preferred() {
@@ -352,7 +388,7 @@ impl Cluster {
     }
 
     /// What the first node that answers believes.
-    pub(super) fn view(&self, topic: Option<&str>) -> Result<View> {
+    pub(crate) fn view(&self, topic: Option<&str>) -> Result<View> {
         self.first(|address| ask::view(address, topic))
     }
 
@@ -384,7 +420,7 @@ impl Cluster {
     }
 
     /// The first answer that is no error; the nodes in turn.
-    pub(super) fn first<T>(&self, ask: impl Fn(&str) -> Result<T>) -> Result<T> {
+    pub(crate) fn first<T>(&self, ask: impl Fn(&str) -> Result<T>) -> Result<T> {
         let mut latest = anyhow!("no node is running");
         for node in self.answering() {
             match ask(&node.place.address()) {

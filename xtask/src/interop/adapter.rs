@@ -20,6 +20,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(110);
 pub(crate) struct Adapter {
     library: Library,
     bootstrap: String,
+    /// Several nodes, all of which must know a topic before it counts as created; none for one broker.
+    nodes: Vec<String>,
     directory: PathBuf,
     process: Option<Process>,
     starts: u32,
@@ -52,10 +54,16 @@ impl Adapter {
         Self {
             library,
             bootstrap: bootstrap.to_owned(),
+            nodes: Vec::new(),
             directory: directory.to_path_buf(),
             process: None,
             starts: 0,
         }
+    }
+
+    /// As for a cluster of these nodes.
+    pub(crate) fn of_nodes(self, nodes: Vec<String>) -> Self {
+        Self { nodes, ..self }
     }
 
     /// The offset of each record, −1 where the client does not learn it.
@@ -119,7 +127,8 @@ impl Adapter {
             configs.iter().map(|&(name, value)| (name.to_owned(), json!(value))).collect();
         let request =
             json!({ "do": "create", "topic": topic, "partitions": partitions, "configs": configs });
-        self.ask(request).map(drop)
+        self.ask(request)?;
+        self.nodes.iter().try_for_each(|node| await_topic(node, topic))
     }
 
     pub(crate) fn delete(&mut self, topic: &str) -> Result<()> {
@@ -193,6 +202,25 @@ impl Adapter {
         let log = self.directory.join(format!("{name}-{}.log", self.starts));
         Process::spawn(&format!("the {name} adapter"), self.library.command()?, &log)
     }
+}
+
+/// The controller answers; each node hears of it a little later, and sends clients away until then.
+#[cfg(feature = "cluster")]
+fn await_topic(node: &str, topic: &str) -> Result<()> {
+    use crate::cluster::ask;
+
+    super::session::eventually(ANSWER_LIMIT, || {
+        let known = ask::view(node, Some(topic)).is_ok_and(|view| {
+            !view.partitions.is_empty() && view.partitions.values().all(|it| it.leader.is_some())
+        });
+        Ok(known.then_some(()))
+    })
+    .with_context(|| format!("{node} does not hear of {topic}"))
+}
+
+#[cfg(not(feature = "cluster"))]
+fn await_topic(_: &str, _: &str) -> Result<()> {
+    Ok(())
 }
 
 /// Sends a line of the adapters' protocol, and waits for the line that answers it.

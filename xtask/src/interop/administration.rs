@@ -24,14 +24,15 @@ pub(super) fn tests() -> Vec<Test> {
     };
     vec![
         test("ConfigCommand changes a topic, and says what is wrong", topic_configs),
-        test("ConfigCommand changes the broker and the default of all brokers", broker_configs),
+        test("ConfigCommand changes the broker and the default of all brokers", broker_configs)
+            .of_one(),
         test("ConfigCommand changes client metrics", client_metrics_configs),
         test("ConfigCommand changes a group", group_configs).once_served("ListGroups(16)"),
         test("ConfigCommand changes levels of log lines", log_levels),
         test("TopicCommand adds partitions, and takes none away", more_partitions),
         test("DeleteRecordsCommand deletes from the front", delete_records),
-        test("LogDirsCommand shows sizes", log_dirs),
-        test("MetadataQuorumCommand shows the one voter", metadata_quorum),
+        test("LogDirsCommand shows sizes", log_dirs).of_one(),
+        test("MetadataQuorumCommand shows the one voter", metadata_quorum).of_one(),
         test("FeatureCommand shows levels, and does not lower them", features),
         test("LeaderElectionCommand finds nothing to do", leader_election),
         test("ReassignPartitionsCommand has nothing to list", reassignments),
@@ -264,7 +265,7 @@ fn log_dirs(session: &mut Session) -> Result<()> {
     session.adapter(Library::Java).create(&topic, 2, &[])?;
     let record = Record::new(1, now_ms(), None, Some(&[b'x'; 1000]));
     session.adapter(Library::Java).produce(&topic, &[record], Writing::default())?;
-    let directory = session.broker.data_directory();
+    let directory = session.broker.data_directory()?;
     let arguments = ["--describe", "--topic-list", &topic];
     let printed = Tools::of(session).run("tools.LogDirsCommand", &arguments)?;
     let json = printed.lines().find(|line| line.starts_with('{')).context("no JSON")?;
@@ -352,7 +353,7 @@ fn other_directory(session: &mut Session) -> Result<()> {
     const REASSIGN: &str = "tools.reassign.ReassignPartitionsCommand";
     let home = session.directory().join("other-directory");
     let [first, second] = two_data_directories(&home);
-    let mut broker = session.broker.target().start_with_two_directories(&home, SETTINGS)?;
+    let mut broker = session.target().start_with_two_directories(&home, SETTINGS)?;
     let bootstrap = broker.address().to_owned();
     let mut adapter = Adapter::new(Library::Java, &bootstrap, &home);
     adapter.create("moved", 1, &[])?;
@@ -419,7 +420,7 @@ fn transactions(session: &mut Session) -> Result<()> {
 
 fn after_kill(session: &mut Session) -> Result<()> {
     let directory = session.directory().join("administration");
-    let mut broker = session.broker.target().start(&directory, SETTINGS)?;
+    let mut broker = session.target().start(&directory, SETTINGS)?;
     let bootstrap = broker.address().to_owned();
     let mut adapter = Adapter::new(Library::Java, &bootstrap, &directory);
     adapter.create("kept", 1, &[])?;

@@ -184,7 +184,7 @@ fn is_committed(session: &Session, group: &str) -> Result<()> {
 /// Only Ottla tells; Apache Kafka passes over the question.
 fn last_rebalance(session: &Session, group: &Value, expected: &str) -> Result<()> {
     let told = at(group, "/last_rebalance")?;
-    match session.broker.target() {
+    match session.target() {
         Target::Kafka => ensure!(told.is_null(), "Apache Kafka tells {told}"),
         Target::Ottla => {
             let reason = told.get("reason").and_then(Value::as_str).unwrap_or_default();

@@ -27,7 +27,7 @@ pub(super) fn tests() -> Vec<Test> {
         ..test(sentence, run)
     };
     let mut tests = vec![
-        test("topics are created, listed, described and deleted", topics),
+        test("topics are created, listed, described and deleted", topics).of_one(),
         test("topics as JSON", topics_as_json),
         test("exit codes tell failures apart, and errors name the cure", exit_codes),
         with_python("produce writes keys, headers and nulls to the partition it is told", produce),
@@ -35,7 +35,7 @@ pub(super) fn tests() -> Vec<Test> {
         with_python("consume prints each part of a record, as text and as JSON", consume),
         with_python("consume begins at the beginning, the end, an offset or a time", consume_from),
         test("consume follows the end of a topic until it is interrupted", follow),
-        test("cluster info names brokers, controller and features", cluster_info),
+        test("cluster info names brokers, controller and features", cluster_info).of_one(),
         test("completions are scripts of the shells", completions),
     ];
     tests.extend(administration::tests());

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::Test;
-use super::adapter::{Library, part};
+use super::adapter::{Adapter, Library, part};
 use super::fetch;
 use super::session::{Session, eventually};
 use crate::broker::free_port;
@@ -43,8 +43,12 @@ impl Pipe {
     fn new(session: &mut Session, stem: &str) -> Result<Self> {
         let topic = session.new_topic(stem);
         let directory = session.directory().join(&topic);
+        Self::of(session.adapter(Library::Java), topic, directory)
+    }
+
+    fn of(java: &mut Adapter, topic: String, directory: PathBuf) -> Result<Self> {
         fs::create_dir_all(&directory)?;
-        session.adapter(Library::Java).create(&topic, 1, &[])?;
+        java.create(&topic, 1, &[])?;
         Ok(Self { directory, topic, lines: 0 })
     }
 
@@ -72,6 +76,20 @@ impl Pipe {
         arrived.with_context(|| format!("{} of {} lines came", read().lines().count(), self.lines))
     }
 
+    /// Waits until the sink's file holds every line once at least: Connect's producer is not idempotent.
+    #[cfg(feature = "cluster")]
+    fn arrives_at_least_once(&self) -> Result<()> {
+        let read = || fs::read_to_string(self.path("sink.txt")).unwrap_or_default();
+        let missing = || {
+            let read = read();
+            let there: std::collections::BTreeSet<&str> = read.lines().collect();
+            let is_missing = |line: &String| !there.contains(line.as_str());
+            (0..self.lines).map(|line| format!("line {line} of many")).find(is_missing)
+        };
+        let arrived = eventually(LIMIT, || Ok(missing().is_none().then_some(())));
+        arrived.with_context(|| format!("{:?} never came, of {}", missing(), self.lines))
+    }
+
     fn source(&self) -> Value {
         json!({
             "connector.class": "org.apache.kafka.connect.file.FileStreamSourceConnector",
@@ -94,10 +112,10 @@ fn properties(path: &Path, lines: &[(&str, String)]) -> Result<PathBuf> {
     Ok(path.to_path_buf())
 }
 
-fn worker(session: &Session, rest: &str) -> Vec<(&'static str, String)> {
+fn worker(bootstrap: &str, rest: &str) -> Vec<(&'static str, String)> {
     let converter = "org.apache.kafka.connect.storage.StringConverter";
     vec![
-        ("bootstrap.servers", session.bootstrap()),
+        ("bootstrap.servers", bootstrap.to_owned()),
         ("key.converter", converter.to_owned()),
         ("value.converter", converter.to_owned()),
         ("listeners", format!("http://{rest}")),
@@ -118,7 +136,7 @@ fn connect(pipe: &Pipe, class: &str, files: &[PathBuf], run: u32) -> Result<Proc
 fn alone(session: &mut Session) -> Result<()> {
     let mut pipe = Pipe::new(session, "connect-alone")?;
     let rest = format!("127.0.0.1:{}", free_port()?);
-    let mut of_worker = worker(session, &rest);
+    let mut of_worker = worker(&session.bootstrap(), &rest);
     of_worker.push(("offset.storage.file.filename", pipe.path("offsets")));
     let mut files = vec![properties(&pipe.directory.join("worker.properties"), &of_worker)?];
     for (name, config) in [("source", pipe.source()), ("sink", pipe.sink())] {
@@ -140,10 +158,14 @@ fn alone(session: &mut Session) -> Result<()> {
     process.stop(STOP_LIMIT).map(drop)
 }
 
-fn distributed(session: &mut Session) -> Result<()> {
-    let mut pipe = Pipe::new(session, "connect-distributed")?;
-    let rest = format!("127.0.0.1:{}", free_port()?);
-    let mut of_worker = worker(session, &rest);
+/// Where a worker that shares its work is configured, with topics of its own of so many replicas.
+fn distributed_worker(
+    pipe: &Pipe,
+    bootstrap: &str,
+    rest: &str,
+    replication: &str,
+) -> Result<PathBuf> {
+    let mut of_worker = worker(bootstrap, rest);
     of_worker.push(("group.id", format!("{}-workers", pipe.topic)));
     for storage in ["config", "offset", "status"] {
         let (topic, factor) = match storage {
@@ -152,24 +174,67 @@ fn distributed(session: &mut Session) -> Result<()> {
             _ => ("status.storage.topic", "status.storage.replication.factor"),
         };
         of_worker.push((topic, format!("{}-{storage}", pipe.topic)));
-        of_worker.push((factor, "1".to_owned()));
+        of_worker.push((factor, replication.to_owned()));
     }
     of_worker.extend([
         ("session.timeout.ms", "3000".to_owned()),
         ("heartbeat.interval.ms", "300".to_owned()),
         ("scheduled.rebalance.max.delay.ms", "0".to_owned()),
     ]);
-    let files = [properties(&pipe.directory.join("worker.properties"), &of_worker)?];
-    let process = connect(&pipe, "ConnectDistributed", &files, 1)?;
-    let [source, sink] = ["source", "sink"].map(|name| format!("{}-{name}", pipe.topic));
+    properties(&pipe.directory.join("worker.properties"), &of_worker)
+}
+
+/// The names of the two connectors.
+fn connectors(pipe: &Pipe) -> [String; 2] {
+    ["source", "sink"].map(|name| format!("{}-{name}", pipe.topic))
+}
+
+fn make_connectors(pipe: &Pipe, rest: &str) -> Result<()> {
+    let [source, sink] = connectors(pipe);
     for (name, config) in [(&source, pipe.source()), (&sink, pipe.sink())] {
         // Until the worker has joined its group it answers that it cannot.
         eventually(LIMIT, || {
-            let put = request(&rest, "PUT", &format!("/connectors/{name}/config"), &config);
+            let put = request(rest, "PUT", &format!("/connectors/{name}/config"), &config);
             Ok(put.ok().filter(|(status, _)| *status == 201 || *status == 200))
         })
         .with_context(|| format!("{name} is not made"))?;
     }
+    Ok(())
+}
+
+/// A file goes into a file while something happens to the three nodes, which calls back now and then.
+#[cfg(feature = "cluster")]
+pub(super) fn through(
+    java: &mut Adapter,
+    bootstrap: &str,
+    directory: &Path,
+    happen: impl FnOnce(&mut Adapter, &mut dyn FnMut(&mut Adapter) -> Result<()>) -> Result<()>,
+) -> Result<()> {
+    let mut pipe = Pipe::of(java, "connect".to_owned(), directory.join("connect"))?;
+    let rest = format!("127.0.0.1:{}", free_port()?);
+    let files = [distributed_worker(&pipe, bootstrap, &rest, "3")?];
+    let process = connect(&pipe, "ConnectDistributed", &files, 1)?;
+    make_connectors(&pipe, &rest)?;
+    pipe.write(100)?;
+    pipe.arrives().context("before anything happens")?;
+    happen(java, &mut |_| pipe.write(100))?;
+    pipe.arrives_at_least_once().context("after all")?;
+    for name in connectors(&pipe) {
+        let (_, status) =
+            request(&rest, "GET", &format!("/connectors/{name}/status"), &Value::Null)?;
+        let task = part(&status, "/tasks/0/state");
+        ensure!(*task == "RUNNING", "the status of {name}: {status}");
+    }
+    process.stop(STOP_LIMIT).map(drop)
+}
+
+fn distributed(session: &mut Session) -> Result<()> {
+    let mut pipe = Pipe::new(session, "connect-distributed")?;
+    let rest = format!("127.0.0.1:{}", free_port()?);
+    let files = [distributed_worker(&pipe, &session.bootstrap(), &rest, "1")?];
+    let process = connect(&pipe, "ConnectDistributed", &files, 1)?;
+    make_connectors(&pipe, &rest)?;
+    let [source, sink] = connectors(&pipe);
     pipe.write(100)?;
     pipe.arrives().context("the first lines")?;
     // What the source read is committed with the next flush; before that, lines would come twice.

@@ -36,7 +36,7 @@ pub(super) fn tests() -> Vec<Test> {
 type Asked = BTreeMap<String, bool>;
 
 fn kill_while_creating(session: &mut Session) -> Result<()> {
-    let target = session.broker.target();
+    let target = session.target();
     let kills = match (target, session.length) {
         (Target::Kafka, Length::Short) => 2,
         (Target::Kafka, Length::Long) => 4,

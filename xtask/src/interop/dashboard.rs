@@ -28,8 +28,9 @@ pub(super) fn tests() -> Vec<Test> {
         Test::new(format!("kaskade: {sentence}"), NEEDS, run).once_served("DescribeConfigs(32)")
     };
     vec![
-        test("shows topics, their partitions, configuration, and the lag of groups", shows),
-        test("creates and deletes topics", creates),
+        test("shows topics, their partitions, configuration, and the lag of groups", shows)
+            .of_one(),
+        test("creates and deletes topics", creates).of_one(),
         test("shows records as they are consumed", consumes),
     ]
 }

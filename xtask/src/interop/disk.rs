@@ -27,7 +27,8 @@ pub(super) fn tests() -> Vec<Test> {
         Test::new(format!("disk: {sentence}"), Library::Java.needs(), run)
     };
     vec![
-        test("after SIGTERM the clean marker is there, and then every record", stop_cleanly),
+        test("after SIGTERM the clean marker is there, and then every record", stop_cleanly)
+            .of_one(),
         test("DumpLogSegments reads every record of every segment", dump_segments).without_broker(),
         test("DumpLogSegments finds every producer's last batch in the snapshots", dump_snapshots)
             .without_broker(),
@@ -39,7 +40,7 @@ pub(super) fn tests() -> Vec<Test> {
 fn stop_cleanly(session: &mut Session) -> Result<()> {
     write_segments(session)?;
     session.broker.stop()?;
-    let marker = session.broker.data_directory().join(".kafka_cleanshutdown");
+    let marker = session.broker.data_directory()?.join(".kafka_cleanshutdown");
     ensure!(marker.exists(), "{} is missing", marker.display());
     session.broker.restart()?;
     session.check_ledger(Library::Java)
@@ -88,7 +89,7 @@ fn write_segments(session: &mut Session) -> Result<String> {
 
 fn dump_segments(session: &mut Session) -> Result<()> {
     let topic = stopped(session)?.segments;
-    let logs = files(&session.broker.data_directory(), &["log"], is_partition)?;
+    let logs = files(&session.broker.data_directory()?, &["log"], is_partition)?;
     let output = dumped(session, &["--print-data-log"], &logs)?;
     let prefix = format!("/{topic}-0/");
     let of_topic = output
@@ -114,7 +115,7 @@ struct LastBatch {
 
 fn dump_snapshots(session: &mut Session) -> Result<()> {
     let topic = stopped(session)?.segments;
-    let data_directory = session.broker.data_directory();
+    let data_directory = session.broker.data_directory()?;
     let snapshots = files(&data_directory, &["snapshot"], is_partition)?;
     dumped(session, &[], &snapshots)?;
     let directory = data_directory.join(format!("{topic}-0"));
@@ -155,7 +156,7 @@ fn last_batch(line: &str) -> Option<(String, LastBatch)> {
 
 fn dump_indexes(session: &mut Session) -> Result<()> {
     stopped(session)?;
-    let indexes = files(&session.broker.data_directory(), &["index", "timeindex"], is_partition)?;
+    let indexes = files(&session.broker.data_directory()?, &["index", "timeindex"], is_partition)?;
     dumped(session, &["--index-sanity-check"], &indexes).context("--index-sanity-check")?;
     dumped(session, &["--verify-index-only"], &indexes).context("--verify-index-only")?;
     let listed = dumped(session, &[], &indexes)?.out;
@@ -167,7 +168,7 @@ fn dump_indexes(session: &mut Session) -> Result<()> {
 
 fn dump_metadata(session: &mut Session) -> Result<()> {
     let topic = stopped(session)?.configured;
-    let logs = files(&session.broker.data_directory(), &["log"], is_metadata)?;
+    let logs = files(&session.broker.data_directory()?, &["log"], is_metadata)?;
     let output = dumped(session, &["--cluster-metadata-decoder"], &logs)?;
     let expected = [
         "FEATURE_LEVEL_RECORD".to_owned(),

@@ -44,7 +44,7 @@ pub(super) fn tests() -> Vec<Test> {
 }
 
 fn kill_again_and_again(session: &mut Session, promise: Promise) -> Result<()> {
-    let target = session.broker.target();
+    let target = session.target();
     let idempotence = promise == Promise::ExactlyOnce;
     // Each return costs Apache Kafka several seconds, and Ottla next to nothing.
     let kills = match (target, session.length) {

@@ -23,7 +23,7 @@ pub(super) fn tests() -> Vec<Test> {
     };
     tests.extend([
         test("-Z writes empty keys and values as null", nulls),
-        test("-L shows the broker, the topic and its leader", metadata),
+        test("-L shows the broker, the topic and its leader", metadata).of_one(),
         test("-Q finds offsets by timestamp, from the beginning and at the end", query),
         test("-o reads from an offset, from the end and between two times", from_offsets),
         test("following the end of a topic, a record arrives as soon as it is written", follow),

@@ -53,7 +53,7 @@ struct Cost {
 }
 
 fn create_many(session: &mut Session) -> Result<()> {
-    let target = session.broker.target();
+    let target = session.target();
     // What we promise for a night's many topics is not Apache Kafka's promise.
     let plan = match (target, session.length) {
         (Target::Ottla, Length::Long) => LONG,
@@ -78,7 +78,7 @@ const READY_MAX: Duration = Duration::from_secs(2);
 const CREATED_MAX: Duration = Duration::from_secs(10);
 
 fn write_to_all(session: &mut Session) -> Result<()> {
-    let target = session.broker.target();
+    let target = session.target();
     let mut broker = target.start(&session.directory().join("scale-written"), SETTINGS)?;
     let mut subject = Subject::connect(&broker)?;
     let started = Instant::now();

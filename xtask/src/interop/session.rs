@@ -12,8 +12,8 @@ use super::adapter::{Adapter, Library, Writing};
 use super::adopt::Written;
 use super::disk::Stopped;
 use super::record::Record;
-use crate::broker::{Broker, Target};
-use crate::process::tail;
+use super::served::Served;
+use crate::broker::Target;
 
 /// Apache Kafka refuses a killed broker's return until its session has run out.
 pub(super) const SETTINGS: &[(&str, &str)] = &[
@@ -35,7 +35,7 @@ pub(super) struct Acknowledged {
 }
 
 pub(super) struct Session {
-    pub(super) broker: Broker,
+    pub(super) broker: Served,
     pub(super) length: Length,
     directory: PathBuf,
     adapters: Vec<(Library, Adapter)>,
@@ -50,8 +50,20 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn start(target: Target, directory: &Path, length: Length) -> Result<Self> {
-        let broker = target.start(&directory.join("broker"), SETTINGS)?;
+    /// With one broker, or with three nodes.
+    pub(super) fn start(
+        target: Target,
+        directory: &Path,
+        length: Length,
+        nodes: u32,
+    ) -> Result<Self> {
+        let broker = match nodes {
+            1 => Served::One(target.start(&directory.join("broker"), SETTINGS)?),
+            3 => three_nodes(target, &directory.join("nodes"))?,
+            other => {
+                bail!("there is a session with one node and one with three, none with {other}")
+            }
+        };
         Ok(Self {
             broker,
             length,
@@ -65,8 +77,12 @@ impl Session {
         })
     }
 
+    pub(super) fn target(&self) -> Target {
+        self.broker.target()
+    }
+
     pub(super) fn bootstrap(&self) -> String {
-        self.broker.address().to_owned()
+        self.broker.address()
     }
 
     pub(super) fn directory(&self) -> &Path {
@@ -82,7 +98,8 @@ impl Session {
     pub(super) fn adapter(&mut self, library: Library) -> &mut Adapter {
         let known = self.adapters.iter().position(|(other, _)| *other == library);
         let index = known.unwrap_or_else(|| {
-            let adapter = Adapter::new(library, self.broker.address(), &self.directory);
+            let adapter = Adapter::new(library, &self.broker.address(), &self.directory)
+                .of_nodes(self.broker.nodes());
             self.adapters.push((library, adapter));
             self.adapters.len() - 1
         });
@@ -202,8 +219,23 @@ impl Session {
 
     /// The end of the broker's output, if it is not running though nobody ended it.
     pub(super) fn last_words(&mut self) -> Option<String> {
-        (!self.broker.is_running()).then(|| tail(&self.broker.log(), 30))
+        (!self.broker.is_running()).then(|| self.broker.last_lines())
     }
+}
+
+#[cfg(feature = "cluster")]
+fn three_nodes(target: Target, directory: &Path) -> Result<Served> {
+    use crate::cluster::NODES;
+    use crate::cluster::nodes::Cluster;
+
+    let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+    let settings = |_| SETTINGS.iter().map(owned).collect();
+    Ok(Served::Three(Cluster::start_with(target, NODES, directory, settings)?))
+}
+
+#[cfg(not(feature = "cluster"))]
+fn three_nodes(_: Target, _: &Path) -> Result<Served> {
+    bail!("this build of xtask is only for `protocol`")
 }
 
 /// Asks again until the answer satisfies, or the time is up.

@@ -1,13 +1,13 @@
 //! Kafka Streams, unmodified: a word count whose state lives in the cluster (shell).
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use super::Test;
-use super::adapter::{Library, Writing};
+use super::adapter::{Adapter, Library, Writing};
 use super::fetch;
 use super::record::Record;
 use super::session::{Session, eventually, now_ms};
@@ -28,6 +28,10 @@ pub(super) fn tests() -> Vec<Test> {
 }
 
 struct WordCount {
+    bootstrap: String,
+    directory: PathBuf,
+    /// Of the topics that the application makes.
+    replication: i32,
     application: String,
     input: String,
     output: String,
@@ -37,46 +41,82 @@ struct WordCount {
 }
 
 fn word_count(session: &mut Session) -> Result<()> {
+    let directory = session.directory().to_path_buf();
+    let (first, second) = (directory.join("first"), directory.join("second"));
     let mut count = WordCount {
+        bootstrap: session.bootstrap(),
+        directory,
+        replication: 1,
         application: session.new_topic("word-count"),
         input: session.new_topic("lines"),
         output: session.new_topic("words"),
         written: BTreeMap::new(),
         lines: 0,
     };
-    let client = session.adapter(Library::Java);
-    client.create(&count.input, PARTITIONS, &[])?;
-    client.create(&count.output, 1, &[("cleanup.policy", "compact")])?;
-    let (first, second) = (session.directory().join("first"), session.directory().join("second"));
-    count.write(session, 40)?;
-    let process = count.start(session, &first)?;
-    count.settle(session).context("from the beginning")?;
+    let java = session.adapter(Library::Java);
+    count.create_topics(java)?;
+    count.write(java, 40)?;
+    let process = count.start(&first)?;
+    count.settle(java, u64::eq).context("from the beginning")?;
     process.kill()?;
-    count.write(session, 40)?;
+    count.write(java, 40)?;
     // Elsewhere: what was counted comes back from the changelog alone.
-    let process = count.start(session, &second)?;
-    count.settle(session).context("with a new state store, after kill -9")?;
+    let process = count.start(&second)?;
+    count.settle(java, u64::eq).context("with a new state store, after kill -9")?;
     let status = process.stop(STOP_LIMIT)?;
     ensure!(status.code() == Some(143), "asked to end, it ended with {status}");
-    count.write(session, 40)?;
-    let process = count.start(session, &second)?;
-    count.settle(session).context("with the state store of the run before")?;
+    count.write(java, 40)?;
+    let process = count.start(&second)?;
+    count.settle(java, u64::eq).context("with the state store of the run before")?;
+    process.stop(STOP_LIMIT).map(drop)
+}
+
+/// Counts words while something happens to the three nodes, which calls back now and then: what was written is counted
+/// once at least, which is all that the application asks for.
+#[cfg(feature = "cluster")]
+pub(super) fn through(
+    java: &mut Adapter,
+    bootstrap: &str,
+    directory: &Path,
+    happen: impl FnOnce(&mut Adapter, &mut dyn FnMut(&mut Adapter) -> Result<()>) -> Result<()>,
+) -> Result<()> {
+    let mut count = WordCount {
+        bootstrap: bootstrap.to_owned(),
+        directory: directory.to_path_buf(),
+        replication: 3,
+        application: "word-count".to_owned(),
+        input: "lines".to_owned(),
+        output: "words".to_owned(),
+        written: BTreeMap::new(),
+        lines: 0,
+    };
+    count.create_topics(java)?;
+    count.write(java, 40)?;
+    let process = count.start(&directory.join("state"))?;
+    count.settle(java, u64::eq).context("before anything happens")?;
+    happen(java, &mut |java| count.write(java, 40))?;
+    count.settle(java, |counted, written| counted >= written).context("after all")?;
     process.stop(STOP_LIMIT).map(drop)
 }
 
 impl WordCount {
-    fn start(&self, session: &Session, state: &Path) -> Result<Process> {
+    fn create_topics(&self, java: &mut Adapter) -> Result<()> {
+        java.create(&self.input, PARTITIONS, &[])?;
+        java.create(&self.output, 1, &[("cleanup.policy", "compact")])
+    }
+
+    fn start(&self, state: &Path) -> Result<Process> {
         let (jars, classes) = fetch::applications()?;
         let mut command = kafka::java_tools(&jars, &classes);
-        command.args(["WordCount", &session.bootstrap(), &self.application]);
-        command.args([&self.input, &self.output]).arg(state);
-        let log = session.directory().join(format!("word-count-{}.log", self.lines));
+        command.args(["WordCount", &self.bootstrap, &self.application]);
+        command.args([&self.input, &self.output]).arg(state).arg(self.replication.to_string());
+        let log = self.directory.join(format!("word-count-{}.log", self.lines));
         let mut process = Process::spawn("WordCount", command, &log)?;
         process.wait_for_line(LIMIT, |line| (line == "state RUNNING").then_some(()))?;
         Ok(process)
     }
 
-    fn write(&mut self, session: &mut Session, lines: i64) -> Result<()> {
+    fn write(&mut self, java: &mut Adapter, lines: i64) -> Result<()> {
         let mut records = Vec::new();
         for line in self.lines..self.lines + lines {
             let words = ["all".to_owned(), format!("word-{}", line % 7), format!("line-{line}")];
@@ -88,30 +128,31 @@ impl WordCount {
             }
         }
         self.lines += lines;
-        session.adapter(Library::Java).produce(&self.input, &records, Writing::default()).map(drop)
+        java.produce(&self.input, &records, Writing::default()).map(drop)
     }
 
-    /// Waits until everything is counted and committed, so that no line is counted twice.
-    fn settle(&self, session: &mut Session) -> Result<()> {
+    /// Waits until everything is committed, so that no line is counted twice, and each word counted as it should be:
+    /// `holds(counted, written)`.
+    fn settle(&self, java: &mut Adapter, holds: fn(&u64, &u64) -> bool) -> Result<()> {
         let each = self.lines / i64::from(PARTITIONS);
+        let all: BTreeMap<i32, i64> = (0..PARTITIONS).map(|partition| (partition, each)).collect();
         eventually(LIMIT, || {
-            let committed =
-                session.adapter(Library::Java).committed(&self.application, &self.input)?;
-            let all: BTreeMap<i32, i64> =
-                (0..PARTITIONS).map(|partition| (partition, each)).collect();
-            Ok((committed == all && self.counted(session)? == self.written).then_some(()))
+            let committed = java.committed(&self.application, &self.input)?;
+            let counted = self.counted(java)?;
+            let holds = |(word, written)| counted.get(word).is_some_and(|it| holds(it, written));
+            let is_counted = self.written.iter().all(holds) && counted.len() == self.written.len();
+            Ok((committed == all && is_counted).then_some(()))
         })
-        .with_context(|| match self.counted(session) {
-            Ok(counted) => format!("counted are {counted:?}"),
+        .with_context(|| match self.counted(java) {
+            Ok(counted) => format!("of {:?} counted are {counted:?}", self.written),
             Err(error) => format!("the counts cannot be read: {error:#}"),
         })
     }
 
     /// The last count of each word.
-    fn counted(&self, session: &mut Session) -> Result<BTreeMap<String, u64>> {
-        let client = session.adapter(Library::Java);
-        let (low, high) = client.watermarks(&self.output, 0)?;
-        let read = client.consume(&self.output, 0, low, usize::try_from(high - low)?)?;
+    fn counted(&self, java: &mut Adapter) -> Result<BTreeMap<String, u64>> {
+        let (low, high) = java.watermarks(&self.output, 0)?;
+        let read = java.consume(&self.output, 0, low, usize::try_from(high - low)?)?;
         let mut counts = BTreeMap::new();
         for (_, record) in read {
             let word = String::from_utf8(record.key.context("a count without a word")?)?;

@@ -23,8 +23,9 @@ pub(super) fn tests() -> Vec<Test> {
         test("BrokerApiVersionsCommand lists the broker's versions", api_versions),
         test("TopicCommand creates, lists and deletes", topic_command),
         test("TopicCommand describes partitions and configuration", topic_describe)
+            .of_one()
             .once_served("DescribeConfigs(32)"),
-        test("TopicCommand's mistakes are answered with Kafka's errors", topic_mistakes),
+        test("TopicCommand's mistakes are answered with Kafka's errors", topic_mistakes).of_one(),
         test("GetOffsetShell finds every kind of offset", get_offset_shell),
         test("ProducerPerformance's records all arrive", producer_performance),
         test("VerifiableProducer has every record acknowledged", verifiable_producer),

@@ -1,4 +1,4 @@
-//! The broker that a test asks for, started fresh with the test's own properties (shell).
+//! The cluster that a test asks for, started fresh with the test's own properties (shell).
 //!
 //! Ottla and Apache Kafka get the same properties. What says something about the test cluster and
 //! nothing about a broker (listener, protocol, features) is turned into properties here.
@@ -12,13 +12,14 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use super::fetch;
+use super::several::Nodes;
 use crate::broker::{Broker, Target, free_port};
 use crate::kafka;
 use crate::process::{Process, run_ok};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
-const CLUSTER_ID: &str = "Suite-Cluster-Id-00000";
+pub(super) const CLUSTER_ID: &str = "Suite-Cluster-Id-00000";
 
 /// What a cluster of one needs so that its internal topics can exist, and little memory.
 /// A test's own properties come after these.
@@ -35,13 +36,35 @@ const DEFAULTS: &[(&str, &str)] = &[
 /// What a test wants.
 #[derive(Debug, Deserialize)]
 pub(super) struct Wanted {
-    nodes: u32,
-    protocol: String,
-    listener: String,
+    pub(super) nodes: u32,
+    /// Whether it is one node as it comes, without a listener for controllers where there can be none.
+    pub(super) alone: bool,
+    /// How many of the nodes the test knows of, from the first one on.
+    pub(super) declared: u32,
+    /// Log directories of each node.
+    pub(super) disks: u32,
+    pub(super) protocol: String,
+    pub(super) listener: String,
     /// The metadata version, if it is not the released one.
-    version: Option<String>,
-    features: BTreeMap<String, i32>,
-    properties: BTreeMap<String, String>,
+    pub(super) version: Option<String>,
+    pub(super) features: BTreeMap<String, i32>,
+    pub(super) properties: BTreeMap<String, String>,
+    /// What single nodes have beside that.
+    pub(super) servers: BTreeMap<u32, BTreeMap<String, String>>,
+}
+
+impl Wanted {
+    /// Why Ottla has no such cluster.
+    fn impossible(&self) -> Option<String> {
+        let Self { protocol, version, features, .. } = self;
+        if protocol != "PLAINTEXT" {
+            return Some(format!("there is no {protocol} yet"));
+        }
+        if let Some(version) = version {
+            return Some(format!("a directory cannot begin with {version}"));
+        }
+        (!features.is_empty()).then(|| format!("it wants {features:?}"))
+    }
 }
 
 /// Where a test finds its cluster.
@@ -70,6 +93,7 @@ pub(super) struct Cluster {
 enum Running {
     Ottla(Broker),
     Kafka { address: String, process: Option<Process> },
+    Several(Nodes),
 }
 
 impl Cluster {
@@ -87,27 +111,29 @@ impl Cluster {
 
     pub(super) fn start(&mut self, wanted: &Wanted) -> Result<Started> {
         self.stop();
-        if wanted.nodes != 1 {
-            return Ok(Started::Impossible(format!("it wants {} nodes", wanted.nodes)));
+        let impossible = wanted.impossible().filter(|_| self.target == Target::Ottla);
+        if let Some(reason) = impossible {
+            return Ok(Started::Impossible(reason));
         }
         match self.target {
+            _ if !wanted.alone => self.start_several(wanted),
             Target::Ottla => self.start_ottla(wanted),
             Target::Kafka => self.start_kafka(wanted),
         }
     }
 
+    fn start_several(&mut self, wanted: &Wanted) -> Result<Started> {
+        let nodes = Nodes::start(self.target, wanted, &self.directory)?;
+        let (bootstrap, controllers) = (nodes.bootstrap(), nodes.controllers());
+        self.running = Some(Running::Several(nodes));
+        Ok(Started::At { bootstrap, controllers })
+    }
+
     fn start_ottla(&mut self, wanted: &Wanted) -> Result<Started> {
-        if wanted.protocol != "PLAINTEXT" {
-            return Ok(Started::Impossible(format!("there is no {} yet", wanted.protocol)));
-        }
-        if let Some(version) = &wanted.version {
-            return Ok(Started::Impossible(format!("a directory cannot begin with {version}")));
-        }
-        if !wanted.features.is_empty() {
-            return Ok(Started::Impossible(format!("it wants {:?}", wanted.features)));
-        }
         let mut settings: Vec<(&str, &str)> = DEFAULTS.to_vec();
-        settings.extend(wanted.properties.iter().map(|(name, value)| (&**name, &**value)));
+        let own = wanted.servers.get(&0).into_iter().flatten();
+        let properties = wanted.properties.iter().chain(own);
+        settings.extend(properties.map(|(name, value)| (&**name, &**value)));
         let broker = Target::Ottla.start(&self.directory.join("broker"), &settings)?;
         let bootstrap = broker.address().to_owned();
         self.running = Some(Running::Ottla(broker));
@@ -145,7 +171,8 @@ impl Cluster {
             lines.push("unstable.feature.versions.enable=true".to_owned());
         }
         lines.extend(DEFAULTS.iter().map(|(name, value)| format!("{name}={value}")));
-        let properties = wanted.properties.iter();
+        let own = wanted.servers.get(&0).into_iter().flatten();
+        let properties = wanted.properties.iter().chain(own);
         lines.extend(properties.map(|(name, value)| format!("{name}={}", escaped(value))));
         lines.join("\n") + "\n"
     }
@@ -188,16 +215,28 @@ impl Cluster {
     }
 
     /// SIGTERM, as a test expects it that stops a broker in its course.
-    pub(super) fn stop_broker(&mut self) -> Result<()> {
+    pub(super) fn stop_broker(&mut self, id: u32) -> Result<()> {
         match self.running.as_mut().context("no cluster is running")? {
             Running::Ottla(broker) => broker.stop(),
             Running::Kafka { process, .. } => {
                 process.take().context("it is stopped already")?.stop(STOP_LIMIT).map(drop)
             }
+            Running::Several(nodes) => nodes.stop(id),
         }
     }
 
-    pub(super) fn start_broker(&mut self) -> Result<()> {
+    /// SIGKILL.
+    pub(super) fn kill_broker(&mut self, id: u32) -> Result<()> {
+        match self.running.as_mut().context("no cluster is running")? {
+            Running::Ottla(broker) => broker.kill9(),
+            Running::Kafka { process, .. } => {
+                process.take().context("it is stopped already")?.kill()
+            }
+            Running::Several(nodes) => nodes.kill(id),
+        }
+    }
+
+    pub(super) fn start_broker(&mut self, id: u32) -> Result<()> {
         match self.running.take().context("no cluster is running")? {
             Running::Ottla(mut broker) => {
                 let restarted = broker.restart();
@@ -209,6 +248,11 @@ impl Cluster {
                 let process = Some(self.kafka_process()?);
                 self.running = Some(Running::Kafka { address, process });
                 Ok(())
+            }
+            Running::Several(mut nodes) => {
+                let started = nodes.start_again(id);
+                self.running = Some(Running::Several(nodes));
+                started
             }
         }
     }
@@ -225,7 +269,7 @@ pub(super) fn kafka_is_ready(line: &str) -> Option<()> {
 }
 
 /// The users that the suite's clients know, as its own cluster would set them up.
-fn sasl(listener: &str) -> Vec<String> {
+pub(super) fn sasl(listener: &str) -> Vec<String> {
     let prefix = format!("listener.name.{}.", listener.to_lowercase());
     let module = "org.apache.kafka.common.security.plain.PlainLoginModule";
     vec![
@@ -243,11 +287,11 @@ fn sasl(listener: &str) -> Vec<String> {
 }
 
 /// A value as a properties file holds it.
-fn escaped(value: &str) -> String {
+pub(super) fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('\n', "\\n")
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
     for entry in fs::read_dir(from).with_context(|| format!("cannot list {}", from.display()))? {
         let entry = entry?;
@@ -267,15 +311,19 @@ pub(super) fn learn(directory: &Path) -> Result<()> {
     let mut cluster = Cluster::new(Target::Kafka, &directory.join("learn"))?;
     let wanted = Wanted {
         nodes: 1,
+        alone: true,
+        declared: 1,
+        disks: 1,
         protocol: "PLAINTEXT".to_owned(),
         listener: "EXTERNAL".to_owned(),
         version: None,
         features: BTreeMap::new(),
         properties: BTreeMap::new(),
+        servers: BTreeMap::new(),
     };
     if !fetch::has_learnt() {
         cluster.start(&wanted)?;
-        cluster.stop_broker()?;
+        cluster.stop_broker(0)?;
     }
     Ok(())
 }

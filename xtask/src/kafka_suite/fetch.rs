@@ -11,8 +11,21 @@ use crate::process::run_ok;
 use crate::{kafka, workspace};
 
 const LIMIT: Duration = Duration::from_secs(300);
-/// The jar that holds the tests.
+/// The jar all of whose tests are run.
 const TESTS: &str = "kafka-clients-integration-tests-4.3.1-test.jar";
+
+/// The tests of other jars that ask for several brokers of the same kind of cluster, or stop one.
+const OF_OTHER_JARS: &[&str] = &[
+    "org.apache.kafka.tools.ClusterToolTest",
+    "org.apache.kafka.tools.FeatureCommandTest",
+    "org.apache.kafka.tools.LeaderElectionCommandTest",
+    "org.apache.kafka.tools.LogDirsCommandTest",
+    "org.apache.kafka.tools.MetadataQuorumCommandTest",
+    "org.apache.kafka.tools.TopicCommandTest",
+    "org.apache.kafka.tools.reassign.ReassignPartitionsCommandTest",
+    "org.apache.kafka.server.MetadataRequestTest",
+    "org.apache.kafka.server.UncleanLeaderElectionTest",
+];
 
 fn source() -> PathBuf {
     workspace::root().join("interop/kafka-suite")
@@ -37,6 +50,7 @@ pub(super) fn classes() -> Result<PathBuf> {
         "src/suite/Harness.java",
         "src/suite/Runner.java",
         "src/suite/ExternalCluster.java",
+        "src/suite/Nodes.java",
         "src/org/apache/kafka/common/test/junit/RaftClusterInvocationContext.java",
     ]
     .map(|file| source().join(file));
@@ -54,7 +68,8 @@ pub(super) fn test_classes() -> Result<Vec<String>> {
     command.arg("tf").arg(jars()?.join(TESTS));
     let listed = run_ok(command, b"", LIMIT)?.stdout_text();
     let class = |line: &str| Some(line.strip_suffix("Test.class")?.replace('/', ".") + "Test");
-    Ok(listed.lines().filter_map(class).collect())
+    let others = OF_OTHER_JARS.iter().map(|name| (*name).to_owned());
+    Ok(listed.lines().filter_map(class).chain(others).collect())
 }
 
 fn archive() -> PathBuf {

@@ -2,13 +2,15 @@
 //!
 //! Equal is: the same verdict, and for a failure the same message. What is not equal stands in
 //! `known-differences.txt` with its reason, or counts as failed. What waits for something that is
-//! not there yet stands in `waiting.txt`, and is not run until that is there.
+//! not there yet stands in `waiting.txt`, and is not run until that is there. What runs on several nodes stands in
+//! `several-nodes.txt`.
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use super::outcome::{Baseline, Outcome, Verdict, lasting};
+use super::outcome::{Baseline, Outcome, Verdict, class_of, lasting, method_of};
+use super::runner::Nodes;
 use crate::pattern::{Entry, matches, parse_list};
 use crate::tally::Tally;
 
@@ -19,14 +21,52 @@ pub(super) struct Expectations {
     known: Vec<Entry>,
     /// `test | Name(key)` of the API that must be there, or words for what else is missing.
     waiting: Vec<Entry>,
+    pub(super) several: Several,
+}
+
+/// The tests that run on several nodes: `test | as declared`, or `test | 3 at least`.
+#[derive(Debug, Default)]
+pub(super) struct Several(Vec<(Entry, Nodes)>);
+
+impl Several {
+    pub(super) fn parse(text: &str) -> Result<Self> {
+        let entries = parse_list(text)?.into_iter();
+        let with_nodes = entries.map(|entry| {
+            let nodes = match entry.right.strip_suffix(" at least") {
+                Some(least) => Nodes::AtLeast(least.parse()?),
+                None if entry.right == "as declared" => Nodes::AtLeast(1),
+                None => bail!("{:?} is no number of nodes", entry.right),
+            };
+            Ok((entry, nodes))
+        });
+        Ok(Self(with_nodes.collect::<Result<_>>()?))
+    }
+
+    /// How many nodes a test has, by its class and method.
+    pub(super) fn nodes_of(&self, test: &str) -> Nodes {
+        let name = format!("{}.{}", class_of(test), method_of(test));
+        let entry = self.0.iter().find(|(entry, _)| matches(&entry.left, &name));
+        entry.map_or(Nodes::One, |(_, nodes)| *nodes)
+    }
+
+    /// The entries for a class, where it has any, in which no method is named.
+    pub(super) fn of_class(&self, class: &str) -> Option<Nodes> {
+        let all = format!("{class}.*");
+        self.0.iter().find(|(entry, _)| entry.left == all).map(|(_, nodes)| *nodes)
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.0.iter().map(|(entry, _)| entry)
+    }
 }
 
 impl Expectations {
-    pub(super) fn parse(baseline: &str, known: &str, waiting: &str) -> Result<Self> {
+    pub(super) fn parse(baseline: &str, known: &str, waiting: &str, several: &str) -> Result<Self> {
         Ok(Self {
             baseline: Baseline::parse(baseline).context("the baseline")?,
             known: parse_list(known).context("known-differences.txt")?,
             waiting: parse_list(waiting).context("waiting.txt")?,
+            several: Several::parse(several).context("several-nodes.txt")?,
         })
     }
 
@@ -41,11 +81,16 @@ impl Expectations {
         entry.map(|entry| entry.right.as_str())
     }
 
-    /// Entries of both lists that fit no test of Apache Kafka's suite.
+    pub(super) fn nodes_of(&self, test: &str) -> Nodes {
+        self.several.nodes_of(test)
+    }
+
+    /// Entries of the lists that fit no test of Apache Kafka's suite.
     pub(super) fn pointless(&self) -> Vec<String> {
         let fits =
             |entry: &&Entry| self.baseline.tests.keys().any(|test| matches(&entry.left, test));
-        let entries = self.known.iter().chain(&self.waiting).filter(|entry| !fits(entry));
+        let all = self.known.iter().chain(&self.waiting).chain(self.several.entries());
+        let entries = all.filter(|entry| !fits(entry));
         entries.map(|entry| format!("{} | {} fits no test", entry.left, entry.right)).collect()
     }
 
@@ -138,7 +183,7 @@ mod tests {
                             A.skips\tskipped\t0.0\tneeds more\nB.other[1]\tpassed\t2.0\n";
 
     fn judged(known: &str, outcomes: &[Outcome]) -> Judgement {
-        let expectations = Expectations::parse(BASELINE, known, "").unwrap();
+        let expectations = Expectations::parse(BASELINE, known, "", "").unwrap();
         let planned = outcomes.iter().map(|outcome| outcome.test.clone()).collect();
         expectations.judge(&planned, outcomes)
     }
@@ -177,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_planned_test_that_did_not_run_and_an_unplanned_one_fail() {
-        let expectations = Expectations::parse(BASELINE, "", "").unwrap();
+        let expectations = Expectations::parse(BASELINE, "", "", "").unwrap();
         let planned = BTreeSet::from(["A.passes".to_owned()]);
         let judgement = expectations.judge(&planned, &[]);
         assert_eq!(judgement.failed, ["A.passes: it did not run"]);
@@ -188,7 +233,7 @@ mod tests {
     #[test]
     fn a_test_waits_until_its_api_is_served() {
         let waiting = "B.* | Share(76)\n    Share groups.\n";
-        let mut expectations = Expectations::parse(BASELINE, "", waiting).unwrap();
+        let mut expectations = Expectations::parse(BASELINE, "", waiting, "").unwrap();
         assert_eq!(expectations.waits_for("B.other[1]"), Some("Share(76)"));
         expectations.stop_waiting(|api| api == "Share(76)");
         assert_eq!(expectations.waits_for("B.other[1]"), None);
@@ -197,7 +242,18 @@ mod tests {
     #[test]
     fn an_entry_that_fits_no_test_is_pointless() {
         let list = "C.* | x\n    Why.\n";
-        let expectations = Expectations::parse(BASELINE, list, "").unwrap();
+        let expectations = Expectations::parse(BASELINE, list, "", "").unwrap();
         assert_eq!(expectations.pointless(), ["C.* | x fits no test"]);
+    }
+
+    #[test]
+    fn a_test_has_the_nodes_that_the_first_entry_says() {
+        let several =
+            Several::parse("A.b | 3 at least\n    Why.\nA.* | as declared\n    Why.\n").unwrap();
+        assert_eq!(several.nodes_of("A.b[1]"), Nodes::AtLeast(3));
+        assert_eq!(several.nodes_of("A.c"), Nodes::AtLeast(1));
+        assert_eq!(several.nodes_of("B.b"), Nodes::One);
+        assert_eq!((several.of_class("A"), several.of_class("B")), (Some(Nodes::AtLeast(1)), None));
+        assert!(Several::parse("A.* | many\n    Why.\n").is_err());
     }
 }

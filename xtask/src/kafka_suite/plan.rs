@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::Request;
+use super::judge::{Expectations, Several};
 use super::outcome::{Baseline, class_of, method_of};
-use super::runner::Unit;
+use super::runner::{Nodes, Unit};
 use crate::process::run_ok;
 use crate::workspace;
 
@@ -98,22 +99,25 @@ fn part(tests: Vec<String>, shard: Shard, seconds: impl Fn(&str) -> f64) -> BTre
     parts.into_iter().nth(shard.index - 1).map(|(_, tests)| tests).unwrap_or_default()
 }
 
-/// The classes that hold these tests.
+/// The classes that hold these tests; one of which some tests run on one node and some on several is there twice.
 pub(super) fn units(
     baseline: &Baseline,
     tests: &BTreeSet<String>,
     classes: &[String],
+    nodes_of: impl Fn(&str) -> Nodes,
 ) -> Result<Vec<Unit>> {
-    let mut by_class: BTreeMap<&str, Unit> = BTreeMap::new();
+    let mut by_class: BTreeMap<(&str, Nodes), Unit> = BTreeMap::new();
     for test in tests {
         let simple = class_of(test);
         let suffix = format!(".{simple}");
         let Some(class) = classes.iter().find(|class| class.ends_with(&suffix)) else {
             bail!("{test} is in the baseline, but there is no class of that name");
         };
-        let unit = by_class.entry(simple).or_insert_with(|| Unit {
+        let nodes = nodes_of(test);
+        let unit = by_class.entry((simple, nodes)).or_insert_with(|| Unit {
             class: class.clone(),
             methods: Vec::new(),
+            nodes,
             seconds: 0.0,
         });
         unit.seconds += baseline.seconds(test);
@@ -128,6 +132,7 @@ pub(super) fn units(
 /// All classes, or those that the request names, whether the baseline knows their tests or not.
 pub(super) fn all_units(
     baseline: &Baseline,
+    several: &Several,
     classes: &[String],
     request: &Request<'_>,
 ) -> Vec<Unit> {
@@ -139,16 +144,57 @@ pub(super) fn all_units(
             request.only.iter().filter(|only| class_of(only) == name).collect();
         let mine = request.shard.is_none_or(|shard| index % shard.of == shard.index - 1);
         if mine && (request.only.is_empty() || !only.is_empty()) {
-            let methods = only.iter().map(|only| method_of(only).to_owned());
-            let tests = baseline.tests.keys().filter(|test| class_of(test) == name);
-            units.push(Unit {
-                class: class.clone(),
-                methods: methods.filter(|method| !method.is_empty()).collect(),
-                seconds: tests.map(|test| baseline.seconds(test)).sum(),
-            });
+            let named = only.iter().map(|only| method_of(only).to_owned());
+            let named: Vec<String> = named.filter(|method| !method.is_empty()).collect();
+            units.extend(units_of(baseline, several, class, &name, named));
         }
     }
     units
+}
+
+/// The classes that the request names and the baseline knows nothing of: they run, and count as failed.
+pub(super) fn unknown_units(
+    expectations: &Expectations,
+    classes: &[String],
+    request: &Request<'_>,
+) -> Vec<Unit> {
+    let Expectations { baseline, several, .. } = expectations;
+    let is_known = |class: &str| baseline.tests.keys().any(|test| class_of(test) == class);
+    let mut units = all_units(baseline, several, classes, request);
+    units.retain(|unit| !request.only.is_empty() && !is_known(unit.simple_name()));
+    units
+}
+
+/// A class whose tests are not all alike in their nodes is run twice, by the methods that the baseline knows.
+fn units_of(
+    baseline: &Baseline,
+    several: &Several,
+    class: &str,
+    name: &str,
+    named: Vec<String>,
+) -> Vec<Unit> {
+    let known = baseline.tests.keys().filter(|test| class_of(test) == name);
+    let known: BTreeSet<String> = known.map(|test| method_of(test).to_owned()).collect();
+    let methods = if named.is_empty() { known } else { named.iter().cloned().collect() };
+    let mut by_nodes: BTreeMap<Nodes, Vec<String>> = BTreeMap::new();
+    for method in methods {
+        let nodes = several.nodes_of(&format!("{name}.{method}"));
+        by_nodes.entry(nodes).or_default().push(method);
+    }
+    if by_nodes.is_empty() {
+        by_nodes.insert(several.of_class(name).unwrap_or(Nodes::One), Vec::new());
+    }
+    let is_whole = by_nodes.len() == 1 && named.is_empty();
+    let unit = |(nodes, methods): (Nodes, Vec<String>)| {
+        let is_mine = |test: &&String| {
+            class_of(test) == name && methods.iter().any(|method| method == method_of(test))
+        };
+        let seconds =
+            baseline.tests.keys().filter(is_mine).map(|test| baseline.seconds(test)).sum();
+        let methods = if is_whole { Vec::new() } else { methods };
+        Unit { class: class.to_owned(), methods, nodes, seconds }
+    };
+    by_nodes.into_iter().map(unit).collect()
 }
 
 #[cfg(test)]
@@ -188,9 +234,26 @@ mod tests {
         let text = "A.b[1]\tpassed\t1.0\nA.b[2]\tpassed\t2.0\nA.c\tpassed\t4.0\n";
         let baseline = Baseline::parse(text).unwrap();
         let tests = BTreeSet::from(["A.b[1]".to_owned(), "A.b[2]".to_owned()]);
-        let units = units(&baseline, &tests, &["org.A".to_owned()]).unwrap();
+        let one = |_: &str| Nodes::One;
+        let units = units(&baseline, &tests, &["org.A".to_owned()], one).unwrap();
         let [unit] = units.as_slice() else { panic!("one class: {units:?}") };
         assert_eq!((unit.class.as_str(), unit.seconds), ("org.A", 3.0));
         assert_eq!(unit.methods, ["b"]);
+    }
+
+    #[test]
+    fn a_class_with_tests_for_one_and_for_several_nodes_is_two_units() {
+        let baseline = Baseline::parse("A.b\tpassed\t1.0\nA.c[1]\tpassed\t2.0\n").unwrap();
+        let several = Several::parse("A.c | as declared\n    Why.\n").unwrap();
+        let classes = ["org.A".to_owned()];
+        let tests: BTreeSet<String> = baseline.tests.keys().cloned().collect();
+        let of = |units: Vec<Unit>| -> Vec<(Nodes, Vec<String>)> {
+            units.into_iter().map(|unit| (unit.nodes, unit.methods)).collect()
+        };
+        let expected =
+            [(Nodes::One, vec!["b".to_owned()]), (Nodes::AtLeast(1), vec!["c".to_owned()])];
+        let nodes_of = |test: &str| several.nodes_of(test);
+        assert_eq!(of(units(&baseline, &tests, &classes, nodes_of).unwrap()), expected);
+        assert_eq!(of(units_of(&baseline, &several, "org.A", "A", Vec::new())), expected);
     }
 }

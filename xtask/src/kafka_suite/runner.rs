@@ -16,6 +16,15 @@ use crate::process::Process;
 /// A test that has said nothing for so long is hung: its own limit is 120 s.
 const SILENCE_LIMIT: Duration = Duration::from_secs(200);
 
+/// How many nodes a test's cluster has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Nodes {
+    /// One, whatever the test declares.
+    One,
+    /// As the test declares, but so many at least.
+    AtLeast(u32),
+}
+
 /// Which tests of a class to run.
 #[derive(Debug, Clone)]
 pub(super) struct Unit {
@@ -23,6 +32,8 @@ pub(super) struct Unit {
     pub(super) class: String,
     /// None means all.
     pub(super) methods: Vec<String>,
+    /// On how many nodes.
+    pub(super) nodes: Nodes,
     /// How long it takes on Apache Kafka, in seconds.
     pub(super) seconds: f64,
 }
@@ -30,6 +41,11 @@ pub(super) struct Unit {
 impl Unit {
     pub(super) fn simple_name(&self) -> &str {
         self.class.rsplit_once('.').map_or(&*self.class, |(_, name)| name)
+    }
+
+    pub(super) fn log_name(&self) -> String {
+        let several = if self.nodes == Nodes::One { "" } else { "-several" };
+        format!("{}{several}.log", self.simple_name())
     }
 }
 
@@ -74,7 +90,11 @@ pub(super) fn run(
 
 fn start(unit: &Unit, log: &Path) -> Result<Process> {
     let mut command = kafka::java_tools(&fetch::jars()?, &fetch::classes()?);
-    command.args(["-Dsuite.nodes=1", "suite.Runner", &unit.class]).args(&unit.methods);
+    match unit.nodes {
+        Nodes::One => command.arg("-Dsuite.one=true"),
+        Nodes::AtLeast(nodes) => command.arg(format!("-Dsuite.nodes={nodes}")),
+    };
+    command.args(["suite.Runner", &unit.class]).args(&unit.methods);
     Process::spawn(unit.simple_name(), command, log)
 }
 
@@ -94,8 +114,14 @@ fn answer(request: &Value, cluster: &mut Cluster) -> Result<Value> {
             cluster.stop();
             Ok(json!({}))
         }
-        "stop-broker" => cluster.stop_broker().map(|()| json!({})),
-        "start-broker" => cluster.start_broker().map(|()| json!({})),
+        "stop-broker" => cluster.stop_broker(node(request)?).map(|()| json!({})),
+        "kill-broker" => cluster.kill_broker(node(request)?).map(|()| json!({})),
+        "start-broker" => cluster.start_broker(node(request)?).map(|()| json!({})),
         other => anyhow::bail!("unknown request {other:?}"),
     }
+}
+
+fn node(request: &Value) -> Result<u32> {
+    let node = request.get("node").and_then(Value::as_u64).context("which node?")?;
+    u32::try_from(node).context("no node has such an id")
 }

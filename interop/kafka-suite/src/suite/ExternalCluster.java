@@ -10,6 +10,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
 import java.util.function.IntSupplier;
+import java.util.function.Supplier;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
@@ -19,13 +20,18 @@ import org.junit.jupiter.api.Assumptions;
 
 /** A cluster outside this JVM, started fresh by the harness for one test, with the test's own configuration. */
 public final class ExternalCluster {
-    /** {@code -Dsuite.nodes=1}: the cluster has one node, whatever the test declares. */
-    public static final boolean ONE_NODE = "1".equals(System.getProperty("suite.nodes"));
+    /** {@code -Dsuite.one=true}: the cluster has one node, whatever the test declares. */
+    public static final boolean ONE_NODE = Boolean.getBoolean("suite.one");
+    /** {@code -Dsuite.nodes=N}: otherwise it has as many as the test declares, and so many at least. */
+    private static final int LEAST_NODES = Integer.getInteger("suite.nodes", 1);
 
+    private final ClusterConfig config;
     private final String bootstrap;
     private final String controllers;
+    private Nodes nodes;
 
-    private ExternalCluster(String bootstrap, String controllers) {
+    private ExternalCluster(ClusterConfig config, String bootstrap, String controllers) {
+        this.config = config;
         this.bootstrap = bootstrap;
         this.controllers = controllers;
     }
@@ -33,7 +39,10 @@ public final class ExternalCluster {
     /** Not a failure but an aborted test, if the harness can't start such a cluster and says why. */
     public static ExternalCluster start(ClusterConfig config) {
         ObjectNode request = Harness.message().put("do", "start");
-        request.put("nodes", config.numBrokers());
+        request.put("nodes", Math.max(config.numBrokers(), LEAST_NODES));
+        request.put("alone", ONE_NODE);
+        request.put("declared", config.numBrokers());
+        request.put("disks", config.numDisksPerBroker());
         request.put("protocol", config.brokerSecurityProtocol().name);
         request.put("listener", config.brokerListenerName().value());
         // A test that names no version gets the released one's, not the next release's.
@@ -44,12 +53,40 @@ public final class ExternalCluster {
         config.features().forEach((feature, level) -> features.put(feature.featureName(), level.intValue()));
         ObjectNode properties = request.putObject("properties");
         config.serverProperties().forEach(properties::put);
-        config.perServerOverrideProperties().getOrDefault(0, Map.of()).forEach(properties::put);
+        ObjectNode servers = request.putObject("servers");
+        config.perServerOverrideProperties().forEach((id, overrides) -> {
+            ObjectNode server = servers.putObject(id.toString());
+            overrides.forEach(server::put);
+        });
         JsonNode answer = Harness.ask(request);
         if (answer.has("skip")) {
             Assumptions.abort(answer.get("skip").asText());
         }
-        return new ExternalCluster(answer.get("bootstrap").asText(), answer.get("controllers").asText());
+        return new ExternalCluster(config, answer.get("bootstrap").asText(), answer.get("controllers").asText());
+    }
+
+    /** The brokers' Java objects, so far as a broker outside of this JVM can have them; made when first asked for. */
+    public Nodes nodes(Supplier<String> clusterId, List<Integer> boundPorts) {
+        if (nodes == null) {
+            nodes = new Nodes(this, clusterId.get(), boundPorts);
+        }
+        return nodes;
+    }
+
+    /** What a broker was started with. */
+    Map<String, String> propertiesOf(int id) {
+        String listener = config.brokerListenerName().value();
+        Map<String, String> result = new TreeMap<>();
+        result.put("process.roles", "broker,controller");
+        result.put("node.id", Integer.toString(id));
+        result.put("listeners", listener + "://127.0.0.1:0,CONTROLLER://127.0.0.1:0");
+        result.put("listener.security.protocol.map", listener + ":" + config.brokerSecurityProtocol().name + ",CONTROLLER:PLAINTEXT");
+        result.put("inter.broker.listener.name", listener);
+        result.put("controller.listener.names", "CONTROLLER");
+        result.put("controller.quorum.bootstrap.servers", controllers);
+        result.putAll(config.serverProperties());
+        result.putAll(config.perServerOverrideProperties().getOrDefault(id, Map.of()));
+        return result;
     }
 
     public String bootstrap() {
@@ -66,11 +103,17 @@ public final class ExternalCluster {
 
     public void shutdownBroker(int id) {
         Harness.ask(Harness.message().put("do", "stop-broker").put("node", id));
+        if (nodes != null) {
+            nodes.stoppedNode(id);
+        }
     }
 
     /** Returns when the broker is ready. */
     public void startBroker(int id) {
         Harness.ask(Harness.message().put("do", "start-broker").put("node", id));
+        if (nodes != null) {
+            nodes.startedNode(id);
+        }
     }
 
     // One node: what a test declared for N brokers is brought down to one

@@ -19,6 +19,7 @@ import org.junit.jupiter.api.extension.BeforeEachCallback;
 import org.junit.jupiter.api.extension.Extension;
 import org.junit.jupiter.api.extension.TestTemplateInvocationContext;
 import suite.ExternalCluster;
+import suite.Nodes;
 
 import java.util.Arrays;
 import java.util.Collection;
@@ -35,7 +36,7 @@ import java.util.stream.Collectors;
  * cluster (see {@link ExternalCluster}) instead of brokers inside this JVM.
  */
 public class RaftClusterInvocationContext implements TestTemplateInvocationContext {
-    /** What ran: on one node, a test declared for combined and for separate controllers is twice the same. */
+    /** What ran: every node is broker and controller, so that a test declared for separate ones, too, is twice the same. */
     private static final Set<String> RUNS = new HashSet<>();
 
     private final String baseDisplayName;
@@ -59,14 +60,17 @@ public class RaftClusterInvocationContext implements TestTemplateInvocationConte
         ExternalInstance instance = new ExternalInstance(config, isCombined);
         BeforeEachCallback before = context -> {
             String run = context.getRequiredTestMethod() + " " + instance.describe();
-            if (ExternalCluster.ONE_NODE && !RUNS.add(run)) Assumptions.abort("the same run again: one node is broker and controller");
+            if (!RUNS.add(run)) Assumptions.abort("the same run again: one node is broker and controller");
             if (instance.config().isAutoStart()) instance.start();
         };
         AfterEachCallback after = context -> instance.stop();
         return List.of(before, after, new ClusterInstanceParameterResolver(instance));
     }
 
-    /** What a test sees of the external cluster. The brokers' own Java objects are not there: those maps are empty. */
+    /**
+     * What a test sees of the external cluster. Of the brokers' own Java objects those of several nodes have what {@link
+     * Nodes} says; of one node they are not there, and the map is empty.
+     */
     private static class ExternalInstance implements ClusterInstance {
         private final ClusterConfig config;
         private final int declaredBrokers;
@@ -93,6 +97,12 @@ public class RaftClusterInvocationContext implements TestTemplateInvocationConte
             if (started) return;
             cluster = ExternalCluster.start(config);
             started = true;
+            waitForReadyBrokers();
+        }
+
+        /** With several nodes. They are asked for the cluster's id once: later they may all be stopped. */
+        private Nodes nodes() {
+            return cluster.nodes(this::clusterId, brokerBoundPorts());
         }
 
         @Override
@@ -124,13 +134,26 @@ public class RaftClusterInvocationContext implements TestTemplateInvocationConte
 
         @Override
         public void waitForReadyBrokers() {
-            // A broker that the harness started is ready.
+            // A broker that the harness started is ready, but may not have heard yet that the others are.
+            if (ExternalCluster.ONE_NODE || config.numBrokers() == 1) return;
+            try {
+                nodes().waitUntilAllKnow(metadata -> metadata.brokers().size() >= config.numBrokers(), List.of(),
+                        "not all brokers know all others");
+            } catch (InterruptedException e) {
+                throw new RuntimeException(e);
+            }
         }
 
         /** Nothing outside tells when a broker has applied what the controller committed: this is longer than it takes. */
         @Override
         public void ensureConsistentMetadata() throws InterruptedException {
             Thread.sleep(1000);
+        }
+
+        @Override
+        public void ensureConsistentMetadata(Collection<KafkaBroker> brokers, Collection<ControllerServer> controllers)
+                throws InterruptedException {
+            ensureConsistentMetadata();
         }
 
         // What the cluster is
@@ -164,6 +187,7 @@ public class RaftClusterInvocationContext implements TestTemplateInvocationConte
 
         @Override
         public Set<Integer> brokerIds() {
+            if (!ExternalCluster.ONE_NODE) return nodes().brokers().keySet();
             return ask(admin -> admin.describeCluster().nodes().get().stream().map(Node::id).collect(Collectors.toSet()));
         }
 
@@ -174,7 +198,7 @@ public class RaftClusterInvocationContext implements TestTemplateInvocationConte
 
         @Override
         public Set<Integer> controllerIds() {
-            return Set.of(0);
+            return ExternalCluster.ONE_NODE ? Set.of(0) : nodes().brokers().keySet();
         }
 
         @Override
@@ -189,12 +213,7 @@ public class RaftClusterInvocationContext implements TestTemplateInvocationConte
 
         @Override
         public Map<Integer, KafkaBroker> brokers() {
-            return Map.of();
-        }
-
-        @Override
-        public Map<Integer, KafkaBroker> aliveBrokers() {
-            return Map.of();
+            return ExternalCluster.ONE_NODE ? Map.of() : nodes().brokers();
         }
 
         @Override
@@ -227,6 +246,13 @@ public class RaftClusterInvocationContext implements TestTemplateInvocationConte
 
         @Override
         public void waitTopicCreation(String topic, int partitions) throws InterruptedException {
+            if (!ExternalCluster.ONE_NODE) {
+                nodes().waitUntilAllKnow(metadata -> metadata.topicMetadata().stream()
+                        .flatMap(it -> it.partitionMetadata().stream())
+                        .filter(partition -> partition.leaderId.isPresent()).count() == partitions,
+                        List.of(topic), topic + " not created");
+                return;
+            }
             waitUntil(60_000, topic + " not created", admin ->
                     admin.describeTopics(List.of(topic)).allTopicNames().get(10, TimeUnit.SECONDS).get(topic)
                             .partitions().stream().filter(partition -> partition.leader() != null).count() == partitions);
@@ -234,6 +260,11 @@ public class RaftClusterInvocationContext implements TestTemplateInvocationConte
 
         @Override
         public void waitTopicDeletion(String topic) throws InterruptedException {
+            if (!ExternalCluster.ONE_NODE) {
+                nodes().waitUntilAllKnow(metadata -> metadata.topicMetadata().stream()
+                        .noneMatch(it -> it.topic().equals(topic)), List.of(), topic + " not deleted");
+                return;
+            }
             waitUntil(60_000, topic + " not deleted", admin -> !admin.listTopics().names().get().contains(topic));
         }
 

@@ -5,18 +5,32 @@
 
 use std::net::TcpListener;
 use std::ops::Range;
+use std::sync::Mutex;
 
 use anyhow::{Result, ensure};
 
 /// Below what Linux gives to clients (`ip_local_port_range` begins with 32768).
 const PORTS: Range<u16> = 20_000..32_000;
 
-/// So many free ports; runs that begin at the same time begin their search in different places.
-pub(super) fn free(count: usize) -> Result<Vec<u16>> {
+/// How far into the range the searches of this process have come.
+static SEARCHED: Mutex<usize> = Mutex::new(0);
+
+/// So many free ports. Runs that begin at the same time begin their search in different places, and within a run no
+/// search gives again what one before it gave, until it has come round.
+pub(crate) fn free(count: usize) -> Result<Vec<u16>> {
     let span = usize::from(PORTS.end - PORTS.start);
-    let start = usize::try_from(std::process::id())? * 16 % span;
-    let candidates = PORTS.cycle().skip(start).take(span);
-    let found: Vec<u16> = candidates.filter(|port| is_free(*port)).take(count).collect();
+    let mut searched = SEARCHED.lock().expect("no search panics");
+    let start = (usize::try_from(std::process::id())? * 16 + *searched) % span;
+    let mut found = Vec::new();
+    for port in PORTS.cycle().skip(start).take(span) {
+        if found.len() == count {
+            break;
+        }
+        *searched += 1;
+        if is_free(port) {
+            found.push(port);
+        }
+    }
     ensure!(found.len() == count, "there are not enough free ports in {PORTS:?}");
     Ok(found)
 }
@@ -32,9 +46,10 @@ mod tests {
     #[test]
     fn ports_are_distinct_and_none_that_the_system_gives_to_clients() {
         let mut ports = free(6).unwrap();
+        ports.extend(free(6).unwrap());
         ports.sort_unstable();
         ports.dedup();
-        assert_eq!(ports.len(), 6);
+        assert_eq!(ports.len(), 12);
         assert!(ports.iter().all(|port| PORTS.contains(port)));
     }
 }

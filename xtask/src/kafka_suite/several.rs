@@ -1,0 +1,258 @@
+//! Several nodes, each of them broker and controller, as one test wants them (shell).
+//!
+//! Ottla and Apache Kafka get the same properties files. What a test says about controllers apart is not there: every
+//! node votes. Dropped, all nodes are killed.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::cluster::{CLUSTER_ID, Wanted, copy, escaped, kafka_is_ready, sasl};
+use super::fetch;
+use crate::broker::Target;
+use crate::process::{Process, describe, run_ok};
+use crate::{kafka, ottla, ports};
+
+/// Three of Apache Kafka's start at once, beside a second lane's three.
+const START_LIMIT: Duration = Duration::from_secs(90);
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+/// What the suite's own cluster sets, and what three nodes on a small machine need.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("process.roles", "broker,controller"),
+    ("controller.listener.names", "CONTROLLER"),
+    ("log.cleaner.dedupe.buffer.size", "2097152"),
+    // Apache Kafka leaves aside what it does not know.
+    ("ottla.http.listener", "127.0.0.1:0"),
+];
+
+#[derive(Debug)]
+struct Node {
+    id: u32,
+    port: u16,
+    controller: String,
+    directory: PathBuf,
+    process: Option<Process>,
+    /// It has said so since its last start.
+    is_ready: bool,
+    starts: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Nodes {
+    target: Target,
+    nodes: Vec<Node>,
+    /// How many of them the test counts on; the others only make a majority of the controllers.
+    declared: usize,
+}
+
+impl Nodes {
+    /// Starts them all, and waits until each says that it is ready.
+    pub(super) fn start(target: Target, wanted: &Wanted, directory: &Path) -> Result<Self> {
+        let count = wanted.nodes;
+        let ports = ports::free(usize::try_from(2 * count)?)?;
+        let node = |(id, ports): (u32, &[u16])| match *ports {
+            [port, controller] => Some(Node {
+                id,
+                port,
+                controller: format!("127.0.0.1:{controller}"),
+                directory: directory.join("broker").join(format!("node-{id}")),
+                process: None,
+                is_ready: false,
+                starts: 0,
+            }),
+            _ => None,
+        };
+        let nodes: Option<Vec<Node>> = (0..count).zip(ports.chunks(2)).map(node).collect();
+        let declared = usize::try_from(wanted.declared)?;
+        let mut cluster = Self { target, nodes: nodes.context("two ports each")?, declared };
+        let voters = cluster.voters();
+        for node in &cluster.nodes {
+            node.prepare(target, wanted, &voters, directory)?;
+        }
+        for node in &mut cluster.nodes {
+            node.spawn(target)?;
+        }
+        for node in &mut cluster.nodes {
+            node.await_ready(target)?;
+        }
+        Ok(cluster)
+    }
+
+    /// `0@127.0.0.1:20001,…`
+    fn voters(&self) -> String {
+        let voter = |node: &Node| format!("{}@{}", node.id, node.controller);
+        self.nodes.iter().map(voter).collect::<Vec<_>>().join(",")
+    }
+
+    pub(super) fn bootstrap(&self) -> String {
+        let addresses = self.nodes.iter().take(self.declared).map(Node::address);
+        addresses.collect::<Vec<_>>().join(",")
+    }
+
+    pub(super) fn controllers(&self) -> String {
+        let addresses = self.nodes.iter().map(|node| node.controller.clone());
+        addresses.collect::<Vec<_>>().join(",")
+    }
+
+    fn node(&mut self, id: u32) -> Result<&mut Node> {
+        let node = self.nodes.iter_mut().find(|node| node.id == id);
+        node.with_context(|| format!("there is no node {id}"))
+    }
+
+    /// SIGTERM: leads nothing any more when it is gone.
+    pub(super) fn stop(&mut self, id: u32) -> Result<()> {
+        let target = self.target;
+        let running = self.node(id)?.process.take().context("it is stopped already")?;
+        let status = running.stop(STOP_LIMIT)?;
+        ensure!(target.has_stopped_cleanly(status), "node {id} stopped with {}", describe(status));
+        Ok(())
+    }
+
+    /// SIGKILL.
+    pub(super) fn kill(&mut self, id: u32) -> Result<()> {
+        self.node(id)?.process.take().context("it is stopped already")?.kill()
+    }
+
+    /// On its old directory and ports; back when it is ready, unless it can't be before others are there, too: without a
+    /// majority of the controllers none is.
+    pub(super) fn start_again(&mut self, id: u32) -> Result<()> {
+        let target = self.target;
+        let node = self.node(id)?;
+        ensure!(node.process.is_none(), "node {id} is running already");
+        node.spawn(target)?;
+        let running = self.nodes.iter().filter(|node| node.process.is_some()).count();
+        if 2 * running > self.nodes.len() {
+            self.nodes.iter_mut().try_for_each(|node| node.await_ready(target))?;
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    /// As the suite's own cluster names it, which some tests expect to see printed.
+    fn address(&self) -> String {
+        format!("localhost:{}", self.port)
+    }
+
+    fn properties(&self) -> PathBuf {
+        self.directory.join("server.properties")
+    }
+
+    /// As many log directories as the test wants disks.
+    fn data(&self, wanted: &Wanted) -> Vec<PathBuf> {
+        (0..wanted.disks.max(1)).map(|disk| self.directory.join(format!("data-{disk}"))).collect()
+    }
+
+    fn prepare(&self, target: Target, wanted: &Wanted, voters: &str, lane: &Path) -> Result<()> {
+        fs::create_dir_all(&self.directory)
+            .with_context(|| format!("cannot create {}", self.directory.display()))?;
+        let text = self.text(wanted, voters);
+        fs::write(self.properties(), text).context("cannot write server.properties")?;
+        match target {
+            Target::Ottla => {
+                let mut command = Command::new(ottla::binary()?);
+                command.args(["format", "--cluster-id", CLUSTER_ID, "--config"]);
+                command.arg(self.properties());
+                run_ok(command, b"", START_LIMIT).context("Ottla's format failed").map(drop)
+            }
+            Target::Kafka => self.format_kafka(wanted, lane),
+        }
+    }
+
+    fn text(&self, wanted: &Wanted, voters: &str) -> String {
+        let Wanted { listener, protocol, .. } = wanted;
+        let dirs: Vec<_> =
+            self.data(wanted).iter().map(|data| data.display().to_string()).collect();
+        let mut lines = vec![
+            format!("node.id={}", self.id),
+            format!(
+                "listeners={listener}://127.0.0.1:{},CONTROLLER://{}",
+                self.port, self.controller
+            ),
+            format!("advertised.listeners={listener}://{}", self.address()),
+            format!("listener.security.protocol.map={listener}:{protocol},CONTROLLER:PLAINTEXT"),
+            format!("inter.broker.listener.name={listener}"),
+            format!("controller.quorum.voters={voters}"),
+            format!("log.dirs={}", dirs.join(",")),
+        ];
+        if protocol.starts_with("SASL") {
+            lines.extend(sasl(listener));
+        }
+        if wanted.version.is_some() || !wanted.features.is_empty() {
+            lines.push("unstable.feature.versions.enable=true".to_owned());
+        }
+        lines.extend(DEFAULTS.iter().map(|(name, value)| format!("{name}={value}")));
+        let own = wanted.servers.get(&self.id).into_iter().flatten();
+        let properties = wanted.properties.iter().chain(own);
+        lines.extend(properties.map(|(name, value)| format!("{name}={}", escaped(value))));
+        lines.join("\n") + "\n"
+    }
+
+    /// Formatting takes a JVM; what it writes is the same for the same node, disks, version and features.
+    fn format_kafka(&self, wanted: &Wanted, lane: &Path) -> Result<()> {
+        let mut options = Vec::new();
+        if let Some(version) = &wanted.version {
+            options.extend(["--release-version".to_owned(), version.clone()]);
+        }
+        for (feature, level) in &wanted.features {
+            options.extend(["--feature".to_owned(), format!("{feature}={level}")]);
+        }
+        let data = self.data(wanted);
+        let mut name = format!("formatted-node-{}-{}", self.id, data.len());
+        write!(name, "{}", options.join("")).ok();
+        let template = lane.join(name);
+        if !template.exists() {
+            let mut command = kafka::java(&fetch::jars()?, "128m");
+            command.args(["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER_ID]);
+            command.args(&options).arg("--config").arg(self.properties());
+            run_ok(command, b"", START_LIMIT).context("Apache Kafka's format failed")?;
+            for (disk, data) in data.iter().enumerate() {
+                copy(data, &template.join(disk.to_string()))?;
+            }
+            return Ok(());
+        }
+        for (disk, data) in data.iter().enumerate() {
+            copy(&template.join(disk.to_string()), data)?;
+        }
+        Ok(())
+    }
+
+    fn spawn(&mut self, target: Target) -> Result<()> {
+        self.starts += 1;
+        let log = self.directory.join(format!("output-{}.log", self.starts));
+        let mut command = match target {
+            Target::Kafka => {
+                let mut command = fetch::kafka_command()?;
+                command.arg("kafka.Kafka");
+                command
+            }
+            Target::Ottla => {
+                let mut command = Command::new(ottla::binary()?);
+                command.args(["serve", "--config"]);
+                command
+            }
+        };
+        command.arg(self.properties());
+        self.process = Some(Process::spawn(&format!("node {}", self.id), command, &log)?);
+        self.is_ready = false;
+        Ok(())
+    }
+
+    /// At once for a node that is stopped.
+    fn await_ready(&mut self, target: Target) -> Result<()> {
+        let is_ready = |line: &str| match target {
+            Target::Kafka => kafka_is_ready(line),
+            Target::Ottla => line.contains(" ready in ").then_some(()),
+        };
+        if let Some(process) = self.process.as_mut().filter(|_| !self.is_ready) {
+            process.wait_for_line(START_LIMIT, is_ready)?;
+            self.is_ready = true;
+        }
+        Ok(())
+    }
+}
