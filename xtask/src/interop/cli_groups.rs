@@ -54,7 +54,7 @@ pub(super) fn tests() -> Vec<Test> {
         test("a member shares a group with Kafka's console consumer", java, with_console),
         test("a member shares a group of the newer protocol", java, with_newer)
             .once_served("ConsumerGroupHeartbeat(68)"),
-        test("groups are listed, described and deleted", &[], administer),
+        test("groups are listed, described and deleted", &[], administer).of_one(),
         test("groups refuse with a cure what cannot be done to them", &[], mistakes),
         test("offsets are reset as Kafka's own tool resets them", java, reset),
         test("offsets are exported, and read from files that Kafka's tool wrote", java, files),

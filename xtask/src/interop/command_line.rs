@@ -28,8 +28,8 @@ pub(super) fn tests() -> Vec<Test> {
     };
     let mut tests = vec![
         test("topics are created, listed, described and deleted", topics).of_one(),
-        test("topics as JSON", topics_as_json),
-        test("exit codes tell failures apart, and errors name the cure", exit_codes),
+        test("topics as JSON", topics_as_json).of_one(),
+        test("exit codes tell failures apart, and errors name the cure", exit_codes).of_one(),
         with_python("produce writes keys, headers and nulls to the partition it is told", produce),
         with_python("produce compresses, and waits for whom it is told", produce_variously),
         with_python("consume prints each part of a record, as text and as JSON", consume),
