@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ fn config() -> Config {
         controller_endpoints: Vec::new(),
         voters: Vec::new(),
         joins: false,
+        endpoints: Vec::new(),
+        contacts: Vec::new(),
+        levels: BTreeMap::new(),
         timing: Timing::default(),
         policy: Policy::default(),
         segment_bytes: 700,
