@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use ottla_base::{BrokerId, Offset, Uuid};
 use ottla_client::Address as ClientAddress;
 use ottla_config::{
@@ -18,7 +18,9 @@ use ottla_env::{Clock, SystemClock};
 use ottla_log::{DirectoryOptions, LogDirectory};
 use ottla_metadata::controller::Policy;
 use ottla_metadata::{Endpoint, feature};
-use ottla_protocol::messages::{BrokerRegistrationRequest, broker_registration_request};
+use ottla_protocol::messages::{
+    BrokerRegistrationRequest, ControllerRegistrationResponse, broker_registration_request,
+};
 use ottla_quorum::{InitialVoter, Quorum, SnapshotLimits, Timing};
 use ottla_replication::Windows;
 use tokio::net::{TcpListener, TcpSocket};
@@ -228,17 +230,17 @@ impl Node {
         let roles = config.process_roles;
         if roles.controller && !quorum.is_alone() {
             let (channel, request) = (Arc::clone(&controller), quorum.controller_registration());
-            let registered = async move {
-                let response = channel.ask_until_answered(Purpose::Controller, request).await;
-                if response.error_code.is_error() {
-                    let why = response.error_message.unwrap_or_default();
-                    error!(code = %response.error_code, %why, "this controller is not taken");
-                }
-            };
+            let registered =
+                async move { channel.ask_until_answered(Purpose::Controller, request).await };
             if !roles.broker {
-                registered.await;
+                check_taken(&registered.await)?;
             } else {
-                tasks.spawn(unless_stopped(stopping.clone(), registered));
+                // If it is refused, so is the broker of this node, which ends the start.
+                tasks.spawn(unless_stopped(stopping.clone(), async move {
+                    if let Err(error) = check_taken(&registered.await) {
+                        error!("{error}");
+                    }
+                }));
             }
         }
         if !roles.broker {
@@ -370,6 +372,14 @@ impl Node {
             self.tasks.shutdown().await;
         }
     }
+}
+
+/// Whether the active controller has taken this one.
+fn check_taken(response: &ControllerRegistrationResponse) -> anyhow::Result<()> {
+    let why = response.error_message.as_deref().unwrap_or_default();
+    let code = response.error_code;
+    ensure!(!code.is_error(), "the active controller does not take this one: {code} {why}");
+    Ok(())
 }
 
 impl Bound {

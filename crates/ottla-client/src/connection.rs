@@ -110,8 +110,7 @@ impl Connection {
             await_answer,
             failure.clone(),
         ));
-        let answers =
-            read_until_abandoned(reader, abandoned.subscribe(), awaited, failure.clone());
+        let answers = read_until_abandoned(reader, abandoned.subscribe(), awaited, failure.clone());
         tokio::spawn(async move {
             answers.await;
             drop(is_reading);
