@@ -9,6 +9,8 @@
 
 mod active;
 mod clients;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod connections;
 mod driver;
 pub(crate) mod floor;
@@ -79,6 +81,8 @@ enum Stage {
     Restart,
     /// 5,000 idle connections.
     Connections,
+    /// Three brokers with three replicas: cost, latency, memory, failover of 1,000 and 10,000 partitions.
+    Cluster,
     /// Active, partitions, restart and connections.
     Scale,
 }
@@ -99,6 +103,7 @@ impl Stage {
             Self::Partitions => "Ten thousand partitions",
             Self::Restart => "Restart against data size",
             Self::Connections => "Connections",
+            Self::Cluster => "Three brokers",
             Self::Scale => "Scale",
         }
     }
@@ -115,6 +120,7 @@ impl Stage {
             | Self::Groups
             | Self::Shapes
             | Self::Readers
+            | Self::Cluster
             | Self::Scale => false,
         }
     }
@@ -157,7 +163,8 @@ impl Arguments {
     fn includes(&self, stage: Stage) -> bool {
         if self.only.is_empty() {
             // The short form leaves out what takes minutes.
-            let is_long = stage.is_of_scale() || matches!(stage, Stage::Shapes | Stage::Readers);
+            let is_long = stage.is_of_scale()
+                || matches!(stage, Stage::Shapes | Stage::Readers | Stage::Cluster);
             return !(self.quick && is_long);
         }
         self.only.contains(&stage) || (stage.is_of_scale() && self.only.contains(&Stage::Scale))
@@ -372,7 +379,20 @@ fn measure(bench: &mut Bench, arguments: &Arguments) -> Result<Vec<Section>> {
     if arguments.includes(Stage::Connections) {
         sections.push(connections::measure(bench)?);
     }
+    if arguments.includes(Stage::Cluster) {
+        sections.push(measure_cluster(bench)?);
+    }
     Ok(startup.into_iter().chain(sections).collect())
+}
+
+#[cfg(feature = "cluster")]
+fn measure_cluster(bench: &Bench) -> Result<Section> {
+    cluster::measure(bench)
+}
+
+#[cfg(not(feature = "cluster"))]
+fn measure_cluster(_: &Bench) -> Result<Section> {
+    bail!("this build of xtask is only for `protocol`")
 }
 
 /// Brokers on the first core; we, and the clients that we start from now on, on the others.

@@ -16,6 +16,10 @@ pub(super) enum Goal {
     TimesKafka(f64),
     /// At most so many times what a program needs that does nothing but the same system calls.
     TimesFloor(f64),
+    /// At most so many times Kafka's figure without flush, where Kafka does not flush either.
+    UnflushedTimesKafka(f64),
+    /// At most so many flushes and one round trip, as the two floors have them.
+    Flushes(f64),
     /// At most so many times Ottla's figure of another row of the section, named by its title.
     TimesRow(f64, &'static str),
 }
@@ -105,6 +109,20 @@ const GOALS: &[Named] = &[
         "ms",
         &[Goal::AtMost(2_000.0)],
     ),
+    (
+        Stage::Cluster,
+        "rf 3, acks=all, 1 KiB records, three brokers together",
+        PER_GB,
+        &[Goal::UnflushedTimesKafka(0.333)],
+    ),
+    (Stage::Cluster, "rf 3, acks=all, one record at a time, p50", "ms", &[Goal::Flushes(3.0)]),
+    // No step where a fetch that waits for records holds something up.
+    (
+        Stage::Cluster,
+        "rf 3, acks=all, one record at a time, the slowest",
+        "ms",
+        &[Goal::AtMost(400.0)],
+    ),
     // 30 MB.
     (Stage::Connections, "5,000 idle connections, memory, resident", "MiB", &[Goal::AtMost(28.6)]),
 ];
@@ -122,6 +140,8 @@ impl Goal {
             Self::AtMost(limit)
             | Self::TimesKafka(limit)
             | Self::TimesFloor(limit)
+            | Self::UnflushedTimesKafka(limit)
+            | Self::Flushes(limit)
             | Self::TimesRow(limit, _) => limit,
         }
     }
@@ -130,7 +150,14 @@ impl Goal {
     fn found(self, section: &Section, row: &Row, subject: Subject) -> Option<f64> {
         match self {
             Self::AtMost(_) => row.best(subject),
-            Self::TimesKafka(_) => row.ratio(subject, Subject::Kafka),
+            Self::TimesKafka(_) | Self::UnflushedTimesKafka(_) => {
+                row.ratio(subject, Subject::Kafka)
+            }
+            Self::Flushes(_) => {
+                let round_trip = row.best(Subject::Floor)?;
+                let flush = row.best(Subject::FlushingFloor)? - round_trip;
+                (flush > 0.0).then_some((row.best(subject)? - round_trip) / flush)
+            }
             Self::TimesFloor(_) => row.ratio(subject, floor_of(row, subject)),
             Self::TimesRow(_, title) => {
                 let other = section.rows.iter().find(|row| row.title == title)?.best(subject)?;
@@ -146,7 +173,8 @@ impl Goal {
     /// Without flush Ottla promises what Kafka promises. A limit in the row's unit is for what it promises as it comes.
     const fn subjects(self) -> &'static [Subject] {
         match self {
-            Self::AtMost(_) => &[Subject::Ottla],
+            Self::AtMost(_) | Self::Flushes(_) => &[Subject::Ottla],
+            Self::UnflushedTimesKafka(_) => &[Subject::Unflushed],
             Self::TimesKafka(_) | Self::TimesFloor(_) | Self::TimesRow(..) => {
                 &[Subject::Ottla, Subject::Unflushed]
             }
@@ -158,6 +186,8 @@ impl Goal {
         match self {
             Self::AtMost(_) => format!("≤ {limit}"),
             Self::TimesKafka(_) => format!("≤ {limit}× Kafka"),
+            Self::UnflushedTimesKafka(_) => format!("no flush ≤ {limit}× Kafka"),
+            Self::Flushes(_) => format!("≤ {limit} fdatasync + a round trip"),
             Self::TimesFloor(_) => format!("≤ {limit}× floor"),
             Self::TimesRow(_, title) => format!("≤ {limit}× \"{title}\""),
         }
@@ -169,7 +199,8 @@ impl Goal {
         for (&subject, lead) in self.subjects().iter().zip([": ", "; no flush "]) {
             let Some(found) = self.found(section, row, subject) else { continue };
             text += lead;
-            if self.subjects().len() > 1 {
+            let is_told = self.subjects().len() > 1 || matches!(self, Self::Flushes(_));
+            if is_told {
                 text += &format!("{}× ", figure(found));
             }
             text += if found <= self.limit() { "reached" } else { "**missed**" };
@@ -182,6 +213,10 @@ impl Goal {
         let mut json = match self {
             Self::AtMost(limit) => json!({ "at_most": limit }),
             Self::TimesKafka(limit) => json!({ "times_kafka_at_most": limit }),
+            Self::UnflushedTimesKafka(limit) => {
+                json!({ "unflushed_times_kafka_at_most": limit })
+            }
+            Self::Flushes(limit) => json!({ "flushes_at_most": limit }),
             Self::TimesFloor(limit) => json!({ "times_floor_at_most": limit }),
             Self::TimesRow(limit, title) => json!({ "times_row_at_most": limit, "row": title }),
         };
@@ -232,6 +267,19 @@ mod tests {
         let kafka = "≤ 0.250× Kafka: 0.500× **missed**; no flush 0.250× reached";
         let floor = "≤ 1.50× floor: 1.25× reached; no flush 2.00× **missed**";
         assert_eq!(found, [kafka, floor]);
+    }
+
+    #[test]
+    fn a_latency_is_counted_in_flushes_beyond_a_round_trip() {
+        let mut row = Row::least("rf 3, acks=all, one record at a time, p50", "ms");
+        let figures =
+            [(Subject::Floor, 0.1), (Subject::FlushingFloor, 0.6), (Subject::Ottla, 1.35)];
+        figures.into_iter().for_each(|(subject, figure)| row.add(subject, figure));
+        let section = Section::new(Stage::Cluster, vec![row]);
+        let row = &section.rows[0];
+        let found = Goal::Flushes(3.0).found(&section, row, Subject::Ottla).unwrap();
+        assert!((found - 2.5).abs() < 1e-9);
+        assert!(of(&section, row)[0].text(&section, row).ends_with(": 2.50× reached"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use ottla_base::ErrorCode;
+use ottla_base::{ErrorCode, TopicId};
 use ottla_protocol::Request;
 use ottla_protocol::frame::{decode_response, encode_request};
 use ottla_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
@@ -27,19 +27,19 @@ const BY_ASSIGNMENT: i32 = -1;
 
 /// A connection to one node.
 #[derive(Debug)]
-pub(super) struct Caller {
+pub(crate) struct Caller {
     connection: Connection,
     correlation_id: i32,
 }
 
 impl Caller {
-    pub(super) fn open(address: &str, limit: Duration) -> Result<Self> {
+    pub(crate) fn open(address: &str, limit: Duration) -> Result<Self> {
         let connection = Connection::open(address)?;
         connection.wait_at_most(limit)?;
         Ok(Self { connection, correlation_id: 0 })
     }
 
-    pub(super) fn call<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response> {
+    pub(crate) fn call<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response> {
         self.correlation_id += 1;
         let frame = encode_request(version, self.correlation_id, Some("cluster".into()), request)?;
         self.connection.send(&frame.bytes);
@@ -69,19 +69,19 @@ pub(crate) struct View {
 pub(crate) struct Partition {
     /// None while nobody leads.
     pub(crate) leader: Option<i32>,
-    pub(super) leader_epoch: i32,
+    pub(crate) leader_epoch: i32,
     pub(crate) replicas: Vec<i32>,
     pub(crate) isr: Vec<i32>,
 }
 
 impl View {
     /// Whether every partition is led by the replica that its assignment names first.
-    pub(super) fn is_preferred(&self) -> bool {
+    pub(crate) fn is_preferred(&self) -> bool {
         self.partitions.values().all(|it| it.leader == it.replicas.first().copied())
     }
 
     /// Whether so many brokers are there, and every partition has all replicas in its ISR.
-    pub(super) fn is_whole(&self, brokers: usize) -> bool {
+    pub(crate) fn is_whole(&self, brokers: usize) -> bool {
         let all_in = |it: &Partition| it.leader.is_some() && it.isr.len() == it.replicas.len();
         self.brokers.len() == brokers && self.partitions.values().all(all_in)
     }
@@ -91,7 +91,7 @@ pub(crate) fn view(address: &str, topic: Option<&str>) -> Result<View> {
     view_through(&mut Caller::open(address, ANSWER_LIMIT)?, topic)
 }
 
-pub(super) fn view_through(caller: &mut Caller, topic: Option<&str>) -> Result<View> {
+pub(crate) fn view_through(caller: &mut Caller, topic: Option<&str>) -> Result<View> {
     let named = |name: &str| MetadataRequestTopic { name: Some(name.into()), ..Default::default() };
     let topics = topic.map(named).into_iter().collect();
     let request = MetadataRequest {
@@ -115,7 +115,7 @@ pub(super) fn view_through(caller: &mut Caller, topic: Option<&str>) -> Result<V
 }
 
 /// The brokers that are not fenced, as a node tells it.
-pub(super) fn unfenced(address: &str) -> Result<BTreeSet<i32>> {
+pub(crate) fn unfenced(address: &str) -> Result<BTreeSet<i32>> {
     let answer =
         ask(address, 1, &DescribeClusterRequest { endpoint_type: 1, ..Default::default() })?;
     ensure!(answer.error_code == ErrorCode::NONE, "DescribeCluster: {:?}", answer.error_code);
@@ -131,12 +131,12 @@ pub(crate) fn are_all_led(address: &str) -> Result<bool> {
 }
 
 /// The active controller, as a node tells it.
-pub(super) fn active_controller(address: &str) -> Result<i32> {
+pub(crate) fn active_controller(address: &str) -> Result<i32> {
     Ok(metadata_quorum(address)?.leader_id)
 }
 
 /// How often a controller has been elected, about.
-pub(super) fn controller_epoch(address: &str) -> Result<i32> {
+pub(crate) fn controller_epoch(address: &str) -> Result<i32> {
     Ok(metadata_quorum(address)?.leader_epoch)
 }
 
@@ -155,7 +155,17 @@ fn metadata_quorum(address: &str) -> Result<describe_quorum_response::PartitionD
     Ok(partition)
 }
 
-pub(super) fn coordinator(address: &str, group: &str) -> Result<i32> {
+/// The id of a topic.
+pub(crate) fn topic_id(address: &str, name: &str) -> Result<TopicId> {
+    let topic = MetadataRequestTopic { name: Some(name.into()), ..Default::default() };
+    let request = MetadataRequest { topics: Some(vec![topic]), ..Default::default() };
+    let answer = ask(address, 12, &request)?;
+    let topic = answer.topics.first().context("Metadata tells of no topic")?;
+    ensure!(topic.error_code == ErrorCode::NONE, "topic: {:?}", topic.error_code);
+    Ok(topic.topic_id)
+}
+
+pub(crate) fn coordinator(address: &str, group: &str) -> Result<i32> {
     let keys = vec![group.into()];
     let request = FindCoordinatorRequest { coordinator_keys: keys, ..Default::default() };
     let answer = ask(address, 4, &request)?;
@@ -184,7 +194,7 @@ pub(crate) fn reassign(address: &str, topic: &str, partition: i32, replicas: &[i
 }
 
 /// Makes a topic of so many partitions, with as many replicas as the cluster's default says.
-pub(super) fn create_topic(address: &str, name: &str, partitions: i32) -> Result<()> {
+pub(crate) fn create_topic(address: &str, name: &str, partitions: i32) -> Result<()> {
     create(
         address,
         CreatableTopic {
@@ -197,7 +207,7 @@ pub(super) fn create_topic(address: &str, name: &str, partitions: i32) -> Result
 }
 
 /// Makes a topic whose replicas are where `assignments` says, the preferred leader first.
-pub(super) fn create_assigned(address: &str, name: &str, assignments: &[Vec<i32>]) -> Result<()> {
+pub(crate) fn create_assigned(address: &str, name: &str, assignments: &[Vec<i32>]) -> Result<()> {
     let assignment = |(partition_index, broker_ids): (i32, &Vec<i32>)| CreatableReplicaAssignment {
         partition_index,
         broker_ids: broker_ids.clone(),
@@ -231,7 +241,7 @@ fn create(address: &str, topic: CreatableTopic) -> Result<()> {
 }
 
 /// Asks that the preferred replicas lead; those that do already are no error.
-pub(super) fn elect_preferred(address: &str, topic: &str, partitions: &[i32]) -> Result<()> {
+pub(crate) fn elect_preferred(address: &str, topic: &str, partitions: &[i32]) -> Result<()> {
     let topic = TopicPartitions { topic: topic.into(), partitions: partitions.to_vec() };
     let request = ElectLeadersRequest {
         topic_partitions: Some(vec![topic]),

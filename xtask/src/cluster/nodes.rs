@@ -153,7 +153,7 @@ impl Cluster {
         self.nodes.iter().map(|node| node.place.address()).collect()
     }
 
-    pub(super) fn address_of(&self, id: i32) -> Result<String> {
+    pub(crate) fn address_of(&self, id: i32) -> Result<String> {
         let node = self.nodes.iter().find(|node| node.place.id == id);
         Ok(node.with_context(|| format!("there is no node {id}"))?.place.address())
     }
@@ -327,7 +327,7 @@ impl Cluster {
     }
 
     /// The process of a node that runs.
-    pub(super) fn pid(&self, id: i32) -> Result<u32> {
+    pub(crate) fn pid(&self, id: i32) -> Result<u32> {
         let node = self.nodes.iter().find(|node| node.place.id == id);
         match node.map(|node| &node.state) {
             Some(State::Running(process) | State::Paused(process)) => Ok(process.pid()),
@@ -401,7 +401,7 @@ impl Cluster {
         })
     }
 
-    pub(super) fn controller(&mut self) -> Result<i32> {
+    pub(crate) fn controller(&mut self) -> Result<i32> {
         self.until("an active controller", SETTLE_LIMIT, |cluster| {
             let id = cluster.first(ask::active_controller)?;
             Ok(Some(id).filter(|id| cluster.is_answering(*id)))
