@@ -186,13 +186,15 @@ impl Environment {
             }
             keep
         });
-        for path in due {
-            let is_directory = self.disk.status(&path).is_ok_and(|status| status.is_directory);
-            let removed = if is_directory {
-                self.disk.remove_directory(&path)
-            } else {
-                self.disk.remove_file(&path)
-            };
+        let is_directory =
+            |path: &PathBuf| self.disk.status(path).is_ok_and(|status| status.is_directory);
+        let (directories, files): (Vec<PathBuf>, Vec<PathBuf>) =
+            due.into_iter().partition(is_directory);
+        let removals = files.iter().map(|path| (path, self.disk.remove_file(path)));
+        let are_renamed = directories.is_empty() || self.sync_names();
+        let gone = directories.iter().filter(|_| are_renamed);
+        let gone = gone.map(|path| (path, self.disk.remove_directory(path)));
+        for (path, removed) in removals.chain(gone) {
             match removed {
                 Ok(()) => tracing::debug!(path = %path.display(), "deleted"),
                 // Its directory went first.
@@ -200,6 +202,13 @@ impl Environment {
                 Err(error) => tracing::warn!(path = %path.display(), %error, "cannot delete"),
             }
         }
+    }
+
+    /// Makes it durable that logs have other names now. Before that none of their files may go: a loss of power could take
+    /// the renaming back and not the removals, and a log that a partition may own again would lack its first segments.
+    fn sync_names(&self) -> bool {
+        let synced = self.disk.sync_directory(&self.path).context("flush", &self.path);
+        synced.inspect_err(|error| self.poison(error)).is_ok()
     }
 
     /// How much earlier than `segment.ms` a new segment is to be rolled: drawn, and always less than that time, since

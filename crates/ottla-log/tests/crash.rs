@@ -578,6 +578,46 @@ fn nor_does_it_after_a_crash_between_the_renaming_of_the_old_log_and_anything_el
     create_again_and_crash(&directory, directory.open(config()));
 }
 
+/// Notes what becomes of directories.
+#[derive(Debug, Default)]
+struct DirectoryDisk(Mutex<Vec<&'static str>>);
+
+impl DiskLayer for DirectoryDisk {
+    fn below(&self) -> &dyn Disk {
+        &OsDisk
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.lock().push("rename");
+        OsDisk.rename(from, to)
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        self.0.lock().push(if path.ends_with("data") { "sync names" } else { "sync a log" });
+        OsDisk.sync_directory(path)
+    }
+
+    fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        self.0.lock().push("remove");
+        OsDisk.remove_directory(path)
+    }
+}
+
+#[test]
+fn the_files_of_deleted_logs_go_only_when_no_crash_can_give_those_their_names_back() {
+    let mut directory = Directory::new();
+    let disk = Arc::new(DirectoryDisk::default());
+    directory.options.disk = Arc::clone(&disk) as _;
+    let open = directory.open(config());
+    let logs = [0, 1].map(|partition| open.create("t", partition));
+    disk.0.lock().clear();
+    logs.iter().for_each(|log| assert!(open.delete(log.topic_partition()).unwrap()));
+    directory.clock.advance(Duration::from_secs(61));
+    open.housekeep();
+    let calls = disk.0.lock().clone();
+    assert_eq!(calls[..5], ["rename", "rename", "sync names", "remove", "remove"]);
+}
+
 #[test]
 fn a_log_whose_start_cannot_be_forgotten_is_deleted_but_its_name_is_not_given_away() {
     let directory = Directory::new();
