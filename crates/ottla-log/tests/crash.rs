@@ -12,6 +12,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -616,6 +617,57 @@ fn the_files_of_deleted_logs_go_only_when_no_crash_can_give_those_their_names_ba
     open.housekeep();
     let calls = disk.0.lock().clone();
     assert_eq!(calls[..5], ["rename", "rename", "sync names", "remove", "remove"]);
+}
+
+/// Notes which files are cut off and synced, by their inodes.
+#[derive(Debug, Default)]
+struct CutDisk(Mutex<Vec<(&'static str, u64)>>);
+
+impl CutDisk {
+    fn note(&self, what: &'static str, file: &File) {
+        self.0.lock().push((what, file.metadata().unwrap().ino()));
+    }
+}
+
+impl DiskLayer for CutDisk {
+    fn below(&self) -> &dyn Disk {
+        &OsDisk
+    }
+
+    fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
+        self.note("cut", file);
+        OsDisk.set_len(file, len)
+    }
+
+    fn sync_data(&self, file: &File) -> io::Result<()> {
+        self.note("sync", file);
+        OsDisk.sync_data(file)
+    }
+}
+
+/// What becomes of a segment's file while the log is truncated within it.
+fn calls_of_a_truncation(flush_on_commit: bool) -> Vec<&'static str> {
+    let mut directory = Directory::new();
+    let disk = Arc::new(CutDisk::default());
+    directory.options.disk = Arc::clone(&disk) as _;
+    directory.options.flush_on_commit = flush_on_commit;
+    let open = directory.open(config());
+    let log = open.create("t", 0);
+    for _ in 0..3 {
+        log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+    }
+    disk.0.lock().clear();
+    log.truncate_to(Offset(1)).unwrap();
+    let file = fs::metadata(directory.path().join("t-0").join(FIRST_LOG)).unwrap().ino();
+    let calls = disk.0.lock().clone();
+    calls.into_iter().filter(|(_, of)| *of == file).map(|(what, _)| what).collect()
+}
+
+#[test]
+fn a_cut_is_on_disk_before_what_follows_it_is_visible_with_or_without_flush_on_commit() {
+    assert_eq!(calls_of_a_truncation(false), ["cut", "sync"]);
+    // The flush that makes what follows visible syncs the cut as well.
+    assert_eq!(calls_of_a_truncation(true), ["cut"]);
 }
 
 #[test]

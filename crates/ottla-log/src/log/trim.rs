@@ -1,5 +1,6 @@
 //! Making a log shorter: retention at its start, truncation at its end, closing or removing all of it.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use ottla_base::{LeaderEpoch, Offset, TopicPartition};
@@ -327,6 +328,7 @@ impl Log {
             let truncated = self.env().disk.set_len(&file, position);
             truncated.context("truncate", &segment.path(names::LOG))?;
             writer.mark_dirty(&file, self.env().now_ms());
+            self.keep_cut(&file)?;
         }
         if created {
             let mut aborted = segment.aborted_transactions()?;
@@ -351,6 +353,17 @@ impl Log {
         state.check();
         drop(state);
         self.env().log_starts.lower(&self.partition, offset)
+    }
+
+    /// Where the page cache counts as the disk, what comes after the cut is visible without any flush, and a checkpoint says so.
+    /// A loss of power that undoes the cut would show what was cut off in its place.
+    fn keep_cut(&self, file: &File) -> Result<(), StorageError> {
+        let env = self.env();
+        if env.options.flush_on_commit {
+            return Ok(());
+        }
+        let synced = env.disk.sync_data(file).context("flush", &self.home.path());
+        synced.inspect_err(|error| env.poison(error))
     }
 
     fn restart_at(&self, writer: &mut Writer, offset: Offset) -> Result<(), StorageError> {
