@@ -37,6 +37,8 @@ pub enum Bug {
     StaleLeaderAccepted,
     /// A broker comes back with an empty disk under the old disk's name.
     WipedDiskCounted,
+    /// A broker that was killed says that it ended cleanly.
+    UncleanEndHidden,
     /// A process that starts follows metadata that is older than its logs.
     MetadataReplayed,
 }

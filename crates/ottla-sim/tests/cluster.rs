@@ -11,7 +11,7 @@ use ottla_sim::seeds::hold_to_laws;
 /// What ordinary tests have time for.
 const SEEDS: u64 = 30;
 /// From so many on nothing may be left out.
-const SEEDS_FOR_ALL: u64 = 2_000;
+const SEEDS_FOR_ALL: u64 = 300;
 
 /// What must have happened in a night: each fault, and each state that is hard to reach.
 const ALL: &[&str] = &[
@@ -29,6 +29,8 @@ const ALL: &[&str] = &[
     "answer that nobody waits for any more",
     "append never acknowledged: leads no longer",
     "broker fenced",
+    "clean end",
+    "clean end that nobody has allowed",
     "client gives up a batch",
     "clock jumped",
     "controller failed over",
@@ -44,7 +46,11 @@ const ALL: &[&str] = &[
     "fetch unanswered",
     "joiner proposed",
     "joiner proposed while the high watermark waits",
+    "last leader had everything",
+    "last leader had less than was committed",
+    "last leader leads again",
     "leader elected",
+    "leader from outside the ISR",
     "leaver proposed",
     "link cut",
     "link cut one way",
@@ -137,6 +143,11 @@ fn a_leader_of_yesterday_whose_isr_is_taken_is_found_out() {
 #[test]
 fn an_empty_disk_that_passes_for_the_one_before_is_found_out() {
     found_within(Bug::WipedDiskCounted, 20);
+}
+
+#[test]
+fn a_kill_that_passes_for_a_clean_end_is_found_out() {
+    found_within(Bug::UncleanEndHidden, 20);
 }
 
 #[test]

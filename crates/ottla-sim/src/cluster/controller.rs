@@ -10,7 +10,7 @@ use ottla_base::{BrokerId, ErrorCode, Offset, PartitionIndex, TopicId, Uuid};
 use ottla_metadata::controller::{
     self, BrokerEpoch, Draw, Liveness, Outcome, Policy, Rounds, Situation,
 };
-use ottla_metadata::{Image, MetadataRecord, feature};
+use ottla_metadata::{Image, MetadataRecord, Partition, feature};
 use ottla_protocol::messages::{
     AlterPartitionRequest, AlterPartitionResponse, BrokerHeartbeatRequest,
     BrokerRegistrationRequest, broker_registration_request,
@@ -19,6 +19,7 @@ use ottla_protocol::records::PartitionChangeRecord;
 
 use super::Bug;
 use super::network::{Body, Place};
+use super::node::Process;
 use super::world::{Event, World};
 use crate::log::{Checked, law};
 
@@ -229,7 +230,7 @@ impl World {
             incarnation_id: process.incarnation,
             features: feature::supported().map(supported).collect(),
             log_dirs: vec![node.directory_id],
-            previous_broker_epoch: process.directory.previous_broker_epoch().unwrap_or(-1),
+            previous_broker_epoch: self.previous_epoch(process, node.id),
             ..Default::default()
         };
         self.decide(|liveness, _, situation| match liveness.on_registration(situation, &request) {
@@ -238,6 +239,14 @@ impl World {
             }
             Err(rejection) => Outcome::unchanged(Err(rejection.code)),
         })
+    }
+
+    /// The epoch in which the process before this one ended cleanly, as this one says; −1 if it did not.
+    fn previous_epoch(&self, process: &Process, id: BrokerId) -> i64 {
+        let ended = process.directory.previous_broker_epoch();
+        let registered = || self.controller.image.broker(id).map(|broker| broker.epoch);
+        let hidden = (self.bug == Some(Bug::UncleanEndHidden)).then(registered).flatten();
+        ended.or(hidden).unwrap_or(-1)
     }
 
     pub(super) fn hear_heartbeat(
@@ -351,20 +360,36 @@ impl World {
                     continue;
                 }
                 law!(
-                    then.is_in_isr(now.leader)
-                        || now.is_in_isr(now.leader) && !now.leader_is_recovering
-                        || then.last_known_elr == [now.leader],
-                    "{name}: an unclean election that nobody asked for"
+                    may_lead(then, now),
+                    "{name}: an unclean election that nobody asked for: {then:?}, then {now:?}"
                 );
                 if then.eligible_leader_replicas.contains(&now.leader) {
                     self.counts.add("leader from outside the ISR");
                 }
-                if then.last_known_elr == [now.leader] && now.leader_is_recovering {
+                if now.leader_is_recovering {
                     self.counts.add("last leader leads again");
+                    if self.is_cached {
+                        self.model.give_up((topic.id, index), now.leader_epoch);
+                    }
                 }
                 self.counts.add("leader elected");
             }
         }
         Ok(())
     }
+}
+
+/// Who may lead: a member of the ISR, one that joins it as its reassignment ends, whoever is eligible outside, or who led
+/// last and says that it may lack something. Nobody asks for more here.
+fn may_lead(then: &Partition, now: &Partition) -> bool {
+    let leader = now.leader;
+    if now.leader_is_recovering {
+        return then.last_known_elr == [leader];
+    }
+    let moves =
+        |it: &Partition| !(it.adding_replicas.is_empty() && it.removing_replicas.is_empty());
+    let is_moved = moves(then) && !moves(now);
+    then.is_in_isr(leader)
+        || then.eligible_leader_replicas.contains(&leader)
+        || is_moved && then.is_in_isr(then.leader) && now.is_in_isr(leader)
 }

@@ -112,6 +112,9 @@ impl World {
                     Err(code) => return Err(Violation(format!("registration refused: {code}"))),
                 }
             }
+            Body::Beaten(Ok(response)) if response.should_shut_down => {
+                self.stop_cleanly(at, "clean end");
+            }
             Body::Beaten(Ok(response)) if response.is_fenced => {
                 self.wake(at, IMPATIENCE * 2, Wake::HeartbeatAgain);
             }
@@ -217,6 +220,7 @@ impl World {
                     process.replicas.on_time(now);
                 }
             }
+            Wake::GiveUpLeaving => self.stop_cleanly(at, "clean end that nobody has allowed"),
             Wake::GiveUpFetch(key, number) => self.give_up_fetch(at, key, number),
             Wake::GiveUpAlter(number) => {
                 let is_open = |process: &Process| {
@@ -252,6 +256,7 @@ impl World {
             broker_id: node.id.0,
             broker_epoch: epoch,
             current_metadata_offset: process.image.offset.0,
+            want_shut_down: process.leaves,
             ..Default::default()
         };
         if let Some(host) = self.controller.host {
@@ -288,17 +293,47 @@ impl World {
         disk.calmly(|| self.check_node(at))
     }
 
+    /// The process closes its logs, and only then ends; whatever happens to the machine afterwards loses nothing.
+    fn stop_cleanly(&mut self, at: usize, why: &'static str) {
+        let Some(process) = &self.nodes[at].process else { return };
+        let Some(epoch) = process.epoch.filter(|_| process.leaves) else { return };
+        self.nodes[at].disk.enter("close");
+        process.replicas.all().iter().for_each(|replica| replica.retire());
+        if process.directory.close(epoch).is_err() {
+            let loses_power = self.nodes[at].disk.has_failed_sync() || self.chance.happens(5_000);
+            self.counts.add("end that was to be clean");
+            return self.crash(at, loses_power);
+        }
+        let loses_power = self.chance.happens(5_000);
+        let id = self.nodes[at].id;
+        self.note(|| format!("{id:?} ends cleanly, power lost: {loses_power}"));
+        self.counts.add(why);
+        self.nodes[at].is_clean = true;
+        self.end_process(at, loses_power);
+    }
+
     pub(super) fn crash(&mut self, at: usize, loses_power: bool) {
         let id = self.nodes[at].id;
         self.note(|| format!("{id:?} stops, power lost: {loses_power}"));
         self.counts.add(if loses_power { "power lost" } else { "process killed" });
+        self.end_process(at, loses_power);
+    }
+
+    fn end_process(&mut self, at: usize, loses_power: bool) {
         let epoch = self.nodes[at].process.as_ref().and_then(|process| process.epoch);
-        self.nodes[at].end_process(loses_power);
+        self.stop_node(at, loses_power);
         self.lose_connection(at, epoch);
         self.model.forget(at);
         let longest = if self.chance.happens(7_000) { 400 } else { 5_000 };
         let delay = Duration::from_millis(10 + self.chance.below(longest) as u64);
         self.after(if self.is_healing { IMPATIENCE } else { delay }, Event::Start(at));
+    }
+
+    fn stop_node(&mut self, at: usize, loses_power: bool) {
+        self.nodes[at].end_process(loses_power);
+        if self.is_cached && loses_power && !self.nodes[at].is_clean {
+            self.model.tear(at);
+        }
     }
 
     /// A process begins where the one before it has left off.
@@ -318,7 +353,7 @@ impl World {
             Ok(directory) if !self.nodes[at].disk.has_stopped() => directory,
             Ok(directory) => {
                 drop(directory);
-                self.nodes[at].end_process(true);
+                self.stop_node(at, true);
                 self.after(IMPATIENCE, Event::Start(at));
                 return Ok(());
             }
@@ -329,7 +364,7 @@ impl World {
         directory.add_listener(std::sync::Arc::clone(&replicas) as _);
         let number = self.number();
         let node = &mut self.nodes[at];
-        node.life = number;
+        (node.life, node.is_clean) = (number, false);
         let (known, id) = (node.applied, node.id);
         node.process = Some(Process {
             directory,
@@ -344,6 +379,7 @@ impl World {
             produces: Vec::new(),
             alter: None,
             flush_is_due: false,
+            leaves: false,
             is_doomed: false,
             looks_at: None,
         });

@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use super::network::Weather;
+use super::node::Wake;
 use super::world::{Event, World};
 use crate::Plan;
 use crate::log::Checked;
+
+/// How long a broker waits that wants to end.
+const LEAVING_MAX: Duration = Duration::from_millis(1_500);
 
 impl World {
     pub(super) fn go_wrong(&mut self) -> Checked {
@@ -17,7 +21,8 @@ impl World {
         self.after(pause, Event::Fault);
         let at = self.chance.below(self.nodes.len());
         match self.chance.below(100) {
-            0..22 => self.kill(at),
+            0..16 => self.kill(at),
+            16..22 => self.ask_to_leave(at),
             22..36 => self.pause(at),
             36..52 => self.cut_links(at),
             52..66 => {
@@ -43,6 +48,19 @@ impl World {
             let loses_power = self.chance.happens(5_000);
             self.crash(at, loses_power);
         }
+    }
+
+    /// A controlled shutdown.
+    fn ask_to_leave(&mut self, at: usize) {
+        let Some(process) = &mut self.nodes[at].process else { return };
+        if process.epoch.is_none() || process.leaves {
+            return;
+        }
+        process.leaves = true;
+        let id = self.nodes[at].id;
+        self.note(|| format!("{id:?} is asked to end"));
+        self.wake(at, Duration::ZERO, Wake::HeartbeatAgain);
+        self.wake(at, LEAVING_MAX, Wake::GiveUpLeaving);
     }
 
     /// Long enough to be fenced, sometimes.

@@ -1,5 +1,5 @@
 //! In the end nothing goes wrong any more, and everything must go on: each partition has a leader, all replicas are in sync,
-//! hold the same, and take more records.
+//! hold the same, have what was acknowledged, and take more records.
 //!
 //! Left out is what has lost all its disks that counted: there is nobody who could lead it.
 
@@ -83,6 +83,7 @@ impl World {
                     "{name}: not all are in sync: {partition:?}"
                 );
                 self.check_equal(key, &partition.replicas, &name)?;
+                self.check_acknowledged(key, &name)?;
                 let said = self.clients[FIRST_LAST..]
                     .iter()
                     .find(|it| it.topic == &*topic.name && it.partition == index);
@@ -95,7 +96,7 @@ impl World {
     }
 
     fn check_equal(&self, key: Key, replicas: &[BrokerId], name: &str) -> Checked {
-        let (committed, _) = self.committed_of(key);
+        let committed = self.committed_of(key);
         let mut ends = Vec::new();
         for id in replicas {
             let process = self.nodes[id.0 as usize - 1].process.as_ref();

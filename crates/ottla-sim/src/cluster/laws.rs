@@ -3,15 +3,26 @@
 //! - In each leader epoch one process leads at most.
 //! - A leader's high watermark never falls within its epoch, and is nowhere beyond what its broker has on disk.
 //! - What was visible once is the same wherever it is visible, for ever: it is *committed*. What was acknowledged with
-//!   acks=all is committed where it was said to be.
+//!   acks=all is committed where it was said to be, at the latest when all is at rest.
 //! - The leader of the day, and each running member of the ISR, have all that is committed; the members on their disks.
+//! - Whoever may lead from outside the ISR (KIP-966) has it as well, on its disk.
 //! - Of idempotent producers nothing is committed twice.
+//!
+//! Where the page cache counts as the disk, a machine that loses power may lose what was committed, and two things are
+//! different, only there:
+//!
+//! - A replica that is *torn*, as that has happened to its machine, may lack something until its process is registered. From
+//!   then on it is in the ISR, or eligible, only with everything.
+//! - Where nobody is left who has everything for certain, who led last may lead with what it has; its election says so
+//!   ([`Model::give_up`]). What it lacks is *lost*, and only if it is torn: a process that is killed loses nothing. Whoever
+//!   does not lead since then may still show what is lost, until it hears of it, but nothing else.
 //!
 //! In [`super::controller`]: epochs rise, and whoever leads was in sync. In [`super::healing`]: in the end all goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ottla_base::{BrokerId, LeaderEpoch, Offset, TopicPartition};
+use ottla_broker::parts::Replica;
 use ottla_log::Log;
 use ottla_records::Batches;
 
@@ -45,13 +56,22 @@ struct Partition {
     committed: Vec<Entry>,
     idempotent: BTreeSet<u64>,
     leaders: BTreeMap<i32, (usize, u64)>,
-    acknowledged: u64,
+    /// The numbers of the batches that were acknowledged with acks=all, by where they were said to be.
+    acknowledged: BTreeMap<Offset, u64>,
+    /// Who leads next may lack something, and has said so.
+    is_given_up: bool,
+    /// The epoch of the last election that said so; who leads in an earlier one makes nothing visible any more.
+    given_up_in: LeaderEpoch,
+    /// What was committed and is no more.
+    lost: Vec<Entry>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Model {
     partitions: BTreeMap<Key, Partition>,
     seen: BTreeMap<(usize, Key), Seen>,
+    /// Replicas whose machine has lost power, with what was only in its page cache.
+    torn: BTreeSet<(usize, Key)>,
     broken: Option<Violation>,
 }
 
@@ -61,26 +81,74 @@ impl Model {
         self.seen.retain(|(node, _), _| *node != at);
     }
 
+    /// A machine has lost what was in its page cache.
+    pub(super) fn tear(&mut self, at: usize) {
+        self.torn.extend(self.partitions.keys().map(|key| (at, *key)));
+    }
+
+    /// Somebody is elected who may lack what is committed, and says so.
+    pub(super) fn give_up(&mut self, key: Key, epoch: LeaderEpoch) {
+        let partition = self.partitions.entry(key).or_default();
+        (partition.is_given_up, partition.given_up_in) = (true, epoch);
+    }
+
     /// A leader has answered with acks=all.
     pub(super) fn acknowledged(&mut self, waits: &Unacknowledged) {
-        let Unacknowledged { key, number, base, .. } = waits;
-        let partition = self.partitions.entry(*key).or_default();
-        partition.acknowledged += 1;
+        let Unacknowledged { key, number, base, .. } = *waits;
+        let partition = self.partitions.entry(key).or_default();
+        let before = partition.acknowledged.insert(base, number);
         // Visible or not: what is committed is looked at after this event, and before the next.
-        let (key, number, base) = (*key, *number, *base);
-        self.broken = self.broken.take().or_else(|| {
-            let committed = &self.partitions.get(&key)?.committed;
-            let there = committed.iter().find(|entry| entry.base == base)?;
-            (there.number != number).then(|| {
-                Violation(format!("{key:?}: {base} was acknowledged, and something else is there"))
-            })
-        });
+        let there = partition.committed.iter().find(|entry| entry.base == base);
+        let mut known = before.into_iter().chain(there.map(|entry| entry.number));
+        if known.any(|known| known != number) {
+            let what = format!("{key:?}: {base} was acknowledged, and something else is there");
+            self.broken.get_or_insert(Violation(what));
+        }
+    }
+
+    fn read(&mut self, at: usize, key: Key, log: &Log) -> Result<(), String> {
+        read_on(self.seen.entry((at, key)).or_default(), log)
+    }
+
+    /// Who leads first after an election that said so may lack something, and nobody has it any more. Says how much.
+    fn lose(&mut self, at: usize, key: Key, epoch: LeaderEpoch) -> Option<usize> {
+        let partition = self.partitions.get_mut(&key)?;
+        if !partition.is_given_up || epoch < partition.given_up_in {
+            return None;
+        }
+        let lost = partition.lose(self.seen.get_mut(&(at, key))?);
+        let left = partition.committed.len();
+        let others = self.seen.iter_mut().filter(|((_, it), _)| *it == key);
+        others.for_each(|(_, seen)| seen.agreeing = seen.agreeing.min(left));
+        Some(lost)
     }
 }
 
 impl Partition {
+    /// What the new leader has is all that there is.
+    fn lose(&mut self, seen: &mut Seen) -> usize {
+        agree(self, seen);
+        let lost = self.committed.split_off(seen.agreeing);
+        for entry in &lost {
+            self.idempotent.remove(&entry.number);
+        }
+        let (end, count) = (self.end(), lost.len());
+        let is_there = |base, number| {
+            seen.entries.iter().any(|entry| (entry.base, entry.number) == (base, number))
+        };
+        self.acknowledged.retain(|base, number| *base < end || is_there(*base, *number));
+        self.lost.extend(lost);
+        self.is_given_up = false;
+        count
+    }
+
     fn end(&self) -> Offset {
         self.committed.last().map_or(Offset(0), |entry| entry.next)
+    }
+
+    fn has(&self, base: Offset, number: u64) -> bool {
+        let found = self.committed.binary_search_by_key(&base, |entry| entry.base);
+        found.is_ok_and(|at| self.committed[at].number == number)
     }
 }
 
@@ -94,41 +162,53 @@ impl World {
         // Whoever reads opens files, and others are closed for it.
         replicas.sort_by_key(|replica| (replica.topic_id, replica.partition.partition));
         for replica in replicas {
-            let key = (replica.topic_id, replica.partition.partition);
-            let log = replica.log();
-            let name = Named(&replica.partition, self.nodes[at].id);
-            let seen = self.model.seen.entry((at, key)).or_default();
-            let partition = self.model.partitions.entry(key).or_default();
-            read_on(seen, &log).map_err(|what| Violation(format!("{name}: {what}")))?;
-            // The high watermark of a leader that has just begun may be another one's.
-            let high_watermark = replica.high_watermark();
-            law!(high_watermark <= log.log_end_offset(), "{name}: visible beyond the end");
-            if let Some(epoch) = replica.led_epoch() {
-                let me = (at, self.nodes[at].life);
-                let leader = *partition.leaders.entry(epoch.0).or_insert(me);
-                law!(leader == me, "{name}: two lead in {epoch:?}: {leader:?} and {me:?}");
-                let flushed = log.flushed_offset();
-                law!(high_watermark <= flushed, "{name}: {high_watermark} visible of {flushed}");
-                if let Some((before, highest)) = seen.led
-                    && before == epoch
-                {
-                    law!(high_watermark >= highest, "{name}: the high watermark falls");
-                }
-                seen.led = Some((epoch, high_watermark));
-                commit(partition, seen, high_watermark, &name)?;
-            } else {
-                seen.led = None;
-            }
-            agree(partition, seen);
-            let visible = seen.entries.iter().take_while(|it| it.next <= high_watermark).count();
-            law!(
-                visible <= seen.agreeing,
-                "{name}: other records are visible below {high_watermark} than elsewhere: {:?}, not {:?}",
-                seen.entries.get(seen.agreeing),
-                partition.committed.get(seen.agreeing)
-            );
+            self.check_replica(at, &replica)?;
         }
         self.check_members()
+    }
+
+    fn check_replica(&mut self, at: usize, replica: &Replica) -> Checked {
+        let key = (replica.topic_id, replica.partition.partition);
+        let (log, leads) = (replica.log(), replica.led_epoch());
+        let name = Named(&replica.partition, self.nodes[at].id);
+        self.model.read(at, key, &log).map_err(|what| Violation(format!("{name}: {what}")))?;
+        // The high watermark of a leader that has just begun may be another one's.
+        let high_watermark = replica.high_watermark();
+        law!(high_watermark <= log.log_end_offset(), "{name}: visible beyond the end");
+        if let Some(epoch) = leads {
+            let flushed = log.flushed_offset();
+            law!(high_watermark <= flushed, "{name}: {high_watermark} visible of {flushed}");
+            self.check_loss(at, key, epoch, &name)?;
+        }
+        let me = (at, self.nodes[at].life);
+        let seen = self.model.seen.entry((at, key)).or_default();
+        let partition = self.model.partitions.entry(key).or_default();
+        match leads {
+            Some(epoch) => check_leader(partition, seen, (epoch, high_watermark), me, &name)?,
+            None => seen.led = None,
+        }
+        agree(partition, seen);
+        let visible = seen.entries.iter().take_while(|it| it.next <= high_watermark);
+        let is_late = leads.is_none_or(|epoch| epoch < partition.given_up_in);
+        let other = visible.skip(seen.agreeing).find(|it| !is_late || !partition.lost.contains(it));
+        law!(
+            other.is_none(),
+            "{name}: other records are visible below {high_watermark} than elsewhere: {other:?}, not {:?}",
+            partition.committed.get(seen.agreeing)
+        );
+        Ok(())
+    }
+
+    /// Who leads although it may lack something does so for a reason.
+    fn check_loss(&mut self, at: usize, key: Key, epoch: LeaderEpoch, name: &Named<'_>) -> Checked {
+        let Some(lost) = self.model.lose(at, key, epoch) else { return Ok(()) };
+        let is_torn = self.model.torn.contains(&(at, key));
+        law!(lost == 0 || is_torn, "{name} leads without {lost} batches, and has lost no power");
+        self.counts.add(match lost {
+            0 => "last leader had everything",
+            _ => "last leader had less than was committed",
+        });
+        Ok(())
     }
 
     /// Those whom the controller relies on have all that is committed.
@@ -137,32 +217,47 @@ impl World {
             for (index, state) in topic.partitions() {
                 let key = (topic.id, index);
                 let Some(partition) = self.model.partitions.get(&key) else { continue };
-                for member in &state.isr {
+                let eligible = &state.eligible_leader_replicas;
+                for member in state.isr.iter().chain(eligible).filter(|_| !partition.is_given_up) {
                     let at = member.0 as usize - 1;
                     let Some(process) = &self.nodes[at].process else { continue };
+                    // Until it is registered, the controller goes by what the process before it had.
+                    let broker = self.controller.image.broker(*member);
+                    let is_known =
+                        broker.is_some_and(|it| it.incarnation_id == process.incarnation);
+                    if !is_known && self.model.torn.contains(&(at, key)) {
+                        continue;
+                    }
                     let Some(replica) = process.replicas.find(topic.id, index.0) else { continue };
                     let Some(seen) = self.model.seen.get_mut(&(at, key)) else { continue };
                     agree(partition, seen);
                     let name = Named(&replica.partition, *member);
                     law!(
                         seen.agreeing == partition.committed.len(),
-                        "{name} is in sync with {} of {} batches that are committed, in {:?}: {state:?}",
+                        "{name} is relied on with {} of {} batches that are committed, in {:?}: {state:?}",
                         seen.agreeing,
                         partition.committed.len(),
                         replica.leader_epoch()
                     );
                     let (flushed, end) = (replica.log().flushed_offset(), partition.end());
-                    law!(flushed >= end, "{name} is in sync with {flushed} of {end} on disk");
+                    law!(flushed >= end, "{name} is relied on with {flushed} of {end} on disk");
+                    self.model.torn.remove(&(at, key));
                 }
             }
         }
         Ok(())
     }
 
-    /// So much was acknowledged and is committed.
-    pub(super) fn committed_of(&self, key: Key) -> (usize, u64) {
-        let partition = self.model.partitions.get(&key);
-        partition.map_or((0, 0), |it| (it.committed.len(), it.acknowledged))
+    /// At rest nothing is on its way any more.
+    pub(super) fn check_acknowledged(&self, key: Key, name: &str) -> Checked {
+        let Some(partition) = self.model.partitions.get(&key) else { return Ok(()) };
+        let missing = partition.acknowledged.iter().find(|it| !partition.has(*it.0, *it.1));
+        law!(missing.is_none(), "{name}: what was acknowledged is not there: {missing:?}");
+        Ok(())
+    }
+
+    pub(super) fn committed_of(&self, key: Key) -> usize {
+        self.model.partitions.get(&key).map_or(0, |it| it.committed.len())
     }
 }
 
@@ -173,6 +268,27 @@ impl std::fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} on {:?}", self.0, self.1)
     }
+}
+
+fn check_leader(
+    partition: &mut Partition,
+    seen: &mut Seen,
+    (epoch, high_watermark): (LeaderEpoch, Offset),
+    me: (usize, u64),
+    name: &Named<'_>,
+) -> Checked {
+    let leader = *partition.leaders.entry(epoch.0).or_insert(me);
+    law!(leader == me, "{name}: two lead in {epoch:?}: {leader:?} and {me:?}");
+    if let Some((before, highest)) = seen.led
+        && before == epoch
+    {
+        law!(high_watermark >= highest, "{name}: the high watermark falls");
+    }
+    seen.led = Some((epoch, high_watermark));
+    if epoch < partition.given_up_in {
+        return Ok(());
+    }
+    commit(partition, seen, high_watermark, name)
 }
 
 /// What a leader makes visible is committed.

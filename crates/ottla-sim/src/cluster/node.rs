@@ -29,6 +29,8 @@ pub(super) enum Wake {
     /// A question to another broker is taken for lost.
     GiveUpFetch(Key, u64),
     GiveUpAlter(u64),
+    /// Nobody has let it go, and it goes.
+    GiveUpLeaving,
 }
 
 #[derive(Debug)]
@@ -52,6 +54,9 @@ pub(super) struct Node {
     pub(super) life: u64,
     pub(super) paused_until: Option<Duration>,
     pub(super) flush_takes: Duration,
+    /// The last process that ran here has closed its logs.
+    pub(super) is_clean: bool,
+    is_cached: bool,
 }
 
 /// A running broker.
@@ -73,6 +78,8 @@ pub(super) struct Process {
     /// The one AlterPartition that is under way.
     pub(super) alter: Option<(u64, Waiting)>,
     pub(super) flush_is_due: bool,
+    /// It wants to end, and waits for the controller to let it.
+    pub(super) leaves: bool,
     /// A log could not be made or deleted: somebody must start the process again.
     pub(super) is_doomed: bool,
     /// When it looks next by itself.
@@ -106,7 +113,7 @@ pub(super) struct Unacknowledged {
 }
 
 impl Node {
-    pub(super) fn new(at: usize, seed: u64) -> Self {
+    pub(super) fn new(at: usize, seed: u64, is_cached: bool) -> Self {
         let id = BrokerId(at as i32 + 1);
         let clock = Arc::new(ManualClock::at(Timestamp(1_000_000)));
         let chance = SharedRandom::new(Random::new(seed, 40 + at as u64));
@@ -127,6 +134,8 @@ impl Node {
             life: 0,
             paused_until: None,
             flush_takes: Duration::ZERO,
+            is_clean: false,
+            is_cached,
         };
         node.name_directory();
         node
@@ -167,6 +176,7 @@ impl Node {
     pub(super) fn open(&self) -> Result<LogDirectory, ottla_log::OpenError> {
         let options = DirectoryOptions {
             recovery_threads: 1,
+            flush_on_commit: !self.is_cached,
             open_files_max: 12,
             checkpoint_interval_ms: 4_000,
             high_watermark_interval_ms: 1_500,

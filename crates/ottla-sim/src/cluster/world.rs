@@ -53,6 +53,9 @@ pub struct World {
     pub(super) model: Model,
     pub(super) counts: Counts,
     pub(super) is_healing: bool,
+    /// Whether the page cache counts as the disk (`log.flush.on.commit=false`): then whoever loses power has lost what it
+    /// acknowledged, and nobody may rely on it.
+    pub(super) is_cached: bool,
     trace: Option<Vec<String>>,
 }
 
@@ -79,8 +82,9 @@ impl World {
     #[must_use]
     pub fn new(seed: u64, bug: Option<Bug>, traced: bool) -> Self {
         let mut work = Random::new(seed, 10);
+        let is_cached = bug == Some(Bug::UncleanEndHidden) || seed % 4 == 3;
         let count = if work.happens(6_000) { 3 } else { 3 + work.below(3) };
-        let nodes = (0..count).map(|at| Node::new(at, seed)).collect();
+        let nodes = (0..count).map(|at| Node::new(at, seed, is_cached)).collect();
         let clients = (0..4).map(|at| Client::new(at, &mut work)).collect();
         Self {
             bug,
@@ -96,6 +100,7 @@ impl World {
             model: Model::default(),
             counts: Counts::default(),
             is_healing: false,
+            is_cached,
             trace: traced.then(Vec::new),
         }
     }
