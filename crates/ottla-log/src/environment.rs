@@ -205,8 +205,12 @@ impl Environment {
     }
 
     /// Makes it durable that logs have other names now. Before that none of their files may go: a loss of power could take
-    /// the renaming back and not the removals, and a log that a partition may own again would lack its first segments.
+    /// the renaming back and not the removals, and a log that a partition may own again would lack its first segments. A flush
+    /// that has failed is not tried again, and leaves all of them to the next start.
     fn sync_names(&self) -> bool {
+        if self.check_health().is_err() {
+            return false;
+        }
         let synced = self.disk.sync_directory(&self.path).context("flush", &self.path);
         synced.inspect_err(|error| self.poison(error)).is_ok()
     }

@@ -15,6 +15,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ottla_base::{LeaderEpoch, Offset, ProducerId, Uuid};
@@ -581,7 +582,7 @@ fn nor_does_it_after_a_crash_between_the_renaming_of_the_old_log_and_anything_el
 
 /// Notes what becomes of directories.
 #[derive(Debug, Default)]
-struct DirectoryDisk(Mutex<Vec<&'static str>>);
+struct DirectoryDisk(Mutex<Vec<&'static str>>, AtomicBool);
 
 impl DiskLayer for DirectoryDisk {
     fn below(&self) -> &dyn Disk {
@@ -595,7 +596,10 @@ impl DiskLayer for DirectoryDisk {
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         self.0.lock().push(if path.ends_with("data") { "sync names" } else { "sync a log" });
-        OsDisk.sync_directory(path)
+        match self.1.load(Ordering::Relaxed) {
+            true => Err(io::Error::other("the disk is gone")),
+            false => OsDisk.sync_directory(path),
+        }
     }
 
     fn remove_directory(&self, path: &Path) -> io::Result<()> {
@@ -617,6 +621,29 @@ fn the_files_of_deleted_logs_go_only_when_no_crash_can_give_those_their_names_ba
     open.housekeep();
     let calls = disk.0.lock().clone();
     assert_eq!(calls[..5], ["rename", "rename", "sync names", "remove", "remove"]);
+}
+
+#[test]
+fn the_files_of_deleted_logs_stay_for_the_next_start_once_their_names_could_not_be_flushed() {
+    let mut directory = Directory::new();
+    let disk = Arc::new(DirectoryDisk::default());
+    directory.options.disk = Arc::clone(&disk) as _;
+    let open = directory.open(config());
+    let logs = [0, 1].map(|partition| open.create("t", partition));
+    open.delete(logs[0].topic_partition()).unwrap();
+    directory.clock.advance(Duration::from_secs(30));
+    open.delete(logs[1].topic_partition()).unwrap();
+    directory.clock.advance(Duration::from_secs(31));
+    disk.1.store(true, Ordering::Relaxed);
+    open.housekeep();
+    assert!(open.check_health().is_err());
+    disk.1.store(false, Ordering::Relaxed);
+    directory.clock.advance(Duration::from_secs(31));
+    open.housekeep();
+    assert!(!disk.0.lock().contains(&"remove"));
+    drop((logs, open));
+    directory.open(config()).housekeep();
+    assert_eq!(directory.names("-delete"), Vec::<String>::new());
 }
 
 /// Notes which files are cut off and synced, by their inodes.
