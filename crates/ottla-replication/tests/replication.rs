@@ -19,6 +19,8 @@ use model::world::{Planted, World};
 
 const STEPS: usize = 3_000;
 const SEEDS: u64 = 300;
+/// In how many worlds a planted bug is found at the latest. The rarest, a refusal that is believed, takes 320.
+const FOUND_WITHIN: u64 = 2_000;
 
 /// `OTTLA_REPLICATION_SEEDS=n` plays so many.
 fn seeds() -> u64 {
@@ -84,8 +86,9 @@ fn two_runs_of_a_seed_are_the_same() {
 }
 
 fn is_found(planted: Planted) {
-    let found = (0..SEEDS).find_map(|seed| play(seed, planted).err());
-    let broken = found.unwrap_or_else(|| panic!("{planted:?} was not found in {SEEDS} worlds"));
+    let found = (0..FOUND_WITHIN).find_map(|seed| play(seed, planted).err());
+    let broken =
+        found.unwrap_or_else(|| panic!("{planted:?} was not found in {FOUND_WITHIN} worlds"));
     println!("{planted:?}: {}", broken.lines().next().unwrap_or_default());
     assert!(!broken.contains("never settles"), "no law was broken: {broken}");
 }

@@ -139,14 +139,34 @@ impl WordCount {
         eventually(LIMIT, || {
             let committed = java.committed(&self.application, &self.input)?;
             let counted = self.counted(java)?;
+            let is_committed = committed == all && self.has_committed_words(java)?;
             let holds = |(word, written)| counted.get(word).is_some_and(|it| holds(it, written));
             let is_counted = self.written.iter().all(holds) && counted.len() == self.written.len();
-            Ok((committed == all && is_counted).then_some(()))
+            Ok((is_committed && is_counted).then_some(()))
         })
         .with_context(|| match self.counted(java) {
             Ok(counted) => format!("of {:?} counted are {counted:?}", self.written),
             Err(error) => format!("the counts cannot be read: {error:#}"),
         })
+    }
+
+    /// Whether the words, which go from task to task through topics of the application's own, are committed, too: another
+    /// task does that, at another time than for the lines.
+    fn has_committed_words(&self, java: &mut Adapter) -> Result<bool> {
+        let topics = java.topics()?;
+        let is_own = |topic: &&String| {
+            topic.starts_with(&self.application) && topic.ends_with("-repartition")
+        };
+        for topic in topics.iter().filter(is_own) {
+            let committed = java.committed(&self.application, topic)?;
+            for partition in 0..PARTITIONS {
+                let (_, end) = java.watermarks(topic, partition)?;
+                if end > 0 && committed.get(&partition) != Some(&end) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// The last count of each word.
