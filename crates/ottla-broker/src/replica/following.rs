@@ -1,5 +1,6 @@
 //! A replica that follows: what it asks its leader, and what it does with the answers.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -96,7 +97,7 @@ impl Replica {
     #[must_use]
     pub fn next_fetch(&self, leader: BrokerId, now: Duration) -> Option<Fetch> {
         match &mut self.state.lock().role {
-            Role::Follower(following) if following.leader == leader => {
+            Role::Follower(following) if following.leader == leader && !self.is_over() => {
                 // What had to be done before the first question.
                 let _ = self.obey(following, &mut Bytes::new(), now);
                 following.follower.fetch(now)
@@ -199,7 +200,9 @@ impl Replica {
         let before = self.high_watermark();
         let mut state = self.state.lock();
         let errand = match &mut state.role {
-            Role::Follower(following) if following.leader == leader => event(following),
+            Role::Follower(following) if following.leader == leader && !self.is_over() => {
+                event(following)
+            }
             Role::Follower(_) | Role::Leader(_) | Role::Idle => Errand::Nothing,
         };
         drop(state);
@@ -207,6 +210,11 @@ impl Replica {
             self.waiters.wake();
         }
         errand
+    }
+
+    /// Whether the log is closed or deleted, or will be at once: what still comes from the leader has no place any more.
+    fn is_over(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
     }
 
     /// Carries out what the follower commands, until it commands nothing more.
