@@ -128,7 +128,7 @@ const VOLUME_MEBIBYTES: u32 = 1_536;
 impl Check {
     fn ground(&self) -> Ground {
         let volume_mebibytes = self.disks.then_some(VOLUME_MEBIBYTES);
-        Ground { network: self.network, volume_mebibytes, binary: None }
+        Ground { network: self.network, volume_mebibytes, ..Ground::default() }
     }
 
     /// Without the faults that this machine does not let us cause, which are skipped by name.

@@ -49,6 +49,8 @@ pub(super) struct Place {
     pub(super) more: Vec<(String, String)>,
     /// The build of Ottla that runs here, if not the one under test.
     pub(super) binary: Option<PathBuf>,
+    /// Levels of features other than those of a new cluster, as `NAME=LEVEL`.
+    pub(super) levels: &'static [&'static str],
 }
 
 impl Place {
@@ -97,10 +99,7 @@ impl Place {
     fn format_kafka(&self) -> Result<()> {
         let mut command = kafka::java(&interop::fetch::kafka_jars()?, "128m");
         command.args(["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER_ID]);
-        // Ottla has none of these (KIP-966), and what both print of replicas is compared.
-        command.args(["--feature", "eligible.leader.replicas.version=0"]);
-        command.arg("--config").arg(self.properties());
-        run_ok(command, b"", FORMAT_LIMIT).context("Apache Kafka's format failed").map(drop)
+        self.format(command).context("Apache Kafka's format failed")
     }
 
     fn ottla(&self) -> Result<Command> {
@@ -109,8 +108,16 @@ impl Place {
 
     fn format_ottla(&self) -> Result<()> {
         let mut command = self.ottla()?;
-        command.args(["format", "--cluster-id", CLUSTER_ID, "--config"]).arg(self.properties());
-        run_ok(command, b"", FORMAT_LIMIT).context("Ottla's format failed").map(drop)
+        command.args(["format", "--cluster-id", CLUSTER_ID]);
+        self.format(command).context("Ottla's format failed")
+    }
+
+    fn format(&self, mut command: Command) -> Result<()> {
+        for level in self.levels {
+            command.args(["--feature", level]);
+        }
+        command.arg("--config").arg(self.properties());
+        run_ok(command, b"", FORMAT_LIMIT).map(drop)
     }
 
     /// What starts the node.
@@ -147,7 +154,8 @@ pub(super) fn places(
         let [port, controller_port] = *ports else { bail!("two ports each") };
         let host = network.map_or(Ok(Ipv4Addr::LOCALHOST), |network| network.address(id))?;
         let directory = directory.join(format!("node-{id}"));
-        Ok(Place { id, host, port, controller_port, directory, more: Vec::new(), binary: None })
+        let (more, binary, levels) = (Vec::new(), None, &[][..]);
+        Ok(Place { id, host, port, controller_port, directory, more, binary, levels })
     };
     (1..=count).zip(ports.chunks(2)).map(place).collect()
 }

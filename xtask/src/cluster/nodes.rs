@@ -57,6 +57,8 @@ pub(super) struct Ground {
     pub(super) volume_mebibytes: Option<u32>,
     /// The build of Ottla that the nodes begin with, if not the one under test.
     pub(super) binary: Option<PathBuf>,
+    /// Levels of features other than those of a new cluster, as `NAME=LEVEL`.
+    pub(super) levels: &'static [&'static str],
 }
 
 impl Cluster {
@@ -73,6 +75,17 @@ impl Cluster {
         more: impl Fn(i32) -> Vec<(String, String)>,
     ) -> Result<Self> {
         Self::begin(target, count, directory, &Ground::default(), more)
+    }
+
+    /// The same at other levels of features than those of a new cluster, as `NAME=LEVEL`.
+    pub(crate) fn start_at(
+        levels: &'static [&'static str],
+        target: Target,
+        count: i32,
+        directory: &Path,
+        more: impl Fn(i32) -> Vec<(String, String)>,
+    ) -> Result<Self> {
+        Self::begin(target, count, directory, &Ground { levels, ..Ground::default() }, more)
     }
 
     /// The same, on ground that can fail.
@@ -97,6 +110,7 @@ impl Cluster {
         let mut places = files::places(count, directory, network.as_ref())?;
         for place in &mut places {
             place.binary.clone_from(&ground.binary);
+            place.levels = ground.levels;
             place.more = more(place.id);
         }
         let voters = files::voters(&places);

@@ -27,7 +27,7 @@ fn through(
     name: &str,
     run: impl FnOnce(&mut Cluster, &mut Adapter, &str, &Path) -> Result<()>,
 ) -> Result<()> {
-    let mut place = Place::of(session, name)?;
+    let mut place = Place::of(session, name, &[])?;
     let bootstrap = place.cluster.bootstrap();
     let Place { cluster, java, directory } = &mut place;
     let outcome = run(cluster, java, &bootstrap, directory);

@@ -14,8 +14,8 @@ use super::super::adapter::{ToolOutput, Writing, part};
 use super::super::fetch;
 use super::super::record::Record;
 use super::super::session::{Session, eventually, now_ms};
-use super::Place;
 use super::transcript::{self, Entry, Names};
+use super::{Levels, Place};
 use crate::broker::Target;
 use crate::cluster::ask;
 use crate::process::Process;
@@ -25,6 +25,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 const HEADING: &str = "# What Kafka's tools print on three nodes of Apache Kafka 4.3.1, in a form that another cluster can share.
 # Taken with `cargo xtask cluster tools --target kafka --take`; read by `cargo xtask interop 'three nodes'`.
 ";
+
+/// With eligible leader replicas Apache Kafka does not reach the end of this play: in two of two tries a fetcher marked
+/// partitions as failed, and they never were whole again.
+const LEVELS: Levels = &["eligible.leader.replicas.version=0"];
 
 const CONFIGS: &str = "kafka.admin.ConfigCommand";
 const DELETE_RECORDS: &str = "tools.DeleteRecordsCommand";
@@ -41,14 +45,14 @@ fn file() -> PathBuf {
 }
 
 pub(super) fn compare(session: &mut Session) -> Result<()> {
-    let place = Place::of(session, "three-nodes-tools")?;
+    let place = Place::of(session, "three-nodes-tools", LEVELS)?;
     let expected = fs::read_to_string(file()).context("cannot read the transcript")?;
     transcript::same(&transcript::parse(&expected), &play(place)?)
 }
 
 /// Plays the tools on a cluster of its own, and keeps what they print or compares it with what is kept.
 pub(crate) fn run(target: Target, take: bool, directory: &Path) -> Result<()> {
-    let entries = play(Place::start(target, directory)?)?;
+    let entries = play(Place::start(target, directory, LEVELS)?)?;
     if take {
         fs::write(file(), transcript::render(HEADING, &entries)).context("cannot be written")?;
         return Ok(());
