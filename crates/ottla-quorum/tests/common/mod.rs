@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of this")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -160,10 +160,30 @@ pub fn create_request(names: &[&str], num_partitions: i32) -> CreateTopicsReques
 }
 
 /// What a crash right now would leave, without the lock.
+///
+/// A crash comes at one moment, a copy takes its time: it is made again if files came, went or were renamed meanwhile,
+/// such as a snapshot that is installed, and the segment that begins after it.
 pub fn copy_of(path: &Path) -> tempfile::TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    copy_files(path, copy.path());
-    copy
+    loop {
+        let before = files_in(path);
+        let copy = tempfile::tempdir().unwrap();
+        copy_files(path, copy.path());
+        if files_in(path) == before {
+            return copy;
+        }
+    }
+}
+
+fn files_in(path: &Path) -> BTreeSet<PathBuf> {
+    let mut files = BTreeSet::new();
+    for entry in std::fs::read_dir(path).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().is_ok_and(|it| it.is_dir()) {
+            files.extend(files_in(&entry.path()));
+        }
+        files.insert(entry.path());
+    }
+    files
 }
 
 fn copy_files(from: &Path, to: &Path) {
