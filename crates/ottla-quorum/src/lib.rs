@@ -16,9 +16,8 @@
 //!
 //! The log does not grow for ever: `snapshot` keeps images beside it, and lets go of what is before them.
 //!
-//! Nodes that have no vote follow the log all the same (`observers`).
-//!
-//! Absent: changes of the voters.
+//! Nodes that have no vote follow the log all the same (`observers`), and become voters when that is asked for
+//! (`quorum::changes`).
 
 #[cfg(test)]
 extern crate self as ottla_quorum;
@@ -43,7 +42,8 @@ mod wire;
 pub use controller::{Desk, Leader, SubmitError};
 pub use publisher::Publisher;
 pub use quorum::{
-    Config, Dependencies, InitialVoter, Member, Metrics, Quorum, StartError, Timing, VoterState,
+    Config, Dependencies, InitialVoter, Member, Metrics, Quorum, StartError, Timing,
+    VoterChangeError, VoterState,
 };
 pub use service::ServeError;
 pub use snapshot::policy::SnapshotLimits;

@@ -7,11 +7,12 @@
 //!
 //! Invariant: observers have no part in any majority.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
+use openraft::raft::Precondition;
 use ottla_base::BrokerId;
 use ottla_metadata::Endpoint;
 use parking_lot::Mutex;
@@ -20,8 +21,10 @@ use tokio::time::Instant;
 use crate::controller::QuorumRaft;
 use crate::members::{ANYBODY, is_same_log, second};
 use crate::network::Peers;
-use crate::raft::{Membership, Voter};
+use crate::quorum::finish;
+use crate::raft::{Membership, TypeConfig, Voter};
 use crate::service::Service;
+use crate::storage::format::is_by_directory;
 use crate::wire::{Answer, Request};
 
 /// How often an observer asks to be fed, though it hears from the leader.
@@ -38,6 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) struct Observers {
     /// One change of members at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
+    /// Held while a change of the voters is asked for: another one is refused.
+    pub(crate) voters: tokio::sync::Mutex<()>,
     /// When each asked last.
     asked: Mutex<BTreeMap<i32, Instant>>,
 }
@@ -49,6 +54,28 @@ pub(crate) fn members(raft: &QuorumRaft) -> Membership {
 
 pub(crate) fn is_voter(members: &Membership, number: i32) -> bool {
     members.voter_ids().any(|voter| voter == number)
+}
+
+/// The members, as whoever leads may change them.
+#[derive(Debug)]
+pub(crate) struct Lead {
+    pub(crate) members: Membership,
+    /// Nothing has changed them since.
+    pub(crate) unchanged: Precondition<TypeConfig>,
+}
+
+/// `None` where this node does not lead, or only until others know that it is no member any more: openraft would then
+/// append what it could not commit.
+pub(crate) fn lead(raft: &QuorumRaft) -> Option<Lead> {
+    let server = raft.server_metrics();
+    let server = server.borrow_watched();
+    let members = server.membership_config.membership();
+    let leads = server.state.is_leader() && members.get_node(&server.id).is_some();
+    let last_membership_log_id = *server.membership_config.log_id();
+    leads.then(|| Lead {
+        members: members.clone(),
+        unchanged: Precondition::LastMembershipLogId { last_membership_log_id },
+    })
 }
 
 /// Who leads, if another node does; `None` if this one does.
@@ -85,7 +112,20 @@ impl Observers {
         observer: Voter,
     ) -> Result<(), ()> {
         let _turn = self.changing.lock().await;
-        let members = members(raft);
+        self.feed_here(raft, id, observer).await
+    }
+
+    /// Makes a node a learner, in the turn of whoever calls.
+    ///
+    /// One that is there already with another directory or address goes first, in an entry of its own: openraft would
+    /// go on where it was with the old one, and take what that had on disk for what this one has.
+    pub(crate) async fn feed_here(
+        &self,
+        raft: &QuorumRaft,
+        id: BrokerId,
+        observer: Voter,
+    ) -> Result<(), ()> {
+        let Lead { members, .. } = lead(raft).ok_or(())?;
         let voter = members.get_node(&id.0).filter(|_| is_voter(&members, id.0));
         let number = match voter {
             Some(voter) if is_same_log(voter, observer.directory_id) => return Ok(()),
@@ -97,13 +137,13 @@ impl Observers {
             return Ok(());
         }
         let before = [id.0, second(id.0)].into_iter();
-        let outdated =
-            before.filter(|it| members.get_node(it).is_some() && !is_voter(&members, *it));
-        let change = ChangeMembers::Batch(vec![
-            ChangeMembers::RemoveNodes(outdated.collect()),
-            ChangeMembers::AddNodes(BTreeMap::from([(number, observer)])),
-        ]);
-        change_members(raft, change).await?;
+        let outdated: BTreeSet<i32> = before
+            .filter(|it| members.get_node(it).is_some() && !is_voter(&members, *it))
+            .collect();
+        if !outdated.is_empty() {
+            change_members(raft, ChangeMembers::RemoveNodes(outdated)).await?;
+        }
+        change_members(raft, ChangeMembers::AddNodes(BTreeMap::from([(number, observer)]))).await?;
         tracing::info!(observer = %id, "a node follows the metadata log without a vote");
         Ok(())
     }
@@ -134,7 +174,8 @@ impl Observers {
 /// Returns when the change is committed. Timers run from now on: somebody else has to hear of this leader.
 async fn change_members(raft: &QuorumRaft, change: ChangeMembers<i32, Voter>) -> Result<(), ()> {
     raft.runtime_config().tick(true);
-    match raft.change_membership(change, true).await {
+    let Lead { unchanged, .. } = lead(raft).ok_or(())?;
+    match raft.change_membership_if(change, true, [unchanged]).await {
         Ok(_) => Ok(()),
         Err(error) => {
             tracing::debug!(%error, "the members were not changed");
@@ -166,9 +207,14 @@ impl Attendance {
             };
             let pause = if leads {
                 self.service.observers.forget(&self.raft).await;
-                members.learner_ids().next().map(|_| ASKING_INTERVAL)
+                if members.get_joint_config().len() > 1 {
+                    finish(&self.raft).await;
+                    Some(LOOKING_INTERVAL)
+                } else {
+                    members.learner_ids().next().map(|_| ASKING_INTERVAL)
+                }
             } else if is_voter(&members, self.service.node_id.0) {
-                None
+                self.ask_if_forgotten(&members, &mut asked).await
             } else {
                 let is_fed = self.service.hears_a_leader()
                     && asked.is_some_and(|asked| asked.elapsed() < ASKING_INTERVAL);
@@ -185,6 +231,24 @@ impl Attendance {
                 return;
             }
         }
+    }
+
+    /// A voter that was away may have lost its vote meanwhile: nobody tells it, and its own log still gives it one. Who
+    /// leads feeds it as an observer if it asks, and does nothing for a voter. Returns when to look again.
+    async fn ask_if_forgotten(
+        &self,
+        members: &Membership,
+        asked: &mut Option<Instant>,
+    ) -> Option<Duration> {
+        if !is_by_directory(members) {
+            return None;
+        }
+        let last = *asked.get_or_insert_with(Instant::now);
+        if !self.service.hears_a_leader() && last.elapsed() >= ASKING_INTERVAL {
+            *asked = Some(Instant::now());
+            self.ask_somebody(members).await;
+        }
+        Some(ASKING_INTERVAL)
     }
 
     /// Whether the leader has been found, and feeds this node.

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod tests;
 
+mod changes;
 mod voters;
 
 use std::collections::BTreeMap;
@@ -47,6 +48,8 @@ use crate::state_machine::{Applied, StateMachine};
 use crate::storage::vote::VoteFile;
 use crate::storage::{Place, Storage};
 use crate::transport::Transport;
+pub use changes::VoterChangeError;
+pub(crate) use changes::finish;
 use voters::Company;
 pub use voters::{InitialVoter, Timing};
 
@@ -130,6 +133,13 @@ pub struct Member {
     pub id: BrokerId,
     /// The log directory that its metadata log is in; zero where the voters are known by their ids alone.
     pub directory_id: Uuid,
+}
+
+impl fmt::Display for Member {
+    /// As Apache Kafka's messages show one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ReplicaKey(id={}, directoryId={})", self.id, self.directory_id)
+    }
 }
 
 /// How far a voter has followed its leader.

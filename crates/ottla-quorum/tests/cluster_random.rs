@@ -1,5 +1,5 @@
-//! Voters are cut off, killed and restarted at random moments, while decisions are made: what was answered stays, and
-//! nobody ever sees anything else.
+//! Voters are cut off, killed, restarted, added and removed at random moments, while decisions are made: what was answered
+//! stays, nobody ever sees anything else, and an epoch has one leader.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
@@ -7,11 +7,13 @@
 mod cluster;
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use cluster::{Cluster, initial_voter, notes};
-use ottla_base::BrokerId;
-use ottla_quorum::SubmitError;
+use cluster::{Change, Cluster, directory_id, initial_voter, notes, within};
+use ottla_base::{BrokerId, LeaderEpoch, Uuid};
+use ottla_quorum::{SubmitError, VoterChangeError};
+use tempfile::TempDir;
 
 /// Numbers that look random, from a seed (xorshift).
 struct Numbers(u64);
@@ -98,5 +100,182 @@ async fn voters_who_keep_little_of_their_log_lose_nothing_that_was_answered_what
     for seed in [5, 6, 7, 8] {
         let voters = (1..=3).map(initial_voter).collect();
         run(Cluster::start_forgetful(voters).await, seed, 60).await;
+    }
+}
+
+/// The voters that a cluster begins with, and all nodes that may be voters some time.
+const FIRST: i32 = 3;
+const ALL: i32 = 5;
+
+/// A cluster whose voters change.
+struct Changing {
+    cluster: Cluster,
+    numbers: Numbers,
+    /// What the nodes that do not run now have on disk.
+    down: BTreeMap<i32, TempDir>,
+    /// The directory that each node has now.
+    directories: BTreeMap<i32, Uuid>,
+    leaders: BTreeMap<LeaderEpoch, i32>,
+    changes: usize,
+    disks: u8,
+}
+
+impl Changing {
+    async fn start(cluster: Cluster, seed: u64) -> Self {
+        let mut it = Self {
+            cluster,
+            numbers: Numbers(seed),
+            down: BTreeMap::new(),
+            directories: (1..=ALL).map(|id| (id, directory_id(id))).collect(),
+            leaders: BTreeMap::new(),
+            changes: 0,
+            disks: 100,
+        };
+        for id in FIRST + 1..=ALL {
+            it.start_node(id, tempfile::tempdir().unwrap()).await;
+        }
+        it.cluster.active().await;
+        it
+    }
+
+    /// Whoever has not begun the cluster waits for its log.
+    async fn start_node(&mut self, id: i32, path: TempDir) {
+        if id <= FIRST && self.directories[&id] == directory_id(id) {
+            self.cluster.start_voter(id, path).await;
+        } else {
+            self.cluster.start_observer(id, self.directories[&id], path).await;
+        }
+    }
+
+    async fn start_one(&mut self) {
+        if let Some((id, path)) = self.down.pop_first() {
+            self.start_node(id, path).await;
+        }
+    }
+
+    /// A node that no log names a voter comes back on a new disk.
+    async fn lose_disk(&mut self, id: i32) {
+        let names = |it: &cluster::Voter| it.voters().iter().any(|(voter, _)| *voter == id);
+        if !self.down.is_empty() || self.cluster.voters.values().any(names) {
+            return;
+        }
+        self.cluster.kill(id);
+        self.disks += 1;
+        self.directories.insert(id, Uuid([self.disks; 16]));
+        self.start_node(id, tempfile::tempdir().unwrap()).await;
+    }
+
+    /// Asks whoever leads to give a node a vote, or to take it away.
+    async fn change_voters(&mut self, id: i32) {
+        for node in self.cluster.voters.values() {
+            let voters = node.voters();
+            let voter = voters.iter().find(|(voter, _)| *voter == id);
+            let change = match voter {
+                Some((_, directory)) => Change::Remove(id, *directory),
+                None => Change::Add(id, self.directories[&id]),
+            };
+            let changed = tokio::time::timeout(Duration::from_millis(700), node.change(change));
+            match changed.await {
+                Ok(Ok(())) => {
+                    self.changes += 1;
+                    return;
+                }
+                Ok(Err(VoterChangeError::Stopped(why))) => panic!("{why}"),
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+    }
+
+    async fn disturb(&mut self) {
+        let id = self.numbers.one_of(&(1..=ALL).collect::<Vec<_>>());
+        match self.numbers.below(8) {
+            0 if self.down.len() < 2 && !self.down.contains_key(&id) => {
+                let path = self.cluster.kill(id);
+                self.down.insert(id, path);
+            }
+            1 => self.start_one().await,
+            2 | 3 => {
+                self.recover().await;
+                self.change_voters(id).await;
+            }
+            4 => self.change_voters(id).await,
+            5 => self.lose_disk(id).await,
+            6 => {
+                let rest: Vec<i32> = (1..=ALL).filter(|other| *other != id).collect();
+                match self.numbers.below(3) {
+                    0 => self.cluster.network.part(&[id], &rest),
+                    1 => self.cluster.network.cut_one_way(id, self.numbers.one_of(&rest)),
+                    _ => self.cluster.network.heal(),
+                }
+            }
+            _ => self.recover().await,
+        }
+    }
+
+    /// All run, reach each other, and have a leader.
+    async fn recover(&mut self) {
+        self.cluster.network.heal();
+        while !self.down.is_empty() {
+            self.start_one().await;
+        }
+        self.cluster.active().await;
+    }
+
+    /// Whoever is active leads its epoch alone.
+    fn note_leaders(&mut self) {
+        for (id, node) in &self.cluster.voters {
+            if let Some(epoch) = *node.quorum.active().borrow() {
+                let leader = *self.leaders.entry(epoch).or_insert(*id);
+                assert_eq!(leader, *id, "epoch {epoch} has two leaders");
+            }
+        }
+    }
+
+    async fn run(mut self, seed: u64, steps: usize) {
+        let mut answered = BTreeSet::from(["the last word".to_owned()]);
+        for step in 0..steps {
+            self.disturb().await;
+            self.note_leaders();
+            for number in 0..self.numbers.below(4) {
+                let name = format!("{step}-{number}");
+                if put_somewhere(&self.cluster, &name).await {
+                    answered.insert(name);
+                }
+                self.note_leaders();
+            }
+        }
+        self.recover().await;
+        let there = notes(&self.cluster.agree().await);
+        let lost: Vec<_> = answered.difference(&there).collect();
+        assert!(lost.is_empty(), "seed {seed}: lost {lost:?}");
+        assert!(answered.len() > steps / 4, "seed {seed}: only {} were answered", answered.len());
+        assert!(self.changes > steps / 20, "seed {seed}: only {} changes", self.changes);
+        self.cluster.check_published();
+        self.agree_on_voters().await;
+    }
+
+    async fn agree_on_voters(&self) {
+        let views = || self.cluster.voters.values().map(cluster::Voter::voters);
+        within("all to know the same voters", async {
+            while views().collect::<BTreeSet<_>>().len() > 1 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn voters_that_come_and_go_lose_nothing_that_was_answered_whatever_happens() {
+    for seed in [11, 12, 13] {
+        Changing::start(Cluster::start(FIRST).await, seed).await.run(seed, 60).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn voters_that_come_and_go_and_keep_little_of_their_log_lose_nothing_that_was_answered() {
+    for seed in [14, 15] {
+        let voters = (1..=FIRST).map(initial_voter).collect();
+        Changing::start(Cluster::start_forgetful(voters).await, seed).await.run(seed, 60).await;
     }
 }

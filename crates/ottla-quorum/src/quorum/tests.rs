@@ -1,5 +1,6 @@
 //! Leadership lost and regained, decisions of another epoch, and a disk that fails.
 
+use openraft::entry::RaftPayload;
 use openraft::raft::VoteRequest;
 use ottla_base::{ErrorCode, TopicPartition};
 use ottla_metadata::MetadataRecord;
@@ -9,7 +10,9 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::common::{Node, start_with_broker};
-use crate::raft::{CommittedLeaderId, Completion, LeaderId, Proposal, Verdict, Vote, log_id};
+use crate::raft::{
+    CommittedLeaderId, Completion, LeaderId, Membership, Payload, Proposal, Verdict, Vote, log_id,
+};
 
 /// Makes this node follow another that says it is ahead, which ends its leadership.
 async fn depose(node: &Node, term: i32) {
@@ -125,4 +128,27 @@ async fn when_the_log_cannot_be_written_nothing_is_promised_and_the_quorum_ends(
     assert!(reason.contains("closed"), "{reason}");
     assert_eq!(node.topics(), ["before"]);
     assert!(node.create(&["after"]).await.is_err());
+}
+
+/// What no change here leaves behind, and another program's log may have.
+#[tokio::test]
+async fn two_sets_of_voters_in_one_entry_that_a_crash_has_left_become_the_second_one() {
+    let path = tempfile::tempdir().unwrap();
+    let node = start_with_broker(path.path()).await;
+    // Nobody finishes it here.
+    node.quorum._attendance.0.abort();
+    let alone = observers::members(&node.quorum.raft);
+    let sets = [alone.get_joint_config().clone(), alone.get_joint_config().clone()].concat();
+    let nodes: BTreeMap<_, _> = alone.nodes().map(|(id, voter)| (*id, voter.clone())).collect();
+    let both = Membership::new(sets, nodes).unwrap();
+    node.quorum.raft.append_membership(both, Payload::blank(), []).await.unwrap();
+    assert_eq!(observers::members(&node.quorum.raft).get_joint_config().len(), 2);
+
+    let left_behind = crate::common::copy_of(path.path());
+    let again = crate::common::start(left_behind.path()).await;
+    let mut server = again.quorum.raft.server_metrics();
+    while observers::members(&again.quorum.raft).get_joint_config().len() > 1 {
+        server.changed().await.unwrap();
+    }
+    assert_eq!(again.quorum.voters(), node.quorum.voters());
 }

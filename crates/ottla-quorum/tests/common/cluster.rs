@@ -22,8 +22,8 @@ use ottla_protocol::messages::{
 };
 use ottla_protocol::records::ConfigRecord;
 use ottla_quorum::{
-    Called, Config, Dependencies, InitialVoter, Publisher, Quorum, SnapshotLimits, StartError,
-    SubmitError, Timing, Transport,
+    Called, Config, Dependencies, InitialVoter, Member, Publisher, Quorum, SnapshotLimits,
+    StartError, SubmitError, Timing, Transport, VoterChangeError,
 };
 use ottla_records::Batches;
 use tempfile::TempDir;
@@ -85,6 +85,13 @@ impl Network {
     pub fn heal(&self) {
         self.cut.lock().unwrap().clear();
     }
+}
+
+/// What becomes of a voter: its id, and its log directory's.
+#[derive(Debug, Clone, Copy)]
+pub enum Change {
+    Add(i32, Uuid),
+    Remove(i32, Uuid),
 }
 
 /// A node's access to the network.
@@ -169,6 +176,26 @@ impl Voter {
         let decision =
             self.quorum.decide(move |_| Outcome { records: vec![record.into()], reply: () });
         within(&format!("an answer to {name}"), decision).await
+    }
+
+    /// Asks for a change of the voters once.
+    pub async fn change(&self, change: Change) -> Result<(), VoterChangeError> {
+        let patience = Duration::from_secs(5);
+        match change {
+            Change::Add(id, directory_id) => {
+                let newcomer = InitialVoter { directory_id, ..initial_voter(id) };
+                self.quorum.add_voter(newcomer, patience).await
+            }
+            Change::Remove(id, directory_id) => {
+                let voter = Member { id: BrokerId(id), directory_id };
+                self.quorum.remove_voter(voter, patience).await
+            }
+        }
+    }
+
+    /// The voters' ids and directories, as this node knows them.
+    pub fn voters(&self) -> Vec<(i32, Uuid)> {
+        self.quorum.voters().iter().map(|it| (it.id.0, it.directory_id)).collect()
     }
 
     /// Asks for a decision that changes nothing.
@@ -327,9 +354,12 @@ impl Cluster {
     pub async fn start_observer(&mut self, id: i32, directory_id: Uuid, path: TempDir) {
         let (policy, timing) = (self.policy.clone(), self.timing);
         let contacts = self.config.iter().flat_map(|it| it.endpoints.clone()).collect();
+        let (segment_bytes, snapshots) = (self.segment_bytes, self.snapshots);
         let config = Config {
             policy,
             timing,
+            segment_bytes,
+            snapshots,
             directory_id,
             contacts,
             joins: true,
@@ -337,6 +367,23 @@ impl Cluster {
         };
         let observer = start(config, path, &self.network).await.unwrap();
         self.voters.insert(id, observer);
+    }
+
+    /// Has a node of this id and directory become a voter, or lose its vote, by whoever leads, however often that changes.
+    pub async fn change(&self, ids: &[i32], change: Change) {
+        within(&format!("{change:?}"), async {
+            loop {
+                let active = self.active_of(ids).await;
+                match self.voter(active).change(change).await {
+                    Ok(()) => return,
+                    Err(VoterChangeError::Duplicate { .. } | VoterChangeError::NotFound { .. }) => {
+                        return;
+                    }
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        })
+        .await;
     }
 
     /// Ends a voter at once; returns what it leaves on disk.

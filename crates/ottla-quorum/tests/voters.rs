@@ -1,0 +1,244 @@
+//! Voters that come and go: what a change promises, whoever is cut off or killed meanwhile.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+#[path = "common/cluster.rs"]
+mod cluster;
+mod common;
+
+use std::time::Duration;
+
+use cluster::{Change, Cluster, Voter, directory_id, initial_voter, notes, within};
+use ottla_base::{BrokerId, Uuid};
+use ottla_quorum::{InitialVoter, Member, VoterChangeError};
+
+fn new() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn voters(ids: &[i32]) -> Vec<(i32, Uuid)> {
+    ids.iter().map(|id| (*id, directory_id(*id))).collect()
+}
+
+const fn member(id: i32, directory: u8) -> Member {
+    Member { id: BrokerId(id), directory_id: Uuid([directory; 16]) }
+}
+
+/// Waits until this node knows these as the voters.
+async fn knows(node: &Voter, expected: &[(i32, Uuid)]) {
+    within(&format!("{expected:?} to be the voters"), async {
+        while node.voters() != expected {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+async fn is_observed(node: &Voter, id: i32) {
+    within(&format!("{id} to be an observer"), async {
+        while !node.quorum.observer_states().iter().any(|it| it.voter.id.0 == id) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+/// One voter, and two observers that have become voters.
+async fn grown_to_three() -> Cluster {
+    let mut cluster = Cluster::start(1).await;
+    cluster.put(&[1], "alone").await;
+    for id in [2, 3] {
+        cluster.start_observer(id, directory_id(id), new()).await;
+        cluster.change(&[1], Change::Add(id, directory_id(id))).await;
+    }
+    cluster
+}
+
+#[tokio::test]
+async fn a_lone_voter_gets_company_and_may_then_be_lost() {
+    let mut cluster = grown_to_three().await;
+    assert_eq!(cluster.voter(1).voters(), voters(&[1, 2, 3]));
+    cluster.put(&[1], "of three").await;
+    let first = cluster.kill(1);
+    cluster.put(&[2, 3], "without the first").await;
+    cluster.start_voter(1, first).await;
+    let there = notes(&cluster.agree().await);
+    assert!(["alone", "of three", "without the first"].iter().all(|it| there.contains(*it)));
+    // Of three voters, two are a majority, and one is none.
+    let active = cluster.active().await;
+    for id in cluster.ids().into_iter().filter(|id| *id != active) {
+        cluster.kill(id);
+    }
+    let quorum = &cluster.voter(active).quorum;
+    within("it to step down", quorum.active().wait_for(Option::is_none)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_removed_voter_goes_on_as_an_observer_and_its_vote_is_not_needed() {
+    let mut cluster = Cluster::start(3).await;
+    let active = cluster.active().await;
+    let removed = if active == 3 { 2 } else { 3 };
+    cluster.change(&[1, 2, 3], Change::Remove(removed, directory_id(removed))).await;
+    let left: Vec<i32> = [1, 2, 3].into_iter().filter(|id| *id != removed).collect();
+    knows(cluster.voter(removed), &voters(&left)).await;
+    cluster.put(&left, "seen").await;
+    assert!(notes(&cluster.agree().await).contains("seen"));
+    let observers = cluster.voter(active).quorum.observer_states();
+    assert_eq!(observers.iter().map(|it| it.voter.id.0).collect::<Vec<_>>(), [removed]);
+    let path = cluster.kill(removed);
+    cluster.put(&left, "without it").await;
+    cluster.start_voter(removed, path).await;
+    assert!(notes(&cluster.agree().await).contains("without it"));
+}
+
+#[tokio::test]
+async fn a_removed_leader_resigns_and_follows_another() {
+    let cluster = Cluster::start(3).await;
+    let first = cluster.active().await;
+    let epoch = cluster.voter(first).quorum.active().borrow().unwrap();
+    cluster.voter(first).change(Change::Remove(first, directory_id(first))).await.unwrap();
+    let quorum = &cluster.voter(first).quorum;
+    within("it to resign", quorum.active().wait_for(Option::is_none)).await.unwrap();
+    let left: Vec<i32> = [1, 2, 3].into_iter().filter(|id| *id != first).collect();
+    let second = cluster.active_of(&left).await;
+    assert!(cluster.voter(second).quorum.active().borrow().unwrap() > epoch);
+    cluster.put(&left, "by another").await;
+    cluster.agree().await;
+    is_observed(cluster.voter(second), first).await;
+    assert_eq!(cluster.voter(first).voters(), voters(&left));
+}
+
+#[tokio::test]
+async fn of_two_voters_the_leader_may_leave_and_the_other_is_alone() {
+    let mut cluster = Cluster::start(2).await;
+    let first = cluster.active().await;
+    let other = 3 - first;
+    cluster.change(&[1, 2], Change::Remove(first, directory_id(first))).await;
+    cluster.put(&[other], "alone").await;
+    cluster.kill(first);
+    cluster.restart(other).await;
+    cluster.put(&[other], "alone after a restart").await;
+    assert!(cluster.voter(other).quorum.is_alone());
+    assert!(notes(&cluster.agree().await).contains("alone"));
+}
+
+#[tokio::test]
+async fn a_voter_that_was_removed_while_it_was_away_learns_of_it_when_it_is_back() {
+    let mut cluster = Cluster::start(3).await;
+    let active = cluster.active().await;
+    let away = if active == 3 { 2 } else { 3 };
+    let path = cluster.kill(away);
+    cluster.change(&[active], Change::Remove(away, directory_id(away))).await;
+    let left: Vec<i32> = [1, 2, 3].into_iter().filter(|id| *id != away).collect();
+    cluster.put(&left, "without it").await;
+    // Nobody remembers it: only a leader that has removed it knows that it was there.
+    let others: Vec<_> = left.iter().map(|id| (*id, cluster.kill(*id))).collect();
+    for (id, path) in others {
+        cluster.start_voter(id, path).await;
+    }
+    cluster.put(&left, "by whoever leads").await;
+    cluster.start_voter(away, path).await;
+    knows(cluster.voter(away), &voters(&left)).await;
+    cluster.agree().await;
+}
+
+#[tokio::test]
+async fn a_voter_whose_disk_is_lost_is_replaced_by_the_new_one() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.put(&[1, 2, 3], "before").await;
+    cluster.kill(3);
+    let another = Uuid([33; 16]);
+    cluster.start_observer(3, another, new()).await;
+    let early = cluster.active_of(&[1, 2]).await;
+    is_observed(cluster.voter(early), 3).await;
+    let refused = cluster.voter(early).change(Change::Add(3, another)).await;
+    assert!(matches!(refused, Err(VoterChangeError::Duplicate { .. })), "{refused:?}");
+    cluster.change(&[1, 2], Change::Remove(3, directory_id(3))).await;
+    cluster.change(&[1, 2], Change::Add(3, another)).await;
+    let expected = [voters(&[1, 2]), vec![(3, another)]].concat();
+    knows(cluster.voter(3), &expected).await;
+    // The new disk's vote counts.
+    cluster.kill(2);
+    cluster.put(&[1, 3], "with the new disk").await;
+    let path = cluster.kill(3);
+    cluster.start_observer(3, another, path).await;
+    cluster.put(&[1, 3], "and after its restart").await;
+    assert!(notes(&cluster.agree().await).contains("before"));
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_refused_in_kafkas_words() {
+    let mut cluster = Cluster::start(1).await;
+    let shown = |id: i32| format!("ReplicaKey(id={id}, directoryId={})", directory_id(id));
+    let refused = async |cluster: &Cluster, change| {
+        cluster.voter(1).change(change).await.unwrap_err().to_string()
+    };
+    assert_eq!(
+        refused(&cluster, Change::Add(1, directory_id(1))).await,
+        format!("The voter id for {0} is already part of the set of voters [{0}].", shown(1))
+    );
+    for id in [1, 2] {
+        assert_eq!(
+            refused(&cluster, Change::Remove(id, directory_id(id))).await,
+            format!("Cannot remove voter {} from the set of voters [{}]", shown(id), shown(1))
+        );
+    }
+    let behind = format!("Aborted add voter operation for {} since it is lagging behind", shown(2));
+    assert_eq!(refused(&cluster, Change::Add(2, directory_id(2))).await, behind);
+    // One that does not answer has not all of the log.
+    cluster.start_observer(2, directory_id(2), new()).await;
+    is_observed(cluster.voter(1), 2).await;
+    cluster.network.part(&[1], &[2]);
+    cluster.put(&[1], "unheard").await;
+    let short = Duration::from_millis(300);
+    let late = cluster.voter(1).quorum.add_voter(initial_voter(2), short).await;
+    assert_eq!(late.unwrap_err().to_string(), behind);
+    let follower = cluster.voter(2).change(Change::Add(2, directory_id(2))).await;
+    assert_eq!(follower, Err(VoterChangeError::NotLeader));
+    assert_eq!(cluster.voter(1).voters(), voters(&[1]));
+}
+
+#[tokio::test]
+async fn voters_who_are_known_by_their_ids_alone_do_not_change() {
+    let by_id = |id| InitialVoter { directory_id: Uuid::ZERO, ..initial_voter(id) };
+    let cluster = Cluster::start_with([1, 2, 3].map(by_id).to_vec()).await;
+    let active = cluster.active().await;
+    let add = cluster.voter(active).change(Change::Add(4, directory_id(4))).await.unwrap_err();
+    let because = "voter because the kraft.version feature is 0";
+    assert_eq!(add.to_string(), format!("Cluster doesn't support adding {because}"));
+    let remove = cluster.voter(active).change(Change::Remove(1, Uuid::ZERO)).await.unwrap_err();
+    assert_eq!(remove.to_string(), format!("Cluster doesn't support removing {because}"));
+}
+
+#[tokio::test]
+async fn one_change_at_a_time_is_under_way() {
+    let cluster = Cluster::start(3).await;
+    cluster.put(&[1, 2, 3], "before").await;
+    let active = cluster.active().await;
+    let others: Vec<i32> = [1, 2, 3].into_iter().filter(|id| *id != active).collect();
+    cluster.network.part(&[active], &others);
+    let node = cluster.voter(active);
+    let change = Change::Remove(others[0], directory_id(others[0]));
+    let (first, second) = tokio::join!(biased; node.change(change), node.change(change));
+    assert!(first.is_err(), "nobody else has it");
+    assert_eq!(second, Err(VoterChangeError::Pending));
+    cluster.network.heal();
+    cluster.agree().await;
+    assert_eq!(node.voters(), voters(&[1, 2, 3]), "what was never committed is given up");
+}
+
+#[tokio::test]
+async fn an_observer_on_another_disk_gets_the_whole_log_under_the_same_number() {
+    let mut cluster = Cluster::start(1).await;
+    cluster.start_observer(2, directory_id(2), new()).await;
+    cluster.put(&[1], "before").await;
+    cluster.agree().await;
+    cluster.kill(2);
+    let another = Uuid([22; 16]);
+    cluster.start_observer(2, another, new()).await;
+    cluster.put(&[1], "after").await;
+    assert!(notes(&cluster.agree().await).contains("before"));
+    cluster.change(&[1], Change::Add(2, another)).await;
+    assert_eq!(cluster.voter(1).voters(), [(1, directory_id(1)), (2, another)]);
+    assert_eq!(cluster.voter(1).quorum.voters()[1], member(2, 22));
+}
