@@ -36,6 +36,7 @@ mod streams;
 #[cfg(feature = "cluster")]
 pub(crate) mod three_nodes;
 mod tools;
+mod voters;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -140,6 +141,7 @@ fn all_tests(target: Target, length: Length) -> Vec<Test> {
     tests.extend(members::tests(length));
     tests.extend(tools::tests());
     tests.extend(administration::tests());
+    tests.extend(voters::tests());
     tests.extend(groups::tests());
     tests.extend(dashboard::tests());
     tests.extend(connect::tests());

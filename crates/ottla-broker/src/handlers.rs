@@ -3,6 +3,7 @@
 //! The directory listing is the compatibility statement: an API without a file here is not served
 //! and not advertised.
 
+mod add_raft_voter;
 mod allocate_producer_ids;
 mod alter_configs;
 mod alter_partition;
@@ -57,6 +58,7 @@ mod partition_view;
 mod peer;
 mod produce;
 mod read_replica;
+mod remove_raft_voter;
 mod sasl_authenticate;
 mod sasl_handshake;
 mod sync_group;
@@ -78,12 +80,13 @@ use ottla_metadata::controller::BrokerEpoch;
 use ottla_metadata::{Broker as BrokerRegistration, Image};
 use ottla_protocol::frame::Incoming;
 use ottla_protocol::messages::{
-    AllocateProducerIdsRequest, AlterConfigsRequest, AlterPartitionReassignmentsRequest,
-    AlterPartitionRequest, AssignReplicasToDirsRequest, BrokerHeartbeatRequest,
-    BrokerRegistrationRequest, ControllerRegistrationRequest, CreateAclsRequest,
-    CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest, DeleteTopicsRequest,
-    DescribeQuorumRequest, ElectLeadersRequest, IncrementalAlterConfigsRequest,
-    ListPartitionReassignmentsRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
+    AddRaftVoterRequest, AllocateProducerIdsRequest, AlterConfigsRequest,
+    AlterPartitionReassignmentsRequest, AlterPartitionRequest, AssignReplicasToDirsRequest,
+    BrokerHeartbeatRequest, BrokerRegistrationRequest, ControllerRegistrationRequest,
+    CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest,
+    DeleteTopicsRequest, DescribeQuorumRequest, ElectLeadersRequest,
+    IncrementalAlterConfigsRequest, ListPartitionReassignmentsRequest, RemoveRaftVoterRequest,
+    UnregisterBrokerRequest, UpdateFeaturesRequest,
 };
 use ottla_protocol::peer::PeerRequest;
 use ottla_protocol::{ApiKey, Decoder, Message, Request};
@@ -110,7 +113,7 @@ enum By {
 }
 
 /// The APIs that are served, each in all the stable versions that Kafka 4.3 serves.
-const SERVED: [(ApiKey, By); 53] = [
+const SERVED: [(ApiKey, By); 55] = [
     (ApiKey::Produce, By::Broker),
     (ApiKey::Fetch, By::Broker),
     (ApiKey::ListOffsets, By::Broker),
@@ -164,6 +167,8 @@ const SERVED: [(ApiKey, By); 53] = [
     (ApiKey::AssignReplicasToDirs, By::Controller),
     (ApiKey::ListConfigResources, By::Broker),
     (ApiKey::DescribeTopicPartitions, By::Broker),
+    (ApiKey::AddRaftVoter, By::Forwarded),
+    (ApiKey::RemoveRaftVoter, By::Forwarded),
 ];
 
 /// The APIs of a listener in the order of their keys, with the versions that are served.
@@ -482,6 +487,8 @@ fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
         ApiKey::ListTransactions => now(&context, input, list_transactions::handle)?,
         ApiKey::ListConfigResources => now(&context, input, list_config_resources::handle)?,
         ApiKey::DescribeTopicPartitions => now(&context, input, describe_topic_partitions::handle)?,
+        ApiKey::AddRaftVoter => later(context, input, add_raft_voter::handle)?,
+        ApiKey::RemoveRaftVoter => later(context, input, remove_raft_voter::handle)?,
         other => return Err(CloseReason::NotServed(other.name())),
     })
 }
@@ -560,6 +567,8 @@ fn check_carried(context: &Context, input: &Decoder) -> Result<(), CloseReason> 
         ApiKey::DescribeQuorum => check::<DescribeQuorumRequest>,
         ApiKey::UpdateFeatures => check::<UpdateFeaturesRequest>,
         ApiKey::UnregisterBroker => check::<UnregisterBrokerRequest>,
+        ApiKey::AddRaftVoter => check::<AddRaftVoterRequest>,
+        ApiKey::RemoveRaftVoter => check::<RemoveRaftVoterRequest>,
         other => return Err(CloseReason::NotServed(other.name())),
     };
     check(context, input.clone())

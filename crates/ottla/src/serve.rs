@@ -157,20 +157,33 @@ async fn cluster_id(config: &BrokerConfig, survey: &Survey) -> anyhow::Result<St
         }
         (Standing::Empty, Formation::Alone) => Ok(ottla_env::random_uuid()?.to_string()),
         (Standing::Empty, _) if !config.process_roles.controller => {
-            Ok(forming::network::wait_for_cluster(&controllers(config), ASKING_PAUSE).await)
+            let id = forming::network::wait_for_cluster(&controllers(config), ASKING_PAUSE).await;
+            warn_of_empty_directories(&id);
+            Ok(id)
         }
         (standing, Formation::StaticVoters) => agree(config, standing).await,
         (Standing::Empty, Formation::RecordedVoters) => {
-            forming::network::cluster(&controllers(config)).await.context(
+            let id = forming::network::cluster(&controllers(config)).await.context(
                 "the data directories are not formatted, and no controller that is named knows a cluster: run ottla \
-                 format with the same --cluster-id and --initial-controllers on all nodes"
-            )
+                 format with the same --cluster-id and --initial-controllers on all nodes",
+            )?;
+            warn_of_empty_directories(&id);
+            Ok(id)
         }
         (Standing::Forming(id), Formation::Alone | Formation::RecordedVoters) => bail!(
             "this node has begun to form cluster {id} with the others of controller.quorum.voters, which does not name \
              them any more"
         ),
     }
+}
+
+/// A disk that is not mounted looks like a new one.
+fn warn_of_empty_directories(cluster_id: &str) {
+    warn!(
+        cluster_id,
+        "the data directories were empty: they are formatted for the cluster that the controllers know, and filled by \
+         the other nodes; if there was data here before, look whether the disks are mounted"
+    );
 }
 
 /// Where other controllers may be, by the properties.

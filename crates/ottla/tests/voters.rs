@@ -1,10 +1,18 @@
-//! Clusters whose voters are in the metadata log: how they begin, go on without one, and what a wiped disk costs.
+//! Clusters whose voters are in the metadata log: how they begin, go on without one, what a wiped disk costs, and how voters
+//! come and go.
 
-#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that can't go on has failed"
+)]
 
 mod nodes;
 
-use nodes::Nodes;
+use nodes::{Nodes, ask, ids, meta, quorum, wait_for};
+use ottla_base::{ErrorCode, Uuid};
+use ottla_protocol::messages::add_raft_voter_request::Listener;
+use ottla_protocol::messages::{AddRaftVoterRequest, RemoveRaftVoterRequest};
 
 const CLUSTER: &str = "4L6g3nShT-eMCtK--X86sw";
 const DIRECTORIES: [&str; 3] =
@@ -54,11 +62,11 @@ fn a_voter_whose_disk_was_wiped_and_formatted_anew_is_another_directory_and_does
     std::fs::remove_dir_all(nodes.data(3)).unwrap();
     let ended = nodes.format(3, &["-t", CLUSTER, "--no-initial-controllers"]);
     assert_eq!(ended.code, 0, "{}", ended.err);
-    assert_ne!(nodes::meta(&nodes.data(3), "directory.id"), DIRECTORIES[2]);
+    assert_ne!(meta(&nodes.data(3), "directory.id"), DIRECTORIES[2]);
     nodes.start(3);
     nodes.ready(&[3]);
-    let quorum = nodes::quorum(&nodes.clients[2]);
-    assert_eq!(nodes::ids(&quorum.current_voters), [1, 2, 3]);
+    let quorum = quorum(&nodes.clients[2]);
+    assert_eq!(ids(&quorum.current_voters), [1, 2, 3]);
     let lost = quorum.current_voters.iter().find(|it| it.replica_id == 3).unwrap();
     assert_eq!(lost.replica_directory_id.to_string(), DIRECTORIES[2]);
     let [observer] = &*quorum.observers else { panic!("{quorum:?}") };
@@ -68,4 +76,114 @@ fn a_voter_whose_disk_was_wiped_and_formatted_anew_is_another_directory_and_does
     nodes.kill(2);
     let refused = nodes.client(&["topic", "create", "late", "--timeout", "3s"]).output().unwrap();
     assert!(!refused.status.success(), "{refused:?}");
+}
+
+/// One node that was formatted with `--standalone`, and two more with empty directories that follow it.
+fn one_and_two_observers(properties: &[&str]) -> Nodes {
+    let mut nodes = Nodes::new(3);
+    let servers = nodes.servers(3);
+    let properties = [&[&*servers, SAFE[0], SAFE[1]], properties].concat();
+    for id in 1..=3 {
+        nodes.write(id, "broker,controller", &properties);
+    }
+    let ended = nodes.format(1, &["-t", CLUSTER, "--standalone"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    for id in 1..=3 {
+        nodes.start(id);
+        nodes.ready(&[id]);
+    }
+    nodes
+}
+
+fn directory(nodes: &Nodes, id: usize) -> Uuid {
+    meta(&nodes.data(id), "directory.id").parse().unwrap()
+}
+
+/// Asks through a broker that does not lead, or at a controller.
+fn add(nodes: &Nodes, at: &str, id: usize) -> (ErrorCode, Option<String>) {
+    let (host, port) = nodes.controllers[id - 1].rsplit_once(':').unwrap();
+    let name = "CONTROLLER".into();
+    let request = AddRaftVoterRequest {
+        cluster_id: Some(CLUSTER.into()),
+        timeout_ms: 10_000,
+        voter_id: i32::try_from(id).unwrap(),
+        voter_directory_id: directory(nodes, id),
+        listeners: vec![Listener { name, host: host.into(), port: port.parse().unwrap() }],
+        ack_when_committed: true,
+    };
+    let answer = ask(at, &request);
+    (answer.error_code, answer.error_message.map(|it| it.to_string()))
+}
+
+fn remove(at: &str, id: usize, directory: Uuid) -> (ErrorCode, Option<String>) {
+    let request = RemoveRaftVoterRequest {
+        cluster_id: Some(CLUSTER.into()),
+        voter_id: i32::try_from(id).unwrap(),
+        voter_directory_id: directory,
+    };
+    let answer = ask(at, &request);
+    (answer.error_code, answer.error_message.map(|it| it.to_string()))
+}
+
+/// The voters and the observers, as whoever leads says through this broker.
+fn members(at: &str) -> (Vec<i32>, Vec<i32>) {
+    let quorum = quorum(at);
+    (ids(&quorum.current_voters), ids(&quorum.observers))
+}
+
+fn become_members(at: &str, voters: &[i32], observers: &[i32]) {
+    let is_so = || members(at) == (voters.to_vec(), observers.to_vec());
+    assert!(wait_for(is_so), "{:?}", quorum(at));
+}
+
+#[test]
+fn controllers_are_added_and_removed_while_clients_write() {
+    let mut nodes = one_and_two_observers(&[]);
+    let [one, two, three] = [0, 1, 2].map(|at| nodes.clients[at].clone());
+    become_members(&one, &[1], &[2, 3]);
+    assert_eq!(add(&nodes, &two, 2), (ErrorCode::NONE, None), "through another broker");
+    assert_eq!(add(&nodes, &nodes.controllers[0], 3), (ErrorCode::NONE, None), "at the controller");
+    become_members(&one, &[1, 2, 3], &[]);
+    assert_eq!(add(&nodes, &one, 3).0, ErrorCode::DUPLICATE_VOTER);
+    let follower = add(&nodes, &nodes.controllers[1], 3);
+    assert_eq!(follower, (ErrorCode::NOT_LEADER_OR_FOLLOWER, Some(String::new())));
+    nodes.produce("orders", "of three\n");
+
+    // The one that leads goes, and another one takes over.
+    let first = directory(&nodes, 1);
+    assert_eq!(remove(&three, 1, first), (ErrorCode::NONE, None));
+    become_members(&three, &[2, 3], &[1]);
+    assert_eq!(remove(&three, 1, first).0, ErrorCode::VOTER_NOT_FOUND);
+    nodes.produce("orders", "of two\n");
+    nodes.kill(1);
+    nodes.produce("orders", "without the first\n");
+    nodes.start(1);
+    nodes.ready(&[1]);
+    become_members(&one, &[2, 3], &[1]);
+    assert_eq!(nodes.consume("orders"), ["of three", "of two", "without the first"]);
+}
+
+#[test]
+fn controllers_join_by_themselves_and_with_a_new_disk_again() {
+    let mut nodes = one_and_two_observers(&["controller.quorum.auto.join.enable=true"]);
+    let one = nodes.clients[0].clone();
+    become_members(&one, &[1, 2, 3], &[]);
+    nodes.produce("orders", "before\n");
+    nodes.kill(3);
+    let lost = directory(&nodes, 3);
+    std::fs::remove_dir_all(nodes.data(3)).unwrap();
+    nodes.start(3);
+    nodes.running[&3].says("the data directories were empty");
+    nodes.ready(&[3]);
+    assert_ne!(directory(&nodes, 3), lost);
+    let has_new_disk = || {
+        let voters = quorum(&one).current_voters;
+        let third = voters.iter().find(|it| it.replica_id == 3);
+        third.is_some_and(|it| it.replica_directory_id == directory(&nodes, 3))
+    };
+    assert!(wait_for(has_new_disk), "{:?}", quorum(&one));
+    // Its vote counts.
+    nodes.kill(2);
+    nodes.produce("orders", "after\n");
+    assert_eq!(nodes.consume("orders"), ["after", "before"]);
 }

@@ -14,7 +14,7 @@ pub(super) const ROWS: &[Property] = &[
     list("controller.listener.names").required().check(Check::List { may_be_empty: false }).high().honoured("Names of the listeners that serve the controller instead of clients; controllers reach each other on the first."),
     list("controller.quorum.voters").or("").check(Check::Voters).high().honoured("All controllers as id@host:port, the same on every node; empty, or this node alone, is a cluster of one."),
     list("controller.quorum.bootstrap.servers").or("").check(Check::Servers).high().honoured("Where to ask for the controllers when they are not in controller.quorum.voters; empty, or the port of this node's own controller listener, is a cluster of one."),
-    boolean("controller.quorum.auto.join.enable").or("false").low().accepted("Lets a new controller join the voters by itself; a lone node is its own voter."),
+    boolean("controller.quorum.auto.join.enable").or("false").low().honoured("A controller without a vote asks for one by itself, where the metadata log knows the voters with their directories; a lost directory of its own is removed from them first."),
     int("controller.quorum.append.linger.ms").or("25").at_least(0).accepted("How long the controller gathers records before it flushes them; flushes are grouped by themselves here."),
     int("controller.quorum.election.backoff.max.ms").or("1000").at_least(0).high().accepted("Longest pause before an election is tried again; a lone voter waits for nobody."),
     int("controller.quorum.election.timeout.ms").or("1000").at_least(0).high().accepted("How long an election may take before the next one; a lone voter waits for nobody."),
