@@ -1,5 +1,7 @@
 //! Names and levels of the features that a cluster finalizes (KIP-584). Pure.
 
+use ottla_protocol::messages::broker_registration_request;
+
 /// The feature that decides which metadata records, in which versions, may be written.
 pub const METADATA_VERSION: &str = "metadata.version";
 /// 4.3-IV0, the latest level that Kafka 4.3 uses in production; records are written in this level's versions.
@@ -31,6 +33,18 @@ pub fn supported() -> impl Iterator<Item = (&'static str, SupportedLevels)> {
         (METADATA_VERSION, SupportedLevels { min: 7, max: METADATA_VERSION_LEVEL }),
     ]
     .into_iter()
+}
+
+/// The same, as a broker of this release says it when it registers.
+#[must_use]
+pub fn of_registration() -> Vec<broker_registration_request::Feature> {
+    supported()
+        .map(|(name, levels)| broker_registration_request::Feature {
+            name: name.into(),
+            min_supported_version: levels.min,
+            max_supported_version: levels.max,
+        })
+        .collect()
 }
 
 /// The levels of one feature that this release understands; of one that it does not know, 0 alone.

@@ -28,7 +28,7 @@ use ottla_protocol::messages::{
     AlterPartitionReassignmentsRequest, AlterPartitionRequest, AssignReplicasToDirsRequest,
     BrokerHeartbeatRequest, BrokerRegistrationRequest, CreateTopicsRequest, DeleteTopicsRequest,
     ElectLeadersRequest, UnregisterBrokerRequest, UpdateFeaturesRequest, alter_partition_request,
-    assign_replicas_to_dirs_request, broker_registration_request, elect_leaders_request,
+    assign_replicas_to_dirs_request, elect_leaders_request,
 };
 use ottla_protocol::records::ConfigRecord;
 use proptest::prelude::*;
@@ -209,16 +209,6 @@ impl Draw for Counter<'_> {
     }
 }
 
-fn supported(
-    (name, levels): (&str, feature::SupportedLevels),
-) -> broker_registration_request::Feature {
-    broker_registration_request::Feature {
-        name: name.into(),
-        min_supported_version: levels.min,
-        max_supported_version: levels.max,
-    }
-}
-
 impl Cluster {
     fn new(level: i16, is_safe: bool) -> Self {
         let policy = Policy::default();
@@ -365,7 +355,7 @@ impl Cluster {
             incarnation_id: Uuid::from_u128(
                 u128::from(this.starts) << 32 | u128::from(this.id.unsigned_abs()),
             ),
-            features: feature::supported().map(supported).collect(),
+            features: feature::of_registration(),
             log_dirs: this.directories(),
             previous_broker_epoch: ended.unwrap_or(-1),
             ..Default::default()

@@ -13,7 +13,7 @@ use ottla_metadata::controller::{
 use ottla_metadata::{Image, MetadataRecord, Partition, feature};
 use ottla_protocol::messages::{
     AlterPartitionRequest, AlterPartitionResponse, BrokerHeartbeatRequest,
-    BrokerRegistrationRequest, broker_registration_request,
+    BrokerRegistrationRequest,
 };
 use ottla_protocol::records::PartitionChangeRecord;
 
@@ -60,16 +60,6 @@ impl Draw for Drawn {
 
     fn placement_seed(&mut self) -> u64 {
         self.seed
-    }
-}
-
-fn supported(
-    (name, levels): (&str, feature::SupportedLevels),
-) -> broker_registration_request::Feature {
-    broker_registration_request::Feature {
-        name: name.into(),
-        min_supported_version: levels.min,
-        max_supported_version: levels.max,
     }
 }
 
@@ -228,7 +218,7 @@ impl World {
             broker_id: node.id.0,
             cluster_id: "cluster".into(),
             incarnation_id: process.incarnation,
-            features: feature::supported().map(supported).collect(),
+            features: feature::of_registration(),
             log_dirs: vec![node.directory_id],
             previous_broker_epoch: self.previous_epoch(process, node.id),
             ..Default::default()
