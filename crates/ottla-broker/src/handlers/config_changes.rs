@@ -32,13 +32,19 @@ pub(super) async fn carry_out<R: ChangesConfigs>(
     let mut answers: Vec<Option<ConfigAnswer>> = Vec::with_capacity(changes.len());
     let mut left = Vec::new();
     let is_carried = via == Via::Broker && !context.broker.controller.is_here();
+    // Why this broker does not hand a change to its controller. One that is here looks itself.
+    let own_policy =
+        is_carried.then(|| Policy::from_settings(context.broker.configuration.settings.clone()));
+    let own_refusal = |change: &ConfigChange| {
+        check_own_configs(&context.broker.image(), own_policy.as_ref()?, change).err()
+    };
     for (change, refusal) in changes.into_iter().zip(screened) {
         answers.push(if refusal.is_some() {
             Some(ConfigAnswer::of(&change, refusal))
         } else if log_levels && change.kind == ConfigResource::BROKER_LOGGER {
             let refusal = change_log_levels(context, &change, validate_only).err();
             Some(ConfigAnswer::of(&change, refusal))
-        } else if let Some(refusal) = own_refusal(context, &change).filter(|_| is_carried) {
+        } else if let Some(refusal) = own_refusal(&change) {
             Some(ConfigAnswer::of(&change, Some(refusal)))
         } else {
             left.push(change);
@@ -78,12 +84,6 @@ fn change_log_levels(
 pub(super) trait ChangesConfigs: Request {
     fn of(changes: &[ConfigChange], validate_only: bool) -> Self;
     fn answers(response: Self::Response) -> Vec<ConfigAnswer>;
-}
-
-/// Why this broker does not hand a change to its controller.
-fn own_refusal(context: &Context, change: &ConfigChange) -> Option<Rejection> {
-    let policy = Policy::from_settings(context.broker.configuration.settings.clone());
-    check_own_configs(&context.broker.image(), &policy, change).err()
 }
 
 /// Has the controller decide, which is another node.
