@@ -80,13 +80,12 @@ use ottla_metadata::controller::BrokerEpoch;
 use ottla_metadata::{Broker as BrokerRegistration, Image};
 use ottla_protocol::frame::Incoming;
 use ottla_protocol::messages::{
-    AddRaftVoterRequest, AllocateProducerIdsRequest, AlterConfigsRequest,
-    AlterPartitionReassignmentsRequest, AlterPartitionRequest, AssignReplicasToDirsRequest,
-    BrokerHeartbeatRequest, BrokerRegistrationRequest, ControllerRegistrationRequest,
-    CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest,
-    DeleteTopicsRequest, DescribeQuorumRequest, ElectLeadersRequest,
-    IncrementalAlterConfigsRequest, ListPartitionReassignmentsRequest, RemoveRaftVoterRequest,
-    UnregisterBrokerRequest, UpdateFeaturesRequest,
+    AddRaftVoterRequest, AllocateProducerIdsRequest, AlterPartitionReassignmentsRequest,
+    AlterPartitionRequest, AssignReplicasToDirsRequest, BrokerHeartbeatRequest,
+    BrokerRegistrationRequest, ControllerRegistrationRequest, CreateAclsRequest,
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest, DeleteTopicsRequest,
+    DescribeQuorumRequest, ElectLeadersRequest, ListPartitionReassignmentsRequest,
+    RemoveRaftVoterRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
 };
 use ottla_protocol::peer::PeerRequest;
 use ottla_protocol::{ApiKey, Decoder, Message, Request};
@@ -558,10 +557,8 @@ fn check_carried(context: &Context, input: &Decoder) -> Result<(), CloseReason> 
         ApiKey::DeleteTopics => check::<DeleteTopicsRequest>,
         ApiKey::CreateAcls => check::<CreateAclsRequest>,
         ApiKey::DeleteAcls => check::<DeleteAclsRequest>,
-        ApiKey::AlterConfigs => check::<AlterConfigsRequest>,
         ApiKey::CreatePartitions => check::<CreatePartitionsRequest>,
         ApiKey::ElectLeaders => check::<ElectLeadersRequest>,
-        ApiKey::IncrementalAlterConfigs => check::<IncrementalAlterConfigsRequest>,
         ApiKey::AlterPartitionReassignments => check::<AlterPartitionReassignmentsRequest>,
         ApiKey::ListPartitionReassignments => check::<ListPartitionReassignmentsRequest>,
         ApiKey::DescribeQuorum => check::<DescribeQuorumRequest>,
