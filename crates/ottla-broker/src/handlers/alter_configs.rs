@@ -10,7 +10,7 @@ use ottla_protocol::messages::alter_configs_request::{AlterConfigsResource, Alte
 use ottla_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use ottla_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 
-use super::config_changes::ChangesConfigs;
+use super::config_changes::{ChangesConfigs, answer_of};
 use super::{Context, config_changes};
 use crate::answer::Outcome;
 
@@ -46,12 +46,7 @@ impl ChangesConfigs for AlterConfigsRequest {
 
     fn answers(response: Self::Response) -> Vec<ConfigAnswer> {
         let answer = |it: AlterConfigsResourceResponse| {
-            let message = it.error_message.map(|message| message.to_string());
-            let rejection = it
-                .error_code
-                .is_error()
-                .then(|| Rejection::new(it.error_code, message.unwrap_or_default()));
-            ConfigAnswer { kind: it.resource_type, name: it.resource_name, rejection }
+            answer_of(it.resource_type, it.resource_name, it.error_code, it.error_message)
         };
         response.responses.into_iter().map(answer).collect()
     }

@@ -1,6 +1,7 @@
 //! What AlterConfigs and IncrementalAlterConfigs have in common: this broker's log levels are changed here, everything
 //! else by the controller, and this broker's own properties not before it has looked at them itself.
 
+use bytestring::ByteString;
 use ottla_base::ErrorCode;
 use ottla_metadata::controller::{
     self, ConfigAnswer, ConfigChange, Policy, Via, check_own_configs, screen_config_changes,
@@ -84,6 +85,17 @@ fn change_log_levels(
 pub(super) trait ChangesConfigs: Request {
     fn of(changes: &[ConfigChange], validate_only: bool) -> Self;
     fn answers(response: Self::Response) -> Vec<ConfigAnswer>;
+}
+
+/// What a controller elsewhere has answered about one resource.
+pub(super) fn answer_of(
+    kind: i8,
+    name: ByteString,
+    code: ErrorCode,
+    message: Option<ByteString>,
+) -> ConfigAnswer {
+    let rejection = || Rejection::new(code, message.unwrap_or_default());
+    ConfigAnswer { kind, name, rejection: code.is_error().then(rejection) }
 }
 
 /// Has the controller decide, which is another node.
