@@ -113,8 +113,7 @@ impl Handovers {
         let (topic_id, index) = key(replica);
         let partition = image.topic(topic_id).and_then(|topic| topic.partition(index));
         let Some(partition) = partition else { return };
-        let log = replica.log();
-        let member = parts.directories.members().iter().find(|it| it.path() == log.directory());
+        let member = parts.directories.at(replica.log().directory());
         let Some(member) = member.filter(|member| member.is_online()) else { return };
         let situation = Situation {
             is_full: member.directory.is_full(),

@@ -349,8 +349,7 @@ impl LogDirectories {
     /// Whether there is no room for clients' records where this log is.
     #[must_use]
     pub(crate) fn is_full(&self, log: &Log) -> bool {
-        let mut members = self.members.iter();
-        members.any(|it| it.path() == log.directory() && it.directory.is_full())
+        self.at(log.directory()).is_some_and(|member| member.directory.is_full())
     }
 
     pub(crate) fn set_producer_id_expiration_ms(&self, expiration_ms: i64) {
