@@ -18,7 +18,7 @@ use ottla_base::BrokerId;
 use parking_lot::Mutex;
 
 /// The controller decides 300 ms after its own connection has broken; a new controller has to be elected first.
-pub(crate) const DOUBT: Duration = Duration::from_millis(800);
+const DOUBT: Duration = Duration::from_millis(800);
 /// librdkafka looks every second for leaders that are down. Kafka, which waits for nine seconds of silence, names a dead broker
 /// for longer than this.
 const NAMED: Duration = Duration::from_secs(3);
@@ -38,24 +38,21 @@ impl HangUps {
         self.0.lock().remove(&id);
     }
 
-    /// How long to wait at most for a decision about a broker.
-    pub(crate) fn doubt(&self, id: BrokerId, now: Duration) -> Option<Duration> {
-        self.left(id, now, DOUBT)
+    /// Who is in doubt, and how long to wait at most for the decision.
+    pub(crate) fn doubts(&self, now: Duration) -> HashMap<BrokerId, Duration> {
+        let hung_up = self.0.lock();
+        hung_up.iter().filter_map(|(id, since)| Some((*id, left(*since, now, DOUBT)?))).collect()
     }
 
     /// Whether clients are told of it although the controller has fenced it.
     pub(crate) fn is_named(&self, id: BrokerId, now: Duration) -> bool {
-        self.left(id, now, NAMED).is_some()
+        self.0.lock().get(&id).is_some_and(|since| left(*since, now, NAMED).is_some())
     }
+}
 
-    fn left(&self, id: BrokerId, now: Duration, of: Duration) -> Option<Duration> {
-        let since = *self.0.lock().get(&id)?;
-        of.checked_sub(now.saturating_sub(since)).filter(|left| !left.is_zero())
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.lock().is_empty()
-    }
+/// What is left of a time that has begun.
+fn left(since: Duration, now: Duration, of: Duration) -> Option<Duration> {
+    of.checked_sub(now.saturating_sub(since)).filter(|left| !left.is_zero())
 }
 
 #[cfg(test)]
@@ -65,13 +62,17 @@ mod tests {
     const ONE: BrokerId = BrokerId(1);
     const START: Duration = Duration::from_secs(100);
 
+    fn doubt(hang_ups: &HangUps, now: Duration) -> Option<Duration> {
+        hang_ups.doubts(now).get(&ONE).copied()
+    }
+
     #[test]
     fn a_broker_that_hung_up_is_in_doubt_for_a_moment_and_named_for_longer() {
         let hang_ups = HangUps::default();
-        assert_eq!((hang_ups.doubt(ONE, START), hang_ups.is_named(ONE, START)), (None, false));
+        assert_eq!((doubt(&hang_ups, START), hang_ups.is_named(ONE, START)), (None, false));
         hang_ups.hung_up(ONE, START);
-        assert_eq!(hang_ups.doubt(ONE, START), Some(DOUBT));
-        assert_eq!(hang_ups.doubt(ONE, START + DOUBT), None);
+        assert_eq!(doubt(&hang_ups, START), Some(DOUBT));
+        assert_eq!(doubt(&hang_ups, START + DOUBT), None);
         assert!(hang_ups.is_named(ONE, START + DOUBT));
         assert!(!hang_ups.is_named(ONE, START + NAMED));
     }
@@ -89,9 +90,9 @@ mod tests {
         let hang_ups = HangUps::default();
         hang_ups.hung_up(ONE, START);
         hang_ups.is_back(ONE);
-        assert_eq!(hang_ups.doubt(ONE, START), None);
-        assert!(hang_ups.is_empty());
+        assert_eq!(doubt(&hang_ups, START), None);
+        assert!(hang_ups.0.lock().is_empty());
         hang_ups.hung_up(ONE, START + NAMED);
-        assert_eq!(hang_ups.doubt(ONE, START + NAMED), Some(DOUBT));
+        assert_eq!(doubt(&hang_ups, START + NAMED), Some(DOUBT));
     }
 }

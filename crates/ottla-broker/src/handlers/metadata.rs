@@ -32,21 +32,20 @@ pub(super) async fn handle(context: Context, request: MetadataRequest) -> Outcom
 /// Waits while a leader that would be named is in doubt ([`crate::hang_ups`]). Other answers on this connection wait, too, for
 /// no longer than acks=all records do that the same broker has not copied.
 async fn await_leaders(context: &Context, request: &MetadataRequest) {
-    let (hang_ups, now) = (&context.broker.hang_ups, context.broker.clock.monotonic());
-    if hang_ups.is_empty() {
+    let doubts = context.broker.hang_ups.doubts(context.broker.clock.monotonic());
+    if doubts.is_empty() {
         return;
     }
     let image = context.broker.image();
     let is_leading = |id: BrokerId| image.broker(id).is_some_and(|broker| !broker.fenced);
-    let doubts = asked_of(&image, asked_topics(context.version, request))
+    let named: HashMap<_, _> = asked_of(&image, asked_topics(context.version, request))
         .flat_map(|topic| topic.partitions().map(|(_, partition)| partition.leader))
-        .filter(|leader| is_leading(*leader))
-        .filter_map(|leader| Some((leader, hang_ups.doubt(leader, now)?)));
-    let doubts: HashMap<_, _> = doubts.collect();
-    let Some(longest) = doubts.values().max() else { return };
-    let is_decided = |image: &Image| {
-        doubts.keys().all(|id| image.broker(*id).is_none_or(|broker| broker.fenced))
-    };
+        .filter_map(|leader| Some((leader, *doubts.get(&leader)?)))
+        .filter(|(leader, _)| is_leading(*leader))
+        .collect();
+    let Some(longest) = named.values().max() else { return };
+    let is_decided =
+        |image: &Image| named.keys().all(|id| image.broker(*id).is_none_or(|broker| broker.fenced));
     let _ = tokio::time::timeout(*longest, context.broker.quorum.image_when(is_decided)).await;
 }
 
@@ -67,8 +66,8 @@ fn asked_of<'a>(
 
 /// Whether clients are told of a broker: it is not fenced, or has hung up a moment ago without having said goodbye.
 fn is_named(context: &Context, broker: &Broker) -> bool {
-    let now = context.broker.clock.monotonic();
-    let is_missed = || context.broker.hang_ups.is_named(broker.id, now);
+    let now = || context.broker.clock.monotonic();
+    let is_missed = || context.broker.hang_ups.is_named(broker.id, now());
     !broker.fenced || (!broker.in_controlled_shutdown && is_missed())
 }
 
