@@ -247,6 +247,13 @@ struct Target {
     replica: Result<Arc<Replica>, ErrorCode>,
 }
 
+impl Target {
+    /// Whether an operator has its followers held back while they are not in sync.
+    fn is_throttled(&self) -> bool {
+        self.replica.as_ref().is_ok_and(|replica| replica.is_throttled_as_leader())
+    }
+}
+
 fn resolve(context: &Context, partitions: Vec<PartitionRequest>) -> Vec<Target> {
     let by_id = context.version >= TOPIC_IDS_SINCE;
     let find = |key: &PartitionKey| {
@@ -402,11 +409,11 @@ async fn wait_for_records(context: &Context, targets: &[Target], limits: &Limits
 
 /// How long a follower has to wait for what is held back, if that is too much now.
 fn throttled(context: &Context, targets: &[Target], limits: &Limits) -> Option<Duration> {
-    let is_meant = |target: &Target| {
-        target.replica.as_ref().is_ok_and(|replica| replica.is_throttled_as_leader())
-    };
     let throttle = &context.broker.throttles.leader;
-    if limits.follower.is_none() || !throttle.is_bound() || !targets.iter().any(is_meant) {
+    if limits.follower.is_none()
+        || !throttle.is_bound()
+        || !targets.iter().any(Target::is_throttled)
+    {
         return None;
     }
     throttle.wait(context.broker.clock.monotonic())
@@ -570,10 +577,7 @@ fn respond(
 
 /// All bytes count that go to followers of throttled replicas, be they in sync or not: as in Apache Kafka.
 fn note_throttled(context: &Context, targets: &[Target], results: &[Found]) {
-    let is_meant = |target: &Target| {
-        target.replica.as_ref().is_ok_and(|replica| replica.is_throttled_as_leader())
-    };
-    let of_throttled = targets.iter().zip(results).filter(|(target, _)| is_meant(target));
+    let of_throttled = targets.iter().zip(results).filter(|(target, _)| target.is_throttled());
     let bytes = of_throttled.map(|(_, found)| found.len()).sum();
     context.broker.throttles.leader.note(bytes, context.broker.clock.monotonic());
 }
