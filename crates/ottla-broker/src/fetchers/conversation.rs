@@ -130,19 +130,18 @@ impl Conversation {
         let replica = self.replicas.get(&key)?;
         let wanted = replica.next_fetch(self.leader, now);
         let lags = wanted.is_some() && replica.is_throttled_and_lags(self.leader);
-        if lags {
+        let held_back = if lags { throttle.wait(now) } else { None };
+        let fetch = wanted.filter(|_| held_back.is_none());
+        if lags && fetch.is_some() {
             self.lagging.insert(key);
         } else {
             self.lagging.remove(&key);
         }
-        let held_back = if lags { throttle.wait(now) } else { None };
-        let fetch = wanted.filter(|_| held_back.is_none());
         if fetch.is_none() {
             let pause = held_back.map(|wait| now + wait.min(THROTTLED_MAX));
             if let Some(until) = pause.or_else(|| replica.fetch_deadline()) {
                 self.pauses.insert((until, key));
             }
-            self.lagging.remove(&key);
         }
         fetch
     }
