@@ -68,12 +68,11 @@ impl Replicas {
         self.all().iter().for_each(|it| it.on_eligibility_changed(broker, is_eligible));
     }
 
-    /// Lets leaders look after followers that lag, and says when they want to again.
-    pub fn on_time(&self, now: Duration) -> Option<Duration> {
+    /// Lets leaders look after followers that lag, where it is time: what the watch does for one after the other.
+    pub fn on_time(&self, now: Duration) {
         let all = self.all();
         let due = |replica: &&Arc<Replica>| replica.deadline().is_some_and(|due| due <= now);
-        all.iter().filter(due).for_each(|replica| replica.on_time(now));
-        all.iter().filter_map(|replica| replica.deadline()).min()
+        all.iter().filter(due).for_each(|replica| replica.look_after_followers(now));
     }
 
     #[must_use]

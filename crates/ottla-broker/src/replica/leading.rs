@@ -10,6 +10,7 @@ use ottla_replication::{
     Command, CommittedIsr, FetchRefusal, FetchStanding, Fetched, FollowerFlushed, Leadership,
     Progress,
 };
+use parking_lot::MutexGuard;
 
 use super::following::Following;
 use super::{NOT_LED, Replica, Role, Standing, State, Terms};
@@ -106,11 +107,7 @@ impl Replica {
             Role::Follower(following) => following.on_flushed(self),
             Role::Idle => {}
         }
-        let has_moved = self.carry_out(&mut state);
-        drop(state);
-        if has_moved {
-            self.waiters.wake();
-        }
+        self.conclude(state);
     }
 
     /// A follower asks for records.
@@ -214,12 +211,7 @@ impl Replica {
         });
     }
 
-    /// Followers that lag may have to leave the ISR.
-    pub fn on_time(&self, now: Duration) {
-        self.with_progress(|progress| progress.on_time(now));
-    }
-
-    /// When [`Replica::on_time`] is due.
+    /// When this leader has to look after its followers.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
         match &self.state.lock().role {
@@ -232,12 +224,17 @@ impl Replica {
         let mut state = self.state.lock();
         let Role::Leader(progress) = &mut state.role else { return None };
         let answer = event(progress);
+        self.conclude(state);
+        Some(answer)
+    }
+
+    /// Does what follows from an event, and lets go of the state before it wakes anybody.
+    fn conclude(&self, mut state: MutexGuard<'_, State>) {
         let has_moved = self.carry_out(&mut state);
         drop(state);
         if has_moved {
             self.waiters.wake();
         }
-        Some(answer)
     }
 
     /// Does what a leader's progress says must be done; whether the high watermark has moved.
@@ -274,7 +271,8 @@ impl Replica {
         }
     }
 
-    /// The watch looks, and knows nothing of this replica until it is told again.
+    /// Followers that lag may have to leave the ISR. The watch looks, and knows nothing of this replica until it is told
+    /// again.
     pub(crate) fn look_after_followers(&self, now: Duration) {
         let mut state = self.state.lock();
         state.watched = None;
@@ -283,11 +281,7 @@ impl Replica {
         {
             progress.on_time(now);
         }
-        let has_moved = self.carry_out(&mut state);
-        drop(state);
-        if has_moved {
-            self.waiters.wake();
-        }
+        self.conclude(state);
     }
 
     pub(super) fn set_high_watermark(&self, offset: Offset) {
