@@ -318,6 +318,15 @@ impl Follower {
         self.settle();
     }
 
+    /// The log begins here, as it says now: retention has deleted what was visible.
+    pub fn on_trimmed(&mut self, log_start: Offset) {
+        if log_start > self.log.log_start {
+            self.log.log_start = log_start;
+            self.raise_high_watermark(log_start);
+        }
+        self.settle();
+    }
+
     /// So much of the log is on disk, as the log says now: what it said before a truncation may no longer be so.
     pub fn on_flushed(&mut self, flushed: Offset) {
         // Of what is being appended the rest comes with `on_appended`.

@@ -263,15 +263,20 @@ fn fetched(data: PartitionData) -> Fetched {
 
 #[cfg(test)]
 mod tests {
-    use ottla_base::ErrorCode;
+    use ottla_base::{ErrorCode, Timestamp};
     use ottla_protocol::messages::fetch_response::FetchableTopicResponse;
     use ottla_replication::Windows;
 
     use super::*;
+    use crate::fetchers::FetchNews;
     use crate::replica::{Throttling, following, unflushed_log};
     use crate::throttles::Throttles;
 
     const LEADER: BrokerId = BrokerId(2);
+
+    fn key_of(replica: &Replica) -> Key {
+        (replica.topic_id, replica.partition.partition)
+    }
 
     struct Fixture {
         conversation: Conversation,
@@ -284,10 +289,14 @@ mod tests {
     impl Fixture {
         /// An empty log that follows [`LEADER`].
         fn new() -> Self {
+            Self::with(&[])
+        }
+
+        /// A log with a record for each of these times.
+        fn with(times: &[Timestamp]) -> Self {
             let directory = tempfile::tempdir().unwrap();
-            let replica = Arc::new(following(unflushed_log(&directory, &[]), LEADER));
-            let key = (replica.topic_id, replica.partition.partition);
-            let replicas = HashMap::from([(key, Arc::clone(&replica))]);
+            let replica = Arc::new(following(unflushed_log(&directory, times), LEADER));
+            let replicas = HashMap::from([(key_of(&replica), Arc::clone(&replica))]);
             let windows = Windows { count: 11, size: Duration::from_secs(1) };
             Self {
                 conversation: Conversation::new(LEADER, replicas),
@@ -351,6 +360,21 @@ mod tests {
         fixture.now += pause;
         assert_eq!(fixture.ask(), Some((1, 0, 2)), "it comes back before it was taken out");
         assert_eq!(fixture.conversation.pause(fixture.now), None);
+    }
+
+    #[test]
+    fn the_leader_is_told_where_the_log_begins_once_retention_has_cut_it() {
+        let mut fixture = Fixture::with(&[Timestamp(1_000); 3]);
+        let news = Arc::<FetchNews>::default();
+        fixture.replica.set_fetch_news(Some(Arc::clone(&news)));
+        fixture.ask();
+        fixture.answer(Some(nothing_below(3)));
+        assert_eq!(fixture.ask(), Some((0, 0, 1)));
+        fixture.replica.enforce_retention(Timestamp(i64::MAX / 2));
+        fixture.conversation.hear(news.take());
+        let asked = fixture.conversation.ask(fixture.now, &fixture.throttles.follower).unwrap();
+        let named = asked.named.get(&key_of(&fixture.replica));
+        assert_eq!(named.map(|fetch| fetch.log_start_offset), Some(Offset(3)));
     }
 
     #[test]

@@ -98,6 +98,7 @@ impl Replica {
     pub fn next_fetch(&self, leader: BrokerId, now: Duration) -> Option<Fetch> {
         match &mut self.state.lock().role {
             Role::Follower(following) if following.leader == leader && !self.is_over() => {
+                following.follower.on_trimmed(self.log().log_start_offset());
                 // What had to be done before the first question.
                 let _ = self.obey(following, &mut Bytes::new(), now);
                 following.follower.fetch(now)

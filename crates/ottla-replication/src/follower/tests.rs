@@ -105,6 +105,19 @@ fn what_the_leader_has_deleted_goes_before_anything_is_shown_or_reported() {
 }
 
 #[test]
+fn the_leader_is_told_where_the_log_begins_once_retention_has_cut_it() {
+    let mut follower = follower();
+    answer(&mut follower, records(true, 10, 0));
+    for log_start in [5, 5, 0] {
+        follower.on_trimmed(Offset(log_start));
+        assert_eq!(follower.take_commands(), []);
+        assert_eq!(follower.fetch(NOW).unwrap().log_start_offset, Offset(5));
+    }
+    follower.on_trimmed(Offset(12));
+    assert_eq!(follower.take_commands(), [SetHighWatermark(Offset(12))], "it was visible");
+}
+
+#[test]
 fn a_log_that_takes_a_whole_batch_before_its_start_deletes_it_up_to_there() {
     let mut follower = begin(log(25, 25, 25, -1), 25);
     let commands = answer(&mut follower, records(false, 40, 25));
