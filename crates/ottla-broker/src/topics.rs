@@ -63,9 +63,8 @@ impl Publisher for Topics {
         for topic in delta.created.iter().filter_map(|id| image.topic(*id)) {
             self.create_all(image, topic);
         }
-        for (topic_id, index) in &delta.changed {
-            self.follow(image, *topic_id, *index);
-        }
+        let changed: Vec<_> = delta.changed.iter().copied().collect();
+        changed.chunk_by(|one, next| one.0 == next.0).for_each(|it| self.follow_all(image, it));
         self.follow_brokers(image, delta);
         if defaults_changed {
             self.take_defaults();
@@ -143,9 +142,9 @@ impl Topics {
         if &*topic.name == topic_name::CONSUMER_OFFSETS {
             self.groups.topic_seen(topic.partition_count());
         }
-        let config = self.config(image, topic);
+        let demands = self.demands_of(image, topic);
         for (index, partition) in topic.partitions() {
-            self.create(image, topic, index, partition, &config);
+            self.create(image, topic, index, partition, &demands);
         }
     }
 
@@ -156,10 +155,10 @@ impl Topics {
         topic: &Topic,
         index: PartitionIndex,
         partition: &Partition,
-        config: &TopicConfig,
+        demands: &Demands,
     ) {
         if partition.replicas.contains(&self.node_id)
-            && let Err(error) = self.try_create(image, topic, index, partition, config)
+            && let Err(error) = self.try_create(image, topic, index, partition, demands)
         {
             // Clients get KAFKA_STORAGE_ERROR for a partition that has no log.
             error!(topic = %topic.name, partition = %index, %error, "log can't be opened");
@@ -172,10 +171,10 @@ impl Topics {
         topic: &Topic,
         index: PartitionIndex,
         partition: &Partition,
-        config: &TopicConfig,
+        demands: &Demands,
     ) -> Result<(), CreateError> {
         let name = TopicPartition { topic: Arc::clone(&topic.name), partition: index };
-        let log_config = Arc::new(topic_config::log_config(config));
+        let log_config = Arc::new(topic_config::log_config(&demands.config));
         let assigned = partition.directory_of(self.node_id).unwrap_or(Uuid::UNASSIGNED_DIR);
         let is_here =
             || self.directories.log(&name).is_some_and(|it| it.topic_id() == Some(topic.id));
@@ -187,14 +186,14 @@ impl Topics {
         if let Some(directory) = self.directories.id_of(&log).filter(|id| *id != assigned) {
             self.reports.assigned(topic.id, index.0, directory);
         }
-        let rules = topic_config::rules(name, config);
+        let rules = topic_config::rules(name, &demands.config);
         let high_watermark = log.noted_high_watermark().unwrap_or_else(|| log.log_start_offset());
         let outboxes = &self.replicas.outboxes;
         let replica = Replica::new(self.node_id, topic.id, log, high_watermark, rules, outboxes);
         let replica = Arc::new(replica);
-        replica.set_throttled(TopicThrottles::of(config).of_replica(index, self.node_id));
+        replica.set_throttled(demands.throttling_of(index, self.node_id));
         self.replicas.insert(Arc::clone(&replica));
-        self.settle(image, topic, index, partition, &replica, config);
+        self.settle(image, topic, index, partition, &replica, demands);
         Ok(())
     }
 
@@ -206,13 +205,13 @@ impl Topics {
         index: PartitionIndex,
         partition: &Partition,
         replica: &Arc<Replica>,
-        config: &TopicConfig,
+        demands: &Demands,
     ) {
         let me = image.broker(self.node_id);
         let me = me.filter(|broker| broker.incarnation_id == self.incarnation_id);
         let terms = Terms {
             broker_epoch: me.map(|broker| broker.epoch),
-            min_insync_replicas: min_insync_replicas(config),
+            min_insync_replicas: demands.min_insync_replicas(),
             lag_max: self.lag_max,
             fetch_backoff: self.fetch_backoff,
             now: self.clock.monotonic(),
@@ -274,17 +273,23 @@ impl Topics {
         self.directories.create(name.clone(), topic_id, config, place)
     }
 
-    /// A topic has grown by a partition, or a partition has changed.
-    fn follow(&self, image: &Image, topic_id: TopicId, index: PartitionIndex) {
-        let Some(topic) = image.topic(topic_id) else { return };
+    /// Partitions of one topic have changed, or it has grown by them.
+    fn follow_all(&self, image: &Image, changed: &[(TopicId, PartitionIndex)]) {
+        let topic = changed.first().and_then(|(topic_id, _)| image.topic(*topic_id));
+        let Some(topic) = topic else { return };
+        let demands = self.demands_of(image, topic);
+        changed.iter().for_each(|(_, index)| self.follow(image, topic, *index, &demands));
+    }
+
+    fn follow(&self, image: &Image, topic: &Topic, index: PartitionIndex, demands: &Demands) {
         let Some(partition) = topic.partition(index) else { return };
-        let Some(replica) = self.replicas.find(topic_id, index.0) else {
-            return self.create(image, topic, index, partition, &self.config(image, topic));
+        let Some(replica) = self.replicas.find(topic.id, index.0) else {
+            return self.create(image, topic, index, partition, demands);
         };
         if !partition.replicas.contains(&self.node_id) {
             return self.drop_replica(topic, index);
         }
-        self.settle(image, topic, index, partition, &replica, &self.config(image, topic));
+        self.settle(image, topic, index, partition, &replica, demands);
     }
 
     /// A partition is held elsewhere from now on.
@@ -330,46 +335,49 @@ impl Topics {
     }
 
     fn reconfigure(&self, image: &Image, topic: &Topic) {
-        let config = self.config(image, topic);
-        let throttles = TopicThrottles::of(&config);
+        let demands = self.demands_of(image, topic);
         for (index, _) in topic.partitions() {
             let Some(replica) = self.replicas.find(topic.id, index.0) else { continue };
-            replica.log().set_config(Arc::new(topic_config::log_config(&config)));
-            replica.set_rules(topic_config::rules(replica.partition.clone(), &config));
-            replica.on_min_isr_changed(min_insync_replicas(&config));
-            replica.set_throttled(throttles.of_replica(index, self.node_id));
+            replica.log().set_config(Arc::new(topic_config::log_config(&demands.config)));
+            replica.set_rules(topic_config::rules(replica.partition.clone(), &demands.config));
+            replica.on_min_isr_changed(demands.min_insync_replicas());
+            replica.set_throttled(demands.throttling_of(index, self.node_id));
         }
     }
 
-    fn config(&self, image: &Image, topic: &Topic) -> TopicConfig {
+    fn demands_of(&self, image: &Image, topic: &Topic) -> Demands {
         let resource = ConfigResource::topic(Arc::clone(&topic.name));
-        self.configuration.live().topic_defaults.with_overrides(image.config(&resource))
+        let defaults = &self.configuration.live().topic_defaults;
+        Demands::of(defaults.with_overrides(image.config(&resource)))
     }
 }
 
-/// Which replicas of a topic are held back; read once for all of them, as a list may name thousands.
-struct TopicThrottles {
-    leader: Throttled,
-    follower: Throttled,
+/// What a topic's configuration asks of all its partitions here; made once for all of them, as it is put together from
+/// some forty properties, and the lists of replicas that are held back may name thousands.
+struct Demands {
+    config: TopicConfig,
+    throttled_leaders: Throttled,
+    throttled_followers: Throttled,
 }
 
-impl TopicThrottles {
-    fn of(config: &TopicConfig) -> Self {
+impl Demands {
+    fn of(config: TopicConfig) -> Self {
         let parse = |items: &[String]| Throttled::parse(items.iter().map(String::as_str));
         Self {
-            leader: parse(&config.leader_replication_throttled_replicas),
-            follower: parse(&config.follower_replication_throttled_replicas),
+            throttled_leaders: parse(&config.leader_replication_throttled_replicas),
+            throttled_followers: parse(&config.follower_replication_throttled_replicas),
+            config,
         }
     }
 
-    fn of_replica(&self, index: PartitionIndex, broker: BrokerId) -> Throttling {
+    fn throttling_of(&self, index: PartitionIndex, broker: BrokerId) -> Throttling {
         Throttling {
-            as_leader: self.leader.includes(index.0, broker.0),
-            as_follower: self.follower.includes(index.0, broker.0),
+            as_leader: self.throttled_leaders.includes(index.0, broker.0),
+            as_follower: self.throttled_followers.includes(index.0, broker.0),
         }
     }
-}
 
-fn min_insync_replicas(config: &TopicConfig) -> usize {
-    usize::try_from(config.min_insync_replicas).unwrap_or(1)
+    fn min_insync_replicas(&self) -> usize {
+        usize::try_from(self.config.min_insync_replicas).unwrap_or(1)
+    }
 }
