@@ -155,6 +155,12 @@ impl Image {
         entries.map(|(key, value)| (&**key, &**value))
     }
 
+    /// What was set for the resource itself under this key.
+    #[must_use]
+    pub fn config_value(&self, resource: &ConfigResource, key: &str) -> Option<&str> {
+        self.configs.get(resource)?.get(key).map(|value| &**value)
+    }
+
     /// The resources for which anything was set.
     pub fn config_resources(&self) -> impl Iterator<Item = &ConfigResource> {
         self.configs.keys()

@@ -612,12 +612,9 @@ impl Cluster {
 
     fn min_isr(&self, topic: TopicId) -> usize {
         let resource = ConfigResource::topic(self.image.topic(topic).unwrap().name.clone());
-        let of = |resource: &ConfigResource| {
-            let mut own =
-                self.image.config(resource).filter(|(key, _)| *key == "min.insync.replicas");
-            own.next().map(|(_, value)| value.parse().unwrap())
-        };
-        of(&resource).or_else(|| of(&ConfigResource::default_broker())).unwrap_or(1)
+        let of = |it: &ConfigResource| self.image.config_value(it, "min.insync.replicas");
+        let value = of(&resource).or_else(|| of(&ConfigResource::default_broker()));
+        value.map_or(1, |value| value.parse().unwrap())
     }
 
     /// Whether the process runs that the controller takes for this broker. If not, it leads in name only, and its next

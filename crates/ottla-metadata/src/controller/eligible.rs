@@ -60,11 +60,12 @@ fn forget(image: &Image, topics: &[String]) -> Vec<MetadataRecord> {
 /// brokers have at the same place in the log, and none of a broker's own.
 pub(super) fn begin(image: &Image, policy: &Policy) -> Vec<MetadataRecord> {
     let mut records = Vec::new();
-    if min_isr_of(image, &ConfigResource::default_broker()).is_none() {
+    let has_min_isr = |it: &ConfigResource| image.config_value(it, MIN_INSYNC_REPLICAS).is_some();
+    if !has_min_isr(&ConfigResource::default_broker()) {
         records.push(cluster_min_isr(policy));
     }
     let has_own = |it: &&ConfigResource| {
-        it.kind == ConfigResource::BROKER && !it.name.is_empty() && min_isr_of(image, it).is_some()
+        it.kind == ConfigResource::BROKER && !it.name.is_empty() && has_min_isr(it)
     };
     let own = image.config_resources().filter(has_own);
     records.extend(own.map(|resource| min_isr_record(&resource.name, None)));
@@ -104,11 +105,6 @@ fn min_isr_record(broker: &str, value: Option<String>) -> MetadataRecord {
         value: value.map(Into::into),
     }
     .into()
-}
-
-fn min_isr_of<'a>(image: &'a Image, resource: &ConfigResource) -> Option<&'a str> {
-    let mut entries = image.config(resource).filter(|(key, _)| *key == MIN_INSYNC_REPLICAS);
-    entries.next().map(|(_, value)| value)
 }
 
 fn remembers(partition: &Partition) -> bool {

@@ -64,16 +64,20 @@ impl Elections {
     }
 
     pub(super) fn is_unclean(&self, image: &Image, topic: &Topic) -> bool {
-        let own = own_value(image, topic, "unclean.leader.election.enable");
+        let resource = ConfigResource::topic(topic.name.clone());
+        let own = image.config_value(&resource, "unclean.leader.election.enable");
         own.map_or(self.unclean_by_default, |value| value.eq_ignore_ascii_case("true"))
     }
 
     /// `min.insync.replicas`, as set; `None` where nobody outside the ISR is eligible.
     fn min_isr(&self, image: &Image, topic: &Topic) -> Option<usize> {
-        let own = own_value(image, topic, MIN_INSYNC_REPLICAS);
+        if !self.has_eligible {
+            return None;
+        }
+        let own =
+            image.config_value(&ConfigResource::topic(topic.name.clone()), MIN_INSYNC_REPLICAS);
         let own = own.and_then(|value| value.trim().parse().ok());
-        let min_isr = own.unwrap_or(self.min_isr_by_default);
-        self.has_eligible.then(|| usize::try_from(min_isr).unwrap_or(1))
+        Some(usize::try_from(own.unwrap_or(self.min_isr_by_default)).unwrap_or(1))
     }
 
     /// Where a partition loses its leader without anybody having asked for an election.
@@ -83,12 +87,6 @@ impl Elections {
 }
 
 pub(super) const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
-
-fn own_value(image: &Image, topic: &Topic, key: &str) -> Option<String> {
-    let resource = ConfigResource::topic(topic.name.clone());
-    let mut own = image.config(&resource).filter(|(name, _)| *name == key);
-    own.next().map(|(_, value)| value.to_owned())
-}
 
 /// A change being prepared.
 #[derive(Debug)]

@@ -249,6 +249,6 @@ fn log_config() -> LogConfig {
 
 fn min_insync_replicas(image: &Image, topic: &Topic) -> usize {
     let resource = ConfigResource::topic(Arc::clone(&topic.name));
-    let own = image.config(&resource).find(|(key, _)| *key == "min.insync.replicas");
-    own.and_then(|(_, value)| value.parse().ok()).unwrap_or(1)
+    let own = image.config_value(&resource, "min.insync.replicas");
+    own.and_then(|value| value.parse().ok()).unwrap_or(1)
 }
