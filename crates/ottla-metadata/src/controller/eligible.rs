@@ -43,7 +43,7 @@ fn forget(image: &Image, topics: &[String]) -> Vec<MetadataRecord> {
     let names: BTreeSet<&str> = topics.iter().map(String::as_str).collect();
     let is_meant = |topic: &Topic| names.contains("") || names.contains(&*topic.name);
     let kept = partitions(image).filter(|(topic, _, it)| {
-        is_meant(topic) && it.leader == BrokerId::NONE && it.isr.is_empty() && remembers(it)
+        is_meant(topic) && it.leader == BrokerId::NONE && it.isr.is_empty() && it.remembers()
     });
     let keep = |(topic, index, it): (&Topic, PartitionIndex, &Partition)| {
         let restored = PartitionChangeRecord {
@@ -69,7 +69,7 @@ pub(super) fn begin(image: &Image, policy: &Policy) -> Vec<MetadataRecord> {
     };
     let own = image.config_resources().filter(has_own);
     records.extend(own.map(|resource| min_isr_record(&resource.name, None)));
-    if partitions(image).any(|(_, _, partition)| remembers(partition)) {
+    if partitions(image).any(|(_, _, partition)| partition.remembers()) {
         records.extend(forget(image, &[String::new()]));
     }
     records
@@ -78,7 +78,7 @@ pub(super) fn begin(image: &Image, policy: &Policy) -> Vec<MetadataRecord> {
 /// What must come before the feature is finalized at 0: nobody is eligible any more. An ISR that is empty becomes what it
 /// would be without the feature: those who have everything, or else who led last.
 pub(super) fn end(image: &Image) -> Vec<MetadataRecord> {
-    let remembering: Vec<_> = partitions(image).filter(|(_, _, it)| remembers(it)).collect();
+    let remembering: Vec<_> = partitions(image).filter(|(_, _, it)| it.remembers()).collect();
     let with_isr = |(topic, index, it): &(&Topic, PartitionIndex, &Partition)| {
         let isr = [&it.eligible_leader_replicas, &it.last_known_elr];
         let isr = isr.into_iter().find(|brokers| !brokers.is_empty())?;
@@ -105,10 +105,6 @@ fn min_isr_record(broker: &str, value: Option<String>) -> MetadataRecord {
         value: value.map(Into::into),
     }
     .into()
-}
-
-fn remembers(partition: &Partition) -> bool {
-    !partition.eligible_leader_replicas.is_empty() || !partition.last_known_elr.is_empty()
 }
 
 fn change_of(topic: &Topic, index: PartitionIndex) -> PartitionChangeRecord {

@@ -73,6 +73,12 @@ impl Partition {
         self.isr.contains(&broker)
     }
 
+    /// Whether it knows of anybody who may lead it from outside the ISR.
+    #[must_use]
+    pub fn remembers(&self) -> bool {
+        !self.eligible_leader_replicas.is_empty() || !self.last_known_elr.is_empty()
+    }
+
     /// How large the ISR must be for acks=all: `min.insync.replicas`, as far as there are replicas.
     #[must_use]
     pub fn least_isr(&self, min_insync_replicas: usize) -> usize {
@@ -222,33 +228,23 @@ impl Image {
             record: "ClearElrRecord",
             name: (*record.topic_name).into(),
         };
-        let ids: Vec<TopicId> = if record.topic_name.is_empty() {
-            self.topics.keys().copied().collect()
+        let topics: Vec<&Topic> = if record.topic_name.is_empty() {
+            self.topics.values().collect()
         } else {
-            vec![*self.topic_ids.get(&*record.topic_name).ok_or_else(no_such)?]
+            vec![self.topic_by_name(&record.topic_name).ok_or_else(no_such)?]
         };
-        for id in ids {
-            let topic = self.topic_mut("ClearElrRecord", id)?;
-            let remembers = |partition: &Partition| {
-                !partition.eligible_leader_replicas.is_empty()
-                    || !partition.last_known_elr.is_empty()
-            };
-            let indexes: Vec<PartitionIndex> = topic
-                .partitions()
-                .filter(|(_, it)| remembers(it))
-                .map(|(index, _)| index)
-                .collect();
-            for index in indexes {
-                if let Some(partition) = topic.partitions.get_mut(&index) {
-                    let partition = Arc::make_mut(partition);
-                    partition.eligible_leader_replicas.clear();
-                    partition.last_known_elr.clear();
-                    partition.partition_epoch = partition.partition_epoch.saturating_add(1);
-                }
-                delta.partition_changed(id, index);
-            }
-        }
-        Ok(())
+        let changes = topics.into_iter().flat_map(|topic| {
+            let remembering = topic.partitions().filter(|(_, partition)| partition.remembers());
+            remembering.map(|(index, _)| PartitionChangeRecord {
+                partition_id: index.0,
+                topic_id: topic.id,
+                eligible_leader_replicas: Some(Vec::new()),
+                last_known_elr: Some(Vec::new()),
+                ..Default::default()
+            })
+        });
+        let changes: Vec<PartitionChangeRecord> = changes.collect();
+        changes.iter().try_for_each(|change| self.apply_partition_change(change, delta))
     }
 
     fn topic_mut(&mut self, record: &'static str, id: TopicId) -> Result<&mut Topic, ApplyError> {
