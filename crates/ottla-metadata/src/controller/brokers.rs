@@ -57,15 +57,16 @@ pub fn register_broker(
     if amended.is_none() {
         if has_lost_all(image, id, &request.log_dirs) {
             fencing::lose_logs(&mut draft, policy, id);
-        } else if image.has_eligible_leader_replicas() {
-            let was_clean = existing.is_some_and(|it| it.epoch == request.previous_broker_epoch);
-            let is_there = |partition: &Partition| {
-                partition.directory_of(id).is_some_and(|it| request.log_dirs.contains(&it))
-            };
-            fencing::doubt(&mut draft, policy, id, |it| !was_clean || !is_there(it));
-            fencing::leave(&mut draft, policy, id, |_| true);
         } else {
-            fencing::leave(&mut draft, policy, id, |_| true);
+            if image.has_eligible_leader_replicas() {
+                let was_clean =
+                    existing.is_some_and(|it| it.epoch == request.previous_broker_epoch);
+                let is_there = |partition: &Partition| {
+                    partition.directory_of(id).is_some_and(|it| request.log_dirs.contains(&it))
+                };
+                fencing::doubt(&mut draft, policy, id, |it| !was_clean || !is_there(it));
+            }
+            fencing::leave(&mut draft, policy, id);
         }
     }
     Ok(Outcome { records: draft.records, reply: BrokerEpoch(epoch) })

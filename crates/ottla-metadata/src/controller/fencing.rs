@@ -20,7 +20,7 @@ pub(super) fn fence(draft: &mut Draft, policy: &Policy, ids: &[BrokerId]) {
             draft.push(change);
         }
     }
-    ids.iter().for_each(|id| leave(draft, policy, *id, |_| true));
+    ids.iter().for_each(|id| leave(draft, policy, *id));
 }
 
 /// Lets a broker lead, first of all what waited for somebody who can.
@@ -40,7 +40,7 @@ pub(super) fn begin_shutdown(draft: &mut Draft, policy: &Policy, id: BrokerId) {
             BrokerRegistrationChangeRecord { in_controlled_shutdown: 1, ..change_of(broker) };
         draft.push(change);
     }
-    leave(draft, policy, id, |_| true);
+    leave(draft, policy, id);
 }
 
 /// A change of this registration that changes nothing yet.
@@ -52,15 +52,10 @@ pub(super) fn change_of(broker: &Broker) -> BrokerRegistrationChangeRecord {
     }
 }
 
-/// Takes a broker out of the ISRs, and so out of the leadership, of the partitions that are `affected`. What it has stays
-/// as good as it is: where the ISR becomes too small, it may lead from outside.
-pub(super) fn leave(
-    draft: &mut Draft,
-    policy: &Policy,
-    id: BrokerId,
-    affected: impl Fn(&Partition) -> bool,
-) {
-    let is_meant = |partition: &Partition| partition.is_in_isr(id) && affected(partition);
+/// Takes a broker out of every ISR, and so out of the leadership. What it has stays as good as it is: where the ISR becomes
+/// too small, it may lead from outside.
+pub(super) fn leave(draft: &mut Draft, policy: &Policy, id: BrokerId) {
+    let is_meant = |partition: &Partition| partition.is_in_isr(id);
     change_all(draft, policy, is_meant, |change| {
         change.target.isr.retain(|member| *member != id);
     });

@@ -42,7 +42,7 @@ fn decide(
     let mut draft = Draft::on(image);
     let record = UnregisterBrokerRecord { broker_id: id.0, broker_epoch: broker.epoch };
     draft.push(record);
-    leave(&mut draft, policy, id, |_| true);
+    leave(&mut draft, policy, id);
     if draft.records.len() > RECORDS_MAX {
         return Err(Rejection::too_many_records());
     }
