@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_base::{BrokerId, PartitionIndex, TopicId, Uuid};
-use ottla_metadata::{Broker, Image, Partition};
+use ottla_metadata::{Image, Partition};
 use ottla_quorum::Quorum;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -154,12 +154,7 @@ fn key(replica: &Replica) -> Key {
 }
 
 fn has_others(image: &Image, partition: &Partition, me: BrokerId) -> bool {
-    let is_usable = |id: &BrokerId| {
-        let directory = partition.directory_of(*id);
-        let has = |broker: &Broker| directory.is_some_and(|it| broker.has_online(it));
-        *id != me && image.broker(*id).is_some_and(|broker| broker.is_active() && has(broker))
-    };
-    partition.isr.iter().any(is_usable)
+    partition.isr.iter().any(|id| *id != me && image.has_usable_replica(partition, *id))
 }
 
 #[cfg(test)]

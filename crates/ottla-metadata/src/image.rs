@@ -176,6 +176,14 @@ impl Image {
         self.brokers.values().map(|broker| &**broker)
     }
 
+    /// Whether a broker is active and has the log directory of its replica: it can lead then, whatever data it has.
+    #[must_use]
+    pub fn has_usable_replica(&self, partition: &Partition, id: BrokerId) -> bool {
+        let directory = partition.directory_of(id);
+        let has = |broker: &Broker| directory.is_some_and(|it| broker.has_online(it));
+        self.broker(id).is_some_and(|broker| broker.is_active() && has(broker))
+    }
+
     /// The registered controllers, ordered by id.
     pub fn controllers(&self) -> impl Iterator<Item = &Controller> {
         self.controllers.values().map(|controller| &**controller)

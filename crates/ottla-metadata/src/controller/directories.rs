@@ -15,7 +15,7 @@ use super::fencing::{change_of, doubt};
 use super::partition_change::{Election, Elections, PartitionChange};
 use super::{Outcome, Policy, Rejection};
 use crate::MetadataRecord;
-use crate::image::{Broker, Image, Partition};
+use crate::image::{Image, Partition};
 
 /// Notes in which of its directories a broker has put replicas. One that is not among the registered ones has failed
 /// while the request was under way: whoever else is in the replica's ISR takes over.
@@ -89,11 +89,7 @@ fn change_directory(
 
 /// Whether somebody else is in the ISR, or could lead from outside it.
 fn has_heir(image: &Image, partition: &Partition, id: BrokerId) -> bool {
-    let can_lead = |other: &BrokerId| {
-        let directory = partition.directory_of(*other);
-        let has = |it: &Broker| it.is_active() && directory.is_some_and(|dir| it.has_online(dir));
-        *other != id && image.broker(*other).is_some_and(has)
-    };
+    let can_lead = |other: &BrokerId| *other != id && image.has_usable_replica(partition, *other);
     partition.isr.iter().any(|member| *member != id)
         || partition.eligible_leader_replicas.iter().any(can_lead)
 }

@@ -272,11 +272,8 @@ impl<'a> PartitionChange<'a> {
         (!is_lost && self.image.broker(last).is_some_and(Broker::is_active)).then_some(elected)
     }
 
-    /// Whether the broker may lead, and has the replica's log directory.
     fn is_usable(&self, id: BrokerId) -> bool {
-        let directory = self.target.directory_of(id);
-        let has = |broker: &Broker| directory.is_some_and(|it| broker.has_online(it));
-        self.image.broker(id).is_some_and(|broker| broker.is_active() && has(broker))
+        self.image.has_usable_replica(&self.target, id)
     }
 
     /// Whoever lost its log and is not relied on any more begins a new one.
