@@ -15,6 +15,9 @@ pub struct SupportedLevels {
 }
 
 impl SupportedLevels {
+    /// Of a feature that a node does not know.
+    pub const NONE: Self = Self { min: 0, max: 0 };
+
     #[must_use]
     pub const fn contains(self, level: i16) -> bool {
         self.min <= level && level <= self.max
@@ -51,5 +54,5 @@ pub fn of_registration() -> Vec<broker_registration_request::Feature> {
 #[must_use]
 pub fn levels_of(name: &str) -> SupportedLevels {
     let known = supported().find(|(known, _)| *known == name);
-    known.map_or(SupportedLevels { min: 0, max: 0 }, |(_, levels)| levels)
+    known.map_or(SupportedLevels::NONE, |(_, levels)| levels)
 }

@@ -256,7 +256,7 @@ fn check_levels(
     }
     let is_named = |name: &str| features.iter().any(|(known, _)| *known == name);
     for (name, level) in image.features().filter(|(name, _)| !is_named(name)) {
-        check_level(who, name, levels(0, 0), level)?;
+        check_level(who, name, SupportedLevels::NONE, level)?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! This release writes its records in the versions of one `metadata.version`, so that level alone can be asked for.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ottla_base::{BrokerId, ErrorCode};
 use ottla_protocol::messages::update_features_request::FeatureUpdateKey;
@@ -149,7 +150,6 @@ fn check_supported(
     name: &str,
     level: i16,
 ) -> Result<(), Rejection> {
-    const NONE: SupportedLevels = SupportedLevels { min: 0, max: 0 };
     let check = |who: String, levels: SupportedLevels| match unsupported(levels, level) {
         None => Ok(()),
         Some(reason) => Err(invalid(name, level, &format!("{who} {reason}"))),
@@ -158,13 +158,14 @@ fn check_supported(
     if !feature::supported().any(|(known, _)| known == name) {
         return Err(invalid(name, level, &format!("Feature {name} not found.")));
     }
+    let of = |features: &BTreeMap<Arc<str>, SupportedLevels>| {
+        features.get(name).copied().unwrap_or(SupportedLevels::NONE)
+    };
     for broker in image.brokers() {
-        let levels = broker.features.get(name).copied();
-        check(format!("Broker {}", broker.id), levels.unwrap_or(NONE))?;
+        check(format!("Broker {}", broker.id), of(&broker.features))?;
     }
     for controller in image.controllers().filter(|it| it.id != policy.node_id.0) {
-        let levels = controller.features.get(name).copied();
-        check(format!("Controller {}", controller.id), levels.unwrap_or(NONE))?;
+        check(format!("Controller {}", controller.id), of(&controller.features))?;
     }
     let is_known = |voter: &&BrokerId| {
         **voter == policy.node_id || image.controllers().any(|it| it.id == voter.0)
