@@ -348,7 +348,7 @@ impl World {
         let plan = self.nodes[at].plan;
         self.nodes[at].disk.set_plan(plan);
         self.nodes[at].disk.enter("recovery");
-        let opened = self.nodes[at].open();
+        let opened = self.nodes[at].open(self.is_cached);
         let directory = match opened {
             Ok(directory) if !self.nodes[at].disk.has_stopped() => directory,
             Ok(directory) => {

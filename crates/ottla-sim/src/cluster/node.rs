@@ -56,7 +56,6 @@ pub(super) struct Node {
     pub(super) flush_takes: Duration,
     /// The last process that ran here has closed its logs.
     pub(super) is_clean: bool,
-    is_cached: bool,
 }
 
 /// A running broker.
@@ -113,7 +112,7 @@ pub(super) struct Unacknowledged {
 }
 
 impl Node {
-    pub(super) fn new(at: usize, seed: u64, is_cached: bool) -> Self {
+    pub(super) fn new(at: usize, seed: u64) -> Self {
         let id = BrokerId(at as i32 + 1);
         let clock = Arc::new(ManualClock::at(Timestamp(1_000_000)));
         let chance = SharedRandom::new(Random::new(seed, 40 + at as u64));
@@ -135,7 +134,6 @@ impl Node {
             paused_until: None,
             flush_takes: Duration::ZERO,
             is_clean: false,
-            is_cached,
         };
         node.name_directory();
         node
@@ -173,10 +171,10 @@ impl Node {
     }
 
     /// Opens the log directory, as the first thing a process does.
-    pub(super) fn open(&self) -> Result<LogDirectory, ottla_log::OpenError> {
+    pub(super) fn open(&self, is_cached: bool) -> Result<LogDirectory, ottla_log::OpenError> {
         let options = DirectoryOptions {
             recovery_threads: 1,
-            flush_on_commit: !self.is_cached,
+            flush_on_commit: !is_cached,
             open_files_max: 12,
             checkpoint_interval_ms: 4_000,
             high_watermark_interval_ms: 1_500,

@@ -84,7 +84,7 @@ impl World {
         let mut work = Random::new(seed, 10);
         let is_cached = bug == Some(Bug::UncleanEndHidden) || seed % 4 == 3;
         let count = if work.happens(6_000) { 3 } else { 3 + work.below(3) };
-        let nodes = (0..count).map(|at| Node::new(at, seed, is_cached)).collect();
+        let nodes = (0..count).map(|at| Node::new(at, seed)).collect();
         let clients = (0..4).map(|at| Client::new(at, &mut work)).collect();
         Self {
             bug,
