@@ -98,8 +98,7 @@ impl Model {
         let partition = self.partitions.entry(key).or_default();
         let before = partition.acknowledged.insert(base, number);
         // Visible or not: what is committed is looked at after this event, and before the next.
-        let there = partition.committed.iter().find(|entry| entry.base == base);
-        let mut known = before.into_iter().chain(there.map(|entry| entry.number));
+        let mut known = before.into_iter().chain(partition.number_at(base));
         if known.any(|known| known != number) {
             let what = format!("{key:?}: {base} was acknowledged, and something else is there");
             self.broken.get_or_insert(Violation(what));
@@ -146,9 +145,10 @@ impl Partition {
         self.committed.last().map_or(Offset(0), |entry| entry.next)
     }
 
-    fn has(&self, base: Offset, number: u64) -> bool {
+    /// The number of the batch that is committed there.
+    fn number_at(&self, base: Offset) -> Option<u64> {
         let found = self.committed.binary_search_by_key(&base, |entry| entry.base);
-        found.is_ok_and(|at| self.committed[at].number == number)
+        found.ok().map(|at| self.committed[at].number)
     }
 }
 
@@ -251,7 +251,8 @@ impl World {
     /// At rest nothing is on its way any more.
     pub(super) fn check_acknowledged(&self, key: Key, name: &str) -> Checked {
         let Some(partition) = self.model.partitions.get(&key) else { return Ok(()) };
-        let missing = partition.acknowledged.iter().find(|it| !partition.has(*it.0, *it.1));
+        let missing =
+            partition.acknowledged.iter().find(|it| partition.number_at(*it.0) != Some(*it.1));
         law!(missing.is_none(), "{name}: what was acknowledged is not there: {missing:?}");
         Ok(())
     }
