@@ -58,7 +58,7 @@ impl Reassignment {
 
     /// Replicas and ISR after a reassignment that has what it needs; `None` if it does not, or there is none.
     pub(super) fn completed(partition: &Partition) -> Option<(Vec<BrokerId>, Vec<BrokerId>)> {
-        if !is_moving(partition) {
+        if !partition.is_moving() {
             return None;
         }
         let Partition { adding_replicas: adding, removing_replicas: removing, .. } = partition;
@@ -72,10 +72,6 @@ impl Reassignment {
         let is_complete = !isr.is_empty() && awaited.iter().all(is_in_isr);
         (is_complete && adding.iter().all(is_in_isr)).then_some((replicas, isr))
     }
-}
-
-fn is_moving(partition: &Partition) -> bool {
-    !partition.adding_replicas.is_empty() || !partition.removing_replicas.is_empty()
 }
 
 /// Begins, replaces or calls off reassignments, each partition on its own.
@@ -166,7 +162,7 @@ fn call_off(
     index: PartitionIndex,
     partition: &Partition,
 ) -> Result<(), Rejection> {
-    if !is_moving(partition) {
+    if !partition.is_moving() {
         return Err(Rejection::wordless(ErrorCode::NO_REASSIGNMENT_IN_PROGRESS));
     }
     let without_added = |brokers: &[BrokerId]| -> Vec<BrokerId> {
@@ -240,7 +236,7 @@ fn ongoing<'a>(
             removing_replicas: ids(&partition.removing_replicas),
         };
     let partitions: Vec<_> =
-        asked.filter(|(_, partition)| is_moving(partition)).map(reassignment).collect();
+        asked.filter(|(_, partition)| partition.is_moving()).map(reassignment).collect();
     (!partitions.is_empty())
         .then(|| OngoingTopicReassignment { name: (&*topic.name).into(), partitions })
 }

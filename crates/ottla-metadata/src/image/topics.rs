@@ -73,6 +73,12 @@ impl Partition {
         self.isr.contains(&broker)
     }
 
+    /// Whether a reassignment is under way.
+    #[must_use]
+    pub fn is_moving(&self) -> bool {
+        !self.adding_replicas.is_empty() || !self.removing_replicas.is_empty()
+    }
+
     /// Whether it knows of anybody who may lead it from outside the ISR.
     #[must_use]
     pub fn remembers(&self) -> bool {

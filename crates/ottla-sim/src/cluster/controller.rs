@@ -376,9 +376,7 @@ fn may_lead(then: &Partition, now: &Partition) -> bool {
     if now.leader_is_recovering {
         return then.last_known_elr == [leader];
     }
-    let moves =
-        |it: &Partition| !(it.adding_replicas.is_empty() && it.removing_replicas.is_empty());
-    let is_moved = moves(then) && !moves(now);
+    let is_moved = then.is_moving() && !now.is_moving();
     then.is_in_isr(leader)
         || then.eligible_leader_replicas.contains(&leader)
         || is_moved && then.is_in_isr(then.leader) && now.is_in_isr(leader)

@@ -77,9 +77,7 @@ impl World {
                 }
                 law!(partition.leader != BrokerId::NONE, "{name}: nobody leads: {partition:?}");
                 law!(
-                    partition.isr.len() == partition.replicas.len()
-                        && partition.adding_replicas.is_empty()
-                        && partition.removing_replicas.is_empty(),
+                    partition.isr.len() == partition.replicas.len() && !partition.is_moving(),
                     "{name}: not all are in sync: {partition:?}"
                 );
                 self.check_equal(key, &partition.replicas, &name)?;
