@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+#[path = "../../ottla-base/tests/purity/sources.rs"]
+mod sources;
 mod support;
 
 use std::io::{self, IoSlice};
@@ -13,18 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use ottla_base::{LeaderEpoch, Offset};
 use ottla_env::{Disk, DiskLayer, OsDisk};
 use ottla_log::{Log, LogConfig, LogDirectory};
+use sources::sources_of;
 use support::{Directory, batch, read_all};
-
-fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else {
-            found.push((path.display().to_string(), std::fs::read_to_string(&path).unwrap()));
-        }
-    }
-}
 
 /// What leads around the disk, as it would be written in the sources.
 const BANNED: [&str; 17] = [
@@ -56,8 +48,7 @@ fn around_the_disk(text: &str) -> Option<&'static str> {
 
 #[test]
 fn nothing_in_the_log_goes_around_the_disk() {
-    let mut files = Vec::new();
-    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    let files = sources_of(env!("CARGO_MANIFEST_DIR"));
     assert!(files.len() > 20);
     for (path, text) in files {
         assert_eq!(around_the_disk(&text), None, "{path}");

@@ -1,6 +1,6 @@
 //! What makes this room pure: no clock, file, socket, thread or random source in its sources or its tree.
 
-#![allow(clippy::unwrap_used, unreachable_pub, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 #[path = "../../ottla-base/tests/purity/mod.rs"]
 mod purity;

@@ -1,24 +1,15 @@
 //! What makes a room pure: no clock, file, socket, thread or random source in its sources or its tree. For the tests of
 //! rooms; each names itself.
 
-use std::path::Path;
+mod sources;
+
 use std::process::Command;
 
-fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else {
-            found.push((path.display().to_string(), std::fs::read_to_string(&path).unwrap()));
-        }
-    }
-}
+use sources::sources_of;
 
 /// The sources of the room, more than `files_min`, name nothing that has effects, and say what they are.
-pub fn check_sources(room: &str, files_min: usize) {
-    let mut files = Vec::new();
-    sources(&Path::new(room).join("src"), &mut files);
+pub(crate) fn check_sources(room: &str, files_min: usize) {
+    let files = sources_of(room);
     assert!(files.len() > files_min);
     // A length of time is a number.
     let banned =
@@ -32,7 +23,7 @@ pub fn check_sources(room: &str, files_min: usize) {
 }
 
 /// The packages that the room is built from hold no runtime and no source of chance.
-pub fn check_tree(room: &str, package: &str) {
+pub(crate) fn check_tree(room: &str, package: &str) {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let output = Command::new(cargo)
         .args(["tree", "--offline", "-p", package, "-e", "normal", "--prefix", "none"])
