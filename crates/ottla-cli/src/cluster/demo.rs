@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::connection::ConnectionArguments;
 use crate::failure::{Exit, Failure, note};
-use crate::output::{print_json, print_line, table};
+use crate::output::{or_dash, print_json, print_line, table};
 use layout::{Layout, NodeFiles};
 use node::{Event, Program, Stop};
 
@@ -199,7 +199,7 @@ impl Demo {
                 node.id.to_string(),
                 node.clients.clone(),
                 node.controllers.clone(),
-                pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+                or_dash(*pid),
                 node.config.display().to_string(),
                 node.data.display().to_string(),
             ]
