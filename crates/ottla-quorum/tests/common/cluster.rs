@@ -18,7 +18,6 @@ use ottla_metadata::controller::{BrokerEpoch, Policy};
 use ottla_metadata::{Delta, Endpoint, Image, Outcome, feature};
 use ottla_protocol::messages::{
     BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest,
-    broker_registration_request,
 };
 use ottla_protocol::records::ConfigRecord;
 use ottla_quorum::{
@@ -224,13 +223,7 @@ impl Voter {
             broker_id: id,
             cluster_id: "cluster".into(),
             incarnation_id: Uuid([u8::try_from(id).unwrap(); 16]),
-            features: feature::supported()
-                .map(|(name, levels)| broker_registration_request::Feature {
-                    name: name.into(),
-                    min_supported_version: levels.min,
-                    max_supported_version: levels.max,
-                })
-                .collect(),
+            features: feature::of_registration(),
             log_dirs: vec![directory_id(id)],
             ..Default::default()
         };

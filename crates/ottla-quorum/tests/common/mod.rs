@@ -13,9 +13,7 @@ use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
 use ottla_metadata::controller::{BrokerEpoch, Policy};
 use ottla_metadata::{Delta, Endpoint, Image, feature};
 use ottla_protocol::messages::create_topics_request::CreatableTopic;
-use ottla_protocol::messages::{
-    BrokerRegistrationRequest, CreateTopicsRequest, broker_registration_request,
-};
+use ottla_protocol::messages::{BrokerRegistrationRequest, CreateTopicsRequest};
 use ottla_quorum::{
     Config, Dependencies, NoTransport, Publisher, Quorum, SnapshotLimits, StartError, SubmitError,
     Timing,
@@ -119,13 +117,7 @@ impl Node {
             broker_id: 1,
             cluster_id: "cluster".into(),
             incarnation_id: Uuid(incarnation),
-            features: feature::supported()
-                .map(|(name, levels)| broker_registration_request::Feature {
-                    name: name.into(),
-                    min_supported_version: levels.min,
-                    max_supported_version: levels.max,
-                })
-                .collect(),
+            features: feature::of_registration(),
             rack: None,
             log_dirs: vec![Uuid([7; 16])],
             ..Default::default()
