@@ -355,6 +355,7 @@ const UNDECIDED_PAUSE: Duration = Duration::from_millis(10);
 /// No voter has this id.
 const NOBODY: i32 = -1;
 
+/// Returns at a time, or never.
 pub(crate) async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,

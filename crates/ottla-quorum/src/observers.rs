@@ -8,6 +8,7 @@
 //! Invariant: observers have no part in any majority.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::ChangeMembers;
@@ -18,7 +19,7 @@ use ottla_metadata::Endpoint;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::controller::QuorumRaft;
+use crate::controller::{QuorumRaft, until};
 use crate::members::{ANYBODY, is_same_log, second};
 use crate::network::Peers;
 use crate::quorum::finish;
@@ -187,7 +188,7 @@ async fn change_members(raft: &QuorumRaft, change: ChangeMembers<i32, Voter>) ->
 /// What a node needs to ask for the log, and a leader to forget those who do not.
 pub(crate) struct Attendance {
     pub(crate) raft: QuorumRaft,
-    pub(crate) service: std::sync::Arc<Service>,
+    pub(crate) service: Arc<Service>,
     pub(crate) peers: Peers,
     /// This node, as it wants to be fed.
     pub(crate) myself: Voter,
@@ -225,7 +226,7 @@ impl Attendance {
             };
             let ended = tokio::select! {
                 changed = server.changed() => changed.is_err(),
-                () = crate::controller::until(pause.map(|it| Instant::now() + it)) => false,
+                () = until(pause.map(|it| Instant::now() + it)) => false,
             };
             if ended {
                 return;

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::policy::{self, Since, SnapshotLimits};
 use super::store::Kept;
-use crate::controller::QuorumRaft;
+use crate::controller::{QuorumRaft, until};
 use crate::raft::log_id;
 use crate::state_machine::Applied;
 use crate::storage::Storage;
@@ -214,12 +214,5 @@ impl Task {
             }
         }
         true
-    }
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }

@@ -26,6 +26,7 @@ use crate::wire::{Answer, Piece, Request};
 
 /// The most of a snapshot that is sent at once.
 const PIECE_BYTES: usize = 1 << 20;
+
 /// Sends a snapshot, and returns once it is installed, or the receiver knows of a later leader.
 pub(crate) async fn send(
     peer: &Peer,
