@@ -54,20 +54,25 @@ pub(crate) struct Setup {
     pub(crate) pause_max: Duration,
 }
 
-impl Peers {
-    pub(crate) fn new(setup: Setup) -> Self {
-        Self(Arc::new(Shared { setup, states: Mutex::default() }))
+impl Setup {
+    /// Where a member is: what the log says, or the configuration where that says nothing.
+    fn endpoints<'a>(&'a self, number: i32, in_log: &'a [Endpoint]) -> &'a [Endpoint] {
+        match in_log {
+            [] => self.addresses.get(&number).map_or(&[], |endpoints| &**endpoints),
+            endpoints => endpoints,
+        }
     }
 }
 
 impl Peers {
+    pub(crate) fn new(setup: Setup) -> Self {
+        Self(Arc::new(Shared { setup, states: Mutex::default() }))
+    }
+
     /// Where a voter is, by the log or by the configuration.
     pub(crate) fn endpoints_of(&self, id: BrokerId, members: &Membership) -> Vec<Endpoint> {
-        let in_log = members.get_node(&id.0).map(|it| it.endpoints.clone()).unwrap_or_default();
-        if in_log.is_empty() {
-            return self.0.setup.addresses.get(&id.0).cloned().unwrap_or_default();
-        }
-        in_log
+        let in_log = members.get_node(&id.0).map_or(&[][..], |it| &it.endpoints);
+        self.0.setup.endpoints(id.0, in_log).to_vec()
     }
 
     /// Asks whoever is at an address, whatever log it has.
@@ -128,7 +133,8 @@ impl Peer {
         };
         let garbled = |error: WireError| error.to_string();
         let request = wire::encode_request(&address, request).map_err(garbled)?;
-        let call = setup.transport.call(address.receiver, self.endpoints(), request);
+        let endpoints = setup.endpoints(self.id, &self.voter.endpoints);
+        let call = setup.transport.call(address.receiver, endpoints, request);
         let answer = match tokio::time::timeout(patience, call).await {
             Ok(answer) => answer.map_err(|error| error.to_string())?,
             Err(_) => return Err(format!("no answer in {} ms", patience.as_millis())),
@@ -147,13 +153,6 @@ impl Peer {
     /// How long entries, or a piece of a snapshot, may be under way.
     pub(crate) fn patience(&self) -> Duration {
         self.shared.setup.append_patience
-    }
-
-    fn endpoints(&self) -> &[Endpoint] {
-        match &*self.voter.endpoints {
-            [] => self.shared.setup.addresses.get(&self.id).map_or(&[], |endpoints| &**endpoints),
-            endpoints => endpoints,
-        }
     }
 
     /// Says it once when a voter cannot be reached any more, for whatever reason, and once when it can be again.
@@ -192,11 +191,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let patience = if self.is_for_heartbeats {
-            option.soft_ttl()
-        } else {
-            self.shared.setup.append_patience
-        };
+        let patience = if self.is_for_heartbeats { option.soft_ttl() } else { self.patience() };
         let answer = self.ask(Request::Append(rpc), patience).await?;
         let Answer::Append(response) = answer else { return Err(unfitting(&answer).into()) };
         Ok(response)
