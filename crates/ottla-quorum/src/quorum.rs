@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver;
+use openraft::metrics::RaftDataMetrics;
 use openraft::raft::TransferLeaderRequest;
 use openraft::{Raft, SnapshotPolicy};
 use ottla_base::{BrokerId, LeaderEpoch, Offset, TopicPartition, Uuid};
@@ -39,7 +40,7 @@ use crate::members::node_id;
 use crate::network::{Peers, Setup};
 use crate::observers::{self, Attendance, Observers, is_voter};
 use crate::publisher::Publisher;
-use crate::raft::Voter;
+use crate::raft::{TypeConfig, Voter};
 use crate::service::{Heard, ServeError, Service};
 use crate::snapshot::keeper::Keeper;
 use crate::snapshot::policy::SnapshotLimits;
@@ -545,15 +546,12 @@ impl Quorum {
             if number == self.service.node_id.0 {
                 return VoterState { voter, log_end_offset: own, silent_for: Duration::ZERO };
             }
-            let replicated = metrics.replication.as_ref().and_then(|all| all.get(&number));
-            let index = replicated.and_then(|last| last.as_ref()).map(|last| last.index());
-            let heard = metrics.heartbeat.as_ref().and_then(|all| all.get(&number));
+            let (index, silent_for) = progress(&metrics, number);
+            let last = index.and_then(|index| self.storage.last_offset(index));
             VoterState {
                 voter,
-                log_end_offset: index
-                    .and_then(|index| self.storage.last_offset(index))
-                    .map_or(Offset::ZERO, Offset::next),
-                silent_for: heard.and_then(|at| *at).map_or(Duration::MAX, |at| at.elapsed()),
+                log_end_offset: last.map_or(Offset::ZERO, Offset::next),
+                silent_for,
             }
         };
         members.into_iter().map(state).collect()
@@ -623,6 +621,14 @@ impl Quorum {
             tracing::info!("no other voter has taken the leadership over in time");
         }
     }
+}
+
+/// The last entry that a member has, as its leader knows, and how long ago it answered last.
+fn progress(metrics: &RaftDataMetrics<TypeConfig>, number: i32) -> (Option<u64>, Duration) {
+    let replicated = metrics.replication.as_ref().and_then(|all| all.get(&number));
+    let index = replicated.and_then(|last| last.as_ref()).map(|last| last.index());
+    let heard = metrics.heartbeat.as_ref().and_then(|all| all.get(&number));
+    (index, heard.and_then(|at| *at).map_or(Duration::MAX, |at| at.elapsed()))
 }
 
 fn open_log(config: &Config, directory: &LogDirectory) -> Result<Arc<Log>, CreateError> {

@@ -10,15 +10,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use openraft::Instant as _;
 use openraft::async_runtime::WatchReceiver;
 use openraft::entry::RaftPayload;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::metrics::RaftDataMetrics;
 use ottla_metadata::Endpoint;
+use tokio::sync::MutexGuard;
 use tokio::time::Instant;
 
-use super::{InitialVoter, Member, Quorum};
+use super::{InitialVoter, Member, Quorum, progress};
 use crate::controller::QuorumRaft;
 use crate::members::node_id;
 use crate::observers::{Lead, lead};
@@ -76,10 +76,7 @@ impl Quorum {
         if voters.iter().any(|it| it.id == voter.id) {
             return Err(VoterChangeError::Duplicate { voter, voters });
         }
-        let changing = self.service.observers.changing.lock();
-        let Ok(_changing) = tokio::time::timeout_at(deadline, changing).await else {
-            return Err(VoterChangeError::Pending);
-        };
+        let _changing = self.changing(deadline).await?;
         self.prepare(voter, newcomer.endpoints, deadline).await?;
         let lead = lead(&self.raft).ok_or(VoterChangeError::NotLeader)?;
         let ids = lead.members.voter_ids().chain([voter.id.0]).collect();
@@ -102,10 +99,7 @@ impl Quorum {
         if !voters.contains(&voter) || voters.len() == 1 {
             return Err(VoterChangeError::NotFound { voter, voters });
         }
-        let changing = self.service.observers.changing.lock();
-        let Ok(_changing) = tokio::time::timeout_at(deadline, changing).await else {
-            return Err(VoterChangeError::Pending);
-        };
+        let _changing = self.changing(deadline).await?;
         let lead = lead(&self.raft).ok_or(VoterChangeError::NotLeader)?;
         let left = lead.members.voter_ids().filter(|number| node_id(*number) != voter.id.0);
         let ids = left.collect();
@@ -119,8 +113,16 @@ impl Quorum {
         Ok(())
     }
 
-    fn turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, VoterChangeError> {
+    /// The turn of whoever wants the voters changed; another one does not wait for it.
+    fn turn(&self) -> Result<MutexGuard<'_, ()>, VoterChangeError> {
         self.service.observers.voters.try_lock().map_err(|_| VoterChangeError::Pending)
+    }
+
+    /// The turn of whoever changes the members, observers among them.
+    async fn changing(&self, deadline: Instant) -> Result<MutexGuard<'_, ()>, VoterChangeError> {
+        let changing = self.service.observers.changing.lock();
+        let changing = tokio::time::timeout_at(deadline, changing).await;
+        changing.map_err(|_| VoterChangeError::Pending)
     }
 
     fn check_changeable(&self, what: &'static str) -> Result<(), VoterChangeError> {
@@ -203,9 +205,8 @@ fn is_caught_up(
     target: Option<u64>,
     lease: Duration,
 ) -> bool {
-    let matching = metrics.replication.as_ref().and_then(|all| all.get(&number)).cloned().flatten();
-    let heard = metrics.heartbeat.as_ref().and_then(|all| all.get(&number)).copied().flatten();
-    matching.map(|last| last.index()) >= target && heard.is_some_and(|at| at.elapsed() < lease)
+    let (index, silent_for) = progress(metrics, number);
+    index >= target && silent_for < lease
 }
 
 /// One entry that names the members anew; returns when it is committed.
