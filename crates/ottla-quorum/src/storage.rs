@@ -13,7 +13,7 @@
 //! counted from there on. The files may reach back further than what openraft knows of.
 //!
 //! Invariants: `index.end_offset() == log.log_end_offset()`; `cache` holds the last entries of the log, without gaps;
-//! `log.log_start_offset() <= index.base_offset(first_index) <= newest_snapshot.end_offset`.
+//! `log.log_start_offset() <= index.start_offset() <= newest_snapshot.end_offset`.
 
 pub(crate) mod format;
 pub(crate) mod index;
@@ -162,13 +162,7 @@ impl Storage {
 
     /// Lets the files begin later, at the end of a snapshot, as far as openraft has given up what is before.
     pub(crate) fn trim_to(&self, offset: Offset) -> Result<(), StorageError> {
-        let first = {
-            let state = self.shared.state.lock();
-            state
-                .index
-                .base_offset(state.index.first_index())
-                .unwrap_or_else(|| state.index.end_offset())
-        };
+        let first = self.shared.state.lock().index.start_offset();
         let log = &self.shared.log;
         let start = log.delete_records_to(offset.min(first))?;
         log.enforce_retention(self.shared.clock.now_ms().0, start)?;

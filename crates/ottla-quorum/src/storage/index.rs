@@ -43,6 +43,11 @@ impl LogIndex {
         self.first_index() + self.base_offsets.len() as u64
     }
 
+    /// The offset of the first entry that is there, or will be.
+    pub(crate) fn start_offset(&self) -> Offset {
+        Offset(self.base_offsets.front().copied().unwrap_or(self.end_offset))
+    }
+
     /// The offset after the last record.
     pub(crate) fn end_offset(&self) -> Offset {
         Offset(self.end_offset)
@@ -65,8 +70,7 @@ impl LogIndex {
     /// The entry before the first one that is there has a last offset, too.
     pub(crate) fn last_offset(&self, index: u64) -> Option<Offset> {
         if self.purged.is_some_and(|purged| purged.index() == index) {
-            let start = self.base_offsets.front().copied().unwrap_or(self.end_offset);
-            return Some(Offset(start - 1));
+            return Some(Offset(self.start_offset().0 - 1));
         }
         self.base_offset(index)?;
         let next = self.base_offset(index + 1).map_or(self.end_offset, |offset| offset.0);
