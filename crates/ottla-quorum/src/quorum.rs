@@ -153,7 +153,7 @@ pub struct VoterState {
     pub silent_for: Duration,
 }
 
-/// The controllers' quorum, of which this node is a voter. Dropping it leaves the disk as a crash would.
+/// The controllers' quorum, of which this node is a voter or an observer. Dropping it leaves the disk as a crash would.
 pub struct Quorum {
     raft: QuorumRaft,
     storage: Storage,
@@ -679,7 +679,6 @@ fn service(config: &Config, storage: Storage) -> Service {
     Service {
         cluster_id: config.cluster_id.to_string(),
         node_id: config.node_id,
-        directory_id: config.directory_id,
         storage,
         lease: config.timing.limits().lease,
         heard: Heard::default(),

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::controller::QuorumRaft;
-use crate::members::{ANYBODY, Myself};
+use crate::members::ANYBODY;
 use crate::observers::Observers;
 use crate::raft::TypeConfig;
 use crate::snapshot::transfer::Inbox;
@@ -32,7 +32,6 @@ pub enum ServeError {
 pub(crate) struct Service {
     pub(crate) cluster_id: String,
     pub(crate) node_id: BrokerId,
-    pub(crate) directory_id: Uuid,
     pub(crate) storage: Storage,
     /// How long a leader that was heard of is believed to live.
     pub(crate) lease: Duration,
@@ -95,7 +94,7 @@ impl Service {
         if !is_meant {
             return Err(Refusal::Receiver);
         }
-        if ![Uuid::ZERO, self.directory_id].contains(&address.receiver_directory) {
+        if ![Uuid::ZERO, self.storage.myself().directory_id].contains(&address.receiver_directory) {
             return Err(Refusal::Directory);
         }
         if address.sender == self.node_id || !(is_observer || self.may_vote(address.sender)) {
@@ -150,7 +149,7 @@ impl Service {
         mut append: AppendEntriesRequest<TypeConfig>,
     ) -> Result<AppendEntriesResponse<TypeConfig>, ServeError> {
         let received = Instant::now();
-        let myself = Myself { id: self.node_id, directory_id: self.directory_id };
+        let myself = self.storage.myself();
         append.entries = append.entries.into_iter().map(|entry| myself.sees_in(entry)).collect();
         let response = raft.append_entries(append).await;
         let response = response.map_err(|error| ServeError::Stopped(error.to_string()))?;
