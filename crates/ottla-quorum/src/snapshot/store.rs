@@ -27,6 +27,8 @@ use super::{Extent, SnapshotId};
 
 /// What is read from a file at once, but for a batch that is longer.
 const READ_BYTES: usize = 1 << 20;
+/// The same where only the header is wanted.
+const HEADER_BYTES: usize = 4 << 10;
 /// What a file is called until it is whole.
 const PART: &str = ".part";
 /// What a file is called that was taken for a snapshot and is none.
@@ -205,7 +207,7 @@ impl Snapshots {
         let file = file.map_err(|source| failed("open", path, source))?;
         let len = file.metadata().map_err(|source| failed("look at", path, source))?.len();
         let mut reader = Reader::new(id, Image::new(Arc::clone(&self.cluster_id)));
-        self.for_each_batch(path, &file, len, |batch| {
+        self.for_each_batch(path, &file, len, READ_BYTES, |batch| {
             reader.take(batch)?;
             Ok(ControlFlow::Continue(()))
         })?;
@@ -222,7 +224,7 @@ impl Snapshots {
         let file = self.disk.open(&path, Open::Read).ok()?;
         let len = file.metadata().ok()?.len();
         let mut extent = None;
-        let read = self.for_each_batch(&path, &file, len, |batch| {
+        let read = self.for_each_batch(&path, &file, len, HEADER_BYTES, |batch| {
             extent = Some(format::read_header(id, batch)?);
             Ok(ControlFlow::Break(()))
         });
@@ -232,12 +234,13 @@ impl Snapshots {
         extent.map(|extent| kept(&extent, len))
     }
 
-    /// Reads batches to the file's end, or until `visit` has seen enough.
+    /// Reads batches to the file's end, or until `visit` has seen enough, about so many bytes at once.
     fn for_each_batch(
         &self,
         path: &Path,
         file: &File,
         len: u64,
+        at_once: usize,
         mut visit: impl FnMut(&RawBatch) -> Result<ControlFlow<()>, SnapshotError>,
     ) -> Result<(), LoadError> {
         let damaged = |source| LoadError::Damaged { path: path.to_owned(), source };
@@ -264,7 +267,7 @@ impl Snapshots {
             if needed > BATCH_BYTES_MAX {
                 return Err(damaged(SnapshotError::Unexpected("a batch is too long")));
             }
-            let wanted = READ_BYTES.max(needed).saturating_sub(rest.len());
+            let wanted = at_once.max(needed).saturating_sub(rest.len());
             let more = self.disk.read_up_to(file, position, wanted);
             let more = more.map_err(|source| failed("read", path, source))?;
             if more.is_empty() {
