@@ -43,14 +43,24 @@ async fn change(node: &Node, number: usize) {
     decision.await.unwrap();
 }
 
-/// Makes changes until so many snapshots are there, at least so many changes.
-async fn change_until(node: &Node, path: &Path, count: usize) {
+/// Makes changes while this, of how many were made, holds.
+async fn change_while(node: &Node, what: &str, mut goes_on: impl FnMut(usize) -> bool) {
     let mut number = 0;
-    while snapshots(path).len() < count || number < 100 {
+    while goes_on(number) {
         change(node, number).await;
         number += 1;
-        assert!(number < 10_000, "there are no snapshots");
+        assert!(number < 10_000, "{what}");
     }
+}
+
+/// Makes changes until so many snapshots are there, a hundred at least.
+async fn change_until(node: &Node, path: &Path, count: usize) {
+    let goes_on = |number| snapshots(path).len() < count || number < 100;
+    change_while(node, "there are no snapshots", goes_on).await;
+}
+
+async fn change_until_the_log_is_cut(node: &Node) {
+    change_while(node, "the log is kept whole", |_| log_start(node) == Offset(0)).await;
 }
 
 /// The snapshots, oldest first.
@@ -114,19 +124,10 @@ async fn a_start_goes_on_from_the_newest_snapshot_after_a_stop_and_after_a_crash
 async fn the_log_and_old_snapshots_go_and_never_what_the_newest_snapshot_needs() {
     let path = tempfile::tempdir().unwrap();
     let node = start(path.path()).await;
-    let mut number = 0;
-    while log_start(&node) == Offset(0) {
-        change(&node, number).await;
-        number += 1;
-        assert!(number < 10_000, "the log is kept whole");
-    }
+    change_until_the_log_is_cut(&node).await;
     // What one snapshot and two segments add, and indexes, is on top of what may be kept.
-    number = 0;
-    while number < 1000 || bytes(path.path()) > 40_000 {
-        change(&node, number).await;
-        number += 1;
-        assert!(number < 10_000, "{} bytes", bytes(path.path()));
-    }
+    let goes_on = |number| number < 1000 || bytes(path.path()) > 40_000;
+    change_while(&node, "more is kept than may be", goes_on).await;
     let kept = snapshots(path.path());
     assert!(!kept.is_empty() && kept.len() < 10, "{kept:?}");
     let newest = kept.last().unwrap().file_name().unwrap().to_str().unwrap()[..20].to_owned();
@@ -179,11 +180,7 @@ async fn a_damaged_snapshot_is_never_taken_for_one_and_an_older_one_is() {
 async fn without_a_whole_snapshot_and_without_the_logs_beginning_a_node_does_not_start() {
     let path = tempfile::tempdir().unwrap();
     let node = start(path.path()).await;
-    let mut number = 0;
-    while log_start(&node) == Offset(0) {
-        change(&node, number).await;
-        number += 1;
-    }
+    change_until_the_log_is_cut(&node).await;
     node.stop().await;
     let copy = copy_of(path.path());
     for snapshot in snapshots(copy.path()) {
@@ -226,12 +223,9 @@ async fn entries_are_counted_on_from_a_snapshot_whatever_came_before() {
     for epoch in 1..=4 {
         let node = start(path.path()).await;
         assert_eq!(node.quorum.metrics().active_epoch, Some(LeaderEpoch(epoch)));
-        let mut number = 0;
         let count = snapshots(path.path()).len();
-        while snapshots(path.path()).len() <= count && number < 300 {
-            change(&node, number).await;
-            number += 1;
-        }
+        let goes_on = |number| snapshots(path.path()).len() <= count && number < 300;
+        change_while(&node, "300 are enough", goes_on).await;
         node.stop().await;
     }
 }
