@@ -1,7 +1,8 @@
-//! Several nodes, each of them broker and controller, as one test wants them (shell).
+//! Several nodes, as one test wants them (shell).
 //!
-//! Ottla and Apache Kafka get the same properties files. What a test says about controllers apart is not there: every
-//! node votes. Dropped, all nodes are killed.
+//! Ottla and Apache Kafka get the same properties files. The nodes that a test declares are brokers and controllers; what
+//! is there beyond them is a controller only, so that a test finds as many brokers as it counts on. What a test says about
+//! controllers apart is not there: every node votes. Dropped, all nodes are killed.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -23,7 +24,6 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 /// What the suite's own cluster sets, and what three nodes on a small machine need.
 const DEFAULTS: &[(&str, &str)] = &[
-    ("process.roles", "broker,controller"),
     ("controller.listener.names", "CONTROLLER"),
     ("log.cleaner.dedupe.buffer.size", "2097152"),
     // Apache Kafka leaves aside what it does not know.
@@ -33,7 +33,8 @@ const DEFAULTS: &[(&str, &str)] = &[
 #[derive(Debug)]
 struct Node {
     id: u32,
-    port: u16,
+    /// Where clients find it; None for a controller only.
+    port: Option<u16>,
     controller: String,
     directory: PathBuf,
     process: Option<Process>,
@@ -46,8 +47,6 @@ struct Node {
 pub(super) struct Nodes {
     target: Target,
     nodes: Vec<Node>,
-    /// How many of them the test counts on; the others only make a majority of the controllers.
-    declared: usize,
 }
 
 impl Nodes {
@@ -58,7 +57,7 @@ impl Nodes {
         let node = |(id, ports): (u32, &[u16])| match *ports {
             [port, controller] => Some(Node {
                 id,
-                port,
+                port: (id < wanted.declared).then_some(port),
                 controller: format!("127.0.0.1:{controller}"),
                 directory: directory.join("broker").join(format!("node-{id}")),
                 process: None,
@@ -68,8 +67,7 @@ impl Nodes {
             _ => None,
         };
         let nodes: Option<Vec<Node>> = (0..count).zip(ports.chunks(2)).map(node).collect();
-        let declared = usize::try_from(wanted.declared)?;
-        let mut cluster = Self { target, nodes: nodes.context("two ports each")?, declared };
+        let mut cluster = Self { target, nodes: nodes.context("two ports each")? };
         let voters = cluster.voters();
         for node in &cluster.nodes {
             node.prepare(target, wanted, &voters, directory)?;
@@ -90,7 +88,7 @@ impl Nodes {
     }
 
     pub(super) fn bootstrap(&self) -> String {
-        let addresses = self.nodes.iter().take(self.declared).map(Node::address);
+        let addresses = self.nodes.iter().filter_map(Node::address);
         addresses.collect::<Vec<_>>().join(",")
     }
 
@@ -134,9 +132,9 @@ impl Nodes {
 }
 
 impl Node {
-    /// As the suite's own cluster names it, which some tests expect to see printed.
-    fn address(&self) -> String {
-        format!("localhost:{}", self.port)
+    /// A broker's, as the suite's own cluster names it, which some tests expect to see printed.
+    fn address(&self) -> Option<String> {
+        self.port.map(|port| format!("localhost:{port}"))
     }
 
     fn properties(&self) -> PathBuf {
@@ -170,16 +168,12 @@ impl Node {
             self.data(wanted).iter().map(|data| data.display().to_string()).collect();
         let mut lines = vec![
             format!("node.id={}", self.id),
-            format!(
-                "listeners={listener}://127.0.0.1:{},CONTROLLER://{}",
-                self.port, self.controller
-            ),
-            format!("advertised.listeners={listener}://{}", self.address()),
             format!("listener.security.protocol.map={listener}:{protocol},CONTROLLER:PLAINTEXT"),
             format!("inter.broker.listener.name={listener}"),
             format!("controller.quorum.voters={voters}"),
             format!("log.dirs={}", dirs.join(",")),
         ];
+        lines.extend(self.role(listener));
         if protocol.starts_with("SASL") {
             lines.extend(sasl(listener));
         }
@@ -191,6 +185,19 @@ impl Node {
         let properties = wanted.properties.iter().chain(own);
         lines.extend(properties.map(|(name, value)| format!("{name}={}", escaped(value))));
         lines.join("\n") + "\n"
+    }
+
+    /// What it is, and where it listens.
+    fn role(&self, listener: &str) -> Vec<String> {
+        let controller = format!("CONTROLLER://{}", self.controller);
+        let Some(port) = self.port else {
+            return vec!["process.roles=controller".to_owned(), format!("listeners={controller}")];
+        };
+        vec![
+            "process.roles=broker,controller".to_owned(),
+            format!("listeners={listener}://127.0.0.1:{port},{controller}"),
+            format!("advertised.listeners={listener}://localhost:{port}"),
+        ]
     }
 
     /// Formatting takes a JVM; what it writes is the same for the same node, disks, version and features.

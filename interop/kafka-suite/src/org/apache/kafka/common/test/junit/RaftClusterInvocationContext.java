@@ -30,13 +30,14 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Collectors;
+import java.util.stream.IntStream;
 
 /**
  * Stands before Kafka's class of the same name on the class path, so that every {@code @ClusterTest} gets an external
  * cluster (see {@link ExternalCluster}) instead of brokers inside this JVM.
  */
 public class RaftClusterInvocationContext implements TestTemplateInvocationContext {
-    /** What ran: every node is broker and controller, so that a test declared for separate ones, too, is twice the same. */
+    /** What ran: every broker is a controller, too, so that a test declared for separate ones, too, is twice the same. */
     private static final Set<String> RUNS = new HashSet<>();
 
     private final String baseDisplayName;
@@ -196,9 +197,11 @@ public class RaftClusterInvocationContext implements TestTemplateInvocationConte
             return ask(admin -> admin.describeCluster().clusterId().get());
         }
 
+        /** The nodes are counted from 0, and all are controllers. */
         @Override
         public Set<Integer> controllerIds() {
-            return ExternalCluster.ONE_NODE ? Set.of(0) : nodes().brokers().keySet();
+            int count = ExternalCluster.ONE_NODE ? 1 : bootstrapControllers().split(",").length;
+            return IntStream.range(0, count).boxed().collect(Collectors.toSet());
         }
 
         @Override
