@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::broker::{Launch, Launched, free_port};
 use crate::process::{Process, run_ok};
+use crate::program::Program;
 use crate::{interop, workspace};
 
 const CLUSTER_ID: &str = "Interop-Cluster-Id-000";
@@ -28,22 +29,16 @@ const SINGLE_NODE: &[(&str, &str)] = &[
 
 /// Starts a broker and waits until it says that it is ready.
 pub(crate) fn launch(launch: &Launch<'_>) -> Result<Launched> {
-    let jars = interop::fetch::kafka_jars()?;
+    let program = program()?;
     let properties = launch.directory.join("server.properties");
     let address = match launch.address {
         Some(address) => address.to_owned(),
-        None => format(launch, &jars, &properties)?,
+        None => format(launch, &program, &properties)?,
     };
-    let mut command = java(&jars, &heap());
-    if let Ok(heap) = std::env::var("OTTLA_KAFKA_HEAP") {
-        // Who says how large the heap is wants it whole from the start, as Kafka's own script does.
-        command.arg(format!("-Xms{heap}"));
-    }
-    command.arg("kafka.Kafka").arg(&properties);
+    let command = program.serve(&properties);
     let mut process = Process::spawn("Apache Kafka", command, launch.log)?;
-    let (_, ready_after) = process.wait_for_line(launch.limit, |line| {
-        (line.contains("KafkaRaftServer") && line.contains("Kafka Server started")).then_some(())
-    })?;
+    let is_ready = |line: &str| program.is_ready(line);
+    let (_, ready_after) = process.wait_for_line(launch.limit, is_ready)?;
     Ok(Launched { process, address, ready_after })
 }
 
@@ -80,23 +75,24 @@ fn java_with_logging(target: &str) -> Command {
     command
 }
 
-fn heap() -> String {
-    std::env::var("OTTLA_KAFKA_HEAP").unwrap_or_else(|_| HEAP.to_owned())
+/// Who says how large the heap is wants it whole from the start, as Kafka's own script does.
+fn program() -> Result<Program> {
+    let jars = interop::fetch::kafka_jars()?;
+    let heap = std::env::var("OTTLA_KAFKA_HEAP").ok();
+    let options = heap.iter().map(|heap| format!("-Xms{heap}")).collect();
+    Ok(Program::Kafka { jars, heap: heap.unwrap_or_else(|| HEAP.to_owned()), options })
 }
 
 /// Writes the configuration, formats the directory; gives the address to listen on.
-fn format(launch: &Launch<'_>, jars: &Path, properties: &Path) -> Result<String> {
+fn format(launch: &Launch<'_>, program: &Program, properties: &Path) -> Result<String> {
     let address = format!("127.0.0.1:{}", free_port()?);
     let controller = format!("127.0.0.1:{}", free_port()?);
     let text = server_properties(launch, &address, &controller);
     std::fs::write(properties, text)
         .with_context(|| format!("cannot write {}", properties.display()))?;
     if !launch.data_directory.join("meta.properties").exists() {
-        let mut command = java(jars, "128m");
-        command
-            .args(["kafka.tools.StorageTool", "format", "--standalone", "--ignore-formatted"])
-            .args(["--cluster-id", CLUSTER_ID, "--config"])
-            .arg(properties);
+        let options = ["--standalone", "--ignore-formatted", "--cluster-id", CLUSTER_ID];
+        let command = program.format(properties, &options);
         run_ok(command, b"", FORMAT_LIMIT).context("Apache Kafka's format failed")?;
     }
     Ok(address)

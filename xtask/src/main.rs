@@ -22,6 +22,7 @@ mod ottla;
 mod pattern;
 mod ports;
 mod process;
+mod program;
 mod protocol;
 mod random;
 #[cfg(feature = "side-by-side")]

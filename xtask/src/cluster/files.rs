@@ -10,8 +10,9 @@ use anyhow::{Context, Result, bail};
 
 use super::network::Network;
 use crate::broker::Target;
+use crate::ports;
 use crate::process::run_ok;
-use crate::{interop, kafka, ottla, ports};
+use crate::program::Program;
 
 const FORMAT_LIMIT: Duration = Duration::from_secs(90);
 const CLUSTER_ID: &str = "Three-Nodes-Id-0000000";
@@ -36,6 +37,7 @@ const SETTINGS: &[(&str, &str)] = &[
     // Apache Kafka leaves aside what it does not know.
     ("ottla.http.listener", "127.0.0.1:0"),
 ];
+
 /// Who and where a node is.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
@@ -76,10 +78,12 @@ impl Place {
         fs::create_dir_all(&self.directory)
             .with_context(|| format!("cannot create {}", self.directory.display()))?;
         fs::write(self.properties(), self.text(voters)).context("cannot write the properties")?;
-        match target {
-            Target::Kafka => self.format_kafka(),
-            Target::Ottla => self.format_ottla(),
-        }
+        let levels = self.levels.iter().flat_map(|level| ["--feature", level]);
+        let options: Vec<&str> = ["--cluster-id", CLUSTER_ID].into_iter().chain(levels).collect();
+        let command = self.program(target)?.format(&self.properties(), &options);
+        run_ok(command, b"", FORMAT_LIMIT)
+            .with_context(|| format!("{target}'s format failed"))
+            .map(drop)
     }
 
     fn text(&self, voters: &str) -> String {
@@ -96,44 +100,16 @@ impl Place {
         lines.join("\n") + "\n"
     }
 
-    fn format_kafka(&self) -> Result<()> {
-        let mut command = kafka::java(&interop::fetch::kafka_jars()?, "128m");
-        command.args(["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER_ID]);
-        self.format(command).context("Apache Kafka's format failed")
-    }
-
-    fn ottla(&self) -> Result<Command> {
-        Ok(Command::new(self.binary.clone().map_or_else(ottla::binary, Ok)?))
-    }
-
-    fn format_ottla(&self) -> Result<()> {
-        let mut command = self.ottla()?;
-        command.args(["format", "--cluster-id", CLUSTER_ID]);
-        self.format(command).context("Ottla's format failed")
-    }
-
-    fn format(&self, mut command: Command) -> Result<()> {
-        for level in self.levels {
-            command.args(["--feature", level]);
+    fn program(&self, target: Target) -> Result<Program> {
+        match &self.binary {
+            Some(binary) => Ok(Program::Ottla(binary.clone())),
+            None => Program::of(target, HEAP),
         }
-        command.arg("--config").arg(self.properties());
-        run_ok(command, b"", FORMAT_LIMIT).map(drop)
     }
 
     /// What starts the node.
     pub(super) fn command(&self, target: Target) -> Result<Command> {
-        Ok(match target {
-            Target::Kafka => {
-                let mut command = kafka::java(&interop::fetch::kafka_jars()?, HEAP);
-                command.arg("kafka.Kafka").arg(self.properties());
-                command
-            }
-            Target::Ottla => {
-                let mut command = self.ottla()?;
-                command.args(["serve", "--config"]).arg(self.properties());
-                command
-            }
-        })
+        Ok(self.program(target)?.serve(&self.properties()))
     }
 }
 

@@ -2,21 +2,20 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use super::Test;
 use super::adapter::{Library, ToolOutput};
-use super::fetch;
 use super::session::{Session, eventually};
-use crate::broker::{Target, free_port};
+use crate::broker::free_port;
 use crate::process::{Process, run_ok};
-use crate::{kafka, ottla};
+use crate::program::Program;
 
 const LIMIT: Duration = Duration::from_secs(90);
 const CLUSTER_ID: &str = "Coming-and-going-00000";
+const HEAP: &str = "256m";
 const CLASS: &str = "tools.MetadataQuorumCommand";
 
 pub(super) fn tests() -> Vec<Test> {
@@ -62,43 +61,16 @@ impl Node {
         fs::write(self.properties(), lines.join("\n") + "\n").context("cannot write the properties")
     }
 
-    fn format(&self, target: Target, how: &str) -> Result<()> {
-        let mut command = match target {
-            Target::Kafka => {
-                let mut command = kafka::java(&fetch::kafka_jars()?, "128m");
-                command.args(["kafka.tools.StorageTool", "format"]);
-                command
-            }
-            Target::Ottla => {
-                let mut command = Command::new(ottla::binary()?);
-                command.arg("format");
-                command
-            }
-        };
-        command.args(["--cluster-id", CLUSTER_ID, how, "--config"]).arg(self.properties());
+    fn format(&self, program: &Program, how: &str) -> Result<()> {
+        let command = program.format(&self.properties(), &["--cluster-id", CLUSTER_ID, how]);
         run_ok(command, b"", LIMIT).map(drop)
     }
 
-    fn start(&mut self, target: Target) -> Result<()> {
-        let mut command = match target {
-            Target::Kafka => {
-                let mut command = kafka::java(&fetch::kafka_jars()?, "256m");
-                command.arg("kafka.Kafka");
-                command
-            }
-            Target::Ottla => {
-                let mut command = Command::new(ottla::binary()?);
-                command.args(["serve", "--config"]);
-                command
-            }
-        };
-        command.arg(self.properties());
+    fn start(&mut self, program: &Program) -> Result<()> {
+        let command = program.serve(&self.properties());
         let log = self.directory.join("server.log");
         let mut process = Process::spawn(&format!("node {}", self.id), command, &log)?;
-        let is_ready = |line: &str| {
-            (line.contains(" ready in ") || line.contains("Kafka Server started")).then_some(())
-        };
-        process.wait_for_line(LIMIT, is_ready)?;
+        process.wait_for_line(LIMIT, |line| program.is_ready(line))?;
         self.process = Some(process);
         Ok(())
     }
@@ -153,17 +125,17 @@ fn until_members(
 }
 
 fn add_and_remove(session: &mut Session) -> Result<()> {
-    let target = session.broker.target();
+    let program = Program::of(session.target(), HEAP)?;
     let directory = session.directory().to_path_buf();
     let mut one = Node::new(&directory, 1)?;
     let mut two = Node::new(&directory, 2)?;
     let controllers = format!("{},{}", one.controller, two.controller);
     one.write(&controllers)?;
     two.write(&controllers)?;
-    one.format(target, "--standalone")?;
-    two.format(target, "--no-initial-controllers")?;
-    one.start(target)?;
-    two.start(target)?;
+    one.format(&program, "--standalone")?;
+    two.format(&program, "--no-initial-controllers")?;
+    one.start(&program)?;
+    two.start(&program)?;
     let (first, second) = (one.directory_id()?, two.directory_id()?);
     until_members(session, &one.client, &[1], &[2])?;
 

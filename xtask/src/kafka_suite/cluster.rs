@@ -14,12 +14,11 @@ use serde::Deserialize;
 use super::fetch;
 use super::several::Nodes;
 use crate::broker::{Broker, Target, free_port};
-use crate::kafka;
 use crate::process::{Process, run_ok};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
-pub(super) const CLUSTER_ID: &str = "Suite-Cluster-Id-00000";
+const CLUSTER_ID: &str = "Suite-Cluster-Id-00000";
 
 /// What a cluster of one needs so that its internal topics can exist, and little memory.
 /// A test's own properties come after these.
@@ -64,6 +63,44 @@ impl Wanted {
             return Some(format!("a directory cannot begin with {version}"));
         }
         (!features.is_empty()).then(|| format!("it wants {features:?}"))
+    }
+
+    /// What its nodes are formatted with.
+    pub(super) fn format_options(&self) -> Vec<String> {
+        let mut options = vec!["--cluster-id".to_owned(), CLUSTER_ID.to_owned()];
+        if let Some(version) = &self.version {
+            options.extend(["--release-version".to_owned(), version.clone()]);
+        }
+        for (feature, level) in &self.features {
+            options.extend(["--feature".to_owned(), format!("{feature}={level}")]);
+        }
+        options
+    }
+
+    /// Lines of a node's properties file, beside those that say what the node is and where: what says something about the test
+    /// cluster as properties, `defaults`, and the test's own properties.
+    pub(super) fn lines_of(&self, id: u32, defaults: &[(&str, &str)]) -> Vec<String> {
+        let Self { listener, protocol, .. } = self;
+        let mut lines = vec![
+            "controller.listener.names=CONTROLLER".to_owned(),
+            format!("listener.security.protocol.map={listener}:{protocol},CONTROLLER:PLAINTEXT"),
+            format!("inter.broker.listener.name={listener}"),
+        ];
+        if protocol.starts_with("SASL") {
+            lines.extend(sasl(listener));
+        }
+        if self.version.is_some() || !self.features.is_empty() {
+            lines.push("unstable.feature.versions.enable=true".to_owned());
+        }
+        lines.extend(defaults.iter().map(|(name, value)| format!("{name}={value}")));
+        let own = self.properties_of(id);
+        lines.extend(own.map(|(name, value)| format!("{name}={}", escaped(value))));
+        lines
+    }
+
+    /// The test's own properties of a node; one that is there twice is what it is last.
+    fn properties_of(&self, id: u32) -> impl Iterator<Item = (&String, &String)> {
+        self.properties.iter().chain(self.servers.get(&id).into_iter().flatten())
     }
 }
 
@@ -131,9 +168,7 @@ impl Cluster {
 
     fn start_ottla(&mut self, wanted: &Wanted) -> Result<Started> {
         let mut settings: Vec<(&str, &str)> = DEFAULTS.to_vec();
-        let own = wanted.servers.get(&0).into_iter().flatten();
-        let properties = wanted.properties.iter().chain(own);
-        settings.extend(properties.map(|(name, value)| (&**name, &**value)));
+        settings.extend(wanted.properties_of(0).map(|(name, value)| (&**name, &**value)));
         let broker = Target::Ottla.start(&self.directory.join("broker"), &settings)?;
         let bootstrap = broker.address().to_owned();
         self.running = Some(Running::Ottla(broker));
@@ -154,48 +189,26 @@ impl Cluster {
     }
 
     fn kafka_properties(&self, wanted: &Wanted, address: &str, data: &Path) -> String {
-        let Wanted { listener, protocol, .. } = wanted;
+        let Wanted { listener, .. } = wanted;
         let mut lines = vec![
             "process.roles=broker,controller".to_owned(),
             format!("listeners={listener}://{address},CONTROLLER://{}", self.controller),
-            format!("listener.security.protocol.map={listener}:{protocol},CONTROLLER:PLAINTEXT"),
-            format!("inter.broker.listener.name={listener}"),
-            "controller.listener.names=CONTROLLER".to_owned(),
             format!("controller.quorum.bootstrap.servers={}", self.controller),
             format!("log.dirs={}", data.display()),
         ];
-        if protocol.starts_with("SASL") {
-            lines.extend(sasl(listener));
-        }
-        if wanted.version.is_some() || !wanted.features.is_empty() {
-            lines.push("unstable.feature.versions.enable=true".to_owned());
-        }
-        lines.extend(DEFAULTS.iter().map(|(name, value)| format!("{name}={value}")));
-        let own = wanted.servers.get(&0).into_iter().flatten();
-        let properties = wanted.properties.iter().chain(own);
-        lines.extend(properties.map(|(name, value)| format!("{name}={}", escaped(value))));
+        lines.extend(wanted.lines_of(0, DEFAULTS));
         lines.join("\n") + "\n"
     }
 
     /// Formatting takes a JVM; what it writes is the same for the same version and features.
     fn format(&self, wanted: &Wanted, directory: &Path) -> Result<()> {
-        let mut options = Vec::new();
-        if let Some(version) = &wanted.version {
-            options.extend(["--release-version".to_owned(), version.clone()]);
-        }
-        for (feature, level) in &wanted.features {
-            options.extend(["--feature".to_owned(), format!("{feature}={level}")]);
-        }
-        let template = self.directory.join(format!("formatted{}", options.join("")));
+        let mut options = wanted.format_options();
+        options.push("--standalone".to_owned());
+        let template = self.directory.join(format!("formatted{}", options.concat()));
         let data = directory.join("data");
         if !template.exists() {
-            let mut command = kafka::java(&fetch::jars()?, "128m");
-            command
-                .args(["kafka.tools.StorageTool", "format", "--standalone"])
-                .args(["--cluster-id", CLUSTER_ID])
-                .args(&options)
-                .arg("--config")
-                .arg(directory.join("server.properties"));
+            let properties = directory.join("server.properties");
+            let command = fetch::program(Target::Kafka)?.format(&properties, &options);
             run_ok(command, b"", START_LIMIT).context("Apache Kafka's format failed")?;
             copy(&data, &template)?;
             fs::remove_dir_all(&data).context("cannot clear what was formatted")?;
@@ -207,10 +220,10 @@ impl Cluster {
         self.starts += 1;
         let directory = self.directory.join("broker");
         let log = directory.join(format!("output-{}.log", self.starts));
-        let mut command = fetch::kafka_command()?;
-        command.arg("kafka.Kafka").arg(directory.join("server.properties"));
+        let program = fetch::program(Target::Kafka)?;
+        let command = program.serve(&directory.join("server.properties"));
         let mut process = Process::spawn("Apache Kafka", command, &log)?;
-        process.wait_for_line(START_LIMIT, kafka_is_ready)?;
+        process.wait_for_line(START_LIMIT, |line| program.is_ready(line))?;
         Ok(process)
     }
 
@@ -264,12 +277,8 @@ impl Cluster {
     }
 }
 
-pub(super) fn kafka_is_ready(line: &str) -> Option<()> {
-    (line.contains("KafkaRaftServer") && line.contains("Kafka Server started")).then_some(())
-}
-
 /// The users that the suite's clients know, as its own cluster would set them up.
-pub(super) fn sasl(listener: &str) -> Vec<String> {
+fn sasl(listener: &str) -> Vec<String> {
     let prefix = format!("listener.name.{}.", listener.to_lowercase());
     let module = "org.apache.kafka.common.security.plain.PlainLoginModule";
     vec![
@@ -287,7 +296,7 @@ pub(super) fn sasl(listener: &str) -> Vec<String> {
 }
 
 /// A value as a properties file holds it.
-pub(super) fn escaped(value: &str) -> String {
+fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('\n', "\\n")
 }
 
@@ -306,7 +315,7 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Starts Apache Kafka once, if it never was: see [`fetch::kafka_command`].
+/// Starts Apache Kafka once, if it never was: see [`fetch::program`].
 pub(super) fn learn(directory: &Path) -> Result<()> {
     let mut cluster = Cluster::new(Target::Kafka, &directory.join("learn"))?;
     let wanted = Wanted {

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::broker::Target;
 use crate::interop::fetch::{copy_jars, once_per};
 use crate::process::run_ok;
-use crate::{kafka, workspace};
+use crate::program::Program;
+use crate::{ottla, workspace};
 
 const LIMIT: Duration = Duration::from_secs(300);
+const HEAP: &str = "512m";
 /// The jar all of whose tests are run.
 const TESTS: &str = "kafka-clients-integration-tests-4.3.1-test.jar";
 
@@ -80,12 +83,14 @@ pub(super) fn has_learnt() -> bool {
     archive().exists()
 }
 
-/// Apache Kafka as this suite starts it again and again: what it learnt about its classes at the
-/// first start is kept for the next ones, which take half the time.
-pub(super) fn kafka_command() -> Result<Command> {
-    let mut command = kafka::java(&jars()?, "512m");
-    let archive = archive();
+/// What runs as a node. Apache Kafka is started again and again: what it learnt about its classes at the first start is kept
+/// for the next ones, which take half the time.
+pub(super) fn program(target: Target) -> Result<Program> {
+    if target == Target::Ottla {
+        return Ok(Program::Ottla(ottla::binary()?));
+    }
     let option = if has_learnt() { "-XX:SharedArchiveFile" } else { "-XX:ArchiveClassesAtExit" };
-    command.arg("-XX:TieredStopAtLevel=1").arg(format!("{option}={}", archive.display()));
-    Ok(command)
+    let archive = format!("{option}={}", archive().display());
+    let options = vec!["-XX:TieredStopAtLevel=1".to_owned(), archive];
+    Ok(Program::Kafka { jars: jars()?, heap: HEAP.to_owned(), options })
 }

@@ -4,27 +4,24 @@
 //! is there beyond them is a controller only, so that a test finds as many brokers as it counts on. What a test says about
 //! controllers apart is not there: every node votes. Dropped, all nodes are killed.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::cluster::{CLUSTER_ID, Wanted, copy, escaped, kafka_is_ready, sasl};
+use super::cluster::{Wanted, copy};
 use super::fetch;
 use crate::broker::Target;
+use crate::ports;
 use crate::process::{Process, describe, run_ok};
-use crate::{kafka, ottla, ports};
 
 /// Three of Apache Kafka's start at once, beside a second lane's three.
 const START_LIMIT: Duration = Duration::from_secs(90);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
-/// What the suite's own cluster sets, and what three nodes on a small machine need.
+/// What three nodes on a small machine need.
 const DEFAULTS: &[(&str, &str)] = &[
-    ("controller.listener.names", "CONTROLLER"),
     ("log.cleaner.dedupe.buffer.size", "2097152"),
     // Apache Kafka leaves aside what it does not know.
     ("ottla.http.listener", "127.0.0.1:0"),
@@ -152,38 +149,21 @@ impl Node {
         let text = self.text(wanted, voters);
         fs::write(self.properties(), text).context("cannot write server.properties")?;
         match target {
-            Target::Ottla => {
-                let mut command = Command::new(ottla::binary()?);
-                command.args(["format", "--cluster-id", CLUSTER_ID, "--config"]);
-                command.arg(self.properties());
-                run_ok(command, b"", START_LIMIT).context("Ottla's format failed").map(drop)
-            }
+            Target::Ottla => self.format(target, wanted),
             Target::Kafka => self.format_kafka(wanted, lane),
         }
     }
 
     fn text(&self, wanted: &Wanted, voters: &str) -> String {
-        let Wanted { listener, protocol, .. } = wanted;
         let dirs: Vec<_> =
             self.data(wanted).iter().map(|data| data.display().to_string()).collect();
         let mut lines = vec![
             format!("node.id={}", self.id),
-            format!("listener.security.protocol.map={listener}:{protocol},CONTROLLER:PLAINTEXT"),
-            format!("inter.broker.listener.name={listener}"),
             format!("controller.quorum.voters={voters}"),
             format!("log.dirs={}", dirs.join(",")),
         ];
-        lines.extend(self.role(listener));
-        if protocol.starts_with("SASL") {
-            lines.extend(sasl(listener));
-        }
-        if wanted.version.is_some() || !wanted.features.is_empty() {
-            lines.push("unstable.feature.versions.enable=true".to_owned());
-        }
-        lines.extend(DEFAULTS.iter().map(|(name, value)| format!("{name}={value}")));
-        let own = wanted.servers.get(&self.id).into_iter().flatten();
-        let properties = wanted.properties.iter().chain(own);
-        lines.extend(properties.map(|(name, value)| format!("{name}={}", escaped(value))));
+        lines.extend(self.role(&wanted.listener));
+        lines.extend(wanted.lines_of(self.id, DEFAULTS));
         lines.join("\n") + "\n"
     }
 
@@ -200,24 +180,20 @@ impl Node {
         ]
     }
 
+    fn format(&self, target: Target, wanted: &Wanted) -> Result<()> {
+        let options = wanted.format_options();
+        let command = fetch::program(target)?.format(&self.properties(), &options);
+        let formatted = run_ok(command, b"", START_LIMIT);
+        formatted.with_context(|| format!("{target}'s format failed")).map(drop)
+    }
+
     /// Formatting takes a JVM; what it writes is the same for the same node, disks, version and features.
     fn format_kafka(&self, wanted: &Wanted, lane: &Path) -> Result<()> {
-        let mut options = Vec::new();
-        if let Some(version) = &wanted.version {
-            options.extend(["--release-version".to_owned(), version.clone()]);
-        }
-        for (feature, level) in &wanted.features {
-            options.extend(["--feature".to_owned(), format!("{feature}={level}")]);
-        }
         let data = self.data(wanted);
-        let mut name = format!("formatted-node-{}-{}", self.id, data.len());
-        write!(name, "{}", options.join("")).ok();
-        let template = lane.join(name);
+        let options = wanted.format_options().concat();
+        let template = lane.join(format!("formatted-node-{}-{}{options}", self.id, data.len()));
         if !template.exists() {
-            let mut command = kafka::java(&fetch::jars()?, "128m");
-            command.args(["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER_ID]);
-            command.args(&options).arg("--config").arg(self.properties());
-            run_ok(command, b"", START_LIMIT).context("Apache Kafka's format failed")?;
+            self.format(Target::Kafka, wanted)?;
             for (disk, data) in data.iter().enumerate() {
                 copy(data, &template.join(disk.to_string()))?;
             }
@@ -232,19 +208,7 @@ impl Node {
     fn spawn(&mut self, target: Target) -> Result<()> {
         self.starts += 1;
         let log = self.directory.join(format!("output-{}.log", self.starts));
-        let mut command = match target {
-            Target::Kafka => {
-                let mut command = fetch::kafka_command()?;
-                command.arg("kafka.Kafka");
-                command
-            }
-            Target::Ottla => {
-                let mut command = Command::new(ottla::binary()?);
-                command.args(["serve", "--config"]);
-                command
-            }
-        };
-        command.arg(self.properties());
+        let command = fetch::program(target)?.serve(&self.properties());
         self.process = Some(Process::spawn(&format!("node {}", self.id), command, &log)?);
         self.is_ready = false;
         Ok(())
@@ -252,12 +216,9 @@ impl Node {
 
     /// At once for a node that is stopped.
     fn await_ready(&mut self, target: Target) -> Result<()> {
-        let is_ready = |line: &str| match target {
-            Target::Kafka => kafka_is_ready(line),
-            Target::Ottla => line.contains(" ready in ").then_some(()),
-        };
         if let Some(process) = self.process.as_mut().filter(|_| !self.is_ready) {
-            process.wait_for_line(START_LIMIT, is_ready)?;
+            let program = fetch::program(target)?;
+            process.wait_for_line(START_LIMIT, |line| program.is_ready(line))?;
             self.is_ready = true;
         }
         Ok(())
