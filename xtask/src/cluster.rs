@@ -325,7 +325,7 @@ fn in_directory(
 const LONG_SEEDS: [u64; 2] = [1, 2];
 
 /// How many nodes a cluster has, each of them a broker and a controller.
-pub(crate) const NODES: i32 = 3;
+const NODES: i32 = 3;
 
 /// Longer than anything that goes as it should, with Apache Kafka beside a compiler.
 pub(crate) const SETTLE_LIMIT: Duration = Duration::from_secs(120);

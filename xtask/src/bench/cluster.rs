@@ -24,7 +24,6 @@ use crate::broker::Target;
 use crate::cluster::ask::{self, Caller};
 use crate::cluster::nodes::Cluster;
 
-const NODES: i32 = 3;
 const ACKS_ALL: i16 = -1;
 /// One topic of one partition for each node to lead.
 const LEADERS: [[i32; 3]; 3] = [[1, 2, 3], [2, 3, 1], [3, 1, 2]];
@@ -71,7 +70,7 @@ impl Contestant {
             Subject::Unflushed => (Target::Ottla, unflushed),
             _ => (Target::Ottla, Vec::new()),
         };
-        let cluster = Cluster::start_with(target, NODES, &directory.0, |_| more.clone())?;
+        let cluster = Cluster::start_with(target, &directory.0, |_| more.clone())?;
         Ok(Self { subject, cluster, _directory: directory })
     }
 
@@ -89,20 +88,12 @@ impl Contestant {
         let mut made = Vec::new();
         for assignment in LEADERS {
             let topic = format!("{name}-{}", assignment[0]);
-            create(&mut self.cluster, &topic, &[assignment.to_vec()])?;
+            self.cluster.create_assigned(&topic, &[assignment.to_vec()])?;
             let id = self.cluster.first(|address| ask::topic_id(address, &topic))?;
             made.push((self.cluster.address_of(assignment[0])?, id.0));
         }
         Ok(made)
     }
-}
-
-/// A topic with its replicas where they are wanted, all of them in sync.
-fn create(cluster: &mut Cluster, topic: &str, assignments: &[Vec<i32>]) -> Result<()> {
-    cluster.until("a topic made", WRITE_LIMIT, |cluster| {
-        cluster.first(|address| ask::create_assigned(address, topic, assignments)).map(Some)
-    })?;
-    cluster.await_whole(Some(topic))
 }
 
 fn under_load(bench: &Bench) -> Result<Vec<Row>> {
@@ -231,7 +222,7 @@ fn fail_once(bench: &Bench, subject: Subject, led: i32) -> Result<Duration> {
     let mut all = Pending::new();
     for start in (0..led).step_by(usize::try_from(PER_TOPIC_MAX)?) {
         let (topic, count) = (format!("led-{start}"), (led - start).min(PER_TOPIC_MAX));
-        create(cluster, &topic, &vec![assignment.clone(); usize::try_from(count)?])?;
+        cluster.create_assigned(&topic, &vec![assignment.clone(); usize::try_from(count)?])?;
         all.insert(topic, (0..count).collect());
     }
     // Every partition has a record, and every node has written to it.

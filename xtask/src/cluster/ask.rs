@@ -9,21 +9,29 @@ use ottla_protocol::Request;
 use ottla_protocol::frame::{decode_response, encode_request};
 use ottla_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
 use ottla_protocol::messages::elect_leaders_request::TopicPartitions;
+use ottla_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
 use ottla_protocol::messages::metadata_request::MetadataRequestTopic;
 use ottla_protocol::messages::{
     AlterPartitionReassignmentsRequest, CreateTopicsRequest, DescribeClusterRequest,
-    DescribeQuorumRequest, ElectLeadersRequest, FindCoordinatorRequest, MetadataRequest,
-    alter_partition_reassignments_request, describe_quorum_request, describe_quorum_response,
+    DescribeQuorumRequest, ElectLeadersRequest, FindCoordinatorRequest,
+    IncrementalAlterConfigsRequest, MetadataRequest, alter_partition_reassignments_request,
+    describe_quorum_request, describe_quorum_response,
 };
 
 use crate::side_by_side::connection::{Connection, Reply};
 
 /// A node that is paused takes connections and does not answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-const CREATE_LIMIT: Duration = Duration::from_secs(40);
+/// What changes the cluster takes longer.
+const CHANGE_LIMIT: Duration = Duration::from_secs(40);
 /// All replicas of a partition, where the cluster's default says how many.
 const DEFAULT_REPLICATION: i16 = -1;
 const BY_ASSIGNMENT: i32 = -1;
+const BROKER_RESOURCE: i8 = 4;
+const SET: i8 = 0;
+const DELETE: i8 = 1;
 
 /// A connection to one node.
 #[derive(Debug)]
@@ -71,7 +79,7 @@ pub(crate) struct Partition {
     pub(crate) leader: Option<i32>,
     pub(crate) leader_epoch: i32,
     pub(crate) replicas: Vec<i32>,
-    pub(crate) isr: Vec<i32>,
+    pub(crate) isr: BTreeSet<i32>,
 }
 
 impl View {
@@ -107,7 +115,8 @@ pub(crate) fn view_through(caller: &mut Caller, topic: Option<&str>) -> Result<V
         ensure!(topic.error_code == ErrorCode::NONE, "topic: {:?}", topic.error_code);
         view.partitions.extend(topic.partitions.into_iter().map(|it| {
             let leader = Some(it.leader_id).filter(|id| *id >= 0);
-            let (leader_epoch, replicas, isr) = (it.leader_epoch, it.replica_nodes, it.isr_nodes);
+            let (leader_epoch, replicas) = (it.leader_epoch, it.replica_nodes);
+            let isr = it.isr_nodes.into_iter().collect();
             (it.partition_index, Partition { leader, leader_epoch, replicas, isr })
         }));
     }
@@ -184,8 +193,12 @@ pub(crate) fn reassign(address: &str, topic: &str, partition: i32, replicas: &[i
         name: topic.into(),
         partitions: vec![partition],
     };
-    let request = AlterPartitionReassignmentsRequest { topics: vec![topic], ..Default::default() };
-    let answer = ask(address, 0, &request)?;
+    let request = AlterPartitionReassignmentsRequest {
+        timeout_ms: 10_000,
+        topics: vec![topic],
+        ..Default::default()
+    };
+    let answer = Caller::open(address, CHANGE_LIMIT)?.call(0, &request)?;
     let partitions = answer.responses.iter().flat_map(|topic| &topic.partitions);
     let codes = partitions.map(|it| it.error_code).chain([answer.error_code]);
     let refusal = codes.into_iter().find(|code| *code != ErrorCode::NONE);
@@ -227,7 +240,7 @@ pub(crate) fn create_assigned(address: &str, name: &str, assignments: &[Vec<i32>
 fn create(address: &str, topic: CreatableTopic) -> Result<()> {
     let request =
         CreateTopicsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
-    let answer = Caller::open(address, CREATE_LIMIT)?.call(7, &request)?;
+    let answer = Caller::open(address, CHANGE_LIMIT)?.call(7, &request)?;
     let created = answer.topics.first().context("CreateTopics tells of no topic")?;
     // Whoever has to ask again, because the answer was lost, finds it there.
     let codes = [ErrorCode::NONE, ErrorCode::TOPIC_ALREADY_EXISTS];
@@ -248,11 +261,41 @@ pub(crate) fn elect_preferred(address: &str, topic: &str, partitions: &[i32]) ->
         timeout_ms: 10_000,
         ..Default::default()
     };
-    let answer = Caller::open(address, CREATE_LIMIT)?.call(2, &request)?;
+    let answer = Caller::open(address, CHANGE_LIMIT)?.call(2, &request)?;
     ensure!(answer.error_code == ErrorCode::NONE, "ElectLeaders: {:?}", answer.error_code);
     let mut results = answer.replica_election_results.iter().flat_map(|it| &it.partition_result);
     let codes = [ErrorCode::NONE, ErrorCode::ELECTION_NOT_NEEDED];
     let failed = results.find(|result| !codes.contains(&result.error_code));
     ensure!(failed.is_none(), "ElectLeaders: {failed:?}");
+    Ok(())
+}
+
+/// Sets a property of one broker, or of all under the empty name, or takes it back.
+pub(crate) fn configure_broker(
+    address: &str,
+    broker: &str,
+    name: &str,
+    value: Option<&str>,
+) -> Result<()> {
+    let config = AlterableConfig {
+        name: name.into(),
+        config_operation: if value.is_some() { SET } else { DELETE },
+        value: value.map(Into::into),
+    };
+    let resource = AlterConfigsResource {
+        resource_type: BROKER_RESOURCE,
+        resource_name: broker.into(),
+        configs: vec![config],
+    };
+    let request =
+        IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
+    let answer = Caller::open(address, CHANGE_LIMIT)?.call(1, &request)?;
+    let result = answer.responses.first().context("IncrementalAlterConfigs tells of nothing")?;
+    ensure!(
+        result.error_code == ErrorCode::NONE,
+        "{:?}: {:?}",
+        result.error_code,
+        result.error_message
+    );
     Ok(())
 }

@@ -12,7 +12,7 @@ use super::kinds::Kind;
 use super::ledger::{Finding, History, Verdict, judge};
 use super::load::{Load, Membership, Written};
 use super::nodes::Cluster;
-use super::{Check, NODES, SETTLE_LIMIT, ask, recorder, replicas};
+use super::{Check, ask, recorder, replicas};
 use crate::broker::Target;
 
 const TOPIC: &str = "checked";
@@ -46,7 +46,7 @@ pub(super) struct Checked {
 pub(super) fn run(check: &Check, directory: &Path) -> Result<()> {
     println!("seed {}, at least {} s and {} faults", check.seed, check.seconds, check.faults);
     let checked = Checked { clients: check.clients.clone(), rate: check.rate };
-    let mut cluster = Cluster::start_on(check.target, NODES, directory, &check.ground())?;
+    let mut cluster = Cluster::start_on(check.target, directory, &check.ground())?;
     checked.run(&mut cluster, directory, |cluster, load| {
         for (fault, count) in inflict_all(check, cluster, load)? {
             println!("{count:4} x {fault}");
@@ -66,18 +66,16 @@ impl Checked {
         for kind in &self.clients {
             recorder::prepare(*kind)?;
         }
-        create(cluster, |address| ask::create_topic(address, TOPIC, PARTITIONS))?;
-        cluster.await_whole(Some(TOPIC))?;
+        cluster.create_topic(TOPIC, PARTITIONS)?;
         let directory = directory.to_path_buf();
         let load =
             Load::new(cluster.bootstrap(), TOPIC, PARTITIONS, self.rate, directory, &self.clients);
-        let outcome = under_load(self, cluster, &load, act);
-        let outcome = outcome.map_err(|error| cluster.failure(&format!("{error:#}")))?;
+        let outcome = cluster.explaining(|cluster| under_load(self, cluster, &load, act))?;
         let verdict = judge(&outcome.history);
         report(&outcome, &verdict);
         conclude(&outcome, &verdict)?;
         check_commits(self, &load, &outcome)?;
-        await_same_replicas(cluster)?;
+        replicas::await_alike(cluster, TOPIC, PARTITIONS)?;
         tell_elections(cluster)
     }
 }
@@ -89,11 +87,6 @@ fn tell_elections(cluster: &mut Cluster) -> Result<()> {
     let epoch = cluster.first(ask::controller_epoch)?;
     println!("{elections} elections of partition leaders, and the controller's epoch is {epoch}");
     Ok(())
-}
-
-/// Makes a topic, by whichever node takes the request.
-pub(super) fn create(cluster: &mut Cluster, create: impl Fn(&str) -> Result<()>) -> Result<()> {
-    cluster.until("a topic made", SETTLE_LIMIT, |cluster| cluster.first(&create).map(Some))
 }
 
 fn under_load(
@@ -354,18 +347,5 @@ fn check_commits(checked: &Checked, load: &Load, outcome: &Outcome) -> Result<()
         }
     }
     println!("the groups have kept their commits");
-    Ok(())
-}
-
-/// Followers may be behind by what nobody waits for any more, but not for long.
-fn await_same_replicas(cluster: &mut Cluster) -> Result<()> {
-    let nodes = cluster.data_directories();
-    cluster.until("replicas that are alike", SETTLE_LIMIT, |_| {
-        match replicas::difference(&nodes, TOPIC, PARTITIONS)? {
-            Some(difference) => bail!(difference),
-            None => Ok(Some(())),
-        }
-    })?;
-    println!("the replicas of all {PARTITIONS} partitions are alike, byte by byte");
     Ok(())
 }

@@ -19,6 +19,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, Prod
 use rdkafka::{ClientConfig, ClientContext};
 
 use super::ask::{self, Caller};
+use super::nodes::Cluster;
 
 /// Writes a record, and returns when it is acknowledged.
 pub(super) trait Client: Send {
@@ -188,6 +189,28 @@ impl Client for Librdkafka {
             }
         }
     }
+}
+
+/// Writes so many records with the same value to partition 0 with librdkafka, and returns how long it took until all of them
+/// were acknowledged by all in sync.
+pub(super) fn write_many(
+    cluster: &Cluster,
+    topic: &str,
+    value: &[u8],
+    count: usize,
+    limit: Duration,
+) -> Result<Duration> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", cluster.bootstrap()).set("acks", "all");
+    let producer: BaseProducer = config.create()?;
+    let begun = Instant::now();
+    for _ in 0..count {
+        let record = BaseRecord::<(), [u8]>::to(topic).partition(0).payload(value);
+        producer.send(record).map_err(|(error, _)| error)?;
+        producer.poll(Duration::ZERO);
+    }
+    producer.flush(limit).context("not all was acknowledged")?;
+    Ok(begun.elapsed())
 }
 
 /// What became of the one record under way.

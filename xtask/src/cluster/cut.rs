@@ -12,9 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::check::create;
 use super::nodes::Cluster;
-use super::{Cut, NODES, SETTLE_LIMIT, ask};
+use super::{Cut, SETTLE_LIMIT};
 use crate::process::run_ok;
 use crate::workspace;
 
@@ -24,11 +23,9 @@ const SS_LIMIT: Duration = Duration::from_secs(10);
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
 
 pub(super) fn run(cut: &Cut, directory: &Path) -> Result<()> {
-    let mut cluster = Cluster::start(cut.target, NODES, directory)?;
-    create(&mut cluster, |address| ask::create_topic(address, TOPIC, PARTITIONS))?;
-    cluster.await_whole(Some(TOPIC))?;
-    let measured = cut_all(cut, &mut cluster);
-    let (broken, took) = measured.map_err(|error| cluster.failure(&format!("{error:#}")))?;
+    let mut cluster = Cluster::start(cut.target, directory)?;
+    cluster.create_topic(TOPIC, PARTITIONS)?;
+    let (broken, took) = cluster.explaining(|cluster| cut_all(cut, cluster))?;
     println!(
         "{} times cut, {broken} connections in all, in {:.1} s: every leader of {PARTITIONS} partitions as before",
         cut.times,

@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use super::check::create;
+use super::Failover;
 use super::client::{Client, Direct, Librdkafka};
 use super::kinds::Kind;
 use super::nodes::Cluster;
 use super::recorder::One;
-use super::{Failover, NODES, ask};
 use crate::bench::latency::percentile;
 
 const TOPIC: &str = "failover";
@@ -52,9 +51,8 @@ type Times = BTreeMap<(Victim, &'static str), Vec<Duration>>;
 pub(super) fn run(failover: &Failover, directory: &Path) -> Result<()> {
     println!("{}\n{}", Direct::DESCRIPTION, Librdkafka::description());
     println!("java, franz-go: acks=all, and as they come");
-    let mut cluster = Cluster::start(failover.target, NODES, directory)?;
-    let assignments = ASSIGNMENTS.map(Vec::from);
-    create(&mut cluster, |address| ask::create_assigned(address, TOPIC, &assignments))?;
+    let mut cluster = Cluster::start(failover.target, directory)?;
+    cluster.create_assigned(TOPIC, &ASSIGNMENTS.map(Vec::from))?;
     let mut clients: Vec<Box<dyn Client>> = vec![Box::new(Direct::new(TOPIC, cluster.addresses()))];
     for kind in &failover.clients {
         clients.push(match kind {
@@ -67,8 +65,8 @@ pub(super) fn run(failover: &Failover, directory: &Path) -> Result<()> {
     let mut times = Times::new();
     for kill in 0..failover.kills {
         let victim = if kill % 2 == 0 { Victim::Leader } else { Victim::LeaderAndController };
-        let measured = once(&mut cluster, &mut clients, victim, kill / 2);
-        let measured = measured.map_err(|error| cluster.failure(&format!("{error:#}")))?;
+        let measured =
+            cluster.explaining(|cluster| once(cluster, &mut clients, victim, kill / 2))?;
         let line = measured.iter().map(|(name, took)| format!("{name} {}", shown(*took)));
         println!("{:3} {:<28} {}", kill + 1, victim.name(), line.collect::<Vec<_>>().join(", "));
         for (name, took) in measured {

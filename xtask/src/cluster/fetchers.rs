@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::check::create;
 use super::client::{Client, Direct};
 use super::nodes::Cluster;
-use super::{NODES, SETTLE_LIMIT, ask, replicas, space};
+use super::{ask, replicas};
 use crate::broker::Target;
 
 const TOPIC: &str = "fetchers";
@@ -18,18 +17,16 @@ const WRITE_LIMIT: Duration = Duration::from_secs(30);
 const COUNTS: [Option<&str>; 5] = [Some("2"), Some("4"), Some("3"), Some("2"), None];
 
 pub(super) fn run(target: Target, directory: &Path) -> Result<()> {
-    let mut cluster = Cluster::start(target, NODES, directory)?;
-    let tried = try_all(&mut cluster);
-    tried.map_err(|error| cluster.failure(&format!("{error:#}")))
+    Cluster::start(target, directory)?.explaining(try_all)
 }
 
 fn try_all(cluster: &mut Cluster) -> Result<()> {
-    create(cluster, |address| ask::create_topic(address, TOPIC, PARTITIONS))?;
-    cluster.await_whole(Some(TOPIC))?;
+    cluster.create_topic(TOPIC, PARTITIONS)?;
     let mut writer = Direct::new(TOPIC, cluster.addresses());
     let mut worst = Duration::ZERO;
     for count in COUNTS {
-        cluster.first(|address| space::set(address, "", "num.replica.fetchers", count))?;
+        let name = "num.replica.fetchers";
+        cluster.first(|address| ask::configure_broker(address, "", name, count))?;
         for _ in 0..5 {
             for partition in 0..PARTITIONS {
                 let begun = Instant::now();
@@ -41,8 +38,5 @@ fn try_all(cluster: &mut Cluster) -> Result<()> {
     }
     println!("no record took longer than {worst:.1?} to be acknowledged by all");
     ensure!(worst < Duration::from_secs(5), "somebody was not fetched for a while");
-    let nodes = cluster.data_directories();
-    cluster.until("replicas that are alike", SETTLE_LIMIT, |_| {
-        Ok(replicas::difference(&nodes, TOPIC, PARTITIONS)?.is_none().then_some(()))
-    })
+    replicas::await_alike(cluster, TOPIC, PARTITIONS)
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::NODES;
 use super::network::Network;
 use crate::broker::Target;
 use crate::ports;
@@ -120,12 +121,8 @@ pub(super) fn voters(places: &[Place]) -> String {
 }
 
 /// The places of a new cluster: on loopback, or at the nodes' ends of a network.
-pub(super) fn places(
-    count: i32,
-    directory: &Path,
-    network: Option<&Network>,
-) -> Result<Vec<Place>> {
-    let ports = ports::free(usize::try_from(2 * count)?)?;
+pub(super) fn places(directory: &Path, network: Option<&Network>) -> Result<Vec<Place>> {
+    let ports = ports::free(usize::try_from(2 * NODES)?)?;
     let place = |(id, ports): (i32, &[u16])| {
         let [port, controller_port] = *ports else { bail!("two ports each") };
         let host = network.map_or(Ok(Ipv4Addr::LOCALHOST), |network| network.address(id))?;
@@ -133,7 +130,7 @@ pub(super) fn places(
         let (more, binary, levels) = (Vec::new(), None, &[][..]);
         Ok(Place { id, host, port, controller_port, directory, more, binary, levels })
     };
-    (1..=count).zip(ports.chunks(2)).map(place).collect()
+    (1..=NODES).zip(ports.chunks(2)).map(place).collect()
 }
 
 #[cfg(test)]
@@ -142,7 +139,7 @@ mod tests {
 
     #[test]
     fn every_node_knows_all_voters_and_listens_where_they_look_for_it() {
-        let places = places(3, Path::new("/d"), None).unwrap();
+        let places = places(Path::new("/d"), None).unwrap();
         let voters = voters(&places);
         for place in &places {
             let text = place.text(&voters);

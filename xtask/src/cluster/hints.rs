@@ -1,26 +1,20 @@
 //! What a node that does not lead says of the one that does, beside its refusal (KIP-951) (shell).
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ottla_base::{ErrorCode, TopicId};
 use ottla_protocol::Records;
-use ottla_protocol::messages::alter_partition_reassignments_request::{
-    ReassignablePartition, ReassignableTopic,
-};
 use ottla_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ReplicaState};
-use ottla_protocol::messages::metadata_request::MetadataRequestTopic;
 use ottla_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use ottla_protocol::messages::{
-    AlterPartitionReassignmentsRequest, FetchRequest, MetadataRequest, ProduceRequest,
-};
+use ottla_protocol::messages::{FetchRequest, ProduceRequest};
 use ottla_records::{BatchBuilder, Compression};
 
+use super::SETTLE_LIMIT;
 use super::ask::{self, Caller};
-use super::check::create;
 use super::nodes::Cluster;
-use super::{NODES, SETTLE_LIMIT};
 use crate::broker::Target;
 
 const TOPIC: &str = "hints";
@@ -33,19 +27,19 @@ type Gist = (ErrorCode, (i32, i32), Vec<(i32, i32, Option<String>)>);
 
 pub(super) fn run(target: Target, directory: &Path) -> Result<()> {
     let more = |node| vec![("broker.rack".to_owned(), format!("rack-{node}"))];
-    let mut cluster = Cluster::start_with(target, NODES, directory, more)?;
-    let tried = try_all(&mut cluster);
-    tried.map_err(|error| cluster.failure(&format!("{error:#}")))
+    Cluster::start_with(target, directory, more)?.explaining(try_all)
 }
 
 /// Node 3 has nothing of partition 0. Partition 1 has been moved, so that its leader epoch is no longer the first one.
 fn try_all(cluster: &mut Cluster) -> Result<()> {
-    create(cluster, |address| ask::create_assigned(address, TOPIC, &[vec![1, 2], vec![1, 2]]))?;
-    cluster.await_whole(Some(TOPIC))?;
-    cluster.first(|address| reassign(address, 1, &[2, 3]))?;
+    cluster.create_assigned(TOPIC, &[vec![1, 2], vec![1, 2]])?;
+    cluster.first(|address| ask::reassign(address, TOPIC, 1, &[2, 3]))?;
     let epoch = cluster.until("partition 1 led by node 2", SETTLE_LIMIT, |cluster| {
-        let (leader, epoch, isr) = leader(&cluster.address_of(3)?, 1)?;
-        Ok((leader == 2 && isr == [2, 3] && epoch > 0).then_some(epoch))
+        let view = ask::view(&cluster.address_of(3)?, Some(TOPIC))?;
+        let partition = view.partitions.get(&1).context("it is there")?;
+        let epoch = partition.leader_epoch;
+        let is_moved = partition.leader == Some(2) && partition.isr == BTreeSet::from([2, 3]);
+        Ok((is_moved && epoch > 0).then_some(epoch))
     })?;
     let port = |node| -> Result<i32> {
         let address = cluster.address_of(node)?;
@@ -95,53 +89,13 @@ fn try_all(cluster: &mut Cluster) -> Result<()> {
     Ok(())
 }
 
-fn reassign(address: &str, partition: i32, replicas: &[i32]) -> Result<()> {
-    let partition =
-        ReassignablePartition { partition_index: partition, replicas: Some(replicas.to_vec()) };
-    let topic = ReassignableTopic { name: TOPIC.into(), partitions: vec![partition] };
-    let request = AlterPartitionReassignmentsRequest {
-        timeout_ms: 10_000,
-        topics: vec![topic],
-        ..AlterPartitionReassignmentsRequest::default()
-    };
-    let answer = Caller::open(address, LIMIT)?.call(0, &request)?;
-    let of_partition = answer.responses.iter().flat_map(|topic| &topic.partitions);
-    let failed = of_partition.map(|it| it.error_code).find(|code| code.is_error());
-    let code = failed.unwrap_or(answer.error_code);
-    ensure!(code == ErrorCode::NONE, "AlterPartitionReassignments: {code:?}");
-    Ok(())
-}
-
-fn metadata(
-    address: &str,
-) -> Result<ottla_protocol::messages::metadata_response::MetadataResponseTopic> {
-    let topic = MetadataRequestTopic { name: Some(TOPIC.into()), ..Default::default() };
-    let request = MetadataRequest { topics: Some(vec![topic]), ..Default::default() };
-    let answer = Caller::open(address, LIMIT)?.call(12, &request)?;
-    answer.topics.into_iter().next().context("Metadata tells of no topic")
-}
-
-/// The leader of a partition, its epoch, and the ISR.
-fn leader(address: &str, partition: i32) -> Result<(i32, i32, Vec<i32>)> {
-    let topic = metadata(address)?;
-    let found = topic.partitions.into_iter().find(|it| it.partition_index == partition);
-    let found = found.context("Metadata tells of no such partition")?;
-    let mut isr = found.isr_nodes;
-    isr.sort_unstable();
-    Ok((found.leader_id, found.leader_epoch, isr))
-}
-
-fn topic_id(address: &str) -> Result<TopicId> {
-    Ok(metadata(address)?.topic_id)
-}
-
 fn produce(address: &str, version: i16, partition: i32) -> Result<Gist> {
     let mut builder = BatchBuilder::new(Compression::None);
     builder.append(ottla_base::Timestamp(1), None, Some(b"value"), &[]);
     let records = Some(Records::Bytes(builder.build_bytes()));
     let topic = TopicProduceData {
         name: if version < 13 { TOPIC.into() } else { Default::default() },
-        topic_id: if version < 13 { TopicId::ZERO } else { topic_id(address)? },
+        topic_id: if version < 13 { TopicId::ZERO } else { ask::topic_id(address, TOPIC)? },
         partition_data: vec![PartitionProduceData { index: partition, records }],
     };
     let request = ProduceRequest {
@@ -167,7 +121,7 @@ fn fetch(address: &str, version: i16, partition: i32, epoch: i32, follower: i32)
         partition_max_bytes: 4_096,
         ..FetchPartition::default()
     };
-    let topic_id = topic_id(address)?;
+    let topic_id = ask::topic_id(address, TOPIC)?;
     let request = FetchRequest {
         replica_state: ReplicaState { replica_id: follower, ..ReplicaState::default() },
         topics: vec![FetchTopic { topic_id, partitions: vec![partition], ..Default::default() }],

@@ -6,17 +6,15 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::check::create;
 use super::nodes::Cluster;
-use super::{Idle, NODES, ask};
+use super::{Idle, NODES};
 use crate::bench::procfs::cpu_time;
 
 const TOPIC: &str = "idle";
 
 pub(super) fn run(idle: &Idle, directory: &Path) -> Result<()> {
-    let mut cluster = Cluster::start(idle.target, NODES, directory)?;
-    create(&mut cluster, |address| ask::create_topic(address, TOPIC, idle.partitions))?;
-    cluster.await_whole(Some(TOPIC))?;
+    let mut cluster = Cluster::start(idle.target, directory)?;
+    cluster.create_topic(TOPIC, idle.partitions)?;
     // What the beginning has left behind is done with.
     thread::sleep(Duration::from_secs(idle.seconds / 4));
     let processes = cluster.processes();

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::process::Signal;
 
-use super::SETTLE_LIMIT;
 use super::ask::{self, View};
 use super::files::{self, Place};
 use super::network::Network;
 use super::volume::Volume;
+use super::{NODES, SETTLE_LIMIT};
 use crate::broker::Target;
 use crate::process::{Process, describe, tail};
 
@@ -63,51 +63,43 @@ pub(super) struct Ground {
 
 impl Cluster {
     /// Starts a new cluster, and waits until all of it is there.
-    pub(crate) fn start(target: Target, count: i32, directory: &Path) -> Result<Self> {
-        Self::start_with(target, count, directory, |_| Vec::new())
+    pub(crate) fn start(target: Target, directory: &Path) -> Result<Self> {
+        Self::start_with(target, directory, |_| Vec::new())
     }
 
     /// The same, where each node is configured with more. A property that is said twice is what it is said last.
     pub(crate) fn start_with(
         target: Target,
-        count: i32,
         directory: &Path,
         more: impl Fn(i32) -> Vec<(String, String)>,
     ) -> Result<Self> {
-        Self::begin(target, count, directory, &Ground::default(), more)
+        Self::begin(target, directory, &Ground::default(), more)
     }
 
     /// The same at other levels of features than those of a new cluster, as `NAME=LEVEL`.
     pub(crate) fn start_at(
         levels: &'static [&'static str],
         target: Target,
-        count: i32,
         directory: &Path,
         more: impl Fn(i32) -> Vec<(String, String)>,
     ) -> Result<Self> {
-        Self::begin(target, count, directory, &Ground { levels, ..Ground::default() }, more)
+        Self::begin(target, directory, &Ground { levels, ..Ground::default() }, more)
     }
 
     /// The same, on ground that can fail.
-    pub(super) fn start_on(
-        target: Target,
-        count: i32,
-        directory: &Path,
-        ground: &Ground,
-    ) -> Result<Self> {
-        Self::begin(target, count, directory, ground, |_| Vec::new())
+    pub(super) fn start_on(target: Target, directory: &Path, ground: &Ground) -> Result<Self> {
+        Self::begin(target, directory, ground, |_| Vec::new())
     }
 
     fn begin(
         target: Target,
-        count: i32,
         directory: &Path,
         ground: &Ground,
         more: impl Fn(i32) -> Vec<(String, String)>,
     ) -> Result<Self> {
-        let ids: Vec<i32> = (1..=count).collect();
+        let ids: Vec<i32> = (1..=NODES).collect();
         let network = ground.network.then(|| Network::start(&ids)).transpose()?;
-        let mut places = files::places(count, directory, network.as_ref())?;
+        let mut places = files::places(directory, network.as_ref())?;
         for place in &mut places {
             place.binary.clone_from(&ground.binary);
             place.levels = ground.levels;
@@ -139,11 +131,7 @@ impl Cluster {
     /// The nodes that are not there, and those that have ended by themselves.
     pub(crate) fn away(&mut self) -> Vec<i32> {
         for node in &mut self.nodes {
-            if let State::Running(process) = &mut node.state
-                && !process.is_running()
-            {
-                node.state = State::Away;
-            }
+            node.note_end();
         }
         let away = self.nodes.iter().filter(|node| matches!(node.state, State::Away));
         away.map(|node| node.place.id).collect()
@@ -168,8 +156,7 @@ impl Cluster {
     }
 
     pub(crate) fn address_of(&self, id: i32) -> Result<String> {
-        let node = self.nodes.iter().find(|node| node.place.id == id);
-        Ok(node.with_context(|| format!("there is no node {id}"))?.place.address())
+        Ok(self.place(id)?.address())
     }
 
     /// Those that run, by node.
@@ -195,6 +182,11 @@ impl Cluster {
     pub(super) fn set_binary(&mut self, id: i32, binary: &Path) -> Result<()> {
         self.node(id)?.place.binary = Some(binary.to_path_buf());
         Ok(())
+    }
+
+    fn place(&self, id: i32) -> Result<&Place> {
+        let node = self.nodes.iter().find(|node| node.place.id == id);
+        Ok(&node.with_context(|| format!("there is no node {id}"))?.place)
     }
 
     fn node(&mut self, id: i32) -> Result<&mut Node> {
@@ -266,15 +258,7 @@ impl Cluster {
 
     /// Whether a node has ended by itself; if so, it is away from now on.
     pub(super) fn has_ended(&mut self, id: i32) -> Result<bool> {
-        let node = self.node(id)?;
-        let has_ended = match &mut node.state {
-            State::Running(process) => !process.is_running(),
-            State::Paused(_) | State::Away => false,
-        };
-        if has_ended {
-            node.state = State::Away;
-        }
-        Ok(has_ended)
+        Ok(self.node(id)?.note_end())
     }
 
     /// Waits until `found` gives a value. What fails meanwhile is tried again: nodes are away on purpose.
@@ -301,14 +285,16 @@ impl Cluster {
 
     /// An error if a node ended that nobody has ended.
     pub(super) fn check_running(&mut self) -> Result<()> {
-        let gone = self.nodes.iter_mut().find_map(|node| match &mut node.state {
-            State::Running(process) => (!process.is_running()).then(|| node.name()),
-            State::Paused(_) | State::Away => None,
-        });
+        let gone = self.nodes.iter_mut().find_map(|node| node.has_ended().then(|| node.name()));
         match gone {
             Some(name) => Err(self.failure(&format!("{name} has ended by itself"))),
             None => Ok(()),
         }
+    }
+
+    /// Does something with the cluster; an error tells what the nodes wrote last, too.
+    pub(super) fn explaining<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        work(self).map_err(|error| self.failure(&format!("{error:#}")))
     }
 
     /// An error, and what the nodes wrote last.
@@ -325,6 +311,22 @@ impl Cluster {
             text += &tail(&log, LINES_SHOWN);
         }
         anyhow!(text)
+    }
+
+    /// Makes a topic with as many replicas as the cluster's default says, and waits until all of them are in sync.
+    pub(super) fn create_topic(&mut self, topic: &str, partitions: i32) -> Result<()> {
+        self.create(topic, |address| ask::create_topic(address, topic, partitions))
+    }
+
+    /// The same with the replicas where `assignments` says, the preferred leader first.
+    pub(crate) fn create_assigned(&mut self, topic: &str, assignments: &[Vec<i32>]) -> Result<()> {
+        self.create(topic, |address| ask::create_assigned(address, topic, assignments))
+    }
+
+    /// By whichever node takes the request.
+    fn create(&mut self, topic: &str, create: impl Fn(&str) -> Result<()>) -> Result<()> {
+        self.until("a topic made", SETTLE_LIMIT, |cluster| cluster.first(&create).map(Some))?;
+        self.await_whole(Some(topic))
     }
 
     /// Waits until every node says that all of them are there, and that every replica of the topic is in its ISR.
@@ -350,8 +352,7 @@ impl Cluster {
     }
 
     pub(super) fn controller_port(&self, id: i32) -> Result<u16> {
-        let node = self.nodes.iter().find(|node| node.place.id == id);
-        Ok(node.with_context(|| format!("there is no node {id}"))?.place.controller_port)
+        Ok(self.place(id)?.controller_port)
     }
 
     pub(crate) fn target(&self) -> Target {
@@ -449,6 +450,23 @@ impl Cluster {
 impl Node {
     fn name(&self) -> String {
         format!("node {}", self.place.id)
+    }
+
+    /// Whether its process has ended by itself.
+    fn has_ended(&mut self) -> bool {
+        match &mut self.state {
+            State::Running(process) => !process.is_running(),
+            State::Paused(_) | State::Away => false,
+        }
+    }
+
+    /// The same; if so, it is away from now on.
+    fn note_end(&mut self) -> bool {
+        let has_ended = self.has_ended();
+        if has_ended {
+            self.state = State::Away;
+        }
+        has_ended
     }
 
     /// What it writes, a file for each start.

@@ -17,15 +17,13 @@ use ottla_protocol::messages::FetchRequest;
 use ottla_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use ottla_protocol::messages::fetch_response::PartitionData;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::statistics::Statistics;
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 
-use super::ask::{self, Caller};
-use super::check::create;
-use super::client::{Client, Direct};
+use super::SETTLE_LIMIT;
+use super::ask::Caller;
+use super::client::{Client, Direct, write_many};
 use super::nodes::Cluster;
-use super::{NODES, SETTLE_LIMIT};
 use crate::broker::Target;
 use crate::process::run_ok;
 use crate::{interop, kafka};
@@ -51,31 +49,17 @@ pub(super) fn run(target: Target, directory: &Path) -> Result<()> {
         let all = [("broker.rack", rack(node)), ("replica.selector.class", SELECTOR)];
         all.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
     };
-    let mut cluster = Cluster::start_with(target, NODES, directory, more)?;
-    create(&mut cluster, |address| ask::create_assigned(address, TOPIC, &[vec![1, 2, 3]]))?;
-    cluster.await_whole(Some(TOPIC))?;
-    let tried = try_all(target, &mut cluster, directory);
-    tried.map_err(|error| cluster.failure(&format!("{error:#}")))
+    let mut cluster = Cluster::start_with(target, directory, more)?;
+    cluster.explaining(|cluster| try_all(target, cluster, directory))
 }
 
 fn try_all(target: Target, cluster: &mut Cluster, directory: &Path) -> Result<()> {
-    write(cluster, RECORDS)?;
+    cluster.create_assigned(TOPIC, &[vec![1, 2, 3]])?;
+    write_many(cluster, TOPIC, &VALUE, usize::try_from(RECORDS)?, READ_LIMIT)?;
     on_the_wire(cluster)?;
     promptness(target, cluster)?;
     librdkafka(cluster)?;
     java(cluster, directory)
-}
-
-fn write(cluster: &Cluster, count: i32) -> Result<()> {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", cluster.bootstrap()).set("acks", "all");
-    let producer: BaseProducer = config.create()?;
-    for _ in 0..count {
-        let record = BaseRecord::<(), [u8]>::to(TOPIC).partition(0).payload(&VALUE);
-        producer.send(record).map_err(|(error, _)| error)?;
-        producer.poll(Duration::ZERO);
-    }
-    producer.flush(READ_LIMIT).context("not all was acknowledged")
 }
 
 /// What is asked of one node; versions before 11 have no rack.

@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+
+use super::SETTLE_LIMIT;
+use super::nodes::Cluster;
 
 /// The records of a partition as they lie in a log directory: its segments, one after another.
 ///
@@ -26,12 +29,21 @@ fn records(data: &Path, topic: &str, partition: i32) -> Result<Vec<u8>> {
     Ok(all)
 }
 
+/// Waits until they do: followers may be behind by what nobody waits for any more, but not for long.
+pub(super) fn await_alike(cluster: &mut Cluster, topic: &str, partitions: i32) -> Result<()> {
+    let nodes = cluster.data_directories();
+    cluster.until("replicas that are alike", SETTLE_LIMIT, |_| {
+        match difference(&nodes, topic, partitions)? {
+            Some(difference) => bail!(difference),
+            None => Ok(Some(())),
+        }
+    })?;
+    println!("the replicas of all {partitions} partitions are alike, byte by byte");
+    Ok(())
+}
+
 /// The first difference between the nodes' replicas of a topic, in words.
-pub(super) fn difference(
-    nodes: &[(i32, PathBuf)],
-    topic: &str,
-    partitions: i32,
-) -> Result<Option<String>> {
+fn difference(nodes: &[(i32, PathBuf)], topic: &str, partitions: i32) -> Result<Option<String>> {
     for partition in 0..partitions {
         let mut first: Option<(i32, Vec<u8>)> = None;
         for (id, data) in nodes {

@@ -3,40 +3,28 @@
 //!
 //! The disk is made full by asking for more room to be left free than there is (`log.dir.reserved.bytes`, Ottla's own).
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use ottla_base::ErrorCode;
-use ottla_protocol::messages::IncrementalAlterConfigsRequest;
-use ottla_protocol::messages::incremental_alter_configs_request::{
-    AlterConfigsResource, AlterableConfig,
-};
 
-use super::ask::{self, Caller};
-use super::check::create;
 use super::client::{Client, Direct};
 use super::nodes::Cluster;
-use super::{NODES, SETTLE_LIMIT};
+use super::{NODES, SETTLE_LIMIT, ask};
 use crate::broker::Target;
 
 const TOPIC: &str = "space";
 const LIMIT: Duration = Duration::from_secs(30);
-const BROKER_RESOURCE: i8 = 4;
-const SET: i8 = 0;
-const DELETE: i8 = 1;
 /// More than any disk has.
 const ALL: &str = "1000000000000000000";
 
 pub(super) fn run(directory: &Path) -> Result<()> {
-    let mut cluster = Cluster::start(Target::Ottla, NODES, directory)?;
-    let tried = try_all(&mut cluster);
-    tried.map_err(|error| cluster.failure(&format!("{error:#}")))
+    Cluster::start(Target::Ottla, directory)?.explaining(try_all)
 }
 
 fn try_all(cluster: &mut Cluster) -> Result<()> {
-    create(cluster, |address| ask::create_assigned(address, TOPIC, &[vec![1, 2, 3]]))?;
-    cluster.await_whole(Some(TOPIC))?;
+    cluster.create_assigned(TOPIC, &[vec![1, 2, 3]])?;
     let mut writer = Direct::new(TOPIC, cluster.addresses());
     writer.write(0, LIMIT)?;
     ensure!(cluster.leader(TOPIC, 0)? == 1, "node 1 is to lead first");
@@ -76,7 +64,7 @@ fn try_all(cluster: &mut Cluster) -> Result<()> {
 }
 
 /// The leader, and the ISR.
-fn state(cluster: &Cluster) -> Result<(i32, Vec<i32>)> {
+fn state(cluster: &Cluster) -> Result<(i32, BTreeSet<i32>)> {
     let view = cluster.view(Some(TOPIC))?;
     let partition = view.partitions.get(&0).context("it is there")?;
     Ok((partition.leader.unwrap_or(-1), partition.isr.clone()))
@@ -88,30 +76,5 @@ fn elect_preferred(address: &str) -> Result<()> {
 
 fn reserve(cluster: &Cluster, node: i32, bytes: Option<&str>) -> Result<()> {
     let address = cluster.address_of(node)?;
-    set(&address, &node.to_string(), "log.dir.reserved.bytes", bytes)
-}
-
-/// Sets a property of one broker, or of all under the empty name, or takes it back.
-pub(super) fn set(address: &str, broker: &str, name: &str, value: Option<&str>) -> Result<()> {
-    let config = AlterableConfig {
-        name: name.into(),
-        config_operation: if value.is_some() { SET } else { DELETE },
-        value: value.map(Into::into),
-    };
-    let resource = AlterConfigsResource {
-        resource_type: BROKER_RESOURCE,
-        resource_name: broker.into(),
-        configs: vec![config],
-    };
-    let request =
-        IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
-    let answer = Caller::open(address, LIMIT)?.call(1, &request)?;
-    let result = answer.responses.first().context("IncrementalAlterConfigs tells of nothing")?;
-    ensure!(
-        result.error_code == ErrorCode::NONE,
-        "{:?}: {:?}",
-        result.error_code,
-        result.error_message
-    );
-    Ok(())
+    ask::configure_broker(&address, &node.to_string(), "log.dir.reserved.bytes", bytes)
 }

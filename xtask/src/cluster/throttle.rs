@@ -3,6 +3,7 @@
 //!
 //! Kafka's own `kafka-reassign-partitions.sh --throttle` sets the throttle, and `--verify` takes it away.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -11,13 +12,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use ottla_protocol::messages::DescribeConfigsRequest;
 use ottla_protocol::messages::describe_configs_request::DescribeConfigsResource;
-use rdkafka::ClientConfig;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use super::ask::{self, Caller};
-use super::check::create;
+use super::SETTLE_LIMIT;
+use super::ask::Caller;
+use super::client::write_many;
 use super::nodes::Cluster;
-use super::{NODES, SETTLE_LIMIT};
 use crate::broker::Target;
 use crate::process::run_ok;
 use crate::{interop, kafka};
@@ -34,17 +33,12 @@ const TOPIC_RESOURCE: i8 = 2;
 const BROKER_RESOURCE: i8 = 4;
 
 pub(super) fn run(target: Target, directory: &Path) -> Result<()> {
-    let mut cluster = Cluster::start(target, NODES, directory)?;
-    let tried = try_all(&mut cluster, directory);
-    tried.map_err(|error| cluster.failure(&format!("{error:#}")))
+    Cluster::start(target, directory)?.explaining(|cluster| try_all(cluster, directory))
 }
 
 fn try_all(cluster: &mut Cluster, directory: &Path) -> Result<()> {
-    create(cluster, |address| ask::create_assigned(address, MOVED, &[vec![1, 2]]))?;
-    create(cluster, |address| ask::create_assigned(address, OTHER, &[vec![1, 2, 3]]))?;
-    for topic in [MOVED, OTHER] {
-        cluster.await_whole(Some(topic))?;
-    }
+    cluster.create_assigned(MOVED, &[vec![1, 2]])?;
+    cluster.create_assigned(OTHER, &[vec![1, 2, 3]])?;
     write(cluster, MOVED, MOVED_BYTES)?;
     let plan = directory.join("plan.json");
     let partition = format!(r#"{{"topic":"{MOVED}","partition":0,"replicas":[1,3]}}"#);
@@ -61,9 +55,8 @@ fn try_all(cluster: &mut Cluster, directory: &Path) -> Result<()> {
     cluster.until("the reassignment done", SETTLE_LIMIT, |cluster| {
         let view = cluster.view(Some(MOVED))?;
         let partition = view.partitions.get(&0).context("it is there")?;
-        let mut isr = partition.isr.clone();
-        isr.sort_unstable();
-        Ok((isr == [1, 3] && partition.replicas == [1, 3]).then_some(()))
+        let is_moved = partition.isr == BTreeSet::from([1, 3]) && partition.replicas == [1, 3];
+        Ok(is_moved.then_some(()))
     })?;
     let took = begun.elapsed();
     let bytes = MOVED_BYTES + BYTES_PER_SECOND;
@@ -86,18 +79,7 @@ fn try_all(cluster: &mut Cluster, directory: &Path) -> Result<()> {
 
 /// How long it took to have so many bytes acknowledged by all in sync.
 fn write(cluster: &Cluster, topic: &str, bytes: usize) -> Result<Duration> {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", cluster.bootstrap()).set("acks", "all");
-    config.set("queue.buffering.max.kbytes", "100000");
-    let producer: BaseProducer = config.create()?;
-    let begun = Instant::now();
-    for _ in 0..bytes / VALUE.len() {
-        let record = BaseRecord::<(), [u8]>::to(topic).partition(0).payload(&VALUE);
-        producer.send(record).map_err(|(error, _)| error)?;
-        producer.poll(Duration::ZERO);
-    }
-    producer.flush(LIMIT).context("not all was acknowledged")?;
-    Ok(begun.elapsed())
+    write_many(cluster, topic, &VALUE, bytes / VALUE.len(), LIMIT)
 }
 
 fn reassign(cluster: &Cluster, plan: &Path, directory: &Path, more: &[&str]) -> Result<()> {

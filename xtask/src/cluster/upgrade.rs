@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use super::Upgrade;
 use super::check::{Checked, await_served, await_whole};
 use super::kinds::Kind;
 use super::load::Load;
 use super::nodes::{Cluster, Ground};
-use super::{NODES, Upgrade};
 use crate::broker::Target;
 use crate::process::{run, run_ok};
 use crate::{ottla, workspace};
@@ -26,7 +26,7 @@ pub(super) fn run_upgrade(upgrade: &Upgrade, clients: &[Kind], directory: &Path)
     let new = ottla::binary()?;
     println!("from {} to {}, and back", version(&previous)?, version(&new)?);
     let ground = Ground { binary: Some(previous.clone()), ..Ground::default() };
-    let mut cluster = Cluster::start_on(Target::Ottla, NODES, directory, &ground)?;
+    let mut cluster = Cluster::start_on(Target::Ottla, directory, &ground)?;
     let checked = Checked { clients: clients.to_vec(), rate: upgrade.rate };
     checked.run(&mut cluster, directory, |cluster, load| {
         for (binary, what) in [(&new, "upgraded"), (&previous, "back")] {

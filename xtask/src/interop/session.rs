@@ -225,12 +225,11 @@ impl Session {
 
 #[cfg(feature = "cluster")]
 fn three_nodes(target: Target, directory: &Path) -> Result<Served> {
-    use crate::cluster::NODES;
     use crate::cluster::nodes::Cluster;
 
     let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
     let settings = |_| SETTINGS.iter().map(owned).collect();
-    Ok(Served::Three(Cluster::start_with(target, NODES, directory, settings)?))
+    Ok(Served::Three(Cluster::start_with(target, directory, settings)?))
 }
 
 #[cfg(not(feature = "cluster"))]

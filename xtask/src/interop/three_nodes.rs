@@ -14,7 +14,6 @@ use super::adapter::{Adapter, Library};
 use super::session::Session;
 use super::{Length, Test};
 use crate::broker::Target;
-use crate::cluster::NODES;
 use crate::cluster::nodes::Cluster;
 
 /// Members that are gone are missed soon.
@@ -53,7 +52,7 @@ impl Place {
         std::fs::create_dir_all(directory).context("no directory for the cluster")?;
         let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
         let settings = |_| SETTINGS.iter().map(owned).collect();
-        let cluster = Cluster::start_at(levels, target, NODES, directory, settings)?;
+        let cluster = Cluster::start_at(levels, target, directory, settings)?;
         let java = Adapter::new(Library::Java, &cluster.bootstrap(), directory);
         Ok(Self { cluster, java, directory: directory.to_path_buf() })
     }
