@@ -321,6 +321,8 @@ fn apply_listen(address: &str, settings: &mut Settings, problems: &mut Vec<Probl
     let name = name_of(entry);
     *entry = format!("{name}://{host}:{port}");
     let listeners = listeners.join(",");
+    let is_told =
+        matches!(settings.origin("advertised.listeners"), Some(Origin::CommandLine { .. }));
     let advertised = settings.list("advertised.listeners");
     let advertised: Vec<_> =
         advertised
@@ -338,7 +340,7 @@ fn apply_listen(address: &str, settings: &mut Settings, problems: &mut Vec<Probl
         set.unwrap_or_else(|problem| problems.push(problem));
     };
     set("listeners", &listeners);
-    if !advertised.is_empty() {
+    if !advertised.is_empty() && !is_told {
         set("advertised.listeners", &advertised.join(","));
     }
 }

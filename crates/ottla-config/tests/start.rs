@@ -235,6 +235,13 @@ fn listen_moves_the_client_listener_and_keeps_the_others() {
     sources = Sources { listen: Some("0.0.0.0:9092".to_owned()), ..Sources::default() };
     assert_eq!(shown(&started(&sources).config.listeners), ["PLAINTEXT://:9092"]);
 
+    // As the help of `ottla serve` says.
+    sources = set(&["advertised.listeners=PLAINTEXT://broker.example:9092"]);
+    sources.listen = Some("0.0.0.0:9092".to_owned());
+    let config = started(&sources).config;
+    assert_eq!(shown(&config.listeners), ["PLAINTEXT://:9092"]);
+    assert_eq!(shown(&config.advertised_listeners), ["PLAINTEXT://broker.example:9092"]);
+
     sources = Sources { listen: Some("9092".to_owned()), ..Sources::default() };
     assert_eq!(refused(&sources), "command line --listen: 9092 is not of the form HOST:PORT");
 }
