@@ -26,6 +26,7 @@ use crate::fetch_session::Sessions;
 use crate::group_coordinator::GroupCoordinator;
 use crate::handlers::{HeartbeatConnections, VotersCaughtUp};
 use crate::hang_ups::HangUps;
+use crate::joining::Claims;
 use crate::log_directories::LogDirectories;
 use crate::log_levels::LogLevels;
 use crate::log_moves::LogMoves;
@@ -89,6 +90,8 @@ pub(crate) struct Broker {
     pub fetch_sessions: Mutex<Sessions>,
     pub heartbeat_connections: HeartbeatConnections,
     pub voters_caught_up: VotersCaughtUp,
+    /// Ids of nodes that are about to join, given while this node is the active controller.
+    pub claims: Claims,
     producer_ids: ProducerIds,
     automatic_topics: AutomaticTopics,
     pub throttles: Arc<Throttles>,
@@ -153,6 +156,7 @@ impl Broker {
             fetch_sessions,
             heartbeat_connections: HeartbeatConnections::default(),
             voters_caught_up: VotersCaughtUp::default(),
+            claims: Claims::default(),
             producer_ids: ProducerIds::default(),
             automatic_topics: parts.automatic_topics,
             throttles: parts.throttles,

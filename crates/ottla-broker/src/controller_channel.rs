@@ -92,7 +92,8 @@ impl ControllerChannel {
         self.quorum.active().borrow().is_some()
     }
 
-    fn leader(&self) -> Option<BrokerId> {
+    /// Who leads, as far as this node knows.
+    pub(crate) fn leader(&self) -> Option<BrokerId> {
         self.quorum.leader().borrow().as_ref().map(|leader| leader.id)
     }
 
@@ -204,16 +205,20 @@ impl ControllerChannel {
         }
     }
 
-    fn address_of(&self, leader: BrokerId) -> Result<Address, Unanswered> {
-        if let Some(address) = self.configured.get(&leader) {
+    /// Where a controller is reached.
+    ///
+    /// # Errors
+    /// When neither the configuration nor the metadata knows it.
+    pub(crate) fn address_of(&self, controller: BrokerId) -> Result<Address, Unanswered> {
+        if let Some(address) = self.configured.get(&controller) {
             return Ok(address.clone());
         }
-        if let Some(endpoint) = self.quorum.endpoints_of(leader).first() {
+        if let Some(endpoint) = self.quorum.endpoints_of(controller).first() {
             return Ok(address_of(endpoint));
         }
         let image = self.quorum.image();
-        let registered = image.controllers().find(|controller| controller.id == leader.0);
-        let endpoint = registered.and_then(|controller| controller.endpoints.first());
+        let registered = image.controllers().find(|it| it.id == controller.0);
+        let endpoint = registered.and_then(|it| it.endpoints.first());
         endpoint.map(address_of).ok_or(Unanswered::NoController)
     }
 

@@ -170,16 +170,34 @@ const SERVED: [(ApiKey, By); 55] = [
     (ApiKey::RemoveRaftVoter, By::Forwarded),
 ];
 
-/// The APIs of a listener in the order of their keys, with the versions that are served.
-pub(crate) fn served(role: Role) -> impl Iterator<Item = (ApiKey, RangeInclusive<i16>)> {
-    let is_served = move |by: By| match role {
-        Role::Broker => by != By::Controller,
-        Role::Controller => by != By::Broker,
-    };
+impl By {
+    const fn serves(self, role: Role) -> bool {
+        match role {
+            Role::Broker => !matches!(self, Self::Controller),
+            Role::Controller => !matches!(self, Self::Broker),
+        }
+    }
+}
+
+/// The APIs that a listener tells of, in the order of their keys, with the versions that are served: clients are told the
+/// same whether it serves controllers or not.
+pub(crate) fn told(
+    listener: &Listener,
+    is_node: bool,
+) -> impl Iterator<Item = (ApiKey, RangeInclusive<i16>)> {
+    let (role, tells_all) = (listener.role, listener.serves_controllers && is_node);
     SERVED
         .into_iter()
-        .filter(move |(_, by)| is_served(*by))
+        .filter(move |(_, by)| by.serves(role) || (tells_all && by.serves(Role::Controller)))
         .map(|(api_key, _)| (api_key, api_key.stable_versions()))
+}
+
+/// Who serves an API, if this listener does.
+fn served_by(listener: &Listener, api: ApiKey) -> Option<By> {
+    let is_served = |by: By| {
+        by.serves(listener.role) || (listener.serves_controllers && by.serves(Role::Controller))
+    };
+    SERVED.into_iter().find(|(key, by)| *key == api && is_served(*by)).map(|(_, by)| by)
 }
 
 fn is_forwarded(api: ApiKey) -> bool {
@@ -238,7 +256,8 @@ impl Session {
 
     /// For a request that a broker carries here for a client.
     #[must_use]
-    pub(crate) fn forwarded(listener: Arc<Listener>, client: IpAddr) -> Self {
+    pub(crate) fn forwarded(listener: &Listener, client: IpAddr) -> Self {
+        let listener = Arc::new(listener.of_the_controller());
         Self { carried: Some(Arc::default()), ..Self::new(listener, client) }
     }
 
@@ -388,11 +407,13 @@ fn dispatch(
 ) -> Result<Outcome, CloseReason> {
     let Incoming { api, header, body } = Incoming::decode(frame.clone())?;
     let version = header.request_api_version;
-    let Some((_, versions)) = served(session.listener.role).find(|(key, _)| *key == api) else {
+    let Some(by) = served_by(&session.listener, api) else {
         return Err(CloseReason::NotServed(api.name()));
     };
+    let versions = api.stable_versions();
     let is_early = session.listener.role == Role::Broker && !broker.serves_clients();
-    if is_early && api != ApiKey::ApiVersions {
+    // Nodes must hear each other before there is a controller that could let this broker in.
+    if is_early && by != By::Controller && api != ApiKey::ApiVersions {
         return Err(CloseReason::NotServed("clients, before this broker is let in"));
     }
     session.remember(header.client_id.as_deref());
@@ -594,4 +615,53 @@ async fn forward(mut context: Context, body: Decoder, frame: Bytes) -> Outcome {
 fn with_length(frame: &[u8]) -> Bytes {
     let length = i32::try_from(frame.len()).expect("an answer came in a frame");
     [&length.to_be_bytes(), frame].concat().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listener::Connections;
+
+    fn listener(role: Role, serves_controllers: bool) -> Listener {
+        Listener {
+            name: "PLAINTEXT".to_owned(),
+            role,
+            serves_controllers,
+            is_protected: false,
+            connections: Arc::new(Connections::new(usize::MAX)),
+        }
+    }
+
+    fn told_to(listener: &Listener, is_node: bool) -> Vec<ApiKey> {
+        told(listener, is_node).map(|(key, _)| key).collect()
+    }
+
+    #[test]
+    fn clients_are_told_the_same_by_a_listener_that_serves_controllers_too_and_nodes_are_told_all()
+    {
+        let (clients, controllers) =
+            (listener(Role::Broker, false), listener(Role::Controller, true));
+        let both = listener(Role::Broker, true);
+        assert_eq!(told_to(&both, false), told_to(&clients, false));
+        let all = SERVED.map(|(key, _)| key);
+        assert_eq!(told_to(&both, true), all);
+        for it in [&clients, &controllers] {
+            assert_eq!(told_to(it, true), told_to(it, false));
+            assert!(told_to(it, true).len() < all.len());
+        }
+        assert_eq!(told_to(&both.of_the_controller(), false), told_to(&controllers, false));
+    }
+
+    #[test]
+    fn what_controllers_serve_closes_a_connection_of_clients_unless_their_listener_serves_controllers()
+     {
+        let (clients, controllers) =
+            (listener(Role::Broker, false), listener(Role::Controller, true));
+        let both = listener(Role::Broker, true);
+        for (key, by) in SERVED {
+            assert_eq!(served_by(&both, key), Some(by));
+            assert_eq!(served_by(&clients, key), Some(by).filter(|by| *by != By::Controller));
+            assert_eq!(served_by(&controllers, key), Some(by).filter(|by| *by != By::Broker));
+        }
+    }
 }

@@ -28,6 +28,7 @@ mod handovers;
 mod hang_ups;
 mod http;
 mod isr_changes;
+mod joining;
 mod lifecycle;
 mod listener;
 mod log_directories;
@@ -59,6 +60,7 @@ pub mod parts {
 }
 
 pub use frame::{Frame, FrameError, FrameReader};
+pub use joining::{Applicant, ControllerAddress, Introduction, Verdict, Wish};
 pub use log_directories::{DataDirectories, DataDirectory, Unreadable};
 pub use log_levels::{Apply, LogLevels, ROOT};
 pub use node::{Address, Node, NodeOptions, bind};

@@ -16,7 +16,8 @@ use crate::broker::Broker;
 use crate::configuration::Seats;
 use crate::connection::Connection;
 
-/// Whom a listener is for (`controller.listener.names`).
+/// Whom a listener is for (`controller.listener.names`). Where there is none for controllers, the one that brokers meet on
+/// serves them, too, and is a broker's in everything else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Broker,
@@ -29,10 +30,26 @@ pub(crate) struct Listener {
     /// Kafka's listener name, such as `PLAINTEXT`; answers carry the endpoints of this name.
     pub name: String,
     pub role: Role,
+    /// Whether nodes reach this node's controller through it.
+    pub serves_controllers: bool,
     /// Whether `max.connections` is for the other listeners alone: brokers must not be kept out by clients.
     pub is_protected: bool,
     /// Those through all listeners of the role.
     pub connections: Arc<Connections>,
+}
+
+impl Listener {
+    /// As it is to what a broker carries here for a client: the controller's side of it.
+    #[must_use]
+    pub(crate) fn of_the_controller(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            role: Role::Controller,
+            serves_controllers: true,
+            is_protected: self.is_protected,
+            connections: Arc::clone(&self.connections),
+        }
+    }
 }
 
 /// How long to rest when the process has no file descriptor left for another connection.
@@ -238,7 +255,13 @@ mod tests {
 
     fn listener(name: &str, connections: &Arc<Connections>, is_protected: bool) -> Listener {
         let connections = Arc::clone(connections);
-        Listener { name: name.to_owned(), role: Role::Broker, is_protected, connections }
+        Listener {
+            name: name.to_owned(),
+            role: Role::Broker,
+            serves_controllers: false,
+            is_protected,
+            connections,
+        }
     }
 
     #[test]

@@ -264,8 +264,10 @@ impl Node {
             });
         }
         let mut for_clients = Some(for_clients);
-        if !roles.controller {
-            // Its controller's messages come in where clients do; those wait until they are served.
+        let hears_controllers =
+            !roles.controller || (config.controllers_meet_brokers() && !quorum.is_alone());
+        if hears_controllers {
+            // What controllers send comes in where clients do; those wait until they are served.
             let bound = for_clients.take().unwrap_or_default();
             serve_clients(&mut tasks, bound, &broker, config, open_files, &stopping);
         }
@@ -517,7 +519,7 @@ async fn start_quorum(
         cluster_id: options.cluster_id.as_str().into(),
         directory_id: options.directories.metadata.id,
         incarnation_id: ottla_env::random_uuid()?,
-        controller_endpoints: endpoints(&options.config, bound, Role::Controller),
+        controller_endpoints: controller_endpoints(&options.config, bound),
         voters: initial_voters(options),
         joins: options.initial_voters.is_empty()
             && options.config.formation() == Formation::RecordedVoters,
@@ -549,11 +551,23 @@ fn snapshot_limits(config: &BrokerConfig) -> SnapshotLimits {
     }
 }
 
-/// Where a leader reaches this node with the metadata log: a controller where controllers meet, a broker where brokers do.
+/// Where this node is reached as a controller: where controllers meet, or, without such a listener, where brokers do.
+fn controller_endpoints(config: &BrokerConfig, bound: &[Bound]) -> Vec<Endpoint> {
+    if config.controllers_meet_brokers() {
+        return inter_broker_endpoints(config, bound);
+    }
+    endpoints(config, bound, Role::Controller)
+}
+
+/// Where a leader reaches this node with the metadata log.
 fn endpoints_of_follower(config: &BrokerConfig, bound: &[Bound]) -> Vec<Endpoint> {
     if config.process_roles.controller {
-        return endpoints(config, bound, Role::Controller);
+        return controller_endpoints(config, bound);
     }
+    inter_broker_endpoints(config, bound)
+}
+
+fn inter_broker_endpoints(config: &BrokerConfig, bound: &[Bound]) -> Vec<Endpoint> {
     let mut all = endpoints(config, bound, Role::Broker);
     all.retain(|endpoint| *endpoint.listener == *config.inter_broker_listener_name);
     all
@@ -676,6 +690,7 @@ fn listen_for_controllers(
             connections: Arc::clone(&connections),
             name: config.name,
             role,
+            serves_controllers: true,
         });
         tasks.spawn(accept(socket, listener, Arc::clone(broker), stopping.clone()));
     }
@@ -690,11 +705,13 @@ fn serve_clients(
     stopping: &watch::Receiver<bool>,
 ) {
     let inter_broker = &config.inter_broker_listener_name;
+    let is_shared = config.controllers_meet_brokers();
     let connections = Arc::new(Connections::new(open_files.sockets_max));
     let has_others = bound.len() > 1;
     for Bound { config, role, socket, .. } in bound {
         let listener = Arc::new(Listener {
             is_protected: config.name == *inter_broker && has_others,
+            serves_controllers: config.name == *inter_broker && is_shared,
             connections: Arc::clone(&connections),
             name: config.name,
             role,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_base::BrokerId;
-use ottla_client::{Address, ClientError, Connection, Pool};
+use ottla_client::{Address, ClientError, Connection, Pool, Speaker};
 use ottla_metadata::Endpoint;
 use ottla_protocol::peer::PeerKey;
 use ottla_quorum::Quorum;
@@ -41,7 +41,7 @@ pub(crate) struct Peers {
 
 impl Peers {
     pub(crate) fn new(node_id: BrokerId) -> Self {
-        Self { client_id: format!("ottla-node-{node_id}").into(), pool: Pool::default() }
+        Self { client_id: format!("ottla-node-{node_id}").into(), pool: Pool::of(Speaker::Node) }
     }
 
     /// A connection that has not failed yet.
@@ -70,7 +70,7 @@ impl Peers {
     /// # Errors
     /// When nobody answers there.
     pub(crate) async fn open(&self, address: &Address) -> Result<Connection, ClientError> {
-        Connection::open(address, Arc::clone(&self.client_id), CONNECT_TIMEOUT).await
+        Connection::open(address, Arc::clone(&self.client_id), Speaker::Node, CONNECT_TIMEOUT).await
     }
 }
 

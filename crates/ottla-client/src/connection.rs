@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use ottla_protocol::messages::ApiVersionsRequest;
-use ottla_protocol::peer::{self, PeerKey, PeerRequest};
+use ottla_protocol::peer::{self, NODE_SOFTWARE_NAME, PeerKey, PeerRequest};
 use ottla_protocol::{Message as _, Request};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -31,6 +31,22 @@ const FRAME_LEN_MAX: usize = 1 << 30;
 /// Memory that an announced length gets before its bytes have come.
 const FIRST_READ_MAX: usize = 1 << 20;
 const READ_BUFFER_LEN: usize = 64 << 10;
+
+/// Who opens a connection: a broker may serve more to other nodes than to clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaker {
+    Client,
+    Node,
+}
+
+impl Speaker {
+    const fn software_name(self) -> &'static str {
+        match self {
+            Self::Client => "ottla",
+            Self::Node => NODE_SOFTWARE_NAME,
+        }
+    }
+}
 
 /// A cheap handle; the socket closes when the last one is dropped.
 #[derive(Debug)]
@@ -78,21 +94,26 @@ impl Connection {
     pub async fn open(
         address: &Address,
         client_id: Arc<str>,
+        speaker: Speaker,
         limit: Duration,
     ) -> Result<Self, ClientError> {
-        let opening = Self::open_unlimited(address, client_id);
+        let opening = Self::open_unlimited(address, client_id, speaker);
         tokio::time::timeout(limit, opening).await.unwrap_or_else(|_| {
             let what = format!("from {address} to the first request");
             Err(ClientError::TimedOut { what, after: limit })
         })
     }
 
-    async fn open_unlimited(address: &Address, client_id: Arc<str>) -> Result<Self, ClientError> {
+    async fn open_unlimited(
+        address: &Address,
+        client_id: Arc<str>,
+        speaker: Speaker,
+    ) -> Result<Self, ClientError> {
         let failed = |error| connection_error(address, error);
         let stream = TcpStream::connect((&*address.host, address.port)).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
         let mut connection = Self::over(stream, address.clone(), client_id);
-        connection.versions = connection.ask_versions().await?;
+        connection.versions = connection.ask_versions(speaker).await?;
         Ok(connection)
     }
 
@@ -128,9 +149,9 @@ impl Connection {
     }
 
     /// A broker that does not know our version answers in version 0, naming those it knows (KIP-511).
-    async fn ask_versions(&self) -> Result<BrokerVersions, ClientError> {
+    async fn ask_versions(&self, speaker: Speaker) -> Result<BrokerVersions, ClientError> {
         let request = ApiVersionsRequest {
-            client_software_name: "ottla".into(),
+            client_software_name: speaker.software_name().into(),
             client_software_version: env!("CARGO_PKG_VERSION").into(),
         };
         let newest = *ApiVersionsRequest::VERSIONS.end();

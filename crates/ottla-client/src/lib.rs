@@ -34,7 +34,7 @@ pub use address::{Address, AddressError};
 pub use admin::{Cluster, ClusterBroker, CreatedTopic, NewTopic};
 pub use client::{Client, ClientOptions, Target, TopicFilter};
 pub use configs::{ConfigChange, ConfigEntry, ConfigResource, ConfigSource};
-pub use connection::{Connection, Limits};
+pub use connection::{Connection, Limits, Speaker};
 pub use consumer::{
     Batch, ConsumedRecord, Consumer, ConsumerOptions, Fetched, GroupConsumer, GroupOptions,
     GroupPolled, Polled, Position, Receipt, Repositioned,

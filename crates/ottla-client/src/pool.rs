@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::address::Address;
-use crate::connection::Connection;
+use crate::connection::{Connection, Speaker};
 use crate::error::ClientError;
 
 /// One connection for each key, which several may ask for at the same time.
 #[derive(Debug)]
 pub struct Pool<K> {
     slots: Mutex<HashMap<K, Slot>>,
+    speaker: Speaker,
 }
 
 /// The lock is held while a connection is opened, so that concurrent requests open one, not many.
@@ -20,7 +21,14 @@ type Slot = Arc<tokio::sync::Mutex<Option<Arc<Connection>>>>;
 
 impl<K> Default for Pool<K> {
     fn default() -> Self {
-        Self { slots: Mutex::default() }
+        Self::of(Speaker::Client)
+    }
+}
+
+impl<K> Pool<K> {
+    #[must_use]
+    pub fn of(speaker: Speaker) -> Self {
+        Self { slots: Mutex::default(), speaker }
     }
 }
 
@@ -41,7 +49,8 @@ impl<K: Eq + Hash> Pool<K> {
         if let Some(connection) = slot.as_ref().filter(|connection| !connection.is_failed()) {
             return Ok(Arc::clone(connection));
         }
-        let connection = Arc::new(Connection::open(address, Arc::clone(client_id), limit).await?);
+        let opened = Connection::open(address, Arc::clone(client_id), self.speaker, limit);
+        let connection = Arc::new(opened.await?);
         *slot = Some(Arc::clone(&connection));
         Ok(connection)
     }

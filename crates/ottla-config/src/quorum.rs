@@ -86,7 +86,14 @@ impl BrokerConfig {
         self.controller_quorum_voters.iter().find(|voter| voter.id == self.node_id.0)
     }
 
-    /// The listener that controllers reach each other on.
+    /// Whether controllers reach this one on the listener that brokers meet on, as it has none for them alone
+    /// (`controller.listener.names`).
+    #[must_use]
+    pub fn controllers_meet_brokers(&self) -> bool {
+        self.process_roles.controller && self.controller_listener_names.is_empty()
+    }
+
+    /// The listener that controllers reach each other on, where that is not for brokers.
     #[must_use]
     pub fn quorum_listener(&self) -> Option<&Listener> {
         self.controller_listeners.first()

@@ -26,10 +26,16 @@ pub enum PeerKey {
     Flushed = 31_001,
     /// Where a controller stands among those that form a cluster (`ottla-broker`); answered.
     Standing = 31_002,
+    /// What a new node must know to join a cluster (`ottla-broker`); answered.
+    Joining = 31_003,
 }
 
+/// How nodes call themselves in ApiVersions where they talk to each other (KIP-511): where clients and controllers share a
+/// listener, they alone are told of what controllers serve.
+pub const NODE_SOFTWARE_NAME: &str = "ottla-node";
+
 impl PeerKey {
-    const ALL: [Self; 3] = [Self::Quorum, Self::Flushed, Self::Standing];
+    const ALL: [Self; 4] = [Self::Quorum, Self::Flushed, Self::Standing, Self::Joining];
 }
 
 const VERSION: i16 = 0;

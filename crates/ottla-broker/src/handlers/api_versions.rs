@@ -3,6 +3,8 @@
 //! - The answer's header is always version 0, so that a client of any age can read it.
 //! - An unknown version gets a version 0 answer with UNSUPPORTED_VERSION and this API's own range.
 //! - v3: client software name and version, which must fit a pattern (else INVALID_REQUEST).
+//! - A listener that serves clients and controllers names to clients what a broker's does, and to nodes of the cluster, whose
+//!   software has a name of its own, what controllers serve as well.
 //! - Before v4 a supported feature with lowest level 0 is left out (KAFKA-17492).
 
 use ottla_base::ErrorCode;
@@ -12,8 +14,9 @@ use ottla_protocol::messages::api_versions_response::{
     ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
 };
 use ottla_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
+use ottla_protocol::peer::NODE_SOFTWARE_NAME;
 
-use super::{Context, served};
+use super::{Context, told};
 use crate::answer::Outcome;
 
 pub(super) fn handle(context: &Context, request: ApiVersionsRequest) -> ApiVersionsResponse {
@@ -25,8 +28,9 @@ pub(super) fn handle(context: &Context, request: ApiVersionsRequest) -> ApiVersi
         return ApiVersionsResponse { error_code, ..ApiVersionsResponse::default() };
     }
     let image = context.broker.image();
+    let is_node = &*request.client_software_name == NODE_SOFTWARE_NAME;
     ApiVersionsResponse {
-        api_keys: served(context.listener.role).map(|(key, _)| advertised(key)).collect(),
+        api_keys: told(&context.listener, is_node).map(|(key, _)| advertised(key)).collect(),
         supported_features: feature::supported()
             .filter(|(_, levels)| context.version >= 4 || levels.min > 0)
             .map(|(name, levels)| SupportedFeatureKey {

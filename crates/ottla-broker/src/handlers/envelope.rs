@@ -23,7 +23,7 @@ pub(super) async fn handle(context: Context, request: EnvelopeRequest) -> Outcom
     if context.broker.quorum.active().borrow().is_none() {
         return context.answer(&refuse(ErrorCode::NOT_CONTROLLER));
     }
-    let mut session = Session::forwarded(context.listener.clone(), client);
+    let mut session = Session::forwarded(&context.listener, client);
     let carried = session.carried.clone();
     let mut outcome = super::handle(&context.broker, &mut session, request.request_data);
     let response = loop {

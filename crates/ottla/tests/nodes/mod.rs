@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use ottla_client::{Address, Connection, Limits};
+use ottla_client::{Address, Connection, Limits, Speaker};
 use ottla_protocol::Request;
 use ottla_protocol::messages::describe_quorum_response::{PartitionData, ReplicaState};
 use ottla_protocol::messages::{DescribeQuorumRequest, describe_quorum_request};
@@ -259,7 +259,8 @@ pub fn ask<R: Request>(address: &str, request: &R) -> R::Response {
     let address = Address { host: host.to_owned(), port: port.parse().unwrap() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let connection = Connection::open(&address, "test".into(), LIMIT).await.unwrap();
+        let connection =
+            Connection::open(&address, "test".into(), Speaker::Client, LIMIT).await.unwrap();
         connection.send(request, Limits::within(LIMIT)).await.unwrap()
     })
 }
