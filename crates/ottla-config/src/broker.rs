@@ -4,7 +4,7 @@
 //! Beyond single values it checks what must fit together, as Kafka does at its start, and refuses
 //! what this broker would have to pretend (TLS, an authorizer).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -18,7 +18,9 @@ use crate::listener::Listener;
 use crate::property::{Scope, Status};
 use crate::quorum::{self, ProcessRoles};
 use crate::replica_selector::ReplicaSelector;
-use crate::settings::{BUILT_IN_FOR_ONE, Origin, Problem, Settings, Sources, unknown_message};
+use crate::settings::{
+    BUILT_IN_FOR_ONE, Formatted, Origin, Problem, Settings, Sources, unknown_message,
+};
 use crate::table::{find, listener_base, nearest};
 use crate::topic::TopicConfig;
 
@@ -27,6 +29,9 @@ use crate::topic::TopicConfig;
 pub struct BrokerConfig {
     pub node_id: BrokerId,
     pub process_roles: ProcessRoles,
+    /// Whether this node has joined a cluster with `--join`, or is about to: it never begins one. Before the cluster has
+    /// given it a node id it may have none.
+    pub joins: bool,
     pub rack: Option<String>,
 
     /// Listeners for clients, in the order of the file.
@@ -244,11 +249,12 @@ pub fn load(sources: &Sources) -> Result<Loaded, Rejected> {
     let mut settings = sources.gather(&mut problems);
     identity(&mut settings, &mut problems);
     apply_options(sources, &mut settings, &mut problems);
-    forget_what_suits_one_node(&mut settings);
+    apply_join(sources, &mut settings, &mut problems);
+    forget_what_suits_one_node(sources, &mut settings);
     refuse(&settings, &mut problems);
     let mut notices = notices(sources, &settings, &mut problems);
-    consistency::check(&settings, &mut problems);
-    let config = BrokerConfig::from_settings(&settings, &mut problems);
+    consistency::check(&settings, sources.joins(), &mut problems);
+    let config = BrokerConfig::from_settings(&settings, sources.joins(), &mut problems);
     match config {
         Some(config) if problems.is_empty() => {
             notices.extend(consistency::doubts(&config, &settings));
@@ -256,6 +262,16 @@ pub fn load(sources: &Sources) -> Result<Loaded, Rejected> {
         }
         _ => Err(Rejected { problems }),
     }
+}
+
+/// Where the data is, that of the metadata last, without a look at anything else: what is there may be one of the sources.
+pub fn directories(sources: &Sources) -> Vec<PathBuf> {
+    let mut problems = Vec::new();
+    let mut settings = sources.gather(&mut problems);
+    apply_options(sources, &mut settings, &mut problems);
+    let mut directories = log_dirs(&settings);
+    directories.extend(settings.text("metadata.log.dir").map(PathBuf::from));
+    directories
 }
 
 /// `broker.id` is `node.id` by its older name: each stands for the other.
@@ -271,8 +287,8 @@ fn identity(settings: &mut Settings, problems: &mut Vec<Problem>) {
 
 /// A node that is started without a file, but as one of several, gets Kafka's defaults where those
 /// of a lone node would cost a cluster its data.
-fn forget_what_suits_one_node(settings: &mut Settings) {
-    if !quorum::names_others(settings) {
+fn forget_what_suits_one_node(sources: &Sources, settings: &mut Settings) {
+    if !quorum::names_others(settings) && !sources.joins() {
         return;
     }
     for (name, _) in BUILT_IN_FOR_ONE {
@@ -297,8 +313,46 @@ fn apply_options(sources: &Sources, settings: &mut Settings, problems: &mut Vec<
     }
 }
 
+/// `--join`, or having joined, stands for properties, too: where to ask for the controllers, and that this one wants a vote.
+fn apply_join(sources: &Sources, settings: &mut Settings, problems: &mut Vec<Problem>) {
+    const SERVERS: &str = "controller.quorum.bootstrap.servers";
+    const AUTO_JOIN: &str = "controller.quorum.auto.join.enable";
+    if !sources.joins() {
+        return;
+    }
+    let origin = match &sources.formatted {
+        Some(Formatted { path, joined: Some(_), .. }) => {
+            Origin::Directory { path: path.as_str().into() }
+        }
+        _ => Origin::CommandLine { option: "--join" },
+    };
+    let mut servers = settings.list(SERVERS);
+    servers.extend(sources.formatted.iter().flat_map(|it| it.joined.iter().flatten().cloned()));
+    for address in sources.join.iter().flat_map(|it| it.split(',')).map(str::trim) {
+        match server(address) {
+            Ok((host, _)) if !host.is_empty() => servers.push(address.to_owned()),
+            Ok(_) | Err(_) => problems.push(Problem {
+                origin: Some(Origin::CommandLine { option: "--join" }),
+                message: format!("{address} is not of the form HOST:PORT"),
+            }),
+        }
+    }
+    let mut seen = BTreeSet::new();
+    servers.retain(|it| seen.insert(it.clone()));
+    let wants_vote =
+        ProcessRoles::from_settings(settings).controller && !settings.is_set(AUTO_JOIN);
+    let mut set = |name: &str, text: &str| {
+        let set = settings.set(name, text, origin.clone());
+        set.unwrap_or_else(|problem| problems.push(problem));
+    };
+    set(SERVERS, &servers.join(","));
+    if wants_vote {
+        set(AUTO_JOIN, "true");
+    }
+}
+
 /// Replaces the address of the first listener for clients; other listeners stay, and what was
-/// advertised for the replaced one does not hold any more.
+/// advertised for the replaced one does not hold any more, unless the command line says that, too.
 fn apply_listen(address: &str, settings: &mut Settings, problems: &mut Vec<Problem>) {
     let origin = Origin::CommandLine { option: "--listen" };
     let Some((host, port)) = host_and_port(address) else {
@@ -411,7 +465,7 @@ fn unknown_severity(name: &str, origin: &Origin) -> Severity {
 
 impl BrokerConfig {
     /// `None` when the listeners cannot be made out; the reason is among the problems.
-    fn from_settings(s: &Settings, problems: &mut Vec<Problem>) -> Option<Self> {
+    fn from_settings(s: &Settings, joins: bool, problems: &mut Vec<Problem>) -> Option<Self> {
         let process_roles = ProcessRoles::from_settings(s);
         let endpoints = Endpoints::from_settings(s, process_roles, problems)?;
         let log_dirs = log_dirs(s);
@@ -422,6 +476,7 @@ impl BrokerConfig {
         let config = Self {
             node_id: BrokerId(s.value("node.id").map_or(-1, |_| s.int("node.id"))),
             process_roles,
+            joins,
             rack: s.text("broker.rack"),
             listeners: endpoints.listeners,
             controller_listeners: endpoints.controller_listeners,

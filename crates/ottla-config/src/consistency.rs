@@ -5,9 +5,9 @@ use crate::property::Scope;
 use crate::settings::{Problem, Settings, judge};
 use crate::table::{find, listener_base};
 
-pub(crate) fn check(settings: &Settings, problems: &mut Vec<Problem>) {
+pub(crate) fn check(settings: &Settings, joins: bool, problems: &mut Vec<Problem>) {
     let mut check = Check { settings, problems };
-    check.identity();
+    check.identity(joins);
     check.log();
     check.bounds();
     check.connections();
@@ -68,9 +68,9 @@ impl Check<'_> {
         self.settings.value(name)?.integer()
     }
 
-    fn identity(&mut self) {
+    fn identity(&mut self, joins: bool) {
         let (node, broker) = (self.number("node.id"), self.number("broker.id"));
-        if node.is_none() && !self.failed("node.id") {
+        if node.is_none() && !joins && !self.failed("node.id") {
             self.fail("node.id", "node.id is missing: every node needs one, such as node.id=1");
         } else if node.is_some() && node != broker {
             self.fail("broker.id", "broker.id must equal node.id: remove broker.id");

@@ -27,7 +27,9 @@ pub mod table;
 pub mod topic;
 pub mod value;
 
-pub use broker::{BrokerConfig, Loaded, LogFormat, LogLevel, Notice, Rejected, Severity, load};
+pub use broker::{
+    BrokerConfig, Loaded, LogFormat, LogLevel, Notice, Rejected, Severity, directories, load,
+};
 pub use check::Voter;
 pub use cleaner::CleanerConfig;
 pub use connections::ConnectionLimits;
@@ -35,6 +37,6 @@ pub use dynamic::Dynamic;
 pub use listener::{Listener, SecurityProtocol};
 pub use quorum::{Formation, ProcessRoles};
 pub use replica_selector::ReplicaSelector;
-pub use settings::{Origin, Problem, Setting, Settings, Sources};
+pub use settings::{Formatted, Origin, Problem, Setting, Settings, Sources};
 pub use topic::{CleanupPolicy, CompressionType, InvalidTopicConfig, TimestampType, TopicConfig};
 pub use value::{Password, Value};

@@ -61,6 +61,9 @@ pub(crate) fn names_others(s: &Settings) -> bool {
 impl BrokerConfig {
     #[must_use]
     pub fn formation(&self) -> Formation {
+        if self.joins {
+            return Formation::RecordedVoters;
+        }
         match (&*self.controller_quorum_voters, &*self.controller_quorum_bootstrap_servers) {
             ([], []) => Formation::Alone,
             ([only], _) if only.id == self.node_id.0 => Formation::Alone,
@@ -109,7 +112,16 @@ impl BrokerConfig {
         } else {
             self.check_broker_alone(&mut fail);
         }
-        if self.formation() != Formation::Alone && self.controller_listener_names.is_empty() {
+        if self.joins && !self.controller_quorum_voters.is_empty() {
+            let message = "a node that joins a cluster finds its controllers by itself: leave \
+                           --join out, or controller.quorum.voters";
+            fail(VOTERS, message.to_owned());
+        }
+        // Whoever joins may be reached by others where clients reach it, as the node that the cluster began with is.
+        if self.formation() != Formation::Alone
+            && self.controller_listener_names.is_empty()
+            && !self.joins
+        {
             fail(
                 NAMES,
                 format!(

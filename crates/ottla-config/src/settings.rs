@@ -27,6 +27,10 @@ pub enum Origin {
     Environment {
         variable: String,
     },
+    /// A data directory that was formatted earlier.
+    Directory {
+        path: Arc<str>,
+    },
     /// The option, such as `--set`.
     CommandLine {
         option: &'static str,
@@ -39,6 +43,7 @@ impl fmt::Display for Origin {
             Self::BuiltIn => f.write_str("built in"),
             Self::File { path, line } => write!(f, "{path} line {line}"),
             Self::Environment { variable } => write!(f, "environment variable {variable}"),
+            Self::Directory { path } => write!(f, "data directory {path}"),
             Self::CommandLine { option } => write!(f, "command line {option}"),
         }
     }
@@ -294,8 +299,23 @@ pub struct Sources {
     pub listen: Option<String>,
     /// `--data-dir DIR`, or the temporary directory of `--ephemeral`.
     pub data_dir: Option<String>,
+    /// `--join HOST:PORT`, in order, each perhaps of several addresses with commas: where the cluster is that this node
+    /// joins.
+    pub join: Vec<String>,
+    /// What the data directories say, where they are formatted.
+    pub formatted: Option<Formatted>,
     /// `--strict-config`: a name that is no property is an error.
     pub strict: bool,
+}
+
+/// What formatted data directories say about the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Formatted {
+    /// The directory, for messages.
+    pub path: String,
+    pub node_id: i32,
+    /// `HOST:PORT` of controllers of the cluster, if the node has joined one with `--join`.
+    pub joined: Option<Vec<String>>,
 }
 
 /// What a node gets that is started without a configuration file, as a person does who tries it.
@@ -326,6 +346,7 @@ impl Sources {
         let mut settings = Settings::default();
         let layers = [
             self.built_in_layer(),
+            self.formatted_layer(),
             self.file_layer(problems),
             self.environment_layer(),
             self.set_layer(problems),
@@ -337,12 +358,26 @@ impl Sources {
     }
 
     fn built_in_layer(&self) -> Vec<Assignment> {
+        let assignment =
+            |(name, text): &(&str, &str)| ((*name).to_owned(), (*text).to_owned(), Origin::BuiltIn);
         if self.file.is_some() {
             return Vec::new();
         }
-        let assignment =
-            |(name, text): &(&str, &str)| ((*name).to_owned(), (*text).to_owned(), Origin::BuiltIn);
-        BUILT_IN.iter().chain(BUILT_IN_FOR_ONE).map(assignment).collect()
+        // Who joins gets the id that the cluster gives it.
+        let is_meant = |(name, _): &&(&str, &str)| self.join.is_empty() || *name != "node.id";
+        BUILT_IN.iter().filter(is_meant).chain(BUILT_IN_FOR_ONE).map(assignment).collect()
+    }
+
+    fn formatted_layer(&self) -> Vec<Assignment> {
+        let Some(formatted) = &self.formatted else { return Vec::new() };
+        let origin = Origin::Directory { path: formatted.path.as_str().into() };
+        vec![("node.id".to_owned(), formatted.node_id.to_string(), origin)]
+    }
+
+    /// Whether this node is one of a cluster that it has joined, or is about to join.
+    pub(crate) fn joins(&self) -> bool {
+        let has_joined = |formatted: &Formatted| formatted.joined.is_some();
+        !self.join.is_empty() || self.formatted.as_ref().is_some_and(has_joined)
     }
 
     fn file_layer(&self, problems: &mut Vec<Problem>) -> Vec<Assignment> {

@@ -1,8 +1,8 @@
 //! What a node makes of the configuration of a cluster: roles, voters, listeners for controllers.
 
 use ottla_config::{
-    BrokerConfig, Formation, Listener, Loaded, ProcessRoles, ReplicaSelector, Severity, Sources,
-    load,
+    BrokerConfig, Formation, Formatted, Listener, Loaded, ProcessRoles, ReplicaSelector, Severity,
+    Sources, load,
 };
 
 /// The second of three nodes, as Kafka's documentation sets them up.
@@ -270,4 +270,86 @@ fn kafka_starts_with_the_same_roles_voters_and_listeners() {
     assert!(twice.contains("1@one:9093,2@two:9093,1@three"), "one id twice is refused: {twice}");
     let names_nobody = !alone.contains("controller.quorum");
     assert!(names_nobody && alone.contains("broker,controller"), "it may be alone: {alone}");
+}
+
+/// A node without a file that joins a cluster at this address.
+fn joining(join: &str) -> Sources {
+    Sources { join: vec![join.to_owned()], ..Sources::default() }
+}
+
+fn formatted(node_id: i32, joined: Option<&str>) -> Option<Formatted> {
+    let joined = joined.map(|it| vec![it.to_owned()]);
+    Some(Formatted { path: "/data".to_owned(), node_id, joined })
+}
+
+fn servers(config: &BrokerConfig) -> Vec<String> {
+    let servers = config.controller_quorum_bootstrap_servers.iter();
+    servers.map(|(host, port)| format!("{host}:{port}")).collect()
+}
+
+#[test]
+fn a_node_that_joins_has_no_id_at_first_wants_a_vote_and_keeps_three_copies() {
+    let config = load(&joining("one:9092, two:9092")).unwrap().config;
+    assert_eq!(config.node_id.0, -1);
+    assert_eq!(config.formation(), Formation::RecordedVoters);
+    assert_eq!(servers(&config), ["one:9092", "two:9092"]);
+    assert!(config.joins && config.controller_quorum_auto_join_enable);
+    assert_eq!(config.offsets_topic_replication_factor, 3);
+    assert_eq!(config.transaction_state_log_min_isr, 2);
+    assert!(config.controllers_meet_brokers());
+}
+
+#[test]
+fn a_node_that_has_joined_is_one_of_its_cluster_without_being_told_again() {
+    let formatted = formatted(3, Some("one:9092"));
+    let again = Sources { formatted: formatted.clone(), ..Sources::default() };
+    let told_again = Sources { formatted, ..joining("two:9092") };
+    for (sources, expected) in
+        [(again, vec!["one:9092"]), (told_again, vec!["one:9092", "two:9092"])]
+    {
+        let config = load(&sources).unwrap().config;
+        assert_eq!(config.node_id.0, 3);
+        assert_eq!(config.formation(), Formation::RecordedVoters);
+        assert_eq!(servers(&config), expected);
+        assert!(config.joins && config.controller_quorum_auto_join_enable);
+        assert_eq!(config.offsets_topic_replication_factor, 3);
+    }
+}
+
+#[test]
+fn formatted_directories_say_who_a_node_is_unless_its_properties_do() {
+    let text = SECOND.replace("node.id=2\n", "").replace("controller.quorum.voters", "# voters");
+    assert!(refused(&text).contains("node.id is missing"));
+    let sources = |text: &str| Sources { formatted: formatted(7, None), ..file(text) };
+    let config = load(&sources(&text)).unwrap().config;
+    assert_eq!((config.node_id.0, config.joins), (7, false));
+    assert_eq!(config.formation(), Formation::Alone);
+    let named = format!("{text}node.id=2\n");
+    assert_eq!(load(&sources(&named)).unwrap().config.node_id.0, 2, "what is said counts");
+}
+
+#[test]
+fn what_is_set_counts_more_than_what_joining_stands_for() {
+    let set = |pair: &str| Sources { set: vec![pair.to_owned()], ..joining("one:9092") };
+    let config = load(&set("controller.quorum.auto.join.enable=false")).unwrap().config;
+    assert!(config.joins && !config.controller_quorum_auto_join_enable);
+    assert_eq!(load(&set("node.id=5")).unwrap().config.node_id.0, 5);
+    let broker = "process.roles=broker";
+    let config = load(&set(broker)).unwrap().config;
+    assert!(!config.controller_quorum_auto_join_enable, "a broker has no vote");
+}
+
+#[test]
+fn what_can_not_be_joined_is_named() {
+    let refused = |sources: &Sources| load(sources).unwrap_err().to_string();
+    for (join, reason) in [
+        ("one", "command line --join: one is not of the form HOST:PORT"),
+        (":9092", "command line --join: :9092 is not of the form HOST:PORT"),
+        ("one:9092,two", "command line --join: two is not of the form HOST:PORT"),
+    ] {
+        assert!(refused(&joining(join)).contains(reason), "{}", refused(&joining(join)));
+    }
+    let voters = vec!["controller.quorum.voters=1@one:9093".to_owned(), "node.id=1".to_owned()];
+    let sources = Sources { set: voters, ..joining("two:9092") };
+    assert!(refused(&sources).contains("leave --join out"), "{}", refused(&sources));
 }

@@ -1,10 +1,12 @@
 //! Where a node's configuration comes from: the options that `serve` and `format` share.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
 use ottla_config::{Loaded, Sources};
+
+use crate::data_directory;
 
 #[derive(Debug, Args)]
 pub(crate) struct ConfigurationArguments {
@@ -22,15 +24,11 @@ pub(crate) struct ConfigurationArguments {
     pub(crate) strict_config: bool,
 }
 
-/// What [`ConfigurationArguments`] give, with what `serve` alone has.
+/// What [`ConfigurationArguments`] give.
 ///
 /// # Errors
-/// Everything that is wrong with the configuration, a line each.
-pub(crate) fn load(
-    arguments: &ConfigurationArguments,
-    listen: Option<&str>,
-    temporary: Option<&Path>,
-) -> anyhow::Result<Loaded> {
+/// When the file can't be read.
+pub(crate) fn sources(arguments: &ConfigurationArguments) -> anyhow::Result<Sources> {
     let file = match &arguments.config {
         None => None,
         Some(path) => {
@@ -39,16 +37,32 @@ pub(crate) fn load(
             Some((path.display().to_string(), text))
         }
     };
-    let data_dir = temporary.or(arguments.data_dir.as_deref());
-    let sources = Sources {
+    let shown = |path: &PathBuf| path.display().to_string();
+    Ok(Sources {
         file,
         environment: std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
         set: arguments.set.clone(),
-        listen: listen.map(str::to_owned),
-        data_dir: data_dir.map(|path| path.display().to_string()),
+        data_dir: arguments.data_dir.as_ref().map(shown),
         strict: arguments.strict_config,
-    };
-    ottla_config::load(&sources).map_err(|rejected| anyhow::anyhow!("{rejected}"))
+        ..Sources::default()
+    })
+}
+
+/// The configuration of a node whose directories say who it is, where they are formatted.
+///
+/// # Errors
+/// Everything that is wrong with the configuration, a line each.
+pub(crate) fn load(sources: &mut Sources) -> anyhow::Result<Loaded> {
+    sources.formatted = data_directory::formatted(&ottla_config::directories(sources));
+    load_as_given(sources)
+}
+
+/// The same, with what the sources say already about directories.
+///
+/// # Errors
+/// Likewise.
+pub(crate) fn load_as_given(sources: &Sources) -> anyhow::Result<Loaded> {
+    ottla_config::load(sources).map_err(|rejected| anyhow::anyhow!("{rejected}"))
 }

@@ -2,7 +2,9 @@
 //!
 //! `meta.properties` is Kafka's, version 1: `cluster.id`, `node.id`, `directory.id`. Beside it in the directory of the
 //! metadata may be the controllers that the cluster begins with ([`crate::initial_controllers`]), the levels of features that
-//! it begins with ([`crate::bootstrap`]), and for a short time the note that the node is forming a cluster with others ([`crate::forming`]).
+//! it begins with ([`crate::bootstrap`]), and for a short time the note that the node is forming a cluster with others ([`crate::forming`]);
+//! or the note that it has joined a cluster ([`crate::joining`]): the addresses of the controllers that it was told, a line
+//! each. A node with this note never begins a metadata log of its own, however early it was killed.
 //!
 //! A directory that can't be read or written is left to the node to go on without, but not the one with the metadata.
 //! What may belong to somebody else stops the start, whichever directory it is in.
@@ -15,7 +17,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 use ottla_base::{BrokerId, Uuid};
 use ottla_broker::{DataDirectories, DataDirectory, Unreadable};
-use ottla_config::{BrokerConfig, properties};
+use ottla_config::{BrokerConfig, Formatted, properties};
 use ottla_env::{Clock as _, SystemClock};
 
 use crate::bootstrap::{self, Levels};
@@ -28,6 +30,8 @@ const VERSION: &str = "1";
 const METADATA_LOG: &str = "__cluster_metadata-0";
 /// The note that a node is forming, in the directory of the metadata.
 const FORMING: &str = "ottla.forming";
+/// The note that a node has joined a cluster, likewise.
+const JOINED: &str = "ottla.joined";
 
 /// Whose data a directory holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +59,28 @@ pub(crate) struct Stamp<'a> {
     pub(crate) levels: Option<&'a Levels>,
     /// Whether others have to agree before this node takes part.
     pub(crate) forming: bool,
+    /// `HOST:PORT` of the controllers of the cluster that the node joins, if it joins one.
+    pub(crate) joined: Option<&'a [String]>,
+}
+
+impl<'a> Stamp<'a> {
+    /// The cluster's id, and nothing more.
+    pub(crate) const fn of(cluster_id: &'a str) -> Self {
+        Self { cluster_id, initial_controllers: None, levels: None, forming: false, joined: None }
+    }
+}
+
+/// What formatted directories say about the node before anything else is known; whether it is right, [`survey`] finds out.
+pub(crate) fn formatted(directories: &[PathBuf]) -> Option<Formatted> {
+    let identity = |path: &PathBuf| {
+        let entries = properties::parse(&fs::read_to_string(path.join(FILE)).ok()?).ok()?;
+        let id = entries.into_iter().rfind(|entry| entry.key == "node.id")?.value;
+        Some((path.display().to_string(), id.parse().ok()?))
+    };
+    let (path, node_id) = directories.iter().find_map(identity)?;
+    let note = directories.iter().find_map(|it| fs::read_to_string(it.join(JOINED)).ok());
+    let joined = note.map(|note| note.lines().map(str::to_owned).collect());
+    Some(Formatted { path, node_id, joined })
 }
 
 /// A node's directories, looked at and not changed.
@@ -147,11 +173,7 @@ impl Survey {
 
     /// Takes the note away that this node is forming. Durable when it returns.
     pub(crate) fn formed(&self) -> io::Result<()> {
-        match fs::remove_file(self.metadata.join(FORMING)) {
-            Ok(()) => ottla_env::sys::sync_directory(&self.metadata),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-        }
+        remove_durably(&self.metadata, FORMING)
     }
 
     /// Creates and formats those directories that do not exist or are empty, and gives back all.
@@ -311,7 +333,7 @@ fn look_for_others(directory: &Path) -> anyhow::Result<Found> {
 
 /// A crash in the middle of formatting leaves temporary files, what is written before `meta.properties`, or the lock.
 fn is_left_by_formatting(entry: &fs::DirEntry) -> bool {
-    const KNOWN: [&str; 3] = ["lost+found", ".lock", FORMING];
+    const KNOWN: [&str; 4] = ["lost+found", ".lock", FORMING, JOINED];
     let name = entry.file_name();
     if name == METADATA_LOG {
         let begin = initial_controllers::FILE;
@@ -319,7 +341,7 @@ fn is_left_by_formatting(entry: &fs::DirEntry) -> bool {
             files.flatten().all(|file| file.file_name().to_string_lossy().starts_with(begin))
         });
     }
-    let temporary = [FILE, FORMING].map(|file| format!("{file}.tmp"));
+    let temporary = [FILE, FORMING, JOINED].map(|file| format!("{file}.tmp"));
     KNOWN.iter().any(|known| name == *known) || temporary.iter().any(|it| name == it.as_str())
 }
 
@@ -363,6 +385,14 @@ fn format(
         if stamp.forming {
             write_durably(directory, FORMING, b"")?;
         }
+        match stamp.joined {
+            Some(controllers) => {
+                let lines: String = controllers.iter().map(|it| format!("{it}\n")).collect();
+                write_durably(directory, JOINED, lines.as_bytes())?;
+            }
+            // Formatting for a cluster that it was to join may have been cut short.
+            None => remove_durably(directory, JOINED)?,
+        }
     }
     let identity = Identity { cluster_id: stamp.cluster_id.to_owned(), directory_id };
     let text = format!(
@@ -396,6 +426,14 @@ fn write_durably(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     ottla_env::sys::sync_directory(directory)
 }
 
+fn remove_durably(directory: &Path, name: &str) -> io::Result<()> {
+    match fs::remove_file(directory.join(name)) {
+        Ok(()) => ottla_env::sys::sync_directory(directory),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -412,12 +450,7 @@ mod tests {
             Some(id) => id.to_owned(),
             None => ottla_env::random_uuid()?.to_string(),
         };
-        survey.open(&Stamp {
-            cluster_id: &cluster_id,
-            initial_controllers: None,
-            levels: None,
-            forming: false,
-        })
+        survey.open(&Stamp::of(&cluster_id))
     }
 
     fn refusal(result: anyhow::Result<Opened>) -> String {
@@ -527,12 +560,8 @@ mod tests {
     fn the_controllers_that_a_cluster_begins_with_are_kept_for_its_first_start() {
         let root = tempfile::tempdir().unwrap();
         let controllers: InitialControllers = THREE.parse().unwrap();
-        let stamp = Stamp {
-            cluster_id: "c",
-            initial_controllers: Some((&controllers, "CONTROLLER")),
-            levels: None,
-            forming: false,
-        };
+        let initial_controllers = Some((&controllers, "CONTROLLER"));
+        let stamp = Stamp { initial_controllers, ..Stamp::of("c") };
         let path = root.path().join("data");
         let opened = survey_of(&path).open(&stamp).unwrap();
         assert_eq!(opened.initial_controllers, Some(controllers.clone()));
@@ -545,12 +574,8 @@ mod tests {
     fn formatting_that_was_cut_short_is_begun_again() {
         let root = tempfile::tempdir().unwrap();
         let controllers: InitialControllers = THREE.parse().unwrap();
-        let stamp = Stamp {
-            cluster_id: "c",
-            initial_controllers: Some((&controllers, "CONTROLLER")),
-            levels: None,
-            forming: true,
-        };
+        let initial_controllers = Some((&controllers, "CONTROLLER"));
+        let stamp = Stamp { initial_controllers, forming: true, ..Stamp::of("c") };
         let path = root.path().join("data");
         survey_of(&path).open(&stamp).unwrap();
         fs::rename(path.join(FILE), path.join(format!("{FILE}.tmp"))).unwrap();
@@ -568,12 +593,37 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("data");
         assert_eq!(survey_of(&path).standing(), Standing::Empty);
-        let stamp =
-            Stamp { cluster_id: "c", initial_controllers: None, levels: None, forming: true };
+        let stamp = Stamp { forming: true, ..Stamp::of("c") };
         survey_of(&path).open(&stamp).unwrap();
         assert_eq!(survey_of(&path).standing(), Standing::Forming("c".into()));
         survey_of(&path).formed().unwrap();
         assert_eq!(survey_of(&path).standing(), Standing::Formed("c".into()));
         survey_of(&path).formed().unwrap();
+    }
+
+    #[test]
+    fn who_has_joined_a_cluster_is_written_down_with_its_id_and_where_the_controllers_are() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("data");
+        let paths = [root.path().join("none"), path.clone()];
+        assert_eq!(formatted(&paths), None);
+        let controllers = ["one:9092".to_owned(), "[::1]:9092".to_owned()];
+        let stamp = Stamp { joined: Some(&controllers), ..Stamp::of("c") };
+        survey_of(&path).open(&stamp).unwrap();
+        let path = path.display().to_string();
+        let expected = Formatted { path, node_id: 1, joined: Some(controllers.to_vec()) };
+        assert_eq!(formatted(&paths), Some(expected));
+    }
+
+    #[test]
+    fn a_node_whose_joining_was_cut_short_can_begin_a_cluster_of_its_own() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("data");
+        let controllers = ["one:9092".to_owned()];
+        survey_of(&path).open(&Stamp { joined: Some(&controllers), ..Stamp::of("c") }).unwrap();
+        fs::remove_file(path.join(FILE)).unwrap();
+        survey_of(&path).open(&Stamp::of("d")).unwrap();
+        let found = formatted(std::slice::from_ref(&path)).unwrap();
+        assert_eq!((found.node_id, found.joined), (1, None));
     }
 }

@@ -82,7 +82,8 @@ pub(crate) fn random_uuid() -> ExitCode {
 }
 
 fn format(arguments: &FormatArguments) -> Result<(), Failure> {
-    let loaded = configuration::load(&arguments.configuration, None, None).map_err(usage)?;
+    let sources = configuration::sources(&arguments.configuration);
+    let loaded = sources.and_then(|mut it| configuration::load(&mut it)).map_err(usage)?;
     let config = loaded.config;
     let controllers = controllers(&config, arguments)?;
     let levels = levels(&config, arguments)?;
@@ -109,10 +110,9 @@ fn format(arguments: &FormatArguments) -> Result<(), Failure> {
     }
     let listener = config.controller_listener_names.first().map_or("", String::as_str);
     let stamp = Stamp {
-        cluster_id: &cluster_id,
         initial_controllers: controllers.as_ref().map(|it| (it, listener)),
         levels: Some(&levels),
-        forming: false,
+        ..Stamp::of(&cluster_id)
     };
     let opened = survey.open(&stamp).map_err(failed)?;
     match opened.directories.unreadable.first() {

@@ -137,7 +137,7 @@ pub(crate) struct NodeDirectories<'a>(pub(crate) &'a BrokerConfig);
 
 impl Directories for NodeDirectories<'_> {
     fn format(&self, cluster_id: &str) -> anyhow::Result<()> {
-        let stamp = Stamp { cluster_id, initial_controllers: None, levels: None, forming: true };
+        let stamp = Stamp { forming: true, ..Stamp::of(cluster_id) };
         let opened = data_directory::survey(self.0)?.open(&stamp)?;
         match opened.directories.unreadable.first() {
             None => Ok(()),

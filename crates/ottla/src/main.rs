@@ -6,6 +6,7 @@ mod data_directory;
 mod format;
 mod forming;
 mod initial_controllers;
+mod joining;
 mod logging;
 mod serve;
 

@@ -1,13 +1,14 @@
 //! `ottla serve`: reads the configuration, starts the node, runs it until a signal.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use ottla_broker::{InitialVoter, LogLevels, Node, NodeOptions};
-use ottla_config::{BrokerConfig, Formation, Loaded, Severity};
+use ottla_config::{BrokerConfig, Formation, Formatted, Loaded, Severity, Sources};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tracing::{debug, error, info, warn};
@@ -16,6 +17,7 @@ use crate::configuration::{self, ConfigurationArguments};
 use crate::data_directory::{self, Opened, Stamp, Survey};
 use crate::forming::network::{Answering, Configured};
 use crate::forming::{self, NodeDirectories, Standing};
+use crate::joining::{self, Joined};
 use crate::logging;
 
 /// Start a broker
@@ -25,6 +27,12 @@ use crate::logging;
   ottla serve --config server.properties            with Kafka's own configuration file
   ottla serve --listen 0.0.0.0:9092 --set advertised.listeners=PLAINTEXT://broker.example:9092
   ottla serve --ephemeral --listen 127.0.0.1:0      for a test: a free port, data gone afterwards
+
+A cluster of three, each command on a machine of its own:
+  ottla serve --listen a.example:9092
+  ottla serve --listen b.example:9092 --join a.example:9092
+  ottla serve --listen c.example:9092 --join a.example:9092
+From their second start on none of them needs --join.
 
 Every property can also come from the environment: KAFKA_NUM_PARTITIONS=3 sets num.partitions.
 The command line counts before the environment, the environment before the file.
@@ -36,6 +44,9 @@ pub(crate) struct ServeArguments {
     /// Where clients connect; port 0 picks a free port [default: listeners, or 127.0.0.1:9092]
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
+    /// Join the cluster of the node at this address, as a new node of it; may be given again, or as a list with commas
+    #[arg(long, value_name = "HOST:PORT")]
+    join: Vec<String>,
     /// Keep the data in a temporary directory that is gone afterwards
     #[arg(long, conflicts_with = "data_dir")]
     ephemeral: bool,
@@ -53,13 +64,11 @@ pub(crate) fn run(arguments: ServeArguments) -> ExitCode {
         Ok(temporary) => temporary,
         Err(error) => return fail(&format!("no temporary directory: {error}"), 1),
     };
-    let directory = temporary.as_ref().map(tempfile::TempDir::path);
-    let loaded =
-        match configuration::load(&arguments.configuration, arguments.listen.as_deref(), directory)
-        {
-            Ok(loaded) => loaded,
-            Err(error) => return fail(&format!("{error:#}"), EXIT_USAGE),
-        };
+    let stdin = arguments.until_stdin_ends;
+    let (sources, loaded) = match load(arguments, temporary.as_ref().map(tempfile::TempDir::path)) {
+        Ok(loaded) => loaded,
+        Err(error) => return fail(&format!("{error:#}"), EXIT_USAGE),
+    };
     let log_levels = logging::install(loaded.config.log_format, loaded.config.log_level);
     if let Err(error) = ottla_env::sys::disable_huge_pages() {
         debug!(%error, "huge pages stay as they are");
@@ -71,13 +80,26 @@ pub(crate) fn run(arguments: ServeArguments) -> ExitCode {
         .build()
         .context("the threads can't be started")
         .and_then(|runtime| {
-            let stdin = arguments.until_stdin_ends.then(end_of_stdin);
-            runtime.block_on(serve(loaded, log_levels, started, stdin))
+            let stdin = stdin.then(end_of_stdin);
+            runtime.block_on(serve(sources, loaded, log_levels, started, stdin))
         });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("{error:#}"), 1),
     }
+}
+
+fn load(arguments: ServeArguments, temporary: Option<&Path>) -> anyhow::Result<(Sources, Loaded)> {
+    let given = configuration::sources(&arguments.configuration)?;
+    let temporary = temporary.map(|path| path.display().to_string());
+    let mut sources = Sources {
+        data_dir: temporary.or(given.data_dir),
+        listen: arguments.listen,
+        join: arguments.join,
+        ..given
+    };
+    let loaded = configuration::load(&mut sources)?;
+    Ok((sources, loaded))
 }
 
 fn report_notices(loaded: &Loaded) {
@@ -91,25 +113,18 @@ fn report_notices(loaded: &Loaded) {
 }
 
 async fn serve(
+    sources: Sources,
     loaded: Loaded,
     log_levels: LogLevels,
     started: Instant,
     stdin: Option<oneshot::Receiver<()>>,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new(stdin)?;
-    let config = loaded.config;
-    let survey = data_directory::survey(&config)?;
-    let cluster_id = tokio::select! {
-        id = cluster_id(&config, &survey) => id?,
+    let prepared = tokio::select! {
+        prepared = prepare(sources, loaded) => prepared?,
         () = signals.first() => return Ok(()),
     };
-    // Agreeing with others has formatted what was empty.
-    let opened = data_directory::survey(&config)?.open(&Stamp {
-        cluster_id: &cluster_id,
-        initial_controllers: None,
-        levels: None,
-        forming: false,
-    })?;
+    let Prepared { loaded: Loaded { config, settings, .. }, opened } = prepared;
     let initial_voters = initial_voters(&config, &opened);
     let log_dirs: Vec<_> = config.log_dirs.iter().map(|path| path.display().to_string()).collect();
     let options = NodeOptions {
@@ -118,7 +133,7 @@ async fn serve(
         initial_voters,
         levels: opened.levels,
         config,
-        settings: loaded.settings,
+        settings,
         log_levels,
     };
     let node = tokio::select! {
@@ -144,6 +159,39 @@ async fn serve(
     }
 }
 
+/// What a node is started with.
+struct Prepared {
+    loaded: Loaded,
+    opened: Opened,
+}
+
+/// Finds out which cluster this node belongs to, and formats what is empty.
+async fn prepare(sources: Sources, loaded: Loaded) -> anyhow::Result<Prepared> {
+    let survey = data_directory::survey(&loaded.config)?;
+    if survey.standing() == Standing::Empty && !sources.join.is_empty() {
+        return join(sources, &loaded.config).await;
+    }
+    let cluster_id = cluster_id(&loaded.config, &survey).await?;
+    // Agreeing with others has formatted what was empty.
+    let opened = data_directory::survey(&loaded.config)?.open(&Stamp::of(&cluster_id))?;
+    Ok(Prepared { loaded, opened })
+}
+
+/// Joins a cluster, as the node that it says that this one is.
+async fn join(mut sources: Sources, config: &BrokerConfig) -> anyhow::Result<Prepared> {
+    let Joined { cluster_id, node_id, controllers } = joining::join(config, ASKING_PAUSE).await?;
+    info!(cluster_id, %node_id, "joins the cluster as a new node");
+    sources.formatted = Some(Formatted {
+        path: config.metadata_log_dir.display().to_string(),
+        node_id: node_id.0,
+        joined: Some(controllers.clone()),
+    });
+    let loaded = configuration::load_as_given(&sources)?;
+    let stamp = Stamp { joined: Some(&controllers), ..Stamp::of(&cluster_id) };
+    let opened = data_directory::survey(&loaded.config)?.open(&stamp)?;
+    Ok(Prepared { loaded, opened })
+}
+
 /// The cluster that this node's directories belong to. Directories that are all empty are formatted at once only where
 /// nobody else could know of a cluster, and by agreement where the properties name all who have to agree.
 async fn cluster_id(config: &BrokerConfig, survey: &Survey) -> anyhow::Result<String> {
@@ -151,6 +199,10 @@ async fn cluster_id(config: &BrokerConfig, survey: &Survey) -> anyhow::Result<St
         forming::network::check_unique(own).await?;
     }
     match (survey.standing(), config.formation()) {
+        (Standing::Formed(id), _) if config.joins => {
+            joining::check_cluster(config, &id).await?;
+            Ok(id)
+        }
         (Standing::Formed(id), _) => {
             forming::network::check_cluster(config.node_id, &id, &controllers(config)).await?;
             Ok(id)

@@ -5,13 +5,13 @@ use crate::property::{Property, boolean, class, int, list, long, string};
 
 pub(super) const ROWS: &[Property] = &[
     int("broker.id").or("-1").high().honoured("Kafka's older name of node.id; when both are set they must be equal."),
-    int("node.id").required().at_least(0).high().honoured("Identity of this node in the cluster; it never changes once data exists."),
+    int("node.id").required().at_least(0).high().honoured("Identity of this node in the cluster; it never changes once data exists, which says it, too. A cluster gives one to a node that joins with --join."),
     list("process.roles").required().check(Check::ListOf { values: &["broker", "controller"], may_be_empty: false }).high().honoured("What this process is: broker, controller or both."),
     string("broker.rack").honoured("Rack or zone of this broker, told to clients and kept with its registration."),
     int("broker.heartbeat.interval.ms").or("2000").honoured("Time between a broker's signs of life to the controller; the controller's own node needs none."),
     int("broker.session.timeout.ms").or("9000").honoured("How long the controller takes a broker for alive without a heartbeat; its own node needs none."),
     int("initial.broker.registration.timeout.ms").or("60000").honoured("How long a starting broker tries to register with a controller before it gives up."),
-    list("controller.listener.names").required().check(Check::List { may_be_empty: false }).high().honoured("Names of the listeners that serve the controller instead of clients; controllers reach each other on the first."),
+    list("controller.listener.names").required().check(Check::List { may_be_empty: false }).high().honoured("Names of the listeners that serve the controller instead of clients; controllers reach each other on the first, or, without any, where brokers do."),
     list("controller.quorum.voters").or("").check(Check::Voters).high().honoured("All controllers as id@host:port, the same on every node; empty, or this node alone, is a cluster of one."),
     list("controller.quorum.bootstrap.servers").or("").check(Check::Servers).high().honoured("Where to ask for the controllers when they are not in controller.quorum.voters; empty, or the port of this node's own controller listener, is a cluster of one."),
     boolean("controller.quorum.auto.join.enable").or("false").low().honoured("A controller without a vote asks for one by itself, where the metadata log knows the voters with their directories; a lost directory of its own is removed from them first."),

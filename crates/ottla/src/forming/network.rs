@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -29,17 +30,28 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const FRAME_MAX: usize = 64 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Asks one controller.
-async fn ask(address: (&str, u16)) -> io::Result<(BrokerId, Standing)> {
+/// Asks one node one thing, and returns the body of its answer, and who has given it.
+pub(crate) async fn ask_peer(
+    address: (&str, u16),
+    key: PeerKey,
+    body: Bytes,
+) -> io::Result<(Bytes, IpAddr)> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
-        let request = PeerRequest { key: PeerKey::Standing, correlation_id: 0, body: Bytes::new() };
+        let peer = stream.peer_addr()?.ip();
+        let request = PeerRequest { key, correlation_id: 0, body };
         stream.write_all(&request.encode()).await?;
         let frame = read_frame(&mut stream).await?;
-        let answer = answer_body(&frame).and_then(Standing::decode);
-        answer.ok_or_else(|| io::ErrorKind::InvalidData.into())
+        let body = answer_body(&frame).ok_or(io::ErrorKind::InvalidData)?;
+        Ok((body, peer))
     };
     tokio::time::timeout(PATIENCE, exchange).await?
+}
+
+/// Asks one controller where it stands.
+async fn ask(address: (&str, u16)) -> io::Result<(BrokerId, Standing)> {
+    let (body, _) = ask_peer(address, PeerKey::Standing, Bytes::new()).await?;
+    Standing::decode(body).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 async fn read_frame(stream: &mut TcpStream) -> io::Result<Bytes> {

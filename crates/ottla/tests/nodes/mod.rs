@@ -53,7 +53,7 @@ pub struct Running {
 }
 
 impl Running {
-    fn start(command: &mut Command, log: PathBuf) -> Self {
+    pub fn start(command: &mut Command, log: PathBuf) -> Self {
         let log_file = File::options().create(true).append(true).open(&log).unwrap();
         let mut process = command.stdout(Stdio::piped()).stderr(log_file).spawn().unwrap();
         let (line, out) = mpsc::channel();
@@ -196,6 +196,15 @@ impl Nodes {
         let log = self.root.path().join(format!("node-{id}.log"));
         let mut command = ottla();
         command.args(["serve", "--config"]).arg(self.file(id));
+        self.running.insert(id, Running::start(&mut command, log));
+    }
+
+    /// Starts a node without a file, at its address for clients, with these options.
+    pub fn serve(&mut self, id: usize, options: &[&str]) {
+        let log = self.root.path().join(format!("node-{id}.log"));
+        let mut command = ottla();
+        command.args(["serve", "--listen", &self.clients[id - 1], "--data-dir"]);
+        command.arg(self.data(id)).args(["--set", "ottla.http.listener=127.0.0.1:0"]).args(options);
         self.running.insert(id, Running::start(&mut command, log));
     }
 

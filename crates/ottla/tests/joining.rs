@@ -1,0 +1,176 @@
+//! Nodes without a file that join a cluster of one: how it grows, goes on without any of its nodes, and who is refused.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that can't go on has failed"
+)]
+
+mod nodes;
+
+use nodes::{Nodes, ask, ids, meta, quorum, wait_for};
+use ottla_protocol::messages::{DescribeClusterRequest, DescribeClusterResponse};
+use rustix::process::Signal;
+
+/// A topic that lives on without one of three nodes.
+const SAFE: [&str; 4] = ["--replication-factor", "3", "--config", "min.insync.replicas=2"];
+/// A node that has no wish to vote.
+const NO_VOTE: [&str; 2] = ["--set", "controller.quorum.auto.join.enable=false"];
+
+/// A node that began alone, and is ready; the addresses of two more.
+fn first() -> Nodes {
+    let mut nodes = Nodes::new(3);
+    nodes.serve(1, &[]);
+    nodes.ready(&[1]);
+    nodes
+}
+
+fn create(nodes: &Nodes, topic: &str) {
+    nodes.succeed(&[&["topic", "create", topic], &SAFE[..]].concat());
+}
+
+fn brokers(address: &str) -> DescribeClusterResponse {
+    ask(address, &DescribeClusterRequest { endpoint_type: 1, ..Default::default() })
+}
+
+fn broker_ids(address: &str) -> Vec<i32> {
+    let mut ids: Vec<_> = brokers(address).brokers.iter().map(|it| it.broker_id).collect();
+    ids.sort_unstable();
+    ids
+}
+
+#[test]
+fn a_cluster_grows_from_one_to_three_and_goes_on_without_any_of_them() {
+    let mut nodes = first();
+    nodes.succeed(&["topic", "create", "early"]);
+    nodes.produce("early", "of one\n");
+    let join = nodes.clients[0].clone();
+    // At the same moment: neither gets the other's id.
+    nodes.serve(2, &["--join", &join]);
+    nodes.serve(3, &["--join", &join]);
+    nodes.ready(&[2, 3]);
+    let mut given = [2, 3].map(|it| meta(&nodes.data(it), "node.id"));
+    given.sort_unstable();
+    assert_eq!(given, ["2", "3"]);
+    let vote = |at: &str| wait_for(|| ids(&quorum(at).current_voters) == [1, 2, 3]);
+    assert!(vote(&join), "{:?}", quorum(&join));
+    create(&nodes, "orders");
+    nodes.produce("orders", "of three\n");
+
+    nodes.kill(1);
+    create(&nodes, "later");
+    nodes.produce("orders", "without the first\n");
+    nodes.serve(1, &[]);
+    nodes.ready(&[1]);
+    assert_eq!(meta(&nodes.data(1), "node.id"), "1");
+    assert!(vote(&join), "{:?}", quorum(&join));
+    for id in [2, 3] {
+        nodes.kill(id);
+        nodes.produce("orders", &format!("without {id}\n"));
+        nodes.serve(id, &[]);
+        nodes.ready(&[id]);
+        assert!(wait_for(|| broker_ids(&join) == [1, 2, 3]), "{:?}", brokers(&join));
+    }
+    // All at once, as after a power cut: they find each other where clients come in.
+    [1, 2, 3].into_iter().for_each(|id| nodes.kill(id));
+    [1, 2, 3].into_iter().for_each(|id| nodes.serve(id, &[]));
+    nodes.ready(&[1, 2, 3]);
+    let all = ["of three", "without 2", "without 3", "without the first"];
+    assert_eq!(nodes.consume("orders"), all);
+    assert_eq!(nodes.consume("early"), ["of one"]);
+}
+
+#[test]
+fn a_node_waits_for_the_cluster_that_it_joins_and_has_changed_nothing_until_then() {
+    let mut nodes = Nodes::new(2);
+    let join = nodes.clients[0].clone();
+    nodes.serve(2, &["--join", &join]);
+    nodes.running[&2].says(&format!("waiting for the cluster at {join}"));
+    assert!(!nodes.data(2).exists());
+    assert!(nodes.running.get_mut(&2).unwrap().end(Signal::TERM).success());
+    nodes.serve(2, &["--join", &join]);
+    nodes.serve(1, &[]);
+    nodes.ready(&[1, 2]);
+    assert_eq!(broker_ids(&join), [1, 2]);
+}
+
+#[test]
+fn what_belongs_to_another_cluster_does_not_join_and_neither_does_a_node_at_itself() {
+    let mut nodes = first();
+    nodes.serve(2, &[]);
+    nodes.ready(&[2]);
+    let other = meta(&nodes.data(2), "cluster.id");
+    nodes.kill(2);
+    nodes.serve(2, &["--join", &nodes.clients[0].clone()]);
+    let (code, log) = nodes.running.get_mut(&2).unwrap().ended();
+    assert_eq!(code, 1);
+    assert!(
+        log.contains(&format!("the data belongs to cluster {other}, but the node at")),
+        "{log}"
+    );
+    nodes.serve(3, &["--join", &nodes.clients[2].clone()]);
+    let (code, log) = nodes.running.get_mut(&3).unwrap().ended();
+    assert_eq!(code, 1);
+    assert!(log.contains("--join names this node itself"), "{log}");
+}
+
+#[test]
+fn a_temporary_node_on_a_free_port_joins_and_others_reach_it_there() {
+    let mut nodes = Nodes::new(2);
+    nodes.clients[0] = "127.0.0.1:0".to_owned();
+    nodes.serve(1, &[]);
+    let port_of = |line: &str| {
+        let address = line.split("PLAINTEXT://").nth(1).unwrap();
+        address.split(',').next().unwrap().to_owned()
+    };
+    nodes.clients[0] = port_of(&nodes.running[&1].ready());
+    let mut command = nodes::ottla();
+    let options = ["serve", "--ephemeral", "--listen", "127.0.0.1:0", "--set", "node.id=9"];
+    command.args(options).args(["--join", &nodes.clients[0]]).args(NO_VOTE);
+    command.args(["--set", "ottla.http.listener=127.0.0.1:0"]);
+    let second = nodes::Running::start(&mut command, nodes.root.path().join("second.log"));
+    nodes.clients[1] = port_of(&second.ready());
+    let known = brokers(&nodes.clients[0]);
+    let known = known.brokers.iter().find(|it| it.broker_id == 9).unwrap();
+    assert_eq!(format!("{}:{}", &*known.host, known.port), nodes.clients[1]);
+    nodes.succeed(&["topic", "create", "orders", "--replication-factor", "2"]);
+    nodes.produce("orders", "of two\n");
+    assert_eq!(nodes.consume("orders"), ["of two"]);
+}
+
+/// The first node has a listener for controllers alone, and is asked where clients come in.
+#[test]
+fn a_node_joins_a_cluster_whose_controllers_have_a_listener_of_their_own() {
+    let mut nodes = Nodes::new(2);
+    nodes.write(1, "broker,controller", &[]);
+    nodes.start(1);
+    nodes.ready(&[1]);
+    nodes.serve(2, &[&["--join", &nodes.clients[0].clone()], &NO_VOTE[..]].concat());
+    nodes.ready(&[2]);
+    let quorum = quorum(&nodes.clients[1]);
+    assert_eq!((ids(&quorum.current_voters), ids(&quorum.observers)), (vec![1], vec![2]));
+    nodes.succeed(&["topic", "create", "orders", "--replication-factor", "2"]);
+    nodes.produce("orders", "of two\n");
+    assert_eq!(nodes.consume("orders"), ["of two"]);
+}
+
+/// As one that was killed right after it was formatted, and whose log is still empty.
+#[test]
+fn a_node_that_has_joined_begins_no_cluster_of_its_own_when_it_finds_nobody() {
+    let mut nodes = first();
+    let join = nodes.clients[0].clone();
+    nodes.serve(2, &[&["--join", &join], &NO_VOTE[..]].concat());
+    nodes.ready(&[2]);
+    nodes.kill(1);
+    nodes.kill(2);
+    std::fs::remove_dir_all(nodes.data(2).join("__cluster_metadata-0")).unwrap();
+    let timeout = "initial.broker.registration.timeout.ms=1000";
+    nodes.serve(2, &[&["--set", timeout], &NO_VOTE[..]].concat());
+    let (code, log) = nodes.running.get_mut(&2).unwrap().ended();
+    assert_eq!(code, 1);
+    assert!(log.contains("no controller has taken this broker within 1 s"), "{log}");
+    nodes.serve(2, &NO_VOTE);
+    nodes.serve(1, &[]);
+    nodes.ready(&[1, 2]);
+    assert_eq!(broker_ids(&join), [1, 2]);
+}
