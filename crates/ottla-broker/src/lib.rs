@@ -7,7 +7,6 @@
 
 mod adoption;
 mod answer;
-mod auto_join;
 mod automatic_topics;
 mod broker;
 mod cleaner;

@@ -21,7 +21,7 @@ use ottla_metadata::{Endpoint, feature};
 use ottla_protocol::messages::{
     BrokerRegistrationRequest, ControllerRegistrationResponse, broker_registration_request,
 };
-use ottla_quorum::{InitialVoter, Member, Quorum, SnapshotLimits, Timing};
+use ottla_quorum::{InitialVoter, Quorum, SnapshotLimits, Timing};
 use ottla_replication::Windows;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
@@ -29,7 +29,6 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::adoption::Wishes;
-use crate::auto_join;
 use crate::automatic_topics::AutomaticTopics;
 use crate::broker::{Broker, Parts, Registration, Settings};
 use crate::cleaner;
@@ -229,11 +228,6 @@ impl Node {
         // Who waits for the others is alive, and not ready: `/healthz` and `/readyz` say so.
         serve_operator(&mut tasks, http, &broker, &stopping);
         let roles = config.process_roles;
-        if roles.controller && config.controller_quorum_auto_join_enable {
-            let me = Member { id: config.node_id, directory_id: options.directories.metadata.id };
-            let joins = auto_join::run(me, Arc::clone(&quorum), Arc::clone(&controller));
-            tasks.spawn(unless_stopped(stopping.clone(), joins));
-        }
         if roles.controller && !quorum.is_alone() {
             let (channel, request) = (Arc::clone(&controller), quorum.controller_registration());
             let registered =
@@ -524,6 +518,8 @@ async fn start_quorum(
         joins: options.initial_voters.is_empty()
             && options.config.formation() == Formation::RecordedVoters,
         endpoints: endpoints_of_follower(&options.config, bound),
+        wants_vote: options.config.process_roles.controller
+            && options.config.controller_quorum_auto_join_enable,
         contacts: contacts(&options.config),
         timing: Timing::default(),
         levels: options.levels.clone(),

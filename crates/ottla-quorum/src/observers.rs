@@ -3,7 +3,8 @@
 //! An observer asks whoever it knows of, is told who leads, and asks there. The leader makes it a learner of openraft's,
 //! and sends it what voters get. Kafka's log has no record for learners, so the entry that adds one names the voters
 //! once more, and nobody but this leader knows of its observers. That is enough: they ask again when they hear nothing,
-//! and every few seconds anyway; one that does not is let go.
+//! and every few seconds anyway; one that does not is let go. One that wants a vote says so whenever it asks, and the
+//! leader decides (`quorum::growth`).
 //!
 //! Invariant: observers have no part in any majority.
 
@@ -20,9 +21,10 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::controller::{QuorumRaft, until};
-use crate::members::{ANYBODY, is_same_log, second};
+use crate::members::{ANYBODY, is_same_log, node_id, second};
 use crate::network::Peers;
-use crate::quorum::finish;
+use crate::quorum::growth::Wait;
+use crate::quorum::{Changes, Grown, Member, finish, for_another};
 use crate::raft::{Membership, TypeConfig, Voter};
 use crate::service::Service;
 use crate::storage::format::is_by_directory;
@@ -44,8 +46,25 @@ pub(crate) struct Observers {
     pub(crate) changing: tokio::sync::Mutex<()>,
     /// Held while a change of the voters is asked for: another one is refused.
     pub(crate) voters: tokio::sync::Mutex<()>,
-    /// When each asked last.
-    asked: Mutex<BTreeMap<i32, Instant>>,
+    asked: Mutex<BTreeMap<i32, Asked>>,
+    /// Why those who want a vote have none, if there is something to say.
+    wait: Mutex<Option<Wait>>,
+}
+
+/// What an observer has asked for.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    /// When it did so last.
+    at: Instant,
+    wants_vote: bool,
+    /// Once it has the log up to here, it has caught up.
+    target: Option<Option<u64>>,
+}
+
+impl Asked {
+    fn now() -> Self {
+        Self { at: Instant::now(), wants_vote: false, target: None }
+    }
 }
 
 /// The members that openraft here goes by, committed or not.
@@ -91,16 +110,22 @@ pub(crate) fn leads_elsewhere(raft: &QuorumRaft) -> Option<Option<BrokerId>> {
 
 impl Observers {
     /// Feeds a node that has asked for it, if this one leads.
-    pub(crate) async fn feed(&self, raft: &QuorumRaft, id: BrokerId, observer: Voter) -> Answer {
+    pub(crate) async fn feed(
+        &self,
+        raft: &QuorumRaft,
+        id: BrokerId,
+        observer: Voter,
+        wants_vote: bool,
+    ) -> Answer {
         if let Some(leader) = leads_elsewhere(raft) {
             let members = members(raft);
             let at = leader.and_then(|id| members.get_node(&id.0));
             let endpoints = at.map(|it| it.endpoints.clone()).unwrap_or_default();
             return Answer::Leader { leader, endpoints };
         }
-        let fed = tokio::time::timeout(PATIENCE, self.feed_as_leader(raft, id, observer)).await;
-        match fed {
-            Ok(Ok(())) => Answer::Fed,
+        let fed = self.feed_as_leader(raft, id, observer, wants_vote);
+        match tokio::time::timeout(PATIENCE, fed).await {
+            Ok(Ok(())) => Answer::Fed { wait: self.wait.lock().filter(|_| wants_vote) },
             // Another change is under way, or this node has stopped leading: it asks again.
             Ok(Err(())) | Err(_) => Answer::Leader { leader: None, endpoints: Vec::new() },
         }
@@ -111,20 +136,24 @@ impl Observers {
         raft: &QuorumRaft,
         id: BrokerId,
         observer: Voter,
+        wants_vote: bool,
     ) -> Result<(), ()> {
         let _turn = self.changing.lock().await;
-        self.feed_here(raft, id, observer).await
+        self.feed_here(raft, id, observer, Some(wants_vote)).await
     }
 
     /// Makes a node a learner, in the turn of whoever calls.
     ///
     /// One that is there already with another directory or address goes first, in an entry of its own: openraft would
     /// go on where it was with the old one, and take what that had on disk for what this one has.
+    ///
+    /// Whether it wants a vote stays as it was where that is not said.
     pub(crate) async fn feed_here(
         &self,
         raft: &QuorumRaft,
         id: BrokerId,
         observer: Voter,
+        wants_vote: Option<bool>,
     ) -> Result<(), ()> {
         let Lead { members, .. } = lead(raft).ok_or(())?;
         let voter = members.get_node(&id.0).filter(|_| is_voter(&members, id.0));
@@ -133,8 +162,9 @@ impl Observers {
             Some(_) => second(id.0),
             None => id.0,
         };
-        self.asked.lock().insert(number, Instant::now());
-        if members.get_node(&number) == Some(&observer) {
+        let is_known = members.get_node(&number) == Some(&observer);
+        self.note(number, wants_vote, is_known);
+        if is_known {
             return Ok(());
         }
         let before = [id.0, second(id.0)].into_iter();
@@ -149,6 +179,28 @@ impl Observers {
         Ok(())
     }
 
+    fn note(&self, number: i32, wants_vote: Option<bool>, is_known: bool) {
+        let mut asked = self.asked.lock();
+        let it = asked.entry(number).or_insert_with(Asked::now);
+        it.at = Instant::now();
+        it.wants_vote = wants_vote.unwrap_or(it.wants_vote);
+        if !is_known {
+            it.target = None;
+        }
+    }
+
+    /// Up to where an observer that wants a vote has to have the log; `last` is where it ends now.
+    pub(crate) fn target(&self, number: i32, last: Option<u64>) -> Option<Option<u64>> {
+        let mut asked = self.asked.lock();
+        let it = asked.get_mut(&number).filter(|it| it.wants_vote)?;
+        Some(*it.target.get_or_insert(last))
+    }
+
+    /// Why those who want a vote have none; returns whether that is new.
+    pub(crate) fn waits(&self, wait: Option<Wait>) -> bool {
+        std::mem::replace(&mut *self.wait.lock(), wait) != wait
+    }
+
     /// Lets go of observers that have not asked for too long. Those of a leader that has just begun have their time, too.
     async fn forget(&self, raft: &QuorumRaft) {
         let _turn = self.changing.lock().await;
@@ -157,7 +209,7 @@ impl Observers {
             let members = members(raft);
             asked.retain(|number, _| members.get_node(number).is_some());
             let mut is_silent = |number: &i32| {
-                asked.entry(*number).or_insert_with(Instant::now).elapsed() > FORGOTTEN_AFTER
+                asked.entry(*number).or_insert_with(Asked::now).at.elapsed() > FORGOTTEN_AFTER
             };
             let learners: Vec<i32> = members.learner_ids().collect();
             learners.into_iter().filter(|it| is_silent(it)).collect()
@@ -192,37 +244,43 @@ pub(crate) struct Attendance {
     pub(crate) peers: Peers,
     /// This node, as it wants to be fed.
     pub(crate) myself: Voter,
+    pub(crate) wants_vote: bool,
     /// Where to ask, beside the leader and the voters that the log names.
     pub(crate) contacts: Vec<Endpoint>,
+}
+
+/// What an attendant remembers.
+#[derive(Debug, Default)]
+struct Memory {
+    /// When it asked last to be fed.
+    asked: Option<Instant>,
+    /// Since when this node leads, if it does.
+    led_since: Option<Instant>,
+    /// The voters that were last said to be.
+    voters: Vec<Member>,
+    /// What it was last told about its wish for a vote.
+    wait: Option<Wait>,
 }
 
 impl Attendance {
     /// Runs until it is dropped, or the quorum has stopped.
     pub(crate) async fn run(self) {
         let mut server = self.raft.server_metrics();
-        let mut asked: Option<Instant> = None;
+        let mut memory = Memory { voters: self.voters_in_log(), ..Memory::default() };
         loop {
             let (members, leads) = {
                 let server = server.borrow_and_update();
+                if server.membership_config.log_id() == server.committed_membership_config.log_id()
+                {
+                    memory.say_voters(server.membership_config.membership());
+                }
                 (server.membership_config.membership().clone(), server.state.is_leader())
             };
             let pause = if leads {
-                self.service.observers.forget(&self.raft).await;
-                if members.get_joint_config().len() > 1 {
-                    finish(&self.raft).await;
-                    Some(LOOKING_INTERVAL)
-                } else {
-                    members.learner_ids().next().map(|_| ASKING_INTERVAL)
-                }
-            } else if is_voter(&members, self.service.node_id.0) {
-                self.ask_if_forgotten(&members, &mut asked).await
+                self.lead(&members, &mut memory).await
             } else {
-                let is_fed = self.service.hears_a_leader()
-                    && asked.is_some_and(|asked| asked.elapsed() < ASKING_INTERVAL);
-                if !is_fed && self.ask_somebody(&members).await {
-                    asked = Some(Instant::now());
-                }
-                Some(LOOKING_INTERVAL)
+                memory.led_since = None;
+                self.follow(&members, &mut memory).await
             };
             let ended = tokio::select! {
                 changed = server.changed() => changed.is_err(),
@@ -234,26 +292,63 @@ impl Attendance {
         }
     }
 
+    fn voters_in_log(&self) -> Vec<Member> {
+        self.service.storage.voters().map(|members| voters(&members)).unwrap_or_default()
+    }
+
+    /// Looks after the members. Returns when to look again.
+    async fn lead(&self, members: &Membership, memory: &mut Memory) -> Option<Duration> {
+        let led_for = memory.led_since.get_or_insert_with(Instant::now).elapsed();
+        memory.wait = None;
+        self.service.observers.forget(&self.raft).await;
+        if members.get_joint_config().len() > 1 {
+            if let Err(error) = finish(&self.raft).await {
+                tracing::debug!(%error, "a change of the voters is not finished yet");
+            }
+            return Some(LOOKING_INTERVAL);
+        }
+        let changes = Changes { raft: &self.raft, service: &self.service };
+        match changes.grow(led_for).await {
+            Grown::Growing => Some(LOOKING_INTERVAL),
+            Grown::Settled => members.learner_ids().next().map(|_| ASKING_INTERVAL),
+        }
+    }
+
+    /// Sees to it that this node is fed. Returns when to look again.
+    async fn follow(&self, members: &Membership, memory: &mut Memory) -> Option<Duration> {
+        if is_voter(members, self.service.node_id.0) {
+            memory.wait = None;
+            return self.ask_if_forgotten(members, memory).await;
+        }
+        let is_fed = self.service.hears_a_leader()
+            && memory.asked.is_some_and(|asked| asked.elapsed() < ASKING_INTERVAL);
+        if !is_fed && let Some(wait) = self.ask_somebody(members).await {
+            memory.asked = Some(Instant::now());
+            memory.say_wait(wait, members);
+        }
+        Some(LOOKING_INTERVAL)
+    }
+
     /// A voter that was away may have lost its vote meanwhile: nobody tells it, and its own log still gives it one. Who
     /// leads feeds it as an observer if it asks, and does nothing for a voter. Returns when to look again.
     async fn ask_if_forgotten(
         &self,
         members: &Membership,
-        asked: &mut Option<Instant>,
+        memory: &mut Memory,
     ) -> Option<Duration> {
         if !is_by_directory(members) {
             return None;
         }
-        let last = *asked.get_or_insert_with(Instant::now);
+        let last = *memory.asked.get_or_insert_with(Instant::now);
         if !self.service.hears_a_leader() && last.elapsed() >= ASKING_INTERVAL {
-            *asked = Some(Instant::now());
+            memory.asked = Some(Instant::now());
             self.ask_somebody(members).await;
         }
         Some(ASKING_INTERVAL)
     }
 
-    /// Whether the leader has been found, and feeds this node.
-    async fn ask_somebody(&self, members: &Membership) -> bool {
+    /// The leader's answer, if it has been found, and feeds this node: why it has no vote, though it wants one.
+    async fn ask_somebody(&self, members: &Membership) -> Option<Option<Wait>> {
         let leader = leads_elsewhere(&self.raft).flatten();
         let known = leader.map(|id| self.peers.endpoints_of(id, members));
         let voters = members.voter_ids().map(|id| self.peers.endpoints_of(BrokerId(id), members));
@@ -264,15 +359,17 @@ impl Attendance {
                 continue;
             }
             match self.ask(&place).await {
-                Some(Answer::Fed) => return true,
+                Some(Answer::Fed { wait }) => return Some(wait),
                 Some(Answer::Leader { leader: Some(id), endpoints }) => {
                     let told = if endpoints.is_empty() {
                         self.peers.endpoints_of(id, members)
                     } else {
                         endpoints
                     };
-                    if !tried.contains(&told) && self.ask(&told).await == Some(Answer::Fed) {
-                        return true;
+                    if !tried.contains(&told)
+                        && let Some(Answer::Fed { wait }) = self.ask(&told).await
+                    {
+                        return Some(wait);
                     }
                     tried.push(told);
                 }
@@ -280,11 +377,12 @@ impl Attendance {
             }
             tried.push(place);
         }
-        false
+        None
     }
 
     async fn ask(&self, place: &[Endpoint]) -> Option<Answer> {
-        let request = Request::Observe(self.myself.clone());
+        let request =
+            Request::Observe { observer: self.myself.clone(), wants_vote: self.wants_vote };
         match self.peers.ask_at(BrokerId(ANYBODY), place, &request, PATIENCE).await {
             Ok(answer) => Some(answer),
             Err(why) => {
@@ -293,4 +391,43 @@ impl Attendance {
             }
         }
     }
+}
+
+impl Memory {
+    fn say_voters(&mut self, members: &Membership) {
+        let voters = voters(members);
+        if members.get_joint_config().len() != 1 || voters == self.voters {
+            return;
+        }
+        let ids: Vec<String> = voters.iter().map(|voter| voter.id.to_string()).collect();
+        tracing::info!("the voters are now {}", ids.join(", "));
+        self.voters = voters;
+    }
+
+    fn say_wait(&mut self, wait: Option<Wait>, members: &Membership) {
+        if std::mem::replace(&mut self.wait, wait) == wait {
+            return;
+        }
+        match wait {
+            Some(Wait::ForAnother) => {
+                tracing::info!("this node has no vote: {}", for_another(voters(members).len()));
+            }
+            Some(Wait::Enough) => {
+                tracing::info!(
+                    "this node has no vote: there are enough voters, more are added by hand"
+                );
+            }
+            None => {}
+        }
+    }
+}
+
+fn voters(members: &Membership) -> Vec<Member> {
+    let voters = members.voter_ids().filter_map(|number| {
+        let directory_id = members.get_node(&number)?.directory_id;
+        Some(Member { id: BrokerId(node_id(number)), directory_id })
+    });
+    let mut voters: Vec<Member> = voters.collect();
+    voters.sort_by_key(|voter| voter.id);
+    voters
 }

@@ -4,6 +4,7 @@
 mod tests;
 
 mod changes;
+pub(crate) mod growth;
 mod voters;
 
 use std::collections::BTreeMap;
@@ -50,7 +51,7 @@ use crate::storage::vote::VoteFile;
 use crate::storage::{Place, Storage};
 use crate::transport::Transport;
 pub use changes::VoterChangeError;
-pub(crate) use changes::finish;
+pub(crate) use changes::{Changes, Grown, finish, for_another};
 use voters::Company;
 pub use voters::{InitialVoter, Timing};
 
@@ -75,6 +76,8 @@ pub struct Config {
     pub joins: bool,
     /// Where the leader reaches this node while that has no vote.
     pub endpoints: Vec<Endpoint>,
+    /// Whether it asks for a vote while it has none.
+    pub wants_vote: bool,
     /// Where to ask who leads, beside the voters that are known.
     pub contacts: Vec<Endpoint>,
     pub timing: Timing,
@@ -225,6 +228,7 @@ impl Quorum {
                 directory_id: config.directory_id,
                 endpoints: config.endpoints.clone(),
             },
+            wants_vote: config.wants_vote,
             contacts: config.contacts.clone(),
         };
         let attendance = AbortOnDropHandle(tokio::spawn(attendance.run()));

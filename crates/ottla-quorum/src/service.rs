@@ -85,7 +85,7 @@ impl Service {
     }
 
     fn screen(&self, address: &Address, request: &Request) -> Result<(), Refusal> {
-        let is_observer = matches!(request, Request::Observe(_));
+        let is_observer = matches!(request, Request::Observe { .. });
         if address.cluster_id != *self.cluster_id {
             return Err(Refusal::Cluster);
         }
@@ -139,7 +139,9 @@ impl Service {
                 Answer::TransferLeader { accepted }
             }
             Request::Piece(piece) => self.inbox.take(raft, &self.storage, piece).await?,
-            Request::Observe(observer) => self.observers.feed(raft, address.sender, observer).await,
+            Request::Observe { observer, wants_vote } => {
+                self.observers.feed(raft, address.sender, observer, wants_vote).await
+            }
         })
     }
 

@@ -18,7 +18,7 @@
 //! | append | the leader's *vote*, the *place* before the first entry, the last committed *place*, then record batches as they are in the leader's log, each an entry |
 //! | take over | the leader's *vote*, 4: the id of whoever is to lead, the leader's last *place* |
 //! | piece | the leader's *vote*, 8: the snapshot's end offset, 4: its epoch, 8: its length, 8: where in it the piece begins, then the piece |
-//! | be fed | 16: the sender's log directory, its *endpoints*; the receiver's id may be −1: whoever is there |
+//! | be fed | 16: the sender's log directory, its *endpoints*, 1: whether it wants a vote; the receiver's id may be −1: whoever is there |
 //!
 //! A *vote* is 4: the term, 4: the candidate, 1: whether it was elected. A *place* in the log is 1: whether there is one,
 //! then 4: its term, 8: its index. *Endpoints* are 1: how many, and for each the listener's name and the host (2 + n each),
@@ -36,7 +36,7 @@
 //! | 5 takes over | 1: whether it will try |
 //! | 6 refused | 1: why, see [`Refusal`] |
 //! | 7 has got | the answering voter's *vote*, 8: how much of the snapshot it has |
-//! | 8 feeds the sender | nothing more |
+//! | 8 feeds the sender | 1: what becomes of its wish for a vote: 0 nothing is said, 1 it waits for another node's, 2 there are enough |
 //! | 9 does not lead | 4: the id of whoever does, −1 if that is not known, its *endpoints* |
 
 use bytes::Bytes;
@@ -49,6 +49,7 @@ use ottla_metadata::Endpoint;
 use ottla_protocol::{Decoder, Encoder};
 use ottla_records::{Batches, RawBatch};
 
+use crate::quorum::growth::Wait;
 use crate::raft::{Entry, LeaderId, LogId, TypeConfig, Vote, Voter, log_id};
 use crate::snapshot::SnapshotId;
 use crate::storage::format;
@@ -75,7 +76,10 @@ pub(crate) enum Request {
     TransferLeader(TransferLeaderRequest<TypeConfig>),
     Piece(Piece),
     /// To be sent what voters get, at this place.
-    Observe(Voter),
+    Observe {
+        observer: Voter,
+        wants_vote: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +95,10 @@ pub(crate) enum Answer {
         vote: Vote,
         len: u64,
     },
-    Fed,
+    Fed {
+        /// Why the one who wants a vote has none, if there is something to say.
+        wait: Option<Wait>,
+    },
     /// Another node leads.
     Leader {
         leader: Option<BrokerId>,
@@ -153,7 +160,7 @@ pub(crate) fn encode_request(address: &Address, request: &Request) -> Result<Byt
         Request::Append(_) => 2,
         Request::TransferLeader(_) => 3,
         Request::Piece(_) => 4,
-        Request::Observe(_) => 5,
+        Request::Observe { .. } => 5,
     });
     put_address(&mut output, address)?;
     match request {
@@ -176,9 +183,10 @@ pub(crate) fn encode_request(address: &Address, request: &Request) -> Result<Byt
             put_len(&mut output, piece.position)?;
             output.raw(&piece.bytes);
         }
-        Request::Observe(observer) => {
+        Request::Observe { observer, wants_vote } => {
             output.uuid(observer.directory_id);
             put_endpoints(&mut output, &observer.endpoints)?;
+            output.bool(*wants_vote);
         }
     }
     Ok(output.into_bytes())
@@ -212,10 +220,10 @@ pub(crate) fn decode_request(frame: Bytes) -> Result<(Address, Request)> {
             let last = place(&mut input)?;
             Request::TransferLeader(TransferLeaderRequest::new(from, to, last))
         }
-        5 => Request::Observe(Voter {
-            directory_id: input.uuid()?,
-            endpoints: endpoints(&mut input)?,
-        }),
+        5 => Request::Observe {
+            observer: Voter { directory_id: input.uuid()?, endpoints: endpoints(&mut input)? },
+            wants_vote: input.bool()?,
+        },
         _ => return Err(WireError::Unexpected("an unknown request")),
     };
     input.finish()?;
@@ -260,7 +268,14 @@ pub(crate) fn encode_answer(answer: &Answer) -> Result<Bytes> {
             put_vote(&mut output, vote);
             put_len(&mut output, *has_got)?;
         }
-        Answer::Fed => output.i8(8),
+        Answer::Fed { wait } => {
+            output.i8(8);
+            output.i8(match wait {
+                None => 0,
+                Some(Wait::ForAnother) => 1,
+                Some(Wait::Enough) => 2,
+            });
+        }
         Answer::Leader { leader, endpoints } => {
             output.i8(9);
             output.i32(leader.unwrap_or(BrokerId::NONE).0);
@@ -284,7 +299,7 @@ pub(crate) fn decode_answer(frame: Bytes) -> Result<Answer> {
         5 => Answer::TransferLeader { accepted: input.bool()? },
         6 => Answer::Refused(refusal(input.i8()?)?),
         7 => Answer::HasGot { vote: vote(&mut input)?, len: len(&mut input)? },
-        8 => Answer::Fed,
+        8 => Answer::Fed { wait: wait(input.i8()?)? },
         9 => {
             let leader = Some(BrokerId(input.i32()?)).filter(|id| *id != BrokerId::NONE);
             Answer::Leader { leader, endpoints: endpoints(&mut input)? }
@@ -293,6 +308,15 @@ pub(crate) fn decode_answer(frame: Bytes) -> Result<Answer> {
     };
     input.finish()?;
     Ok(answer)
+}
+
+fn wait(code: i8) -> Result<Option<Wait>> {
+    match code {
+        0 => Ok(None),
+        1 => Ok(Some(Wait::ForAnother)),
+        2 => Ok(Some(Wait::Enough)),
+        _ => Err(WireError::Unexpected("an unknown reason to wait")),
+    }
 }
 
 fn refusal(code: i8) -> Result<Refusal> {
@@ -539,6 +563,13 @@ mod tests {
         let Request::Piece(read) = round_trip(Request::Piece(asked.clone())) else { panic!() };
         assert_eq!(read, asked);
 
+        let voter = Voter { directory_id: Uuid([9; 16]), endpoints: Vec::new() };
+        for asked in [false, true] {
+            let request = Request::Observe { observer: voter.clone(), wants_vote: asked };
+            let Request::Observe { observer, wants_vote } = round_trip(request) else { panic!() };
+            assert_eq!((observer, wants_vote), (voter.clone(), asked));
+        }
+
         let asked = example_append();
         let Request::Append(read) = round_trip(Request::Append(asked.clone())) else { panic!() };
         assert_eq!((read.vote, read.prev_log_id), (asked.vote, asked.prev_log_id));
@@ -568,6 +599,11 @@ mod tests {
             Answer::Refused(Refusal::Sender),
             Answer::Refused(Refusal::Origin),
             Answer::HasGot { vote: example_vote(true), len: 1 << 40 },
+            Answer::Fed { wait: None },
+            Answer::Fed { wait: Some(Wait::ForAnother) },
+            Answer::Fed { wait: Some(Wait::Enough) },
+            Answer::Leader { leader: None, endpoints: Vec::new() },
+            Answer::Leader { leader: Some(BrokerId(3)), endpoints: Vec::new() },
         ];
         for answer in votes.into_iter().chain(parts).chain(others) {
             assert_eq!(decode_answer(encode_answer(&answer).unwrap()).unwrap(), answer);

@@ -10,7 +10,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use cluster::{Change, Cluster, directory_id, initial_voter, notes, within};
+use cluster::{Change, Cluster, directory_id, initial_voter, notes, voter_sets, within};
 use ottla_base::{BrokerId, LeaderEpoch, Uuid};
 use ottla_quorum::{SubmitError, VoterChangeError};
 use tempfile::TempDir;
@@ -118,11 +118,15 @@ struct Changing {
     leaders: BTreeMap<LeaderEpoch, i32>,
     changes: usize,
     disks: u8,
+    /// Those who began the cluster, as long as they have the disk that they began with.
+    first: i32,
 }
 
 impl Changing {
     async fn start(cluster: Cluster, seed: u64) -> Self {
+        let first = i32::try_from(cluster.voters.len()).unwrap();
         let mut it = Self {
+            first,
             cluster,
             numbers: Numbers(seed),
             down: BTreeMap::new(),
@@ -131,7 +135,7 @@ impl Changing {
             changes: 0,
             disks: 100,
         };
-        for id in FIRST + 1..=ALL {
+        for id in first + 1..=ALL {
             it.start_node(id, tempfile::tempdir().unwrap()).await;
         }
         it.cluster.active().await;
@@ -140,7 +144,7 @@ impl Changing {
 
     /// Whoever has not begun the cluster waits for its log.
     async fn start_node(&mut self, id: i32, path: TempDir) {
-        if id <= FIRST && self.directories[&id] == directory_id(id) {
+        if id <= self.first && self.directories[&id] == directory_id(id) {
             self.cluster.start_voter(id, path).await;
         } else {
             self.cluster.start_observer(id, self.directories[&id], path).await;
@@ -163,6 +167,72 @@ impl Changing {
         self.disks += 1;
         self.directories.insert(id, Uuid([self.disks; 16]));
         self.start_node(id, tempfile::tempdir().unwrap()).await;
+    }
+
+    /// A node comes back on a new disk, voter or not, once all voters have what any of them had.
+    async fn lose_a_voters_disk(&mut self, id: i32) {
+        self.recover().await;
+        self.cluster.agree().await;
+        let path = self.cluster.kill(id);
+        drop(path);
+        self.disks += 1;
+        self.changes += 1;
+        self.directories.insert(id, Uuid([self.disks; 16]));
+        self.start_node(id, tempfile::tempdir().unwrap()).await;
+        self.all_vote().await;
+    }
+
+    /// Waits until every node votes, on the disk that it has.
+    async fn all_vote(&self) {
+        let all: Vec<(i32, Uuid)> = self.directories.iter().map(|(id, it)| (*id, *it)).collect();
+        within("all nodes to be voters", async {
+            while self.cluster.voters.values().any(|node| node.voters() != all) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+
+    /// Nobody asks for a change, and the voters grow to all that there are.
+    async fn run_growing(mut self, seed: u64, steps: usize) {
+        let mut answered = BTreeSet::from(["the last word".to_owned()]);
+        for step in 0..steps {
+            let id = self.numbers.one_of(&(1..=ALL).collect::<Vec<_>>());
+            match self.numbers.below(8) {
+                0 | 1 if self.down.len() < 2 && !self.down.contains_key(&id) => {
+                    let path = self.cluster.kill(id);
+                    self.down.insert(id, path);
+                }
+                0..=2 => self.start_one().await,
+                3 if step > steps / 3 => self.lose_a_voters_disk(id).await,
+                4 | 5 => {
+                    let rest: Vec<i32> = (1..=ALL).filter(|other| *other != id).collect();
+                    match self.numbers.below(2) {
+                        0 => self.cluster.network.part(&[id], &rest),
+                        _ => self.cluster.network.cut_one_way(id, self.numbers.one_of(&rest)),
+                    }
+                }
+                _ => self.recover().await,
+            }
+            self.note_leaders();
+            for number in 0..self.numbers.below(4) {
+                let name = format!("{step}-{number}");
+                if put_somewhere(&self.cluster, &name).await {
+                    answered.insert(name);
+                }
+                self.note_leaders();
+            }
+        }
+        self.recover().await;
+        self.all_vote().await;
+        let there = notes(&self.cluster.agree().await);
+        let lost: Vec<_> = answered.difference(&there).collect();
+        assert!(lost.is_empty(), "seed {seed}: lost {lost:?}");
+        assert!(answered.len() > steps / 4, "seed {seed}: only {} were answered", answered.len());
+        self.cluster.check_published();
+        for node in self.cluster.voters.values() {
+            check_sets(&voter_sets(node), seed);
+        }
     }
 
     /// Asks whoever leads to give a node a vote, or to take it away.
@@ -277,5 +347,38 @@ async fn voters_that_come_and_go_and_keep_little_of_their_log_lose_nothing_that_
     for seed in [14, 15] {
         let voters = (1..=FIRST).map(initial_voter).collect();
         Changing::start(Cluster::start_forgetful(voters).await, seed).await.run(seed, 60).await;
+    }
+}
+
+/// What comes by itself comes in pairs, or makes an even number odd; only a lost vote leaves an even number behind.
+fn check_sets(all: &[Vec<Vec<i32>>], seed: u64) {
+    for pair in all.windows(2) {
+        let sizes = |sets: &[Vec<i32>]| sets.iter().map(Vec::len).collect::<Vec<_>>();
+        let (before, after) = (sizes(&pair[0]), sizes(&pair[1]));
+        let is_fine = match (&*before, &*after) {
+            ([one], [other]) => {
+                one % 2 == 1 && other + 1 == *one || one % 2 == 0 && one + 1 == *other
+            }
+            ([one], [same, other]) => one == same && one % 2 == 1 && one + 2 == *other,
+            ([_, one], [other]) => one == other,
+            _ => false,
+        };
+        assert!(is_fine, "seed {seed}: {pair:?} of {all:?}");
+    }
+}
+
+#[tokio::test]
+async fn voters_that_come_by_themselves_lose_nothing_that_was_answered_whatever_happens() {
+    for seed in [21, 22, 23] {
+        let cluster = Cluster::start_growing(1).await;
+        Changing::start(cluster, seed).await.run_growing(seed, 50).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn voters_that_come_by_themselves_and_keep_little_of_their_log_lose_nothing() {
+    for seed in [24, 25] {
+        let cluster = Cluster::start_growing_and_forgetful(1).await;
+        Changing::start(cluster, seed).await.run_growing(seed, 50).await;
     }
 }

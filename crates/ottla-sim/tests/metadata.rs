@@ -31,6 +31,7 @@ fn config() -> Config {
         voters: Vec::new(),
         joins: false,
         endpoints: Vec::new(),
+        wants_vote: false,
         contacts: Vec::new(),
         levels: BTreeMap::new(),
         timing: Timing::default(),

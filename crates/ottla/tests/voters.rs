@@ -80,6 +80,16 @@ fn a_voter_whose_disk_was_wiped_and_formatted_anew_is_another_directory_and_does
 
 /// One node that was formatted with `--standalone`, and two more with empty directories that follow it.
 fn one_and_two_observers(properties: &[&str]) -> Nodes {
+    let mut nodes = one_of_three(properties);
+    for id in [2, 3] {
+        nodes.start(id);
+        nodes.ready(&[id]);
+    }
+    nodes
+}
+
+/// The first of them alone.
+fn one_of_three(properties: &[&str]) -> Nodes {
     let mut nodes = Nodes::new(3);
     let servers = nodes.servers(3);
     let properties = [&[&*servers, SAFE[0], SAFE[1]], properties].concat();
@@ -88,10 +98,8 @@ fn one_and_two_observers(properties: &[&str]) -> Nodes {
     }
     let ended = nodes.format(1, &["-t", CLUSTER, "--standalone"]);
     assert_eq!(ended.code, 0, "{}", ended.err);
-    for id in 1..=3 {
-        nodes.start(id);
-        nodes.ready(&[id]);
-    }
+    nodes.start(1);
+    nodes.ready(&[1]);
     nodes
 }
 
@@ -165,9 +173,21 @@ fn controllers_are_added_and_removed_while_clients_write() {
 
 #[test]
 fn controllers_join_by_themselves_and_with_a_new_disk_again() {
-    let mut nodes = one_and_two_observers(&["controller.quorum.auto.join.enable=true"]);
+    let mut nodes = one_of_three(&["controller.quorum.auto.join.enable=true"]);
     let one = nodes.clients[0].clone();
+    nodes.start(2);
+    nodes.ready(&[2]);
+    // Of two voters, neither could be lost.
+    for id in [1, 2] {
+        nodes.running[&id].says("waits for a third node");
+    }
+    become_members(&one, &[1], &[2]);
+    nodes.start(3);
+    nodes.ready(&[3]);
     become_members(&one, &[1, 2, 3], &[]);
+    for id in 1..=3 {
+        nodes.running[&id].says("the voters are now 1, 2, 3");
+    }
     nodes.produce("orders", "before\n");
     nodes.kill(3);
     let lost = directory(&nodes, 3);

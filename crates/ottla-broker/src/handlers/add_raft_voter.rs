@@ -7,6 +7,8 @@
 //! - Known differences: the answer waits for that always. An observer that has not all of the log yet is waited for, for as
 //!   long as the request allows, 5 to 10 s; Apache Kafka refuses it at once, and takes one that had all of it within the last
 //!   hour. A node that is no observer is refused as one that lags behind; Apache Kafka asks it for its versions first.
+//!   `controller.quorum.auto.join.enable` does not send this: voters that come by themselves come in odd numbers, so that two
+//!   nodes have one voter; Apache Kafka's become two, and neither can be lost.
 
 use std::time::Duration;
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,12 +19,13 @@ use ottla_metadata::{Delta, Endpoint, Image, Outcome, feature};
 use ottla_protocol::messages::{
     BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest,
 };
-use ottla_protocol::records::ConfigRecord;
+use ottla_protocol::records::{ConfigRecord, VotersRecord};
+use ottla_protocol::{Decoder, Message};
 use ottla_quorum::{
     Called, Config, Dependencies, InitialVoter, Member, Publisher, Quorum, SnapshotLimits,
     StartError, SubmitError, Timing, Transport, VoterChangeError,
 };
-use ottla_records::Batches;
+use ottla_records::{Batches, ControlType, RawBatch};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -52,6 +53,15 @@ pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
 pub struct Network {
     nodes: Mutex<BTreeMap<i32, Arc<Quorum>>>,
     cut: Mutex<BTreeSet<(i32, i32)>>,
+    fuse: Mutex<Option<Fuse>>,
+}
+
+/// What ends a node in the midst of a change of the voters.
+#[derive(Debug)]
+struct Fuse {
+    node: i32,
+    voters: usize,
+    requests: usize,
 }
 
 impl Network {
@@ -81,6 +91,37 @@ impl Network {
         self.cut.lock().unwrap().insert((from, to));
     }
 
+    /// Ends a node when it has sent so many requests since it knew of more voters than these.
+    pub fn set_fuse(&self, node: i32, voters: usize, requests: usize) {
+        *self.fuse.lock().unwrap() = Some(Fuse { node, voters, requests });
+    }
+
+    /// Whether a node ends before it sends one more request.
+    fn blows(&self, from: i32) -> bool {
+        let mut fuse = self.fuse.lock().unwrap();
+        let Some(burning) = fuse.as_mut().filter(|fuse| fuse.node == from) else { return false };
+        if self.node(from).is_ok_and(|it| it.voters().len() <= burning.voters) {
+            return false;
+        }
+        if let Some(left) = burning.requests.checked_sub(1) {
+            burning.requests = left;
+            return false;
+        }
+        *fuse = None;
+        self.nodes.lock().unwrap().remove(&from);
+        true
+    }
+
+    /// Waits until nobody reaches a node any more.
+    pub async fn blown(&self, node: i32) {
+        within("the fuse to blow", async {
+            while self.node(node).is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+
     pub fn heal(&self) {
         self.cut.lock().unwrap().clear();
     }
@@ -104,10 +145,13 @@ struct Access {
 impl Transport for Access {
     fn call(&self, to: BrokerId, endpoints: &[Endpoint], request: Bytes) -> Called {
         let host = || endpoints.first()?.host.strip_prefix("node")?.parse().ok();
-        let to = if to.0 == -1 { host().unwrap_or(-1) } else { to.0 };
+        let to = host().unwrap_or(to.0);
         let (from, network) = (self.from, Arc::clone(&self.network));
         let is_killed = Arc::clone(&self.is_killed);
         Box::pin(async move {
+            if network.blows(from) {
+                is_killed.store(true, Ordering::Relaxed);
+            }
             // Nobody answers on a link that is cut; whoever waits has to give up.
             if network.is_cut(from, to) || is_killed.load(Ordering::Relaxed) {
                 return std::future::pending().await;
@@ -143,6 +187,29 @@ impl Publisher for Watcher {
     fn visible(&self, _delta: &Delta) {
         self.visible.send_modify(|count| *count += 1);
     }
+}
+
+/// The sets of voters that a node's log names one after the other: two at once while they change.
+pub fn voter_sets(node: &Voter) -> Vec<Vec<Vec<i32>>> {
+    let mut all: Vec<Vec<Vec<i32>>> = Vec::new();
+    for bytes in node.log().into_values() {
+        let batch = RawBatch::parse(bytes).unwrap();
+        if !batch.header().attributes.is_control() {
+            continue;
+        }
+        let records = batch.records().unwrap().map(Result::unwrap);
+        let is_set =
+            |key: &Bytes| ControlType::from_key(key).unwrap() == Some(ControlType::KRaftVoters);
+        let sets = records.filter(|it| is_set(it.key.as_ref().unwrap())).map(|it| {
+            let set = VotersRecord::decode(&mut Decoder::new(it.value.unwrap()), 0).unwrap();
+            set.voters.iter().map(|voter| voter.voter_id).collect()
+        });
+        let sets: Vec<Vec<i32>> = sets.collect();
+        if !sets.is_empty() && all.last() != Some(&sets) {
+            all.push(sets);
+        }
+    }
+    all
 }
 
 /// What a decision of these tests writes: the configuration of a group of this name.
@@ -252,7 +319,12 @@ impl Voter {
         let files = std::fs::read_dir(super::common::metadata_log(self.path.path())).unwrap();
         let paths = files.map(|file| file.unwrap().path());
         let segments = paths.filter(|path| path.extension() == Some("log".as_ref()));
-        let batches = segments.flat_map(|path| Batches::new(std::fs::read(path).unwrap().into()));
+        // One that is gone since is before the log's beginning by now.
+        let read = |path: PathBuf| match std::fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            read => Some(Batches::new(read.unwrap().into())),
+        };
+        let batches = segments.filter_map(read).flatten();
         let log = self.directory.log(&TopicPartition::new("__cluster_metadata", 0)).unwrap();
         let batches = batches.map(Result::unwrap).map(|it| (it.header().base_offset, it));
         let there = batches.filter(|(offset, _)| *offset >= log.log_start_offset().0);
@@ -269,6 +341,8 @@ pub struct Cluster {
     timing: Timing,
     segment_bytes: u64,
     snapshots: SnapshotLimits,
+    /// Whether nodes that have no vote ask for one, and know where all others would be.
+    pub grows: bool,
     /// What the voters that were killed have published.
     graves: Vec<Arc<Watcher>>,
 }
@@ -313,6 +387,19 @@ impl Cluster {
         Self { segment_bytes: 700, snapshots: FORGETFUL, ..cluster }.start_all().await
     }
 
+    /// Voters 1 to `count`, to whom others will come by themselves.
+    pub async fn start_growing(count: i32) -> Self {
+        let cluster = Self::of((1..=count).map(initial_voter).collect());
+        Self { grows: true, ..cluster }.start_all().await
+    }
+
+    /// The same, who keep little of their log.
+    pub async fn start_growing_and_forgetful(count: i32) -> Self {
+        let cluster = Self::of((1..=count).map(initial_voter).collect());
+        let (segment_bytes, snapshots) = (700, FORGETFUL);
+        Self { grows: true, segment_bytes, snapshots, ..cluster }.start_all().await
+    }
+
     fn of(config: Vec<InitialVoter>) -> Self {
         Self {
             network: Arc::default(),
@@ -322,6 +409,7 @@ impl Cluster {
             timing: TIMING,
             segment_bytes: 1 << 30,
             snapshots: SnapshotLimits::default(),
+            grows: false,
             graves: Vec::new(),
         }
     }
@@ -345,8 +433,15 @@ impl Cluster {
 
     /// Starts a node that has no vote, in a directory of this id.
     pub async fn start_observer(&mut self, id: i32, directory_id: Uuid, path: TempDir) {
+        self.start_impostor(id, id, directory_id, path).await;
+    }
+
+    /// The same at the place where another node would be.
+    pub async fn start_impostor(&mut self, at: i32, id: i32, directory_id: Uuid, path: TempDir) {
         let (policy, timing) = (self.policy.clone(), self.timing);
-        let contacts = self.config.iter().flat_map(|it| it.endpoints.clone()).collect();
+        let elsewhere = (1..=9).filter(|_| self.grows).map(initial_voter);
+        let contacts = self.config.iter().cloned().chain(elsewhere);
+        let contacts = contacts.flat_map(|it| it.endpoints).collect();
         let (segment_bytes, snapshots) = (self.segment_bytes, self.snapshots);
         let config = Config {
             policy,
@@ -355,11 +450,13 @@ impl Cluster {
             snapshots,
             directory_id,
             contacts,
+            wants_vote: self.grows,
             joins: true,
+            endpoints: initial_voter(at).endpoints,
             ..config(id, Vec::new())
         };
-        let observer = start(config, path, &self.network).await.unwrap();
-        self.voters.insert(id, observer);
+        let observer = start_at(at, config, path, &self.network).await.unwrap();
+        self.voters.insert(at, observer);
     }
 
     /// Has a node of this id and directory become a voter, or lose its vote, by whoever leads, however often that changes.
@@ -484,6 +581,7 @@ pub fn config(id: i32, voters: Vec<InitialVoter>) -> Config {
         voters,
         joins: false,
         endpoints: initial_voter(id).endpoints,
+        wants_vote: false,
         contacts: initial_voter(1).endpoints,
         timing: TIMING,
         // Without it nothing is configured but what a test configures.
@@ -506,11 +604,19 @@ pub async fn start(
     path: TempDir,
     network: &Arc<Network>,
 ) -> Result<Voter, StartError> {
+    start_at(config.node_id.0, config, path, network).await
+}
+
+async fn start_at(
+    id: i32,
+    config: Config,
+    path: TempDir,
+    network: &Arc<Network>,
+) -> Result<Voter, StartError> {
     let directory = open(path.path());
     let (visible, _) = watch::channel(0);
     let watcher =
         Arc::new(Watcher { published: Mutex::default(), told: Mutex::default(), visible });
-    let id = config.node_id.0;
     let is_killed = Arc::new(AtomicBool::new(false));
     let access =
         Access { from: id, network: Arc::clone(network), is_killed: Arc::clone(&is_killed) };

@@ -79,6 +79,7 @@ pub async fn try_start_snapshotting(
         voters: Vec::new(),
         joins: false,
         endpoints: Vec::new(),
+        wants_vote: false,
         contacts: Vec::new(),
         timing: Timing::default(),
         levels: BTreeMap::new(),
