@@ -533,8 +533,18 @@ impl Replica {
 /// A log with a record for each of these times, which nobody flushes but the test.
 #[cfg(test)]
 pub(crate) fn unflushed_log(directory: &tempfile::TempDir, times: &[Timestamp]) -> Arc<Log> {
+    unflushed_log_on(Arc::new(ottla_env::OsDisk), directory, times)
+}
+
+#[cfg(test)]
+fn unflushed_log_on(
+    disk: Arc<dyn ottla_env::Disk>,
+    directory: &tempfile::TempDir,
+    times: &[Timestamp],
+) -> Arc<Log> {
     use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
-    let (config, options) = (LogConfig::default(), DirectoryOptions::default());
+    let options = DirectoryOptions { disk, ..DirectoryOptions::default() };
+    let config = LogConfig::default();
     let clock = Arc::new(ottla_env::SystemClock::new());
     let logs = LogDirectory::open(directory.path(), config.clone(), options, clock).unwrap();
     let (partition, id) = (TopicPartition::new("t", 0), ottla_base::Uuid([7; 16]));
@@ -608,7 +618,9 @@ pub(crate) fn following(log: Arc<Log>, leader: BrokerId) -> Replica {
 
 #[cfg(test)]
 mod tests {
+    use ottla_env::FaultyDisk;
     use ottla_records::{BatchBuilder, Compression};
+    use ottla_replication::follower::EpochEnd;
 
     use super::*;
 
@@ -620,6 +632,26 @@ mod tests {
         let mut builder = BatchBuilder::new(Compression::None).producer(5, 0, sequence);
         builder.append(Timestamp(1_000), None, Some(b"value"), &[]);
         builder.build()
+    }
+
+    #[test]
+    fn a_log_that_could_not_be_cut_off_is_compared_and_cut_off_again() {
+        let (directory, disk) = (tempfile::tempdir().unwrap(), Arc::<FaultyDisk>::default());
+        let log = unflushed_log_on(Arc::clone(&disk) as _, &directory, &[Timestamp(1_000); 3]);
+        let leader = BrokerId(2);
+        let replica = following(log, leader);
+        let diverged = EpochEnd { epoch: LeaderEpoch(0), end_offset: Offset(1) };
+        let answer = |now| {
+            let asked = replica.next_fetch(leader, now).unwrap();
+            replica.on_fetched(leader, &asked, Fetched::Diverged(diverged), now);
+            replica.log().log_end_offset()
+        };
+        disk.stop_after(Some(0));
+        assert_eq!(answer(Duration::ZERO), Offset(3));
+        assert!(disk.has_stopped());
+        disk.stop_after(None);
+        let later = replica.fetch_deadline().unwrap();
+        assert_eq!(answer(later), Offset(1));
     }
 
     #[test]

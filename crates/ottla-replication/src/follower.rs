@@ -288,7 +288,9 @@ impl Follower {
         // records tell their epochs.
         let is_comparable = log.last_epoch.is_some();
         self.state = match (failure, self.state) {
-            (Failure::Passing, State::Appending) => State::BackingOff(now + self.backoff),
+            (Failure::Passing, State::Fetching | State::Appending) => {
+                State::BackingOff(now + self.backoff)
+            }
             (Failure::Passing, State::Truncating) if is_comparable => {
                 State::BackingOff(now + self.backoff)
             }

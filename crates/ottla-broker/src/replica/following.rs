@@ -245,8 +245,8 @@ impl Replica {
                     Command::DeleteRecordsTo(offset) => {
                         if let Err(error) = log.delete_records_to(offset) {
                             tracing::error!(partition = %self.partition, %error, "records can't be deleted");
-                            let lasting = Failure::Lasting;
-                            following.follower.on_log_failed(local(&log), lasting, now);
+                            let failure = failure_of(&error);
+                            following.follower.on_log_failed(local(&log), failure, now);
                             // What is commanded after it must not happen without it.
                             return errand;
                         }
@@ -286,17 +286,21 @@ impl Replica {
             Ok(()) => following.follower.on_truncated(local(&log)),
             Err(error) => {
                 tracing::error!(partition = %self.partition, %error, "the log can't be cut off");
-                let failure = match error {
-                    StorageError::Full { .. } => Failure::Passing,
-                    StorageError::Io { .. }
-                    | StorageError::Corrupt { .. }
-                    | StorageError::Poisoned { .. }
-                    | StorageError::Closed { .. }
-                    | StorageError::OutOfOrder { .. }
-                    | StorageError::TooLarge { .. } => Failure::Lasting,
-                };
-                following.follower.on_log_failed(local(&log), failure, now);
+                following.follower.on_log_failed(local(&log), failure_of(&error), now);
             }
         }
+    }
+}
+
+/// A call of the disk that fails once may succeed the next time. A disk that is gone, or that has lost what it was given, says
+/// so with another error.
+fn failure_of(error: &StorageError) -> Failure {
+    match error {
+        StorageError::Full { .. } | StorageError::Io { .. } => Failure::Passing,
+        StorageError::Corrupt { .. }
+        | StorageError::Poisoned { .. }
+        | StorageError::Closed { .. }
+        | StorageError::OutOfOrder { .. }
+        | StorageError::TooLarge { .. } => Failure::Lasting,
     }
 }

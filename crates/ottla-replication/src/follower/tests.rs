@@ -312,6 +312,13 @@ fn what_could_not_be_cut_off_for_want_of_room_is_compared_again_before_anything_
     let again = one.fetch(NOW + BACKOFF).unwrap();
     assert_eq!((again.fetch_offset, again.last_fetched_epoch), (Offset(20), Some(LeaderEpoch(5))));
 
+    // So it is where nothing but records before the leader's start could not be deleted.
+    let mut one = follower();
+    answer(&mut one, records(true, 20, 12));
+    one.on_log_failed(log(0, 20, 15, 5), Failure::Passing, NOW);
+    assert_eq!(one.fetch(NOW + BACKOFF).unwrap().log_start_offset, Offset(0));
+    assert!(answer(&mut one, records(true, 20, 12)).contains(&DeleteRecordsTo(Offset(12))));
+
     // Without epochs there is nothing to compare.
     let mut one = begin(log(0, 20, 20, -1), 10);
     assert_eq!(one.take_commands(), [Truncate { to: Offset(10) }]);
