@@ -200,7 +200,8 @@ struct Claim {
 }
 
 impl Claims {
-    /// The id that it has, or the lowest from 1 that nobody has and nobody was given lately. `None` if too many ask.
+    /// The id that it has, or the lowest from 1 that nobody has and nobody was given lately. `None` if somebody else was
+    /// given the id that it has, or too many ask.
     pub(crate) fn give(
         &self,
         claim: Uuid,
@@ -211,7 +212,11 @@ impl Claims {
         let mut claims = self.0.lock();
         claims.retain(|_, claim| now < claim.until);
         let given = claims.get(&claim).map(|claim| claim.id);
-        let claimed: BTreeSet<BrokerId> = claims.values().map(|claim| claim.id).collect();
+        let others = claims.iter().filter(|(other, _)| **other != claim);
+        let claimed: BTreeSet<BrokerId> = others.map(|(_, claim)| claim.id).collect();
+        if own.is_some_and(|own| claimed.contains(&own)) {
+            return None;
+        }
         let is_free = |id: &BrokerId| !is_taken(*id) && !claimed.contains(id);
         let id = own.or(given).or_else(|| (1..=i32::MAX).map(BrokerId).find(is_free))?;
         if given.is_none() && claims.len() >= CLAIMS_MAX {
@@ -283,6 +288,7 @@ mod tests {
         assert_eq!(give(7, None, Duration::ZERO), Some(BrokerId(2)), "it asks again");
         assert_eq!(give(9, Some(5), Duration::ZERO), Some(BrokerId(5)), "it has one");
         assert_eq!(give(10, None, Duration::ZERO), Some(BrokerId(6)));
+        assert_eq!(give(11, Some(2), Duration::ZERO), None, "another one is about to have it");
         assert_eq!(give(11, None, CLAIM), Some(BrokerId(2)), "they have not come");
     }
 

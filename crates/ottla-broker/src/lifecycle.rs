@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use ottla_base::ErrorCode;
+use ottla_client::Address;
 use ottla_protocol::messages::{
     BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest,
 };
@@ -86,11 +87,18 @@ pub(crate) async fn register(
              node needs a node.id of its own"
         ),
         Err(_) => bail!(
-            "no controller has taken this broker within {} s: are the \
-             controllers up?",
-            intervals.registration_max.as_secs()
+            "no controller has taken this broker within {} s: are the controllers up, and do they reach this node at {}?",
+            intervals.registration_max.as_secs(),
+            addresses(&request)
         ),
     }
+}
+
+fn addresses(request: &BrokerRegistrationRequest) -> String {
+    let listeners = request.listeners.iter();
+    let shown =
+        listeners.map(|it| Address { host: it.host.to_string(), port: it.port }.to_string());
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// Whether a refusal will be the same tomorrow.

@@ -326,6 +326,14 @@ fn apply_join(sources: &Sources, settings: &mut Settings, problems: &mut Vec<Pro
         }
         _ => Origin::CommandLine { option: "--join" },
     };
+    if !sources.join.is_empty() && !settings.list("controller.quorum.voters").is_empty() {
+        problems.push(Problem {
+            origin: settings.origin("controller.quorum.voters"),
+            message: "controller.quorum.voters names the controllers, which a node that joins \
+                      finds by itself: leave one of it and --join out"
+                .to_owned(),
+        });
+    }
     let mut servers = settings.list(SERVERS);
     servers.extend(sources.formatted.iter().flat_map(|it| it.joined.iter().flatten().cloned()));
     for address in sources.join.iter().flat_map(|it| it.split(',')).map(str::trim) {

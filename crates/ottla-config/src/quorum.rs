@@ -112,11 +112,6 @@ impl BrokerConfig {
         } else {
             self.check_broker_alone(&mut fail);
         }
-        if self.joins && !self.controller_quorum_voters.is_empty() {
-            let message = "a node that joins a cluster finds its controllers by itself: leave \
-                           --join out, or controller.quorum.voters";
-            fail(VOTERS, message.to_owned());
-        }
         // Whoever joins may be reached by others where clients reach it, as the node that the cluster began with is.
         if self.formation() != Formation::Alone
             && self.controller_listener_names.is_empty()

@@ -351,5 +351,5 @@ fn what_can_not_be_joined_is_named() {
     }
     let voters = vec!["controller.quorum.voters=1@one:9093".to_owned(), "node.id=1".to_owned()];
     let sources = Sources { set: voters, ..joining("two:9092") };
-    assert!(refused(&sources).contains("leave --join out"), "{}", refused(&sources));
+    assert!(refused(&sources).contains("leave one of it and --join out"), "{}", refused(&sources));
 }

@@ -46,8 +46,12 @@ fn introduce(broker: &Broker, applicant: Applicant) -> Introduction {
         Wish::NoId => Verdict::Unsaid,
         Wish::ThisId(_) | Wish::AnyId if !is_active => Verdict::Unsaid,
         Wish::ThisId(id) if is_alive(broker, id) => Verdict::Taken,
-        Wish::ThisId(id) => give_id(broker, applicant.claim, Some(id)),
-        Wish::AnyId => give_id(broker, applicant.claim, None),
+        Wish::ThisId(id) => {
+            give_id(broker, applicant.claim, Some(id)).map_or(Verdict::Taken, Verdict::Welcome)
+        }
+        Wish::AnyId => {
+            give_id(broker, applicant.claim, None).map_or(Verdict::Unsaid, Verdict::Welcome)
+        }
     };
     let known: Vec<BrokerId> = if is_active {
         broker.quorum.voters().iter().map(|voter| voter.id).collect()
@@ -65,9 +69,8 @@ fn introduce(broker: &Broker, applicant: Applicant) -> Introduction {
     }
 }
 
-fn give_id(broker: &Broker, claim: Uuid, own: Option<BrokerId>) -> Verdict {
-    let given = broker.claims.give(claim, own, is_taken(broker), broker.clock.monotonic());
-    given.map_or(Verdict::Unsaid, Verdict::Welcome)
+fn give_id(broker: &Broker, claim: Uuid, own: Option<BrokerId>) -> Option<BrokerId> {
+    broker.claims.give(claim, own, is_taken(broker), broker.clock.monotonic())
 }
 
 /// Whether a node id is this one's, or that of a broker that serves.
