@@ -174,3 +174,33 @@ fn a_node_that_has_joined_begins_no_cluster_of_its_own_when_it_finds_nobody() {
     nodes.ready(&[1, 2]);
     assert_eq!(broker_ids(&join), [1, 2]);
 }
+
+#[test]
+fn the_first_node_takes_its_place_again_with_a_new_disk() {
+    let mut nodes = first();
+    let join = nodes.clients[0].clone();
+    nodes.serve(2, &["--join", &join]);
+    nodes.serve(3, &["--join", &join]);
+    nodes.ready(&[2, 3]);
+    assert!(wait_for(|| ids(&quorum(&join).current_voters) == [1, 2, 3]), "{:?}", quorum(&join));
+    create(&nodes, "orders");
+    nodes.produce("orders", "before\n");
+    nodes.kill(1);
+    std::fs::remove_dir_all(nodes.data(1)).unwrap();
+    let other = nodes.clients[1].clone();
+    nodes.serve(1, &["--join", &other, "--set", "node.id=1"]);
+    nodes.ready(&[1]);
+    let cluster = |id| meta(&nodes.data(id), "cluster.id");
+    assert_eq!(cluster(1), cluster(2));
+    let directory = meta(&nodes.data(1), "directory.id");
+    let votes = || {
+        let voters = quorum(&other).current_voters;
+        let first = voters.iter().find(|it| it.replica_id == 1);
+        first.is_some_and(|it| it.replica_directory_id.to_string() == directory)
+    };
+    assert!(wait_for(votes), "{:?}", quorum(&other));
+    // Its copy counts, too.
+    nodes.kill(2);
+    nodes.produce("orders", "after\n");
+    assert_eq!(nodes.consume("orders"), ["after", "before"]);
+}
