@@ -64,6 +64,7 @@ mod sasl_handshake;
 mod sync_group;
 mod unregister_broker;
 mod update_features;
+mod update_raft_voter;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -112,7 +113,7 @@ enum By {
 }
 
 /// The APIs that are served, each in all the stable versions that Kafka 4.3 serves.
-const SERVED: [(ApiKey, By); 55] = [
+const SERVED: [(ApiKey, By); 56] = [
     (ApiKey::Produce, By::Broker),
     (ApiKey::Fetch, By::Broker),
     (ApiKey::ListOffsets, By::Broker),
@@ -168,6 +169,7 @@ const SERVED: [(ApiKey, By); 55] = [
     (ApiKey::DescribeTopicPartitions, By::Broker),
     (ApiKey::AddRaftVoter, By::Forwarded),
     (ApiKey::RemoveRaftVoter, By::Forwarded),
+    (ApiKey::UpdateRaftVoter, By::Controller),
 ];
 
 impl By {
@@ -509,6 +511,7 @@ fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
         ApiKey::DescribeTopicPartitions => now(&context, input, describe_topic_partitions::handle)?,
         ApiKey::AddRaftVoter => later(context, input, add_raft_voter::handle)?,
         ApiKey::RemoveRaftVoter => later(context, input, remove_raft_voter::handle)?,
+        ApiKey::UpdateRaftVoter => later(context, input, update_raft_voter::handle)?,
         other => return Err(CloseReason::NotServed(other.name())),
     })
 }

@@ -133,7 +133,10 @@ impl Peer {
         };
         let garbled = |error: WireError| error.to_string();
         let request = wire::encode_request(&address, request).map_err(garbled)?;
-        let endpoints = setup.endpoints(self.id, &self.voter.endpoints);
+        // openraft keeps this way to a voter for as long as it leads, wherever that voter moves.
+        let newest = setup.storage.endpoints_of(self.id, self.voter.directory_id);
+        let in_log = newest.as_deref().unwrap_or(&self.voter.endpoints);
+        let endpoints = setup.endpoints(self.id, in_log);
         let call = setup.transport.call(address.receiver, endpoints, request);
         let answer = match tokio::time::timeout(patience, call).await {
             Ok(answer) => answer.map_err(|error| error.to_string())?,

@@ -15,7 +15,7 @@ use std::time::Duration;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::raft::Precondition;
-use ottla_base::BrokerId;
+use ottla_base::{BrokerId, Uuid};
 use ottla_metadata::Endpoint;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -139,6 +139,7 @@ impl Observers {
         wants_vote: bool,
     ) -> Result<(), ()> {
         let _turn = self.changing.lock().await;
+        move_here(raft, id, &observer).await?;
         self.feed_here(raft, id, observer, Some(wants_vote)).await
     }
 
@@ -224,6 +225,41 @@ impl Observers {
     }
 }
 
+/// Has the log name the place where a voter is now, in the turn of whoever calls. It does nothing where the log names that
+/// place already, or another directory, or no places at all.
+pub(crate) async fn move_here(raft: &QuorumRaft, id: BrokerId, moved: &Voter) -> Result<(), ()> {
+    let Lead { members, unchanged } = lead(raft).ok_or(())?;
+    if !has_moved(&members, id, moved) || members.get_joint_config().len() != 1 {
+        return Ok(());
+    }
+    let change = ChangeMembers::SetNodes(BTreeMap::from([(id.0, as_in_log(moved))]));
+    raft.change_membership_if(change, true, [unchanged]).await.map_err(|error| {
+        tracing::debug!(%error, "a voter's place was not changed");
+    })?;
+    let place = moved.endpoints.first();
+    let place = place.map(|it| format!("{}:{}", it.host, it.port)).unwrap_or_default();
+    tracing::info!(voter = %id, place, "a voter is reached at another place than before");
+    Ok(())
+}
+
+/// Whether a voter of this directory is at other places than the log names.
+fn has_moved(members: &Membership, id: BrokerId, there: &Voter) -> bool {
+    let known = members.get_node(&id.0).filter(|_| is_voter(members, id.0));
+    let is_it = |known: &&Voter| {
+        known.directory_id == there.directory_id && there.directory_id != Uuid::ZERO
+    };
+    known.filter(is_it).is_some_and(|known| {
+        !there.endpoints.is_empty() && as_in_log(known).endpoints != as_in_log(there).endpoints
+    })
+}
+
+/// The log does not tell by what protocol a member is reached.
+fn as_in_log(voter: &Voter) -> Voter {
+    let endpoints = voter.endpoints.iter().cloned();
+    let endpoints = endpoints.map(|it| Endpoint { security_protocol: 0, ..it });
+    Voter { directory_id: voter.directory_id, endpoints: endpoints.collect() }
+}
+
 /// Returns when the change is committed. Timers run from now on: somebody else has to hear of this leader.
 async fn change_members(raft: &QuorumRaft, change: ChangeMembers<i32, Voter>) -> Result<(), ()> {
     raft.runtime_config().tick(true);
@@ -301,6 +337,9 @@ impl Attendance {
         let led_for = memory.led_since.get_or_insert_with(Instant::now).elapsed();
         memory.wait = None;
         self.service.observers.forget(&self.raft).await;
+        if has_moved(members, self.service.node_id, &self.myself) && !self.move_myself().await {
+            return Some(LOOKING_INTERVAL);
+        }
         if members.get_joint_config().len() > 1 {
             if let Err(error) = finish(&self.raft).await {
                 tracing::debug!(%error, "a change of the voters is not finished yet");
@@ -314,11 +353,17 @@ impl Attendance {
         }
     }
 
+    /// Whether the log names the place where this leader is now.
+    async fn move_myself(&self) -> bool {
+        let _turn = self.service.observers.changing.lock().await;
+        move_here(&self.raft, self.service.node_id, &self.myself).await.is_ok()
+    }
+
     /// Sees to it that this node is fed. Returns when to look again.
     async fn follow(&self, members: &Membership, memory: &mut Memory) -> Option<Duration> {
         if is_voter(members, self.service.node_id.0) {
             memory.wait = None;
-            return self.ask_if_forgotten(members, memory).await;
+            return self.ask_as_voter(members, memory).await;
         }
         let is_fed = self.service.hears_a_leader()
             && memory.asked.is_some_and(|asked| asked.elapsed() < ASKING_INTERVAL);
@@ -330,17 +375,18 @@ impl Attendance {
     }
 
     /// A voter that was away may have lost its vote meanwhile: nobody tells it, and its own log still gives it one. Who
-    /// leads feeds it as an observer if it asks, and does nothing for a voter. Returns when to look again.
-    async fn ask_if_forgotten(
-        &self,
-        members: &Membership,
-        memory: &mut Memory,
-    ) -> Option<Duration> {
+    /// leads feeds it as an observer if it asks, and does nothing for a voter, but for one that is at another place than
+    /// the log names. Returns when to look again.
+    async fn ask_as_voter(&self, members: &Membership, memory: &mut Memory) -> Option<Duration> {
         if !is_by_directory(members) {
             return None;
         }
-        let last = *memory.asked.get_or_insert_with(Instant::now);
-        if !self.service.hears_a_leader() && last.elapsed() >= ASKING_INTERVAL {
+        let moved = has_moved(members, self.service.node_id, &self.myself);
+        if !moved {
+            memory.asked.get_or_insert_with(Instant::now);
+        }
+        let is_due = memory.asked.is_none_or(|asked| asked.elapsed() >= ASKING_INTERVAL);
+        if is_due && (moved || !self.service.hears_a_leader()) {
             memory.asked = Some(Instant::now());
             self.ask_somebody(members).await;
         }

@@ -284,6 +284,14 @@ impl Quorum {
         self.controller.leader.clone()
     }
 
+    /// The newest epoch that this node knows of, and who leads it, if that is known.
+    #[must_use]
+    pub fn epoch(&self) -> (LeaderEpoch, Option<BrokerId>) {
+        let vote = self.raft.server_metrics().borrow_watched().vote;
+        let leader = vote.committed.then_some(BrokerId(vote.leader_id.voted_for));
+        (LeaderEpoch(vote.leader_id.term), leader)
+    }
+
     /// The epoch in which this node is the active controller, while it is.
     #[must_use]
     pub fn active(&self) -> watch::Receiver<Option<LeaderEpoch>> {

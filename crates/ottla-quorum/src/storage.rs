@@ -37,6 +37,7 @@ use ottla_base::{BrokerId, LeaderEpoch, Offset, Timestamp, Uuid};
 use ottla_env::Clock;
 use ottla_env::Disk;
 use ottla_log::{Log, Origin, ReadError, StorageError};
+use ottla_metadata::Endpoint;
 use ottla_records::{BatchHeader, Batches, RawBatch, ValidBatch};
 use parking_lot::Mutex;
 
@@ -200,6 +201,13 @@ impl Storage {
     /// The voters that the log names last, committed or not.
     pub(crate) fn voters(&self) -> Option<Membership> {
         self.shared.state.lock().voters().cloned()
+    }
+
+    /// Where a member is by now, if the log tells; it may have moved since somebody last asked.
+    pub(crate) fn endpoints_of(&self, number: i32, directory_id: Uuid) -> Option<Vec<Endpoint>> {
+        let state = self.shared.state.lock();
+        let voter = state.voters()?.get_node(&number)?;
+        (voter.directory_id == directory_id).then(|| voter.endpoints.clone())
     }
 
     /// Tells the logs of two clusters apart, or two voters who have begun with other voters: the CRC of the first entry.

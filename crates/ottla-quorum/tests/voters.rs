@@ -242,3 +242,70 @@ async fn an_observer_on_another_disk_gets_the_whole_log_under_the_same_number() 
     assert_eq!(cluster.voter(1).voters(), [(1, directory_id(1)), (2, another)]);
     assert_eq!(cluster.voter(1).quorum.voters()[1], member(2, 22));
 }
+
+/// Waits until this node's log names a voter's host.
+async fn knows_host(node: &Voter, id: i32, host: &str) {
+    within(&format!("{id} to be at {host}"), async {
+        while node.quorum.endpoints_of(BrokerId(id)).iter().all(|it| *it.host != *host) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_voter_that_comes_back_at_another_place_says_so_and_its_vote_counts() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.put(&[1, 2, 3], "before").await;
+    // The first is a leader that goes, as a rule; each is reached at its new place alone.
+    for (id, left) in [(1, [2, 3]), (2, [3, 11]), (3, [11, 12])] {
+        let path = cluster.kill(id);
+        cluster.put(&left, "without it").await;
+        cluster.start_voter_at(id + 10, id, path).await;
+        for node in cluster.voters.values() {
+            knows_host(node, id, &format!("node{}", id + 10)).await;
+        }
+    }
+    cluster.agree().await;
+    cluster.kill(11);
+    cluster.put(&[12, 13], "by two that have moved").await;
+    assert_eq!(cluster.voter(12).voters(), voters(&[1, 2, 3]));
+}
+
+#[tokio::test]
+async fn a_lone_voter_at_another_place_names_it_and_is_still_alone() {
+    let mut cluster = Cluster::start(1).await;
+    let path = cluster.kill(1);
+    cluster.start_voter_at(11, 1, path).await;
+    knows_host(cluster.voter(11), 1, "node11").await;
+    let offset = cluster.voter(11).quorum.metrics().log_end_offset;
+    assert!(cluster.voter(11).quorum.is_alone());
+    let path = cluster.kill(11);
+    cluster.start_voter_at(11, 1, path).await;
+    // A new epoch is one more record; the place is not said again.
+    cluster.voter(11).ask().await.unwrap();
+    assert!(cluster.voter(11).quorum.metrics().log_end_offset.0 <= offset.0 + 2);
+    cluster.start_observer(2, directory_id(2), new()).await;
+    cluster.change(&[11], Change::Add(2, directory_id(2))).await;
+    assert_eq!(cluster.voter(11).voters(), voters(&[1, 2]));
+}
+
+#[tokio::test]
+async fn a_voters_place_is_changed_by_whoever_leads_and_for_the_directory_that_votes() {
+    let cluster = Cluster::start(3).await;
+    cluster.put(&[1, 2, 3], "before").await;
+    let active = cluster.active().await;
+    let update = async |at: i32, id: i32, directory_id: Uuid, host: i32| {
+        let endpoints = initial_voter(host).endpoints;
+        let voter = InitialVoter { id: BrokerId(id), directory_id, endpoints };
+        cluster.voter(at).quorum.update_voter(voter, Duration::from_secs(5)).await
+    };
+    for (id, directory) in [(4, directory_id(4)), (3, directory_id(9))] {
+        let refused = update(active, id, directory, 13).await;
+        assert!(matches!(refused, Err(VoterChangeError::NotFound { .. })), "{refused:?}");
+    }
+    let (other, third) = if active == 3 { (2, 1) } else { (3, 3 - active) };
+    assert_eq!(update(active, other, directory_id(other), other).await, Ok(()), "it is there");
+    let elsewhere = update(third, other, directory_id(other), other).await;
+    assert_eq!(elsewhere, Err(VoterChangeError::NotLeader));
+}

@@ -12,7 +12,11 @@ mod nodes;
 use nodes::{Nodes, ask, ids, meta, quorum, wait_for};
 use ottla_base::{ErrorCode, Uuid};
 use ottla_protocol::messages::add_raft_voter_request::Listener;
-use ottla_protocol::messages::{AddRaftVoterRequest, RemoveRaftVoterRequest};
+use ottla_protocol::messages::update_raft_voter_request::{self, KRaftVersionFeature};
+use ottla_protocol::messages::{
+    AddRaftVoterRequest, DescribeQuorumRequest, RemoveRaftVoterRequest, UpdateRaftVoterRequest,
+    describe_quorum_request,
+};
 
 const CLUSTER: &str = "4L6g3nShT-eMCtK--X86sw";
 const DIRECTORIES: [&str; 3] =
@@ -206,4 +210,125 @@ fn controllers_join_by_themselves_and_with_a_new_disk_again() {
     nodes.kill(2);
     nodes.produce("orders", "after\n");
     assert_eq!(nodes.consume("orders"), ["after", "before"]);
+}
+
+/// Where the voters are reached as controllers, as whoever leads says through this broker.
+fn places(at: &str) -> Vec<String> {
+    let partition = describe_quorum_request::PartitionData { partition_index: 0 };
+    let topic_name = "__cluster_metadata".into();
+    let topic = describe_quorum_request::TopicData { topic_name, partitions: vec![partition] };
+    let nodes = ask(at, &DescribeQuorumRequest { topics: vec![topic] }).nodes;
+    let place = |it: &ottla_protocol::messages::describe_quorum_response::Listener| {
+        format!("{}:{}", it.host, it.port)
+    };
+    nodes.iter().map(|node| place(&node.listeners[0])).collect()
+}
+
+/// A free address, for a node that moves.
+fn another() -> String {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    socket.local_addr().unwrap().to_string()
+}
+
+#[test]
+fn controllers_that_move_say_where_they_are_whether_they_follow_lead_or_are_alone() {
+    let properties = ["controller.quorum.auto.join.enable=true"];
+    let mut nodes = one_of_three(&properties);
+    let servers = nodes.servers(3);
+    let properties = [&*servers, SAFE[0], SAFE[1], properties[0]];
+    // Alone; no file of the others knows of it, they ask its broker.
+    nodes.kill(1);
+    nodes.controllers[0] = another();
+    let servers_now = nodes.servers(3);
+    nodes.write(1, "broker,controller", &[&*servers_now, SAFE[0], SAFE[1]]);
+    nodes.start(1);
+    nodes.ready(&[1]);
+    let one = nodes.clients[0].clone();
+    assert!(wait_for(|| places(&one) == nodes.controllers[..1]), "{:?}", places(&one));
+    for id in [2, 3] {
+        let properties = [&*servers_now, properties[1], properties[2], properties[3]];
+        nodes.write(id, "broker,controller", &properties);
+        nodes.start(id);
+    }
+    nodes.ready(&[2, 3]);
+    become_members(&one, &[1, 2, 3], &[]);
+    // One after the other, whoever leads; nobody else is told.
+    for id in [2, 1] {
+        nodes.kill(id);
+        nodes.controllers[id - 1] = another();
+        nodes.write(id, "broker,controller", &properties);
+        nodes.start(id);
+        nodes.ready(&[id]);
+        let three = nodes.clients[2].clone();
+        assert!(wait_for(|| places(&three) == nodes.controllers), "{:?}", places(&three));
+    }
+    nodes.kill(3);
+    nodes.produce("orders", "by two that have moved\n");
+    assert_eq!(nodes.consume("orders"), ["by two that have moved"]);
+}
+
+/// What an UpdateRaftVoter is answered, as Apache Kafka 4.3.1 answers it.
+#[test]
+fn an_update_of_a_voter_is_answered_as_apache_kafka_answers_it() {
+    let nodes = three();
+    let leader = usize::try_from(quorum(&nodes.clients[0]).leader_id).unwrap();
+    let other = if leader == 3 { 2 } else { 3 };
+    let at = nodes.controllers[leader - 1].clone();
+    update_raft_voter(&at, CLUSTER, (other, directory(&nodes, other)));
+    // It knows better where it is itself, and says so.
+    assert!(wait_for(|| places(&nodes.clients[0]) == nodes.controllers));
+}
+
+/// Asks the controller that leads about a voter that follows.
+fn update_raft_voter(at: &str, cluster_id: &str, (id, directory): (usize, Uuid)) {
+    let quorum = quorum(at);
+    let (leader, epoch) = (quorum.leader_id, quorum.leader_epoch);
+    let listener = |name: &str| update_raft_voter_request::Listener {
+        name: name.into(),
+        host: "elsewhere.example".into(),
+        port: 9999,
+    };
+    let levels = |min: i16, max: i16| KRaftVersionFeature {
+        min_supported_version: min,
+        max_supported_version: max,
+    };
+    let good = UpdateRaftVoterRequest {
+        cluster_id: Some(cluster_id.into()),
+        current_leader_epoch: epoch,
+        voter_id: i32::try_from(id).unwrap(),
+        voter_directory_id: directory,
+        listeners: vec![listener("CONTROLLER")],
+        k_raft_version_feature: levels(0, 1),
+    };
+    let with = |change: &dyn Fn(&mut UpdateRaftVoterRequest)| {
+        let mut request = good.clone();
+        change(&mut request);
+        request
+    };
+    let invalid = ErrorCode::INVALID_REQUEST;
+    for (request, expected) in [
+        (with(&|it| it.cluster_id = Some("another".into())), ErrorCode::INCONSISTENT_CLUSTER_ID),
+        (with(&|it| it.current_leader_epoch -= 1), ErrorCode::FENCED_LEADER_EPOCH),
+        (with(&|it| it.current_leader_epoch = -1), ErrorCode::FENCED_LEADER_EPOCH),
+        (with(&|it| it.current_leader_epoch += 1), ErrorCode::UNKNOWN_LEADER_EPOCH),
+        (with(&|it| it.voter_id = -1), invalid),
+        (with(&|it| it.voter_directory_id = Uuid::ZERO), invalid),
+        (with(&|it| it.listeners.clear()), invalid),
+        (with(&|it| it.listeners = vec![listener("OTHER")]), invalid),
+        (with(&|it| it.k_raft_version_feature = levels(-1, 1)), invalid),
+        (with(&|it| it.k_raft_version_feature = levels(1, 0)), invalid),
+        (with(&|it| it.k_raft_version_feature = levels(0, 0)), invalid),
+        (with(&|it| it.k_raft_version_feature = levels(2, 3)), invalid),
+        (with(&|it| it.voter_id = 4), ErrorCode::VOTER_NOT_FOUND),
+        (with(&|it| it.voter_directory_id = Uuid([9; 16])), ErrorCode::VOTER_NOT_FOUND),
+        (with(&|it| it.cluster_id = None), ErrorCode::NONE),
+        // Apache Kafka has not committed the one before, and says REQUEST_TIMED_OUT.
+        (good.clone(), ErrorCode::NONE),
+    ] {
+        let answer = ask(at, &request);
+        assert_eq!(answer.error_code, expected, "{request:?}");
+        let told = answer.current_leader;
+        assert_eq!((told.leader_id, told.leader_epoch), (leader, epoch), "{request:?}");
+        assert_eq!(format!("{}:{}", told.host, told.port), at, "{request:?}");
+    }
 }

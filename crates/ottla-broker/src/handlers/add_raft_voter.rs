@@ -4,11 +4,12 @@
 //!   time: REQUEST_TIMED_OUT while another is not committed.
 //! - An id that a voter has is DUPLICATE_VOTER, whatever the directory: the lost one is removed first.
 //! - v1: whether to wait until the change is committed.
-//! - Known differences: the answer waits for that always. An observer that has not all of the log yet is waited for, for as
-//!   long as the request allows, 5 to 10 s; Apache Kafka refuses it at once, and takes one that had all of it within the last
-//!   hour. A node that is no observer is refused as one that lags behind; Apache Kafka asks it for its versions first.
-//!   `controller.quorum.auto.join.enable` does not send this: voters that come by themselves come in odd numbers, so that two
-//!   nodes have one voter; Apache Kafka's become two, and neither can be lost.
+//! - Known difference: the answer waits until the change is committed always.
+//! - Known difference: an observer that has not all of the log yet is waited for, for as long as the request allows, 5 to 10 s;
+//!   Apache Kafka refuses it at once, and takes one that had all of it within the last hour. A node that is no observer is refused
+//!   as one that lags behind; Apache Kafka asks it for its versions first.
+//! - Known difference: controllers that become voters by themselves (`controller.quorum.auto.join.enable`) do not send this, and come in
+//!   odd numbers, so that two nodes have one voter. Apache Kafka's become two, and neither can be lost.
 
 use std::time::Duration;
 
@@ -73,7 +74,7 @@ fn endpoint(listener: &Listener) -> Endpoint {
 }
 
 /// The new voter must listen where controllers meet: on the listener that this one's first is called by.
-fn check_reachable(quorum: &Quorum, endpoints: &[Endpoint]) -> Result<(), Refusal> {
+pub(super) fn check_reachable(quorum: &Quorum, endpoints: &[Endpoint]) -> Result<(), Refusal> {
     let own = quorum.controller_registration();
     let name = own.listeners.first().map(|it| it.name.clone()).unwrap_or_default();
     if endpoints.iter().any(|it| *it.listener == *name) {

@@ -25,7 +25,7 @@ use super::growth::{self, Claim, Plan, Seat, Wait};
 use super::{InitialVoter, Member, Quorum, progress};
 use crate::controller::QuorumRaft;
 use crate::members::node_id;
-use crate::observers::{Lead, is_voter, lead};
+use crate::observers::{Lead, is_voter, lead, move_here};
 use crate::raft::{Membership, Payload, TypeConfig, Voter};
 use crate::service::Service;
 use crate::storage::format::is_by_directory;
@@ -100,6 +100,30 @@ impl Quorum {
             return Err(VoterChangeError::NotFound { voter, voters });
         }
         changes.remove(voter, deadline).await
+    }
+
+    /// Has the log name the place where a voter is now.
+    pub async fn update_voter(
+        &self,
+        voter: InitialVoter,
+        patience: Duration,
+    ) -> Result<(), VoterChangeError> {
+        let deadline = Instant::now() + patience;
+        let changes = self.changes();
+        let _turn = changes.turn()?;
+        self.check_changeable("updating")?;
+        let InitialVoter { id, directory_id, endpoints } = voter;
+        let (voter, voters) = (Member { id, directory_id }, self.voters());
+        if !voters.contains(&voter) {
+            return Err(VoterChangeError::NotFound { voter, voters });
+        }
+        let _changing = changes.changing(deadline).await?;
+        let moved = Voter { directory_id, endpoints };
+        match tokio::time::timeout_at(deadline, move_here(&self.raft, id, &moved)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(())) => Err(VoterChangeError::Pending),
+            Err(_) => Err(VoterChangeError::TimedOut),
+        }
     }
 
     fn changes(&self) -> Changes<'_> {

@@ -423,12 +423,18 @@ impl Cluster {
     }
 
     pub async fn start_voter(&mut self, id: i32, path: TempDir) {
+        self.start_voter_at(id, id, path).await;
+    }
+
+    /// At the place where another node would be.
+    pub async fn start_voter_at(&mut self, at: i32, id: i32, path: TempDir) {
         let (policy, timing) = (self.policy.clone(), self.timing);
         let (segment_bytes, snapshots) = (self.segment_bytes, self.snapshots);
+        let endpoints = initial_voter(at).endpoints;
         let config = config(id, self.config.clone());
-        let config = Config { policy, timing, segment_bytes, snapshots, ..config };
-        let voter = start(config, path, &self.network).await.unwrap();
-        self.voters.insert(id, voter);
+        let config = Config { policy, timing, segment_bytes, snapshots, endpoints, ..config };
+        let voter = start_at(at, config, path, &self.network).await.unwrap();
+        self.voters.insert(at, voter);
     }
 
     /// Starts a node that has no vote, in a directory of this id.
@@ -440,7 +446,8 @@ impl Cluster {
     pub async fn start_impostor(&mut self, at: i32, id: i32, directory_id: Uuid, path: TempDir) {
         let (policy, timing) = (self.policy.clone(), self.timing);
         let elsewhere = (1..=9).filter(|_| self.grows).map(initial_voter);
-        let contacts = self.config.iter().cloned().chain(elsewhere);
+        let running = self.voters.keys().copied().map(initial_voter);
+        let contacts = self.config.iter().cloned().chain(running).chain(elsewhere);
         let contacts = contacts.flat_map(|it| it.endpoints).collect();
         let (segment_bytes, snapshots) = (self.segment_bytes, self.snapshots);
         let config = Config {
