@@ -533,6 +533,7 @@ async fn start_quorum(
         clock: Arc::clone(clock),
         publisher: Arc::clone(topics) as _,
         transport: Arc::new(QuorumTransport::new(peers)),
+        workers: Arc::new(ottla_quorum::Threads),
     };
     Ok(Arc::new(Quorum::start(config, dependencies).await?))
 }

@@ -32,12 +32,14 @@ mod observers;
 mod publisher;
 mod quorum;
 mod raft;
+mod runtime;
 mod service;
 mod snapshot;
 mod state_machine;
 mod storage;
 mod transport;
 mod wire;
+mod workers;
 
 pub use controller::{Desk, Leader, SubmitError};
 pub use publisher::Publisher;
@@ -45,7 +47,9 @@ pub use quorum::{
     Config, Dependencies, InitialVoter, Member, Metrics, Quorum, StartError, Timing,
     VoterChangeError, VoterState,
 };
+pub use runtime::draw_lots_from;
 pub use service::ServeError;
 pub use snapshot::policy::SnapshotLimits;
 pub use transport::{Called, NoTransport, Transport};
 pub use wire::sender_of;
+pub use workers::{InOrder, Threads, Work, Workers};

@@ -236,6 +236,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         tokio::select! {
+            biased;
             closed = cancel => Err(closed.into()),
             sent = transfer::send(self, vote, &snapshot.snapshot) => Ok(sent?),
         }

@@ -319,6 +319,7 @@ impl Attendance {
                 self.follow(&members, &mut memory).await
             };
             let ended = tokio::select! {
+                biased;
                 changed = server.changed() => changed.is_err(),
                 () = until(pause.map(|it| Instant::now() + it)) => false,
             };

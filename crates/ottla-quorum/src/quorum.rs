@@ -50,6 +50,7 @@ use crate::state_machine::{Applied, StateMachine};
 use crate::storage::vote::VoteFile;
 use crate::storage::{Place, Storage};
 use crate::transport::Transport;
+use crate::workers::Workers;
 pub use changes::VoterChangeError;
 pub(crate) use changes::{Changes, Grown, finish, for_another};
 use voters::Company;
@@ -102,6 +103,8 @@ pub struct Dependencies {
     pub publisher: Arc<dyn Publisher>,
     /// The way to the other voters.
     pub transport: Arc<dyn Transport>,
+    /// Who does what may block.
+    pub workers: Arc<dyn Workers>,
 }
 
 /// The quorum could not be started.
@@ -184,12 +187,12 @@ impl Quorum {
     /// and the cluster has its first records. With others, returns at once: the image is empty until a leader has said
     /// what is committed, and controllers are registered with the active one ([`Quorum::controller_registration`]).
     pub async fn start(config: Config, dependencies: Dependencies) -> Result<Self, StartError> {
-        let Dependencies { directory, clock, publisher, transport } = dependencies;
+        let Dependencies { directory, clock, publisher, transport, workers } = dependencies;
         let log = open_log(&config, &directory)?;
         let place = place(&config, &directory, &log);
         let vote_file = VoteFile::in_directory(Arc::clone(&place.disk), &place.path);
         let (storage, snapshot) =
-            Storage::open(Arc::clone(&log), vote_file, place, Arc::clone(&clock))
+            Storage::open(Arc::clone(&log), vote_file, place, Arc::clone(&clock), workers)
                 .map_err(|error| StartError::Log(error.to_string()))?;
         if storage.last_index().is_none() && !config.joins {
             let first = voters::first(&config).map_err(StartError::Voters)?;
@@ -604,7 +607,7 @@ impl Quorum {
         }
         self.snapshots.stop().await;
         let storage = self.storage.clone();
-        if tokio::task::spawn_blocking(move || storage.close()).await.is_err() {
+        if self.storage.aside(move || storage.close()).await.is_err() {
             tracing::error!("the metadata log was not closed");
         }
     }

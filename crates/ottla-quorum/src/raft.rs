@@ -11,6 +11,8 @@ use ottla_base::{LeaderEpoch, Timestamp, Uuid};
 use ottla_metadata::{Endpoint, MetadataRecord};
 use ottla_records::ValidBatch;
 
+use crate::runtime::Runtime;
+
 /// A term is a leader epoch, with at most one leader in each; a node id is Kafka's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TypeConfig;
@@ -25,7 +27,7 @@ impl RaftTypeConfig for TypeConfig {
     type Vote = Vote;
     type Payload = Payload;
     type Entry = Entry;
-    type AsyncRuntime = openraft::impls::TokioRuntime;
+    type AsyncRuntime = Runtime;
     type Responder<T>
         = Completion<T>
     where

@@ -40,11 +40,13 @@ use ottla_log::{Log, Origin, ReadError, StorageError};
 use ottla_metadata::Endpoint;
 use ottla_records::{BatchHeader, Batches, RawBatch, ValidBatch};
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use crate::members::Myself;
 use crate::raft::{Entry, LogId, Membership, Payload, TypeConfig, Vote, Voter, epoch_of, log_id};
 use crate::snapshot::Extent;
 use crate::snapshot::store::{Checkpoint, LoadError, Snapshots};
+use crate::workers::{self, Workers};
 use format::Author;
 use index::LogIndex;
 use vote::VoteFile;
@@ -96,6 +98,7 @@ impl fmt::Debug for Storage {
 struct Shared {
     log: Arc<Log>,
     clock: Arc<dyn Clock>,
+    workers: Arc<dyn Workers>,
     myself: Myself,
     writer: Writer,
     snapshots: Snapshots,
@@ -133,6 +136,7 @@ impl Storage {
         vote_file: VoteFile,
         place: Place,
         clock: Arc<dyn Clock>,
+        workers: Arc<dyn Workers>,
     ) -> Result<(Self, Option<Checkpoint>), LogError> {
         let Place { cluster_id, node_id, directory_id, disk, path } = place;
         let vote = vote_file.read(node_id)?;
@@ -146,10 +150,18 @@ impl Storage {
         let Scanned { index, voters, origin } = scan(&log, myself, extent)?;
         let cache_start = index.next_index();
         let state = State { index, vote, voters, origin, cache: VecDeque::new(), cache_start };
-        let writer = Writer::start(Arc::clone(&log), vote_file, directory_id, node_id)?;
+        let writer = Writer::start(Arc::clone(&log), vote_file, directory_id, node_id, &*workers)?;
         let state = Mutex::new(state);
-        let shared = Shared { log, clock, myself, writer, snapshots, state };
+        let shared = Shared { log, clock, workers, myself, writer, snapshots, state };
         Ok((Self { shared: Arc::new(shared) }, checkpoint))
+    }
+
+    /// Has something done that may block, beside everything else; an error if nobody has come to its end.
+    pub(crate) fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> oneshot::Receiver<T> {
+        workers::aside(&*self.shared.workers, work)
     }
 
     /// This node, as a member.

@@ -15,7 +15,7 @@ use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
 use ottla_metadata::controller::Policy;
 use ottla_metadata::{ConfigResource, Image, Outcome};
 use ottla_protocol::records::ConfigRecord;
-use ottla_quorum::{Config, Dependencies, NoTransport, Quorum, SnapshotLimits, Timing};
+use ottla_quorum::{Config, Dependencies, NoTransport, Quorum, SnapshotLimits, Threads, Timing};
 use ottla_sim::{Plan, Random, SimulatedDisk};
 
 const KEYS: usize = 5;
@@ -132,6 +132,7 @@ fn live(
             clock: Arc::clone(clock) as _,
             publisher: Arc::new(()),
             transport: Arc::new(NoTransport),
+            workers: Arc::new(Threads),
         };
         let quorum = match Quorum::start(config(), dependencies).await {
             Ok(quorum) => quorum,

@@ -101,9 +101,10 @@ impl Task {
         loop {
             let (due, expiry) = (self.deadline(), self.expiry());
             tokio::select! {
+                biased;
+                () = until(expiry) => self.let_go().await,
                 changed = self.applied.changed() => if changed.is_err() { return },
                 () = until(due) => {}
-                () = until(expiry) => self.let_go().await,
             }
             if self.note_received() || self.take_if_due().await {
                 self.let_go().await;
@@ -147,7 +148,7 @@ impl Task {
         self.since = Since { end_offset, bytes, at: now };
         let (storage, stop, id) = (self.storage.clone(), Arc::clone(&self.stop), extent.id);
         let write = move || storage.snapshots().write(&extent, &image, &stop);
-        match tokio::task::spawn_blocking(write).await {
+        match self.storage.aside(write).await {
             Ok(Ok(())) => {
                 tracing::info!(snapshot = %id, "wrote a snapshot of the metadata");
                 true
@@ -191,7 +192,7 @@ impl Task {
             // On a full disk the one may fail and the other help.
             storage.snapshots().delete_before(first.id).and(trimmed)
         };
-        match tokio::task::spawn_blocking(work).await {
+        match self.storage.aside(work).await {
             Ok(Ok(())) => {}
             // It is only longer than it might be.
             Ok(Err(error)) => tracing::warn!(%error, "cannot make the metadata log shorter"),

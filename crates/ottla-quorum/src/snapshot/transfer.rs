@@ -11,8 +11,7 @@ use std::sync::Arc;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::raft::SnapshotResponse;
-use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
+use tokio::sync::{Mutex, oneshot};
 
 use super::SnapshotId;
 use super::store::{Checkpoint, Part};
@@ -63,9 +62,9 @@ fn failed(error: io::Error) -> CallError {
 }
 
 async fn read(storage: &Storage, file: &Arc<File>, position: u64) -> io::Result<Vec<u8>> {
-    let (storage, file) = (storage.clone(), Arc::clone(file));
-    let read = move || storage.snapshots().read(&file, position, PIECE_BYTES);
-    tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
+    let (snapshots, file) = (storage.clone(), Arc::clone(file));
+    let read = move || snapshots.snapshots().read(&file, position, PIECE_BYTES);
+    storage.aside(read).await.map_err(io::Error::other)?
 }
 
 /// Where pieces arrive. There is one snapshot at a time: one from another leader, or a newer one, takes the place of
@@ -81,7 +80,7 @@ struct Arrived {
     part: Part,
     has_got: u64,
     /// All of it is there, and is being read.
-    reading: Option<JoinHandle<Option<Checkpoint>>>,
+    reading: Option<oneshot::Receiver<Option<Checkpoint>>>,
 }
 
 impl Inbox {
@@ -149,19 +148,19 @@ async fn add<'a>(
     }
     let arrived = inbox.as_mut().expect("it was just made");
     if piece.position == arrived.has_got && !piece.bytes.is_empty() {
-        let (storage, part, piece) = (storage.clone(), arrived.part.clone(), piece.clone());
+        let (snapshots, part, piece) = (storage.clone(), arrived.part.clone(), piece.clone());
         let end = piece.position + piece.bytes.len() as u64;
-        let write = move || storage.snapshots().add(&part, &piece.bytes, piece.position);
-        tokio::task::spawn_blocking(write).await.map_err(io::Error::other)??;
+        let write = move || snapshots.snapshots().add(&part, &piece.bytes, piece.position);
+        storage.aside(write).await.map_err(io::Error::other)??;
         arrived.has_got = end;
     }
     Ok(arrived)
 }
 
 /// Reads what has arrived; `None` if it is no whole snapshot.
-fn complete(storage: &Storage, part: &Part) -> JoinHandle<Option<Checkpoint>> {
-    let (storage, part) = (storage.clone(), part.clone());
-    tokio::task::spawn_blocking(move || match storage.snapshots().complete(&part) {
+fn complete(storage: &Storage, part: &Part) -> oneshot::Receiver<Option<Checkpoint>> {
+    let (snapshots, part) = (storage.clone(), part.clone());
+    storage.aside(move || match snapshots.snapshots().complete(&part) {
         Ok(checkpoint) => Some(checkpoint),
         Err(error) => {
             tracing::error!(%error, "the leader has sent a snapshot that is none");

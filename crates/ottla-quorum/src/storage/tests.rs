@@ -10,6 +10,7 @@ use ottla_protocol::records::FeatureLevelRecord;
 use super::*;
 use crate::raft::Proposal;
 use crate::snapshot::SnapshotId;
+use crate::workers::Threads;
 
 const NODE: BrokerId = BrokerId(1);
 
@@ -40,7 +41,7 @@ fn try_open(path: &std::path::Path) -> Result<Fixture, LogError> {
         disk: Arc::clone(directory.disk()),
         path: path.join("__cluster_metadata-0"),
     };
-    let (storage, restored) = Storage::open(log, votes, place, clock)?;
+    let (storage, restored) = Storage::open(log, votes, place, clock, Arc::new(Threads))?;
     Ok(Fixture { storage, restored, _directory: directory })
 }
 

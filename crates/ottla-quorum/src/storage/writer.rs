@@ -1,10 +1,10 @@
-//! The thread that makes the metadata log durable: many appends with one flush, and votes in their place. Shell.
+//! Makes the metadata log durable, beside everything else: many appends with one flush, and votes in their place. Shell.
+//!
+//! Invariant: where there are jobs, somebody has been given the work of doing them.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
-use std::thread::JoinHandle;
 
 use openraft::storage::IOFlushed;
 use ottla_base::{BrokerId, Uuid};
@@ -14,19 +14,20 @@ use tokio::sync::oneshot;
 
 use super::vote::VoteFile;
 use crate::raft::{TypeConfig, Vote};
+use crate::workers::{InOrder, Workers};
 
-/// What the thread is asked to do, in order.
+/// What is asked for, in order.
 enum Job {
     /// Make everything appended so far durable.
     Flush(IOFlushed<TypeConfig>),
     SaveVote(Vote, oneshot::Sender<io::Result<()>>),
 }
 
-/// A handle to the thread.
+/// Whom to ask.
 pub(crate) struct Writer {
-    jobs: Mutex<Option<mpsc::Sender<Job>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-    counts: Arc<Counts>,
+    worker: Arc<Worker>,
+    /// Gone once it is closed.
+    order: Mutex<Option<Box<dyn InOrder>>>,
 }
 
 #[derive(Debug, Default)]
@@ -41,52 +42,46 @@ impl Writer {
         vote_file: VoteFile,
         directory_id: Uuid,
         node_id: BrokerId,
+        workers: &dyn Workers,
     ) -> io::Result<Self> {
-        let (sender, receiver) = mpsc::channel();
-        let counts = Arc::new(Counts::default());
-        let worker = Worker { log, vote_file, directory_id, node_id, counts: Arc::clone(&counts) };
-        let thread = std::thread::Builder::new()
-            .name("quorum-writer".to_owned())
-            .spawn(move || worker.run(&receiver))?;
-        let (jobs, thread) = (Mutex::new(Some(sender)), Mutex::new(Some(thread)));
-        Ok(Self { jobs, thread, counts })
+        let (jobs, counts) = (Mutex::default(), Counts::default());
+        let worker = Arc::new(Worker { log, vote_file, directory_id, node_id, jobs, counts });
+        Ok(Self { worker, order: Mutex::new(Some(workers.in_order("quorum-writer")?)) })
     }
 
     /// Runs the callback once everything appended so far is on disk, or cannot be.
     pub(crate) fn flush(&self, callback: IOFlushed<TypeConfig>) {
-        if let Err(Job::Flush(callback)) = self.send(Job::Flush(callback)) {
-            callback.io_completed(Err(stopped()));
-        }
+        self.ask(Job::Flush(callback));
     }
 
     pub(crate) async fn save_vote(&self, vote: Vote) -> io::Result<()> {
         let (sender, saved) = oneshot::channel();
-        // A refused job drops its sender, which ends the wait.
-        drop(self.send(Job::SaveVote(vote, sender)));
+        self.ask(Job::SaveVote(vote, sender));
         saved.await.unwrap_or_else(|_| Err(stopped()))
     }
 
-    /// Returns the job if the thread is gone.
-    fn send(&self, job: Job) -> Result<(), Job> {
-        match &*self.jobs.lock() {
-            Some(jobs) => jobs.send(job).map_err(|mpsc::SendError(job)| job),
-            None => Err(job),
+    /// Jobs that come before the work is begun are done with it, and work that finds no job has nothing to do.
+    fn ask(&self, job: Job) {
+        self.worker.jobs.lock().push(job);
+        let worker = Arc::clone(&self.worker);
+        let work = Box::new(move || worker.work());
+        let is_given = self.order.lock().as_ref().is_some_and(|order| order.give(work).is_ok());
+        if !is_given {
+            self.worker.refuse();
         }
     }
 
-    /// Ends the thread after the jobs that it has.
+    /// Does what it was asked for, and nothing after that.
     pub(crate) fn close(&self) {
-        drop(self.jobs.lock().take());
-        if let Some(thread) = self.thread.lock().take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the writer of the metadata log panicked");
-        }
+        // Waits, where there is somebody to wait for.
+        let order = self.order.lock().take();
+        drop(order);
+        self.worker.work();
     }
 
     /// Flushes done, and appends that they served.
     pub(crate) fn counts(&self) -> (u64, u64) {
-        let Counts { flushes, appends } = &*self.counts;
+        let Counts { flushes, appends } = &self.worker.counts;
         (flushes.load(Ordering::Relaxed), appends.load(Ordering::Relaxed))
     }
 }
@@ -107,25 +102,37 @@ struct Worker {
     vote_file: VoteFile,
     directory_id: Uuid,
     node_id: BrokerId,
-    counts: Arc<Counts>,
+    jobs: Mutex<Vec<Job>>,
+    counts: Counts,
 }
 
 impl Worker {
-    fn run(&self, jobs: &mpsc::Receiver<Job>) {
+    fn take(&self) -> Vec<Job> {
+        std::mem::take(&mut *self.jobs.lock())
+    }
+
+    fn work(&self) {
         let mut callbacks = Vec::new();
-        while let Ok(first) = jobs.recv() {
-            for job in std::iter::once(first).chain(jobs.try_iter()) {
-                match job {
-                    Job::Flush(callback) => callbacks.push(callback),
-                    Job::SaveVote(vote, saved) => {
-                        self.flush(&mut callbacks);
-                        let written = self.vote_file.write(&vote, self.node_id, self.directory_id);
-                        // Nobody waits for the vote of a node that is stopping.
-                        let _ = saved.send(written.map_err(io::Error::other));
-                    }
+        for job in self.take() {
+            match job {
+                Job::Flush(callback) => callbacks.push(callback),
+                Job::SaveVote(vote, saved) => {
+                    self.flush(&mut callbacks);
+                    let written = self.vote_file.write(&vote, self.node_id, self.directory_id);
+                    // Nobody waits for the vote of a node that is stopping.
+                    let _ = saved.send(written.map_err(io::Error::other));
                 }
             }
-            self.flush(&mut callbacks);
+        }
+        self.flush(&mut callbacks);
+    }
+
+    /// A vote that is not saved drops its sender, which ends the wait.
+    fn refuse(&self) {
+        for job in self.take() {
+            if let Job::Flush(callback) = job {
+                callback.io_completed(Err(stopped()));
+            }
         }
     }
 

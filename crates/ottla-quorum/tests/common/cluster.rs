@@ -23,7 +23,7 @@ use ottla_protocol::records::{ConfigRecord, VotersRecord};
 use ottla_protocol::{Decoder, Message};
 use ottla_quorum::{
     Called, Config, Dependencies, InitialVoter, Member, Publisher, Quorum, SnapshotLimits,
-    StartError, SubmitError, Timing, Transport, VoterChangeError,
+    StartError, SubmitError, Threads, Timing, Transport, VoterChangeError,
 };
 use ottla_records::{Batches, ControlType, RawBatch};
 use tempfile::TempDir;
@@ -632,6 +632,7 @@ async fn start_at(
         clock: Arc::new(SystemClock::new()),
         publisher: Arc::clone(&watcher) as Arc<dyn Publisher>,
         transport: Arc::new(access),
+        workers: Arc::new(Threads),
     };
     let quorum = Arc::new(Quorum::start(config, dependencies).await?);
     network.nodes.lock().unwrap().insert(id, Arc::clone(&quorum));

@@ -16,7 +16,7 @@ use ottla_protocol::messages::create_topics_request::CreatableTopic;
 use ottla_protocol::messages::{BrokerRegistrationRequest, CreateTopicsRequest};
 use ottla_quorum::{
     Config, Dependencies, NoTransport, Publisher, Quorum, SnapshotLimits, StartError, SubmitError,
-    Timing,
+    Threads, Timing,
 };
 
 /// Notes what was published.
@@ -93,6 +93,7 @@ pub async fn try_start_snapshotting(
         clock,
         publisher: Arc::clone(&recorder) as Arc<dyn Publisher>,
         transport: Arc::new(NoTransport),
+        workers: Arc::new(Threads),
     };
     let quorum = Quorum::start(config, dependencies).await?;
     Ok(Node { quorum, directory, recorder })
