@@ -49,7 +49,7 @@ const SIMULATION_LIMIT: Duration = Duration::from_secs(60 * 60);
 fn simulate() -> Result<Tally> {
     let mut command = workspace::cargo();
     command.args(["test", "--release", "--locked", "-p", "ottla-sim"]);
-    command.args(["--test", "log", "--test", "cluster"]);
+    command.args(["--test", "log", "--test", "cluster", "--test", "quorum"]);
     command.args(["--", "--nocapture"]).env("OTTLA_SIM_SEEDS", SEEDS);
     Ok(test::step("simulated disk and cluster", command, SIMULATION_LIMIT))
 }

@@ -19,6 +19,7 @@ mod counts;
 pub mod disk;
 pub mod log;
 pub mod planted;
+pub mod quorum;
 mod random;
 pub mod seeds;
 

@@ -1,0 +1,180 @@
+//! What goes wrong, and when.
+
+use std::time::Duration;
+
+use ottla_base::BrokerId;
+use tokio::time::Instant;
+
+use super::Bug;
+use super::network::{Weather, quorum_of};
+use super::node::{Node, directory_id};
+use super::world::World;
+use crate::Plan;
+
+impl World {
+    pub(super) async fn go_wrong(&mut self) {
+        let ids = self.ids();
+        let Some(id) = self.chance.pick(&ids).copied() else { return };
+        match self.chance.below(100) {
+            0..9 => {
+                let loses_power = self.chance.happens(6_000);
+                self.crash(id, loses_power);
+            }
+            9..11 => self.end_cleanly(id),
+            11..35 => self.start_one().await,
+            35..42 => self.cut_links(id),
+            42..60 => self.heal_links(),
+            60..66 => self.change_weather(),
+            66..71 => self.slow_disk(id),
+            71..76 => self.disturb_disk(id),
+            76..80 => self.hold_up(id),
+            80..82 => self.jump_clock(id),
+            82..85 => self.lose_peer(id),
+            85..88 => self.lose_disk(id),
+            88..95 if self.changes_voters => self.change_voters(id),
+            _ => {}
+        }
+        self.crash_stopped();
+    }
+
+    fn crash(&mut self, id: usize, loses_power: bool) {
+        let was_active = quorum_of(&self.shared.network, id)
+            .is_some_and(|quorum| quorum.active().borrow().is_some());
+        if was_active {
+            self.shared.count("active controller crashed");
+        }
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.crash(loses_power, &self.shared);
+        }
+    }
+
+    fn end_cleanly(&mut self, id: usize) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.end_cleanly(&self.shared);
+        }
+    }
+
+    /// A process whose disk has stopped amid a call is over; so is one without a quorum.
+    fn crash_stopped(&mut self) {
+        let failed = self.nodes.values().filter(|node| node.has_failed()).map(|node| node.id);
+        for id in failed.collect::<Vec<_>>() {
+            let is_crash = self.nodes[&id].disk.has_stopped();
+            let what = if is_crash { "crash amid a call of the disk" } else { "disk failed" };
+            self.shared.count(what);
+            let loses_power = self.chance.happens(6_000);
+            self.crash(id, loses_power);
+        }
+    }
+
+    async fn start_one(&mut self) {
+        let is_away = |node: &&Node| node.process().is_none();
+        let away = self.nodes.values().find(is_away).map(|node| node.id);
+        if let Some(id) = away {
+            self.start(id).await;
+        }
+    }
+
+    fn cut_links(&mut self, id: usize) {
+        let others: Vec<usize> = self.ids().into_iter().filter(|other| *other != id).collect();
+        let Some(other) = self.chance.pick(&others).copied() else { return };
+        let mut network = self.shared.network.lock();
+        match self.chance.below(4) {
+            0 => network.cut(id, other),
+            1 => {
+                network.cut(id, other);
+                network.cut(other, id);
+            }
+            _ => {
+                for other in others {
+                    network.cut(id, other);
+                    network.cut(other, id);
+                }
+            }
+        }
+        drop(network);
+        self.shared.count("links cut");
+        self.shared.note(|| format!("links of node {id} are cut"));
+    }
+
+    fn heal_links(&mut self) {
+        let mut network = self.shared.network.lock();
+        if network.is_whole() {
+            return;
+        }
+        network.heal();
+        drop(network);
+        self.shared.count("links healed");
+    }
+
+    fn change_weather(&mut self) {
+        let mut rate = |often: u32, most: usize| {
+            if self.chance.happens(often) { self.chance.below(most) as u32 } else { 0 }
+        };
+        let weather = Weather {
+            lost: rate(4_000, 1_500),
+            doubled: rate(5_000, 2_000),
+            late: rate(5_000, 1_000),
+        };
+        self.shared.network.lock().weather = weather;
+    }
+
+    fn slow_disk(&mut self, id: usize) {
+        let longest = [2, 2, 60, 600, 1_500][self.chance.below(5)];
+        if longest > 2 {
+            self.shared.count("slow disk");
+        }
+        self.shared.set_disk(id, Duration::from_millis(longest));
+    }
+
+    /// The process stops amid a call of the disk, or calls fail.
+    fn disturb_disk(&mut self, id: usize) {
+        let Some(node) = self.nodes.get(&id).filter(|node| node.process().is_some()) else {
+            return;
+        };
+        let plan = match self.chance.below(5) {
+            0 => Plan { sync_error: 1_000, ..Plan::default() },
+            1 => Plan { no_space: 1_000, ..Plan::default() },
+            _ => Plan { stop_in: Some(self.chance.below(40) as u64), ..Plan::default() },
+        };
+        self.shared.note(|| format!("disk of node {id}: {plan:?}"));
+        node.disk.set_plan(plan);
+    }
+
+    /// Long enough for others to elect somebody else, sometimes.
+    fn hold_up(&mut self, id: usize) {
+        let pause = Duration::from_millis(50 + self.chance.below(2_500) as u64);
+        self.shared.network.lock().hold_up(id, Instant::now() + pause);
+        self.shared.count("node held up");
+        self.shared.note(|| format!("node {id} is held up for {pause:?}"));
+    }
+
+    /// A connection breaks, of a node that may live.
+    fn lose_peer(&mut self, id: usize) {
+        let Some(quorum) = quorum_of(&self.shared.network, id) else { return };
+        let Some(leader) = *quorum.leader().borrow() else { return };
+        self.shared.count("connection to the leader broken");
+        tokio::spawn(async move { quorum.peer_lost(BrokerId(leader.id.0)).await });
+    }
+
+    /// A node comes back with an empty disk: one that no log names a voter, so that nobody has counted on what it had.
+    fn lose_disk(&mut self, id: usize) {
+        if self.setup.bug == Some(Bug::WipedDiskCounted) {
+            return self.wipe_in_secret(id);
+        }
+        let is_named = self.nodes.values().any(|node| match node.process() {
+            Some(process) => process.quorum.voters().iter().any(|it| it.id.0 == id as i32),
+            None => true,
+        });
+        let Some(node) = self.nodes.get_mut(&id).filter(|_| !is_named) else { return };
+        self.disks += 1;
+        node.crash(false, &self.shared);
+        node.replace_disk(self.seed, directory_id(100 + self.disks));
+        self.shared.count("disk of an observer replaced");
+    }
+
+    fn wipe_in_secret(&mut self, id: usize) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        node.crash(false, &self.shared);
+        node.replace_disk(self.seed, directory_id(id));
+    }
+}

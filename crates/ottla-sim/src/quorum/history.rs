@@ -1,0 +1,99 @@
+//! What has been seen of a quorum, and the laws that it is held to.
+//!
+//! - At each offset there is one state of the cluster, whoever publishes it, in whatever life.
+//! - What a node publishes does not fall, within a life.
+//! - In an epoch at most one node is the active controller.
+//! - A decision that is answered was made on a state that includes all that was answered before it was asked for.
+//! - What was answered is there at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ottla_base::{LeaderEpoch, Offset};
+use ottla_metadata::{ConfigResource, Image};
+
+use crate::Counts;
+use crate::log::{Checked, Violation, law};
+
+/// A decision by its number; it is the configuration of a group of this name.
+pub(super) fn name_of(number: u64) -> String {
+    format!("decision-{number}")
+}
+
+fn includes(image: &Image, number: u64) -> bool {
+    image.config(&ConfigResource::group(name_of(number))).next().is_some()
+}
+
+#[derive(Debug, Default)]
+pub(super) struct History {
+    states: BTreeMap<Offset, Arc<Image>>,
+    active: BTreeMap<LeaderEpoch, usize>,
+    answered: BTreeSet<u64>,
+    broken: Option<Violation>,
+    pub(super) counts: Counts,
+    pub(super) trace: Option<Vec<String>>,
+}
+
+impl History {
+    pub(super) fn new(is_traced: bool) -> Self {
+        Self { trace: is_traced.then(Vec::new), ..Self::default() }
+    }
+
+    pub(super) fn note(&mut self, line: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(line());
+        }
+    }
+
+    /// The first violation that was found.
+    pub(super) fn check(&self) -> Checked {
+        self.broken.clone().map_or(Ok(()), Err)
+    }
+
+    pub(super) fn hold(&mut self, checked: Checked) {
+        if let Err(violation) = checked {
+            self.broken.get_or_insert(violation);
+        }
+    }
+
+    /// A node has published a state; `before` is the last one in this life.
+    pub(super) fn publish(&mut self, node: usize, before: Offset, image: &Arc<Image>) -> Checked {
+        let at = image.offset;
+        law!(at >= before, "node {node} publishes {at} after {before}");
+        let first = self.states.entry(at).or_insert_with(|| Arc::clone(image));
+        law!(
+            **first == **image,
+            "node {node} sees another state at offset {at} than was seen before"
+        );
+        Ok(())
+    }
+
+    pub(super) fn lead(&mut self, node: usize, epoch: LeaderEpoch) -> Checked {
+        let first = *self.active.entry(epoch).or_insert(node);
+        law!(first == node, "nodes {first} and {node} are both active in epoch {epoch}");
+        Ok(())
+    }
+
+    pub(super) fn answered(&self) -> BTreeSet<u64> {
+        self.answered.clone()
+    }
+
+    /// A decision is answered that was made on a state without `missing` of what was answered before it was asked for.
+    pub(super) fn answer(&mut self, number: u64, missing: &[u64]) -> Checked {
+        self.answered.insert(number);
+        law!(missing.is_empty(), "decision {number} was made without {missing:?}, answered before");
+        Ok(())
+    }
+
+    /// Which of these decisions a state lacks.
+    pub(super) fn missing(of: &BTreeSet<u64>, image: &Image) -> Vec<u64> {
+        of.iter().copied().filter(|number| !includes(image, *number)).collect()
+    }
+
+    /// Everything that was answered is in the state that all have come to.
+    pub(super) fn check_end(&self, image: &Image) -> Checked {
+        let lost = Self::missing(&self.answered, image);
+        law!(lost.is_empty(), "lost: {lost:?}, of {} answered", self.answered.len());
+        Ok(())
+    }
+}

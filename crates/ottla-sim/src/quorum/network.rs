@@ -1,0 +1,189 @@
+//! What nodes say to each other, and which of it arrives, when and how often.
+//!
+//! tokio wakes those who wait for the same thing in an order that it draws by a lot of its own. So what becomes of a message
+//! is drawn from what it says, and from how often it was said before, and not from a stream that all of them share.
+
+use std::collections::BTreeMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash as _, Hasher as _};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ottla_base::BrokerId;
+use ottla_metadata::Endpoint;
+use ottla_quorum::{Called, Quorum, Transport};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::world::Shared;
+use crate::Random;
+
+/// How bad the network is at the moment, in ten thousand messages.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Weather {
+    pub(super) lost: u32,
+    pub(super) doubled: u32,
+    pub(super) late: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Network {
+    seed: u64,
+    /// How often each message was sent, by sender, receiver and what it says.
+    said: BTreeMap<(usize, usize, u64), u64>,
+    /// Who is there, and in which of its lives.
+    nodes: BTreeMap<usize, (u64, Arc<Quorum>)>,
+    /// From whom to whom nothing gets.
+    cut: Vec<Vec<bool>>,
+    /// Until when a node neither sends, hears nor writes anything.
+    held_up: Vec<Option<Instant>>,
+    pub(super) weather: Weather,
+}
+
+/// What becomes of a message.
+struct Fate {
+    delay: Duration,
+    is_doubled: bool,
+}
+
+impl Network {
+    pub(super) fn new(seed: u64, nodes: usize) -> Self {
+        Self {
+            seed,
+            said: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            cut: vec![vec![false; nodes]; nodes],
+            held_up: vec![None; nodes],
+            weather: Weather::default(),
+        }
+    }
+
+    pub(super) fn join(&mut self, node: usize, life: u64, quorum: Arc<Quorum>) {
+        self.nodes.insert(node, (life, quorum));
+    }
+
+    pub(super) fn leave(&mut self, node: usize) {
+        self.nodes.remove(&node);
+    }
+
+    pub(super) fn cut(&mut self, from: usize, to: usize) {
+        self.cut[from][to] = true;
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.cut.iter_mut().for_each(|row| row.fill(false));
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.cut.iter().flatten().all(|cut| !cut)
+    }
+
+    pub(super) fn hold_up(&mut self, node: usize, until: Instant) {
+        self.held_up[node] = Some(until);
+    }
+
+    pub(super) fn held_up(&self, node: usize) -> Option<Instant> {
+        self.held_up[node].filter(|until| *until > Instant::now())
+    }
+
+    fn is_there(&self, node: usize, life: u64) -> bool {
+        self.nodes.get(&node).is_some_and(|(there, _)| *there == life)
+    }
+
+    /// The error says why a message is lost.
+    fn fate(&mut self, from: usize, to: usize, message: &[u8]) -> Result<Fate, &'static str> {
+        let mut hasher = DefaultHasher::new();
+        message.hash(&mut hasher);
+        let message = hasher.finish();
+        let times = self.said.entry((from, to, message)).or_default();
+        *times += 1;
+        let stream = (from as u64) << 56 | (to as u64) << 48 | *times;
+        let mut random = Random::new(self.seed ^ message, stream);
+        if self.cut[from][to] {
+            return Err("message on a cut link");
+        }
+        let Weather { lost, doubled, late } = self.weather;
+        if random.happens(lost) {
+            return Err("message lost");
+        }
+        let mut delay = Duration::from_millis(1 + random.below(3) as u64);
+        if random.happens(late) {
+            delay += Duration::from_millis(random.below(3_000) as u64);
+        }
+        Ok(Fate { delay, is_doubled: random.happens(doubled) })
+    }
+}
+
+/// A node's access to the network, in one of its lives.
+#[derive(Debug)]
+pub(super) struct Access {
+    pub(super) node: usize,
+    pub(super) life: u64,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Transport for Access {
+    fn call(&self, to: BrokerId, endpoints: &[Endpoint], request: Bytes) -> Called {
+        let host = || endpoints.first()?.host.strip_prefix("node")?.parse().ok();
+        let to: Option<usize> = if to.0 < 0 { host() } else { usize::try_from(to.0).ok() };
+        let (shared, from, life) = (Arc::clone(&self.shared), self.node, self.life);
+        Box::pin(async move {
+            let Some(to) = to else { return Err(io::ErrorKind::NotFound.into()) };
+            let answer = call(&shared, from, to, request).await;
+            if !shared.network.lock().is_there(from, life) {
+                return std::future::pending().await;
+            }
+            answer
+        })
+    }
+}
+
+async fn call(shared: &Arc<Shared>, from: usize, to: usize, request: Bytes) -> io::Result<Bytes> {
+    let is_doubled = travel(shared, from, to, &request).await;
+    let there = shared.network.lock().nodes.get(&to).cloned();
+    let Some((life, quorum)) = there else { return Err(io::ErrorKind::ConnectionRefused.into()) };
+    if is_doubled {
+        shared.history.lock().counts.add("message doubled");
+        let (copy, quorum) = (request.clone(), Arc::clone(&quorum));
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            // Nobody waits for this answer.
+            drop(quorum.serve(copy).await);
+        });
+    }
+    let answer = quorum.serve(request).await.map_err(io::Error::other);
+    if !shared.network.lock().is_there(to, life) {
+        return Err(io::ErrorKind::ConnectionReset.into());
+    }
+    travel(shared, to, from, answer.as_deref().unwrap_or_default()).await;
+    answer
+}
+
+/// Ends when a message has arrived, which may be never; returns whether it arrives once more.
+async fn travel(shared: &Shared, from: usize, to: usize, message: &[u8]) -> bool {
+    shared.held_up(from).await;
+    let fate = shared.network.lock().fate(from, to, message);
+    let fate = match fate {
+        Ok(fate) => fate,
+        Err(why) => {
+            shared.history.lock().counts.add(why);
+            return std::future::pending().await;
+        }
+    };
+    if fate.delay > Duration::from_millis(100) {
+        shared.history.lock().counts.add("message late");
+    }
+    tokio::time::sleep(fate.delay).await;
+    shared.held_up(to).await;
+    if from != to && shared.network.lock().cut[from][to] {
+        return std::future::pending().await;
+    }
+    fate.is_doubled
+}
+
+/// Who is there, for whoever asks them something.
+pub(super) fn quorum_of(network: &Mutex<Network>, node: usize) -> Option<Arc<Quorum>> {
+    network.lock().nodes.get(&node).map(|(_, quorum)| Arc::clone(quorum))
+}

@@ -1,0 +1,364 @@
+//! A controller with its disk and clock: how it starts, and how it ends.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use ottla_base::{BrokerId, Offset, Timestamp, TopicPartition, Uuid};
+use ottla_env::{Disk, ManualClock};
+use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
+use ottla_metadata::controller::Policy;
+use ottla_metadata::{Delta, Endpoint, Image, feature};
+use ottla_quorum::{
+    Config, Dependencies, InitialVoter, Member, Publisher, Quorum, SnapshotLimits, Timing,
+};
+use ottla_records::Batches;
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+
+use super::Bug;
+use super::network::Access;
+use super::workers::SimulatedWorkers;
+use super::world::Shared;
+use crate::planted::PlantedDisk;
+use crate::{Plan, Random, SimulatedDisk};
+
+/// A snapshot after every few changes, and a log that is short.
+const FORGETFUL: SnapshotLimits = SnapshotLimits {
+    bytes_between: 1_200,
+    interval_ms: 0,
+    retention_bytes: 5_000,
+    retention_ms: -1,
+};
+
+/// What all nodes of a world have in common.
+#[derive(Debug, Clone)]
+pub(super) struct Setup {
+    pub(super) voters: Vec<InitialVoter>,
+    pub(super) is_forgetful: bool,
+    /// Whether those who have none come to have a vote by themselves.
+    pub(super) want_votes: bool,
+    pub(super) bug: Option<Bug>,
+}
+
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) id: usize,
+    pub(super) disk: Arc<SimulatedDisk>,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) directory_id: Uuid,
+    lives: u64,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Down,
+    Running(Process),
+    /// Its tasks are coming to their end.
+    Ending(JoinHandle<()>),
+}
+
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) quorum: Arc<Quorum>,
+    directory: Arc<LogDirectory>,
+    is_over: Arc<AtomicBool>,
+    /// Nothing more is decided here: such a process ends.
+    has_stopped: Arc<AtomicBool>,
+}
+
+pub(super) fn endpoint(id: usize) -> Endpoint {
+    Endpoint {
+        listener: "CONTROLLER".into(),
+        host: format!("node{id}").into(),
+        port: 9093,
+        security_protocol: 0,
+    }
+}
+
+/// That of a node's first disk; later ones have numbers from 100 on.
+pub(super) fn directory_id(number: usize) -> Uuid {
+    Uuid([number as u8; 16])
+}
+
+pub(super) fn voter(id: usize, directory_id: Uuid) -> InitialVoter {
+    InitialVoter { id: BrokerId(id as i32), directory_id, endpoints: vec![endpoint(id)] }
+}
+
+impl Node {
+    pub(super) fn new(id: usize, seed: u64) -> Self {
+        let clock = Arc::new(ManualClock::at(Timestamp(1_000_000)));
+        let disk = SimulatedDisk::new(Random::new(seed, 100 + id as u64), Arc::clone(&clock));
+        let (disk, directory_id) = (Arc::new(disk), directory_id(id));
+        Self { id, disk, clock, directory_id, lives: 0, state: State::Down }
+    }
+
+    pub(super) fn process(&self) -> Option<&Process> {
+        match &self.state {
+            State::Running(process) => Some(process),
+            State::Down | State::Ending(_) => None,
+        }
+    }
+
+    /// Whether there is a process that cannot go on.
+    pub(super) fn has_failed(&self) -> bool {
+        self.process().is_some_and(|process| {
+            self.disk.has_stopped() || process.has_stopped.load(Ordering::Relaxed)
+        })
+    }
+
+    fn is_down(&self) -> bool {
+        matches!(self.state, State::Down)
+    }
+
+    pub(super) fn member(&self) -> Member {
+        Member { id: BrokerId(self.id as i32), directory_id: self.directory_id }
+    }
+
+    /// Comes back with another disk, which is empty.
+    pub(super) fn replace_disk(&mut self, seed: u64, directory_id: Uuid) {
+        let stream = 1_000 + self.lives * 10 + self.id as u64;
+        let disk = SimulatedDisk::new(Random::new(seed, stream), Arc::clone(&self.clock));
+        self.disk = Arc::new(disk);
+        self.directory_id = directory_id;
+    }
+
+    fn config(&self, setup: &Setup) -> Config {
+        let begins = setup.voters.iter().any(|it| it.directory_id == self.directory_id);
+        let timing = Timing::default();
+        Config {
+            node_id: BrokerId(self.id as i32),
+            cluster_id: "cluster".into(),
+            directory_id: self.directory_id,
+            incarnation_id: Uuid([8; 16]),
+            controller_endpoints: vec![endpoint(self.id)],
+            voters: if begins { setup.voters.clone() } else { Vec::new() },
+            joins: !begins,
+            wants_vote: setup.want_votes,
+            endpoints: vec![endpoint(self.id)],
+            contacts: setup.voters.iter().flat_map(|it| it.endpoints.clone()).collect(),
+            timing,
+            levels: [(feature::ELIGIBLE_LEADER_REPLICAS.to_owned(), 0)].into(),
+            policy: Policy::default(),
+            segment_bytes: if setup.is_forgetful { 800 } else { 1 << 30 },
+            segment_ms: i64::MAX,
+            snapshots: if setup.is_forgetful { FORGETFUL } else { SnapshotLimits::default() },
+        }
+    }
+
+    fn open(&self, setup: &Setup) -> Option<Arc<LogDirectory>> {
+        let disk: Arc<dyn Disk> = match setup.bug {
+            Some(Bug::Disk(bug)) => Arc::new(PlantedDisk::new(bug, Arc::clone(&self.disk))),
+            Some(Bug::WipedDiskCounted) | None => Arc::clone(&self.disk) as _,
+        };
+        let options = DirectoryOptions {
+            disk,
+            threads: false,
+            recovery_threads: 1,
+            ..DirectoryOptions::default()
+        };
+        let log_config = LogConfig { file_delete_delay_ms: 0, ..LogConfig::default() };
+        let clock = Arc::clone(&self.clock) as _;
+        match LogDirectory::open(self.disk.root(), log_config, options, clock) {
+            Ok(directory) => Some(Arc::new(directory)),
+            Err(error) => {
+                let has_reason = self.disk.has_stopped() || self.disk.faults() > 0;
+                assert!(has_reason, "the directory of node {} does not open: {error}", self.id);
+                None
+            }
+        }
+    }
+
+    /// Starts a process, if the last one is over; one that the disk does not let start is over again.
+    pub(super) async fn start(&mut self, setup: &Setup, seed: u64, shared: &Arc<Shared>) {
+        if let State::Ending(ending) = &mut self.state {
+            ending.await.unwrap();
+            self.state = State::Down;
+        }
+        if !self.is_down() {
+            return;
+        }
+        self.lives += 1;
+        let (id, life) = (self.id, self.lives);
+        shared.note(|| format!("node {id} starts life {life}"));
+        let Some(directory) = self.open(setup) else { return self.fail_to_start(shared) };
+        let is_over = Arc::<AtomicBool>::default();
+        let random = |which: u64| Random::new(seed, 10_000 * which + life * 10 + id as u64);
+        let workers = SimulatedWorkers::new(id, [random(1), random(2)], shared, &is_over);
+        let dependencies = Dependencies {
+            directory: Arc::clone(&directory),
+            clock: Arc::clone(&self.clock) as _,
+            publisher: Arc::new(Witness::new(id, shared)),
+            transport: Arc::new(Access { node: id, life, shared: Arc::clone(shared) }),
+            workers: Arc::new(workers),
+        };
+        match Quorum::start(self.config(setup), dependencies).await {
+            Ok(quorum) => {
+                let quorum = Arc::new(quorum);
+                shared.network.lock().join(id, life, Arc::clone(&quorum));
+                tokio::spawn(watch_leadership(id, Arc::clone(&quorum), Arc::clone(shared)));
+                let has_stopped = Arc::<AtomicBool>::default();
+                tokio::spawn(watch_end(Arc::clone(&quorum), Arc::clone(&has_stopped)));
+                self.state = State::Running(Process { quorum, directory, is_over, has_stopped });
+            }
+            Err(error) => {
+                let has_reason = self.disk.has_stopped() || self.disk.faults() > 0;
+                assert!(has_reason, "node {id} does not start: {error}");
+                self.fail_to_start(shared);
+            }
+        }
+    }
+
+    fn fail_to_start(&mut self, shared: &Shared) {
+        shared.count("start failed");
+        self.disk.stop();
+        self.disk.lose_power();
+    }
+
+    /// The process ends here and now. What was not synced is lost with the power.
+    pub(super) fn crash(&mut self, loses_power: bool, shared: &Arc<Shared>) {
+        if !matches!(self.state, State::Running(_)) {
+            return;
+        }
+        let State::Running(process) = std::mem::replace(&mut self.state, State::Down) else {
+            return;
+        };
+        shared.count(if loses_power { "power lost" } else { "process killed" });
+        let id = self.id;
+        shared.note(|| format!("node {id} ends, power lost: {loses_power}"));
+        shared.network.lock().leave(id);
+        // What its tasks still do changes nothing on the disk.
+        self.disk.stop();
+        let disk = Arc::clone(&self.disk);
+        self.state = State::Ending(tokio::spawn(async move {
+            process.quorum.shutdown().await;
+            release(process).await;
+            if loses_power {
+                disk.lose_power();
+            } else {
+                disk.restart();
+            }
+        }));
+    }
+
+    /// As somebody does who has time.
+    pub(super) fn end_cleanly(&mut self, shared: &Arc<Shared>) {
+        if !matches!(self.state, State::Running(_)) {
+            return;
+        }
+        let State::Running(process) = std::mem::replace(&mut self.state, State::Down) else {
+            return;
+        };
+        shared.count("clean end");
+        let (id, shared, disk) = (self.id, Arc::clone(shared), Arc::clone(&self.disk));
+        shared.note(|| format!("node {id} is asked to end"));
+        self.state = State::Ending(tokio::spawn(async move {
+            process.quorum.shutdown().await;
+            shared.network.lock().leave(id);
+            let closed = process.directory.close(-1);
+            release(process).await;
+            if closed.is_ok() {
+                disk.restart();
+            } else {
+                shared.count("clean end that the disk did not allow");
+                disk.lose_power();
+            }
+        }));
+    }
+
+    /// The record batches that the metadata log here still has, by their offsets.
+    pub(super) fn log(&self) -> BTreeMap<i64, Vec<u8>> {
+        let Some(process) = self.process() else { return BTreeMap::new() };
+        let log = process.directory.log(&metadata_log()).unwrap();
+        let is_segment = |path: &std::path::Path| {
+            path.starts_with("__cluster_metadata-0")
+                && path.extension().is_some_and(|extension| extension == "log")
+        };
+        let segments = self.disk.files().into_iter().filter(|(path, _)| is_segment(path));
+        let batches = segments.flat_map(|(_, bytes)| Batches::new(bytes.into()));
+        let batches = batches.map(|batch| batch.unwrap());
+        let there = batches.filter(|it| it.header().base_offset >= log.log_start_offset().0);
+        there.map(|batch| (batch.header().base_offset, batch.bytes().to_vec())).collect()
+    }
+
+    /// Nothing goes wrong with the disk any more.
+    pub(super) fn calm(&self) {
+        self.disk.set_plan(Plan::default());
+    }
+}
+
+fn metadata_log() -> TopicPartition {
+    TopicPartition::new("__cluster_metadata", 0)
+}
+
+/// Nobody of the process is there any more: two of them on one disk would be no crash.
+async fn release(process: Process) {
+    let Process { quorum, directory, is_over, .. } = process;
+    let log = directory.log(&metadata_log()).map(|log| Arc::downgrade(&log));
+    until("its quorum", || Arc::strong_count(&quorum) == 1).await;
+    drop(quorum);
+    until("its directory", || Arc::strong_count(&directory) == 1).await;
+    drop(directory);
+    until("its log", || log.as_ref().map_or(0, Weak::strong_count) == 0).await;
+    is_over.store(true, Ordering::Relaxed);
+}
+
+async fn until(what: &str, is_free: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if is_free() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("a process has ended, and somebody still has {what}");
+}
+
+async fn watch_end(quorum: Arc<Quorum>, has_stopped: Arc<AtomicBool>) {
+    quorum.stopped().await;
+    has_stopped.store(true, Ordering::Relaxed);
+}
+
+async fn watch_leadership(id: usize, quorum: Arc<Quorum>, shared: Arc<Shared>) {
+    let mut active = quorum.active();
+    drop(quorum);
+    loop {
+        let epoch = *active.borrow_and_update();
+        if let Some(epoch) = epoch {
+            shared.note(|| format!("node {id} is active in {epoch}"));
+            let mut history = shared.history.lock();
+            history.counts.add("controller elected");
+            let checked = history.lead(id, epoch);
+            history.hold(checked);
+        }
+        if active.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells what a node publishes, in one of its lives.
+#[derive(Debug)]
+struct Witness {
+    node: usize,
+    shared: Arc<Shared>,
+    last: Mutex<Offset>,
+}
+
+impl Witness {
+    fn new(node: usize, shared: &Arc<Shared>) -> Self {
+        Self { node, shared: Arc::clone(shared), last: Mutex::new(Offset(-1)) }
+    }
+}
+
+impl Publisher for Witness {
+    fn publish(&self, image: &Arc<Image>, _delta: &Delta) {
+        let before = std::mem::replace(&mut *self.last.lock(), image.offset);
+        let node = self.node;
+        self.shared.note(|| format!("node {node} publishes {}", image.offset));
+        let mut history = self.shared.history.lock();
+        let checked = history.publish(node, before, image);
+        history.hold(checked);
+    }
+}
