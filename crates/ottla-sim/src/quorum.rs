@@ -33,12 +33,14 @@ pub enum Bug {
 /// Where tokio does not start.
 #[must_use]
 pub fn run(seed: u64, bug: Option<Bug>, traced: bool) -> Run {
+    // A simulated disk keeps what was ever in it open, and a vote is a new file each time.
+    ottla_env::sys::raise_open_file_limit().unwrap();
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build().unwrap();
     ottla_quorum::draw_lots_from(seed);
     let _inside = runtime.enter();
     let mut world = World::new(seed, bug, traced);
     let result = caught(|| runtime.block_on(world.play()));
-    let (counts, trace) = world.told();
+    let (counts, trace) = world.end();
     Run { counts, trace, result }
 }

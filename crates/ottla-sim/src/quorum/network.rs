@@ -68,6 +68,11 @@ impl Network {
         self.nodes.remove(&node);
     }
 
+    /// The world is over: its nodes hold the network, and the network must not hold them.
+    pub(super) fn end(&mut self) {
+        self.nodes.clear();
+    }
+
     pub(super) fn cut(&mut self, from: usize, to: usize) {
         self.cut[from][to] = true;
     }

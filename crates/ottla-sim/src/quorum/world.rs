@@ -112,7 +112,9 @@ impl World {
         }
     }
 
-    pub(super) fn told(&self) -> (Counts, Vec<String>) {
+    /// What it has shown.
+    pub(super) fn end(&self) -> (Counts, Vec<String>) {
+        self.shared.network.lock().end();
         let mut history = self.shared.history.lock();
         let mut counts = history.counts.clone();
         self.nodes.values().for_each(|node| counts.merge(&node.disk.counts()));
