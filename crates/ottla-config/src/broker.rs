@@ -247,6 +247,7 @@ impl std::error::Error for Rejected {}
 pub fn load(sources: &Sources) -> Result<Loaded, Rejected> {
     let mut problems = Vec::new();
     let mut settings = sources.gather(&mut problems);
+    apply_formatted(sources, &mut settings, &mut problems);
     identity(&mut settings, &mut problems);
     apply_options(sources, &mut settings, &mut problems);
     apply_join(sources, &mut settings, &mut problems);
@@ -272,6 +273,20 @@ pub fn directories(sources: &Sources) -> Vec<PathBuf> {
     let mut directories = log_dirs(&settings);
     directories.extend(settings.text("metadata.log.dir").map(PathBuf::from));
     directories
+}
+
+/// A formatted directory says who the node is, where nobody has said it in either name.
+fn apply_formatted(sources: &Sources, settings: &mut Settings, problems: &mut Vec<Problem>) {
+    let is_said = ["node.id", "broker.id"]
+        .iter()
+        .any(|name| settings.get(name).is_some_and(|setting| setting.origin != Origin::BuiltIn));
+    if let Some(Formatted { path, node_id, .. }) = &sources.formatted
+        && !is_said
+    {
+        let origin = Origin::Directory { path: path.as_str().into() };
+        let set = settings.set("node.id", &node_id.to_string(), origin);
+        set.unwrap_or_else(|problem| problems.push(problem));
+    }
 }
 
 /// `broker.id` is `node.id` by its older name: each stands for the other.

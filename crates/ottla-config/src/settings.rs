@@ -346,7 +346,6 @@ impl Sources {
         let mut settings = Settings::default();
         let layers = [
             self.built_in_layer(),
-            self.formatted_layer(),
             self.file_layer(problems),
             self.environment_layer(),
             self.set_layer(problems),
@@ -366,12 +365,6 @@ impl Sources {
         // Who joins gets the id that the cluster gives it.
         let is_meant = |(name, _): &&(&str, &str)| self.join.is_empty() || *name != "node.id";
         BUILT_IN.iter().filter(is_meant).chain(BUILT_IN_FOR_ONE).map(assignment).collect()
-    }
-
-    fn formatted_layer(&self) -> Vec<Assignment> {
-        let Some(formatted) = &self.formatted else { return Vec::new() };
-        let origin = Origin::Directory { path: formatted.path.as_str().into() };
-        vec![("node.id".to_owned(), formatted.node_id.to_string(), origin)]
     }
 
     /// Whether this node is one of a cluster that it has joined, or is about to join.

@@ -326,6 +326,10 @@ fn formatted_directories_say_who_a_node_is_unless_its_properties_do() {
     assert_eq!(config.formation(), Formation::Alone);
     let named = format!("{text}node.id=2\n");
     assert_eq!(load(&sources(&named)).unwrap().config.node_id.0, 2, "what is said counts");
+    let by_its_older_name = format!("{text}broker.id=2\n");
+    assert_eq!(load(&sources(&by_its_older_name)).unwrap().config.node_id.0, 2);
+    let without_a_file = Sources { formatted: formatted(7, None), ..Sources::default() };
+    assert_eq!(load(&without_a_file).unwrap().config.node_id.0, 7);
 }
 
 #[test]
