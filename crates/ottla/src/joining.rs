@@ -6,7 +6,7 @@
 //! it follows the metadata log, registers, and asks for a vote. Before that nothing is written, so whoever waits for a
 //! cluster in vain has changed nothing.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ pub(crate) async fn join(config: &BrokerConfig, pause: Duration) -> anyhow::Resu
         id => Wish::ThisId(id),
     };
     let applicant = Applicant { claim: ottla_env::random_uuid()?, wish };
-    let mut said = BTreeMap::new();
+    let mut said = BTreeSet::new();
     loop {
         for (host, port) in &others {
             match ask_there(config, host, *port, applicant).await {
@@ -67,7 +67,7 @@ pub(crate) async fn join(config: &BrokerConfig, pause: Duration) -> anyhow::Resu
                 Err(Obstacle::Mistake(mistake)) => return Err(mistake),
                 Err(Obstacle::NotYet(why)) => {
                     let why = format!("{why:#}");
-                    if said.insert((host, port), why.clone()).as_ref() != Some(&why) {
+                    if said.insert((host, port, why.clone())) {
                         info!(why, "waiting for the cluster at {}", shown(host, *port));
                     }
                 }
