@@ -227,3 +227,24 @@ fn the_first_node_takes_its_place_again_with_a_new_disk() {
     nodes.produce("orders", "after\n");
     assert_eq!(nodes.consume("orders"), ["after", "before"]);
 }
+
+#[test]
+fn a_first_node_that_has_moved_before_it_is_joined_is_found_where_it_is_now() {
+    let mut nodes = first();
+    nodes.kill(1);
+    nodes.clients.swap(0, 2);
+    nodes.serve(1, &[]);
+    nodes.ready(&[1]);
+    let join = nodes.clients[0].clone();
+    nodes.serve(2, &["--join", &join]);
+    nodes.ready(&[2]);
+    // What joining has written down is gone: the log says it.
+    let note = nodes.data(2).join("ottla.joined");
+    assert_eq!(std::fs::read_to_string(&note).unwrap(), format!("{join}\n"));
+    std::fs::write(&note, "").unwrap();
+    nodes.kill(2);
+    nodes.serve(2, &[]);
+    nodes.ready(&[2]);
+    nodes.produce("orders", "of two\n");
+    assert_eq!(nodes.consume("orders"), ["of two"]);
+}
