@@ -648,8 +648,7 @@ fn log_dirs(s: &Settings) -> Vec<PathBuf> {
 }
 
 fn short(s: &Settings, name: &str) -> i32 {
-    let number = s.value(name).and_then(|value| value.integer());
-    number.and_then(|n| n.try_into().ok()).expect("a SHORT with a default")
+    s.short(name).into()
 }
 
 fn log_format(s: &Settings) -> LogFormat {

@@ -110,6 +110,11 @@ impl Settings {
         self.known.contains_key(name)
     }
 
+    /// Whether a person set it: what a node without a file is given is nobody's choice.
+    pub fn is_chosen(&self, name: &str) -> bool {
+        self.known.get(name).is_some_and(|setting| setting.origin != Origin::BuiltIn)
+    }
+
     /// Where the value comes from, for messages about several properties.
     pub(crate) fn origin(&self, name: &str) -> Option<Origin> {
         self.known.get(name).map(|setting| setting.origin.clone())
@@ -159,6 +164,14 @@ impl Settings {
         match self.value(name) {
             Some(Value::Int(n)) => n,
             other => unreachable!("{name} is an INT with a default, not {other:?}"),
+        }
+    }
+
+    /// The value of a SHORT that has a default.
+    pub fn short(&self, name: &str) -> i16 {
+        match self.value(name) {
+            Some(Value::Short(n)) => n,
+            other => unreachable!("{name} is a SHORT with a default, not {other:?}"),
         }
     }
 

@@ -81,6 +81,7 @@ const ALL: &[&str] = &[
     "slow disk",
     "stray log set aside",
     "topic created",
+    "topic of the cluster's own got its copies",
     "topic deleted",
     "wall clock set back",
     "zombie appends",

@@ -281,7 +281,7 @@ pub(super) const ROWS: &[Property] = &[
         .or("3")
         .at_least(1)
         .high()
-        .honoured("Replicas of the topic of committed offsets."),
+        .honoured("Replicas of the topic of committed offsets. Where there is one, because there was one broker, it gets the others by itself as soon as there are brokers for them: what the active controller's properties say counts, and 1 stays 1."),
     int("offsets.topic.segment.bytes")
         .or("104857600")
         .at_least(1)

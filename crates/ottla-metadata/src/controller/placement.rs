@@ -63,11 +63,16 @@ impl Ring {
 impl Placer {
     /// `seed` decides where the stripes begin.
     pub(super) fn new(image: &Image, seed: u64) -> Self {
+        Self::among(image, seed, |_| true)
+    }
+
+    /// Over some of the brokers only.
+    pub(super) fn among(image: &Image, seed: u64, is_meant: impl Fn(&Broker) -> bool) -> Self {
         let mut by_rack: BTreeMap<Option<Arc<str>>, Rack> = BTreeMap::new();
         // A fenced broker may come back; one that shuts down is on its way out.
         let may_come = |it: &&Broker| it.fenced || !it.in_controlled_shutdown;
         let takes_replicas = |it: &&Broker| it.has_uncordoned_directory() && may_come(it);
-        for broker in image.brokers().filter(takes_replicas) {
+        for broker in image.brokers().filter(takes_replicas).filter(|it| is_meant(it)) {
             let rack = by_rack.entry(broker.rack.clone()).or_default();
             let ring = if broker.fenced { &mut rack.fenced } else { &mut rack.unfenced };
             ring.brokers.push(broker.id);

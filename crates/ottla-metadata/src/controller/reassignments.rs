@@ -56,6 +56,18 @@ impl Reassignment {
         }
     }
 
+    /// Lets a partition move to these brokers; they will be in this order.
+    pub(super) fn begin(
+        change: &mut PartitionChange<'_>,
+        target: &[BrokerId],
+        partition: &Partition,
+    ) {
+        let Self { replicas, adding, removing } = Self::to(target, partition);
+        change.set_replicas(replicas);
+        change.target.adding_replicas = adding;
+        change.target.removing_replicas = removing;
+    }
+
     /// Replicas and ISR after a reassignment that has what it needs; `None` if it does not, or there is none.
     pub(super) fn completed(partition: &Partition) -> Option<(Vec<BrokerId>, Vec<BrokerId>)> {
         if !partition.is_moving() {
@@ -146,10 +158,7 @@ fn alter(
                 check_factor(partition, replicas.len())?;
             }
             let target: Vec<BrokerId> = replicas.iter().copied().map(BrokerId).collect();
-            let Reassignment { replicas, adding, removing } = Reassignment::to(&target, partition);
-            change.set_replicas(replicas);
-            change.target.adding_replicas = adding;
-            change.target.removing_replicas = removing;
+            Reassignment::begin(&mut change, &target, partition);
         }
     }
     Ok(change.record())

@@ -5,6 +5,8 @@
 //!   `leader.imbalance.per.broker.percentage` has no effect in Kafka either, since it has no ZooKeeper.
 //! - Partitions without a leader get one from outside their ISR where their topic accepts that
 //!   (`unclean.leader.election.interval.ms`): it may have been allowed to after they lost their leader.
+//! - Topics of the cluster's own that were made with one copy get the others, as soon as there are brokers for them
+//!   (`internal_topics`).
 //!
 //! Where there is only one broker nothing of this can change anything, and there is no deadline.
 
@@ -14,6 +16,7 @@ use ottla_base::{BrokerId, PartitionIndex};
 
 use super::draft::Draft;
 use super::fencing::partitions;
+use super::internal_topics::{self, Grown, Wanted};
 use super::partition_change::{Election, Elections, PartitionChange};
 use super::{Outcome, Policy, Situation};
 use crate::MetadataRecord;
@@ -27,6 +30,7 @@ const ELECTIONS_MAX: usize = 1000;
 pub struct Rounds {
     balance_at: Option<Duration>,
     unclean_at: Duration,
+    wanted: Wanted,
 }
 
 impl Rounds {
@@ -35,20 +39,27 @@ impl Rounds {
         Self {
             balance_at: policy.leader_balance_interval.map(|interval| now.saturating_add(interval)),
             unclean_at: now.saturating_add(policy.unclean_election_interval),
+            wanted: Wanted::by(&policy.settings),
         }
     }
 
-    /// When [`Rounds::on_deadline`] is to be called. Changes when a second broker is registered.
+    /// When [`Rounds::on_deadline`] is to be called. Changes when a broker is registered or unfenced.
     #[must_use]
     pub fn deadline(&self, image: &Image) -> Option<Duration> {
         image.brokers().nth(1)?;
+        if self.wanted.next(image).is_some() {
+            return Some(Duration::ZERO);
+        }
         Some(self.balance_at.map_or(self.unclean_at, |balance_at| balance_at.min(self.unclean_at)))
     }
 
-    /// Holds the elections of the rounds that are due.
-    pub fn on_deadline(&mut self, situation: Situation<'_>) -> Outcome<()> {
+    /// Holds the elections of the rounds that are due, unless a topic grows; they follow at once then.
+    pub fn on_deadline(&mut self, situation: Situation<'_>) -> Outcome<Option<Grown>> {
         let Situation { image, policy, now, .. } = situation;
         let mut draft = Draft::on(image);
+        if let Some(grown) = internal_topics::grow(&mut draft, policy, &self.wanted) {
+            return Outcome { records: draft.records, reply: Some(grown) };
+        }
         // A full round is not the whole work.
         let next = |elections: usize, interval| {
             if elections < ELECTIONS_MAX { now.saturating_add(interval) } else { now }
@@ -62,7 +73,7 @@ impl Rounds {
             let elections = elect_uncleanly(&mut draft, policy);
             self.unclean_at = next(elections, policy.unclean_election_interval);
         }
-        Outcome { records: draft.records, reply: () }
+        Outcome { records: draft.records, reply: None }
     }
 }
 

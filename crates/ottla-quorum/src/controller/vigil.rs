@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use ottla_base::BrokerId;
-use ottla_metadata::controller::{BrokerEpoch, Liveness, Policy, Rounds, Situation};
+use ottla_metadata::controller::{BrokerEpoch, Grown, Liveness, Policy, Rounds, Situation};
 use ottla_metadata::{Image, MetadataRecord};
 use tokio::time::Instant;
 
@@ -53,7 +53,16 @@ impl Vigil {
             return outcome.records;
         }
         if is_due(self.rounds.deadline(image)) {
-            return self.rounds.on_deadline(situation).records;
+            let outcome = self.rounds.on_deadline(situation);
+            if let Some(Grown { topic, partitions, replication_factor }) = outcome.reply {
+                tracing::info!(
+                    %topic,
+                    partitions,
+                    replication_factor,
+                    "there are brokers enough now: the topic, of which there was one copy, gets more"
+                );
+            }
+            return outcome.records;
         }
         Vec::new()
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ottla_base::{BrokerId, ErrorCode, Offset, PartitionIndex};
 use ottla_metadata::controller::{self, Situation};
+use ottla_metadata::topic_name;
 use ottla_protocol::messages::alter_partition_reassignments_request::{
     ReassignablePartition, ReassignableTopic,
 };
@@ -21,7 +22,8 @@ use crate::Random;
 use crate::log::Checked;
 use crate::log::batches::Draft;
 
-pub(super) const TOPICS: [&str; 3] = ["a", "b", "c"];
+/// The last is one of the cluster's own: with one replica it does not stay that way.
+pub(super) const TOPICS: [&str; 3] = ["a", "b", topic_name::CONSUMER_OFFSETS];
 const TIMEOUT: Duration = Duration::from_millis(1_200);
 
 /// One producer: one batch at a time, sent again until it is known what became of it.

@@ -175,7 +175,10 @@ impl World {
         }
         let image = &self.controller.image;
         if self.controller.rounds.deadline(image).is_some_and(|deadline| deadline <= now) {
-            self.decide(|_, rounds, situation| rounds.on_deadline(situation))?;
+            let grown = self.decide(|_, rounds, situation| rounds.on_deadline(situation))?;
+            if grown.flatten().is_some() {
+                self.counts.add("topic of the cluster's own got its copies");
+            }
         }
         self.spread_metadata();
         Ok(())
