@@ -70,7 +70,8 @@ pub(crate) async fn register(
             match response.error_code {
                 ErrorCode::NONE => return Ok(response.broker_epoch),
                 code if is_hopeless(code) => return Err(code),
-                // The session of the process before this one, for example, has still to end.
+                // The session of the process before this one has still to end, for example; or a node of another cluster
+                // is where the controller was, and the one that leads by now is elsewhere.
                 code => {
                     debug!(%code, "not registered yet");
                     refused = Some(code);
@@ -85,6 +86,10 @@ pub(crate) async fn register(
         Err(_) if refused == Some(ErrorCode::DUPLICATE_BROKER_REGISTRATION) => bail!(
             "the controller does not take this broker: another process is registered as node {id}, and is alive; every \
              node needs a node.id of its own"
+        ),
+        Err(_) if refused == Some(ErrorCode::INCONSISTENT_CLUSTER_ID) => bail!(
+            "the controller does not take this broker: {}; a node of another cluster is at its address",
+            ErrorCode::INCONSISTENT_CLUSTER_ID
         ),
         Err(_) => bail!(
             "no controller has taken this broker within {} s: are the controllers up, and do they reach this node at {}?",
@@ -103,12 +108,7 @@ fn addresses(request: &BrokerRegistrationRequest) -> String {
 
 /// Whether a refusal will be the same tomorrow.
 fn is_hopeless(code: ErrorCode) -> bool {
-    matches!(
-        code,
-        ErrorCode::INCONSISTENT_CLUSTER_ID
-            | ErrorCode::INVALID_REGISTRATION
-            | ErrorCode::UNSUPPORTED_VERSION
-    )
+    matches!(code, ErrorCode::INVALID_REGISTRATION | ErrorCode::UNSUPPORTED_VERSION)
 }
 
 impl Lifecycle {

@@ -171,7 +171,7 @@ async fn prepare(sources: Sources, loaded: Loaded) -> anyhow::Result<Prepared> {
     if survey.standing() == Standing::Empty && !sources.join.is_empty() {
         return join(sources, &loaded.config).await;
     }
-    let cluster_id = cluster_id(&loaded.config, &survey).await?;
+    let cluster_id = cluster_id(&sources, &loaded.config, &survey).await?;
     // Agreeing with others has formatted what was empty.
     let opened = data_directory::survey(&loaded.config)?.open(&Stamp::of(&cluster_id))?;
     Ok(Prepared { loaded, opened })
@@ -194,13 +194,22 @@ async fn join(mut sources: Sources, config: &BrokerConfig) -> anyhow::Result<Pre
 
 /// The cluster that this node's directories belong to. Directories that are all empty are formatted at once only where
 /// nobody else could know of a cluster, and by agreement where the properties name all who have to agree.
-async fn cluster_id(config: &BrokerConfig, survey: &Survey) -> anyhow::Result<String> {
+async fn cluster_id(
+    sources: &Sources,
+    config: &BrokerConfig,
+    survey: &Survey,
+) -> anyhow::Result<String> {
     if let Some(own) = config.own_voter() {
         forming::network::check_unique(own).await?;
     }
     match (survey.standing(), config.formation()) {
         (Standing::Formed(id), _) if config.joins => {
-            joining::check_cluster(config, &id).await?;
+            let has_joined = |it: &Formatted| it.joined.is_some();
+            match joining::check_cluster(config, &id).await {
+                // The log knows others, and theirs may be another address by now.
+                Err(why) if sources.formatted.as_ref().is_some_and(has_joined) => warn!("{why:#}"),
+                checked => checked?,
+            }
             Ok(id)
         }
         (Standing::Formed(id), _) => {

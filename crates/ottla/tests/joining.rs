@@ -248,3 +248,26 @@ fn a_first_node_that_has_moved_before_it_is_joined_is_found_where_it_is_now() {
     nodes.produce("orders", "of two\n");
     assert_eq!(nodes.consume("orders"), ["of two"]);
 }
+
+#[test]
+fn a_node_that_has_joined_stays_with_its_cluster_when_another_one_is_at_the_address_of_the_first() {
+    let mut nodes = first();
+    let join = nodes.clients[0].clone();
+    nodes.serve(2, &[&["--join", &join], &NO_VOTE[..]].concat());
+    nodes.ready(&[2]);
+    nodes.kill(1);
+    nodes.kill(2);
+    // Its disk was not mounted.
+    let (data, elsewhere) = (nodes.data(1), nodes.data(3));
+    std::fs::rename(&data, &elsewhere).unwrap();
+    nodes.serve(1, &[]);
+    nodes.ready(&[1]);
+    nodes.serve(2, &NO_VOTE);
+    nodes.running[&2].says("but the node at");
+    nodes.kill(1);
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(&elsewhere, &data).unwrap();
+    nodes.serve(1, &[]);
+    nodes.ready(&[1, 2]);
+    assert_eq!(broker_ids(&join), [1, 2]);
+}
