@@ -197,6 +197,11 @@ impl Observers {
         Some(*it.target.get_or_insert(last))
     }
 
+    /// Whoever has not caught up in time after all has to reach where the log ends now before that is tried again.
+    pub(crate) fn forget_targets(&self) {
+        self.asked.lock().values_mut().for_each(|it| it.target = None);
+    }
+
     /// Why those who want a vote have none; returns whether that is new.
     pub(crate) fn waits(&self, wait: Option<Wait>) -> bool {
         std::mem::replace(&mut *self.wait.lock(), wait) != wait

@@ -5,7 +5,7 @@
 //! | bytes | |
 //! | --- | --- |
 //! | 2 | version of this format: 0 |
-//! | 1 | what is asked: 0 a vote, 1 whether there would be one, 2 append entries, 3 take over the leadership, 4 a piece of a snapshot, 5 to be fed |
+//! | 1 | what is asked: 0 a vote, 1 whether there would be one, 2 append entries, 3 take over the leadership, 4 a piece of a snapshot, 5 to be fed, 6 the same by a node that wants a vote |
 //! | 2 + n | the cluster's id: its length, then UTF-8 |
 //! | 4 | the sender's id |
 //! | 4 + 16 | the receiver's id, and its log directory's; zero where that is not known |
@@ -18,7 +18,7 @@
 //! | append | the leader's *vote*, the *place* before the first entry, the last committed *place*, then record batches as they are in the leader's log, each an entry |
 //! | take over | the leader's *vote*, 4: the id of whoever is to lead, the leader's last *place* |
 //! | piece | the leader's *vote*, 8: the snapshot's end offset, 4: its epoch, 8: its length, 8: where in it the piece begins, then the piece |
-//! | be fed | 16: the sender's log directory, its *endpoints*, 1: whether it wants a vote; the receiver's id may be −1: whoever is there |
+//! | be fed | 16: the sender's log directory, its *endpoints*; the receiver's id may be −1: whoever is there |
 //!
 //! A *vote* is 4: the term, 4: the candidate, 1: whether it was elected. A *place* in the log is 1: whether there is one,
 //! then 4: its term, 8: its index. *Endpoints* are 1: how many, and for each the listener's name and the host (2 + n each),
@@ -36,8 +36,9 @@
 //! | 5 takes over | 1: whether it will try |
 //! | 6 refused | 1: why, see [`Refusal`] |
 //! | 7 has got | the answering voter's *vote*, 8: how much of the snapshot it has |
-//! | 8 feeds the sender | 1: what becomes of its wish for a vote: 0 nothing is said, 1 it waits for another node's, 2 there are enough |
+//! | 8 feeds the sender | nothing more |
 //! | 9 does not lead | 4: the id of whoever does, −1 if that is not known, its *endpoints* |
+//! | 10 feeds the sender | 1: why it has no vote: 1 it waits for another node, 2 there are enough |
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -160,7 +161,8 @@ pub(crate) fn encode_request(address: &Address, request: &Request) -> Result<Byt
         Request::Append(_) => 2,
         Request::TransferLeader(_) => 3,
         Request::Piece(_) => 4,
-        Request::Observe { .. } => 5,
+        Request::Observe { wants_vote: false, .. } => 5,
+        Request::Observe { wants_vote: true, .. } => 6,
     });
     put_address(&mut output, address)?;
     match request {
@@ -183,10 +185,9 @@ pub(crate) fn encode_request(address: &Address, request: &Request) -> Result<Byt
             put_len(&mut output, piece.position)?;
             output.raw(&piece.bytes);
         }
-        Request::Observe { observer, wants_vote } => {
+        Request::Observe { observer, .. } => {
             output.uuid(observer.directory_id);
             put_endpoints(&mut output, &observer.endpoints)?;
-            output.bool(*wants_vote);
         }
     }
     Ok(output.into_bytes())
@@ -220,9 +221,9 @@ pub(crate) fn decode_request(frame: Bytes) -> Result<(Address, Request)> {
             let last = place(&mut input)?;
             Request::TransferLeader(TransferLeaderRequest::new(from, to, last))
         }
-        5 => Request::Observe {
+        5 | 6 => Request::Observe {
             observer: Voter { directory_id: input.uuid()?, endpoints: endpoints(&mut input)? },
-            wants_vote: input.bool()?,
+            wants_vote: kind == 6,
         },
         _ => return Err(WireError::Unexpected("an unknown request")),
     };
@@ -268,12 +269,12 @@ pub(crate) fn encode_answer(answer: &Answer) -> Result<Bytes> {
             put_vote(&mut output, vote);
             put_len(&mut output, *has_got)?;
         }
-        Answer::Fed { wait } => {
-            output.i8(8);
+        Answer::Fed { wait: None } => output.i8(8),
+        Answer::Fed { wait: Some(wait) } => {
+            output.i8(10);
             output.i8(match wait {
-                None => 0,
-                Some(Wait::ForAnother) => 1,
-                Some(Wait::Enough) => 2,
+                Wait::ForAnother => 1,
+                Wait::Enough => 2,
             });
         }
         Answer::Leader { leader, endpoints } => {
@@ -299,7 +300,8 @@ pub(crate) fn decode_answer(frame: Bytes) -> Result<Answer> {
         5 => Answer::TransferLeader { accepted: input.bool()? },
         6 => Answer::Refused(refusal(input.i8()?)?),
         7 => Answer::HasGot { vote: vote(&mut input)?, len: len(&mut input)? },
-        8 => Answer::Fed { wait: wait(input.i8()?)? },
+        8 => Answer::Fed { wait: None },
+        10 => Answer::Fed { wait: Some(wait(input.i8()?)?) },
         9 => {
             let leader = Some(BrokerId(input.i32()?)).filter(|id| *id != BrokerId::NONE);
             Answer::Leader { leader, endpoints: endpoints(&mut input)? }
@@ -310,11 +312,10 @@ pub(crate) fn decode_answer(frame: Bytes) -> Result<Answer> {
     Ok(answer)
 }
 
-fn wait(code: i8) -> Result<Option<Wait>> {
+fn wait(code: i8) -> Result<Wait> {
     match code {
-        0 => Ok(None),
-        1 => Ok(Some(Wait::ForAnother)),
-        2 => Ok(Some(Wait::Enough)),
+        1 => Ok(Wait::ForAnother),
+        2 => Ok(Wait::Enough),
         _ => Err(WireError::Unexpected("an unknown reason to wait")),
     }
 }

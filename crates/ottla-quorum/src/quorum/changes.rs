@@ -25,7 +25,7 @@ use super::growth::{self, Claim, Plan, Seat, Wait};
 use super::{InitialVoter, Member, Quorum, progress};
 use crate::controller::QuorumRaft;
 use crate::members::node_id;
-use crate::observers::{Lead, is_voter, lead, move_here};
+use crate::observers::{self, Lead, is_voter, lead, move_here};
 use crate::raft::{Membership, Payload, TypeConfig, Voter};
 use crate::service::Service;
 use crate::storage::format::is_by_directory;
@@ -169,28 +169,40 @@ impl Changes<'_> {
         if lead.members.get_joint_config().len() != 1 || !is_by_directory(&lead.members) {
             return Grown::Settled;
         }
-        let Ok(_turn) = self.turn() else { return Grown::Growing };
         let claims = self.claims(&lead.members);
         let plan = growth::plan(&self.seats(&lead.members, led_for), &claims);
         self.note(&plan, &lead.members, &claims);
-        let deadline = Instant::now() + GROWING_PATIENCE;
-        let done = match plan {
+        match plan {
             Plan::Wait(_) => return Grown::Settled,
             Plan::Keep if claims.is_empty() => return Grown::Settled,
             Plan::Keep => return Grown::Growing,
+            Plan::Remove(_) | Plan::Add(_) => {}
+        }
+        // A person's change may have come in between, or be under way; then it is looked at again.
+        let Ok(_turn) = self.turn() else { return Grown::Growing };
+        if observers::members(self.raft) != lead.members {
+            return Grown::Growing;
+        }
+        if let Err(error) = self.carry_out(plan, &lead.members).await {
+            tracing::debug!(%error, "the voters are not changed yet");
+            self.service.observers.forget_targets();
+        }
+        Grown::Growing
+    }
+
+    async fn carry_out(self, plan: Plan, members: &Membership) -> Result<(), VoterChangeError> {
+        let deadline = Instant::now() + GROWING_PATIENCE;
+        match plan {
+            Plan::Keep | Plan::Wait(_) => Ok(()),
             Plan::Remove(voter) => {
                 tracing::info!(%voter, "a voter's directory is lost: its node asks for a vote with another one");
                 self.remove(voter, deadline).await
             }
-            Plan::Add(members) => {
-                let newcomers = members.iter().filter_map(|it| newcomer(*it, &lead.members));
+            Plan::Add(added) => {
+                let newcomers = added.iter().filter_map(|it| newcomer(*it, members));
                 self.add(newcomers.collect(), deadline).await
             }
-        };
-        if let Err(error) = done {
-            tracing::debug!(%error, "the voters are not changed yet");
         }
-        Grown::Growing
     }
 
     fn seats(self, members: &Membership, led_for: Duration) -> Vec<Seat> {
