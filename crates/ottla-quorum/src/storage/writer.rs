@@ -1,6 +1,6 @@
 //! Makes the metadata log durable, beside everything else: many appends with one flush, and votes in their place. Shell.
 //!
-//! Invariant: where there are jobs, somebody has been given the work of doing them.
+//! Invariant: where jobs wait, somebody has been given the work of doing them.
 
 use std::io;
 use std::sync::Arc;
@@ -60,9 +60,11 @@ impl Writer {
         saved.await.unwrap_or_else(|_| Err(stopped()))
     }
 
-    /// Jobs that come before the work is begun are done with it, and work that finds no job has nothing to do.
+    /// Jobs that come before the work is begun are done with it.
     fn ask(&self, job: Job) {
-        self.worker.jobs.lock().push(job);
+        if self.worker.add(job) {
+            return;
+        }
         let worker = Arc::clone(&self.worker);
         let work = Box::new(move || worker.work());
         let is_given = self.order.lock().as_ref().is_some_and(|order| order.give(work).is_ok());
@@ -102,13 +104,27 @@ struct Worker {
     vote_file: VoteFile,
     directory_id: Uuid,
     node_id: BrokerId,
-    jobs: Mutex<Vec<Job>>,
+    jobs: Mutex<Jobs>,
     counts: Counts,
 }
 
+#[derive(Default)]
+struct Jobs {
+    waiting: Vec<Job>,
+    /// Somebody has been given the work, and has not begun.
+    is_given: bool,
+}
+
 impl Worker {
+    /// Returns whether somebody will do it who has been given the work before.
+    fn add(&self, job: Job) -> bool {
+        let mut jobs = self.jobs.lock();
+        jobs.waiting.push(job);
+        std::mem::replace(&mut jobs.is_given, true)
+    }
+
     fn take(&self) -> Vec<Job> {
-        std::mem::take(&mut *self.jobs.lock())
+        std::mem::take(&mut *self.jobs.lock()).waiting
     }
 
     fn work(&self) {
