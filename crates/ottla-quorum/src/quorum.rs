@@ -70,7 +70,7 @@ pub struct Config {
     pub incarnation_id: Uuid,
     /// Where this node can be reached as a controller.
     pub controller_endpoints: Vec<Endpoint>,
-    /// Who elects the first leader, this node among them; the same on all of them. Empty where this node is alone.
+    /// Who elects the first leader; the same on all nodes. Empty where this node is alone.
     /// Once there is a log, its voters count; only addresses that it does not tell are still taken from here.
     pub voters: Vec<InitialVoter>,
     /// Whether the log is somebody else's: an empty one is never begun here.
@@ -194,7 +194,7 @@ impl Quorum {
         let (storage, snapshot) =
             Storage::open(Arc::clone(&log), vote_file, place, Arc::clone(&clock), workers)
                 .map_err(|error| StartError::Log(error.to_string()))?;
-        if storage.last_index().is_none() && !config.joins {
+        if storage.last_index().is_none() && voters::begins(&config) {
             let first = voters::first(&config).map_err(StartError::Voters)?;
             storage.begin(first).map_err(|error| StartError::Log(error.to_string()))?;
         }

@@ -46,6 +46,34 @@ fn brokers_follow_a_controller_of_another_process_and_go_on_when_it_is_back() {
     assert_eq!(nodes.consume("orders"), ["before", "without a broker", "without a controller"]);
 }
 
+/// What it alone knows stands at the beginning of its log: brokers must not begin one of their own.
+#[test]
+fn brokers_follow_a_lone_static_voter_formatted_or_not() {
+    let mut nodes = Nodes::new(3);
+    let voters = nodes.voters(1);
+    nodes.write(1, "controller", &[&voters]);
+    for id in [2, 3] {
+        nodes.write(id, "broker", &[&*voters, "offsets.topic.replication.factor=2"]);
+    }
+    for id in [1, 2] {
+        let ended = nodes.format(id, &["-t", "4L6g3nShT-eMCtK--X86sw"]);
+        assert_eq!(ended.code, 0, "{}", ended.err);
+    }
+    for id in 1..=3 {
+        nodes.start(id);
+    }
+    nodes.ready(&[1, 2, 3]);
+    let quorum = nodes::quorum(&nodes.clients[1]);
+    assert_eq!(nodes::ids(&quorum.current_voters), [1]);
+    assert_eq!(nodes::ids(&quorum.observers), [2, 3]);
+    nodes.succeed(&["topic", "create", "orders", "--replication-factor", "2"]);
+    nodes.kill(2);
+    nodes.start(2);
+    nodes.ready(&[2]);
+    nodes.produce("orders", "record\n");
+    assert_eq!(nodes.consume("orders"), ["record"]);
+}
+
 #[test]
 fn static_voters_that_are_controllers_only_form_and_a_broker_follows_whoever_leads() {
     let mut nodes = Nodes::new(4);

@@ -54,6 +54,13 @@ impl Timing {
     }
 }
 
+/// Whether this node gives an empty log its first entry, as each voter does. Whoever is none gets it from them: what a lone
+/// voter writes (its directory, the time), nobody else can know.
+pub(super) fn begins(config: &Config) -> bool {
+    let is_named = config.voters.iter().any(|voter| voter.id == config.node_id);
+    !config.joins && (is_named || config.voters.is_empty())
+}
+
 /// The voters that a new log names: the same on every voter, whatever else their configurations say.
 pub(super) fn first(config: &Config) -> Result<BTreeMap<i32, Voter>, String> {
     let alone =
