@@ -1,11 +1,11 @@
 //! Topics that are made because somebody needs them: what the controller is asked for. Pure.
 
 use bytestring::ByteString;
-use ottla_config::BrokerConfig;
+use ottla_config::{BrokerConfig, Settings};
 use ottla_metadata::topic_name;
 use ottla_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 
-/// The shape of a topic of the cluster's own.
+/// The shape of a topic; -1 leaves a number to the controller.
 #[derive(Debug, Clone)]
 struct Shape {
     partitions: i32,
@@ -13,17 +13,28 @@ struct Shape {
     configs: Vec<(&'static str, String)>,
 }
 
-/// The shapes of the topics that are not made like any other.
+/// The shapes of the cluster's own topics, and of all others.
 #[derive(Debug, Clone)]
 pub(crate) struct AutomaticTopics {
     consumer_offsets: Shape,
     transaction_state: Shape,
     share_group_state: Shape,
+    of_users: Shape,
 }
 
 impl AutomaticTopics {
-    pub(crate) fn new(config: &BrokerConfig) -> Self {
+    pub(crate) fn new(config: &BrokerConfig, settings: &Settings) -> Self {
+        // What this broker's properties do not name is up to the controller's.
+        let own = |name: &str, value: i32| if settings.is_set(name) { value } else { -1 };
         Self {
+            of_users: Shape {
+                partitions: own("num.partitions", config.num_partitions),
+                replication_factor: own(
+                    "default.replication.factor",
+                    config.default_replication_factor,
+                ),
+                configs: Vec::new(),
+            },
             consumer_offsets: Shape {
                 partitions: config.offsets_topic_num_partitions,
                 replication_factor: config.offsets_topic_replication_factor,
@@ -64,20 +75,13 @@ impl AutomaticTopics {
         }
     }
 
-    /// The topic as it is asked for; one of the users' gets the broker's defaults.
+    /// The topic as it is asked for.
     pub(crate) fn creatable(&self, name: ByteString) -> CreatableTopic {
         let shape = match &*name {
             topic_name::CONSUMER_OFFSETS => &self.consumer_offsets,
             topic_name::TRANSACTION_STATE => &self.transaction_state,
             topic_name::SHARE_GROUP_STATE => &self.share_group_state,
-            _ => {
-                return CreatableTopic {
-                    name,
-                    num_partitions: -1,
-                    replication_factor: -1,
-                    ..CreatableTopic::default()
-                };
-            }
+            _ => &self.of_users,
         };
         let config = |(name, value): &(&'static str, String)| CreatableTopicConfig {
             name: (*name).into(),

@@ -216,7 +216,7 @@ impl Node {
             hang_ups,
             groups,
             cleaner,
-            automatic_topics: AutomaticTopics::new(config),
+            automatic_topics: AutomaticTopics::new(config, &options.settings),
             throttles,
             is_controller: config.process_roles.controller,
         }));
