@@ -35,11 +35,11 @@ const DEFAULTS: &[(&str, &str)] = &[
 /// What a test wants.
 #[derive(Debug, Deserialize)]
 pub(super) struct Wanted {
-    pub(super) nodes: u32,
+    pub(super) brokers: u32,
     /// Whether it is one node as it comes, without a listener for controllers where there can be none.
     pub(super) alone: bool,
-    /// How many of the nodes the test knows of, from the first one on.
-    pub(super) declared: u32,
+    /// How many controllers there are that are no brokers; with none, every broker is one.
+    pub(super) controllers: u32,
     /// Log directories of each node.
     pub(super) disks: u32,
     pub(super) protocol: String,
@@ -319,9 +319,9 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
 pub(super) fn learn(directory: &Path) -> Result<()> {
     let mut cluster = Cluster::new(Target::Kafka, &directory.join("learn"))?;
     let wanted = Wanted {
-        nodes: 1,
+        brokers: 1,
         alone: true,
-        declared: 1,
+        controllers: 0,
         disks: 1,
         protocol: "PLAINTEXT".to_owned(),
         listener: "EXTERNAL".to_owned(),

@@ -24,7 +24,7 @@ pub(super) struct Expectations {
     pub(super) several: Several,
 }
 
-/// The tests that run on several nodes: `test | as declared`, or `test | 3 at least`.
+/// The tests that run on several nodes: `test | combined`, or `test | isolated`.
 #[derive(Debug, Default)]
 pub(super) struct Several(Vec<(Entry, Nodes)>);
 
@@ -32,17 +32,17 @@ impl Several {
     pub(super) fn parse(text: &str) -> Result<Self> {
         let entries = parse_list(text)?.into_iter();
         let with_nodes = entries.map(|entry| {
-            let nodes = match entry.right.strip_suffix(" at least") {
-                Some(least) => Nodes::AtLeast(least.parse()?),
-                None if entry.right == "as declared" => Nodes::AtLeast(1),
-                None => bail!("{:?} is no number of nodes", entry.right),
+            let nodes = match &*entry.right {
+                "combined" => Nodes::Combined,
+                "isolated" => Nodes::Isolated,
+                other => bail!("{other:?} is no kind of nodes"),
             };
             Ok((entry, nodes))
         });
         Ok(Self(with_nodes.collect::<Result<_>>()?))
     }
 
-    /// How many nodes a test has, by its class and method.
+    /// What nodes a test has, by its class and method.
     pub(super) fn nodes_of(&self, test: &str) -> Nodes {
         let name = format!("{}.{}", class_of(test), method_of(test));
         let entry = self.0.iter().find(|(entry, _)| matches(&entry.left, &name));
@@ -249,11 +249,11 @@ mod tests {
     #[test]
     fn a_test_has_the_nodes_that_the_first_entry_says() {
         let several =
-            Several::parse("A.b | 3 at least\n    Why.\nA.* | as declared\n    Why.\n").unwrap();
-        assert_eq!(several.nodes_of("A.b[1]"), Nodes::AtLeast(3));
-        assert_eq!(several.nodes_of("A.c"), Nodes::AtLeast(1));
+            Several::parse("A.b | isolated\n    Why.\nA.* | combined\n    Why.\n").unwrap();
+        assert_eq!(several.nodes_of("A.b[1]"), Nodes::Isolated);
+        assert_eq!(several.nodes_of("A.c"), Nodes::Combined);
         assert_eq!(several.nodes_of("B.b"), Nodes::One);
-        assert_eq!((several.of_class("A"), several.of_class("B")), (Some(Nodes::AtLeast(1)), None));
+        assert_eq!((several.of_class("A"), several.of_class("B")), (Some(Nodes::Combined), None));
         assert!(Several::parse("A.* | many\n    Why.\n").is_err());
     }
 }

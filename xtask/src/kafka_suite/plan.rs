@@ -244,14 +244,14 @@ mod tests {
     #[test]
     fn a_class_with_tests_for_one_and_for_several_nodes_is_two_units() {
         let baseline = Baseline::parse("A.b\tpassed\t1.0\nA.c[1]\tpassed\t2.0\n").unwrap();
-        let several = Several::parse("A.c | as declared\n    Why.\n").unwrap();
+        let several = Several::parse("A.c | combined\n    Why.\n").unwrap();
         let classes = ["org.A".to_owned()];
         let tests: BTreeSet<String> = baseline.tests.keys().cloned().collect();
         let of = |units: Vec<Unit>| -> Vec<(Nodes, Vec<String>)> {
             units.into_iter().map(|unit| (unit.nodes, unit.methods)).collect()
         };
         let expected =
-            [(Nodes::One, vec!["b".to_owned()]), (Nodes::AtLeast(1), vec!["c".to_owned()])];
+            [(Nodes::One, vec!["b".to_owned()]), (Nodes::Combined, vec!["c".to_owned()])];
         let nodes_of = |test: &str| several.nodes_of(test);
         assert_eq!(of(units(&baseline, &tests, &classes, nodes_of).unwrap()), expected);
         assert_eq!(of(units_of(&baseline, &several, "org.A", "A", Vec::new())), expected);

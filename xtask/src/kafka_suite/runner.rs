@@ -16,13 +16,15 @@ use crate::process::Process;
 /// A test that has said nothing for so long is hung: its own limit is 120 s.
 const SILENCE_LIMIT: Duration = Duration::from_secs(200);
 
-/// How many nodes a test's cluster has.
+/// Of what nodes a test's cluster is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Nodes {
     /// One, whatever the test declares.
     One,
-    /// As the test declares, but so many at least.
-    AtLeast(u32),
+    /// As many brokers as the test declares, each of them a controller.
+    Combined,
+    /// As many brokers and as many controllers as the test declares.
+    Isolated,
 }
 
 /// Which tests of a class to run.
@@ -44,8 +46,12 @@ impl Unit {
     }
 
     pub(super) fn log_name(&self) -> String {
-        let several = if self.nodes == Nodes::One { "" } else { "-several" };
-        format!("{}{several}.log", self.simple_name())
+        let nodes = match self.nodes {
+            Nodes::One => "",
+            Nodes::Combined => "-combined",
+            Nodes::Isolated => "-isolated",
+        };
+        format!("{}{nodes}.log", self.simple_name())
     }
 }
 
@@ -92,7 +98,8 @@ fn start(unit: &Unit, log: &Path) -> Result<Process> {
     let mut command = kafka::java_tools(&fetch::jars()?, &fetch::classes()?);
     match unit.nodes {
         Nodes::One => command.arg("-Dsuite.one=true"),
-        Nodes::AtLeast(nodes) => command.arg(format!("-Dsuite.nodes={nodes}")),
+        Nodes::Combined => &mut command,
+        Nodes::Isolated => command.arg("-Dsuite.isolated=true"),
     };
     command.args(["suite.Runner", &unit.class]).args(&unit.methods);
     Process::spawn(unit.simple_name(), command, log)

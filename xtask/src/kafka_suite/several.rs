@@ -1,8 +1,8 @@
 //! Several nodes, as one test wants them (shell).
 //!
-//! Ottla and Apache Kafka get the same properties files. The nodes that a test declares are brokers and controllers; what
-//! is there beyond them is a controller only, so that a test finds as many brokers as it counts on. What a test says about
-//! controllers apart is not there: every node votes. Dropped, all nodes are killed.
+//! Ottla and Apache Kafka get the same properties files. There are as many brokers as a test declares, and no
+//! more, since tests count them: either each is a controller, too, or the controllers are nodes of their own. Dropped, all
+//! nodes are killed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,19 +20,21 @@ use crate::process::{Process, describe, run_ok};
 const START_LIMIT: Duration = Duration::from_secs(90);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
+/// Tests count controllers that are no brokers from here on.
+const FIRST_CONTROLLER: u32 = 3000;
+
 /// What three nodes on a small machine need.
-const DEFAULTS: &[(&str, &str)] = &[
-    ("log.cleaner.dedupe.buffer.size", "2097152"),
-    // Apache Kafka leaves aside what it does not know.
-    ("ottla.http.listener", "127.0.0.1:0"),
-];
+const DEFAULTS: &[(&str, &str)] = &[("log.cleaner.dedupe.buffer.size", "2097152")];
+/// What only Ottla knows, and Apache Kafka would show to tests as unknown.
+const OTTLA: &str = "ottla.http.listener=127.0.0.1:0";
 
 #[derive(Debug)]
 struct Node {
     id: u32,
     /// Where clients find it; None for a controller only.
     port: Option<u16>,
-    controller: String,
+    /// Where other nodes find it as a controller, `HOST:PORT`; None for a broker only.
+    controller: Option<String>,
     directory: PathBuf,
     process: Option<Process>,
     /// It has said so since its last start.
@@ -49,13 +51,16 @@ pub(super) struct Nodes {
 impl Nodes {
     /// Starts them all, and waits until each says that it is ready.
     pub(super) fn start(target: Target, wanted: &Wanted, directory: &Path) -> Result<Self> {
-        let count = wanted.nodes;
-        let ports = ports::free(usize::try_from(2 * count)?)?;
+        let brokers = 0..wanted.brokers;
+        let controllers = FIRST_CONTROLLER..FIRST_CONTROLLER + wanted.controllers;
+        let ids: Vec<u32> = brokers.clone().chain(controllers).collect();
+        let ports = ports::free(2 * ids.len())?;
+        let is_controller = |id| wanted.controllers == 0 || !brokers.contains(&id);
         let node = |(id, ports): (u32, &[u16])| match *ports {
             [port, controller] => Some(Node {
                 id,
-                port: (id < wanted.declared).then_some(port),
-                controller: format!("127.0.0.1:{controller}"),
+                port: brokers.contains(&id).then_some(port),
+                controller: is_controller(id).then(|| format!("localhost:{controller}")),
                 directory: directory.join("broker").join(format!("node-{id}")),
                 process: None,
                 is_ready: false,
@@ -63,7 +68,7 @@ impl Nodes {
             }),
             _ => None,
         };
-        let nodes: Option<Vec<Node>> = (0..count).zip(ports.chunks(2)).map(node).collect();
+        let nodes: Option<Vec<Node>> = ids.into_iter().zip(ports.chunks(2)).map(node).collect();
         let mut cluster = Self { target, nodes: nodes.context("two ports each")? };
         let voters = cluster.voters();
         for node in &cluster.nodes {
@@ -80,8 +85,8 @@ impl Nodes {
 
     /// `0@127.0.0.1:20001,…`
     fn voters(&self) -> String {
-        let voter = |node: &Node| format!("{}@{}", node.id, node.controller);
-        self.nodes.iter().map(voter).collect::<Vec<_>>().join(",")
+        let voter = |node: &Node| Some(format!("{}@{}", node.id, node.controller.as_ref()?));
+        self.nodes.iter().filter_map(voter).collect::<Vec<_>>().join(",")
     }
 
     pub(super) fn bootstrap(&self) -> String {
@@ -90,7 +95,7 @@ impl Nodes {
     }
 
     pub(super) fn controllers(&self) -> String {
-        let addresses = self.nodes.iter().map(|node| node.controller.clone());
+        let addresses = self.nodes.iter().filter_map(|node| node.controller.clone());
         addresses.collect::<Vec<_>>().join(",")
     }
 
@@ -120,8 +125,9 @@ impl Nodes {
         let node = self.node(id)?;
         ensure!(node.process.is_none(), "node {id} is running already");
         node.spawn(target)?;
-        let running = self.nodes.iter().filter(|node| node.process.is_some()).count();
-        if 2 * running > self.nodes.len() {
+        let voters = self.nodes.iter().filter(|node| node.controller.is_some());
+        let (running, away): (Vec<_>, Vec<_>) = voters.partition(|node| node.process.is_some());
+        if running.len() > away.len() {
             self.nodes.iter_mut().try_for_each(|node| node.await_ready(target))?;
         }
         Ok(())
@@ -146,7 +152,7 @@ impl Node {
     fn prepare(&self, target: Target, wanted: &Wanted, voters: &str, lane: &Path) -> Result<()> {
         fs::create_dir_all(&self.directory)
             .with_context(|| format!("cannot create {}", self.directory.display()))?;
-        let text = self.text(wanted, voters);
+        let text = self.text(target, wanted, voters);
         fs::write(self.properties(), text).context("cannot write server.properties")?;
         match target {
             Target::Ottla => self.format(target, wanted),
@@ -154,7 +160,7 @@ impl Node {
         }
     }
 
-    fn text(&self, wanted: &Wanted, voters: &str) -> String {
+    fn text(&self, target: Target, wanted: &Wanted, voters: &str) -> String {
         let dirs: Vec<_> =
             self.data(wanted).iter().map(|data| data.display().to_string()).collect();
         let mut lines = vec![
@@ -163,21 +169,26 @@ impl Node {
             format!("log.dirs={}", dirs.join(",")),
         ];
         lines.extend(self.role(&wanted.listener));
+        lines.extend((target == Target::Ottla).then(|| OTTLA.to_owned()));
         lines.extend(wanted.lines_of(self.id, DEFAULTS));
         lines.join("\n") + "\n"
     }
 
     /// What it is, and where it listens.
     fn role(&self, listener: &str) -> Vec<String> {
-        let controller = format!("CONTROLLER://{}", self.controller);
-        let Some(port) = self.port else {
-            return vec!["process.roles=controller".to_owned(), format!("listeners={controller}")];
-        };
-        vec![
-            "process.roles=broker,controller".to_owned(),
-            format!("listeners={listener}://127.0.0.1:{port},{controller}"),
-            format!("advertised.listeners={listener}://localhost:{port}"),
-        ]
+        let (mut roles, mut listeners, mut lines) = (Vec::new(), Vec::new(), Vec::new());
+        if let Some(port) = self.port {
+            roles.push("broker");
+            listeners.push(format!("{listener}://127.0.0.1:{port}"));
+            lines.push(format!("advertised.listeners={listener}://localhost:{port}"));
+        }
+        if let Some(controller) = &self.controller {
+            roles.push("controller");
+            listeners.push(format!("CONTROLLER://{controller}"));
+        }
+        lines.push(format!("process.roles={}", roles.join(",")));
+        lines.push(format!("listeners={}", listeners.join(",")));
+        lines
     }
 
     fn format(&self, target: Target, wanted: &Wanted) -> Result<()> {

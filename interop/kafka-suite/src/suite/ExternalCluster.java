@@ -8,9 +8,12 @@ import java.util.Collection;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.TreeMap;
 import java.util.function.IntSupplier;
 import java.util.function.Supplier;
+import java.util.stream.Collectors;
+import java.util.stream.IntStream;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
@@ -22,8 +25,10 @@ import org.junit.jupiter.api.Assumptions;
 public final class ExternalCluster {
     /** {@code -Dsuite.one=true}: the cluster has one node, whatever the test declares. */
     public static final boolean ONE_NODE = Boolean.getBoolean("suite.one");
-    /** {@code -Dsuite.nodes=N}: otherwise it has as many as the test declares, and so many at least. */
-    private static final int LEAST_NODES = Integer.getInteger("suite.nodes", 1);
+    /** {@code -Dsuite.isolated=true}: its controllers are no brokers, and as many as the test declares. */
+    private static final boolean ISOLATED = Boolean.getBoolean("suite.isolated");
+    /** The first of them, as tests know it. */
+    private static final int FIRST_CONTROLLER = 3000;
 
     private final ClusterConfig config;
     private final String bootstrap;
@@ -39,9 +44,9 @@ public final class ExternalCluster {
     /** Not a failure but an aborted test, if the harness can't start such a cluster and says why. */
     public static ExternalCluster start(ClusterConfig config) {
         ObjectNode request = Harness.message().put("do", "start");
-        request.put("nodes", Math.max(config.numBrokers(), LEAST_NODES));
+        request.put("brokers", config.numBrokers());
+        request.put("controllers", ISOLATED ? config.numControllers() : 0);
         request.put("alone", ONE_NODE);
-        request.put("declared", config.numBrokers());
         request.put("disks", config.numDisksPerBroker());
         request.put("protocol", config.brokerSecurityProtocol().name);
         request.put("listener", config.brokerListenerName().value());
@@ -77,9 +82,9 @@ public final class ExternalCluster {
     Map<String, String> propertiesOf(int id) {
         String listener = config.brokerListenerName().value();
         Map<String, String> result = new TreeMap<>();
-        result.put("process.roles", "broker,controller");
+        result.put("process.roles", ISOLATED ? "broker" : "broker,controller");
         result.put("node.id", Integer.toString(id));
-        result.put("listeners", listener + "://127.0.0.1:0,CONTROLLER://127.0.0.1:0");
+        result.put("listeners", listener + "://127.0.0.1:0" + (ISOLATED ? "" : ",CONTROLLER://127.0.0.1:0"));
         result.put("listener.security.protocol.map", listener + ":" + config.brokerSecurityProtocol().name + ",CONTROLLER:PLAINTEXT");
         result.put("inter.broker.listener.name", listener);
         result.put("controller.listener.names", "CONTROLLER");
@@ -95,6 +100,13 @@ public final class ExternalCluster {
 
     public String controllers() {
         return controllers;
+    }
+
+    /** The brokers, or those that are none. */
+    public Set<Integer> controllerIds() {
+        int first = ISOLATED ? FIRST_CONTROLLER : 0;
+        int count = ONE_NODE ? 1 : controllers.split(",").length;
+        return IntStream.range(first, first + count).boxed().collect(Collectors.toSet());
     }
 
     public void stop() {

@@ -3,6 +3,7 @@ package org.apache.kafka.common.test.junit;
 import kafka.server.ControllerServer;
 import kafka.server.KafkaBroker;
 import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.consumer.GroupProtocol;
 import org.apache.kafka.common.Node;
 import org.apache.kafka.common.acl.AccessControlEntry;
 import org.apache.kafka.common.acl.AclBinding;
@@ -30,14 +31,13 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Collectors;
-import java.util.stream.IntStream;
 
 /**
  * Stands before Kafka's class of the same name on the class path, so that every {@code @ClusterTest} gets an external
  * cluster (see {@link ExternalCluster}) instead of brokers inside this JVM.
  */
 public class RaftClusterInvocationContext implements TestTemplateInvocationContext {
-    /** What ran: every broker is a controller, too, so that a test declared for separate ones, too, is twice the same. */
+    /** What ran: a test's cluster is the same, whether it declares combined or separate nodes, so that both are one run. */
     private static final Set<String> RUNS = new HashSet<>();
 
     private final String baseDisplayName;
@@ -197,11 +197,15 @@ public class RaftClusterInvocationContext implements TestTemplateInvocationConte
             return ask(admin -> admin.describeCluster().clusterId().get());
         }
 
-        /** The nodes are counted from 0, and all are controllers. */
         @Override
         public Set<Integer> controllerIds() {
-            int count = ExternalCluster.ONE_NODE ? 1 : bootstrapControllers().split(",").length;
-            return IntStream.range(0, count).boxed().collect(Collectors.toSet());
+            return cluster.controllerIds();
+        }
+
+        /** Both, as a cluster of the released version has them: brokers elsewhere can't be asked as objects. */
+        @Override
+        public Set<GroupProtocol> supportedGroupProtocols() {
+            return Set.of(GroupProtocol.CLASSIC, GroupProtocol.CONSUMER);
         }
 
         @Override
