@@ -181,7 +181,8 @@ impl Client for Librdkafka {
         self.producer.send(record).map_err(|(error, _)| error)?;
         let deadline = Instant::now() + limit;
         loop {
-            self.producer.poll(Duration::from_millis(100));
+            // It does not return before its time is up, and what it returns late would count.
+            self.producer.poll(Duration::from_millis(1));
             match self.producer.context().take() {
                 Some(Ok(())) => return Ok(()),
                 Some(Err(error)) => bail!("given up: {error}"),
