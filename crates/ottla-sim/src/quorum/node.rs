@@ -36,6 +36,8 @@ const FORGETFUL: SnapshotLimits = SnapshotLimits {
 #[derive(Debug, Clone)]
 pub(super) struct Setup {
     pub(super) voters: Vec<InitialVoter>,
+    /// How many there are, with those that begin without a vote.
+    pub(super) nodes: usize,
     pub(super) is_forgetful: bool,
     /// Whether those who have none come to have a vote by themselves.
     pub(super) want_votes: bool,
@@ -138,7 +140,8 @@ impl Node {
             joins: !begins,
             wants_vote: setup.want_votes,
             endpoints: vec![endpoint(self.id)],
-            contacts: setup.voters.iter().flat_map(|it| it.endpoints.clone()).collect(),
+            // A node that comes back with an empty disk is told where the others are.
+            contacts: (1..=setup.nodes).map(endpoint).collect(),
             timing,
             levels: [(feature::ELIGIBLE_LEADER_REPLICAS.to_owned(), 0)].into(),
             policy: Policy::default(),

@@ -89,6 +89,7 @@ impl World {
         let all = if changes_voters { 5 } else { first };
         let setup = Setup {
             voters: (1..=first).map(|id| voter(id, directory_id(id))).collect(),
+            nodes: all,
             is_forgetful: chance.happens(5_000),
             want_votes: changes_voters && chance.happens(5_000),
             bug,
