@@ -138,7 +138,7 @@ impl World {
             }
             self.shared.history.lock().check()?;
         }
-        self.heal().await;
+        self.heal();
         self.rest().await
     }
 
@@ -200,8 +200,8 @@ impl World {
         }
     }
 
-    /// Everything works again, and everybody is there.
-    async fn heal(&mut self) {
+    /// Everything works again.
+    fn heal(&mut self) {
         self.shared.note(|| "everything is healed".to_owned());
         {
             let mut network = self.shared.network.lock();
@@ -210,10 +210,14 @@ impl World {
         }
         for id in self.ids() {
             self.shared.set_disk(id, Duration::from_millis(2));
-            // A node whose disk has failed has stopped deciding, and its process ends.
-            let has_failed = self.nodes[&id].has_failed();
             self.nodes[&id].calm();
-            if has_failed && let Some(node) = self.nodes.get_mut(&id) {
+        }
+    }
+
+    /// A process without a quorum ends, and is started again, as all others that are not there.
+    async fn start_all(&mut self) {
+        for id in self.ids() {
+            if let Some(node) = self.nodes.get_mut(&id).filter(|node| node.has_failed()) {
                 node.crash(true, &self.shared);
             }
             self.start(id).await;
@@ -224,6 +228,7 @@ impl World {
     async fn rest(&mut self) -> Checked {
         let begun = Instant::now();
         let image = loop {
+            self.start_all().await;
             let last = self.last_word().await;
             self.shared.history.lock().check()?;
             let images: Vec<_> = self.images();
