@@ -44,6 +44,7 @@ const ALL: &[&str] = &[
     "links cut",
     "links healed",
     "log begins after a snapshot",
+    "look answered",
     "message doubled",
     "message late",
     "message lost",

@@ -4,24 +4,29 @@
 //! - What a node publishes does not fall, within a life.
 //! - In an epoch at most one node is the active controller.
 //! - A decision that is answered was made on a state that includes all that was answered before it was asked for.
-//! - What was answered is there at the end.
+//! - What was answered is there at the end, and so is what somebody was shown who asked and changed nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ottla_base::{LeaderEpoch, Offset};
-use ottla_metadata::{ConfigResource, Image};
+use ottla_metadata::Image;
 
 use crate::Counts;
 use crate::log::{Checked, Violation, law};
 
+/// What the names of decisions begin with.
+const NAME: &str = "decision-";
+
 /// A decision by its number; it is the configuration of a group of this name.
 pub(super) fn name_of(number: u64) -> String {
-    format!("decision-{number}")
+    format!("{NAME}{number}")
 }
 
-fn includes(image: &Image, number: u64) -> bool {
-    image.config(&ConfigResource::group(name_of(number))).next().is_some()
+/// The decisions that a state includes.
+pub(super) fn decisions(image: &Image) -> BTreeSet<u64> {
+    let number = |name: &str| name.strip_prefix(NAME)?.parse().ok();
+    image.config_resources().filter_map(|resource| number(&resource.name)).collect()
 }
 
 #[derive(Debug, Default)]
@@ -78,21 +83,29 @@ impl History {
         self.answered.clone()
     }
 
-    /// A decision is answered that was made on a state without `missing` of what was answered before it was asked for.
-    pub(super) fn answer(&mut self, number: u64, missing: &[u64]) -> Checked {
-        self.answered.insert(number);
+    /// Decision `number` is answered, which was made on a state with the decisions in `seen`; `before` were answered
+    /// before it was asked for. One that changes nothing shows what it has seen.
+    pub(super) fn answer(
+        &mut self,
+        number: u64,
+        before: &BTreeSet<u64>,
+        seen: BTreeSet<u64>,
+        changes: bool,
+    ) -> Checked {
+        let missing: Vec<_> = before.difference(&seen).collect();
         law!(missing.is_empty(), "decision {number} was made without {missing:?}, answered before");
+        if changes {
+            self.answered.insert(number);
+        } else {
+            self.answered.extend(seen);
+        }
         Ok(())
-    }
-
-    /// Which of these decisions a state lacks.
-    pub(super) fn missing(of: &BTreeSet<u64>, image: &Image) -> Vec<u64> {
-        of.iter().copied().filter(|number| !includes(image, *number)).collect()
     }
 
     /// Everything that was answered is in the state that all have come to.
     pub(super) fn check_end(&self, image: &Image) -> Checked {
-        let lost = Self::missing(&self.answered, image);
+        let there = decisions(image);
+        let lost: Vec<_> = self.answered.difference(&there).collect();
         law!(lost.is_empty(), "lost: {lost:?}, of {} answered", self.answered.len());
         Ok(())
     }

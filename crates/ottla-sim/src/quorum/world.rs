@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::Bug;
-use super::history::{History, name_of};
+use super::history::{History, decisions, name_of};
 use super::network::{Network, Weather, quorum_of};
 use super::node::{Node, Setup, directory_id, voter};
 use crate::log::{Checked, law};
@@ -165,8 +165,9 @@ impl World {
         let number = self.asked;
         let ids = self.ids();
         let Some(id) = self.work.pick(&ids).copied() else { return };
+        let changes = self.work.happens(7_000);
         let Some(quorum) = quorum_of(&self.shared.network, id) else { return };
-        tokio::spawn(decide(number, id, quorum, Arc::clone(&self.shared)));
+        tokio::spawn(decide(number, changes, id, quorum, Arc::clone(&self.shared)));
     }
 
     /// Has whoever leads give a node a vote, or take it away.
@@ -253,7 +254,7 @@ impl World {
         for id in self.ids() {
             self.asked += 1;
             if let Some(quorum) = quorum_of(&self.shared.network, id) {
-                decide(self.asked, id, quorum, Arc::clone(&self.shared)).await;
+                decide(self.asked, true, id, quorum, Arc::clone(&self.shared)).await;
             }
         }
         let is_answered = self.shared.history.lock().answered().len() > before;
@@ -324,9 +325,9 @@ impl World {
     }
 }
 
-/// Has a decision made, by a node that may not be the one that decides.
-async fn decide(number: u64, id: usize, quorum: Arc<Quorum>, shared: Arc<Shared>) {
-    let answered = shared.history.lock().answered();
+/// Has a decision made, by a node that may not be the one that decides; one that changes nothing only looks.
+async fn decide(number: u64, changes: bool, id: usize, quorum: Arc<Quorum>, shared: Arc<Shared>) {
+    let before = shared.history.lock().answered();
     let record = ConfigRecord {
         resource_type: 32,
         resource_name: name_of(number).into(),
@@ -334,18 +335,19 @@ async fn decide(number: u64, id: usize, quorum: Arc<Quorum>, shared: Arc<Shared>
         value: Some("45000".into()),
     };
     let decision = quorum.decide(move |desk| {
-        let missing = History::missing(&answered, desk.image);
-        Outcome { records: vec![record.into()], reply: missing }
+        let records = if changes { vec![record.into()] } else { Vec::new() };
+        Outcome { records, reply: decisions(desk.image) }
     });
     let decided = tokio::time::timeout(PATIENCE, decision).await;
     drop(quorum);
     shared.held_up(id).await;
     shared.note(|| format!("decision {number} of node {id}: {decided:?}"));
     match decided {
-        Ok(Ok(missing)) => {
+        Ok(Ok(seen)) => {
             let mut history = shared.history.lock();
-            history.counts.add("decision answered");
-            let checked = history.answer(number, &missing);
+            let what = if changes { "decision answered" } else { "look answered" };
+            history.counts.add(what);
+            let checked = history.answer(number, &before, seen, changes);
             history.hold(checked);
         }
         Ok(Err(SubmitError::NotController)) => shared.count("decision refused: NOT_CONTROLLER"),
