@@ -184,6 +184,7 @@ impl Node {
             reports: Arc::clone(&reports),
             moves: Arc::clone(&moves),
             started: AtomicBool::new(false),
+            strays: parking_lot::Mutex::default(),
             cleaner: cleaner.clone(),
         });
         let wishes = Wishes::read(&directories)?;
@@ -283,7 +284,7 @@ impl Node {
         ));
         lifecycle.unfenced().await;
         wishes.fulfil(&registration, &directories, &quorum).await?;
-        topics.set_strays_aside(&quorum.image());
+        topics.set_strays_aside();
         moves.begin_again();
         broker.serve_clients();
         if let Some(bound) = for_clients {

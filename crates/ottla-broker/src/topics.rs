@@ -1,5 +1,6 @@
 //! Carries out on this broker what the metadata says: logs of new topics are created, those of deleted ones removed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use ottla_log::{CreateError, Log, LogCleaner};
 use ottla_metadata::{Broker, ConfigResource, Delta, Image, Partition, Topic, topic_name};
 use ottla_quorum::Publisher;
 use ottla_replication::Throttled;
+use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
 use crate::cleaner;
@@ -47,6 +49,8 @@ pub(crate) struct Topics {
     pub moves: Arc<LogMoves>,
     /// Whether what was there at the start has been taken up: from then on, a created topic is a new one.
     pub started: AtomicBool,
+    /// Logs that were there at the start and that nothing in the metadata owned: no log that was made since is one.
+    pub strays: Mutex<BTreeSet<TopicPartition>>,
     pub cleaner: Option<Arc<LogCleaner>>,
 }
 
@@ -98,6 +102,7 @@ impl Topics {
             return;
         }
         self.take_defaults();
+        *self.strays.lock() = self.without_owner(image);
         image.topics().for_each(|topic| self.create_all(image, topic));
         self.started.store(true, Ordering::Relaxed);
     }
@@ -116,22 +121,28 @@ impl Topics {
         }
     }
 
-    /// Renames logs that no topic owns, or another broker holds now: never served, never deleted.
-    pub(crate) fn set_strays_aside(&self, image: &Image) {
-        for log in self.directories.logs() {
+    /// Logs that no topic owns, or another broker holds now.
+    fn without_owner(&self, image: &Image) -> BTreeSet<TopicPartition> {
+        let is_stray = |log: &Arc<Log>| {
             let name = log.topic_partition();
             // A copy under another name has the id of a topic, and is none of its partitions.
             let is_named = |topic: &&Topic| topic.name == name.topic;
             let topic = log.topic_id().and_then(|id| image.topic(id)).filter(is_named);
             let partition = topic.and_then(|topic| topic.partition(name.partition));
-            if partition.is_none_or(|partition| !partition.replicas.contains(&self.node_id)) {
-                self.set_aside(&log);
-            }
-        }
+            partition.is_none_or(|partition| !partition.replicas.contains(&self.node_id))
+        };
+        let logs = self.directories.logs().into_iter().filter(is_stray);
+        logs.map(|log| log.topic_partition().clone()).collect()
     }
 
-    fn set_aside(&self, log: &Arc<Log>) {
-        let partition = log.topic_partition();
+    /// Renames the strays that nothing has come to own since: never served, never deleted. The metadata goes on meanwhile, and
+    /// what it makes here is no stray, although the image that everybody sees may not have it yet.
+    pub(crate) fn set_strays_aside(&self) {
+        let mut strays = self.strays.lock();
+        std::mem::take(&mut *strays).iter().for_each(|partition| self.set_aside(partition));
+    }
+
+    fn set_aside(&self, partition: &TopicPartition) {
         match self.directories.set_aside(partition) {
             Ok(_) => warn!(%partition, "a log without a topic was set aside as -stray"),
             Err(error) => error!(%partition, %error, "a log without a topic can't be set aside"),
@@ -182,6 +193,7 @@ impl Topics {
             // It was the last in its ISR, and its disks are gone: an empty log would pass for the one that is lost.
             return Err(CreateError::NoDirectory { log: name.to_string() });
         }
+        self.strays.lock().remove(&name);
         let log = self.open_log(&name, topic.id, assigned, log_config)?;
         if let Some(directory) = self.directories.id_of(&log).filter(|id| *id != assigned) {
             self.reports.assigned(topic.id, index.0, directory);
@@ -259,7 +271,7 @@ impl Topics {
                 return Ok(log);
             }
             // The name belonged to a topic that was deleted while this broker did not look.
-            self.set_aside(&log);
+            self.set_aside(name);
         }
         let may_be_elsewhere = !self.directories.unreadable().is_empty();
         if may_be_elsewhere && !self.started.load(Ordering::Relaxed) {
