@@ -17,6 +17,7 @@
 pub mod cluster;
 mod counts;
 pub mod disk;
+mod links;
 pub mod log;
 pub mod planted;
 pub mod quorum;

@@ -1,5 +1,7 @@
 //! Many worlds, on all processors.
 
+use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
@@ -38,6 +40,41 @@ pub fn hold_to_laws(
     }
     let missing = counts.missing(all);
     assert!(seeds < seeds_for_all || missing.is_empty(), "in {seeds} seeds never: {missing:?}");
+}
+
+/// Plays each of these seeds twice, to find the same both times.
+///
+/// # Panics
+/// With the first thing that was another one.
+pub fn hold_to_repetition(run: impl Fn(u64, bool) -> Run, seeds: Range<u64>) {
+    for seed in seeds {
+        let (first, second) = (run(seed, true), run(seed, true));
+        assert!(first.trace.len() > 100, "{}", first.trace.len());
+        let pairs = first.trace.iter().zip(&second.trace);
+        pairs.for_each(|(first, second)| assert_eq!(first, second));
+        assert_eq!(first.trace.len(), second.trace.len());
+        assert_eq!(first.counts, second.counts);
+    }
+}
+
+/// Plays so many seeds with a planted bug, until it is found: by a law, and not only because not everything goes on in the
+/// end.
+///
+/// # Panics
+/// If it is not.
+#[expect(clippy::print_stdout, reason = "what a test run tells")]
+pub fn find_planted<B: Debug + Copy>(
+    run: impl Fn(u64, Option<B>, bool) -> Run,
+    bug: B,
+    seeds: u64,
+) {
+    let breaks = |seed: u64| {
+        let broken = run(seed, Some(bug), false).result.err()?;
+        (!broken.0.contains("at rest")).then_some((seed, broken))
+    };
+    let found = (0..seeds).find_map(breaks);
+    println!("{bug:?} is found: {found:?}");
+    assert!(found.is_some(), "{bug:?} is not found in {seeds} seeds");
 }
 
 /// Plays seeds until one fails; that of the lowest number is told.

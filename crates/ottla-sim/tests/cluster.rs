@@ -3,10 +3,8 @@
 //! `OTTLA_SIM_SEED=n` plays one seed and prints what happened; `OTTLA_SIM_SEEDS=n` plays so many, and then each of the faults
 //! and rare states must have occurred.
 
-#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a test says what it has seen")]
-
 use ottla_sim::cluster::{Bug, run};
-use ottla_sim::seeds::hold_to_laws;
+use ottla_sim::seeds::{find_planted, hold_to_laws, hold_to_repetition};
 
 /// What ordinary tests have time for.
 const SEEDS: u64 = 30;
@@ -95,63 +93,45 @@ fn nothing_that_was_acknowledged_is_lost_whatever_happens_to_brokers_and_network
 
 #[test]
 fn two_runs_of_a_seed_are_the_same() {
-    for seed in 1_000..1_004 {
-        let (first, second) = (run(seed, None, true), run(seed, None, true));
-        assert!(first.trace.len() > 100, "{}", first.trace.len());
-        let pairs = first.trace.iter().zip(&second.trace);
-        pairs.for_each(|(first, second)| assert_eq!(first, second));
-        assert_eq!(first.trace.len(), second.trace.len());
-        assert_eq!(first.counts, second.counts);
-    }
-}
-
-/// In how many seeds a planted bug is found: by a law, and not only because not everything goes on in the end.
-fn found_within(bug: Bug, seeds: u64) {
-    let breaks = |seed: &u64| {
-        let broken = run(*seed, Some(bug), false).result.err()?;
-        (!broken.0.contains("at rest")).then_some((*seed, broken))
-    };
-    let found = (0..seeds).find_map(|seed| breaks(&seed));
-    println!("{bug:?} is found: {found:?}");
-    assert!(found.is_some(), "{bug:?} is not found in {seeds} seeds");
+    hold_to_repetition(|seed, traced| run(seed, None, traced), 1_000..1_004);
 }
 
 #[test]
 fn records_that_are_answered_before_the_followers_have_flushed_are_found_missing() {
-    found_within(Bug::AnsweredBeforeFlush, 20);
+    find_planted(run, Bug::AnsweredBeforeFlush, 20);
 }
 
 #[test]
 fn a_joiner_that_does_not_count_is_found_out() {
-    found_within(Bug::JoinerNotCounted, 50);
+    find_planted(run, Bug::JoinerNotCounted, 50);
 }
 
 #[test]
 fn a_leaver_that_is_not_awaited_is_found_out() {
-    found_within(Bug::LeaverNotAwaited, 20);
+    find_planted(run, Bug::LeaverNotAwaited, 20);
 }
 
 #[test]
 fn logs_that_are_not_cut_off_are_found_out() {
-    found_within(Bug::NoTruncation, 50);
+    find_planted(run, Bug::NoTruncation, 50);
 }
 
 #[test]
 fn a_leader_of_yesterday_whose_isr_is_taken_is_found_out() {
-    found_within(Bug::StaleLeaderAccepted, 100);
+    find_planted(run, Bug::StaleLeaderAccepted, 100);
 }
 
 #[test]
 fn an_empty_disk_that_passes_for_the_one_before_is_found_out() {
-    found_within(Bug::WipedDiskCounted, 20);
+    find_planted(run, Bug::WipedDiskCounted, 20);
 }
 
 #[test]
 fn a_kill_that_passes_for_a_clean_end_is_found_out() {
-    found_within(Bug::UncleanEndHidden, 20);
+    find_planted(run, Bug::UncleanEndHidden, 20);
 }
 
 #[test]
 fn metadata_that_is_older_than_the_logs_is_found_out() {
-    found_within(Bug::MetadataReplayed, 100);
+    find_planted(run, Bug::MetadataReplayed, 100);
 }

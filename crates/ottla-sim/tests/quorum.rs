@@ -4,11 +4,9 @@
 //! `OTTLA_SIM_SEED=n` plays one seed and prints what happened; `OTTLA_SIM_SEEDS=n` plays so many, and then each of the faults
 //! and rare states must have occurred.
 
-#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a test says what it has seen")]
-
 use ottla_sim::planted;
 use ottla_sim::quorum::{Bug, run};
-use ottla_sim::seeds::hold_to_laws;
+use ottla_sim::seeds::{find_planted, hold_to_laws, hold_to_repetition};
 
 /// What ordinary tests have time for.
 const SEEDS: u64 = 16;
@@ -72,43 +70,25 @@ fn nothing_that_was_answered_is_lost_whatever_happens_to_controllers_and_network
 
 #[test]
 fn two_runs_of_a_seed_are_the_same() {
-    for seed in 1_000..1_002 {
-        let (first, second) = (run(seed, None, true), run(seed, None, true));
-        assert!(first.trace.len() > 100, "{}", first.trace.len());
-        let pairs = first.trace.iter().zip(&second.trace);
-        pairs.for_each(|(first, second)| assert_eq!(first, second));
-        assert_eq!(first.trace.len(), second.trace.len());
-        assert_eq!(first.counts, second.counts);
-    }
-}
-
-/// In how many seeds a planted bug is found: by a law, and not only because not everything goes on in the end.
-fn found_within(bug: Bug, seeds: u64) {
-    let breaks = |seed: &u64| {
-        let broken = run(*seed, Some(bug), false).result.err()?;
-        (!broken.0.contains("at rest")).then_some((*seed, broken))
-    };
-    let found = (0..seeds).find_map(|seed| breaks(&seed));
-    println!("{bug:?} is found: {found:?}");
-    assert!(found.is_some(), "{bug:?} is not found in {seeds} seeds");
+    hold_to_repetition(|seed, traced| run(seed, None, traced), 1_000..1_002);
 }
 
 #[test]
 fn votes_that_do_not_get_to_the_disk_are_found_out() {
-    found_within(Bug::Disk(planted::Bug::VoteForgotten), 50);
+    find_planted(run, Bug::Disk(planted::Bug::VoteForgotten), 50);
 }
 
 #[test]
 fn decisions_that_are_answered_before_they_are_on_the_disks_are_found_missing() {
-    found_within(Bug::Disk(planted::Bug::NoSync), 50);
+    find_planted(run, Bug::Disk(planted::Bug::NoSync), 50);
 }
 
 #[test]
 fn names_that_are_not_synced_are_found_out() {
-    found_within(Bug::Disk(planted::Bug::DirectoryNotSynced), 50);
+    find_planted(run, Bug::Disk(planted::Bug::DirectoryNotSynced), 50);
 }
 
 #[test]
 fn an_empty_disk_that_passes_for_the_one_before_is_found_out() {
-    found_within(Bug::WipedDiskCounted, 50);
+    find_planted(run, Bug::WipedDiskCounted, 50);
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::network::Weather;
 use super::node::Wake;
 use super::world::{Event, World};
 use crate::Plan;
+use crate::links::Weather;
 use crate::log::Checked;
 
 /// How long a broker waits that wants to end.
@@ -26,9 +26,9 @@ impl World {
             22..36 => self.pause(at),
             36..52 => self.cut_links(at),
             52..66 => {
-                if !self.network.is_whole() {
+                if !self.network.links.are_whole() {
                     self.counts.add("links healed");
-                    self.network.heal();
+                    self.network.links.heal();
                 }
             }
             66..78 => self.change_weather(),
@@ -86,18 +86,18 @@ impl World {
         match self.chance.below(4) {
             0 => {
                 self.counts.add("link cut one way");
-                self.network.cut(at, other);
+                self.network.links.cut(at, other);
             }
             1 | 2 => {
                 self.counts.add("link cut");
-                self.network.cut(at, other);
-                self.network.cut(other, at);
+                self.network.links.cut(at, other);
+                self.network.links.cut(other, at);
             }
             _ => {
                 self.counts.add("node cut off");
                 for other in (0..count).filter(|other| *other != at) {
-                    self.network.cut(at, other);
-                    self.network.cut(other, at);
+                    self.network.links.cut(at, other);
+                    self.network.links.cut(other, at);
                 }
             }
         }
@@ -105,14 +105,7 @@ impl World {
     }
 
     fn change_weather(&mut self) {
-        let mut rate = |often: u32, most: usize| {
-            if self.chance.happens(often) { self.chance.below(most) as u32 } else { 0 }
-        };
-        self.network.weather = Weather {
-            lost: rate(4_000, 1_500),
-            doubled: rate(5_000, 2_000),
-            late: rate(5_000, 1_000),
-        };
+        self.network.weather = Weather::draw(&mut self.chance);
     }
 
     fn jump_clock(&mut self, at: usize) {

@@ -6,16 +6,17 @@
 use ottla_base::{BrokerId, Uuid};
 
 use super::clients::{Client, FIRST_LAST, TOPICS};
-use super::network::{Key, Weather};
+use super::network::Key;
 use super::world::{Event, World};
 use crate::Plan;
+use crate::links::Weather;
 use crate::log::{Checked, Violation, law};
 
 impl World {
     pub(super) fn heal(&mut self) {
         self.note(|| "all heals".to_owned());
         self.is_healing = true;
-        self.network.heal();
+        self.network.links.heal();
         self.network.weather = Weather::default();
         for at in 0..self.nodes.len() {
             self.nodes[at].flush_takes = Default::default();

@@ -11,6 +11,7 @@ use ottla_records::ValidBatch;
 use ottla_replication::follower::{EpochEnd, Fetch, LeaderOffsets};
 
 use crate::Random;
+use crate::links::{Links, Weather};
 
 pub(super) type Key = (TopicId, PartitionIndex);
 
@@ -124,19 +125,10 @@ pub(super) struct Produce {
 /// still on its way when its connection is given up is not played.
 pub(super) const CONTROLLER_TIMEOUT: Duration = Duration::from_millis(900);
 
-/// How bad the network is at the moment, in ten thousand messages.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Weather {
-    pub(super) lost: u32,
-    pub(super) doubled: u32,
-    pub(super) late: u32,
-}
-
 #[derive(Debug)]
 pub(super) struct Network {
     random: Random,
-    /// From whom to whom nothing gets.
-    cut: Vec<Vec<bool>>,
+    pub(super) links: Links,
     pub(super) weather: Weather,
 }
 
@@ -149,26 +141,14 @@ pub(super) struct Fate {
 
 impl Network {
     pub(super) fn new(random: Random, nodes: usize) -> Self {
-        Self { random, cut: vec![vec![false; nodes]; nodes], weather: Weather::default() }
+        Self { random, links: Links::new(nodes), weather: Weather::default() }
     }
 
     pub(super) fn is_cut(&self, from: Place, to: Place) -> bool {
         match (from, to) {
-            (Place::Node(from), Place::Node(to)) => from != to && self.cut[from][to],
+            (Place::Node(from), Place::Node(to)) => from != to && self.links.is_cut(from, to),
             _ => false,
         }
-    }
-
-    pub(super) fn cut(&mut self, from: usize, to: usize) {
-        self.cut[from][to] = true;
-    }
-
-    pub(super) fn heal(&mut self) {
-        self.cut.iter_mut().for_each(|row| row.fill(false));
-    }
-
-    pub(super) fn is_whole(&self) -> bool {
-        self.cut.iter().flatten().all(|cut| !cut)
     }
 
     /// Within one machine everything arrives, once and soon.

@@ -6,10 +6,11 @@ use ottla_base::BrokerId;
 use tokio::time::Instant;
 
 use super::Bug;
-use super::network::{Weather, quorum_of};
+use super::network::quorum_of;
 use super::node::{Node, directory_id};
 use super::world::World;
 use crate::Plan;
+use crate::links::Weather;
 
 impl World {
     pub(super) async fn go_wrong(&mut self) {
@@ -79,15 +80,15 @@ impl World {
         let Some(other) = self.chance.pick(&others).copied() else { return };
         let mut network = self.shared.network.lock();
         match self.chance.below(4) {
-            0 => network.cut(id, other),
+            0 => network.links.cut(id, other),
             1 => {
-                network.cut(id, other);
-                network.cut(other, id);
+                network.links.cut(id, other);
+                network.links.cut(other, id);
             }
             _ => {
                 for other in others {
-                    network.cut(id, other);
-                    network.cut(other, id);
+                    network.links.cut(id, other);
+                    network.links.cut(other, id);
                 }
             }
         }
@@ -98,24 +99,16 @@ impl World {
 
     fn heal_links(&mut self) {
         let mut network = self.shared.network.lock();
-        if network.is_whole() {
+        if network.links.are_whole() {
             return;
         }
-        network.heal();
+        network.links.heal();
         drop(network);
         self.shared.count("links healed");
     }
 
     fn change_weather(&mut self) {
-        let mut rate = |often: u32, most: usize| {
-            if self.chance.happens(often) { self.chance.below(most) as u32 } else { 0 }
-        };
-        let weather = Weather {
-            lost: rate(4_000, 1_500),
-            doubled: rate(5_000, 2_000),
-            late: rate(5_000, 1_000),
-        };
-        self.shared.network.lock().weather = weather;
+        self.shared.network.lock().weather = Weather::draw(&mut self.chance);
     }
 
     fn slow_disk(&mut self, id: usize) {

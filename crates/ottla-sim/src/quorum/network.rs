@@ -19,14 +19,7 @@ use tokio::time::Instant;
 
 use super::world::Shared;
 use crate::Random;
-
-/// How bad the network is at the moment, in ten thousand messages.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Weather {
-    pub(super) lost: u32,
-    pub(super) doubled: u32,
-    pub(super) late: u32,
-}
+use crate::links::{Links, Weather};
 
 #[derive(Debug)]
 pub(super) struct Network {
@@ -35,8 +28,7 @@ pub(super) struct Network {
     said: BTreeMap<(usize, usize, u64), u64>,
     /// Who is there, and in which of its lives.
     nodes: BTreeMap<usize, (u64, Arc<Quorum>)>,
-    /// From whom to whom nothing gets.
-    cut: Vec<Vec<bool>>,
+    pub(super) links: Links,
     /// Until when a node neither sends, hears nor writes anything.
     held_up: Vec<Option<Instant>>,
     pub(super) weather: Weather,
@@ -54,7 +46,7 @@ impl Network {
             seed,
             said: BTreeMap::new(),
             nodes: BTreeMap::new(),
-            cut: vec![vec![false; nodes]; nodes],
+            links: Links::new(nodes),
             held_up: vec![None; nodes],
             weather: Weather::default(),
         }
@@ -71,18 +63,6 @@ impl Network {
     /// The world is over: its nodes hold the network, and the network must not hold them.
     pub(super) fn end(&mut self) {
         self.nodes.clear();
-    }
-
-    pub(super) fn cut(&mut self, from: usize, to: usize) {
-        self.cut[from][to] = true;
-    }
-
-    pub(super) fn heal(&mut self) {
-        self.cut.iter_mut().for_each(|row| row.fill(false));
-    }
-
-    pub(super) fn is_whole(&self) -> bool {
-        self.cut.iter().flatten().all(|cut| !cut)
     }
 
     pub(super) fn hold_up(&mut self, node: usize, until: Instant) {
@@ -106,7 +86,7 @@ impl Network {
         *times += 1;
         let stream = (from as u64) << 56 | (to as u64) << 48 | *times;
         let mut random = Random::new(self.seed ^ message, stream);
-        if self.cut[from][to] {
+        if self.links.is_cut(from, to) {
             return Err("message on a cut link");
         }
         let Weather { lost, doubled, late } = self.weather;
@@ -182,7 +162,7 @@ async fn travel(shared: &Shared, from: usize, to: usize, message: &[u8]) -> bool
     }
     tokio::time::sleep(fate.delay).await;
     shared.held_up(to).await;
-    if from != to && shared.network.lock().cut[from][to] {
+    if from != to && shared.network.lock().links.is_cut(from, to) {
         return std::future::pending().await;
     }
     fate.is_doubled

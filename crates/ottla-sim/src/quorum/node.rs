@@ -104,6 +104,14 @@ impl Node {
         }
     }
 
+    fn take_process(&mut self) -> Option<Process> {
+        self.process()?;
+        match std::mem::replace(&mut self.state, State::Down) {
+            State::Running(process) => Some(process),
+            State::Down | State::Ending(_) => None,
+        }
+    }
+
     /// Whether there is a process that cannot go on.
     pub(super) fn has_failed(&self) -> bool {
         self.process().is_some_and(|process| {
@@ -222,12 +230,7 @@ impl Node {
 
     /// The process ends here and now. What was not synced is lost with the power.
     pub(super) fn crash(&mut self, loses_power: bool, shared: &Arc<Shared>) {
-        if !matches!(self.state, State::Running(_)) {
-            return;
-        }
-        let State::Running(process) = std::mem::replace(&mut self.state, State::Down) else {
-            return;
-        };
+        let Some(process) = self.take_process() else { return };
         shared.count(if loses_power { "power lost" } else { "process killed" });
         let id = self.id;
         shared.note(|| format!("node {id} ends, power lost: {loses_power}"));
@@ -248,12 +251,7 @@ impl Node {
 
     /// As somebody does who has time.
     pub(super) fn end_cleanly(&mut self, shared: &Arc<Shared>) {
-        if !matches!(self.state, State::Running(_)) {
-            return;
-        }
-        let State::Running(process) = std::mem::replace(&mut self.state, State::Down) else {
-            return;
-        };
+        let Some(process) = self.take_process() else { return };
         shared.count("clean end");
         let (id, shared, disk) = (self.id, Arc::clone(shared), Arc::clone(&self.disk));
         shared.note(|| format!("node {id} is asked to end"));

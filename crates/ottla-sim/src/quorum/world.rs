@@ -13,8 +13,9 @@ use tokio::time::Instant;
 
 use super::Bug;
 use super::history::{History, decisions, name_of};
-use super::network::{Network, Weather, quorum_of};
+use super::network::{Network, quorum_of};
 use super::node::{Node, Setup, directory_id, voter};
+use crate::links::Weather;
 use crate::log::{Checked, law};
 use crate::{Counts, Random};
 
@@ -206,7 +207,7 @@ impl World {
         self.shared.note(|| "everything is healed".to_owned());
         {
             let mut network = self.shared.network.lock();
-            network.heal();
+            network.links.heal();
             network.weather = Weather::default();
         }
         for id in self.ids() {
