@@ -61,6 +61,14 @@ async fn put_somewhere(cluster: &Cluster, name: &str) -> bool {
     false
 }
 
+/// All come to agree, and have what was answered, which was something.
+async fn check_answered(cluster: &Cluster, answered: &BTreeSet<String>, seed: u64, steps: usize) {
+    let there = notes(&cluster.agree().await);
+    let lost: Vec<_> = answered.difference(&there).collect();
+    assert!(lost.is_empty(), "seed {seed}: lost {lost:?}");
+    assert!(answered.len() > steps / 4, "seed {seed}: only {} were answered", answered.len());
+}
+
 async fn run(cluster: Cluster, seed: u64, steps: usize) {
     let mut numbers = Numbers(seed);
     let mut cluster = cluster;
@@ -76,10 +84,7 @@ async fn run(cluster: Cluster, seed: u64, steps: usize) {
         }
     }
     cluster.network.heal();
-    let there = notes(&cluster.agree().await);
-    let lost: Vec<_> = answered.difference(&there).collect();
-    assert!(lost.is_empty(), "seed {seed}: lost {lost:?}");
-    assert!(answered.len() > steps / 4, "seed {seed}: only {} were answered", answered.len());
+    check_answered(&cluster, &answered, seed, steps).await;
     cluster.check_published();
 }
 
@@ -215,20 +220,11 @@ impl Changing {
                 _ => self.recover().await,
             }
             self.note_leaders();
-            for number in 0..self.numbers.below(4) {
-                let name = format!("{step}-{number}");
-                if put_somewhere(&self.cluster, &name).await {
-                    answered.insert(name);
-                }
-                self.note_leaders();
-            }
+            self.decide(step, &mut answered).await;
         }
         self.recover().await;
         self.all_vote().await;
-        let there = notes(&self.cluster.agree().await);
-        let lost: Vec<_> = answered.difference(&there).collect();
-        assert!(lost.is_empty(), "seed {seed}: lost {lost:?}");
-        assert!(answered.len() > steps / 4, "seed {seed}: only {} were answered", answered.len());
+        check_answered(&self.cluster, &answered, seed, steps).await;
         self.cluster.check_published();
         for node in self.cluster.voters.values() {
             check_sets(&voter_sets(node), seed);
@@ -291,6 +287,17 @@ impl Changing {
         self.cluster.active().await;
     }
 
+    /// Asks for up to three decisions, and notes which were answered.
+    async fn decide(&mut self, step: usize, answered: &mut BTreeSet<String>) {
+        for number in 0..self.numbers.below(4) {
+            let name = format!("{step}-{number}");
+            if put_somewhere(&self.cluster, &name).await {
+                answered.insert(name);
+            }
+            self.note_leaders();
+        }
+    }
+
     /// Whoever is active leads its epoch alone.
     fn note_leaders(&mut self) {
         for (id, node) in &self.cluster.voters {
@@ -306,19 +313,10 @@ impl Changing {
         for step in 0..steps {
             self.disturb().await;
             self.note_leaders();
-            for number in 0..self.numbers.below(4) {
-                let name = format!("{step}-{number}");
-                if put_somewhere(&self.cluster, &name).await {
-                    answered.insert(name);
-                }
-                self.note_leaders();
-            }
+            self.decide(step, &mut answered).await;
         }
         self.recover().await;
-        let there = notes(&self.cluster.agree().await);
-        let lost: Vec<_> = answered.difference(&there).collect();
-        assert!(lost.is_empty(), "seed {seed}: lost {lost:?}");
-        assert!(answered.len() > steps / 4, "seed {seed}: only {} were answered", answered.len());
+        check_answered(&self.cluster, &answered, seed, steps).await;
         assert!(self.changes > steps / 20, "seed {seed}: only {} changes", self.changes);
         self.cluster.check_published();
         self.agree_on_voters().await;

@@ -8,35 +8,10 @@ mod common;
 
 use std::time::Duration;
 
-use cluster::{Change, Cluster, Voter, directory_id, notes, voter_sets, within};
+use cluster::{
+    Change, Cluster, Voter, directory_id, is_fed, knows, new, notes, voter_sets, voters, within,
+};
 use ottla_base::Uuid;
-
-fn new() -> tempfile::TempDir {
-    tempfile::tempdir().unwrap()
-}
-
-/// Each on the directory that it begins with.
-fn voters(ids: &[i32]) -> Vec<(i32, Uuid)> {
-    ids.iter().map(|id| (*id, directory_id(*id))).collect()
-}
-
-async fn knows(node: &Voter, expected: &[(i32, Uuid)]) {
-    within(&format!("{expected:?} to be the voters"), async {
-        while node.voters() != expected {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
-}
-
-async fn is_fed(node: &Voter, id: i32) {
-    within(&format!("{id} to be an observer"), async {
-        while !node.quorum.observer_states().iter().any(|it| it.voter.id.0 == id) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
-}
 
 /// Waits until a node's log names these voters, and no others beside them.
 async fn settles(node: &Voter, expected: &[i32]) {

@@ -8,39 +8,14 @@ mod common;
 
 use std::time::Duration;
 
-use cluster::{Change, Cluster, Voter, directory_id, initial_voter, notes, within};
+use cluster::{
+    Change, Cluster, Voter, directory_id, initial_voter, is_fed, knows, new, notes, voters, within,
+};
 use ottla_base::{BrokerId, Uuid};
 use ottla_quorum::{InitialVoter, Member, VoterChangeError};
 
-fn new() -> tempfile::TempDir {
-    tempfile::tempdir().unwrap()
-}
-
-fn voters(ids: &[i32]) -> Vec<(i32, Uuid)> {
-    ids.iter().map(|id| (*id, directory_id(*id))).collect()
-}
-
 const fn member(id: i32, directory: u8) -> Member {
     Member { id: BrokerId(id), directory_id: Uuid([directory; 16]) }
-}
-
-/// Waits until this node knows these as the voters.
-async fn knows(node: &Voter, expected: &[(i32, Uuid)]) {
-    within(&format!("{expected:?} to be the voters"), async {
-        while node.voters() != expected {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
-}
-
-async fn is_observed(node: &Voter, id: i32) {
-    within(&format!("{id} to be an observer"), async {
-        while !node.quorum.observer_states().iter().any(|it| it.voter.id.0 == id) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
 }
 
 /// One voter, and two observers that have become voters.
@@ -104,7 +79,7 @@ async fn a_removed_leader_resigns_and_follows_another() {
     assert!(cluster.voter(second).quorum.active().borrow().unwrap() > epoch);
     cluster.put(&left, "by another").await;
     cluster.agree().await;
-    is_observed(cluster.voter(second), first).await;
+    is_fed(cluster.voter(second), first).await;
     assert_eq!(cluster.voter(first).voters(), voters(&left));
 }
 
@@ -150,7 +125,7 @@ async fn a_voter_whose_disk_is_lost_is_replaced_by_the_new_one() {
     let another = Uuid([33; 16]);
     cluster.start_observer(3, another, new()).await;
     let early = cluster.active_of(&[1, 2]).await;
-    is_observed(cluster.voter(early), 3).await;
+    is_fed(cluster.voter(early), 3).await;
     let refused = cluster.voter(early).change(Change::Add(3, another)).await;
     assert!(matches!(refused, Err(VoterChangeError::Duplicate { .. })), "{refused:?}");
     cluster.change(&[1, 2], Change::Remove(3, directory_id(3))).await;
@@ -187,7 +162,7 @@ async fn what_cannot_be_done_is_refused_in_kafkas_words() {
     assert_eq!(refused(&cluster, Change::Add(2, directory_id(2))).await, behind);
     // One that does not answer has not all of the log.
     cluster.start_observer(2, directory_id(2), new()).await;
-    is_observed(cluster.voter(1), 2).await;
+    is_fed(cluster.voter(1), 2).await;
     cluster.network.part(&[1], &[2]);
     cluster.put(&[1], "unheard").await;
     let short = Duration::from_millis(300);

@@ -361,6 +361,36 @@ pub fn initial_voter(id: i32) -> InitialVoter {
     InitialVoter { id: BrokerId(id), directory_id: directory_id(id), endpoints: vec![endpoint] }
 }
 
+/// An empty disk.
+pub fn new() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// Each on the directory that it begins with.
+pub fn voters(ids: &[i32]) -> Vec<(i32, Uuid)> {
+    ids.iter().map(|id| (*id, directory_id(*id))).collect()
+}
+
+/// Waits until this node knows these as the voters.
+pub async fn knows(node: &Voter, expected: &[(i32, Uuid)]) {
+    within(&format!("{expected:?} to be the voters"), async {
+        while node.voters() != expected {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+/// Waits until this leader feeds a node that has no vote.
+pub async fn is_fed(node: &Voter, id: i32) {
+    within(&format!("{id} to be an observer"), async {
+        while !node.quorum.observer_states().iter().any(|it| it.voter.id.0 == id) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
 impl Cluster {
     /// Voters 1 to `count`, who know each other's directories.
     pub async fn start(count: i32) -> Self {
