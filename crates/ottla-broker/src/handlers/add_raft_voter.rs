@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use ottla_base::{BrokerId, ErrorCode, Uuid};
 use ottla_metadata::Endpoint;
-use ottla_protocol::messages::add_raft_voter_request::Listener;
 use ottla_protocol::messages::{AddRaftVoterRequest, AddRaftVoterResponse};
 use ottla_quorum::{InitialVoter, Member, Quorum, VoterChangeError};
 
@@ -55,7 +54,8 @@ async fn add(quorum: &Quorum, request: AddRaftVoterRequest) -> Result<(), Refusa
     check_cluster(quorum, request.cluster_id.as_deref())?;
     check_leads(quorum)?;
     let voter = valid_voter("Add", request.voter_id, request.voter_directory_id)?;
-    let endpoints: Vec<Endpoint> = request.listeners.iter().map(endpoint).collect();
+    let endpoints: Vec<Endpoint> =
+        request.listeners.iter().map(|it| endpoint(&it.name, &it.host, it.port)).collect();
     check_reachable(quorum, &endpoints)?;
     let newcomer = InitialVoter { id: voter.id, directory_id: voter.directory_id, endpoints };
     let asked = u64::try_from(request.timeout_ms).unwrap_or_default();
@@ -63,11 +63,12 @@ async fn add(quorum: &Quorum, request: AddRaftVoterRequest) -> Result<(), Refusa
     quorum.add_voter(newcomer, patience).await.map_err(|error| refusal(&error))
 }
 
-fn endpoint(listener: &Listener) -> Endpoint {
+/// A listener that a request names.
+pub(super) fn endpoint(name: &str, host: &str, port: u16) -> Endpoint {
     Endpoint {
-        listener: (*listener.name).into(),
-        host: (*listener.host).into(),
-        port: listener.port,
+        listener: name.into(),
+        host: host.into(),
+        port,
         // Neither the request nor the log says; whoever connects takes it from the listener's name.
         security_protocol: 0,
     }

@@ -16,13 +16,15 @@ use std::time::Duration;
 
 use ottla_base::ErrorCode;
 use ottla_metadata::Endpoint;
-use ottla_protocol::messages::update_raft_voter_request::{KRaftVersionFeature, Listener};
+use ottla_protocol::messages::update_raft_voter_request::KRaftVersionFeature;
 use ottla_protocol::messages::update_raft_voter_response::CurrentLeader;
 use ottla_protocol::messages::{UpdateRaftVoterRequest, UpdateRaftVoterResponse};
 use ottla_quorum::{InitialVoter, Quorum};
 
 use super::Context;
-use super::add_raft_voter::{check_cluster, check_leads, check_reachable, refusal, valid_voter};
+use super::add_raft_voter::{
+    check_cluster, check_leads, check_reachable, endpoint, refusal, valid_voter,
+};
 use crate::answer::Outcome;
 
 /// How long the others may take to write the change down; the request does not say.
@@ -54,7 +56,8 @@ async fn update(quorum: &Quorum, request: UpdateRaftVoterRequest) -> Result<(), 
     check_leads(quorum).map_err(|(code, _)| code)?;
     let voter = valid_voter("Update", request.voter_id, request.voter_directory_id);
     let voter = voter.map_err(|(code, _)| code)?;
-    let endpoints: Vec<Endpoint> = request.listeners.iter().map(endpoint).collect();
+    let endpoints: Vec<Endpoint> =
+        request.listeners.iter().map(|it| endpoint(&it.name, &it.host, it.port)).collect();
     check_reachable(quorum, &endpoints).map_err(|(code, _)| code)?;
     let knows = request.k_raft_version_feature;
     if !is_range(&knows) {
@@ -71,16 +74,6 @@ async fn update(quorum: &Quorum, request: UpdateRaftVoterRequest) -> Result<(), 
 
 const fn is_range(it: &KRaftVersionFeature) -> bool {
     0 <= it.min_supported_version && it.min_supported_version <= it.max_supported_version
-}
-
-fn endpoint(listener: &Listener) -> Endpoint {
-    Endpoint {
-        listener: (*listener.name).into(),
-        host: (*listener.host).into(),
-        port: listener.port,
-        // Neither the request nor the log says; whoever connects takes it from the listener's name.
-        security_protocol: 0,
-    }
 }
 
 /// Who leads, reached by the listener that the request came in on.
