@@ -475,11 +475,17 @@ impl Memory {
 }
 
 fn voters(members: &Membership) -> Vec<Member> {
-    let voters = members.voter_ids().filter_map(|number| {
-        let directory_id = members.get_node(&number)?.directory_id;
-        Some(Member { id: BrokerId(node_id(number)), directory_id })
-    });
-    let mut voters: Vec<Member> = voters.collect();
-    voters.sort_by_key(|voter| voter.id);
-    voters
+    ordered(members, true).into_iter().map(|(_, voter)| voter).collect()
+}
+
+/// Voters, or observers, with openraft's numbers, ordered by their ids.
+pub(crate) fn ordered(members: &Membership, voters: bool) -> Vec<(i32, Member)> {
+    let chosen = members.nodes().filter(|(number, _)| is_voter(members, **number) == voters);
+    let member = |(number, voter): (&i32, &Voter)| {
+        let id = BrokerId(node_id(*number));
+        (*number, Member { id, directory_id: voter.directory_id })
+    };
+    let mut all: Vec<_> = chosen.map(member).collect();
+    all.sort_by_key(|(_, member)| member.id);
+    all
 }

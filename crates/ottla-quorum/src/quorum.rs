@@ -37,7 +37,6 @@ use tokio::sync::{oneshot, watch};
 use crate::controller::{
     Controller, Desk, Handle, Leader, Parts, QuorumRaft, SubmitError, Submitted,
 };
-use crate::members::node_id;
 use crate::network::{Peers, Setup};
 use crate::observers::{self, Attendance, Observers, is_voter};
 use crate::publisher::Publisher;
@@ -522,15 +521,7 @@ impl Quorum {
 
     /// Voters, or observers, with openraft's numbers.
     fn members(&self, voters: bool) -> Vec<(i32, Member)> {
-        let members = observers::members(&self.raft);
-        let chosen = members.nodes().filter(|(number, _)| is_voter(&members, **number) == voters);
-        let member = |(number, voter): (&i32, &Voter)| {
-            let id = BrokerId(node_id(*number));
-            (*number, Member { id, directory_id: voter.directory_id })
-        };
-        let mut all: Vec<_> = chosen.map(member).collect();
-        all.sort_by_key(|(_, member)| member.id);
-        all
+        observers::ordered(&observers::members(&self.raft), voters)
     }
 
     /// Where a voter is reached as a controller, by the metadata log; nothing where that knows its id alone.
