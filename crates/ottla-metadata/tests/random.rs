@@ -726,7 +726,8 @@ impl Cluster {
         let is_excused = has_all || is_unknown || !is_there;
         assert!(is_excused || !is_promised || may_lack, "lacks something: {change}");
         assert!(is_excused || !self.is_safe || is_lossy, "loses something: {change}");
-        if !has_all && (is_there || is_lossy) {
+        // Who leads in name only was not chosen over anybody, unless the election itself has given the others up.
+        if !has_all && (is_there || is_lossy && may_lack) {
             *complete = BTreeSet::from([now.leader]);
         }
     }

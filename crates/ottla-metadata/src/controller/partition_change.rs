@@ -186,19 +186,23 @@ impl<'a> PartitionChange<'a> {
 
     /// Who led last is remembered while nobody leads.
     fn remember_leader(&mut self) {
+        let any_sure =
+            |it: &Partition| it.isr.iter().chain(&it.eligible_leader_replicas).next().copied();
         let (before, target) = (self.partition.leader, &mut self.target);
         if target.leader != BrokerId::NONE || self.min_isr.is_none() {
             target.last_known_elr.clear();
         } else if target.last_known_elr.is_empty() {
-            // A partition that has had no leader since before this feature was on may still have had an ISR.
             let last = Some(before).filter(|id| *id != BrokerId::NONE);
-            let last = last.or_else(|| self.partition.isr.first().copied());
+            // A partition that has had no leader since before this feature was on may still have an ISR. Who is
+            // doubted with this change is the last to be remembered from it.
+            let last =
+                last.or_else(|| any_sure(target)).or_else(|| self.partition.isr.first().copied());
             target.last_known_elr = last.into_iter().collect();
         }
         // It has nothing left; somebody else who has everything comes in its place.
         let is_lost = |id: &BrokerId| target.directory_of(*id) == Some(Uuid::LOST_DIR);
         if target.last_known_elr.iter().any(is_lost)
-            && let Some(other) = target.eligible_leader_replicas.first().copied()
+            && let Some(other) = any_sure(target)
         {
             target.last_known_elr = vec![other];
         }

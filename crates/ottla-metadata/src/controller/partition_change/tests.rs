@@ -260,3 +260,17 @@ fn the_last_leader_does_not_lead_from_an_empty_disk() {
     };
     assert_eq!(change(&eligible_image(&[1], lost), Election::Online).record(), None);
 }
+
+/// Levels went down and up again while nobody led: whoever comes back with an empty disk is not who led last.
+#[test]
+fn where_the_last_leader_is_not_known_it_is_not_who_is_doubted_just_now() {
+    let mut image = image(&[1, 2, 3], &[1, 2, 3]);
+    image.apply(&PartitionChangeRecord { leader: -1, ..record() }.into()).unwrap();
+    finalize_eligible(&mut image);
+    (1..=3).for_each(|id| fence(&mut image, id));
+    let mut change = change(&image, Election::Online);
+    change.doubt(BrokerId(1));
+    let left =
+        PartitionChangeRecord { isr: Some(vec![2, 3]), last_known_elr: Some(vec![2]), ..record() };
+    assert_eq!(change.record(), Some(left.into()));
+}
