@@ -584,16 +584,34 @@ impl Cluster {
             }
         };
         assert!(images.iter().all(|image| image == &images[0]), "the images differ");
-        let logs: Vec<_> = self.voters.values().map(Voter::log).collect();
-        // They begin where each was cut last, which may be at its end. What comes after this state is not committed
-        // everywhere yet: after an election it may be one thing here and another one there, for a while.
-        let committed = images[0].offset.0;
-        let mut everywhere: BTreeMap<i64, Bytes> = BTreeMap::new();
-        for (offset, batch) in logs.into_iter().flatten().filter(|(it, _)| *it <= committed) {
-            let first = everywhere.entry(offset).or_insert_with(|| batch.clone());
-            assert_eq!(*first, batch, "the logs differ at offset {offset}, up to {committed}");
-        }
+        self.logs_agree_to(images[0].offset).await;
         Image::clone(&images[0])
+    }
+
+    /// Waits until all logs have the same up to this offset, which is committed.
+    ///
+    /// Who was sent a snapshot shows its image a moment before it gives up the log that it had, which may end in what
+    /// was never committed.
+    async fn logs_agree_to(&self, committed: Offset) {
+        let wait = async {
+            while self.difference_to(committed).is_some() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+            panic!("the logs differ up to {committed}: {:?}", self.difference_to(committed));
+        }
+    }
+
+    /// The first batch that is not the same everywhere. Logs begin where each was cut last, which may be at its end. What
+    /// comes after this state may be one thing here and another one there, for a while after an election.
+    fn difference_to(&self, committed: Offset) -> Option<[Bytes; 2]> {
+        let mut everywhere: BTreeMap<i64, Bytes> = BTreeMap::new();
+        let batches = self.voters.values().flat_map(Voter::log);
+        batches.filter(|(offset, _)| *offset <= committed.0).find_map(|(offset, batch)| {
+            let first = everywhere.entry(offset).or_insert_with(|| batch.clone());
+            (*first != batch).then(|| [first.clone(), batch])
+        })
     }
 }
 
