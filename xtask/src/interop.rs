@@ -44,7 +44,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::broker::Target;
-use crate::tally::Tally;
+use crate::tally::{Tally, with_reason};
 use crate::test::outcome;
 use crate::{process, workspace};
 use library::Library;
@@ -269,7 +269,7 @@ fn run_one(test: &Test, session: &mut Session) -> Tally {
             if let Some(last_words) = session.last_words().filter(|_| test.with_broker) {
                 println!("the broker is gone; its output ends:\n{last_words}");
             }
-            Tally::failed(test.name.clone())
+            Tally::failed(with_reason(&test.name, &format!("{error:#}")))
         }
     }
 }

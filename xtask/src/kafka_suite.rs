@@ -25,7 +25,7 @@ use clap::Args;
 
 use crate::broker::Target;
 use crate::interop::adapter::{Adapter, Library};
-use crate::tally::Tally;
+use crate::tally::{Tally, with_reason};
 use crate::{interop, workspace};
 use cluster::Cluster;
 use judge::{Expectations, Several};
@@ -186,7 +186,7 @@ fn take_baseline(request: &Request<'_>) -> Result<Tally> {
     run_units(request, units, |outcome| {
         tally.add(match outcome.verdict {
             Verdict::Passed => Tally::passed(1),
-            Verdict::Failed => Tally::failed(format!("{}: {}", outcome.test, outcome.message)),
+            Verdict::Failed => Tally::failed(with_reason(&outcome.test, &outcome.message)),
             Verdict::Skipped => Tally { skipped: vec![outcome.test.clone()], ..Tally::default() },
         });
         baseline.add(outcome);

@@ -20,6 +20,7 @@ pub(crate) fn run(write: bool) -> Result<Tally> {
     // As the machine is before, and the commit that is tested.
     let machine = Machine::describe(&interop::fetch::kafka_jars()?)?;
     let mut rows = test::run_stages(None);
+    rows.push(Row::of("properties, cases of tonight", try_properties));
     rows.push(Row::of("simulated disk and cluster, at length", simulate));
     rows.push(Row::of("a build without its syncs is found out", find_planted));
     rows.push(Row::of("clients, old and new, at length", || {
@@ -52,6 +53,19 @@ fn simulate() -> Result<Tally> {
     command.args(["--test", "log", "--test", "cluster", "--test", "quorum"]);
     command.args(["--", "--nocapture"]).env("OTTLA_SIM_SEEDS", SEEDS);
     Ok(test::step("simulated disk and cluster", command, SIMULATION_LIMIT))
+}
+
+/// An ordinary test tries hundreds of cases, and always the same ones.
+const CASES: &str = "20000";
+const PROPERTIES_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+fn try_properties() -> Result<Tally> {
+    let mut command = workspace::cargo();
+    command.args(["test", "--release", "--locked", "-p", "ottla-records", "--test", "round_trip"]);
+    command.args(["-p", "ottla-metadata", "-p", "ottla-coordinator", "--test", "random"]);
+    command.args(["-p", "ottla-log", "--test", "model", "--test", "compaction"]);
+    command.env("PROPTEST_CASES", CASES);
+    Ok(test::step("properties", command, PROPERTIES_LIMIT))
 }
 
 fn cluster() -> Result<Tally> {

@@ -19,7 +19,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::broker::{Broker, Target};
-use crate::tally::Tally;
+use crate::tally::{Tally, with_reason};
 use crate::{interop, workspace};
 use both::Both;
 use known::KnownDifferences;
@@ -121,7 +121,9 @@ fn run_script(script: &script::Script, both: &mut Both) -> Tally {
     println!("{word} {seconds:6.1} s {} ({steps} steps)", script.name);
     if let Err(error) = outcome {
         println!("       {error:#}");
-        tally.failed.push(format!("side by side: {}", script.name));
+        tally
+            .failed
+            .push(with_reason(&format!("side by side: {}", script.name), &format!("{error:#}")));
     }
     tally
 }

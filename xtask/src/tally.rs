@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) passed: usize,
-    /// Names of what failed.
+    /// Names of what failed, each with the reason where there is a short one.
     pub(crate) failed: Vec<String>,
     /// What was left out, each with its reason.
     pub(crate) skipped: Vec<String>,
@@ -41,6 +41,13 @@ impl fmt::Display for Tally {
         }
         Ok(())
     }
+}
+
+/// What failed, and the first line of why.
+pub(crate) fn with_reason(name: &str, reason: &str) -> String {
+    const CHARS_MAX: usize = 300;
+    let line: String = reason.lines().next().unwrap_or_default().chars().take(CHARS_MAX).collect();
+    format!("{name}: {line}")
 }
 
 /// Reads one of cargo test's closing lines, `test result: ok. 3 passed; 0 failed; 1 ignored; …`.

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every check of the project in stages, each with a time budget (shell).
 
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use clap::ValueEnum;
 use crate::broker::Target;
 use crate::interop::Length;
 use crate::process::{run_showing, shown};
-use crate::tally::{Tally, from_cargo};
+use crate::tally::{Tally, from_cargo, with_reason};
 use crate::{interop, kafka_suite, ottla, workspace};
 
 /// Budgets add up to less than the 30 minutes that a clean clone may take on two cores.
@@ -99,7 +100,7 @@ impl Row {
         let started = Instant::now();
         let tally = run().unwrap_or_else(|error| {
             println!("{name}: {error:#}");
-            Tally::failed(name)
+            Tally::failed(with_reason(name, &format!("{error:#}")))
         });
         Self { name, took: started.elapsed(), budget: None, tally }
     }
@@ -187,7 +188,7 @@ pub(crate) fn outcome(name: &str, result: Result<()>) -> Tally {
         }
         Err(error) => {
             println!("FAILED {name}: {error:#}");
-            Tally::failed(name)
+            Tally::failed(with_reason(name, &format!("{error:#}")))
         }
     }
 }
@@ -215,29 +216,68 @@ fn cluster() -> Result<Tally> {
     anyhow::bail!("this build of xtask is only for `protocol`")
 }
 
+/// The cases that properties are tried with are the same everywhere, so that a failure is the fault of what has changed;
+/// the nightly tries others.
+const PROPERTY_SEED: (&str, &str) = ("PROPTEST_RNG_SEED", "1");
+
 /// Counts what cargo test counts: unit, property and documentation tests of the workspace.
 fn unit(limit: Duration) -> Result<Tally> {
     let mut tests = workspace::cargo();
     tests.args(["test", "--locked", "--workspace", "--no-fail-fast"]);
-    let mut tally = Tally::default();
+    tests.env(PROPERTY_SEED.0, PROPERTY_SEED.1);
+    let mut output = CargoOutput::default();
     let status = run_showing(tests, limit, |line| {
         println!("{line}");
-        tally.add(counted(line));
+        output.read(line);
     })?;
+    let mut tally = output.tally();
     if !status.success() && tally.is_success() {
         tally.add(Tally::failed("cargo test"));
     }
     Ok(tally)
 }
 
-/// What one line of cargo test's output adds.
-fn counted(line: &str) -> Tally {
-    if let Some((passed, _, ignored)) = from_cargo(line) {
-        let skipped = vec!["an ignored test".to_owned(); ignored];
-        return Tally { passed, skipped, ..Tally::default() };
+/// What cargo test has printed so far, as far as it counts: which tests there were, and what each that failed said first.
+#[derive(Debug, Default)]
+struct CargoOutput {
+    tally: Tally,
+    /// By the test's name.
+    reasons: BTreeMap<String, String>,
+    /// Whose output is being printed.
+    of: Option<String>,
+    /// A panic was announced, and its message comes next.
+    panicked: bool,
+}
+
+impl CargoOutput {
+    fn read(&mut self, line: &str) {
+        if let Some((passed, _, ignored)) = from_cargo(line) {
+            let skipped = vec!["an ignored test".to_owned(); ignored];
+            self.tally.add(Tally { passed, skipped, ..Tally::default() });
+            self.of = None;
+        } else if let Some(name) = between(line, "test ", " ... FAILED") {
+            self.tally.add(Tally::failed(name));
+        } else if let Some(name) = between(line, "---- ", " stdout ----") {
+            self.of = Some(name.to_owned());
+        } else if let Some(of) = self.of.as_ref().filter(|_| self.panicked) {
+            self.reasons.entry(of.clone()).or_insert_with(|| line.to_owned());
+        }
+        self.panicked = line.starts_with("thread '") && line.contains(" panicked at ");
     }
-    let failed = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED"));
-    failed.map_or_else(Tally::default, Tally::failed)
+
+    fn tally(self) -> Tally {
+        let Self { mut tally, reasons, .. } = self;
+        for failed in &mut tally.failed {
+            if let Some(reason) = reasons.get(failed) {
+                *failed = with_reason(failed, reason);
+            }
+        }
+        tally
+    }
+}
+
+fn between<'a>(line: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    line.strip_prefix(before)?.strip_suffix(after)
 }
 
 #[cfg(test)]
@@ -245,17 +285,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failed_tests_are_counted_by_name_and_passed_ones_by_cargo_s_sum() {
-        let mut tally = Tally::default();
+    fn failed_tests_are_counted_with_what_they_said_and_passed_ones_by_cargo_s_sum() {
+        let mut output = CargoOutput::default();
         for line in [
             "test wire::tests::a_name ... FAILED",
+            "test wire::tests::silent ... FAILED",
             "test wire::tests::another ... ok",
-            "test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "---- wire::tests::a_name stdout ----",
+            "",
+            "thread 'wire::tests::a_name' (12) panicked at crates/wire/src/lib.rs:3:9:",
+            "waited in vain",
+            "thread 'wire::tests::a_name' (12) panicked at crates/wire/src/lib.rs:5:9:",
+            "and then fell",
+            "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
         ] {
-            tally.add(counted(line));
+            output.read(line);
         }
-        assert_eq!(tally.to_string(), "1 passed, 1 failed");
-        assert_eq!(tally.failed, ["wire::tests::a_name"]);
+        let tally = output.tally();
+        assert_eq!(tally.to_string(), "1 passed, 2 failed");
+        assert_eq!(tally.failed, ["wire::tests::a_name: waited in vain", "wire::tests::silent"]);
     }
 
     #[test]

@@ -26,7 +26,8 @@ use super::hostile_lengths::memory;
 use super::{find_coordinator, produce_request};
 
 const PREFIX: &str = "hostile-repetition";
-/// The most that may be in use. An answer that is given up takes its 64 MiB, and its parts some times as much before.
+/// The most that one request may take. An answer that is given up takes its 64 MiB, and its parts some times as much
+/// before.
 const GROWTH_MIB_MAX: f64 = 384.0;
 
 pub(super) fn run(both: &mut Both) -> Result<()> {
@@ -34,13 +35,13 @@ pub(super) fn run(both: &mut Both) -> Result<()> {
     for topic in 0..8 {
         ottla.create(&format!("{PREFIX}-{topic}"), 1, &[])?;
     }
-    let mut bounds = Bounds::begin(ottla)?;
+    let mut bounds = Bounds(ottla);
     bounds.keep("ListConfigResources", &topics_a_million_times(), true)?;
     bounds.keep("DescribeConfigs of one broker", &configs(BROKER, 0..13_000), false)?;
     bounds.keep("DescribeConfigs of groups", &configs(GROUP, 0..100_000), false)?;
-    write_with_an_identity(bounds.ottla)?;
+    write_with_an_identity(bounds.0)?;
     bounds.keep("DescribeProducers", &producers(2_000_000), false)?;
-    let member = join_with_a_long_name(bounds.ottla)?;
+    let member = join_with_a_long_name(bounds.0)?;
     bounds.keep("DescribeGroups", &groups(10_000), false)?;
     drop(member);
     Ok(())
@@ -115,27 +116,22 @@ fn send<R: Request>(
 }
 
 /// Looks at Ottla from outside: how much memory it takes.
-struct Bounds<'a> {
-    ottla: &'a mut Subject,
-    /// In MiB, before anything was asked: memory that one request needed may stay with the process.
-    before: f64,
-}
+struct Bounds<'a>(&'a mut Subject);
 
-impl<'a> Bounds<'a> {
-    fn begin(ottla: &'a mut Subject) -> Result<Self> {
-        // From here on Linux counts the peak anew.
-        std::fs::write(format!("/proc/{}/clear_refs", ottla.pid), "5")
-            .context("the peak of the memory can't be forgotten")?;
-        let before = memory(ottla, "VmRSS:")?;
-        Ok(Self { ottla, before })
-    }
-
+impl Bounds<'_> {
     /// Asks on a new connection; whether it `is_answered` is known.
+    ///
+    /// Memory that one request needed may stay with the process for a while, and what comes next may find another
+    /// thread's part of it: what counts is what each adds.
     fn keep<R: Request>(&mut self, what: &str, request: &R, is_answered: bool) -> Result<()> {
-        let mut connection = self.ottla.fresh_connection()?;
+        // From here on Linux counts the peak anew.
+        std::fs::write(format!("/proc/{}/clear_refs", self.0.pid), "5")
+            .context("the peak of the memory can't be forgotten")?;
+        let before = memory(self.0, "VmRSS:")?;
+        let mut connection = self.0.fresh_connection()?;
         send(&mut connection, "xtask".to_owned(), *R::KEY.stable_versions().end(), request)?;
         let reply = connection.receive().with_context(|| what.to_owned())?;
-        let (before, peak) = (self.before, memory(self.ottla, "VmHWM:")?);
+        let peak = memory(self.0, "VmHWM:")?;
         println!(
             "       {what}: resident memory was {before:.1} MiB and never above {peak:.1} MiB"
         );
