@@ -89,6 +89,9 @@ enum Task {
     Dist,
     /// Everything that `test` runs, long runs, and the clients against Apache Kafka itself.
     Nightly {
+        /// Only the parts whose name contains this.
+        #[arg(long)]
+        only: Option<String>,
         /// Write the result to docs/nightly.md.
         #[arg(long)]
         write: bool,
@@ -143,7 +146,7 @@ fn main() -> Result<ExitCode> {
             exit_code(&tally)
         }
         Task::Dist => exit_code(&dist()),
-        Task::Nightly { write } => exit_code(&nightly::run(write)?),
+        Task::Nightly { only, write } => exit_code(&nightly::run(only.as_deref(), write)?),
         Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS)?,
         Task::BenchFloor(floor) => bench::floor::run(&floor).map(|()| ExitCode::SUCCESS)?,
         #[cfg(feature = "side-by-side")]

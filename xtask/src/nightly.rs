@@ -1,58 +1,88 @@
 //! `cargo xtask nightly`: everything that `test` runs, and what it has no time for (shell).
+//!
+//! It takes hours. Each part is written down as soon as it has ended, with the commit that it ran on, so that a night may
+//! be made of several runs, and one that is interrupted keeps what it had.
 
-use std::fmt::Write as _;
-use std::fs;
+mod night;
+
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::broker::Target;
 use crate::interop::{self, FLUSH_ORDER, Length};
 use crate::machine::Machine;
 use crate::process;
 use crate::tally::Tally;
-use crate::test::{self, Row};
+use crate::test::{self, Row, Stage};
 use crate::{kafka_suite, workspace};
+use night::{Night, Played};
 
-/// Runs all of it; `write` leaves the result in `docs/nightly.md`.
-pub(crate) fn run(write: bool) -> Result<Tally> {
-    // As the machine is before, and the commit that is tested.
-    let machine = Machine::describe(&interop::fetch::kafka_jars()?)?;
-    let mut rows = test::run_stages(None);
-    rows.push(Row::of("properties, cases of tonight", try_properties));
-    rows.push(Row::of("simulated disk and cluster, at length", simulate));
-    rows.push(Row::of("a build without its syncs is found out", find_planted));
-    rows.push(Row::of("clients, old and new, at length", || {
-        interop::run(Target::Ottla, &[], Length::Long, 1)
-    }));
-    rows.push(Row::of("clients, old and new, on three nodes", || {
-        interop::run(Target::Ottla, &[], Length::Long, 3)
-    }));
-    // The clients must find the same on Apache Kafka: a test that it fails is a wrong test.
-    rows.push(Row::of("clients on Apache Kafka", || {
-        interop::run(Target::Kafka, &[], Length::Long, 1)
-    }));
-    rows.push(Row::of("all of the kafka suite", kafka_suite::run_all));
-    rows.push(Row::of("three nodes under faults, at length", cluster));
-    rows.push(Row::of("optimised build", || Ok(crate::dist())));
-    if write {
-        let path = workspace::root().join("docs/nightly.md");
-        fs::write(&path, markdown(&machine, &rows)).context("the result can't be written")?;
+struct Part {
+    name: &'static str,
+    run: Box<dyn Fn() -> Result<Tally>>,
+}
+
+impl Part {
+    fn new(name: &'static str, run: impl Fn() -> Result<Tally> + 'static) -> Self {
+        Self { name, run: Box::new(run) }
+    }
+
+    /// What is run each night, in this order: first all that `test` runs.
+    fn all() -> Vec<Self> {
+        let mut parts =
+            Vec::from(Stage::ALL.map(|stage| Self::new(stage.name(), move || stage.run())));
+        let clients = |target, nodes| move || interop::run(target, &[], Length::Long, nodes);
+        parts.extend([
+            Self::new("properties, cases of tonight", try_properties),
+            Self::new("simulated disk, at length", || simulate("log")),
+            Self::new("simulated cluster, at length", || simulate("cluster")),
+            Self::new("simulated quorum, at length", || simulate("quorum")),
+            Self::new("a build without its syncs is found out", find_planted),
+            Self::new("clients, old and new, at length", clients(Target::Ottla, 1)),
+            Self::new("clients, old and new, on three nodes", clients(Target::Ottla, 3)),
+            // The clients must find the same on Apache Kafka: a test that it fails is a wrong test.
+            Self::new("clients on Apache Kafka", clients(Target::Kafka, 1)),
+            Self::new("all of the kafka suite", kafka_suite::run_all),
+            Self::new("three nodes under faults, at length", cluster),
+            Self::new("optimised build", || Ok(crate::dist())),
+        ]);
+        parts
+    }
+}
+
+/// Runs all of it, or the parts whose name contains `only`; `write` leaves the results in `docs/nightly.md`, beside
+/// those of the other parts.
+pub(crate) fn run(only: Option<&str>, write: bool) -> Result<Tally> {
+    let parts = Part::all();
+    let order: Vec<&str> = parts.iter().map(|part| part.name).collect();
+    let is_wanted = |name: &str| only.is_none_or(|only| name.contains(only));
+    ensure!(order.iter().any(|name| is_wanted(name)), "there is only: {}", order.join("; "));
+    let mut rows = Vec::new();
+    for Part { name, run } in parts.iter().filter(|part| is_wanted(part.name)) {
+        // As the machine is before, and the commit that is tested.
+        let machine = Machine::describe(&interop::fetch::kafka_jars()?)?;
+        let row = Row::of(name, run);
+        if write {
+            let mut night = Night::published(&order)?;
+            night.put(Played::of(&row, &machine));
+            night.publish()?;
+        }
+        rows.push(row);
     }
     Ok(test::close(rows))
 }
 
 /// So many worlds are played each night; an ordinary test plays hundreds. One that fails names its seed.
 const SEEDS: &str = "10000";
-const SIMULATION_LIMIT: Duration = Duration::from_secs(60 * 60);
+const SIMULATION_LIMIT: Duration = Duration::from_secs(3 * 60 * 60);
 
-fn simulate() -> Result<Tally> {
+fn simulate(what: &str) -> Result<Tally> {
     let mut command = workspace::cargo();
-    command.args(["test", "--release", "--locked", "-p", "ottla-sim"]);
-    command.args(["--test", "log", "--test", "cluster", "--test", "quorum"]);
+    command.args(["test", "--release", "--locked", "-p", "ottla-sim", "--test", what]);
     command.args(["--", "--nocapture"]).env("OTTLA_SIM_SEEDS", SEEDS);
-    Ok(test::step("simulated disk and cluster", command, SIMULATION_LIMIT))
+    Ok(test::step(what, command, SIMULATION_LIMIT))
 }
 
 /// An ordinary test tries hundreds of cases, and always the same ones.
@@ -91,26 +121,4 @@ fn find_planted() -> Result<Tally> {
     let is_found = !watched.status.success() && said.contains("comes before its flush");
     let found = is_found.then_some(()).with_context(|| format!("nobody has noticed: {said}"));
     Ok(test::outcome("a build without its syncs is found out", found))
-}
-
-fn markdown(machine: &Machine, rows: &[Row]) -> String {
-    let mut text = format!(
-        "# The last night\n\n`cargo xtask nightly --write` wrote this.\n\n{}\n\n\
-         | what | seconds | result |\n| --- | ---: | --- |\n",
-        machine.markdown()
-    );
-    for Row { name, took, tally, .. } in rows {
-        writeln!(text, "| {name} | {:.0} | {tally} |", took.as_secs_f64()).ok();
-    }
-    let named = |text: &mut String, heading: &str, names: Vec<&String>| {
-        if !names.is_empty() {
-            write!(text, "\n## {heading}\n\n").ok();
-            for name in names {
-                writeln!(text, "- {name}").ok();
-            }
-        }
-    };
-    named(&mut text, "Failed", rows.iter().flat_map(|row| &row.tally.failed).collect());
-    named(&mut text, "Skipped", rows.iter().flat_map(|row| &row.tally.skipped).collect());
-    text
 }

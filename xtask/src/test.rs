@@ -33,7 +33,7 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
-    const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Check,
         Self::Build,
         Self::Unit,
@@ -43,7 +43,7 @@ impl Stage {
         Self::KafkaSuite,
     ];
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Check => "check",
             Self::Build => "build",
@@ -71,7 +71,7 @@ impl Stage {
         self.budget() * 3
     }
 
-    fn run(self) -> Result<Tally> {
+    pub(crate) fn run(self) -> Result<Tally> {
         match self {
             Self::Check => Ok(check(self.limit())),
             Self::Build => build(self.limit()),
@@ -108,16 +108,12 @@ impl Row {
 
 /// Runs all stages or one, and sums up.
 pub(crate) fn run(only: Option<Stage>) -> Tally {
-    close(run_stages(only))
-}
-
-pub(crate) fn run_stages(only: Option<Stage>) -> Vec<Row> {
     let stages = only.map_or_else(|| Stage::ALL.to_vec(), |only| vec![only]);
     let row = |stage: Stage| Row {
         budget: Some(stage.budget()),
         ..Row::of(stage.name(), || stage.run())
     };
-    stages.into_iter().map(row).collect()
+    close(stages.into_iter().map(row).collect())
 }
 
 /// Prints the table, and what failed and was skipped.
