@@ -41,6 +41,8 @@ pub enum Bug {
     UncleanEndHidden,
     /// A process that starts follows metadata that is older than its logs.
     MetadataReplayed,
+    /// A leader goes by an ISR before the `min.insync.replicas` beside it.
+    IsrBeforeMinimum,
 }
 
 /// Plays a seed to its end, or to the first violation. A panic is one.

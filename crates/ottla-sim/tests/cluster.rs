@@ -26,6 +26,7 @@ const ALL: &[&str] = &[
     "answer of the controller that nobody waits for any more",
     "answer that nobody waits for any more",
     "append never acknowledged: leads no longer",
+    "append never acknowledged: too few by then",
     "broker fenced",
     "clean end",
     "clean end that nobody has allowed",
@@ -59,6 +60,9 @@ const ALL: &[&str] = &[
     "message late",
     "message lost",
     "message on a cut link",
+    "metadata learned late",
+    "min.insync.replicas lowered",
+    "min.insync.replicas raised",
     "nobody leads",
     "node cut off",
     "power lost",
@@ -77,6 +81,7 @@ const ALL: &[&str] = &[
     "registration refused: the process before is not over",
     "replica on a disk that is gone",
     "slow disk",
+    "smaller ISR and larger minimum learned at once",
     "stray log set aside",
     "topic created",
     "topic of the cluster's own got its copies",
@@ -134,4 +139,9 @@ fn a_kill_that_passes_for_a_clean_end_is_found_out() {
 #[test]
 fn metadata_that_is_older_than_the_logs_is_found_out() {
     find_planted(run, Bug::MetadataReplayed, 100);
+}
+
+#[test]
+fn an_isr_that_counts_before_the_minimum_beside_it_is_found_out() {
+    find_planted(run, Bug::IsrBeforeMinimum, 50);
 }

@@ -166,7 +166,7 @@ impl Replica {
     /// # Errors
     /// NOT_ENOUGH_REPLICAS_AFTER_APPEND where what has become visible is to be acknowledged, and too few are in sync by
     /// now.
-    pub(crate) fn check_still_enough(&self) -> Result<(), ErrorCode> {
+    pub fn check_still_enough(&self) -> Result<(), ErrorCode> {
         match &self.state.lock().role {
             Role::Leader(progress) if !progress.is_still_enough() => {
                 Err(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND)

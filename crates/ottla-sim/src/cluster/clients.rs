@@ -1,10 +1,11 @@
 //! Whoever produces, and whoever administers.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use ottla_base::{BrokerId, ErrorCode, Offset, PartitionIndex};
-use ottla_metadata::controller::{self, Situation};
-use ottla_metadata::topic_name;
+use ottla_metadata::controller::{self, ConfigChange, Operation, Situation, Via};
+use ottla_metadata::{ConfigResource, topic_name};
 use ottla_protocol::messages::alter_partition_reassignments_request::{
     ReassignablePartition, ReassignableTopic,
 };
@@ -17,10 +18,11 @@ use ottla_records::ValidBatch;
 
 use super::controller::Drawn;
 use super::network::{Body, Place, Produce};
+use super::publish::{MIN_ISR, min_insync_replicas};
 use super::world::{Event, World};
 use crate::Random;
-use crate::log::Checked;
 use crate::log::batches::Draft;
+use crate::log::{Checked, law};
 
 /// The last is one of the cluster's own: with one replica it does not stay that way.
 pub(super) const TOPICS: [&str; 3] = ["a", "b", topic_name::CONSUMER_OFFSETS];
@@ -184,17 +186,63 @@ impl World {
             0 => self.delete_topic(topic),
             1..5 => self.reassign(topic),
             5..8 => self.elect_preferred(),
-            _ => Ok(()),
+            _ => self.change_min_isr(topic),
         }
+    }
+
+    /// What a topic asks of its ISR becomes more or less, while records are on their way.
+    fn change_min_isr(&mut self, name: &str) -> Checked {
+        let before = self.min_isr_of(name);
+        let min_isr = [1, 1, 2, 2, 3][self.work.below(5)];
+        let min_isr = Some(min_isr).filter(|_| self.work.happens(9_000));
+        let operation = Operation {
+            key: MIN_ISR.into(),
+            code: if min_isr.is_some() { Operation::SET } else { Operation::DELETE },
+            value: min_isr.map(|it| it.to_string().into()),
+        };
+        let change = ConfigChange {
+            kind: ConfigResource::TOPIC,
+            name: name.into(),
+            operations: vec![operation],
+            replaces_all: false,
+        };
+        let answers = self.decide(|_, _, Situation { image, policy, .. }| {
+            controller::alter_configs(image, policy, &[change], Via::Controller, false)
+        })?;
+        let Some(answers) = answers else { return Ok(()) };
+        let rejection = answers.into_iter().find_map(|answer| answer.rejection);
+        law!(rejection.is_none(), "{MIN_ISR} of {name} cannot be changed: {rejection:?}");
+        match self.min_isr_of(name).cmp(&before) {
+            Ordering::Greater => {
+                self.counts.add("min.insync.replicas raised");
+                self.let_leader_learn_late(name);
+            }
+            Ordering::Less => self.counts.add("min.insync.replicas lowered"),
+            Ordering::Equal => {}
+        }
+        Ok(())
+    }
+
+    /// By the time that it hears of a larger minimum, there may be a smaller ISR.
+    fn let_leader_learn_late(&mut self, name: &str) {
+        let topic = self.controller.image.topic_by_name(name);
+        let leader = topic.and_then(|topic| topic.partition(PartitionIndex(0))).map(|it| it.leader);
+        let leader = leader.filter(|leader| *leader != BrokerId::NONE);
+        if let Some(leader) = leader.filter(|_| !self.is_healing && self.work.happens(6_000)) {
+            self.learn_late(leader.0 as usize - 1);
+        }
+    }
+
+    fn min_isr_of(&self, name: &str) -> usize {
+        let image = &self.controller.image;
+        image.topic_by_name(name).map_or(1, |topic| min_insync_replicas(image, topic))
     }
 
     pub(super) fn create_topic(&mut self, name: &str) -> Checked {
         let factor = [3, 3, 3, 2, 1][self.work.below(5)];
         let min_isr = self.work.between(1, 2);
-        let config = CreatableTopicConfig {
-            name: "min.insync.replicas".into(),
-            value: Some(min_isr.to_string().into()),
-        };
+        let config =
+            CreatableTopicConfig { name: MIN_ISR.into(), value: Some(min_isr.to_string().into()) };
         let topic = CreatableTopic {
             name: name.into(),
             num_partitions: 1,

@@ -34,7 +34,8 @@ impl World {
             66..78 => self.change_weather(),
             78..84 => self.jump_clock(at),
             84..90 => self.slow_disk(at),
-            90..95 => self.disturb_disk(at),
+            90..94 => self.disturb_disk(at),
+            94..96 => self.learn_late(at),
             _ => {
                 self.counts.add("controller left alone");
                 return self.fail_over();
@@ -78,6 +79,14 @@ impl World {
         }
         self.nodes[at].paused_until = Some(self.now + pause);
         self.after(pause, Event::Resume(at));
+    }
+
+    /// Whoever applies metadata at a node is busy with something else.
+    pub(super) fn learn_late(&mut self, at: usize) {
+        let pause = Duration::from_millis(200 + self.chance.below(2_800) as u64);
+        self.counts.add("metadata learned late");
+        self.nodes[at].learns_from = Some(self.now + pause);
+        self.note(|| format!("metadata waits at {at} for {pause:?}"));
     }
 
     fn cut_links(&mut self, at: usize) {

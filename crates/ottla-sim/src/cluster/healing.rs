@@ -20,6 +20,7 @@ impl World {
         self.network.weather = Weather::default();
         for at in 0..self.nodes.len() {
             self.nodes[at].flush_takes = Default::default();
+            self.nodes[at].learns_from = None;
             self.nodes[at].plan = Plan::default();
             self.nodes[at].disk.set_plan(Plan::default());
             if self.nodes[at].process.is_none() {

@@ -7,6 +7,8 @@
 //! - The leader of the day, and each running member of the ISR, have all that is committed; the members on their disks.
 //! - Whoever may lead from outside the ISR (KIP-966) has it as well, on its disk.
 //! - Of idempotent producers nothing is committed twice.
+//! - Whoever answers acks=all has, in the metadata that it knows, as many in the ISR as `min.insync.replicas` asks, or one
+//!   less and somebody who may be about to join.
 //!
 //! Where the page cache counts as the disk, a machine that loses power may lose what was committed, and two things are
 //! different, only there:
@@ -28,6 +30,7 @@ use ottla_records::Batches;
 
 use super::network::Key;
 use super::node::Unacknowledged;
+use super::publish::min_insync_replicas;
 use super::world::World;
 use crate::log::batches::number_of;
 use crate::log::{Checked, Violation, law};
@@ -165,6 +168,34 @@ impl World {
             self.check_replica(at, &replica)?;
         }
         self.check_members()
+    }
+
+    /// An acks=all answer of a leader, held to the minimum that it knows; found broken after this event.
+    pub(super) fn check_enough(&mut self, at: usize, waits: &Unacknowledged) {
+        let (topic_id, index) = waits.key;
+        let Some(process) = &self.nodes[at].process else { return };
+        let Some(topic) = process.image.topic(topic_id) else { return };
+        let Some(partition) = topic.partition(index) else { return };
+        let needed = partition.least_isr(min_insync_replicas(&process.image, topic));
+        // Of one that is down by now nobody knows what it had.
+        let may_join = |id: &BrokerId| {
+            let process = self.nodes[id.0 as usize - 1].process.as_ref();
+            let replica = process.and_then(|process| process.replicas.find(topic_id, index.0));
+            replica.is_none_or(|replica| replica.log().flushed_offset() >= waits.until)
+        };
+        let mut others = partition.replicas.iter().filter(|id| !partition.is_in_isr(**id));
+        let enough = partition.isr.len() + usize::from(others.any(may_join));
+        if enough < needed {
+            let name = Named(
+                &TopicPartition { topic: topic.name.clone(), partition: index },
+                self.nodes[at].id,
+            )
+            .to_string();
+            let what = format!(
+                "{name}: acks=all is answered with {enough} of {needed} in sync: {partition:?}"
+            );
+            self.model.broken.get_or_insert(Violation(what));
+        }
     }
 
     fn check_replica(&mut self, at: usize, replica: &Replica) -> Checked {

@@ -53,6 +53,8 @@ pub(super) struct Node {
     /// How many processes there were, one after the other.
     pub(super) life: u64,
     pub(super) paused_until: Option<Duration>,
+    /// Until then whoever applies metadata here is busy: what is committed meanwhile is learned at once.
+    pub(super) learns_from: Option<Duration>,
     pub(super) flush_takes: Duration,
     /// The last process that ran here has closed its logs.
     pub(super) is_clean: bool,
@@ -109,6 +111,8 @@ pub(super) struct Unacknowledged {
     pub(super) base: Offset,
     pub(super) until: Offset,
     pub(super) epoch: LeaderEpoch,
+    /// Whoever waits for it does not look before.
+    pub(super) looks_from: Duration,
 }
 
 impl Node {
@@ -132,6 +136,7 @@ impl Node {
             process: None,
             life: 0,
             paused_until: None,
+            learns_from: None,
             flush_takes: Duration::ZERO,
             is_clean: false,
         };
@@ -200,6 +205,7 @@ impl Node {
         }
         self.life += 1;
         self.paused_until = None;
+        self.learns_from = None;
         self.plan = Plan::default();
         if loses_power {
             self.disk.lose_power();

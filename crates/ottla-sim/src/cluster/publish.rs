@@ -8,7 +8,9 @@ use ottla_broker::parts::{Replica, Standing, Terms};
 use ottla_log::{Log, LogConfig};
 use ottla_metadata::{Broker, ConfigResource, Delta, Image, Partition, Topic};
 use ottla_records::Rules;
+use ottla_replication::CommittedIsr;
 
+use super::Bug;
 use super::network::Key;
 use super::node::{Node, Process};
 use super::world::World;
@@ -16,14 +18,18 @@ use crate::Counts;
 use crate::log::{Checked, Violation};
 
 pub(super) const LAG_MAX: Duration = Duration::from_millis(1_500);
+pub(super) const MIN_ISR: &str = "min.insync.replicas";
 const FETCH_BACKOFF: Duration = Duration::from_secs(1);
 
 /// What is needed to follow metadata, without the rest of the world.
 struct Follows<'a> {
+    bug: Option<Bug>,
     id: BrokerId,
     directory_id: Uuid,
     now: Duration,
     process: &'a mut Process,
+    /// What was known before.
+    before: Image,
     counts: &'a mut Counts,
     /// A disk that fails is a reason for anything.
     failures: Vec<String>,
@@ -33,14 +39,15 @@ impl World {
     /// Applies commits up to one, together or one by one.
     pub(super) fn learn(&mut self, at: usize, until: usize) -> Checked {
         let until = until.min(self.controller.commits.len());
-        let (now, faults) = (self.now, self.nodes[at].disk.faults());
+        let (here, faults, bug) = (self.now, self.nodes[at].disk.faults(), self.bug);
         let node = &mut self.nodes[at];
-        let now = node.time(now);
+        let (now, learns_from) = (node.time(here), node.learns_from);
         let (id, directory_id) = (node.id, node.directory_id);
         let Node { process: Some(process), disk, applied, .. } = node else { return Ok(()) };
-        if process.applied >= until {
+        if process.applied >= until || learns_from.is_some_and(|from| here < from) {
             return Ok(());
         }
+        let before = process.image.clone();
         disk.enter("metadata");
         let mut delta = Delta::default();
         for commit in &self.controller.commits[process.applied..until] {
@@ -52,7 +59,8 @@ impl World {
         process.applied = until;
         *applied = until.max(*applied);
         let counts = &mut self.counts;
-        let mut follows = Follows { id, directory_id, now, process, counts, failures: Vec::new() };
+        let failures = Vec::new();
+        let mut follows = Follows { bug, id, directory_id, now, process, before, counts, failures };
         follows.publish(&delta);
         let failures = follows.failures;
         let has_reason = disk.has_stopped() || disk.faults() > faults;
@@ -113,6 +121,19 @@ impl Follows<'_> {
             self.follow(&image, *topic, *index);
         }
         self.follow_brokers(&image, delta);
+        self.reconfigure(&image, delta);
+    }
+
+    fn reconfigure(&self, image: &Image, delta: &Delta) {
+        let is_topic = |resource: &&ConfigResource| resource.kind == ConfigResource::TOPIC;
+        let topics = delta.configs.iter().filter(is_topic);
+        for topic in topics.filter_map(|resource| image.topic_by_name(&resource.name)) {
+            for (index, _) in topic.partitions() {
+                if let Some(replica) = self.process.replicas.find(topic.id, index.0) {
+                    replica.on_min_isr_changed(min_insync_replicas(image, topic));
+                }
+            }
+        }
     }
 
     fn create(
@@ -179,6 +200,16 @@ impl Follows<'_> {
             fetch_backoff: FETCH_BACKOFF,
             now: self.now,
         };
+        if self.learns_two_limits_at_once(image, topic, index, partition) {
+            self.counts.add("smaller ISR and larger minimum learned at once");
+            if self.bug == Some(Bug::IsrBeforeMinimum) {
+                replica.on_isr_committed(CommittedIsr {
+                    leader_epoch: partition.leader_epoch,
+                    partition_epoch: partition.partition_epoch,
+                    isr: partition.isr.iter().copied().collect(),
+                });
+            }
+        }
         let standing = replica.follow_metadata(partition, &terms);
         let key: Key = (topic.id, index);
         match standing {
@@ -193,6 +224,26 @@ impl Follows<'_> {
                 self.process.questions.remove(&key);
             }
         }
+    }
+
+    /// Whether a leader stays one, with fewer in sync and more asked for than it knew.
+    fn learns_two_limits_at_once(
+        &self,
+        image: &Image,
+        topic: &Topic,
+        index: PartitionIndex,
+        partition: &Partition,
+    ) -> bool {
+        let before = self.before.partition(topic.id, index);
+        before.is_some_and(|before| {
+            let stays = (before.leader, before.leader_epoch) == (self.id, partition.leader_epoch);
+            let is_smaller = partition.isr.len() < before.isr.len();
+            let min_isr = |image| partition.least_isr(min_insync_replicas(image, topic));
+            stays
+                && is_smaller
+                && before.replicas == partition.replicas
+                && min_isr(&self.before) < min_isr(image)
+        })
     }
 
     fn follow(&mut self, image: &Image, topic_id: TopicId, index: PartitionIndex) {
@@ -247,8 +298,8 @@ fn log_config() -> LogConfig {
     }
 }
 
-fn min_insync_replicas(image: &Image, topic: &Topic) -> usize {
+pub(super) fn min_insync_replicas(image: &Image, topic: &Topic) -> usize {
     let resource = ConfigResource::topic(Arc::clone(&topic.name));
-    let own = image.config_value(&resource, "min.insync.replicas");
+    let own = image.config_value(&resource, MIN_ISR);
     own.and_then(|value| value.parse().ok()).unwrap_or(1)
 }

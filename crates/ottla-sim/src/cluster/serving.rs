@@ -134,7 +134,9 @@ impl World {
             return Some(Body::Produced { client, attempt, result: Ok(base) });
         }
         let until = appended.last_offset.next();
-        let waits = Unacknowledged { key, client, attempt, number, base, until, epoch };
+        let is_late = self.chance.happens(2_000);
+        let looks_from = self.now + Duration::from_millis(if is_late { 30 } else { 0 });
+        let waits = Unacknowledged { key, client, attempt, number, base, until, epoch, looks_from };
         self.nodes[at].process.as_mut()?.produces.push(waits);
         None
     }
@@ -178,15 +180,10 @@ impl World {
         let Some(process) = &mut self.nodes[at].process else { return };
         let waiting = std::mem::take(&mut process.produces);
         for waits in waiting {
-            let (topic, index) = waits.key;
-            let process = self.nodes[at].process.as_ref();
-            let replica = process.and_then(|process| process.replicas.find(topic, index.0));
-            let is_visible = replica.map_or(Err(ErrorCode::NOT_LEADER_OR_FOLLOWER), |replica| {
-                replica.is_visible(waits.until, waits.epoch)
-            });
             let Unacknowledged { client, attempt, .. } = waits;
-            let result = match is_visible {
+            let result = match self.is_written(at, &waits) {
                 Ok(true) => {
+                    self.check_enough(at, &waits);
                     self.model.acknowledged(&waits);
                     self.counts.add("acks=all acknowledged");
                     Ok(waits.base)
@@ -197,6 +194,10 @@ impl World {
                     }
                     continue;
                 }
+                Err(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND) => {
+                    self.counts.add("append never acknowledged: too few by then");
+                    Err(ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND)
+                }
                 Err(code) => {
                     self.counts.add("append never acknowledged: leads no longer");
                     Err(code)
@@ -205,6 +206,22 @@ impl World {
             let answer = Body::Produced { client, attempt, result };
             self.send(Place::Node(at), Place::Clients, answer);
         }
+    }
+
+    /// Whether acks=all may be answered, as whoever waits for that finds out.
+    fn is_written(&self, at: usize, waits: &Unacknowledged) -> Result<bool, ErrorCode> {
+        if self.now < waits.looks_from {
+            return Ok(false);
+        }
+        let (topic, index) = waits.key;
+        let process = self.nodes[at].process.as_ref();
+        let replica = process.and_then(|process| process.replicas.find(topic, index.0));
+        let replica = replica.ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?;
+        let is_visible = replica.is_visible(waits.until, waits.epoch)?;
+        if is_visible {
+            replica.check_still_enough()?;
+        }
+        Ok(is_visible)
     }
 
     fn ask_leaders(&mut self, at: usize) {
@@ -305,8 +322,10 @@ impl World {
         let lags = replicas.iter().filter_map(|replica| replica.deadline());
         let asks = replicas.iter().filter_map(|replica| replica.fetch_deadline());
         let due = lags.chain(asks).min().map(|due| due.saturating_sub(now));
-        let parked = process.parked.iter().map(|it| it.until.saturating_sub(here)).min();
-        let Some(pause) = due.into_iter().chain(parked).min() else { return };
+        let parked = process.parked.iter().map(|it| it.until);
+        let late = process.produces.iter().map(|it| it.looks_from).filter(|from| *from > here);
+        let waits = parked.chain(late).map(|until| until.saturating_sub(here)).min();
+        let Some(pause) = due.into_iter().chain(waits).min() else { return };
         let pause = pause.clamp(Duration::from_millis(5), super::publish::LAG_MAX / 2);
         if process.looks_at.is_none_or(|at| at > here + pause) {
             process.looks_at = Some(here + pause);
