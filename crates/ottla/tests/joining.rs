@@ -12,7 +12,15 @@ use std::io::Write as _;
 use std::process::Stdio;
 
 use nodes::{Nodes, ask, ids, meta, quorum, wait_for};
-use ottla_protocol::messages::{DescribeClusterRequest, DescribeClusterResponse};
+use ottla_base::ErrorCode;
+use ottla_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use ottla_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
+use ottla_protocol::messages::{
+    DescribeClusterRequest, DescribeClusterResponse, DescribeConfigsRequest,
+    IncrementalAlterConfigsRequest,
+};
 use rustix::process::Signal;
 
 /// A topic that lives on without one of three nodes.
@@ -34,6 +42,51 @@ fn create(nodes: &Nodes, topic: &str) {
 
 fn brokers(address: &str) -> DescribeClusterResponse {
     ask(address, &DescribeClusterRequest { endpoint_type: 1, ..Default::default() })
+}
+
+/// As with `--bootstrap-controller`.
+fn controllers(address: &str) -> DescribeClusterResponse {
+    ask(address, &DescribeClusterRequest { endpoint_type: 2, ..Default::default() })
+}
+
+/// Where each of them is, in the order of their ids.
+fn addresses(response: &DescribeClusterResponse) -> Vec<(i32, String)> {
+    let address = |host: &str, port: i32| format!("{host}:{port}");
+    let nodes = response.brokers.iter();
+    let mut all: Vec<_> = nodes.map(|it| (it.broker_id, address(&it.host, it.port))).collect();
+    all.sort();
+    all
+}
+
+const BROKER: i8 = 4;
+/// A property that each broker may have for itself.
+const OWN: &str = "log.cleaner.backoff.ms";
+
+fn set_for(address: &str, broker: i32, value: &str) -> ErrorCode {
+    let config = AlterableConfig {
+        name: OWN.into(),
+        config_operation: 0,
+        value: Some(value.to_owned().into()),
+    };
+    let resource = AlterConfigsResource {
+        resource_type: BROKER,
+        resource_name: broker.to_string().into(),
+        configs: vec![config],
+    };
+    let request =
+        IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
+    ask(address, &request).responses[0].error_code
+}
+
+fn own_value(address: &str, broker: i32) -> String {
+    let resource = DescribeConfigsResource {
+        resource_type: BROKER,
+        resource_name: broker.to_string().into(),
+        configuration_keys: Some(vec![OWN.into()]),
+    };
+    let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
+    let described = ask(address, &request).results.remove(0);
+    described.configs[0].value.as_deref().unwrap().to_owned()
 }
 
 fn broker_ids(address: &str) -> Vec<i32> {
@@ -161,6 +214,44 @@ fn a_temporary_node_on_a_free_port_joins_and_others_reach_it_there() {
     assert_eq!(nodes.consume("orders"), ["of two"]);
 }
 
+/// What Kafka's tools ask with `--bootstrap-controller`.
+#[test]
+fn the_one_port_of_a_node_answers_for_the_controllers_too() {
+    let mut nodes = first();
+    let join = nodes.clients[0].clone();
+    nodes.serve(2, &["--join", &join]);
+    nodes.ready(&[2]);
+    nodes.serve(3, &["--join", &join]);
+    nodes.ready(&[3]);
+    assert!(wait_for(|| ids(&quorum(&join).current_voters) == [1, 2, 3]), "{:?}", quorum(&join));
+    let all: Vec<_> = (1..).zip(nodes.clients.clone()).collect();
+    let active = quorum(&join).leader_id;
+    for (_, address) in &all {
+        let known = || (addresses(&controllers(address)), controllers(address).controller_id);
+        let is_so = wait_for(|| known() == (all.clone(), active));
+        assert!(is_so, "{:?}", controllers(address));
+        assert_eq!(controllers(address).endpoint_type, 2);
+        assert_eq!(
+            (brokers(address).endpoint_type, addresses(&brokers(address))),
+            (1, all.clone())
+        );
+    }
+    // A controller is asked to change any broker, and whoever does not decide carries it there.
+    for (id, _) in &all {
+        for (asked, address) in &all {
+            let value = (10 * id + asked).to_string();
+            assert_eq!(set_for(address, *id, &value), ErrorCode::NONE);
+            let own = &nodes.clients[usize::try_from(*id).unwrap() - 1];
+            assert!(wait_for(|| own_value(own, *id) == value), "{}", own_value(own, *id));
+        }
+        assert_eq!(set_for(&join, 9, "2"), ErrorCode::BROKER_ID_NOT_REGISTERED);
+    }
+    nodes.kill(usize::try_from(active).unwrap());
+    let (_, other) = all.iter().find(|(id, _)| *id != active).unwrap();
+    let next = wait_for(|| ![active, -1].contains(&controllers(other).controller_id));
+    assert!(next, "{:?}", controllers(other));
+}
+
 /// The first node has a listener for controllers alone, and is asked where clients come in.
 #[test]
 fn a_node_joins_a_cluster_whose_controllers_have_a_listener_of_their_own() {
@@ -172,6 +263,16 @@ fn a_node_joins_a_cluster_whose_controllers_have_a_listener_of_their_own() {
     nodes.ready(&[2]);
     let quorum = quorum(&nodes.clients[1]);
     assert_eq!((ids(&quorum.current_voters), ids(&quorum.observers)), (vec![1], vec![2]));
+    // There everything is as with Kafka: each listener answers for its own.
+    let refused = controllers(&nodes.clients[0]).error_code;
+    assert_eq!(refused, ErrorCode::MISMATCHED_ENDPOINT_TYPE);
+    assert_eq!(brokers(&nodes.controllers[0]).error_code, ErrorCode::MISMATCHED_ENDPOINT_TYPE);
+    assert_eq!(set_for(&nodes.clients[0], 2, "2"), ErrorCode::INVALID_REQUEST);
+    // The new one names both by the listeners that they have.
+    let all = [(1, nodes.controllers[0].clone()), (2, nodes.clients[1].clone())];
+    let known = || controllers(&nodes.clients[1]);
+    assert!(wait_for(|| addresses(&known()) == all), "{:?}", known());
+    assert_eq!(known().controller_id, 1);
     nodes.succeed(&["topic", "create", "orders", "--replication-factor", "2"]);
     nodes.produce("orders", "of two\n");
     assert_eq!(nodes.consume("orders"), ["of two"]);

@@ -1,5 +1,6 @@
 //! What AlterConfigs and IncrementalAlterConfigs have in common: this broker's log levels are changed here, everything
-//! else by the controller, and this broker's own properties not before it has looked at them itself.
+//! else by the controller, and this broker's own properties not before it has looked at them itself. Other brokers' are
+//! theirs to look at; who asks a controller means those, too, and asks here where no listener is for controllers alone.
 
 use bytestring::ByteString;
 use ottla_base::ErrorCode;
@@ -26,18 +27,21 @@ pub(super) async fn carry_out<R: ChangesConfigs>(
         Role::Controller if context.carried.is_some() => {
             (Via::AnotherBroker, screen_config_changes(&changes))
         }
+        Role::Broker if context.listener.serves_controllers => {
+            (Via::Shared, screen_config_changes(&changes))
+        }
         Role::Broker => (Via::Broker, screen_config_changes(&changes)),
         Role::Controller => (Via::Controller, vec![None; changes.len()]),
     };
     // What is answered already, and what is left for the controller, in turn.
     let mut answers: Vec<Option<ConfigAnswer>> = Vec::with_capacity(changes.len());
     let mut left = Vec::new();
-    let is_carried = via == Via::Broker && !context.broker.controller.is_here();
+    let is_carried = context.listener.role == Role::Broker && !context.broker.controller.is_here();
     // Why this broker does not hand a change to its controller. One that is here looks itself.
     let own_policy =
         is_carried.then(|| Policy::from_settings(context.broker.configuration.settings.clone()));
     let own_refusal = |change: &ConfigChange| {
-        check_own_configs(&context.broker.image(), own_policy.as_ref()?, change).err()
+        check_own_configs(&context.broker.image(), own_policy.as_ref()?, change, via).err()
     };
     for (change, refusal) in changes.into_iter().zip(screened) {
         answers.push(if refusal.is_some() {
@@ -53,7 +57,7 @@ pub(super) async fn carry_out<R: ChangesConfigs>(
         });
     }
     let decided = if is_carried {
-        carry::<R>(context, left, validate_only).await
+        carry::<R>(context, left, via, validate_only).await
     } else {
         decide(context, left, via, validate_only).await
     };
@@ -102,6 +106,7 @@ pub(super) fn answer_of(
 async fn carry<R: ChangesConfigs>(
     context: &Context,
     changes: Vec<ConfigChange>,
+    via: Via,
     validate_only: bool,
 ) -> Vec<ConfigAnswer> {
     if changes.is_empty() {
@@ -124,7 +129,7 @@ async fn carry<R: ChangesConfigs>(
             Ok((_, response)) => R::answers(response),
             Err(_) => refuse(ErrorCode::UNKNOWN_SERVER_ERROR),
         },
-        Ok(Forwarded::Here) => decide(context, changes, Via::Broker, validate_only).await,
+        Ok(Forwarded::Here) => decide(context, changes, via, validate_only).await,
         Err(error) => {
             tracing::debug!(api = R::NAME, %error, "not forwarded");
             refuse(error.code())

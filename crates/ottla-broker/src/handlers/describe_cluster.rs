@@ -4,7 +4,9 @@
 //! - A broker names itself as the controller, as it carries there what is meant for it; a controller names the controllers,
 //!   and the one that leads them.
 //! - A broker listener answers only for brokers, a controller listener only for controllers:
-//!   MISMATCHED_ENDPOINT_TYPE; other types are UNSUPPORTED_ENDPOINT_TYPE.
+//!   MISMATCHED_ENDPOINT_TYPE; other types are UNSUPPORTED_ENDPOINT_TYPE. v0, which cannot say a type: INVALID_REQUEST.
+//! - Known difference: a listener that serves clients and controllers, which Apache Kafka has not, answers for both
+//!   (`--bootstrap-server`, `--bootstrap-controller`).
 
 use ottla_base::{BrokerId, ErrorCode};
 use ottla_metadata::{Broker, Controller, Image};
@@ -12,31 +14,30 @@ use ottla_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use ottla_protocol::messages::{DescribeClusterRequest, DescribeClusterResponse};
 
 use super::{Context, authorized};
-use crate::listener::Role;
+use crate::listener::{Listener, Role};
 
 const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;
+const TYPES_SINCE: i16 = 1;
 
 pub(super) fn handle(
     context: &Context,
     request: DescribeClusterRequest,
 ) -> DescribeClusterResponse {
-    let expected = match context.listener.role {
-        Role::Broker => BROKERS,
-        Role::Controller => CONTROLLERS,
-    };
-    if request.endpoint_type != expected {
-        return refuse(&request, expected);
+    let endpoint_type = request.endpoint_type;
+    if !answers_for(&context.listener, endpoint_type) {
+        return refuse(context, endpoint_type);
     }
     let image = context.broker.image();
-    let (nodes, controller_id) = match context.listener.role {
-        Role::Broker => (brokers(context, &image, &request), context.controller_id(&image)),
-        Role::Controller => (controllers(context, &image), quorum_leader(context)),
+    let (nodes, controller_id) = if endpoint_type == CONTROLLERS {
+        (controllers(context, &image), quorum_leader(context))
+    } else {
+        (brokers(context, &image, &request), context.controller_id(&image))
     };
     // One that cannot be reached here would only confuse.
     let is_named = nodes.iter().any(|node| node.broker_id == controller_id);
     DescribeClusterResponse {
-        endpoint_type: expected,
+        endpoint_type,
         cluster_id: context.broker.cluster_id.clone(),
         controller_id: if is_named { controller_id } else { BrokerId::NONE.0 },
         brokers: nodes,
@@ -46,6 +47,14 @@ pub(super) fn handle(
             authorized::NOT_ASKED
         },
         ..DescribeClusterResponse::default()
+    }
+}
+
+fn answers_for(listener: &Listener, endpoint_type: i8) -> bool {
+    match endpoint_type {
+        BROKERS => listener.role == Role::Broker,
+        CONTROLLERS => listener.serves_controllers,
+        _ => false,
     }
 }
 
@@ -69,9 +78,12 @@ fn brokers(
 }
 
 fn controllers(context: &Context, image: &Image) -> Vec<DescribeClusterBroker> {
+    // Others may have a listener for controllers alone, which is called by another name than one that clients share.
+    let is_shared = context.listener.role == Role::Broker;
     let node = |controller: &Controller| {
-        let mut endpoints = controller.endpoints.iter();
-        let endpoint = endpoints.find(|it| &*it.listener == context.endpoint_name())?;
+        let endpoints = &controller.endpoints;
+        let same = endpoints.iter().find(|it| &*it.listener == context.endpoint_name());
+        let endpoint = same.or_else(|| endpoints.first().filter(|_| is_shared))?;
         Some(DescribeClusterBroker {
             broker_id: controller.id,
             host: (&*endpoint.host).into(),
@@ -86,24 +98,62 @@ fn quorum_leader(context: &Context) -> i32 {
     context.broker.quorum.leader().borrow().map_or(BrokerId::NONE, |leader| leader.id).0
 }
 
-fn refuse(request: &DescribeClusterRequest, expected: i8) -> DescribeClusterResponse {
-    let (error_code, message) = if [BROKERS, CONTROLLERS].contains(&request.endpoint_type) {
-        let name = |endpoint| if endpoint == BROKERS { "BROKER" } else { "CONTROLLER" };
-        let message = format!(
-            "The request was sent to an endpoint of type {}, but we wanted an endpoint of type {}",
-            name(expected),
-            name(request.endpoint_type)
-        );
-        (ErrorCode::MISMATCHED_ENDPOINT_TYPE, message)
-    } else {
-        (
-            ErrorCode::UNSUPPORTED_ENDPOINT_TYPE,
-            format!("Unsupported endpoint type {}", request.endpoint_type),
-        )
-    };
+fn refuse(context: &Context, endpoint_type: i8) -> DescribeClusterResponse {
+    let (error_code, message) = refusal(context.listener.role, context.version, endpoint_type);
     DescribeClusterResponse {
         error_code,
         error_message: Some(message.into()),
         ..DescribeClusterResponse::default()
+    }
+}
+
+/// Kafka's codes and words.
+fn refusal(role: Role, version: i16, endpoint_type: i8) -> (ErrorCode, String) {
+    let (error_code, message) = if [BROKERS, CONTROLLERS].contains(&endpoint_type) {
+        let (sent_to, wanted) = match role {
+            Role::Broker => ("BROKER", "CONTROLLER"),
+            Role::Controller => ("CONTROLLER", "BROKER"),
+        };
+        let message = format!(
+            "The request was sent to an endpoint of type {sent_to}, but we wanted an endpoint of type {wanted}"
+        );
+        (ErrorCode::MISMATCHED_ENDPOINT_TYPE, message)
+    } else {
+        let message = format!("Unsupported endpoint type {endpoint_type}");
+        (ErrorCode::UNSUPPORTED_ENDPOINT_TYPE, message)
+    };
+    (if version >= TYPES_SINCE { error_code } else { ErrorCode::INVALID_REQUEST }, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::listener::Connections;
+
+    #[test]
+    fn a_listener_answers_for_what_it_serves() {
+        let types_of = |role, serves_controllers| {
+            let listener = Listener {
+                name: "PLAINTEXT".to_owned(),
+                role,
+                serves_controllers,
+                is_protected: false,
+                connections: Arc::new(Connections::new(usize::MAX)),
+            };
+            [0, BROKERS, CONTROLLERS, 3].map(|it| answers_for(&listener, it))
+        };
+        assert_eq!(types_of(Role::Broker, false), [false, true, false, false]);
+        assert_eq!(types_of(Role::Broker, true), [false, true, true, false]);
+        assert_eq!(types_of(Role::Controller, true), [false, false, true, false]);
+    }
+
+    #[test]
+    fn whoever_cannot_say_a_type_is_not_told_of_types() {
+        let code = |version, endpoint_type| refusal(Role::Controller, version, endpoint_type).0;
+        assert_eq!(code(1, BROKERS), ErrorCode::MISMATCHED_ENDPOINT_TYPE);
+        assert_eq!(code(1, 3), ErrorCode::UNSUPPORTED_ENDPOINT_TYPE);
+        assert_eq!(code(0, BROKERS), ErrorCode::INVALID_REQUEST);
     }
 }

@@ -5,6 +5,7 @@
 //!   of log lines.
 //! - Known difference: an operation that nobody knows is refused for its resource (INVALID_REQUEST); Apache Kafka
 //!   fails inside and takes all resources of the request with it.
+//! - Known difference: a listener that serves clients and controllers takes changes for other brokers, as a controller does.
 //! - Known difference: `listeners` and `listener.security.protocol.map` do not change while the broker runs, and a class of
 //!   Java cannot be set.
 

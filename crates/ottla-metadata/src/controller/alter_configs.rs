@@ -30,6 +30,8 @@ const VALUE_MAX: usize = 32_767;
 pub enum Via {
     /// That of the broker that decides.
     Broker,
+    /// The same, where it serves controllers as well: whoever asks the active controller means other brokers, too.
+    Shared,
     /// That of another broker, which has looked at it with [`check_own_configs`] and carried it here.
     AnotherBroker,
     Controller,
@@ -120,7 +122,7 @@ pub fn alter_configs(
     validate_only: bool,
 ) -> Outcome<Vec<ConfigAnswer>> {
     let (wanted, mut answers) = match via {
-        Via::Broker | Via::AnotherBroker => (changes.iter().collect(), Vec::new()),
+        Via::Broker | Via::Shared | Via::AnotherBroker => (changes.iter().collect(), Vec::new()),
         Via::Controller => sort_out(changes),
     };
     let mut records = Vec::new();
@@ -176,8 +178,8 @@ fn decide(
     via: Via,
 ) -> Result<Vec<MetadataRecord>, Rejection> {
     let resource = ConfigResource { kind: change.kind, name: (&*change.name).into() };
-    if via == Via::Broker {
-        check_own_configs(image, policy, change)?;
+    if matches!(via, Via::Broker | Via::Shared) {
+        check_own_configs(image, policy, change, via)?;
     }
     let current: Properties = owned(image.config(&resource));
     let (wanted, touched) = apply(change, &current, &controller_list_default)?;
@@ -312,7 +314,7 @@ fn list_of(property: Option<&Property>) -> Option<Vec<String>> {
 }
 
 /// What a broker checks before it hands a change to its controller: it knows its own properties better, and looks at no
-/// other broker's.
+/// other broker's: those it refuses, unless they came through a listener that is a controller's as well.
 ///
 /// # Errors
 /// INVALID_REQUEST, INVALID_CONFIG
@@ -320,9 +322,15 @@ pub fn check_own_configs(
     image: &Image,
     policy: &Policy,
     change: &ConfigChange,
+    via: Via,
 ) -> Result<(), Rejection> {
     match change.kind {
         ConfigResource::TOPIC | ConfigResource::CLIENT_METRICS | ConfigResource::GROUP => Ok(()),
+        ConfigResource::BROKER
+            if via == Via::Shared && is_another_broker(policy.node_id, &change.name) =>
+        {
+            Ok(())
+        }
         ConfigResource::BROKER => {
             let reach = if change.name.is_empty() { Reach::AllBrokers } else { Reach::ThisBroker };
             if reach == Reach::ThisBroker {
@@ -334,6 +342,10 @@ pub fn check_own_configs(
         }
         other => Err(invalid_request(format!("Unknown resource type {other}"))),
     }
+}
+
+fn is_another_broker(node_id: BrokerId, name: &str) -> bool {
+    name.parse().is_ok_and(|id| BrokerId(id) != node_id)
 }
 
 fn check_is_this_broker(node_id: BrokerId, name: &str) -> Result<(), Rejection> {

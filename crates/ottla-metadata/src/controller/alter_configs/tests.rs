@@ -213,6 +213,24 @@ fn a_broker_refuses_what_is_not_its_own_and_a_controller_only_what_nobody_is() {
 }
 
 #[test]
+fn a_listener_of_both_looks_at_its_own_properties_and_leaves_those_of_others_to_them() {
+    let image = image_with_brokers(&[1, 2]);
+    let alter = |name: &str, value: &str| {
+        let change = change(BROKER, name, &[set("log.retention.ms", value)]);
+        alter_configs(&image, &policy(), &[change], Via::Shared, false)
+    };
+    let others = alter("2", "2");
+    assert_eq!(others.reply[0].rejection, None);
+    assert_eq!(others.records, [record(BROKER, "2", "log.retention.ms", Some("2"))]);
+    let code =
+        |name: &str, value: &str| alter(name, value).reply[0].rejection.clone().unwrap().code;
+    assert_eq!(code("3", "2"), ErrorCode::BROKER_ID_NOT_REGISTERED);
+    for (name, value) in [("1", "none"), ("", "none"), ("one", "2")] {
+        assert_eq!(code(name, value), ErrorCode::INVALID_REQUEST, "{name} {value}");
+    }
+}
+
+#[test]
 fn a_property_that_needs_a_restart_is_refused_by_the_broker_and_stored_by_the_controller() {
     let static_one = change(BROKER, "1", &[set("num.partitions", "3")]);
     let (code, message) = refusal_of(std::slice::from_ref(&static_one), Via::Broker).remove(0);
