@@ -236,12 +236,13 @@ impl LogDirectory {
         let Some(log) = self.log(partition) else { return Ok(None) };
         let renamed = env.path.join(new_name(partition, random_name(env)?));
         // Not while `logs` is locked: whoever writes may wait for the recovery points, and those wait for `logs`.
-        log.close_for_deletion();
+        let no_flush = log.close_for_deletion();
         let mut logs = self.shared.logs.write();
         if !logs.get(partition).is_some_and(|known| Arc::ptr_eq(known, &log)) {
             return Ok(None);
         }
-        log.rename(&renamed)?;
+        log.rename(&renamed, &no_flush)?;
+        drop(no_flush);
         logs.remove(partition);
         // Where it started stays in the file until the next checkpoint, or until somebody wants the name: should a
         // crash take the rename back, the log starts there again.

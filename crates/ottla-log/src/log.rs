@@ -48,7 +48,7 @@ pub(crate) use trim::Trim;
 
 pub(crate) use active::Active;
 pub(crate) use dirty::DirtyLimit;
-pub(crate) use flush::FlushWork;
+pub(crate) use flush::{FlushWork, NoFlush};
 pub(crate) use quarantined::Auditable;
 
 use crate::checkpoint;
@@ -71,7 +71,8 @@ pub struct Log {
     home: Arc<Home>,
     this: Weak<Self>,
     config: RwLock<Arc<LogConfig>>,
-    /// Held during a flush, so that a second one does not report what the first has not finished.
+    /// Held during a flush, so that a second one does not report what the first has not finished, and by whoever renames the
+    /// log's directory.
     flush: Mutex<()>,
     flush_requested: AtomicBool,
     /// Held by whoever changes what is known to be damaged.
@@ -357,7 +358,9 @@ impl Log {
         Ok(())
     }
 
-    pub(crate) fn rename(&self, to: &Path) -> Result<(), StorageError> {
+    /// Only between two flushes: one that is under way knows the directory by its old name, would not find it, and would
+    /// take that for a disk that fails.
+    pub(crate) fn rename(&self, to: &Path, _no_flush: &NoFlush<'_>) -> Result<(), StorageError> {
         self.home.rename(to)
     }
 

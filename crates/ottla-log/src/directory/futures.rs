@@ -98,13 +98,14 @@ impl LogDirectory {
         let env = &self.shared.env;
         let partition = future.topic_partition();
         let path = env.path.join(partition.to_string());
+        let no_flush = future.flush_lock();
         // Whoever writes down the starts asks which logs there are: it must not forget this one.
         let mut logs = self.shared.logs.write();
         env.cleaned.set_all(cleaned_to.map(|offset| (partition.clone(), offset)))?;
         if future.starts_within_a_segment() {
             env.log_starts.set_all([(partition.clone(), future.log_start_offset())])?;
         }
-        future.rename(&path)?;
+        future.rename(&path, &no_flush)?;
         env.disk.sync_directory(&env.path).context("flush", &env.path)?;
         logs.insert(partition.clone(), Arc::clone(future));
         drop(logs);
@@ -128,9 +129,9 @@ impl LogDirectory {
     /// Removes a copy that is not to become a log.
     pub(crate) fn discard_future(&self, partition: &TopicPartition) -> Result<(), StorageError> {
         let Some(future) = self.shared.futures.write().remove(partition) else { return Ok(()) };
-        future.close_for_deletion();
+        let no_flush = future.close_for_deletion();
         let renamed = self.deleted_path(partition)?;
-        future.rename(&renamed)?;
+        future.rename(&renamed, &no_flush)?;
         self.shared.env.discard_later(vec![renamed], 0);
         Ok(())
     }

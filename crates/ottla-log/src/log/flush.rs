@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use ottla_base::Offset;
 use ottla_env::disk::Open;
+use parking_lot::MutexGuard;
 
 use super::dirty::Unflushed;
 use super::{Log, UnsyncedNames, Writer};
@@ -14,6 +15,9 @@ use crate::config::LogConfig;
 use crate::error::{Context, StorageError};
 use crate::flusher;
 use crate::names;
+
+/// While somebody has this, nobody else flushes the log that it is of.
+pub(crate) type NoFlush<'a> = MutexGuard<'a, ()>;
 
 /// Everything of one log that a flush must write, and what is flushed once it has.
 #[derive(Debug)]
@@ -79,7 +83,8 @@ impl Log {
         }
     }
 
-    pub(crate) fn flush_lock(&self) -> parking_lot::MutexGuard<'_, ()> {
+    /// Waits for the flush that is under way, and keeps others from beginning one.
+    pub(crate) fn flush_lock(&self) -> NoFlush<'_> {
         self.flush.lock()
     }
 

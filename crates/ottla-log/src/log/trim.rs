@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ottla_base::{LeaderEpoch, Offset, TopicPartition};
 use parking_lot::MutexGuard;
 
-use super::{Active, Log, Sealed, UnsyncedNames, Writer};
+use super::{Active, Log, NoFlush, Sealed, UnsyncedNames, Writer};
 use crate::error::{Context, StorageError};
 use crate::index::{Floor, Index, OffsetEntry};
 use crate::names;
@@ -215,13 +215,15 @@ impl Log {
         Ok(())
     }
 
-    /// Lets nothing more be written, because the log is about to be renamed away.
-    pub(crate) fn close_for_deletion(&self) {
+    /// Lets nothing more be written or flushed, because the log is about to be renamed away, with what this returns.
+    pub(crate) fn close_for_deletion(&self) -> NoFlush<'_> {
+        let no_flush = self.flush_lock();
         let mut writer = self.writer.lock();
         writer.closed = true;
         self.forget_high_watermark();
         writer.dirty.take();
         writer.unsynced_names = UnsyncedNames::None;
+        no_flush
     }
 
     pub(super) fn first_base_offset(&self) -> Offset {
