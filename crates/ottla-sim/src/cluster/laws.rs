@@ -17,7 +17,8 @@
 //!   then on it is in the ISR, or eligible, only with everything.
 //! - Where nobody is left who has everything for certain, who led last may lead with what it has; its election says so
 //!   ([`Model::give_up`]). What it lacks is *lost*, and only if it is torn: a process that is killed loses nothing. Whoever
-//!   does not lead since then may still show what is lost, until it hears of it, but nothing else.
+//!   does not lead since then may still show what is lost, until it hears of it, but nothing else; a leader of before that
+//!   has not heard of it may even make more visible, and answer it: that is lost as well.
 //!
 //! In [`super::controller`]: epochs rise, and whoever leads was in sync. In [`super::healing`]: in the end all goes on.
 
@@ -97,8 +98,11 @@ impl Model {
 
     /// A leader has answered with acks=all.
     pub(super) fn acknowledged(&mut self, waits: &Unacknowledged) {
-        let Unacknowledged { key, number, base, .. } = *waits;
+        let Unacknowledged { key, number, base, epoch, .. } = *waits;
         let partition = self.partitions.entry(key).or_default();
+        if epoch < partition.given_up_in {
+            return;
+        }
         let before = partition.acknowledged.insert(base, number);
         // Visible or not: what is committed is looked at after this event, and before the next.
         let mut known = before.into_iter().chain(partition.number_at(base));
@@ -220,8 +224,20 @@ impl World {
         }
         agree(partition, seen);
         let visible = seen.entries.iter().take_while(|it| it.next <= high_watermark);
-        let is_late = leads.is_none_or(|epoch| epoch < partition.given_up_in);
-        let other = visible.skip(seen.agreeing).find(|it| !is_late || !partition.lost.contains(it));
+        let mut others = visible.skip(seen.agreeing);
+        let is_new = |it: &&Entry| !partition.lost.contains(it);
+        let other = match leads {
+            Some(epoch) if epoch < partition.given_up_in => {
+                let more: Vec<Entry> = others.filter(is_new).copied().collect();
+                if !more.is_empty() {
+                    self.counts.add("leader of before makes visible what is lost");
+                }
+                partition.lost.extend(more);
+                None
+            }
+            Some(_) => others.next(),
+            None => others.find(is_new),
+        };
         law!(
             other.is_none(),
             "{name}: other records are visible below {high_watermark} than elsewhere: {other:?}, not {:?}",
