@@ -83,6 +83,10 @@ impl World {
 
     /// Whoever applies metadata at a node is busy with something else.
     pub(super) fn learn_late(&mut self, at: usize) {
+        // Whoever starts has read what there is before it does anything.
+        if !self.nodes[at].is_running() {
+            return;
+        }
         let pause = Duration::from_millis(200 + self.chance.below(2_800) as u64);
         self.counts.add("metadata learned late");
         self.nodes[at].learns_from = Some(self.now + pause);
