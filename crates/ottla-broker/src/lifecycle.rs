@@ -26,6 +26,8 @@ use crate::peers::Purpose;
 
 /// How often a broker asks that waits for the controller to let it serve or leave.
 const IMPATIENCE: Duration = Duration::from_millis(50);
+/// How long a broker waits to be taken before it says what it waits for, as somebody may be watching.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// How long a leaving broker waits for others to take over; then it goes nevertheless.
 const LEAVING_MAX: Duration = Duration::from_secs(30);
 
@@ -63,7 +65,7 @@ pub(crate) async fn register(
     intervals: Intervals,
 ) -> anyhow::Result<Registration> {
     let id = ottla_base::BrokerId(request.broker_id);
-    let mut refused = None;
+    let (refuse, refused) = watch::channel(None);
     let work = async {
         loop {
             let response = channel.ask_until_answered(Purpose::Heartbeats, request.clone()).await;
@@ -74,27 +76,45 @@ pub(crate) async fn register(
                 // is where the controller was, and the one that leads by now is elsewhere.
                 code => {
                     debug!(%code, "not registered yet");
-                    refused = Some(code);
+                    refuse.send_replace(Some(code));
                 }
             }
             tokio::time::sleep(intervals.heartbeat.min(Duration::from_millis(500))).await;
         }
     };
-    match tokio::time::timeout(intervals.registration_max, work).await {
+    let mut work = std::pin::pin!(tokio::time::timeout(intervals.registration_max, work));
+    let taken = match tokio::time::timeout(SILENCE_MAX, work.as_mut()).await {
+        Ok(taken) => taken,
+        Err(_) => {
+            info!("still waiting: {}", why_not_taken(&request, *refused.borrow()));
+            work.await
+        }
+    };
+    match taken {
         Ok(Ok(epoch)) => Ok(Registration { id, epoch }),
         Ok(Err(code)) => bail!("the controller does not take this broker: {code}"),
-        Err(_) if refused == Some(ErrorCode::DUPLICATE_BROKER_REGISTRATION) => bail!(
-            "the controller does not take this broker: another process is registered as node {id}, and is alive; every \
+        Err(_) => bail!(
+            "not taken within {} s: {}",
+            intervals.registration_max.as_secs(),
+            why_not_taken(&request, *refused.borrow())
+        ),
+    }
+}
+
+/// By what the controller has refused this broker with last, if it did.
+fn why_not_taken(request: &BrokerRegistrationRequest, refused: Option<ErrorCode>) -> String {
+    let id = request.broker_id;
+    match refused {
+        Some(ErrorCode::DUPLICATE_BROKER_REGISTRATION) => format!(
+            "the controller does not take this broker, as another process is registered as node {id}, and is alive; every \
              node needs a node.id of its own"
         ),
-        Err(_) if refused == Some(ErrorCode::INCONSISTENT_CLUSTER_ID) => bail!(
-            "the controller does not take this broker: {}; a node of another cluster is at its address",
-            ErrorCode::INCONSISTENT_CLUSTER_ID
+        Some(code @ ErrorCode::INCONSISTENT_CLUSTER_ID) => format!(
+            "the controller does not take this broker: {code}; a node of another cluster is at its address"
         ),
-        Err(_) => bail!(
-            "no controller has taken this broker within {} s: are the controllers up, and do they reach this node at {}?",
-            intervals.registration_max.as_secs(),
-            addresses(&request)
+        _ => format!(
+            "no controller has taken this broker: are the controllers up, and do they reach this node at {}?",
+            addresses(request)
         ),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Every call has an end: a voter that does not answer in time is unreachable, and is asked again a little later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,8 +35,22 @@ pub(crate) struct Peers(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     setup: Setup,
-    /// What was last said in the log about each voter.
-    states: Mutex<BTreeMap<i32, String>>,
+    said: Mutex<Said>,
+}
+
+/// Why members were not reached, as far as it was said in the log: each reason once, until the member answers again. One
+/// that is gone is found to be so in several ways in turn, many times a minute.
+#[derive(Debug, Default)]
+struct Said(BTreeMap<i32, BTreeSet<String>>);
+
+impl Said {
+    /// Whether this is to be said.
+    fn is_news(&mut self, member: i32, outcome: Result<(), &str>) -> bool {
+        match outcome {
+            Ok(()) => self.0.remove(&member).is_some(),
+            Err(why) => self.0.entry(member).or_default().insert(why.to_owned()),
+        }
+    }
 }
 
 /// What a node knows before it asks others anything.
@@ -66,7 +80,7 @@ impl Setup {
 
 impl Peers {
     pub(crate) fn new(setup: Setup) -> Self {
-        Self(Arc::new(Shared { setup, states: Mutex::default() }))
+        Self(Arc::new(Shared { setup, said: Mutex::default() }))
     }
 
     /// Where a voter is, by the log or by the configuration.
@@ -140,7 +154,7 @@ impl Peer {
         let call = setup.transport.call(address.receiver, endpoints, request);
         let answer = match tokio::time::timeout(patience, call).await {
             Ok(answer) => answer.map_err(|error| error.to_string())?,
-            Err(_) => return Err(format!("no answer in {} ms", patience.as_millis())),
+            Err(_) => return Err("no answer in time".to_owned()),
         };
         let answer = wire::decode_answer(answer).map_err(garbled)?;
         if let Answer::Refused(refusal) = answer {
@@ -158,17 +172,16 @@ impl Peer {
         self.shared.setup.append_patience
     }
 
-    /// Says it once when a voter cannot be reached any more, for whatever reason, and once when it can be again.
     fn note(&self, answer: &Result<Answer, String>) {
-        let mut states = self.shared.states.lock();
-        let was = states.get(&self.id).map_or("", |state| &**state);
-        match answer {
-            Ok(_) if was.is_empty() => return,
-            Ok(_) => tracing::info!(voter = self.id, "the voter is reachable again"),
-            Err(why) if was == why => return,
-            Err(why) => tracing::info!(voter = self.id, why, "the voter cannot be reached"),
+        let outcome = answer.as_ref().map(|_| ()).map_err(|why| &**why);
+        if !self.shared.said.lock().is_news(self.id, outcome) {
+            return;
         }
-        states.insert(self.id, answer.as_ref().err().cloned().unwrap_or_default());
+        let node = members::node_id(self.id);
+        match outcome {
+            Ok(()) => tracing::info!(node, "a node of the quorum is reachable again"),
+            Err(why) => tracing::info!(node, why, "a node of the quorum cannot be reached"),
+        }
     }
 
     async fn vote_with(
@@ -249,5 +262,22 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         let pauses = std::iter::successors(Some(FIRST), |pause| Some(*pause * 2))
             .take_while(move |pause| *pause < pause_max);
         Some(Backoff::new(pauses.chain(std::iter::repeat(pause_max))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_member_cannot_be_reached_is_said_once_however_often_the_reasons_take_turns() {
+        let mut said = Said::default();
+        let (silent, refused) = (Err("no answer in time"), Err("connection refused"));
+        assert!(!said.is_news(1, Ok(())), "it has answered all the time");
+        let tries = [silent, refused, silent, refused, silent];
+        assert_eq!(tries.map(|it| said.is_news(1, it)), [true, true, false, false, false]);
+        assert!(said.is_news(2, silent), "another one");
+        assert_eq!([(); 2].map(|()| said.is_news(1, Ok(()))), [true, false]);
+        assert!(said.is_news(1, silent), "the next time");
     }
 }

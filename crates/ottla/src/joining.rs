@@ -7,6 +7,7 @@
 //! cluster in vain has changed nothing.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -66,7 +67,8 @@ pub(crate) async fn join(config: &BrokerConfig, pause: Duration) -> anyhow::Resu
                 Ok(joined) => return Ok(joined),
                 Err(Obstacle::Mistake(mistake)) => return Err(mistake),
                 Err(Obstacle::NotYet(why)) => {
-                    let why = format!("{why:#}");
+                    let hint = hint(is_refused(&why), &addresses_of(host, *port).await);
+                    let why = format!("{why:#}{hint}");
                     if said.insert((host, port, why.clone())) {
                         info!(why, "waiting for the cluster at {}", shown(host, *port));
                     }
@@ -74,6 +76,21 @@ pub(crate) async fn join(config: &BrokerConfig, pause: Duration) -> anyhow::Resu
             }
         }
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// Whether a machine has answered that nothing listens there.
+fn is_refused(why: &anyhow::Error) -> bool {
+    let kinds = why.chain().filter_map(|it| Some(it.downcast_ref::<io::Error>()?.kind()));
+    kinds.into_iter().any(|kind| kind == io::ErrorKind::ConnectionRefused)
+}
+
+/// A node that only its own machine reaches looks to all others as if it were not there.
+fn hint(is_refused: bool, addresses: &[IpAddr]) -> &'static str {
+    if is_refused && !addresses.iter().all(is_loopback) {
+        "; a node that was started without --listen is reached from its own machine alone"
+    } else {
+        ""
     }
 }
 
@@ -164,8 +181,11 @@ const REACHABLE: &str = "--listen HOST:PORT, or set its advertised.listeners, so
 
 /// Whether an address is of no use to whoever talks to this peer: only loopback, while the peer is not reached by that.
 fn leads_astray(peer: IpAddr, addresses: &[IpAddr]) -> bool {
-    let is_loopback = |it: &IpAddr| it.to_canonical().is_loopback();
     !is_loopback(&peer) && !addresses.is_empty() && addresses.iter().all(is_loopback)
+}
+
+fn is_loopback(address: &IpAddr) -> bool {
+    address.to_canonical().is_loopback()
 }
 
 /// None where the name is not known here.
@@ -203,6 +223,21 @@ pub(crate) async fn check_cluster(config: &BrokerConfig, cluster_id: &str) -> an
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_is_refused_by_another_machine_hears_what_may_be_wrong_there() {
+        let (near, far) = ("127.0.0.1".parse().unwrap(), "10.0.0.1".parse().unwrap());
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let refused = is_refused(&anyhow::Error::from(refused).context("nobody answers"));
+        let silent = io::Error::from(io::ErrorKind::TimedOut);
+        let silent = is_refused(&anyhow::Error::from(silent).context("nobody answers"));
+        assert!(hint(refused, &[far]).contains("--listen"));
+        for (is_refused, addresses) in
+            [(refused, vec![near]), (silent, vec![far]), (refused, vec![])]
+        {
+            assert_eq!(hint(is_refused, &addresses), "", "{is_refused} {addresses:?}");
+        }
+    }
 
     #[test]
     fn an_address_is_of_no_use_if_only_its_own_machine_reaches_it() {

@@ -214,6 +214,20 @@ fn a_temporary_node_on_a_free_port_joins_and_others_reach_it_there() {
     assert_eq!(nodes.consume("orders"), ["of two"]);
 }
 
+#[test]
+fn a_node_that_the_others_do_not_reach_says_where_they_look_for_it() {
+    let mut nodes = first();
+    let join = nodes.clients[0].clone();
+    let wrong = ["--set", "advertised.listeners=PLAINTEXT://127.0.0.1:1"];
+    nodes.serve(2, &[&["--join", &join], &wrong[..]].concat());
+    nodes.running[&2].says("do they reach this node at 127.0.0.1:1?");
+    nodes.kill(2);
+    // With the right one it goes on where it was.
+    nodes.serve(2, &["--join", &join]);
+    nodes.ready(&[2]);
+    assert_eq!(broker_ids(&join), [1, 2]);
+}
+
 /// What Kafka's tools ask with `--bootstrap-controller`.
 #[test]
 fn the_one_port_of_a_node_answers_for_the_controllers_too() {
@@ -292,7 +306,7 @@ fn a_node_that_has_joined_begins_no_cluster_of_its_own_when_it_finds_nobody() {
     nodes.serve(2, &[&["--set", timeout], &NO_VOTE[..]].concat());
     let (code, log) = nodes.running.get_mut(&2).unwrap().ended();
     assert_eq!(code, 1);
-    assert!(log.contains("no controller has taken this broker within 1 s"), "{log}");
+    assert!(log.contains("not taken within 1 s: no controller has taken this broker"), "{log}");
     nodes.serve(2, &NO_VOTE);
     nodes.serve(1, &[]);
     nodes.ready(&[1, 2]);
