@@ -12,6 +12,7 @@ mod fetchers;
 mod files;
 mod hints;
 mod idle;
+mod join;
 mod kinds;
 mod ledger;
 mod load;
@@ -62,6 +63,8 @@ pub(crate) enum Command {
     Tools(Tools),
     /// Break brokers' connections to the active controller, and see that no leader moves.
     Cut(Cut),
+    /// Nodes without a file join each other from machines of their own, and go on without the first.
+    Join,
     /// Replace an earlier build node by node under load, and go back.
     Upgrade(Upgrade),
     /// A leader whose disk is full hands over to one that has room.
@@ -234,6 +237,14 @@ pub(crate) fn run(command: &Command) -> Result<Tally> {
             }
             in_directory(cut.target, &name, |directory| cut::run(cut, directory))
         }
+        Command::Join => {
+            let name = "nodes on three machines join, and go on without the first";
+            if !Network::is_possible() {
+                let skipped = vec![format!("{name}: no network namespace can be made")];
+                return Ok(Tally { skipped, ..Tally::default() });
+            }
+            in_directory(Target::Ottla, name, join::run)
+        }
         Command::Upgrade(upgrade) => {
             let (clients, skipped) = there(&Kind::ALL);
             let name = "an earlier build is replaced node by node under load, and comes back";
@@ -268,6 +279,7 @@ pub(crate) fn run_short() -> Result<Tally> {
     tally.add(run(&Command::Fetchers(Against { target }))?);
     tally.add(run(&Command::Space)?);
     tally.add(run(&Command::Throttle(Against { target }))?);
+    tally.add(run(&Command::Join)?);
     tally.add(skipped);
     Ok(tally)
 }

@@ -123,7 +123,8 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         for id in &self.nodes {
-            // Its end of the cable goes with it, and with that the other.
+            // By itself: a space lives on while connections in it have not come to their end.
+            ip(&["link", "del", &self.cable(*id)]).ok();
             ip(&["netns", "del", &self.space(*id)]).ok();
         }
         ip(&["link", "del", &self.bridge()]).ok();
