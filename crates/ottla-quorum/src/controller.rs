@@ -42,6 +42,7 @@ use waiting::{Respond, Waiting};
 use crate::raft::{
     CommittedLeaderId, Completion, LeaderId, Proposal, TypeConfig, Verdict, Vote, log_id,
 };
+use crate::standstill;
 use crate::state_machine::{Applied, StateMachine};
 use crate::storage::Storage;
 
@@ -127,7 +128,7 @@ impl Controller {
             next_offset: Offset::ZERO,
             pending: VecDeque::new(),
         };
-        tokio::spawn(controller.run());
+        standstill::spawn(controller.run());
         Handle { requests: requests_sender, active: active_receiver, leader: leader_receiver }
     }
 
@@ -138,10 +139,11 @@ impl Controller {
             tokio::select! {
                 biased;
                 Some(epoch) = self.failures.recv() => self.step_down(epoch).await,
+                // Before the silence, which lasts: openraft that has stopped takes no resignation.
+                changed = self.server.changed() => if changed.is_err() { return },
                 () = until(silence) => if let Some(epoch) = self.contact.lost() {
                     self.step_down(epoch).await;
                 },
-                changed = self.server.changed() => if changed.is_err() { return },
                 // While active, what is applied is what was proposed here.
                 changed = self.parts.applied.changed(), if self.epoch.is_none() => {
                     if changed.is_err() { return }

@@ -35,6 +35,7 @@ mod raft;
 mod runtime;
 mod service;
 mod snapshot;
+mod standstill;
 mod state_machine;
 mod storage;
 mod transport;
@@ -50,6 +51,7 @@ pub use quorum::{
 pub use runtime::draw_lots_from;
 pub use service::ServeError;
 pub use snapshot::policy::SnapshotLimits;
+pub use standstill::Standstill;
 pub use transport::{Called, NoTransport, Transport};
 pub use wire::sender_of;
 pub use workers::{InOrder, Threads, Work, Workers};

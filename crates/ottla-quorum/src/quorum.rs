@@ -45,6 +45,7 @@ use crate::service::{Heard, ServeError, Service};
 use crate::snapshot::keeper::Keeper;
 use crate::snapshot::policy::SnapshotLimits;
 use crate::snapshot::transfer::Inbox;
+use crate::standstill;
 use crate::state_machine::{Applied, StateMachine};
 use crate::storage::vote::VoteFile;
 use crate::storage::{Place, Storage};
@@ -233,7 +234,7 @@ impl Quorum {
             wants_vote: config.wants_vote,
             contacts: config.contacts.clone(),
         };
-        let attendance = AbortOnDropHandle(tokio::spawn(attendance.run()));
+        let attendance = AbortOnDropHandle(standstill::spawn(attendance.run()));
         let registration = controller_registration(&config);
         let timing = config.timing;
         let (image, applied) = (view.image, view.applied);

@@ -10,6 +10,8 @@ use ottla_env::{OsRandom, Random};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
+use crate::standstill;
+
 thread_local! {
     static SEED: Cell<Option<u64>> = const { Cell::new(None) };
 }
@@ -43,7 +45,7 @@ impl AsyncRuntime for Runtime {
         T: Future + OptionalSend + 'static,
         T::Output: OptionalSend + 'static,
     {
-        TokioRuntime::spawn(future)
+        standstill::spawn(future)
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {

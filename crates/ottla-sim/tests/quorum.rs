@@ -18,6 +18,9 @@ const ALL: &[&str] = &[
     "EIO at a Sync",
     "EIO at a SyncDirectory",
     "active controller crashed",
+    "active controller cut off",
+    "active controller stood still",
+    "answer that nobody waits for any more",
     "cached pages that a failed sync had lost",
     "came to rest",
     "clean end",
@@ -43,6 +46,7 @@ const ALL: &[&str] = &[
     "links healed",
     "log begins after a snapshot",
     "look answered",
+    "look asked of a stranded leader while another one is active",
     "message doubled",
     "message late",
     "message lost",
@@ -53,6 +57,7 @@ const ALL: &[&str] = &[
     "page torn",
     "power lost",
     "process killed",
+    "process stood still",
     "slow disk",
     "snapshot kept",
     "unsynced file survived",
@@ -61,6 +66,7 @@ const ALL: &[&str] = &[
     "voter change timed out",
     "voter not added: behind",
     "voter removed",
+    "zombie wakes as active controller while another one is",
 ];
 
 #[test]
@@ -91,4 +97,9 @@ fn names_that_are_not_synced_are_found_out() {
 #[test]
 fn an_empty_disk_that_passes_for_the_one_before_is_found_out() {
     find_planted(run, Bug::WipedDiskCounted, 50);
+}
+
+#[test]
+fn a_controller_that_answers_without_a_majority_is_found_out() {
+    find_planted(run, Bug::MajorityNotAwaited, 50);
 }

@@ -19,6 +19,7 @@ use super::policy::{self, Since, SnapshotLimits};
 use super::store::Kept;
 use crate::controller::{QuorumRaft, until};
 use crate::raft::log_id;
+use crate::standstill;
 use crate::state_machine::Applied;
 use crate::storage::Storage;
 
@@ -66,7 +67,7 @@ impl Keeper {
             let_go_at: began,
             stop: Arc::clone(&stop),
         };
-        Self { task: Mutex::new(Some(tokio::spawn(task.run()))), stop }
+        Self { task: Mutex::new(Some(standstill::spawn(task.run()))), stop }
     }
 
     /// Waits for the end of what is under way; the state machine must be gone, or about to go.

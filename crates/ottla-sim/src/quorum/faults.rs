@@ -1,16 +1,21 @@
 //! What goes wrong, and when.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_base::BrokerId;
 use tokio::time::Instant;
 
 use super::Bug;
-use super::network::quorum_of;
+use super::network::{quorum_of, there};
 use super::node::{Node, directory_id};
 use super::world::World;
 use crate::Plan;
 use crate::links::Weather;
+
+/// How often, and how long, a stranded leader is asked: until after it has resigned.
+const STRANDED_LOOKS: usize = 50;
+const STRANDED_PAUSE: Duration = Duration::from_millis(20);
 
 impl World {
     pub(super) async fn go_wrong(&mut self) {
@@ -33,6 +38,12 @@ impl World {
             82..85 => self.lose_peer(id),
             85..88 => self.lose_disk(id),
             88..95 if self.changes_voters => self.change_voters(id),
+            95 => self.stand_still(id),
+            96..98 => {
+                let active = self.active();
+                active.into_iter().for_each(|id| self.stand_still(id));
+            }
+            98.. => self.strand_leader().await,
             _ => {}
         }
         self.crash_stopped();
@@ -143,10 +154,69 @@ impl World {
 
     /// A connection breaks, of a node that may live.
     fn lose_peer(&mut self, id: usize) {
-        let Some(quorum) = quorum_of(&self.shared.network, id) else { return };
-        let Some(leader) = *quorum.leader().borrow() else { return };
+        let Some(there) = there(&self.shared.network, id) else { return };
+        let Some(leader) = *there.quorum.leader().borrow() else { return };
         self.shared.count("connection to the leader broken");
-        tokio::spawn(async move { quorum.peer_lost(BrokerId(leader.id.0)).await });
+        let quorum = Arc::clone(&there.quorum);
+        tokio::spawn(there.cover(async move { quorum.peer_lost(BrokerId(leader.id.0)).await }));
+    }
+
+    /// The active controller is cut off from all others, who elect another one; meanwhile it is asked what it sees, and
+    /// they for what it does not.
+    async fn strand_leader(&mut self) {
+        let Some(stranded) = self.active() else { return };
+        let others: Vec<usize> = self.ids().into_iter().filter(|id| *id != stranded).collect();
+        if others.is_empty() {
+            return;
+        }
+        {
+            let mut network = self.shared.network.lock();
+            for other in &others {
+                network.links.cut(stranded, *other);
+                network.links.cut(*other, stranded);
+            }
+        }
+        self.shared.count("active controller cut off");
+        self.shared.note(|| format!("node {stranded} is active, and cut off"));
+        for _ in 0..STRANDED_LOOKS {
+            self.pass(STRANDED_PAUSE).await;
+            if self.shared.is_active_elsewhere(stranded) {
+                self.shared.count("look asked of a stranded leader while another one is active");
+            }
+            self.ask_of(stranded, false);
+            others.iter().for_each(|id| self.ask_of(*id, true));
+        }
+        self.heal_links();
+    }
+
+    /// The process is stopped and goes on later, as if nothing had happened: with timers that are all over at once, and with
+    /// what has come meanwhile; at first it may see only the timers.
+    fn stand_still(&mut self, id: usize) {
+        let Some(there) = there(&self.shared.network, id).filter(|it| !it.standstill.is_on())
+        else {
+            return;
+        };
+        let pause = Duration::from_millis(50 + self.chance.below(4_000) as u64);
+        let until = Instant::now() + pause;
+        let deafness = if self.chance.happens(5_000) { 0 } else { 5 };
+        self.shared.network.lock().hold_up(id, until + Duration::from_millis(deafness));
+        there.standstill.begin();
+        self.shared.count("process stood still");
+        let was_active = *there.quorum.active().borrow();
+        if was_active.is_some() {
+            self.shared.count("active controller stood still");
+        }
+        self.shared.note(|| format!("node {id} stands still for {pause:?}"));
+        let shared = Arc::clone(&self.shared);
+        let quorum = Arc::downgrade(&there.quorum);
+        tokio::spawn(async move {
+            tokio::time::sleep_until(until).await;
+            if was_active.is_some() && quorum.strong_count() > 0 && shared.is_active_elsewhere(id) {
+                shared.count("zombie wakes as active controller while another one is");
+            }
+            shared.note(|| format!("node {id} goes on"));
+            there.standstill.end();
+        });
     }
 
     /// A node comes back with an empty disk: one that no log names a voter, so that nobody has counted on what it had.

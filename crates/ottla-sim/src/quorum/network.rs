@@ -13,8 +13,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use ottla_base::BrokerId;
 use ottla_metadata::Endpoint;
-use ottla_quorum::{Called, Quorum, Transport};
+use ottla_quorum::{Called, Quorum, Standstill, Transport};
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::world::Shared;
@@ -26,12 +27,26 @@ pub(super) struct Network {
     seed: u64,
     /// How often each message was sent, by sender, receiver and what it says.
     said: BTreeMap<(usize, usize, u64), u64>,
-    /// Who is there, and in which of its lives.
-    nodes: BTreeMap<usize, (u64, Arc<Quorum>)>,
+    nodes: BTreeMap<usize, There>,
     pub(super) links: Links,
     /// Until when a node neither sends, hears nor writes anything.
     held_up: Vec<Option<Instant>>,
     pub(super) weather: Weather,
+}
+
+/// Somebody who is there, in one of its lives.
+#[derive(Debug, Clone)]
+pub(super) struct There {
+    life: u64,
+    pub(super) quorum: Arc<Quorum>,
+    pub(super) standstill: Arc<Standstill>,
+}
+
+impl There {
+    /// What this process does; it stands still as a whole.
+    pub(super) fn cover<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+        Arc::clone(&self.standstill).cover(future)
+    }
 }
 
 /// What becomes of a message.
@@ -52,12 +67,25 @@ impl Network {
         }
     }
 
-    pub(super) fn join(&mut self, node: usize, life: u64, quorum: Arc<Quorum>) {
-        self.nodes.insert(node, (life, quorum));
+    pub(super) fn join(
+        &mut self,
+        node: usize,
+        life: u64,
+        (quorum, standstill): (Arc<Quorum>, Arc<Standstill>),
+    ) {
+        self.nodes.insert(node, There { life, quorum, standstill });
     }
 
+    /// A process that is over stands still no longer.
     pub(super) fn leave(&mut self, node: usize) {
-        self.nodes.remove(&node);
+        let left = self.nodes.remove(&node);
+        if left.is_some_and(|there| there.standstill.is_on()) {
+            self.held_up[node] = None;
+        }
+    }
+
+    pub(super) fn others(&self, node: usize) -> impl Iterator<Item = &There> {
+        self.nodes.iter().filter(move |(id, _)| **id != node).map(|(_, there)| there)
     }
 
     /// The world is over: its nodes hold the network, and the network must not hold them.
@@ -66,7 +94,7 @@ impl Network {
     }
 
     pub(super) fn hold_up(&mut self, node: usize, until: Instant) {
-        self.held_up[node] = Some(until);
+        self.held_up[node] = self.held_up[node].max(Some(until));
     }
 
     pub(super) fn held_up(&self, node: usize) -> Option<Instant> {
@@ -74,7 +102,7 @@ impl Network {
     }
 
     fn is_there(&self, node: usize, life: u64) -> bool {
-        self.nodes.get(&node).is_some_and(|(there, _)| *there == life)
+        self.nodes.get(&node).is_some_and(|there| there.life == life)
     }
 
     /// The error says why a message is lost.
@@ -110,65 +138,88 @@ pub(super) struct Access {
 }
 
 impl Transport for Access {
+    /// What is on its way arrives, whether anybody still waits for the answer or not.
     fn call(&self, to: BrokerId, endpoints: &[Endpoint], request: Bytes) -> Called {
         let host = || endpoints.first()?.host.strip_prefix("node")?.parse().ok();
         let to: Option<usize> = if to.0 < 0 { host() } else { usize::try_from(to.0).ok() };
         let (shared, from, life) = (Arc::clone(&self.shared), self.node, self.life);
         Box::pin(async move {
             let Some(to) = to else { return Err(io::ErrorKind::NotFound.into()) };
-            let answer = call(&shared, from, to, request).await;
-            if !shared.network.lock().is_there(from, life) {
-                return std::future::pending().await;
+            let (sender, answer) = oneshot::channel();
+            let way = Arc::clone(&shared);
+            tokio::spawn(async move {
+                if let Some(answer) = call(&way, from, to, request).await
+                    && sender.send(answer).is_err()
+                {
+                    way.count("answer that nobody waits for any more");
+                }
+            });
+            match answer.await {
+                Ok(answer) if shared.network.lock().is_there(from, life) => answer,
+                _ => std::future::pending().await,
             }
-            answer
         })
     }
 }
 
-async fn call(shared: &Arc<Shared>, from: usize, to: usize, request: Bytes) -> io::Result<Bytes> {
-    let is_doubled = travel(shared, from, to, &request).await;
-    let there = shared.network.lock().nodes.get(&to).cloned();
-    let Some((life, quorum)) = there else { return Err(io::ErrorKind::ConnectionRefused.into()) };
+/// The answer, unless something is lost.
+async fn call(
+    shared: &Arc<Shared>,
+    from: usize,
+    to: usize,
+    request: Bytes,
+) -> Option<io::Result<Bytes>> {
+    let is_doubled = travel(shared, from, to, &request).await?;
+    let Some(there) = there(&shared.network, to) else {
+        return Some(Err(io::ErrorKind::ConnectionRefused.into()));
+    };
     if is_doubled {
-        shared.history.lock().counts.add("message doubled");
-        let (copy, quorum) = (request.clone(), Arc::clone(&quorum));
+        shared.count("message doubled");
+        let (copy, there) = (request.clone(), there.clone());
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(30)).await;
             // Nobody waits for this answer.
-            drop(quorum.serve(copy).await);
+            drop(there.cover(there.quorum.serve(copy)).await);
         });
     }
-    let answer = quorum.serve(request).await.map_err(io::Error::other);
+    let answer = there.cover(there.quorum.serve(request)).await.map_err(io::Error::other);
+    let life = there.life;
+    drop(there);
     if !shared.network.lock().is_there(to, life) {
-        return Err(io::ErrorKind::ConnectionReset.into());
+        return Some(Err(io::ErrorKind::ConnectionReset.into()));
     }
-    travel(shared, to, from, answer.as_deref().unwrap_or_default()).await;
-    answer
+    travel(shared, to, from, answer.as_deref().unwrap_or_default()).await?;
+    Some(answer)
 }
 
-/// Ends when a message has arrived, which may be never; returns whether it arrives once more.
-async fn travel(shared: &Shared, from: usize, to: usize, message: &[u8]) -> bool {
+/// Ends when a message has arrived; returns whether it arrives once more. `None` if it is lost.
+async fn travel(shared: &Shared, from: usize, to: usize, message: &[u8]) -> Option<bool> {
     shared.held_up(from).await;
     let fate = shared.network.lock().fate(from, to, message);
     let fate = match fate {
         Ok(fate) => fate,
         Err(why) => {
-            shared.history.lock().counts.add(why);
-            return std::future::pending().await;
+            shared.count(why);
+            return None;
         }
     };
     if fate.delay > Duration::from_millis(100) {
-        shared.history.lock().counts.add("message late");
+        shared.count("message late");
     }
     tokio::time::sleep(fate.delay).await;
     shared.held_up(to).await;
     if from != to && shared.network.lock().links.is_cut(from, to) {
-        return std::future::pending().await;
+        return None;
     }
-    fate.is_doubled
+    Some(fate.is_doubled)
 }
 
 /// Who is there, for whoever asks them something.
 pub(super) fn quorum_of(network: &Mutex<Network>, node: usize) -> Option<Arc<Quorum>> {
-    network.lock().nodes.get(&node).map(|(_, quorum)| Arc::clone(quorum))
+    there(network, node).map(|there| there.quorum)
+}
+
+/// The same, for whoever does something there.
+pub(super) fn there(network: &Mutex<Network>, node: usize) -> Option<There> {
+    network.lock().nodes.get(&node).cloned()
 }

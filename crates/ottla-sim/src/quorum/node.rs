@@ -11,7 +11,8 @@ use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
 use ottla_metadata::controller::Policy;
 use ottla_metadata::{Delta, Endpoint, Image, feature};
 use ottla_quorum::{
-    Config, Dependencies, InitialVoter, Member, Publisher, Quorum, SnapshotLimits, Timing,
+    Config, Dependencies, InitialVoter, Member, Publisher, Quorum, SnapshotLimits, Standstill,
+    Timing,
 };
 use ottla_records::Batches;
 use parking_lot::Mutex;
@@ -65,6 +66,7 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) quorum: Arc<Quorum>,
+    pub(super) standstill: Arc<Standstill>,
     directory: Arc<LogDirectory>,
     is_over: Arc<AtomicBool>,
     /// Nothing more is decided here: such a process ends.
@@ -137,7 +139,10 @@ impl Node {
 
     fn config(&self, setup: &Setup) -> Config {
         let begins = setup.voters.iter().any(|it| it.directory_id == self.directory_id);
-        let timing = Timing::default();
+        let mut timing = Timing::default();
+        if setup.bug == Some(Bug::MajorityNotAwaited) && self.id == 1 {
+            timing.election_timeout_max_ms *= 5;
+        }
         Config {
             node_id: BrokerId(self.id as i32),
             cluster_id: "cluster".into(),
@@ -162,7 +167,9 @@ impl Node {
     fn open(&self, setup: &Setup) -> Option<Arc<LogDirectory>> {
         let disk: Arc<dyn Disk> = match setup.bug {
             Some(Bug::Disk(bug)) => Arc::new(PlantedDisk::new(bug, Arc::clone(&self.disk))),
-            Some(Bug::WipedDiskCounted) | None => Arc::clone(&self.disk) as _,
+            Some(Bug::WipedDiskCounted | Bug::MajorityNotAwaited) | None => {
+                Arc::clone(&self.disk) as _
+            }
         };
         let options = DirectoryOptions {
             disk,
@@ -205,14 +212,18 @@ impl Node {
             transport: Arc::new(Access { node: id, life, shared: Arc::clone(shared) }),
             workers: Arc::new(workers),
         };
-        match Quorum::start(self.config(setup), dependencies).await {
+        let standstill = Arc::<Standstill>::default();
+        let starting = Quorum::start(self.config(setup), dependencies);
+        match Arc::clone(&standstill).cover(starting).await {
             Ok(quorum) => {
                 let quorum = Arc::new(quorum);
-                shared.network.lock().join(id, life, Arc::clone(&quorum));
+                let there = (Arc::clone(&quorum), Arc::clone(&standstill));
+                shared.network.lock().join(id, life, there);
                 tokio::spawn(watch_leadership(id, Arc::clone(&quorum), Arc::clone(shared)));
                 let has_stopped = Arc::<AtomicBool>::default();
                 tokio::spawn(watch_end(Arc::clone(&quorum), Arc::clone(&has_stopped)));
-                self.state = State::Running(Process { quorum, directory, is_over, has_stopped });
+                let process = Process { quorum, standstill, directory, is_over, has_stopped };
+                self.state = State::Running(process);
             }
             Err(error) => {
                 let has_reason = self.disk.has_stopped() || self.disk.faults() > 0;
@@ -237,6 +248,7 @@ impl Node {
         shared.network.lock().leave(id);
         // What its tasks still do changes nothing on the disk.
         self.disk.stop();
+        process.standstill.end();
         let disk = Arc::clone(&self.disk);
         self.state = State::Ending(tokio::spawn(async move {
             process.quorum.shutdown().await;
@@ -251,6 +263,9 @@ impl Node {
 
     /// As somebody does who has time.
     pub(super) fn end_cleanly(&mut self, shared: &Arc<Shared>) {
+        if self.process().is_some_and(|process| process.standstill.is_on()) {
+            return;
+        }
         let Some(process) = self.take_process() else { return };
         shared.count("clean end");
         let (id, shared, disk) = (self.id, Arc::clone(shared), Arc::clone(&self.disk));

@@ -7,13 +7,13 @@ use std::time::Duration;
 use ottla_env::Clock as _;
 use ottla_metadata::{Image, Outcome};
 use ottla_protocol::records::ConfigRecord;
-use ottla_quorum::{Quorum, SubmitError, VoterChangeError};
+use ottla_quorum::{SubmitError, VoterChangeError};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::Bug;
 use super::history::{History, decisions, name_of};
-use super::network::{Network, quorum_of};
+use super::network::{Network, There, there};
 use super::node::{Node, Setup, directory_id, voter};
 use crate::links::Weather;
 use crate::log::{Checked, law};
@@ -52,6 +52,12 @@ impl Shared {
 
     pub(super) fn set_disk(&self, node: usize, takes: Duration) {
         self.disk_takes.lock()[node] = takes;
+    }
+
+    /// Whether somebody else takes itself for the active controller.
+    pub(super) fn is_active_elsewhere(&self, node: usize) -> bool {
+        let is_active = |there: &There| there.quorum.active().borrow().is_some();
+        self.network.lock().others(node).any(is_active)
     }
 
     /// Waits while a node is held up.
@@ -156,33 +162,51 @@ impl World {
     async fn pass_time(&mut self) {
         let longest = if self.chance.happens(8_000) { 120 } else { 1_500 };
         let pause = Duration::from_millis(1 + self.chance.below(longest) as u64);
+        self.pass(pause).await;
+    }
+
+    pub(super) async fn pass(&self, pause: Duration) {
         tokio::time::sleep(pause).await;
         self.nodes.values().for_each(|node| node.clock.advance(pause));
     }
 
+    /// Whoever takes itself for the active controller; the first one, if there are two.
+    pub(super) fn active(&self) -> Option<usize> {
+        let is_active = |id: &usize| {
+            let there = there(&self.shared.network, *id);
+            there.is_some_and(|there| there.quorum.active().borrow().is_some())
+        };
+        self.ids().into_iter().find(is_active)
+    }
+
     /// Asks some node for a decision; most know nothing of who leads.
     fn ask(&mut self) {
-        self.asked += 1;
-        let number = self.asked;
         let ids = self.ids();
         let Some(id) = self.work.pick(&ids).copied() else { return };
         let changes = self.work.happens(7_000);
-        let Some(quorum) = quorum_of(&self.shared.network, id) else { return };
-        tokio::spawn(decide(number, changes, id, quorum, Arc::clone(&self.shared)));
+        self.ask_of(id, changes);
+    }
+
+    pub(super) fn ask_of(&mut self, id: usize, changes: bool) {
+        self.asked += 1;
+        let number = self.asked;
+        let Some(there) = there(&self.shared.network, id) else { return };
+        tokio::spawn(decide(number, changes, id, there, Arc::clone(&self.shared)));
     }
 
     /// Has whoever leads give a node a vote, or take it away.
     pub(super) fn change_voters(&mut self, id: usize) {
         let Some(member) = self.nodes.get(&id).map(Node::member) else { return };
         for leader in self.ids() {
-            let Some(quorum) = quorum_of(&self.shared.network, leader) else { continue };
+            let Some(there) = there(&self.shared.network, leader) else { continue };
+            let quorum = Arc::clone(&there.quorum);
             if quorum.active().borrow().is_none() {
                 continue;
             }
             let shared = Arc::clone(&self.shared);
-            tokio::spawn(async move {
-                let there = quorum.voters().iter().find(|it| it.id == member.id).copied();
-                let (what, changed) = match there {
+            let change = async move {
+                let before = quorum.voters().iter().find(|it| it.id == member.id).copied();
+                let (what, changed) = match before {
                     Some(voter) => ("voter removed", quorum.remove_voter(voter, PATIENCE).await),
                     None => {
                         let newcomer = voter(id, member.directory_id);
@@ -197,7 +221,8 @@ impl World {
                 };
                 shared.note(|| format!("node {id}: {what}"));
                 shared.count(what);
-            });
+            };
+            tokio::spawn(there.cover(change));
             return;
         }
     }
@@ -254,8 +279,8 @@ impl World {
         let before = self.shared.history.lock().answered().len();
         for id in self.ids() {
             self.asked += 1;
-            if let Some(quorum) = quorum_of(&self.shared.network, id) {
-                decide(self.asked, true, id, quorum, Arc::clone(&self.shared)).await;
+            if let Some(there) = there(&self.shared.network, id) {
+                decide(self.asked, true, id, there, Arc::clone(&self.shared)).await;
             }
         }
         let is_answered = self.shared.history.lock().answered().len() > before;
@@ -327,7 +352,7 @@ impl World {
 }
 
 /// Has a decision made, by a node that may not be the one that decides; one that changes nothing only looks.
-async fn decide(number: u64, changes: bool, id: usize, quorum: Arc<Quorum>, shared: Arc<Shared>) {
+async fn decide(number: u64, changes: bool, id: usize, there: There, shared: Arc<Shared>) {
     let before = shared.history.lock().answered();
     let record = ConfigRecord {
         resource_type: 32,
@@ -335,12 +360,12 @@ async fn decide(number: u64, changes: bool, id: usize, quorum: Arc<Quorum>, shar
         name: "consumer.session.timeout.ms".into(),
         value: Some("45000".into()),
     };
-    let decision = quorum.decide(move |desk| {
+    let decision = there.quorum.decide(move |desk| {
         let records = if changes { vec![record.into()] } else { Vec::new() };
         Outcome { records, reply: decisions(desk.image) }
     });
-    let decided = tokio::time::timeout(PATIENCE, decision).await;
-    drop(quorum);
+    let decided = tokio::time::timeout(PATIENCE, there.cover(decision)).await;
+    drop(there);
     shared.held_up(id).await;
     shared.note(|| format!("decision {number} of node {id}: {decided:?}"));
     match decided {
