@@ -437,13 +437,16 @@ impl Shared {
         self.write_checkpoints(|log| points.get(&Arc::as_ptr(log)).copied().unwrap_or(Offset::ZERO))
     }
 
-    /// Notes what of every log is visible, if that has changed. Of a log that is about to go nothing is said, and of one that
-    /// is cut off meanwhile either less already, or less soon.
+    /// Notes what of every log is visible and flushed, if that has changed: what a loss of power may take back, with a cut
+    /// that was not flushed either, something else may be in the place of. Of a log that is about to go nothing is said, and
+    /// of one that is cut off meanwhile either less already, or less soon.
     fn write_high_watermarks(&self) -> Result<(), StorageError> {
         *self.high_watermarks_written_at.lock() = self.env.clock.monotonic();
         let logs = self.logs();
-        let noted =
-            |log: &Arc<Log>| Some((log.topic_partition().clone(), log.noted_high_watermark()?));
+        let noted = |log: &Arc<Log>| {
+            let noted = log.noted_high_watermark()?.min(log.flushed_offset());
+            Some((log.topic_partition().clone(), noted))
+        };
         self.env.high_watermarks.replace(|_| logs.iter().filter_map(noted).collect())
     }
 

@@ -252,6 +252,7 @@ fn three_logs(directory: &Directory) -> (support::Open, [Arc<Log>; 3]) {
         for _ in 0..4 {
             log.append_batch(batch(5, 10), LeaderEpoch(0)).unwrap();
         }
+        log.flush().unwrap();
     }
     logs[0].note_high_watermark(Offset(12));
     logs[1].note_high_watermark(Offset(20));
@@ -289,6 +290,22 @@ fn high_watermarks_are_written_when_it_is_time_and_only_if_they_have_changed() {
     directory.clock.advance(Duration::from_millis(5_000));
     open.housekeep();
     assert_eq!(checkpoint(&directory), "0\n2\nt 0 13\nt 1 20\n");
+}
+
+/// A follower hears of the leader's high watermark before it has flushed. What a loss of power takes from it, a cut that was
+/// not flushed either may give back as it was before: another leader's records, which were never visible.
+#[test]
+fn no_high_watermark_is_written_of_what_is_not_flushed() {
+    let directory = Directory::new();
+    let (open, logs) = three_logs(&directory);
+    logs[1].truncate_to(Offset(10)).unwrap();
+    logs[1].append_batch(batch(10, 10), LeaderEpoch(1)).unwrap();
+    logs[1].note_high_watermark(Offset(20));
+    open.checkpoint_high_watermarks().unwrap();
+    assert_eq!(checkpoint(&directory), "0\n2\nt 0 12\nt 1 10\n");
+    logs[1].flush().unwrap();
+    open.checkpoint_high_watermarks().unwrap();
+    assert_eq!(checkpoint(&directory), "0\n2\nt 0 12\nt 1 20\n");
 }
 
 #[test]
