@@ -199,7 +199,8 @@ impl Lifecycle {
         }
     }
 
-    /// Lets others take over what this broker leads, and returns once they have. A broker without others just goes.
+    /// Lets others take over what this broker leads, and returns once they have. A broker without others just goes, and so does
+    /// one whose quorum has stopped: it hears no more who leads, and who could let it go. Others hear at once that it is gone.
     pub(crate) async fn leave(&self) {
         self.leaving.notify_one();
         let id = self.registration.id;
@@ -217,9 +218,12 @@ impl Lifecycle {
                 tokio::time::sleep(IMPATIENCE).await;
             }
         };
-        match tokio::time::timeout(LEAVING_MAX, work).await {
-            Ok(()) => info!("others have taken over"),
-            Err(_) => warn!("nobody took over in time"),
+        tokio::select! {
+            reason = self.quorum.stopped() => warn!(reason, "leaves without a word"),
+            left = tokio::time::timeout(LEAVING_MAX, work) => match left {
+                Ok(()) => info!("others have taken over"),
+                Err(_) => warn!("nobody took over in time"),
+            }
         }
     }
 

@@ -9,6 +9,8 @@
 
 mod nodes;
 
+use std::time::{Duration, Instant};
+
 use nodes::{Nodes, ask, ids, meta, quorum, wait_for};
 use ottla_base::{ErrorCode, Uuid};
 use ottla_protocol::messages::add_raft_voter_request::Listener;
@@ -57,6 +59,24 @@ fn three_nodes_that_were_formatted_with_their_controllers_replicate_and_go_on_wi
     nodes.kill(1);
     nodes.produce("orders", "last\n");
     assert_eq!(nodes.consume("orders"), ["after", "before", "last"]);
+}
+
+#[test]
+fn a_node_that_can_no_longer_write_its_metadata_ends_without_waiting_for_others_to_take_over() {
+    let mut nodes = three();
+    let leader = usize::try_from(quorum(&nodes.clients[0]).leader_id).unwrap();
+    let lame = leader % 3 + 1;
+    std::fs::rename(nodes.data(lame), nodes.root.path().join("gone")).unwrap();
+    std::fs::write(nodes.data(lame), "no directory").unwrap();
+    // Whom it votes for next it can't write down.
+    nodes.kill(leader);
+    let node = nodes.running.get_mut(&lame).unwrap();
+    node.says("stopping");
+    let begin = Instant::now();
+    let (code, log) = node.ended();
+    assert_ne!(code, 0, "{log}");
+    // Others would have half a minute to take over.
+    assert!(begin.elapsed() < Duration::from_secs(15), "{log}");
 }
 
 #[test]
