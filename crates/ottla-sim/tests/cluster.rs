@@ -43,6 +43,8 @@ const ALL: &[&str] = &[
     "fetch refused: UNKNOWN_LEADER_EPOCH",
     "fetch refused: UNKNOWN_TOPIC_ID",
     "fetch unanswered",
+    "flush reported of an earlier epoch",
+    "flush reported of an earlier life",
     "joiner proposed",
     "joiner proposed while the high watermark waits",
     "last leader had everything",
@@ -80,6 +82,7 @@ const ALL: &[&str] = &[
     "records cut off in a new epoch",
     "registration refused: the process before is not over",
     "replica on a disk that is gone",
+    "report of a flush very late",
     "slow disk",
     "smaller ISR and larger minimum learned at once",
     "stray log set aside",
@@ -143,5 +146,5 @@ fn metadata_that_is_older_than_the_logs_is_found_out() {
 
 #[test]
 fn an_isr_that_counts_before_the_minimum_beside_it_is_found_out() {
-    find_planted(run, Bug::IsrBeforeMinimum, 50);
+    find_planted(run, Bug::IsrBeforeMinimum, 100);
 }

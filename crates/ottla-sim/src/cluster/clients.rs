@@ -184,8 +184,8 @@ impl World {
         match self.work.below(10) {
             _ if !is_there => self.create_topic(topic),
             0 => self.delete_topic(topic),
-            1..5 => self.reassign(topic),
-            5..8 => self.elect_preferred(),
+            1..4 => self.reassign(topic),
+            4..6 => self.elect_preferred(),
             _ => self.change_min_isr(topic),
         }
     }
@@ -226,10 +226,16 @@ impl World {
     /// By the time that it hears of a larger minimum, there may be a smaller ISR.
     fn let_leader_learn_late(&mut self, name: &str) {
         let topic = self.controller.image.topic_by_name(name);
-        let leader = topic.and_then(|topic| topic.partition(PartitionIndex(0))).map(|it| it.leader);
-        let leader = leader.filter(|leader| *leader != BrokerId::NONE);
-        if let Some(leader) = leader.filter(|_| !self.is_healing && self.work.happens(6_000)) {
+        let Some(partition) = topic.and_then(|topic| topic.partition(PartitionIndex(0))) else {
+            return;
+        };
+        let leader = Some(partition.leader).filter(|leader| *leader != BrokerId::NONE);
+        let silent = partition.isr.iter().find(|member| **member != partition.leader).copied();
+        if let Some(leader) = leader.filter(|_| !self.is_healing && self.work.happens(9_000)) {
             self.learn_late(leader.0 as usize - 1);
+            if let Some(silent) = silent.filter(|_| self.work.happens(5_000)) {
+                self.pause_for(silent.0 as usize - 1, Duration::from_millis(2_500));
+            }
         }
     }
 

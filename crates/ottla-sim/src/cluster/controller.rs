@@ -366,6 +366,7 @@ impl World {
                     }
                 }
                 self.counts.add("leader elected");
+                self.unstick();
             }
         }
         Ok(())

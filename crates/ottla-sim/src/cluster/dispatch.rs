@@ -92,6 +92,7 @@ impl World {
                 }
             }
             Body::Flushed(report) => {
+                self.count_late(at, &report);
                 if let Some(process) = &self.nodes[at].process {
                     process.replicas.on_flushed_elsewhere(report);
                 }
@@ -103,6 +104,7 @@ impl World {
                     Ok(epoch) if process.epoch.is_none() => {
                         process.epoch = Some(epoch);
                         self.set_strays_aside(at);
+                        self.unstick();
                         self.wake(at, Duration::ZERO, Wake::Heartbeat);
                     }
                     Ok(_) => {}

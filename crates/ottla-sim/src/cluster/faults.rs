@@ -66,11 +66,15 @@ impl World {
 
     /// Long enough to be fenced, sometimes.
     fn pause(&mut self, at: usize) {
+        let longest = if self.chance.happens(5_000) { 800 } else { 5_000 };
+        let pause = Duration::from_millis(50 + self.chance.below(longest) as u64);
+        self.pause_for(at, pause);
+    }
+
+    pub(super) fn pause_for(&mut self, at: usize, pause: Duration) {
         if !self.nodes[at].is_running() {
             return;
         }
-        let longest = if self.chance.happens(5_000) { 800 } else { 5_000 };
-        let pause = Duration::from_millis(50 + self.chance.below(longest) as u64);
         let id = self.nodes[at].id;
         self.note(|| format!("{id:?} pauses for {pause:?}"));
         self.counts.add("process paused");
@@ -87,7 +91,7 @@ impl World {
         if !self.nodes[at].is_running() {
             return;
         }
-        let pause = Duration::from_millis(200 + self.chance.below(2_800) as u64);
+        let pause = Duration::from_millis(500 + self.chance.below(3_500) as u64);
         self.counts.add("metadata learned late");
         self.nodes[at].learns_from = Some(self.now + pause);
         self.note(|| format!("metadata waits at {at} for {pause:?}"));

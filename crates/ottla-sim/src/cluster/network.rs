@@ -125,11 +125,17 @@ pub(super) struct Produce {
 /// still on its way when its connection is given up is not played.
 pub(super) const CONTROLLER_TIMEOUT: Duration = Duration::from_millis(900);
 
+/// Of so many reports of flushes in ten thousand, a copy lies somewhere: its connection was given up long ago.
+const STUCK: u32 = 1_500;
+const STUCK_FOR: Duration = Duration::from_secs(15);
+
 #[derive(Debug)]
 pub(super) struct Network {
     random: Random,
     pub(super) links: Links,
     pub(super) weather: Weather,
+    /// Copies of reports of flushes, and when they were sent.
+    stuck: Vec<(Duration, Message)>,
 }
 
 /// What becomes of a message: when each copy of it arrives.
@@ -141,7 +147,7 @@ pub(super) struct Fate {
 
 impl Network {
     pub(super) fn new(random: Random, nodes: usize) -> Self {
-        Self { random, links: Links::new(nodes), weather: Weather::default() }
+        Self { random, links: Links::new(nodes), weather: Weather::default(), stuck: Vec::new() }
     }
 
     pub(super) fn is_cut(&self, from: Place, to: Place) -> bool {
@@ -177,6 +183,26 @@ impl Network {
             seen = Some("message doubled");
         }
         Fate { arrivals, seen }
+    }
+
+    /// A copy of what is sent may come much later.
+    pub(super) fn keep_copy(&mut self, message: &Message, now: Duration) {
+        if matches!(message.body, Body::Flushed(_)) && self.random.happens(STUCK) {
+            self.stuck.push((now, message.clone()));
+        }
+    }
+
+    /// What comes now of what lay somewhere, most of it of epochs and lives that are over by then.
+    pub(super) fn unstick(&mut self, now: Duration) -> Vec<(Duration, Message)> {
+        self.stuck.retain(|(sent, _)| now < *sent + STUCK_FOR);
+        let mut comes = Vec::new();
+        for (_, message) in &self.stuck {
+            if self.random.happens(3_000) {
+                let delay = Duration::from_millis(1 + self.random.below(300) as u64);
+                comes.push((delay, message.clone()));
+            }
+        }
+        comes
     }
 
     fn latency(&mut self) -> Duration {

@@ -133,12 +133,24 @@ impl World {
 
     pub(super) fn send(&mut self, from: Place, to: Place, body: Body) {
         let message = Message { from, to, body };
+        self.network.keep_copy(&message, self.now);
         let fate = self.network.fate(&message);
         if let Some(seen) = fate.seen {
             self.counts.add(seen);
         }
         for delay in fate.arrivals {
             self.after(delay, Event::Deliver(message.clone()));
+        }
+    }
+
+    /// Somebody begins to lead, or a life: that is when what was said before it does harm.
+    pub(super) fn unstick(&mut self) {
+        if self.is_healing {
+            return;
+        }
+        for (delay, message) in self.network.unstick(self.now) {
+            self.counts.add("report of a flush very late");
+            self.after(delay, Event::Deliver(message));
         }
     }
 
