@@ -34,7 +34,8 @@ impl World {
             }
             body => self.tell(at, from, body)?,
         };
-        if let Some(answer) = answer {
+        // A process that has ended amid a write says nothing any more.
+        if let Some(answer) = answer.filter(|_| !self.nodes[at].disk.has_stopped()) {
             self.send(to, from, answer);
         }
         self.settle(at)
@@ -280,7 +281,9 @@ impl World {
         if self.nodes[at].process.is_none() {
             return Ok(());
         }
-        self.look_around(at);
+        if !self.nodes[at].disk.has_stopped() {
+            self.look_around(at);
+        }
         let has_stopped = self.nodes[at].disk.has_stopped();
         let is_doomed = self.nodes[at].process.as_ref().is_some_and(|process| process.is_doomed);
         if has_stopped || is_doomed || self.is_offline(at) {
