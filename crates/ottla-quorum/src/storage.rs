@@ -232,6 +232,12 @@ impl Storage {
         is_alone(&self.shared.state.lock(), self.shared.myself)
     }
 
+    /// Whether the log names this node a voter, committed or not.
+    pub(crate) fn has_vote(&self) -> bool {
+        let (state, id) = (self.shared.state.lock(), self.shared.myself.id.0);
+        state.voters().is_some_and(|voters| voters.voter_ids().any(|voter| voter == id))
+    }
+
     /// The last entry that is known to be committed without asking others. In a quorum of one, that is what is on disk:
     /// nobody else could have anything else.
     pub(crate) fn committed(&self) -> Option<LogId> {

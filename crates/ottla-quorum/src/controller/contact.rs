@@ -46,9 +46,10 @@ impl Contact {
         }
     }
 
-    /// Whether this node can still be sure to be the only leader.
+    /// Whether this node can still be sure to be the only leader. Whoever has taken its own vote away is not: the others
+    /// elect another leader as soon as they know, without waiting.
     pub(crate) fn may_decide(&self) -> bool {
-        self.storage.is_alone() || self.silence() < self.limits.lease
+        self.storage.is_alone() || self.storage.has_vote() && self.silence() < self.limits.lease
     }
 
     /// The epoch to resign from, if it is time for that.
