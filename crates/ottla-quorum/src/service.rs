@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::controller::QuorumRaft;
 use crate::members::ANYBODY;
-use crate::observers::Observers;
+use crate::observers::{Observers, is_voter};
 use crate::raft::TypeConfig;
 use crate::snapshot::transfer::Inbox;
 use crate::storage::Storage;
@@ -110,7 +110,7 @@ impl Service {
     /// voter may be newer than this node's log.
     fn may_vote(&self, id: BrokerId) -> bool {
         self.storage.voters().is_none_or(|voters| {
-            voters.voter_ids().any(|voter| voter == id.0)
+            is_voter(&voters, id.0)
                 || voters.nodes().all(|(_, voter)| voter.directory_id != Uuid::ZERO)
         })
     }

@@ -43,6 +43,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::members::Myself;
+use crate::observers::is_voter;
 use crate::raft::{Entry, LogId, Membership, Payload, TypeConfig, Vote, Voter, epoch_of, log_id};
 use crate::snapshot::Extent;
 use crate::snapshot::store::{Checkpoint, LoadError, Snapshots};
@@ -235,7 +236,7 @@ impl Storage {
     /// Whether the log names this node a voter, committed or not.
     pub(crate) fn has_vote(&self) -> bool {
         let (state, id) = (self.shared.state.lock(), self.shared.myself.id.0);
-        state.voters().is_some_and(|voters| voters.voter_ids().any(|voter| voter == id))
+        state.voters().is_some_and(|voters| is_voter(voters, id))
     }
 
     /// The last entry that is known to be committed without asking others. In a quorum of one, that is what is on disk:

@@ -8,6 +8,7 @@ use ottla_metadata::Endpoint;
 
 use super::Config;
 use crate::controller::Limits;
+use crate::observers::is_voter;
 use crate::raft::Voter;
 use crate::storage::Storage;
 
@@ -98,7 +99,7 @@ pub(super) enum Company {
 pub(super) fn company(config: &Config, storage: &Storage) -> Company {
     let Some(voters) = storage.voters() else { return Company::Observer };
     let id = config.node_id;
-    if !voters.voter_ids().any(|voter| voter == id.0) {
+    if !is_voter(&voters, id.0) {
         return Company::Observer;
     }
     if voters.voter_ids().count() == 1 {
