@@ -269,7 +269,7 @@ fn run_one(test: &Test, session: &mut Session) -> Tally {
             if let Some(last_words) = session.last_words().filter(|_| test.with_broker) {
                 println!("the broker is gone; its output ends:\n{last_words}");
             }
-            Tally::failed(with_reason(&test.name, &format!("{error:#}")))
+            Tally::failed(with_reason(&test.name, &error))
         }
     }
 }

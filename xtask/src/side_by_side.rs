@@ -121,9 +121,7 @@ fn run_script(script: &script::Script, both: &mut Both) -> Tally {
     println!("{word} {seconds:6.1} s {} ({steps} steps)", script.name);
     if let Err(error) = outcome {
         println!("       {error:#}");
-        tally
-            .failed
-            .push(with_reason(&format!("side by side: {}", script.name), &format!("{error:#}")));
+        tally.failed.push(with_reason(&format!("side by side: {}", script.name), &error));
     }
     tally
 }

@@ -44,8 +44,9 @@ impl fmt::Display for Tally {
 }
 
 /// What failed, and the first line of why.
-pub(crate) fn with_reason(name: &str, reason: &str) -> String {
+pub(crate) fn with_reason(name: &str, reason: &impl fmt::Display) -> String {
     const CHARS_MAX: usize = 300;
+    let reason = format!("{reason:#}");
     let line: String = reason.lines().next().unwrap_or_default().chars().take(CHARS_MAX).collect();
     format!("{name}: {line}")
 }

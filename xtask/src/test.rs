@@ -100,7 +100,7 @@ impl Row {
         let started = Instant::now();
         let tally = run().unwrap_or_else(|error| {
             println!("{name}: {error:#}");
-            Tally::failed(with_reason(name, &format!("{error:#}")))
+            Tally::failed(with_reason(name, &error))
         });
         Self { name, took: started.elapsed(), budget: None, tally }
     }
@@ -184,7 +184,7 @@ pub(crate) fn outcome(name: &str, result: Result<()>) -> Tally {
         }
         Err(error) => {
             println!("FAILED {name}: {error:#}");
-            Tally::failed(with_reason(name, &format!("{error:#}")))
+            Tally::failed(with_reason(name, &error))
         }
     }
 }
