@@ -241,7 +241,8 @@ fn places(at: &str) -> Vec<String> {
     let place = |it: &ottla_protocol::messages::describe_quorum_response::Listener| {
         format!("{}:{}", it.host, it.port)
     };
-    nodes.iter().map(|node| place(&node.listeners[0])).collect()
+    // A voter is named before it has registered where it is.
+    nodes.iter().flat_map(|node| node.listeners.first()).map(place).collect()
 }
 
 /// A free address, for a node that moves.
