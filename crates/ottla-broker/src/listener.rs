@@ -1,10 +1,13 @@
 //! A listener: accepts connections on a bound socket and gives each a task of its own.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ottla_env::sys;
 use parking_lot::Mutex;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
@@ -89,7 +92,7 @@ pub(crate) async fn accept(
                         () = stopped(&mut stop) => break,
                     };
                     let Some(seat) = taken else { continue };
-                    prepare(&stream, &broker);
+                    prepare(&stream, peer, &broker);
                     let connection =
                         Connection::new(stream, peer, Arc::clone(&listener), Arc::clone(&broker));
                     let shutdown = shutdown.clone();
@@ -149,7 +152,7 @@ async fn take_seat(
     Some(Seat { broker: Arc::clone(broker), listener: Arc::clone(listener), ip })
 }
 
-fn prepare(stream: &TcpStream, broker: &Broker) {
+fn prepare(stream: &TcpStream, peer: SocketAddr, broker: &Broker) {
     let result = stream.set_nodelay(true).and_then(|()| {
         let socket = SockRef::from(stream);
         socket.set_keepalive(true)?;
@@ -159,11 +162,16 @@ fn prepare(stream: &TcpStream, broker: &Broker) {
         if let Some(bytes) = broker.settings.socket_receive_buffer {
             socket.set_recv_buffer_size(bytes)?;
         }
-        Ok(())
+        pace_only_on_a_network(stream, peer)
     });
     if let Err(error) = result {
         debug!(%error, "socket options not set");
     }
+}
+
+fn pace_only_on_a_network(stream: &TcpStream, peer: SocketAddr) -> io::Result<()> {
+    let is_on_this_machine = stream.local_addr()?.ip() == peer.ip();
+    if is_on_this_machine { sys::send_without_pacing(stream.as_fd()) } else { Ok(()) }
 }
 
 /// The connections that are open through all listeners of a role: clients do not keep out who talks to the controller.
@@ -262,6 +270,21 @@ mod tests {
             is_protected,
             connections,
         }
+    }
+
+    #[tokio::test]
+    #[cfg(target_os = "linux")]
+    async fn nobody_on_this_machine_is_sent_to_at_a_pace() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let control = || rustix::net::sockopt::tcp_congestion(&stream).unwrap();
+        let elsewhere = SocketAddr::new(IP, 9092);
+        let as_it_comes = control();
+        pace_only_on_a_network(&stream, elsewhere).unwrap();
+        assert_eq!(control(), as_it_comes, "over a network, whatever the system was told to use");
+        pace_only_on_a_network(&stream, peer).unwrap();
+        assert_eq!(control(), "reno");
     }
 
     #[test]

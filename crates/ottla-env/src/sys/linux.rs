@@ -164,6 +164,13 @@ pub fn send_more(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     Ok(rustix::net::send(socket, bytes, SendFlags::MORE | SendFlags::NOSIGNAL)?)
 }
 
+/// Lets a socket send as fast as its peer reads, for a peer on this machine: there is no network to be gentle with. A
+/// congestion control that spreads its packets over time (BBR) does so by timers, and a sender that does not wait for them
+/// pays for each. Every Linux has Reno, and lets everybody choose it.
+pub fn send_without_pacing(socket: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::net::sockopt::set_tcp_congestion(socket, "reno")?)
+}
+
 /// Writes some of the buffers at `position` and returns how many bytes.
 pub fn write_vectored_at(file: &File, buffers: &[IoSlice<'_>], position: u64) -> io::Result<usize> {
     let buffers = buffers.get(..VECTORS_MAX).unwrap_or(buffers);

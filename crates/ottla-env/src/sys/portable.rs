@@ -56,6 +56,11 @@ pub fn send_more(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     Ok(rustix::net::send(socket, bytes, rustix::net::SendFlags::empty())?)
 }
 
+/// What congestion control does there is left to the system.
+pub fn send_without_pacing(_socket: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(())
+}
+
 /// Copies up to 64 KiB of the file to a socket.
 pub fn send_file(
     socket: BorrowedFd<'_>,
