@@ -53,6 +53,8 @@ pub(crate) fn run(floor: &Floor) -> Result<()> {
 fn next_of(listener: &TcpListener) -> Result<TcpStream> {
     let (stream, _) = listener.accept().context("nobody connected")?;
     stream.set_nodelay(true).context("cannot set TCP_NODELAY")?;
+    // As little as can be done: no timers between packets on loopback, where the system would have them (BBR).
+    rustix::net::sockopt::set_tcp_congestion(&stream, "reno").context("cannot choose Reno")?;
     Ok(stream)
 }
 
