@@ -219,7 +219,7 @@ impl World {
         });
     }
 
-    /// A node comes back with an empty disk: one that no log names a voter, so that nobody has counted on what it had.
+    /// A node comes back with an empty disk: one that no log names a voter, or is about to, so that nobody counts on what it had.
     fn lose_disk(&mut self, id: usize) {
         if self.setup.bug == Some(Bug::WipedDiskCounted) {
             return self.wipe_in_secret(id);
@@ -228,6 +228,7 @@ impl World {
             Some(process) => process.quorum.voters().iter().any(|it| it.id.0 == id as i32),
             None => true,
         });
+        let is_named = is_named || self.shared.may_come_to_vote(id);
         let Some(node) = self.nodes.get_mut(&id).filter(|_| !is_named) else { return };
         self.disks += 1;
         node.crash(false, &self.shared);

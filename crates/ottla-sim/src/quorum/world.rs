@@ -33,6 +33,8 @@ pub(super) struct Shared {
     pub(super) network: Mutex<Network>,
     /// The longest time that a call of each node's disk takes.
     disk_takes: Mutex<Vec<Duration>>,
+    /// For whom a vote is asked just now, as often as it is.
+    candidates: Mutex<Vec<usize>>,
     began: Instant,
 }
 
@@ -52,6 +54,18 @@ impl Shared {
 
     pub(super) fn set_disk(&self, node: usize, takes: Duration) {
         self.disk_takes.lock()[node] = takes;
+    }
+
+    /// Whether somebody is asked just now to give this node a vote.
+    pub(super) fn may_come_to_vote(&self, node: usize) -> bool {
+        self.candidates.lock().contains(&node)
+    }
+
+    fn end_candidacy(&self, node: usize) {
+        let mut candidates = self.candidates.lock();
+        if let Some(at) = candidates.iter().position(|it| *it == node) {
+            candidates.swap_remove(at);
+        }
     }
 
     /// Whether somebody else takes itself for the active controller.
@@ -105,6 +119,7 @@ impl World {
             history: Mutex::new(History::new(traced)),
             network: Mutex::new(Network::new(seed, all + 1)),
             disk_takes: Mutex::new(vec![Duration::from_millis(2); all + 1]),
+            candidates: Mutex::default(),
             began: Instant::now(),
         };
         Self {
@@ -204,6 +219,7 @@ impl World {
                 continue;
             }
             let shared = Arc::clone(&self.shared);
+            shared.candidates.lock().push(id);
             let change = async move {
                 let before = quorum.voters().iter().find(|it| it.id == member.id).copied();
                 let (what, changed) = match before {
@@ -219,6 +235,7 @@ impl World {
                     Err(VoterChangeError::TimedOut) => "voter change timed out",
                     Err(_) => "voter change refused",
                 };
+                shared.end_candidacy(id);
                 shared.note(|| format!("node {id}: {what}"));
                 shared.count(what);
             };
