@@ -4,11 +4,14 @@
 //! not committed yet. So many requests are in flight at once, and no two of them see the same state. Whenever a
 //! proposal fails, or another leader epoch begins, the speculative image is dropped for the committed one.
 //!
+//! An answer that changes nothing is appended nowhere: a majority confirms it (`confirmation`).
+//!
 //! A controller that stops before its proposals are committed tells so to everybody who waits, and resigns: nobody
 //! decides in that epoch any more, whatever becomes of the entries that are in the log.
 //!
 //! Invariant: while `epoch` is set, every decision is proposed in that epoch, and openraft appends it in no other.
 
+mod confirmation;
 mod contact;
 mod request;
 mod vigil;
@@ -32,6 +35,7 @@ use ottla_metadata::{Image, MetadataRecord, Outcome, record};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+pub(crate) use confirmation::Round;
 use contact::Contact;
 pub(crate) use contact::Limits;
 pub use request::{Desk, SubmitError};
@@ -247,16 +251,13 @@ impl Controller {
     /// Decides, and proposes what was decided; the reply goes out when that, and all before it, is committed and applied.
     async fn handle(&mut self, request: Box<dyn Request>) {
         let may_decide = self.contact.may_decide();
+        let round = request.round();
         let (records, respond) = match self.desk().filter(|_| may_decide) {
             Some(mut desk) => request.decide(&mut desk),
             None => return request.refuse(SubmitError::NotController),
         };
         if records.is_empty() {
-            // Even an answer that changes nothing tells of records that may not be committed yet.
-            match self.pending.back() {
-                Some(last) => last.add(respond),
-                None => respond(Ok(())),
-            }
+            self.answer(respond, round);
         } else if let Some(error) = records.iter().find_map(|it| record::encode(it).err()) {
             // Found out by the log's writer, it would stop the node: a client's long name must not.
             tracing::warn!(%error, "a metadata change is refused, as it cannot be written");
@@ -264,6 +265,22 @@ impl Controller {
         } else {
             self.propose(records, respond).await;
         }
+    }
+
+    /// Answers what changes nothing. It tells of records that may not be committed yet, and somebody else may lead
+    /// already, and may have answered something that was not known here.
+    fn answer(&self, respond: Respond, round: Round) {
+        let last = self.pending.back().cloned();
+        let release = move |confirmed| match (confirmed, last) {
+            (Ok(()), Some(last)) => last.add(respond),
+            (confirmed, _) => respond(confirmed),
+        };
+        if self.parts.storage.is_alone() {
+            return release(Ok(()));
+        }
+        let epoch = self.epoch.expect("only an active controller decides");
+        let confirmed = confirmation::confirm(self.parts.raft.clone(), epoch, round);
+        standstill::spawn(async move { release(confirmed.await) });
     }
 
     /// Only an active controller has one.

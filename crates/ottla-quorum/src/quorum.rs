@@ -35,7 +35,7 @@ use ottla_protocol::messages::{
 use tokio::sync::{oneshot, watch};
 
 use crate::controller::{
-    Controller, Desk, Handle, Leader, Parts, QuorumRaft, SubmitError, Submitted,
+    Controller, Desk, Handle, Leader, Parts, QuorumRaft, Round, SubmitError, Submitted,
 };
 use crate::network::{Peers, Setup};
 use crate::observers::{self, Attendance, Observers, is_voter};
@@ -346,8 +346,17 @@ impl Quorum {
         &self,
         decide: impl FnOnce(&mut Desk<'_>) -> Outcome<R> + Send + 'static,
     ) -> Result<R, SubmitError> {
+        self.submit(Round::Own, decide).await
+    }
+
+    async fn submit<R: Send + 'static>(
+        &self,
+        round: Round,
+        decide: impl FnOnce(&mut Desk<'_>) -> Outcome<R> + Send + 'static,
+    ) -> Result<R, SubmitError> {
         let (reply, answer) = oneshot::channel();
-        let sent = self.controller.requests.send(Box::new(Submitted { decide, reply })).await;
+        let request = Box::new(Submitted { decide, reply, round });
+        let sent = self.controller.requests.send(request).await;
         sent.map_err(|_| SubmitError::Stopped)?;
         answer.await.unwrap_or(Err(SubmitError::Stopped))
     }
@@ -356,11 +365,7 @@ impl Quorum {
         &self,
         decide: impl FnOnce(&mut Desk<'_>) -> Result<Outcome<R>, Rejection> + Send + 'static,
     ) -> Result<Result<R, Rejection>, SubmitError> {
-        self.decide(move |desk| match decide(desk) {
-            Ok(Outcome { records, reply }) => Outcome { records, reply: Ok(reply) },
-            Err(rejection) => Outcome::unchanged(Err(rejection)),
-        })
-        .await
+        self.decide(|desk| or_reject(decide(desk))).await
     }
 
     pub async fn create_topics(
@@ -415,14 +420,15 @@ impl Quorum {
         .await
     }
 
-    /// A broker says that it is there, and what it wants.
+    /// A broker says that it is there, and what it wants. Brokers do so all the time, so that an answer which changes nothing
+    /// waits for the voters' next heartbeats.
     pub async fn broker_heartbeat(
         &self,
         request: BrokerHeartbeatRequest,
     ) -> Result<Result<BrokerHeartbeatResponse, Rejection>, SubmitError> {
-        self.decide_or_reject(move |desk| {
+        self.submit(Round::Next, move |desk| {
             let situation = desk.situation();
-            desk.liveness.on_heartbeat(situation, &request)
+            or_reject(desk.liveness.on_heartbeat(situation, &request))
         })
         .await
     }
@@ -434,7 +440,7 @@ impl Quorum {
         id: BrokerId,
         epoch: BrokerEpoch,
     ) -> Result<(), SubmitError> {
-        self.decide(move |desk| {
+        self.submit(Round::Next, move |desk| {
             desk.liveness.on_connection_lost(id, epoch, desk.now);
             Outcome::unchanged(())
         })
@@ -627,6 +633,13 @@ impl Quorum {
         if tokio::time::timeout(patience, leader.wait_for(is_other)).await.is_err() {
             tracing::info!("no other voter has taken the leadership over in time");
         }
+    }
+}
+
+fn or_reject<R>(decided: Result<Outcome<R>, Rejection>) -> Outcome<Result<R, Rejection>> {
+    match decided {
+        Ok(Outcome { records, reply }) => Outcome { records, reply: Ok(reply) },
+        Err(rejection) => Outcome::unchanged(Err(rejection)),
     }
 }
 

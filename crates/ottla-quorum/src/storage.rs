@@ -43,7 +43,6 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::members::Myself;
-use crate::observers::is_voter;
 use crate::raft::{Entry, LogId, Membership, Payload, TypeConfig, Vote, Voter, epoch_of, log_id};
 use crate::snapshot::Extent;
 use crate::snapshot::store::{Checkpoint, LoadError, Snapshots};
@@ -231,12 +230,6 @@ impl Storage {
     /// Whether this node is the only voter.
     pub(crate) fn is_alone(&self) -> bool {
         is_alone(&self.shared.state.lock(), self.shared.myself)
-    }
-
-    /// Whether the log names this node a voter, committed or not.
-    pub(crate) fn has_vote(&self) -> bool {
-        let (state, id) = (self.shared.state.lock(), self.shared.myself.id.0);
-        state.voters().is_some_and(|voters| is_voter(voters, id))
     }
 
     /// The last entry that is known to be committed without asking others. In a quorum of one, that is what is on disk:

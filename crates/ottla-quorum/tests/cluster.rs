@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use cluster::{Cluster, TIMING, config, initial_voter, notes, within};
 use ottla_base::{BrokerId, LeaderEpoch, Offset, TopicPartition, Uuid};
 use ottla_metadata::Outcome;
-use ottla_metadata::controller::{Policy, RECONNECT_GRACE};
+use ottla_metadata::controller::{BrokerEpoch, Policy, RECONNECT_GRACE};
 use ottla_quorum::{InitialVoter, Leader, SubmitError, Timing};
 
 fn others(cluster: &Cluster, id: i32) -> Vec<i32> {
@@ -182,6 +182,35 @@ async fn a_leader_that_misses_its_majority_for_a_moment_goes_on_in_its_epoch() {
     assert_eq!(notes(&cluster.agree().await), set(&["before", "after", "the last word"]));
 }
 
+/// A lease that outlasts an election by far, if voters do not wait for its end.
+const LONG_LEASE: Timing =
+    Timing { heartbeat_ms: 100, election_timeout_min_ms: 1_000, election_timeout_max_ms: 2_000 };
+
+#[tokio::test]
+async fn a_leader_that_is_cut_off_does_not_answer_without_what_another_one_has_answered() {
+    let cluster = Cluster::start_with_timing(3, LONG_LEASE).await;
+    let old = cluster.active().await;
+    let rest = others(&cluster, old);
+    cluster.voter(old).put("before").await.unwrap();
+    cluster.network.part(&[old], &rest);
+    // They lose their connections to it at once, and need not wait until it gives up.
+    tokio::join!(
+        cluster.voter(rest[0]).quorum.peer_lost(BrokerId(old)),
+        cluster.voter(rest[1]).quorum.peer_lost(BrokerId(old)),
+    );
+    let new = cluster.active_of(&rest).await;
+    cluster.voter(new).put("after").await.unwrap();
+    assert!(cluster.voter(old).quorum.active().borrow().is_some(), "it still believes to lead");
+    // Whether it is asked while it is cut off, or hears at once who leads by now.
+    let (asked, told, ()) = tokio::join!(
+        cluster.voter(old).ask(),
+        cluster.voter(old).quorum.connection_lost(BrokerId(11), BrokerEpoch(1)),
+        async { cluster.network.heal() },
+    );
+    assert_eq!((asked, told), (Err(SubmitError::NotController), Err(SubmitError::NotController)));
+    assert_eq!(notes(&cluster.agree().await), set(&["before", "after", "the last word"]));
+}
+
 #[tokio::test]
 async fn a_voter_that_was_cut_off_does_not_disturb_the_leader_when_it_is_back() {
     let cluster = Cluster::start(3).await;
@@ -339,6 +368,24 @@ async fn a_broker_that_falls_silent_is_fenced_and_one_that_does_not_is_not() {
     assert!(!is_fenced(12));
     // It is let in again as soon as it is heard from.
     assert!(!active.heartbeat(11, silent).await.unwrap().is_fenced);
+}
+
+#[tokio::test]
+async fn heartbeats_of_brokers_have_the_voters_send_nothing_more_than_they_do() {
+    let cluster = Cluster::start_with_timing(3, LONG_LEASE).await;
+    let id = cluster.active().await;
+    let active = cluster.voter(id);
+    let epoch = active.add_broker(11).await;
+    cluster.agree().await;
+    let (begin, before) = (Instant::now(), cluster.network.sent_by(id));
+    for _ in 0..10 {
+        active.heartbeat(11, epoch).await.unwrap();
+    }
+    let sent = cluster.network.sent_by(id) - before;
+    // To either of the others, as often as a leader says that it lives, and at both ends of the time.
+    let rounds = begin.elapsed().as_millis() / u128::from(LONG_LEASE.heartbeat_ms) + 2;
+    assert!(sent as u128 <= 2 * rounds, "{sent} requests in {rounds} rounds");
+    assert_eq!(*active.quorum.active().borrow(), Some(cluster.agree().await.epoch));
 }
 
 #[tokio::test]

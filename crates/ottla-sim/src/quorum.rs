@@ -25,9 +25,9 @@ pub enum Bug {
     Disk(planted::Bug),
     /// A voter comes back with an empty disk under the old disk's name, and begins the log as it did at first.
     WipedDiskCounted,
-    /// A controller that has lost its majority goes on to answer: the first node takes it that the others wait for five times
-    /// as long as they do before they elect somebody else.
-    MajorityNotAwaited,
+    /// A controller that is cut off goes on to answer: who sends a message that is lost is told what was answered to it when it
+    /// was sent before, so that heartbeats confirm what they were not sent for.
+    AnswersRemembered,
 }
 
 /// Plays a seed to its end, or to the first violation. A panic is one.

@@ -20,6 +20,7 @@ const ALL: &[&str] = &[
     "active controller crashed",
     "active controller cut off",
     "active controller stood still",
+    "all connections to a stranded leader broken",
     "answer that nobody waits for any more",
     "cached pages that a failed sync had lost",
     "came to rest",
@@ -101,5 +102,5 @@ fn an_empty_disk_that_passes_for_the_one_before_is_found_out() {
 
 #[test]
 fn a_controller_that_answers_without_a_majority_is_found_out() {
-    find_planted(run, Bug::MajorityNotAwaited, 50);
+    find_planted(run, Bug::AnswersRemembered, 50);
 }

@@ -1,5 +1,8 @@
 //! When a leader last heard of a majority: one that has not for too long decides nothing, and stops leading. Shell.
 //!
+//! That is for the sake of those who would wait in vain; what holds an old leader from contradicting a new one is that
+//! nothing is answered without a majority.
+//!
 //! openraft keeps a leader without a majority in office, and refuses its writes. It would go on in the same term when
 //! the others come back, with entries in its log of which the controller has told its clients that they failed. So the
 //! controller resigns instead: who decides next begins a new term.
@@ -20,7 +23,7 @@ use crate::storage::Storage;
 /// How long a leader may hear nothing of a majority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// After this, the others may have another leader.
+    /// After this, openraft takes no changes from it.
     pub(crate) lease: Duration,
     /// After this, it gives up.
     pub(crate) patience: Duration,
@@ -46,10 +49,9 @@ impl Contact {
         }
     }
 
-    /// Whether this node can still be sure to be the only leader. Whoever has taken its own vote away is not: the others
-    /// elect another leader as soon as they know, without waiting.
+    /// Whether what this node decides has a chance to be committed.
     pub(crate) fn may_decide(&self) -> bool {
-        self.storage.is_alone() || self.storage.has_vote() && self.silence() < self.limits.lease
+        self.storage.is_alone() || self.silence() < self.limits.lease
     }
 
     /// The epoch to resign from, if it is time for that.

@@ -8,6 +8,7 @@ use ottla_metadata::controller::{Draw, Liveness, Policy, Situation};
 use ottla_metadata::{Image, MetadataRecord, Outcome};
 use tokio::sync::oneshot;
 
+use super::confirmation::Round;
 use super::waiting::Respond;
 
 /// Why a request was not decided on, or not carried out.
@@ -59,6 +60,8 @@ impl fmt::Debug for Desk<'_> {
 
 /// A decision that waits for its turn, whatever its reply is.
 pub(crate) trait Request: Send {
+    /// What confirms its answer if it changes nothing.
+    fn round(&self) -> Round;
     /// The records to append, and whom to tell when they are committed.
     fn decide(self: Box<Self>, desk: &mut Desk<'_>) -> (Vec<MetadataRecord>, Respond);
     fn refuse(self: Box<Self>, error: SubmitError);
@@ -68,6 +71,7 @@ pub(crate) trait Request: Send {
 pub(crate) struct Submitted<D, R> {
     pub(crate) decide: D,
     pub(crate) reply: Reply<R>,
+    pub(crate) round: Round,
 }
 
 impl<D, R> Request for Submitted<D, R>
@@ -75,8 +79,12 @@ where
     D: FnOnce(&mut Desk<'_>) -> Outcome<R> + Send,
     R: Send + 'static,
 {
+    fn round(&self) -> Round {
+        self.round
+    }
+
     fn decide(self: Box<Self>, desk: &mut Desk<'_>) -> (Vec<MetadataRecord>, Respond) {
-        let Self { decide, reply } = *self;
+        let Self { decide, reply, .. } = *self;
         let Outcome { records, reply: answer } = decide(desk);
         // Whoever asked may have gone away; the decision stands nevertheless.
         let respond =

@@ -53,6 +53,8 @@ pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
 pub struct Network {
     nodes: Mutex<BTreeMap<i32, Arc<Quorum>>>,
     cut: Mutex<BTreeSet<(i32, i32)>>,
+    /// How many requests each node has sent.
+    sent: Mutex<BTreeMap<i32, usize>>,
     fuse: Mutex<Option<Fuse>>,
 }
 
@@ -122,6 +124,11 @@ impl Network {
         .await;
     }
 
+    /// How many requests a node has sent so far.
+    pub fn sent_by(&self, node: i32) -> usize {
+        self.sent.lock().unwrap().get(&node).copied().unwrap_or(0)
+    }
+
     pub fn heal(&self) {
         self.cut.lock().unwrap().clear();
     }
@@ -149,6 +156,7 @@ impl Transport for Access {
         let (from, network) = (self.from, Arc::clone(&self.network));
         let is_killed = Arc::clone(&self.is_killed);
         Box::pin(async move {
+            *network.sent.lock().unwrap().entry(from).or_default() += 1;
             if network.blows(from) {
                 is_killed.store(true, Ordering::Relaxed);
             }

@@ -162,7 +162,8 @@ impl World {
     }
 
     /// The active controller is cut off from all others, who elect another one; meanwhile it is asked what it sees, and
-    /// they for what it does not.
+    /// they for what it does not. Half of the time their connections to it break at once, and they need not wait until it has
+    /// given up.
     async fn strand_leader(&mut self) {
         let Some(stranded) = self.active() else { return };
         let others: Vec<usize> = self.ids().into_iter().filter(|id| *id != stranded).collect();
@@ -178,6 +179,10 @@ impl World {
         }
         self.shared.count("active controller cut off");
         self.shared.note(|| format!("node {stranded} is active, and cut off"));
+        if self.chance.happens(5_000) {
+            self.shared.count("all connections to a stranded leader broken");
+            others.iter().for_each(|id| self.lose_peer(*id));
+        }
         for _ in 0..STRANDED_LOOKS {
             self.pass(STRANDED_PAUSE).await;
             if self.shared.is_active_elsewhere(stranded) {

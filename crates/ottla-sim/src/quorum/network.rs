@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::Bug;
 use super::world::Shared;
 use crate::Random;
 use crate::links::{Links, Weather};
@@ -32,6 +33,8 @@ pub(super) struct Network {
     /// Until when a node neither sends, hears nor writes anything.
     held_up: Vec<Option<Instant>>,
     pub(super) weather: Weather,
+    /// What was answered last to each message, if that is given again where it should not (a planted bug).
+    remembered: Option<BTreeMap<(usize, usize, Bytes), Bytes>>,
 }
 
 /// Somebody who is there, in one of its lives.
@@ -56,7 +59,7 @@ struct Fate {
 }
 
 impl Network {
-    pub(super) fn new(seed: u64, nodes: usize) -> Self {
+    pub(super) fn new(seed: u64, nodes: usize, bug: Option<Bug>) -> Self {
         Self {
             seed,
             said: BTreeMap::new(),
@@ -64,6 +67,7 @@ impl Network {
             links: Links::new(nodes),
             held_up: vec![None; nodes],
             weather: Weather::default(),
+            remembered: (bug == Some(Bug::AnswersRemembered)).then(BTreeMap::new),
         }
     }
 
@@ -103,6 +107,20 @@ impl Network {
 
     fn is_there(&self, node: usize, life: u64) -> bool {
         self.nodes.get(&node).is_some_and(|there| there.life == life)
+    }
+
+    /// What its sender takes for the answer to a message: what has come, if nobody remembers anything else.
+    fn remember(
+        &mut self,
+        message: (usize, usize, Bytes),
+        answer: Option<io::Result<Bytes>>,
+    ) -> Option<io::Result<Bytes>> {
+        let Some(remembered) = &mut self.remembered else { return answer };
+        if let Some(Ok(answer)) = &answer {
+            remembered.insert(message, answer.clone());
+            return Some(Ok(answer.clone()));
+        }
+        remembered.get(&message).cloned().map(Ok).or(answer)
     }
 
     /// The error says why a message is lost.
@@ -148,7 +166,10 @@ impl Transport for Access {
             let (sender, answer) = oneshot::channel();
             let way = Arc::clone(&shared);
             tokio::spawn(async move {
-                if let Some(answer) = call(&way, from, to, request).await
+                let message = (from, to, request.clone());
+                let answer = call(&way, from, to, request).await;
+                let answer = way.network.lock().remember(message, answer);
+                if let Some(answer) = answer
                     && sender.send(answer).is_err()
                 {
                     way.count("answer that nobody waits for any more");

@@ -139,10 +139,6 @@ impl Node {
 
     fn config(&self, setup: &Setup) -> Config {
         let begins = setup.voters.iter().any(|it| it.directory_id == self.directory_id);
-        let mut timing = Timing::default();
-        if setup.bug == Some(Bug::MajorityNotAwaited) && self.id == 1 {
-            timing.election_timeout_max_ms *= 5;
-        }
         Config {
             node_id: BrokerId(self.id as i32),
             cluster_id: "cluster".into(),
@@ -155,7 +151,7 @@ impl Node {
             endpoints: vec![endpoint(self.id)],
             // A node that comes back with an empty disk is told where the others are.
             contacts: (1..=setup.nodes).map(endpoint).collect(),
-            timing,
+            timing: Timing::default(),
             levels: [(feature::ELIGIBLE_LEADER_REPLICAS.to_owned(), 0)].into(),
             policy: Policy::default(),
             segment_bytes: if setup.is_forgetful { 800 } else { 1 << 30 },
@@ -167,7 +163,7 @@ impl Node {
     fn open(&self, setup: &Setup) -> Option<Arc<LogDirectory>> {
         let disk: Arc<dyn Disk> = match setup.bug {
             Some(Bug::Disk(bug)) => Arc::new(PlantedDisk::new(bug, Arc::clone(&self.disk))),
-            Some(Bug::WipedDiskCounted | Bug::MajorityNotAwaited) | None => {
+            Some(Bug::WipedDiskCounted | Bug::AnswersRemembered) | None => {
                 Arc::clone(&self.disk) as _
             }
         };

@@ -117,7 +117,7 @@ impl World {
         };
         let shared = Shared {
             history: Mutex::new(History::new(traced)),
-            network: Mutex::new(Network::new(seed, all + 1)),
+            network: Mutex::new(Network::new(seed, all + 1, bug)),
             disk_takes: Mutex::new(vec![Duration::from_millis(2); all + 1]),
             candidates: Mutex::default(),
             began: Instant::now(),
