@@ -8,6 +8,7 @@
 //! - whoever asks a partition whose task has ended — it could not read its log, or its disk failed — is told
 //!   NOT_COORDINATOR, as with one that is led elsewhere
 
+mod coordinator;
 mod log;
 mod partition;
 #[cfg(test)]
@@ -24,7 +25,8 @@ use parking_lot::RwLock;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::replica::Replica;
-use partition::Event;
+pub use coordinator::{Coordinator, Event, ReplySender};
+pub use log::{LoadError, PartitionLog};
 
 /// How many partitions are read at the same time when many are taken up.
 const LOADING_MAX: usize = 4;
@@ -46,7 +48,7 @@ pub(crate) struct Coordinators<S: Shard> {
     partitions: RwLock<HashMap<i32, Led<S>>>,
 }
 
-pub(crate) use log::Settings as LogSettings;
+pub use log::Settings as LogSettings;
 
 impl<S: Shard> fmt::Debug for Coordinators<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,7 +96,7 @@ where
         let (replica, clock) = (Arc::clone(replica), Arc::clone(&self.clock));
         let task = partition::Task {
             shard: (self.make_shard)(),
-            log: log::PartitionLog::new(Arc::clone(&replica), epoch, self.log_settings, clock),
+            log: PartitionLog::new(Arc::clone(&replica), epoch, self.log_settings, clock),
             clock: Arc::clone(&self.clock),
             loading: Arc::clone(&self.loading),
             events,
@@ -135,7 +137,7 @@ where
     async fn send(
         &self,
         partition: i32,
-        event: impl FnOnce(partition::ReplySender<S>) -> Event<S>,
+        event: impl FnOnce(ReplySender<S>) -> Event<S>,
     ) -> Result<S::Reply, ErrorCode> {
         let (sender, receiver) = oneshot::channel();
         let sent = match self.partitions.read().get(&partition) {

@@ -49,6 +49,9 @@ mod waiters;
 #[doc(hidden)]
 pub mod parts {
     pub use crate::broker::Registration;
+    pub use crate::coordinators::{
+        Coordinator, Event, LoadError, LogSettings, PartitionLog, ReplySender,
+    };
     pub use crate::flush_reports::FlushReports;
     pub use crate::isr_changes::{IsrChanges, Waiting, request as alter_partition_request};
     pub use crate::replica::{

@@ -616,6 +616,33 @@ pub(crate) fn following(log: Arc<Log>, leader: BrokerId) -> Replica {
     replica
 }
 
+/// Broker 2 leads in leader epoch 1, in which it has committed something else than what was appended here.
+#[cfg(test)]
+pub(crate) fn deposed(replica: &Replica, others: &Log) {
+    use ottla_replication::follower::EpochEnd;
+    let leader = BrokerId(2);
+    let partition = ottla_metadata::Partition {
+        isr: vec![leader],
+        leader,
+        leader_epoch: LeaderEpoch(1),
+        partition_epoch: 1,
+        ..a_partition(&[replica.broker, leader])
+    };
+    assert_eq!(replica.follow_metadata(&partition, &TERMS), Standing::Follows(leader));
+    let end = others.log_end_offset();
+    let hear = |fetched| {
+        let asked = replica.next_fetch(leader, Duration::ZERO).unwrap();
+        replica.on_fetched(leader, &asked, fetched, Duration::ZERO);
+    };
+    hear(Fetched::Diverged(EpochEnd { epoch: LeaderEpoch(0), end_offset: Offset(0) }));
+    let records = others.read(Offset(0), 10_000, end, true).unwrap().source.unwrap();
+    let records = records.read().unwrap();
+    hear(Fetched::Records { records, high_watermark: end, log_start: Offset(0) });
+    replica.log().flush().unwrap();
+    replica.on_flushed();
+    assert_eq!(replica.high_watermark(), end);
+}
+
 #[cfg(test)]
 mod tests {
     use ottla_env::FaultyDisk;

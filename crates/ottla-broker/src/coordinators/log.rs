@@ -24,7 +24,7 @@ const UNCOMPRESSED_MAX: usize = 8 * 1024 * 1024;
 
 /// How records are stored.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Settings {
+pub struct Settings {
     pub compression: Compression,
     /// `offsets.commit.timeout.ms`: how long a client waits for what must be stored.
     pub store_timeout: Duration,
@@ -32,7 +32,7 @@ pub(crate) struct Settings {
 
 /// Why a partition could not be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LoadError {
+pub enum LoadError {
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error("reading {0}")]
@@ -47,8 +47,9 @@ pub(super) enum LoadError {
     Stopped,
 }
 
+/// A partition that is led here, in one leader epoch.
 #[derive(Debug)]
-pub(super) struct PartitionLog {
+pub struct PartitionLog {
     replica: Arc<Replica>,
     /// What is decided is appended in this leader epoch or not at all.
     epoch: LeaderEpoch,
@@ -63,7 +64,8 @@ impl fmt::Display for PartitionLog {
 }
 
 impl PartitionLog {
-    pub(super) fn new(
+    #[must_use]
+    pub fn new(
         replica: Arc<Replica>,
         epoch: LeaderEpoch,
         settings: Settings,
@@ -73,13 +75,23 @@ impl PartitionLog {
     }
 
     /// Whether this broker still leads the partition in the epoch in which it was taken up, and can store.
-    pub(super) fn is_led(&self) -> bool {
+    #[must_use]
+    pub fn is_led(&self) -> bool {
         self.replica.led_epoch() == Some(self.epoch)
             && self.replica.check_alive().is_ok()
             && self.replica.check_disk().is_ok()
     }
 
-    pub(super) fn replica(&self) -> &Arc<Replica> {
+    /// Everything below is committed; `None` once this broker leads no longer in the epoch in which the partition was taken
+    /// up. It may follow by then, and where its own records were others may stand, which count for nothing here.
+    pub(super) fn committed(&self) -> Option<Offset> {
+        // In this order: a high watermark that was read before the epoch is one of that epoch, or of one before it.
+        let high_watermark = self.replica.high_watermark();
+        self.is_led().then_some(high_watermark)
+    }
+
+    #[must_use]
+    pub fn replica(&self) -> &Arc<Replica> {
         &self.replica
     }
 
@@ -88,7 +100,8 @@ impl PartitionLog {
         log.log_start_offset() == log.log_end_offset()
     }
 
-    pub(super) fn end(&self) -> Offset {
+    #[must_use]
+    pub fn end(&self) -> Offset {
         self.replica.log().log_end_offset()
     }
 
@@ -105,10 +118,21 @@ impl PartitionLog {
     }
 
     /// Replays everything that there is. Blocks.
-    pub(super) fn load<S: Shard>(&self, shard: S) -> Result<Loading<S>, LoadError> {
+    ///
+    /// # Errors
+    /// [`LoadError`]
+    pub fn load<S: Shard>(&self, shard: S) -> Result<Loading<S>, LoadError> {
+        self.load_until(self.end(), shard)
+    }
+
+    /// Replays everything below an offset. Blocks.
+    ///
+    /// # Errors
+    /// [`LoadError`]
+    pub fn load_until<S: Shard>(&self, end: Offset, shard: S) -> Result<Loading<S>, LoadError> {
         let log = self.replica.log();
         let mut loading = self.loading(shard);
-        let (start, end) = (log.log_start_offset(), log.log_end_offset());
+        let start = log.log_start_offset();
         let mut from = start;
         while from < end {
             if !self.is_led() {

@@ -1,29 +1,20 @@
-//! The task of one partition: reads the log, then runs the machine on events, timers and commits. Shell.
+//! The task of one partition: reads the log, then wakes the coordinator for events, timers and commits. Shell.
 //!
 //! The loop owns everything it works with, and is reached through a channel only.
 
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_base::ErrorCode;
-use ottla_coordinator::{Loading, Now, Replies, ReplyTo, Runtime, Shard};
+use ottla_coordinator::{Loading, Shard};
 use ottla_env::Clock;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{Instant, Sleep};
 use tracing::{debug, error, info};
 
+use super::coordinator::{Coordinator, Event};
 use super::log::{LoadError, PartitionLog};
-
-pub(super) type ReplySender<S> = oneshot::Sender<Result<<S as Shard>::Reply, ErrorCode>>;
-
-/// What a partition's task hears.
-pub(super) enum Event<S: Shard> {
-    Ask(S::Request, ReplySender<S>),
-    Query(S::Query, ReplySender<S>),
-    Tell(S::Request),
-}
 
 /// A partition that was just taken up.
 pub(super) struct Task<S: Shard> {
@@ -47,7 +38,7 @@ where
         let started = clock.monotonic();
         let reading = read(shard, log, loading);
         let Some((result, told)) = answer_loading(reading, &mut events).await else { return };
-        let (loaded, mut log) = match result {
+        let (loaded, log) = match result {
             Ok(loaded) => loaded,
             Err(LoadError::Stopped) => return,
             Err(error) => {
@@ -55,19 +46,16 @@ where
                 return error!(partition = name, %error, "the coordinator can't read its partition");
             }
         };
-        let now = now(&*clock);
         let end = log.end();
-        let runtime = loaded.finish(now, end, &mut log);
+        let mut coordinator = Coordinator::new(loaded, log, Arc::clone(&clock));
         let took = clock.monotonic().saturating_sub(started);
         if end.0 > 0 {
             info!(partition = name, ms = took.as_millis(), records = end.0, "coordinator loaded");
         }
-        let mut coordinator =
-            Coordinator { runtime, log, clock, waiting: HashMap::new(), next_reply: 0 };
         for request in told {
             coordinator.on_event(Event::Tell(request));
         }
-        coordinator.run(events).await;
+        coordinate(coordinator, &*clock, events).await;
         debug!(partition = name, "coordinator ended");
     }
 }
@@ -110,94 +98,30 @@ async fn answer_loading<S: Shard>(
     }
 }
 
-fn now(clock: &dyn Clock) -> Now {
-    Now { time: clock.now_ms(), monotonic: clock.monotonic() }
-}
-
-/// A partition that is coordinated.
-struct Coordinator<S: Shard> {
-    runtime: Runtime<S>,
-    log: PartitionLog,
-    clock: Arc<dyn Clock>,
-    waiting: HashMap<ReplyTo, ReplySender<S>>,
-    next_reply: u64,
-}
-
 /// Longer than anybody waits for a timer.
 const NO_TIMER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-impl<S: Shard> Coordinator<S> {
-    async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event<S>>) {
-        let woken = Arc::new(Notify::new());
-        let replica = Arc::clone(self.log.replica());
-        let _registration = replica.waiters.register(&woken);
-        let mut alarm = Alarm::new();
-        loop {
-            self.settle();
-            if !self.log.is_led() {
-                return;
-            }
-            alarm.set(self.runtime.next_deadline(), self.clock.monotonic());
-            tokio::select! {
-                event = events.recv() => match event {
-                    Some(event) => self.on_event(event),
-                    None => return,
-                },
-                () = woken.notified() => {}
-                () = alarm.sleep.as_mut() => {
-                    let replies = self.runtime.on_time(now(&*self.clock), &mut self.log);
-                    self.give(replies);
-                    alarm.deadline = None;
-                }
-            }
-        }
-    }
-
-    fn on_event(&mut self, event: Event<S>) {
-        match event {
-            Event::Ask(request, reply) => {
-                let to = self.next_reply();
-                self.waiting.insert(to, reply);
-                self.request(to, request);
-            }
-            Event::Query(query, reply) => {
-                // Whoever asked may have gone away.
-                let _ = reply.send(Ok(self.runtime.query(query)));
-            }
-            Event::Tell(request) => {
-                let to = self.next_reply();
-                self.request(to, request);
-            }
-        }
-    }
-
-    fn next_reply(&mut self) -> ReplyTo {
-        self.next_reply += 1;
-        ReplyTo(self.next_reply)
-    }
-
-    fn request(&mut self, to: ReplyTo, request: S::Request) {
-        let replies = self.runtime.request(now(&*self.clock), to, request, &mut self.log);
-        self.give(replies);
-    }
-
-    /// Lets go of everything that waits for what is committed by now. What follows may append, and be committed, too.
-    fn settle(&mut self) {
-        loop {
-            let committed = self.log.replica().high_watermark();
-            let replies = self.runtime.on_committed(now(&*self.clock), committed, &mut self.log);
-            self.give(replies);
-            if self.log.replica().high_watermark() == committed {
-                return;
-            }
-        }
-    }
-
-    fn give(&mut self, replies: Replies<S::Reply>) {
-        for (to, reply) in replies {
-            if let Some(sender) = self.waiting.remove(&to) {
-                // Whoever asked may have gone away.
-                let _ = sender.send(reply);
+/// Runs the machine until it has to end.
+async fn coordinate<S: Shard>(
+    mut coordinator: Coordinator<S>,
+    clock: &dyn Clock,
+    mut events: mpsc::UnboundedReceiver<Event<S>>,
+) {
+    let woken = Arc::new(Notify::new());
+    let replica = Arc::clone(coordinator.replica());
+    let _registration = replica.waiters.register(&woken);
+    let mut alarm = Alarm::new();
+    while coordinator.settle() {
+        alarm.set(coordinator.next_deadline(), clock.monotonic());
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => coordinator.on_event(event),
+                None => return,
+            },
+            () = woken.notified() => {}
+            () = alarm.sleep.as_mut() => {
+                coordinator.on_time();
+                alarm.deadline = None;
             }
         }
     }

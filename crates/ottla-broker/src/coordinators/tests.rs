@@ -16,10 +16,14 @@ use ottla_protocol::messages::offset_commit_request::{
 use ottla_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use ottla_protocol::messages::{JoinGroupRequest, OffsetCommitRequest};
 use ottla_records::{BatchBuilder, Compression};
+use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
-use crate::replica::leading;
+use crate::replica::{Outboxes, deposed, leading, unflushed_log};
 use crate::replicas::Replicas;
+
+const LOG_SETTINGS: LogSettings =
+    LogSettings { compression: Compression::None, store_timeout: Duration::from_secs(60) };
 
 /// One partition that nobody leads yet.
 struct Fixture {
@@ -42,10 +46,8 @@ fn fixture() -> Fixture {
     let replica = Arc::new(leading(log, &replicas.outboxes));
     replicas.insert(Arc::clone(&replica));
     logs.add_listener(Arc::clone(&replicas) as _);
-    let log_settings =
-        LogSettings { compression: Compression::None, store_timeout: Duration::from_secs(60) };
     let coordinators =
-        Coordinators::new(clock, log_settings, || GroupShard::new(Settings::default()));
+        Coordinators::new(clock, LOG_SETTINGS, || GroupShard::new(Settings::default()));
     // The directory's threads go on flushing for as long as the log lives.
     std::mem::forget(logs);
     Fixture { _directory: directory, replicas, replica, coordinators }
@@ -175,6 +177,35 @@ async fn whoever_waits_is_told_when_the_disk_fails_or_the_broker_stops() {
         let (answer, ()) = tokio::join!(joining, async { end(&fixture.replica) });
         assert_eq!(answer, Err(ErrorCode::NOT_COORDINATOR));
     }
+}
+
+/// A coordinator that gets its turn late: its broker has heard of the next leader, and follows it.
+#[test]
+fn what_another_leader_has_committed_is_not_what_a_coordinator_of_before_waits_for() {
+    let [directory, other_directory] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let log = unflushed_log(&directory, &[]);
+    let replica = Arc::new(leading(log, &Outboxes::default()));
+    let clock = Arc::new(SystemClock::new());
+    let partition = PartitionLog::new(
+        Arc::clone(&replica),
+        LeaderEpoch(0),
+        LOG_SETTINGS,
+        Arc::clone(&clock) as _,
+    );
+    let loaded = partition.load(GroupShard::new(Settings::default())).unwrap();
+    let mut coordinator = Coordinator::new(loaded, partition, clock);
+    let (sender, mut answer) = oneshot::channel();
+    coordinator.on_event(Event::Ask(commit(7), sender));
+    assert!(coordinator.settle());
+    assert_eq!(answer.try_recv(), Err(TryRecvError::Empty), "nothing is on disk");
+
+    let others = unflushed_log(&other_directory, &[]);
+    let mut batch = BatchBuilder::new(Compression::None);
+    batch.append(Timestamp(1), Some(b"key"), Some(b"of another"), &[]);
+    others.append_batch(batch.build(), LeaderEpoch(1)).unwrap();
+    deposed(&replica, &others);
+    assert!(!coordinator.settle(), "another broker leads");
+    assert_eq!(answer.try_recv(), Err(TryRecvError::Empty), "the commit is gone");
 }
 
 #[tokio::test(flavor = "multi_thread")]
