@@ -4,15 +4,20 @@
 //! and the processes are played. The metadata log is taken to be linearizable: whoever is the active controller appends to
 //! it at once, and everybody reads the same. The quorum that makes it so is not played here.
 //!
-//! The laws are in [`laws`]. Two runs of a seed do the same: no threads, no real clock, and the work, the faults, the
+//! Groups' coordinators are real as well, on the logs of their partitions; their members are played.
+//!
+//! The laws are in [`laws`] and [`group_laws`]. Two runs of a seed do the same: no threads, no real clock, and the work, the faults, the
 //! network, the disks and the logs draw from a stream each.
 
 mod clients;
 mod controller;
+mod coordinating;
 mod dispatch;
 mod faults;
+mod group_laws;
 mod healing;
 mod laws;
+mod members;
 mod network;
 mod node;
 mod publish;
@@ -43,6 +48,14 @@ pub enum Bug {
     MetadataReplayed,
     /// A leader goes by an ISR before the `min.insync.replicas` beside it.
     IsrBeforeMinimum,
+    /// A coordinator answers before what it has stored is committed.
+    CommitNotAwaited,
+    /// A coordinator that leads no longer goes by the high watermark of whoever it follows.
+    FollowersWatermark,
+    /// What a partition is read for ends at its high watermark, not at its end.
+    LoadEndsEarly,
+    /// A coordinator does not end when its node leads no longer.
+    CoordinatorNotPutDown,
 }
 
 /// Plays a seed to its end, or to the first violation. A panic is one.

@@ -27,13 +27,21 @@ const ALL: &[&str] = &[
     "answer that nobody waits for any more",
     "append never acknowledged: leads no longer",
     "append never acknowledged: too few by then",
+    "assignment told",
     "broker fenced",
     "clean end",
     "clean end that nobody has allowed",
     "client gives up a batch",
     "clock jumped",
+    "committed offsets fetched",
     "controller failed over",
     "controller left alone",
+    "coordinator does not answer",
+    "coordinator ends amid a rebalance",
+    "coordinator ends late",
+    "coordinator ends while a commit waits",
+    "coordinator ends while it loads",
+    "coordinator is late",
     "crash amid a write",
     "disk failed",
     "disk wiped",
@@ -45,6 +53,13 @@ const ALL: &[&str] = &[
     "fetch unanswered",
     "flush reported of an earlier epoch",
     "flush reported of an earlier life",
+    "group deleted",
+    "group falls silent",
+    "group loaded with members",
+    "group stable at rest",
+    "group: COORDINATOR_LOAD_IN_PROGRESS",
+    "group: COORDINATOR_NOT_AVAILABLE",
+    "group: NOT_COORDINATOR",
     "joiner proposed",
     "joiner proposed while the high watermark waits",
     "last leader had everything",
@@ -58,6 +73,9 @@ const ALL: &[&str] = &[
     "links healed",
     "log of an earlier topic of this name set aside",
     "logs compared anew",
+    "member falls silent",
+    "member hears of a rebalance",
+    "member left",
     "message doubled",
     "message late",
     "message lost",
@@ -67,6 +85,10 @@ const ALL: &[&str] = &[
     "min.insync.replicas raised",
     "nobody leads",
     "node cut off",
+    "node cut off from clients",
+    "offsets committed",
+    "offsets expired",
+    "offsets fetched",
     "power lost",
     "preferred election",
     "process killed",
@@ -83,15 +105,17 @@ const ALL: &[&str] = &[
     "registration refused: the process before is not over",
     "replica on a disk that is gone",
     "report of a flush very late",
+    "silent member was missed by nobody",
     "slow disk",
     "smaller ISR and larger minimum learned at once",
     "stray log set aside",
     "topic created",
-    "topic of the cluster's own got its copies",
     "topic deleted",
+    "topic of the cluster's own got its copies",
     "wall clock set back",
     "zombie appends",
     "zombie's append refused",
+    "zombie's commit refused",
 ];
 
 #[test]
@@ -147,4 +171,24 @@ fn metadata_that_is_older_than_the_logs_is_found_out() {
 #[test]
 fn an_isr_that_counts_before_the_minimum_beside_it_is_found_out() {
     find_planted(run, Bug::IsrBeforeMinimum, 100);
+}
+
+#[test]
+fn a_commit_that_is_answered_before_it_is_safe_is_found_out() {
+    find_planted(run, Bug::CommitNotAwaited, 20);
+}
+
+#[test]
+fn a_coordinator_that_goes_by_the_high_watermark_of_the_next_leader_is_found_out() {
+    find_planted(run, Bug::FollowersWatermark, 50);
+}
+
+#[test]
+fn a_partition_that_is_not_read_to_its_end_is_found_out() {
+    find_planted(run, Bug::LoadEndsEarly, 50);
+}
+
+#[test]
+fn a_coordinator_that_does_not_end_is_found_out() {
+    find_planted(run, Bug::CoordinatorNotPutDown, 50);
 }

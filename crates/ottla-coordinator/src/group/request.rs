@@ -94,7 +94,7 @@ pub struct TopicDeleted {
 }
 
 /// Asked of the latest state.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Request {
     Join(JoinGroup),
     Sync(SyncGroupRequest),
@@ -110,7 +110,7 @@ pub enum Request {
 }
 
 /// Asked of the committed state.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Query {
     Fetch(FetchOffsets),
     Describe(DescribeGroups),

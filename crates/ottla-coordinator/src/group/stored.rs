@@ -60,12 +60,8 @@ impl Stored {
         self.offsets.get(group).filter(|_| self.has_group(group))
     }
 
-    pub(crate) fn offset(
-        &self,
-        group: &str,
-        topic: &str,
-        partition: i32,
-    ) -> Option<&CommittedOffset> {
+    #[must_use]
+    pub fn offset(&self, group: &str, topic: &str, partition: i32) -> Option<&CommittedOffset> {
         self.offsets(group)?.get(topic)?.get(&partition)
     }
 

@@ -24,8 +24,9 @@ use crate::Random;
 use crate::log::batches::Draft;
 use crate::log::{Checked, law};
 
-/// The last is one of the cluster's own: with one replica it does not stay that way.
+/// The last is one of the cluster's own: with one replica it does not stay that way. Only coordinators write to it.
 pub(super) const TOPICS: [&str; 3] = ["a", "b", topic_name::CONSUMER_OFFSETS];
+pub(super) const PRODUCED: [&str; 2] = ["a", "b"];
 const TIMEOUT: Duration = Duration::from_millis(1_200);
 
 /// One producer: one batch at a time, sent again until it is known what became of it.
@@ -56,7 +57,7 @@ impl Client {
         Self {
             producer: is_idempotent.then_some((at as i64 + 1, 0, 0)),
             needs_all: at == 0 || work.happens(7_000),
-            topic: TOPICS[at % TOPICS.len()],
+            topic: PRODUCED[at % PRODUCED.len()],
             partition: PartitionIndex(0),
             waiting: None,
             has_said_last_words: false,
@@ -133,7 +134,11 @@ impl World {
     }
 
     pub(super) fn hear(&mut self, body: Body) -> Checked {
-        let Body::Produced { client, attempt, result } = body else { return Ok(()) };
+        let (client, attempt, result) = match body {
+            Body::Produced { client, attempt, result } => (client, attempt, result),
+            Body::Answer { asker, result } => return self.hear_coordinator(asker, *result),
+            _ => return Ok(()),
+        };
         let pause = Duration::from_millis(5 + self.work.below(120) as u64);
         let this = &mut self.clients[client];
         let Some(waiting) = this.waiting.as_ref().filter(|it| it.attempt == attempt) else {
@@ -169,7 +174,7 @@ impl World {
             self.counts.add("client gives up a batch");
         }
         if client < FIRST_LAST && code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION {
-            this.topic = TOPICS[self.work.below(TOPICS.len())];
+            this.topic = PRODUCED[self.work.below(PRODUCED.len())];
         }
     }
 
@@ -251,7 +256,7 @@ impl World {
             CreatableTopicConfig { name: MIN_ISR.into(), value: Some(min_isr.to_string().into()) };
         let topic = CreatableTopic {
             name: name.into(),
-            num_partitions: 1,
+            num_partitions: self.partitions_of(name) as i32,
             replication_factor: factor,
             configs: vec![config],
             ..Default::default()
@@ -284,7 +289,9 @@ impl World {
         self.work.shuffle(&mut ids);
         ids.truncate(1 + self.work.below(3));
         let replicas = (!self.work.happens(1_500)).then_some(ids);
-        let partitions = vec![ReassignablePartition { partition_index: 0, replicas }];
+        let count = self.partitions_of(name);
+        let partition_index = self.work.below(count) as i32;
+        let partitions = vec![ReassignablePartition { partition_index, replicas }];
         let topics = vec![ReassignableTopic { name: name.into(), partitions }];
         let request = AlterPartitionReassignmentsRequest { topics, ..Default::default() };
         let reply = self.decide(|_, _, Situation { image, policy, .. }| {
@@ -294,6 +301,10 @@ impl World {
             self.counts.add("reassignment");
         }
         Ok(())
+    }
+
+    fn partitions_of(&self, topic: &str) -> usize {
+        if topic == topic_name::CONSUMER_OFFSETS { self.group_partitions } else { 1 }
     }
 
     fn elect_preferred(&mut self) -> Checked {

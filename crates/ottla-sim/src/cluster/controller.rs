@@ -363,6 +363,7 @@ impl World {
                     self.counts.add("last leader leads again");
                     if self.is_cached {
                         self.model.give_up((topic.id, index), now.leader_epoch);
+                        self.told.give_up((topic.id, index));
                     }
                 }
                 self.counts.add("leader elected");

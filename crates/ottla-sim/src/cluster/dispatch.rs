@@ -126,9 +126,11 @@ impl World {
             }
             Body::Metadata(until) => self.learn(at, until)?,
             Body::Produce(produce) => return Ok(self.hear_produce(at, produce)),
+            Body::Ask { asker, group, ask } => return Ok(self.hear_ask(at, asker, group, *ask)),
             Body::Registered { .. }
             | Body::Beaten(_)
             | Body::Produced { .. }
+            | Body::Answer { .. }
             | Body::Register { .. }
             | Body::Heartbeat(_)
             | Body::Alter { .. } => {}
@@ -200,6 +202,11 @@ impl World {
     }
 
     pub(super) fn on_wake(&mut self, at: usize, wake: Wake) -> Checked {
+        let looks_at = self.nodes[at].process.as_ref().and_then(|process| process.looks_at);
+        if matches!(wake, Wake::Look) && looks_at.is_none_or(|at| self.now < at) {
+            // It has looked since this was planned, and planned another one.
+            return Ok(());
+        }
         match wake {
             Wake::Register => self.ask_to_register(at),
             Wake::Heartbeat => {
@@ -223,6 +230,7 @@ impl World {
                     process.replicas.on_time(now);
                 }
             }
+            Wake::Load(number) => self.load(at, number)?,
             Wake::GiveUpLeaving => self.stop_cleanly(at, "clean end that nobody has allowed"),
             Wake::GiveUpFetch(key, number) => self.give_up_fetch(at, key, number),
             Wake::GiveUpAlter(number) => {
@@ -382,6 +390,8 @@ impl World {
             questions: Default::default(),
             parked: Vec::new(),
             produces: Vec::new(),
+            coordinators: Vec::new(),
+            taken_up: 0,
             alter: None,
             flush_is_due: false,
             leaves: false,

@@ -100,7 +100,8 @@ impl World {
     fn cut_links(&mut self, at: usize) {
         let count = self.nodes.len();
         let other = (at + 1 + self.chance.below(count - 1)) % count;
-        match self.chance.below(4) {
+        match self.chance.below(5) {
+            4 => self.cut_clients_off(at),
             0 => {
                 self.counts.add("link cut one way");
                 self.network.links.cut(at, other);
@@ -119,6 +120,19 @@ impl World {
             }
         }
         self.note(|| format!("links of {at} to {other} are cut"));
+    }
+
+    /// From a node that the others reach: it hears no questions, or its answers do not get through, or both.
+    fn cut_clients_off(&mut self, at: usize) {
+        let clients = self.nodes.len();
+        let which = self.chance.below(3);
+        self.counts.add("node cut off from clients");
+        if which != 0 {
+            self.network.links.cut(at, clients);
+        }
+        if which != 1 {
+            self.network.links.cut(clients, at);
+        }
     }
 
     fn change_weather(&mut self) {

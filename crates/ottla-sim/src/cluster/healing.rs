@@ -4,8 +4,11 @@
 //! Left out is what has lost all its disks that counted: there is nobody who could lead it.
 
 use ottla_base::{BrokerId, Uuid};
+use ottla_coordinator::group::group_partition;
+use ottla_metadata::topic_name::CONSUMER_OFFSETS;
 
-use super::clients::{Client, FIRST_LAST, TOPICS};
+use super::clients::{Client, FIRST_LAST, PRODUCED, TOPICS};
+use super::members::{GROUPS, Owes};
 use super::network::Key;
 use super::world::{Event, World};
 use crate::Plan;
@@ -41,13 +44,14 @@ impl World {
             }
         }
         self.clients.iter_mut().for_each(|client| client.stops = true);
+        self.members.iter_mut().for_each(|member| member.owes = Some(Owes::Commit));
         let image = self.controller.image.clone();
         let keys = image.topics().flat_map(|topic| {
             let index = |(index, _)| (&*topic.name, index);
             topic.partitions().map(index)
         });
         for (name, index) in keys {
-            let Some(topic) = TOPICS.iter().find(|topic| **topic == name) else { continue };
+            let Some(topic) = PRODUCED.iter().find(|topic| **topic == name) else { continue };
             self.clients.push(Client::last(topic, index));
             self.after(Default::default(), Event::Client(self.clients.len() - 1));
         }
@@ -90,8 +94,22 @@ impl World {
                 let min = said.is_none_or(|client| client.has_said_last_words);
                 let can = partition.replicas.len();
                 law!(min, "{name}: a produce is not acknowledged by {can} replicas: {partition:?}");
+                if &*topic.name == CONSUMER_OFFSETS {
+                    self.check_groups(key, partition.leader, topic.partition_count())?;
+                }
             }
         }
+        Ok(())
+    }
+
+    fn check_groups(&mut self, key: Key, leader: BrokerId, partitions: usize) -> Checked {
+        for group in GROUPS {
+            if group_partition(group, partitions as i32) == key.1.0 {
+                self.check_group(group)?;
+            }
+        }
+        let is_coordinated = self.check_coordinator(leader.0 as usize - 1, key)?;
+        law!(is_coordinated, "at rest {key:?} is not coordinated by {leader:?}");
         Ok(())
     }
 

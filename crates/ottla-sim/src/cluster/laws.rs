@@ -76,7 +76,7 @@ pub(super) struct Model {
     seen: BTreeMap<(usize, Key), Seen>,
     /// Replicas whose machine has lost power, with what was only in its page cache.
     torn: BTreeSet<(usize, Key)>,
-    broken: Option<Violation>,
+    pub(super) broken: Option<Violation>,
 }
 
 impl Model {
@@ -110,6 +110,11 @@ impl Model {
             let what = format!("{key:?}: {base} was acknowledged, and something else is there");
             self.broken.get_or_insert(Violation(what));
         }
+    }
+
+    /// The number of the batch that is committed there.
+    pub(super) fn number_at(&self, key: Key, base: Offset) -> Option<u64> {
+        self.partitions.get(&key)?.number_at(base)
     }
 
     fn read(&mut self, at: usize, key: Key, log: &Log) -> Result<(), String> {
@@ -384,7 +389,8 @@ fn read_on(seen: &mut Seen, log: &Log) -> Result<(), String> {
                 base: batch.base_offset(),
                 next: batch.next_offset(),
                 epoch: batch.header().partition_leader_epoch,
-                number: number_of(&batch).ok_or("a batch without a number")?,
+                // Coordinators' batches have none, and are told by where they are and what is in them.
+                number: number_of(&batch).unwrap_or_else(|| u64::from(batch.header().crc)),
                 is_idempotent: batch.header().producer_id >= 0,
             });
         }

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicId};
+use ottla_coordinator::group::Reply;
 use ottla_protocol::messages::{
     AlterPartitionRequest, AlterPartitionResponse, BrokerHeartbeatRequest, BrokerHeartbeatResponse,
 };
 use ottla_records::ValidBatch;
 use ottla_replication::follower::{EpochEnd, Fetch, LeaderOffsets};
 
+use super::coordinating::{Ask, Asker};
 use crate::Random;
 use crate::links::{Links, Weather};
 
@@ -82,6 +84,16 @@ pub(super) enum Body {
         attempt: u64,
         result: Result<Offset, ErrorCode>,
     },
+    /// A member of a group asks its coordinator.
+    Ask {
+        asker: Asker,
+        group: &'static str,
+        ask: Box<Ask>,
+    },
+    Answer {
+        asker: Asker,
+        result: Box<Result<Reply, ErrorCode>>,
+    },
 }
 
 impl Body {
@@ -132,6 +144,7 @@ const STUCK_FOR: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(super) struct Network {
     random: Random,
+    nodes: usize,
     pub(super) links: Links,
     pub(super) weather: Weather,
     /// Copies of reports of flushes, and when they were sent.
@@ -147,13 +160,24 @@ pub(super) struct Fate {
 
 impl Network {
     pub(super) fn new(random: Random, nodes: usize) -> Self {
-        Self { random, links: Links::new(nodes), weather: Weather::default(), stuck: Vec::new() }
+        // The clients' is the last.
+        Self {
+            random,
+            nodes,
+            links: Links::new(nodes + 1),
+            weather: Weather::default(),
+            stuck: Vec::new(),
+        }
     }
 
     pub(super) fn is_cut(&self, from: Place, to: Place) -> bool {
-        match (from, to) {
-            (Place::Node(from), Place::Node(to)) => from != to && self.links.is_cut(from, to),
-            _ => false,
+        from != to && self.links.is_cut(self.number_of(from), self.number_of(to))
+    }
+
+    fn number_of(&self, place: Place) -> usize {
+        match place {
+            Place::Node(at) => at,
+            Place::Clients => self.nodes,
         }
     }
 

@@ -12,6 +12,7 @@ use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
 use ottla_metadata::Image;
 use ottla_replication::follower::Fetch;
 
+use super::coordinating::Coordinated;
 use super::network::{Follower, Key};
 use crate::{Plan, Random, SharedRandom, SimulatedDisk};
 
@@ -31,6 +32,8 @@ pub(super) enum Wake {
     GiveUpAlter(u64),
     /// Nobody has let it go, and it goes.
     GiveUpLeaving,
+    /// A partition that was taken up is read.
+    Load(u64),
 }
 
 #[derive(Debug)]
@@ -76,6 +79,10 @@ pub(super) struct Process {
     /// Fetches that wait for records.
     pub(super) parked: Vec<Parked>,
     pub(super) produces: Vec<Unacknowledged>,
+    /// The partitions of groups that it leads, or has led until now.
+    pub(super) coordinators: Vec<Coordinated>,
+    /// How many it has taken up.
+    pub(super) taken_up: u64,
     /// The one AlterPartition that is under way.
     pub(super) alter: Option<(u64, Waiting)>,
     pub(super) flush_is_due: bool,

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use ottla_base::{BrokerId, PartitionIndex, TopicId, TopicPartition, Uuid};
 use ottla_broker::parts::{Replica, Standing, Terms};
+use ottla_env::Clock;
 use ottla_log::{Log, LogConfig};
-use ottla_metadata::{Broker, ConfigResource, Delta, Image, Partition, Topic};
+use ottla_metadata::{Broker, ConfigResource, Delta, Image, Partition, Topic, topic_name};
 use ottla_records::Rules;
 use ottla_replication::CommittedIsr;
 
@@ -27,6 +28,7 @@ struct Follows<'a> {
     id: BrokerId,
     directory_id: Uuid,
     now: Duration,
+    clock: Arc<dyn Clock>,
     process: &'a mut Process,
     /// What was known before.
     before: Image,
@@ -43,6 +45,7 @@ impl World {
         let node = &mut self.nodes[at];
         let (now, learns_from) = (node.time(here), node.learns_from);
         let (id, directory_id) = (node.id, node.directory_id);
+        let clock: Arc<dyn Clock> = Arc::clone(&node.clock) as _;
         let Node { process: Some(process), disk, applied, .. } = node else { return Ok(()) };
         if process.applied >= until || learns_from.is_some_and(|from| here < from) {
             return Ok(());
@@ -60,7 +63,8 @@ impl World {
         *applied = until.max(*applied);
         let counts = &mut self.counts;
         let failures = Vec::new();
-        let mut follows = Follows { bug, id, directory_id, now, process, before, counts, failures };
+        let mut follows =
+            Follows { bug, id, directory_id, now, clock, process, before, counts, failures };
         follows.publish(&delta);
         let failures = follows.failures;
         let has_reason = disk.has_stopped() || disk.faults() > faults;
@@ -212,6 +216,12 @@ impl Follows<'_> {
         }
         let standing = replica.follow_metadata(partition, &terms);
         let key: Key = (topic.id, index);
+        if &*topic.name == topic_name::CONSUMER_OFFSETS {
+            match standing {
+                Standing::Leads => self.process.take_up(replica, Arc::clone(&self.clock)),
+                Standing::Follows(_) | Standing::Idle => self.process.put_down(key),
+            }
+        }
         match standing {
             Standing::Follows(leader) => {
                 let before = self.process.follows.insert(key, leader);
@@ -278,6 +288,9 @@ impl Follows<'_> {
 
     fn drop_replica(&mut self, topic: &Topic, index: PartitionIndex) {
         let key = (topic.id, index);
+        if &*topic.name == topic_name::CONSUMER_OFFSETS {
+            self.process.put_down(key);
+        }
         self.process.replicas.remove(topic.id, index);
         self.process.follows.remove(&key);
         self.process.questions.remove(&key);

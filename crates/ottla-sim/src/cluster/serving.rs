@@ -151,6 +151,7 @@ impl World {
     pub(super) fn look_around(&mut self, at: usize) {
         self.answer_parked(at);
         self.acknowledge(at);
+        self.coordinate(at);
         self.ask_leaders(at);
         self.report_flushes(at);
         self.propose(at);
@@ -339,9 +340,14 @@ impl World {
         let replicas = process.replicas.all();
         let lags = replicas.iter().filter_map(|replica| replica.deadline());
         let asks = replicas.iter().filter_map(|replica| replica.fetch_deadline());
-        let due = lags.chain(asks).min().map(|due| due.saturating_sub(now));
+        let due = lags
+            .chain(asks)
+            .chain(process.coordinators_deadlines())
+            .min()
+            .map(|due| due.saturating_sub(now));
         let parked = process.parked.iter().map(|it| it.until);
         let late = process.produces.iter().map(|it| it.looks_from).filter(|from| *from > here);
+        let late = late.chain(process.coordinators_busy_until().filter(|until| *until > here));
         let waits = parked.chain(late).map(|until| until.saturating_sub(here)).min();
         let Some(pause) = due.into_iter().chain(waits).min() else { return };
         let pause = pause.clamp(Duration::from_millis(5), super::publish::LAG_MAX / 2);

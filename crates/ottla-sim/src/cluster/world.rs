@@ -8,7 +8,9 @@ use ottla_base::TopicId;
 use super::Bug;
 use super::clients::Client;
 use super::controller::Controller;
+use super::group_laws::Told;
 use super::laws::Model;
+use super::members::{MEMBERS, Member};
 use super::network::{Body, Message, Network, Place};
 use super::node::{Node, Wake};
 use crate::log::Checked;
@@ -34,6 +36,11 @@ pub(super) enum Event {
         client: usize,
         attempt: u64,
     },
+    Member(usize),
+    MemberTimeout {
+        member: usize,
+        attempt: u64,
+    },
     Admin,
     Fault,
 }
@@ -48,9 +55,13 @@ pub struct World {
     pub(super) controller: Controller,
     pub(super) network: Network,
     pub(super) clients: Vec<Client>,
+    pub(super) members: Vec<Member>,
+    /// Of `__consumer_offsets`.
+    pub(super) group_partitions: usize,
     pub(super) work: Random,
     pub(super) chance: Random,
     pub(super) model: Model,
+    pub(super) told: Told,
     pub(super) counts: Counts,
     pub(super) is_healing: bool,
     /// Whether the page cache counts as the disk (`log.flush.on.commit=false`): then whoever loses power has lost what it
@@ -95,9 +106,12 @@ impl World {
             controller: Controller::new(),
             network: Network::new(Random::new(seed, 12), count),
             clients,
+            group_partitions: if work.happens(3_500) { 2 } else { 1 },
+            members: (0..MEMBERS.len()).map(Member::new).collect(),
             work,
             chance: Random::new(seed, 11),
             model: Model::default(),
+            told: Told::default(),
             counts: Counts::default(),
             is_healing: false,
             is_cached,
@@ -173,6 +187,9 @@ impl World {
         for client in 0..self.clients.len() {
             self.after(Duration::from_millis(300), Event::Client(client));
         }
+        for member in 0..self.members.len() {
+            self.after(Duration::from_millis(400), Event::Member(member));
+        }
         self.after(Duration::from_millis(200), Event::Admin);
         self.after(Duration::from_millis(1_500), Event::Fault);
     }
@@ -206,6 +223,8 @@ impl World {
             Event::Resume(at) => self.resume(at),
             Event::Client(client) => self.act(client),
             Event::ClientTimeout { client, attempt } => self.give_up(client, attempt),
+            Event::Member(member) => self.act_as_member(member),
+            Event::MemberTimeout { member, attempt } => self.give_up_asking(member, attempt),
             Event::Admin => self.administer(),
             Event::Fault => self.go_wrong(),
         }
@@ -221,6 +240,8 @@ impl World {
             | Event::Resume(_)
             | Event::Client(_)
             | Event::ClientTimeout { .. }
+            | Event::Member(_)
+            | Event::MemberTimeout { .. }
             | Event::Admin
             | Event::Fault => return None,
         };
