@@ -144,6 +144,9 @@ pub(super) struct Promise {
     /// Where the batch of a commit is, and its number.
     placed: Option<(Offset, u64)>,
     end: Offset,
+    /// How often the group had been deleted: whatever is told of a generation belongs to that life of it, though it may
+    /// have been deleted again before it is told.
+    deleted: u32,
     /// The last generation that the log had.
     stored: Option<i32>,
     /// The last one that anybody was told.
@@ -205,6 +208,12 @@ impl World {
                 let life = (group.clone(), it.plain.deleted(group));
                 promise.told = it.told.get(&life).copied();
             }
+            Ask::Request(Request::Join(join)) => {
+                promise.deleted = it.plain.deleted(&join.request.group_id);
+            }
+            Ask::Request(Request::Sync(sync)) => {
+                promise.deleted = it.plain.deleted(&sync.group_id);
+            }
             Ask::Request(Request::FetchStable(fetch)) => {
                 promise.offsets = it.plain.offsets_of(&fetch.group.group_id);
                 self.check_told(it)?;
@@ -251,8 +260,7 @@ impl World {
                 if answer.error_code == ErrorCode::NONE =>
             {
                 let group = asked.request.group_id.clone();
-                let deleted = it.plain.deleted(&group);
-                let told = it.told.entry((group, deleted)).or_default();
+                let told = it.told.entry((group, promise.deleted)).or_default();
                 let generation = answer.generation_id;
                 law!(*told <= generation, "generation {generation} is told after {told}");
                 *told = generation;
@@ -261,8 +269,7 @@ impl World {
                 if answer.error_code == ErrorCode::NONE =>
             {
                 let group = asked.group_id.clone();
-                let deleted = it.plain.deleted(&group);
-                let generation = (it.key, group, deleted, asked.generation_id);
+                let generation = (it.key, group, promise.deleted, asked.generation_id);
                 self.hold_assignment_to(generation, &asked.member_id, &answer.assignment)?;
             }
             (Ask::Request(Request::FetchStable(_)), Reply::Fetch(answer)) => {
