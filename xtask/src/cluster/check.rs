@@ -182,7 +182,13 @@ fn inflict(cluster: &mut Cluster, load: &Load, drawn: &Drawn) -> Result<String> 
         }
         Fault::FillLeader => {
             cluster.volume(node)?.fill()?;
-            let has_ended = await_stalled(cluster, load, node)?;
+            let has_ended = match cluster.target() {
+                Target::Kafka => await_stalled(cluster, load, node)?,
+                Target::Ottla => {
+                    await_handed_over(cluster, load, (node, drawn.partition))?;
+                    false
+                }
+            };
             cluster.volume(node)?.free()?;
             if has_ended {
                 cluster.restart(node)?;
@@ -232,12 +238,12 @@ fn part_from_controller(cluster: &mut Cluster, load: &Load) -> Result<String> {
     Ok(format!("node {node} from node {controller}"))
 }
 
-/// Waits until a full disk keeps clients from being served, or has ended its node, which is told.
+/// Waits until a full disk keeps clients of Apache Kafka from being served, or has ended its node, which is told.
 fn await_stalled(cluster: &mut Cluster, load: &Load, node: i32) -> Result<bool> {
     let (mut latest, mut since) = (load.acknowledged(), Instant::now());
     let begun = Instant::now();
     loop {
-        if cluster.target() == Target::Kafka && cluster.has_ended(node)? {
+        if cluster.has_ended(node)? {
             return Ok(true);
         }
         cluster.check_running()?;
@@ -251,6 +257,16 @@ fn await_stalled(cluster: &mut Cluster, load: &Load, node: i32) -> Result<bool> 
         ensure!(begun.elapsed() < SERVED_LIMIT, "a full disk stops nobody");
         thread::sleep(POLL);
     }
+}
+
+/// Somebody with room is to lead in place of a node whose disk is full, and all clients are served while it is.
+fn await_handed_over(cluster: &mut Cluster, load: &Load, (full, index): (i32, i32)) -> Result<()> {
+    cluster.until("a leader whose disk has room", SERVED_LIMIT, |cluster| {
+        let view = cluster.view(Some(TOPIC))?;
+        let leader = view.partitions.get(&index).and_then(|it| it.leader);
+        Ok(leader.filter(|leader| *leader != full))
+    })?;
+    await_served(cluster, load)
 }
 
 fn return_after(cluster: &mut Cluster, load: &Load, node: i32, absence: Absence) -> Result<()> {
