@@ -75,8 +75,9 @@ pub struct Log {
     /// log's directory.
     flush: Mutex<()>,
     flush_requested: AtomicBool,
-    /// Held by whoever changes what is known to be damaged.
-    quarantine: Mutex<()>,
+    /// Held by whoever changes what is known to be damaged or cuts the log's end off. Says how often that was: whoever has
+    /// read the log meanwhile may have read a part of what was there before and a part of what took its place.
+    quarantine: Mutex<Cuts>,
     /// A copy for those who must not wait for the writer.
     producer_count: AtomicUsize,
     /// Bytes after the newest snapshot of producers: what recovery would have to look through.
@@ -92,6 +93,9 @@ pub struct Log {
     pub(crate) uncleanable: AtomicBool,
     state: RwLock<State>,
 }
+
+/// How often a log's end was cut off since it was opened.
+type Cuts = u64;
 
 /// What only those who change files need to know.
 #[derive(Debug)]

@@ -195,6 +195,32 @@ fn what_is_quarantined_stays_so_over_a_restart_until_its_bytes_are_restored() {
     assert!(!directory.path().join("t-0/ottla.quarantine").exists());
 }
 
+/// As an audit would have left it that was overtaken by a truncation: it ends within a batch, and all is sound.
+#[test]
+fn what_is_said_to_be_damaged_and_is_not_takes_nothing_with_it_at_the_next_start() {
+    for is_clean in [true, false] {
+        let directory = Directory::new();
+        let open = fill(&directory);
+        let (sound, _) = consume(&open.log("t", 0));
+        let size = sound[0].len();
+        open.checkpoint().unwrap();
+        if is_clean {
+            open.close();
+        } else {
+            drop(open);
+            // The indexes went with the crash, so that everything is read again.
+            std::fs::remove_file(segment(&directory, 0).with_extension("index")).unwrap();
+        }
+        let text = format!("0\n1\n0 {} {} 6 7 not-a-batch\n", 2 * size, 2 * size + 20);
+        std::fs::write(directory.path().join("t-0/ottla.quarantine"), text).unwrap();
+        let open = directory.open(config());
+        let log = open.log("t", 0);
+        assert_eq!(log.quarantined(), [], "{is_clean}");
+        assert_eq!(consume(&log), (sound, vec![]), "{is_clean}");
+        assert!(!directory.path().join("t-0/ottla.quarantine").exists());
+    }
+}
+
 #[test]
 fn whoever_reads_a_bad_batch_has_its_segment_looked_at() {
     let directory = Directory::new();

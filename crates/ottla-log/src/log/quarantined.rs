@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ottla_base::Offset;
 
-use super::{Log, State};
+use super::{Cuts, Log, State};
 use crate::audit::{self, Damage, FileSource, Seen, Source, Stretch};
 use crate::epochs::EpochCache;
 use crate::error::{Context, StorageError};
@@ -26,6 +26,8 @@ pub(crate) struct Auditable {
     pub(crate) size: u64,
     pub(crate) is_sealed: bool,
     end_offset: i64,
+    /// How often the log's end had been cut off.
+    cuts: Cuts,
 }
 
 /// How to find where the flushed part ends of the segment that is written.
@@ -150,6 +152,7 @@ impl Log {
         &self,
         is_wanted: impl Fn(&Auditable) -> bool,
     ) -> Result<Vec<Auditable>, StorageError> {
+        let cuts = *self.quarantine.lock();
         let (mut parts, flushed_end) = {
             let state = self.state.read();
             let sealed = state.sealed_with_ends().map(|(sealed, end_offset)| Auditable {
@@ -157,12 +160,14 @@ impl Log {
                 size: sealed.size,
                 is_sealed: true,
                 end_offset,
+                cuts,
             });
             let active = Auditable {
                 segment: Arc::clone(&state.active.segment),
                 size: state.active.size,
                 is_sealed: false,
                 end_offset: state.flushed_offset,
+                cuts,
             };
             let parts = sealed.chain([active]).filter(&is_wanted);
             (parts.collect::<Vec<_>>(), FlushedEnd::of(&state))
@@ -189,10 +194,7 @@ impl Log {
             let again = self.read_whole(part, &epochs, source)?;
             found.retain(|damage| again.contains(damage));
         }
-        if self.holds(part) {
-            self.note_damage(part, found)?;
-        }
-        Ok(())
+        self.note_damage(part, found)
     }
 
     fn read_whole(
@@ -224,9 +226,13 @@ impl Log {
         sealed.any(|it| Arc::ptr_eq(&it.segment, &part.segment) && it.size >= part.size)
     }
 
-    /// A segment was read: this is all that is wrong with it, up to where it was read.
+    /// A segment was read: this is all that is wrong with it, up to where it was read. What was cut off meanwhile says nothing:
+    /// a follower soon has as much again, so that neither the segment nor its size tells.
     fn note_damage(&self, part: &Auditable, found: Vec<Damage>) -> Result<(), StorageError> {
-        let _one_at_a_time = self.quarantine.lock();
+        let cuts = self.quarantine.lock();
+        if *cuts != part.cuts || !self.holds(part) {
+            return Ok(());
+        }
         let known = part.segment.damage().unwrap_or_default();
         let is_read = |it: &&Damage| it.position < part.size;
         let same =
@@ -253,5 +259,57 @@ impl Log {
     /// Lets the file say what the segments know, after some were cut or removed.
     pub(crate) fn write_quarantine(&self) -> Result<(), StorageError> {
         quarantine::write(&*self.env().disk, &self.home.path(), &self.state.read().damage())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_base::{LeaderEpoch, Timestamp};
+    use ottla_env::OsDisk;
+    use ottla_records::{BatchBuilder, Compression, ValidBatch};
+
+    use super::*;
+    use crate::LogConfig;
+    use crate::testing::log_on;
+
+    fn batch(value: &[u8]) -> ValidBatch {
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.append(Timestamp(1), None, Some(value), &[]);
+        builder.build()
+    }
+
+    /// A follower cuts its log off and has as much again before whoever reads the segment has come to its end.
+    #[test]
+    fn what_was_cut_off_while_it_was_read_says_nothing_about_what_took_its_place() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (_directory, log) = log_on(temporary.path(), Arc::new(OsDisk), LogConfig::default());
+        let append = |value: &[u8], epoch| {
+            log.append_batch(batch(value), LeaderEpoch(epoch)).unwrap();
+            log.flush().unwrap();
+        };
+        append(b"one", 0);
+        append(b"two", 0);
+        let whole = |_: &Auditable| true;
+        let read_before = log.auditable(whole).unwrap().pop().unwrap();
+        log.truncate_to(Offset(1)).unwrap();
+        append(&[7; 100], 1);
+        let audit = |part: &Auditable| {
+            let file = part.segment.log_file().unwrap();
+            log.audit_segment(part, &mut FileSource(part.segment.disk(), &file)).unwrap();
+        };
+        // The new batch is longer than what was to be read.
+        audit(&read_before);
+        assert_eq!(log.quarantined(), []);
+        audit(&log.auditable(whole).unwrap().pop().unwrap());
+        assert_eq!(log.quarantined(), []);
+        // The same audit finds what is damaged.
+        let path = read_before.segment.path(names::LOG);
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        audit(&read_before);
+        assert_eq!(log.quarantined(), []);
+        audit(&log.auditable(whole).unwrap().pop().unwrap());
+        assert_eq!(log.quarantined_count(), 1);
     }
 }

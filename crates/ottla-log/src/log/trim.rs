@@ -175,6 +175,8 @@ impl Log {
         }
         self.expect_recovery_from(offset)?;
         let restored = self.producers_before(offset)?;
+        let mut cuts = self.quarantine.lock();
+        *cuts += 1;
         self.discard_after(offset)?;
         self.cut_active(&mut writer, offset)?;
         self.replace_producers(&mut writer, restored);
@@ -380,6 +382,8 @@ impl Log {
         };
         self.expect_recovery_from(offset)?;
         self.forget_producers(writer)?;
+        let mut cuts = self.quarantine.lock();
+        *cuts += 1;
         writer.dirty.take();
         {
             let mut state = self.state.write();

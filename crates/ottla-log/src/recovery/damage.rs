@@ -1,12 +1,13 @@
 //! What is damaged of what was flushed, while a log is opened: it is quarantined, not cut off. Shell.
 
 use std::fs::File;
+use std::ops::ControlFlow;
 
 use ottla_base::Offset;
 use ottla_records::BatchHeader;
 
 use super::{Doubt, Loader};
-use crate::audit::{self, Damage, Fault, FileSource, Stretch};
+use crate::audit::{self, Damage, Fault, FileSource, Seen, Stretch};
 use crate::epochs::EpochCache;
 use crate::error::{Context, StorageError};
 use crate::names;
@@ -38,7 +39,8 @@ impl Loader<'_> {
         })
     }
 
-    /// Finds what is damaged of the flushed part of a segment, and where it goes on. Returns whether anything is.
+    /// Finds what is damaged of the flushed part of a segment, and where it goes on. Returns whether that is something else
+    /// than what was known.
     pub(super) fn quarantine_flushed(
         &self,
         segment: &Segment,
@@ -69,11 +71,11 @@ impl Loader<'_> {
             }
             quarantine::report_damage(None, &path, damage);
         }
-        let is_damaged = !damage.is_empty();
-        if is_damaged {
-            segment.set_damage(damage);
-        }
-        Ok(is_damaged)
+        // What was known may be wrong: then there is less, and what comes behind it is to be read again all the same.
+        let known = segment.damage().unwrap_or_default();
+        let is_news = *damage != *known;
+        segment.set_damage(damage);
+        Ok(is_news)
     }
 
     /// What was known to be damaged of a segment, as far as it still is.
@@ -107,16 +109,29 @@ impl Loader<'_> {
         if known.position >= len {
             return Ok(false);
         }
+        // Beyond where it was said to end, in case that is within a batch.
         let stretch = Stretch {
             position: known.position,
-            end: known.end_position.min(len),
+            end: len,
             first_offset: known.first_offset.0,
-            end_offset: known.end_offset.0,
+            end_offset: segment.base_offset.saturating_add(i64::from(i32::MAX)),
             epochs: Some(&self.epochs),
             epochs_end: i64::MAX,
         };
+        let mut is_damaged = false;
+        let mut look = |seen: Seen<'_>| {
+            let (position, damaged) = match seen {
+                Seen::Batch(position, _) => (position, false),
+                Seen::Damage(damage) => (damage.position, true),
+            };
+            if position >= known.end_position {
+                return ControlFlow::Break(());
+            }
+            is_damaged |= damaged;
+            if is_damaged { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
         let mut source = FileSource(segment.disk(), file);
-        let found = audit::audit(&mut source, &stretch, &mut |_, _| {}).context("read", &path)?;
-        Ok(!found.damage.is_empty())
+        audit::audit_all(&mut source, &stretch, &mut look).context("read", &path)?;
+        Ok(is_damaged)
     }
 }
