@@ -174,9 +174,11 @@ impl Changing {
         self.start_node(id, tempfile::tempdir().unwrap()).await;
     }
 
-    /// A node comes back on a new disk, voter or not, once all voters have what any of them had.
+    /// A node comes back on a new disk, once all vote and have what any of them had. Earlier it might be the only one that
+    /// votes, or be asked for the vote without which there is no majority: nobody decides anything after that.
     async fn lose_a_voters_disk(&mut self, id: i32) {
         self.recover().await;
+        self.all_vote().await;
         self.cluster.agree().await;
         let path = self.cluster.kill(id);
         drop(path);
