@@ -75,9 +75,6 @@ pub struct Log {
     /// log's directory.
     flush: Mutex<()>,
     flush_requested: AtomicBool,
-    /// Held by whoever changes what is known to be damaged or cuts the log's end off. Says how often that was: whoever has
-    /// read the log meanwhile may have read a part of what was there before and a part of what took its place.
-    quarantine: Mutex<Cuts>,
     /// A copy for those who must not wait for the writer.
     producer_count: AtomicUsize,
     /// Bytes after the newest snapshot of producers: what recovery would have to look through.
@@ -93,9 +90,6 @@ pub struct Log {
     pub(crate) uncleanable: AtomicBool,
     state: RwLock<State>,
 }
-
-/// How often a log's end was cut off since it was opened.
-type Cuts = u64;
 
 /// What only those who change files need to know.
 #[derive(Debug)]
@@ -251,7 +245,6 @@ impl Log {
             config: RwLock::new(config),
             flush: Mutex::default(),
             flush_requested: AtomicBool::new(false),
-            quarantine: Mutex::default(),
             producer_count,
             unsnapshotted_bytes: AtomicU64::new(unsnapshotted_bytes),
             high_watermark: AtomicI64::new(-1),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ottla_base::Offset;
 
-use super::{Cuts, Log, State};
+use super::{Log, State};
 use crate::audit::{self, Damage, FileSource, Seen, Source, Stretch};
 use crate::epochs::EpochCache;
 use crate::error::{Context, StorageError};
@@ -26,8 +26,8 @@ pub(crate) struct Auditable {
     pub(crate) size: u64,
     pub(crate) is_sealed: bool,
     end_offset: i64,
-    /// How often the log's end had been cut off.
-    cuts: Cuts,
+    /// How often the log was cut off before.
+    truncations: u64,
 }
 
 /// How to find where the flushed part ends of the segment that is written.
@@ -152,7 +152,7 @@ impl Log {
         &self,
         is_wanted: impl Fn(&Auditable) -> bool,
     ) -> Result<Vec<Auditable>, StorageError> {
-        let cuts = *self.quarantine.lock();
+        let truncations = self.writer.lock().truncations;
         let (mut parts, flushed_end) = {
             let state = self.state.read();
             let sealed = state.sealed_with_ends().map(|(sealed, end_offset)| Auditable {
@@ -160,14 +160,14 @@ impl Log {
                 size: sealed.size,
                 is_sealed: true,
                 end_offset,
-                cuts,
+                truncations,
             });
             let active = Auditable {
                 segment: Arc::clone(&state.active.segment),
                 size: state.active.size,
                 is_sealed: false,
                 end_offset: state.flushed_offset,
-                cuts,
+                truncations,
             };
             let parts = sealed.chain([active]).filter(&is_wanted);
             (parts.collect::<Vec<_>>(), FlushedEnd::of(&state))
@@ -229,8 +229,9 @@ impl Log {
     /// A segment was read: this is all that is wrong with it, up to where it was read. What was cut off meanwhile says nothing:
     /// a follower soon has as much again, so that neither the segment nor its size tells.
     fn note_damage(&self, part: &Auditable, found: Vec<Damage>) -> Result<(), StorageError> {
-        let cuts = self.quarantine.lock();
-        if *cuts != part.cuts || !self.holds(part) {
+        // Until it is noted nobody cuts anything off, and nobody else notes anything.
+        let writer = self.writer.lock();
+        if writer.truncations != part.truncations || !self.holds(part) {
             return Ok(());
         }
         let known = part.segment.damage().unwrap_or_default();

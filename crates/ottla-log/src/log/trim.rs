@@ -175,12 +175,10 @@ impl Log {
         }
         self.expect_recovery_from(offset)?;
         let restored = self.producers_before(offset)?;
-        let mut cuts = self.quarantine.lock();
-        *cuts += 1;
+        writer.truncations += 1;
         self.discard_after(offset)?;
         self.cut_active(&mut writer, offset)?;
         self.replace_producers(&mut writer, restored);
-        writer.truncations += 1;
         let end = self.log_end_offset();
         self.lower_recovery_point(end)?;
         self.write_quarantine()?;
@@ -382,8 +380,7 @@ impl Log {
         };
         self.expect_recovery_from(offset)?;
         self.forget_producers(writer)?;
-        let mut cuts = self.quarantine.lock();
-        *cuts += 1;
+        writer.truncations += 1;
         writer.dirty.take();
         {
             let mut state = self.state.write();
@@ -393,7 +390,6 @@ impl Log {
             state.log_end_offset = offset.0;
             state.flushed_offset = offset.0;
         }
-        writer.truncations += 1;
         self.env().log_starts.remove(&self.partition)?;
         self.lower_recovery_point(offset)?;
         for segment in segments.iter().rev() {

@@ -54,9 +54,7 @@ impl Loader<'_> {
             position: 0,
             end,
             first_offset: segment.base_offset,
-            end_offset: doubt
-                .next
-                .unwrap_or_else(|| segment.base_offset.saturating_add(i64::from(i32::MAX))),
+            end_offset: doubt.next.unwrap_or_else(|| beyond(segment)),
             epochs: Some(epochs).filter(|_| doubt.are_epochs_known),
             epochs_end: doubt.flushed_end,
         };
@@ -114,7 +112,7 @@ impl Loader<'_> {
             position: known.position,
             end: len,
             first_offset: known.first_offset.0,
-            end_offset: segment.base_offset.saturating_add(i64::from(i32::MAX)),
+            end_offset: beyond(segment),
             epochs: Some(&self.epochs),
             epochs_end: i64::MAX,
         };
@@ -124,14 +122,17 @@ impl Loader<'_> {
                 Seen::Batch(position, _) => (position, false),
                 Seen::Damage(damage) => (damage.position, true),
             };
-            if position >= known.end_position {
-                return ControlFlow::Break(());
-            }
-            is_damaged |= damaged;
-            if is_damaged { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            let is_behind = position >= known.end_position;
+            is_damaged = damaged && !is_behind;
+            if is_damaged || is_behind { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let mut source = FileSource(segment.disk(), file);
         audit::audit_all(&mut source, &stretch, &mut look).context("read", &path)?;
         Ok(is_damaged)
     }
+}
+
+/// Where the offsets of any segment that begins like this one end: its indexes can't say more.
+fn beyond(segment: &Segment) -> i64 {
+    segment.base_offset.saturating_add(i64::from(i32::MAX))
 }
