@@ -38,6 +38,18 @@ impl StorageError {
     }
 }
 
+/// Of the kind that tells whether the disk was full.
+impl From<StorageError> for io::Error {
+    fn from(error: StorageError) -> Self {
+        let kind = match &error {
+            StorageError::Io { source, .. } => source.kind(),
+            StorageError::Full { .. } => io::ErrorKind::StorageFull,
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}
+
 /// Says what was being done to which file.
 pub(crate) trait Context<T> {
     fn context(self, action: &'static str, path: &Path) -> Result<T, StorageError>;

@@ -7,12 +7,12 @@
 //! A disk may refuse a write though the file system says that there is room, as where a quota ends first. Then only the
 //! next write can tell whether it is over: one is let through each time the housekeeper has looked.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 
 use ottla_env::Disk;
+use ottla_env::disk::is_full;
 use parking_lot::Mutex;
 
 use crate::error::StorageError;
@@ -161,12 +161,9 @@ impl Room {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::path::Path;
 
     use ottla_env::FaultyDisk;

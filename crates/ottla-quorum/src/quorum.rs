@@ -599,6 +599,7 @@ impl Quorum {
     /// Stops deciding, and makes everything durable. The log itself is closed with its directory. A leader of others
     /// hands over first, for as long as an election would take.
     pub async fn shutdown(&self) {
+        self.storage.room().stop();
         self.hand_over().await;
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!(%error, "the quorum did not stop cleanly");

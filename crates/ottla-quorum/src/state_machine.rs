@@ -261,7 +261,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             Some(image) => image,
             None => self.storage.snapshots().load_image(extent.id)?,
         };
-        self.storage.snapshots().install(&checkpoint)?;
+        while let Err(error) = self.storage.snapshots().install(&checkpoint) {
+            self.storage.room().wait(error).await?;
+        }
         self.restore(&extent, image);
         self.release(&mut Vec::new());
         Ok(())

@@ -7,6 +7,8 @@
 //! and tells openraft afterwards; a vote goes through the same thread, so that it is never durable before an append
 //! that came earlier.
 //!
+//! Where the disk has no room for an entry or a vote, openraft waits until it has ([`room`]).
+//!
 //! Entries that come from a leader are written with its bytes: the logs of all voters are equal, byte by byte.
 //!
 //! What the newest snapshot holds may be gone from the log, and is not read again when the log is opened: the entries are
@@ -17,6 +19,7 @@
 
 pub(crate) mod format;
 pub(crate) mod index;
+pub(crate) mod room;
 #[cfg(test)]
 mod tests;
 pub(crate) mod vote;
@@ -36,7 +39,7 @@ use openraft::{EntryPayload, OptionalSend};
 use ottla_base::{BrokerId, LeaderEpoch, Offset, Timestamp, Uuid};
 use ottla_env::Clock;
 use ottla_env::Disk;
-use ottla_log::{Log, Origin, ReadError, StorageError};
+use ottla_log::{AppendError, Log, Origin, ReadError, StorageError};
 use ottla_metadata::Endpoint;
 use ottla_records::{BatchHeader, Batches, RawBatch, ValidBatch};
 use parking_lot::Mutex;
@@ -49,6 +52,7 @@ use crate::snapshot::store::{Checkpoint, LoadError, Snapshots};
 use crate::workers::{self, Workers};
 use format::Author;
 use index::LogIndex;
+use room::Room;
 use vote::VoteFile;
 use writer::Writer;
 
@@ -102,6 +106,7 @@ struct Shared {
     myself: Myself,
     writer: Writer,
     snapshots: Snapshots,
+    room: Room,
     state: Mutex<State>,
 }
 
@@ -141,6 +146,7 @@ impl Storage {
         let Place { cluster_id, node_id, directory_id, disk, path } = place;
         let vote = vote_file.read(node_id)?;
         let offsets = log.log_start_offset()..log.log_end_offset();
+        let room = Room::beside(Arc::clone(&disk), path.clone());
         let (snapshots, checkpoint) = Snapshots::open(disk, path, cluster_id, offsets)?;
         let extent = checkpoint.as_ref().map(|checkpoint| &*checkpoint.extent);
         if let Some(extent) = extent {
@@ -152,7 +158,7 @@ impl Storage {
         let state = State { index, vote, voters, origin, cache: VecDeque::new(), cache_start };
         let writer = Writer::start(Arc::clone(&log), vote_file, directory_id, node_id, &*workers)?;
         let state = Mutex::new(state);
-        let shared = Shared { log, clock, workers, myself, writer, snapshots, state };
+        let shared = Shared { log, clock, workers, myself, writer, snapshots, room, state };
         Ok((Self { shared: Arc::new(shared) }, checkpoint))
     }
 
@@ -171,6 +177,10 @@ impl Storage {
 
     pub(crate) fn snapshots(&self) -> &Snapshots {
         &self.shared.snapshots
+    }
+
+    pub(crate) fn room(&self) -> &Room {
+        &self.shared.room
     }
 
     /// Lets the files begin later, at the end of a snapshot, as far as openraft has given up what is before.
@@ -204,8 +214,9 @@ impl Storage {
         let now = if voters.len() > 1 { Timestamp::NONE } else { self.shared.clock.now_ms() };
         let ids = voters.keys().copied().collect();
         let membership = Membership::new(vec![ids], voters).map_err(io::Error::other)?;
-        let entry = Entry::new(log_id(0, 0), EntryPayload::Membership(membership));
-        self.write_at(vec![entry], now)?;
+        let mut entries = vec![Entry::new(log_id(0, 0), EntryPayload::Membership(membership))];
+        let mut batches = self.batches_of(&mut entries, now)?;
+        self.append_batches(&mut entries, &mut batches)?;
         self.shared.log.flush().map_err(io::Error::other)?;
         Ok(())
     }
@@ -304,19 +315,12 @@ impl Storage {
         Ok(all)
     }
 
-    fn write(&self, entries: Vec<Entry>) -> io::Result<()> {
-        self.write_at(entries, self.shared.clock.now_ms())
-    }
-
-    /// Appends these entries: with the bytes that they have in the leader's log, if they come from there.
-    fn write_at(&self, mut entries: Vec<Entry>, now: Timestamp) -> io::Result<()> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let mut state = self.shared.state.lock();
+    /// What these entries are in the log: the bytes that they have in the leader's, if they come from there.
+    fn batches_of(&self, entries: &mut [Entry], now: Timestamp) -> io::Result<Vec<ValidBatch>> {
+        let state = self.shared.state.lock();
         let mut batches = Vec::with_capacity(entries.len());
         let mut offset = self.shared.log.log_end_offset();
-        for entry in &mut entries {
+        for entry in entries {
             let batch = match entry.batch.take() {
                 Some(batch) => check_place(batch, offset, entry)?,
                 None => self.make_batch(&state, entry, offset, now)?,
@@ -324,7 +328,7 @@ impl Storage {
             offset = batch.next_offset();
             batches.push(batch);
         }
-        self.append_batches(&mut state, entries, batches)
+        Ok(batches)
     }
 
     fn make_batch(
@@ -342,19 +346,20 @@ impl Storage {
         Ok(batch)
     }
 
+    /// Appends entries, as these batches, and takes both; or none of them, and leaves both as they were.
     fn append_batches(
         &self,
-        state: &mut State,
-        entries: Vec<Entry>,
-        mut batches: Vec<ValidBatch>,
+        entries: &mut Vec<Entry>,
+        batches: &mut Vec<ValidBatch>,
     ) -> io::Result<()> {
-        let first = entries.first().map(Entry::index);
-        if first != Some(state.index.next_index()) {
-            let next = state.index.next_index();
-            return Err(io::Error::other(format!("entry {first:?} cannot follow {next}")));
+        let Some(first) = entries.first().map(Entry::index) else { return Ok(()) };
+        let mut state = self.shared.state.lock();
+        let next = state.index.next_index();
+        if first != next {
+            return Err(io::Error::other(format!("entry {first} cannot follow {next}")));
         }
-        self.shared.log.append(&mut batches, Origin::Replica).map_err(io::Error::other)?;
-        for (mut entry, batch) in entries.into_iter().zip(batches) {
+        self.shared.log.append(batches, Origin::Replica).map_err(not_appended)?;
+        for (mut entry, batch) in entries.drain(..).zip(batches.drain(..)) {
             state.index.push(batch.header());
             state.note(entry.index(), &entry.payload, batch.header());
             entry.batch = Some(batch);
@@ -362,6 +367,13 @@ impl Storage {
         }
         state.check(&self.shared.log);
         Ok(())
+    }
+}
+
+fn not_appended(error: AppendError) -> io::Error {
+    match error {
+        AppendError::Storage(error) => error.into(),
+        AppendError::Refused(error) => io::Error::other(error),
     }
 }
 
@@ -394,6 +406,12 @@ impl State {
         if index == 0 {
             self.origin = Some(header.crc);
         }
+    }
+
+    /// Whether an entry is in the log, or has gone from it.
+    fn has_had(&self, log_id: LogId) -> bool {
+        self.index.purged() >= Some(log_id)
+            || self.index.term(log_id.index()) == Some(epoch_of(&log_id).0)
     }
 
     /// Forgets the entries up to one that is in a snapshot, but for the voters that it named.
@@ -669,7 +687,11 @@ impl RaftLogStorage<TypeConfig> for Storage {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        self.shared.writer.save_vote(*vote).await?;
+        let Shared { writer, room, .. } = &*self.shared;
+        while let Err(error) = writer.save_vote(*vote).await {
+            room.wait(error).await?;
+        }
+        room.written();
         self.shared.state.lock().vote = Some(*vote);
         Ok(())
     }
@@ -687,12 +709,19 @@ impl RaftLogStorage<TypeConfig> for Storage {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        self.write(entries.into_iter().collect())?;
-        self.shared.writer.flush(callback);
+        let Shared { clock, writer, room, .. } = &*self.shared;
+        let mut entries: Vec<Entry> = entries.into_iter().collect();
+        let mut batches = self.batches_of(&mut entries, clock.now_ms())?;
+        while let Err(error) = self.append_batches(&mut entries, &mut batches) {
+            room.wait(error).await?;
+        }
+        room.written();
+        writer.flush(callback);
         Ok(())
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        self.shared.room.wait_for_cut().await?;
         let next = last_log_id.map_or(0, |last| last.index() + 1);
         let mut state = self.shared.state.lock();
         let Some(offset) = state.index.base_offset(next) else { return Ok(()) };
@@ -709,11 +738,14 @@ impl RaftLogStorage<TypeConfig> for Storage {
         let Some(newest) = newest.filter(|newest| log_id <= newest.last()) else {
             return Err(io::Error::other(format!("nothing up to {log_id} is in a snapshot")));
         };
+        if !self.shared.state.lock().has_had(log_id) {
+            self.shared.room.wait_for_cut().await?;
+        }
         let mut state = self.shared.state.lock();
         if state.index.purged() >= Some(log_id) {
             return Ok(());
         }
-        if state.index.term(log_id.index()) == Some(epoch_of(&log_id).0) {
+        if state.has_had(log_id) {
             state.purge(log_id);
         } else if log_id == newest.last() {
             let end = newest.id.end_offset;

@@ -5,19 +5,25 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use ottla_base::{ErrorCode, Timestamp};
 use ottla_protocol::frame::encode_request;
 use ottla_protocol::header::ResponseHeader;
 use ottla_protocol::messages::alter_replica_log_dirs_request::{
     AlterReplicaLogDir, AlterReplicaLogDirTopic,
 };
+use ottla_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
 use ottla_protocol::messages::{
-    AlterReplicaLogDirsRequest, DescribeLogDirsRequest, MetadataRequest,
+    AlterReplicaLogDirsRequest, DescribeLogDirsRequest, IncrementalAlterConfigsRequest,
+    MetadataRequest,
 };
 use ottla_protocol::{Decoder, Message as _, Request};
 use rustix::process::Signal;
@@ -58,6 +64,12 @@ pub(super) fn tests() -> Vec<Test> {
         ),
         test("a full disk refuses records, serves all else, and recovers by itself", UNSHARE, full)
             .where_allowed(&[MOUNT]),
+        test(
+            "a disk that others fill to the last byte stops nothing that does not need room",
+            UNSHARE,
+            filled,
+        )
+        .where_allowed(&[MOUNT]),
     ]
 }
 
@@ -366,6 +378,92 @@ fn full(directory: &Path) -> Result<()> {
     ensure!(read(&running, "kept", 0)? == "first\nsecond\n", "the records are others");
     ensure!(get(&running.ready.http, "/readyz")? == (200, "ready\n".to_owned()));
     Ok(())
+}
+
+/// Metadata is written from its reserve, and waits when that is gone, too.
+fn filled(directory: &Path) -> Result<()> {
+    const GIVEN_UP: &str = "the reserve is given up to the metadata";
+    const WAITING: &str = "decides and learns nothing about the cluster until there is room";
+    let mut running = Running::start(serve_small(directory)?, directory)?;
+    client(running.address(), &["topic", "create", "kept"], "")?;
+    write_ok(&running, "kept", 0, "first")?;
+    let filler = filler(&running, directory)?;
+    // More than the rest of a block that the log has already.
+    let large = vec![b'x'; 64 << 10];
+    let code = write(&running, "kept", 0, &large)?;
+    ensure!(code == ErrorCode::KAFKA_STORAGE_ERROR, "a record without room: {code}");
+    let mut decided = 0;
+    while count(&running, GIVEN_UP)? == 0 {
+        ensure!(decided < 200, "the metadata has never lacked room");
+        let code = set_retention(&running, decided)?;
+        ensure!(code == ErrorCode::NONE, "a decision without room: {code}");
+        decided += 1;
+    }
+    ensure!(count(&running, WAITING)? == 0, "it waits in spite of the reserve");
+
+    take_all(&filler)?;
+    let mut waiting = Vec::new();
+    eventually(LIMIT, || {
+        let (address, next) = (running.address().to_owned(), decided);
+        decided += 1;
+        waiting.push(thread::spawn(move || ask(&address, &retention(next), 1)));
+        Ok((count(&running, WAITING)? > 0).then_some(()))
+    })
+    .context("the metadata has room without the reserve")?;
+    ensure!(read(&running, "kept", 0)? == "first\n", "what was written is not read");
+    ensure!(running.process.is_running(), "it has ended");
+    fs::remove_file(&filler)?;
+    for asked in waiting {
+        // Whoever has waited too long asks again.
+        asked.join().map_err(|_| anyhow!("a client panicked"))?.ok();
+    }
+    let code = set_retention(&running, 1)?;
+    ensure!(code == ErrorCode::NONE, "a decision with room again: {code}");
+    running.wait_for("the disk has room for the metadata again")?;
+    eventually(Duration::from_secs(10), || {
+        Ok((write(&running, "kept", 0, b"second")? == ErrorCode::NONE).then_some(()))
+    })
+    .context("there is room, and records are still refused")?;
+    ensure!(read(&running, "kept", 0)? == "first\nsecond\n", "the records are others");
+    ensure!(running.end(Signal::TERM)?.success(), "it did not stop cleanly");
+    Ok(())
+}
+
+/// A file on the broker's own disk, which takes all of it.
+fn filler(running: &Running, directory: &Path) -> Result<PathBuf> {
+    let disk = fs::canonicalize(directory.join("disk"))?;
+    let seen = PathBuf::from(format!("/proc/{}/root", running.process.pid()));
+    let filler = seen.join(disk.strip_prefix("/")?).join("filler");
+    take_all(&filler)?;
+    Ok(filler)
+}
+
+fn take_all(filler: &Path) -> Result<()> {
+    let mut file = fs::OpenOptions::new().create(true).append(true).open(filler)?;
+    let chunk = [0; 4 << 10];
+    // A chunk that does not fit is written as far as it does.
+    while file.write_all(&chunk).is_ok() {}
+    Ok(())
+}
+
+fn set_retention(running: &Running, days: i64) -> Result<ErrorCode> {
+    let response = ask(running.address(), &retention(days), 1)?;
+    response.responses.first().map(|it| it.error_code).context("no answer for the topic")
+}
+
+/// Of a resource that is configured.
+const TOPIC: i8 = 2;
+
+/// Something small to decide, another one each time.
+fn retention(days: i64) -> IncrementalAlterConfigsRequest {
+    let value = Some((days * 86_400_000 + 1).to_string().into());
+    let config = AlterableConfig { name: "retention.ms".into(), config_operation: 0, value };
+    let resource = AlterConfigsResource {
+        resource_type: TOPIC,
+        resource_name: "kept".into(),
+        configs: vec![config],
+    };
+    IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false }
 }
 
 fn alter(running: &Running, path: &Path, topic: &str, partition: i32) -> Result<ErrorCode> {

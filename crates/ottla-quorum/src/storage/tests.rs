@@ -2,10 +2,11 @@
 
 use openraft::storage::RaftLogStorageExt;
 use ottla_base::{LeaderEpoch, Timestamp, TopicPartition};
-use ottla_env::SystemClock;
+use ottla_env::{FaultyDisk, OsDisk, SystemClock};
 use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
 use ottla_metadata::Endpoint;
 use ottla_protocol::records::FeatureLevelRecord;
+use tokio::task::JoinHandle;
 
 use super::*;
 use crate::raft::Proposal;
@@ -25,8 +26,13 @@ fn open(path: &std::path::Path) -> Fixture {
 }
 
 fn try_open(path: &std::path::Path) -> Result<Fixture, LogError> {
+    open_on(Arc::new(OsDisk), path)
+}
+
+fn open_on(disk: Arc<dyn Disk>, path: &std::path::Path) -> Result<Fixture, LogError> {
     let clock = Arc::new(SystemClock::new());
-    let (config, options) = (LogConfig::default(), DirectoryOptions::default());
+    let (config, options) =
+        (LogConfig::default(), DirectoryOptions { disk, ..DirectoryOptions::default() });
     let directory = LogDirectory::open(path, config.clone(), options, clock.clone()).unwrap();
     let partition = TopicPartition::new("__cluster_metadata", 0);
     let log = directory.log(&partition).unwrap_or_else(|| {
@@ -469,4 +475,118 @@ async fn a_snapshot_of_another_log_is_an_error_and_deletes_nothing() {
     let error = try_open(paths[1].path()).err().unwrap().to_string();
     assert!(error.contains("has begun with something else"), "{error}");
     assert_eq!(std::fs::read(&log).unwrap(), before);
+}
+
+const RESERVE: &str = "__cluster_metadata-0/reserve";
+/// Longer than a write is left alone for want of room.
+const A_WHILE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Something that has not come to its end after a while.
+async fn waiting<F>(fixture: &Fixture, work: impl FnOnce(Storage) -> F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    let mut waiting = tokio::spawn(work(fixture.storage.clone()));
+    assert!(tokio::time::timeout(A_WHILE, &mut waiting).await.is_err(), "there is room");
+    waiting
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_no_room_on_the_disk_waits_for_it() {
+    let (path, disk) = (tempfile::tempdir().unwrap(), Arc::new(FaultyDisk::default()));
+    let mut fixture = open_on(Arc::clone(&disk) as _, path.path()).unwrap();
+    append(&mut fixture, entries()).await;
+    let vote =
+        Vote { leader_id: crate::raft::LeaderId { term: 5, voted_for: 2 }, committed: false };
+
+    disk.fail_writes(Some(io::ErrorKind::StorageFull));
+    let appending = waiting(&fixture, |mut storage| async move {
+        storage.blocking_append(vec![normal(4, 7, 3)]).await
+    })
+    .await;
+    let voting =
+        waiting(&fixture, move |mut storage| async move { storage.save_vote(&vote).await }).await;
+    assert_eq!(fixture.storage.read_vote().await.unwrap(), None, "it is not on disk");
+    assert_eq!(read(&mut fixture, 0..100).await, entries());
+
+    disk.fail_writes(None);
+    appending.await.unwrap().unwrap();
+    voting.await.unwrap().unwrap();
+    let all = [entries(), vec![normal(4, 7, 3)]].concat();
+    assert_eq!(read(&mut fixture, 0..100).await, all);
+    drop(fixture);
+    let mut fixture = open(path.path());
+    assert_eq!(read(&mut fixture, 0..100).await, all);
+    assert_eq!(fixture.storage.read_vote().await.unwrap(), Some(vote));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_stops_waits_for_no_room_and_other_errors_are_errors_at_once() {
+    let (path, disk) = (tempfile::tempdir().unwrap(), Arc::new(FaultyDisk::default()));
+    let mut fixture = open_on(Arc::clone(&disk) as _, path.path()).unwrap();
+    append(&mut fixture, entries()).await;
+    disk.fail_writes(Some(io::ErrorKind::Other));
+    fixture.storage.blocking_append(vec![normal(4, 7, 3)]).await.unwrap_err();
+
+    disk.fail_writes(Some(io::ErrorKind::StorageFull));
+    let appending = waiting(&fixture, |mut storage| async move {
+        storage.blocking_append(vec![normal(4, 7, 3)]).await
+    })
+    .await;
+    fixture.storage.room().stop();
+    appending.await.unwrap().unwrap_err();
+    assert_eq!(read(&mut fixture, 0..100).await, entries());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reserve_goes_when_there_is_no_room_and_comes_back_when_there_is_plenty() {
+    let (path, disk) = (tempfile::tempdir().unwrap(), Arc::new(FaultyDisk::default()));
+    let reserve = path.path().join(RESERVE);
+    let mut fixture = open_on(Arc::clone(&disk) as _, path.path()).unwrap();
+    append(&mut fixture, entries()).await;
+    assert_eq!(disk.status(&reserve).unwrap().len, 0, "blocks, and no bytes");
+
+    disk.fail_writes(Some(io::ErrorKind::QuotaExceeded));
+    let appending = waiting(&fixture, |mut storage| async move {
+        storage.blocking_append(vec![normal(4, 7, 3)]).await
+    })
+    .await;
+    assert!(!reserve.exists());
+    disk.fail_writes(None);
+    disk.set_free(Some(1 << 20));
+    appending.await.unwrap().unwrap();
+    tokio::time::advance(A_WHILE * 10).await;
+    append(&mut fixture, vec![blank(4, 8)]).await;
+    assert!(!reserve.exists(), "the little that there is may be needed");
+
+    disk.set_free(None);
+    append(&mut fixture, vec![blank(4, 9)]).await;
+    assert!(!reserve.exists(), "it was looked for just now");
+    tokio::time::advance(A_WHILE * 10).await;
+    append(&mut fixture, vec![blank(4, 10)]).await;
+    assert!(reserve.exists());
+
+    // Where it was there before, it stays however little is free.
+    drop(fixture);
+    disk.set_free(Some(0));
+    drop(open_on(Arc::clone(&disk) as _, path.path()).unwrap());
+    assert!(reserve.exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_is_cut_off_only_when_there_is_room_for_it() {
+    let (path, disk) = (tempfile::tempdir().unwrap(), Arc::new(FaultyDisk::default()));
+    let mut fixture = open_on(Arc::clone(&disk) as _, path.path()).unwrap();
+    append(&mut fixture, entries()).await;
+    disk.set_free(Some(1 << 10));
+    let cutting =
+        waiting(
+            &fixture,
+            |mut storage| async move { storage.truncate_after(Some(log_id(1, 3))).await },
+        )
+        .await;
+    assert_eq!(read(&mut fixture, 0..100).await, entries());
+    disk.set_free(Some(1 << 20));
+    cutting.await.unwrap().unwrap();
+    assert_eq!(read(&mut fixture, 0..100).await, entries()[..4]);
 }

@@ -25,6 +25,17 @@ pub(crate) enum VoteError {
     Damaged { path: PathBuf, what: String },
 }
 
+/// Of the kind that tells whether the disk was full.
+impl From<VoteError> for io::Error {
+    fn from(error: VoteError) -> Self {
+        let kind = match &error {
+            VoteError::Io { source, .. } => source.kind(),
+            VoteError::Damaged { .. } => io::ErrorKind::InvalidData,
+        };
+        Self::new(kind, error)
+    }
+}
+
 /// The file, in Kafka's words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -136,7 +136,7 @@ impl Worker {
                     self.flush(&mut callbacks);
                     let written = self.vote_file.write(&vote, self.node_id, self.directory_id);
                     // Nobody waits for the vote of a node that is stopping.
-                    let _ = saved.send(written.map_err(io::Error::other));
+                    let _ = saved.send(written.map_err(io::Error::from));
                 }
             }
         }
