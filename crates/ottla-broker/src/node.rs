@@ -51,7 +51,7 @@ use crate::peers::{BrokerAddresses, Peers, Purpose, QuorumTransport};
 use crate::replicas::Replicas;
 use crate::throttles::Throttles;
 use crate::topic_config;
-use crate::topics::Topics;
+use crate::topics::{MissingLogs, Topics};
 
 /// What a node is started with.
 #[derive(Debug)]
@@ -185,6 +185,7 @@ impl Node {
             moves: Arc::clone(&moves),
             started: AtomicBool::new(false),
             strays: parking_lot::Mutex::default(),
+            missing: MissingLogs::default(),
             cleaner: cleaner.clone(),
         });
         let wishes = Wishes::read(&directories)?;
@@ -302,6 +303,7 @@ impl Node {
         };
         tasks.spawn(Arc::clone(&replicas.outboxes.handovers).run(parts, stopping.clone()));
         tasks.spawn(reports.send(controller, registration, stopping.clone()));
+        tasks.spawn(topics.make_missing_logs(stopping.clone()));
         tasks.spawn(moves.run(stopping));
         broker.set_ready();
         Ok(Self {

@@ -1,4 +1,8 @@
 //! Carries out on this broker what the metadata says: logs of new topics are created, those of deleted ones removed.
+//!
+//! A log that there is no room for is made when there is.
+//!
+//! Invariant: a partition whose log is missing for want of room is in `missing.logs`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,6 +18,7 @@ use ottla_metadata::{Broker, ConfigResource, Delta, Image, Partition, Topic, top
 use ottla_quorum::Publisher;
 use ottla_replication::Throttled;
 use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
 
 use crate::cleaner;
@@ -21,12 +26,16 @@ use crate::configuration::Configuration;
 use crate::directory_reports::DirectoryReports;
 use crate::fetchers::Fetchers;
 use crate::group_coordinator::GroupCoordinator;
+use crate::listener::stopped;
 use crate::log_directories::LogDirectories;
 use crate::log_moves::LogMoves;
 use crate::replica::{Replica, Standing, Terms, Throttling};
 use crate::replicas::Replicas;
 use crate::throttles::Throttles;
 use crate::topic_config;
+
+/// How often it is tried to make the logs that there was no room for.
+const MAKE_MISSING_EVERY: Duration = Duration::from_secs(1);
 
 /// The logs and replicas of this broker, kept equal to the metadata.
 #[derive(Debug)]
@@ -51,11 +60,38 @@ pub(crate) struct Topics {
     pub started: AtomicBool,
     /// Logs that were there at the start and that nothing in the metadata owned: no log that was made since is one.
     pub strays: Mutex<BTreeSet<TopicPartition>>,
+    pub missing: MissingLogs,
     pub cleaner: Option<Arc<LogCleaner>>,
+}
+
+/// Logs that there was no room for.
+#[derive(Debug, Default)]
+pub(crate) struct MissingLogs {
+    logs: Mutex<BTreeSet<(TopicId, PartitionIndex)>>,
+    /// The metadata that was carried out last; held while some is.
+    published: Mutex<Option<Arc<Image>>>,
+    due: Notify,
 }
 
 impl Publisher for Topics {
     fn publish(&self, image: &Arc<Image>, delta: &Delta) {
+        let mut published = self.missing.published.lock();
+        self.carry_out(image, delta);
+        *published = Some(Arc::clone(image));
+    }
+
+    /// Only now can nobody commit an offset any more in a topic that is gone.
+    fn visible(&self, delta: &Delta) {
+        self.forget_offsets_in(delta);
+        if !delta.brokers.is_empty() {
+            // Nobody waits for the replicas of a broker that is gone.
+            self.replicas.all().iter().for_each(|replica| replica.deletions.wake());
+        }
+    }
+}
+
+impl Topics {
+    fn carry_out(&self, image: &Image, delta: &Delta) {
         // First of all: what is made below is made with it.
         let defaults_changed = self.configuration.follow(image, delta);
         if !self.started.load(Ordering::Relaxed) {
@@ -82,17 +118,6 @@ impl Publisher for Topics {
         }
     }
 
-    /// Only now can nobody commit an offset any more in a topic that is gone.
-    fn visible(&self, delta: &Delta) {
-        self.forget_offsets_in(delta);
-        if !delta.brokers.is_empty() {
-            // Nobody waits for the replicas of a broker that is gone.
-            self.replicas.all().iter().for_each(|replica| replica.deletions.wake());
-        }
-    }
-}
-
-impl Topics {
     /// Takes up what is there, once the metadata includes the registration of this process. What comes before that is the
     /// cluster's past, replayed: its topics may have been deleted since and made anew under the same names, and today's
     /// logs would be taken for theirs.
@@ -171,8 +196,61 @@ impl Topics {
         if partition.replicas.contains(&self.node_id)
             && let Err(error) = self.try_create(image, topic, index, partition, demands)
         {
-            // Clients get KAFKA_STORAGE_ERROR for a partition that has no log.
-            error!(topic = %topic.name, partition = %index, %error, "log can't be opened");
+            self.note_missing(topic, index, &error);
+        }
+    }
+
+    /// Clients get KAFKA_STORAGE_ERROR for a partition that has no log.
+    fn note_missing(&self, topic: &Topic, index: PartitionIndex, error: &CreateError) {
+        let name = &topic.name;
+        if !error.is_full() {
+            error!(topic = %name, partition = %index, %error, "log can't be opened");
+        } else if self.missing.logs.lock().insert((topic.id, index)) {
+            error!(topic = %name, partition = %index, %error, "no room for a log: it is made when there is");
+            self.missing.due.notify_one();
+        }
+    }
+
+    /// Makes the logs that there was no room for when there is.
+    pub(crate) async fn make_missing_logs(self: Arc<Self>, mut stopping: watch::Receiver<bool>) {
+        loop {
+            let is_waiting = !self.missing.logs.lock().is_empty();
+            tokio::select! {
+                () = self.missing.due.notified(), if !is_waiting => continue,
+                () = tokio::time::sleep(MAKE_MISSING_EVERY), if is_waiting => {}
+                () = stopped(&mut stopping) => return,
+            }
+            let topics = Arc::clone(&self);
+            if tokio::task::spawn_blocking(move || topics.make_missing()).await.is_err() {
+                error!("making logs that there was no room for panicked");
+            }
+        }
+    }
+
+    /// As many as there is room for, of those that are wanted still.
+    fn make_missing(&self) {
+        let published = self.missing.published.lock();
+        let Some(image) = &*published else { return };
+        let missing = self.missing.logs.lock().clone();
+        for (topic_id, index) in missing {
+            self.missing.logs.lock().remove(&(topic_id, index));
+            let Some(topic) = image.topic(topic_id) else { continue };
+            let Some(partition) = topic.partition(index) else { continue };
+            let is_there = self.replicas.find(topic_id, index.0).is_some();
+            if is_there || !partition.replicas.contains(&self.node_id) {
+                continue;
+            }
+            let demands = self.demands_of(image, topic);
+            match self.try_create(image, topic, index, partition, &demands) {
+                Ok(()) => {
+                    info!(topic = %topic.name, partition = %index, "log made, as there is room")
+                }
+                Err(error) if error.is_full() => {
+                    self.missing.logs.lock().insert((topic_id, index));
+                    return;
+                }
+                Err(error) => self.note_missing(topic, index, &error),
+            }
         }
     }
 

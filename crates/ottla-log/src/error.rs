@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ottla_base::Offset;
+use ottla_env::disk;
 use ottla_records::BatchError;
 
 use crate::producers::ProducerRefusal;
@@ -33,6 +34,13 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// Whether it is only room that was lacking.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. })
+            || matches!(self, Self::Io { source, .. } if disk::is_full(source))
+    }
+
     pub(crate) fn corrupt(path: &Path, position: u64, what: impl ToString) -> Self {
         Self::Corrupt { path: path.to_owned(), position, what: what.to_string() }
     }
@@ -41,11 +49,8 @@ impl StorageError {
 /// Of the kind that tells whether the disk was full.
 impl From<StorageError> for io::Error {
     fn from(error: StorageError) -> Self {
-        let kind = match &error {
-            StorageError::Io { source, .. } => source.kind(),
-            StorageError::Full { .. } => io::ErrorKind::StorageFull,
-            _ => io::ErrorKind::Other,
-        };
+        let is_full = error.is_full();
+        let kind = if is_full { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };
         Self::new(kind, error)
     }
 }
@@ -130,4 +135,12 @@ pub enum CreateError {
     NoDirectory { log: String },
     #[error(transparent)]
     Storage(#[from] StorageError),
+}
+
+impl CreateError {
+    /// Whether it is only room that was lacking.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Storage(error) if error.is_full())
+    }
 }

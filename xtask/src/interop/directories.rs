@@ -392,6 +392,9 @@ fn filled(directory: &Path) -> Result<()> {
     let large = vec![b'x'; 64 << 10];
     let code = write(&running, "kept", 0, &large)?;
     ensure!(code == ErrorCode::KAFKA_STORAGE_ERROR, "a record without room: {code}");
+    // It is decided, and its log is made later.
+    client(running.address(), &["topic", "create", "late"], "")?;
+    write_refused(&running, "late", 0)?;
     let mut decided = 0;
     while count(&running, GIVEN_UP)? == 0 {
         ensure!(decided < 200, "the metadata has never lacked room");
@@ -425,6 +428,10 @@ fn filled(directory: &Path) -> Result<()> {
     })
     .context("there is room, and records are still refused")?;
     ensure!(read(&running, "kept", 0)? == "first\nsecond\n", "the records are others");
+    eventually(Duration::from_secs(10), || {
+        Ok((write(&running, "late", 0, b"third")? == ErrorCode::NONE).then_some(()))
+    })
+    .context("the log of a topic that was created meanwhile is still missing")?;
     ensure!(running.end(Signal::TERM)?.success(), "it did not stop cleanly");
     Ok(())
 }
