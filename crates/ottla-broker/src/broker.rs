@@ -26,6 +26,7 @@ use crate::fetch_session::Sessions;
 use crate::group_coordinator::GroupCoordinator;
 use crate::handlers::{HeartbeatConnections, VotersCaughtUp};
 use crate::hang_ups::HangUps;
+use crate::hearsay::Hearsay;
 use crate::joining::Claims;
 use crate::log_directories::LogDirectories;
 use crate::log_levels::LogLevels;
@@ -85,6 +86,7 @@ pub(crate) struct Broker {
     pub directories: Arc<LogDirectories>,
     pub moves: Arc<LogMoves>,
     pub hang_ups: Arc<HangUps>,
+    pub hearsay: Arc<Hearsay>,
     pub groups: Arc<GroupCoordinator>,
     pub cleaner: Option<Arc<LogCleaner>>,
     pub fetch_sessions: Mutex<Sessions>,
@@ -151,6 +153,7 @@ impl Broker {
             directories: parts.directories,
             moves: parts.moves,
             hang_ups: parts.hang_ups,
+            hearsay: Arc::default(),
             groups: parts.groups,
             cleaner: parts.cleaner,
             fetch_sessions,
@@ -170,10 +173,10 @@ impl Broker {
         }
     }
 
-    /// The cluster's metadata as this broker has applied it.
+    /// The cluster's metadata as this broker has applied it, and what it has heard beyond that of its own partitions.
     #[must_use]
     pub(crate) fn image(&self) -> Arc<Image> {
-        self.quorum.image()
+        self.hearsay.amend(self.quorum.image())
     }
 
     /// # Errors

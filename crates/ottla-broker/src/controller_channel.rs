@@ -258,7 +258,8 @@ const fn request_timeout(purpose: Purpose) -> Duration {
         | Purpose::Controller
         | Purpose::IsrChanges
         | Purpose::Forwarding
-        | Purpose::Flushed => REQUEST_TIMEOUT,
+        | Purpose::Flushed
+        | Purpose::Hearsay => REQUEST_TIMEOUT,
     }
 }
 

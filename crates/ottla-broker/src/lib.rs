@@ -25,6 +25,7 @@ mod group_coordinator;
 mod handlers;
 mod handovers;
 mod hang_ups;
+mod hearsay;
 mod http;
 mod isr_changes;
 mod joining;

@@ -3,6 +3,8 @@
 //! A heartbeat every `broker.heartbeat.interval.ms` keeps the broker's session. The active controller needs none from the
 //! broker in its own process: where one dies, so does the other. So a single node sends none at all while it is idle.
 //!
+//! While no controller answers, others are asked who leads meanwhile ([`crate::hearsay`]).
+//!
 //! Invariant: the broker serves clients only after the controller has let it (unfenced), and that only after its own
 //! metadata includes its registration.
 
@@ -46,6 +48,8 @@ pub(crate) struct Lifecycle {
     quorum: Arc<Quorum>,
     intervals: Intervals,
     leaving: Notify,
+    /// Whether the latest heartbeat was not answered by any controller.
+    is_unheard: watch::Sender<bool>,
 }
 
 /// What a heartbeat says that this broker wants.
@@ -138,7 +142,14 @@ impl Lifecycle {
         quorum: Arc<Quorum>,
         intervals: Intervals,
     ) -> Self {
-        Self { registration, channel, quorum, intervals, leaving: Notify::new() }
+        let (leaving, is_unheard) = (Notify::new(), watch::Sender::new(false));
+        Self { registration, channel, quorum, intervals, leaving, is_unheard }
+    }
+
+    /// Whether the latest heartbeat was not answered by any controller: this broker may have been fenced then, and not know
+    /// of it.
+    pub(crate) fn is_unheard(&self) -> watch::Receiver<bool> {
+        self.is_unheard.subscribe()
     }
 
     /// The epoch of this broker's registration.
@@ -236,7 +247,11 @@ impl Lifecycle {
             want_shut_down: wish == Wish::Leave,
             ..BrokerHeartbeatRequest::default()
         };
-        let response = self.channel.ask(Purpose::Heartbeats, request).await?;
+        let answer = self.channel.ask(Purpose::Heartbeats, request).await;
+        let is_unheard = answer.is_err();
+        self.is_unheard
+            .send_if_modified(|before| std::mem::replace(before, is_unheard) != is_unheard);
+        let response = answer?;
         if response.error_code.is_error() {
             warn!(code = %response.error_code, "the controller does not take a heartbeat");
         }

@@ -40,6 +40,7 @@ use crate::follower_watch;
 use crate::group_coordinator::GroupCoordinator;
 use crate::handovers;
 use crate::hang_ups::HangUps;
+use crate::hearsay;
 use crate::http;
 use crate::isr_changes;
 use crate::lifecycle::{self, Intervals, Lifecycle};
@@ -187,6 +188,7 @@ impl Node {
             strays: parking_lot::Mutex::default(),
             missing: MissingLogs::default(),
             cleaner: cleaner.clone(),
+            published: parking_lot::Mutex::default(),
         });
         let wishes = Wishes::read(&directories)?;
         let peers = Arc::new(Peers::new(config.node_id));
@@ -271,12 +273,13 @@ impl Node {
         let registration = lifecycle::register(&controller, request, intervals).await?;
         broker.set_registered(registration);
         quorum.applied(Offset(registration.epoch)).await;
-        let addresses = BrokerAddresses::new(
+        let addresses = Arc::new(BrokerAddresses::new(
             peers,
             Arc::clone(&quorum),
             config.inter_broker_listener_name.clone(),
-        );
-        begin_replication(&mut tasks, &broker, registration, addresses, &fetchers, &stopping);
+        ));
+        let to_others = Arc::clone(&addresses);
+        begin_replication(&mut tasks, &broker, registration, to_others, &fetchers, &stopping);
         let lifecycle = Arc::new(Lifecycle::new(
             registration,
             Arc::clone(&controller),
@@ -293,6 +296,16 @@ impl Node {
         }
         spawn_retention(&mut tasks, &broker, config, &stopping);
         tasks.spawn(Arc::clone(&lifecycle).keep_alive(stopping.clone()));
+        let parts = hearsay::Parts {
+            node_id: config.node_id,
+            quorum: Arc::clone(&quorum),
+            controller: Arc::clone(&controller),
+            replicas: Arc::clone(&replicas),
+            topics: Arc::clone(&topics),
+            addresses,
+        };
+        let is_unheard = lifecycle.is_unheard();
+        tasks.spawn(Arc::clone(&broker.hearsay).listen(parts, is_unheard, stopping.clone()));
         let parts = handovers::Parts {
             node_id: config.node_id,
             quorum: Arc::clone(&quorum),
@@ -657,12 +670,11 @@ fn begin_replication(
     tasks: &mut JoinSet<()>,
     broker: &Arc<Broker>,
     registration: Registration,
-    addresses: BrokerAddresses,
+    addresses: Arc<BrokerAddresses>,
     fetchers: &Fetchers,
     stopping: &watch::Receiver<bool>,
 ) {
     let (replicas, clock) = (&broker.replicas, &broker.clock);
-    let addresses = Arc::new(addresses);
     let outboxes = &replicas.outboxes;
     outboxes.flush_reports.begin(registration, Arc::clone(&addresses));
     fetchers.begin(registration, addresses);

@@ -27,6 +27,8 @@ pub(crate) enum Purpose {
     Forwarding,
     /// How far this broker has the partitions of a leader on disk.
     Flushed,
+    /// What other brokers know of the leaders here, while the controller does not answer.
+    Hearsay,
 }
 
 /// How long it may take to connect, the exchange of versions included.

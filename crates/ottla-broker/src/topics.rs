@@ -61,6 +61,8 @@ pub(crate) struct Topics {
     /// Logs that were there at the start and that nothing in the metadata owned: no log that was made since is one.
     pub strays: Mutex<BTreeSet<TopicPartition>>,
     pub missing: MissingLogs,
+    /// The metadata that was carried out last; held while some is, and while what is heard beyond it is.
+    pub published: Mutex<Option<Arc<Image>>>,
     pub cleaner: Option<Arc<LogCleaner>>,
 }
 
@@ -68,14 +70,12 @@ pub(crate) struct Topics {
 #[derive(Debug, Default)]
 pub(crate) struct MissingLogs {
     logs: Mutex<BTreeSet<(TopicId, PartitionIndex)>>,
-    /// The metadata that was carried out last; held while some is.
-    published: Mutex<Option<Arc<Image>>>,
     due: Notify,
 }
 
 impl Publisher for Topics {
     fn publish(&self, image: &Arc<Image>, delta: &Delta) {
-        let mut published = self.missing.published.lock();
+        let mut published = self.published.lock();
         self.carry_out(image, delta);
         *published = Some(Arc::clone(image));
     }
@@ -229,7 +229,7 @@ impl Topics {
 
     /// As many as there is room for, of those that are wanted still.
     fn make_missing(&self) {
-        let published = self.missing.published.lock();
+        let published = self.published.lock();
         let Some(image) = &*published else { return };
         let missing = self.missing.logs.lock().clone();
         for (topic_id, index) in missing {
@@ -332,6 +332,21 @@ impl Topics {
         for id in delta.brokers.iter().filter(|id| **id != self.node_id) {
             let is_active = image.broker(*id).is_some_and(Broker::is_active);
             self.replicas.on_eligibility_changed(*id, is_active);
+        }
+    }
+
+    /// Others lead some partitions meanwhile, or nobody does, as `image` has it: what the metadata will say when it gets
+    /// here.
+    pub(crate) fn hear(&self, image: &Image, news: &[(TopicId, PartitionIndex)]) {
+        let _published = self.published.lock();
+        for (topic_id, index) in news {
+            let Some(topic) = image.topic(*topic_id) else { continue };
+            let replica = self.replicas.find(*topic_id, index.0);
+            let (Some(replica), Some(partition)) = (replica, topic.partition(*index)) else {
+                continue;
+            };
+            let demands = self.demands_of(image, topic);
+            self.settle(image, topic, *index, partition, &replica, &demands);
         }
     }
 

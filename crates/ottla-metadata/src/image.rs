@@ -23,7 +23,7 @@ use imbl::{OrdMap, OrdSet};
 use ottla_base::{BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerId, TopicId};
 
 pub use cluster::{Broker, Controller, Endpoint};
-pub use topics::{Partition, Topic};
+pub use topics::{LeaderTold, Partition, Topic};
 
 use crate::delta::{ConfigResource, Delta};
 use crate::feature::{self, SupportedLevels};

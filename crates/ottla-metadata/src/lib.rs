@@ -16,5 +16,5 @@ pub mod topic_name;
 
 pub use controller::{Outcome, Rejection};
 pub use delta::{ConfigResource, Delta};
-pub use image::{ApplyError, Broker, Controller, Endpoint, Image, Partition, Topic};
+pub use image::{ApplyError, Broker, Controller, Endpoint, Image, LeaderTold, Partition, Topic};
 pub use ottla_protocol::records::MetadataRecord;

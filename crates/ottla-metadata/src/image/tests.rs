@@ -407,3 +407,32 @@ fn to_clear_eligible_leader_replicas_is_a_change_of_the_partitions_that_had_some
     let unknown = ClearElrRecord { topic_name: "x".into() };
     assert!(image_of(begun).apply(&unknown.into()).is_err());
 }
+
+#[test]
+fn of_what_is_told_and_what_is_known_the_later_leader_counts() {
+    let image = image_of([topic("t", TOPIC), partition(0), partition(1)]);
+    let told = |leader, epoch| LeaderTold {
+        leader: BrokerId(leader),
+        leader_epoch: LeaderEpoch(epoch),
+        isr: vec![BrokerId(leader)],
+    };
+    let (later, known, elsewhere) = (told(2, 3), told(2, 0), told(2, 9));
+    let view = image.with_later_leaders([
+        (TOPIC, PartitionIndex(0), &later),
+        (TOPIC, PartitionIndex(1), &known),
+        (TOPIC, PartitionIndex(2), &elsewhere),
+        (Uuid([8; 16]), PartitionIndex(0), &elsewhere),
+    ]);
+    view.check();
+    let before = image.partition(TOPIC, PartitionIndex(0)).unwrap();
+    let expected = Partition {
+        leader: BrokerId(2),
+        leader_epoch: LeaderEpoch(3),
+        isr: vec![BrokerId(2)],
+        ..before.clone()
+    };
+    assert_eq!(view.partition(TOPIC, PartitionIndex(0)), Some(&expected));
+    let others = |image: &Image| image.partition(TOPIC, PartitionIndex(1)).cloned();
+    assert_eq!(others(&view), others(&image));
+    assert_eq!((view.topic_count(), view.topic(TOPIC).unwrap().partition_count()), (1, 2));
+}

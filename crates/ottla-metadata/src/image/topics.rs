@@ -140,7 +140,41 @@ impl Partition {
     }
 }
 
+/// Who leads a partition, as another node knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaderTold {
+    /// [`BrokerId::NONE`] while nobody leads.
+    pub leader: BrokerId,
+    pub leader_epoch: LeaderEpoch,
+    pub isr: Vec<BrokerId>,
+}
+
 impl Image {
+    /// What is known here, and in addition what the metadata log says further on of some partitions, as it was told: of each
+    /// the later leader epoch counts. Not a state of the log, but what clients should be told.
+    #[must_use]
+    pub fn with_later_leaders<'a>(
+        &self,
+        told: impl IntoIterator<Item = (TopicId, PartitionIndex, &'a LeaderTold)>,
+    ) -> Self {
+        let mut image = self.clone();
+        for (topic, index, told) in told {
+            let Some(topic) = image.topics.get_mut(&topic) else { continue };
+            let known = topic.partition(index);
+            let Some(known) = known.filter(|it| it.leader_epoch < told.leader_epoch) else {
+                continue;
+            };
+            let later = Partition {
+                leader: told.leader,
+                leader_epoch: told.leader_epoch,
+                isr: told.isr.clone(),
+                ..known.clone()
+            };
+            topic.partitions.insert(index, Arc::new(later));
+        }
+        image
+    }
+
     pub(super) fn apply_topic(
         &mut self,
         record: &TopicRecord,
