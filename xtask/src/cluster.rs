@@ -18,6 +18,7 @@ mod ledger;
 mod load;
 mod network;
 pub(crate) mod nodes;
+mod parted;
 mod racks;
 mod recorder;
 mod replicas;
@@ -63,6 +64,8 @@ pub(crate) enum Command {
     Tools(Tools),
     /// Break brokers' connections to the active controller, and see that no leader moves.
     Cut(Cut),
+    /// A leader that is cut off from the active controller alone sends its clients on.
+    Parted(Against),
     /// Nodes without a file join each other from machines of their own, and go on without the first.
     Join,
     /// Replace an earlier build node by node under load, and go back.
@@ -237,6 +240,14 @@ pub(crate) fn run(command: &Command) -> Result<Tally> {
             }
             in_directory(cut.target, &name, |directory| cut::run(cut, directory))
         }
+        Command::Parted(Against { target }) => {
+            let name = format!("{target}: a leader without a controller sends its clients on");
+            if !Network::is_possible() {
+                let skipped = vec![format!("{name}: no network namespace can be made")];
+                return Ok(Tally { skipped, ..Tally::default() });
+            }
+            in_directory(*target, &name, |directory| parted::run(*target, directory))
+        }
         Command::Join => {
             let name = "nodes on three machines join, and go on without the first";
             if !Network::is_possible() {
@@ -279,6 +290,7 @@ pub(crate) fn run_short() -> Result<Tally> {
     tally.add(run(&Command::Fetchers(Against { target }))?);
     tally.add(run(&Command::Space)?);
     tally.add(run(&Command::Throttle(Against { target }))?);
+    tally.add(run(&Command::Parted(Against { target }))?);
     tally.add(run(&Command::Join)?);
     tally.add(skipped);
     Ok(tally)

@@ -142,12 +142,14 @@ fn request(topic: &str, partition: i32) -> Result<ProduceRequest> {
 pub(super) struct Librdkafka {
     topic: &'static str,
     bootstrap: String,
+    settings: &'static [(&'static str, &'static str)],
     producer: BaseProducer<Answer>,
 }
 
 impl Librdkafka {
     const SETTINGS: &[(&str, &str)] =
         &[("acks", "all"), ("enable.idempotence", "true"), ("linger.ms", "0")];
+    const PLAIN: &[(&str, &str)] = &[("acks", "all"), ("max.in.flight", "1"), ("linger.ms", "0")];
 
     /// How it is configured, for the report.
     pub(super) fn description() -> String {
@@ -156,13 +158,26 @@ impl Librdkafka {
     }
 
     pub(super) fn new(topic: &'static str, bootstrap: &str) -> Result<Self> {
+        Self::with(topic, bootstrap, Self::SETTINGS)
+    }
+
+    /// Without idempotence, and with one request in flight: it asks nobody new as long as it gets answers.
+    pub(super) fn plain(topic: &'static str, bootstrap: &str) -> Result<Self> {
+        Self::with(topic, bootstrap, Self::PLAIN)
+    }
+
+    fn with(
+        topic: &'static str,
+        bootstrap: &str,
+        settings: &'static [(&'static str, &'static str)],
+    ) -> Result<Self> {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", bootstrap);
-        for (name, value) in Self::SETTINGS {
+        for (name, value) in settings {
             config.set(*name, *value);
         }
         let producer = config.create_with_context(Answer::default())?;
-        Ok(Self { topic, bootstrap: bootstrap.to_owned(), producer })
+        Ok(Self { topic, bootstrap: bootstrap.to_owned(), settings, producer })
     }
 }
 
@@ -172,7 +187,7 @@ impl Client for Librdkafka {
     }
 
     fn renew(&mut self) -> Result<()> {
-        *self = Self::new(self.topic, &self.bootstrap)?;
+        *self = Self::with(self.topic, &self.bootstrap, self.settings)?;
         Ok(())
     }
 
