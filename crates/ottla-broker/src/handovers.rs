@@ -1,6 +1,7 @@
 //! What this broker leads on a full disk it hands over to members of the ISR elsewhere, and it does not follow there until
 //! there is room: a follower that can't append would come back into the ISR while nothing is written, and then hold
-//! everybody up for `replica.lag.time.max.ms`. Shell, around a pure plan.
+//! everybody up for `replica.lag.time.max.ms`. A follower in the ISR that could not append leaves it at once for the same reason.
+//! Shell, around a pure plan.
 //!
 //! The controller is told with Kafka's AssignReplicasToDirs that the replica's directory is lost, which takes the broker out
 //! of the ISR and elects another member (`docs/decisions/018-full-disk.md` says why not otherwise). Who is the only member
@@ -35,6 +36,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(crate) struct Handovers {
     away: Mutex<HashSet<Key>>,
+    /// Followers that could not append for want of room.
+    stuck: Mutex<HashSet<Key>>,
     due: Notify,
 }
 
@@ -55,6 +58,8 @@ struct Situation {
     is_full: bool,
     is_away: bool,
     leads: bool,
+    /// It follows, could not append, and is waited for.
+    holds_up: bool,
     is_lost: bool,
     /// Whether somebody else in the ISR can take over.
     has_others: bool,
@@ -64,7 +69,8 @@ impl Situation {
     const fn plan(self) -> Plan {
         match self {
             Self { is_lost: true, has_others: false, .. } => Plan::Reclaim,
-            Self { is_full: true, leads: true, has_others: true, .. } => Plan::HandOver,
+            Self { is_full: true, leads: true, has_others: true, .. }
+            | Self { is_full: true, holds_up: true, has_others: true, .. } => Plan::HandOver,
             Self { is_full: false, is_away: true, .. } => Plan::Return,
             Self { .. } => Plan::Nothing,
         }
@@ -88,6 +94,13 @@ impl Handovers {
         self.due.notify_one();
     }
 
+    /// A follower could not append for want of room.
+    pub(crate) fn stuck(&self, replica: &Replica) {
+        if self.stuck.lock().insert(key(replica)) {
+            self.look();
+        }
+    }
+
     /// Lets a replica be fetched, or not, as long as nothing changes about that.
     pub(crate) fn with<T>(&self, replica: &Replica, work: impl FnOnce(IsAway) -> T) -> T {
         let away = self.away.lock();
@@ -96,17 +109,37 @@ impl Handovers {
 
     pub(crate) async fn run(self: Arc<Self>, parts: Parts, mut stopping: watch::Receiver<bool>) {
         loop {
-            let is_waiting = !self.away.lock().is_empty();
+            let is_waiting = !self.away.lock().is_empty() || !self.stuck.lock().is_empty();
             tokio::select! {
                 () = self.due.notified() => {}
                 () = tokio::time::sleep(LOOK_EVERY), if is_waiting => {}
                 () = stopped(&mut stopping) => return,
             }
-            let image = parts.quorum.image();
-            for replica in parts.replicas.all() {
-                self.look_at(&parts, &image, &replica);
+            let (image, all) = (parts.quorum.image(), parts.replicas.all());
+            for replica in &all {
+                self.look_at(&parts, &image, replica);
+            }
+            if is_waiting {
+                self.forget_others(&all);
             }
         }
+    }
+
+    /// What is known of replicas that have gone.
+    fn forget_others(&self, all: &[Arc<Replica>]) {
+        let all: HashSet<Key> = all.iter().map(|replica| key(replica)).collect();
+        for known in [&self.away, &self.stuck] {
+            known.lock().retain(|key| all.contains(key));
+        }
+    }
+
+    /// Whether a follower lacks room still.
+    fn is_stuck(&self, replica: &Replica, is_full: bool) -> bool {
+        let mut stuck = self.stuck.lock();
+        if !is_full {
+            stuck.remove(&key(replica));
+        }
+        stuck.contains(&key(replica))
     }
 
     fn look_at(&self, parts: &Parts, image: &Image, replica: &Arc<Replica>) {
@@ -115,10 +148,13 @@ impl Handovers {
         let Some(partition) = partition else { return };
         let member = parts.directories.at(replica.log().directory());
         let Some(member) = member.filter(|member| member.is_online()) else { return };
+        let is_full = member.directory.is_full();
+        let is_stuck = self.is_stuck(replica, is_full);
         let situation = Situation {
-            is_full: member.directory.is_full(),
+            is_full,
             is_away: self.away.lock().contains(&key(replica)),
             leads: replica.led_epoch().is_some(),
+            holds_up: is_stuck && partition.isr.contains(&parts.node_id),
             is_lost: partition.directory_of(parts.node_id) == Some(Uuid::LOST_DIR),
             has_others: has_others(image, partition, parts.node_id),
         };
@@ -127,7 +163,7 @@ impl Handovers {
             Plan::Nothing => {}
             Plan::HandOver => {
                 if self.away.lock().insert(key(replica)) {
-                    warn!(partition = %name, "the disk is full: another replica is to lead");
+                    warn!(partition = %name, "the disk is full: the other replicas go on without this one");
                 }
                 parts.reports.assigned(topic_id, index.0, Uuid::LOST_DIR);
             }
@@ -161,8 +197,14 @@ fn has_others(image: &Image, partition: &Partition, me: BrokerId) -> bool {
 mod tests {
     use super::*;
 
-    const LEADS: Situation =
-        Situation { is_full: true, is_away: false, leads: true, is_lost: false, has_others: true };
+    const LEADS: Situation = Situation {
+        is_full: true,
+        is_away: false,
+        leads: true,
+        holds_up: false,
+        is_lost: false,
+        has_others: true,
+    };
 
     #[test]
     fn a_leader_on_a_full_disk_hands_over_if_there_is_somebody() {
@@ -180,6 +222,16 @@ mod tests {
         assert_eq!(Situation { is_full: false, ..away }.plan(), Plan::Return);
         let never_away = Situation { is_away: false, leads: false, ..LEADS };
         assert_eq!(never_away.plan(), Plan::Nothing, "it may still catch up");
+    }
+
+    #[test]
+    fn a_follower_that_could_not_append_holds_nobody_up() {
+        let idle = Situation { leads: false, ..LEADS };
+        assert_eq!(idle.plan(), Plan::Nothing, "nothing has been written");
+        let stuck = Situation { holds_up: true, ..idle };
+        assert_eq!(stuck.plan(), Plan::HandOver);
+        assert_eq!(Situation { is_full: false, ..stuck }.plan(), Plan::Nothing);
+        assert_eq!(Situation { has_others: false, ..stuck }.plan(), Plan::Nothing);
     }
 
     #[test]

@@ -87,6 +87,12 @@ pub enum FollowError {
 }
 
 impl FollowError {
+    /// Whether it is only room that was lacking.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Storage(error) if error.is_full())
+    }
+
     /// Whether another answer, or the same one later, may be appended: nothing is wrong with the disk.
     #[must_use]
     pub const fn is_passing(&self) -> bool {

@@ -1,5 +1,5 @@
-//! A leader whose disk is full hands over, does not get its partitions back while it is full, and comes back afterwards
-//! (shell).
+//! A leader whose disk is full hands over, does not get its partitions back while it is full, and comes back afterwards;
+//! a follower leaves the ISR and comes back (shell).
 //!
 //! The disk is made full by asking for more room to be left free than there is (`log.dir.reserved.bytes`, Ottla's own).
 
@@ -16,6 +16,8 @@ use crate::broker::Target;
 
 const TOPIC: &str = "space";
 const LIMIT: Duration = Duration::from_secs(30);
+/// `replica.lag.time.max.ms`: how long a follower that is only slow holds everybody up.
+const LAG_MAX: Duration = Duration::from_secs(30);
 /// More than any disk has.
 const ALL: &str = "1000000000000000000";
 
@@ -54,6 +56,21 @@ fn try_all(cluster: &mut Cluster) -> Result<()> {
     })?;
     cluster.await_preferred(TOPIC)?;
     writer.write(0, LIMIT)?;
+    // A follower holds nobody up either: Apache Kafka's would have ended.
+    reserve(cluster, 2, Some(ALL))?;
+    let deadline = Instant::now() + SETTLE_LIMIT;
+    while state(cluster)? != (1, BTreeSet::from([1, 3])) {
+        ensure!(Instant::now() < deadline, "the full follower stays: {:?}", state(cluster)?);
+        let begun = Instant::now();
+        writer.write(0, LIMIT)?;
+        let took = begun.elapsed();
+        println!("with a full follower a record took {took:.2?}");
+        ensure!(took < LAG_MAX / 2, "a record took {took:.2?}");
+    }
+    reserve(cluster, 2, None)?;
+    cluster.until("all in sync once more", SETTLE_LIMIT, |cluster| {
+        Ok((state(cluster)?.1.len() == 3).then_some(()))
+    })?;
     // All at once: somebody keeps leading, and what is there can be read; then it goes on.
     for node in 1..=NODES {
         reserve(cluster, node, Some(ALL))?;

@@ -274,6 +274,9 @@ impl Replica {
             }
             Err(error) => {
                 tracing::error!(partition = %self.partition, %error, "what the leader has sent can't be appended");
+                if error.is_full() {
+                    self.handovers.stuck(self);
+                }
                 let failure = if error.is_passing() { Failure::Passing } else { Failure::Lasting };
                 following.follower.on_log_failed(local(&log), failure, now);
             }
