@@ -131,6 +131,14 @@ impl SimulatedDisk {
         done
     }
 
+    /// Reads what a process has left that may have stopped.
+    pub fn read_remains<T>(&self, look: impl FnOnce() -> T) -> T {
+        self.calmly(|| {
+            self.restart();
+            look()
+        })
+    }
+
     /// What a sync of the whole file system would do if it forgot the names.
     pub fn sync_all_files(&self) {
         self.state.lock().files.iter_mut().for_each(|node| node.contents.sync());

@@ -14,7 +14,8 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// Holds all seeds of a run to the laws, or plays the one of `OTTLA_SIM_SEED` and tells all of it. `OTTLA_SIM_SEEDS` says how
-/// many there are, instead of `ordinary`; in `seeds_for_all` of them everything in `all` must have occurred.
+/// many there are, instead of `ordinary`, and `OTTLA_SIM_FIRST` which is the first, instead of 0; in `seeds_for_all` of them
+/// everything in `all` must have occurred.
 ///
 /// # Panics
 /// With the violation of a law, or what never occurred.
@@ -33,8 +34,9 @@ pub fn hold_to_laws(
         return;
     }
     let seeds = number("OTTLA_SIM_SEEDS").unwrap_or(ordinary);
-    let (counts, failed) = play(seeds, |seed| run(seed, false));
-    println!("{seeds} seeds\n{counts}");
+    let first = number("OTTLA_SIM_FIRST").unwrap_or(0);
+    let (counts, failed) = play(first..first + seeds, |seed| run(seed, false));
+    println!("{seeds} seeds from {first} on\n{counts}");
     if let Some((seed, violation)) = failed {
         panic!("OTTLA_SIM_SEED={seed}: {violation}");
     }
@@ -78,20 +80,20 @@ pub fn find_planted<B: Debug + Copy>(
 }
 
 /// Plays seeds until one fails; that of the lowest number is told.
-fn play(seeds: u64, run: impl Fn(u64) -> Run + Sync) -> (Counts, Option<(u64, Violation)>) {
-    let next = AtomicU64::new(0);
+fn play(seeds: Range<u64>, run: impl Fn(u64) -> Run + Sync) -> (Counts, Option<(u64, Violation)>) {
+    let next = AtomicU64::new(seeds.start);
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let work = || {
         let mut counts = Counts::default();
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds {
+            if seed >= seeds.end {
                 return (counts, None);
             }
             let played = run(seed);
             counts.merge(&played.counts);
             if let Err(violation) = played.result {
-                next.store(seeds, Ordering::Relaxed);
+                next.store(seeds.end, Ordering::Relaxed);
                 return (counts, Some((seed, violation)));
             }
         }

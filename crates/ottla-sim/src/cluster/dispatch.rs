@@ -34,8 +34,7 @@ impl World {
             }
             body => self.tell(at, from, body)?,
         };
-        // A process that has ended amid a write says nothing any more.
-        if let Some(answer) = answer.filter(|_| !self.nodes[at].disk.has_stopped()) {
+        if let Some(answer) = answer {
             self.send(to, from, answer);
         }
         self.settle(at)
@@ -289,21 +288,28 @@ impl World {
         if self.nodes[at].process.is_none() {
             return Ok(());
         }
-        if !self.nodes[at].disk.has_stopped() {
-            self.look_around(at);
-        }
+        self.look_around(at);
+        // Also at who ends now: others may have been shown what it has made visible in its last moment. Whoever looks does
+        // no harm.
+        let committed = self.model.committed();
+        let disk = std::sync::Arc::clone(&self.nodes[at].disk);
+        disk.read_remains(|| self.check_node(at))?;
         let has_stopped = self.nodes[at].disk.has_stopped();
         let is_doomed = self.nodes[at].process.as_ref().is_some_and(|process| process.is_doomed);
         if has_stopped || is_doomed || self.is_offline(at) {
             let has_failed = self.nodes[at].disk.has_failed_sync();
-            self.counts.add(if has_stopped { "crash amid a write" } else { "disk failed" });
+            self.counts.add(match (has_stopped, self.nodes[at].sends) {
+                (true, Some(0)) => "process ends between two messages",
+                (true, _) => "crash amid a write",
+                (false, _) => "disk failed",
+            });
             let loses_power = has_failed || self.chance.happens(5_000);
+            if self.model.committed() > committed {
+                self.counts.add("records become visible in the last moment of a process");
+            }
             self.crash(at, loses_power);
-            return Ok(());
         }
-        // Whoever looks does no harm.
-        let disk = std::sync::Arc::clone(&self.nodes[at].disk);
-        disk.calmly(|| self.check_node(at))
+        Ok(())
     }
 
     /// The process closes its logs, and only then ends; whatever happens to the machine afterwards loses nothing.

@@ -44,8 +44,14 @@ impl World {
         Ok(())
     }
 
+    /// At once, or amid what the process says to several others.
     fn kill(&mut self, at: usize) {
-        if self.nodes[at].process.is_some() {
+        if self.nodes[at].process.is_none() {
+            return;
+        }
+        if self.chance.happens(2_500) {
+            self.nodes[at].sends = Some(self.chance.below(30));
+        } else {
             let loses_power = self.chance.happens(5_000);
             self.crash(at, loses_power);
         }

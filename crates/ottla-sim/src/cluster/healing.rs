@@ -24,6 +24,7 @@ impl World {
         for at in 0..self.nodes.len() {
             self.nodes[at].flush_takes = Default::default();
             self.nodes[at].learns_from = None;
+            self.nodes[at].sends = None;
             self.nodes[at].plan = Plan::default();
             self.nodes[at].disk.set_plan(Plan::default());
             if self.nodes[at].process.is_none() {

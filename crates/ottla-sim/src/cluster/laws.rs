@@ -1,4 +1,4 @@
-//! What must hold, whatever happens; checked at a node after each event there.
+//! What must hold, whatever happens; checked at a node after each event there, also after the one in which its process ends.
 //!
 //! - In each leader epoch one process leads at most.
 //! - A leader's high watermark never falls within its epoch, and is nowhere beyond what its broker has on disk.
@@ -110,6 +110,11 @@ impl Model {
             let what = format!("{key:?}: {base} was acknowledged, and something else is there");
             self.broken.get_or_insert(Violation(what));
         }
+    }
+
+    /// How many batches were ever committed and are not lost.
+    pub(super) fn committed(&self) -> usize {
+        self.partitions.values().map(|partition| partition.committed.len()).sum()
     }
 
     /// The number of the batch that is committed there.

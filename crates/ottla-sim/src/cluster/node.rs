@@ -59,6 +59,8 @@ pub(super) struct Node {
     /// Until then whoever applies metadata here is busy: what is committed meanwhile is learned at once.
     pub(super) learns_from: Option<Duration>,
     pub(super) flush_takes: Duration,
+    /// The process ends when it has sent so many messages more.
+    pub(super) sends: Option<usize>,
     /// The last process that ran here has closed its logs.
     pub(super) is_clean: bool,
 }
@@ -145,6 +147,7 @@ impl Node {
             paused_until: None,
             learns_from: None,
             flush_takes: Duration::ZERO,
+            sends: None,
             is_clean: false,
         };
         node.name_directory();
@@ -171,6 +174,16 @@ impl Node {
         self.clock_set_at = now;
         self.clock.advance(elapsed * self.pace / 1_000);
         self.clock.monotonic()
+    }
+
+    /// Whether another message leaves this node, or its process ends before that.
+    pub(super) fn sends_one(&mut self) -> bool {
+        match &mut self.sends {
+            Some(0) => self.disk.stop(),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        !self.disk.has_stopped()
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -213,6 +226,7 @@ impl Node {
         self.life += 1;
         self.paused_until = None;
         self.learns_from = None;
+        self.sends = None;
         self.plan = Plan::default();
         if loses_power {
             self.disk.lose_power();

@@ -147,16 +147,23 @@ impl World {
         leader != Some(self.nodes[at].id)
     }
 
-    /// Whatever an event has made possible.
+    /// Whatever an event has made possible, until the process stops.
     pub(super) fn look_around(&mut self, at: usize) {
-        self.answer_parked(at);
-        self.acknowledge(at);
-        self.coordinate(at);
-        self.ask_leaders(at);
-        self.report_flushes(at);
-        self.propose(at);
-        self.plan_flush(at);
-        self.plan_look(at);
+        let steps: [fn(&mut Self, usize); 8] = [
+            Self::answer_parked,
+            Self::acknowledge,
+            Self::coordinate,
+            Self::ask_leaders,
+            Self::report_flushes,
+            Self::propose,
+            Self::plan_flush,
+            Self::plan_look,
+        ];
+        for step in steps {
+            if !self.nodes[at].disk.has_stopped() {
+                step(self, at);
+            }
+        }
     }
 
     fn answer_parked(&mut self, at: usize) {

@@ -145,7 +145,13 @@ impl World {
         self.after(delay, Event::Wake { at, life, wake });
     }
 
+    /// What was sent before the sender's process stopped is on its way, and afterwards nothing is.
     pub(super) fn send(&mut self, from: Place, to: Place, body: Body) {
+        if let Place::Node(at) = from
+            && !self.nodes[at].sends_one()
+        {
+            return;
+        }
         let message = Message { from, to, body };
         self.network.keep_copy(&message, self.now);
         let fate = self.network.fate(&message);
@@ -202,6 +208,7 @@ impl World {
             let ((now, _), event) = next.remove_entry();
             self.now = now;
             self.take(event)?;
+            self.bury()?;
         }
         self.now = end;
         Ok(())
@@ -228,6 +235,16 @@ impl World {
             Event::Admin => self.administer(),
             Event::Fault => self.go_wrong(),
         }
+    }
+
+    /// The active controller speaks in other nodes' events as well, and its process may end there.
+    fn bury(&mut self) -> Checked {
+        for at in 0..self.nodes.len() {
+            if self.nodes[at].process.is_some() && self.nodes[at].disk.has_stopped() {
+                self.settle(at)?;
+            }
+        }
+        Ok(())
     }
 
     fn paused_until(&self, event: &Event) -> Option<Duration> {
