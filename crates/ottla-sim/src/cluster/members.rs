@@ -349,7 +349,8 @@ impl World {
         let (is_zombie, deletes) = (self.work.happens(5_000), self.work.happens(4_000));
         let this = &mut self.members[member];
         this.forget_what_it_does();
-        if is_zombie && this.generation >= 0 {
+        // Who has not heard its part of this generation has nothing to go on with.
+        if is_zombie && this.generation >= 0 && !this.owned.is_empty() {
             (this.phase, this.is_zombie) = (Phase::Works, true);
         } else {
             this.forget_itself();
@@ -435,6 +436,7 @@ impl World {
             (Asks::Join, Part::Joined(answer)) => {
                 this.id = answer.member_id.clone();
                 this.generation = answer.generation_id;
+                this.owned = Vec::new();
                 let leads = answer.leader == answer.member_id;
                 this.phase = Phase::Syncs(if leads { Member::assign(&answer) } else { Vec::new() });
             }
