@@ -38,6 +38,8 @@ pub enum Bug {
     LeaverNotAwaited,
     /// Nobody compares epochs, so that no log is cut off.
     NoTruncation,
+    /// Of the epoch of a follower that it does not know, a leader says that it ends where the one before it does (KIP-279).
+    EndOfAnotherEpoch,
     /// The controller takes an ISR from whoever led once.
     StaleLeaderAccepted,
     /// A broker comes back with an empty disk under the old disk's name.

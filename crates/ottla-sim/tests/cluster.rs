@@ -104,6 +104,8 @@ const ALL: &[&str] = &[
     "reassignment",
     "records become visible in the last moment of a process",
     "records cut off in a new epoch",
+    "records cut off in more than one step",
+    "records cut off up to an epoch that the leader does not name",
     "registration refused: the process before is not over",
     "replica on a disk that is gone",
     "report of a flush very late",
@@ -114,6 +116,7 @@ const ALL: &[&str] = &[
     "topic created",
     "topic deleted",
     "topic of the cluster's own got its copies",
+    "two lead in turn",
     "wall clock set back",
     "zombie appends",
     "zombie's append refused",
@@ -148,6 +151,11 @@ fn a_leaver_that_is_not_awaited_is_found_out() {
 #[test]
 fn logs_that_are_not_cut_off_are_found_out() {
     find_planted(run, Bug::NoTruncation, 50);
+}
+
+#[test]
+fn an_epoch_that_is_taken_for_another_one_is_found_out() {
+    find_planted(run, Bug::EndOfAnotherEpoch, 100);
 }
 
 #[test]

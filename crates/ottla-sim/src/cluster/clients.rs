@@ -53,10 +53,10 @@ struct Waiting {
 
 impl Client {
     pub(super) fn new(at: usize, work: &mut Random) -> Self {
-        let is_idempotent = at > 0 && work.happens(6_000);
+        let is_idempotent = at > 0 && at != HASTY && work.happens(6_000);
         Self {
             producer: is_idempotent.then_some((at as i64 + 1, 0, 0)),
-            needs_all: at == 0 || work.happens(7_000),
+            needs_all: at == 0 || at != HASTY && work.happens(7_000),
             topic: PRODUCED[at % PRODUCED.len()],
             partition: PartitionIndex(0),
             waiting: None,
@@ -186,11 +186,12 @@ impl World {
         }
         let topic = TOPICS[self.work.below(TOPICS.len())];
         let is_there = self.controller.image.topic_by_name(topic).is_some();
-        match self.work.below(10) {
+        match self.work.below(12) {
             _ if !is_there => self.create_topic(topic),
             0 => self.delete_topic(topic),
             1..4 => self.reassign(topic),
             4..6 => self.elect_preferred(),
+            6..8 => self.let_two_lead_in_turn(topic),
             _ => self.change_min_isr(topic),
         }
     }
@@ -290,8 +291,12 @@ impl World {
         ids.truncate(1 + self.work.below(3));
         let replicas = (!self.work.happens(1_500)).then_some(ids);
         let count = self.partitions_of(name);
-        let partition_index = self.work.below(count) as i32;
-        let partitions = vec![ReassignablePartition { partition_index, replicas }];
+        let index = PartitionIndex(self.work.below(count) as i32);
+        self.assign(name, index, replicas)
+    }
+
+    fn assign(&mut self, name: &str, index: PartitionIndex, replicas: Option<Vec<i32>>) -> Checked {
+        let partitions = vec![ReassignablePartition { partition_index: index.0, replicas }];
         let topics = vec![ReassignableTopic { name: name.into(), partitions }];
         let request = AlterPartitionReassignmentsRequest { topics, ..Default::default() };
         let reply = self.decide(|_, _, Situation { image, policy, .. }| {
@@ -303,21 +308,76 @@ impl World {
         Ok(())
     }
 
+    /// Neither hears from the other, and both stay in sync: each has records by then that the other has not, in epochs that
+    /// the other does not know.
+    fn let_two_lead_in_turn(&mut self, name: &'static str) -> Checked {
+        let index = PartitionIndex(self.work.below(self.partitions_of(name)) as i32);
+        let topic = self.controller.image.topic_by_name(name);
+        let Some(partition) = topic.and_then(|topic| topic.partition(index)) else {
+            return Ok(());
+        };
+        let (one, mut members) = (partition.leader, partition.isr.iter());
+        let Some(other) = members.find(|member| **member != one).copied() else { return Ok(()) };
+        if self.is_healing || one == BrokerId::NONE {
+            return Ok(());
+        }
+        let (from, to) = (one.0 as usize - 1, other.0 as usize - 1);
+        self.network.links.cut(from, to);
+        self.network.links.cut(to, from);
+        if PRODUCED.contains(&name) {
+            self.clients[HASTY].topic = name;
+        }
+        self.counts.add("two lead in turn");
+        self.note(|| format!("{one:?} and {other:?} lead {name}-{index} in turn"));
+        let mut delay = Duration::ZERO;
+        for leader in [other, one, other, one].into_iter().take(self.work.between(2, 4) as usize) {
+            delay += Duration::from_millis(60 + self.work.below(320) as u64);
+            self.after(delay, Event::Prefer { topic: name, index, leader });
+        }
+        Ok(())
+    }
+
+    /// Somebody wants this broker to lead.
+    pub(super) fn prefer(
+        &mut self,
+        topic: &str,
+        index: PartitionIndex,
+        leader: BrokerId,
+    ) -> Checked {
+        let found = self.controller.image.topic_by_name(topic);
+        let Some(partition) = found.and_then(|topic| topic.partition(index)) else {
+            return Ok(());
+        };
+        let is_possible = partition.replicas.contains(&leader) && !partition.is_moving();
+        if self.is_healing || !is_possible {
+            return Ok(());
+        }
+        let others = partition.replicas.iter().filter(|id| **id != leader);
+        let replicas = std::iter::once(&leader).chain(others).map(|id| id.0).collect();
+        self.assign(topic, index, Some(replicas))?;
+        self.elect_preferred()
+    }
+
     fn partitions_of(&self, topic: &str) -> usize {
         if topic == topic_name::CONSUMER_OFFSETS { self.group_partitions } else { 1 }
     }
 
+    /// Of all partitions.
     fn elect_preferred(&mut self) -> Checked {
-        let request = ElectLeadersRequest { election_type: 0, ..Default::default() };
-        let elected = self.decide(|_, _, Situation { image, policy, .. }| {
+        let request = ElectLeadersRequest { topic_partitions: None, ..Default::default() };
+        let reply = self.decide(|_, _, Situation { image, policy, .. }| {
             controller::elect_leaders(image, policy, &request)
         })?;
-        if elected.is_some() {
+        let results = reply.into_iter().flat_map(|reply| reply.replica_election_results);
+        let partitions = results.flat_map(|topic| topic.partition_result);
+        for _ in partitions.filter(|partition| !partition.error_code.is_error()) {
             self.counts.add("preferred election");
         }
         Ok(())
     }
 }
 
+/// It asks for acks=1, and goes where two lead in turn: records come to be there that are on one disk.
+const HASTY: usize = 4;
 /// Clients from here on come in the end, to see whether each partition takes records.
-pub(super) const FIRST_LAST: usize = 4;
+pub(super) const FIRST_LAST: usize = 5;

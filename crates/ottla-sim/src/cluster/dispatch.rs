@@ -168,6 +168,8 @@ impl World {
             }
         };
         let diverged = matches!(fetched, Fetched::Diverged(_));
+        let is_foreign =
+            matches!(fetched, Fetched::Diverged(end) if !knows(&replica.log(), end.epoch));
         let is_idle = matches!(&fetched, Fetched::Records { records, .. } if records.is_empty());
         disk.enter("follow");
         let errand = replica.on_fetched(leader, fetch, fetched, now);
@@ -176,8 +178,18 @@ impl World {
         }
         if replica.log().log_end_offset() < before {
             self.counts.add("records cut off in a new epoch");
+            if is_foreign {
+                self.counts.add("records cut off up to an epoch that the leader does not name");
+            }
+            let times = process.cut_off.entry(key).or_default();
+            *times += 1;
+            if *times > 1 {
+                self.counts.add("records cut off in more than one step");
+            }
         } else if diverged {
             self.counts.add("logs compared anew");
+        } else if replica.log().log_end_offset() > before {
+            process.cut_off.remove(&key);
         }
         if errand == Errand::AskLeaderOffsets {
             self.ask_offsets(at, key, leader, fetch.current_leader_epoch);
@@ -394,6 +406,7 @@ impl World {
             epoch: None,
             follows: Default::default(),
             questions: Default::default(),
+            cut_off: Default::default(),
             parked: Vec::new(),
             produces: Vec::new(),
             coordinators: Vec::new(),
@@ -431,6 +444,11 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// Whether there are records of an epoch in a log.
+fn knows(log: &ottla_log::Log, epoch: ottla_base::LeaderEpoch) -> bool {
+    log.end_offset_for_epoch(epoch).is_some_and(|(found, _)| found == epoch)
 }
 
 fn brief(body: &Body) -> String {

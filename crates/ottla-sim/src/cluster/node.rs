@@ -78,6 +78,8 @@ pub(super) struct Process {
     pub(super) follows: BTreeMap<Key, BrokerId>,
     /// What leaders are asked and have not answered.
     pub(super) questions: BTreeMap<Key, Question>,
+    /// How often each log was cut off since it last took records: as often it was compared with its leader's.
+    pub(super) cut_off: BTreeMap<Key, u32>,
     /// Fetches that wait for records.
     pub(super) parked: Vec<Parked>,
     pub(super) produces: Vec<Unacknowledged>,

@@ -6,7 +6,7 @@ use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, TopicId, Uuid};
 use ottla_broker::parts::{
     AppendError, Placed, Question as Asked, Replica, Served, alter_partition_request,
 };
-use ottla_replication::follower::{Fetch, LeaderOffsets};
+use ottla_replication::follower::{EpochEnd, Fetch, LeaderOffsets};
 use ottla_replication::{CommittedIsr, Fetched as Progressed};
 
 use super::Bug;
@@ -374,13 +374,17 @@ fn serve(
     now: Duration,
     is_first: bool,
 ) -> Result<FetchAnswer, ErrorCode> {
+    let claimed = fetch.last_fetched_epoch.filter(|_| bug != Some(Bug::NoTruncation));
+    let believed = match claimed {
+        Some(epoch) if bug == Some(Bug::EndOfAnotherEpoch) => {
+            replica.end_offset_for_epoch(epoch).map(|(known, _)| known)
+        }
+        _ => claimed,
+    };
     let asked = Asked {
         current_leader_epoch: fetch.current_leader_epoch.0,
         fetch_offset: fetch.fetch_offset,
-        last_fetched_epoch: fetch
-            .last_fetched_epoch
-            .filter(|_| bug != Some(Bug::NoTruncation))
-            .map_or(-1, |epoch| epoch.0),
+        last_fetched_epoch: believed.map_or(-1, |epoch| epoch.0),
         max_bytes: FETCH_BYTES,
         min_one_batch: true,
         needs_leader: true,
@@ -406,7 +410,10 @@ fn serve(
         }
     })?;
     match served {
-        Served::Diverged { end, .. } => Ok(FetchAnswer::Diverged(end)),
+        Served::Diverged { end, .. } => {
+            let epoch = if believed == claimed { end.epoch } else { claimed.unwrap_or(end.epoch) };
+            Ok(FetchAnswer::Diverged(EpochEnd { epoch, ..end }))
+        }
         Served::Records { source, visible, .. } => Ok(FetchAnswer::Records {
             records: bytes_of(source).map_err(|_| ErrorCode::KAFKA_STORAGE_ERROR)?,
             high_watermark: visible.high_watermark,

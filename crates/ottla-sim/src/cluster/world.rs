@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ottla_base::TopicId;
+use ottla_base::{BrokerId, PartitionIndex, TopicId};
 
 use super::Bug;
-use super::clients::Client;
+use super::clients::{Client, FIRST_LAST};
 use super::controller::Controller;
 use super::group_laws::Told;
 use super::laws::Model;
@@ -42,6 +42,12 @@ pub(super) enum Event {
         attempt: u64,
     },
     Admin,
+    /// A broker is to lead.
+    Prefer {
+        topic: &'static str,
+        index: PartitionIndex,
+        leader: BrokerId,
+    },
     Fault,
 }
 
@@ -96,7 +102,7 @@ impl World {
         let is_cached = bug == Some(Bug::UncleanEndHidden) || seed % 4 == 3;
         let count = if work.happens(6_000) { 3 } else { 3 + work.below(3) };
         let nodes = (0..count).map(|at| Node::new(at, seed)).collect();
-        let clients = (0..4).map(|at| Client::new(at, &mut work)).collect();
+        let clients = (0..FIRST_LAST).map(|at| Client::new(at, &mut work)).collect();
         Self {
             bug,
             now: Duration::ZERO,
@@ -233,6 +239,7 @@ impl World {
             Event::Member(member) => self.act_as_member(member),
             Event::MemberTimeout { member, attempt } => self.give_up_asking(member, attempt),
             Event::Admin => self.administer(),
+            Event::Prefer { topic, index, leader } => self.prefer(topic, index, leader),
             Event::Fault => self.go_wrong(),
         }
     }
@@ -260,6 +267,7 @@ impl World {
             | Event::Member(_)
             | Event::MemberTimeout { .. }
             | Event::Admin
+            | Event::Prefer { .. }
             | Event::Fault => return None,
         };
         self.nodes[at].paused_until
