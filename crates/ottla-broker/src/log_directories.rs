@@ -16,6 +16,7 @@ use ottla_log::{
     StorageError, settle,
 };
 use ottla_metadata::topic_name;
+use ottla_quorum::give_up_reserve;
 
 /// A formatted directory, and the id in its `meta.properties`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,9 +101,17 @@ impl LogDirectories {
         options: &DirectoryOptions,
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
-        let open = |directory: &DataDirectory| {
+        let try_open = |path: &Path| {
             let (config, options) = (config.clone(), options.clone());
-            LogDirectory::open(&directory.path, config, options, Arc::clone(clock)).map(Arc::new)
+            LogDirectory::open(path, config, options, Arc::clone(clock)).map(Arc::new)
+        };
+        // A recovery writes indexes, also on a full disk.
+        let open = |DataDirectory { path, .. }: &DataDirectory| match try_open(path) {
+            Err(error) if error.is_full() && give_up_reserve(&*options.disk, path) => {
+                tracing::warn!(directory = %path.display(), %error, "the metadata's reserve is given up, and the directory opened again");
+                try_open(path)
+            }
+            opened => opened,
         };
         let all: Vec<&DataDirectory> = given.to_open().collect();
         let opened: Vec<_> = thread::scope(|scope| {
@@ -430,6 +439,8 @@ fn list(unreadable: &[Unreadable]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use ottla_base::{LeaderEpoch, Timestamp};
     use ottla_env::{FaultyDisk, SystemClock};
     use ottla_records::{BatchBuilder, Compression, ValidBatch};
@@ -476,6 +487,22 @@ mod tests {
             DataDirectories { usable, unreadable: Vec::new(), metadata }.to_open().count()
         };
         assert_eq!((opened(&a), opened(&b), opened(&apart)), (2, 2, 3));
+    }
+
+    #[test]
+    fn a_directory_on_a_full_disk_is_opened_with_the_room_of_the_reserve() {
+        let fixture = Fixture::new();
+        fixture.open().unwrap().close(-1).unwrap();
+        let home = fixture.path("a").join("__cluster_metadata-0");
+        std::fs::create_dir_all(&home).unwrap();
+        std::fs::write(home.join("00000000000000000000.log"), b"").unwrap();
+        let reserve = home.join("reserve");
+        std::fs::write(&reserve, b"").unwrap();
+        fixture.disk.fail_writes(Some(io::ErrorKind::StorageFull));
+        fixture.open().unwrap_err();
+        assert!(!reserve.exists(), "without it there may be room");
+        fixture.disk.fail_writes(None);
+        fixture.open().unwrap();
     }
 
     fn create(

@@ -131,6 +131,14 @@ pub enum OpenError {
     Storage(#[from] StorageError),
 }
 
+impl OpenError {
+    /// Whether it is only room that was lacking.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Storage(error) if error.is_full())
+    }
+}
+
 /// Why a log cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {

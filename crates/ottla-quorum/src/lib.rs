@@ -52,6 +52,7 @@ pub use runtime::draw_lots_from;
 pub use service::ServeError;
 pub use snapshot::policy::SnapshotLimits;
 pub use standstill::Standstill;
+pub use storage::room::give_up_reserve;
 pub use transport::{Called, NoTransport, Transport};
 pub use wire::sender_of;
 pub use workers::{InOrder, Threads, Work, Workers};

@@ -8,13 +8,15 @@
 //! `log.dir.reserved.bytes` keeps clients' records from the last of the disk, but nobody else's files.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ottla_base::TopicPartition;
 use ottla_env::Disk;
 use ottla_env::disk::{Open, is_full};
+use ottla_metadata::topic_name;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -30,6 +32,12 @@ const LOOKING_INTERVAL: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(250);
 /// More than is written where a log is cut off: a few checkpoints.
 const CUT_BYTES: u64 = 256 << 10;
+
+/// Gives the reserve of a log directory's metadata up, before anybody has opened that; whether there was one.
+pub fn give_up_reserve(disk: &dyn Disk, log_directory: &Path) -> bool {
+    let partition = TopicPartition::new(topic_name::CLUSTER_METADATA, 0).to_string();
+    disk.remove_file(&log_directory.join(partition).join(RESERVE_NAME)).is_ok()
+}
 
 /// The room beside one metadata log.
 #[derive(Debug)]
@@ -86,7 +94,7 @@ impl Room {
 
     /// Returns when there is room for what is written where a log is cut off, which must not end halfway.
     pub(crate) async fn wait_for_cut(&self) -> io::Result<()> {
-        while self.disk.space(&self.directory).is_ok_and(|space| space.usable < CUT_BYTES) {
+        while self.is_short_of(CUT_BYTES) {
             self.wait(io::ErrorKind::StorageFull.into()).await?;
         }
         Ok(())
@@ -106,9 +114,16 @@ impl Room {
         }
     }
 
-    /// Nobody waits any more, from now on.
+    /// Nobody waits any more, from now on. What a node writes when it stops, and at its next start, may have the reserve.
     pub(crate) fn stop(&self) {
         self.stopping.send_replace(true);
+        if self.is_short_of(CUT_BYTES) {
+            self.give_up_reserve();
+        }
+    }
+
+    fn is_short_of(&self, bytes: u64) -> bool {
+        self.disk.space(&self.directory).is_ok_and(|space| space.usable < bytes)
     }
 
     /// Whether there was one.
@@ -132,9 +147,7 @@ impl Room {
     fn restock(&self, state: &mut State) {
         state.looked = Instant::now();
         let is_there = self.disk.status(&self.directory.join(RESERVE_NAME)).is_ok();
-        let is_ample =
-            || self.disk.space(&self.directory).is_ok_and(|space| space.usable >= AMPLE_BYTES);
-        if !is_there && !is_ample() {
+        if !is_there && self.is_short_of(AMPLE_BYTES) {
             return;
         }
         match self.allocate_reserve() {
