@@ -6,11 +6,13 @@
 //! The first failure closes both halves, and every request in flight learns of it.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use ottla_env::sys;
 use ottla_protocol::messages::ApiVersionsRequest;
 use ottla_protocol::peer::{self, NODE_SOFTWARE_NAME, PeerKey, PeerRequest};
 use ottla_protocol::{Message as _, Request};
@@ -31,6 +33,9 @@ const FRAME_LEN_MAX: usize = 1 << 30;
 /// Memory that an announced length gets before its bytes have come.
 const FIRST_READ_MAX: usize = 1 << 20;
 const READ_BUFFER_LEN: usize = 64 << 10;
+
+/// How long another node's machine may leave unacknowledged what was sent to it.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
 
 /// Who opens a connection: a broker may serve more to other nodes than to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +117,7 @@ impl Connection {
         let failed = |error| connection_error(address, error);
         let stream = TcpStream::connect((&*address.host, address.port)).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
+        heed_silence(&stream, speaker).map_err(failed)?;
         let mut connection = Self::over(stream, address.clone(), client_id);
         connection.versions = connection.ask_versions(speaker).await?;
         Ok(connection)
@@ -303,6 +309,15 @@ impl Limits {
     }
 }
 
+/// A node asks others all the time, and must find one that is back behind a network that was cut: another connection gets
+/// there sooner than what is under way in this one.
+fn heed_silence(stream: &TcpStream, speaker: Speaker) -> io::Result<()> {
+    match speaker {
+        Speaker::Node => sys::give_up_unacknowledged_after(stream.as_fd(), SILENCE_MAX),
+        Speaker::Client => Ok(()),
+    }
+}
+
 fn connection_error(address: &Address, error: io::Error) -> ClientError {
     ClientError::Connection { address: address.clone(), source: Arc::new(error) }
 }
@@ -445,5 +460,17 @@ mod tests {
         assert!(connection.is_failed());
         // Who asks later is told at once.
         connection.broken().await;
+    }
+
+    #[tokio::test]
+    #[cfg(target_os = "linux")]
+    async fn a_machine_that_acknowledges_nothing_breaks_the_connection_of_a_node_soon() {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let limit_ms = || rustix::net::sockopt::tcp_user_timeout(&stream).unwrap();
+        heed_silence(&stream, Speaker::Client).unwrap();
+        assert_eq!(limit_ms(), 0, "as the system has it");
+        heed_silence(&stream, Speaker::Node).unwrap();
+        assert_eq!(u128::from(limit_ms()), SILENCE_MAX.as_millis());
     }
 }

@@ -16,13 +16,15 @@ use std::path::{Path, PathBuf};
 
 #[cfg(target_os = "linux")]
 pub use linux::{
-    advise_random, allocate, disable_huge_pages, drop_cached, is_cached, is_locked, open_direct,
-    random_bytes, send_file, send_more, send_without_pacing, sync_filesystem, write_vectored_at,
+    advise_random, allocate, disable_huge_pages, drop_cached, give_up_unacknowledged_after,
+    is_cached, is_locked, open_direct, random_bytes, send_file, send_more, send_without_pacing,
+    sync_filesystem, write_vectored_at,
 };
 #[cfg(not(target_os = "linux"))]
 pub use portable::{
-    advise_random, allocate, disable_huge_pages, drop_cached, is_cached, is_locked, open_direct,
-    random_bytes, send_file, send_more, send_without_pacing, sync_filesystem, write_vectored_at,
+    advise_random, allocate, disable_huge_pages, drop_cached, give_up_unacknowledged_after,
+    is_cached, is_locked, open_direct, random_bytes, send_file, send_more, send_without_pacing,
+    sync_filesystem, write_vectored_at,
 };
 
 /// Only in the build that `cargo xtask nightly` makes to see that such a bug is found. No feature of Cargo's, so that

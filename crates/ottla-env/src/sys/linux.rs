@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::fs::{Advice, FallocateFlags, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
@@ -169,6 +170,14 @@ pub fn send_more(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
 /// pays for each. Every Linux has Reno, and lets everybody choose it.
 pub fn send_without_pacing(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::net::sockopt::set_tcp_congestion(socket, "reno")?)
+}
+
+/// Lets a connection break when what was sent has not been acknowledged by the other machine for so long. Otherwise Linux goes
+/// on trying for a quarter of an hour, in pauses that double: after a cut the next try may come as late again as the cut
+/// was long. How long the other process takes to answer does not matter.
+pub fn give_up_unacknowledged_after(socket: BorrowedFd<'_>, limit: Duration) -> io::Result<()> {
+    let ms = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+    Ok(rustix::net::sockopt::set_tcp_user_timeout(socket, ms)?)
 }
 
 /// Writes some of the buffers at `position` and returns how many bytes.

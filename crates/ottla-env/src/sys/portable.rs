@@ -13,6 +13,7 @@ use std::io::{self, IoSlice, Read};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
 const COPY_BYTES: usize = 64 * 1024;
 
@@ -58,6 +59,11 @@ pub fn send_more(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
 
 /// What congestion control does there is left to the system.
 pub fn send_without_pacing(_socket: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(())
+}
+
+/// When a connection breaks is left to the system.
+pub fn give_up_unacknowledged_after(_socket: BorrowedFd<'_>, _limit: Duration) -> io::Result<()> {
     Ok(())
 }
 
