@@ -316,9 +316,10 @@ fn report(outcome: &Outcome, verdict: &Verdict) {
         );
     }
     println!(
-        "{} records in the end; {} copies by retries of the plain producer",
+        "{} records in the end; {} copies by retries of the plain producer, {} of its records overtaken",
         history.finally.len(),
         verdict.repeated,
+        verdict.overtaken,
     );
 }
 

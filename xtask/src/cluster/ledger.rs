@@ -111,6 +111,8 @@ pub(super) enum Finding {
     Doubled(Read, Record),
     /// It appears first after one that was written later.
     Reordered(Read, Record),
+    /// With one request in flight, at an offset that is not above the one that was acknowledged before.
+    Fell(Acknowledged, i64),
     /// It was read once, and is not there any more.
     Retracted(Read),
     /// An offset that is not above the one that the same consumer was given before.
@@ -128,6 +130,7 @@ impl Finding {
             Self::Changed(_) => "changed",
             Self::Doubled(..) => "written twice by an idempotent producer",
             Self::Reordered(..) => "reordered",
+            Self::Fell(..) => "acknowledged at falling offsets",
             Self::Retracted(_) => "read once and gone",
             Self::WentBack(..) => "offsets that went back",
             Self::Hole(..) => "offsets left out",
@@ -142,6 +145,10 @@ impl fmt::Display for Finding {
             Self::Lost(it) | Self::Moved(it) => {
                 let Acknowledged { partition, offset, record } = it;
                 write!(f, "{record}, acknowledged at {offset:?} of partition {partition}")
+            }
+            Self::Fell(it, before) => {
+                let Acknowledged { partition, offset, record } = it;
+                write!(f, "{record}, at {offset:?} of partition {partition} after {before}")
             }
             Self::Changed(read) | Self::Retracted(read) => {
                 write!(f, "offset {} of partition {}", read.offset, read.partition)?;
@@ -164,6 +171,8 @@ pub(super) struct Verdict {
     pub(super) findings: Vec<Finding>,
     /// Second copies of the plain producer's records.
     pub(super) repeated: usize,
+    /// Records of the plain producer that come first after later ones.
+    pub(super) overtaken: usize,
 }
 
 /// Holds a history to the promises.
@@ -184,11 +193,12 @@ pub(super) fn judge(history: &History) -> Verdict {
         }
         let latest = latest.entry((read.partition, record.writer)).or_default();
         if record.number < *latest {
-            verdict.findings.push(Finding::Reordered(*read, record));
+            verdict.overtake(*read, record);
         }
         *latest = record.number.max(*latest);
     }
     verdict.findings.extend(history.acknowledged.iter().filter_map(|it| missing(it, &places)));
+    verdict.findings.extend(fell(history));
     verdict.findings.extend(retracted(history));
     for reads in history.meanwhile.values().chain([&history.finally]) {
         verdict.findings.extend(went_back(reads));
@@ -213,6 +223,27 @@ impl Verdict {
             }
         }
     }
+
+    /// A plain librdkafka may send what comes later to a new leader before it sends again what the old one has not answered
+    /// (librdkafka #1092 names it), so that the broker gets it in this order: with Apache Kafka as with Ottla.
+    fn overtake(&mut self, read: Read, record: Record) {
+        match record.writer {
+            Writer::Plain => self.overtaken += 1,
+            Writer::Idempotent | Writer::Java | Writer::Franz => {
+                self.findings.push(Finding::Reordered(read, record));
+            }
+        }
+    }
+}
+
+/// In which order the broker has taken the plain producer's records, its answers tell: it has one request in flight.
+fn fell(history: &History) -> impl Iterator<Item = Finding> {
+    let plain = history.acknowledged.iter().filter(|it| it.record.writer == Writer::Plain);
+    let mut latest = BTreeMap::new();
+    plain.filter_map(move |it| {
+        let before = latest.insert(it.partition, it.offset?)?;
+        (it.offset? <= before).then_some(Finding::Fell(*it, before))
+    })
 }
 
 fn missing(it: &Acknowledged, places: &BTreeMap<Record, BTreeSet<i64>>) -> Option<Finding> {
@@ -372,9 +403,21 @@ mod tests {
     #[test]
     fn records_out_of_order_are_found_within_one_producer_only() {
         assert_eq!(kinds(&history(&[(Plain, 1), (Idempotent, 0)])), [""; 0]);
-        for writer in Writer::ALL {
+        for writer in Writer::ALL.into_iter().filter(|writer| *writer != Plain) {
             assert_eq!(kinds(&history(&[(writer, 1), (writer, 0)])), ["reordered"]);
         }
+    }
+
+    #[test]
+    fn a_plain_producer_may_overtake_itself_and_the_broker_may_not() {
+        let mut overtaken = history(&[(Plain, 1), (Plain, 0), (Plain, 2)]);
+        let verdict = judge(&overtaken);
+        assert_eq!((verdict.findings.len(), verdict.overtaken), (0, 1));
+        overtaken.acknowledged.swap(0, 1);
+        assert_eq!(kinds(&overtaken), ["acknowledged at falling offsets"]);
+        overtaken.acknowledged.swap(0, 1);
+        overtaken.acknowledged.insert(1, overtaken.acknowledged[0]);
+        assert_eq!(kinds(&overtaken), ["acknowledged at falling offsets"], "two at one place");
     }
 
     #[test]
