@@ -66,11 +66,14 @@ impl Room {
         self.state.load(Ordering::Relaxed) == FULL
     }
 
+    /// An error while there is none.
+    pub(crate) fn check(&self) -> Result<(), StorageError> {
+        if self.is_full() { Err(self.full()) } else { Ok(()) }
+    }
+
     /// Claims room for what a client wants to append.
     pub(crate) fn claim(&self, bytes: u64) -> Result<(), StorageError> {
-        if self.is_full() {
-            return Err(self.full());
-        }
+        self.check()?;
         if self.reserved.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }

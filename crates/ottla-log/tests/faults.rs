@@ -12,9 +12,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ottla_base::{LeaderEpoch, Offset};
+use ottla_base::{LeaderEpoch, Offset, Timestamp};
 use ottla_env::FaultyDisk;
 use ottla_log::{AppendError, FlushListener, Log, LogConfig, StorageError};
+use ottla_records::{BatchBuilder, Compression};
 use parking_lot::Mutex;
 use support::{Directory, batch, read_all};
 
@@ -97,6 +98,30 @@ fn a_write_without_room_leaves_the_log_as_it_was_and_the_next_one_may_succeed() 
     open.close();
     let log = directory.open(LogConfig::default()).log("t", 0);
     assert_eq!((read_all(&log).len(), log.log_end_offset()), (4, Offset(4)));
+}
+
+#[test]
+fn behind_a_batch_that_found_no_room_there_is_no_gap_in_what_its_producer_sends() {
+    let disk = Arc::new(FaultyDisk::default());
+    let directory = on(&disk);
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    let send = |sequence| {
+        let mut builder = BatchBuilder::new(Compression::None).producer(4, 0, sequence);
+        builder.append(Timestamp(1_000), None, Some(b"value"), &[]);
+        log.append_produced(builder.build(), EPOCH)
+    };
+    send(0).unwrap();
+    disk.fail_writes(Some(io::ErrorKind::StorageFull));
+    assert!(is_full(send(1)));
+    assert!(is_full(send(2)), "it was on its way when the one before it was refused");
+    assert!(send(0).unwrap().duplicate, "what is there needs no room");
+    disk.fail_writes(None);
+    open.housekeep();
+    assert!(matches!(send(2), Err(AppendError::Refused(_))), "with room it is a gap");
+    for sequence in [1, 2] {
+        assert!(!send(sequence).unwrap().duplicate);
+    }
 }
 
 #[test]

@@ -12,7 +12,9 @@ use super::append::{Appended, Origin};
 use super::{Log, UnsyncedNames, Writer};
 use crate::error::{AppendError, Context, StorageError};
 use crate::names;
-use crate::producers::{Decision, Producers, Sender, Written, WrittenBatch, snapshot};
+use crate::producers::{
+    Decision, ProducerRefusal, Producers, Sender, Written, WrittenBatch, snapshot,
+};
 use crate::recovery::producers::{self, Replay, Restored};
 use crate::segment::Segment;
 use crate::transactions::Transactions;
@@ -56,7 +58,14 @@ impl Log {
             match writer.producers.check(&Written::of(batch), sender) {
                 Decision::Append => {}
                 Decision::Duplicate(written) => return Ok(Some(self.appended_before(&written))),
-                Decision::Refuse(refusal) => return Err(refusal.into()),
+                Decision::Refuse(refusal) => {
+                    if let ProducerRefusal::OutOfOrderSequence { .. } = refusal {
+                        // What is missing was sent ahead of this, and found no room: its producer has to send both again. Told
+                        // of a gap, librdkafka begins a new epoch, in which no earlier copy is known.
+                        self.env().room.check()?;
+                    }
+                    return Err(refusal.into());
+                }
             }
         }
         Ok(None)
