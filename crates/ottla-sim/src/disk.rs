@@ -517,6 +517,7 @@ impl Disk for SimulatedDisk {
         assert_eq!(from.parent(), to.parent(), "names stay in their directory");
         OsDisk.rename(from, to)?;
         state.count_recovery(from, "rename");
+        state.faults.named(&file_name(to));
         let (parent, from) = self.parent(&state, from)?;
         let change = Change::Rename(from.to_owned(), file_name(to).into());
         state.directory_mut(parent).change(change);

@@ -46,6 +46,7 @@ const ALL: &[&str] = &[
     "links cut",
     "links healed",
     "log begins after a snapshot",
+    "log that ends before its snapshot",
     "look answered",
     "look asked of a stranded leader while another one is active",
     "message doubled",

@@ -30,6 +30,8 @@ pub(crate) enum Fault {
 pub struct Plan {
     /// The process stops before this call, counted from now.
     pub stop_in: Option<u64>,
+    /// Once a file gets a name with this ending, the process stops before so many calls more.
+    pub stop_after: Option<(&'static str, u64)>,
     /// The disk is full, for a few calls.
     pub no_space: u32,
     pub read_error: u32,
@@ -82,6 +84,13 @@ impl Faults {
 
     pub(crate) fn stopped(&self) -> bool {
         self.stopped
+    }
+
+    /// A file has got a name.
+    pub(crate) fn named(&mut self, name: &str) {
+        if let Some((_, calls)) = self.plan.stop_after.take_if(|(end, _)| name.ends_with(*end)) {
+            self.plan.stop_in = Some(calls);
+        }
     }
 
     pub(crate) fn restart(&mut self) {

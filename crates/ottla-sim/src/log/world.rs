@@ -123,6 +123,7 @@ impl World {
         let mut rate =
             |often: u32| if work.happens(often) { 50 + work.below(800) as u32 } else { 0 };
         Plan {
+            stop_after: None,
             stop_in,
             no_space: rate(2_000),
             read_error: rate(700),

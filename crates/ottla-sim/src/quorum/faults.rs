@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::Bug;
 use super::network::{quorum_of, there};
-use super::node::{Node, directory_id};
+use super::node::{Node, SNAPSHOT, directory_id};
 use super::world::World;
 use crate::Plan;
 use crate::links::Weather;
@@ -81,8 +81,20 @@ impl World {
     async fn start_one(&mut self) {
         let is_away = |node: &&Node| node.process().is_none();
         let away = self.nodes.values().find(is_away).map(|node| node.id);
-        if let Some(id) = away {
-            self.start(id).await;
+        let Some(id) = away else { return };
+        self.start(id).await;
+        if self.setup.is_forgetful && self.chance.happens(5_000) {
+            self.stop_beside_snapshot(id);
+        }
+    }
+
+    /// The process stops soon after the next snapshot has its name: one of those who were away may be sent it by the leader, and
+    /// has its old log beside it then.
+    fn stop_beside_snapshot(&mut self, id: usize) {
+        let plan =
+            Plan { stop_after: Some((SNAPSHOT, self.chance.below(6) as u64)), ..Plan::default() };
+        if let Some(node) = self.nodes.get(&id).filter(|node| node.process().is_some()) {
+            node.disk.set_plan(plan);
         }
     }
 

@@ -33,6 +33,9 @@ const FORGETFUL: SnapshotLimits = SnapshotLimits {
     retention_ms: -1,
 };
 
+/// How names of snapshots end.
+pub(super) const SNAPSHOT: &str = ".checkpoint";
+
 /// What all nodes of a world have in common.
 #[derive(Debug, Clone)]
 pub(super) struct Setup {
@@ -197,6 +200,7 @@ impl Node {
         self.lives += 1;
         let (id, life) = (self.id, self.lives);
         shared.note(|| format!("node {id} starts life {life}"));
+        self.count_remains(shared);
         let Some(directory) = self.open(setup) else { return self.fail_to_start(shared) };
         let is_over = Arc::<AtomicBool>::default();
         let random = |which: u64| Random::new(seed, 10_000 * which + life * 10 + id as u64);
@@ -293,6 +297,25 @@ impl Node {
         let batches = batches.map(|batch| batch.unwrap());
         let there = batches.filter(|it| it.header().base_offset >= log.log_start_offset().0);
         there.map(|batch| (batch.header().base_offset, batch.bytes().to_vec())).collect()
+    }
+
+    /// Counts a log that a snapshot of the leader should have taken the place of: the process before has ended between the two.
+    fn count_remains(&self, shared: &Shared) {
+        let (mut snapshot, mut last) = (None, None);
+        for (path, bytes) in self.disk.files() {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let id = name.strip_suffix(SNAPSHOT).and_then(|name| name.split_once('-'));
+            if let Some((end, _epoch)) = id {
+                snapshot = snapshot.max(end.parse::<i64>().ok());
+            } else if name.ends_with(".log") {
+                // After a crash, what follows may be torn.
+                let whole = Batches::new(bytes.into()).map_while(Result::ok);
+                last = last.max(whole.map(|batch| batch.header().last_offset()).max());
+            }
+        }
+        if snapshot.zip(last).is_some_and(|(end, last)| last + 1 < end) {
+            shared.count("log that ends before its snapshot");
+        }
     }
 
     /// Nothing goes wrong with the disk any more.
