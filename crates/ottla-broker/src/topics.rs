@@ -233,24 +233,22 @@ impl Topics {
         let Some(image) = &*published else { return };
         let missing = self.missing.logs.lock().clone();
         for (topic_id, index) in missing {
+            if let Some(topic) = image.topic(topic_id)
+                && let Some(partition) = topic.partition(index)
+                && partition.replicas.contains(&self.node_id)
+                && self.replicas.find(topic_id, index.0).is_none()
+            {
+                let demands = self.demands_of(image, topic);
+                match self.try_create(image, topic, index, partition, &demands) {
+                    Ok(()) => {
+                        info!(topic = %topic.name, partition = %index, "log made, as there is room")
+                    }
+                    // For the others there is none either.
+                    Err(error) if error.is_full() => return,
+                    Err(error) => self.note_missing(topic, index, &error),
+                }
+            }
             self.missing.logs.lock().remove(&(topic_id, index));
-            let Some(topic) = image.topic(topic_id) else { continue };
-            let Some(partition) = topic.partition(index) else { continue };
-            let is_there = self.replicas.find(topic_id, index.0).is_some();
-            if is_there || !partition.replicas.contains(&self.node_id) {
-                continue;
-            }
-            let demands = self.demands_of(image, topic);
-            match self.try_create(image, topic, index, partition, &demands) {
-                Ok(()) => {
-                    info!(topic = %topic.name, partition = %index, "log made, as there is room")
-                }
-                Err(error) if error.is_full() => {
-                    self.missing.logs.lock().insert((topic_id, index));
-                    return;
-                }
-                Err(error) => self.note_missing(topic, index, &error),
-            }
         }
     }
 
