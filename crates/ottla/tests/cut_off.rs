@@ -14,9 +14,10 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use nodes::Nodes;
-use ottla_base::{ErrorCode, Timestamp, TopicId};
+use ottla_base::{ErrorCode, Timestamp};
 use ottla_protocol::Records;
 use ottla_protocol::messages::metadata_request::MetadataRequestTopic;
+use ottla_protocol::messages::metadata_response::MetadataResponseTopic;
 use ottla_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use ottla_protocol::messages::{MetadataRequest, ProduceRequest};
 use ottla_records::{BatchBuilder, Compression};
@@ -86,11 +87,16 @@ fn three_nodes() -> (Nodes, HashMap<(usize, usize), Way>) {
     (nodes, ways)
 }
 
-/// Who leads each partition, with the leader epoch, as the node here knows it.
-fn leaders(address: &str) -> Vec<(i32, i32)> {
+/// The topic, as the node here knows it.
+fn topic(address: &str) -> MetadataResponseTopic {
     let topic = MetadataRequestTopic { name: Some(TOPIC.into()), ..Default::default() };
     let request = MetadataRequest { topics: Some(vec![topic]), ..Default::default() };
-    let mut partitions = nodes::ask(address, &request).topics.remove(0).partitions;
+    nodes::ask(address, &request).topics.remove(0)
+}
+
+/// Who leads each partition, with the leader epoch.
+fn leaders(address: &str) -> Vec<(i32, i32)> {
+    let mut partitions = topic(address).partitions;
     partitions.sort_by_key(|it| it.partition_index);
     partitions.iter().map(|it| (it.leader_id, it.leader_epoch)).collect()
 }
@@ -103,8 +109,8 @@ fn produce(address: &str, partition: i32) -> (ErrorCode, i32) {
         index: partition,
         records: Some(Records::Bytes(builder.build_bytes())),
     };
-    let id = topic_id(address);
-    let topic = TopicProduceData { topic_id: id, partition_data: vec![data], ..Default::default() };
+    let topic_id = topic(address).topic_id;
+    let topic = TopicProduceData { topic_id, partition_data: vec![data], ..Default::default() };
     let request = ProduceRequest {
         acks: 1,
         timeout_ms: 5_000,
@@ -113,12 +119,6 @@ fn produce(address: &str, partition: i32) -> (ErrorCode, i32) {
     };
     let answer = nodes::ask(address, &request).responses.remove(0).partition_responses.remove(0);
     (answer.error_code, answer.current_leader.leader_id)
-}
-
-fn topic_id(address: &str) -> TopicId {
-    let topic = MetadataRequestTopic { name: Some(TOPIC.into()), ..Default::default() };
-    let request = MetadataRequest { topics: Some(vec![topic]), ..Default::default() };
-    nodes::ask(address, &request).topics[0].topic_id
 }
 
 const TOPIC: &str = "orders";
