@@ -25,7 +25,7 @@ mod replicas;
 mod space;
 mod throttle;
 mod upgrade;
-mod volume;
+pub(crate) mod volume;
 
 use std::path::Path;
 use std::time::Duration;

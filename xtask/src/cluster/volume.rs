@@ -2,8 +2,8 @@
 //!
 //! Needs rights that not every machine gives. Unmounted when it is dropped; the nodes must be gone by then.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs::{self, OpenOptions};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use crate::process::run_ok;
 
 const LIMIT: Duration = Duration::from_secs(20);
 const FILLER: &str = "filler";
-const CHUNK: usize = 1 << 20;
+/// What must have been free before it is filled.
+const FREE_MIN: u64 = 1 << 20;
 
 /// Mounted in memory: what is tried is a disk without space, not one that forgets.
 #[derive(Debug)]
@@ -38,14 +39,7 @@ impl Volume {
 
     /// Takes all the space that is left.
     pub(super) fn fill(&self) -> Result<()> {
-        let mut filler = File::create(self.0.join(FILLER)).context("cannot fill a disk")?;
-        let chunk = vec![0; CHUNK];
-        let mut filled = 0_u32;
-        // A chunk that does not fit is written as far as it does.
-        while filler.write_all(&chunk).is_ok() {
-            filled += 1;
-        }
-        ensure!(filled > 0, "the disk was full already");
+        ensure!(take_all(&self.0.join(FILLER))? >= FREE_MIN, "the disk was full already");
         Ok(())
     }
 
@@ -62,4 +56,13 @@ impl Drop for Volume {
         unmount.arg("-l").arg(&self.0);
         run_ok(unmount, b"", LIMIT).ok();
     }
+}
+
+/// Lets a file take all the space that its disk has left; how long it is then.
+pub(crate) fn take_all(file: &Path) -> Result<u64> {
+    let opened = OpenOptions::new().create(true).append(true).open(file);
+    let mut file = opened.context("cannot fill a disk")?;
+    // It ends when nothing more fits.
+    io::copy(&mut io::repeat(0), &mut file).ok();
+    Ok(file.metadata().context("cannot fill a disk")?.len())
 }

@@ -5,7 +5,6 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -31,6 +30,7 @@ use rustix::process::Signal;
 use super::operator::{LIMIT, Running, client, get, new_directory, produce_request, serve, traced};
 use super::session::{Session, eventually};
 use super::{MOUNT, TRACE, Test};
+use crate::cluster::volume::take_all;
 use crate::side_by_side::connection::{Connection, Reply};
 
 const RESERVE: &str = "log.dir.reserved.bytes";
@@ -443,14 +443,6 @@ fn filler(running: &Running, directory: &Path) -> Result<PathBuf> {
     let filler = seen.join(disk.strip_prefix("/")?).join("filler");
     take_all(&filler)?;
     Ok(filler)
-}
-
-fn take_all(filler: &Path) -> Result<()> {
-    let mut file = fs::OpenOptions::new().create(true).append(true).open(filler)?;
-    let chunk = [0; 4 << 10];
-    // A chunk that does not fit is written as far as it does.
-    while file.write_all(&chunk).is_ok() {}
-    Ok(())
 }
 
 fn set_retention(running: &Running, days: i64) -> Result<ErrorCode> {
