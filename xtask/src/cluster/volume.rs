@@ -3,7 +3,7 @@
 //! Needs rights that not every machine gives. Unmounted when it is dropped; the nodes must be gone by then.
 
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -14,8 +14,7 @@ use crate::process::run_ok;
 
 const LIMIT: Duration = Duration::from_secs(20);
 const FILLER: &str = "filler";
-/// What must have been free before it is filled.
-const FREE_MIN: u64 = 1 << 20;
+const CHUNK: usize = 1 << 20;
 
 /// Mounted in memory: what is tried is a disk without space, not one that forgets.
 #[derive(Debug)]
@@ -39,7 +38,8 @@ impl Volume {
 
     /// Takes all the space that is left.
     pub(super) fn fill(&self) -> Result<()> {
-        ensure!(take_all(&self.0.join(FILLER))? >= FREE_MIN, "the disk was full already");
+        let filled = take_all(&self.0.join(FILLER))?;
+        ensure!(filled >= CHUNK as u64, "the disk was full already");
         Ok(())
     }
 
@@ -62,7 +62,8 @@ impl Drop for Volume {
 pub(crate) fn take_all(file: &Path) -> Result<u64> {
     let opened = OpenOptions::new().create(true).append(true).open(file);
     let mut file = opened.context("cannot fill a disk")?;
-    // It ends when nothing more fits.
-    io::copy(&mut io::repeat(0), &mut file).ok();
+    let chunk = vec![0; CHUNK];
+    // A chunk that does not fit is written as far as it does.
+    while file.write_all(&chunk).is_ok() {}
     Ok(file.metadata().context("cannot fill a disk")?.len())
 }
