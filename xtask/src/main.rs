@@ -56,6 +56,9 @@ enum Task {
         /// Run one stage only.
         #[arg(long, value_name = "STAGE")]
         only: Option<test::Stage>,
+        /// Write the result to docs/nightly.md.
+        #[arg(long)]
+        write: bool,
     },
     /// Drive a broker with real clients: kcat, librdkafka in Python and Rust, Kafka's Java tools.
     Interop {
@@ -121,7 +124,7 @@ enum Task {
 
 fn main() -> Result<ExitCode> {
     Ok(match Arguments::parse().command {
-        Task::Test { only } => exit_code(&test::run(only)),
+        Task::Test { only, write } => exit_code(&test::run(only, write)?),
         Task::Interop { target, long, nodes, names } => {
             let length = if long { Length::Long } else { Length::Short };
             let tally = interop::run(target, &names, length, nodes)?;

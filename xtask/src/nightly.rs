@@ -59,19 +59,29 @@ pub(crate) fn run(only: Option<&str>, write: bool) -> Result<Tally> {
     let order: Vec<&str> = parts.iter().map(|part| part.name).collect();
     let is_wanted = |name: &str| only.is_none_or(|only| name.contains(only));
     ensure!(order.iter().any(|name| is_wanted(name)), "there is only: {}", order.join("; "));
-    let mut rows = Vec::new();
-    for Part { name, run } in parts.iter().filter(|part| is_wanted(part.name)) {
-        // As the machine is before, and the commit that is tested.
-        let machine = Machine::describe(&interop::fetch::kafka_jars()?)?;
-        let row = Row::of(name, run);
-        if write {
-            let mut night = Night::published(&order)?;
-            night.put(Played::of(&row, &machine));
-            night.publish()?;
-        }
-        rows.push(row);
-    }
+    let wanted = parts.iter().filter(|part| is_wanted(part.name));
+    let rows = wanted.map(|Part { name, run }| play(name, run, write)).collect::<Result<_>>()?;
     Ok(test::close(rows))
+}
+
+/// Runs one part; `write` leaves its result in `docs/nightly.md`, beside those of the other parts.
+pub(crate) fn play(
+    name: &'static str,
+    run: impl FnOnce() -> Result<Tally>,
+    write: bool,
+) -> Result<Row> {
+    if !write {
+        return Ok(Row::of(name, run));
+    }
+    // As the machine is before, and the commit that is tested.
+    let machine = Machine::describe(&interop::fetch::kafka_jars()?)?;
+    let row = Row::of(name, run);
+    let parts = Part::all();
+    let order: Vec<&str> = parts.iter().map(|part| part.name).collect();
+    let mut night = Night::published(&order)?;
+    night.put(Played::of(&row, &machine));
+    night.publish()?;
+    Ok(row)
 }
 
 /// So many worlds are played each night; an ordinary test plays hundreds. One that fails names its seed.

@@ -11,7 +11,7 @@ use crate::broker::Target;
 use crate::interop::Length;
 use crate::process::{run_showing, shown};
 use crate::tally::{Tally, from_cargo, with_reason};
-use crate::{interop, kafka_suite, ottla, workspace};
+use crate::{interop, kafka_suite, nightly, ottla, workspace};
 
 /// Budgets add up to less than the 30 minutes that a clean clone may take on two cores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -106,14 +106,14 @@ impl Row {
     }
 }
 
-/// Runs all stages or one, and sums up.
-pub(crate) fn run(only: Option<Stage>) -> Tally {
-    let stages = only.map_or_else(|| Stage::ALL.to_vec(), |only| vec![only]);
-    let row = |stage: Stage| Row {
-        budget: Some(stage.budget()),
-        ..Row::of(stage.name(), || stage.run())
-    };
-    close(stages.into_iter().map(row).collect())
+/// Runs all stages or one, and sums up; `write` leaves the results in `docs/nightly.md`, whose first parts they are.
+pub(crate) fn run(only: Option<Stage>, write: bool) -> Result<Tally> {
+    let mut rows = Vec::new();
+    for stage in only.map_or_else(|| Stage::ALL.to_vec(), |only| vec![only]) {
+        let row = nightly::play(stage.name(), || stage.run(), write)?;
+        rows.push(Row { budget: Some(stage.budget()), ..row });
+    }
+    Ok(close(rows))
 }
 
 /// Prints the table, and what failed and was skipped.
