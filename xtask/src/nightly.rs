@@ -103,7 +103,7 @@ fn try_properties() -> Result<Tally> {
     let mut command = workspace::cargo();
     command.args(["test", "--release", "--locked", "-p", "ottla-records", "--test", "round_trip"]);
     command.args(["-p", "ottla-metadata", "-p", "ottla-coordinator", "--test", "random"]);
-    command.args(["-p", "ottla-log", "--test", "model", "--test", "compaction"]);
+    command.args(["-p", "ottla-log", "--test", "model", "--test", "compaction", "--test", "moves"]);
     command.env("PROPTEST_CASES", CASES);
     Ok(test::step("properties", command, PROPERTIES_LIMIT))
 }

@@ -130,7 +130,7 @@ impl LogMoves {
     pub(crate) fn cancel(&self, partition: &TopicPartition) {
         let Some(under_way) = self.under_way.lock().remove(partition) else { return };
         let Some(moving) = under_way.moving.lock().take() else { return };
-        abandon(partition, &moving);
+        abandon(partition, moving);
         info!(%partition, "a move was given up");
     }
 
@@ -188,11 +188,12 @@ impl LogMoves {
         let name = &under_way.replica.partition;
         let ended = match it.step() {
             Ok(copied) if !copied.nearly_done => return Step::Copied(copied.bytes),
-            Err(MoveError::Storage(StorageError::Full { .. })) => return Step::Waits,
             Ok(_) => under_way.replica.replace_log(|| it.finish()),
             Err(error) => Err(error),
         };
         match ended {
+            Err(MoveError::Storage(StorageError::Full { .. })) => return Step::Waits,
+            Err(MoveError::Behind(_)) => return Step::Copied(0),
             Ok(()) => {
                 info!(partition = %name, to = %it.target().path().display(), "a log has moved");
                 let partition = name.partition.0;
@@ -201,8 +202,8 @@ impl LogMoves {
             Err(error) => {
                 error!(partition = %name, %error, "a log was not moved, and stays where it is");
                 // Otherwise the copy may be all that is left: the next start finds out.
-                if self.directories.are_all_online() {
-                    abandon(name, it);
+                if let Some(moving) = moving.take().filter(|_| self.directories.are_all_online()) {
+                    abandon(name, moving);
                 }
             }
         }
@@ -216,7 +217,7 @@ impl LogMoves {
     }
 }
 
-fn abandon(partition: &TopicPartition, moving: &Move) {
+fn abandon(partition: &TopicPartition, moving: Move) {
     if let Err(error) = moving.abandon() {
         warn!(%partition, %error, "a copy of a log stays until the next start");
     }

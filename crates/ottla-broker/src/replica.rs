@@ -15,7 +15,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset, Timestamp, TopicId, TopicPartition};
 use ottla_log::producers::ProducerRefusal;
-use ottla_log::{Appended, Log, StorageError};
+use ottla_log::{Appended, Log, LogConfig, StorageError};
 use ottla_metadata::topic_name;
 use ottla_records::{Rules, ValidBatch};
 use ottla_replication::Progress;
@@ -250,6 +250,12 @@ impl Replica {
     #[must_use]
     pub fn log(&self) -> Arc<Log> {
         self.log.load_full()
+    }
+
+    /// Not while the log is replaced, by one that would not know of it.
+    pub(crate) fn set_log_config(&self, config: Arc<LogConfig>) {
+        let _state = self.state.lock();
+        self.log().set_config(config);
     }
 
     /// Lets the log be replaced by a copy of it, all of which is on disk. Nothing is appended meanwhile.
@@ -679,6 +685,27 @@ mod tests {
         disk.stop_after(None);
         let later = replica.fetch_deadline().unwrap();
         assert_eq!(answer(later), Offset(1));
+    }
+
+    #[test]
+    fn a_configuration_that_comes_while_the_log_is_replaced_is_that_of_the_new_one() {
+        let [old, new] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let replica = unflushed(&old);
+        let (tell, is_set) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let replaced = replica.replace_log(|| {
+                let log = unflushed_log(&new, &[]);
+                scope.spawn(|| {
+                    let kept_for_ever = LogConfig { retention_ms: -1, ..LogConfig::default() };
+                    replica.set_log_config(Arc::new(kept_for_ever));
+                    tell.send(())
+                });
+                is_set.recv_timeout(Duration::from_millis(50)).unwrap_err();
+                Ok::<_, StorageError>(log)
+            });
+            replaced.unwrap();
+        });
+        assert_eq!(replica.log().config().retention_ms, -1);
     }
 
     #[test]

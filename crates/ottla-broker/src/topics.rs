@@ -441,7 +441,7 @@ impl Topics {
         let demands = self.demands_of(image, topic);
         for (index, _) in topic.partitions() {
             let Some(replica) = self.replicas.find(topic.id, index.0) else { continue };
-            replica.log().set_config(Arc::new(topic_config::log_config(&demands.config)));
+            replica.set_log_config(Arc::new(topic_config::log_config(&demands.config)));
             replica.set_rules(topic_config::rules(replica.partition.clone(), &demands.config));
             replica.on_min_isr_changed(demands.min_insync_replicas());
             replica.set_throttled(demands.throttling_of(index, self.node_id));

@@ -175,6 +175,15 @@ impl Environment {
         self.trash.lock().extend(paths.into_iter().map(|path| Trash { due, path }));
     }
 
+    /// A log's directory has another name, and what is to be removed of it is there.
+    pub(crate) fn follow_rename(&self, from: &Path, to: &Path) {
+        for trash in self.trash.lock().iter_mut() {
+            if let Ok(name) = trash.path.strip_prefix(from) {
+                trash.path = to.join(name);
+            }
+        }
+    }
+
     /// Removes what is due. What cannot be removed is removed by the next start.
     pub(crate) fn empty_trash(&self) {
         let now = self.clock.monotonic();

@@ -106,11 +106,19 @@ struct Writer {
     closed: bool,
     /// Nothing may be appended until somebody has tried to put another log in this one's place.
     paused: bool,
+    /// While a copy of the log is made: from which offset on the copy has what was cut off here since it followed last.
+    copied: Option<Offset>,
 }
 
 impl Writer {
     fn accepts_writes(&self) -> bool {
         !self.closed && !self.paused
+    }
+
+    /// The log is about to be cut off at an offset; at the least there is when nothing stays.
+    fn note_cut(&mut self, offset: Offset) {
+        self.truncations += 1;
+        self.copied = self.copied.map(|lowest| lowest.min(offset));
     }
 }
 
@@ -236,6 +244,7 @@ impl Log {
             closed: false,
             paused: false,
             truncations: 0,
+            copied: None,
         };
         Arc::new_cyclic(|this| Self {
             partition,

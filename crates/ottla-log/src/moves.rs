@@ -11,8 +11,15 @@
 //!
 //! A marked copy of a log that is nowhere takes its place when the directories are opened again. As long as the log is
 //! there, the copy counts for nothing: its mark is taken away before the first append.
+//!
+//! Meanwhile the log is written, cut off at its end and shortened at its start, all of which the copy follows; compaction
+//! leaves it alone, as in Apache Kafka.
+//!
+//! Invariants: the copy's records are those of the log up to the lowest offset at which the log was cut off since the
+//! copy followed last; while appends wait at most [`REST_BYTES`] are copied, and twice as many flushed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ottla_base::{Offset, TopicPartition};
 use ottla_records::{Batches, RawBatch, ValidBatch};
@@ -23,6 +30,8 @@ use crate::log::{Log, Origin};
 
 /// How much is copied at once.
 const STEP_BYTES: usize = 1 << 20;
+/// How much of the copy may be left to copy, and how much to flush, while appends wait.
+const REST_BYTES: u64 = 8 << 20;
 
 /// Why a log was not moved.
 #[derive(Debug, thiserror::Error)]
@@ -38,13 +47,16 @@ pub enum MoveError {
     Corrupt { log: TopicPartition, offset: Offset, what: String },
     #[error("the log {0} is not in the directory that it is to be moved from")]
     Gone(TopicPartition),
+    /// More was appended than may be copied while appends wait: the move goes on.
+    #[error("the log {0} has grown too much meanwhile")]
+    Behind(TopicPartition),
 }
 
 /// What came of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Copied {
     pub bytes: u64,
-    /// Whether so little is left that the rest may be copied while appends wait.
+    /// Whether the copy had all of the log a moment ago, and most of it on disk: the rest may follow while appends wait.
     pub nearly_done: bool,
 }
 
@@ -55,6 +67,14 @@ pub struct Move {
     target: Arc<LogDirectory>,
     current: Arc<Log>,
     future: Arc<Log>,
+    /// What was copied since the copy was flushed, in bytes.
+    unflushed: AtomicU64,
+}
+
+impl Drop for Move {
+    fn drop(&mut self) {
+        self.current.end_copy();
+    }
 }
 
 impl Move {
@@ -65,8 +85,11 @@ impl Move {
         partition: &TopicPartition,
     ) -> Result<Self, MoveError> {
         let current = source.log(partition).ok_or_else(|| MoveError::Gone(partition.clone()))?;
-        let future = target.create_future(&current)?;
-        Ok(Self { source, target, current, future })
+        if !current.begin_copy() {
+            return Err(CreateError::Exists { log: partition.to_string() }.into());
+        }
+        let future = target.create_future(&current).inspect_err(|_| current.end_copy())?;
+        Ok(Self { source, target, current, future, unflushed: AtomicU64::new(0) })
     }
 
     #[must_use]
@@ -82,23 +105,26 @@ impl Move {
 
     /// Copies some more.
     pub fn step(&self) -> Result<Copied, MoveError> {
-        self.follow_start()?;
-        let batches = self.next_batches()?;
-        let bytes: u64 = batches.iter().map(|batch| batch.size_in_bytes() as u64).sum();
-        self.target.claim_room(bytes)?;
-        self.append(batches)?;
-        let nearly_done = bytes < STEP_BYTES as u64 / 2;
-        if nearly_done {
-            // What appends must wait for in the end is as little as possible.
+        let end = self.current.log_end_offset();
+        let bytes = match self.follow().and_then(|()| self.copy_slice()) {
+            // What was read may have been cut off at the same time: the next step begins with that.
+            Err(MoveError::Read(_) | MoveError::Corrupt { .. }) if self.current.is_cut() => 0,
+            copied => copied?,
+        };
+        let is_whole = self.future.log_end_offset() >= end && !self.current.is_cut();
+        if is_whole && self.unflushed.load(Ordering::Relaxed) > REST_BYTES {
             self.future.flush()?;
+            self.unflushed.store(0, Ordering::Relaxed);
+            return Ok(Copied { bytes, nearly_done: false });
         }
-        Ok(Copied { bytes, nearly_done })
+        Ok(Copied { bytes, nearly_done: is_whole })
     }
 
     /// Copies what is left, and lets the copy take the log's place. Returns it, as the log that counts from now on.
     ///
     /// The caller lets nobody append meanwhile. After an error the log is where it was, and a copy that could not be
-    /// made sure of is as nothing; unless a disk has failed, which its directory says.
+    /// made sure of is as nothing; unless a disk has failed, which its directory says. After [`MoveError::Behind`], and
+    /// where the target has no room, the move may go on.
     pub fn finish(&self) -> Result<Arc<Log>, MoveError> {
         self.current.pause();
         let prepared = self.prepare();
@@ -116,29 +142,52 @@ impl Move {
 
     /// Makes the copy as good as the log, and marks it, durably.
     fn prepare(&self) -> Result<(), MoveError> {
-        while self.future.log_end_offset() < self.current.log_end_offset() {
-            self.follow_start()?;
-            let batches = self.next_batches()?;
-            self.append(batches)?;
+        self.follow()?;
+        let (end, mut copied) = (self.current.log_end_offset(), 0);
+        while self.future.log_end_offset() < end {
+            if copied >= REST_BYTES {
+                return Err(MoveError::Behind(self.current.topic_partition().clone()));
+            }
+            copied += self.copy_slice()?;
         }
-        self.follow_start()?;
+        let copied_end = self.future.log_end_offset();
+        if copied_end != end {
+            return Err(self.corrupt(end, format!("its copy ends at {copied_end}")));
+        }
         self.future.adopt(&self.current)?;
         self.target.complete_future(&self.future)?;
         Ok(())
     }
 
     /// Removes the copy.
-    pub fn abandon(&self) -> Result<(), StorageError> {
+    pub fn abandon(self) -> Result<(), StorageError> {
         self.target.discard_future(self.future.topic_partition())
     }
 
-    /// Records may have been deleted from the front meanwhile, even those that come next.
-    fn follow_start(&self) -> Result<(), StorageError> {
+    /// Takes away from the copy what is no longer in the log: a follower cuts off what its leader does not have, and
+    /// records may have been deleted from the front, even those that come next.
+    fn follow(&self) -> Result<(), MoveError> {
+        let cut = self.current.take_cut();
         let start = self.current.log_start_offset();
+        if let Some(cut) = cut.filter(|cut| *cut > self.future.log_start_offset()) {
+            self.future.truncate_to(cut)?;
+        } else if cut.is_some() {
+            self.future.truncate_fully_and_start_at(start)?;
+        }
         if start > self.future.log_end_offset() {
             self.future.truncate_fully_and_start_at(start)?;
         }
         Ok(())
+    }
+
+    /// Copies what comes next, of one segment at most. Returns how many bytes.
+    fn copy_slice(&self) -> Result<u64, MoveError> {
+        let batches = self.next_batches()?;
+        let bytes = batches.iter().map(|batch| batch.size_in_bytes() as u64).sum();
+        self.target.claim_room(bytes)?;
+        self.append(batches)?;
+        self.unflushed.fetch_add(bytes, Ordering::Relaxed);
+        Ok(bytes)
     }
 
     fn next_batches(&self) -> Result<Vec<ValidBatch>, MoveError> {

@@ -105,7 +105,9 @@ impl LogDirectory {
         if future.starts_within_a_segment() {
             env.log_starts.set_all([(partition.clone(), future.log_start_offset())])?;
         }
+        let copied_in = future.home().path();
         future.rename(&path, &no_flush)?;
+        env.follow_rename(&copied_in, &path);
         env.disk.sync_directory(&env.path).context("flush", &env.path)?;
         logs.insert(partition.clone(), Arc::clone(future));
         drop(logs);

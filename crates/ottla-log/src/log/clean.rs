@@ -51,6 +51,9 @@ impl Log {
         now_ms: i64,
     ) -> Result<Option<(Dirtiness, Vec<Source>)>, StorageError> {
         let config = self.config();
+        if self.is_copied() {
+            return Ok(None);
+        }
         let sources = self.sources(config.max_compaction_lag_ms < i64::MAX)?;
         if sources.iter().any(|source| source.segment.damage().is_some()) {
             // A batch with a wrong offset has a sound checksum: it must not be written anew.
@@ -101,10 +104,11 @@ impl Log {
         sealed.into_iter().map(source).collect()
     }
 
-    /// How often the log was cut off so far; an error once it is closed.
+    /// How often the log was cut off so far; an error once it is closed, or copied.
     pub(crate) fn truncations(&self) -> Result<u64, Overtaken> {
         let writer = self.writer.lock();
-        if writer.accepts_writes() { Ok(writer.truncations) } else { Err(Overtaken) }
+        let may_be_compacted = writer.accepts_writes() && writer.copied.is_none();
+        if may_be_compacted { Ok(writer.truncations) } else { Err(Overtaken) }
     }
 
     /// Notes durably that everything before an offset is on disk, its indexes included. From then on recovery does not
@@ -147,9 +151,9 @@ impl Log {
         cleaned: Cleaned,
     ) -> Result<Result<(), Overtaken>, StorageError> {
         let directory = self.home.path();
-        let writer = self.lock_writer();
-        let at = writer.as_ref().ok().and_then(|_| self.position_of(sources));
-        let (Ok(writer), Some(at)) = (writer, at) else {
+        let writer = self.lock_writer().ok().filter(|writer| writer.copied.is_none());
+        let at = writer.as_ref().and_then(|_| self.position_of(sources));
+        let (Some(writer), Some(at)) = (writer, at) else {
             self.abandon(&cleaned);
             return Ok(Err(Overtaken));
         };

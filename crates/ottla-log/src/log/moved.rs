@@ -2,13 +2,47 @@
 
 use std::sync::Arc;
 
+use ottla_base::Offset;
+
 use super::Log;
 use crate::checkpoint;
 use crate::error::StorageError;
 use crate::names;
 use crate::recovery::producers::Restored;
 
+/// Where a log was cut off that was not.
+const NOWHERE: Offset = Offset(i64::MAX);
+
 impl Log {
+    /// Remembers from here on where the log is cut off, and lets compaction change nothing: a copy that has a record from
+    /// before and lacks the tombstone from after would give a deleted key its value back. Says no if somebody has done
+    /// so already.
+    pub(crate) fn begin_copy(&self) -> bool {
+        let mut writer = self.writer.lock();
+        let is_first = writer.copied.is_none();
+        writer.copied.get_or_insert(NOWHERE);
+        is_first
+    }
+
+    pub(crate) fn end_copy(&self) {
+        self.writer.lock().copied = None;
+    }
+
+    pub(crate) fn is_copied(&self) -> bool {
+        self.writer.lock().copied.is_some()
+    }
+
+    /// Whether the log was cut off since its copy has followed last.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.writer.lock().copied.is_some_and(|cut| cut < NOWHERE)
+    }
+
+    /// Where the copy is to be cut off, too; who asks does so before anything else.
+    pub(crate) fn take_cut(&self) -> Option<Offset> {
+        let cut = self.writer.lock().copied.replace(NOWHERE);
+        cut.filter(|cut| *cut < NOWHERE)
+    }
+
     /// Lets nothing be appended for a while.
     pub(crate) fn pause(&self) {
         self.writer.lock().paused = true;

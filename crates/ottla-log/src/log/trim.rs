@@ -175,7 +175,7 @@ impl Log {
         }
         self.expect_recovery_from(offset)?;
         let restored = self.producers_before(offset)?;
-        writer.truncations += 1;
+        writer.note_cut(offset);
         self.discard_after(offset)?;
         self.cut_active(&mut writer, offset)?;
         self.replace_producers(&mut writer, restored);
@@ -380,7 +380,7 @@ impl Log {
         };
         self.expect_recovery_from(offset)?;
         self.forget_producers(writer)?;
-        writer.truncations += 1;
+        writer.note_cut(Offset(i64::MIN));
         writer.dirty.take();
         {
             let mut state = self.state.write();
