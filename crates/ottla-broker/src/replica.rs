@@ -1,15 +1,16 @@
 //! One partition on this broker: its log, whether this broker leads it, what readers may see, and who waits for more.
 //!
 //! Invariants: `high_watermark` equals that of the leader's progress, or what the leader has told, outside of a change;
-//! `led_epoch` is the leader epoch while this broker leads, and [`NOT_LED`] otherwise; within one leader epoch neither the
-//! role nor the high watermark goes back.
+//! `led` has the leader epochs of this broker while it leads; within one leader epoch neither the role nor the high watermark
+//! goes back.
 
 mod following;
 mod leading;
+mod led;
 mod serving;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -29,6 +30,7 @@ use crate::isr_changes::IsrChanges;
 use crate::waiters::Waiters;
 use following::Following;
 pub use following::{Errand, Fetched};
+use led::Led;
 pub use serving::{Question, Served, Visible};
 
 /// One partition on this broker.
@@ -58,9 +60,7 @@ pub struct Replica {
     /// A copy for readers, who must not wait behind an append.
     high_watermark: AtomicI64,
     /// A copy for those who wait.
-    led_epoch: AtomicI32,
-    /// The first of the leader epochs in which this broker has led without a break.
-    led_since: AtomicI32,
+    led: Led,
     /// Who fetches this partition, while somebody does.
     fetch_news: ArcSwapOption<FetchNews>,
     /// Whether followers here that are not in sync may be held back.
@@ -68,9 +68,6 @@ pub struct Replica {
     /// Whether this replica may be held back while it is not in sync.
     throttled_as_follower: AtomicBool,
 }
-
-/// What `led_epoch` is while somebody else leads, or nobody.
-const NOT_LED: i32 = -1;
 
 #[derive(Debug)]
 struct State {
@@ -238,8 +235,7 @@ impl Replica {
             retired: AtomicBool::new(false),
             offline: AtomicBool::new(false),
             high_watermark: AtomicI64::new(within.0),
-            led_epoch: AtomicI32::new(NOT_LED),
-            led_since: AtomicI32::new(NOT_LED),
+            led: Led::not(),
             fetch_news: ArcSwapOption::empty(),
             throttled_as_leader: AtomicBool::new(false),
             throttled_as_follower: AtomicBool::new(false),
@@ -340,7 +336,7 @@ impl Replica {
     /// Ends all waits on this partition.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Release);
-        self.led_epoch.store(NOT_LED, Ordering::Release);
+        self.led.end();
         self.wake_all();
     }
 
@@ -385,8 +381,7 @@ impl Replica {
     /// The epoch in which this broker leads, if it does.
     #[must_use]
     pub fn led_epoch(&self) -> Option<LeaderEpoch> {
-        let epoch = self.led_epoch.load(Ordering::Acquire);
-        (epoch != NOT_LED).then_some(LeaderEpoch(epoch))
+        self.led.reign().map(|reign| reign.now)
     }
 
     /// Whether what was appended below `until` in a leader epoch is visible.
@@ -394,13 +389,11 @@ impl Replica {
     /// # Errors
     /// NOT_LEADER_OR_FOLLOWER once this broker has not led all the time since: what became of it is not known here.
     pub fn is_visible(&self, until: Offset, epoch: LeaderEpoch) -> Result<bool, ErrorCode> {
-        // In this order: a high watermark that was read before the epoch is one of that epoch or of one before it, when
-        // these offsets were not there yet.
+        // In this order: a high watermark that others' records have raised was stored after this broker's reign had ended, so
+        // that whoever has read it finds that reign over. While it lasts, what was appended is still there.
         let is_visible = self.high_watermark() >= until;
-        // While nobody else has led, what was appended is still there.
-        let since = LeaderEpoch(self.led_since.load(Ordering::Acquire));
-        match self.led_epoch() {
-            Some(led) if (since..=led).contains(&epoch) => Ok(is_visible),
+        match self.led.reign() {
+            Some(reign) if reign.covers(epoch) => Ok(is_visible),
             _ => Err(ErrorCode::NOT_LEADER_OR_FOLLOWER),
         }
     }
@@ -651,6 +644,8 @@ pub(crate) fn deposed(replica: &Replica, others: &Log) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicI32;
+
     use ottla_env::FaultyDisk;
     use ottla_records::{BatchBuilder, Compression};
     use ottla_replication::follower::EpochEnd;
@@ -723,6 +718,44 @@ mod tests {
         replica.log().flush().unwrap();
         assert_eq!(append(0).last_offset, Offset(0));
         assert_eq!(replica.high_watermark(), Offset(2), "whoever retries need not wait");
+    }
+
+    #[test]
+    fn whoever_asks_while_this_broker_leads_again_is_not_told_that_it_has_led_all_the_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let replica = unflushed(&directory);
+        let (latest_over, is_done) = (AtomicI32::new(-1), AtomicBool::new(false));
+        let begin = std::sync::Barrier::new(2);
+        let become_in = |leader, epoch| {
+            let partition = ottla_metadata::Partition {
+                leader,
+                leader_epoch: LeaderEpoch(epoch),
+                ..a_partition(&[replica.broker])
+            };
+            replica.follow_metadata(&partition, &TERMS);
+        };
+        let wait = || {
+            begin.wait();
+            while !is_done.load(Ordering::Acquire) {
+                let over = latest_over.load(Ordering::Acquire);
+                let found = replica.is_visible(Offset::ZERO, LeaderEpoch(over));
+                assert_eq!(found, Err(ErrorCode::NOT_LEADER_OR_FOLLOWER), "of epoch {over}");
+            }
+        };
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(wait);
+            begin.wait();
+            for epoch in (0..20_000).step_by(2) {
+                become_in(BrokerId::NONE, epoch + 1);
+                latest_over.store(epoch, Ordering::Release);
+                become_in(replica.broker, epoch + 2);
+                if waiting.is_finished() {
+                    break;
+                }
+            }
+            is_done.store(true, Ordering::Release);
+            waiting.join().unwrap();
+        });
     }
 
     #[test]

@@ -13,7 +13,7 @@ use ottla_replication::{
 use parking_lot::MutexGuard;
 
 use super::following::Following;
-use super::{NOT_LED, Replica, Role, Standing, State, Terms};
+use super::{Replica, Role, Standing, State, Terms};
 
 impl Replica {
     /// The metadata says this of the partition now.
@@ -39,7 +39,6 @@ impl Replica {
         let replicas: BTreeSet<BrokerId> = partition.replicas.iter().copied().collect();
         let isr: BTreeSet<BrokerId> = partition.isr.iter().copied().collect();
         let leads = partition.leader == self.broker && terms.broker_epoch.is_some();
-        let has_led = matches!(state.role, Role::Leader(_));
         match &mut state.role {
             Role::Leader(progress) if leads && is_same_epoch => {
                 progress.on_replicas_changed(&replicas);
@@ -82,11 +81,11 @@ impl Replica {
             let epoch = partition.leader_epoch;
             Role::Follower(Following::new(self, partition.leader, epoch, terms.fetch_backoff))
         };
-        let led = if leads { partition.leader_epoch.0 } else { NOT_LED };
-        if !has_led {
-            self.led_since.store(led, Ordering::Release);
+        // Before a follower hears of anything: see `is_visible`.
+        match leads {
+            true => self.led.lead(partition.leader_epoch),
+            false => self.led.end(),
         }
-        self.led_epoch.store(led, Ordering::Release);
         let high_watermark = match &state.role {
             Role::Leader(progress) => progress.high_watermark(),
             Role::Follower(following) => following.high_watermark(),
