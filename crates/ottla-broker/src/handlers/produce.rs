@@ -56,6 +56,8 @@ struct Wait {
     partition: usize,
     replica: Arc<Replica>,
     until: Until,
+    /// Who is woken when the partition changes, once somebody waits.
+    woken: Option<Arc<Notify>>,
 }
 
 pub(super) fn handle(context: Context, mut request: ProduceRequest) -> Outcome {
@@ -67,7 +69,7 @@ pub(super) fn handle(context: Context, mut request: ProduceRequest) -> Outcome {
     let mut response = ProduceResponse::default();
     for (index, topic) in request.topic_data.into_iter().enumerate() {
         let answer = append_topic(&context, acks, refused, topic, |partition, replica, until| {
-            waits.push(Wait { topic: index, partition, replica, until });
+            waits.push(Wait { topic: index, partition, replica, until, woken: None });
         });
         response.responses.push(answer);
     }
@@ -216,17 +218,38 @@ async fn answer_when_visible(
     waits: Vec<Wait>,
     timeout: Duration,
 ) -> Outcome {
-    let deadline = Instant::now() + timeout;
-    for wait in waits {
-        let Err(code) = wait.done(deadline).await else { continue };
-        let partition = response
-            .responses
-            .get_mut(wait.topic)
-            .and_then(|topic| topic.partition_responses.get_mut(wait.partition))
-            .expect("a wait names its place in the answer");
-        partition.error_code = code;
-    }
+    wait_for_all(&mut response, waits, Instant::now() + timeout).await;
     answer(&context, response)
+}
+
+/// What is known of a partition counts, however much later that of another one is: each change of any of them is a look at
+/// all of which nothing is known yet.
+async fn wait_for_all(response: &mut ProduceResponse, mut waits: Vec<Wait>, deadline: Instant) {
+    let woken = Arc::new(Notify::new());
+    waits.iter_mut().for_each(|wait| wait.begin(&woken));
+    loop {
+        waits.retain(|wait| match wait.look() {
+            None => true,
+            Some(result) => {
+                note(response, wait, result);
+                false
+            }
+        });
+        if waits.is_empty() || timeout_at(deadline, woken.notified()).await.is_err() {
+            break;
+        }
+    }
+    waits.iter().for_each(|wait| note(response, wait, Err(ErrorCode::REQUEST_TIMED_OUT)));
+}
+
+fn note(response: &mut ProduceResponse, wait: &Wait, result: Result<(), ErrorCode>) {
+    let Err(code) = result else { return };
+    let partition = response
+        .responses
+        .get_mut(wait.topic)
+        .and_then(|topic| topic.partition_responses.get_mut(wait.partition))
+        .expect("a wait names its place in the answer");
+    partition.error_code = code;
 }
 
 /// Answers, and says who leads the partitions that this broker does not.
@@ -260,21 +283,35 @@ impl From<Endpoint> for NodeEndpoint {
 }
 
 impl Wait {
-    async fn done(&self, deadline: Instant) -> Result<(), ErrorCode> {
-        let woken = Arc::new(Notify::new());
-        let _registration = self.replica.waiters.register(&woken);
-        loop {
-            let is_visible = self.replica.is_visible(self.until.offset, self.until.epoch);
-            if is_visible == Ok(true) {
-                return self.replica.check_still_enough();
-            }
+    /// Has somebody woken at each change of the partition. Whoever looks after this misses none.
+    fn begin(&mut self, woken: &Arc<Notify>) {
+        self.replica.waiters.add(woken);
+        self.woken = Some(Arc::clone(woken));
+    }
+
+    /// What becomes of the records, once it is known.
+    fn look(&self) -> Option<Result<(), ErrorCode>> {
+        match self.is_visible() {
+            Ok(true) => Some(self.replica.check_still_enough()),
+            Ok(false) => None,
+            Err(code) => Some(Err(code)),
+        }
+    }
+
+    fn is_visible(&self) -> Result<bool, ErrorCode> {
+        let is_visible = self.replica.is_visible(self.until.offset, self.until.epoch);
+        if is_visible != Ok(true) {
             // In this order: a node whose metadata is on the disk that failed stops, and the disk is why.
             self.replica.check_disk()?;
-            is_visible?;
-            let timed_out = timeout_at(deadline, woken.notified()).await.is_err();
-            if timed_out {
-                return Err(ErrorCode::REQUEST_TIMED_OUT);
-            }
+        }
+        is_visible
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        if let Some(woken) = &self.woken {
+            self.replica.waiters.remove(woken);
         }
     }
 }
@@ -343,5 +380,58 @@ impl Refusal {
             error_message: self.message,
             ..PartitionProduceResponse::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_base::{BrokerId, Timestamp};
+    use ottla_records::{BatchBuilder, Compression};
+
+    use super::*;
+    use crate::replica::{Outboxes, deposed, leading_with, unflushed_log};
+
+    fn flush(replica: &Replica) {
+        replica.log().flush().unwrap();
+        replica.on_flushed();
+    }
+
+    #[tokio::test]
+    async fn what_was_visible_in_time_is_acknowledged_whatever_becomes_of_it_while_others_are_waited_for()
+     {
+        let directories = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        let lead = |at: usize| {
+            let log = unflushed_log(&directories[at], &[]);
+            Arc::new(leading_with(log, &Outboxes::default(), &[BrokerId(2)]))
+        };
+        let (slow, quick) = (lead(0), lead(1));
+        let mut waits = Vec::new();
+        for (partition, replica) in [&slow, &quick].into_iter().enumerate() {
+            let mut builder = BatchBuilder::new(Compression::None);
+            builder.append(Timestamp(1_000), None, Some(b"value"), &[]);
+            let Placed { appended, epoch } =
+                replica.append_produced(builder.build(), true).unwrap();
+            let until = Until { offset: appended.last_offset.next(), epoch };
+            let replica = Arc::clone(replica);
+            waits.push(Wait { topic: 0, partition, replica, until, woken: None });
+        }
+        let partition_responses = vec![PartitionProduceResponse::default(); 2];
+        let mut response = ProduceResponse {
+            responses: vec![TopicProduceResponse { partition_responses, ..Default::default() }],
+            ..ProduceResponse::default()
+        };
+        {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let mut waiting = std::pin::pin!(wait_for_all(&mut response, waits, deadline));
+            assert!(futures_util::poll!(&mut waiting).is_pending());
+            flush(&quick);
+            assert!(futures_util::poll!(&mut waiting).is_pending());
+            deposed(&quick, &unflushed_log(&directories[2], &[Timestamp(2_000)]));
+            flush(&slow);
+            assert!(futures_util::poll!(&mut waiting).is_ready());
+        }
+        let found = response.responses[0].partition_responses.iter();
+        let found: Vec<ErrorCode> = found.map(|partition| partition.error_code).collect();
+        assert_eq!(found, [ErrorCode::NONE; 2]);
     }
 }
