@@ -4,7 +4,8 @@
 //! was used since it was last looked at goes to the back). A handle that a read or a pending flush still holds is
 //! never closed: for a flush that would lose the kernel's report of a failed write.
 //!
-//! Invariant: `open` counts the handles that segments keep; beyond `max` only those in use stay.
+//! Invariants: `open` counts the handles that segments keep; beyond `max` only those in use stay. The queue has at most
+//! `2 * max` entries, or twice as many as there were segments when it was last rid of those that are gone.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -64,7 +65,25 @@ impl Slots {
 pub(crate) struct FileCache {
     max: usize,
     open: AtomicUsize,
-    queue: Mutex<VecDeque<Weak<Handles>>>,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    segments: VecDeque<Weak<Handles>>,
+    /// How many there were when those were dropped that are gone.
+    lived: usize,
+}
+
+impl Queue {
+    /// As long as few files are open nobody takes anything from the front: segments that are gone would stay for ever.
+    fn push(&mut self, handles: &Arc<Handles>, max: usize) {
+        self.segments.push_back(Arc::downgrade(handles));
+        if self.segments.len() > 2 * max.max(self.lived) {
+            self.segments.retain(|handles| handles.strong_count() > 0);
+            self.lived = self.segments.len();
+        }
+    }
 }
 
 impl FileCache {
@@ -87,11 +106,13 @@ impl FileCache {
         let file = Arc::new(open()?);
         *slots.slot(kind) = Some(Arc::clone(&file));
         let queue_now = !std::mem::replace(&mut slots.queued, true);
+        // While the slots are locked: whoever closes this file must find it counted.
+        let is_one_too_many = self.open.fetch_add(1, Ordering::Relaxed) >= self.max;
         drop(slots);
         if queue_now {
-            self.queue.lock().push_back(Arc::downgrade(handles));
+            self.queue.lock().push(handles, self.max);
         }
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.max {
+        if is_one_too_many {
             self.evict();
         }
         Ok(file)
@@ -111,7 +132,7 @@ impl FileCache {
     }
 
     fn evict(&self) {
-        let mut queue = self.queue.lock();
+        let queue = &mut self.queue.lock().segments;
         // Twice round at most: once to take the second chances away, once to close.
         for _ in 0..queue.len() * 2 {
             if self.open.load(Ordering::Relaxed) <= self.max {
@@ -158,6 +179,29 @@ mod tests {
         for (handles, file) in all.iter().zip(&held) {
             assert!(Arc::ptr_eq(&get(&cache, handles), file), "a file in use was closed");
         }
+    }
+
+    #[test]
+    fn segments_that_are_gone_are_forgotten_however_few_files_are_open() {
+        let cache = FileCache::new(4);
+        let held: Vec<_> = (0..3).map(|_| Arc::new(Handles::default())).collect();
+        for handles in &held {
+            drop(get(&cache, handles));
+        }
+        for _ in 0..100 {
+            let handles = Arc::new(Handles::default());
+            drop(get(&cache, &handles));
+            cache.close(&handles);
+        }
+        assert_eq!(cache.open_count(), 3);
+        let queued = cache.queue.lock().segments.len();
+        assert!(queued <= 8, "{queued} segments are remembered");
+        // Those that live are still closed when their turn comes.
+        let more: Vec<_> = (0..4).map(|_| Arc::new(Handles::default())).collect();
+        for handles in &more {
+            drop(get(&cache, handles));
+        }
+        assert_eq!(cache.open_count(), 4);
     }
 
     #[test]
