@@ -43,6 +43,14 @@ pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// Whether an error of a sync says that the disk may have lost what it was given. Not one for want of room, nor one of what was
+/// not there to be synced, or could not be opened for it.
+#[must_use]
+pub fn is_failure(error: &io::Error) -> bool {
+    let is_not_there = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::Unsupported);
+    !(is_full(error) || is_not_there || sys::is_out_of_files(error))
+}
+
 /// A name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DirectoryEntry {
@@ -324,6 +332,16 @@ mod tests {
         assert!(DISK.remove_if_there(&inner).is_err(), "a directory is no file");
         DISK.remove_directory(&directory.path().join("a")).unwrap();
         assert_eq!(DISK.list(directory.path()).unwrap(), []);
+    }
+
+    #[test]
+    fn a_sync_that_was_not_tried_says_nothing_against_the_disk() {
+        let gone = tempfile::tempdir().unwrap().path().join("gone");
+        assert!(!is_failure(&DISK.sync_directory(&gone).unwrap_err()));
+        let of = io::Error::from_raw_os_error;
+        let [io_error, no_space, too_many_files] = [5, 28, 24].map(of);
+        assert!(is_failure(&io_error));
+        assert!(!is_failure(&no_space) && !is_failure(&too_many_files));
     }
 
     #[test]

@@ -49,6 +49,14 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// Whether a file could not be opened because too many are.
+#[must_use]
+pub fn is_out_of_files(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let full = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    error.raw_os_error().is_some_and(|code| full.contains(&code))
+}
+
 /// Takes the lock on an open file that no other process can hold at the same time.
 /// `false` when somebody has it already. The lock ends with the file handle, also by `kill -9`.
 pub fn lock_exclusive(file: &File) -> io::Result<bool> {

@@ -119,10 +119,10 @@ impl LogDirectory {
         &self.shared.env.path
     }
 
-    /// What everything here is written to.
+    /// What everything here is written to. Who writes more here looks after failed syncs.
     #[must_use]
     pub fn disk(&self) -> &Arc<dyn Disk> {
-        &self.shared.env.disk
+        &self.shared.env.options.disk
     }
 
     /// The epoch that the broker had when it last closed this directory; `None` after a crash.
@@ -133,7 +133,7 @@ impl LogDirectory {
 
     /// Adds somebody who is told when records reach the disk.
     pub fn add_listener(&self, listener: Arc<dyn FlushListener>) {
-        self.shared.env.listeners.write().push(listener);
+        self.shared.env.health.listeners.write().push(listener);
     }
 
     /// Fails once the directory is offline.
@@ -325,7 +325,7 @@ impl LogDirectory {
         flusher::flush_everything(env, &logs)?;
         self.shared.write_checkpoints_at_rest()?;
         self.shared.write_high_watermarks()?;
-        env.listeners.write().clear();
+        env.health.listeners.write().clear();
         let text = format!("{{\"version\":0,\"brokerEpoch\":{broker_epoch}}}");
         checkpoint::replace_durably(&*env.disk, &env.path.join(names::CLEAN_SHUTDOWN), &text)
     }

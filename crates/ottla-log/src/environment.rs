@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ottla_base::{Offset, TopicPartition};
-use ottla_env::disk::Open;
 use ottla_env::{Clock, Disk};
 use parking_lot::{Mutex, RwLock};
 
@@ -17,7 +16,8 @@ use crate::checkpoint::{self, Offsets};
 use crate::config::{DirectoryOptions, LogConfig};
 use crate::error::{Context, StorageError};
 use crate::files::FileCache;
-use crate::flusher::{FlushListener, FlushQueue};
+use crate::flusher::FlushQueue;
+use crate::health::{Health, WatchedDisk};
 use crate::log::{DirtyLimit, Log};
 use crate::names;
 use crate::producers::Producers;
@@ -27,6 +27,7 @@ use crate::scrub;
 pub(crate) struct Environment {
     pub(crate) path: PathBuf,
     pub(crate) clock: Arc<dyn Clock>,
+    /// In place of the option, so that no failed sync goes unheeded.
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) options: DirectoryOptions,
     /// In place of the option, since it may change.
@@ -34,7 +35,7 @@ pub(crate) struct Environment {
     pub(crate) files: FileCache,
     pub(crate) flushes: FlushQueue,
     pub(crate) room: Room,
-    pub(crate) listeners: RwLock<Vec<Arc<dyn FlushListener>>>,
+    pub(crate) health: Arc<Health>,
     /// The logs that start later than their first segment does, because records were deleted on request.
     pub(crate) log_starts: DurableOffsets,
     /// Held by whoever keeps the writers of several logs away: in whatever order, there is only one at a time.
@@ -55,7 +56,6 @@ pub(crate) struct Environment {
     pub(crate) appended_bytes: AtomicU64,
     pub(crate) dirty_limit: Arc<DirtyLimit>,
     trash: Mutex<Vec<Trash>>,
-    poison: OnceLock<String>,
     /// Held for as long as anybody can write: the lock goes with the last log.
     pub(crate) lock: File,
 }
@@ -76,7 +76,9 @@ impl Environment {
         // Those that wait for a flush, those that a flush is under way for, and as many again for all others.
         let dirty_limit = Arc::new(DirtyLimit::new(options.open_files_max / 4));
         let files = FileCache::new(options.open_files_max / 2);
-        let disk = Arc::clone(&options.disk);
+        let health = Arc::new(Health::new(path.clone(), Arc::clone(&options.disk)));
+        let disk: Arc<dyn Disk> =
+            Arc::new(WatchedDisk::new(Arc::clone(&options.disk), Arc::clone(&health)));
         let room = Room::new(Arc::clone(&disk), path.clone(), options.reserved_bytes);
         let offsets = |name| DurableOffsets::read(Arc::clone(&disk), path.join(name));
         Ok(Self {
@@ -92,14 +94,13 @@ impl Environment {
             files,
             flushes: FlushQueue::default(),
             room,
-            listeners: RwLock::default(),
+            health,
             trims: Mutex::default(),
             scrubbed: scrub::Counters::default(),
             doubts: Mutex::default(),
             appended_bytes: AtomicU64::new(0),
             dirty_limit,
             trash: Mutex::default(),
-            poison: OnceLock::new(),
             lock,
         })
     }
@@ -115,31 +116,12 @@ impl Environment {
 
     /// Fails once a flush has failed: nothing that was written since then can be promised to anybody.
     pub(crate) fn check_health(&self) -> Result<(), StorageError> {
-        match self.poison.get() {
-            None => Ok(()),
-            Some(reason) => {
-                Err(StorageError::Poisoned { directory: self.path.clone(), reason: reason.clone() })
-            }
-        }
+        self.health.check()
     }
 
-    /// Takes the directory offline for good, until the process starts again and recovers what the disk has.
+    /// Takes the directory offline for good. A sync that fails does so by itself.
     pub(crate) fn poison(&self, error: &StorageError) {
-        if self.poison.set(error.to_string()).is_ok() {
-            // For the next process, and for it alone: a loss of power empties the cache, and with it this.
-            let mark = self.path.join(names::SYNC_FAILED);
-            if let Err(error) = self.disk.open(&mark, Open::Create) {
-                tracing::error!(mark = %mark.display(), %error, "cannot leave a mark; restart the machine, not only this process");
-            }
-            tracing::error!(
-                directory = %self.path.display(),
-                %error,
-                "a write to disk failed; the log directory is offline, and nothing more is written to it"
-            );
-            for listener in self.listeners.read().iter() {
-                listener.poisoned(&self.path, error);
-            }
-        }
+        self.health.poison(error);
     }
 
     /// Lets the files of log starts, of compacted offsets and of high watermarks speak of these logs only, with one write of

@@ -172,7 +172,7 @@ fn flush(env: &Environment, logs: &[Arc<Log>], round: MutexGuard<'_, ()>) -> Dur
 }
 
 fn tell_listeners(env: &Environment, logs: &[Arc<Log>], flushed: &[Offset]) {
-    let listeners = env.listeners.read().clone();
+    let listeners = env.health.listeners.read().clone();
     for (log, offset) in logs.iter().zip(flushed) {
         for listener in &listeners {
             listener.flushed(log, *offset);

@@ -20,6 +20,7 @@ mod epochs;
 mod error;
 mod files;
 mod flusher;
+mod health;
 mod index;
 mod log;
 mod moves;

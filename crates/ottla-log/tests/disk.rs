@@ -70,7 +70,7 @@ struct PlayedDisk {
     room: AtomicUsize,
     cannot_allocate: AtomicBool,
     cannot_read: AtomicBool,
-    cannot_sync_directories: AtomicBool,
+    cannot_open_directories: AtomicBool,
 }
 
 impl DiskLayer for PlayedDisk {
@@ -116,8 +116,9 @@ impl DiskLayer for PlayedDisk {
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        if self.cannot_sync_directories.load(Ordering::Relaxed) {
-            return Err(io::Error::other("the disk does not answer"));
+        if self.cannot_open_directories.load(Ordering::Relaxed) {
+            // Too many files are open: nothing is wrong with the disk.
+            return Err(io::Error::from_raw_os_error(24));
         }
         OsDisk.sync_directory(path)
     }
@@ -287,9 +288,9 @@ fn a_start_that_was_written_although_its_write_failed_does_not_fall_to_the_next_
     let log = open.create("t", 0);
     log.append_batch(batch(3, 100), LeaderEpoch(0)).unwrap();
     log.flush().unwrap();
-    disk.cannot_sync_directories.store(true, Ordering::Relaxed);
+    disk.cannot_open_directories.store(true, Ordering::Relaxed);
     log.delete_records_to(Offset(2)).unwrap_err();
-    disk.cannot_sync_directories.store(false, Ordering::Relaxed);
+    disk.cannot_open_directories.store(false, Ordering::Relaxed);
     drop(log);
     assert!(open.delete(&ottla_base::TopicPartition::new("t", 0)).unwrap());
     let log = open.create("t", 0);

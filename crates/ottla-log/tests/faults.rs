@@ -73,6 +73,47 @@ fn after_a_failed_sync_nothing_is_written_any_more_and_everything_is_still_read(
     assert!(!mark.exists(), "the cache was let go of once");
 }
 
+/// Whether the directory is offline after this was done to a log whose checkpoints speak of it, with one sync that fails.
+fn is_offline_after(fails: &str, work: impl FnOnce(&Log) -> Result<(), StorageError>) -> bool {
+    let disk = Arc::new(FaultyDisk::default());
+    let mut directory = on(&disk);
+    directory.options.threads = false;
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    for _ in 0..5 {
+        log.append_batch(batch(1, 10), EPOCH).unwrap();
+    }
+    open.checkpoint().unwrap();
+    disk.fail_next_sync_of(&directory.path().join(fails));
+    work(&log).unwrap_err();
+    matches!(open.check_health(), Err(StorageError::Poisoned { .. }))
+}
+
+#[test]
+fn a_checkpoint_or_a_name_that_could_not_be_flushed_is_not_flushed_again() {
+    let delete = |log: &Log| log.delete_records_to(Offset(2)).map(drop);
+    let truncate = |log: &Log| log.truncate_to(Offset(2));
+    let restart = |log: &Log| log.truncate_fully_and_start_at(Offset(9));
+    assert!(is_offline_after("", delete), "the name of the log starts");
+    assert!(is_offline_after("log-start-offset-checkpoint.tmp", delete), "the log starts");
+    assert!(is_offline_after("", truncate), "the name of the recovery points");
+    assert!(is_offline_after("recovery-point-offset-checkpoint.tmp", truncate), "those");
+    assert!(is_offline_after("t-0", restart), "the name of the first segment");
+}
+
+#[test]
+fn what_recovery_could_not_flush_is_not_believed_by_the_next_start() {
+    let disk = Arc::new(FaultyDisk::default());
+    let directory = on(&disk);
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    log.append_batch(batch(1, 10), EPOCH).unwrap();
+    drop((log, open));
+    disk.fail_syncs_under(&directory.path());
+    directory.try_open(LogConfig::default()).unwrap_err();
+    assert!(directory.path().join(".ottla_sync_failed").exists());
+}
+
 #[test]
 fn a_write_without_room_leaves_the_log_as_it_was_and_the_next_one_may_succeed() {
     let disk = Arc::new(FaultyDisk::default());

@@ -18,6 +18,7 @@ pub struct FaultyDisk {
 #[derive(Debug, Default)]
 struct Faults {
     syncs_fail_under: Option<PathBuf>,
+    next_sync_fails_of: Option<PathBuf>,
     free: Option<u64>,
     writes_fail_with: Option<io::ErrorKind>,
     flipped: Option<u64>,
@@ -29,6 +30,11 @@ impl FaultyDisk {
     /// Lets all syncs of what is below this path fail from now on.
     pub fn fail_syncs_under(&self, path: &Path) {
         self.faults.lock().syncs_fail_under = Some(path.to_owned());
+    }
+
+    /// Lets the next sync of this file or directory fail, and none after it.
+    pub fn fail_next_sync_of(&self, path: &Path) {
+        self.faults.lock().next_sync_fails_of = Some(path.to_owned());
     }
 
     /// Says that so many bytes are free; `None` says what is.
@@ -73,9 +79,14 @@ impl FaultyDisk {
     }
 
     fn check_sync(&self, path: &Path) -> io::Result<()> {
-        let fails =
-            self.faults.lock().syncs_fail_under.as_ref().is_some_and(|it| path.starts_with(it));
-        if fails { Err(io::Error::other("injected: the disk is broken")) } else { Ok(()) }
+        let mut faults = self.faults.lock();
+        let fails_this_time = faults.next_sync_fails_of.take_if(|it| it == path).is_some();
+        let fails = faults.syncs_fail_under.as_ref().is_some_and(|it| path.starts_with(it));
+        if fails || fails_this_time {
+            Err(io::Error::other("injected: the disk is broken"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -181,6 +192,10 @@ mod tests {
         faulty.fail_syncs_under(&broken);
         assert!(disk.sync_data(&files[0]).is_err() && disk.sync_directory(&broken).is_err());
         disk.sync_data(&files[1]).unwrap();
+        disk.sync_directory(&sound).unwrap();
+        faulty.fail_next_sync_of(&sound);
+        disk.sync_data(&files[1]).unwrap();
+        assert!(disk.sync_directory(&sound).is_err());
         disk.sync_directory(&sound).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! A disk above another one, for tests that play with a few of its calls. Pure but for the disk below.
+//! A disk above another one, for whoever is about a few of its calls only. Pure but for the disk below.
 
 use std::fmt::Debug;
 use std::fs::File;
@@ -6,14 +6,20 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 
 use super::{DirectoryEntry, Disk, Open, Status};
+use crate::direct::DirectFile;
 use crate::sys::DiskSpace;
 
-/// A [`Disk`] that passes on every call which it does not handle itself. All reads come by: none goes past the page cache.
+/// A [`Disk`] that passes on every call which it does not handle itself. All reads come by: none goes past the page cache,
+/// unless the layer has it so.
 pub trait DiskLayer: Debug + Send + Sync {
     fn below(&self) -> &dyn Disk;
 
     fn open(&self, path: &Path, how: Open) -> io::Result<File> {
         self.below().open(path, how)
+    }
+
+    fn open_direct(&self, _path: &Path) -> io::Result<Option<DirectFile>> {
+        Ok(None)
     }
 
     fn status(&self, path: &Path) -> io::Result<Status> {
@@ -80,6 +86,10 @@ pub trait DiskLayer: Debug + Send + Sync {
 impl<L: DiskLayer> Disk for L {
     fn open(&self, path: &Path, how: Open) -> io::Result<File> {
         DiskLayer::open(self, path, how)
+    }
+
+    fn open_direct(&self, path: &Path) -> io::Result<Option<DirectFile>> {
+        DiskLayer::open_direct(self, path)
     }
 
     fn status(&self, path: &Path) -> io::Result<Status> {
