@@ -65,6 +65,8 @@ struct State {
     activity: &'static str,
     counts: Counts,
     has_failed_sync: bool,
+    /// Of files, directories and the whole of it.
+    failed_syncs: u64,
     trace: Option<Vec<String>>,
 }
 
@@ -91,6 +93,7 @@ impl SimulatedDisk {
             activity: "",
             counts: Counts::default(),
             has_failed_sync: false,
+            failed_syncs: 0,
             trace: None,
         };
         let root = temporary.path().to_owned();
@@ -178,6 +181,12 @@ impl SimulatedDisk {
     #[must_use]
     pub fn has_failed_sync(&self) -> bool {
         self.state.lock().has_failed_sync
+    }
+
+    /// How many syncs have failed so far.
+    #[must_use]
+    pub fn failed_syncs(&self) -> u64 {
+        self.state.lock().failed_syncs
     }
 
     /// The process ends here.
@@ -357,6 +366,9 @@ impl SimulatedDisk {
             }
             Some(Fault::Io) => {
                 state.counts.add(format!("EIO at a {call:?}"));
+                let is_unsupported =
+                    call == Call::SyncFileSystem && state.faults.plan().no_sync_file_system;
+                state.failed_syncs += u64::from(call.is_sync() && !is_unsupported);
                 Err(io::Error::from_raw_os_error(INPUT_OUTPUT))
             }
         };

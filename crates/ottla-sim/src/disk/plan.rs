@@ -17,6 +17,12 @@ pub(crate) enum Call {
     SyncFileSystem,
 }
 
+impl Call {
+    pub(crate) const fn is_sync(self) -> bool {
+        matches!(self, Self::Sync | Self::SyncDirectory | Self::SyncFileSystem)
+    }
+}
+
 /// How a call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {

@@ -34,6 +34,8 @@ pub struct World {
     /// The platform has no sync of a whole file system.
     no_sync_file_system: bool,
     pub(super) alive: bool,
+    /// Before the directory was opened.
+    failed_syncs: u64,
 }
 
 impl std::fmt::Debug for World {
@@ -71,6 +73,7 @@ impl World {
             drawn: 0,
             no_sync_file_system,
             alive: false,
+            failed_syncs: 0,
         }
     }
 
@@ -196,6 +199,7 @@ impl World {
             self.disk.set_plan(plan);
             self.disk.enter("recovery");
             let before = self.disk.faults();
+            self.failed_syncs = self.disk.failed_syncs();
             match self.open() {
                 Ok(directory) if !self.disk.has_stopped() => break directory,
                 Ok(directory) => drop(directory),
@@ -332,6 +336,11 @@ impl World {
         faults: u64,
         result: Result<T, E>,
     ) -> Checked<Option<T>> {
+        let may_be_online = self.disk.failed_syncs() == self.failed_syncs;
+        law!(
+            may_be_online || self.is_poisoned() || self.disk.has_stopped(),
+            "the directory is online although {activity} could not sync something"
+        );
         let error = match result {
             Ok(value) if !self.disk.has_stopped() => return Ok(Some(value)),
             Ok(_) => "it has stopped".to_owned(),
