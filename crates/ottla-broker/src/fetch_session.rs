@@ -185,7 +185,10 @@ impl Sessions {
         random_id: i32,
     ) -> Context {
         let size = partitions.len();
-        if !self.make_room_for(size, head) || !self.free_slot(now_ms, head.is_privileged, size) {
+        let is_privileged = head.is_privileged;
+        if !self.make_room_for(now_ms, size, is_privileged)
+            || !self.free_slot(now_ms, is_privileged, size)
+        {
             return Context::Sessionless(partitions);
         }
         let mut session_id = random_id.checked_abs().unwrap_or(1).max(1);
@@ -206,12 +209,6 @@ impl Sessions {
         partitions: Vec<PartitionRequest>,
         forgotten: &[PartitionKey],
     ) -> Result<Context, ErrorCode> {
-        let added = self.sessions.get(&head.session_id).map_or(0, |session| {
-            partitions.iter().filter(|request| !session.order.contains_key(&request.key)).count()
-        });
-        if added > 0 && !self.make_room_for(added, head) {
-            self.sessions.remove(&head.session_id);
-        }
         let session =
             self.sessions.get_mut(&head.session_id).ok_or(ErrorCode::FETCH_SESSION_ID_NOT_FOUND)?;
         if session.epoch != head.session_epoch {
@@ -220,6 +217,15 @@ impl Sessions {
         if session.uses_topic_ids != head.uses_topic_ids {
             return Err(ErrorCode::FETCH_SESSION_TOPIC_ID_ERROR);
         }
+        session.last_used_ms = now_ms;
+        let is_new = |it: &&PartitionRequest| !session.order.contains_key(&it.key);
+        let added = partitions.iter().filter(is_new).count();
+        if !self.make_room_for(now_ms, added, head.is_privileged) {
+            self.sessions.remove(&head.session_id);
+        }
+        // It may also be one that has given way.
+        let session =
+            self.sessions.get_mut(&head.session_id).ok_or(ErrorCode::FETCH_SESSION_ID_NOT_FOUND)?;
         partitions.into_iter().for_each(|request| session.upsert(request));
         forgotten.iter().for_each(|key| session.forget(key));
         if session.partitions.is_empty() {
@@ -227,25 +233,36 @@ impl Sessions {
             return Ok(Context::Sessionless(Vec::new()));
         }
         session.epoch = session.epoch.checked_add(1).unwrap_or(1);
-        session.last_used_ms = now_ms;
         Ok(Context::Incremental { session_id: head.session_id, partitions: session.requests() })
     }
 
-    fn has_room_for(&self, partitions: usize) -> bool {
+    /// Whether so many partitions more can be remembered. What nobody has used for long is given up for that, and for a
+    /// follower's sake consumers' sessions, too, the smallest first: a broker with ten thousand partitions should not have to
+    /// name them all twice a second. Where that is not enough, nobody gives way.
+    fn make_room_for(&mut self, now_ms: i64, partitions: usize, is_privileged: bool) -> bool {
         let held: usize = self.sessions.values().map(|session| session.partitions.len()).sum();
-        held + partitions <= self.partitions_max
-    }
-
-    /// Whether so many partitions more can be remembered. For a follower's sake consumers' sessions are given up, the
-    /// smallest first: a broker with ten thousand partitions should not have to name them all twice a second.
-    fn make_room_for(&mut self, partitions: usize, head: RequestHead) -> bool {
-        while head.is_privileged && !self.has_room_for(partitions) {
-            let consumers = self.sessions.iter().filter(|(_, session)| !session.is_privileged);
-            let smallest = consumers.map(|(id, session)| session.worth(*id)).min();
-            let Some((_, _, id)) = smallest else { break };
-            self.sessions.remove(&id);
+        let mut missing = (held + partitions).saturating_sub(self.partitions_max);
+        if missing == 0 {
+            return true;
         }
-        self.has_room_for(partitions)
+        let may_go = |(_, session): &(&i32, &Session)| {
+            session.is_idle(now_ms) || is_privileged && !session.is_privileged
+        };
+        let sessions = self.sessions.iter().filter(may_go);
+        let mut least: Vec<_> =
+            sessions.map(|(id, session)| (!session.is_idle(now_ms), session.worth(*id))).collect();
+        if least.iter().map(|(_, (_, size, _))| size).sum::<usize>() < missing {
+            return false;
+        }
+        least.sort_unstable();
+        for (_, (_, size, id)) in least {
+            self.sessions.remove(&id);
+            missing = missing.saturating_sub(size);
+            if missing == 0 {
+                break;
+            }
+        }
+        true
     }
 
     /// Whether there is a free slot, after letting go of a session that is worth less than the new one.
@@ -267,7 +284,7 @@ impl Sessions {
     /// The session that was not used for longest, if that is too long.
     fn idle_for_longest(&self, now_ms: i64) -> Option<i32> {
         let oldest = self.sessions.iter().min_by_key(|(id, it)| (it.last_used_ms, **id));
-        oldest.filter(|(_, it)| now_ms - it.last_used_ms > EVICTION_MS).map(|(id, _)| *id)
+        oldest.filter(|(_, it)| it.is_idle(now_ms)).map(|(id, _)| *id)
     }
 }
 
@@ -283,6 +300,10 @@ impl Session {
             order: HashMap::new(),
             next_position: 0,
         }
+    }
+
+    const fn is_idle(&self, now_ms: i64) -> bool {
+        now_ms - self.last_used_ms > EVICTION_MS
     }
 
     /// Whether it was still used two minutes after it began: sessions that came later should have a chance.
@@ -384,6 +405,51 @@ mod tests {
         assert!(matches!(begin(session_id, 1, 2..3), Ok(Context::Incremental { .. })));
         assert_eq!(begin(session_id, 2, 3..4), Err(ErrorCode::FETCH_SESSION_ID_NOT_FOUND));
         assert!(matches!(begin(0, INITIAL_EPOCH, 0..2), Ok(Context::Full { .. })));
+    }
+
+    fn whole(id: i32, is_privileged: bool) -> RequestHead {
+        RequestHead { session_id: id, is_privileged, ..head(id, INITIAL_EPOCH) }
+    }
+
+    fn is_full(context: Result<Context, ErrorCode>) -> bool {
+        matches!(context, Ok(Context::Full { .. }))
+    }
+
+    #[test]
+    fn a_session_that_nobody_uses_keeps_no_room_from_others() {
+        let mut sessions = Sessions::new(10);
+        sessions.partitions_max = 3;
+        let all = || (0..3).map(|partition| request(partition, 0)).collect();
+        assert!(is_full(sessions.begin(0, whole(0, true), all(), &[], || 7)));
+        let later = |sessions: &mut Sessions, now_ms, is_privileged| {
+            is_full(sessions.begin(now_ms, whole(0, is_privileged), all(), &[], || 8))
+        };
+        assert!(!later(&mut sessions, EVICTION_MS, true));
+        assert!(later(&mut sessions, EVICTION_MS + 1, false));
+        assert!(later(&mut sessions, EVICTION_MS + 2, true), "a consumer's gives way");
+    }
+
+    #[test]
+    fn nobody_gives_way_to_a_session_that_has_no_room_all_the_same() {
+        let mut sessions = Sessions::new(10);
+        sessions.partitions_max = 4;
+        let some = |from, to| (from..to).map(|partition| request(partition, 0)).collect();
+        assert!(is_full(sessions.begin(0, whole(0, false), some(0, 1), &[], || 7)));
+        assert!(is_full(sessions.begin(0, whole(0, true), some(0, 2), &[], || 8)));
+        assert!(!is_full(sessions.begin(0, whole(0, true), some(0, 3), &[], || 9)));
+        assert!(sessions.begin(0, head(7, 1), Vec::new(), &[], || 7).is_ok());
+    }
+
+    #[test]
+    fn a_late_request_of_an_epoch_that_is_over_ends_no_session() {
+        let mut sessions = Sessions::new(10);
+        sessions.partitions_max = 3;
+        let some = |from, to| (from..to).map(|partition| request(partition, 0)).collect();
+        assert!(is_full(sessions.begin(0, whole(0, false), some(0, 2), &[], || 7)));
+        assert!(sessions.begin(0, head(7, 1), Vec::new(), &[], || 7).is_ok());
+        let late = sessions.begin(0, head(7, 1), some(2, 9), &[], || 7);
+        assert_eq!(late, Err(ErrorCode::INVALID_FETCH_SESSION_EPOCH));
+        assert!(sessions.begin(0, head(7, 2), Vec::new(), &[], || 7).is_ok());
     }
 
     fn request(partition: i32, fetch_offset: i64) -> PartitionRequest {

@@ -13,6 +13,7 @@ mod conversation;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicId};
@@ -26,6 +27,7 @@ use tokio::sync::Notify;
 use tracing::{debug, warn};
 
 use crate::broker::Registration;
+use crate::fetch_session::NO_SESSION;
 use crate::hang_ups::HangUps;
 use crate::peers::{BrokerAddresses, PeerError};
 use crate::replica::Replica;
@@ -174,6 +176,7 @@ impl Fetchers {
             throttles: Arc::clone(&self.throttles),
             hang_ups: Arc::clone(&self.hang_ups),
             followed: Arc::clone(followed),
+            session_id: AtomicI32::new(NO_SESSION),
         };
         addresses.spawn(fetcher.run());
     }
@@ -199,6 +202,8 @@ struct Fetcher {
     throttles: Arc<Throttles>,
     hang_ups: Arc<HangUps>,
     followed: Arc<Followed>,
+    /// The session that the leader may still hold for us, of this conversation or the one before.
+    session_id: AtomicI32,
 }
 
 impl Fetcher {
@@ -243,7 +248,8 @@ impl Fetcher {
             // A leader that was started anew knows nothing of what was reported.
             replica.report_flushed_again();
         }
-        let mut conversation = Conversation::new(self.leader, replicas);
+        let left = self.session_id.load(Ordering::Relaxed);
+        let mut conversation = Conversation::new(self.leader, replicas, left);
         loop {
             conversation.hear(self.followed.news.take());
             let now = self.clock.monotonic();
@@ -259,11 +265,12 @@ impl Fetcher {
             let response = connection.send(&request, self.limits()).await?;
             if response.error_code.is_error() {
                 debug!(leader = %self.leader, code = %response.error_code, "the session is over");
-                conversation.begin_anew();
+                conversation.begin_anew(response.error_code);
                 tokio::time::sleep(RECONNECT_PAUSE).await;
                 continue;
             }
             let now = self.clock.monotonic();
+            self.session_id.store(response.session_id, Ordering::Relaxed);
             let errands = conversation.take(response, now, &self.throttles.follower);
             for replica in errands {
                 self.ask_offsets(&connection, &replica).await?;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ottla_base::{BrokerId, LeaderEpoch, Offset, PartitionIndex, TopicId};
+use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicId};
 use ottla_protocol::Records;
 use ottla_protocol::messages::fetch_request::{
     FetchPartition, FetchTopic, ForgottenTopic, ReplicaState,
@@ -23,6 +23,7 @@ use ottla_replication::follower::{EpochEnd, Fetch};
 
 use super::{FetchSettings, Key};
 use crate::broker::Registration;
+use crate::fetch_session::{INITIAL_EPOCH, NO_SESSION};
 use crate::replica::{Errand, Fetched, Replica};
 use crate::throttles::Throttle;
 
@@ -56,13 +57,14 @@ pub(super) struct Asked {
 }
 
 impl Conversation {
-    pub(super) fn new(leader: BrokerId, replicas: HashMap<Key, Arc<Replica>>) -> Self {
+    /// `left` is the session that the leader may hold for a conversation before this one: it ends as this one begins.
+    pub(super) fn new(leader: BrokerId, replicas: HashMap<Key, Arc<Replica>>, left: i32) -> Self {
         let due = replicas.keys().copied().collect();
         Self {
             leader,
             replicas,
-            session_id: 0,
-            session_epoch: 0,
+            session_id: left,
+            session_epoch: INITIAL_EPOCH,
             asked: HashMap::new(),
             forgotten: HashSet::new(),
             due,
@@ -76,9 +78,12 @@ impl Conversation {
         self.due.extend(news.into_iter().filter(|key| self.replicas.contains_key(key)));
     }
 
-    /// The leader knows nothing of this session any more.
-    pub(super) fn begin_anew(&mut self) {
-        (self.session_id, self.session_epoch) = (0, 0);
+    /// The leader goes on with this session no more, if it has it.
+    pub(super) fn begin_anew(&mut self, why: ErrorCode) {
+        if why == ErrorCode::FETCH_SESSION_ID_NOT_FOUND {
+            self.session_id = NO_SESSION;
+        }
+        self.session_epoch = INITIAL_EPOCH;
         self.forgotten.clear();
     }
 
@@ -114,7 +119,7 @@ impl Conversation {
         if self.asked.is_empty() {
             return None;
         }
-        let is_whole = self.session_epoch == 0;
+        let is_whole = self.session_epoch == INITIAL_EPOCH;
         let forgotten = std::mem::take(&mut self.forgotten);
         Some(Asked {
             session_id: self.session_id,
@@ -299,7 +304,7 @@ mod tests {
             let replicas = HashMap::from([(key_of(&replica), Arc::clone(&replica))]);
             let windows = Windows { count: 11, size: Duration::from_secs(1) };
             Self {
-                conversation: Conversation::new(LEADER, replicas),
+                conversation: Conversation::new(LEADER, replicas, NO_SESSION),
                 replica,
                 throttles: Throttles::new(windows),
                 now: Duration::from_secs(100),
@@ -343,8 +348,27 @@ mod tests {
         assert_eq!(fixture.ask(), Some((0, 0, 1)), "the same question");
         fixture.answer(None);
         assert_eq!(fixture.ask(), Some((0, 0, 2)));
-        fixture.conversation.begin_anew();
+        fixture.conversation.begin_anew(ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
         assert_eq!(fixture.ask(), Some((1, 0, 0)), "the leader knows nothing any more");
+    }
+
+    #[test]
+    fn a_session_is_ended_when_another_one_begins() {
+        let mut fixture = Fixture::new();
+        let asks = |fixture: &mut Fixture| {
+            let asked = fixture.conversation.ask(fixture.now, &fixture.throttles.follower).unwrap();
+            (asked.session_id, asked.session_epoch)
+        };
+        assert_eq!(asks(&mut fixture), (NO_SESSION, INITIAL_EPOCH));
+        fixture.answer(Some(nothing_below(0)));
+        assert_eq!(asks(&mut fixture), (7, 1));
+        fixture.conversation.begin_anew(ErrorCode::INVALID_FETCH_SESSION_EPOCH);
+        assert_eq!(asks(&mut fixture), (7, INITIAL_EPOCH));
+        let replicas = std::mem::take(&mut fixture.conversation.replicas);
+        fixture.conversation = Conversation::new(LEADER, replicas, 7);
+        assert_eq!(asks(&mut fixture), (7, INITIAL_EPOCH), "over another connection, too");
+        fixture.conversation.begin_anew(ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
+        assert_eq!(asks(&mut fixture), (NO_SESSION, INITIAL_EPOCH));
     }
 
     #[test]
