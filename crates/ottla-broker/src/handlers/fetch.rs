@@ -44,6 +44,7 @@ use crate::replica::{Question, Replica, Served, Visible};
 const READ_COMMITTED: i8 = 1;
 const TOPIC_IDS_SINCE: i16 = 13;
 const CURRENT_LEADER_SINCE: i16 = 16;
+const STORAGE_ERRORS_SINCE: i16 = 6;
 
 pub(super) async fn handle(context: Context, request: FetchRequest) -> Outcome {
     if !(0..=READ_COMMITTED).contains(&request.isolation_level) {
@@ -551,6 +552,7 @@ fn respond(
             continue;
         }
         let mut data = partition_data(key.partition, found, limits.read_committed, &mut sources);
+        data.error_code = as_known(data.error_code, context.version);
         if context.version >= CURRENT_LEADER_SINCE
             && [ErrorCode::NOT_LEADER_OR_FOLLOWER, ErrorCode::FENCED_LEADER_EPOCH]
                 .contains(&data.error_code)
@@ -573,6 +575,12 @@ fn respond(
         ..FetchResponse::default()
     };
     context.answer_with(&response, sources)
+}
+
+/// Whoever asks in a version that has no KAFKA_STORAGE_ERROR would not try again.
+fn as_known(code: ErrorCode, version: i16) -> ErrorCode {
+    let is_unknown = code == ErrorCode::KAFKA_STORAGE_ERROR && version < STORAGE_ERRORS_SINCE;
+    if is_unknown { ErrorCode::NOT_LEADER_OR_FOLLOWER } else { code }
 }
 
 /// All bytes count that go to followers of throttled replicas, be they in sync or not: as in Apache Kafka.
@@ -686,5 +694,17 @@ impl Topics {
                 partitions: vec![data],
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_too_old_for_storage_errors_is_sent_to_look_for_the_leader() {
+        let [storage, leader] = [ErrorCode::KAFKA_STORAGE_ERROR, ErrorCode::NOT_LEADER_OR_FOLLOWER];
+        assert_eq!((as_known(storage, 5), as_known(storage, 6)), (leader, storage));
+        assert_eq!(as_known(ErrorCode::OFFSET_OUT_OF_RANGE, 4), ErrorCode::OFFSET_OUT_OF_RANGE);
     }
 }
