@@ -237,7 +237,7 @@ impl Node {
             let registered =
                 async move { channel.ask_until_answered(Purpose::Controller, request).await };
             if !roles.broker {
-                check_taken(&registered.await)?;
+                check_taken(&unless_failed(&failures, &quorum, registered).await?)?;
             } else {
                 // If it is refused, so is the broker of this node, which ends the start.
                 tasks.spawn(unless_stopped(stopping.clone(), async move {
@@ -270,9 +270,11 @@ impl Node {
             serve_clients(&mut tasks, bound, &broker, config, open_files, &stopping);
         }
         let intervals = intervals(config);
-        let registration = lifecycle::register(&controller, request, intervals).await?;
+        let register = lifecycle::register(&controller, request, intervals);
+        let registration = unless_failed(&failures, &quorum, register).await??;
         broker.set_registered(registration);
-        quorum.applied(Offset(registration.epoch)).await;
+        let applied = quorum.applied(Offset(registration.epoch));
+        unless_failed(&failures, &quorum, applied).await?;
         let addresses = Arc::new(BrokerAddresses::new(
             peers,
             Arc::clone(&quorum),
@@ -286,7 +288,7 @@ impl Node {
             Arc::clone(&quorum),
             intervals,
         ));
-        lifecycle.unfenced().await;
+        unless_failed(&failures, &quorum, lifecycle.unfenced()).await?;
         wishes.fulfil(&registration, &directories, &quorum).await?;
         topics.set_strays_aside();
         moves.begin_again();
@@ -345,12 +347,7 @@ impl Node {
 
     /// Waits for something that a node can't go on after, and says what it was.
     pub async fn failed(&self) -> String {
-        let mut fatal = self.failures.fatal();
-        tokio::select! {
-            biased;
-            Ok(reason) = fatal.wait_for(Option::is_some) => reason.clone().unwrap_or_default(),
-            reason = self.quorum.stopped() => reason,
-        }
+        failed(&self.failures, &self.quorum).await
     }
 
     /// Lets others take over, stops accepting, answers what was begun, ends the controller, writes everything to disk, and
@@ -810,6 +807,29 @@ fn throttle_windows(config: &BrokerConfig) -> Windows {
 
 fn milliseconds(ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX))
+}
+
+/// Waits until the node can't go on, and says why.
+async fn failed(failures: &FailureWatch, quorum: &Quorum) -> String {
+    let mut fatal = failures.fatal();
+    tokio::select! {
+        biased;
+        Ok(reason) = fatal.wait_for(Option::is_some) => reason.clone().unwrap_or_default(),
+        reason = quorum.stopped() => reason,
+    }
+}
+
+/// What a start waits for, be it for ever; an error once nothing will come of it.
+async fn unless_failed<T>(
+    failures: &FailureWatch,
+    quorum: &Quorum,
+    work: impl Future<Output = T>,
+) -> anyhow::Result<T> {
+    tokio::select! {
+        biased;
+        reason = failed(failures, quorum) => bail!("{reason}"),
+        done = work => Ok(done),
+    }
 }
 
 /// Gives up when the node stops.

@@ -9,6 +9,7 @@
 
 mod nodes;
 
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use nodes::{Nodes, ask, ids, meta, quorum, wait_for};
@@ -77,6 +78,32 @@ fn a_node_that_can_no_longer_write_its_metadata_ends_without_waiting_for_others_
     assert_ne!(code, 0, "{log}");
     // Others would have half a minute to take over.
     assert!(begin.elapsed() < Duration::from_secs(15), "{log}");
+}
+
+#[test]
+fn a_node_that_can_not_vote_while_it_waits_for_the_others_ends() {
+    for roles in ["controller", "broker,controller"] {
+        let mut nodes = Nodes::new(3);
+        let (controllers, servers) = (initial_controllers(&nodes), nodes.servers(3));
+        for id in [1, 2] {
+            nodes.write(id, roles, &[&*servers]);
+            let ended = nodes.format(id, &["-t", CLUSTER, "--initial-controllers", &controllers]);
+            assert_eq!(ended.code, 0, "{}", ended.err);
+        }
+        nodes.start(1);
+        assert!(wait_for(|| TcpStream::connect(&nodes.controllers[0]).is_ok()));
+        // Whatever it says: it does so once it serves other controllers.
+        ask(&nodes.controllers[0], &DescribeQuorumRequest::default());
+        std::fs::rename(nodes.data(1), nodes.root.path().join("gone")).unwrap();
+        std::fs::write(nodes.data(1), "no directory").unwrap();
+        let begin = Instant::now();
+        // Which asks for a vote that can't be written down.
+        nodes.start(2);
+        let (code, log) = nodes.running.get_mut(&1).unwrap().ended();
+        assert_ne!(code, 0, "{log}");
+        // A broker gives up by itself after a minute without a controller.
+        assert!(begin.elapsed() < Duration::from_secs(30), "{log}");
+    }
 }
 
 #[test]
