@@ -11,6 +11,7 @@ const LISTENERS: &str = "listeners";
 const ADVERTISED: &str = "advertised.listeners";
 const CONTROLLERS: &str = "controller.listener.names";
 const INTER_BROKER: &str = "inter.broker.listener.name";
+const INTER_BROKER_PROTOCOL: &str = "security.inter.broker.protocol";
 
 pub(crate) struct Endpoints {
     pub(crate) listeners: Vec<Listener>,
@@ -44,9 +45,13 @@ impl Endpoints {
         let advertised = parse_all(&s.list(ADVERTISED), &map)
             .map_err(|message| fail(ADVERTISED, message))
             .ok()?;
+        if s.is_set(INTER_BROKER) && s.is_set(INTER_BROKER_PROTOCOL) {
+            let other = format!("{INTER_BROKER_PROTOCOL} is set, too: leave one of them out");
+            fail(INTER_BROKER, other);
+        }
         let inter_broker_listener_name = s
             .text(INTER_BROKER)
-            .or_else(|| s.text("security.inter.broker.protocol"))
+            .or_else(|| s.text(INTER_BROKER_PROTOCOL))
             .unwrap_or_else(|| SecurityProtocol::Plaintext.name().to_owned())
             .to_uppercase();
         let is_controller = |l: &Listener| controller_listener_names.contains(&l.name);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::check::is_host;
 
@@ -49,6 +50,21 @@ impl SecurityProtocol {
         [Self::Plaintext, Self::Ssl, Self::SaslPlaintext, Self::SaslSsl]
             .into_iter()
             .find(|protocol| protocol.name().eq_ignore_ascii_case(text))
+    }
+}
+
+impl Listener {
+    /// Whether whoever connects to this host, as far as names tell, may come to this listener.
+    pub(crate) fn is_reached_by(&self, host: &str) -> bool {
+        let is_loopback = host.eq_ignore_ascii_case("localhost")
+            || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+        match self.host.as_deref() {
+            None | Some(NON_ROUTABLE | "::") => is_loopback,
+            Some("localhost" | "127.0.0.1" | "::1") => {
+                is_loopback && !host.parse().is_ok_and(|it: Ipv4Addr| it != Ipv4Addr::LOCALHOST)
+            }
+            Some(own) => own.eq_ignore_ascii_case(host),
+        }
     }
 }
 
@@ -126,11 +142,7 @@ fn parse(entry: &str, map: &ProtocolMap) -> Result<Listener, String> {
 /// Two listeners on one port: allowed for one IPv4 and one IPv6 address only.
 pub(crate) fn clash(listeners: &[Listener]) -> Option<(&Listener, &Listener)> {
     let is_v6 = |listener: &Listener| {
-        listener
-            .host
-            .as_deref()
-            .and_then(|h| h.parse().ok())
-            .map(|ip: std::net::IpAddr| ip.is_ipv6())
+        listener.host.as_deref().and_then(|h| h.parse().ok()).map(|ip: IpAddr| ip.is_ipv6())
     };
     let clashing = |a: &Listener, b: &Listener| {
         a.port != 0

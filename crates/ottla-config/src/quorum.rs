@@ -67,20 +67,19 @@ impl BrokerConfig {
         match (&*self.controller_quorum_voters, &*self.controller_quorum_bootstrap_servers) {
             ([], []) => Formation::Alone,
             ([only], _) if only.id == self.node_id.0 => Formation::Alone,
-            ([], [(_, port)]) if self.is_own_port(*port) => Formation::Alone,
+            ([], [(host, port)]) if self.is_own_address(host, *port) => Formation::Alone,
             ([], _) => Formation::RecordedVoters,
             (_, _) => Formation::StaticVoters,
         }
     }
 
-    /// A machine has many names, but a listener one port: a lone bootstrap server with the port of
-    /// this node's controller listener, or beside one whose port is any, is taken for this node. Without a listener of its own a node
-    /// can only mean itself.
-    fn is_own_port(&self, port: u16) -> bool {
-        let listeners = &self.controller_listeners;
-        let mut known = listeners.iter().chain(&self.advertised_controller_listeners);
+    /// Whether a lone bootstrap server is a controller listener of this node, by its own properties. Whoever takes another
+    /// machine for itself begins a second cluster, so that a host which they do not name is somebody else.
+    fn is_own_address(&self, host: &str, port: u16) -> bool {
+        let mut known =
+            self.controller_listeners.iter().chain(&self.advertised_controller_listeners);
         self.process_roles.controller
-            && (listeners.is_empty() || known.any(|listener| [port, 0].contains(&listener.port)))
+            && known.any(|it| [port, 0].contains(&it.port) && it.is_reached_by(host))
     }
 
     /// This node among the static voters.

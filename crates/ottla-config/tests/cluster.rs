@@ -89,11 +89,29 @@ fn a_node_is_alone_until_its_properties_name_another() {
         let none = SECOND.replace("controller.quorum.voters", "# voters");
         format!("{none}controller.quorum.bootstrap.servers={servers}\n")
     };
+    let on = |host: &str, named: &str| {
+        servers(named).replace("CONTROLLER://:", &format!("CONTROLLER://{host}:"))
+    };
+    let told = |named: &str| {
+        let advertised = "advertised.listeners=PLAINTEXT://two:9092,CONTROLLER://two:9093\n";
+        format!("{}{advertised}", servers(named))
+    };
     for (text, formation) in [
         (alone, Formation::Alone),
         (SECOND.replace("controller.quorum.voters", "# voters"), Formation::Alone),
-        (servers("two:9093"), Formation::Alone),
+        (servers("localhost:9093"), Formation::Alone),
+        (servers("127.0.0.1:9093"), Formation::Alone),
+        (servers("localhost:19093"), Formation::RecordedVoters),
         (servers("one:19093"), Formation::RecordedVoters),
+        // The first one of two machines that have all else in common.
+        (servers("one:9093"), Formation::RecordedVoters),
+        (on("two", "two:9093"), Formation::Alone),
+        (on("two", "TWO:9093"), Formation::Alone),
+        (on("two", "one:9093"), Formation::RecordedVoters),
+        (on("127.0.0.2", "127.0.0.1:9093"), Formation::RecordedVoters),
+        (on("127.0.0.1", "127.0.0.2:9093"), Formation::RecordedVoters),
+        (on("127.0.0.1", "localhost:9093"), Formation::Alone),
+        (told("two:9093"), Formation::Alone),
         (servers("one:9093,two:9093"), Formation::RecordedVoters),
     ] {
         let config = config(&text);

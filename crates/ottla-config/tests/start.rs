@@ -200,6 +200,10 @@ fn listeners_must_fit_together() {
         (&["listeners=PLAINTEXT://0.0.0.0:1"], "clients cannot connect to 0.0.0.0"),
         (&["advertised.listeners=SSL://h:1"], "SSL is not among the listeners: PLAINTEXT"),
         (&["inter.broker.listener.name=SSL"], "SSL is not advertised: name one of PLAINTEXT"),
+        (
+            &["inter.broker.listener.name=PLAINTEXT", "security.inter.broker.protocol=PLAINTEXT"],
+            "security.inter.broker.protocol is set, too",
+        ),
         (&["listeners=here"], "here is not of the form NAME://HOST:PORT"),
     ] {
         let problems = refused(&set(pairs));

@@ -333,7 +333,7 @@ fn look_for_others(directory: &Path) -> anyhow::Result<Found> {
 
 /// A crash in the middle of formatting leaves temporary files, what is written before `meta.properties`, or the lock.
 fn is_left_by_formatting(entry: &fs::DirEntry) -> bool {
-    const KNOWN: [&str; 4] = ["lost+found", ".lock", FORMING, JOINED];
+    const KNOWN: [&str; 5] = ["lost+found", ".lock", FORMING, JOINED, bootstrap::FILE];
     let name = entry.file_name();
     if name == METADATA_LOG {
         let begin = initial_controllers::FILE;
@@ -341,7 +341,7 @@ fn is_left_by_formatting(entry: &fs::DirEntry) -> bool {
             files.flatten().all(|file| file.file_name().to_string_lossy().starts_with(begin))
         });
     }
-    let temporary = [FILE, FORMING, JOINED].map(|file| format!("{file}.tmp"));
+    let temporary = [FILE, FORMING, JOINED, bootstrap::FILE].map(|file| format!("{file}.tmp"));
     KNOWN.iter().any(|known| name == *known) || temporary.iter().any(|it| name == it.as_str())
 }
 

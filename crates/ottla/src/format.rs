@@ -158,6 +158,15 @@ fn controllers(
     if arguments.standalone {
         return standalone(config).map(Some);
     }
+    if arguments.no_initial_controllers && config.formation() == Formation::Alone && !is_static {
+        return Err(Failure::new(
+            Exit::Usage,
+            "--no-initial-controllers is for a node that others let in, and this one names no other controller",
+        )
+        .with_cure(
+            "Name one in controller.quorum.bootstrap.servers, or begin a cluster with --standalone.",
+        ));
+    }
     let is_open = config.formation() == Formation::RecordedVoters
         && config.process_roles.controller
         && !arguments.no_initial_controllers;

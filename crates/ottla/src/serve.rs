@@ -226,7 +226,8 @@ async fn cluster_id(
         (Standing::Empty, Formation::RecordedVoters) => {
             let id = forming::network::cluster(&controllers(config)).await.context(
                 "the data directories are not formatted, and no controller that is named knows a cluster: run ottla \
-                 format with the same --cluster-id and --initial-controllers on all nodes",
+                 format with the same --cluster-id and --initial-controllers on all nodes, or with --standalone on the \
+                 first one",
             )?;
             warn_of_empty_directories(&id);
             Ok(id)

@@ -122,6 +122,29 @@ fn static_voters_need_an_id_and_nothing_else() {
 }
 
 #[test]
+fn what_a_crash_has_left_of_formatting_is_formatted_again() {
+    let node = Node::new(&[]);
+    assert_eq!(node.format(&[]).code, 0);
+    for directory in ["a", "b"] {
+        fs::remove_file(node.path(directory).join("meta.properties")).unwrap();
+    }
+    assert!(node.path("b").join("bootstrap.checkpoint").exists());
+    fs::write(node.path("b").join("bootstrap.checkpoint.tmp"), "cut off").unwrap();
+    let again = node.format(&[]);
+    assert_eq!(again.code, 0, "{}", again.err);
+}
+
+#[test]
+fn whoever_names_no_other_controller_is_not_told_to_wait_for_one() {
+    let node = Node::new(&["controller.quorum.bootstrap.servers=127.0.0.1:8083"]);
+    let refused = node.format(&["--no-initial-controllers"]);
+    assert_eq!(refused.code, 2);
+    assert!(refused.err.contains("names no other controller"), "{}", refused.err);
+    let other = Node::new(&["controller.quorum.bootstrap.servers=127.0.0.2:8083"]);
+    assert_eq!(other.format(&["--no-initial-controllers"]).code, 0);
+}
+
+#[test]
 fn what_is_formatted_is_left_alone() {
     let node = Node::of_three();
     node.format(&[]);
