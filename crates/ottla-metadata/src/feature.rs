@@ -28,7 +28,12 @@ impl SupportedLevels {
 pub const ELIGIBLE_LEADER_REPLICAS: &str = "eligible.leader.replicas.version";
 pub const ELIGIBLE_LEADER_REPLICAS_LEVEL: i16 = 1;
 
-/// What this release understands, by name. A feature that is not here is neither advertised nor finalized.
+/// The feature with which the metadata log names its voters by their directories (KIP-853): 0 is off, 1 is on. It is the quorum's,
+/// not the image's, and nobody moves its level.
+pub const KRAFT_VERSION: &str = "kraft.version";
+pub const KRAFT_VERSION_LEVELS: SupportedLevels = SupportedLevels { min: 0, max: 1 };
+
+/// What this release understands, by name. A feature that is not here is not finalized in the image.
 pub fn supported() -> impl Iterator<Item = (&'static str, SupportedLevels)> {
     [
         (ELIGIBLE_LEADER_REPLICAS, SupportedLevels { min: 0, max: ELIGIBLE_LEADER_REPLICAS_LEVEL }),

@@ -47,6 +47,7 @@ use crate::snapshot::policy::SnapshotLimits;
 use crate::snapshot::transfer::Inbox;
 use crate::standstill;
 use crate::state_machine::{Applied, StateMachine};
+use crate::storage::format::kraft_version;
 use crate::storage::vote::VoteFile;
 use crate::storage::{Place, Storage};
 use crate::transport::Transport;
@@ -524,6 +525,12 @@ impl Quorum {
     #[must_use]
     pub fn voters(&self) -> Vec<Member> {
         self.members(true).into_iter().map(|(_, member)| member).collect()
+    }
+
+    /// The level of `kraft.version`: 1 where the log knows the voters with their directories, else 0.
+    #[must_use]
+    pub fn kraft_version(&self) -> i16 {
+        kraft_version(&observers::members(&self.raft))
     }
 
     /// Voters, or observers, with openraft's numbers.

@@ -17,8 +17,8 @@ use ottla_base::{ErrorCode, Uuid};
 use ottla_protocol::messages::add_raft_voter_request::Listener;
 use ottla_protocol::messages::update_raft_voter_request::{self, KRaftVersionFeature};
 use ottla_protocol::messages::{
-    AddRaftVoterRequest, DescribeQuorumRequest, RemoveRaftVoterRequest, UpdateRaftVoterRequest,
-    describe_quorum_request,
+    AddRaftVoterRequest, ApiVersionsRequest, DescribeQuorumRequest, RemoveRaftVoterRequest,
+    UpdateRaftVoterRequest, describe_quorum_request,
 };
 
 const CLUSTER: &str = "4L6g3nShT-eMCtK--X86sw";
@@ -60,6 +60,42 @@ fn three_nodes_that_were_formatted_with_their_controllers_replicate_and_go_on_wi
     nodes.kill(1);
     nodes.produce("orders", "last\n");
     assert_eq!(nodes.consume("orders"), ["after", "before", "last"]);
+}
+
+/// Three nodes that know each other from their properties, and ready.
+fn three_by_ids_alone() -> Nodes {
+    let mut nodes = Nodes::new(3);
+    let voters = nodes.voters(3);
+    for id in 1..=3 {
+        nodes.write(id, "broker,controller", &[&voters]);
+        let ended = nodes.format(id, &["-t", CLUSTER]);
+        assert_eq!(ended.code, 0, "{}", ended.err);
+        nodes.start(id);
+    }
+    nodes.ready(&[1, 2, 3]);
+    nodes
+}
+
+#[test]
+fn clients_are_told_of_the_quorums_feature_and_of_its_level_where_the_log_has_one() {
+    // What this release knows, and what the cluster has.
+    let told = |address: &str| {
+        let named = |name: &str| name == "kraft.version";
+        let (client_software_name, client_software_version) = ("test".into(), "1".into());
+        let request = ApiVersionsRequest { client_software_name, client_software_version };
+        let response = ask(address, &request);
+        let mut known = response.supported_features.iter().filter(|it| named(&it.name));
+        let mut held = response.finalized_features.iter().filter(|it| named(&it.name));
+        let known = known.next().map(|it| (it.min_version, it.max_version));
+        (known, held.next().map(|it| (it.min_version_level, it.max_version_level)))
+    };
+    let recorded = three();
+    for address in recorded.clients.iter().chain(&recorded.controllers) {
+        assert_eq!(told(address), (Some((0, 1)), Some((1, 1))), "{address}");
+    }
+    drop(recorded);
+    let fixed = three_by_ids_alone();
+    assert_eq!(told(&fixed.clients[0]), (Some((0, 1)), None));
 }
 
 #[test]

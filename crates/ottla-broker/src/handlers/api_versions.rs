@@ -6,6 +6,7 @@
 //! - A listener that serves clients and controllers names to clients what a broker's does, and to nodes of the cluster, whose
 //!   software has a name of its own, what controllers serve as well.
 //! - Before v4 a supported feature with lowest level 0 is left out (KAFKA-17492).
+//! - Among the features is the quorum's own, `kraft.version`, whose level is in its log and not in the image.
 
 use ottla_base::ErrorCode;
 use ottla_metadata::feature;
@@ -28,10 +29,12 @@ pub(super) fn handle(context: &Context, request: ApiVersionsRequest) -> ApiVersi
         return ApiVersionsResponse { error_code, ..ApiVersionsResponse::default() };
     }
     let image = context.broker.image();
+    let of_quorum = (feature::KRAFT_VERSION, context.broker.quorum.kraft_version());
     let is_node = &*request.client_software_name == NODE_SOFTWARE_NAME;
     ApiVersionsResponse {
         api_keys: told(&context.listener, is_node).map(|(key, _)| advertised(key)).collect(),
         supported_features: feature::supported()
+            .chain([(feature::KRAFT_VERSION, feature::KRAFT_VERSION_LEVELS)])
             .filter(|(_, levels)| context.version >= 4 || levels.min > 0)
             .map(|(name, levels)| SupportedFeatureKey {
                 name: name.into(),
@@ -42,6 +45,7 @@ pub(super) fn handle(context: &Context, request: ApiVersionsRequest) -> ApiVersi
         finalized_features_epoch: image.offset.0,
         finalized_features: image
             .features()
+            .chain([of_quorum])
             .filter(|(_, level)| *level > 0)
             .map(|(name, level)| FinalizedFeatureKey {
                 name: name.into(),

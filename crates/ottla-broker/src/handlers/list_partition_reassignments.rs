@@ -1,6 +1,7 @@
 //! ListPartitionReassignments (key 46), version 0: the partitions that are moving, from where and to where.
 //!
 //! - Null topics mean all. What is not there is not mentioned.
+//! - Known difference: the cluster's own topics are among them, too, while they get the copies that they lack by themselves.
 
 use ottla_metadata::controller;
 use ottla_protocol::messages::{

@@ -127,9 +127,13 @@ pub(crate) fn is_by_directory(membership: &Membership) -> bool {
     voters.all(|voter| voter.directory_id != Uuid::ZERO)
 }
 
+/// The level of `kraft.version` that the log has.
+pub(crate) fn kraft_version(membership: &Membership) -> i16 {
+    if is_by_directory(membership) { KRAFT_VERSION } else { 0 }
+}
+
 fn version_record(membership: &Membership) -> io::Result<(ControlType, Bytes)> {
-    let k_raft_version = if is_by_directory(membership) { KRAFT_VERSION } else { 0 };
-    let version = KRaftVersionRecord { version: 0, k_raft_version };
+    let version = KRaftVersionRecord { version: 0, k_raft_version: kraft_version(membership) };
     Ok((ControlType::KRaftVersion, encode_message(&version)?))
 }
 
