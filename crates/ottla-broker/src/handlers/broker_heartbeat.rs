@@ -2,6 +2,8 @@
 //!
 //! - Controllers only, for brokers.
 //! - v1: log directories that have failed. v2: those that are cordoned.
+//! - Known difference: whoever leads from a directory that has failed, and is alone in the ISR, keeps the leadership where no unclean
+//!   election is allowed or asked for, since it can still read. Apache Kafka leaves the partition without a leader.
 
 use ottla_base::ErrorCode;
 use ottla_protocol::messages::{BrokerHeartbeatRequest, BrokerHeartbeatResponse};

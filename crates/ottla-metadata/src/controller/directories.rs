@@ -11,7 +11,7 @@ use ottla_protocol::records::BrokerRegistrationChangeRecord;
 
 use super::brokers::check_epoch;
 use super::draft::Draft;
-use super::fencing::{change_of, doubt};
+use super::fencing::{change_all, change_of, doubt};
 use super::partition_change::{Election, Elections, PartitionChange};
 use super::{Outcome, Policy, Rejection};
 use crate::MetadataRecord;
@@ -94,10 +94,11 @@ fn has_heir(image: &Image, partition: &Partition, id: BrokerId) -> bool {
         || partition.eligible_leader_replicas.iter().any(can_lead)
 }
 
-/// Notes that directories of a broker have failed. Whoever else is in a replica's ISR takes over from it.
+/// Notes that directories of a broker have failed. Whoever else is in a replica's ISR takes over from it; where nobody
+/// is, somebody outside it does if the topic accepts what that loses.
 ///
-/// Where nobody else is, the broker stays the leader: it still reads from the directory, and refuses what would have to
-/// be written. Apache Kafka leaves such partitions without a leader.
+/// Else the broker stays the leader: it still reads from the directory, and refuses what would have to be written. Apache
+/// Kafka leaves such partitions without a leader.
 pub(super) fn take_offline(draft: &mut Draft, policy: &Policy, id: BrokerId, offline: &[Uuid]) {
     let Some(broker) = draft.image.broker(id) else { return };
     let (failed, remaining): (Vec<Uuid>, Vec<Uuid>) =
@@ -109,10 +110,13 @@ pub(super) fn take_offline(draft: &mut Draft, policy: &Policy, id: BrokerId, off
     let change = BrokerRegistrationChangeRecord { log_dirs: remaining, ..change_of(broker) };
     draft.push(change);
     let image = draft.image.clone();
+    let has_failed = |partition: &Partition| {
+        partition.directory_of(id).is_some_and(|directory| failed.contains(&directory))
+    };
     doubt(draft, policy, id, |partition| {
-        let has_failed = partition.directory_of(id).is_some_and(|it| failed.contains(&it));
-        has_failed && (!partition.is_in_isr(id) || has_heir(&image, partition, id))
+        has_failed(partition) && (!partition.is_in_isr(id) || has_heir(&image, partition, id))
     });
+    change_all(draft, policy, |it| it.leader == id && has_failed(it), |_| ());
 }
 
 /// Notes which of its directories a broker wants no new replicas in. It does not say before it knows its own
@@ -130,10 +134,11 @@ pub(super) fn cordon(draft: &mut Draft, id: BrokerId, cordoned: Option<&[Uuid]>)
 #[cfg(test)]
 mod tests {
     use ottla_base::LeaderEpoch;
-    use ottla_protocol::records::{PartitionChangeRecord, TopicRecord};
+    use ottla_protocol::records::{ConfigRecord, PartitionChangeRecord, TopicRecord};
 
     use super::*;
     use crate::controller::brokers::tests::{directory_of, image_with_brokers, partition_record};
+    use crate::delta::ConfigResource;
 
     const TOPIC: Uuid = Uuid::from_u128(500);
     const SECOND: Uuid = Uuid::from_u128(2001);
@@ -242,5 +247,24 @@ mod tests {
         assert_eq!((partition(1).leader, &*partition(1).isr), (BrokerId(2), &[BrokerId(2)][..]));
         assert_eq!(image.broker(BrokerId(1)).unwrap().directories, [SECOND]);
         assert_eq!(records_of_failure(&image, &failed), []);
+    }
+
+    #[test]
+    fn a_failed_directory_costs_its_data_where_the_topic_accepts_that_and_another_can_lead() {
+        let mut image = image();
+        apply(&mut image, &[partition_record(TOPIC, 2, &[1, 2], &[1])]);
+        let accepts_loss = ConfigRecord {
+            resource_type: ConfigResource::TOPIC,
+            resource_name: "t".into(),
+            name: "unclean.leader.election.enable".into(),
+            value: Some("true".into()),
+        };
+        apply(&mut image, &[accepts_loss.into()]);
+        let records = records_of_failure(&image, &[directory_of(1)]);
+        apply(&mut image, &records);
+        let partition = |index| image.partition(TOPIC, PartitionIndex(index)).unwrap();
+        assert_eq!(partition(0).leader, BrokerId(1));
+        assert_eq!((partition(2).leader, &*partition(2).isr), (BrokerId(2), &[BrokerId(2)][..]));
+        assert!(partition(2).leader_is_recovering && !partition(1).leader_is_recovering);
     }
 }

@@ -1,6 +1,6 @@
 //! ElectLeaders: gives partitions the leader that they should have. Pure.
 
-use ottla_base::{BrokerId, ErrorCode, PartitionIndex};
+use ottla_base::{ErrorCode, PartitionIndex};
 use ottla_protocol::messages::elect_leaders_request::TopicPartitions;
 use ottla_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use ottla_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse};
@@ -135,15 +135,18 @@ impl Holder<'_> {
         index: PartitionIndex,
         partition: &Partition,
     ) -> Result<MetadataRecord, Rejection> {
-        let is_as_wanted = match self.election {
+        let Self { image, elections, election } = self;
+        let is_as_wanted = match election {
             Election::Preferred => partition.replicas.first() == Some(&partition.leader),
-            Election::Online | Election::Unclean => partition.leader != BrokerId::NONE,
+            // Who leads without its directory only reads.
+            Election::Online | Election::Unclean => {
+                image.has_usable_replica(partition, partition.leader)
+            }
         };
         if is_as_wanted {
             let message = "Leader election not needed for topic partition.";
             return Err(Rejection::new(ErrorCode::ELECTION_NOT_NEEDED, message));
         }
-        let Self { image, elections, election } = self;
         let change = PartitionChange::new(elections, image, topic, index, partition, *election);
         change.record().ok_or_else(|| none_available(*election))
     }
@@ -165,8 +168,8 @@ fn none_available(election: Election) -> Rejection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::brokers::tests::{fence, image_with_brokers};
-    use ottla_base::TopicId;
+    use crate::controller::brokers::tests::{directory_of, fence, image_with_brokers};
+    use ottla_base::{TopicId, Uuid};
     use ottla_protocol::records::{PartitionChangeRecord, PartitionRecord, TopicRecord};
 
     const TOPIC_ID: TopicId = TopicId::from_u128(9);
@@ -253,6 +256,32 @@ mod tests {
         fence(&mut fenced, 1);
         let none = (vec![], ErrorCode::ELIGIBLE_LEADERS_NOT_AVAILABLE);
         assert_eq!(elect_one(&fenced, 1), none);
+    }
+
+    /// It reads from the directory that has failed, and cannot write: whoever asks for another leader gets one.
+    #[test]
+    fn a_leader_without_its_directory_can_be_replaced_at_the_price_of_its_data() {
+        let mut image = image(1, &[1]);
+        let directories = Some(vec![Uuid::from_u128(7000), directory_of(2)]);
+        let placed = PartitionChangeRecord {
+            partition_id: 0,
+            topic_id: TOPIC_ID,
+            directories,
+            ..Default::default()
+        };
+        image.apply(&placed.into()).unwrap();
+        let lossy = PartitionChangeRecord {
+            partition_id: 0,
+            topic_id: TOPIC_ID,
+            leader: 2,
+            isr: Some(vec![2]),
+            leader_recovery_state: 1,
+            ..Default::default()
+        };
+        assert_eq!(elect_one(&image, 1), (vec![lossy.into()], ErrorCode::NONE));
+        fence(&mut image, 2);
+        let none = (vec![], ErrorCode::ELIGIBLE_LEADERS_NOT_AVAILABLE);
+        assert_eq!(elect_one(&image, 1), none);
     }
 
     #[test]

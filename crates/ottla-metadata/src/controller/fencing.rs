@@ -88,7 +88,7 @@ pub(super) fn lose_logs(draft: &mut Draft, policy: &Policy, id: BrokerId) {
 }
 
 /// Changes all partitions that are `meant`, with an election where that leaves them without a leader.
-fn change_all(
+pub(super) fn change_all(
     draft: &mut Draft,
     policy: &Policy,
     is_meant: impl Fn(&Partition) -> bool,

@@ -3,8 +3,9 @@
 //! Whoever wants a change states the target's replicas, ISR and so on; the rest follows from that, in one place
 //! for fencing, shutdown, AlterPartition, elections and reassignments, as in Kafka. What holds afterwards:
 //!
-//! - The leader is in the ISR, active, and has its log directory online, or there is none. Only where nobody else
-//!   could, the last one who has the data leads without its directory: see [`PartitionChange::last_resort`].
+//! - The leader is in the ISR, active, and has its log directory online, or there is none. Only who leads already may
+//!   stay without its directory, where nobody else has the data or may lead without: see
+//!   [`PartitionChange::may_go_on_reading`].
 //! - The leader epoch rises with every change of the leader, and whenever a replica is removed.
 //! - A leader that may lack data is alone in the ISR, and marked as recovering.
 //!
@@ -218,19 +219,19 @@ impl<'a> PartitionChange<'a> {
     }
 
     fn elect(&self) -> Option<Elected> {
-        let replicas = &self.target.replicas;
+        let (replicas, present) = (&self.target.replicas, &self.partition.leader);
         let can_lead = |id: &BrokerId| self.has_all(*id) && self.is_usable(*id);
         let preferred = replicas.first().filter(|_| self.election == Election::Preferred);
         let clean = preferred
             .filter(|id| can_lead(id))
-            .or_else(|| Some(&self.partition.leader).filter(|id| self.can_stay(**id)))
+            .or_else(|| Some(present).filter(|id| can_lead(id)))
             .or_else(|| replicas.iter().find(|id| can_lead(id)));
         if let Some(leader) = clean {
             return Some(Elected::Cleanly(*leader));
         }
         let uncertain = self.last_leader().filter(|id| self.is_usable(*id));
         let unclean = uncertain.or_else(|| self.unclean_leader()).map(Elected::Uncleanly);
-        unclean.or_else(|| self.last_resort())
+        unclean.or_else(|| self.may_go_on_reading().then_some(Elected::Cleanly(*present)))
     }
 
     /// Whether a replica has all that was acknowledged.
@@ -258,22 +259,14 @@ impl<'a> PartitionChange<'a> {
         self.unclean_leader().is_some()
     }
 
-    fn can_stay(&self, leader: BrokerId) -> bool {
-        self.has_all(leader) && self.is_usable(leader)
-            || self.last_resort() == Some(Elected::Cleanly(leader))
-    }
-
-    /// The only one that there is, whose directory is missing for now or has failed while it led: clients learn from
-    /// it that it is there, and may still read. A directory that is known to be lost gives no leader.
-    fn last_resort(&self) -> Option<Elected> {
-        let Partition { isr, eligible_leader_replicas, .. } = &self.target;
-        let elected = match (&**isr, &**eligible_leader_replicas) {
-            ([last], _) | ([], [last]) => Elected::Cleanly(*last),
-            _ => Elected::Uncleanly(self.last_leader()?),
-        };
-        let (Elected::Cleanly(last) | Elected::Uncleanly(last)) = elected;
-        let is_lost = self.target.directory_of(last).is_none_or(|it| it == Uuid::LOST_DIR);
-        (!is_lost && self.image.broker(last).is_some_and(Broker::is_active)).then_some(elected)
+    /// Whether the leader is the only one that there is, and its directory has failed while it led: it still reads from
+    /// it, and clients learn from it that it is there. Nobody is elected into that.
+    fn may_go_on_reading(&self) -> bool {
+        let leader = self.partition.leader;
+        let is_lost = self.target.directory_of(leader).is_none_or(|it| it == Uuid::LOST_DIR);
+        !is_lost
+            && *self.target.isr == [leader]
+            && self.image.broker(leader).is_some_and(Broker::is_active)
     }
 
     fn is_usable(&self, id: BrokerId) -> bool {

@@ -3,8 +3,8 @@
 //! - Leaderships go back to the preferred replicas (`auto.leader.rebalance.enable`,
 //!   `leader.imbalance.check.interval.seconds`), whatever the share of those that have strayed:
 //!   `leader.imbalance.per.broker.percentage` has no effect in Kafka either, since it has no ZooKeeper.
-//! - Partitions without a leader get one from outside their ISR where their topic accepts that
-//!   (`unclean.leader.election.interval.ms`): it may have been allowed to after they lost their leader.
+//! - Partitions without a leader, or whose leader only reads since its directory has failed, get one from outside their ISR
+//!   where their topic accepts that (`unclean.leader.election.interval.ms`): it may have been allowed to after that.
 //! - Topics of the cluster's own that were made with one copy get the others, as soon as there are brokers for them
 //!   (`internal_topics`).
 //!
@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use ottla_base::{BrokerId, PartitionIndex};
+use ottla_base::PartitionIndex;
 
 use super::draft::Draft;
 use super::fencing::partitions;
@@ -87,7 +87,7 @@ fn balance_leaders(draft: &mut Draft, policy: &Policy) -> usize {
 
 fn elect_uncleanly(draft: &mut Draft, policy: &Policy) -> usize {
     elect(draft, policy, |elections, image, topic, partition| {
-        let has_none = partition.leader == BrokerId::NONE;
+        let has_none = !image.has_usable_replica(partition, partition.leader);
         (has_none && elections.is_unclean(image, topic)).then_some(Election::Unclean)
     })
 }
@@ -113,10 +113,14 @@ fn elect(
 #[cfg(test)]
 mod tests {
     use ottla_base::{Offset, TopicId};
-    use ottla_protocol::records::{ConfigRecord, PartitionChangeRecord, TopicRecord};
+    use ottla_protocol::records::{
+        BrokerRegistrationChangeRecord, ConfigRecord, PartitionChangeRecord, TopicRecord,
+    };
 
     use super::*;
-    use crate::controller::brokers::tests::{fence, image_with_brokers, partition_record};
+    use crate::controller::brokers::tests::{
+        directory_of, fence, image_with_brokers, partition_record,
+    };
     use crate::delta::ConfigResource;
 
     const TOPIC: TopicId = TopicId::from_u128(9);
@@ -138,6 +142,15 @@ mod tests {
 
     fn change(leader: i32) -> PartitionChangeRecord {
         PartitionChangeRecord { partition_id: 0, topic_id: TOPIC, leader, ..Default::default() }
+    }
+
+    fn accepts_loss() -> ConfigRecord {
+        ConfigRecord {
+            resource_type: ConfigResource::TOPIC,
+            resource_name: "t".into(),
+            name: "unclean.leader.election.enable".into(),
+            value: Some("true".into()),
+        }
     }
 
     #[test]
@@ -163,15 +176,27 @@ mod tests {
         image.apply(&change(-1).into()).unwrap();
         let mut rounds = Rounds::new(&Policy::default(), Duration::ZERO);
         assert_eq!(round(&mut rounds, &image, INTERVAL), []);
-        let unclean = ConfigRecord {
-            resource_type: ConfigResource::TOPIC,
-            resource_name: "t".into(),
-            name: "unclean.leader.election.enable".into(),
-            value: Some("true".into()),
-        };
-        image.apply(&unclean.into()).unwrap();
+        image.apply(&accepts_loss().into()).unwrap();
         let isr = Some(vec![1]);
         let elected = PartitionChangeRecord { isr, leader_recovery_state: 1, ..change(1) };
+        assert_eq!(round(&mut rounds, &image, INTERVAL * 2), [elected.into()]);
+    }
+
+    #[test]
+    fn so_it_does_where_the_leader_has_lost_its_directory() {
+        let mut image = image(&[1]);
+        let lost = BrokerRegistrationChangeRecord {
+            broker_id: 1,
+            broker_epoch: 1,
+            log_dirs: vec![directory_of(8)],
+            ..Default::default()
+        };
+        image.apply(&lost.into()).unwrap();
+        let mut rounds = Rounds::new(&Policy::default(), Duration::ZERO);
+        assert_eq!(round(&mut rounds, &image, INTERVAL), []);
+        image.apply(&accepts_loss().into()).unwrap();
+        let isr = Some(vec![2]);
+        let elected = PartitionChangeRecord { isr, leader_recovery_state: 1, ..change(2) };
         assert_eq!(round(&mut rounds, &image, INTERVAL * 2), [elected.into()]);
     }
 

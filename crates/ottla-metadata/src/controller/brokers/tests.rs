@@ -213,16 +213,19 @@ fn a_broker_that_lost_its_disk_never_leads_with_an_empty_log_what_only_it_had() 
 }
 
 #[test]
-fn a_broker_that_misses_one_of_its_disks_is_still_found_by_who_asks_for_what_is_on_it() {
+fn a_broker_that_misses_one_of_its_disks_leads_what_is_on_it_when_that_is_back() {
     let mut image = image_with_brokers(&[1]);
     let topic_id = create_partition(&mut image, &[1], &[1]);
-    let two = vec![directory_of(1), directory_of(5)];
-    register(&mut image, &BrokerRegistrationRequest { log_dirs: two, ..registration(1, 8) }, 40);
+    let both = vec![directory_of(1), directory_of(5)];
     let other = vec![directory_of(5)];
-    register(&mut image, &BrokerRegistrationRequest { log_dirs: other, ..registration(1, 9) }, 50);
-    unfence(&mut image, 1);
-    let partition = image.partition(topic_id, 0.into()).unwrap();
-    assert_eq!((partition.leader, &*partition.directories), (BrokerId(1), &[directory_of(1)][..]));
+    let starts = [(both.clone(), BrokerId(1)), (other, BrokerId::NONE), (both, BrokerId(1))];
+    for (start, (log_dirs, leader)) in (8..).zip(starts) {
+        let request = BrokerRegistrationRequest { log_dirs, ..registration(1, start) };
+        register(&mut image, &request, i64::from(start) * 10);
+        unfence(&mut image, 1);
+        let partition = image.partition(topic_id, 0.into()).unwrap();
+        assert_eq!((partition.leader, &*partition.directories), (leader, &[directory_of(1)][..]));
+    }
 }
 
 #[test]

@@ -73,6 +73,34 @@ fn who_alone_is_in_the_isr_keeps_its_leadership_without_its_directory() {
 }
 
 #[test]
+fn whoever_leads_without_its_directory_gives_way_where_loss_is_accepted() {
+    let mut image = image(&[1, 2], &[1]);
+    lose_directory(&mut image);
+    let elected = PartitionChangeRecord {
+        leader: 2,
+        isr: Some(vec![2]),
+        leader_recovery_state: 1,
+        ..record()
+    };
+    assert_eq!(change(&image, Election::Unclean).record(), Some(elected.into()));
+    fence(&mut image, 2);
+    assert_eq!(change(&image, Election::Unclean).record(), None);
+}
+
+#[test]
+fn nobody_is_elected_without_its_directory() {
+    let mut image = image(&[1, 2], &[1]);
+    image.apply(&PartitionChangeRecord { leader: -1, ..record() }.into()).unwrap();
+    lose_directory(&mut image);
+    assert_eq!(change(&image, Election::Online).record(), None);
+    let last =
+        PartitionChangeRecord { isr: Some(vec![]), last_known_elr: Some(vec![1]), ..record() };
+    let mut image = eligible_image(&[1], PartitionChangeRecord { leader: -1, ..last });
+    lose_directory(&mut image);
+    assert_eq!(change(&image, Election::Online).record(), None);
+}
+
+#[test]
 fn a_lost_log_is_never_elected_and_its_directory_replaced_once_nobody_relies_on_it() {
     let mut image = image(&[1, 2], &[1]);
     let lost = PartitionChangeRecord {
