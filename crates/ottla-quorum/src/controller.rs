@@ -9,6 +9,10 @@
 //! A controller that stops before its proposals are committed tells so to everybody who waits, and resigns: nobody
 //! decides in that epoch any more, whatever becomes of the entries that are in the log.
 //!
+//! The offsets that decisions are made for are those that their records get, unless somebody else appends meanwhile: the
+//! quorum's members change without a decision. Where that has happened, `Liveness` is told once the records are committed, before
+//! anybody else learns of them ([`Shift`]).
+//!
 //! Invariant: while `epoch` is set, every decision is proposed in that epoch, and openraft appends it in no other.
 
 mod confirmation;
@@ -19,6 +23,7 @@ mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,10 +106,20 @@ pub(crate) struct Controller {
     /// The last epoch in which a proposal failed: it is not led any more, whatever openraft still says.
     lost: LeaderEpoch,
     speculative: Image,
-    /// The offset that the next proposal's first record will have.
+    /// The offset that the next proposal's first record will have, if nobody else appends before.
     next_offset: Offset,
+    shifts: mpsc::UnboundedReceiver<Shift>,
+    shifted: mpsc::UnboundedSender<Shift>,
     /// The replies that hang on proposals of this epoch, in their order; the last ones are those of the last proposal.
     pending: VecDeque<Waiting>,
+}
+
+/// The records of a proposal are committed, further on in the log than it was made for.
+#[derive(Debug)]
+struct Shift {
+    epoch: LeaderEpoch,
+    expected: Range<Offset>,
+    by: i64,
 }
 
 impl Controller {
@@ -112,6 +127,7 @@ impl Controller {
     pub(crate) fn start(parts: Parts) -> Handle {
         let (requests_sender, requests) = mpsc::channel(REQUESTS_MAX);
         let (failed, failures) = mpsc::unbounded_channel();
+        let (shifted, shifts) = mpsc::unbounded_channel();
         let (active, active_receiver) = watch::channel(None);
         let (leader, leader_receiver) = watch::channel(None);
         let speculative = Image::clone(&parts.applied.borrow().image);
@@ -130,6 +146,8 @@ impl Controller {
             vigil: None,
             lost: LeaderEpoch(-1),
             next_offset: Offset::ZERO,
+            shifts,
+            shifted,
             pending: VecDeque::new(),
         };
         standstill::spawn(controller.run());
@@ -283,8 +301,19 @@ impl Controller {
         standstill::spawn(async move { release(confirmed.await) });
     }
 
+    /// Takes into account what somebody else has appended.
+    fn note_shifts(&mut self) {
+        self.next_offset = self.next_offset.max(self.parts.log.log_end_offset());
+        while let Ok(Shift { epoch, expected, by }) = self.shifts.try_recv() {
+            if let Some(vigil) = self.vigil.as_mut().filter(|_| self.epoch == Some(epoch)) {
+                vigil.liveness.on_shifted(&expected, by);
+            }
+        }
+    }
+
     /// Only an active controller has one.
     fn desk(&mut self) -> Option<Desk<'_>> {
+        self.note_shifts();
         let vigil = self.vigil.as_mut()?;
         Some(Desk {
             image: &self.speculative,
@@ -318,6 +347,7 @@ impl Controller {
 
     /// What is due now, and has not been decided on.
     fn due_records(&mut self) -> Option<Vec<MetadataRecord>> {
+        self.note_shifts();
         let vigil = self.vigil.as_mut()?;
         let situation = Situation {
             image: &self.speculative,
@@ -334,16 +364,24 @@ impl Controller {
         for record in &records {
             self.speculative.apply(record).expect("a decision fits the image that it was made on");
         }
-        self.next_offset = self.next_offset + i64::try_from(records.len()).expect("a small count");
+        let expected = self.next_offset;
+        self.next_offset = expected + i64::try_from(records.len()).expect("a small count");
+        let expected = expected..self.next_offset;
         while self.pending.front().is_some_and(Waiting::is_finished) {
             self.pending.pop_front();
         }
         let waiting = Waiting::new();
         waiting.add(respond);
         self.pending.push_back(waiting.clone());
-        let failed = self.failed.clone();
+        let (failed, shifted) = (self.failed.clone(), self.shifted.clone());
+        let storage = self.parts.storage.clone();
         let completion = Completion::new(move |result: WriteResult| {
             let committed = matches!(&result, Ok(response) if response.data == Verdict::Applied);
+            let last = result.as_ref().ok().and_then(|it| storage.last_offset(it.log_id.index()));
+            let by = last.map_or(0, |last| last.next().0 - expected.end.0);
+            if committed && by != 0 {
+                let _ = shifted.send(Shift { epoch, expected, by });
+            }
             if let Err(error) = &result {
                 tracing::debug!(%epoch, %error, "a metadata change was not committed");
             }

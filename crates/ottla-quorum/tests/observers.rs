@@ -7,10 +7,17 @@ mod cluster;
 mod common;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
 
-use cluster::{Cluster, directory_id, notes, within};
-use ottla_base::{BrokerId, Uuid};
+use bytes::Bytes;
+use cluster::{Cluster, PATIENCE, Voter, directory_id, notes, within};
+use ottla_base::{BrokerId, TopicPartition, Uuid};
+use ottla_metadata::controller::BrokerEpoch;
+use ottla_metadata::{MetadataRecord, Outcome, feature};
+use ottla_protocol::messages::{BrokerHeartbeatRequest, BrokerRegistrationRequest};
 use ottla_quorum::SubmitError;
+use ottla_records::RawBatch;
 
 fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
@@ -87,4 +94,92 @@ async fn a_voter_that_lost_its_disk_follows_as_an_observer_and_is_no_voter() {
     let path = cluster.kill(3);
     cluster.start_observer(3, another, path).await;
     assert_eq!(cluster.voter(3).put("b").await, Err(SubmitError::NotController));
+}
+
+fn registration(id: i32) -> BrokerRegistrationRequest {
+    BrokerRegistrationRequest {
+        broker_id: id,
+        cluster_id: "cluster".into(),
+        incarnation_id: directory_id(id),
+        features: feature::of_registration(),
+        log_dirs: vec![directory_id(id)],
+        ..Default::default()
+    }
+}
+
+/// Where a voter's log has a broker's registration.
+fn registered_at(voter: &Voter, id: i32) -> i64 {
+    let is_it = |value: Bytes| {
+        let (_, record) = MetadataRecord::decode(value).unwrap();
+        matches!(record, MetadataRecord::RegisterBroker(it) if it.broker_id == id)
+    };
+    let found = voter.log().into_iter().find_map(|(offset, bytes)| {
+        let batch = RawBatch::parse(bytes).unwrap();
+        if batch.header().attributes.is_control() {
+            return None;
+        }
+        let mut records = batch.records().unwrap().map(Result::unwrap);
+        Some(offset + records.position(|it| is_it(it.value.unwrap()))? as i64)
+    });
+    found.unwrap()
+}
+
+/// Whether a broker that has followed the log up to an offset is let in.
+async fn is_let_in(voter: &Voter, id: i32, epoch: BrokerEpoch, offset: i64) -> bool {
+    let request = BrokerHeartbeatRequest {
+        broker_id: id,
+        broker_epoch: epoch.0,
+        current_metadata_offset: offset,
+        ..Default::default()
+    };
+    !voter.quorum.broker_heartbeat(request).await.unwrap().unwrap().is_fenced
+}
+
+/// The records of an observer's membership are nobody's decision, and count as others do.
+#[tokio::test]
+async fn the_epoch_of_a_broker_is_where_its_registration_is_though_an_observer_came_before() {
+    let mut cluster = Cluster::start(1).await;
+    cluster.put(&[1], "before").await;
+    cluster.start_observer(4, directory_id(4), new()).await;
+    cluster.agree().await;
+    let voter = cluster.voter(1);
+    let epoch = voter.quorum.register_broker(registration(5)).await.unwrap().unwrap();
+    assert_eq!(epoch.0, registered_at(voter, 5));
+    assert!(!is_let_in(voter, 5, epoch, epoch.0 - 1).await);
+    assert!(is_let_in(voter, 5, epoch, epoch.0).await);
+}
+
+/// The decision is made for one offset, and its records come to be at another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_knows_its_registration_before_it_is_let_in_though_an_observer_comes_meanwhile() {
+    let mut cluster = Cluster::start(1).await;
+    cluster.put(&[1], "before").await;
+    let voter = cluster.voter(1);
+    let log = voter.directory.log(&TopicPartition::new("__cluster_metadata", 0)).unwrap();
+    let quorum = Arc::clone(&voter.quorum);
+    let (decides, is_deciding) = tokio::sync::oneshot::channel();
+    let registered = tokio::spawn(async move {
+        let decision = quorum.decide(move |desk| {
+            let end = log.log_end_offset();
+            decides.send(()).unwrap();
+            let deadline = Instant::now() + PATIENCE;
+            while log.log_end_offset() == end {
+                assert!(Instant::now() < deadline, "nobody came");
+                std::thread::yield_now();
+            }
+            let situation = desk.situation();
+            let Outcome { records, reply } =
+                desk.liveness.on_registration(situation, &registration(5)).unwrap();
+            Outcome { records, reply }
+        });
+        within("the registration", decision).await.unwrap()
+    });
+    is_deciding.await.unwrap();
+    cluster.start_observer(4, directory_id(4), new()).await;
+    let epoch = registered.await.unwrap();
+    let voter = cluster.voter(1);
+    let offset = registered_at(voter, 5);
+    assert!(epoch.0 < offset, "nothing came between");
+    assert!(!is_let_in(voter, 5, epoch, offset - 1).await);
+    assert!(is_let_in(voter, 5, epoch, offset).await);
 }

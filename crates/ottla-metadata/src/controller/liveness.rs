@@ -13,6 +13,7 @@
 //! - `shutdown_offset` is set only while its broker is unfenced
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use ottla_base::{BrokerId, ErrorCode, Offset};
@@ -38,7 +39,8 @@ pub struct Situation<'a> {
     /// The cluster with every record that was appended so far, committed or not.
     pub image: &'a Image,
     pub policy: &'a Policy,
-    /// The offset that the first record of the decision will have.
+    /// The offset that the first record of the decision will have; where it gets another one, [`Liveness::on_shifted`] is to
+    /// be told.
     pub next_offset: Offset,
     /// Since some moment that stays the same while this controller is active: never set back.
     pub now: Duration,
@@ -251,6 +253,16 @@ impl Liveness {
         let presence = self.brokers.get_mut(&id).filter(|presence| presence.epoch == epoch.0);
         if let Some(expires_at) = presence.and_then(|presence| presence.expires_at.as_mut()) {
             *expires_at = (now + RECONNECT_GRACE).min(*expires_at);
+        }
+    }
+
+    /// The records that were to be at these offsets are `by` further on in the log: what is no decision of this controller's
+    /// was appended before them. Whoever waits for them to be known waits for them where they are.
+    pub fn on_shifted(&mut self, expected: &Range<Offset>, by: i64) {
+        for presence in self.brokers.values_mut() {
+            let awaited = [Some(&mut presence.registered_at), presence.shutdown_offset.as_mut()];
+            let awaited = awaited.into_iter().flatten().filter(|it| expected.contains(it));
+            awaited.for_each(|offset| *offset = *offset + by);
         }
     }
 

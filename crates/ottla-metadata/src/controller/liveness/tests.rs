@@ -266,6 +266,26 @@ fn a_shutdown_ends_when_all_others_know_that_nothing_is_led_any_more() {
 }
 
 #[test]
+fn who_waits_for_records_to_be_known_waits_for_them_where_they_are() {
+    let mut cluster = Cluster::of(&[1, 2]);
+    cluster.create_topic(&[(&[1], &[1])]);
+    cluster.heartbeat(&alive(2, 101));
+    // The records are meant to be at 102 and 103, and are at 105 and 106.
+    cluster.heartbeat(&leaving(1, 101));
+    cluster.liveness.on_shifted(&(Offset(102)..Offset(104)), 3);
+    cluster.next_offset = cluster.next_offset + 3;
+    cluster.heartbeat(&alive(2, 105));
+    assert!(!cluster.reply(&leaving(1, 105)).should_shut_down);
+    cluster.heartbeat(&alive(2, 106));
+    assert!(cluster.reply(&leaving(1, 106)).should_shut_down);
+    // What was awaited before is where it was.
+    let BrokerEpoch(broker_epoch) = cluster.register(3, 3).unwrap();
+    cluster.liveness.on_shifted(&(Offset(broker_epoch + 1)..Offset(broker_epoch + 5)), 3);
+    let knows = BrokerHeartbeatRequest { broker_epoch, ..alive(3, broker_epoch) };
+    assert!(!cluster.reply(&knows).is_fenced);
+}
+
+#[test]
 fn who_leads_nothing_may_go_at_once() {
     let mut cluster = Cluster::of(&[1, 2]);
     cluster.create_topic(&[(&[2, 1], &[2, 1])]);
