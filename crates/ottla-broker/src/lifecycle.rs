@@ -161,6 +161,10 @@ impl Lifecycle {
     pub(crate) async fn unfenced(&self) {
         loop {
             match self.beat(Wish::Serve).await {
+                // As Apache Kafka, it goes on asking, though an epoch that is not the present one never will be.
+                Ok(response) if response.error_code.is_error() => {
+                    tokio::time::sleep(self.intervals.heartbeat).await;
+                }
                 Ok(response) if !response.is_fenced => return,
                 Ok(_) => tokio::time::sleep(IMPATIENCE).await,
                 Err(error) => {

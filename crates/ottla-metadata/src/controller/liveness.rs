@@ -4,12 +4,12 @@
 //! may lead a whole session to report in. The methods change this state as if their records were sure to be
 //! committed; where a proposal fails, all of it is dropped with the leadership.
 //!
-//! Every broker that is unfenced and was heard from has a session; it ends `broker.session.timeout.ms` after the last
-//! heartbeat. Kafka stops there, and takes nine seconds to notice that a process was killed. A killed process
+//! Every broker that was heard from has a session, be it fenced or not; it ends `broker.session.timeout.ms` after the last
+//! heartbeat, or with the answer that it may end. Then it is fenced, and meanwhile no other process gets its id. Kafka stops there, and takes nine seconds to notice that a process was killed. A killed process
 //! closes its connections at once, so here a cut connection shortens the session to [`RECONNECT_GRACE`].
 //!
 //! Invariants:
-//! - a fenced broker has no session
+//! - an unfenced broker has a session, but for the one in the active controller's own process, which has none ever
 //! - `shutdown_offset` is set only while its broker is unfenced
 
 use std::collections::BTreeMap;
@@ -57,7 +57,7 @@ pub struct Liveness {
 struct Presence {
     /// Of the registration that this is about.
     epoch: i64,
-    /// When the broker is fenced unless it reports in before.
+    /// When the broker is taken for dead, and fenced, unless it reports in before.
     expires_at: Option<Duration>,
     /// How far it has followed the metadata; −1 until it says so to this controller.
     metadata_offset: Offset,
@@ -108,7 +108,7 @@ impl Liveness {
         Self { brokers: image.brokers().map(session).collect() }
     }
 
-    /// Registers a broker, fenced. Its session begins with its first heartbeat after it is unfenced.
+    /// Registers a broker, fenced. Its session begins with its first heartbeat.
     ///
     /// # Errors
     /// DUPLICATE_BROKER_REGISTRATION while another process under the same id has a session, and whatever speaks
@@ -142,9 +142,10 @@ impl Liveness {
         Ok(outcome)
     }
 
-    /// Whether an unfenced broker was heard from recently enough to be taken for alive.
+    /// Whether a broker was heard from recently enough to be taken for alive. One that is fenced has no less of a process: two
+    /// under one id would take the registration from each other for as long as both start.
     fn has_session(&self, image: &Image, id: BrokerId, now: Duration) -> bool {
-        let Some(broker) = image.broker(id).filter(|broker| !broker.fenced) else { return false };
+        let Some(broker) = image.broker(id) else { return false };
         let presence = self.brokers.get(&id).filter(|it| it.epoch == broker.epoch);
         presence.and_then(|it| it.expires_at).is_some_and(|expires_at| now < expires_at)
     }
@@ -178,8 +179,8 @@ impl Liveness {
 
         let presence = self.presence(broker);
         presence.metadata_offset = Offset(request.current_metadata_offset);
-        let expires_at = (!standing.is_fenced()).then(|| session_end(policy, id, now));
-        presence.expires_at = expires_at.flatten();
+        let is_dismissed = standing == Standing::Dismissed;
+        presence.expires_at = session_end(policy, id, now).filter(|_| !is_dismissed);
         presence.shutdown_offset = (standing == Standing::ShuttingDown).then(|| {
             let last = next_offset + count(draft.records.len()) + -1;
             presence.shutdown_offset.unwrap_or(last)
@@ -187,7 +188,7 @@ impl Liveness {
         let reply = BrokerHeartbeatResponse {
             is_caught_up: presence.registered_at <= presence.metadata_offset,
             is_fenced: standing.is_fenced(),
-            should_shut_down: standing == Standing::Dismissed,
+            should_shut_down: is_dismissed,
             ..Default::default()
         };
         Ok(Outcome { records: draft.records, reply })

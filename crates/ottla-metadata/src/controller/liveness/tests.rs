@@ -353,6 +353,30 @@ fn another_process_under_the_id_of_a_living_broker_is_refused_until_that_is_fenc
 }
 
 #[test]
+fn so_it_is_while_that_one_is_fenced_as_long_as_it_is_heard_from() {
+    let mut cluster = Cluster::of(&[1]);
+    let BrokerEpoch(broker_epoch) = cluster.register(2, 2).unwrap();
+    let behind = BrokerHeartbeatRequest { broker_epoch, ..alive(2, broker_epoch - 1) };
+    cluster.now = at(1000);
+    assert!(cluster.reply(&behind).is_fenced);
+    cluster.heartbeat(&alive(1, 100));
+    assert_eq!(cluster.wait_until(at(1000) + SESSION - at(1)), []);
+    assert_eq!(cluster.register(2, 9), Err(ErrorCode::DUPLICATE_BROKER_REGISTRATION));
+    let lost = BrokerEpoch(broker_epoch);
+    cluster.liveness.on_connection_lost(BrokerId(2), lost, at(1000));
+    let epoch = cluster.next_offset.0;
+    assert_eq!(cluster.register(2, 9), Ok(BrokerEpoch(epoch)));
+}
+
+#[test]
+fn whoever_was_told_to_end_is_not_waited_for() {
+    let mut cluster = Cluster::of(&[1, 2]);
+    assert!(cluster.reply(&leaving(1, 100)).should_shut_down);
+    let epoch = cluster.next_offset.0;
+    assert_eq!(cluster.register(1, 9), Ok(BrokerEpoch(epoch)));
+}
+
+#[test]
 fn the_broker_of_the_controllers_own_process_never_waits_for_the_one_before_it() {
     let mut cluster = Cluster::of(&[1]);
     cluster.policy.node_id = BrokerId(1);
