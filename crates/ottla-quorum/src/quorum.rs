@@ -29,8 +29,8 @@ use ottla_protocol::messages::{
     AlterPartitionResponse, AssignReplicasToDirsRequest, AssignReplicasToDirsResponse,
     BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest,
     ControllerRegistrationRequest, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-    DeleteTopicsResponse, UnregisterBrokerRequest, UnregisterBrokerResponse,
-    controller_registration_request,
+    DeleteTopicsResponse, UnregisterBrokerRequest, UnregisterBrokerResponse, UpdateFeaturesRequest,
+    UpdateFeaturesResponse, controller_registration_request,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -398,6 +398,22 @@ impl Quorum {
     ) -> Result<DeleteTopicsResponse, SubmitError> {
         self.decide(move |desk| {
             controller::delete_topics(desk.image, desk.policy, &request, version)
+        })
+        .await
+    }
+
+    /// `version` is that of the request. The voters are those of the moment of the decision: one that has come since the
+    /// request was sent may not support what it asks for.
+    pub async fn update_features(
+        &self,
+        request: UpdateFeaturesRequest,
+        version: i16,
+    ) -> Result<UpdateFeaturesResponse, SubmitError> {
+        let raft = self.raft.clone();
+        self.decide(move |desk| {
+            let voters = observers::ordered(&observers::members(&raft), true);
+            let voters: Vec<BrokerId> = voters.iter().map(|(_, voter)| voter.id).collect();
+            controller::update_features(desk.image, desk.policy, &voters, &request, version)
         })
         .await
     }

@@ -150,7 +150,7 @@ async fn the_epoch_of_a_broker_is_where_its_registration_is_though_an_observer_c
 }
 
 /// The decision is made for one offset, and its records come to be at another.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_knows_its_registration_before_it_is_let_in_though_an_observer_comes_meanwhile() {
     let mut cluster = Cluster::start(1).await;
     cluster.put(&[1], "before").await;

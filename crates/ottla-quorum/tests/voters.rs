@@ -6,12 +6,18 @@
 mod cluster;
 mod common;
 
+use std::pin::pin;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use cluster::{
-    Change, Cluster, Voter, directory_id, initial_voter, is_fed, knows, new, notes, voters, within,
+    Change, Cluster, PATIENCE, Voter, directory_id, initial_voter, is_fed, knows, new, notes,
+    voters, within,
 };
-use ottla_base::{BrokerId, Uuid};
+use ottla_base::{BrokerId, ErrorCode, Uuid};
+use ottla_metadata::{Outcome, feature};
+use ottla_protocol::messages::UpdateFeaturesRequest;
+use ottla_protocol::messages::update_features_request::FeatureUpdateKey;
 use ottla_quorum::{InitialVoter, Member, VoterChangeError};
 
 const fn member(id: i32, directory: u8) -> Member {
@@ -283,4 +289,45 @@ async fn a_voters_place_is_changed_by_whoever_leads_and_for_the_directory_that_v
     assert_eq!(update(active, other, directory_id(other), other).await, Ok(()), "it is there");
     let elsewhere = update(third, other, directory_id(other), other).await;
     assert_eq!(elsewhere, Err(VoterChangeError::NotLeader));
+}
+
+/// A level must be supported by every voter, and a voter that is not registered says nothing of what it supports.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_becomes_a_voter_while_an_update_of_features_waits_for_its_turn_is_asked_too() {
+    let mut cluster = Cluster::start(1).await;
+    cluster.put(&[1], "a").await;
+    cluster.start_observer(2, directory_id(2), new()).await;
+    let voter = cluster.voter(1);
+    is_fed(voter, 2).await;
+    let (release, released) = mpsc::channel();
+    let (begin, begun) = tokio::sync::oneshot::channel();
+    let quorum = Arc::clone(&voter.quorum);
+    let other = tokio::spawn(async move {
+        let decision = quorum.decide(move |_| {
+            begin.send(()).unwrap();
+            released.recv_timeout(PATIENCE).unwrap();
+            Outcome::unchanged(())
+        });
+        decision.await
+    });
+    begun.await.unwrap();
+    let key = FeatureUpdateKey {
+        feature: feature::METADATA_VERSION.into(),
+        max_version_level: feature::METADATA_VERSION_LEVEL,
+        upgrade_type: 1,
+        ..Default::default()
+    };
+    let request = UpdateFeaturesRequest { feature_updates: vec![key], ..Default::default() };
+    let mut update = pin!(voter.quorum.update_features(request, 2));
+    tokio::select! {
+        biased;
+        _ = &mut update => panic!("it did not wait for its turn"),
+        () = tokio::task::yield_now() => {}
+    }
+    voter.change(Change::Add(2, directory_id(2))).await.unwrap();
+    release.send(()).unwrap();
+    within("the other decision", other).await.unwrap().unwrap();
+    let response = within("the update", update).await.unwrap();
+    assert_eq!(response.error_code, ErrorCode::INVALID_UPDATE_VERSION);
+    assert!(response.error_message.unwrap().contains("controller 2 has not registered"));
 }

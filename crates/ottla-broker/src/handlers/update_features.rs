@@ -6,8 +6,6 @@
 //!   `eligible.leader.replicas.version`. When the latter goes back to 0 with partitions that nobody leads, their eligible
 //!   replicas become their ISR, where Apache Kafka leaves the ISR empty.
 
-use ottla_base::BrokerId;
-use ottla_metadata::controller;
 use ottla_protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 
 use super::Context;
@@ -15,11 +13,8 @@ use crate::answer::Outcome;
 
 pub(super) async fn handle(context: Context, request: UpdateFeaturesRequest) -> Outcome {
     let version = context.version;
-    let voters: Vec<BrokerId> = context.broker.quorum.voters().iter().map(|it| it.id).collect();
-    let decide = context.broker.quorum.decide(move |desk| {
-        controller::update_features(desk.image, desk.policy, &voters, &request, version)
-    });
-    let response = decide.await.unwrap_or_else(|error| UpdateFeaturesResponse {
+    let response = context.broker.quorum.update_features(request, version).await;
+    let response = response.unwrap_or_else(|error| UpdateFeaturesResponse {
         error_code: context.submit_error(&error),
         error_message: Some(error.to_string().into()),
         ..UpdateFeaturesResponse::default()
