@@ -103,7 +103,8 @@ pub fn alter_partition_reassignments(
     let mut alter = |topic: &str, partition: &ReassignablePartition| {
         let altered = alter(image, &elections, topic, partition, may_change_factor)?;
         if records.len() == RECORDS_MAX && altered.is_some() {
-            return Err(Rejection::too_many_records());
+            // Kafka, too, carries out what comes before, and has no words for the rest.
+            return Err(Rejection::wordless(ErrorCode::UNKNOWN_SERVER_ERROR));
         }
         records.extend(altered);
         Ok(())

@@ -237,6 +237,27 @@ fn what_cannot_be_is_refused() {
 }
 
 #[test]
+fn of_too_many_at_once_the_first_ones_move() {
+    let mut image = image(&[1], &[1]);
+    let count = i32::try_from(RECORDS_MAX).unwrap() + 1;
+    for index in 1..count {
+        image.apply(&partition_record(TOPIC, index, &[1], &[1])).unwrap();
+    }
+    let partition =
+        |partition_index| ReassignablePartition { partition_index, replicas: Some(vec![2]) };
+    let partitions = (0..count).map(partition).collect();
+    let topics = vec![ReassignableTopic { name: "t".into(), partitions }];
+    let request = AlterPartitionReassignmentsRequest { topics, ..Default::default() };
+    let outcome = alter_partition_reassignments(&image, &Policy::default(), &request);
+    assert_eq!(outcome.records.len(), RECORDS_MAX);
+    let results = &outcome.reply.responses[0].partitions;
+    assert!(results[..RECORDS_MAX].iter().all(|it| it.error_code == ErrorCode::NONE));
+    let last = &results[RECORDS_MAX];
+    assert_eq!(last.error_code, ErrorCode::UNKNOWN_SERVER_ERROR);
+    assert_eq!(last.error_message, None);
+}
+
+#[test]
 fn only_what_moves_is_listed() {
     let mut image = image(&[1], &[1]);
     let all = ListPartitionReassignmentsRequest { topics: None, ..Default::default() };
