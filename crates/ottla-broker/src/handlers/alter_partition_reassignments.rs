@@ -4,6 +4,12 @@
 //! - The new replicas are added first; once they are all in sync, the old ones go. Null replicas call a move off.
 //! - Known difference: a request that replaces an earlier one goes on waiting for those that both add; Apache Kafka forgets
 //!   them, or waits for ever for one that it removes.
+//! - Known difference: a move is not called off (INVALID_REPLICA_ASSIGNMENT) while none of the brokers of before can lead
+//!   and none of them is in sync, also where unclean elections are allowed. Apache Kafka takes the first of them into the ISR,
+//!   fenced, and does not mark the partition as recovering.
+//! - Known difference: a topic of the cluster's own (`__consumer_offsets`) whose partitions all have one replica is given the number
+//!   that is set for it, or 3, as soon as there are brokers for that: also after all of them were moved back to one
+//!   by hand. Who wants one sets that (`offsets.topic.replication.factor=1`). Apache Kafka never grows a topic by itself.
 
 use ottla_metadata::controller;
 use ottla_protocol::messages::{

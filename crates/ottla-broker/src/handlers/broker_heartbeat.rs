@@ -4,6 +4,9 @@
 //! - v1: log directories that have failed. v2: those that are cordoned.
 //! - Known difference: whoever leads from a directory that has failed, and is alone in the ISR, keeps the leadership where no unclean
 //!   election is allowed or asked for, since it can still read. Apache Kafka leaves the partition without a leader.
+//! - Known difference: a connection that is cut ends the broker's session 300 ms later, unless the broker is heard from again. In
+//!   Apache Kafka nothing but `broker.session.timeout.ms` does. A broker that is told to end has no session, and may
+//!   come back at once.
 
 use ottla_base::ErrorCode;
 use ottla_protocol::messages::{BrokerHeartbeatRequest, BrokerHeartbeatResponse};

@@ -2,6 +2,8 @@
 //!
 //! - Controllers only, for brokers.
 //! - v2: log directories. v3: the epoch of its last clean shutdown. v4: features whose lowest level is 0.
+//! - Known difference: a broker that has none of the directories that it had has lost its logs. Where it was the last of
+//!   an ISR it stays in it, with its directory LOST, and is not elected. In Apache Kafka it may lead with an empty log.
 
 use ottla_base::ErrorCode;
 use ottla_metadata::controller::BrokerEpoch;

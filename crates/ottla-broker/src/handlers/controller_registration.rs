@@ -1,6 +1,8 @@
 //! ControllerRegistration (key 70), version 0: a controller says where it listens and which features it knows.
 //!
 //! - Controllers only, for brokers and each other.
+//! - Known difference: a controller that lacks a finalized level of a feature is refused (UNSUPPORTED_VERSION), as a broker is, and its
+//!   start ends with that. Apache Kafka notes it, and it fails on the level itself.
 
 use ottla_base::ErrorCode;
 use ottla_metadata::Rejection;

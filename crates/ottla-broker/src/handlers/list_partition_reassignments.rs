@@ -2,6 +2,8 @@
 //!
 //! - Null topics mean all. What is not there is not mentioned.
 //! - Known difference: the cluster's own topics are among them, too, while they get the copies that they lack by themselves.
+//! - Known difference: an index that is named twice is answered once, and they come in order. Apache Kafka answers as often as it is
+//!   asked, however long that gets.
 
 use ottla_metadata::controller;
 use ottla_protocol::messages::{
