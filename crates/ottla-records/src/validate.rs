@@ -4,10 +4,10 @@
 //! another codec. The order of the checks is Kafka's, because it decides which code a batch with
 //! two faults gets. Known differences from Kafka 4.3, each stricter or safer:
 //!
-//! - Offset deltas must be 0, 1, 2, …: Kafka stores an uncompressed batch with others as it is, and
-//!   fails with UNKNOWN_SERVER_ERROR on a compressed one.
+//! - Offset deltas must be 0, 1, 2, …: Kafka stores an uncompressed batch with others as it is, numbers records anew where it
+//!   compresses them anew, and fails with UNKNOWN_SERVER_ERROR on a batch that stays compressed.
 //! - A record's size must be the sum of its fields in compressed batches too: Kafka checks it in
-//!   uncompressed ones only, and consumers fail later.
+//!   uncompressed ones and where it compresses anew, and consumers fail later.
 //! - A batch that decompresses to more than 2 GiB is refused, and at most 10,000 records are listed as faulty.
 
 use std::fmt::Display;

@@ -5,6 +5,8 @@
 //! - A partition that this broker does not hold is REPLICA_NOT_AVAILABLE, or UNKNOWN_TOPIC_OR_PARTITION if there is
 //!   none; should it be created here later, it is created in that directory.
 //! - While any directory is offline nothing is moved: KAFKA_STORAGE_ERROR.
+//! - Known difference: a copy that the end of the process has interrupted begins again, with nothing. Apache Kafka goes on where
+//!   it was.
 
 use std::collections::BTreeMap;
 use std::path::Path;

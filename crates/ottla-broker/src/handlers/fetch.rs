@@ -5,7 +5,6 @@
 //! - The first batch of an answer comes whole, however small the limits (KIP-74).
 //! - v4: isolation level. v7: sessions (KIP-227). v9: leader epochs. v12: diverging epochs.
 //!   v13: topic ids. v16: the current leader's endpoint.
-//! - Records that are damaged on disk are refused with CORRUPT_MESSAGE, where Kafka sends them.
 //! - Readers of committed data get nothing at or after the last stable offset, and the aborted transactions below.
 //! - A follower that is not in sync gets no more than an operator allows (`leader.replication.throttled.rate`), where its
 //!   replica is named in `leader.replication.throttled.replicas`.
@@ -13,8 +12,13 @@
 //!   itself in a tagged field, with its broker epoch.
 //! - v11: a consumer that names its rack is sent to an in-sync follower there, if the broker's `replica.selector.class` says
 //!   so (KIP-392). A follower answers consumers up to the high watermark that it has heard of, and OFFSET_OUT_OF_RANGE
-//!   beyond its own log. So that it hears early, its leader answers it at once when that has moved, where Kafka's answers
-//!   when the time is over for which the follower would wait for records.
+//!   beyond its own log.
+//! - Known difference: records that are damaged on disk are refused with CORRUPT_MESSAGE, and those before and after them are
+//!   served. Apache Kafka sends the damaged bytes, and leaves it to consumers to find out.
+//! - Known difference: from a log directory whose flush has failed everything is still served that was visible before. Apache
+//!   Kafka answers KAFKA_STORAGE_ERROR.
+//! - Known difference: a follower that consumers may read from is answered at once when the high watermark has moved. Apache
+//!   Kafka's leader answers when the time is over for which the follower would wait for records.
 
 use std::collections::HashMap;
 use std::sync::Arc;

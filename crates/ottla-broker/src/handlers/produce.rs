@@ -7,6 +7,17 @@
 //!   with the first one's offsets and its largest timestamp, and with acks=all not before the first one is visible.
 //! - v7: zstd. v8: errors per record. v10: the current leader on NOT_LEADER_OR_FOLLOWER. v13: topic ids.
 //! - Versions 0–2 are advertised but refused, as in Apache Kafka: old librdkafka needs to see them.
+//! - Known difference: the records of a batch are numbered 0, 1, 2, … or it is INVALID_RECORD. Apache Kafka looks at the number
+//!   of records and at the last offset in the header: it stores an uncompressed batch as it is, so that readers get offsets
+//!   that other records have, numbers the records itself where it compresses them anew, and answers UNKNOWN_SERVER_ERROR to a
+//!   batch that stays compressed. (A batch with gaps, as compaction leaves them, is refused by both.)
+//! - Known difference: a record is as long as it says in a compressed batch, too, or the batch is INVALID_RECORD. Apache Kafka
+//!   stores it unless it compresses it anew, and consumers fail on it.
+//! - Known difference: a batch of more than 2 GiB when decompressed is MESSAGE_TOO_LARGE, and at most 10,000 faulty records are
+//!   named. Apache Kafka has no bound for either.
+//! - Known difference: where a disk is full (`log.dir.reserved.bytes`), clients hear KAFKA_STORAGE_ERROR, which they retry; so
+//!   does whoever sends what would follow a batch that found no room, in place of OUT_OF_ORDER_SEQUENCE_NUMBER. Apache Kafka's
+//!   log directory goes offline.
 //! - Known difference: after a restart, too, a retry of any of a producer's last five batches is recognised, where
 //!   Apache Kafka may know the last one only and take the others for gaps.
 
