@@ -24,7 +24,7 @@ use crate::controller::{QuorumRaft, until};
 use crate::members::{ANYBODY, is_same_log, node_id, second};
 use crate::network::Peers;
 use crate::quorum::growth::Wait;
-use crate::quorum::{Changes, Grown, Member, finish, for_another};
+use crate::quorum::{Changes, Grown, Member, finish, for_another, progress};
 use crate::raft::{Membership, TypeConfig, Voter};
 use crate::service::Service;
 use crate::storage::format::is_by_directory;
@@ -32,6 +32,8 @@ use crate::wire::{Answer, Request};
 
 /// How often an observer asks to be fed, though it hears from the leader.
 const ASKING_INTERVAL: Duration = Duration::from_secs(3);
+/// How long an observer is silent until another node may take its id: somewhat longer than between two questions.
+const GONE_AFTER: Duration = Duration::from_secs(4);
 /// How long a leader feeds an observer that does not ask any more.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 /// How often an observer looks whether it still hears from a leader.
@@ -51,19 +53,30 @@ pub(crate) struct Observers {
     wait: Mutex<Option<Wait>>,
 }
 
+/// Why a node is not fed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotFed {
+    /// Another change is under way, or this node has stopped leading.
+    Now,
+    /// Another node of its id is fed, and lives.
+    Taken,
+}
+
 /// What an observer has asked for.
 #[derive(Debug, Clone, Copy)]
 struct Asked {
     /// When it did so last.
     at: Instant,
+    /// The log directory of whoever did.
+    directory_id: Uuid,
     wants_vote: bool,
     /// Once it has the log up to here, it has caught up.
     target: Option<Option<u64>>,
 }
 
 impl Asked {
-    fn now() -> Self {
-        Self { at: Instant::now(), wants_vote: false, target: None }
+    fn now(directory_id: Uuid) -> Self {
+        Self { at: Instant::now(), directory_id, wants_vote: false, target: None }
     }
 }
 
@@ -126,8 +139,9 @@ impl Observers {
         let fed = self.feed_as_leader(raft, id, observer, wants_vote);
         match tokio::time::timeout(PATIENCE, fed).await {
             Ok(Ok(())) => Answer::Fed { wait: self.wait.lock().filter(|_| wants_vote) },
-            // Another change is under way, or this node has stopped leading: it asks again.
-            Ok(Err(())) | Err(_) => Answer::Leader { leader: None, endpoints: Vec::new() },
+            Ok(Err(NotFed::Taken)) => Answer::Taken,
+            // It asks again.
+            Ok(Err(NotFed::Now)) | Err(_) => Answer::Leader { leader: None, endpoints: Vec::new() },
         }
     }
 
@@ -137,16 +151,18 @@ impl Observers {
         id: BrokerId,
         observer: Voter,
         wants_vote: bool,
-    ) -> Result<(), ()> {
+    ) -> Result<(), NotFed> {
         let _turn = self.changing.lock().await;
-        move_here(raft, id, &observer).await?;
+        move_here(raft, id, &observer).await.map_err(|()| NotFed::Now)?;
         self.feed_here(raft, id, observer, Some(wants_vote)).await
     }
 
     /// Makes a node a learner, in the turn of whoever calls.
     ///
     /// One that is there already with another directory or address goes first, in an entry of its own: openraft would
-    /// go on where it was with the old one, and take what that had on disk for what this one has.
+    /// go on where it was with the old one, and take what that had on disk for what this one has. But not while the one
+    /// with the other directory lives: two nodes that were given one id would take turns for ever, and each turn is two
+    /// entries on every voter's disk.
     ///
     /// Whether it wants a vote stays as it was where that is not said.
     pub(crate) async fn feed_here(
@@ -155,8 +171,8 @@ impl Observers {
         id: BrokerId,
         observer: Voter,
         wants_vote: Option<bool>,
-    ) -> Result<(), ()> {
-        let Lead { members, .. } = lead(raft).ok_or(())?;
+    ) -> Result<(), NotFed> {
+        let Lead { members, .. } = lead(raft).ok_or(NotFed::Now)?;
         let voter = members.get_node(&id.0).filter(|_| is_voter(&members, id.0));
         let number = match voter {
             Some(voter) if is_same_log(voter, observer.directory_id) => return Ok(()),
@@ -164,26 +180,44 @@ impl Observers {
             None => id.0,
         };
         let is_known = members.get_node(&number) == Some(&observer);
-        self.note(number, wants_vote, is_known);
         if is_known {
+            self.note(number, observer.directory_id, wants_vote, is_known);
             return Ok(());
         }
         let before = [id.0, second(id.0)].into_iter();
         let outdated: BTreeSet<i32> = before
             .filter(|it| members.get_node(it).is_some() && !is_voter(&members, *it))
             .collect();
-        if !outdated.is_empty() {
-            change_members(raft, ChangeMembers::RemoveNodes(outdated)).await?;
+        let is_another_alive = |number: &i32| {
+            let known = members.get_node(number).map_or(Uuid::ZERO, |known| known.directory_id);
+            known != observer.directory_id && self.lives(raft, *number, known)
+        };
+        if outdated.iter().any(is_another_alive) {
+            return Err(NotFed::Taken);
         }
-        change_members(raft, ChangeMembers::AddNodes(BTreeMap::from([(number, observer)]))).await?;
+        self.note(number, observer.directory_id, wants_vote, is_known);
+        let change = async |change| change_members(raft, change).await.map_err(|()| NotFed::Now);
+        if !outdated.is_empty() {
+            change(ChangeMembers::RemoveNodes(outdated)).await?;
+        }
+        change(ChangeMembers::AddNodes(BTreeMap::from([(number, observer)]))).await?;
         tracing::info!(observer = %id, "a node follows the metadata log without a vote");
         Ok(())
     }
 
-    fn note(&self, number: i32, wants_vote: Option<bool>, is_known: bool) {
+    /// Whether an observer has answered lately, or asked. One that stands still for a moment does neither, and must not
+    /// lose its place to another node for that.
+    fn lives(&self, raft: &QuorumRaft, number: i32, directory_id: Uuid) -> bool {
+        let (_, silent_for) = progress(&raft.data_metrics().borrow_watched(), number);
+        let asked = self.asked.lock().get(&number).copied();
+        let asked = asked.filter(|asked| asked.directory_id == directory_id);
+        asked.map_or(silent_for, |asked| asked.at.elapsed().min(silent_for)) < GONE_AFTER
+    }
+
+    fn note(&self, number: i32, directory_id: Uuid, wants_vote: Option<bool>, is_known: bool) {
         let mut asked = self.asked.lock();
-        let it = asked.entry(number).or_insert_with(Asked::now);
-        it.at = Instant::now();
+        let it = asked.entry(number).or_insert_with(|| Asked::now(directory_id));
+        (it.at, it.directory_id) = (Instant::now(), directory_id);
         it.wants_vote = wants_vote.unwrap_or(it.wants_vote);
         if !is_known {
             it.target = None;
@@ -215,7 +249,10 @@ impl Observers {
             let members = members(raft);
             asked.retain(|number, _| members.get_node(number).is_some());
             let mut is_silent = |number: &i32| {
-                asked.entry(*number).or_insert_with(Asked::now).at.elapsed() > FORGOTTEN_AFTER
+                let directory_id =
+                    members.get_node(number).map_or(Uuid::ZERO, |it| it.directory_id);
+                let asked = asked.entry(*number).or_insert_with(|| Asked::now(directory_id));
+                asked.at.elapsed() > FORGOTTEN_AFTER
             };
             let learners: Vec<i32> = members.learner_ids().collect();
             learners.into_iter().filter(|it| is_silent(it)).collect()
@@ -301,6 +338,8 @@ struct Memory {
     voters: Vec<Member>,
     /// What it was last told about its wish for a vote.
     wait: Option<Wait>,
+    /// Whether it was told that another node has its id.
+    is_taken: bool,
 }
 
 impl Attendance {
@@ -373,9 +412,17 @@ impl Attendance {
         }
         let is_fed = self.service.hears_a_leader()
             && memory.asked.is_some_and(|asked| asked.elapsed() < ASKING_INTERVAL);
-        if !is_fed && let Some(wait) = self.ask_somebody(members).await {
-            memory.asked = Some(Instant::now());
-            memory.say_wait(wait, members);
+        if is_fed {
+            return Some(LOOKING_INTERVAL);
+        }
+        match self.ask_somebody(members).await {
+            Some(Ok(wait)) => {
+                memory.asked = Some(Instant::now());
+                memory.is_taken = false;
+                memory.say_wait(wait, members);
+            }
+            Some(Err(Taken)) => memory.say_taken(),
+            None => {}
         }
         Some(LOOKING_INTERVAL)
     }
@@ -399,8 +446,8 @@ impl Attendance {
         Some(ASKING_INTERVAL)
     }
 
-    /// The leader's answer, if it has been found, and feeds this node: why it has no vote, though it wants one.
-    async fn ask_somebody(&self, members: &Membership) -> Option<Option<Wait>> {
+    /// The leader's answer, if it has been found: why this node has no vote, though it wants one, or that it is not fed.
+    async fn ask_somebody(&self, members: &Membership) -> Option<Result<Option<Wait>, Taken>> {
         let leader = leads_elsewhere(&self.raft).flatten();
         let known = leader.map(|id| self.peers.endpoints_of(id, members));
         let voters = members.voter_ids().map(|id| self.peers.endpoints_of(BrokerId(id), members));
@@ -411,17 +458,20 @@ impl Attendance {
                 continue;
             }
             match self.ask(&place).await {
-                Some(Answer::Fed { wait }) => return Some(wait),
+                Some(Answer::Fed { wait }) => return Some(Ok(wait)),
+                Some(Answer::Taken) => return Some(Err(Taken)),
                 Some(Answer::Leader { leader: Some(id), endpoints }) => {
                     let told = if endpoints.is_empty() {
                         self.peers.endpoints_of(id, members)
                     } else {
                         endpoints
                     };
-                    if !tried.contains(&told)
-                        && let Some(Answer::Fed { wait }) = self.ask(&told).await
-                    {
-                        return Some(wait);
+                    if !tried.contains(&told) {
+                        match self.ask(&told).await {
+                            Some(Answer::Fed { wait }) => return Some(Ok(wait)),
+                            Some(Answer::Taken) => return Some(Err(Taken)),
+                            _ => {}
+                        }
                     }
                     tried.push(told);
                 }
@@ -445,7 +495,20 @@ impl Attendance {
     }
 }
 
+/// Another node of this one's id is fed.
+#[derive(Debug, Clone, Copy)]
+struct Taken;
+
 impl Memory {
+    fn say_taken(&mut self) {
+        if !std::mem::replace(&mut self.is_taken, true) {
+            tracing::warn!(
+                "this node does not get the metadata: another node with its id, and other directories, is in the cluster; \
+                 give one of them another node.id, or stop it"
+            );
+        }
+    }
+
     fn say_voters(&mut self, members: &Membership) {
         let voters = voters(members);
         if members.get_joint_config().len() != 1 || voters == self.voters {

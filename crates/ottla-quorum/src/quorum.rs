@@ -668,7 +668,10 @@ fn or_reject<R>(decided: Result<Outcome<R>, Rejection>) -> Outcome<Result<R, Rej
 }
 
 /// The last entry that a member has, as its leader knows, and how long ago it answered last.
-fn progress(metrics: &RaftDataMetrics<TypeConfig>, number: i32) -> (Option<u64>, Duration) {
+pub(crate) fn progress(
+    metrics: &RaftDataMetrics<TypeConfig>,
+    number: i32,
+) -> (Option<u64>, Duration) {
     let replicated = metrics.replication.as_ref().and_then(|all| all.get(&number));
     let index = replicated.and_then(|last| last.as_ref()).map(|last| last.index());
     let heard = metrics.heartbeat.as_ref().and_then(|all| all.get(&number));

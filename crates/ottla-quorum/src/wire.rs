@@ -39,6 +39,7 @@
 //! | 8 feeds the sender | nothing more |
 //! | 9 does not lead | 4: the id of whoever does, −1 if that is not known, its *endpoints* |
 //! | 10 feeds the sender | 1: why it has no vote: 1 it waits for another node, 2 there are enough |
+//! | 11 does not feed the sender: it feeds another node of its id | nothing more |
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -100,6 +101,8 @@ pub(crate) enum Answer {
         /// Why the one who wants a vote has none, if there is something to say.
         wait: Option<Wait>,
     },
+    /// Another node of the sender's id is fed.
+    Taken,
     /// Another node leads.
     Leader {
         leader: Option<BrokerId>,
@@ -277,6 +280,7 @@ pub(crate) fn encode_answer(answer: &Answer) -> Result<Bytes> {
                 Wait::Enough => 2,
             });
         }
+        Answer::Taken => output.i8(11),
         Answer::Leader { leader, endpoints } => {
             output.i8(9);
             output.i32(leader.unwrap_or(BrokerId::NONE).0);
@@ -302,6 +306,7 @@ pub(crate) fn decode_answer(frame: Bytes) -> Result<Answer> {
         7 => Answer::HasGot { vote: vote(&mut input)?, len: len(&mut input)? },
         8 => Answer::Fed { wait: None },
         10 => Answer::Fed { wait: Some(wait(input.i8()?)?) },
+        11 => Answer::Taken,
         9 => {
             let leader = Some(BrokerId(input.i32()?)).filter(|id| *id != BrokerId::NONE);
             Answer::Leader { leader, endpoints: endpoints(&mut input)? }
@@ -603,6 +608,7 @@ mod tests {
             Answer::Fed { wait: None },
             Answer::Fed { wait: Some(Wait::ForAnother) },
             Answer::Fed { wait: Some(Wait::Enough) },
+            Answer::Taken,
             Answer::Leader { leader: None, endpoints: Vec::new() },
             Answer::Leader { leader: Some(BrokerId(3)), endpoints: Vec::new() },
         ];

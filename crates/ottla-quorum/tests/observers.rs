@@ -8,7 +8,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cluster::{Cluster, PATIENCE, Voter, directory_id, notes, within};
@@ -182,4 +182,37 @@ async fn a_broker_knows_its_registration_before_it_is_let_in_though_an_observer_
     assert!(epoch.0 < offset, "nothing came between");
     assert!(!is_let_in(voter, 5, epoch, offset - 1).await);
     assert!(is_let_in(voter, 5, epoch, offset).await);
+}
+
+#[tokio::test]
+async fn a_node_with_the_id_of_one_that_lives_does_not_take_its_place() {
+    let mut cluster = Cluster::start(1).await;
+    let (first, second) = (directory_id(4), Uuid([44; 16]));
+    cluster.start_observer(4, first, new()).await;
+    for name in ["a", "after it was added"] {
+        cluster.put(&[1], name).await;
+        cluster.voter(4).sees(name, |image| notes(image).contains(name)).await;
+    }
+    let before = cluster.voter(1).quorum.image().offset;
+    cluster.start_impostor(5, 4, second, new()).await;
+    within("the second to have asked often, and the first again", async {
+        let first_had = cluster.network.sent_by(4);
+        while cluster.network.sent_by(5) < 20 || cluster.network.sent_by(4) == first_had {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert_eq!(cluster.voter(1).quorum.image().offset, before, "the log has grown");
+    assert_eq!(observers(&cluster, 1), [(4, first)]);
+    cluster.put(&[1], "b").await;
+    cluster.voter(4).sees("b", |image| notes(image).contains("b")).await;
+    assert!(cluster.voter(5).quorum.image().offset < before, "the second one is fed");
+    // Once the first is gone its place is free.
+    let path = cluster.kill(4);
+    cluster.voter(5).sees("b", |image| notes(image).contains("b")).await;
+    assert_eq!(observers(&cluster, 1), [(4, second)]);
+    cluster.start_observer(4, first, path).await;
+    cluster.put(&[1], "c").await;
+    cluster.voter(5).sees("c", |image| notes(image).contains("c")).await;
+    assert_eq!(observers(&cluster, 1), [(4, second)]);
 }

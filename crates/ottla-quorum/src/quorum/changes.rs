@@ -333,7 +333,7 @@ impl Changes<'_> {
         let fed = self.service.observers.feed_here(self.raft, voter.id, learner.clone(), None);
         match tokio::time::timeout_at(deadline, fed).await {
             Ok(Ok(())) => {}
-            Ok(Err(())) => return Err(VoterChangeError::Pending),
+            Ok(Err(_)) => return Err(VoterChangeError::Pending),
             Err(_) => return Err(VoterChangeError::TimedOut),
         }
         let lead = lead(self.raft).ok_or(VoterChangeError::NotLeader)?;
