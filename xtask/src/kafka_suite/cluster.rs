@@ -33,24 +33,27 @@ const DEFAULTS: &[(&str, &str)] = &[
 ];
 
 /// What a test wants.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub(super) struct Wanted {
-    pub(super) brokers: u32,
+    /// Their ids.
+    pub(super) brokers: Vec<u32>,
     /// Whether it is one node as it comes, without a listener for controllers where there can be none.
     pub(super) alone: bool,
     /// How many controllers there are that are no brokers; with none, every broker is one.
     pub(super) controllers: u32,
-    /// Log directories of each node.
+    /// Log directories of each node that does not name its own in its properties.
     pub(super) disks: u32,
     pub(super) protocol: String,
     pub(super) listener: String,
     /// The metadata version, if it is not the released one.
     pub(super) version: Option<String>,
     pub(super) features: BTreeMap<String, i32>,
-    pub(super) properties: BTreeMap<String, String>,
+    pub(super) properties: Properties,
     /// What single nodes have beside that.
-    pub(super) servers: BTreeMap<u32, BTreeMap<String, String>>,
+    pub(super) servers: BTreeMap<u32, Properties>,
 }
+
+pub(super) type Properties = BTreeMap<String, String>;
 
 impl Wanted {
     /// Why Ottla has no such cluster.
@@ -101,6 +104,12 @@ impl Wanted {
     /// The test's own properties of a node; one that is there twice is what it is last.
     fn properties_of(&self, id: u32) -> impl Iterator<Item = (&String, &String)> {
         self.properties.iter().chain(self.servers.get(&id).into_iter().flatten())
+    }
+
+    /// The log directories that the node's own properties name.
+    pub(super) fn log_dirs(&self, id: u32) -> Option<Vec<PathBuf>> {
+        let dirs = self.servers.get(&id)?.get("log.dirs")?;
+        Some(dirs.split(',').map(PathBuf::from).collect())
     }
 }
 
@@ -249,21 +258,23 @@ impl Cluster {
         }
     }
 
-    pub(super) fn start_broker(&mut self, id: u32) -> Result<()> {
+    /// Gives where clients find it. With `own` properties, these are what it has beside the cluster's.
+    pub(super) fn start_broker(&mut self, id: u32, own: Option<Properties>) -> Result<String> {
         match self.running.take().context("no cluster is running")? {
             Running::Ottla(mut broker) => {
                 let restarted = broker.restart();
+                let address = broker.address().to_owned();
                 self.running = Some(Running::Ottla(broker));
-                restarted
+                restarted.map(|()| address)
             }
             Running::Kafka { address, process } => {
                 ensure!(process.is_none(), "it is running already");
                 let process = Some(self.kafka_process()?);
-                self.running = Some(Running::Kafka { address, process });
-                Ok(())
+                self.running = Some(Running::Kafka { address: address.clone(), process });
+                Ok(address)
             }
             Running::Several(mut nodes) => {
-                let started = nodes.start_again(id);
+                let started = nodes.start_again(id, own);
                 self.running = Some(Running::Several(nodes));
                 started
             }
@@ -319,7 +330,7 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
 pub(super) fn learn(directory: &Path) -> Result<()> {
     let mut cluster = Cluster::new(Target::Kafka, &directory.join("learn"))?;
     let wanted = Wanted {
-        brokers: 1,
+        brokers: vec![0],
         alone: true,
         controllers: 0,
         disks: 1,

@@ -28,6 +28,25 @@ const OF_OTHER_JARS: &[&str] = &[
     "org.apache.kafka.tools.reassign.ReassignPartitionsCommandTest",
     "org.apache.kafka.server.MetadataRequestTest",
     "org.apache.kafka.server.UncleanLeaderElectionTest",
+    "kafka.api.PlaintextAdminIntegrationTest",
+    "kafka.admin.AddPartitionsTest",
+    "kafka.api.PlaintextConsumerAssignorsTest",
+    "kafka.api.PlaintextProducerSendTest",
+    "kafka.server.AlterReplicaLogDirsRequestTest",
+    "kafka.server.ApiVersionsResponseIntegrationTest",
+    "kafka.server.CreateTopicsRequestTest",
+    "kafka.server.DeleteRecordsRequestTest",
+    "kafka.server.DeleteTopicsRequestTest",
+    "kafka.server.DeleteTopicsRequestWithDeletionDisabledTest",
+    "kafka.server.DescribeClusterRequestTest",
+    "kafka.server.EdgeCaseRequestTest",
+    "kafka.server.FetchFromFollowerIntegrationTest",
+    "kafka.server.FetchRequestMaxBytesTest",
+    "kafka.server.FetchRequestTest",
+    "kafka.server.ListOffsetsRequestTest",
+    "kafka.server.OffsetsForLeaderEpochRequestTest",
+    "kafka.server.ProduceRequestTest",
+    "kafka.server.ReplicaFetchTest",
 ];
 
 fn source() -> PathBuf {
@@ -53,7 +72,9 @@ pub(super) fn classes() -> Result<PathBuf> {
         "src/suite/Harness.java",
         "src/suite/Runner.java",
         "src/suite/ExternalCluster.java",
-        "src/suite/Nodes.java",
+        "src/suite/Broker.java",
+        "src/suite/Controller.java",
+        "src/kafka/server/QuorumTestHarness.java",
         "src/org/apache/kafka/common/test/junit/RaftClusterInvocationContext.java",
     ]
     .map(|file| source().join(file));
@@ -75,8 +96,9 @@ pub(super) fn test_classes() -> Result<Vec<String>> {
     Ok(listed.lines().filter_map(class).chain(others).collect())
 }
 
+/// Beside the jars, with which it goes: it is of no use for others.
 fn archive() -> PathBuf {
-    target().join("kafka.jsa")
+    target().join("lib/kafka.jsa")
 }
 
 pub(super) fn has_learnt() -> bool {

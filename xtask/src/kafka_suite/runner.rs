@@ -1,5 +1,6 @@
 //! One JVM that runs one test class, and asks us for brokers (shell).
 
+use std::fs;
 use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -94,8 +95,13 @@ pub(super) fn run(
     Ok(())
 }
 
+/// In the log's directory, where its temporary files go, too.
 fn start(unit: &Unit, log: &Path) -> Result<Process> {
     let mut command = kafka::java_tools(&fetch::jars()?, &fetch::classes()?);
+    let directory = log.parent().context("a log is in a directory")?;
+    let temporary = directory.join("tmp");
+    fs::create_dir_all(&temporary).context("no directory for temporary files")?;
+    command.arg(format!("-Djava.io.tmpdir={}", temporary.display())).current_dir(directory);
     match unit.nodes {
         Nodes::One => command.arg("-Dsuite.one=true"),
         Nodes::Combined => &mut command,
@@ -123,7 +129,11 @@ fn answer(request: &Value, cluster: &mut Cluster) -> Result<Value> {
         }
         "stop-broker" => cluster.stop_broker(node(request)?).map(|()| json!({})),
         "kill-broker" => cluster.kill_broker(node(request)?).map(|()| json!({})),
-        "start-broker" => cluster.start_broker(node(request)?).map(|()| json!({})),
+        "start-broker" => {
+            let own = request.get("properties").cloned().map(serde_json::from_value).transpose();
+            let bootstrap = cluster.start_broker(node(request)?, own.context("not understood")?)?;
+            Ok(json!({ "bootstrap": bootstrap }))
+        }
         other => anyhow::bail!("unknown request {other:?}"),
     }
 }

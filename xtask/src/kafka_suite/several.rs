@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::cluster::{Wanted, copy};
+use super::cluster::{Properties, Wanted, copy};
 use super::fetch;
 use crate::broker::Target;
 use crate::ports;
@@ -45,34 +45,39 @@ struct Node {
 #[derive(Debug)]
 pub(super) struct Nodes {
     target: Target,
+    wanted: Wanted,
+    voters: String,
+    /// The lane's.
+    directory: PathBuf,
     nodes: Vec<Node>,
 }
 
 impl Nodes {
     /// Starts them all, and waits until each says that it is ready.
     pub(super) fn start(target: Target, wanted: &Wanted, directory: &Path) -> Result<Self> {
-        let brokers = 0..wanted.brokers;
+        let brokers = &wanted.brokers;
         let controllers = FIRST_CONTROLLER..FIRST_CONTROLLER + wanted.controllers;
-        let ids: Vec<u32> = brokers.clone().chain(controllers).collect();
+        let ids: Vec<u32> = brokers.iter().copied().chain(controllers).collect();
         let ports = ports::free(2 * ids.len())?;
         let is_controller = |id| wanted.controllers == 0 || !brokers.contains(&id);
         let node = |(id, ports): (u32, &[u16])| match *ports {
-            [port, controller] => Some(Node {
-                id,
-                port: brokers.contains(&id).then_some(port),
-                controller: is_controller(id).then(|| format!("localhost:{controller}")),
-                directory: directory.join("broker").join(format!("node-{id}")),
-                process: None,
-                is_ready: false,
-                starts: 0,
-            }),
+            [port, controller] => {
+                let port = brokers.contains(&id).then_some(port);
+                Some(Node::new(directory, id, port, is_controller(id).then_some(controller)))
+            }
             _ => None,
         };
         let nodes: Option<Vec<Node>> = ids.into_iter().zip(ports.chunks(2)).map(node).collect();
-        let mut cluster = Self { target, nodes: nodes.context("two ports each")? };
-        let voters = cluster.voters();
+        let mut cluster = Self {
+            target,
+            wanted: wanted.clone(),
+            voters: String::new(),
+            directory: directory.to_path_buf(),
+            nodes: nodes.context("two ports each")?,
+        };
+        cluster.voters = cluster.voters();
         for node in &cluster.nodes {
-            node.prepare(target, wanted, &voters, directory)?;
+            node.prepare(target, wanted, &cluster.voters, directory)?;
         }
         for node in &mut cluster.nodes {
             node.spawn(target)?;
@@ -118,23 +123,51 @@ impl Nodes {
         self.node(id)?.process.take().context("it is stopped already")?.kill()
     }
 
-    /// On its old directory and ports; back when it is ready, unless it can't be before others are there, too: without a
-    /// majority of the controllers none is.
-    pub(super) fn start_again(&mut self, id: u32) -> Result<()> {
+    /// On its old directory and ports, or as one more broker; gives where clients find it. With `own` properties, these are
+    /// what it has beside the cluster's. Back when it is ready, unless it can't be before others are there, too: without
+    /// a majority of the controllers none is.
+    pub(super) fn start_again(&mut self, id: u32, own: Option<Properties>) -> Result<String> {
+        if let Some(own) = own {
+            self.configure(id, own)?;
+        }
         let target = self.target;
         let node = self.node(id)?;
         ensure!(node.process.is_none(), "node {id} is running already");
+        let address = node.address().unwrap_or_default();
         node.spawn(target)?;
         let voters = self.nodes.iter().filter(|node| node.controller.is_some());
         let (running, away): (Vec<_>, Vec<_>) = voters.partition(|node| node.process.is_some());
         if running.len() > away.len() {
             self.nodes.iter_mut().try_for_each(|node| node.await_ready(target))?;
         }
-        Ok(())
+        Ok(address)
+    }
+
+    fn configure(&mut self, id: u32, own: Properties) -> Result<()> {
+        self.wanted.servers.insert(id, own);
+        if self.node(id).is_err() {
+            let port = ports::free(1)?.into_iter().next();
+            self.nodes.push(Node::new(&self.directory, id, port, None));
+        }
+        let Self { target, ref wanted, ref voters, ref directory, ref nodes } = *self;
+        let node = nodes.iter().find(|node| node.id == id).context("it is there now")?;
+        node.prepare(target, wanted, voters, directory)
     }
 }
 
 impl Node {
+    fn new(lane: &Path, id: u32, port: Option<u16>, controller: Option<u16>) -> Self {
+        Self {
+            id,
+            port,
+            controller: controller.map(|port| format!("localhost:{port}")),
+            directory: lane.join("broker").join(format!("node-{id}")),
+            process: None,
+            is_ready: false,
+            starts: 0,
+        }
+    }
+
     /// A broker's, as the suite's own cluster names it, which some tests expect to see printed.
     fn address(&self) -> Option<String> {
         self.port.map(|port| format!("localhost:{port}"))
@@ -144,17 +177,22 @@ impl Node {
         self.directory.join("server.properties")
     }
 
-    /// As many log directories as the test wants disks.
+    /// Its own log directories, or as many as the test wants disks.
     fn data(&self, wanted: &Wanted) -> Vec<PathBuf> {
-        (0..wanted.disks.max(1)).map(|disk| self.directory.join(format!("data-{disk}"))).collect()
+        let disk = |disk| self.directory.join(format!("data-{disk}"));
+        wanted.log_dirs(self.id).unwrap_or_else(|| (0..wanted.disks.max(1)).map(disk).collect())
     }
 
+    /// Writes its properties, and formats its log directories unless they are formatted.
     fn prepare(&self, target: Target, wanted: &Wanted, voters: &str, lane: &Path) -> Result<()> {
         fs::create_dir_all(&self.directory)
             .with_context(|| format!("cannot create {}", self.directory.display()))?;
         let text = self.text(target, wanted, voters);
         fs::write(self.properties(), text).context("cannot write server.properties")?;
         match target {
+            _ if self.data(wanted).iter().all(|data| data.join("meta.properties").exists()) => {
+                Ok(())
+            }
             Target::Ottla => self.format(target, wanted),
             Target::Kafka => self.format_kafka(wanted, lane),
         }

@@ -20,9 +20,7 @@ import org.junit.jupiter.api.extension.BeforeEachCallback;
 import org.junit.jupiter.api.extension.Extension;
 import org.junit.jupiter.api.extension.TestTemplateInvocationContext;
 import suite.ExternalCluster;
-import suite.Nodes;
 
-import java.util.Arrays;
 import java.util.Collection;
 import java.util.HashSet;
 import java.util.List;
@@ -69,14 +67,15 @@ public class RaftClusterInvocationContext implements TestTemplateInvocationConte
     }
 
     /**
-     * What a test sees of the external cluster. Of the brokers' own Java objects those of several nodes have what {@link
-     * Nodes} says; of one node they are not there, and the map is empty.
+     * What a test sees of the external cluster. Of the brokers' own Java objects those of several nodes have what the
+     * suite's stand-ins say; of one node they are not there, and the map is empty.
      */
     private static class ExternalInstance implements ClusterInstance {
         private final ClusterConfig config;
         private final int declaredBrokers;
         private final boolean isCombined;
         private ExternalCluster cluster;
+        private Map<Integer, KafkaBroker> brokers = Map.of();
         private boolean started;
         private boolean stopped;
 
@@ -97,13 +96,9 @@ public class RaftClusterInvocationContext implements TestTemplateInvocationConte
         public void start() {
             if (started) return;
             cluster = ExternalCluster.start(config);
+            if (!ExternalCluster.ONE_NODE) brokers = cluster.brokers(config);
             started = true;
             waitForReadyBrokers();
-        }
-
-        /** With several nodes. They are asked for the cluster's id once: later they may all be stopped. */
-        private Nodes nodes() {
-            return cluster.nodes(this::clusterId, brokerBoundPorts());
         }
 
         @Override
@@ -138,7 +133,7 @@ public class RaftClusterInvocationContext implements TestTemplateInvocationConte
             // A broker that the harness started is ready, but may not have heard yet that the others are.
             if (ExternalCluster.ONE_NODE || config.numBrokers() == 1) return;
             try {
-                nodes().waitUntilAllKnow(metadata -> metadata.brokers().size() >= config.numBrokers(), List.of(),
+                cluster.waitUntilAllKnow(metadata -> metadata.brokers().size() >= config.numBrokers(), List.of(),
                         "not all brokers know all others");
             } catch (InterruptedException e) {
                 throw new RuntimeException(e);
@@ -181,20 +176,18 @@ public class RaftClusterInvocationContext implements TestTemplateInvocationConte
 
         @Override
         public List<Integer> brokerBoundPorts() {
-            return Arrays.stream(bootstrapServers().split(","))
-                    .map(address -> Integer.parseInt(address.substring(address.lastIndexOf(':') + 1)))
-                    .toList();
+            return ExternalCluster.ports(bootstrapServers());
         }
 
         @Override
         public Set<Integer> brokerIds() {
-            if (!ExternalCluster.ONE_NODE) return nodes().brokers().keySet();
+            if (!ExternalCluster.ONE_NODE) return brokers.keySet();
             return ask(admin -> admin.describeCluster().nodes().get().stream().map(Node::id).collect(Collectors.toSet()));
         }
 
         @Override
         public String clusterId() {
-            return ask(admin -> admin.describeCluster().clusterId().get());
+            return cluster.clusterId();
         }
 
         @Override
@@ -220,7 +213,7 @@ public class RaftClusterInvocationContext implements TestTemplateInvocationConte
 
         @Override
         public Map<Integer, KafkaBroker> brokers() {
-            return ExternalCluster.ONE_NODE ? Map.of() : nodes().brokers();
+            return brokers;
         }
 
         @Override
@@ -254,7 +247,7 @@ public class RaftClusterInvocationContext implements TestTemplateInvocationConte
         @Override
         public void waitTopicCreation(String topic, int partitions) throws InterruptedException {
             if (!ExternalCluster.ONE_NODE) {
-                nodes().waitUntilAllKnow(metadata -> metadata.topicMetadata().stream()
+                cluster.waitUntilAllKnow(metadata -> metadata.topicMetadata().stream()
                         .flatMap(it -> it.partitionMetadata().stream())
                         .filter(partition -> partition.leaderId.isPresent()).count() == partitions,
                         List.of(topic), topic + " not created");
@@ -268,7 +261,7 @@ public class RaftClusterInvocationContext implements TestTemplateInvocationConte
         @Override
         public void waitTopicDeletion(String topic) throws InterruptedException {
             if (!ExternalCluster.ONE_NODE) {
-                nodes().waitUntilAllKnow(metadata -> metadata.topicMetadata().stream()
+                cluster.waitUntilAllKnow(metadata -> metadata.topicMetadata().stream()
                         .noneMatch(it -> it.topic().equals(topic)), List.of(), topic + " not deleted");
                 return;
             }
