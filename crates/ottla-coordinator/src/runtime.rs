@@ -42,31 +42,63 @@ pub trait Log<R> {
 pub type Replies<R> = Vec<(ReplyTo, Result<R, ErrorCode>)>;
 
 /// A shard whose partition is still being read.
+///
+/// What was committed when the reading began is shown as soon as it is over, though the log goes on beyond it: nobody is told
+/// that a group has committed nothing because what it committed last is not on enough disks yet.
+///
+/// Invariants:
+/// - `kept <= end`; the shard was told of everything below `kept` that it was appended
 #[derive(Debug)]
 pub struct Loading<S> {
     shard: S,
+    /// Of the batch that is being read.
     end: Offset,
+    kept: Offset,
     store_timeout: Duration,
 }
+
+/// Of so many offsets beyond the high watermark one may be shown late. Kafka shows none late, but keeps no copies: to keep
+/// one for each batch of a log whose high watermark is lost would take more memory than there is.
+const OFFSETS_PER_LATE_ONE: i64 = 1_000;
 
 impl<S: Shard> Loading<S> {
     /// `store_timeout` is how long anybody waits for what must be stored (`offsets.commit.timeout.ms`).
     #[must_use]
     pub const fn new(shard: S, store_timeout: Duration) -> Self {
-        Self { shard, end: Offset::ZERO, store_timeout }
+        Self { shard, end: Offset::ZERO, kept: Offset::ZERO, store_timeout }
     }
 
-    /// Takes in the next record of the log.
+    /// The batch before is read, and the next one, which ends before `end`, will be. Everything below `high_watermark` is
+    /// committed by now.
+    pub fn next_batch(&mut self, end: Offset, high_watermark: Offset) {
+        let before = self.end;
+        let is_uncommitted = before > high_watermark;
+        let has_more_committed = end <= high_watermark;
+        let is_due = before - self.kept > (before - high_watermark) / OFFSETS_PER_LATE_ONE;
+        if !has_more_committed && (!is_uncommitted || is_due) {
+            self.keep();
+            self.shard.committed(high_watermark.min(before));
+        }
+        self.end = end;
+    }
+
+    /// Takes in the next record of the batch.
     pub fn replay(&mut self, offset: Offset, record: &S::Record) {
+        debug_assert!(offset < self.end, "a record is in a batch");
         self.shard.replay(offset, record);
-        self.end = offset.next();
+    }
+
+    /// What was read so far can be shown as soon as it is committed.
+    fn keep(&mut self) {
+        if self.kept < self.end {
+            self.shard.appended(self.end);
+            self.kept = self.end;
+        }
     }
 
     /// Everything below `end` was read. How much of that is committed, [`Runtime::on_committed`] is told.
     pub fn finish<L: Log<S::Record>>(mut self, now: Now, end: Offset, log: &mut L) -> Runtime<S> {
-        if self.end > Offset::ZERO {
-            self.shard.appended(self.end);
-        }
+        self.keep();
         let mut runtime = Runtime {
             shard: self.shard,
             store_timeout: self.store_timeout,

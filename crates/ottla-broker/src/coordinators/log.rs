@@ -144,8 +144,10 @@ impl PartitionLog {
             for batch in Batches::new(bytes) {
                 let batch = batch.and_then(|batch| batch.verify_crc());
                 let batch = batch.map_err(|error| self.doubt(from, error))?;
-                replay(&mut loading, &batch, start)?;
                 from = batch.next_offset();
+                // If it is of a later epoch, in which others committed, this coordinator ends before it answers.
+                loading.next_batch(from, self.replica.high_watermark());
+                replay(&mut loading, &batch, start)?;
             }
             if from == before {
                 return Err(LoadError::Short(from));

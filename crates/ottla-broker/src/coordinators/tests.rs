@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use ottla_base::{LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicPartition, Uuid};
 use ottla_coordinator::group::{
-    Caller, CommitOffsets, DescribeGroups, FetchOffsets, GroupShard, JoinGroup, Query, Reply,
-    Request, Settings,
+    Caller, CommitOffsets, DescribeGroups, FetchOffsets, GroupShard, JoinGroup, ListGroups, Query,
+    Reply, Request, Settings,
 };
 use ottla_env::SystemClock;
 use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
@@ -90,17 +90,21 @@ fn join() -> Request {
     })
 }
 
+/// What the group has committed, everywhere.
+fn fetch_all() -> Query {
+    let group = OffsetFetchRequestGroup {
+        group_id: "group".into(),
+        topics: None,
+        ..OffsetFetchRequestGroup::default()
+    };
+    Query::Fetch(FetchOffsets { group })
+}
+
 impl Fixture {
     /// Asks again while the partition is being read.
     async fn query(&self) -> Result<Reply, ErrorCode> {
         loop {
-            let group = OffsetFetchRequestGroup {
-                group_id: "group".into(),
-                topics: None,
-                ..OffsetFetchRequestGroup::default()
-            };
-            let query = Query::Fetch(FetchOffsets { group });
-            match self.coordinators.query(0, query).await {
+            match self.coordinators.query(0, fetch_all()).await {
                 Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS) => tokio::task::yield_now().await,
                 result => return result,
             }
@@ -185,15 +189,7 @@ fn what_another_leader_has_committed_is_not_what_a_coordinator_of_before_waits_f
     let [directory, other_directory] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let log = unflushed_log(&directory, &[]);
     let replica = Arc::new(leading(log, &Outboxes::default()));
-    let clock = Arc::new(SystemClock::new());
-    let partition = PartitionLog::new(
-        Arc::clone(&replica),
-        LeaderEpoch(0),
-        LOG_SETTINGS,
-        Arc::clone(&clock) as _,
-    );
-    let loaded = partition.load(GroupShard::new(Settings::default())).unwrap();
-    let mut coordinator = Coordinator::new(loaded, partition, clock);
+    let mut coordinator = taken_up(&replica);
     let (sender, mut answer) = oneshot::channel();
     coordinator.on_event(Event::Ask(commit(7), sender));
     assert!(coordinator.settle());
@@ -206,6 +202,61 @@ fn what_another_leader_has_committed_is_not_what_a_coordinator_of_before_waits_f
     deposed(&replica, &others);
     assert!(!coordinator.settle(), "another broker leads");
     assert_eq!(answer.try_recv(), Err(TryRecvError::Empty), "the commit is gone");
+}
+
+/// As a broker is that was just elected: those in sync with it have not told yet how far they are.
+#[test]
+fn a_partition_that_was_just_taken_up_shows_what_is_committed_and_not_what_comes_after() {
+    let directory = tempfile::tempdir().unwrap();
+    let replica = Arc::new(leading(unflushed_log(&directory, &[]), &Outboxes::default()));
+    let flush = || {
+        replica.log().flush().unwrap();
+        replica.on_flushed();
+    };
+    let mut before = taken_up(&replica);
+    for (value, is_flushed) in [(4, true), (5, true), (6, false), (7, false)] {
+        let (sender, _) = oneshot::channel();
+        before.on_event(Event::Ask(commit(value), sender));
+        if is_flushed {
+            flush();
+        }
+    }
+    drop(before);
+    assert_eq!((replica.high_watermark(), replica.log().log_end_offset()), (Offset(2), Offset(4)));
+
+    let mut coordinator = taken_up(&replica);
+    assert!(coordinator.settle());
+    assert_eq!(shown(&mut coordinator), (Some(5), 1));
+    flush();
+    assert!(coordinator.settle());
+    assert_eq!(shown(&mut coordinator), (Some(7), 1));
+}
+
+fn taken_up(replica: &Arc<Replica>) -> Coordinator<GroupShard> {
+    let clock = Arc::new(SystemClock::new());
+    let partition = PartitionLog::new(
+        Arc::clone(replica),
+        LeaderEpoch(0),
+        LOG_SETTINGS,
+        Arc::clone(&clock) as _,
+    );
+    let loaded = partition.load(GroupShard::new(Settings::default())).unwrap();
+    Coordinator::new(loaded, partition, clock)
+}
+
+/// What the only group has committed, and how many groups there are.
+fn shown(coordinator: &mut Coordinator<GroupShard>) -> (Option<i64>, usize) {
+    let mut ask = |query| {
+        let (sender, mut answer) = oneshot::channel();
+        coordinator.on_event(Event::Query(query, sender));
+        answer.try_recv().unwrap().unwrap()
+    };
+    let Reply::Fetch(group) = ask(fetch_all()) else { panic!("no offsets") };
+    let Reply::List(groups) = ask(Query::List(ListGroups::default().into())) else {
+        panic!("no list")
+    };
+    let offset = group.topics.first().and_then(|topic| topic.partitions.first());
+    (offset.map(|partition| partition.committed_offset), groups.len())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -112,6 +112,7 @@ impl Context {
 
     fn load(settings: Settings, mut log: MemoryLog, now: Now) -> Self {
         let mut loading = Loading::new(GroupShard::new(settings.clone()), STORE_TIMEOUT);
+        loading.next_batch(log.end(), log.end());
         for (offset, record) in log.decoded().iter().enumerate() {
             loading.replay(Offset(offset as i64), record);
         }
