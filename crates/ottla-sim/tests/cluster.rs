@@ -34,6 +34,7 @@ const ALL: &[&str] = &[
     "client gives up a batch",
     "clock jumped",
     "committed offsets fetched",
+    "committed offsets fetched before all that was loaded is",
     "controller failed over",
     "controller left alone",
     "coordinator does not answer",

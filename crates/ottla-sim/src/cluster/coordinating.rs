@@ -83,6 +83,10 @@ pub(super) struct Coordinated {
     pub(super) high_watermark: Offset,
     /// What its log says.
     pub(super) plain: Plain,
+    /// What its log says below the high watermark.
+    pub(super) committed: Plain,
+    /// Where its log ended when it was read.
+    pub(super) loaded: Offset,
     /// The generation of each group that it has told somebody of, and how often the group was deleted before.
     pub(super) told: BTreeMap<(ByteString, u32), i32>,
 }
@@ -118,6 +122,8 @@ impl Process {
             asked: Vec::new(),
             high_watermark: Offset(-1),
             plain: Plain::default(),
+            committed: Plain::default(),
+            loaded: Offset(-1),
             told: BTreeMap::new(),
         });
     }
@@ -275,6 +281,7 @@ impl World {
             it.high_watermark = coordinator.replica().high_watermark();
             if leads {
                 disk.calmly(|| it.plain.read_on(&log))?;
+                disk.calmly(|| it.committed.read_until(it.high_watermark, &log))?;
             }
             self.give_answers(at, it)?;
             if !leads {
@@ -390,6 +397,7 @@ impl World {
                     return Ok(());
                 }
                 disk.calmly(|| it.plain.read_on(&replica.log()))?;
+                it.loaded = replica.log().log_end_offset();
                 self.counts.add("coordinator loaded");
                 self.check_loaded(at, &it, coordinator.shard())?;
                 it.state = State::Up(Box::new(coordinator));

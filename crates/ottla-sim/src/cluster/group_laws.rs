@@ -4,6 +4,8 @@
 //!   what was acknowledged. Whoever leads since then and has read its log has it, or one that came later.
 //! - A coordinator answers only while it leads in the epoch in which it has read its log, and after all of that log.
 //! - Its groups and offsets are those of its log, replayed by somebody else.
+//! - Whoever asks it for offsets that are committed hears what its log says below its high watermark: no less, and no more. So
+//!   it is from its first answer on, when it may have read more than it knows to be committed.
 //! - The generations that a log tells of a group never fall until the group is deleted; neither do those that one coordinator
 //!   tells its members.
 //! - A commit of a member is taken in the generation that the log has last, or in a later one; never in an earlier one than
@@ -61,7 +63,10 @@ struct Placed {
 impl Plain {
     /// Reads what was appended since.
     pub(super) fn read_on(&mut self, log: &Log) -> Checked {
-        let end = log.log_end_offset();
+        self.read_until(log.log_end_offset(), log)
+    }
+
+    pub(super) fn read_until(&mut self, end: Offset, log: &Log) -> Checked {
         let failed = |what: String| Violation(format!("a group's log cannot be read: {what}"));
         while self.end < end {
             let before = self.end;
@@ -218,6 +223,9 @@ impl World {
                 promise.offsets = it.plain.offsets_of(&fetch.group.group_id);
                 self.check_told(it)?;
             }
+            Ask::Query(Query::Fetch(fetch)) => {
+                promise.offsets = it.committed.offsets_of(&fetch.group.group_id);
+            }
             Ask::Request(_) | Ask::Query(_) => {}
         }
         Ok(promise)
@@ -285,7 +293,16 @@ impl World {
                     let is_committed = places.any(|(_, base)| *base < it.high_watermark);
                     law!(is_committed, "{value} is fetched for {partition}, and is not committed");
                 }
+                let (found, expected) = (found_by(answer), &promise.offsets);
+                law!(
+                    found == *expected,
+                    "{found:?} is fetched of {expected:?}, which is committed below {}",
+                    it.high_watermark
+                );
                 self.counts.add("committed offsets fetched");
+                if it.high_watermark < it.loaded && !expected.is_empty() {
+                    self.counts.add("committed offsets fetched before all that was loaded is");
+                }
             }
             _ => {}
         }
