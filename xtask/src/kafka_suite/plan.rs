@@ -16,7 +16,7 @@ use crate::process::run_ok;
 use crate::workspace;
 
 /// In how many parts the test command goes through all tests, a part for each commit.
-const PARTS: usize = 2;
+const PARTS: usize = 3;
 
 /// One of several parts, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
