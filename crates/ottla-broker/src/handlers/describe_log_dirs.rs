@@ -3,6 +3,7 @@
 //!
 //! - v3: an error for the request as a whole. v4: total and usable bytes. v5: whether the directory is cordoned.
 //! - Null topics mean all; the metadata log is not among them.
+//! - A log that moves to another directory meanwhile is in one of the two.
 //! - How far a replica is behind is told against what is visible, and of a copy on its way to another directory against the
 //!   replica.
 
@@ -11,8 +12,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use ottla_base::{ErrorCode, PartitionIndex};
-use ottla_log::Log;
+use ottla_base::{ErrorCode, PartitionIndex, TopicPartition};
+use ottla_log::{Log, LogDirectory};
 use ottla_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
@@ -21,7 +22,7 @@ use tracing::warn;
 
 use super::Context;
 use crate::answer::Outcome;
-use crate::log_directories::Member;
+use crate::log_directories::{Member, is_metadata};
 
 /// The offset lag of a log that no topic owns.
 const UNKNOWN_LAG: i64 = -1;
@@ -37,8 +38,57 @@ pub(super) async fn handle(context: Context, request: DescribeLogDirsRequest) ->
 
 fn describe_all(context: &Context, request: &DescribeLogDirsRequest) -> Vec<DescribeLogDirsResult> {
     let directories = &context.broker.directories;
-    let members = directories.members().iter().map(|member| describe(context, request, member));
+    let mut held: Vec<Held> =
+        directories.members().iter().map(|it| Held::by(&it.directory)).collect();
+    follow_moves(&mut held, directories.are_all_online());
+    let members = directories.members().iter().zip(&held);
+    let members = members.map(|(member, held)| describe(context, request, member, held));
     members.chain(directories.unreadable().iter().map(|it| offline(&it.path))).collect()
+}
+
+/// What a directory holds.
+struct Held {
+    logs: BTreeMap<TopicPartition, Arc<Log>>,
+    /// Copies in the making.
+    futures: BTreeMap<TopicPartition, Arc<Log>>,
+}
+
+impl Held {
+    fn by(directory: &LogDirectory) -> Self {
+        let named = |logs: Vec<Arc<Log>>| {
+            logs.into_iter().map(|log| (log.topic_partition().clone(), log)).collect()
+        };
+        // In this order: a copy that becomes a log is found as one of the two at least.
+        let futures = named(directory.futures());
+        Self { logs: named(directory.logs()), futures }
+    }
+}
+
+/// A move may end while one directory is looked at after the other: the log was seen in both, or in neither, when its copy
+/// was about to take its place. Where a directory has failed, a copy without a log may be all that is left, and is not
+/// one.
+fn follow_moves(held: &mut [Held], are_all_online: bool) {
+    for at in 0..held.len() {
+        let (earlier, rest) = held.split_at_mut(at);
+        let Some(here) = rest.first_mut() else { continue };
+        here.futures.retain(|name, _| !here.logs.contains_key(name));
+        earlier.iter_mut().for_each(|it| it.logs.retain(|name, _| !here.logs.contains_key(name)));
+    }
+    if !are_all_online {
+        return;
+    }
+    let has_log = |held: &[Held], name: &TopicPartition| {
+        held.iter().any(|directory| directory.logs.contains_key(name))
+    };
+    for at in 0..held.len() {
+        let futures = held.get_mut(at).map(|it| std::mem::take(&mut it.futures));
+        let (futures, ended): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            futures.into_iter().flatten().partition(|(name, _)| has_log(held, name));
+        if let Some(here) = held.get_mut(at) {
+            here.futures = futures;
+            here.logs.extend(ended);
+        }
+    }
 }
 
 fn offline(path: &Path) -> DescribeLogDirsResult {
@@ -54,6 +104,7 @@ fn describe(
     context: &Context,
     request: &DescribeLogDirsRequest,
     member: &Member,
+    held: &Held,
 ) -> DescribeLogDirsResult {
     let offline = offline(member.path());
     if !member.is_online() {
@@ -68,7 +119,7 @@ fn describe(
     };
     let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     DescribeLogDirsResult {
-        topics: topics(context, request, member),
+        topics: topics(context, request, held),
         total_bytes: bytes(space.total),
         usable_bytes: bytes(space.usable),
         ..DescribeLogDirsResult { error_code: ErrorCode::NONE, ..offline }
@@ -78,7 +129,7 @@ fn describe(
 fn topics(
     context: &Context,
     request: &DescribeLogDirsRequest,
-    member: &Member,
+    held: &Held,
 ) -> Vec<DescribeLogDirsTopic> {
     let asked = request.topics.as_ref().map(|topics| {
         let partitions = topics.iter().flat_map(|topic| {
@@ -86,17 +137,16 @@ fn topics(
         });
         partitions.collect::<HashSet<_>>()
     });
-    let is_asked = |log: &&Arc<Log>| {
-        let name = log.topic_partition();
+    let is_asked = |(name, _): &(&TopicPartition, &Arc<Log>)| {
         let key = (&*name.topic, name.partition);
         asked.as_ref().is_none_or(|asked| asked.contains(&key))
     };
     let mut topics = BTreeMap::<ByteString, Vec<DescribeLogDirsPartition>>::new();
     let name = |log: &Log| ByteString::from(&*log.topic_partition().topic);
-    for log in member.logs().iter().filter(is_asked) {
+    for (_, log) in held.logs.iter().filter(is_asked).filter(|(_, log)| !is_metadata(log)) {
         topics.entry(name(log)).or_default().push(partition(context, log, false));
     }
-    for future in member.directory.futures().iter().filter(is_asked) {
+    for (_, future) in held.futures.iter().filter(is_asked) {
         topics.entry(name(future)).or_default().push(partition(context, future, true));
     }
     let topic = |(name, partitions)| DescribeLogDirsTopic { name, partitions };
@@ -116,5 +166,57 @@ fn partition(context: &Context, log: &Log, is_future_key: bool) -> DescribeLogDi
         partition_size: i64::try_from(log.size_in_bytes()).unwrap_or(i64::MAX),
         offset_lag: lag.unwrap_or(UNKNOWN_LAG),
         is_future_key,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_base::{Timestamp, Uuid};
+    use ottla_env::ManualClock;
+    use ottla_log::{DirectoryOptions, LogConfig, Move};
+
+    use super::*;
+
+    /// A log in the first of two directories, of which a copy is about to become one in the second.
+    fn moving() -> (tempfile::TempDir, [Arc<LogDirectory>; 2], Move) {
+        let temporary = tempfile::tempdir().unwrap();
+        let directories = ["a", "b"].map(|name| {
+            let clock = Arc::new(ManualClock::at(Timestamp(1_000)));
+            let (config, options) = (LogConfig::default(), DirectoryOptions::default());
+            let path = temporary.path().join(name);
+            Arc::new(LogDirectory::open(&path, config, options, clock).unwrap())
+        });
+        let partition = TopicPartition::new("t", 0);
+        let [from, to] = directories.each_ref().map(Arc::clone);
+        from.create(partition.clone(), Uuid([7; 16]), Arc::new(LogConfig::default())).unwrap();
+        let moving = Move::begin(from, to, &partition).unwrap();
+        (temporary, directories, moving)
+    }
+
+    fn counts(mut held: [Held; 2], are_all_online: bool) -> [(usize, usize); 2] {
+        follow_moves(&mut held, are_all_online);
+        held.each_ref().map(|it| (it.logs.len(), it.futures.len()))
+    }
+
+    #[test]
+    fn a_log_that_moves_while_its_directories_are_looked_at_is_in_one_of_them() {
+        let (_temporary, [a, b], moving) = moving();
+        let before = [(); 2].map(|()| [Held::by(&a), Held::by(&b)]);
+        assert_eq!(counts([Held::by(&a), Held::by(&b)], true), [(1, 0), (0, 1)]);
+        assert!(moving.step().unwrap().nearly_done);
+        moving.finish().unwrap();
+        let ([in_a, _], [_, in_b]) = before.into();
+        assert_eq!(counts([in_a, Held::by(&b)], true), [(0, 0), (1, 0)], "seen in both");
+        assert_eq!(counts([Held::by(&a), in_b], true), [(0, 0), (1, 0)], "seen in neither");
+        assert_eq!(counts([Held::by(&a), Held::by(&b)], true), [(0, 0), (1, 0)]);
+    }
+
+    #[test]
+    fn a_copy_whose_log_may_be_in_a_directory_that_failed_is_no_log() {
+        let (_temporary, [a, b], moving) = moving();
+        let in_b = Held::by(&b);
+        assert!(moving.step().unwrap().nearly_done);
+        moving.finish().unwrap();
+        assert_eq!(counts([Held::by(&a), in_b], false), [(0, 0), (0, 1)]);
     }
 }
