@@ -220,7 +220,7 @@ impl Sessions {
         session.last_used_ms = now_ms;
         let is_new = |it: &&PartitionRequest| !session.order.contains_key(&it.key);
         let added = partitions.iter().filter(is_new).count();
-        if !self.make_room_for(now_ms, added, head.is_privileged) {
+        if added > 0 && !self.make_room_for(now_ms, added, head.is_privileged) {
             self.sessions.remove(&head.session_id);
         }
         // It may also be one that has given way.
@@ -382,10 +382,13 @@ impl Session {
 mod tests {
     use super::*;
 
+    fn of_at_most(partitions: usize) -> Sessions {
+        Sessions { partitions_max: partitions, ..Sessions::new(10) }
+    }
+
     #[test]
     fn sessions_remember_no_more_partitions_together_than_allowed() {
-        let mut sessions = Sessions::new(10);
-        sessions.partitions_max = 3;
+        let mut sessions = of_at_most(3);
         let mut begin = |id, epoch, partitions: std::ops::Range<i32>| {
             let head = RequestHead {
                 session_id: id,
@@ -393,8 +396,7 @@ mod tests {
                 uses_topic_ids: true,
                 is_privileged: false,
             };
-            let partitions = partitions.map(|partition| request(partition, 0)).collect();
-            sessions.begin(0, head, partitions, &[], || 7)
+            sessions.begin(0, head, some(partitions), &[], || 7)
         };
         let Ok(Context::Full { session_id, .. }) = begin(0, INITIAL_EPOCH, 0..2) else {
             panic!("there is room for two");
@@ -407,6 +409,10 @@ mod tests {
         assert!(matches!(begin(0, INITIAL_EPOCH, 0..2), Ok(Context::Full { .. })));
     }
 
+    fn some(partitions: std::ops::Range<i32>) -> Vec<PartitionRequest> {
+        partitions.map(|partition| request(partition, 0)).collect()
+    }
+
     fn whole(id: i32, is_privileged: bool) -> RequestHead {
         RequestHead { session_id: id, is_privileged, ..head(id, INITIAL_EPOCH) }
     }
@@ -417,12 +423,10 @@ mod tests {
 
     #[test]
     fn a_session_that_nobody_uses_keeps_no_room_from_others() {
-        let mut sessions = Sessions::new(10);
-        sessions.partitions_max = 3;
-        let all = || (0..3).map(|partition| request(partition, 0)).collect();
-        assert!(is_full(sessions.begin(0, whole(0, true), all(), &[], || 7)));
+        let mut sessions = of_at_most(3);
+        assert!(is_full(sessions.begin(0, whole(0, true), some(0..3), &[], || 7)));
         let later = |sessions: &mut Sessions, now_ms, is_privileged| {
-            is_full(sessions.begin(now_ms, whole(0, is_privileged), all(), &[], || 8))
+            is_full(sessions.begin(now_ms, whole(0, is_privileged), some(0..3), &[], || 8))
         };
         assert!(!later(&mut sessions, EVICTION_MS, true));
         assert!(later(&mut sessions, EVICTION_MS + 1, false));
@@ -431,23 +435,19 @@ mod tests {
 
     #[test]
     fn nobody_gives_way_to_a_session_that_has_no_room_all_the_same() {
-        let mut sessions = Sessions::new(10);
-        sessions.partitions_max = 4;
-        let some = |from, to| (from..to).map(|partition| request(partition, 0)).collect();
-        assert!(is_full(sessions.begin(0, whole(0, false), some(0, 1), &[], || 7)));
-        assert!(is_full(sessions.begin(0, whole(0, true), some(0, 2), &[], || 8)));
-        assert!(!is_full(sessions.begin(0, whole(0, true), some(0, 3), &[], || 9)));
+        let mut sessions = of_at_most(4);
+        assert!(is_full(sessions.begin(0, whole(0, false), some(0..1), &[], || 7)));
+        assert!(is_full(sessions.begin(0, whole(0, true), some(0..2), &[], || 8)));
+        assert!(!is_full(sessions.begin(0, whole(0, true), some(0..3), &[], || 9)));
         assert!(sessions.begin(0, head(7, 1), Vec::new(), &[], || 7).is_ok());
     }
 
     #[test]
     fn a_late_request_of_an_epoch_that_is_over_ends_no_session() {
-        let mut sessions = Sessions::new(10);
-        sessions.partitions_max = 3;
-        let some = |from, to| (from..to).map(|partition| request(partition, 0)).collect();
-        assert!(is_full(sessions.begin(0, whole(0, false), some(0, 2), &[], || 7)));
+        let mut sessions = of_at_most(3);
+        assert!(is_full(sessions.begin(0, whole(0, false), some(0..2), &[], || 7)));
         assert!(sessions.begin(0, head(7, 1), Vec::new(), &[], || 7).is_ok());
-        let late = sessions.begin(0, head(7, 1), some(2, 9), &[], || 7);
+        let late = sessions.begin(0, head(7, 1), some(2..9), &[], || 7);
         assert_eq!(late, Err(ErrorCode::INVALID_FETCH_SESSION_EPOCH));
         assert!(sessions.begin(0, head(7, 2), Vec::new(), &[], || 7).is_ok());
     }
@@ -637,8 +637,7 @@ mod tests {
 
     #[test]
     fn a_followers_partitions_come_before_those_of_consumers() {
-        let mut sessions = Sessions::new(10);
-        sessions.partitions_max = 6;
+        let mut sessions = of_at_most(6);
         assert!(try_open(&mut sessions, 0, false, 2, 1));
         assert!(try_open(&mut sessions, 0, false, 3, 2));
         assert!(try_open(&mut sessions, 0, true, 2, 3));

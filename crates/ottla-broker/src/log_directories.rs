@@ -424,7 +424,7 @@ impl Member {
     }
 }
 
-pub(crate) fn is_metadata(log: &Log) -> bool {
+fn is_metadata(log: &Log) -> bool {
     &*log.topic_partition().topic == topic_name::CLUSTER_METADATA
 }
 

@@ -17,20 +17,8 @@ pub(crate) struct Waiters {
 impl Waiters {
     /// Wakes `waiter` at every [`Self::wake`] until the registration is dropped.
     pub(crate) fn register<'a>(&'a self, waiter: &Arc<Notify>) -> Registration<'a> {
-        self.add(waiter);
-        Registration { waiters: self, waiter: Arc::clone(waiter) }
-    }
-
-    /// Wakes `waiter` at every [`Self::wake`] until it is removed.
-    pub(crate) fn add(&self, waiter: &Arc<Notify>) {
         self.registered.lock().push(Arc::clone(waiter));
-    }
-
-    pub(crate) fn remove(&self, waiter: &Arc<Notify>) {
-        let mut registered = self.registered.lock();
-        if let Some(position) = registered.iter().position(|it| Arc::ptr_eq(it, waiter)) {
-            registered.swap_remove(position);
-        }
+        Registration { waiters: self, waiter: Arc::clone(waiter) }
     }
 
     pub(crate) fn wake(&self) {
@@ -49,7 +37,10 @@ pub(crate) struct Registration<'a> {
 
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
-        self.waiters.remove(&self.waiter);
+        let mut registered = self.waiters.registered.lock();
+        if let Some(position) = registered.iter().position(|w| Arc::ptr_eq(w, &self.waiter)) {
+            registered.swap_remove(position);
+        }
     }
 }
 
