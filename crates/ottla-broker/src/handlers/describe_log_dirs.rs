@@ -7,13 +7,13 @@
 //! - How far a replica is behind is told against what is visible, and of a copy on its way to another directory against the
 //!   replica.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use bytestring::ByteString;
 use ottla_base::{ErrorCode, PartitionIndex, TopicPartition};
-use ottla_log::{Log, LogDirectory};
+use ottla_log::Log;
 use ottla_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
@@ -22,7 +22,7 @@ use tracing::warn;
 
 use super::Context;
 use crate::answer::Outcome;
-use crate::log_directories::{Member, is_metadata};
+use crate::log_directories::Member;
 
 /// The offset lag of a log that no topic owns.
 const UNKNOWN_LAG: i64 = -1;
@@ -38,56 +38,58 @@ pub(super) async fn handle(context: Context, request: DescribeLogDirsRequest) ->
 
 fn describe_all(context: &Context, request: &DescribeLogDirsRequest) -> Vec<DescribeLogDirsResult> {
     let directories = &context.broker.directories;
-    let mut held: Vec<Held> =
-        directories.members().iter().map(|it| Held::by(&it.directory)).collect();
-    follow_moves(&mut held, directories.are_all_online());
-    let members = directories.members().iter().zip(&held);
-    let members = members.map(|(member, held)| describe(context, request, member, held));
+    // The copies first: one that becomes a log is found as one of the two at least.
+    let held = |it: &Member| Held { futures: it.directory.futures(), logs: it.logs() };
+    let held: Vec<Held> = directories.members().iter().map(held).collect();
+    let places = places(&held, directories.are_all_online());
+    let members = directories.members().iter().zip(&held).enumerate();
+    let members = members
+        .map(|(at, (member, held))| describe(context, request, member, held.at(at, &places)));
     members.chain(directories.unreadable().iter().map(|it| offline(&it.path))).collect()
 }
 
 /// What a directory holds.
 struct Held {
-    logs: BTreeMap<TopicPartition, Arc<Log>>,
     /// Copies in the making.
-    futures: BTreeMap<TopicPartition, Arc<Log>>,
+    futures: Vec<Arc<Log>>,
+    logs: Vec<Arc<Log>>,
+}
+
+/// In which directory a partition is, and as what it was seen there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Log(usize),
+    Copy(usize),
+}
+
+type Places<'a> = HashMap<&'a TopicPartition, Place>;
+
+/// What is told of a directory.
+struct Told<'a> {
+    logs: Vec<&'a Arc<Log>>,
+    futures: Vec<&'a Arc<Log>>,
+}
+
+/// A move may end while one directory is looked at after the other: its log was seen in both, and is in the later one, or in
+/// neither, when the copy was about to take its place, and counts as the log. Where a directory has failed, a copy
+/// without a log may be all that is left, and does not.
+fn places(held: &[Held], are_all_online: bool) -> Places<'_> {
+    let all = held.iter().enumerate();
+    let copies = all.clone().filter(|_| are_all_online);
+    let copies = copies.flat_map(|(at, it)| it.futures.iter().map(move |it| (it, Place::Copy(at))));
+    let logs = all.flat_map(|(at, it)| it.logs.iter().map(move |it| (it, Place::Log(at))));
+    copies.chain(logs).map(|(log, place)| (log.topic_partition(), place)).collect()
 }
 
 impl Held {
-    fn by(directory: &LogDirectory) -> Self {
-        let named = |logs: Vec<Arc<Log>>| {
-            logs.into_iter().map(|log| (log.topic_partition().clone(), log)).collect()
-        };
-        // In this order: a copy that becomes a log is found as one of the two at least.
-        let futures = named(directory.futures());
-        Self { logs: named(directory.logs()), futures }
-    }
-}
-
-/// A move may end while one directory is looked at after the other: the log was seen in both, or in neither, when its copy
-/// was about to take its place. Where a directory has failed, a copy without a log may be all that is left, and is not
-/// one.
-fn follow_moves(held: &mut [Held], are_all_online: bool) {
-    for at in 0..held.len() {
-        let (earlier, rest) = held.split_at_mut(at);
-        let Some(here) = rest.first_mut() else { continue };
-        here.futures.retain(|name, _| !here.logs.contains_key(name));
-        earlier.iter_mut().for_each(|it| it.logs.retain(|name, _| !here.logs.contains_key(name)));
-    }
-    if !are_all_online {
-        return;
-    }
-    let has_log = |held: &[Held], name: &TopicPartition| {
-        held.iter().any(|directory| directory.logs.contains_key(name))
-    };
-    for at in 0..held.len() {
-        let futures = held.get_mut(at).map(|it| std::mem::take(&mut it.futures));
-        let (futures, ended): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            futures.into_iter().flatten().partition(|(name, _)| has_log(held, name));
-        if let Some(here) = held.get_mut(at) {
-            here.futures = futures;
-            here.logs.extend(ended);
-        }
+    fn at(&self, at: usize, places: &Places<'_>) -> Told<'_> {
+        let place = |log: &Arc<Log>| places.get(log.topic_partition()).copied();
+        let is_log = |log: &&Arc<Log>| place(log) == Some(Place::Log(at));
+        let copies = self.futures.iter().filter(|copy| !is_log(copy));
+        let (ended, futures): (Vec<_>, Vec<_>) =
+            copies.partition(|copy| place(copy) == Some(Place::Copy(at)));
+        let logs = self.logs.iter().filter(is_log).chain(ended).collect();
+        Told { logs, futures }
     }
 }
 
@@ -104,7 +106,7 @@ fn describe(
     context: &Context,
     request: &DescribeLogDirsRequest,
     member: &Member,
-    held: &Held,
+    told: Told<'_>,
 ) -> DescribeLogDirsResult {
     let offline = offline(member.path());
     if !member.is_online() {
@@ -119,7 +121,7 @@ fn describe(
     };
     let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     DescribeLogDirsResult {
-        topics: topics(context, request, held),
+        topics: topics(context, request, &told),
         total_bytes: bytes(space.total),
         usable_bytes: bytes(space.usable),
         ..DescribeLogDirsResult { error_code: ErrorCode::NONE, ..offline }
@@ -129,7 +131,7 @@ fn describe(
 fn topics(
     context: &Context,
     request: &DescribeLogDirsRequest,
-    held: &Held,
+    told: &Told<'_>,
 ) -> Vec<DescribeLogDirsTopic> {
     let asked = request.topics.as_ref().map(|topics| {
         let partitions = topics.iter().flat_map(|topic| {
@@ -137,16 +139,17 @@ fn topics(
         });
         partitions.collect::<HashSet<_>>()
     });
-    let is_asked = |(name, _): &(&TopicPartition, &Arc<Log>)| {
+    let is_asked = |log: &&&Arc<Log>| {
+        let name = log.topic_partition();
         let key = (&*name.topic, name.partition);
         asked.as_ref().is_none_or(|asked| asked.contains(&key))
     };
     let mut topics = BTreeMap::<ByteString, Vec<DescribeLogDirsPartition>>::new();
     let name = |log: &Log| ByteString::from(&*log.topic_partition().topic);
-    for (_, log) in held.logs.iter().filter(is_asked).filter(|(_, log)| !is_metadata(log)) {
+    for log in told.logs.iter().filter(is_asked) {
         topics.entry(name(log)).or_default().push(partition(context, log, false));
     }
-    for (_, future) in held.futures.iter().filter(is_asked) {
+    for future in told.futures.iter().filter(is_asked) {
         topics.entry(name(future)).or_default().push(partition(context, future, true));
     }
     let topic = |(name, partitions)| DescribeLogDirsTopic { name, partitions };
@@ -173,7 +176,7 @@ fn partition(context: &Context, log: &Log, is_future_key: bool) -> DescribeLogDi
 mod tests {
     use ottla_base::{Timestamp, Uuid};
     use ottla_env::ManualClock;
-    use ottla_log::{DirectoryOptions, LogConfig, Move};
+    use ottla_log::{DirectoryOptions, LogConfig, LogDirectory, Move};
 
     use super::*;
 
@@ -193,30 +196,37 @@ mod tests {
         (temporary, directories, moving)
     }
 
-    fn counts(mut held: [Held; 2], are_all_online: bool) -> [(usize, usize); 2] {
-        follow_moves(&mut held, are_all_online);
-        held.each_ref().map(|it| (it.logs.len(), it.futures.len()))
+    fn held_by(directory: &LogDirectory) -> Held {
+        Held { futures: directory.futures(), logs: directory.logs() }
+    }
+
+    fn counts(held: [Held; 2], are_all_online: bool) -> [(usize, usize); 2] {
+        let places = places(&held, are_all_online);
+        [0, 1].map(|at| {
+            let told = held[at].at(at, &places);
+            (told.logs.len(), told.futures.len())
+        })
     }
 
     #[test]
     fn a_log_that_moves_while_its_directories_are_looked_at_is_in_one_of_them() {
         let (_temporary, [a, b], moving) = moving();
-        let before = [(); 2].map(|()| [Held::by(&a), Held::by(&b)]);
-        assert_eq!(counts([Held::by(&a), Held::by(&b)], true), [(1, 0), (0, 1)]);
+        let before = [(); 2].map(|()| [held_by(&a), held_by(&b)]);
+        assert_eq!(counts([held_by(&a), held_by(&b)], true), [(1, 0), (0, 1)]);
         assert!(moving.step().unwrap().nearly_done);
         moving.finish().unwrap();
         let ([in_a, _], [_, in_b]) = before.into();
-        assert_eq!(counts([in_a, Held::by(&b)], true), [(0, 0), (1, 0)], "seen in both");
-        assert_eq!(counts([Held::by(&a), in_b], true), [(0, 0), (1, 0)], "seen in neither");
-        assert_eq!(counts([Held::by(&a), Held::by(&b)], true), [(0, 0), (1, 0)]);
+        assert_eq!(counts([in_a, held_by(&b)], true), [(0, 0), (1, 0)], "seen in both");
+        assert_eq!(counts([held_by(&a), in_b], true), [(0, 0), (1, 0)], "seen in neither");
+        assert_eq!(counts([held_by(&a), held_by(&b)], true), [(0, 0), (1, 0)]);
     }
 
     #[test]
     fn a_copy_whose_log_may_be_in_a_directory_that_failed_is_no_log() {
         let (_temporary, [a, b], moving) = moving();
-        let in_b = Held::by(&b);
+        let in_b = held_by(&b);
         assert!(moving.step().unwrap().nearly_done);
         moving.finish().unwrap();
-        assert_eq!(counts([Held::by(&a), in_b], false), [(0, 0), (0, 1)]);
+        assert_eq!(counts([held_by(&a), in_b], false), [(0, 0), (0, 1)]);
     }
 }
