@@ -67,8 +67,6 @@ struct Wait {
     partition: usize,
     replica: Arc<Replica>,
     until: Until,
-    /// Who is woken when the partition changes, once somebody waits.
-    woken: Option<Arc<Notify>>,
 }
 
 pub(super) fn handle(context: Context, mut request: ProduceRequest) -> Outcome {
@@ -80,7 +78,7 @@ pub(super) fn handle(context: Context, mut request: ProduceRequest) -> Outcome {
     let mut response = ProduceResponse::default();
     for (index, topic) in request.topic_data.into_iter().enumerate() {
         let answer = append_topic(&context, acks, refused, topic, |partition, replica, until| {
-            waits.push(Wait { topic: index, partition, replica, until, woken: None });
+            waits.push(Wait { topic: index, partition, replica, until });
         });
         response.responses.push(answer);
     }
@@ -229,28 +227,32 @@ async fn answer_when_visible(
     waits: Vec<Wait>,
     timeout: Duration,
 ) -> Outcome {
-    wait_for_all(&mut response, waits, Instant::now() + timeout).await;
+    wait_for_all(&mut response, &waits, Instant::now() + timeout).await;
     answer(&context, response)
 }
 
 /// What is known of a partition counts, however much later that of another one is: each change of any of them is a look at
 /// all of which nothing is known yet.
-async fn wait_for_all(response: &mut ProduceResponse, mut waits: Vec<Wait>, deadline: Instant) {
+async fn wait_for_all(response: &mut ProduceResponse, waits: &[Wait], deadline: Instant) {
     let woken = Arc::new(Notify::new());
-    waits.iter_mut().for_each(|wait| wait.begin(&woken));
+    // Whoever looks after this misses no change.
+    let registered = waits.iter().map(|wait| (wait, wait.replica.waiters.register(&woken)));
+    let mut pending: Vec<_> = registered.collect();
     loop {
-        waits.retain(|wait| match wait.look() {
+        pending.retain(|(wait, _)| match wait.look() {
             None => true,
             Some(result) => {
                 note(response, wait, result);
                 false
             }
         });
-        if waits.is_empty() || timeout_at(deadline, woken.notified()).await.is_err() {
+        if pending.is_empty() || timeout_at(deadline, woken.notified()).await.is_err() {
             break;
         }
     }
-    waits.iter().for_each(|wait| note(response, wait, Err(ErrorCode::REQUEST_TIMED_OUT)));
+    for (wait, _) in pending {
+        note(response, wait, Err(ErrorCode::REQUEST_TIMED_OUT));
+    }
 }
 
 fn note(response: &mut ProduceResponse, wait: &Wait, result: Result<(), ErrorCode>) {
@@ -294,12 +296,6 @@ impl From<Endpoint> for NodeEndpoint {
 }
 
 impl Wait {
-    /// Has somebody woken at each change of the partition. Whoever looks after this misses none.
-    fn begin(&mut self, woken: &Arc<Notify>) {
-        self.replica.waiters.add(woken);
-        self.woken = Some(Arc::clone(woken));
-    }
-
     /// What becomes of the records, once it is known.
     fn look(&self) -> Option<Result<(), ErrorCode>> {
         match self.is_visible() {
@@ -316,14 +312,6 @@ impl Wait {
             self.replica.check_disk()?;
         }
         is_visible
-    }
-}
-
-impl Drop for Wait {
-    fn drop(&mut self) {
-        if let Some(woken) = &self.woken {
-            self.replica.waiters.remove(woken);
-        }
     }
 }
 
@@ -424,7 +412,7 @@ mod tests {
                 replica.append_produced(builder.build(), true).unwrap();
             let until = Until { offset: appended.last_offset.next(), epoch };
             let replica = Arc::clone(replica);
-            waits.push(Wait { topic: 0, partition, replica, until, woken: None });
+            waits.push(Wait { topic: 0, partition, replica, until });
         }
         let partition_responses = vec![PartitionProduceResponse::default(); 2];
         let mut response = ProduceResponse {
@@ -433,7 +421,7 @@ mod tests {
         };
         {
             let deadline = Instant::now() + Duration::from_secs(60);
-            let mut waiting = std::pin::pin!(wait_for_all(&mut response, waits, deadline));
+            let mut waiting = std::pin::pin!(wait_for_all(&mut response, &waits, deadline));
             assert!(futures_util::poll!(&mut waiting).is_pending());
             flush(&quick);
             assert!(futures_util::poll!(&mut waiting).is_pending());
