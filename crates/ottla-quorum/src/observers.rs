@@ -416,13 +416,13 @@ impl Attendance {
             return Some(LOOKING_INTERVAL);
         }
         match self.ask_somebody(members).await {
-            Some(Ok(wait)) => {
+            Some(Answer::Fed { wait }) => {
                 memory.asked = Some(Instant::now());
                 memory.is_taken = false;
                 memory.say_wait(wait, members);
             }
-            Some(Err(Taken)) => memory.say_taken(),
-            None => {}
+            Some(Answer::Taken) => memory.say_taken(),
+            _ => {}
         }
         Some(LOOKING_INTERVAL)
     }
@@ -446,8 +446,8 @@ impl Attendance {
         Some(ASKING_INTERVAL)
     }
 
-    /// The leader's answer, if it has been found: why this node has no vote, though it wants one, or that it is not fed.
-    async fn ask_somebody(&self, members: &Membership) -> Option<Result<Option<Wait>, Taken>> {
+    /// The leader's answer, if it has been found: that this node is fed, or that another one of its id is.
+    async fn ask_somebody(&self, members: &Membership) -> Option<Answer> {
         let leader = leads_elsewhere(&self.raft).flatten();
         let known = leader.map(|id| self.peers.endpoints_of(id, members));
         let voters = members.voter_ids().map(|id| self.peers.endpoints_of(BrokerId(id), members));
@@ -458,20 +458,18 @@ impl Attendance {
                 continue;
             }
             match self.ask(&place).await {
-                Some(Answer::Fed { wait }) => return Some(Ok(wait)),
-                Some(Answer::Taken) => return Some(Err(Taken)),
+                Some(answer @ (Answer::Fed { .. } | Answer::Taken)) => return Some(answer),
                 Some(Answer::Leader { leader: Some(id), endpoints }) => {
                     let told = if endpoints.is_empty() {
                         self.peers.endpoints_of(id, members)
                     } else {
                         endpoints
                     };
-                    if !tried.contains(&told) {
-                        match self.ask(&told).await {
-                            Some(Answer::Fed { wait }) => return Some(Ok(wait)),
-                            Some(Answer::Taken) => return Some(Err(Taken)),
-                            _ => {}
-                        }
+                    if !tried.contains(&told)
+                        && let Some(answer @ (Answer::Fed { .. } | Answer::Taken)) =
+                            self.ask(&told).await
+                    {
+                        return Some(answer);
                     }
                     tried.push(told);
                 }
@@ -494,10 +492,6 @@ impl Attendance {
         }
     }
 }
-
-/// Another node of this one's id is fed.
-#[derive(Debug, Clone, Copy)]
-struct Taken;
 
 impl Memory {
     fn say_taken(&mut self) {
