@@ -56,12 +56,16 @@ impl Part {
 /// those of the other parts.
 pub(crate) fn run(only: Option<&str>, write: bool) -> Result<Tally> {
     let parts = Part::all();
-    let order: Vec<&str> = parts.iter().map(|part| part.name).collect();
+    let order = order(&parts);
     let is_wanted = |name: &str| only.is_none_or(|only| name.contains(only));
     ensure!(order.iter().any(|name| is_wanted(name)), "there is only: {}", order.join("; "));
     let wanted = parts.iter().filter(|part| is_wanted(part.name));
     let rows = wanted.map(|Part { name, run }| play(name, run, write)).collect::<Result<_>>()?;
     Ok(test::close(rows))
+}
+
+fn order(parts: &[Part]) -> Vec<&'static str> {
+    parts.iter().map(|part| part.name).collect()
 }
 
 /// Runs one part; `write` leaves its result in `docs/nightly.md`, beside those of the other parts.
@@ -76,8 +80,7 @@ pub(crate) fn play(
     // As the machine is before, and the commit that is tested.
     let machine = Machine::describe(&interop::fetch::kafka_jars()?)?;
     let row = Row::of(name, run);
-    let parts = Part::all();
-    let order: Vec<&str> = parts.iter().map(|part| part.name).collect();
+    let order = order(&Part::all());
     let mut night = Night::published(&order)?;
     night.put(Played::of(&row, &machine));
     night.publish()?;

@@ -78,6 +78,12 @@ fn create(directory: &LogDirectory, config: &LogConfig) -> Arc<Log> {
     directory.create(partition(), Uuid([7; 16]), Arc::new(config.clone())).unwrap()
 }
 
+fn append(log: &Log, batches: usize, records: i64, value_len: usize) {
+    for _ in 0..batches {
+        log.append_batch(batch(records, value_len), EPOCH).unwrap();
+    }
+}
+
 fn begin([from, to]: &[Arc<LogDirectory>; 2]) -> Result<Move, MoveError> {
     Move::begin(Arc::clone(from), Arc::clone(to), &partition())
 }
@@ -100,9 +106,7 @@ fn a_log_moves_with_what_is_appended_meanwhile() {
     let pair = Pair::new();
     let both = pair.open();
     let log = create(&both[0], &pair.config);
-    for _ in 0..20 {
-        log.append_batch(batch(2, 100), EPOCH).unwrap();
-    }
+    append(&log, 20, 2, 100);
     let moving = begin(&both).unwrap();
     copy_all(&moving).unwrap();
     log.append_batch(batch(2, 100), EPOCH).unwrap();
@@ -168,9 +172,7 @@ fn records_deleted_while_the_log_is_copied_do_not_come_back() {
     log.append_batch(batch(2, 10), EPOCH).unwrap();
     let moving = begin(&both).unwrap();
     copy_all(&moving).unwrap();
-    for _ in 0..20 {
-        log.append_batch(batch(2, 100), EPOCH).unwrap();
-    }
+    append(&log, 20, 2, 100);
     log.flush().unwrap();
     log.delete_records_to(Offset(30)).unwrap();
     log.enforce_retention(1_000_000, Offset(30)).unwrap();
@@ -235,9 +237,7 @@ fn wherever_a_move_is_cut_off_the_log_is_in_one_directory_as_a_whole() {
         let pair = Pair::new();
         let both = pair.open();
         let log = create(&both[0], &pair.config);
-        for _ in 0..10 {
-            log.append_batch(batch(2, 100), EPOCH).unwrap();
-        }
+        append(&log, 10, 2, 100);
         log.flush().unwrap();
         log.delete_records_to(Offset(5)).unwrap();
         let written = read_all(&log);
@@ -278,9 +278,7 @@ fn a_copy_is_nearly_done_when_it_has_the_whole_log_and_not_at_the_end_of_a_segme
     let pair = Pair::new();
     let both = pair.open();
     let log = create(&both[0], &pair.config);
-    for _ in 0..20 {
-        log.append_batch(batch(2, 100), EPOCH).unwrap();
-    }
+    append(&log, 20, 2, 100);
     let moving = begin(&both).unwrap();
     let mut steps = 1;
     while !moving.step().unwrap().nearly_done {
@@ -299,9 +297,7 @@ fn appends_do_not_wait_until_much_is_copied() {
     log.append_batch(batch(1, 100), EPOCH).unwrap();
     let moving = begin(&both).unwrap();
     copy_all(&moving).unwrap();
-    for _ in 0..20 {
-        log.append_batch(batch(1, 500_000), EPOCH).unwrap();
-    }
+    append(&log, 20, 1, 500_000);
     assert!(matches!(moving.finish(), Err(MoveError::Behind(_))));
     assert!(moving.future().log_end_offset() < log.log_end_offset());
     log.append_batch(batch(1, 100), EPOCH).unwrap();
@@ -315,9 +311,7 @@ fn what_a_follower_cuts_off_meanwhile_is_not_in_the_copy() {
     let pair = Pair::new();
     let both = pair.open();
     let log = create(&both[0], &pair.config);
-    for _ in 0..10 {
-        log.append_batch(batch(1, 100), EPOCH).unwrap();
-    }
+    append(&log, 10, 1, 100);
     let moving = begin(&both).unwrap();
     copy_all(&moving).unwrap();
     log.truncate_to(Offset(6)).unwrap();
@@ -369,22 +363,24 @@ fn keyed(key: u8, value: Option<&[u8]>) -> ValidBatch {
     builder.build()
 }
 
+/// Writes another key again and again.
+fn overwrite(log: &Log, times: usize) {
+    for _ in 0..times {
+        log.append_batch(keyed(2, Some(&[b'x'; 60])), EPOCH).unwrap();
+    }
+}
+
 #[test]
 fn a_key_that_is_deleted_stays_so_although_its_log_is_compacted_while_it_moves() {
     let pair = Pair::with(compacted());
     let both = pair.open();
     let log = create(&both[0], &pair.config);
-    let fill = |log: &Log| {
-        for _ in 0..10 {
-            log.append_batch(keyed(2, Some(&[b'x'; 60])), EPOCH).unwrap();
-        }
-    };
     log.append_batch(keyed(1, Some(b"lives")), EPOCH).unwrap();
-    fill(&log);
+    overwrite(&log, 10);
     let moving = begin(&both).unwrap();
     moving.step().unwrap();
     log.append_batch(keyed(1, None), EPOCH).unwrap();
-    fill(&log);
+    overwrite(&log, 10);
     assert_eq!(compact(&pair, &log), 0, "a log that moves is left alone");
     let after_deletion = Duration::from_secs(2);
     pair.clock.advance(after_deletion);
@@ -392,7 +388,7 @@ fn a_key_that_is_deleted_stays_so_although_its_log_is_compacted_while_it_moves()
     copy_all(&moving).unwrap();
     let moved = moving.finish().unwrap();
     for _ in 0..3 {
-        fill(&moved);
+        overwrite(&moved, 10);
         assert_eq!(compact(&pair, &moved), 1);
         pair.clock.advance(after_deletion);
     }
@@ -408,9 +404,7 @@ fn a_log_whose_move_was_given_up_is_compacted_again() {
     let pair = Pair::with(compacted());
     let both = pair.open();
     let log = create(&both[0], &pair.config);
-    for _ in 0..20 {
-        log.append_batch(keyed(2, Some(&[b'x'; 60])), EPOCH).unwrap();
-    }
+    overwrite(&log, 20);
     let moving = begin(&both).unwrap();
     begin(&both).unwrap_err();
     assert_eq!(compact(&pair, &log), 0);

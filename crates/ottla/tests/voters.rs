@@ -35,16 +35,32 @@ fn initial_controllers(nodes: &Nodes) -> String {
 
 /// Three nodes, formatted with `--initial-controllers`, and ready.
 fn three() -> Nodes {
-    let mut nodes = Nodes::new(3);
+    let nodes = Nodes::new(3);
     let (controllers, servers) = (initial_controllers(&nodes), nodes.servers(3));
+    started(nodes, &[&*servers, SAFE[0], SAFE[1]], &["--initial-controllers", &controllers])
+}
+
+/// Three nodes that know each other from their properties, and ready.
+fn three_by_ids_alone() -> Nodes {
+    let nodes = Nodes::new(3);
+    let voters = nodes.voters(3);
+    started(nodes, &[&voters], &[])
+}
+
+fn started(mut nodes: Nodes, properties: &[&str], options: &[&str]) -> Nodes {
     for id in 1..=3 {
-        nodes.write(id, "broker,controller", &[&*servers, SAFE[0], SAFE[1]]);
-        let ended = nodes.format(id, &["-t", CLUSTER, "--initial-controllers", &controllers]);
-        assert_eq!(ended.code, 0, "{}", ended.err);
+        prepare(&mut nodes, id, "broker,controller", properties, options);
         nodes.start(id);
     }
     nodes.ready(&[1, 2, 3]);
     nodes
+}
+
+/// Writes its properties, and formats it.
+fn prepare(nodes: &mut Nodes, id: usize, roles: &str, properties: &[&str], options: &[&str]) {
+    nodes.write(id, roles, properties);
+    let ended = nodes.format(id, &[&["-t", CLUSTER], options].concat());
+    assert_eq!(ended.code, 0, "{}", ended.err);
 }
 
 #[test]
@@ -60,20 +76,6 @@ fn three_nodes_that_were_formatted_with_their_controllers_replicate_and_go_on_wi
     nodes.kill(1);
     nodes.produce("orders", "last\n");
     assert_eq!(nodes.consume("orders"), ["after", "before", "last"]);
-}
-
-/// Three nodes that know each other from their properties, and ready.
-fn three_by_ids_alone() -> Nodes {
-    let mut nodes = Nodes::new(3);
-    let voters = nodes.voters(3);
-    for id in 1..=3 {
-        nodes.write(id, "broker,controller", &[&voters]);
-        let ended = nodes.format(id, &["-t", CLUSTER]);
-        assert_eq!(ended.code, 0, "{}", ended.err);
-        nodes.start(id);
-    }
-    nodes.ready(&[1, 2, 3]);
-    nodes
 }
 
 #[test]
@@ -122,9 +124,8 @@ fn a_node_that_can_not_vote_while_it_waits_for_the_others_ends() {
         let mut nodes = Nodes::new(3);
         let (controllers, servers) = (initial_controllers(&nodes), nodes.servers(3));
         for id in [1, 2] {
-            nodes.write(id, roles, &[&*servers]);
-            let ended = nodes.format(id, &["-t", CLUSTER, "--initial-controllers", &controllers]);
-            assert_eq!(ended.code, 0, "{}", ended.err);
+            let options = ["--initial-controllers", &*controllers];
+            prepare(&mut nodes, id, roles, &[&*servers], &options);
         }
         nodes.start(1);
         assert!(wait_for(|| TcpStream::connect(&nodes.controllers[0]).is_ok()));
