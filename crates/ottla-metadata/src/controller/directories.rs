@@ -12,7 +12,7 @@ use ottla_protocol::records::BrokerRegistrationChangeRecord;
 use super::brokers::check_epoch;
 use super::draft::Draft;
 use super::fencing::{change_all, change_of, doubt};
-use super::partition_change::{Election, Elections, PartitionChange};
+use super::partition_change::{Election, Elections, PartitionChange, has_heir};
 use super::{Outcome, Policy, Rejection};
 use crate::MetadataRecord;
 use crate::image::{Image, Partition};
@@ -85,13 +85,6 @@ fn change_directory(
         change.doubt(broker);
     }
     Ok(change.record())
-}
-
-/// Whether somebody else is in the ISR, or could lead from outside it.
-fn has_heir(image: &Image, partition: &Partition, id: BrokerId) -> bool {
-    let can_lead = |other: &BrokerId| *other != id && image.has_usable_replica(partition, *other);
-    partition.isr.iter().any(|member| *member != id)
-        || partition.eligible_leader_replicas.iter().any(can_lead)
 }
 
 /// Notes that directories of a broker have failed. Whoever else is in a replica's ISR takes over from it; where nobody

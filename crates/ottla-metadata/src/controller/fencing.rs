@@ -23,13 +23,14 @@ pub(super) fn fence(draft: &mut Draft, policy: &Policy, ids: &[BrokerId]) {
     ids.iter().for_each(|id| leave(draft, policy, *id));
 }
 
-/// Lets a broker lead, first of all what waited for somebody who can.
+/// Lets a broker lead, first of all what waited for somebody who can: what nobody leads, or somebody who only reads.
 pub(super) fn unfence(draft: &mut Draft, policy: &Policy, id: BrokerId) {
     let Some(broker) = draft.image.broker(id).filter(|broker| broker.fenced) else { return };
     let change = BrokerRegistrationChangeRecord { fenced: -1, ..change_of(broker) };
     draft.push(change);
-    let is_leaderless = |partition: &Partition| partition.leader == BrokerId::NONE;
-    change_all(draft, policy, is_leaderless, |_| ());
+    let image = draft.image.clone();
+    let waits = |partition: &Partition| !image.has_usable_replica(partition, partition.leader);
+    change_all(draft, policy, waits, |_| ());
 }
 
 /// Moves leaderships away from a broker that wants to go, as far as there is somebody to take them.

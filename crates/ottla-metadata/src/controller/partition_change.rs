@@ -5,7 +5,7 @@
 //!
 //! - The leader is in the ISR, active, and has its log directory online, or there is none. Only who leads already may
 //!   stay without its directory, where nobody else has the data or may lead without: see
-//!   [`PartitionChange::may_go_on_reading`].
+//!   [`PartitionChange::may_go_on_reading`]. It leaves the ISR with the first change that finds an heir.
 //! - The leader epoch rises with every change of the leader, and whenever a replica is removed.
 //! - A leader that may lack data is alone in the ISR, and marked as recovering.
 //!
@@ -136,6 +136,7 @@ impl<'a> PartitionChange<'a> {
 
     /// The record of the change; `None` if there is nothing to change.
     pub(super) fn record(mut self) -> Option<MetadataRecord> {
+        self.relieve_reader();
         self.complete_reassignment();
         self.settle_eligible();
         match self.elect() {
@@ -154,6 +155,14 @@ impl<'a> PartitionChange<'a> {
         }
         self.replace_lost_directories();
         self.difference()
+    }
+
+    /// A leader whose directory has failed cannot follow either: in the ISR it would hold up whoever takes over.
+    fn relieve_reader(&mut self) {
+        let leader = self.partition.leader;
+        if self.only_reads(leader) && has_heir(self.image, &self.target, leader) {
+            self.doubt(leader);
+        }
     }
 
     /// Whoever leaves an ISR that is too small to acknowledge anything still has all that was acknowledged.
@@ -192,20 +201,18 @@ impl<'a> PartitionChange<'a> {
         let (before, target) = (self.partition.leader, &mut self.target);
         if target.leader != BrokerId::NONE || self.min_isr.is_none() {
             target.last_known_elr.clear();
-        } else if target.last_known_elr.is_empty() {
-            let last = Some(before).filter(|id| *id != BrokerId::NONE);
+        } else {
+            let remembered = target.last_known_elr.first().copied();
+            let last = remembered.or_else(|| Some(before).filter(|id| *id != BrokerId::NONE));
             // A partition that has had no leader since before this feature was on may still have an ISR. Who is
             // doubted with this change is the last to be remembered from it.
-            let last =
-                last.or_else(|| any_sure(target)).or_else(|| self.partition.isr.first().copied());
+            let candidates =
+                [last, any_sure(target), any_sure(self.partition)].into_iter().flatten();
+            // Who is no replica any more, or has nothing left, will not lead: somebody else comes in its place.
+            let has_log =
+                |id: &BrokerId| target.directory_of(*id).is_some_and(|it| it != Uuid::LOST_DIR);
+            let last = candidates.clone().find(has_log).or_else(|| candidates.clone().next());
             target.last_known_elr = last.into_iter().collect();
-        }
-        // It has nothing left; somebody else who has everything comes in its place.
-        let is_lost = |id: &BrokerId| target.directory_of(*id) == Some(Uuid::LOST_DIR);
-        if target.last_known_elr.iter().any(is_lost)
-            && let Some(other) = any_sure(target)
-        {
-            target.last_known_elr = vec![other];
         }
     }
 
@@ -263,10 +270,13 @@ impl<'a> PartitionChange<'a> {
     /// it, and clients learn from it that it is there. Nobody is elected into that.
     fn may_go_on_reading(&self) -> bool {
         let leader = self.partition.leader;
-        let is_lost = self.target.directory_of(leader).is_none_or(|it| it == Uuid::LOST_DIR);
-        !is_lost
-            && *self.target.isr == [leader]
-            && self.image.broker(leader).is_some_and(Broker::is_active)
+        *self.target.isr == [leader] && self.only_reads(leader)
+    }
+
+    /// Whether a broker runs without the directory that a replica is in.
+    fn only_reads(&self, id: BrokerId) -> bool {
+        let is_there = self.target.directory_of(id).is_some_and(|it| it != Uuid::LOST_DIR);
+        is_there && !self.is_usable(id) && self.image.broker(id).is_some_and(Broker::is_active)
     }
 
     fn is_usable(&self, id: BrokerId) -> bool {
@@ -320,6 +330,13 @@ impl<'a> PartitionChange<'a> {
         };
         (record != unchanged).then(|| record.into())
     }
+}
+
+/// Whether somebody else has all that was acknowledged and can lead.
+pub(super) fn has_heir(image: &Image, partition: &Partition, id: BrokerId) -> bool {
+    let Partition { isr, eligible_leader_replicas, .. } = partition;
+    let mut others = isr.iter().chain(eligible_leader_replicas).filter(|other| **other != id);
+    others.any(|other| image.has_usable_replica(partition, *other))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::MetadataRecord;
-use crate::controller::brokers::tests::{fence, image_with_brokers, partition_record};
+use crate::controller::brokers::tests::{
+    directory_of, fence, image_with_brokers, partition_record,
+};
+use ottla_base::Uuid;
 use ottla_protocol::messages::alter_partition_request::TopicData;
 use ottla_protocol::records::{BrokerRegistrationChangeRecord, PartitionChangeRecord, TopicRecord};
 
@@ -195,4 +198,21 @@ fn a_partition_named_twice_is_changed_once() {
         outcome.reply.topics[0].partitions.iter().map(|partition| partition.error_code).collect();
     assert_eq!(codes, [ErrorCode::NONE, ErrorCode::INVALID_UPDATE_VERSION]);
     let _: &[MetadataRecord; 1] = outcome.records[..].try_into().unwrap();
+}
+
+/// Its directory has failed; another replica has copied all of it.
+#[test]
+fn a_leader_that_only_reads_is_replaced_by_the_first_that_it_takes_into_the_isr() {
+    let mut image = image();
+    let only_reads = PartitionChangeRecord {
+        isr: Some(vec![1]),
+        directories: Some(vec![Uuid::from_u128(7000), directory_of(2), directory_of(3)]),
+        ..change()
+    };
+    image.apply(&only_reads.into()).unwrap();
+    let partition = PartitionData { partition_epoch: 1, ..wanted(&[(1, 1), (2, 1)]) };
+    let outcome = altered(&image, partition);
+    let relieved = PartitionChangeRecord { leader: 2, isr: Some(vec![2]), ..change() };
+    assert_eq!(outcome.records, [MetadataRecord::from(relieved)]);
+    assert_eq!(code(&outcome), ErrorCode::NEW_LEADER_ELECTED);
 }

@@ -1,10 +1,12 @@
 //! Who leads when brokers go and come, where data may be lost and where not.
 
 use super::*;
-use crate::controller::brokers::tests::{image_with_brokers, partition_record};
+use crate::controller::brokers::tests::{
+    directory_of, finalize_eligible, image_with_brokers, partition_record,
+};
 use crate::delta::ConfigResource;
 use ottla_base::{LeaderEpoch, TopicId};
-use ottla_protocol::records::{ConfigRecord, TopicRecord};
+use ottla_protocol::records::{ConfigRecord, PartitionChangeRecord, TopicRecord};
 
 const TOPIC: TopicId = TopicId::from_u128(9);
 
@@ -106,4 +108,32 @@ fn fencing_twice_writes_nothing_twice() {
     fence(&mut draft, &Policy::default(), &[BrokerId(1)]);
     fence(&mut draft, &Policy::default(), &[BrokerId(9)]);
     assert_eq!(draft.records.len(), records);
+}
+
+/// Broker 1 reads from a directory that has failed. Whoever was eligible was away then.
+#[test]
+fn an_eligible_replica_that_comes_back_takes_over_from_who_only_reads() {
+    let policy = Policy::default();
+    let mut draft = draft(None, &[1, 2, 3], &[1]);
+    let image = &mut draft.image;
+    finalize_eligible(image);
+    let only_reads = PartitionChangeRecord {
+        partition_id: 0,
+        topic_id: TOPIC,
+        eligible_leader_replicas: Some(vec![3]),
+        directories: Some(vec![Uuid::from_u128(7000), directory_of(2), directory_of(3)]),
+        ..Default::default()
+    };
+    let two = ConfigRecord {
+        resource_type: ConfigResource::TOPIC,
+        resource_name: "t".into(),
+        name: "min.insync.replicas".into(),
+        value: Some("2".into()),
+    };
+    draft.push(two);
+    draft.push(only_reads);
+    fence(&mut draft, &policy, &[BrokerId(3)]);
+    assert_eq!(state(&draft), (1, vec![1], false));
+    unfence(&mut draft, &policy, BrokerId(3));
+    assert_eq!(state(&draft), (3, vec![3], false));
 }

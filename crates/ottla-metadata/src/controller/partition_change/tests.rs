@@ -72,6 +72,36 @@ fn who_alone_is_in_the_isr_keeps_its_leadership_without_its_directory() {
     assert_eq!(change(&image, Election::Preferred).record(), None);
 }
 
+/// Who only reads cannot follow either: it leaves the ISR together with the leadership.
+#[test]
+fn whoever_leads_without_its_directory_leaves_the_isr_as_soon_as_somebody_else_has_everything() {
+    let mut image = image(&[1, 2], &[1]);
+    lose_directory(&mut image);
+    let relieved = PartitionChangeRecord { leader: 2, isr: Some(vec![2]), ..record() };
+    assert_eq!(with_isr(&image, &[1, 2]).record(), Some(relieved.into()));
+    fence(&mut image, 2);
+    let joined = PartitionChangeRecord { isr: Some(vec![1, 2]), leader: -1, ..record() };
+    assert_eq!(with_isr(&image, &[1, 2]).record(), Some(joined.into()));
+}
+
+#[test]
+fn an_eligible_replica_takes_over_from_who_only_reads_whatever_may_be_lost() {
+    let read = PartitionChangeRecord { eligible_leader_replicas: Some(vec![3]), ..record() };
+    let mut image = eligible_image(&[1], read);
+    lose_directory(&mut image);
+    for election in [Election::Preferred, Election::Online, Election::Unclean] {
+        let elected = PartitionChangeRecord {
+            leader: 3,
+            isr: Some(vec![3]),
+            eligible_leader_replicas: Some(vec![]),
+            ..record()
+        };
+        assert_eq!(change(&image, election).record(), Some(elected.into()), "{election:?}");
+    }
+    fence(&mut image, 3);
+    assert_eq!(change(&image, Election::Online).record(), None);
+}
+
 #[test]
 fn whoever_leads_without_its_directory_gives_way_where_loss_is_accepted() {
     let mut image = image(&[1, 2], &[1]);
@@ -301,4 +331,27 @@ fn where_the_last_leader_is_not_known_it_is_not_who_is_doubted_just_now() {
     let left =
         PartitionChangeRecord { isr: Some(vec![2, 3]), last_known_elr: Some(vec![2]), ..record() };
     assert_eq!(change.record(), Some(left.into()));
+}
+
+#[test]
+fn whoever_is_no_replica_any_more_is_not_remembered_while_there_is_somebody_else() {
+    let without_leader = PartitionChangeRecord {
+        isr: Some(vec![]),
+        eligible_leader_replicas: Some(vec![2]),
+        last_known_elr: Some(vec![1]),
+        leader: -1,
+        ..record()
+    };
+    let mut image = eligible_image(&[1], without_leader);
+    fence(&mut image, 2);
+    let mut change = change(&image, Election::Online);
+    change.set_replicas(vec![BrokerId(2), BrokerId(3)]);
+    let moved = PartitionChangeRecord {
+        replicas: Some(vec![2, 3]),
+        directories: Some(vec![directory_of(2), directory_of(3)]),
+        last_known_elr: Some(vec![2]),
+        leader: -1,
+        ..record()
+    };
+    assert_eq!(change.record(), Some(moved.into()));
 }
