@@ -4,6 +4,9 @@
 //!
 //! Invariant: a partition whose log is missing for want of room is in `missing.logs`.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,7 +79,7 @@ pub(crate) struct MissingLogs {
 impl Publisher for Topics {
     fn publish(&self, image: &Arc<Image>, delta: &Delta) {
         let mut published = self.published.lock();
-        self.carry_out(image, delta);
+        self.carry_out(published.as_deref(), image, delta);
         *published = Some(Arc::clone(image));
     }
 
@@ -91,15 +94,16 @@ impl Publisher for Topics {
 }
 
 impl Topics {
-    fn carry_out(&self, image: &Image, delta: &Delta) {
+    /// `before` is the image that the delta began with.
+    fn carry_out(&self, before: Option<&Image>, image: &Image, delta: &Delta) {
         // First of all: what is made below is made with it.
         let defaults_changed = self.configuration.follow(image, delta);
         if !self.started.load(Ordering::Relaxed) {
             return self.begin(image);
         }
-        for topic in delta.deleted.values() {
-            self.delete(topic);
-        }
+        // What is here is what the image before has said: a partition may have left this broker and been deleted since.
+        let deleted = delta.deleted.keys().filter_map(|id| before?.topic(*id));
+        deleted.for_each(|topic| self.delete(topic));
         for topic in delta.created.iter().filter_map(|id| image.topic(*id)) {
             self.create_all(image, topic);
         }
@@ -428,10 +432,9 @@ impl Topics {
     }
 
     fn forget_offsets_in(&self, delta: &Delta) {
-        let deleted = delta.deleted.values();
-        let deleted: Vec<_> = deleted
-            .map(|topic| TopicDeleted { id: topic.id, name: (&*topic.name).into() })
-            .collect();
+        let deleted = delta.deleted.iter();
+        let deleted: Vec<_> =
+            deleted.map(|(id, name)| TopicDeleted { id: *id, name: (&**name).into() }).collect();
         if !deleted.is_empty() {
             self.groups.topics_deleted(&deleted);
         }

@@ -1,14 +1,13 @@
 //! What a run of records changed, so that a broker touches only that. Pure.
 //!
-//! A delta names things; what they are now stands in the image that it led to. Invariants:
+//! A delta names things; what they are now stands in the image that it led to, what they were in the one that it began
+//! with. Invariants:
 //! a topic is never in both `created` and `deleted`; `changed` holds no partition of either.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ottla_base::{BrokerId, PartitionIndex, TopicId};
-
-use crate::image::Topic;
 
 /// What a configuration belongs to, under the type code of Kafka's protocol.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,8 +49,9 @@ impl ConfigResource {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Delta {
     pub created: BTreeSet<TopicId>,
-    /// As they were when the delta began.
-    pub deleted: BTreeMap<TopicId, Topic>,
+    /// And their names. Who held their partitions stands in the image before: in the one that they were deleted from,
+    /// they may have been held elsewhere already.
+    pub deleted: BTreeMap<TopicId, Arc<str>>,
     /// Partitions, changed or added, of topics that were there before.
     pub changed: BTreeSet<(TopicId, PartitionIndex)>,
     pub configs: BTreeSet<ConfigResource>,
@@ -71,11 +71,10 @@ impl Delta {
         self.created.insert(id);
     }
 
-    pub(crate) fn topic_deleted(&mut self, topic: Topic) {
-        let id = topic.id;
+    pub(crate) fn topic_deleted(&mut self, id: TopicId, name: Arc<str>) {
         self.changed.retain(|(topic, _)| *topic != id);
         if !self.created.remove(&id) {
-            self.deleted.insert(id, topic);
+            self.deleted.insert(id, name);
         }
     }
 

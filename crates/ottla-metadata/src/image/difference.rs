@@ -1,5 +1,7 @@
 //! What is different between two images that no run of records joins: a node that was given a snapshot. Pure.
 
+use std::sync::Arc;
+
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use ottla_base::TopicId;
@@ -23,7 +25,9 @@ impl Image {
         for difference in before.topics.diff(&self.topics) {
             match difference {
                 DiffItem::Add(id, _) => delta.topic_created(*id),
-                DiffItem::Remove(_, topic) => delta.topic_deleted(topic.clone()),
+                DiffItem::Remove(id, topic) => {
+                    delta.topic_deleted(*id, Arc::clone(&topic.name));
+                }
                 DiffItem::Update { old: (id, before), new: (_, after) } => {
                     note_partitions(*id, before, after, &mut delta);
                 }

@@ -212,7 +212,7 @@ impl Image {
         if self.configs.remove(&resource).is_some() {
             delta.configs.insert(resource);
         }
-        delta.topic_deleted(topic);
+        delta.topic_deleted(id, topic.name);
         Ok(())
     }
 

@@ -109,7 +109,8 @@ impl World {
 impl Follows<'_> {
     fn publish(&mut self, delta: &Delta) {
         let image = self.process.image.clone();
-        for topic in delta.deleted.values() {
+        let before = self.before.clone();
+        for topic in delta.deleted.keys().filter_map(|id| before.topic(*id)) {
             for (index, partition) in topic.partitions() {
                 if partition.replicas.contains(&self.id) {
                     self.drop_replica(topic, index);

@@ -1,0 +1,213 @@
+//! A broker with two log directories is told metadata, and has the logs that it is to have.
+
+use std::path::PathBuf;
+
+use ottla_config::{Loaded, Sources};
+use ottla_env::{FaultyDisk, SystemClock};
+use ottla_log::{DirectoryOptions, LogConfig};
+use ottla_protocol::records::{
+    MetadataRecord, PartitionChangeRecord, PartitionRecord, RegisterBrokerRecord,
+    RemoveTopicRecord, TopicRecord,
+};
+use ottla_replication::Windows;
+
+use super::*;
+use crate::fetchers::FetchSettings;
+use crate::hang_ups::HangUps;
+use crate::log_directories::{DataDirectories, DataDirectory};
+
+const ME: BrokerId = BrokerId(1);
+const INCARNATION: Uuid = Uuid([5; 16]);
+const TOPIC: TopicId = Uuid([7; 16]);
+const TOPIC_MADE_ANEW: TopicId = Uuid([8; 16]);
+const A: Uuid = Uuid([1; 16]);
+const B: Uuid = Uuid([2; 16]);
+
+/// A broker that has registered, and knows of nothing else.
+struct Fixture {
+    root: tempfile::TempDir,
+    image: Image,
+    topics: Topics,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let directories = Arc::new(open_directories(&root, Arc::new(FaultyDisk::default())));
+        let topics = topics_in(directories);
+        let mut fixture = Self { root, image: Image::new("cluster"), topics };
+        fixture.learn([registration()]);
+        fixture
+    }
+
+    /// Applies records and carries them out together, as a broker does that has not heard of them for a while.
+    fn learn(&mut self, records: impl IntoIterator<Item = MetadataRecord>) {
+        let mut delta = Delta::default();
+        for record in records {
+            self.image.apply_into(&record, &mut delta).unwrap();
+        }
+        self.topics.publish(&Arc::new(self.image.clone()), &delta);
+    }
+
+    fn replica(&self, topic: TopicId) -> Option<Arc<Replica>> {
+        self.topics.replicas.find(topic, 0)
+    }
+
+    /// The topic id of the log that has the name.
+    fn log_id(&self) -> Option<TopicId> {
+        let log = self.topics.directories.log(&TopicPartition::new("t", 0))?;
+        log.topic_id()
+    }
+
+    /// What is there of logs, in both directories, without the random part of a name.
+    fn names(&self) -> Vec<String> {
+        let list = |name: &str| std::fs::read_dir(self.root.path().join(name)).unwrap();
+        let entries = ["a", "b"].into_iter().flat_map(list);
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let names = names.filter(|name| name.starts_with("t-"));
+        let mut names: Vec<String> = names
+            .map(|name| match (name.split_once('.'), name.rsplit_once('-')) {
+                (Some((log, _)), Some((_, what))) => format!("{log} {what}"),
+                _ => name,
+            })
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+fn open_directories(root: &tempfile::TempDir, disk: Arc<dyn ottla_env::Disk>) -> LogDirectories {
+    let path = |name: &str| -> PathBuf { root.path().join(name) };
+    let usable =
+        vec![DataDirectory { path: path("a"), id: A }, DataDirectory { path: path("b"), id: B }];
+    let metadata = DataDirectory { path: path("metadata"), id: Uuid([3; 16]) };
+    let given = DataDirectories { usable, unreadable: Vec::new(), metadata };
+    let options = DirectoryOptions { disk, ..DirectoryOptions::default() };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    LogDirectories::open(&given, &LogConfig::default(), &options, &clock).unwrap()
+}
+
+fn topics_in(directories: Arc<LogDirectories>) -> Topics {
+    let Loaded { config, settings, .. } = ottla_config::load(&Sources::default()).unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let (replicas, reports) = (Arc::<Replicas>::default(), Arc::<DirectoryReports>::default());
+    let configuration = Arc::new(Configuration::new(ME, settings));
+    let moves = Arc::new(LogMoves::new(
+        Arc::clone(&directories),
+        Arc::clone(&replicas),
+        Arc::clone(&reports),
+        Arc::clone(&configuration),
+    ));
+    let windows = Windows { count: 11, size: Duration::from_secs(1) };
+    let throttles = Arc::new(Throttles::new(windows));
+    let fetch = FetchSettings {
+        wait_max_ms: 500,
+        min_bytes: 1,
+        max_bytes: 1 << 20,
+        response_max_bytes: 10 << 20,
+        fetchers: 1,
+    };
+    let hang_ups = Arc::<HangUps>::default();
+    let fetchers = Fetchers::new(Arc::clone(&clock), fetch, Arc::clone(&throttles), hang_ups);
+    Topics {
+        node_id: ME,
+        incarnation_id: INCARNATION,
+        lag_max: Duration::from_secs(30),
+        fetch_backoff: Duration::from_secs(1),
+        fetchers: Arc::new(fetchers),
+        throttles,
+        directories,
+        replicas,
+        configuration,
+        groups: Arc::new(GroupCoordinator::new(&config, Arc::clone(&clock))),
+        clock,
+        reports,
+        moves,
+        started: AtomicBool::new(false),
+        strays: Mutex::default(),
+        missing: MissingLogs::default(),
+        published: Mutex::default(),
+        cleaner: None,
+    }
+}
+
+fn registration() -> MetadataRecord {
+    RegisterBrokerRecord {
+        broker_id: ME.0,
+        broker_epoch: 1,
+        incarnation_id: INCARNATION,
+        log_dirs: vec![A, B],
+        ..RegisterBrokerRecord::default()
+    }
+    .into()
+}
+
+fn topic(topic_id: TopicId) -> MetadataRecord {
+    TopicRecord { name: "t".into(), topic_id }.into()
+}
+
+/// A partition that the first of its replicas leads; this broker's replica is in directory A.
+fn partition(topic_id: TopicId, replicas: &[i32]) -> MetadataRecord {
+    PartitionRecord {
+        partition_id: 0,
+        topic_id,
+        replicas: replicas.to_vec(),
+        isr: replicas.to_vec(),
+        leader: *replicas.first().unwrap(),
+        directories: vec![A; replicas.len()],
+        ..PartitionRecord::default()
+    }
+    .into()
+}
+
+fn held_by(topic_id: TopicId, replicas: &[i32]) -> MetadataRecord {
+    PartitionChangeRecord {
+        partition_id: 0,
+        topic_id,
+        replicas: Some(replicas.to_vec()),
+        isr: Some(replicas.to_vec()),
+        leader: *replicas.first().unwrap(),
+        directories: Some(vec![A; replicas.len()]),
+        ..PartitionChangeRecord::default()
+    }
+    .into()
+}
+
+fn removal(topic_id: TopicId) -> MetadataRecord {
+    RemoveTopicRecord { topic_id }.into()
+}
+
+#[test]
+fn a_topic_that_left_this_broker_and_was_deleted_in_one_run_leaves_nothing_here() {
+    let mut fixture = Fixture::new();
+    fixture.learn([topic(TOPIC), partition(TOPIC, &[1, 2])]);
+    let replica = fixture.replica(TOPIC).unwrap();
+    assert_eq!(fixture.log_id(), Some(TOPIC));
+    fixture.learn([held_by(TOPIC, &[2, 3]), removal(TOPIC)]);
+    assert!(fixture.replica(TOPIC).is_none());
+    replica.check_alive().unwrap_err();
+    assert_eq!((fixture.log_id(), fixture.names()), (None, vec!["t-0 delete".to_owned()]));
+}
+
+#[test]
+fn a_topic_of_the_same_name_begins_anew_although_the_one_before_had_left_in_the_same_run() {
+    let mut fixture = Fixture::new();
+    fixture.learn([topic(TOPIC), partition(TOPIC, &[1, 2])]);
+    let made_anew = [topic(TOPIC_MADE_ANEW), partition(TOPIC_MADE_ANEW, &[1, 2])];
+    fixture.learn([held_by(TOPIC, &[2, 3]), removal(TOPIC)].into_iter().chain(made_anew));
+    assert!(fixture.replica(TOPIC).is_none());
+    let log = fixture.replica(TOPIC_MADE_ANEW).unwrap().log();
+    assert_eq!((log.topic_id(), fixture.log_id()), (Some(TOPIC_MADE_ANEW), Some(TOPIC_MADE_ANEW)));
+    assert_eq!(fixture.names(), ["t-0", "t-0 delete"]);
+}
+
+#[test]
+fn a_topic_that_came_to_this_broker_and_was_deleted_in_one_run_was_never_here() {
+    let mut fixture = Fixture::new();
+    fixture.learn([topic(TOPIC), partition(TOPIC, &[1]), removal(TOPIC)]);
+    assert!(fixture.replica(TOPIC).is_none());
+    fixture.learn([topic(TOPIC), partition(TOPIC, &[2, 3])]);
+    fixture.learn([held_by(TOPIC, &[1, 2]), removal(TOPIC)]);
+    assert!(fixture.replica(TOPIC).is_none());
+    assert_eq!(fixture.names(), [""; 0]);
+}
