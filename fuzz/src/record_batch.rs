@@ -1,5 +1,7 @@
 //! Any bytes as a produced record batch: refused or stored, but then readable to the last byte.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 use ottla_base::{LeaderEpoch, Offset, Timestamp, TopicPartition};
 use ottla_records::{
@@ -61,10 +63,25 @@ fn rules(choice: u8) -> Rules {
     rules
 }
 
+/// Who reads records and who only looks them over sees the same.
 fn read_all(batch: &RawBatch) {
-    if let Ok(records) = batch.records_within(READ_LIMIT) {
-        records.for_each(drop);
-    }
+    let Ok(records) = batch.records_within(READ_LIMIT) else {
+        return;
+    };
+    let mut read = Vec::new();
+    let is_readable = records
+        .map(|record| {
+            record.map(|it| {
+                read.push((it.offset, it.timestamp, it.key.is_some(), it.value.is_some()))
+            })
+        })
+        .all(|record| record.is_ok());
+    let mut seen = Vec::new();
+    let looked_over = batch.look_over(|it| {
+        seen.push((it.offset, it.timestamp, it.key.is_some(), it.has_value));
+        ControlFlow::<()>::Continue(())
+    });
+    assert_eq!((looked_over.is_ok(), seen), (is_readable, read));
 }
 
 fn check_stored(mut valid: ValidBatch) {

@@ -1,9 +1,10 @@
-//! What it costs to append to a log, to find an offset, and to find a timestamp: `cargo bench -p ottla-log`.
+//! What it costs to append to a log, to find an offset and a timestamp, and to compact a batch: `cargo bench -p ottla-log`.
 //!
 //! In memory where the machine has such a place, so that it is the log that is measured, not the disk.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark stops at what it does not expect")]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,6 +12,8 @@ use divan::Bencher;
 use divan::counter::BytesCount;
 use ottla_base::{LeaderEpoch, Offset, Timestamp, TopicPartition, Uuid};
 use ottla_env::SystemClock;
+use ottla_log::policy::compaction::batches::{Filter, Survey};
+use ottla_log::policy::compaction::keys::NewestOffsets;
 use ottla_log::{DirectoryOptions, Log, LogConfig, LogDirectory};
 use ottla_records::{BatchBuilder, Compression, ValidBatch};
 
@@ -101,4 +104,49 @@ fn find_timestamp(bencher: Bencher<'_, '_>) {
         timestamp = (timestamp + 7_919) % BATCHES;
         fixture.log.offset_for_timestamp(Timestamp(timestamp)).unwrap()
     });
+}
+
+/// A hundred and sixty records of a hundred bytes, whose keys come back after so many.
+fn keyed(compression: Compression, keys: usize) -> ValidBatch {
+    let mut builder = BatchBuilder::new(compression);
+    for n in 0..160 {
+        let key = format!("customer {}", n % keys);
+        let value =
+            format!("{{\"order\":{n},\"customer\":\"c-{}\",\"state\":\"placed\"}}", n * 7919);
+        let value: Vec<u8> = value.bytes().cycle().take(100).collect();
+        builder.append(Timestamp(1_000), Some(key.as_bytes()), Some(&value), &[]);
+    }
+    builder.build()
+}
+
+fn survey_of(batch: &ValidBatch) -> NewestOffsets {
+    let newest = NewestOffsets::new(1 << 20, 0.9, 1_000, [7; 16]);
+    let mut survey = Survey::new(Offset(0), newest, &[]);
+    survey.add(batch).unwrap().unwrap();
+    survey.finish()
+}
+
+/// The first way through a batch: what its keys are.
+#[divan::bench(args = Compression::ALL)]
+fn survey(bencher: Bencher<'_, '_>, compression: Compression) {
+    let batch = keyed(compression, 80);
+    bencher.bench_local(|| survey_of(&batch).len());
+}
+
+/// The second one, where half of the records go.
+#[divan::bench(args = Compression::ALL)]
+fn compact_to_a_half(bencher: Bencher<'_, '_>, compression: Compression) {
+    compact(bencher, &keyed(compression, 80));
+}
+
+/// The second one, where all records stay.
+#[divan::bench(args = Compression::ALL)]
+fn compact_to_the_same(bencher: Bencher<'_, '_>, compression: Compression) {
+    compact(bencher, &keyed(compression, 160));
+}
+
+fn compact(bencher: Bencher<'_, '_>, batch: &ValidBatch) {
+    let mut filter = Filter::new(survey_of(batch), Offset(1 << 20), 0, 0);
+    let last_written = BTreeMap::new();
+    bencher.bench_local(|| filter.judge(batch, &last_written).unwrap());
 }

@@ -73,6 +73,9 @@ pub struct Written<'a> {
     marker: Option<Marker>,
 }
 
+/// Bytes of a control batch's records, which are some dozens where a broker has written them.
+pub(crate) const MARKER_BYTES_MAX: usize = 64 * 1024;
+
 /// How a transaction ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
@@ -116,7 +119,9 @@ impl<'a> Written<'a> {
     #[must_use]
     pub fn of(batch: &'a ValidBatch) -> Self {
         let header = batch.header();
-        let records = Self::needs_records(header).then(|| batch.records().ok()).flatten();
+        let records = Self::needs_records(header)
+            .then(|| batch.records_within(MARKER_BYTES_MAX).ok())
+            .flatten();
         Self::new(header, records)
     }
 

@@ -5,9 +5,10 @@
 use bytes::Bytes;
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
-use ottla_base::{Timestamp, TopicPartition};
+use ottla_base::{Offset, Timestamp, TopicPartition};
 use ottla_records::{
-    BatchBuilder, Codec, Compression, Rules, compression, crc32c, parse_produced, validate,
+    BatchBuilder, Codec, Compression, RawBatch, Rules, compression, crc32c, parse_produced,
+    validate,
 };
 
 const BATCH_BYTES: usize = 16 * 1024;
@@ -56,6 +57,16 @@ fn check(bencher: Bencher<'_, '_>, bytes: &Bytes) {
     bencher.counter(BytesCount::new(bytes.len())).bench_local(|| {
         let raw = parse_produced(bytes.clone(), PRODUCE_VERSION).unwrap();
         validate(raw, &rules, Timestamp(1_000)).unwrap()
+    });
+}
+
+/// To the end of a batch, which has no record that is young enough.
+#[divan::bench(args = Compression::ALL)]
+fn find_timestamp(bencher: Bencher<'_, '_>, compression: Compression) {
+    let bytes = batch(compression, 100);
+    bencher.counter(BytesCount::new(bytes.len())).bench_local(|| {
+        let raw = RawBatch::parse(bytes.clone()).unwrap();
+        raw.first_at_or_after(Timestamp(1_001), Offset(0)).unwrap()
     });
 }
 

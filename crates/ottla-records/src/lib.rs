@@ -15,6 +15,7 @@ mod record;
 mod retain;
 mod validate;
 mod varint;
+mod walk;
 
 pub use batch::{Batches, RawBatch, ValidBatch};
 pub use builder::{BatchBuilder, HeaderSlice};
@@ -28,6 +29,7 @@ pub use header::{
 };
 pub use record::{Header, Record, Records};
 pub use validate::{RecordError, Rejection, Rules, parse_produced, validate};
+pub use walk::Seen;
 
 /// "No timestamp" in a record or batch.
 pub const NO_TIMESTAMP: i64 = -1;

@@ -17,7 +17,7 @@ use crate::input::{Input, Plain};
 use crate::varint::{read_varint, read_varlong};
 
 /// Java's arrays end here, so no Kafka client can have more in one piece.
-const DECOMPRESSED_MAX: usize = 0x7fff_ffff;
+pub(crate) const DECOMPRESSED_MAX: usize = 0x7fff_ffff;
 
 /// A record as a consumer sees it. Key, value and headers share the batch's memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Records {
         let record = reader.record(&self.header)?;
         self.rest = reader.rest();
         if self.left == 0 && !self.rest.is_empty() {
-            return Err(BatchError::Record("there are bytes after the last record"));
+            return Err(BYTES_AFTER_LAST);
         }
         Ok(record)
     }
@@ -102,43 +102,16 @@ impl RawBatch {
     pub fn records_within(&self, limit: usize) -> Result<Records, BatchError> {
         Records::new(self.header(), &self.body(), limit)
     }
-
-    /// The offset of the first record whose timestamp is the batch's largest: what ListOffsets
-    /// answers to "max timestamp" (−3). The log finds the batch, this finds the record.
-    pub fn offset_of_max_timestamp(&self) -> Result<Option<Offset>, BatchError> {
-        let max_timestamp = Timestamp(self.header().max_timestamp);
-        self.find_record(|record| record.timestamp == max_timestamp)
-    }
-
-    /// The first record at or after both a timestamp and an offset: what ListOffsets answers to a time.
-    pub fn first_at_or_after(
-        &self,
-        timestamp: Timestamp,
-        offset: Offset,
-    ) -> Result<Option<(Timestamp, Offset)>, BatchError> {
-        for record in self.records()? {
-            let record = record?;
-            if record.timestamp >= timestamp && record.offset >= offset {
-                return Ok(Some((record.timestamp, record.offset)));
-            }
-        }
-        Ok(None)
-    }
-
-    fn find_record(&self, found: impl Fn(&Record) -> bool) -> Result<Option<Offset>, BatchError> {
-        for record in self.records()? {
-            let record = record?;
-            if found(&record) {
-                return Ok(Some(record.offset));
-            }
-        }
-        Ok(None)
-    }
 }
 
 impl ValidBatch {
     pub fn records(&self) -> Result<Records, BatchError> {
-        Records::new(self.header(), self.body(), DECOMPRESSED_MAX)
+        self.records_within(DECOMPRESSED_MAX)
+    }
+
+    /// Reads the records, unless they take more than `limit` bytes once decompressed.
+    pub fn records_within(&self, limit: usize) -> Result<Records, BatchError> {
+        Records::new(self.header(), self.body(), limit)
     }
 }
 
@@ -160,9 +133,17 @@ pub(crate) struct Outline {
     pub(crate) value_len: i32,
 }
 
-impl Outline {
-    /// Looks one record over: every length inside it is checked, nothing is kept.
-    #[inline]
+/// What a record begins with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opening {
+    /// The position after the record.
+    pub(crate) end: u64,
+    pub(crate) timestamp_delta: i64,
+    pub(crate) offset_delta: i32,
+}
+
+impl Opening {
+    #[inline(always)]
     pub(crate) fn read(input: &mut impl Input) -> Result<Self, BatchError> {
         let length = u64::try_from(read_varint(|| input.byte())?)
             .map_err(|_| BatchError::Record("a record has a negative size"))?;
@@ -170,7 +151,25 @@ impl Outline {
         input.byte()?;
         let timestamp_delta = read_varlong(|| input.byte())?;
         let offset_delta = read_varint(|| input.byte())?;
-        let key_len = skip_field(input, end)?;
+        Ok(Self { end, timestamp_delta, offset_delta })
+    }
+}
+
+impl Outline {
+    /// Looks one record over: every length inside it is checked, nothing is kept.
+    #[inline]
+    pub(crate) fn read(input: &mut impl Input) -> Result<Self, BatchError> {
+        Self::read_with_key(input, Input::skip)
+    }
+
+    /// The same; `take_key` reads so many bytes from the input, those of a key that is not null.
+    #[inline(always)]
+    pub(crate) fn read_with_key<I: Input>(
+        input: &mut I,
+        take_key: impl FnOnce(&mut I, usize) -> Result<(), BatchError>,
+    ) -> Result<Self, BatchError> {
+        let Opening { end, timestamp_delta, offset_delta } = Opening::read(input)?;
+        let key_len = read_field(input, end, take_key)?;
         let value_len = skip_field(input, end)?;
         let header_count = read_varint(|| input.byte())?;
         if header_count != 0 {
@@ -183,17 +182,29 @@ impl Outline {
     }
 }
 
-const WRONG_SIZE: BatchError = BatchError::Record("a record's fields do not add up to its size");
+pub(crate) const BYTES_AFTER_LAST: BatchError =
+    BatchError::Record("there are bytes after the last record");
+pub(crate) const WRONG_SIZE: BatchError =
+    BatchError::Record("a record's fields do not add up to its size");
 
 #[inline(always)]
 fn skip_field(input: &mut impl Input, end: u64) -> Result<i32, BatchError> {
+    read_field(input, end, Input::skip)
+}
+
+#[inline(always)]
+fn read_field<I: Input>(
+    input: &mut I,
+    end: u64,
+    take: impl FnOnce(&mut I, usize) -> Result<(), BatchError>,
+) -> Result<i32, BatchError> {
     let length = read_varint(|| input.byte())?;
     if let Ok(count) = usize::try_from(length) {
         // Before a decompressor is set to work on a length that cannot be true.
         if input.position().saturating_add(u64::try_from(count).unwrap_or(u64::MAX)) > end {
             return Err(WRONG_SIZE);
         }
-        input.skip(count)?;
+        take(input, count)?;
     }
     Ok(length)
 }

@@ -21,7 +21,7 @@ use crate::compression::{Codec, Compression, Recompressor};
 use crate::error::BatchError;
 use crate::header::{BatchHeader, HEADER_LEN, TimestampType};
 use crate::input::{Compressed, Input, Plain, Tee};
-use crate::record::{Outline, timestamp_of};
+use crate::record::{BYTES_AFTER_LAST, Outline, timestamp_of};
 
 /// Bytes that a batch may decompress to.
 const DECOMPRESSED_MAX: u64 = 0x7fff_ffff;
@@ -333,11 +333,7 @@ impl<'a> RecordCheck<'a> {
                 self.describe(index, &record, timestamp);
             }
         }
-        if input.at_end()? {
-            Ok(())
-        } else {
-            Err(BatchError::Record("there are bytes after the last record").into())
-        }
+        if input.at_end()? { Ok(()) } else { Err(BYTES_AFTER_LAST.into()) }
     }
 
     /// The largest timestamp of the batch as it will be stored.

@@ -19,7 +19,7 @@ use ottla_records::{BatchHeader, RawBatch};
 use crate::environment::Home;
 use crate::error::{Context, StorageError};
 use crate::names;
-use crate::producers::{Producers, Written, snapshot};
+use crate::producers::{MARKER_BYTES_MAX, Producers, Written, snapshot};
 use crate::segment::Segment;
 use crate::transactions::Transactions;
 use crate::txn_index::AbortedTransaction;
@@ -144,7 +144,7 @@ impl<'a> Replay<'a> {
             true => RawBatch::parse(read()?).ok(),
             false => None,
         };
-        let records = batch.and_then(|batch| batch.records().ok());
+        let records = batch.and_then(|batch| batch.records_within(MARKER_BYTES_MAX).ok());
         let written = Written::new(header, records);
         self.producers.append(&written);
         self.end = Offset(header.next_offset());

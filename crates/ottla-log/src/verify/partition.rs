@@ -1,5 +1,6 @@
 //! One partition's directory.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use ottla_base::{Offset, TopicPartition};
@@ -408,21 +409,19 @@ fn objection_to_header(segment_base: i64, header: &BatchHeader) -> Option<String
 /// What is wrong with the records of a batch whose checksum is right.
 fn objection_to_records(batch: &RawBatch) -> Option<String> {
     let header = batch.header();
-    let records = match batch.records() {
-        Ok(records) => records,
-        Err(error) => return Some(error.to_string()),
-    };
-    let mut previous = header.base_offset - 1;
-    for record in records {
-        let offset = match record {
-            Ok(record) => record.offset.0,
-            Err(error) => return Some(error.to_string()),
-        };
-        if offset <= previous || offset > header.last_offset() {
-            let (base, last) = (header.base_offset, header.last_offset());
-            return Some(format!("a record with offset {offset} in a batch of {base} to {last}"));
+    let (base, last) = (header.base_offset, header.last_offset());
+    let mut previous = base - 1;
+    let strayed = batch.look_over(|record| {
+        let offset = record.offset.0;
+        if offset <= previous || offset > last {
+            return ControlFlow::Break(offset);
         }
         previous = offset;
+        ControlFlow::Continue(())
+    });
+    match strayed {
+        Ok(strayed) => strayed
+            .map(|offset| format!("a record with offset {offset} in a batch of {base} to {last}")),
+        Err(error) => Some(error.to_string()),
     }
-    None
 }
