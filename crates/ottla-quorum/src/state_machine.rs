@@ -261,7 +261,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             Some(image) => image,
             None => self.storage.snapshots().load_image(extent.id)?,
         };
-        while let Err(error) = self.storage.snapshots().install(&checkpoint) {
+        while let Err(error) = self.storage.install(&checkpoint) {
             self.storage.room().wait(error).await?;
         }
         self.restore(&extent, image);

@@ -17,6 +17,7 @@
 //! Invariants: `index.end_offset() == log.log_end_offset()`; `cache` holds the last entries of the log, without gaps;
 //! `log.log_start_offset() <= index.start_offset() <= newest_snapshot.end_offset`.
 
+mod begun;
 pub(crate) mod format;
 pub(crate) mod index;
 pub(crate) mod room;
@@ -50,11 +51,12 @@ use crate::raft::{Entry, LogId, Membership, Payload, TypeConfig, Vote, Voter, ep
 use crate::snapshot::Extent;
 use crate::snapshot::store::{Checkpoint, LoadError, Snapshots};
 use crate::workers::{self, Workers};
+use begun::Begun;
 use format::Author;
 use index::LogIndex;
 use room::Room;
 use vote::VoteFile;
-use writer::Writer;
+use writer::{Files, Writer};
 
 /// How much of the log is read at once.
 const READ_BYTES: usize = 1 << 20;
@@ -70,6 +72,14 @@ pub(crate) enum LogError {
     Corrupt { offset: Offset, what: String },
     #[error("read the metadata log: {0}")]
     Io(#[from] io::Error),
+    #[error(
+        "the metadata log in {} is gone, and with it what this node has acknowledged and whom it voted for: it had one, as \
+         ottla.begun beside it says. Put it back as it was; or empty all directories of this node, so that they are formatted \
+         anew and get other directory ids. A static voter (controller.quorum.voters) is formatted by hand, only while the \
+         others are up and agree; a node that is only a broker may keep its data (operations.md, \"A lost metadata log\")",
+        .0.display()
+    )]
+    Gone(PathBuf),
     #[error("entry {index} of the metadata log is in a snapshot only")]
     Purged { index: u64 },
     #[error(transparent)]
@@ -105,6 +115,7 @@ struct Shared {
     workers: Arc<dyn Workers>,
     myself: Myself,
     writer: Writer,
+    begun: Arc<Begun>,
     snapshots: Snapshots,
     room: Room,
     state: Mutex<State>,
@@ -147,6 +158,8 @@ impl Storage {
         let vote = vote_file.read(node_id)?;
         let offsets = log.log_start_offset()..log.log_end_offset();
         let room = Room::beside(Arc::clone(&disk), path.clone());
+        let begun = Arc::new(Begun::of_log(Arc::clone(&disk), &path)?);
+        let home = path.clone();
         let (snapshots, checkpoint) = Snapshots::open(disk, path, cluster_id, offsets)?;
         let extent = checkpoint.as_ref().map(|checkpoint| &*checkpoint.extent);
         if let Some(extent) = extent {
@@ -154,11 +167,18 @@ impl Storage {
         }
         let myself = Myself { id: node_id, directory_id };
         let Scanned { index, voters, origin } = scan(&log, myself, extent)?;
+        match index.last() {
+            None if begun.is_noted() => return Err(LogError::Gone(home)),
+            None => {}
+            // It may be older than the note.
+            Some(_) => begun.note()?,
+        }
         let cache_start = index.next_index();
         let state = State { index, vote, voters, origin, cache: VecDeque::new(), cache_start };
-        let writer = Writer::start(Arc::clone(&log), vote_file, directory_id, node_id, &*workers)?;
+        let files = Files { log: Arc::clone(&log), vote_file, begun: Arc::clone(&begun) };
+        let writer = Writer::start(files, directory_id, node_id, &*workers)?;
         let state = Mutex::new(state);
-        let shared = Shared { log, clock, workers, myself, writer, snapshots, room, state };
+        let shared = Shared { log, clock, workers, myself, writer, begun, snapshots, room, state };
         Ok((Self { shared: Arc::new(shared) }, checkpoint))
     }
 
@@ -177,6 +197,12 @@ impl Storage {
 
     pub(crate) fn snapshots(&self) -> &Snapshots {
         &self.shared.snapshots
+    }
+
+    /// Gives a snapshot that the leader has sent its name, durably: this node has had all that is in it.
+    pub(crate) fn install(&self, checkpoint: &Checkpoint) -> io::Result<()> {
+        self.shared.snapshots.install(checkpoint)?;
+        self.shared.begun.note()
     }
 
     pub(crate) fn room(&self) -> &Room {
@@ -218,7 +244,7 @@ impl Storage {
         let mut batches = self.batches_of(&mut entries, now)?;
         self.append_batches(&mut entries, &mut batches)?;
         self.shared.log.flush().map_err(io::Error::other)?;
-        Ok(())
+        self.shared.begun.note()
     }
 
     /// The voters that the log names last, committed or not.

@@ -257,3 +257,24 @@ async fn the_last_of_two_thousand_topics_costs_what_the_first_did() {
     assert_eq!((costs[0].0, costs[0].1), (1000, 2000));
     assert_eq!(node.topics().len(), 2000);
 }
+
+#[tokio::test]
+async fn a_directory_whose_log_is_gone_is_not_taken_for_a_new_one() {
+    let path = tempfile::tempdir().unwrap();
+    start(path.path()).await.stop().await;
+    let note = path.path().join("ottla.begun");
+    // As a directory that an older version has made: it gets the note.
+    std::fs::remove_file(&note).unwrap();
+    start(path.path()).await.stop().await;
+    assert!(note.exists());
+    // The files alone, with the vote left, and then all.
+    std::fs::remove_file(common::segment(path.path())).unwrap();
+    let error = common::try_start(path.path()).await.unwrap_err().to_string();
+    assert!(error.contains("is gone"), "{error}");
+    std::fs::remove_dir_all(common::metadata_log(path.path())).unwrap();
+    let error = common::try_start(path.path()).await.unwrap_err().to_string();
+    assert!(error.contains("formatted anew"), "{error}");
+    // As one that was only formatted.
+    std::fs::remove_file(&note).unwrap();
+    assert!(start(path.path()).await.quorum.image().is_formatted());
+}

@@ -39,6 +39,8 @@ async fn a_log_cut_within_its_first_entries_can_be_begun_again() {
     for cut in 0..whole.len() {
         let copy = copy_of(path.path());
         std::fs::write(segment(copy.path()), &whole[..cut]).unwrap();
+        // It comes when the first entry is on disk: a crash that leaves less leaves none.
+        std::fs::remove_file(copy.path().join("ottla.begun")).unwrap();
         let again = try_start(copy.path()).await;
         let again = again.unwrap_or_else(|error| panic!("cut at byte {cut}: {error}"));
         assert!(again.quorum.image().is_formatted(), "cut at byte {cut}");

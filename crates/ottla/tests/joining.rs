@@ -302,6 +302,7 @@ fn a_node_that_has_joined_begins_no_cluster_of_its_own_when_it_finds_nobody() {
     nodes.kill(1);
     nodes.kill(2);
     std::fs::remove_dir_all(nodes.data(2).join("__cluster_metadata-0")).unwrap();
+    std::fs::remove_file(nodes.data(2).join("ottla.begun")).unwrap();
     let timeout = "initial.broker.registration.timeout.ms=1000";
     nodes.serve(2, &[&["--set", timeout], &NO_VOTE[..]].concat());
     let (code, log) = nodes.running.get_mut(&2).unwrap().ended();

@@ -166,6 +166,21 @@ fn a_voter_whose_disk_was_wiped_and_formatted_anew_is_another_directory_and_does
     assert!(!refused.status.success(), "{refused:?}");
 }
 
+#[test]
+fn a_voter_whose_metadata_log_was_deleted_does_not_start_until_it_is_formatted_anew() {
+    let mut nodes = three();
+    nodes.kill(3);
+    std::fs::remove_dir_all(nodes.data(3).join("__cluster_metadata-0")).unwrap();
+    nodes.start(3);
+    let (code, log) = nodes.running.get_mut(&3).unwrap().ended();
+    assert_eq!(code, 1, "{log}");
+    assert!(log.contains("is gone") && log.contains("formatted anew"), "{log}");
+    std::fs::remove_dir_all(nodes.data(3)).unwrap();
+    nodes.start(3);
+    nodes.ready(&[3]);
+    assert_ne!(meta(&nodes.data(3), "directory.id"), DIRECTORIES[2]);
+}
+
 /// One node that was formatted with `--standalone`, and two more with empty directories that follow it.
 fn one_and_two_observers(properties: &[&str]) -> Nodes {
     let mut nodes = one_of_three(properties);

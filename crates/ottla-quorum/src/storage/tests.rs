@@ -456,8 +456,23 @@ async fn a_log_that_does_not_lead_to_a_snapshot_begins_again_after_it() {
         drop(follower);
         let directory = paths[1].path().join("__cluster_metadata-0");
         std::fs::remove_dir_all(directory).unwrap();
+        std::fs::remove_file(paths[1].path().join("ottla.begun")).unwrap();
         follower = open(paths[1].path());
     }
+}
+
+#[tokio::test]
+async fn who_has_had_a_snapshot_alone_has_had_a_log() {
+    let paths = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [mut leader, follower] = paths.each_ref().map(|path| open(path.path()));
+    append(&mut leader, entries()).await;
+    let id = take_snapshot(&leader, 5).id;
+    let note = paths[1].path().join("ottla.begun");
+    assert!(!note.exists(), "it has had nothing");
+    follower.storage.install(&leader.storage.snapshots().load(id).unwrap()).unwrap();
+    assert!(note.exists());
+    drop(follower);
+    assert!(matches!(try_open(paths[1].path()), Err(LogError::Gone(_))));
 }
 
 #[tokio::test]

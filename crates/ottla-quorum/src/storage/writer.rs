@@ -12,6 +12,7 @@ use ottla_log::Log;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::begun::Begun;
 use super::vote::VoteFile;
 use crate::raft::{TypeConfig, Vote};
 use crate::workers::{InOrder, Workers};
@@ -21,6 +22,13 @@ enum Job {
     /// Make everything appended so far durable.
     Flush(IOFlushed<TypeConfig>),
     SaveVote(Vote, oneshot::Sender<io::Result<()>>),
+}
+
+/// What is written to.
+pub(crate) struct Files {
+    pub(crate) log: Arc<Log>,
+    pub(crate) vote_file: VoteFile,
+    pub(crate) begun: Arc<Begun>,
 }
 
 /// Whom to ask.
@@ -38,14 +46,13 @@ struct Counts {
 
 impl Writer {
     pub(crate) fn start(
-        log: Arc<Log>,
-        vote_file: VoteFile,
+        files: Files,
         directory_id: Uuid,
         node_id: BrokerId,
         workers: &dyn Workers,
     ) -> io::Result<Self> {
         let (jobs, counts) = (Mutex::default(), Counts::default());
-        let worker = Arc::new(Worker { log, vote_file, directory_id, node_id, jobs, counts });
+        let worker = Arc::new(Worker { files, directory_id, node_id, jobs, counts });
         Ok(Self { worker, order: Mutex::new(Some(workers.in_order("quorum-writer")?)) })
     }
 
@@ -100,8 +107,7 @@ fn stopped() -> io::Error {
 }
 
 struct Worker {
-    log: Arc<Log>,
-    vote_file: VoteFile,
+    files: Files,
     directory_id: Uuid,
     node_id: BrokerId,
     jobs: Mutex<Jobs>,
@@ -134,7 +140,8 @@ impl Worker {
                 Job::Flush(callback) => callbacks.push(callback),
                 Job::SaveVote(vote, saved) => {
                     self.flush(&mut callbacks);
-                    let written = self.vote_file.write(&vote, self.node_id, self.directory_id);
+                    let written =
+                        self.files.vote_file.write(&vote, self.node_id, self.directory_id);
                     // Nobody waits for the vote of a node that is stopping.
                     let _ = saved.send(written.map_err(io::Error::from));
                 }
@@ -152,12 +159,17 @@ impl Worker {
         }
     }
 
+    fn flush_log(&self) -> io::Result<()> {
+        self.files.log.flush().map_err(io::Error::other)?;
+        self.files.begun.note()
+    }
+
     /// One flush for all who wait.
     fn flush(&self, callbacks: &mut Vec<IOFlushed<TypeConfig>>) {
         if callbacks.is_empty() {
             return;
         }
-        let flushed = self.log.flush().map(drop).map_err(|error| error.to_string());
+        let flushed = self.flush_log().map_err(|error| error.to_string());
         self.counts.flushes.fetch_add(1, Ordering::Relaxed);
         self.counts.appends.fetch_add(callbacks.len() as u64, Ordering::Relaxed);
         for callback in callbacks.drain(..) {
