@@ -93,9 +93,11 @@ impl LogMoves {
     /// Has a partition moved, instead of to where it may be on its way now. One that is there already stays.
     ///
     /// # Errors
-    /// KAFKA_STORAGE_ERROR while any directory is offline, as in Apache Kafka: a copy might be in it.
+    /// KAFKA_STORAGE_ERROR while any directory is offline, as in Apache Kafka: a copy might be in it. REPLICA_NOT_AVAILABLE
+    /// where the replica was dropped meanwhile.
     pub(crate) fn begin(&self, replica: &Arc<Replica>, target: &Member) -> Result<(), ErrorCode> {
         let _one_at_a_time = self.beginning.lock();
+        check_held(replica)?;
         let name = &replica.partition;
         if self.target_of(name).is_some_and(|id| id != target.id) {
             self.cancel(name);
@@ -110,14 +112,19 @@ impl LogMoves {
         }
         let source = self.directories.at(log.directory()).ok_or(ErrorCode::KAFKA_STORAGE_ERROR)?;
         let [from, to] = [source, target].map(|member| Arc::clone(&member.directory));
-        let moving = Move::begin(from, to, name).map_err(|error| {
+        let moving = Move::begin(from, to, &log).map_err(|error| {
+            if let MoveError::Gone(_) = error {
+                return ErrorCode::REPLICA_NOT_AVAILABLE;
+            }
             error!(partition = %name, %error, "a log can't be moved");
             ErrorCode::KAFKA_STORAGE_ERROR
         })?;
         info!(partition = %name, to = %target.path().display(), "moving a log");
-        let (replica, moving) = (Arc::clone(replica), Mutex::new(Some(moving)));
-        let under_way = Arc::new(UnderWay { replica, target: target.id, moving });
-        self.under_way.lock().insert(name.clone(), under_way);
+        let (moving_replica, moving) = (Arc::clone(replica), Mutex::new(Some(moving)));
+        let under_way = UnderWay { replica: moving_replica, target: target.id, moving };
+        self.under_way.lock().insert(name.clone(), Arc::new(under_way));
+        // Whoever has dropped it meanwhile may have looked for its move before there was one.
+        check_held(replica).inspect_err(|_| self.cancel(name))?;
         self.begun.notify_one();
         Ok(())
     }
@@ -215,6 +222,11 @@ impl LogMoves {
         }
         Step::Ended
     }
+}
+
+/// Under the name of a replica that was dropped may be another topic's log.
+fn check_held(replica: &Replica) -> Result<(), ErrorCode> {
+    replica.check_alive().map_err(|_| ErrorCode::REPLICA_NOT_AVAILABLE)
 }
 
 fn abandon(partition: &TopicPartition, moving: Move) {

@@ -214,7 +214,8 @@ impl LogDirectory {
     /// Takes a log away: its name is free at once, its files go after `file.delete.delay.ms`. `false` if there is
     /// no such log.
     pub fn delete(&self, partition: &TopicPartition) -> Result<bool, StorageError> {
-        let Some((log, renamed)) = self.rename_away(partition, names::deleted_directory)? else {
+        let Some(log) = self.log(partition) else { return Ok(false) };
+        let Some(renamed) = self.rename_away(&log, names::deleted_directory)? else {
             return Ok(false);
         };
         let delay_ms = log.config().file_delete_delay_ms;
@@ -224,21 +225,23 @@ impl LogDirectory {
 
     /// Sets a log aside that the cluster does not know, under a name that no log has; its files stay.
     pub fn set_aside(&self, partition: &TopicPartition) -> Result<bool, StorageError> {
-        Ok(self.rename_away(partition, names::stray_directory)?.is_some())
+        let Some(log) = self.log(partition) else { return Ok(false) };
+        Ok(self.rename_away(&log, names::stray_directory)?.is_some())
     }
 
+    /// Takes this very log away, and says where to; nothing if it is not here any more, whatever has its name now.
     fn rename_away(
         &self,
-        partition: &TopicPartition,
+        log: &Log,
         new_name: fn(&TopicPartition, Uuid) -> String,
-    ) -> Result<Option<(Arc<Log>, PathBuf)>, StorageError> {
+    ) -> Result<Option<PathBuf>, StorageError> {
         let env = &self.shared.env;
-        let Some(log) = self.log(partition) else { return Ok(None) };
+        let partition = log.topic_partition();
         let renamed = env.path.join(new_name(partition, random_name(env)?));
         // Not while `logs` is locked: whoever writes may wait for the recovery points, and those wait for `logs`.
         let no_flush = log.close_for_deletion();
         let mut logs = self.shared.logs.write();
-        if !logs.get(partition).is_some_and(|known| Arc::ptr_eq(known, &log)) {
+        if !logs.get(partition).is_some_and(|known| std::ptr::eq(&**known, log)) {
             return Ok(None);
         }
         log.rename(&renamed, &no_flush)?;
@@ -246,7 +249,7 @@ impl LogDirectory {
         logs.remove(partition);
         // Where it started stays in the file until the next checkpoint, or until somebody wants the name: should a
         // crash take the rename back, the log starts there again.
-        Ok(Some((log, renamed)))
+        Ok(Some(renamed))
     }
 
     /// Begins a flush of all logs that wait for one: on this thread if that is quick, which saves to wake another one

@@ -78,13 +78,19 @@ impl Drop for Move {
 }
 
 impl Move {
-    /// Begins a copy in the target, empty.
+    /// Begins a copy in the target, empty. It is a copy of this very log: another topic may have had its name since.
+    ///
+    /// # Errors
+    /// [`MoveError::Gone`] where the log is not in the source, or no more.
     pub fn begin(
         source: Arc<LogDirectory>,
         target: Arc<LogDirectory>,
-        partition: &TopicPartition,
+        log: &Arc<Log>,
     ) -> Result<Self, MoveError> {
-        let current = source.log(partition).ok_or_else(|| MoveError::Gone(partition.clone()))?;
+        let (partition, current) = (log.topic_partition(), Arc::clone(log));
+        if !source.log(partition).is_some_and(|it| Arc::ptr_eq(&it, log)) {
+            return Err(MoveError::Gone(partition.clone()));
+        }
         if !current.begin_copy() {
             return Err(CreateError::Exists { log: partition.to_string() }.into());
         }

@@ -85,7 +85,7 @@ fn append(log: &Log, batches: usize, records: i64, value_len: usize) {
 }
 
 fn begin([from, to]: &[Arc<LogDirectory>; 2]) -> Result<Move, MoveError> {
-    Move::begin(Arc::clone(from), Arc::clone(to), &partition())
+    Move::begin(Arc::clone(from), Arc::clone(to), &from.log(&partition()).unwrap())
 }
 
 fn copy_all(moving: &Move) -> Result<(), MoveError> {
@@ -231,6 +231,33 @@ fn a_move_that_is_given_up_leaves_nothing() {
 }
 
 #[test]
+fn a_log_that_has_the_name_of_one_that_was_to_move_stays_where_it_is() {
+    let pair = Pair::new();
+    let both = pair.open();
+    let log = create(&both[0], &pair.config);
+    append(&log, 5, 1, 10);
+    let moving = begin(&both).unwrap();
+    copy_all(&moving).unwrap();
+    assert!(both[0].set_aside(&partition()).unwrap());
+    let config = Arc::new(pair.config.clone());
+    let others = both[0].create(partition(), Uuid([8; 16]), config).unwrap();
+    append(&others, 1, 3, 10);
+    moving.step().unwrap();
+    assert!(matches!(moving.finish(), Err(MoveError::Gone(_))));
+    moving.abandon().unwrap();
+    let [from, to] = both.each_ref().map(Arc::clone);
+    assert!(matches!(Move::begin(from, to, &log), Err(MoveError::Gone(_))));
+    assert!(both[0].log(&partition()).is_some_and(|it| Arc::ptr_eq(&it, &others)));
+    assert!(both[1].log(&partition()).is_none() && both[1].futures().is_empty());
+    append(&others, 1, 2, 10);
+    drop((log, others, both));
+    let both = pair.open();
+    assert!(settle(&both).unwrap().is_empty());
+    let others = both[0].log(&partition()).unwrap();
+    assert_eq!((others.topic_id(), bases(&others)), (Some(Uuid([8; 16])), vec![0, 3]));
+}
+
+#[test]
 fn wherever_a_move_is_cut_off_the_log_is_in_one_directory_as_a_whole() {
     let (mut in_source, mut in_target, mut promoted) = (0, 0, 0);
     for changes in 0.. {
@@ -323,7 +350,7 @@ fn what_a_follower_cuts_off_meanwhile_is_not_in_the_copy() {
     assert_eq!(moved.epoch_entries(), log.epoch_entries());
 
     // Nor where nothing has taken its place.
-    let moving = Move::begin(Arc::clone(&both[1]), Arc::clone(&both[0]), &partition()).unwrap();
+    let moving = Move::begin(Arc::clone(&both[1]), Arc::clone(&both[0]), &moved).unwrap();
     copy_all(&moving).unwrap();
     moved.truncate_to(Offset(3)).unwrap();
     let moved = moving.finish().unwrap();

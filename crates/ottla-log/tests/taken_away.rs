@@ -123,7 +123,7 @@ fn a_copy_that_is_given_up_while_it_is_flushed_leaves_its_directory_online() {
     let fixture = Fixture::new();
     let [from, to] = ["a", "b"].map(|name| fixture.open(name));
     let log = create(&from, 0);
-    let moving = Move::begin(from, Arc::clone(&to), log.topic_partition()).unwrap();
+    let moving = Move::begin(from, Arc::clone(&to), &log).unwrap();
     fixture.flush_while(&moving.future().clone(), || moving.abandon().unwrap());
     to.check_health().unwrap();
     assert!(to.futures().is_empty());

@@ -191,8 +191,9 @@ mod tests {
         });
         let partition = TopicPartition::new("t", 0);
         let [from, to] = directories.each_ref().map(Arc::clone);
-        from.create(partition.clone(), Uuid([7; 16]), Arc::new(LogConfig::default())).unwrap();
-        let moving = Move::begin(from, to, &partition).unwrap();
+        let config = Arc::new(LogConfig::default());
+        let log = from.create(partition, Uuid([7; 16]), config).unwrap();
+        let moving = Move::begin(from, to, &log).unwrap();
         (temporary, directories, moving)
     }
 

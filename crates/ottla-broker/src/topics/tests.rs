@@ -1,9 +1,12 @@
 //! A broker with two log directories is told metadata, and has the logs that it is to have.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
 
+use ottla_base::ErrorCode;
 use ottla_config::{Loaded, Sources};
-use ottla_env::{FaultyDisk, SystemClock};
+use ottla_env::{Disk, DiskLayer, OsDisk, SystemClock};
 use ottla_log::{DirectoryOptions, LogConfig};
 use ottla_protocol::records::{
     MetadataRecord, PartitionChangeRecord, PartitionRecord, RegisterBrokerRecord,
@@ -26,27 +29,64 @@ const B: Uuid = Uuid([2; 16]);
 /// A broker that has registered, and knows of nothing else.
 struct Fixture {
     root: tempfile::TempDir,
+    disk: Arc<TestDisk>,
     image: Image,
-    topics: Topics,
+    topics: Arc<Topics>,
+}
+
+/// The system's disk, on which something happens while the copy of a log that moves is made.
+#[derive(Default)]
+struct TestDisk {
+    on_copy: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl fmt::Debug for TestDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestDisk").finish_non_exhaustive()
+    }
+}
+
+impl DiskLayer for TestDisk {
+    fn below(&self) -> &dyn Disk {
+        &OsDisk
+    }
+
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        if path.to_string_lossy().ends_with("-future")
+            && let Some(happens) = self.on_copy.lock().take()
+        {
+            happens();
+        }
+        OsDisk.create_directory(path)
+    }
 }
 
 impl Fixture {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let directories = Arc::new(open_directories(&root, Arc::new(FaultyDisk::default())));
-        let topics = topics_in(directories);
-        let mut fixture = Self { root, image: Image::new("cluster"), topics };
+        let disk = Arc::<TestDisk>::default();
+        let topics = Arc::new(topics_in(open_directories(&root, Arc::clone(&disk) as _)));
+        let mut fixture = Self { root, disk, image: Image::new("cluster"), topics };
         fixture.learn([registration()]);
         fixture
     }
 
     /// Applies records and carries them out together, as a broker does that has not heard of them for a while.
     fn learn(&mut self, records: impl IntoIterator<Item = MetadataRecord>) {
+        self.about_to_learn(records)();
+    }
+
+    /// What [`Self::learn`] does, to be done at some time.
+    fn about_to_learn<R: IntoIterator<Item = MetadataRecord>>(
+        &mut self,
+        records: R,
+    ) -> impl FnOnce() + Send + use<R> {
         let mut delta = Delta::default();
         for record in records {
             self.image.apply_into(&record, &mut delta).unwrap();
         }
-        self.topics.publish(&Arc::new(self.image.clone()), &delta);
+        let (topics, image) = (Arc::clone(&self.topics), Arc::new(self.image.clone()));
+        move || topics.publish(&image, &delta)
     }
 
     fn replica(&self, topic: TopicId) -> Option<Arc<Replica>> {
@@ -76,7 +116,7 @@ impl Fixture {
     }
 }
 
-fn open_directories(root: &tempfile::TempDir, disk: Arc<dyn ottla_env::Disk>) -> LogDirectories {
+fn open_directories(root: &tempfile::TempDir, disk: Arc<dyn Disk>) -> Arc<LogDirectories> {
     let path = |name: &str| -> PathBuf { root.path().join(name) };
     let usable =
         vec![DataDirectory { path: path("a"), id: A }, DataDirectory { path: path("b"), id: B }];
@@ -84,7 +124,7 @@ fn open_directories(root: &tempfile::TempDir, disk: Arc<dyn ottla_env::Disk>) ->
     let given = DataDirectories { usable, unreadable: Vec::new(), metadata };
     let options = DirectoryOptions { disk, ..DirectoryOptions::default() };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    LogDirectories::open(&given, &LogConfig::default(), &options, &clock).unwrap()
+    Arc::new(LogDirectories::open(&given, &LogConfig::default(), &options, &clock).unwrap())
 }
 
 fn topics_in(directories: Arc<LogDirectories>) -> Topics {
@@ -210,4 +250,44 @@ fn a_topic_that_came_to_this_broker_and_was_deleted_in_one_run_was_never_here() 
     fixture.learn([held_by(TOPIC, &[1, 2]), removal(TOPIC)]);
     assert!(fixture.replica(TOPIC).is_none());
     assert_eq!(fixture.names(), [""; 0]);
+}
+
+#[test]
+fn nothing_moves_for_a_replica_that_was_dropped_and_whose_name_another_topic_has() {
+    let mut fixture = Fixture::new();
+    fixture.learn([topic(TOPIC), partition(TOPIC, &[1])]);
+    let replica = fixture.replica(TOPIC).unwrap();
+    let made_anew = [topic(TOPIC_MADE_ANEW), partition(TOPIC_MADE_ANEW, &[1])];
+    fixture.learn([removal(TOPIC)].into_iter().chain(made_anew));
+    let to_b = fixture.topics.directories.with_id(B).unwrap();
+    let refused = fixture.topics.moves.begin(&replica, to_b);
+    assert_eq!(refused, Err(ErrorCode::REPLICA_NOT_AVAILABLE));
+    assert_eq!(fixture.names(), ["t-0", "t-0 delete"]);
+}
+
+#[test]
+fn a_move_whose_replica_is_dropped_while_it_begins_leaves_no_copy() {
+    let mut fixture = Fixture::new();
+    fixture.learn([topic(TOPIC), partition(TOPIC, &[1])]);
+    let replica = fixture.replica(TOPIC).unwrap();
+    let made_anew = [topic(TOPIC_MADE_ANEW), partition(TOPIC_MADE_ANEW, &[1])];
+    let next = fixture.about_to_learn([removal(TOPIC)].into_iter().chain(made_anew));
+    *fixture.disk.on_copy.lock() = Some(Box::new(next));
+    let to_b = fixture.topics.directories.with_id(B).unwrap();
+    let refused = fixture.topics.moves.begin(&replica, to_b);
+    assert_eq!(refused, Err(ErrorCode::REPLICA_NOT_AVAILABLE));
+    assert_eq!(fixture.log_id(), Some(TOPIC_MADE_ANEW));
+    // That of the copy goes at once, which some other thread may have done by now.
+    let names = fixture.names();
+    assert!(names.starts_with(&["t-0".to_owned(), "t-0 delete".to_owned()]), "{names:?}");
+    assert!(!names.iter().any(|name| name.ends_with("future")), "{names:?}");
+    let log = fixture.replica(TOPIC_MADE_ANEW).unwrap().log();
+    assert_eq!(
+        fixture.topics.moves.begin(&fixture.replica(TOPIC_MADE_ANEW).unwrap(), to_b),
+        Ok(())
+    );
+    assert!(
+        fixture.topics.directories.id_of(&log) == Some(A)
+            && fixture.names().contains(&"t-0 future".to_owned())
+    );
 }

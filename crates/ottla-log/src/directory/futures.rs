@@ -69,13 +69,14 @@ impl LogDirectory {
         checkpoint::replace_durably(&*env.disk, &mark_in(&future.home().path()), &start)
     }
 
-    /// Takes a log away, durably, whose copy is marked; nothing if it is deleted. Nobody may append to it any more: should this fail, the disk has.
+    /// Takes a log away, durably, whose copy is marked; nothing if it is deleted, also where another one has its name since.
+    /// Nobody may append to it any more: should this fail, the disk has.
     pub(crate) fn give_away(&self, current: &Log) -> Result<Option<PathBuf>, StorageError> {
         let env = &self.shared.env;
-        let given_away = self.rename_away(current.topic_partition(), names::deleted_directory);
+        let given_away = self.rename_away(current, names::deleted_directory);
         let given_away = given_away.and_then(|renamed| {
             env.disk.sync_directory(&env.path).context("flush", &env.path)?;
-            Ok(renamed.map(|(_, path)| path))
+            Ok(renamed)
         });
         given_away.inspect_err(|error| env.poison(error))
     }
