@@ -646,6 +646,7 @@ pub(crate) fn deposed(replica: &Replica, others: &Log) {
 mod tests {
     use std::sync::atomic::AtomicI32;
 
+    use bytes::Bytes;
     use ottla_env::FaultyDisk;
     use ottla_records::{BatchBuilder, Compression};
     use ottla_replication::follower::EpochEnd;
@@ -680,6 +681,28 @@ mod tests {
         disk.stop_after(None);
         let later = replica.fetch_deadline().unwrap();
         assert_eq!(answer(later), Offset(1));
+    }
+
+    #[test]
+    fn what_is_visible_is_shown_once_records_are_deleted_that_could_not_be_at_first() {
+        let (directory, disk) = (tempfile::tempdir().unwrap(), Arc::<FaultyDisk>::default());
+        let log = unflushed_log_on(Arc::clone(&disk) as _, &directory, &[Timestamp(1_000); 3]);
+        log.flush().unwrap();
+        let leader = BrokerId(2);
+        let replica = following(log, leader);
+        let hear = |now| {
+            let asked = replica.next_fetch(leader, now).unwrap();
+            let (high_watermark, log_start) = (Offset(3), Offset(2));
+            let nothing_new = Fetched::Records { records: Bytes::new(), high_watermark, log_start };
+            replica.on_fetched(leader, &asked, nothing_new, now);
+            (replica.log().log_start_offset(), replica.high_watermark())
+        };
+        disk.stop_after(Some(0));
+        assert_eq!(hear(Duration::ZERO), (Offset(0), Offset(0)));
+        assert!(disk.has_stopped());
+        disk.stop_after(None);
+        let later = replica.fetch_deadline().unwrap();
+        assert_eq!(hear(later), (Offset(2), Offset(3)));
     }
 
     #[test]

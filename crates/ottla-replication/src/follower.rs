@@ -152,7 +152,8 @@ pub enum Command {
     /// Ask where the leader's log begins and ends. Then [`Follower::on_leader_offsets`].
     AskLeaderOffsets,
     SetHighWatermark(Offset),
-    /// Durably: what follows relies on it.
+    /// Durably: what is commanded after it relies on it, and must not happen without it. Then
+    /// [`Follower::on_deletion_failed`], if it has failed.
     DeleteRecordsTo(Offset),
     /// Tell the leader. It may be told again, or later, but then what [`Follower::report`] says.
     ReportFlushed(FlushReport),
@@ -281,7 +282,7 @@ impl Follower {
         self.settle();
     }
 
-    /// The log could not be changed as it was to be, or only in part.
+    /// The log could not be cut off or continued as it was to be, or only in part.
     pub fn on_log_failed(&mut self, log: LocalLog, failure: Failure, now: Duration) {
         self.see(log);
         // A log that could not be cut off is compared with the leader's again before anything is appended to it, if its
@@ -297,6 +298,20 @@ impl Follower {
             _ => State::AwaitingMetadata,
         };
         self.settle();
+    }
+
+    /// Records could not be deleted, and so nothing has happened of what was commanded after it: the high watermark is still
+    /// this one, and the leader was told nothing. It is told when it has answered again, and they are gone.
+    pub fn on_deletion_failed(
+        &mut self,
+        log: LocalLog,
+        high_watermark: Offset,
+        failure: Failure,
+        now: Duration,
+    ) {
+        (self.agrees, self.reported) = (false, None);
+        self.high_watermark = high_watermark;
+        self.on_log_failed(log, failure, now);
     }
 
     /// The leader has said where its log begins and ends, or has not.

@@ -245,10 +245,11 @@ impl Replica {
                     Command::DeleteRecordsTo(offset) => {
                         if let Err(error) = log.delete_records_to(offset) {
                             tracing::error!(partition = %self.partition, %error, "records can't be deleted");
-                            let failure = failure_of(&error);
-                            following.follower.on_log_failed(local(&log), failure, now);
+                            let (failure, shown) = (failure_of(&error), self.high_watermark());
+                            let follower = &mut following.follower;
+                            follower.on_deletion_failed(local(&log), shown, failure, now);
                             // What is commanded after it must not happen without it.
-                            return errand;
+                            break;
                         }
                     }
                     Command::ReportFlushed(report) => self.report(following.leader, report),

@@ -105,6 +105,35 @@ fn what_the_leader_has_deleted_goes_before_anything_is_shown_or_reported() {
 }
 
 #[test]
+fn what_relies_on_a_deletion_that_failed_is_commanded_again_with_it() {
+    let start = Offset(12);
+    let [shown, visible] = [start, Offset(20)].map(SetHighWatermark);
+    for is_empty in [true, false] {
+        let mut one = follower();
+        let commands = answer(&mut one, records(is_empty, 20, 12));
+        assert_eq!(commands[..3], [DeleteRecordsTo(start), shown, report(15)]);
+        one.on_deletion_failed(log(0, 20, 15, 5), Offset(10), Failure::Passing, NOW);
+        // Before the leader's start may be other records than the leader's.
+        one.on_flushed(Offset(18));
+        assert_eq!((one.take_commands(), one.report()), (vec![], None));
+        assert_eq!((one.high_watermark(), one.fetch(NOW)), (Offset(10), None));
+        assert_eq!(one.fetch(NOW + BACKOFF).unwrap().log_start_offset, Offset(0));
+        let again = answer(&mut one, records(true, 20, 12));
+        assert_eq!(again, [DeleteRecordsTo(start), shown, report(18), visible]);
+    }
+}
+
+#[test]
+fn whoever_can_never_delete_what_the_leader_has_deleted_reports_nothing() {
+    let mut one = follower();
+    answer(&mut one, records(true, 20, 12));
+    one.on_deletion_failed(log(0, 20, 15, 5), Offset(10), Failure::Lasting, NOW);
+    one.on_flushed(Offset(20));
+    assert_eq!((one.take_commands(), one.report()), (vec![], None));
+    assert!(one.is_over());
+}
+
+#[test]
 fn the_leader_is_told_where_the_log_begins_once_retention_has_cut_it() {
     let mut follower = follower();
     answer(&mut follower, records(true, 10, 0));
@@ -311,13 +340,6 @@ fn what_could_not_be_cut_off_for_want_of_room_is_compared_again_before_anything_
     assert_eq!(one.fetch(NOW), None);
     let again = one.fetch(NOW + BACKOFF).unwrap();
     assert_eq!((again.fetch_offset, again.last_fetched_epoch), (Offset(20), Some(LeaderEpoch(5))));
-
-    // So it is where nothing but records before the leader's start could not be deleted.
-    let mut one = follower();
-    answer(&mut one, records(true, 20, 12));
-    one.on_log_failed(log(0, 20, 15, 5), Failure::Passing, NOW);
-    assert_eq!(one.fetch(NOW + BACKOFF).unwrap().log_start_offset, Offset(0));
-    assert!(answer(&mut one, records(true, 20, 12)).contains(&DeleteRecordsTo(Offset(12))));
 
     // Without epochs there is nothing to compare.
     let mut one = begin(log(0, 20, 20, -1), 10);
