@@ -236,19 +236,27 @@ impl Topics {
         let published = self.published.lock();
         let Some(image) = &*published else { return };
         let missing = self.missing.logs.lock().clone();
+        let mut full = BTreeSet::new();
         for (topic_id, index) in missing {
             if let Some(topic) = image.topic(topic_id)
                 && let Some(partition) = topic.partition(index)
                 && partition.replicas.contains(&self.node_id)
                 && self.replicas.find(topic_id, index.0).is_none()
             {
+                let place = partition.directory_of(self.node_id);
+                if full.contains(&place) {
+                    continue;
+                }
                 let demands = self.demands_of(image, topic);
                 match self.try_create(image, topic, index, partition, &demands) {
                     Ok(()) => {
                         info!(topic = %topic.name, partition = %index, "log made, as there is room")
                     }
-                    // For the others there is none either.
-                    Err(error) if error.is_full() => return,
+                    // For the others that are to be there is none either.
+                    Err(error) if error.is_full() => {
+                        full.insert(place);
+                        continue;
+                    }
                     Err(error) => self.note_missing(topic, index, &error),
                 }
             }

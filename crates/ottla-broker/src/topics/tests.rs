@@ -34,9 +34,11 @@ struct Fixture {
     topics: Arc<Topics>,
 }
 
-/// The system's disk, on which something happens while the copy of a log that moves is made.
+/// The system's disk, on which something happens while the copy of a log that moves is made, and that may have no room.
 #[derive(Default)]
 struct TestDisk {
+    /// Where nothing can be made.
+    full: Mutex<Option<PathBuf>>,
     on_copy: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
@@ -52,6 +54,9 @@ impl DiskLayer for TestDisk {
     }
 
     fn create_directory(&self, path: &Path) -> io::Result<()> {
+        if self.full.lock().as_ref().is_some_and(|full| path.starts_with(full)) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         if path.to_string_lossy().ends_with("-future")
             && let Some(happens) = self.on_copy.lock().take()
         {
@@ -188,13 +193,22 @@ fn topic(topic_id: TopicId) -> MetadataRecord {
 
 /// A partition that the first of its replicas leads; this broker's replica is in directory A.
 fn partition(topic_id: TopicId, replicas: &[i32]) -> MetadataRecord {
+    partition_in(A, topic_id, 0, replicas)
+}
+
+fn partition_in(
+    directory: Uuid,
+    topic_id: TopicId,
+    partition_id: i32,
+    replicas: &[i32],
+) -> MetadataRecord {
     PartitionRecord {
-        partition_id: 0,
+        partition_id,
         topic_id,
         replicas: replicas.to_vec(),
         isr: replicas.to_vec(),
         leader: *replicas.first().unwrap(),
-        directories: vec![A; replicas.len()],
+        directories: vec![directory; replicas.len()],
         ..PartitionRecord::default()
     }
     .into()
@@ -290,4 +304,21 @@ fn a_move_whose_replica_is_dropped_while_it_begins_leaves_no_copy() {
         fixture.topics.directories.id_of(&log) == Some(A)
             && fixture.names().contains(&"t-0 future".to_owned())
     );
+}
+
+#[test]
+fn a_log_is_made_where_there_is_room_although_another_directory_has_none_yet() {
+    let mut fixture = Fixture::new();
+    let disk = Arc::clone(&fixture.disk);
+    *disk.full.lock() = Some(fixture.root.path().to_owned());
+    let [in_a, also_in_a] = [0, 1].map(|index| partition_in(A, TOPIC, index, &[1]));
+    fixture.learn([topic(TOPIC), in_a, also_in_a, partition_in(B, TOPIC, 2, &[1])]);
+    assert_eq!(fixture.names(), [""; 0]);
+    *disk.full.lock() = Some(fixture.root.path().join("a"));
+    fixture.topics.make_missing();
+    assert_eq!(fixture.names(), ["t-2"]);
+    *disk.full.lock() = None;
+    fixture.topics.make_missing();
+    assert_eq!(fixture.names(), ["t-0", "t-1", "t-2"]);
+    assert!(fixture.topics.missing.logs.lock().is_empty());
 }
