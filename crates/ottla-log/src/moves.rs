@@ -109,14 +109,11 @@ impl Move {
         &self.future
     }
 
-    /// Copies some more.
+    /// Copies some more: nothing where what was to be read has been cut off or deleted at the same time, which the next step
+    /// begins with.
     pub fn step(&self) -> Result<Copied, MoveError> {
         let end = self.current.log_end_offset();
-        let bytes = match self.follow().and_then(|()| self.copy_slice()) {
-            // What was read may have been cut off at the same time: the next step begins with that.
-            Err(MoveError::Read(_) | MoveError::Corrupt { .. }) if self.current.is_cut() => 0,
-            copied => copied?,
-        };
+        let bytes = self.copy_next()?;
         let is_whole = self.future.log_end_offset() >= end && !self.current.is_cut();
         if is_whole && self.unflushed.load(Ordering::Relaxed) > REST_BYTES {
             self.future.flush()?;
@@ -184,6 +181,15 @@ impl Move {
             self.future.truncate_fully_and_start_at(start)?;
         }
         Ok(())
+    }
+
+    fn copy_next(&self) -> Result<u64, MoveError> {
+        let is_gone = || self.current.log_start_offset() > self.future.log_end_offset();
+        match self.follow().and_then(|()| self.copy_slice()) {
+            Err(MoveError::Read(_) | MoveError::Corrupt { .. }) if self.current.is_cut() => Ok(0),
+            Err(MoveError::Read(_)) if is_gone() => Ok(0),
+            copied => copied,
+        }
     }
 
     /// Copies what comes next, of one segment at most. Returns how many bytes.

@@ -8,15 +8,18 @@
 
 mod support;
 
+use std::fmt;
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ottla_base::{LeaderEpoch, Offset, Timestamp, TopicPartition, Uuid};
-use ottla_env::{FaultyDisk, ManualClock};
+use ottla_env::{Disk, DiskLayer, FaultyDisk, ManualClock, OsDisk};
 use ottla_log::{
-    CleanableLogs, CleanerOptions, DirectoryOptions, Log, LogCleaner, LogConfig, LogDirectory,
-    Move, MoveError, settle,
+    CleanableLogs, CleanerOptions, Copied, DirectoryOptions, Log, LogCleaner, LogConfig,
+    LogDirectory, Move, MoveError, settle,
 };
 use ottla_records::{BatchBuilder, Compression, ValidBatch};
 use proptest::prelude::*;
@@ -51,9 +54,13 @@ impl Pair {
     }
 
     fn open(&self) -> [Arc<LogDirectory>; 2] {
+        self.open_on(Arc::clone(&self.disk) as _)
+    }
+
+    fn open_on(&self, disk: Arc<dyn Disk>) -> [Arc<LogDirectory>; 2] {
         ["a", "b"].map(|name| {
             let options = DirectoryOptions {
-                disk: Arc::clone(&self.disk) as _,
+                disk: Arc::clone(&disk),
                 threads: false,
                 recovery_threads: 1,
                 ..DirectoryOptions::default()
@@ -355,6 +362,52 @@ fn what_a_follower_cuts_off_meanwhile_is_not_in_the_copy() {
     moved.truncate_to(Offset(3)).unwrap();
     let moved = moving.finish().unwrap();
     assert_eq!(moved.log_end_offset(), Offset(3));
+}
+
+/// The system's disk, on which something happens once, when a file gets shorter.
+#[derive(Default)]
+struct Interrupted(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl fmt::Debug for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Interrupted").finish()
+    }
+}
+
+impl DiskLayer for Interrupted {
+    fn below(&self) -> &dyn Disk {
+        &OsDisk
+    }
+
+    fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
+        let happens = self.0.lock().unwrap().take();
+        happens.into_iter().for_each(|happens| happens());
+        OsDisk.set_len(file, len)
+    }
+}
+
+#[test]
+fn a_move_goes_on_where_what_comes_next_is_deleted_just_before_it_is_read() {
+    let pair = Pair::new();
+    let disk = Arc::<Interrupted>::default();
+    let both = pair.open_on(Arc::clone(&disk) as _);
+    let log = create(&both[0], &pair.config);
+    append(&log, 10, 1, 100);
+    let moving = begin(&both).unwrap();
+    copy_all(&moving).unwrap();
+    log.truncate_to(Offset(6)).unwrap();
+    append(&log, 14, 1, 90);
+    // When the copy is cut off as the log was.
+    let trimmed = Arc::clone(&log);
+    *disk.0.lock().unwrap() = Some(Box::new(move || {
+        trimmed.delete_records_to(Offset(15)).unwrap();
+    }));
+    assert_eq!(moving.step().unwrap(), Copied { bytes: 0, nearly_done: false });
+    assert!(disk.0.lock().unwrap().is_none());
+    copy_all(&moving).unwrap();
+    let moved = moving.finish().unwrap();
+    assert_eq!((moved.log_start_offset(), moved.log_end_offset()), (Offset(15), Offset(20)));
+    assert_eq!(read_all(&moved), read_all(&log));
 }
 
 /// One log, all of which is on disk.
