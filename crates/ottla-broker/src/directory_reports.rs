@@ -50,6 +50,12 @@ impl DirectoryReports {
         self.changed.notify_one();
     }
 
+    /// Where the controller is to be told that a replica is.
+    #[cfg(test)]
+    pub(crate) fn waiting_for(&self, topic_id: TopicId, partition: i32) -> Option<Uuid> {
+        self.waiting.lock().assigned.get(&(topic_id, partition)).copied()
+    }
+
     fn failed(&self, directory: Uuid) {
         self.waiting.lock().failed.insert(directory);
         self.changed.notify_one();

@@ -50,7 +50,7 @@ struct UnderWay {
 
 /// What came of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+pub(crate) enum Step {
     Copied(u64),
     /// The target has no room for more.
     Waits,
@@ -156,8 +156,7 @@ impl LogMoves {
     /// Carries out what was begun, until the node stops.
     pub(crate) async fn run(self: Arc<Self>, mut stopping: watch::Receiver<bool>) {
         while !*stopping.borrow() {
-            let moves: Vec<_> = self.under_way.lock().values().cloned().collect();
-            if moves.is_empty() {
+            if self.under_way.lock().is_empty() {
                 tokio::select! {
                     () = self.begun.notified() => {}
                     _ = stopping.wait_for(|stop| *stop) => {}
@@ -165,13 +164,19 @@ impl LogMoves {
                 continue;
             }
             let moves_on = Arc::clone(&self);
-            let work = move || -> Vec<Step> { moves.iter().map(|it| moves_on.step(it)).collect() };
-            let Ok(steps) = tokio::task::spawn_blocking(work).await else { return };
+            let work = tokio::task::spawn_blocking(move || moves_on.step_all());
+            let Ok(steps) = work.await else { return };
             tokio::select! {
                 () = self.rest_after(&steps) => {}
                 _ = stopping.wait_for(|stop| *stop) => {}
             }
         }
+    }
+
+    /// Takes each move a step further.
+    pub(crate) fn step_all(&self) -> Vec<Step> {
+        let moves: Vec<_> = self.under_way.lock().values().cloned().collect();
+        moves.iter().map(|it| self.step(it)).collect()
     }
 
     /// Keeps to `replica.alter.log.dirs.io.max.bytes.per.second`, for all moves together.
@@ -203,8 +208,13 @@ impl LogMoves {
             Err(MoveError::Behind(_)) => return Step::Copied(0),
             Ok(()) => {
                 info!(partition = %name, to = %it.target().path().display(), "a log has moved");
-                let partition = name.partition.0;
-                self.reports.assigned(under_way.replica.topic_id, partition, under_way.target);
+                self.report_where(under_way);
+            }
+            Err(error @ MoveError::GivenAway { .. }) => {
+                error!(partition = %name, %error, "a log can only be read until the next start");
+                // The directory that it was in is sound, and nobody would look for others to lead.
+                under_way.replica.take_offline();
+                self.report_where(under_way);
             }
             Err(error) => {
                 error!(partition = %name, %error, "a log was not moved, and stays where it is");
@@ -221,6 +231,13 @@ impl LogMoves {
             all.remove(name);
         }
         Step::Ended
+    }
+
+    /// The log is in the target, or will be after the next start: the controller, which knows whether that directory has
+    /// failed, lets others take over then.
+    fn report_where(&self, under_way: &UnderWay) {
+        let UnderWay { replica, target, .. } = under_way;
+        self.reports.assigned(replica.topic_id, replica.partition.partition.0, *target);
     }
 }
 

@@ -47,6 +47,10 @@ pub enum MoveError {
     Corrupt { log: TopicPartition, offset: Offset, what: String },
     #[error("the log {0} is not in the directory that it is to be moved from")]
     Gone(TopicPartition),
+    /// The log was given away, and the disk has failed before its copy could take its place, which is what the next start
+    /// does. Until then the log can be read, and nothing more.
+    #[error("the log {log} was given away, and its copy can't take its place: {error}")]
+    GivenAway { log: TopicPartition, error: StorageError },
     /// More was appended than may be copied while appends wait: the move goes on.
     #[error("the log {0} has grown too much meanwhile")]
     Behind(TopicPartition),
@@ -126,7 +130,8 @@ impl Move {
     /// Copies what is left, and lets the copy take the log's place. Returns it, as the log that counts from now on.
     ///
     /// The caller lets nobody append meanwhile. After an error the log is where it was, and a copy that could not be
-    /// made sure of is as nothing; unless a disk has failed, which its directory says. After [`MoveError::Behind`], and
+    /// made sure of is as nothing; unless the log's disk has failed, which its directory says, or the target's, which is
+    /// [`MoveError::GivenAway`]. After [`MoveError::Behind`], and
     /// where the target has no room, the move may go on.
     pub fn finish(&self) -> Result<Arc<Log>, MoveError> {
         self.current.pause();
@@ -138,7 +143,11 @@ impl Move {
         let Some(renamed) = self.source.give_away(&self.current)? else {
             return Err(MoveError::Gone(self.current.topic_partition().clone()));
         };
-        self.target.take_up(&self.future, self.current.cleaned_to())?;
+        let taken_up = self.target.take_up(&self.future, self.current.cleaned_to());
+        taken_up.map_err(|error| {
+            let log = self.current.topic_partition().clone();
+            MoveError::GivenAway { log, error }
+        })?;
         self.source.discard_given_away(renamed, &self.current);
         Ok(Arc::clone(&self.future))
     }

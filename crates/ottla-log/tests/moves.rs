@@ -266,7 +266,7 @@ fn a_log_that_has_the_name_of_one_that_was_to_move_stays_where_it_is() {
 
 #[test]
 fn wherever_a_move_is_cut_off_the_log_is_in_one_directory_as_a_whole() {
-    let (mut in_source, mut in_target, mut promoted) = (0, 0, 0);
+    let (mut in_source, mut in_target, mut promoted, mut given_away) = (0, 0, 0, 0);
     for changes in 0.. {
         let pair = Pair::new();
         let both = pair.open();
@@ -295,6 +295,10 @@ fn wherever_a_move_is_cut_off_the_log_is_in_one_directory_as_a_whole() {
         both.iter().for_each(|directory| directory.housekeep());
         let names = [pair.names("a"), pair.names("b")].concat();
         assert_eq!(names, ["t-0"], "after {changes} changes");
+        if let Err(MoveError::GivenAway { .. }) = moved {
+            assert!(logs[1].is_some(), "after {changes} changes");
+            given_away += 1;
+        }
         match logs[1] {
             Some(_) if promotes => promoted += 1,
             Some(_) => in_target += 1,
@@ -305,6 +309,7 @@ fn wherever_a_move_is_cut_off_the_log_is_in_one_directory_as_a_whole() {
         }
     }
     assert!(in_source > 10 && in_target > 0 && promoted > 0, "{in_source} {in_target} {promoted}");
+    assert!(given_away > 1, "{given_away}");
 }
 
 #[test]

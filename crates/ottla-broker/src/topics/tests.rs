@@ -18,6 +18,7 @@ use super::*;
 use crate::fetchers::FetchSettings;
 use crate::hang_ups::HangUps;
 use crate::log_directories::{DataDirectories, DataDirectory};
+use crate::log_moves::Step;
 
 const ME: BrokerId = BrokerId(1);
 const INCARNATION: Uuid = Uuid([5; 16]);
@@ -34,9 +35,12 @@ struct Fixture {
     topics: Arc<Topics>,
 }
 
-/// The system's disk, on which something happens while the copy of a log that moves is made, and that may have no room.
+/// The system's disk, on which something happens while the copy of a log that moves is made, and that may have no room or
+/// fail.
 #[derive(Default)]
 struct TestDisk {
+    /// What can't be flushed any more once there is such a directory in it.
+    fails_with: Mutex<Option<PathBuf>>,
     /// Where nothing can be made.
     full: Mutex<Option<PathBuf>>,
     on_copy: Mutex<Option<Box<dyn FnOnce() + Send>>>,
@@ -63,6 +67,14 @@ impl DiskLayer for TestDisk {
             happens();
         }
         OsDisk.create_directory(path)
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        let fails_with = self.fails_with.lock().clone();
+        if fails_with.is_some_and(|it| it.parent() == Some(path) && it.exists()) {
+            return Err(io::Error::other("injected: the disk is broken"));
+        }
+        OsDisk.sync_directory(path)
     }
 }
 
@@ -321,4 +333,22 @@ fn a_log_is_made_where_there_is_room_although_another_directory_has_none_yet() {
     fixture.topics.make_missing();
     assert_eq!(fixture.names(), ["t-0", "t-1", "t-2"]);
     assert!(fixture.topics.missing.logs.lock().is_empty());
+}
+
+#[test]
+fn others_take_over_from_a_replica_whose_log_was_given_away_to_a_disk_that_fails() {
+    let mut fixture = Fixture::new();
+    fixture.learn([topic(TOPIC), partition(TOPIC, &[1, 2])]);
+    let replica = fixture.replica(TOPIC).unwrap();
+    let topics = Arc::clone(&fixture.topics);
+    let to_b = topics.directories.with_id(B).unwrap();
+    assert_eq!(topics.moves.begin(&replica, to_b), Ok(()));
+    *fixture.disk.fails_with.lock() = Some(to_b.path().join("t-0"));
+    assert_eq!(topics.moves.step_all(), [Step::Ended]);
+    assert!(!to_b.is_online() && topics.directories.online() == [A]);
+    assert_eq!(replica.check_disk(), Err(ErrorCode::KAFKA_STORAGE_ERROR));
+    assert_eq!(topics.reports.waiting_for(TOPIC, 0), Some(B));
+    // The copy is all that the next start finds.
+    assert_eq!(fixture.names(), ["t-0", "t-0 delete"]);
+    assert_eq!(topics.moves.step_all(), []);
 }
