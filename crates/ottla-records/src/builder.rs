@@ -218,6 +218,21 @@ pub(crate) fn write_record<'a>(
     }
 }
 
+/// Writes what a record begins with, up to its key; so many bytes follow. `None` if it is too long to be a record.
+pub(crate) fn write_opening(
+    timestamp_delta: i64,
+    offset_delta: i32,
+    rest_len: usize,
+    out: &mut impl BufMut,
+) -> Option<()> {
+    let length = 1 + varlong_len(timestamp_delta) + varint_len(offset_delta) + rest_len;
+    write_varint(i32::try_from(length).ok()?, out);
+    out.put_i8(0);
+    write_varlong(timestamp_delta, out);
+    write_varint(offset_delta, out);
+    Some(())
+}
+
 fn write_field(field: Option<&[u8]>, out: &mut BytesMut) {
     match field {
         None => write_varint(-1, out),

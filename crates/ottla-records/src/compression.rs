@@ -269,26 +269,35 @@ impl Compressor {
     }
 }
 
-/// Compresses what validation hands on, as long as the result may still be small enough to be kept.
+/// Compresses records that come in pieces, as long as the result may still be small enough to be kept.
 pub(crate) struct Recompressor {
-    compressor: Compressor,
-    /// Single bytes of lengths and deltas are gathered, because codecs are slow to take them one by one.
+    codec: Codec,
+    /// Begun when there is more than may be staged.
+    compressor: Option<Compressor>,
+    /// Single bytes of lengths and deltas are gathered, because codecs are slow to take them one by one; and what is
+    /// gathered to the end is of a length that codecs can plan for.
     staged: Vec<u8>,
+    staged_max: usize,
     limit: usize,
 }
 
 impl Recompressor {
     pub(crate) fn new(codec: Codec, limit: usize) -> Self {
-        let compressor = Compressor::new(codec, None);
-        Self { compressor, staged: Vec::with_capacity(CHUNK_LEN), limit }
+        Self::staging(codec, limit, CHUNK_LEN)
+    }
+
+    /// With so many bytes at most that wait for others.
+    pub(crate) fn staging(codec: Codec, limit: usize, staged_max: usize) -> Self {
+        let staged = Vec::with_capacity(CHUNK_LEN.min(staged_max));
+        Self { codec, compressor: None, staged, staged_max, limit }
     }
 
     #[inline]
     pub(crate) fn write(&mut self, bytes: &[u8]) {
-        if self.staged.len() + bytes.len() > CHUNK_LEN {
+        if self.staged.len() + bytes.len() > self.staged_max {
             self.flush();
         }
-        if bytes.len() > CHUNK_LEN {
+        if bytes.len() > self.staged_max {
             self.pass_on(bytes);
         } else {
             self.staged.extend_from_slice(bytes);
@@ -297,8 +306,14 @@ impl Recompressor {
 
     /// The whole result, or `None` when it is longer than the limit.
     pub(crate) fn finish(mut self) -> Option<Vec<u8>> {
-        self.flush();
-        let compressed = self.compressor.finish();
+        if self.compressor.is_some() {
+            self.flush();
+        }
+        let compressed = match self.compressor {
+            Some(compressor) => compressor.finish(),
+            None if self.codec.compression == Compression::None => self.staged,
+            None => compress(self.codec, &self.staged),
+        };
         (compressed.len() <= self.limit).then_some(compressed)
     }
 
@@ -311,8 +326,9 @@ impl Recompressor {
 
     /// Nothing that is already too long grows further: a small batch must not fill the memory.
     fn pass_on(&mut self, bytes: &[u8]) {
-        if self.compressor.written() <= self.limit {
-            self.compressor.write(bytes);
+        let compressor = self.compressor.get_or_insert_with(|| Compressor::new(self.codec, None));
+        if compressor.written() <= self.limit {
+            compressor.write(bytes);
         }
     }
 }

@@ -28,6 +28,9 @@ pub enum BatchError {
     /// A small batch can hold gigabytes of zeros; the reader sets a bound.
     #[error("the records take more than {limit} bytes once decompressed")]
     TooMuchDecompressed { limit: u64 },
+    /// What compaction leaves of a batch must not fill the memory either.
+    #[error("the records that stay take more than {limit} bytes once compressed again")]
+    TooMuchRetained { limit: usize },
     /// A record inside the batch is malformed.
     #[error("{0}")]
     Record(&'static str),

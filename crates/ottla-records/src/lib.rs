@@ -28,6 +28,7 @@ pub use header::{
     increment_sequence,
 };
 pub use record::{Header, Record, Records};
+pub use retain::Sifted;
 pub use validate::{RecordError, Rejection, Rules, parse_produced, validate};
 pub use walk::Seen;
 

@@ -26,7 +26,7 @@ use crate::record::{BYTES_AFTER_LAST, Outline, timestamp_of};
 /// Bytes that a batch may decompress to.
 const DECOMPRESSED_MAX: u64 = 0x7fff_ffff;
 /// Bytes that a recompressed batch may have: the largest int32, so that its length fits its field.
-const BATCH_LEN_MAX: usize = 0x7fff_ffff;
+pub(crate) const BATCH_LEN_MAX: usize = 0x7fff_ffff;
 /// Faulty records that a rejection lists one by one.
 const RECORD_ERRORS_MAX: usize = 10_000;
 /// The first version of Produce whose clients may send zstd.
@@ -166,7 +166,9 @@ fn code_of_bytes(error: &BatchError) -> ErrorCode {
         BatchError::UnknownCompression(_) | BatchError::Decompression(..) => {
             ErrorCode::UNKNOWN_SERVER_ERROR
         }
-        BatchError::TooMuchDecompressed { .. } => ErrorCode::MESSAGE_TOO_LARGE,
+        BatchError::TooMuchDecompressed { .. } | BatchError::TooMuchRetained { .. } => {
+            ErrorCode::MESSAGE_TOO_LARGE
+        }
         BatchError::Truncated { .. }
         | BatchError::OldMagic(_)
         | BatchError::NegativeRecordCount(_)

@@ -129,7 +129,7 @@ impl Job<'_> {
             while let Some(read) = input.next()? {
                 (self.pace)(read.bytes_read)?;
                 let added = survey.add(&read.batch);
-                if added.map_err(|error| input.corrupt_at(read.position, &error))?.is_err() {
+                if added.map_err(|error| input.unusable_at(read.position, &error))?.is_err() {
                     return Ok(survey.finish());
                 }
             }
@@ -192,7 +192,7 @@ impl Job<'_> {
             while let Some(read) = input.next()? {
                 (self.pace)(read.bytes_read)?;
                 let judged = filter.judge(&read.batch, &self.last_written);
-                let verdict = judged.map_err(|error| input.corrupt_at(read.position, &error))?;
+                let verdict = judged.map_err(|error| input.unusable_at(read.position, &error))?;
                 if let Some(aborted) = verdict.aborted {
                     output.note_aborted(aborted);
                 }

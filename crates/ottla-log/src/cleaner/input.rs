@@ -97,8 +97,11 @@ impl Input {
         StorageError::corrupt(&self.path, self.position, what)
     }
 
-    /// The records of a batch make no sense, although its checksum is right.
-    pub(super) fn corrupt_at(&self, position: u64, error: &BatchError) -> StorageError {
+    /// The records of a batch make no sense, although its checksum is right; or there is no room for what stays of it.
+    pub(super) fn unusable_at(&self, position: u64, error: &BatchError) -> StorageError {
+        if let BatchError::TooMuchRetained { .. } = error {
+            return StorageError::TooLarge { what: "what compaction keeps of a batch" };
+        }
         StorageError::corrupt(&self.path, position, error)
     }
 }

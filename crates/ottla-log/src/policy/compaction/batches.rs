@@ -10,11 +10,12 @@
 //! compacted, which tells where that ends.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use ottla_base::{Offset, ProducerId, Timestamp};
-use ottla_records::{BatchError, Record, ValidBatch};
+use ottla_records::{BatchError, Seen, Sifted, ValidBatch};
 
-use super::keys::{Full, NewestOffsets};
+use super::keys::{Full, KeyHasher, NewestOffsets};
 use super::transactions::{Met, Part};
 use crate::producers::Producers;
 use crate::txn_index::AbortedTransaction;
@@ -63,15 +64,21 @@ impl Survey {
         let part = self.transactions.meet(batch);
         let is_control = batch.header().attributes.is_control();
         if !is_control && part == Part::Needed {
-            for record in batch.records()? {
-                let record = record?;
-                let Some(key) = record.key.filter(|_| record.offset >= self.first_dirty_offset)
-                else {
-                    continue;
-                };
-                if let Err(full) = self.newest.put(&key, record.offset) {
-                    return Ok(Err(full));
-                }
+            let hasher = self.newest.hasher();
+            let full = batch.look_over_keys(
+                || hasher.clone(),
+                |record| match record.key {
+                    Some(key) if record.offset >= self.first_dirty_offset => {
+                        match self.newest.put(&key, record.offset) {
+                            Ok(()) => ControlFlow::Continue(()),
+                            Err(full) => ControlFlow::Break(full),
+                        }
+                    }
+                    _ => ControlFlow::Continue(()),
+                },
+            )?;
+            if let Some(full) = full {
+                return Ok(Err(full));
             }
         }
         if batch.last_offset() >= self.first_dirty_offset {
@@ -162,21 +169,20 @@ impl Filter {
         if drops_records && !stays_empty {
             return Ok(drop);
         }
-        let (kept, read) = if drops_records { (Vec::new(), 1) } else { self.keep(batch)? };
-        if kept.is_empty() {
+        let sifted = if drops_records { None } else { Some(self.sift(batch)?) };
+        let Some(kept) = sifted.filter(|kept| !kept.is_empty()) else {
             let outcome =
                 if stays_empty { Outcome::Replace(batch.emptied()) } else { Outcome::Drop };
             return Ok(Verdict { outcome, ..drop });
-        }
-        let has_tombstones = kept.iter().any(|record| record.value.is_none());
-        let wants_horizon = has_tombstones || is_dispensable && is_control;
+        };
+        let wants_horizon = kept.has_tombstones() || is_dispensable && is_control;
         let outcome = match header.delete_horizon_ms() {
             None if wants_horizon => {
                 let horizon = self.now_ms.saturating_add(self.delete_retention_ms);
-                Outcome::Replace(batch.retaining(&kept, Some(Timestamp(horizon))))
+                Outcome::Replace(kept.retained(Some(Timestamp(horizon)))?)
             }
-            _ if kept.len() == read => Outcome::Keep,
-            horizon => Outcome::Replace(batch.retaining(&kept, horizon.map(Timestamp))),
+            _ if kept.is_whole() => Outcome::Keep,
+            horizon => Outcome::Replace(kept.retained(horizon.map(Timestamp))?),
         };
         Ok(Verdict { outcome, aborted })
     }
@@ -195,26 +201,21 @@ impl Filter {
         header.has_producer_id() && is_its_producers_last || batch.next_offset() == self.end
     }
 
-    /// The records that stay, and how many there are.
-    fn keep(&self, batch: &ValidBatch) -> Result<(Vec<Record>, usize), BatchError> {
-        let all = batch.records()?.collect::<Result<Vec<Record>, _>>()?;
-        let read = all.len();
-        if batch.header().attributes.is_control() {
-            return Ok((all, read));
-        }
+    fn sift<'a>(&self, batch: &'a ValidBatch) -> Result<Sifted<'a>, BatchError> {
+        let is_control = batch.header().attributes.is_control();
         let horizon = batch.header().delete_horizon_ms();
         let tombstones_stay = horizon.is_none_or(|horizon| self.now_ms < horizon);
-        let stays = |record: &Record| self.stays(record, tombstones_stay);
-        Ok((all.into_iter().filter(stays).collect(), read))
+        let hasher = self.newest.hasher();
+        batch.sift(|| hasher.clone(), |record| is_control || self.stays(record, tombstones_stay))
     }
 
-    fn stays(&self, record: &Record, tombstones_stay: bool) -> bool {
+    fn stays(&self, record: &Seen<KeyHasher>, tombstones_stay: bool) -> bool {
         if record.offset > self.newest.latest() {
             return true;
         }
         let Some(key) = &record.key else { return false };
         let is_newest = self.newest.get(key).is_none_or(|newest| record.offset >= newest);
-        is_newest && (record.value.is_some() || tombstones_stay)
+        is_newest && (record.has_value || tombstones_stay)
     }
 }
 

@@ -41,13 +41,19 @@ impl NewestOffsets {
         Self { seed, hashes, offsets, len: 0, max: size(max), latest: Offset(-1) }
     }
 
+    /// What a key's bytes are to go through; in how many pieces makes no difference.
+    #[must_use]
+    pub fn hasher(&self) -> KeyHasher {
+        KeyHasher(SipHasher24::new_with_key(&self.seed))
+    }
+
     /// Notes the offset of a key, which is larger than any before.
-    pub fn put(&mut self, key: &[u8], offset: Offset) -> Result<(), Full> {
+    pub fn put(&mut self, key: &KeyHasher, offset: Offset) -> Result<(), Full> {
         // Kafka, too, stops before it looks whether the key is there already.
         if self.len >= self.max || self.len + 1 >= self.hashes.len() {
             return Err(Full);
         }
-        let hash = self.hash(key);
+        let hash = key.hash();
         let at = self.slot(hash);
         if let (Some(held), Some(known)) = (self.hashes.get_mut(at), self.offsets.get_mut(at)) {
             self.len += usize::from(*known == 0);
@@ -59,8 +65,8 @@ impl NewestOffsets {
 
     /// The newest offset of a key.
     #[must_use]
-    pub fn get(&self, key: &[u8]) -> Option<Offset> {
-        let known = self.offsets.get(self.slot(self.hash(key))).copied();
+    pub fn get(&self, key: &KeyHasher) -> Option<Offset> {
+        let known = self.offsets.get(self.slot(key.hash())).copied();
         known.filter(|known| *known != 0).map(|known| Offset(known - 1))
     }
 
@@ -102,11 +108,25 @@ impl NewestOffsets {
             at = if at + 1 == slots { 0 } else { at + 1 };
         }
     }
+}
 
-    fn hash(&self, key: &[u8]) -> u128 {
-        let mut hasher = SipHasher24::new_with_key(&self.seed);
-        hasher.write(key);
-        hasher.finish128().as_u128()
+/// A key on its way into its hash.
+#[derive(Debug, Clone)]
+pub struct KeyHasher(SipHasher24);
+
+impl KeyHasher {
+    fn hash(&self) -> u128 {
+        self.0.finish128().as_u128()
+    }
+}
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.finish()
     }
 }
 
@@ -140,20 +160,28 @@ mod tests {
         NewestOffsets::new(memory_bytes, load_factor, u64::MAX, [7; 16])
     }
 
+    impl NewestOffsets {
+        fn key(&self, bytes: &[u8]) -> KeyHasher {
+            let mut key = self.hasher();
+            key.write(bytes);
+            key
+        }
+    }
+
     #[test]
     fn the_newest_offset_of_every_key_is_found() {
         let mut map = map(24 * 4_000, 0.9);
         for n in 0..3_000_i64 {
-            map.put(format!("key {}", n % 1_000).as_bytes(), Offset(n)).unwrap();
+            map.put(&map.key(format!("key {}", n % 1_000).as_bytes()), Offset(n)).unwrap();
         }
         assert_eq!(map.len(), 1_000);
         for n in 0..1_000 {
-            assert_eq!(map.get(format!("key {n}").as_bytes()), Some(Offset(2_000 + n)));
+            assert_eq!(map.get(&map.key(format!("key {n}").as_bytes())), Some(Offset(2_000 + n)));
         }
-        assert_eq!(map.get(b"another"), None);
+        assert_eq!(map.get(&map.key(b"another")), None);
         assert_eq!(map.latest(), Offset(2_999));
-        map.put(b"", Offset(3_000)).unwrap();
-        assert_eq!(map.get(b""), Some(Offset(3_000)), "an empty key is a key");
+        map.put(&map.key(b""), Offset(3_000)).unwrap();
+        assert_eq!(map.get(&map.key(b"")), Some(Offset(3_000)), "an empty key is a key");
     }
 
     #[test]
@@ -161,11 +189,11 @@ mod tests {
         let mut map = map(24 * 100, 0.9);
         assert_eq!(map.max(), 90);
         for n in 0..90_i64 {
-            map.put(&n.to_be_bytes(), Offset(n)).unwrap();
+            map.put(&map.key(&n.to_be_bytes()), Offset(n)).unwrap();
         }
-        assert_eq!(map.put(b"one more", Offset(90)), Err(Full));
-        assert_eq!(map.put(&0_i64.to_be_bytes(), Offset(90)), Err(Full));
-        assert_eq!(map.get(&89_i64.to_be_bytes()), Some(Offset(89)));
+        assert_eq!(map.put(&map.key(b"one more"), Offset(90)), Err(Full));
+        assert_eq!(map.put(&map.key(&0_i64.to_be_bytes()), Offset(90)), Err(Full));
+        assert_eq!(map.get(&map.key(&89_i64.to_be_bytes())), Some(Offset(89)));
         assert_eq!(map.latest(), Offset(89));
     }
 
@@ -174,8 +202,8 @@ mod tests {
         for load_factor in [1.0, 7.5] {
             let mut map = map(24 * 10, load_factor);
             assert_eq!(map.max(), 9);
-            (0..9_i64).for_each(|n| map.put(&n.to_be_bytes(), Offset(n)).unwrap());
-            assert_eq!(map.get(b"not there"), None);
+            (0..9_i64).for_each(|n| map.put(&map.key(&n.to_be_bytes()), Offset(n)).unwrap());
+            assert_eq!(map.get(&map.key(b"not there")), None);
         }
     }
 
@@ -184,13 +212,24 @@ mod tests {
         let small = NewestOffsets::new(1 << 40, 0.9, 100, [0; 16]);
         assert!(small.hashes.len() < 120, "{}", small.hashes.len());
         let mut small = small;
-        (0..100_i64).for_each(|n| small.put(&n.to_be_bytes(), Offset(n)).unwrap());
+        (0..100_i64).for_each(|n| small.put(&small.key(&n.to_be_bytes()), Offset(n)).unwrap());
     }
 
     #[test]
     fn the_hash_is_not_the_same_for_another_seed() {
         let [one, other] = [[1; 16], [2; 16]].map(|seed| NewestOffsets::new(240, 0.9, 5, seed));
-        assert_ne!(one.hash(b"key"), other.hash(b"key"));
-        assert_eq!(one.hash(b"key"), one.hash(b"key"));
+        assert_ne!(one.key(b"key").hash(), other.key(b"key").hash());
+        assert_eq!(one.key(b"key").hash(), one.key(b"key").hash());
+    }
+
+    #[test]
+    fn a_key_in_pieces_is_the_same_key() {
+        let map = map(240, 0.9);
+        let bytes: Vec<u8> = (0..100).collect();
+        for piece_len in [1, 3, 8, 17, 64] {
+            let mut key = map.hasher();
+            bytes.chunks(piece_len).for_each(|piece| key.write(piece));
+            assert_eq!(key.hash(), map.key(&bytes).hash(), "{piece_len}");
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! What stays of batches, case by case.
 
 use ottla_base::LeaderEpoch;
-use ottla_records::{BatchBuilder, Compression, ControlType, EndTransactionMarker, NO_SEQUENCE};
+use ottla_records::{
+    BatchBuilder, Compression, ControlType, EndTransactionMarker, NO_SEQUENCE, Record,
+};
 
 use super::*;
 use crate::producers::Written;
