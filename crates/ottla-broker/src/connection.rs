@@ -128,6 +128,7 @@ impl Connection {
                 Step::NothingToRead => self.begin_owed_flush(),
                 Step::IdleCheck if last_used + idle_max <= Instant::now() => {
                     info!(peer = %self.peer, "connection closed: idle for too long");
+                    self.session.closed_by_us();
                     return;
                 }
                 Step::IdleCheck => idle_check.as_mut().reset(last_used + idle_max),

@@ -255,6 +255,7 @@ const fn request_timeout(purpose: Purpose) -> Duration {
     match purpose {
         Purpose::Heartbeats => HEARTBEAT_TIMEOUT,
         Purpose::Quorum
+        | Purpose::Leadership
         | Purpose::Controller
         | Purpose::IsrChanges
         | Purpose::Forwarding

@@ -263,6 +263,12 @@ impl Session {
         Self { carried: Some(Arc::default()), ..Self::new(listener, client) }
     }
 
+    /// The connection ends because this node has closed it, which says nothing about those who spoke through it: where
+    /// nothing happens, voters have nothing to say about the log for hours.
+    pub(crate) const fn closed_by_us(&mut self) {
+        (self.voter, self.broker) = (None, None);
+    }
+
     /// The connection has ended: those who spoke through it may have died.
     pub(crate) fn ended(&self, broker: &Broker) {
         let is_latest = |(id, _): &(BrokerId, BrokerEpoch)| {

@@ -9,14 +9,16 @@ use ottla_base::BrokerId;
 use ottla_client::{Address, ClientError, Connection, Pool, Speaker};
 use ottla_metadata::Endpoint;
 use ottla_protocol::peer::PeerKey;
-use ottla_quorum::Quorum;
+use ottla_quorum::{Lane, Quorum};
 
 /// What a connection is for. A node answers the requests of one connection in turn, so that what must not wait for each
 /// other has connections of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Purpose {
-    /// Messages among the voters of the metadata log.
+    /// The metadata log among its voters and observers.
     Quorum,
+    /// Who leads them: what would depose a healthy leader if it waited for a disk.
+    Leadership,
     /// Registration and heartbeats, which tell the controller that this broker lives.
     Heartbeats,
     /// Proposals of ISRs, of which one is on its way at a time.
@@ -92,13 +94,23 @@ impl QuorumTransport {
 const QUORUM_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl ottla_quorum::Transport for QuorumTransport {
-    fn call(&self, _to: BrokerId, endpoints: &[Endpoint], request: Bytes) -> ottla_quorum::Called {
+    fn call(
+        &self,
+        _to: BrokerId,
+        endpoints: &[Endpoint],
+        lane: Lane,
+        request: Bytes,
+    ) -> ottla_quorum::Called {
+        let purpose = match lane {
+            Lane::Leadership => Purpose::Leadership,
+            Lane::Log => Purpose::Quorum,
+        };
         let address = endpoints.first().map(address_of);
         let peers = Arc::clone(&self.peers);
         Box::pin(async move {
             let address = address.ok_or(io::ErrorKind::AddrNotAvailable)?;
             let exchange = async {
-                let connection = peers.connection(Purpose::Quorum, &address).await?;
+                let connection = peers.connection(purpose, &address).await?;
                 connection.ask_peer(PeerKey::Quorum, request, QUORUM_TIMEOUT).await
             };
             exchange.await.map_err(io::Error::other)

@@ -21,7 +21,7 @@ use crate::sys::{self, DiskSpace};
 mod faulty;
 mod layer;
 
-pub use faulty::FaultyDisk;
+pub use faulty::{FaultyDisk, Stall};
 pub use layer::DiskLayer;
 
 /// How a file is opened.

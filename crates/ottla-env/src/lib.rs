@@ -10,5 +10,5 @@ pub mod sys;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use direct::DirectFile;
-pub use disk::{Disk, DiskLayer, FaultyDisk, OsDisk};
+pub use disk::{Disk, DiskLayer, FaultyDisk, OsDisk, Stall};
 pub use random::{OsRandom, Random, random_uuid};

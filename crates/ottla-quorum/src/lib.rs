@@ -53,6 +53,6 @@ pub use service::ServeError;
 pub use snapshot::policy::SnapshotLimits;
 pub use standstill::Standstill;
 pub use storage::room::give_up_reserve;
-pub use transport::{Called, NoTransport, Transport};
+pub use transport::{Called, Lane, NoTransport, Transport};
 pub use wire::sender_of;
 pub use workers::{InOrder, Threads, Work, Workers};

@@ -23,7 +23,7 @@ use crate::raft::{Membership, TypeConfig, Voter};
 use crate::snapshot::store::Checkpoint;
 use crate::snapshot::transfer;
 use crate::storage::Storage;
-use crate::transport::Transport;
+use crate::transport::{Lane, Transport};
 use crate::wire::{self, Address, Answer, Request, WireError};
 
 pub(crate) type CallError = Unreachable<TypeConfig>;
@@ -138,6 +138,7 @@ impl Peer {
 
     async fn call(&self, request: &Request, patience: Duration) -> Result<Answer, String> {
         let setup = &self.shared.setup;
+        let lane = self.lane_of(request);
         let address = Address {
             cluster_id: setup.cluster_id.clone(),
             sender: setup.node_id,
@@ -151,7 +152,7 @@ impl Peer {
         let newest = setup.storage.endpoints_of(self.id, self.voter.directory_id);
         let in_log = newest.as_deref().unwrap_or(&self.voter.endpoints);
         let endpoints = setup.endpoints(self.id, in_log);
-        let call = setup.transport.call(address.receiver, endpoints, request);
+        let call = setup.transport.call(address.receiver, endpoints, lane, request);
         let answer = match tokio::time::timeout(patience, call).await {
             Ok(answer) => answer.map_err(|error| error.to_string())?,
             Err(_) => return Err("no answer in time".to_owned()),
@@ -161,6 +162,18 @@ impl Peer {
             return Err(format!("it refuses this node's requests: {refusal}"));
         }
         Ok(answer)
+    }
+
+    const fn lane_of(&self, request: &Request) -> Lane {
+        match request {
+            Request::Vote(_) | Request::PreVote(_) => Lane::Leadership,
+            Request::Append(_) if self.is_for_heartbeats => Lane::Leadership,
+            // A leader that hands over wants whoever takes over to have its entries first.
+            Request::Append(_)
+            | Request::TransferLeader(_)
+            | Request::Piece(_)
+            | Request::Observe { .. } => Lane::Log,
+        }
     }
 
     pub(crate) fn storage(&self) -> &Storage {

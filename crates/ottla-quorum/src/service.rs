@@ -2,9 +2,12 @@
 //!
 //! Invariant: nothing is done for a sender who means another cluster, another node or another log.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use openraft::error::RaftError;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 use ottla_base::{BrokerId, Uuid};
 use parking_lot::Mutex;
@@ -153,12 +156,45 @@ impl Service {
         let received = Instant::now();
         let myself = self.storage.myself();
         append.entries = append.entries.into_iter().map(|entry| myself.sees_in(entry)).collect();
-        let response = raft.append_entries(append).await;
+        let response = match append.entries.is_empty() {
+            true => self.follow(raft, append).await,
+            false => raft.append_entries(append).await,
+        };
         let response = response.map_err(|error| ServeError::Stopped(error.to_string()))?;
         if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
             self.heard.note(received);
         }
         Ok(response)
+    }
+
+    /// Answers a leader that sends no entries, as a heartbeat does, once it is followed and what it asks about is on disk.
+    ///
+    /// openraft answers when everything that it has accepted is on disk, which on a disk that stands still is too late for
+    /// whoever only wants to know whether it still leads. What an answer says is less: that the leader's vote is this node's,
+    /// and that the log has `prev_log_id` and all before.
+    async fn follow(
+        &self,
+        raft: &QuorumRaft,
+        append: AppendEntriesRequest<TypeConfig>,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RaftError<TypeConfig>> {
+        let (vote, upto, storage) = (append.vote, append.prev_log_id, self.storage.clone());
+        let mut answer = pin!(raft.append_entries(append));
+        // Asked after it, and so seen after it: who knows of a later leader, or has another entry there, has said so.
+        let is_seen = raft.with_raft_state(move |state| {
+            *state.vote_ref() == vote && storage.is_durable(&vote, upto)
+        });
+        let is_seen = tokio::select! {
+            biased;
+            answer = &mut answer => return answer,
+            is_seen = is_seen => is_seen.map_err(RaftError::Fatal)?,
+        };
+        if let Some(answer) = answer.as_mut().now_or_never() {
+            return answer;
+        }
+        if is_seen {
+            return Ok(AppendEntriesResponse::Success);
+        }
+        answer.await
     }
 
     /// openraft forgets for the rest of a term that it has heard of a leader once it was told that the leader is gone,

@@ -287,6 +287,17 @@ impl Storage {
         self.shared.state.lock().index.last_offset(index)
     }
 
+    /// Whether this vote, and the log up to an entry that it has, are on disk.
+    pub(crate) fn is_durable(&self, vote: &Vote, upto: Option<LogId>) -> bool {
+        let state = self.shared.state.lock();
+        let is_flushed = |last: Offset| last < self.shared.log.flushed_offset();
+        let has_entries = upto.is_none_or(|upto| {
+            state.index.purged() >= Some(upto)
+                || state.index.last_offset(upto.index()).is_some_and(is_flushed)
+        });
+        state.vote == Some(*vote) && has_entries && (upto.is_none() || self.shared.begun.is_noted())
+    }
+
     pub(crate) fn last_index(&self) -> Option<u64> {
         self.shared.state.lock().index.last().map(|last| last.index())
     }

@@ -12,6 +12,15 @@ use ottla_metadata::Endpoint;
 /// What comes of a call.
 pub type Called = Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>>;
 
+/// What must not wait for what: requests of one lane may be answered in turn, those of two lanes never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Who leads: heartbeats, votes and pre-votes. Small, and late within a fraction of a second.
+    Leadership,
+    /// The log, and all that is about it. The other node answers when its disk has what it was sent.
+    Log,
+}
+
 /// Carries a request to another voter, and its answer back.
 pub trait Transport: Debug + Send + Sync + 'static {
     /// `request` goes as it is to the [`Quorum::serve`](crate::Quorum::serve) of voter `to`; what that returns is the
@@ -19,7 +28,7 @@ pub trait Transport: Debug + Send + Sync + 'static {
     /// up on a call by dropping it; whether the other voter has seen the request is then unknown.
     ///
     /// An error means that the voter cannot be reached now.
-    fn call(&self, to: BrokerId, endpoints: &[Endpoint], request: Bytes) -> Called;
+    fn call(&self, to: BrokerId, endpoints: &[Endpoint], lane: Lane, request: Bytes) -> Called;
 }
 
 /// Reaches nobody: enough where this node is the only voter.
@@ -27,7 +36,7 @@ pub trait Transport: Debug + Send + Sync + 'static {
 pub struct NoTransport;
 
 impl Transport for NoTransport {
-    fn call(&self, _to: BrokerId, _endpoints: &[Endpoint], _request: Bytes) -> Called {
+    fn call(&self, _: BrokerId, _: &[Endpoint], _: Lane, _: Bytes) -> Called {
         let error = io::Error::new(io::ErrorKind::Unsupported, "this node has no way to others");
         Box::pin(future::ready(Err(error)))
     }

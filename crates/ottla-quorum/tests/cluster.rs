@@ -9,11 +9,11 @@ mod common;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, TIMING, config, initial_voter, notes, within};
+use cluster::{Cluster, PATIENCE, TIMING, config, initial_voter, notes, within};
 use ottla_base::{BrokerId, LeaderEpoch, Offset, TopicPartition, Uuid};
 use ottla_metadata::Outcome;
 use ottla_metadata::controller::{BrokerEpoch, Policy, RECONNECT_GRACE};
-use ottla_quorum::{InitialVoter, Leader, SubmitError, Timing};
+use ottla_quorum::{InitialVoter, Leader, SubmitError, Timing, VoterState};
 
 fn others(cluster: &Cluster, id: i32) -> Vec<i32> {
     cluster.ids().into_iter().filter(|other| *other != id).collect()
@@ -41,6 +41,42 @@ async fn of_three_voters_one_decides_and_all_see_the_same() {
         let members: Vec<_> = voter.quorum.voters().iter().map(|it| it.id.0).collect();
         assert_eq!(members, [1, 2, 3]);
     }
+}
+
+/// For longer than they believe in a leader that is silent, and than a leader goes on that nobody answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn followers_whose_disks_stand_still_depose_no_leader() {
+    let timing = Timing::default();
+    let cluster = Cluster::start_with_timing(3, timing).await;
+    cluster.agree().await;
+    let active = cluster.active().await;
+    let leader = cluster.voter(active);
+    let epochs = || cluster.voters.values().map(|it| it.quorum.epoch()).collect::<Vec<_>>();
+    let before = epochs();
+    let followers = others(&cluster, active);
+    let stalls: Vec<_> = followers.iter().map(|id| cluster.voter(*id).disk.stall_syncs()).collect();
+    let long = Duration::from_millis(4 * timing.election_timeout_max_ms);
+    let stalled = async {
+        // What each has got, and cannot acknowledge.
+        assert!(stalls.iter().all(|stall| stall.holds_a_sync_within(PATIENCE)));
+        let begun = Instant::now();
+        let has_answered_long_after = |follower: &VoterState| {
+            begun.elapsed().checked_sub(follower.silent_for).is_some_and(|at| at >= long)
+        };
+        within("heartbeats to be answered", async {
+            while !leader.quorum.voter_states().iter().all(has_answered_long_after) {
+                assert_eq!(epochs(), before);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        assert!(!notes(&leader.quorum.image()).contains("a"), "no majority has it on disk");
+        drop(stalls);
+    };
+    let (answer, ()) = tokio::join!(leader.put("a"), stalled);
+    answer.unwrap();
+    assert_eq!(epochs(), before);
+    assert!(notes(&cluster.agree().await).contains("a"));
 }
 
 #[tokio::test]

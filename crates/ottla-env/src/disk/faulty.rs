@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::{Disk, DiskLayer, Open, OsDisk};
 use crate::sys::{self, DiskSpace};
@@ -13,6 +14,29 @@ use crate::sys::{self, DiskSpace};
 #[derive(Debug, Default)]
 pub struct FaultyDisk {
     faults: Mutex<Faults>,
+    /// Told when syncs begin or cease to wait.
+    stalled: Condvar,
+}
+
+/// Syncs wait until this is dropped.
+#[derive(Debug)]
+pub struct Stall<'a>(&'a FaultyDisk);
+
+impl Stall<'_> {
+    /// Blocks until a sync waits; returns whether one does within this time.
+    #[must_use]
+    pub fn holds_a_sync_within(&self, limit: Duration) -> bool {
+        let mut faults = self.0.faults.lock();
+        let is_idle = |faults: &mut Faults| faults.syncs_waiting == 0;
+        !self.0.stalled.wait_while_for(&mut faults, is_idle, limit).timed_out()
+    }
+}
+
+impl Drop for Stall<'_> {
+    fn drop(&mut self) {
+        self.0.faults.lock().syncs_wait = false;
+        self.0.stalled.notify_all();
+    }
 }
 
 #[derive(Debug, Default)]
@@ -24,6 +48,8 @@ struct Faults {
     flipped: Option<u64>,
     changes_left: Option<u64>,
     has_refused: bool,
+    syncs_wait: bool,
+    syncs_waiting: usize,
 }
 
 impl FaultyDisk {
@@ -35,6 +61,13 @@ impl FaultyDisk {
     /// Lets the next sync of this file or directory fail, and none after it.
     pub fn fail_next_sync_of(&self, path: &Path) {
         self.faults.lock().next_sync_fails_of = Some(path.to_owned());
+    }
+
+    /// Lets all syncs wait until what this returns is dropped, as a disk that stands still does; writes go on, which the
+    /// page cache takes.
+    pub fn stall_syncs(&self) -> Stall<'_> {
+        self.faults.lock().syncs_wait = true;
+        Stall(self)
     }
 
     /// Says that so many bytes are free; `None` says what is.
@@ -80,6 +113,10 @@ impl FaultyDisk {
 
     fn check_sync(&self, path: &Path) -> io::Result<()> {
         let mut faults = self.faults.lock();
+        faults.syncs_waiting += 1;
+        self.stalled.notify_all();
+        self.stalled.wait_while(&mut faults, |faults| faults.syncs_wait);
+        faults.syncs_waiting -= 1;
         let fails_this_time = faults.next_sync_fails_of.take_if(|it| it == path).is_some();
         let fails = faults.syncs_fail_under.as_ref().is_some_and(|it| path.starts_with(it));
         if fails || fails_this_time {
@@ -176,7 +213,25 @@ impl DiskLayer for FaultyDisk {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
+
+    #[test]
+    fn syncs_wait_while_the_disk_stands_still_and_writes_do_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let faulty = FaultyDisk::default();
+        let disk: &dyn Disk = &faulty;
+        let stall = faulty.stall_syncs();
+        let file = disk.write(&directory.path().join("file"), b"1").unwrap();
+        thread::scope(|scope| {
+            let sync = scope.spawn(|| disk.sync_data(&file).unwrap());
+            assert!(stall.holds_a_sync_within(Duration::from_secs(20)));
+            assert!(!sync.is_finished());
+            drop(stall);
+        });
+        disk.sync_directory(directory.path()).unwrap();
+    }
 
     #[test]
     fn syncs_fail_under_one_path_and_nowhere_else() {

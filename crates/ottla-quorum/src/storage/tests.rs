@@ -1,6 +1,7 @@
 //! openraft's view of the log: what was appended is read back, from memory and from disk, until it is truncated.
 
 use openraft::storage::RaftLogStorageExt;
+use openraft::type_config::TypeConfigExt;
 use ottla_base::{LeaderEpoch, Timestamp, TopicPartition};
 use ottla_env::{FaultyDisk, OsDisk, SystemClock};
 use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
@@ -334,6 +335,31 @@ async fn a_vote_is_kept_and_known_at_once() {
     assert_eq!(fixture.storage.read_vote().await.unwrap(), Some(vote));
     drop(fixture);
     assert_eq!(open(path.path()).storage.read_vote().await.unwrap(), Some(vote));
+}
+
+#[tokio::test]
+async fn what_is_on_disk_is_told_from_what_is_only_written() {
+    let path = tempfile::tempdir().unwrap();
+    let disk = Arc::new(FaultyDisk::default());
+    let mut fixture = open_on(Arc::clone(&disk) as _, path.path()).unwrap();
+    let [vote, other] = [4, 5].map(|term| Vote::new_committed(term, 2));
+    let mut entries = entries();
+    let last = entries.pop().unwrap();
+    append(&mut fixture, entries).await;
+    assert!(!fixture.storage.is_durable(&vote, None), "nobody was voted for");
+    fixture.storage.save_vote(&vote).await.unwrap();
+    let stall = disk.stall_syncs();
+    let (flushed, has_flushed) = TypeConfig::oneshot();
+    fixture.storage.append([last], IOFlushed::signal(flushed)).await.unwrap();
+    let storage = &fixture.storage;
+    let is_durable = |upto| storage.is_durable(&vote, upto);
+    assert!(is_durable(None) && is_durable(Some(log_id(4, 5))));
+    assert!(!is_durable(Some(log_id(4, 6))), "it is only written");
+    assert!(!storage.is_durable(&other, Some(log_id(4, 5))), "the vote is another one's");
+    drop(stall);
+    has_flushed.await.unwrap().unwrap();
+    assert!(is_durable(Some(log_id(4, 6))));
+    assert!(!is_durable(Some(log_id(4, 7))), "it is not there");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_base::{BrokerId, Offset, TopicPartition, Uuid};
-use ottla_env::SystemClock;
+use ottla_env::{FaultyDisk, SystemClock};
 use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
 use ottla_metadata::controller::{BrokerEpoch, Policy};
 use ottla_metadata::{Delta, Endpoint, Image, Outcome, feature};
@@ -22,7 +22,7 @@ use ottla_protocol::messages::{
 use ottla_protocol::records::{ConfigRecord, VotersRecord};
 use ottla_protocol::{Decoder, Message};
 use ottla_quorum::{
-    Called, Config, Dependencies, InitialVoter, Member, Publisher, Quorum, SnapshotLimits,
+    Called, Config, Dependencies, InitialVoter, Lane, Member, Publisher, Quorum, SnapshotLimits,
     StartError, SubmitError, Threads, Timing, Transport, VoterChangeError,
 };
 use ottla_records::{Batches, ControlType, RawBatch};
@@ -53,10 +53,14 @@ pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
 pub struct Network {
     nodes: Mutex<BTreeMap<i32, Arc<Quorum>>>,
     cut: Mutex<BTreeSet<(i32, i32)>>,
+    /// A node answers what another one sends on a lane in turn.
+    turns: Mutex<BTreeMap<(i32, i32, Lane), Turn>>,
     /// How many requests each node has sent.
     sent: Mutex<BTreeMap<i32, usize>>,
     fuse: Mutex<Option<Fuse>>,
 }
+
+type Turn = Arc<tokio::sync::Mutex<()>>;
 
 /// What ends a node in the midst of a change of the voters.
 #[derive(Debug)]
@@ -70,6 +74,16 @@ impl Network {
     fn node(&self, id: i32) -> io::Result<Arc<Quorum>> {
         let nodes = self.nodes.lock().unwrap();
         nodes.get(&id).cloned().ok_or_else(|| io::ErrorKind::ConnectionRefused.into())
+    }
+
+    fn turn(&self, from: i32, to: i32, lane: Lane) -> Turn {
+        Arc::clone(self.turns.lock().unwrap().entry((from, to, lane)).or_default())
+    }
+
+    /// Lets a node be reached, on new connections.
+    fn join(&self, id: i32, quorum: Arc<Quorum>) {
+        self.turns.lock().unwrap().retain(|(from, to, _), _| *from != id && *to != id);
+        self.nodes.lock().unwrap().insert(id, quorum);
     }
 
     /// What a killed node still does is seen by nobody.
@@ -150,7 +164,7 @@ struct Access {
 }
 
 impl Transport for Access {
-    fn call(&self, to: BrokerId, endpoints: &[Endpoint], request: Bytes) -> Called {
+    fn call(&self, to: BrokerId, endpoints: &[Endpoint], lane: Lane, request: Bytes) -> Called {
         let host = || endpoints.first()?.host.strip_prefix("node")?.parse().ok();
         let to = host().unwrap_or(to.0);
         let (from, network) = (self.from, Arc::clone(&self.network));
@@ -165,7 +179,13 @@ impl Transport for Access {
                 return std::future::pending().await;
             }
             let quorum = network.node(to)?;
-            let answer = quorum.serve(request).await.map_err(io::Error::other)?;
+            let (turn, there) = (network.turn(from, to, lane), Arc::clone(&quorum));
+            // Whether anybody still waits for the answer or not.
+            let answer = tokio::spawn(async move {
+                let _turn = turn.lock_owned().await;
+                there.serve(request).await
+            });
+            let answer = answer.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
             if !network.is_there(to, &quorum) {
                 return Err(io::ErrorKind::ConnectionReset.into());
             }
@@ -241,6 +261,7 @@ pub struct Voter {
     pub directory: Arc<LogDirectory>,
     pub watcher: Arc<Watcher>,
     pub path: TempDir,
+    pub disk: Arc<FaultyDisk>,
     is_killed: Arc<AtomicBool>,
 }
 
@@ -658,9 +679,9 @@ pub fn config(id: i32, voters: Vec<InitialVoter>) -> Config {
     }
 }
 
-fn open(path: &Path) -> Arc<LogDirectory> {
+fn open(path: &Path, disk: Arc<FaultyDisk>) -> Arc<LogDirectory> {
     let clock = Arc::new(SystemClock::new());
-    let options = DirectoryOptions::default();
+    let options = DirectoryOptions { disk, ..DirectoryOptions::default() };
     Arc::new(LogDirectory::open(path, LogConfig::default(), options, clock).unwrap())
 }
 
@@ -678,7 +699,8 @@ async fn start_at(
     path: TempDir,
     network: &Arc<Network>,
 ) -> Result<Voter, StartError> {
-    let directory = open(path.path());
+    let disk = Arc::new(FaultyDisk::default());
+    let directory = open(path.path(), Arc::clone(&disk));
     let (visible, _) = watch::channel(0);
     let watcher =
         Arc::new(Watcher { published: Mutex::default(), told: Mutex::default(), visible });
@@ -693,6 +715,6 @@ async fn start_at(
         workers: Arc::new(Threads),
     };
     let quorum = Arc::new(Quorum::start(config, dependencies).await?);
-    network.nodes.lock().unwrap().insert(id, Arc::clone(&quorum));
-    Ok(Voter { quorum, directory, watcher, path, is_killed })
+    network.join(id, Arc::clone(&quorum));
+    Ok(Voter { quorum, directory, watcher, path, disk, is_killed })
 }

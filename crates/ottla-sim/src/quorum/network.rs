@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ottla_base::BrokerId;
 use ottla_metadata::Endpoint;
-use ottla_quorum::{Called, Quorum, Standstill, Transport};
+use ottla_quorum::{Called, Lane, Quorum, Standstill, Transport};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -157,7 +157,7 @@ pub(super) struct Access {
 
 impl Transport for Access {
     /// What is on its way arrives, whether anybody still waits for the answer or not.
-    fn call(&self, to: BrokerId, endpoints: &[Endpoint], request: Bytes) -> Called {
+    fn call(&self, to: BrokerId, endpoints: &[Endpoint], _: Lane, request: Bytes) -> Called {
         let host = || endpoints.first()?.host.strip_prefix("node")?.parse().ok();
         let to: Option<usize> = if to.0 < 0 { host() } else { usize::try_from(to.0).ok() };
         let (shared, from, life) = (Arc::clone(&self.shared), self.node, self.life);
