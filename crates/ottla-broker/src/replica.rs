@@ -602,6 +602,17 @@ pub(crate) fn leading_with(log: Arc<Log>, outboxes: &Outboxes, others: &[BrokerI
     replica
 }
 
+/// Lets who leads lead in a later epoch, alone.
+#[cfg(test)]
+pub(crate) fn lead_again(replica: &Replica, leader_epoch: LeaderEpoch) {
+    let partition = ottla_metadata::Partition {
+        leader_epoch,
+        partition_epoch: leader_epoch.0,
+        ..a_partition(&[replica.broker])
+    };
+    assert_eq!(replica.follow_metadata(&partition, &TERMS), Standing::Leads);
+}
+
 /// A replica that follows a partition in leader epoch 0, whose leader is alone in sync.
 #[cfg(test)]
 pub(crate) fn following(log: Arc<Log>, leader: BrokerId) -> Replica {

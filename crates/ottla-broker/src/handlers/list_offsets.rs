@@ -198,8 +198,9 @@ fn by_time(replica: &Replica, time: i64) -> Result<Option<TimestampLookup>, Erro
 fn earliest(replica: &Replica) -> Found {
     let log = replica.log();
     let offset = log.log_start_offset();
-    // An empty log has no record to have an epoch; the next one will have the leader's.
-    let epoch = log.epoch_for_offset(offset);
+    // An empty log has no record to have an epoch, whatever there was; the next one will have the leader's.
+    let has_records = offset < log.log_end_offset();
+    let epoch = log.epoch_for_offset(offset).filter(|_| has_records);
     let leader_epoch = epoch.unwrap_or_else(|| replica.leader_epoch()).0;
     Found { timestamp: -1, offset, leader_epoch }
 }
@@ -244,8 +245,10 @@ fn nothing(partition_index: i32) -> ListOffsetsPartitionResponse {
 
 #[cfg(test)]
 mod tests {
+    use ottla_base::LeaderEpoch;
+
     use super::*;
-    use crate::replica::{leading, unflushed_log};
+    use crate::replica::{lead_again, leading, unflushed_log};
 
     /// What a leader answers that has found a record in its log of which it does not know yet whether it stays.
     fn asked(version: i16, replica_id: i32, timestamp: i64) -> Result<Option<i64>, ErrorCode> {
@@ -273,5 +276,18 @@ mod tests {
             assert_eq!(asked(11, replica_id, 1_000), Ok(Some(0)));
             assert_eq!(asked(11, replica_id, 2_000), Ok(None));
         }
+    }
+    /// The leader of epoch 1 has found records of epoch 0, all of which are deleted then.
+    #[test]
+    fn a_log_without_records_begins_in_the_leaders_epoch_whatever_was_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = unflushed_log(&directory, &[Timestamp(1_000)]);
+        let replica = leading(log, &Default::default());
+        lead_again(&replica, LeaderEpoch(1));
+        assert_eq!(earliest(&replica).leader_epoch, 0);
+        replica.log().flush().unwrap();
+        replica.log().delete_records_to(Offset(1)).unwrap();
+        let Found { offset, leader_epoch, .. } = earliest(&replica);
+        assert_eq!((offset, leader_epoch), (Offset(1), 1));
     }
 }
