@@ -198,12 +198,16 @@ async fn warm_up(file: &Arc<File>, position: u64, len: usize) -> io::Result<()> 
         .map_err(io::Error::other)?
 }
 
+pub(crate) type Pending = std::pin::Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
 /// What a handler makes of a request.
 pub(crate) enum Outcome {
     Answer(Answer),
     /// The answer comes when something happens; later requests of this connection that do not
     /// depend on it may be handled meanwhile.
-    Later(std::pin::Pin<Box<dyn Future<Output = Self> + Send>>),
+    Later(Pending),
+    /// The answer comes later, and nothing else of this connection begins before: what was asked for is not done yet.
+    Alone(Pending),
     /// A produce with acks=0 that went well.
     Silent,
     /// The connection is closed without an answer, as Kafka does.
@@ -215,6 +219,7 @@ impl std::fmt::Debug for Outcome {
         f.write_str(match self {
             Self::Answer(_) => "Answer",
             Self::Later(_) => "Later",
+            Self::Alone(_) => "Alone",
             Self::Silent => "Silent",
             Self::Close(_) => "Close",
         })

@@ -100,6 +100,8 @@ pub(crate) struct Broker {
     pub metrics: Metrics,
     /// A permit for each byte that requests may take which wait to be handled, if that is bounded.
     pub queued_bytes: Option<Arc<Semaphore>>,
+    /// A permit for each large batch that may be decompressed at one time.
+    pub decompressions: Semaphore,
     /// Topics whose automatic creation is under way, so that a client that asks ten times a second
     /// causes one request to the controller.
     being_created: Mutex<HashSet<ByteString>>,
@@ -165,6 +167,7 @@ impl Broker {
             throttles: parts.throttles,
             metrics: Metrics::default(),
             queued_bytes,
+            decompressions: Semaphore::new(half_of_the_cores()),
             being_created: Mutex::default(),
             is_controller: parts.is_controller,
             serves_clients: AtomicBool::new(false),
@@ -344,4 +347,9 @@ fn log_created(topic: &CreatableTopicResult) {
     } else {
         info!(topic = %topic.name, partitions = topic.num_partitions, "topic created automatically");
     }
+}
+
+/// The other half is there for those whose requests are small, and for what keeps this node in its cluster.
+fn half_of_the_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
 }

@@ -1,8 +1,8 @@
 //! One connection: frames in, answers out, in the order of the requests.
 //!
-//! Produces overlap: the next one is appended while an earlier one waits for the disk. Any other
-//! request is handled only when everything before it was answered, as in Apache Kafka, so that it
-//! sees the effects.
+//! Produces overlap: the next one is appended while an earlier one waits for the disk, unless that one is not in the log
+//! yet. Any other request is handled only when everything before it was answered, as in Apache Kafka, so that it sees the
+//! effects.
 //!
 //! Invariants: answers leave in the order in which their requests came; `in_flight.len() <=
 //! IN_FLIGHT_MAX`, and more than one only if all are produces; a request that waits for its turn
@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::answer::{Answer, CloseReason, Outcome};
+use crate::answer::{Answer, CloseReason, Outcome, Pending};
 use crate::broker::Broker;
 use crate::frame::{Frame, FrameError, FrameReader};
 use crate::handlers::{self, Session};
@@ -32,8 +32,6 @@ use crate::listener::{Listener, stopped};
 
 /// How many produces of one connection may wait for the disk together; clients send at most five.
 const IN_FLIGHT_MAX: usize = 64;
-
-type Pending = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 enum InFlight {
     Done(Outcome),
@@ -165,11 +163,18 @@ impl Connection {
         }
         self.only_produces = is_produce;
         // A request that waits from here on has been read: its records are in the log, and what else it holds is small.
-        let Frame { bytes, share: _share } = frame;
+        let Frame { bytes, share } = frame;
         self.in_flight.push_back(match handlers::handle(&self.broker, &mut self.session, bytes) {
             Outcome::Later(pending) => {
                 self.owes_flush |= is_produce;
                 InFlight::Waiting(pending)
+            }
+            Outcome::Alone(pending) => {
+                self.only_produces = false;
+                InFlight::Waiting(Box::pin(async move {
+                    let _share = share;
+                    pending.await
+                }))
             }
             outcome @ (Outcome::Answer(_) | Outcome::Silent | Outcome::Close(_)) => {
                 InFlight::Done(outcome)
@@ -193,7 +198,7 @@ impl Connection {
                 }
             }
             Outcome::Silent => {}
-            Outcome::Later(pending) => {
+            Outcome::Later(pending) | Outcome::Alone(pending) => {
                 self.in_flight.push_front(InFlight::Waiting(pending));
                 return true;
             }

@@ -29,7 +29,7 @@ pub use header::{
 };
 pub use record::{Header, Record, Records};
 pub use retain::Sifted;
-pub use validate::{RecordError, Rejection, Rules, parse_produced, validate};
+pub use validate::{RecordError, Rejection, Rules, parse_produced, validate, validate_within};
 pub use walk::Seen;
 
 /// "No timestamp" in a record or batch.

@@ -202,22 +202,59 @@ pub fn parse_produced(records: Bytes, produce_version: i16) -> Result<RawBatch, 
 
 /// Decides whether a client's batch may be appended to a log with these rules, now.
 pub fn validate(raw: RawBatch, rules: &Rules, now: Timestamp) -> Result<ValidBatch, Rejection> {
-    let source = check_batch(&raw, rules)?;
+    let mut unlimited = u64::MAX;
+    let valid = validate_within(&raw, rules, now, &mut unlimited)?;
+    Ok(valid.expect("nothing is larger than this budget"))
+}
+
+/// The same, unless the batch decompresses to more than is left of `budget`, bytes: then `None`, and nothing is left of it.
+/// Else what it took is taken off.
+pub fn validate_within(
+    raw: &RawBatch,
+    rules: &Rules,
+    now: Timestamp,
+    budget: &mut u64,
+) -> Result<Option<ValidBatch>, Rejection> {
+    let source = check_batch(raw, rules)?;
+    let header = *raw.header();
+    let mut check = RecordCheck::new(&header, rules, now, DECOMPRESSED_MAX.min(*budget));
+    let checked = check_records(&mut check, source, &raw.body());
+    let is_beyond = matches!(
+        &checked,
+        Err(Fault::Bytes(BatchError::TooMuchDecompressed { limit })) if *limit < DECOMPRESSED_MAX
+    );
+    if source != Compression::None {
+        *budget = if is_beyond { 0 } else { budget.saturating_sub(check.walked) };
+    }
+    if is_beyond {
+        return Ok(None);
+    }
+    let recompressed = checked?;
+    let max_timestamp = check.finish()?;
+    let Some((recompressor, target)) = recompressed else {
+        return Ok(Some(keep(header, raw.body(), rules, max_timestamp)));
+    };
+    let max = rules.max_message_bytes;
+    let body = recompressor.finish().ok_or(Fault::TooLargeRecompressed { max })?;
+    Ok(Some(rebuild(header, body, rules, target, max_timestamp)))
+}
+
+/// Walks over the records, and compresses them anew where the rules say so.
+fn check_records(
+    check: &mut RecordCheck<'_>,
+    source: Compression,
+    body: &[u8],
+) -> Result<Option<(Recompressor, Codec)>, Fault> {
+    let rules = check.rules;
     let target = rules.codec.unwrap_or_else(|| source.into());
-    let (header, body) = (*raw.header(), raw.body());
-    let mut check = RecordCheck::new(&header, rules, now);
     if target.compression == source {
-        check.all_in(source, &body)?;
-        let max_timestamp = check.finish()?;
-        return Ok(keep(header, body, rules, max_timestamp));
+        check.all_in(source, body)?;
+        return Ok(None);
     }
     let limit = rules.max_message_bytes.min(BATCH_LEN_MAX).saturating_sub(HEADER_LEN);
     let mut recompressor = Recompressor::new(target, limit);
-    check.all_while_recompressing(source, &body, &mut recompressor)?;
-    let max_timestamp = check.finish()?;
-    let max = rules.max_message_bytes;
-    let body = recompressor.finish().ok_or(Fault::TooLargeRecompressed { max })?;
-    Ok(rebuild(header, body, rules, target, max_timestamp))
+    check.all_while_recompressing(source, body, &mut recompressor)?;
+    Ok(Some((recompressor, target)))
 }
 
 /// What can be seen without looking at the records.
@@ -281,6 +318,9 @@ struct RecordCheck<'a> {
     header: &'a BatchHeader,
     rules: &'a Rules,
     now: i64,
+    /// How much may be decompressed, and how much was walked over.
+    limit: u64,
+    walked: u64,
     max_timestamp: i64,
     errors: Vec<RecordError>,
     error_count: usize,
@@ -289,11 +329,13 @@ struct RecordCheck<'a> {
 }
 
 impl<'a> RecordCheck<'a> {
-    fn new(header: &'a BatchHeader, rules: &'a Rules, now: Timestamp) -> Self {
+    fn new(header: &'a BatchHeader, rules: &'a Rules, now: Timestamp, limit: u64) -> Self {
         Self {
             header,
             rules,
             now: now.0,
+            limit,
+            walked: 0,
             max_timestamp: NO_TIMESTAMP,
             errors: Vec::new(),
             error_count: 0,
@@ -305,7 +347,7 @@ impl<'a> RecordCheck<'a> {
         if source == Compression::None {
             self.all(Plain::new(body))
         } else {
-            self.all(Compressed::new(source, body, DECOMPRESSED_MAX)?)
+            self.all(Compressed::new(source, body, self.limit)?)
         }
     }
 
@@ -318,14 +360,20 @@ impl<'a> RecordCheck<'a> {
         if source == Compression::None {
             self.all(Tee { input: Plain::new(body), recompressor })
         } else {
-            let input = Compressed::new(source, body, DECOMPRESSED_MAX)?;
+            let input = Compressed::new(source, body, self.limit)?;
             self.all(Tee { input, recompressor })
         }
     }
 
     fn all(&mut self, mut input: impl Input) -> Result<(), Fault> {
+        let walked = self.walk(&mut input);
+        self.walked = input.position();
+        walked
+    }
+
+    fn walk(&mut self, input: &mut impl Input) -> Result<(), Fault> {
         for index in 0..self.header.record_count {
-            let record = Outline::read(&mut input)?;
+            let record = Outline::read(input)?;
             if record.offset_delta != index {
                 return Err(Fault::OffsetDelta { expected: index, found: record.offset_delta });
             }

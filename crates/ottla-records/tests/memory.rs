@@ -7,6 +7,7 @@ use bytes::Bytes;
 use ottla_base::{Timestamp, TopicPartition};
 use ottla_records::{
     BatchBuilder, Compression, RawBatch, Rules, TimestampType, crc32c, parse_produced, validate,
+    validate_within,
 };
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
@@ -97,6 +98,23 @@ fn a_compressed_batch_is_validated_in_chunks() {
     let rules = Rules { max_message_bytes: bytes.len(), ..rules() };
     let (_, peak) = measured(|| validate(parse_produced(bytes, 12)?, &rules, NOW));
     assert!(peak < 1 << 20, "{peak} bytes for 50 MiB that are only looked over");
+}
+
+#[test]
+fn a_batch_beyond_the_budget_is_put_off_and_one_within_it_takes_it_up() {
+    let mut builder = BatchBuilder::new(Compression::Zstd);
+    builder.append(NOW, None, Some(&vec![0; 5 << 20]), &[]);
+    let raw = parse_produced(builder.build_bytes(), 12).expect("one batch");
+    let mut budget: u64 = 12 << 20;
+    for left in [7, 2] {
+        assert!(validate_within(&raw, &rules(), NOW, &mut budget).expect("valid").is_some());
+        assert_eq!(budget.div_ceil(1 << 20), left);
+    }
+    assert!(validate_within(&raw, &rules(), NOW, &mut budget).expect("no fault").is_none());
+    assert_eq!(budget, 0);
+    let plain = RawBatch::parse(batch(Compression::None)).expect("one batch");
+    let valid = validate_within(&plain, &rules(), NOW, &mut budget).expect("valid");
+    assert!(valid.is_some(), "nothing is decompressed");
 }
 
 #[test]

@@ -21,7 +21,7 @@
 //! - Known difference: after a restart, too, a retry of any of a producer's last five batches is recognised, where
 //!   Apache Kafka may know the last one only and take the others for gaps.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,8 +34,10 @@ use ottla_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
 };
 use ottla_protocol::messages::{ProduceRequest, ProduceResponse};
-use ottla_records::{BatchHeader, Rejection, parse_produced, validate};
+use ottla_records::{BatchHeader, Rejection, parse_produced, validate_within};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
+use tokio::task::block_in_place;
 use tokio::time::{Instant, timeout_at};
 
 use super::Context;
@@ -49,6 +51,9 @@ const TOPIC_IDS_SINCE: i16 = 13;
 const ACKS_ALL: i16 = -1;
 const ACKS_NONE: i16 = 0;
 const ACKS_LEADER: i16 = 1;
+
+/// So many bytes of a request are decompressed where it came in, which takes milliseconds; what is larger waits for its turn.
+const DECOMPRESSED_AT_ONCE: u64 = 16 << 20;
 
 /// The only client that may write to internal topics.
 const ADMIN_CLIENT: &str = "__admin_client";
@@ -69,25 +74,102 @@ struct Wait {
     until: Until,
 }
 
-pub(super) fn handle(context: Context, mut request: ProduceRequest) -> Outcome {
-    let acks = request.acks;
-    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-    let refused = refuse_all(&request);
-    keep_last_of_each(&mut request.topic_data);
-    let mut waits = Vec::new();
-    let mut response = ProduceResponse::default();
-    for (index, topic) in request.topic_data.into_iter().enumerate() {
-        let answer = append_topic(&context, acks, refused, topic, |partition, replica, until| {
-            waits.push(Wait { topic: index, partition, replica, until });
-        });
-        response.responses.push(answer);
+/// A request on its way into the logs.
+struct Appending {
+    context: Context,
+    acks: i16,
+    timeout: Duration,
+    refused: Option<ErrorCode>,
+    /// What is not appended yet, and the topic's place in the answer.
+    rest: VecDeque<(usize, PartitionProduceData)>,
+    waits: Vec<Wait>,
+    response: ProduceResponse,
+}
+
+pub(super) fn handle(context: Context, request: ProduceRequest) -> Outcome {
+    let mut appending = Appending::new(context, request);
+    let mut at_once = DECOMPRESSED_AT_ONCE;
+    if appending.go_on(&mut at_once) {
+        return appending.finish();
     }
-    match acks {
-        ACKS_NONE => silent(&context, &response),
-        ACKS_ALL if !waits.is_empty() => {
-            Outcome::Later(Box::pin(answer_when_visible(context, response, waits, timeout)))
+    Outcome::Alone(Box::pin(append_in_turn(appending)))
+}
+
+/// What takes long to decompress waits for its turn, and keeps no thread from those who have others to serve, or have to
+/// say that this broker lives.
+async fn append_in_turn(mut appending: Appending) -> Outcome {
+    let broker = Arc::clone(&appending.context.broker);
+    let turn = broker.decompressions.acquire().await.expect("nobody closes it");
+    let mut unlimited = u64::MAX;
+    beside_the_others(|| appending.go_on(&mut unlimited));
+    drop(turn);
+    broker.directories.begin_flush();
+    appending.finish()
+}
+
+fn beside_the_others<T>(work: impl FnOnce() -> T) -> T {
+    let flavor = Handle::current().runtime_flavor();
+    if flavor == RuntimeFlavor::MultiThread { block_in_place(work) } else { work() }
+}
+
+impl Appending {
+    fn new(context: Context, mut request: ProduceRequest) -> Self {
+        let refused = refuse_all(&request);
+        keep_last_of_each(&mut request.topic_data);
+        let mut response = ProduceResponse::default();
+        let mut rest = VecDeque::new();
+        for (index, topic) in request.topic_data.into_iter().enumerate() {
+            response.responses.push(begin_answer(&topic));
+            rest.extend(topic.partition_data.into_iter().map(|data| (index, data)));
         }
-        _ => answer(&context, response),
+        let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+        Self { context, acks: request.acks, timeout, refused, rest, waits: Vec::new(), response }
+    }
+
+    /// Appends until all is appended, or `budget`, bytes to be decompressed, does not do for what is next. Returns whether
+    /// it is all.
+    fn go_on(&mut self, budget: &mut u64) -> bool {
+        while let Some((index, data)) = self.rest.pop_front() {
+            let topic = self.response.responses.get_mut(index).expect("each topic has its answer");
+            let (context, partition) = (&self.context, data.index);
+            let result = self
+                .refused
+                .map_or(Ok(()), Err)
+                .and_then(|()| find_replica(context, &topic.name, topic.topic_id, partition))
+                .map_err(Refusal::from)
+                .and_then(|replica| {
+                    Ok((append(context, self.acks, &replica, &data, budget)?, replica))
+                });
+            let answers = &mut topic.partition_responses;
+            match result {
+                Ok((None, _)) => {
+                    self.rest.push_front((index, data));
+                    return false;
+                }
+                Ok((Some((answer, until)), replica)) => {
+                    self.waits.push(Wait {
+                        topic: index,
+                        partition: answers.len(),
+                        replica,
+                        until,
+                    });
+                    answers.push(answer);
+                }
+                Err(refusal) => answers.push(refusal.into_response(partition)),
+            }
+        }
+        true
+    }
+
+    fn finish(self) -> Outcome {
+        let Self { context, acks, timeout, waits, response, .. } = self;
+        match acks {
+            ACKS_NONE => silent(&context, &response),
+            ACKS_ALL if !waits.is_empty() => {
+                Outcome::Later(Box::pin(answer_when_visible(context, response, waits, timeout)))
+            }
+            _ => answer(&context, response),
+        }
     }
 }
 
@@ -115,34 +197,13 @@ fn keep_last_of_each(topics: &mut Vec<TopicProduceData>) {
     topics.retain(|topic| !topic.partition_data.is_empty());
 }
 
-fn append_topic(
-    context: &Context,
-    acks: i16,
-    refused: Option<ErrorCode>,
-    topic: TopicProduceData,
-    mut wait: impl FnMut(usize, Arc<Replica>, Until),
-) -> TopicProduceResponse {
-    let mut answer = TopicProduceResponse {
-        name: topic.name.clone(),
+/// A copy of the name: a slice would keep the whole frame, records and all, for as long as the answer waits.
+fn begin_answer(topic: &TopicProduceData) -> TopicProduceResponse {
+    TopicProduceResponse {
+        name: ByteString::from(&*topic.name),
         topic_id: topic.topic_id,
         ..TopicProduceResponse::default()
-    };
-    for (index, data) in topic.partition_data.into_iter().enumerate() {
-        let partition = data.index;
-        let result = refused
-            .map_or(Ok(()), Err)
-            .and_then(|()| find_replica(context, &topic.name, topic.topic_id, partition))
-            .map_err(Refusal::from)
-            .and_then(|replica| append(context, acks, &replica, data).map(|done| (replica, done)));
-        answer.partition_responses.push(match result {
-            Ok((replica, (response, until))) => {
-                wait(index, replica, until);
-                response
-            }
-            Err(refusal) => refusal.into_response(partition),
-        });
     }
-    answer
 }
 
 fn find_replica(
@@ -158,34 +219,38 @@ fn find_replica(
     }
 }
 
-/// Appends one partition's batch; with the answer comes the offset below which all must be visible.
+/// Appends one partition's batch; with the answer comes the offset below which all must be visible. `None` where the budget
+/// does not do.
 fn append(
     context: &Context,
     acks: i16,
     replica: &Replica,
-    data: PartitionProduceData,
-) -> Result<(PartitionProduceResponse, Until), Refusal> {
+    data: &PartitionProduceData,
+    budget: &mut u64,
+) -> Result<Option<(PartitionProduceResponse, Until)>, Refusal> {
+    let bytes = match &data.records {
+        Some(Records::Bytes(bytes)) => bytes.clone(),
+        Some(Records::Deferred { .. }) | None => Bytes::new(),
+    };
+    let raw = parse_produced(bytes, context.version)?;
     if ![ACKS_ALL, ACKS_NONE, ACKS_LEADER].contains(&acks) {
         return Err(ErrorCode::INVALID_REQUIRED_ACKS.into());
     }
     if replica.is_internal() && context.client_id.as_deref() != Some(ADMIN_CLIENT) {
         return Err(ErrorCode::INVALID_TOPIC_EXCEPTION.into());
     }
-    // Who does not lead has no say about records, and where too few would have them they are not looked at.
+    // Who does not lead has no say about records, and where too few would have them no more than their batch's form is
+    // looked at.
     replica.check_leads()?;
     let needs_all = acks == ACKS_ALL;
     let refuse = |error: &AppendError| Refusal::of_append(error, replica.log().log_start_offset());
     if needs_all {
         replica.check_enough_replicas().map_err(|error| refuse(&error))?;
     }
-    let bytes = match data.records {
-        Some(Records::Bytes(bytes)) => bytes,
-        Some(Records::Deferred { .. }) | None => Bytes::new(),
-    };
-    let raw = parse_produced(bytes, context.version)?;
     let is_transactional = raw.header().attributes.is_transactional();
-    let batch = validate(raw, &replica.rules(), context.broker.clock.now_ms())
+    let valid = validate_within(&raw, &replica.rules(), context.broker.clock.now_ms(), budget)
         .map_err(|rejection| Refusal::of_records(rejection, replica.log().log_start_offset()))?;
+    let Some(batch) = valid else { return Ok(None) };
     if is_transactional {
         // There is no coordinator that could have begun this transaction.
         return Err(ErrorCode::INVALID_TXN_STATE.into());
@@ -203,7 +268,7 @@ fn append(
         log_start_offset: appended.log_start_offset.0,
         ..PartitionProduceResponse::default()
     };
-    Ok((response, Until { offset: appended.last_offset.next(), epoch }))
+    Ok(Some((response, Until { offset: appended.last_offset.next(), epoch })))
 }
 
 /// With acks=0 the only way to tell a client of a failure is to hang up.
@@ -393,6 +458,15 @@ mod tests {
     fn flush(replica: &Replica) {
         replica.log().flush().unwrap();
         replica.on_flushed();
+    }
+
+    #[test]
+    fn what_waits_for_an_answer_does_not_keep_the_request() {
+        let frame = Bytes::from(vec![b'n'; 1 << 20]);
+        let name = ByteString::try_from(frame.slice(..5)).unwrap();
+        let answer = begin_answer(&TopicProduceData { name, ..TopicProduceData::default() });
+        assert!(frame.is_unique());
+        assert_eq!(answer.name, "nnnnn");
     }
 
     #[tokio::test]

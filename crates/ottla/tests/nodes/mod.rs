@@ -262,10 +262,14 @@ pub fn quorum(address: &str) -> PartitionData {
     response.topics.remove(0).partitions.remove(0)
 }
 
+pub fn address(address: &str) -> Address {
+    let (host, port) = address.rsplit_once(':').unwrap();
+    Address { host: host.to_owned(), port: port.parse().unwrap() }
+}
+
 /// Sends a request to a listener, in the highest version that it serves.
 pub fn ask<R: Request>(address: &str, request: &R) -> R::Response {
-    let (host, port) = address.rsplit_once(':').unwrap();
-    let address = Address { host: host.to_owned(), port: port.parse().unwrap() };
+    let address = self::address(address);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let connection =

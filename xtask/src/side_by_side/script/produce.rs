@@ -210,30 +210,40 @@ fn damage(both: &mut Both, version: i16) -> Result<()> {
             produce_request(subject, version, PLAIN, 0, None)
         })?;
     }
-    let batch = three();
-    let half = batch.slice(..batch.len() / 2);
-    let lengths = [0_i32, -1, 48, 49, i32::MAX].map(i32::to_be_bytes);
-    send(both, version, "no bytes for records", PLAIN, Bytes::new())?;
-    send(both, version, "one byte for records", PLAIN, batch.slice(..1))?;
-    send(both, version, "a header that is cut off", PLAIN, batch.slice(..60))?;
-    send(both, version, "a batch that is cut off", PLAIN, half.clone())?;
-    send(both, version, "a wrong checksum", PLAIN, damaged(&batch, at::CRC, &[1, 2, 3, 4]))?;
-    send(both, version, "a flipped byte", PLAIN, damaged(&batch, at::RECORDS + 4, &[0xee]))?;
-    for magic in [0, 1, 3, 0xff_u8] {
-        let wrong = damaged(&batch, at::MAGIC, &[magic]);
-        send(both, version, &format!("magic {magic}"), PLAIN, wrong)?;
-    }
-    let two: Bytes = [&batch[..], &batch[..]].concat().into();
-    send(both, version, "two batches", PLAIN, two)?;
-    let one_and_half: Bytes = [&batch[..], &half[..]].concat().into();
-    send(both, version, "a batch and a half", PLAIN, one_and_half)?;
-    let and_a_bit: Bytes = [&batch[..], &[0, 0, 0]].concat().into();
-    send(both, version, "a batch and three bytes", PLAIN, and_a_bit)?;
-    for length in lengths {
-        let what = format!("a length of {}", i32::from_be_bytes(length));
-        send(both, version, &what, PLAIN, changed(&batch, at::LENGTH, &length))?;
+    for (what, batch) in damaged_batches() {
+        send(both, version, &what, PLAIN, batch.clone())?;
+        // What is wrong besides: which is said first?
+        both.ask(version, &format!("{what}, and acks=2"), |subject| ProduceRequest {
+            acks: 2,
+            ..produce_request(subject, version, PLAIN, 0, Some(batch.clone()))
+        })?;
+        send(both, version, &format!("{what}, and too few replicas"), TWO_IN_SYNC, batch)?;
     }
     Ok(())
+}
+
+fn damaged_batches() -> Vec<(String, Bytes)> {
+    let batch = three();
+    let half = batch.slice(..batch.len() / 2);
+    let mut batches = vec![
+        ("no bytes for records".to_owned(), Bytes::new()),
+        ("one byte for records".to_owned(), batch.slice(..1)),
+        ("a header that is cut off".to_owned(), batch.slice(..60)),
+        ("a batch that is cut off".to_owned(), half.clone()),
+        ("a wrong checksum".to_owned(), damaged(&batch, at::CRC, &[1, 2, 3, 4])),
+        ("a flipped byte".to_owned(), damaged(&batch, at::RECORDS + 4, &[0xee])),
+        ("two batches".to_owned(), [&batch[..], &batch[..]].concat().into()),
+        ("a batch and a half".to_owned(), [&batch[..], &half[..]].concat().into()),
+        ("a batch and three bytes".to_owned(), [&batch[..], &[0, 0, 0]].concat().into()),
+    ];
+    for magic in [0, 1, 3, 0xff_u8] {
+        batches.push((format!("magic {magic}"), damaged(&batch, at::MAGIC, &[magic])));
+    }
+    for length in [0_i32, -1, 48, 49, i32::MAX] {
+        let wrong = changed(&batch, at::LENGTH, &length.to_be_bytes());
+        batches.push((format!("a length of {length}"), wrong));
+    }
+    batches
 }
 
 /// Header fields that no producer writes so, each under a right checksum.
