@@ -1,12 +1,13 @@
 //! Any bytes as a produced record batch: refused or stored, but then readable to the last byte.
 
+use std::hash::DefaultHasher;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use ottla_base::{LeaderEpoch, Offset, Timestamp, TopicPartition};
 use ottla_records::{
-    Batches, Compression, HEADER_LEN, RawBatch, Rules, TimestampType, ValidBatch, crc32c,
-    parse_produced, validate,
+    BatchError, Batches, Compression, HEADER_LEN, RawBatch, Record, Rules, TimestampType,
+    ValidBatch, crc32c, parse_produced, validate,
 };
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
@@ -87,15 +88,46 @@ fn read_all(batch: &RawBatch) {
 fn check_stored(mut valid: ValidBatch) {
     valid.assign(Offset(100), LeaderEpoch(1));
     let stored = RawBatch::parse(valid.to_bytes()).expect("what is stored is one batch");
-    stored.clone().verify_crc().expect("what is stored has the right checksum");
+    let valid = stored.clone().verify_crc().expect("what is stored has the right checksum");
     let Ok(records) = stored.records_within(READ_LIMIT) else {
         return;
     };
     let mut next_offset = 100;
+    let mut odd = Vec::new();
     for record in records {
         let record = record.expect("what is stored can be read");
         assert_eq!(record.offset, Offset(next_offset));
         next_offset += 1;
+        if is_odd(record.offset) {
+            odd.push(record);
+        }
     }
     assert_eq!(next_offset, stored.header().next_offset());
+    check_compacted(&valid, &odd);
+}
+
+fn is_odd(offset: Offset) -> bool {
+    offset.0 % 2 == 1
+}
+
+/// What compaction leaves are the same records.
+fn check_compacted(valid: &ValidBatch, odd: &[Record]) {
+    let sifted = valid
+        .sift(DefaultHasher::new, |record| is_odd(record.offset))
+        .expect("what can be read can be looked over");
+    assert_eq!(sifted.is_empty(), odd.is_empty());
+    if odd.is_empty() {
+        return;
+    }
+    for horizon in [None, Some(NOW)] {
+        let left = match sifted.retained(horizon) {
+            Err(BatchError::TooMuchRetained { .. }) => return,
+            left => left.expect("what can be looked over can be copied"),
+        };
+        let left = RawBatch::parse(left.to_bytes()).expect("what is left is one batch");
+        let left = left.verify_crc().expect("what is left has the right checksum");
+        let left = left.records().expect("what is left can be read");
+        let left: Vec<Record> = left.map(|record| record.expect("as it could before")).collect();
+        assert_eq!(left, odd);
+    }
 }
