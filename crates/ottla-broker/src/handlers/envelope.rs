@@ -2,6 +2,8 @@
 //!
 //! - Controllers only. What is inside is handled as if it had come by itself, from the client's address; the answer goes back
 //!   in one piece, header and body.
+//! - INVALID_REQUEST unless it is one of those that Apache Kafka lets brokers carry, of which another Envelope is none;
+//!   UNSUPPORTED_VERSION if it can't be read.
 //! - NOT_CONTROLLER if this node does not lead, or has lost the lead before it could decide, so that the broker looks for
 //!   the one that does.
 //! - The principal is passed over: nobody is authenticated yet.
@@ -9,17 +11,23 @@
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use ottla_base::ErrorCode;
+use ottla_protocol::ApiKey;
+use ottla_protocol::frame::Incoming;
 use ottla_protocol::messages::{EnvelopeRequest, EnvelopeResponse};
 
-use super::{Context, Session};
-use crate::answer::Outcome;
+use super::{Context, Session, is_forwarded};
+use crate::answer::{CloseReason, Outcome};
 
 pub(super) async fn handle(context: Context, request: EnvelopeRequest) -> Outcome {
     let refuse = |error_code| EnvelopeResponse { error_code, response_data: None };
     let Some(client) = address(&request.client_host_address) else {
         return context.answer(&refuse(ErrorCode::INVALID_REQUEST));
     };
+    if let Err(code) = check_forwardable(&request.request_data) {
+        return context.answer(&refuse(code));
+    }
     if context.broker.quorum.active().borrow().is_none() {
         return context.answer(&refuse(ErrorCode::NOT_CONTROLLER));
     }
@@ -40,7 +48,7 @@ pub(super) async fn handle(context: Context, request: EnvelopeRequest) -> Outcom
             Outcome::Silent => break refuse(ErrorCode::INVALID_REQUEST),
             Outcome::Close(reason) => {
                 tracing::warn!(%reason, "a forwarded request can't be handled");
-                break refuse(ErrorCode::INVALID_REQUEST);
+                break refuse(code_of(&reason));
             }
         }
     };
@@ -50,6 +58,33 @@ pub(super) async fn handle(context: Context, request: EnvelopeRequest) -> Outcom
         return context.answer(&refuse(ErrorCode::NOT_CONTROLLER));
     }
     context.answer(&response)
+}
+
+/// Whether what is carried is for anybody to carry. Nothing else may be handled here: whatever a controller serves would be
+/// served to everybody, and an envelope in an envelope as deep as it likes to be.
+fn check_forwardable(carried: &Bytes) -> Result<(), ErrorCode> {
+    let incoming = Incoming::decode(carried.clone()).map_err(|_| ErrorCode::UNSUPPORTED_VERSION)?;
+    if is_forwardable(incoming.api) { Ok(()) } else { Err(ErrorCode::INVALID_REQUEST) }
+}
+
+/// Apache Kafka's `ApiKeys.forwardable`, without those that are not served.
+fn is_forwardable(api: ApiKey) -> bool {
+    // Brokers ask for producer ids by themselves, and Kafka's list has it nevertheless.
+    is_forwarded(api) || api == ApiKey::AllocateProducerIds
+}
+
+/// INVALID_REQUEST would say that something is wrong with the envelope.
+const fn code_of(reason: &CloseReason) -> ErrorCode {
+    match reason {
+        CloseReason::Malformed(_) | CloseReason::UnsupportedVersion { .. } => {
+            ErrorCode::UNSUPPORTED_VERSION
+        }
+        CloseReason::NotServed(_)
+        | CloseReason::UnknownKind
+        | CloseReason::SilentProduceFailed(_)
+        | CloseReason::TooLarge
+        | CloseReason::Encode(_) => ErrorCode::INVALID_REQUEST,
+    }
 }
 
 fn address(octets: &[u8]) -> Option<IpAddr> {

@@ -1,0 +1,108 @@
+//! Requests that no broker and no client sends: a node refuses them, its memory stays in bounds, and it answers the next one.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that can't go on has failed"
+)]
+
+mod nodes;
+
+use nodes::Nodes;
+use ottla_base::ErrorCode;
+use ottla_protocol::frame::{Incoming, encode_request};
+use ottla_protocol::messages::{
+    AllocateProducerIdsRequest, BrokerHeartbeatRequest, DescribeQuorumRequest, EnvelopeRequest,
+    FetchRequest,
+};
+use ottla_protocol::peer::{PeerKey, PeerRequest};
+use ottla_protocol::{Encoder, Request};
+
+/// More than any stack has room for, in a request of two megabytes.
+const NESTED: usize = 100_000;
+
+/// A request as it is carried, without its length.
+fn inside<R: Request>(request: &R) -> Vec<u8> {
+    let version = *R::KEY.stable_versions().end();
+    encode_request(version, 7, None, request).unwrap().bytes[4..].to_vec()
+}
+
+/// This request in so many envelopes, each in the next. Written from the outermost to the innermost, since each holds the
+/// length of all that are in it.
+fn in_envelopes(times: usize, innermost: &[u8]) -> Vec<u8> {
+    let template = inside(&envelope(b""));
+    let header_len = header_len(&template);
+    let (header, rest) = template.split_at(header_len);
+    // Behind the length of what is carried, of which there is none.
+    let rest = &rest[1..];
+    let mut beginnings = Vec::with_capacity(times);
+    let mut len = innermost.len();
+    for _ in 0..times {
+        let mut beginning = header.to_vec();
+        beginning.extend(compact_length(len));
+        len += beginning.len() + rest.len();
+        beginnings.push(beginning);
+    }
+    let mut frame: Vec<u8> = beginnings.into_iter().rev().flatten().collect();
+    frame.extend_from_slice(innermost);
+    frame.extend(rest.repeat(times));
+    frame
+}
+
+fn header_len(frame: &[u8]) -> usize {
+    let incoming = Incoming::decode(frame.to_vec().into()).unwrap();
+    incoming.body.position()
+}
+
+fn compact_length(len: usize) -> Vec<u8> {
+    let mut encoder = Encoder::new();
+    encoder.unsigned_varint(u32::try_from(len + 1).unwrap());
+    encoder.into_bytes().to_vec()
+}
+
+fn envelope(data: &[u8]) -> EnvelopeRequest {
+    EnvelopeRequest {
+        request_data: data.to_vec().into(),
+        request_principal: None,
+        client_host_address: vec![127, 0, 0, 1].into(),
+    }
+}
+
+fn lone_node() -> Nodes {
+    let mut nodes = Nodes::new(1);
+    let voters = nodes.voters(1);
+    nodes.write(1, "broker,controller", &[&*voters, "offsets.topic.replication.factor=1"]);
+    nodes.start(1);
+    nodes.ready(&[1]);
+    nodes
+}
+
+/// What is forwardable is by Apache Kafka's own list (`ApiKeys.forwardable`), and so is what the others are answered.
+#[test]
+fn a_controller_opens_an_envelope_only_for_what_brokers_carry() {
+    let nodes = lone_node();
+    let controller = nodes.controllers[0].clone();
+    let code = |data: &[u8]| nodes::ask(&controller, &envelope(data)).error_code;
+
+    let quorum = inside(&DescribeQuorumRequest::default());
+    assert_eq!(code(&quorum), ErrorCode::NONE);
+    assert_eq!(code(&inside(&AllocateProducerIdsRequest::default())), ErrorCode::NONE);
+    for times in [1, 2, NESTED] {
+        assert_eq!(code(&in_envelopes(times, &quorum)), ErrorCode::INVALID_REQUEST, "{times}");
+    }
+    let heartbeat = BrokerHeartbeatRequest { broker_id: 1, ..Default::default() };
+    assert_eq!(code(&inside(&heartbeat)), ErrorCode::INVALID_REQUEST);
+    assert_eq!(code(&inside(&FetchRequest::default())), ErrorCode::INVALID_REQUEST);
+    // What nodes tell each other that Apache Kafka has no message for.
+    let peer = PeerRequest { key: PeerKey::Standing, correlation_id: 7, body: Vec::new().into() };
+    let peer = peer.encode();
+    assert_eq!(code(&peer[4..]), ErrorCode::UNSUPPORTED_VERSION);
+    // What cannot be read.
+    let [mut unknown_key, mut unknown_version] = [quorum.clone(), quorum.clone()];
+    unknown_key[..2].copy_from_slice(&9_999_i16.to_be_bytes());
+    unknown_version[2..4].copy_from_slice(&99_i16.to_be_bytes());
+    for data in [&quorum[..3], &quorum[..quorum.len() - 1], &unknown_key, &unknown_version] {
+        assert_eq!(code(data), ErrorCode::UNSUPPORTED_VERSION);
+    }
+    assert_eq!(code(&quorum), ErrorCode::NONE);
+}
