@@ -251,8 +251,18 @@ impl Room {
     pub(crate) fn admit<S: Structure>(&mut self, entry: S) -> Result<S, CloseReason> {
         let mut encoder = Encoder::new();
         entry.write(&mut encoder, self.version)?;
-        self.left = self.left.checked_sub(encoder.total_len()).ok_or(CloseReason::TooLarge)?;
+        self.reserve(1, encoder.total_len())?;
         Ok(entry)
+    }
+
+    /// Takes the room of so many entries of so many bytes each, before there are any.
+    ///
+    /// # Errors
+    /// If there is not as much.
+    pub(crate) fn reserve(&mut self, entries: usize, bytes: usize) -> Result<(), CloseReason> {
+        let bytes = entries.checked_mul(bytes).ok_or(CloseReason::TooLarge)?;
+        self.left = self.left.checked_sub(bytes).ok_or(CloseReason::TooLarge)?;
+        Ok(())
     }
 }
 
@@ -273,4 +283,18 @@ pub(crate) enum CloseReason {
     TooLarge,
     #[error("the answer can't be encoded: {0}")]
     Encode(#[from] EncodeError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_for_so_many_bytes_and_no_more() {
+        let mut room = Room::new(0);
+        assert!(matches!(room.reserve(usize::MAX, 2), Err(CloseReason::TooLarge)));
+        room.reserve(64, 1024 * 1024).unwrap();
+        room.reserve(usize::MAX, 0).unwrap();
+        assert!(matches!(room.reserve(1, 1), Err(CloseReason::TooLarge)));
+    }
 }

@@ -8,12 +8,19 @@
 
 mod nodes;
 
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
+
 use nodes::Nodes;
 use ottla_base::ErrorCode;
-use ottla_protocol::frame::{Incoming, encode_request};
+use ottla_protocol::frame::{Incoming, decode_response, encode_request};
+use ottla_protocol::messages::alter_partition_reassignments_request::{
+    ReassignablePartition, ReassignableTopic,
+};
+use ottla_protocol::messages::elect_leaders_request::TopicPartitions;
 use ottla_protocol::messages::{
-    AllocateProducerIdsRequest, BrokerHeartbeatRequest, DescribeQuorumRequest, EnvelopeRequest,
-    FetchRequest,
+    AllocateProducerIdsRequest, AlterPartitionReassignmentsRequest, BrokerHeartbeatRequest,
+    DescribeQuorumRequest, ElectLeadersRequest, EnvelopeRequest, FetchRequest,
 };
 use ottla_protocol::peer::{PeerKey, PeerRequest};
 use ottla_protocol::{Encoder, Request};
@@ -105,4 +112,52 @@ fn a_controller_opens_an_envelope_only_for_what_brokers_carry() {
         assert_eq!(code(data), ErrorCode::UNSUPPORTED_VERSION);
     }
     assert_eq!(code(&quorum), ErrorCode::NONE);
+}
+
+/// What a request in this version is answered, or `None` where the connection is closed.
+fn exchange<R: Request>(address: &str, version: i16, request: &R) -> Option<R::Response> {
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(nodes::LIMIT)).unwrap();
+    socket.write_all(&encode_request(version, 7, None, request).unwrap().bytes).unwrap();
+    let mut len = [0; 4];
+    match socket.read_exact(&mut len).map_err(|error| error.kind()) {
+        Ok(()) => {}
+        Err(ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => return None,
+        Err(other) => panic!("{}: {other}", R::KEY.name()),
+    }
+    let mut frame = vec![0; usize::try_from(i32::from_be_bytes(len)).unwrap()];
+    socket.read_exact(&mut frame).unwrap();
+    Some(decode_response::<R>(frame.into(), version).unwrap().1)
+}
+
+/// An answer that is given up takes its 64 MiB, and its parts some times as much before.
+const GROWTH_MIB_MAX: usize = 384;
+
+/// Sends a request whose answer would take hundreds of megabytes: the connection is closed instead.
+fn refused_within_bounds<R: Request>(nodes: &Nodes, version: i16, request: &R) {
+    let (name, node) = (R::KEY.name(), &nodes.running[&1]);
+    node.forget_peak();
+    let before = node.memory_mib("VmRSS");
+    let answer = exchange(&nodes.clients[0], version, request);
+    assert!(answer.is_none(), "{name} v{version} was answered");
+    let growth = node.memory_mib("VmHWM").saturating_sub(before);
+    assert!(growth <= GROWTH_MIB_MAX, "{name} v{version} took {growth} MiB");
+    assert!(!nodes::quorum(&nodes.clients[0]).error_code.is_error());
+}
+
+/// Each partition is refused in words that name the topic, and costs four bytes.
+#[test]
+fn partitions_of_a_topic_with_a_long_name_are_not_refused_one_by_one() {
+    let nodes = lone_node();
+    let (name, partitions) = ("x".repeat(32_000), 0..20_000);
+    let topic =
+        TopicPartitions { topic: name.clone().into(), partitions: partitions.clone().collect() };
+    let request = ElectLeadersRequest { topic_partitions: Some(vec![topic]), ..Default::default() };
+    refused_within_bounds(&nodes, 2, &request);
+    let partition =
+        |partition_index| ReassignablePartition { partition_index, ..Default::default() };
+    let partitions = partitions.map(partition).collect();
+    let topics = vec![ReassignableTopic { name: name.into(), partitions }];
+    let request = AlterPartitionReassignmentsRequest { topics, ..Default::default() };
+    refused_within_bounds(&nodes, 1, &request);
 }

@@ -10,6 +10,8 @@
 //! - Known difference: a topic of the cluster's own (`__consumer_offsets`) whose partitions all have one replica is given the number
 //!   that is set for it, or 3, as soon as there are brokers for that: also after all of them were moved back to one
 //!   by hand. Who wants one sets that (`offsets.topic.replication.factor=1`). Apache Kafka never grows a topic by itself.
+//! - Known difference: a request whose answer might take more than 64 MiB, where each partition was refused in words, is not carried
+//!   out; the connection is closed.
 
 use ottla_metadata::controller;
 use ottla_protocol::messages::{
@@ -17,7 +19,7 @@ use ottla_protocol::messages::{
 };
 
 use super::Context;
-use crate::answer::Outcome;
+use crate::answer::{CloseReason, Outcome, Room};
 
 const FACTOR_CHANGE_SINCE: i16 = 1;
 
@@ -25,6 +27,9 @@ pub(super) async fn handle(
     context: Context,
     request: AlterPartitionReassignmentsRequest,
 ) -> Outcome {
+    if let Err(reason) = check_room(context.version, &request) {
+        return Outcome::Close(reason);
+    }
     let decide = context.broker.quorum.decide(move |desk| {
         controller::alter_partition_reassignments(desk.image, desk.policy, &request)
     });
@@ -37,4 +42,19 @@ pub(super) async fn handle(
         response.allow_replication_factor_change = true;
     }
     context.answer(&response)
+}
+
+/// The most that an answer about one partition takes beside the name of its topic.
+const PARTITION_BYTES_MAX: usize = 192;
+
+/// Whether everything can be refused in words, which name the topic for each of its partitions. Afterwards it would be too late:
+/// partitions move by then.
+fn check_room(
+    version: i16,
+    request: &AlterPartitionReassignmentsRequest,
+) -> Result<(), CloseReason> {
+    let mut room = Room::new(version);
+    request.topics.iter().try_for_each(|topic| {
+        room.reserve(topic.partitions.len(), PARTITION_BYTES_MAX + topic.name.len())
+    })
 }

@@ -2,16 +2,21 @@
 //!
 //! - v0 knows preferred leaders only. v1: unclean elections, and an error for the request as a whole.
 //! - Null topics mean all partitions, of which those that need no election are left out.
+//! - Known difference: a request whose answer might take more than 64 MiB, where each partition was refused in words, is not carried
+//!   out; the connection is closed.
 
 use ottla_metadata::controller;
 use ottla_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse};
 
 use super::Context;
-use crate::answer::Outcome;
+use crate::answer::{CloseReason, Outcome, Room};
 
 const ERROR_SINCE: i16 = 1;
 
 pub(super) async fn handle(context: Context, request: ElectLeadersRequest) -> Outcome {
+    if let Err(reason) = check_room(context.version, &request) {
+        return Outcome::Close(reason);
+    }
     let decide = context
         .broker
         .quorum
@@ -24,4 +29,16 @@ pub(super) async fn handle(context: Context, request: ElectLeadersRequest) -> Ou
         response.error_code = ottla_base::ErrorCode::NONE;
     }
     context.answer(&response)
+}
+
+/// The most that an answer about one partition takes beside the name of its topic.
+const PARTITION_BYTES_MAX: usize = 128;
+
+/// Whether everything can be refused in words, which name the topic for each of its partitions. Afterwards it would be too late:
+/// leaders have changed by then.
+fn check_room(version: i16, request: &ElectLeadersRequest) -> Result<(), CloseReason> {
+    let mut room = Room::new(version);
+    request.topic_partitions.iter().flatten().try_for_each(|topic| {
+        room.reserve(topic.partitions.len(), PARTITION_BYTES_MAX + topic.topic.len())
+    })
 }

@@ -79,6 +79,19 @@ impl Running {
         assert!(said, "it never says {what}:\n{}", self.log());
     }
 
+    /// From here on Linux counts the peak of its memory anew.
+    pub fn forget_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5").unwrap();
+    }
+
+    /// A line of its memory, `VmRSS` or `VmHWM`, in MiB.
+    pub fn memory_mib(&self, name: &str) -> usize {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() / 1024
+    }
+
     pub fn end(&mut self, signal: Signal) -> ExitStatus {
         kill_process(Pid::from_child(&self.process), signal).unwrap();
         self.process.wait().unwrap()
