@@ -18,9 +18,16 @@ use ottla_protocol::messages::alter_partition_reassignments_request::{
     ReassignablePartition, ReassignableTopic,
 };
 use ottla_protocol::messages::elect_leaders_request::TopicPartitions;
+use ottla_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use ottla_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+};
 use ottla_protocol::messages::{
     AllocateProducerIdsRequest, AlterPartitionReassignmentsRequest, BrokerHeartbeatRequest,
     DescribeQuorumRequest, ElectLeadersRequest, EnvelopeRequest, FetchRequest,
+    FindCoordinatorRequest, OffsetCommitRequest, OffsetFetchRequest,
 };
 use ottla_protocol::peer::{PeerKey, PeerRequest};
 use ottla_protocol::{Encoder, Request};
@@ -160,4 +167,63 @@ fn partitions_of_a_topic_with_a_long_name_are_not_refused_one_by_one() {
     let topics = vec![ReassignableTopic { name: name.into(), partitions }];
     let request = AlterPartitionReassignmentsRequest { topics, ..Default::default() };
     refused_within_bounds(&nodes, 1, &request);
+}
+
+#[test]
+fn a_group_that_is_named_again_and_again_is_not_answered_as_often() {
+    let nodes = lone_node();
+    nodes.succeed(&["topic", "create", "orders"]);
+    commit_with_long_metadata(&nodes);
+    let ask = |topics, times| OffsetFetchRequest {
+        groups: vec![
+            OffsetFetchRequestGroup { group_id: "g".into(), topics, ..Default::default() };
+            times
+        ],
+        ..Default::default()
+    };
+    let of_all = ask(None, 1);
+    let found = exchange(&nodes.clients[0], 8, &of_all).unwrap();
+    assert_eq!(found.groups[0].topics[0].partitions[0].committed_offset, 5);
+    refused_within_bounds(&nodes, 8, &ask(None, 100_000));
+    let topic = OffsetFetchRequestTopics {
+        name: "orders".into(),
+        partition_indexes: vec![0; 100_000],
+        ..Default::default()
+    };
+    refused_within_bounds(&nodes, 8, &ask(Some(vec![topic]), 1));
+}
+
+/// The longest that `offset.metadata.max.bytes` lets pass.
+fn commit_with_long_metadata(nodes: &Nodes) {
+    let partition = OffsetCommitRequestPartition {
+        committed_offset: 5,
+        committed_metadata: Some("m".repeat(4096).into()),
+        ..Default::default()
+    };
+    let request = OffsetCommitRequest {
+        group_id: "g".into(),
+        topics: vec![OffsetCommitRequestTopic {
+            name: "orders".into(),
+            partitions: vec![partition],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let group = FindCoordinatorRequest { coordinator_keys: vec!["g".into()], ..Default::default() };
+    let committed = nodes::wait_for(|| {
+        // Whoever asks makes the topic that groups are in.
+        nodes::ask(&nodes.clients[0], &group);
+        let answer = exchange(&nodes.clients[0], 8, &request).unwrap();
+        !answer.topics[0].partitions[0].error_code.is_error()
+    });
+    assert!(committed, "no offset is committed:\n{}", nodes.running[&1].log());
+}
+
+/// The key of each takes a byte, and what is said about it thirty.
+#[test]
+fn keys_without_a_letter_are_not_all_answered() {
+    let nodes = lone_node();
+    let coordinator_keys = vec!["".into(); 2_000_000];
+    let request = FindCoordinatorRequest { key_type: 9, coordinator_keys, ..Default::default() };
+    refused_within_bounds(&nodes, 6, &request);
 }

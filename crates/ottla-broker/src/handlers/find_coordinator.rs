@@ -6,6 +6,7 @@
 //!   COORDINATOR_NOT_AVAILABLE to ask again.
 //! - Known difference: transactions and share groups are not there yet; asking for their
 //!   coordinator is refused with UNSUPPORTED_VERSION, which no client retries.
+//! - Known difference: an answer of more than 64 MiB is not given; the connection is closed.
 
 use bytestring::ByteString;
 use ottla_base::{ErrorCode, PartitionIndex};
@@ -14,7 +15,7 @@ use ottla_protocol::messages::find_coordinator_response::Coordinator;
 use ottla_protocol::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
 
 use super::Context;
-use crate::answer::Outcome;
+use crate::answer::{Outcome, Room};
 
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
@@ -22,9 +23,13 @@ const SHARE: i8 = 2;
 
 pub(super) async fn handle(context: Context, request: FindCoordinatorRequest) -> Outcome {
     if context.version >= 4 {
+        let mut room = Room::new(context.version);
         let mut coordinators = Vec::with_capacity(request.coordinator_keys.len());
         for key in request.coordinator_keys {
-            coordinators.push(find(&context, request.key_type, key).await);
+            match room.admit(find(&context, request.key_type, key).await) {
+                Ok(found) => coordinators.push(found),
+                Err(reason) => return Outcome::Close(reason),
+            }
         }
         let response = FindCoordinatorResponse { coordinators, ..Default::default() };
         return context.answer(&response);

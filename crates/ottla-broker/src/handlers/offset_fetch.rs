@@ -2,6 +2,7 @@
 //!
 //! - v2: an error of the whole, and all topics of a group. v5: leader epochs. v7: stable offsets only.
 //!   v8: several groups. v10: topic ids.
+//! - Known difference: an answer of more than 64 MiB is not given; the connection is closed.
 
 use ottla_base::{ErrorCode, TopicId};
 use ottla_coordinator::group::{FetchOffsets, Query, Request};
@@ -16,27 +17,70 @@ use ottla_protocol::messages::offset_fetch_response::{
 use ottla_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse};
 
 use super::Context;
-use crate::answer::Outcome;
+use crate::answer::{CloseReason, Outcome, Room};
 
 const WHOLE_ERROR_SINCE: i16 = 2;
 const SEVERAL_GROUPS_SINCE: i16 = 8;
 const TOPIC_IDS_SINCE: i16 = 10;
 
 pub(super) async fn handle(context: Context, request: OffsetFetchRequest) -> Outcome {
+    match fetch_all(&context, request).await {
+        Ok(response) => context.answer(&response),
+        Err(reason) => Outcome::Close(reason),
+    }
+}
+
+async fn fetch_all(
+    context: &Context,
+    request: OffsetFetchRequest,
+) -> Result<OffsetFetchResponse, CloseReason> {
+    let mut room = Room::new(context.version);
     let require_stable = request.require_stable;
     if context.version >= SEVERAL_GROUPS_SINCE {
         let mut groups = Vec::with_capacity(request.groups.len());
         for group in request.groups {
-            groups.push(fetch(&context, group, require_stable).await);
+            groups.push(fetch_within(&mut room, context, group, require_stable).await?);
         }
-        return context.answer(&OffsetFetchResponse { groups, ..OffsetFetchResponse::default() });
+        return Ok(OffsetFetchResponse { groups, ..OffsetFetchResponse::default() });
     }
-    let found = fetch(&context, only_group(request), require_stable).await;
-    context.answer(&OffsetFetchResponse {
+    let found = fetch_within(&mut room, context, only_group(request), require_stable).await?;
+    Ok(OffsetFetchResponse {
         error_code: found.error_code,
         topics: found.topics.into_iter().map(old_topic).collect(),
         ..OffsetFetchResponse::default()
     })
+}
+
+/// The least that an answer takes for a partition: its index, the offset, how long the metadata is, a code.
+const PARTITION_BYTES: usize = 16;
+/// The least that it takes for a topic or a group beside the name: how long that is, and how many there are in it.
+const LIST_BYTES: usize = 2;
+
+/// A group may be named again and again, with all of its offsets, and a partition in it with all of its metadata.
+async fn fetch_within(
+    room: &mut Room,
+    context: &Context,
+    asked: OffsetFetchRequestGroup,
+    require_stable: bool,
+) -> Result<OffsetFetchResponseGroup, CloseReason> {
+    for topic in asked.topics.iter().flatten() {
+        room.reserve(topic.partition_indexes.len(), PARTITION_BYTES)?;
+    }
+    let names_partitions = asked.topics.is_some();
+    let by_id = context.version >= TOPIC_IDS_SINCE;
+    let found = fetch(context, asked, require_stable).await;
+    room.reserve(1, LIST_BYTES + found.group_id.len())?;
+    for topic in &found.topics {
+        let name_len = if by_id { size_of::<TopicId>() } else { topic.name.len() };
+        room.reserve(1, LIST_BYTES + name_len)?;
+        if !names_partitions {
+            room.reserve(topic.partitions.len(), PARTITION_BYTES)?;
+        }
+        for partition in &topic.partitions {
+            room.reserve(1, partition.metadata.as_ref().map_or(0, |it| it.len()))?;
+        }
+    }
+    Ok(found)
 }
 
 /// A request of a version that asks for one group, in the form of those that ask for several.
