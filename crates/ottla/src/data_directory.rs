@@ -372,28 +372,25 @@ fn format(
 ) -> io::Result<Identity> {
     fs::create_dir_all(directory)?;
     let mut directory_id = ottla_env::random_uuid()?;
-    if is_same(directory, metadata) {
-        if let Some((controllers, listener)) = stamp.initial_controllers {
+    let holds_metadata = is_same(directory, metadata);
+    // Formatting with more than this may have been cut short here, and what is left of it would count.
+    let stamp = if holds_metadata { *stamp } else { Stamp::of(stamp.cluster_id) };
+    match stamp.initial_controllers {
+        Some((controllers, listener)) => {
             write_initial_controllers(directory, controllers, listener)?;
             directory_id = controllers.get(node_id).map_or(directory_id, |it| it.directory_id);
         }
-        if let Some(levels) = stamp.levels {
-            let now = SystemClock::new().now_ms();
-            let bytes = bootstrap::to_checkpoint(levels, now).map_err(io::Error::other)?;
-            write_durably(directory, bootstrap::FILE, &bytes)?;
-        }
-        if stamp.forming {
-            write_durably(directory, FORMING, b"")?;
-        }
-        match stamp.joined {
-            Some(controllers) => {
-                let lines: String = controllers.iter().map(|it| format!("{it}\n")).collect();
-                write_durably(directory, JOINED, lines.as_bytes())?;
-            }
-            // Formatting for a cluster that it was to join may have been cut short.
-            None => remove_durably(directory, JOINED)?,
-        }
+        None => remove_durably(&directory.join(METADATA_LOG), initial_controllers::FILE)?,
     }
+    let levels = stamp.levels.map(|levels| {
+        let now = SystemClock::new().now_ms();
+        bootstrap::to_checkpoint(levels, now).map_err(io::Error::other)
+    });
+    put_durably(directory, bootstrap::FILE, levels.transpose()?.as_deref())?;
+    put_durably(directory, FORMING, stamp.forming.then_some(b""))?;
+    let joined: Option<String> =
+        stamp.joined.map(|controllers| controllers.iter().map(|it| format!("{it}\n")).collect());
+    put_durably(directory, JOINED, joined.as_deref().map(str::as_bytes))?;
     let identity = Identity { cluster_id: stamp.cluster_id.to_owned(), directory_id };
     let text = format!(
         "version={VERSION}\ncluster.id={}\nnode.id={node_id}\ndirectory.id={}\n",
@@ -416,6 +413,14 @@ fn write_initial_controllers(
     ottla_env::sys::sync_directory(directory)
 }
 
+/// The file as it is to be: with these bytes, or not there.
+fn put_durably(directory: &Path, name: &str, bytes: Option<&[u8]>) -> io::Result<()> {
+    match bytes {
+        Some(bytes) => write_durably(directory, name, bytes),
+        None => remove_durably(directory, name),
+    }
+}
+
 /// Written beside, synced, renamed, directory synced: after a crash it is there as a whole or not at all.
 fn write_durably(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = directory.join(format!("{name}.tmp"));
@@ -436,6 +441,8 @@ fn remove_durably(directory: &Path, name: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use ottla_metadata::feature;
+
     use super::*;
 
     /// Opens directories of these names, the first of which has the metadata.
@@ -613,6 +620,67 @@ mod tests {
         let path = path.display().to_string();
         let expected = Formatted { path, node_id: 1, joined: Some(controllers.to_vec()) };
         assert_eq!(formatted(&paths), Some(expected));
+    }
+
+    /// What a first start finds after formatting with `cut` was killed before its end and was then begun again with `stamp`.
+    fn begun_again(cut: &Stamp<'_>, stamp: &Stamp<'_>) -> (Standing, Opened) {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("data");
+        survey_of(&path).open(cut).unwrap();
+        fs::remove_file(path.join(FILE)).unwrap();
+        survey_of(&path).open(stamp).unwrap();
+        let survey = survey_of(&path);
+        (survey.standing(), survey.open(stamp).unwrap())
+    }
+
+    #[test]
+    fn a_voter_whose_forming_was_cut_short_can_begin_a_cluster_of_its_own() {
+        let cut = Stamp { forming: true, ..Stamp::of("c") };
+        let (standing, _) = begun_again(&cut, &Stamp::of("d"));
+        assert_eq!(standing, Standing::Formed("d".into()));
+    }
+
+    #[test]
+    fn controllers_of_a_formatting_that_was_cut_short_are_not_waited_for() {
+        let controllers: InitialControllers = THREE.parse().unwrap();
+        let initial_controllers = Some((&controllers, "CONTROLLER"));
+        let cut = Stamp { initial_controllers, ..Stamp::of("c") };
+        let (_, opened) = begun_again(&cut, &Stamp::of("d"));
+        assert_eq!((&*opened.cluster_id, opened.initial_controllers), ("d", None));
+        assert_ne!(opened.directories.metadata.id.to_string(), "JEXY6aqzQY-32P5TStzaFg");
+    }
+
+    #[test]
+    fn levels_of_a_formatting_that_was_cut_short_do_not_count() {
+        let levels = |elr: i16| {
+            let elr = (feature::ELIGIBLE_LEADER_REPLICAS.to_owned(), elr);
+            Levels::from([
+                (feature::METADATA_VERSION.to_owned(), feature::METADATA_VERSION_LEVEL),
+                elr,
+            ])
+        };
+        let (cut, other) = (levels(0), levels(1));
+        let cut = Stamp { levels: Some(&cut), ..Stamp::of("c") };
+        let (_, opened) = begun_again(&cut, &Stamp::of("d"));
+        assert_eq!(opened.levels, Levels::new());
+        let (_, opened) = begun_again(&cut, &Stamp { levels: Some(&other), ..Stamp::of("d") });
+        assert_eq!(opened.levels, other);
+    }
+
+    #[test]
+    fn a_directory_that_was_to_have_the_metadata_and_has_not_keeps_nothing_of_that() {
+        let root = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| root.path().join(name));
+        let controllers = ["one:9092".to_owned()];
+        let cut = Stamp { joined: Some(&controllers), forming: true, ..Stamp::of("c") };
+        survey_of(&one).open(&cut).unwrap();
+        fs::remove_file(one.join(FILE)).unwrap();
+        let both = [one, two.clone()];
+        let survey = || Survey::of(&both, &two, BrokerId(1)).unwrap();
+        survey().open(&Stamp::of("d")).unwrap();
+        assert_eq!(survey().standing(), Standing::Formed("d".into()));
+        assert_eq!(formatted(&both).unwrap().joined, None);
+        assert!(!both[0].join(FORMING).exists());
     }
 
     #[test]
