@@ -63,7 +63,9 @@ pub fn adopt_topic(
     if *id == TopicId::ZERO || adoption.leader_epochs.is_empty() {
         return Err(invalid("A topic has an id and at least one partition.".to_owned()));
     }
-    let mut records = create_topic(image, policy, &creatable(adoption), &mut Known(*id))?.records;
+    let (in_effect, topic) = (policy.in_effect(image), creatable(adoption));
+    let created = create_topic(image, policy, &in_effect, &topic, &mut Known(*id))?;
+    let mut records = created.records;
     if records.len() > RECORDS_MAX {
         return Err(Rejection::too_many_records());
     }

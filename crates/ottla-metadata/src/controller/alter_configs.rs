@@ -16,6 +16,7 @@ use ottla_config::table::find;
 use ottla_protocol::records::ConfigRecord;
 
 use super::partition_change::MIN_INSYNC_REPLICAS;
+use super::policy::InEffect;
 use super::{Outcome, Policy, RECORDS_MAX, Rejection, eligible};
 use crate::MetadataRecord;
 use crate::delta::ConfigResource;
@@ -125,9 +126,10 @@ pub fn alter_configs(
         Via::Broker | Via::Shared | Via::AnotherBroker => (changes.iter().collect(), Vec::new()),
         Via::Controller => sort_out(changes),
     };
+    let decider = Decider { image, policy, via, in_effect: policy.in_effect(image) };
     let mut records = Vec::new();
     for &change in &wanted {
-        let decided = decide(image, policy, change, via);
+        let decided = decider.decide(change);
         let rejection = decided.map(|decided| records.extend(decided)).err();
         answers.push(ConfigAnswer::of(change, rejection));
     }
@@ -171,38 +173,100 @@ fn is_resource(kind: i8) -> bool {
     ConfigResource::KINDS.contains(&kind)
 }
 
-fn decide(
-    image: &Image,
-    policy: &Policy,
-    change: &ConfigChange,
+/// What the changes of one request are decided with.
+struct Decider<'a> {
+    image: &'a Image,
+    policy: &'a Policy,
     via: Via,
-) -> Result<Vec<MetadataRecord>, Rejection> {
-    let resource = ConfigResource { kind: change.kind, name: (&*change.name).into() };
-    if matches!(via, Via::Broker | Via::Shared) {
-        check_own_configs(image, policy, change, via)?;
+    in_effect: InEffect,
+}
+
+impl Decider<'_> {
+    fn decide(&self, change: &ConfigChange) -> Result<Vec<MetadataRecord>, Rejection> {
+        let Self { image, policy, via, .. } = self;
+        let resource = ConfigResource { kind: change.kind, name: (&*change.name).into() };
+        if matches!(via, Via::Broker | Via::Shared) {
+            check_own_configs(image, policy, change, *via)?;
+        }
+        let current: Properties = owned(image.config(&resource));
+        let (wanted, touched) = apply(change, &current, &controller_list_default)?;
+        let is_change = |key: &&String| {
+            // A broker's record is written even where nothing changes: files that it names are read anew.
+            resource.kind == ConfigResource::BROKER || current.get(*key) != wanted.get(*key)
+        };
+        let deleted = current.keys().filter(|key| !wanted.contains_key(*key));
+        let written: BTreeSet<&String> = touched.iter().filter(is_change).chain(deleted).collect();
+        if image.has_eligible_leader_replicas()
+            && written.iter().any(|key| *key == MIN_INSYNC_REPLICAS)
+        {
+            check_min_isr(&resource, wanted.contains_key(MIN_INSYNC_REPLICAS))?;
+        }
+        if wanted.values().any(|value| value.encode_utf16().count() > VALUE_MAX) {
+            return Err(invalid_config(format!(
+                "The configuration value cannot be added because it exceeds the maximum value size \
+                 of {VALUE_MAX} bytes."
+            )));
+        }
+        self.validate(&resource, &wanted)?;
+        self.check_exists(&resource)?;
+        let record =
+            |key: &String| config_record(&resource, key, wanted.get(key).map(String::as_str));
+        Ok(written.into_iter().map(record).collect())
     }
-    let current: Properties = owned(image.config(&resource));
-    let (wanted, touched) = apply(change, &current, &controller_list_default)?;
-    let is_change = |key: &&String| {
-        // A broker's record is written even where nothing changes: files that it names are read anew.
-        resource.kind == ConfigResource::BROKER || current.get(*key) != wanted.get(*key)
-    };
-    let deleted = current.keys().filter(|key| !wanted.contains_key(*key));
-    let written: BTreeSet<&String> = touched.iter().filter(is_change).chain(deleted).collect();
-    if image.has_eligible_leader_replicas() && written.iter().any(|key| *key == MIN_INSYNC_REPLICAS)
-    {
-        check_min_isr(&resource, wanted.contains_key(MIN_INSYNC_REPLICAS))?;
+
+    /// Everything that the resource will set for itself must be allowed, not only what is new.
+    fn validate(&self, resource: &ConfigResource, wanted: &Properties) -> Result<(), Rejection> {
+        match resource.kind {
+            ConfigResource::TOPIC => {
+                if resource.name.is_empty() {
+                    return Err(invalid_request("Default topic resources are not allowed."));
+                }
+                let invalid = |message| Rejection::new(ErrorCode::INVALID_TOPIC_EXCEPTION, message);
+                topic_name::validate(&resource.name).map_err(invalid)?;
+                let overrides = wanted.iter().map(|(key, value)| (&**key, Some(&**value)));
+                let checked = self.in_effect.topic_defaults.validate_overrides(overrides);
+                checked.map(drop).map_err(|error| invalid_config(error.to_string()))
+            }
+            ConfigResource::BROKER => check_broker_name(&resource.name),
+            ConfigResource::CLIENT_METRICS if resource.name.is_empty() => {
+                Err(invalid_request("Subscription name can't be empty"))
+            }
+            ConfigResource::CLIENT_METRICS => check_subscription(wanted).map_err(|why| match why {
+                InvalidSubscription::Request(message) => invalid_request(message),
+                InvalidSubscription::Config(message) => invalid_config(message),
+            }),
+            ConfigResource::GROUP if resource.name.is_empty() => {
+                Err(invalid_request("Default group resources are not allowed."))
+            }
+            ConfigResource::GROUP => {
+                check_group(&self.in_effect.settings, wanted).map_err(invalid_config)
+            }
+            other => Err(invalid_request(format!("Unknown resource type {other}"))),
+        }
     }
-    if wanted.values().any(|value| value.encode_utf16().count() > VALUE_MAX) {
-        return Err(invalid_config(format!(
-            "The configuration value cannot be added because it exceeds the maximum value size of \
-             {VALUE_MAX} bytes."
-        )));
+
+    /// Groups and subscriptions may be configured before anybody uses them.
+    fn check_exists(&self, resource: &ConfigResource) -> Result<(), Rejection> {
+        let name = &resource.name;
+        match resource.kind {
+            ConfigResource::TOPIC if self.image.topic_by_name(name).is_none() => {
+                let message = format!("The topic '{name}' does not exist.");
+                Err(Rejection::new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, message))
+            }
+            ConfigResource::BROKER => match name.parse().map(BrokerId) {
+                Ok(id) if !self.is_node(id) => {
+                    let message = format!("No node with id {id} found.");
+                    Err(Rejection::new(ErrorCode::BROKER_ID_NOT_REGISTERED, message))
+                }
+                Ok(_) | Err(_) => Ok(()),
+            },
+            _ => Ok(()),
+        }
     }
-    validate(image, policy, &resource, &wanted)?;
-    check_exists(image, policy, &resource)?;
-    let record = |key: &String| config_record(&resource, key, wanted.get(key).map(String::as_str));
-    Ok(written.into_iter().map(record).collect())
+
+    fn is_node(&self, id: BrokerId) -> bool {
+        id == self.policy.node_id || self.image.broker(id).is_some()
+    }
 }
 
 /// Who has all that was acknowledged depends on one `min.insync.replicas`, which must be the same for all brokers.
@@ -246,8 +310,8 @@ fn apply(
             }
             Operation::APPEND | Operation::SUBTRACT => {
                 let default = list_default(change, operation)?;
-                let mut items = current.get(&key).map_or(default, |text| split(text));
-                edit(&mut items, operation.code, &operands(value));
+                let items = current.get(&key).map_or(default, |text| split(text));
+                let items = edit(items, operation.code, &operands(value));
                 wanted.insert(key.clone(), items.join(","));
             }
             code => return Err(invalid_request(format!("Unknown operations type {code}"))),
@@ -262,23 +326,36 @@ fn split(text: &str) -> Vec<String> {
 }
 
 /// As Java splits: an empty text is one empty piece, and empty pieces at the end do not count.
-fn operands(text: &str) -> Vec<String> {
-    let mut pieces: Vec<String> = text.split(',').map(str::to_owned).collect();
-    while pieces.len() > 1 && pieces.last().is_some_and(String::is_empty) {
+fn operands(text: &str) -> Vec<&str> {
+    let mut pieces: Vec<&str> = text.split(',').collect();
+    while pieces.len() > 1 && pieces.last().is_some_and(|piece| piece.is_empty()) {
         pieces.pop();
     }
     pieces
 }
 
-fn edit(items: &mut Vec<String>, code: i8, operands: &[String]) {
-    for operand in operands {
-        let at = items.iter().position(|item| item == operand);
-        match at {
-            Some(at) if code == Operation::SUBTRACT => drop(items.remove(at)),
-            None if code == Operation::APPEND => items.push(operand.clone()),
-            Some(_) | None => {}
-        }
+/// Adds what is not there, or takes each operand away once, where it is first. A request may bring thousands of operands for a
+/// list of thousands, so that neither is searched.
+fn edit(mut items: Vec<String>, code: i8, operands: &[&str]) -> Vec<String> {
+    if code == Operation::APPEND {
+        let mut present: BTreeSet<&str> = items.iter().map(String::as_str).collect();
+        let new = operands.iter().copied().filter(|operand| present.insert(operand));
+        let new: Vec<String> = new.map(str::to_owned).collect();
+        items.extend(new);
+        return items;
     }
+    let mut removals = BTreeMap::<&str, usize>::new();
+    for operand in operands {
+        *removals.entry(operand).or_default() += 1;
+    }
+    items.retain(|item| match removals.get_mut(item.as_str()) {
+        Some(left) if *left > 0 => {
+            *left -= 1;
+            false
+        }
+        Some(_) | None => true,
+    });
+    items
 }
 
 /// Kafka's controller knows the properties of brokers and topics only.
@@ -359,72 +436,12 @@ fn check_is_this_broker(node_id: BrokerId, name: &str) -> Result<(), Rejection> 
     Err(invalid_request(message))
 }
 
-/// Everything that the resource will set for itself must be allowed, not only what is new.
-fn validate(
-    image: &Image,
-    policy: &Policy,
-    resource: &ConfigResource,
-    wanted: &Properties,
-) -> Result<(), Rejection> {
-    match resource.kind {
-        ConfigResource::TOPIC => {
-            if resource.name.is_empty() {
-                return Err(invalid_request("Default topic resources are not allowed."));
-            }
-            let invalid = |message| Rejection::new(ErrorCode::INVALID_TOPIC_EXCEPTION, message);
-            topic_name::validate(&resource.name).map_err(invalid)?;
-            let overrides = wanted.iter().map(|(key, value)| (&**key, Some(&**value)));
-            let checked = policy.topic_defaults(image).validate_overrides(overrides);
-            checked.map(drop).map_err(|error| invalid_config(error.to_string()))
-        }
-        ConfigResource::BROKER => check_broker_name(&resource.name),
-        ConfigResource::CLIENT_METRICS if resource.name.is_empty() => {
-            Err(invalid_request("Subscription name can't be empty"))
-        }
-        ConfigResource::CLIENT_METRICS => check_subscription(wanted).map_err(|why| match why {
-            InvalidSubscription::Request(message) => invalid_request(message),
-            InvalidSubscription::Config(message) => invalid_config(message),
-        }),
-        ConfigResource::GROUP if resource.name.is_empty() => {
-            Err(invalid_request("Default group resources are not allowed."))
-        }
-        ConfigResource::GROUP => {
-            let settings = policy.dynamic(image).over(&policy.settings);
-            check_group(&settings, wanted).map_err(invalid_config)
-        }
-        other => Err(invalid_request(format!("Unknown resource type {other}"))),
-    }
-}
-
 fn check_broker_name(name: &str) -> Result<(), Rejection> {
     match name.parse::<i32>() {
         _ if name.is_empty() => Ok(()),
         Ok(0..) => Ok(()),
         Ok(_) => Err(invalid_request("Invalid negative broker ID.")),
         Err(_) => Err(invalid_request("Unable to parse broker name as a base 10 number.")),
-    }
-}
-
-/// Groups and subscriptions may be configured before anybody uses them.
-fn check_exists(
-    image: &Image,
-    policy: &Policy,
-    resource: &ConfigResource,
-) -> Result<(), Rejection> {
-    let name = &resource.name;
-    match resource.kind {
-        ConfigResource::TOPIC if image.topic_by_name(name).is_none() => {
-            let message = format!("The topic '{name}' does not exist.");
-            Err(Rejection::new(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, message))
-        }
-        ConfigResource::BROKER => match name.parse().map(BrokerId) {
-            Ok(id) if id != policy.node_id && image.broker(id).is_none() => {
-                let message = format!("No node with id {id} found.");
-                Err(Rejection::new(ErrorCode::BROKER_ID_NOT_REGISTERED, message))
-            }
-            Ok(_) | Err(_) => Ok(()),
-        },
-        _ => Ok(()),
     }
 }
 

@@ -15,6 +15,7 @@ use super::new_partitions::{
     Placed, check_assignment, invalid_assignment, partition_record, place_next,
 };
 use super::placement::Placer;
+use super::policy::InEffect;
 use super::{Outcome, Policy, RECORDS_MAX, Rejection};
 use crate::MetadataRecord;
 use crate::delta::ConfigResource;
@@ -64,10 +65,11 @@ fn decide(
 ) -> Result<(Vec<MetadataRecord>, Vec<CreatableTopicResult>), Rejection> {
     let Names { wanted, refused: names_refused } = Names::of(request);
     check_partition_total(&wanted, policy)?;
+    let in_effect = policy.in_effect(image);
     let mut records = Vec::new();
     let mut results = Vec::with_capacity(request.topics.len());
     for topic in wanted {
-        results.push(match create_topic(image, policy, topic, draw) {
+        results.push(match create_topic(image, policy, &in_effect, topic, draw) {
             Ok(created) => {
                 records.extend(created.records);
                 created.reply
@@ -140,11 +142,12 @@ fn check_partition_total(topics: &[&CreatableTopic], policy: &Policy) -> Result<
 pub(super) fn create_topic(
     image: &Image,
     policy: &Policy,
+    in_effect: &InEffect,
     topic: &CreatableTopic,
     draw: &mut dyn Draw,
 ) -> Result<Outcome<CreatableTopicResult>, Rejection> {
     check_name(image, &topic.name)?;
-    let configs = check_configs(image, policy, topic)?;
+    let configs = check_configs(in_effect, topic)?;
     let partitions = if topic.assignments.is_empty() {
         place(image, policy, topic, draw)?
     } else {
@@ -158,7 +161,7 @@ pub(super) fn create_topic(
         error_message: None,
         num_partitions: count(partitions.len()),
         replication_factor: i16::try_from(factor).unwrap_or(i16::MAX),
-        configs: Some(described(image, policy, &configs)),
+        configs: Some(described(policy, in_effect, &configs)),
         ..Default::default()
     };
     let mut records = vec![TopicRecord { name: topic.name.clone(), topic_id }.into()];
@@ -171,11 +174,11 @@ pub(super) fn create_topic(
 
 /// The whole configuration of the new topic, as the answer shows it.
 fn described(
-    image: &Image,
     policy: &Policy,
+    in_effect: &InEffect,
     overrides: &BTreeMap<String, String>,
 ) -> Vec<CreatableTopicConfigs> {
-    let entries = created_topic(&policy.settings, &policy.dynamic(image), overrides);
+    let entries = created_topic(&policy.settings, &in_effect.dynamic, overrides);
     let described = |entry: Entry| CreatableTopicConfigs {
         name: entry.name.into(),
         value: entry.value.map(Into::into),
@@ -201,8 +204,7 @@ fn check_name(image: &Image, name: &str) -> Result<(), Rejection> {
 
 /// The configuration that was asked for, ordered by key; of a key given twice the last value.
 fn check_configs(
-    image: &Image,
-    policy: &Policy,
+    in_effect: &InEffect,
     topic: &CreatableTopic,
 ) -> Result<BTreeMap<String, String>, Rejection> {
     let invalid = |message: String| Rejection::new(ErrorCode::INVALID_CONFIG, message);
@@ -224,7 +226,7 @@ fn check_configs(
         )));
     }
     let overrides = configs.iter().map(|(key, value)| (&**key, Some(&**value)));
-    let checked = policy.topic_defaults(image).validate_overrides(overrides);
+    let checked = in_effect.topic_defaults.validate_overrides(overrides);
     checked.map_err(|error| invalid(error.to_string()))?;
     Ok(configs)
 }

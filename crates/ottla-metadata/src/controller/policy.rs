@@ -12,6 +12,18 @@ use ottla_config::value::Value;
 use crate::delta::ConfigResource;
 use crate::image::Image;
 
+/// What a policy and the image come to. It takes reading the whole configuration: once for a request, not for each thing that
+/// the request names.
+#[derive(Debug)]
+pub(super) struct InEffect {
+    /// What was changed at run time.
+    pub dynamic: Dynamic,
+    /// The policy's settings with that on top.
+    pub settings: Settings,
+    /// What a topic gets where it sets nothing.
+    pub topic_defaults: TopicConfig,
+}
+
 /// The configuration that decisions depend on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
@@ -74,6 +86,12 @@ impl Policy {
             image.config(&ConfigResource::broker(self.node_id)),
             image.config(&ConfigResource::default_broker()),
         )
+    }
+
+    pub(super) fn in_effect(&self, image: &Image) -> InEffect {
+        let dynamic = self.dynamic(image);
+        let settings = dynamic.over(&self.settings);
+        InEffect { topic_defaults: TopicConfig::from_broker(&settings), dynamic, settings }
     }
 
     /// What a topic gets where it sets nothing.

@@ -243,6 +243,20 @@ fn a_property_that_needs_a_restart_is_refused_by_the_broker_and_stored_by_the_co
     assert_eq!(policy().dynamic(&image).of(Reach::ThisBroker), &Properties::new());
 }
 
+/// As `String.split` and `List.remove` of Java: pieces at the end that are empty do not count, and one that is taken away
+/// goes where it is first.
+#[test]
+fn lists_are_edited_as_java_edits_them() {
+    let edited = |before: &str, code, operands: &str| {
+        let items: Vec<String> = before.split(' ').map(str::to_owned).collect();
+        edit(items, code, &super::operands(operands)).join(" ")
+    };
+    assert_eq!(edited("a b a", Operation::APPEND, "b,c,c,d"), "a b a c d");
+    assert_eq!(edited("a b a c a", Operation::SUBTRACT, "a,x,a"), "b c a");
+    assert_eq!(edited("a", Operation::APPEND, ",,b,,"), "a  b");
+    assert_eq!(edited("a", Operation::APPEND, ""), "a ");
+}
+
 #[test]
 fn groups_and_subscriptions_are_configured_before_they_exist() {
     let mut image = image();
