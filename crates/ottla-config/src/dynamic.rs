@@ -12,6 +12,7 @@ use crate::property::{Property, Scope, Status, Update};
 use crate::settings::{Origin, Settings, judge};
 use crate::table::{broker_synonyms, find, listener_base};
 use crate::topic::TopicConfig;
+use crate::value::Value;
 
 /// Broker properties changed at run time, as the metadata log holds them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,7 +66,8 @@ pub enum Reach {
 
 impl Dynamic {
     /// What is stored for this broker and for all brokers, without what Kafka passes over: names
-    /// that change at the start only, names out of reach, and values that do not parse.
+    /// that change at the start only, names out of reach, and values that do not parse. Nor with what cannot be honoured:
+    /// Apache Kafka, or an earlier release, may have stored that.
     pub fn from_stored<'a>(
         broker: impl IntoIterator<Item = (&'a str, &'a str)>,
         default: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -175,7 +177,11 @@ fn refuse_any(names: &[&str], message: &str) -> Result<(), String> {
 
 fn is_valid(reach: Reach, name: &str, text: &str) -> bool {
     let in_reach = reach == Reach::ThisBroker || !is_per_broker(name);
-    in_reach && !is_read_only(name) && !is_tls_store(name) && check_value(name, text).is_ok()
+    in_reach
+        && !is_read_only(name)
+        && !is_tls_store(name)
+        && check_value(name, text).is_ok()
+        && check_honoured(name, text).is_ok()
 }
 
 /// A name that Kafka does not know may hold anything: a plug-in may read it.
@@ -360,15 +366,30 @@ fn check_within_reach(old: &Settings, new: &Settings) -> Result<(), String> {
     if let Some(class) = reporters.iter().find(|class| *class != known) {
         return Err(format!("{class} is a Java class, which cannot run here: leave it out"));
     }
-    for (name, setting) in new.iter().filter(|(name, _)| changed(name)) {
-        if let Some(Property { status: Status::Refused(cure), default, .. }) =
-            find(Scope::Broker, name)
-            && Some(setting.value.to_string().as_str()) != *default
-        {
-            return Err(format!("{name}={} cannot be honoured; {cure}", setting.value));
-        }
+    new.iter()
+        .filter(|(name, _)| changed(name))
+        .try_for_each(|(name, setting)| check_value_honoured(name, &setting.value))
+}
+
+/// What is said against a value that no broker here could honour, and that would be shown as if it were in effect. What does
+/// not parse, or needs a restart, is in effect nowhere, and is stored as Apache Kafka stores it.
+pub fn check_honoured(name: &str, text: &str) -> Result<(), String> {
+    let Some(property) = find(Scope::Broker, name) else { return Ok(()) };
+    match judge(property, text) {
+        Ok(value) if property.update != Update::ReadOnly => check_value_honoured(name, &value),
+        Ok(_) | Err(_) => Ok(()),
     }
-    Ok(())
+}
+
+fn check_value_honoured(name: &str, value: &Value) -> Result<(), String> {
+    match find(Scope::Broker, name) {
+        Some(Property { status: Status::Refused(cure), default, .. })
+            if Some(value.to_string().as_str()) != *default =>
+        {
+            Err(format!("{name}={value} cannot be honoured; {cure}"))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@
 //! - Known difference: a listener that serves clients and controllers takes changes for other brokers, as a controller does.
 //! - Known difference: `listeners` and `listener.security.protocol.map` do not change while the broker runs, and a class of
 //!   Java cannot be set.
+//! - Known difference: what no broker of this release could honour, as `config.providers`, is refused through a controller, too
+//!   (INVALID_CONFIG); Apache Kafka's stores it.
 //! - Known difference: a partition without a leader keeps its eligible leader replicas when its `min.insync.replicas` changes:
 //!   nothing was acknowledged since. Apache Kafka forgets them, and such a partition waits for an unclean election.
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytestring::ByteString;
 use ottla_base::{BrokerId, ErrorCode};
 use ottla_config::client_metrics::{InvalidSubscription, check_subscription};
-use ottla_config::dynamic::{Reach, check_change};
+use ottla_config::dynamic::{Reach, check_change, check_honoured};
 use ottla_config::group::check_group;
 use ottla_config::property::{Kind, Property, Scope};
 use ottla_config::table::find;
@@ -201,6 +201,9 @@ impl Decider<'_> {
         {
             check_min_isr(&resource, wanted.contains_key(MIN_INSYNC_REPLICAS))?;
         }
+        if resource.kind == ConfigResource::BROKER && *via != Via::AnotherBroker {
+            check_unseen(&current, &wanted, &written)?;
+        }
         if wanted.values().any(|value| value.encode_utf16().count() > VALUE_MAX) {
             return Err(invalid_config(format!(
                 "The configuration value cannot be added because it exceeds the maximum value size \
@@ -267,6 +270,38 @@ impl Decider<'_> {
     fn is_node(&self, id: BrokerId) -> bool {
         id == self.policy.node_id || self.image.broker(id).is_some()
     }
+}
+
+/// What the broker that a change is about has not looked at. A controller knows directories by their ids alone: of those that
+/// are cordoned it lets some be taken away. And nobody sets what no broker could honour.
+fn check_unseen(
+    current: &Properties,
+    wanted: &Properties,
+    written: &BTreeSet<&String>,
+) -> Result<(), Rejection> {
+    for &key in written {
+        let Some(value) = wanted.get(key) else { continue };
+        if key == CORDONED_LOG_DIRS {
+            check_cordoned(current.get(key), value)?;
+        } else {
+            check_honoured(key, value).map_err(invalid_config)?;
+        }
+    }
+    Ok(())
+}
+
+const CORDONED_LOG_DIRS: &str = "cordoned.log.dirs";
+
+fn check_cordoned(current: Option<&String>, wanted: &str) -> Result<(), Rejection> {
+    let current: BTreeSet<&str> =
+        current.into_iter().flat_map(|text| text.split(',')).map(str::trim).collect();
+    if wanted.trim().is_empty() || wanted.split(',').all(|it| current.contains(it.trim())) {
+        return Ok(());
+    }
+    Err(invalid_config(format!(
+        "When updating {CORDONED_LOG_DIRS} via controllers,  the new value must be a subset of the \
+         current configuration value."
+    )))
 }
 
 /// Who has all that was acknowledged depends on one `min.insync.replicas`, which must be the same for all brokers.

@@ -243,6 +243,47 @@ fn a_property_that_needs_a_restart_is_refused_by_the_broker_and_stored_by_the_co
     assert_eq!(policy().dynamic(&image).of(Reach::ThisBroker), &Properties::new());
 }
 
+/// A controller cannot look whether a directory is one of the broker's: it lets directories be taken away only, as Kafka's.
+#[test]
+fn directories_are_not_cordoned_through_a_controller() {
+    let mut image = image_with_brokers(&[1, 2]);
+    for (via, name) in [(Via::Controller, "1"), (Via::Controller, ""), (Via::Shared, "2")] {
+        let cordon = change(BROKER, name, &[set("cordoned.log.dirs", "/a")]);
+        let outcome = alter_configs(&image, &policy(), &[cordon], via, false);
+        assert_eq!(outcome.records, []);
+        let message = "When updating cordoned.log.dirs via controllers,  the new value must be a \
+                       subset of the current configuration value.";
+        let refusal = Rejection::new(ErrorCode::INVALID_CONFIG, message);
+        assert_eq!(outcome.reply[0].rejection, Some(refusal), "{via:?} {name}");
+    }
+    // Stored by Apache Kafka or an earlier release, and not in effect.
+    image.apply(&record(BROKER, "1", "cordoned.log.dirs", Some("/a, /b ,/c"))).unwrap();
+    assert_eq!(policy().dynamic(&image).of(Reach::ThisBroker), &Properties::new());
+    let uncordon = |value: &str| {
+        let change = change(BROKER, "1", &[set("cordoned.log.dirs", value)]);
+        alter_configs(&image, &policy(), &[change], Via::Controller, false)
+    };
+    for value in ["/b,/c", "", " /a"] {
+        let expected = [record(BROKER, "1", "cordoned.log.dirs", Some(value))];
+        assert_eq!(uncordon(value).records, expected);
+    }
+    assert_eq!(uncordon("/b,/d").records, []);
+}
+
+#[test]
+fn what_no_broker_can_honour_is_not_set_through_a_controller_either() {
+    let image = image_with_brokers(&[1, 2]);
+    for (via, name) in [(Via::Controller, "1"), (Via::Controller, ""), (Via::Shared, "2")] {
+        let change = change(BROKER, name, &[set("config.providers", "vault")]);
+        let outcome = alter_configs(&image, &policy(), &[change], via, false);
+        assert_eq!(outcome.records, []);
+        let refusal = outcome.reply[0].rejection.clone().unwrap();
+        assert_eq!(refusal.code, ErrorCode::INVALID_CONFIG);
+        let begin = "config.providers=vault cannot be honoured; ";
+        assert!(refusal.message.starts_with(begin), "{}", refusal.message);
+    }
+}
+
 /// As `String.split` and `List.remove` of Java: pieces at the end that are empty do not count, and one that is taken away
 /// goes where it is first.
 #[test]
