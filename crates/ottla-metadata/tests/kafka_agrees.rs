@@ -168,7 +168,8 @@ impl Decider for Ours {
         };
         let changes: Vec<ConfigChange> = request.resources.iter().map(change).collect();
         let (image, policy) = (&self.image, &self.policy);
-        let outcome = controller::alter_configs(image, policy, &changes, Via::Controller, false);
+        let outcome =
+            controller::alter_configs(image, policy, &[], &changes, Via::Controller, false);
         let answers = self.carry_out(outcome).into_iter();
         answers.map(|it| Rejection::fields(it.rejection)).map(told).collect()
     }

@@ -311,7 +311,8 @@ impl Cluster {
             operations: vec![set],
             replaces_all: false,
         };
-        let outcome = alter_configs(&self.image, &self.policy, &[change], Via::Controller, false);
+        let outcome =
+            alter_configs(&self.image, &self.policy, &[], &[change], Via::Controller, false);
         self.append(&outcome.records);
     }
 

@@ -3,7 +3,7 @@
 //! theirs to look at; who asks a controller means those, too, and asks here where no listener is for controllers alone.
 
 use bytestring::ByteString;
-use ottla_base::ErrorCode;
+use ottla_base::{BrokerId, ErrorCode};
 use ottla_metadata::controller::{
     self, ConfigAnswer, ConfigChange, Policy, Via, check_own_configs, screen_config_changes,
 };
@@ -147,8 +147,9 @@ async fn decide(
         return Vec::new();
     }
     let refused: Vec<_> = changes.iter().map(|change| (change.kind, change.name.clone())).collect();
+    let voters: Vec<BrokerId> = context.broker.quorum.voters().iter().map(|it| it.id).collect();
     let decided = context.broker.quorum.decide(move |desk| {
-        controller::alter_configs(desk.image, desk.policy, &changes, via, validate_only)
+        controller::alter_configs(desk.image, desk.policy, &voters, &changes, via, validate_only)
     });
     decided.await.unwrap_or_else(|error| {
         let rejection = Rejection::new(context.submit_error(&error), error.to_string());

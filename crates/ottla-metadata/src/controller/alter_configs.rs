@@ -113,11 +113,12 @@ fn screen(change: &ConfigChange) -> Result<(), Rejection> {
 /// Changes the resources that can be changed, and says of each other one why not.
 ///
 /// Through a broker there is one answer for each change, in the order of the changes, which must have passed
-/// [`screen_config_changes`]; through a controller there is one for each resource.
+/// [`screen_config_changes`]; through a controller there is one for each resource. `voters` elect the controllers' leader.
 #[must_use]
 pub fn alter_configs(
     image: &Image,
     policy: &Policy,
+    voters: &[BrokerId],
     changes: &[ConfigChange],
     via: Via,
     validate_only: bool,
@@ -126,7 +127,7 @@ pub fn alter_configs(
         Via::Broker | Via::Shared | Via::AnotherBroker => (changes.iter().collect(), Vec::new()),
         Via::Controller => sort_out(changes),
     };
-    let decider = Decider { image, policy, via, in_effect: policy.in_effect(image) };
+    let decider = Decider { image, policy, voters, via, in_effect: policy.in_effect(image) };
     let mut records = Vec::new();
     for &change in &wanted {
         let decided = decider.decide(change);
@@ -177,6 +178,7 @@ fn is_resource(kind: i8) -> bool {
 struct Decider<'a> {
     image: &'a Image,
     policy: &'a Policy,
+    voters: &'a [BrokerId],
     via: Via,
     in_effect: InEffect,
 }
@@ -267,8 +269,11 @@ impl Decider<'_> {
         }
     }
 
+    /// Controllers, too, whoever of them decides: a static voter may be down, and have registered never.
     fn is_node(&self, id: BrokerId) -> bool {
-        id == self.policy.node_id || self.image.broker(id).is_some()
+        self.image.broker(id).is_some()
+            || self.voters.contains(&id)
+            || self.image.controllers().any(|controller| controller.id == id.0)
     }
 }
 

@@ -213,7 +213,7 @@ impl World {
             replaces_all: false,
         };
         let answers = self.decide(|_, _, Situation { image, policy, .. }| {
-            controller::alter_configs(image, policy, &[change], Via::Controller, false)
+            controller::alter_configs(image, policy, &[], &[change], Via::Controller, false)
         })?;
         let Some(answers) = answers else { return Ok(()) };
         let rejection = answers.into_iter().find_map(|answer| answer.rejection);

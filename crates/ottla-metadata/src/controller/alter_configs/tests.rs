@@ -4,7 +4,7 @@ use super::*;
 use crate::controller::brokers::tests::image_with_brokers;
 use ottla_base::TopicId;
 use ottla_config::{Settings, Sources, load};
-use ottla_protocol::records::TopicRecord;
+use ottla_protocol::records::{RegisterControllerRecord, TopicRecord};
 
 fn policy() -> Policy {
     let settings = |file: &str| {
@@ -46,7 +46,7 @@ fn replacement(kind: i8, name: &str, pairs: &[(&str, &str)]) -> ConfigChange {
 }
 
 fn alter(image: &Image, change: ConfigChange) -> Outcome<Vec<ConfigAnswer>> {
-    alter_configs(image, &policy(), &[change], Via::Broker, false)
+    alter_configs(image, &policy(), &[], &[change], Via::Broker, false)
 }
 
 /// Applies a change that must be accepted, and gives its records.
@@ -58,7 +58,7 @@ fn altered(image: &mut Image, change: ConfigChange) -> Vec<MetadataRecord> {
 }
 
 fn refusal_of(changes: &[ConfigChange], via: Via) -> Vec<(ErrorCode, String)> {
-    let outcome = alter_configs(&image(), &policy(), changes, via, false);
+    let outcome = alter_configs(&image(), &policy(), &[], changes, via, false);
     assert_eq!(outcome.records, []);
     let rejection = |it: &ConfigAnswer| it.rejection.clone().expect("a refusal");
     let refusals = outcome.reply.iter().map(rejection);
@@ -153,7 +153,7 @@ fn one_refused_resource_does_not_stop_the_others() {
         change(TOPIC, "t", &[set("retention.ms", "5")]),
         change(TOPIC, "nobody", &[set("retention.ms", "5")]),
     ];
-    let outcome = alter_configs(&image(), &policy(), &changes, Via::Broker, false);
+    let outcome = alter_configs(&image(), &policy(), &[], &changes, Via::Broker, false);
     assert_eq!(outcome.records, [record(TOPIC, "t", "retention.ms", Some("5"))]);
     let [good, bad] = &*outcome.reply else { panic!("{outcome:?}") };
     assert_eq!(good.rejection, None);
@@ -165,11 +165,11 @@ fn one_refused_resource_does_not_stop_the_others() {
 #[test]
 fn a_check_without_a_change_answers_the_same_and_writes_nothing() {
     let changes = [change(TOPIC, "t", &[set("retention.ms", "5")])];
-    let checked = alter_configs(&image(), &policy(), &changes, Via::Broker, true);
+    let checked = alter_configs(&image(), &policy(), &[], &changes, Via::Broker, true);
     assert_eq!(checked.records, []);
     assert_eq!(
         checked.reply,
-        alter_configs(&image(), &policy(), &changes, Via::Broker, false).reply
+        alter_configs(&image(), &policy(), &[], &changes, Via::Broker, false).reply
     );
 }
 
@@ -217,7 +217,7 @@ fn a_listener_of_both_looks_at_its_own_properties_and_leaves_those_of_others_to_
     let image = image_with_brokers(&[1, 2]);
     let alter = |name: &str, value: &str| {
         let change = change(BROKER, name, &[set("log.retention.ms", value)]);
-        alter_configs(&image, &policy(), &[change], Via::Shared, false)
+        alter_configs(&image, &policy(), &[], &[change], Via::Shared, false)
     };
     let others = alter("2", "2");
     assert_eq!(others.reply[0].rejection, None);
@@ -237,7 +237,7 @@ fn a_property_that_needs_a_restart_is_refused_by_the_broker_and_stored_by_the_co
     assert_eq!(code, ErrorCode::INVALID_REQUEST);
     assert_eq!(message, "Cannot update these configs dynamically: [num.partitions]");
     let mut image = image();
-    let outcome = alter_configs(&image, &policy(), &[static_one], Via::Controller, false);
+    let outcome = alter_configs(&image, &policy(), &[], &[static_one], Via::Controller, false);
     image.apply(&outcome.records[0]).unwrap();
     // It is stored, and passed over by who reads it.
     assert_eq!(policy().dynamic(&image).of(Reach::ThisBroker), &Properties::new());
@@ -249,7 +249,7 @@ fn directories_are_not_cordoned_through_a_controller() {
     let mut image = image_with_brokers(&[1, 2]);
     for (via, name) in [(Via::Controller, "1"), (Via::Controller, ""), (Via::Shared, "2")] {
         let cordon = change(BROKER, name, &[set("cordoned.log.dirs", "/a")]);
-        let outcome = alter_configs(&image, &policy(), &[cordon], via, false);
+        let outcome = alter_configs(&image, &policy(), &[], &[cordon], via, false);
         assert_eq!(outcome.records, []);
         let message = "When updating cordoned.log.dirs via controllers,  the new value must be a \
                        subset of the current configuration value.";
@@ -261,7 +261,7 @@ fn directories_are_not_cordoned_through_a_controller() {
     assert_eq!(policy().dynamic(&image).of(Reach::ThisBroker), &Properties::new());
     let uncordon = |value: &str| {
         let change = change(BROKER, "1", &[set("cordoned.log.dirs", value)]);
-        alter_configs(&image, &policy(), &[change], Via::Controller, false)
+        alter_configs(&image, &policy(), &[], &[change], Via::Controller, false)
     };
     for value in ["/b,/c", "", " /a"] {
         let expected = [record(BROKER, "1", "cordoned.log.dirs", Some(value))];
@@ -275,12 +275,34 @@ fn what_no_broker_can_honour_is_not_set_through_a_controller_either() {
     let image = image_with_brokers(&[1, 2]);
     for (via, name) in [(Via::Controller, "1"), (Via::Controller, ""), (Via::Shared, "2")] {
         let change = change(BROKER, name, &[set("config.providers", "vault")]);
-        let outcome = alter_configs(&image, &policy(), &[change], via, false);
+        let outcome = alter_configs(&image, &policy(), &[], &[change], via, false);
         assert_eq!(outcome.records, []);
         let refusal = outcome.reply[0].rejection.clone().unwrap();
         assert_eq!(refusal.code, ErrorCode::INVALID_CONFIG);
         let begin = "config.providers=vault cannot be honoured; ";
         assert!(refusal.message.starts_with(begin), "{}", refusal.message);
+    }
+}
+
+#[test]
+fn a_node_that_is_only_a_controller_is_configured_whoever_leads() {
+    let mut image = image_with_brokers(&[1]);
+    let registered = RegisterControllerRecord { controller_id: 8, ..Default::default() };
+    image.apply(&registered.into()).unwrap();
+    let mut policy = policy();
+    for leader in [1, 7, 8] {
+        policy.node_id = BrokerId(leader);
+        let alter = |name: &str| {
+            let change = change(BROKER, name, &[set("log.retention.ms", "2")]);
+            let voters = [BrokerId(7), BrokerId(leader)];
+            alter_configs(&image, &policy, &voters, &[change], Via::Controller, false)
+        };
+        for name in ["1", "7", "8"] {
+            let expected = [record(BROKER, name, "log.retention.ms", Some("2"))];
+            assert_eq!(alter(name).records, expected, "{leader} {name}");
+        }
+        let code = alter("9").reply[0].rejection.clone().unwrap().code;
+        assert_eq!(code, ErrorCode::BROKER_ID_NOT_REGISTERED);
     }
 }
 
@@ -349,7 +371,7 @@ fn a_controller_takes_null_for_a_deletion() {
     let mut image = image();
     altered(&mut image, change(TOPIC, "t", &[set("retention.ms", "5")]));
     let null = change(TOPIC, "t", &[operation("retention.ms", Operation::SET, None)]);
-    let outcome = alter_configs(&image, &policy(), &[null], Via::Controller, false);
+    let outcome = alter_configs(&image, &policy(), &[], &[null], Via::Controller, false);
     assert_eq!(outcome.records, [record(TOPIC, "t", "retention.ms", None)]);
 }
 
