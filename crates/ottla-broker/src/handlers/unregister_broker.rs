@@ -2,26 +2,15 @@
 //!
 //! - The broker leaves the ISRs, and stays among the replicas of its partitions.
 //! - A broker that nobody has registered is BROKER_ID_NOT_REGISTERED.
-//! - Known difference: a lone broker is not forgotten while it runs (INVALID_REQUEST). Apache Kafka does forget it, and is
-//!   left with topics that nobody leads.
+//! - Known difference: a lone broker is not forgotten before it is fenced (INVALID_REQUEST). Apache Kafka forgets it while it
+//!   runs, and is left with topics that nobody leads.
 
-use ottla_base::{BrokerId, ErrorCode};
 use ottla_protocol::messages::{UnregisterBrokerRequest, UnregisterBrokerResponse};
 
 use super::Context;
 use crate::answer::Outcome;
 
 pub(super) async fn handle(context: Context, request: UnregisterBrokerRequest) -> Outcome {
-    let id = BrokerId(request.broker_id);
-    let image = context.broker.image();
-    let is_alone = image.broker(id).is_some() && image.brokers().count() == 1;
-    if is_alone {
-        return context.answer(&UnregisterBrokerResponse {
-            error_code: ErrorCode::INVALID_REQUEST,
-            error_message: Some(format!("Broker {id} is running").into()),
-            ..UnregisterBrokerResponse::default()
-        });
-    }
     let decided = context.broker.quorum.unregister_broker(request).await;
     let response = decided.unwrap_or_else(|error| UnregisterBrokerResponse {
         error_code: context.submit_error(&error),

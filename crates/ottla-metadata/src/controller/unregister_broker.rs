@@ -10,7 +10,7 @@ use super::{Outcome, Policy, RECORDS_MAX, Rejection};
 use crate::image::Image;
 
 /// Takes the broker out of every ISR and removes its registration. It stays among the replicas of its partitions, and
-/// may register again.
+/// may register again. A lone broker that is not fenced runs on: nobody would be left to lead anything.
 #[must_use]
 pub fn unregister_broker(
     image: &Image,
@@ -39,6 +39,9 @@ fn decide(
         let message = format!("Broker ID {id} is not currently registered");
         Rejection::new(ErrorCode::BROKER_ID_NOT_REGISTERED, message)
     })?;
+    if !broker.fenced && image.brokers().count() == 1 {
+        return Err(Rejection::new(ErrorCode::INVALID_REQUEST, format!("Broker {id} is running")));
+    }
     let mut draft = Draft::on(image);
     let record = UnregisterBrokerRecord { broker_id: id.0, broker_epoch: broker.epoch };
     draft.push(record);
@@ -55,7 +58,7 @@ mod tests {
     use ottla_protocol::records::{PartitionChangeRecord, TopicRecord};
 
     use super::*;
-    use crate::controller::brokers::tests::{image_with_brokers, partition_record};
+    use crate::controller::brokers::tests::{fence, image_with_brokers, partition_record};
 
     const TOPIC: TopicId = TopicId::from_u128(9);
 
@@ -85,6 +88,18 @@ mod tests {
         ];
         assert_eq!(outcome.records, expected);
         assert_eq!(outcome.reply.error_code, ErrorCode::NONE);
+    }
+
+    #[test]
+    fn a_lone_broker_is_forgotten_only_when_it_is_gone() {
+        let mut image = image_with_brokers(&[1]);
+        let outcome = unregister(&image, 1);
+        assert_eq!(outcome.records, []);
+        assert_eq!(outcome.reply.error_code, ErrorCode::INVALID_REQUEST);
+        assert_eq!(outcome.reply.error_message.as_deref(), Some("Broker 1 is running"));
+        fence(&mut image, 1);
+        let expected = UnregisterBrokerRecord { broker_id: 1, broker_epoch: 1 };
+        assert_eq!(unregister(&image, 1).records, [expected.into()]);
     }
 
     #[test]
