@@ -177,7 +177,7 @@ impl Decider for Ours {
     fn update_features(&mut self, request: &UpdateFeaturesRequest) -> UpdateFeaturesResponse {
         let voters = [self.policy.node_id];
         let (image, policy) = (&self.image, &self.policy);
-        let outcome = controller::update_features(image, policy, &voters, request, 2);
+        let outcome = controller::update_features(image, policy, &voters, 0, request, 2);
         self.carry_out(outcome)
     }
 

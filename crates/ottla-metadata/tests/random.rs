@@ -326,7 +326,7 @@ impl Cluster {
             ..Default::default()
         };
         let request = UpdateFeaturesRequest { feature_updates: vec![key], ..Default::default() };
-        let outcome = update_features(&self.image, &self.policy, &[], &request, 2);
+        let outcome = update_features(&self.image, &self.policy, &[], 0, &request, 2);
         assert_eq!(outcome.reply.error_code, ErrorCode::NONE);
         self.reason = Reason::Level;
         self.append(&outcome.records);

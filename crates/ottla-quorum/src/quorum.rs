@@ -411,9 +411,12 @@ impl Quorum {
     ) -> Result<UpdateFeaturesResponse, SubmitError> {
         let raft = self.raft.clone();
         self.decide(move |desk| {
-            let voters = observers::ordered(&observers::members(&raft), true);
+            let members = observers::members(&raft);
+            let voters = observers::ordered(&members, true);
             let voters: Vec<BrokerId> = voters.iter().map(|(_, voter)| voter.id).collect();
-            controller::update_features(desk.image, desk.policy, &voters, &request, version)
+            let kraft_version = kraft_version(&members);
+            let (image, policy) = (desk.image, desk.policy);
+            controller::update_features(image, policy, &voters, kraft_version, &request, version)
         })
         .await
     }

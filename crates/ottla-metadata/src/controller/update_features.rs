@@ -38,12 +38,13 @@ impl Direction {
     }
 }
 
-/// `voters` elect the controllers' leader; `version` is the request's: up to version 1 the answer names each feature.
+/// `voters` elect the controllers' leader, at this `kraft_version`; `version` is the request's: up to version 1 the answer names each feature.
 #[must_use]
 pub fn update_features(
     image: &Image,
     policy: &Policy,
     voters: &[BrokerId],
+    kraft_version: i16,
     request: &UpdateFeaturesRequest,
     version: i16,
 ) -> Outcome<UpdateFeaturesResponse> {
@@ -53,8 +54,11 @@ pub fn update_features(
         .iter()
         .map(|it| (&*it.feature, (it.max_version_level, Direction::of(it.upgrade_type))))
         .collect();
-    let update = |(name, (level, direction)): (&&str, &(i16, Direction))| {
-        update(image, policy, voters, name, *level, *direction)
+    let update = |(name, (level, direction)): (&&str, &(i16, Direction))| match *name {
+        feature::KRAFT_VERSION => {
+            check_kraft_version(policy, kraft_version, *level, *direction).map(|()| Vec::new())
+        }
+        name => update(image, policy, voters, name, *level, *direction),
     };
     let records = match updates.iter().map(update).collect::<Result<Vec<_>, _>>() {
         Ok(records) => records.concat(),
@@ -99,23 +103,10 @@ fn update(
     level: i16,
     direction: Direction,
 ) -> Result<Vec<MetadataRecord>, Rejection> {
-    if direction == Direction::Unknown {
-        let reason = "The controller does not support the given upgrade type.";
-        return Err(invalid(name, level, reason));
-    }
-    if level < 0 {
-        return Err(invalid(name, level, "A feature version cannot be less than 0."));
-    }
+    check_asked(name, level, direction)?;
     check_supported(image, policy, voters, name, level)?;
     let current = image.feature(name).unwrap_or(0);
-    if level < current && direction == Direction::Up {
-        let reason = "Can't downgrade the version of this feature without setting the upgrade type to \
-             either safe or unsafe downgrade.";
-        return Err(invalid(name, level, reason));
-    }
-    if level > current && direction != Direction::Up {
-        return Err(invalid(name, level, "Can't downgrade to a newer version."));
-    }
+    check_direction(name, current, level, direction)?;
     let mut records = match name {
         feature::METADATA_VERSION if level < current => {
             return Err(metadata_downgrade(current, level, direction));
@@ -129,6 +120,59 @@ fn update(
         return Err(Rejection::too_many_records());
     }
     Ok(records)
+}
+
+fn check_asked(name: &str, level: i16, direction: Direction) -> Result<(), Rejection> {
+    if direction == Direction::Unknown {
+        let reason = "The controller does not support the given upgrade type.";
+        return Err(invalid(name, level, reason));
+    }
+    if level < 0 {
+        return Err(invalid(name, level, "A feature version cannot be less than 0."));
+    }
+    Ok(())
+}
+
+fn check_direction(
+    name: &str,
+    current: i16,
+    level: i16,
+    direction: Direction,
+) -> Result<(), Rejection> {
+    if level < current && direction == Direction::Up {
+        let reason = "Can't downgrade the version of this feature without setting the upgrade type to \
+             either safe or unsafe downgrade.";
+        return Err(invalid(name, level, reason));
+    }
+    if level > current && direction != Direction::Up {
+        return Err(invalid(name, level, "Can't downgrade to a newer version."));
+    }
+    Ok(())
+}
+
+/// The quorum's own level, which is that of its log and stays there. Asking for it changes nothing.
+fn check_kraft_version(
+    policy: &Policy,
+    current: i16,
+    level: i16,
+    direction: Direction,
+) -> Result<(), Rejection> {
+    let name = feature::KRAFT_VERSION;
+    check_asked(name, level, direction)?;
+    if let Some(reason) = unsupported(feature::KRAFT_VERSION_LEVELS, level) {
+        let controller = policy.node_id;
+        return Err(invalid(name, level, &format!("Local controller {controller} {reason}")));
+    }
+    check_direction(name, current, level, direction)?;
+    if level < current {
+        return Err(invalid(name, level, "Can't downgrade the version of this feature."));
+    }
+    if level > current {
+        let reason = "This release leaves it at what the cluster was begun with: voters that are known by \
+             their configuration stay so.";
+        return Err(invalid(name, level, reason));
+    }
+    Ok(())
 }
 
 fn metadata_downgrade(current: i16, level: i16, direction: Direction) -> Rejection {
@@ -206,7 +250,7 @@ mod tests {
 
     fn updated(feature_updates: Vec<FeatureUpdateKey>) -> Outcome<UpdateFeaturesResponse> {
         let request = UpdateFeaturesRequest { feature_updates, ..Default::default() };
-        update_features(&image_with_brokers(&[1]), &Policy::default(), &[], &request, 1)
+        update_features(&image_with_brokers(&[1]), &Policy::default(), &[], 1, &request, 1)
     }
 
     fn refusal(key: FeatureUpdateKey) -> String {
@@ -238,6 +282,29 @@ mod tests {
         assert!(refusal(key("metadata.version", 31, 1)).contains("only supports versions 7-30"));
         assert!(refusal(key("metadata.version", -1, 1)).contains("cannot be less than 0"));
         assert!(refusal(key("metadata.version", 30, 9)).contains("upgrade type"));
+    }
+
+    #[test]
+    fn the_kraft_version_may_be_asked_for_where_it_is_and_moves_nowhere() {
+        for direction in [1, 2, 3] {
+            let outcome = updated(vec![key("kraft.version", 1, direction)]);
+            assert_eq!((outcome.reply.error_code, outcome.records), (ErrorCode::NONE, vec![]));
+            let supported = "only supports versions 0-1";
+            assert!(refusal(key("kraft.version", 2, direction)).contains(supported));
+        }
+        let without_permission = refusal(key("kraft.version", 0, 1));
+        assert!(without_permission.contains("without setting the upgrade type"));
+        let downgrade = "Can't downgrade the version of this feature.";
+        assert!(refusal(key("kraft.version", 0, 2)).contains(downgrade));
+        assert!(refusal(key("kraft.version", 0, 3)).contains(downgrade));
+        let request = UpdateFeaturesRequest {
+            feature_updates: vec![key("kraft.version", 1, 1)],
+            ..Default::default()
+        };
+        let image = image_with_brokers(&[1]);
+        let outcome = update_features(&image, &Policy::default(), &[], 0, &request, 1);
+        assert_eq!(outcome.reply.error_code, ErrorCode::INVALID_UPDATE_VERSION);
+        assert!(outcome.reply.error_message.unwrap().contains("This release leaves it"));
     }
 
     #[test]
