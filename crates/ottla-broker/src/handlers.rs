@@ -82,11 +82,11 @@ use ottla_metadata::{Broker as BrokerRegistration, Image};
 use ottla_protocol::frame::Incoming;
 use ottla_protocol::messages::{
     AddRaftVoterRequest, AllocateProducerIdsRequest, AlterPartitionReassignmentsRequest,
-    AlterPartitionRequest, AssignReplicasToDirsRequest, BrokerHeartbeatRequest,
-    BrokerRegistrationRequest, ControllerRegistrationRequest, CreateAclsRequest,
-    CreatePartitionsRequest, CreateTopicsRequest, DeleteAclsRequest, DeleteTopicsRequest,
-    DescribeQuorumRequest, ElectLeadersRequest, ListPartitionReassignmentsRequest,
-    RemoveRaftVoterRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
+    AlterPartitionRequest, AssignReplicasToDirsRequest, BrokerRegistrationRequest,
+    ControllerRegistrationRequest, CreateAclsRequest, CreatePartitionsRequest, CreateTopicsRequest,
+    DeleteAclsRequest, DeleteTopicsRequest, DescribeQuorumRequest, ElectLeadersRequest,
+    ListPartitionReassignmentsRequest, RemoveRaftVoterRequest, UnregisterBrokerRequest,
+    UpdateFeaturesRequest,
 };
 use ottla_protocol::peer::PeerRequest;
 use ottla_protocol::{ApiKey, Decoder, Message, Request};
@@ -222,9 +222,9 @@ pub(crate) struct Session {
     client_id: Option<ByteString>,
     /// The request comes from a broker that carries it for a client.
     carried: Option<Arc<Carried>>,
-    /// The nodes that have spoken through this connection: when it breaks, they may be gone.
+    /// The voter that has spoken through this connection: when it breaks, that one may be gone.
     voter: Option<BrokerId>,
-    broker: Option<(BrokerId, BrokerEpoch)>,
+    is_closed_by_us: bool,
     /// Of this connection alone.
     id: u64,
 }
@@ -237,8 +237,23 @@ struct Carried {
 }
 
 /// The connection that each broker's last heartbeat came through: only when that one breaks, its broker may be gone.
+///
+/// Only those count that the controller has accepted: anybody can send one in another's name. So there are as many entries as brokers
+/// that are registered, and each goes with its connection.
 #[derive(Debug, Default)]
-pub(crate) struct HeartbeatConnections(Mutex<HashMap<BrokerId, u64>>);
+pub(crate) struct HeartbeatConnections(Mutex<HashMap<BrokerId, (u64, BrokerEpoch)>>);
+
+impl HeartbeatConnections {
+    fn note(&self, broker: BrokerId, epoch: BrokerEpoch, session: u64) {
+        self.0.lock().insert(broker, (session, epoch));
+    }
+
+    /// The brokers whose last heartbeats came through this connection, which has ended.
+    fn ended(&self, session: u64) -> Vec<(BrokerId, BrokerEpoch)> {
+        let its_own = |_: &BrokerId, (last, _): &mut (u64, BrokerEpoch)| *last == session;
+        self.0.lock().extract_if(its_own).map(|(id, (_, epoch))| (id, epoch)).collect()
+    }
+}
 
 static NEXT_SESSION: AtomicU64 = AtomicU64::new(0);
 
@@ -251,7 +266,7 @@ impl Session {
             client_id: None,
             carried: None,
             voter: None,
-            broker: None,
+            is_closed_by_us: false,
             id: NEXT_SESSION.fetch_add(1, Ordering::Relaxed),
         }
     }
@@ -266,21 +281,18 @@ impl Session {
     /// The connection ends because this node has closed it, which says nothing about those who spoke through it: where
     /// nothing happens, voters have nothing to say about the log for hours.
     pub(crate) const fn closed_by_us(&mut self) {
-        (self.voter, self.broker) = (None, None);
+        self.is_closed_by_us = true;
     }
 
     /// The connection has ended: those who spoke through it may have died.
     pub(crate) fn ended(&self, broker: &Broker) {
-        let is_latest = |(id, _): &(BrokerId, BrokerEpoch)| {
-            broker.heartbeat_connections.0.lock().get(id) == Some(&self.id)
-        };
-        let (voter, heartbeats_of) = (self.voter, self.broker.filter(is_latest));
-        if voter.is_none() && heartbeats_of.is_none() {
+        let (voter, heartbeats_of) = (self.voter, broker.heartbeat_connections.ended(self.id));
+        if self.is_closed_by_us || (voter.is_none() && heartbeats_of.is_empty()) {
             return;
         }
         let quorum = Arc::clone(&broker.quorum);
         tokio::spawn(async move {
-            if let Some((id, epoch)) = heartbeats_of {
+            for (id, epoch) in heartbeats_of {
                 // If this node is not the active controller, it is no matter.
                 let _ = quorum.connection_lost(id, epoch).await;
             }
@@ -288,19 +300,6 @@ impl Session {
                 quorum.peer_lost(voter).await;
             }
         });
-    }
-
-    /// Remembers whose heartbeats come through this connection.
-    fn note_heartbeat(&mut self, context: &Context, body: &Decoder) {
-        if context.api_key != ApiKey::BrokerHeartbeat {
-            return;
-        }
-        // The first two fields of every version.
-        let mut body = body.clone();
-        if let (Ok(id), Ok(epoch)) = (body.i32(), body.i64()) {
-            self.broker = Some((BrokerId(id), BrokerEpoch(epoch)));
-            context.broker.heartbeat_connections.0.lock().insert(BrokerId(id), self.id);
-        }
     }
 
     /// Copies the client id when it is another one: a slice would keep the request's whole frame.
@@ -328,6 +327,8 @@ pub(crate) struct Context {
     pub client_id: Option<ByteString>,
     peer: IpAddr,
     carried: Option<Arc<Carried>>,
+    /// That of the connection.
+    session: u64,
     /// Why this broker has carried the request to no controller.
     unanswered: Option<ErrorCode>,
     received: Instant,
@@ -434,6 +435,7 @@ fn dispatch(
         client_id: session.client_id.clone(),
         peer: session.peer,
         carried: session.carried.clone(),
+        session: session.id,
         unanswered: None,
         received: Instant::now(),
     };
@@ -442,7 +444,6 @@ fn dispatch(
             check_carried(&context, &body)?;
             return Ok(Outcome::Later(Box::pin(forward(context, body, frame))));
         }
-        session.note_heartbeat(&context, &body);
         route(context, body)
     } else if api == ApiKey::ApiVersions {
         Ok(api_versions::unsupported_version(context))
@@ -476,7 +477,7 @@ fn route(context: Context, input: Decoder) -> Result<Outcome, CloseReason> {
         ApiKey::OffsetForLeaderEpoch => now(&context, input, offset_for_leader_epoch::handle)?,
         ApiKey::DescribeAcls => at_once(context, input, describe_acls::handle)?,
         ApiKey::BrokerRegistration => asked::<BrokerRegistrationRequest>(context, input)?,
-        ApiKey::BrokerHeartbeat => asked::<BrokerHeartbeatRequest>(context, input)?,
+        ApiKey::BrokerHeartbeat => later(context, input, broker_heartbeat::handle)?,
         ApiKey::AlterPartition => asked::<AlterPartitionRequest>(context, input)?,
         ApiKey::AssignReplicasToDirs => asked::<AssignReplicasToDirsRequest>(context, input)?,
         ApiKey::AllocateProducerIds => asked::<AllocateProducerIdsRequest>(context, input)?,
@@ -639,6 +640,24 @@ mod tests {
             is_protected: false,
             connections: Arc::new(Connections::new(usize::MAX)),
         }
+    }
+
+    #[test]
+    fn a_connection_ends_for_the_brokers_that_have_come_through_it_last_and_is_forgotten() {
+        let connections = HeartbeatConnections::default();
+        let [one, two, three] = [1, 2, 3].map(BrokerId);
+        connections.note(one, BrokerEpoch(1), 7);
+        connections.note(two, BrokerEpoch(2), 7);
+        connections.note(three, BrokerEpoch(3), 7);
+        // One broker has connected anew, another has restarted.
+        connections.note(one, BrokerEpoch(1), 8);
+        connections.note(two, BrokerEpoch(5), 7);
+        let mut ended = connections.ended(7);
+        ended.sort_unstable_by_key(|(id, _)| *id);
+        assert_eq!(ended, [(two, BrokerEpoch(5)), (three, BrokerEpoch(3))]);
+        assert_eq!(connections.ended(7), []);
+        assert_eq!(connections.ended(8), [(one, BrokerEpoch(1))]);
+        assert!(connections.0.lock().is_empty());
     }
 
     fn told_to(listener: &Listener, is_node: bool) -> Vec<ApiKey> {

@@ -8,11 +8,23 @@
 //!   Apache Kafka nothing but `broker.session.timeout.ms` does. A broker that is told to end has no session, and may
 //!   come back at once.
 
-use ottla_base::ErrorCode;
+use ottla_base::{BrokerId, ErrorCode};
+use ottla_metadata::controller::BrokerEpoch;
 use ottla_protocol::messages::{BrokerHeartbeatRequest, BrokerHeartbeatResponse};
 use ottla_quorum::Quorum;
 
+use super::Context;
+use crate::answer::Outcome;
 use crate::controller_requests::{ControllerRequest, refusal};
+
+pub(super) async fn handle(context: Context, request: BrokerHeartbeatRequest) -> Outcome {
+    let (id, epoch) = (BrokerId(request.broker_id), BrokerEpoch(request.broker_epoch));
+    let response = request.decide(&context.broker.quorum, context.version).await;
+    if !response.error_code.is_error() {
+        context.broker.heartbeat_connections.note(id, epoch, context.session);
+    }
+    context.answer(&response)
+}
 
 impl ControllerRequest for BrokerHeartbeatRequest {
     async fn decide(self, quorum: &Quorum, _: i16) -> BrokerHeartbeatResponse {
