@@ -6,6 +6,8 @@
 //! - A topic must exist; a group or subscription that nobody configured has the defaults.
 //! - Known difference: an answer of more than 64 MiB is not given; the connection is closed.
 //! - Known difference: documentation is in our own words, and log lines are of this program's parts.
+//! - Known difference: a broker has seven properties that Apache Kafka's has not: `log.dir.reserved.bytes`, `log.flush.on.commit` and the
+//!   five that begin with `ottla.`.
 
 use std::collections::BTreeMap;
 

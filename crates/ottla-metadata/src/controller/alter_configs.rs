@@ -368,7 +368,7 @@ fn split(text: &str) -> Vec<String> {
 /// As Java splits: an empty text is one empty piece, and empty pieces at the end do not count.
 fn operands(text: &str) -> Vec<&str> {
     let mut pieces: Vec<&str> = text.split(',').collect();
-    while pieces.len() > 1 && pieces.last().is_some_and(|piece| piece.is_empty()) {
+    while !text.is_empty() && pieces.last().is_some_and(|piece| piece.is_empty()) {
         pieces.pop();
     }
     pieces

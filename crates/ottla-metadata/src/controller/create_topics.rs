@@ -191,7 +191,6 @@ fn described(
 
 fn check_name(image: &Image, name: &str) -> Result<(), Rejection> {
     let invalid = |message| Rejection::new(ErrorCode::INVALID_TOPIC_EXCEPTION, message);
-    topic_name::validate(name).map_err(invalid)?;
     if image.topic_by_name(name).is_some() {
         let message = format!("Topic '{name}' already exists.");
         return Err(Rejection::new(ErrorCode::TOPIC_ALREADY_EXISTS, message));
@@ -199,7 +198,7 @@ fn check_name(image: &Image, name: &str) -> Result<(), Rejection> {
     if let Some(existing) = image.colliding_topic(name) {
         return Err(invalid(format!("Topic '{name}' collides with existing topic: {existing}")));
     }
-    Ok(())
+    topic_name::validate(name).map_err(invalid)
 }
 
 /// The configuration that was asked for, ordered by key; of a key given twice the last value.

@@ -316,6 +316,7 @@ fn lists_are_edited_as_java_edits_them() {
     };
     assert_eq!(edited("a b a", Operation::APPEND, "b,c,c,d"), "a b a c d");
     assert_eq!(edited("a b a c a", Operation::SUBTRACT, "a,x,a"), "b c a");
+    assert_eq!(edited("a", Operation::APPEND, ","), "a");
     assert_eq!(edited("a", Operation::APPEND, ",,b,,"), "a  b");
     assert_eq!(edited("a", Operation::APPEND, ""), "a ");
 }

@@ -140,6 +140,19 @@ fn names_that_are_taken_or_share_their_metrics_are_refused() {
     );
 }
 
+/// No topic may have that name either, but Apache Kafka says of the two what it finds last.
+#[test]
+fn a_dot_collides_with_an_underscore() {
+    let mut image = image_with_brokers(&[1]);
+    for record in create(vec![topic("_", 1, 1)]).records {
+        image.apply(&record).unwrap();
+    }
+    let message = "Topic '.' collides with existing topic: _".to_owned();
+    let expected = (ErrorCode::INVALID_TOPIC_EXCEPTION, message);
+    assert_eq!(refusal_in(&image, topic(".", 1, 1)), expected);
+    assert!(refusal_in(&image, topic("..", 1, 1)).1.contains("'..' is not allowed"));
+}
+
 #[test]
 fn a_name_given_twice_is_refused_once_and_created_never() {
     let outcome = create(vec![topic("a", 1, 1), topic("b", 1, 1), topic("a", 2, 1)]);
