@@ -588,7 +588,9 @@ impl Cluster {
         let before = self.image.clone();
         let mut delta = Delta::default();
         for record in records {
+            let then = self.image.clone();
             self.image.apply_into(record, &mut delta).unwrap();
+            self.check_changes(&then);
         }
         if !records.is_empty() {
             check_difference(&before, &self.image, &delta);
@@ -598,9 +600,6 @@ impl Cluster {
         for key in self.keys() {
             let now = self.image.partition(key.0, key.1).unwrap().clone();
             self.check(key, &now);
-            if let Some(then) = before.partition(key.0, key.1) {
-                self.check_change(key, then, &now);
-            }
             self.acknowledge(key, &now);
         }
         let image = &self.image;
@@ -661,6 +660,16 @@ impl Cluster {
             assert!(isr.contains(leader), "{partition:?}");
             let broker = self.image.broker(*leader);
             assert!(broker.is_some_and(|broker| broker.is_active()), "{partition:?} {broker:?}");
+        }
+    }
+
+    /// One decision may elect somebody and depose it again: each record is looked at.
+    fn check_changes(&mut self, before: &Image) {
+        for key in self.keys() {
+            let now = self.image.partition(key.0, key.1).unwrap().clone();
+            if let Some(then) = before.partition(key.0, key.1) {
+                self.check_change(key, then, &now);
+            }
         }
     }
 
