@@ -73,33 +73,6 @@ fn after_a_failed_sync_nothing_is_written_any_more_and_everything_is_still_read(
     assert!(!mark.exists(), "the cache was let go of once");
 }
 
-/// What the indexes' files do not hold yet is known in memory.
-#[test]
-fn records_are_found_by_time_on_a_disk_that_takes_no_more() {
-    let disk = Arc::new(FaultyDisk::default());
-    let directory = on(&disk);
-    let open = directory.open(LogConfig { index_interval_bytes: 100, ..LogConfig::default() });
-    let log = open.create("t", 0);
-    let append = |timestamp| {
-        let mut builder = BatchBuilder::new(Compression::None);
-        builder.append(Timestamp(timestamp), None, Some(&[7; 100]), &[]);
-        log.append_batch(builder.build(), EPOCH).unwrap();
-    };
-    let find = || {
-        let at = |timestamp| log.offset_for_timestamp(Timestamp(timestamp)).unwrap();
-        let latest = log.max_timestamp().unwrap();
-        [at(1), at(5), at(9), latest].map(|it| it.map(|found| found.offset.0))
-    };
-    (1..=9).for_each(append);
-    let there = [Some(0), Some(4), Some(8), Some(8)];
-    disk.fail_writes(Some(io::ErrorKind::StorageFull));
-    assert_eq!(find(), there);
-    disk.fail_writes(None);
-    disk.fail_syncs_under(&directory.path());
-    log.flush().unwrap_err();
-    assert_eq!(find(), there, "nor on one that has failed");
-}
-
 /// Whether the directory is offline after this was done to a log whose checkpoints speak of it, with one sync that fails.
 fn is_offline_after(fails: &str, work: impl FnOnce(&Log) -> Result<(), StorageError>) -> bool {
     let disk = Arc::new(FaultyDisk::default());

@@ -7,7 +7,7 @@ use ottla_records::RawBatch;
 
 use super::Log;
 use crate::error::{Context, StorageError};
-use crate::index::{Index, OffsetEntry, TimeEntry};
+use crate::index::Floor;
 use crate::names;
 use crate::policy::roll;
 use crate::scan::Found;
@@ -26,8 +26,8 @@ struct Candidate {
     segment: Arc<Segment>,
     size: u64,
     largest: Option<TimestampOffset>,
-    offsets: Index<OffsetEntry>,
-    times: Index<TimeEntry>,
+    offset_floor_in_file: u32,
+    time_floor_in_file: u32,
 }
 
 impl Log {
@@ -36,6 +36,7 @@ impl Log {
         &self,
         timestamp: Timestamp,
     ) -> Result<Option<TimestampLookup>, StorageError> {
+        self.write_indexes_for_lookup()?;
         let log_start_offset = self.log_start_offset();
         for candidate in self.candidates()? {
             if candidate.largest.is_none_or(|largest| largest.timestamp < timestamp) {
@@ -52,6 +53,7 @@ impl Log {
 
     /// The first of the records that have the largest timestamp in the log (KIP-734); where none has one, the first.
     pub fn max_timestamp(&self) -> Result<Option<TimestampLookup>, StorageError> {
+        self.write_indexes_for_lookup()?;
         let mut newest: Option<(TimestampOffset, Candidate)> = None;
         for candidate in self.candidates()? {
             let largest = candidate.largest.unwrap_or_else(|| candidate.without_timestamps());
@@ -65,6 +67,12 @@ impl Log {
         }
     }
 
+    /// Lookups by time are rare, so they all go through the files.
+    fn write_indexes_for_lookup(&self) -> Result<(), StorageError> {
+        let _writer = self.lock_writer()?;
+        self.write_indexes()
+    }
+
     fn candidates(&self) -> Result<Vec<Candidate>, StorageError> {
         let (mut candidates, active) = {
             let state = self.state.read();
@@ -72,21 +80,21 @@ impl Log {
                 segment: Arc::clone(&sealed.segment),
                 size: sealed.size,
                 largest: None,
-                offsets: Index::on_disk(sealed.offset_entries, None),
-                times: Index::on_disk(sealed.time_entries, None),
+                offset_floor_in_file: sealed.offset_entries,
+                time_floor_in_file: sealed.time_entries,
             });
             let active = &state.active;
             let active = Candidate {
                 segment: Arc::clone(&active.segment),
                 size: active.size,
                 largest: active.largest,
-                offsets: active.offsets.clone(),
-                times: active.times.clone(),
+                offset_floor_in_file: active.offsets.len(),
+                time_floor_in_file: active.times.len(),
             };
             (sealed.collect::<Vec<_>>(), active)
         };
         for candidate in &mut candidates {
-            let entry = candidate.segment.largest(candidate.times.len())?;
+            let entry = candidate.segment.largest(candidate.time_floor_in_file)?;
             candidate.largest = entry.map(|entry| TimestampOffset {
                 timestamp: Timestamp(entry.timestamp),
                 offset: candidate.absolute(entry.relative_offset),
@@ -112,8 +120,8 @@ impl Candidate {
         timestamp: Timestamp,
         log_start_offset: Offset,
     ) -> Result<Option<TimestampLookup>, StorageError> {
-        let known = self.times.floor(|entry| entry.timestamp <= timestamp.0);
-        let entry = self.segment.time_floor(known, timestamp.0)?;
+        let entries = Floor::InFile(self.time_floor_in_file);
+        let entry = self.segment.time_floor(entries, timestamp.0)?;
         let from = entry.map_or(Offset(0), |entry| self.absolute(entry.relative_offset));
         let newer = |found: &Found| found.header.max_timestamp >= timestamp.0;
         self.scan(from.max(log_start_offset), newer, |batch| {
@@ -138,8 +146,8 @@ impl Candidate {
         search: impl Fn(&RawBatch) -> Result<Option<(Timestamp, Offset)>, String>,
     ) -> Result<Option<TimestampLookup>, StorageError> {
         let relative_offset = roll::relative(self.segment.base_offset, from.0).unwrap_or(0);
-        let known = self.offsets.floor(|entry| entry.relative_offset <= relative_offset);
-        let entry = self.segment.offset_floor(known, relative_offset)?;
+        let entries = Floor::InFile(self.offset_floor_in_file);
+        let entry = self.segment.offset_floor(entries, relative_offset)?;
         let position = entry.map_or(0, |entry| u64::from(entry.position));
         let disk = self.segment.disk();
         let (file, path) = (self.segment.log_file()?, self.segment.path(names::LOG));
