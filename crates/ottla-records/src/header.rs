@@ -132,6 +132,15 @@ pub struct BatchHeader {
 }
 
 impl BatchHeader {
+    /// How many records there are.
+    ///
+    /// # Errors
+    /// If that is negative.
+    pub(crate) fn checked_record_count(&self) -> Result<i32, BatchError> {
+        let count = self.record_count;
+        if count < 0 { Err(BatchError::NegativeRecordCount(count)) } else { Ok(count) }
+    }
+
     /// Reads the header at the start of `bytes`, which may be shorter or longer than the whole batch.
     pub fn parse(bytes: &[u8]) -> Result<Self, BatchError> {
         let Some(header) = bytes.first_chunk::<HEADER_LEN>() else {

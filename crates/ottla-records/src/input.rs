@@ -5,6 +5,10 @@
 
 use crate::compression::{Chunk, Compression, Decompressor, Recompressor};
 use crate::error::BatchError;
+use crate::record::RECORDS_LEN_MAX;
+
+/// Bytes that a batch may decompress to.
+pub(crate) const DECOMPRESSED_MAX: u64 = RECORDS_LEN_MAX as u64;
 
 const TOO_SHORT: BatchError = BatchError::Record("the batch ends within a record");
 
@@ -21,12 +25,20 @@ pub(crate) trait Input {
     /// Whether nothing is left.
     fn at_end(&mut self) -> Result<bool, BatchError>;
 
-    #[inline]
-    fn skip(&mut self, mut count: usize) -> Result<(), BatchError> {
+    /// Shows the next `count` bytes, piece by piece.
+    #[inline(always)]
+    fn pieces(&mut self, mut count: usize, mut show: impl FnMut(&[u8])) -> Result<(), BatchError> {
         while count > 0 {
-            count -= self.chunk(count)?.len();
+            let piece = self.chunk(count)?;
+            show(piece);
+            count -= piece.len();
         }
         Ok(())
+    }
+
+    #[inline]
+    fn skip(&mut self, count: usize) -> Result<(), BatchError> {
+        self.pieces(count, |_| ())
     }
 }
 

@@ -17,7 +17,7 @@ use crate::input::{Input, Plain};
 use crate::varint::{read_varint, read_varlong};
 
 /// Java's arrays end here, so no Kafka client can have more in one piece.
-pub(crate) const DECOMPRESSED_MAX: usize = 0x7fff_ffff;
+pub(crate) const RECORDS_LEN_MAX: usize = 0x7fff_ffff;
 
 /// A record as a consumer sees it. Key, value and headers share the batch's memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,10 +55,7 @@ pub struct Records {
 impl Records {
     /// `limit` bounds the memory that a compressed body may take.
     fn new(header: &BatchHeader, body: &Bytes, limit: usize) -> Result<Self, BatchError> {
-        let left = header.record_count;
-        if left < 0 {
-            return Err(BatchError::NegativeRecordCount(left));
-        }
+        let left = header.checked_record_count()?;
         let compression = header.attributes.compression()?;
         // A compacted batch may have lost all of its records, and its compressed body with them.
         let body = if left == 0 { Bytes::new() } else { decompress(compression, body, limit)? };
@@ -95,7 +92,7 @@ impl Iterator for Records {
 impl RawBatch {
     /// Reads the records, without checking the CRC.
     pub fn records(&self) -> Result<Records, BatchError> {
-        self.records_within(DECOMPRESSED_MAX)
+        self.records_within(RECORDS_LEN_MAX)
     }
 
     /// Reads the records, unless they take more than `limit` bytes once decompressed.
@@ -106,7 +103,7 @@ impl RawBatch {
 
 impl ValidBatch {
     pub fn records(&self) -> Result<Records, BatchError> {
-        self.records_within(DECOMPRESSED_MAX)
+        self.records_within(RECORDS_LEN_MAX)
     }
 
     /// Reads the records, unless they take more than `limit` bytes once decompressed.

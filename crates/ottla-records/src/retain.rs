@@ -16,8 +16,8 @@ use crate::builder::write_opening;
 use crate::compression::{Codec, Compression, Recompressor, decompress};
 use crate::error::BatchError;
 use crate::header::{BatchHeader, HEADER_LEN, TimestampType};
-use crate::input::{Compressed, Input, Plain};
-use crate::record::{DECOMPRESSED_MAX, Opening, WRONG_SIZE, timestamp_of};
+use crate::input::{Compressed, DECOMPRESSED_MAX, Input, Plain};
+use crate::record::{Opening, RECORDS_LEN_MAX, WRONG_SIZE, timestamp_of};
 use crate::validate::BATCH_LEN_MAX;
 use crate::walk::{Hashed, Seen, walk};
 
@@ -59,9 +59,7 @@ impl ValidBatch {
             first_timestamp: NO_TIMESTAMP,
             max_timestamp: NO_TIMESTAMP,
         };
-        if self.header().record_count < 0 {
-            return Err(BatchError::NegativeRecordCount(self.header().record_count));
-        }
+        self.header().checked_record_count()?;
         let held = sifted.held.clone();
         let visit = |record: Seen<H>| {
             sifted.take(&record, stays(&record));
@@ -177,8 +175,7 @@ impl Sifted<'_> {
         let is_written = match &self.held {
             Some(bytes) => self.copy(Plain::new(bytes), base_timestamp, &mut out)?,
             None => {
-                let decompressed_max = u64::try_from(DECOMPRESSED_MAX).expect("below 2 GiB");
-                let input = Compressed::new(compression, body, decompressed_max)?;
+                let input = Compressed::new(compression, body, DECOMPRESSED_MAX)?;
                 self.copy(input, base_timestamp, &mut out)?
             }
         };
@@ -196,7 +193,7 @@ impl Sifted<'_> {
     ) -> Result<bool, BatchError> {
         let header = self.batch.header();
         let mut opening_bytes = Vec::new();
-        let mut room = DECOMPRESSED_MAX;
+        let mut room = RECORDS_LEN_MAX;
         for stays in self.stays.iter() {
             let opening = Opening::read(&mut input)?;
             let rest = opening.end.checked_sub(input.position()).ok_or(WRONG_SIZE)?;
@@ -214,7 +211,7 @@ impl Sifted<'_> {
                 _ => return Ok(false),
             }
             out.write(&opening_bytes);
-            copy_bytes(&mut input, rest, out)?;
+            input.pieces(rest, |piece| out.write(piece))?;
         }
         Ok(true)
     }
@@ -227,19 +224,6 @@ fn limit(compression: Compression, len: usize) -> usize {
         return format_max;
     }
     len.saturating_mul(GROWTH_MAX).max(RETAINED_MIN).min(format_max)
-}
-
-fn copy_bytes(
-    input: &mut impl Input,
-    mut count: usize,
-    out: &mut Recompressor,
-) -> Result<(), BatchError> {
-    while count > 0 {
-        let piece = input.chunk(count)?;
-        out.write(piece);
-        count -= piece.len();
-    }
-    Ok(())
 }
 
 /// One bit for each record: of very many that fit into a batch at most 40 MB.

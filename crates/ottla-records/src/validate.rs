@@ -20,11 +20,9 @@ use crate::batch::{RawBatch, ValidBatch};
 use crate::compression::{Codec, Compression, Recompressor};
 use crate::error::BatchError;
 use crate::header::{BatchHeader, HEADER_LEN, TimestampType};
-use crate::input::{Compressed, Input, Plain, Tee};
+use crate::input::{Compressed, DECOMPRESSED_MAX, Input, Plain, Tee};
 use crate::record::{BYTES_AFTER_LAST, Outline, timestamp_of};
 
-/// Bytes that a batch may decompress to.
-const DECOMPRESSED_MAX: u64 = 0x7fff_ffff;
 /// Bytes that a recompressed batch may have: the largest int32, so that its length fits its field.
 pub(crate) const BATCH_LEN_MAX: usize = 0x7fff_ffff;
 /// Faulty records that a rejection lists one by one.

@@ -12,8 +12,8 @@ use crate::batch::{RawBatch, ValidBatch};
 use crate::compression::Compression;
 use crate::error::BatchError;
 use crate::header::BatchHeader;
-use crate::input::{Compressed, Input, Plain};
-use crate::record::{BYTES_AFTER_LAST, DECOMPRESSED_MAX, Outline, timestamp_of};
+use crate::input::{Compressed, DECOMPRESSED_MAX, Input, Plain};
+use crate::record::{BYTES_AFTER_LAST, Outline, timestamp_of};
 
 /// What is seen of a record in passing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,19 +79,16 @@ fn look_over<K: Keys, B>(
     keys: K,
     visit: impl FnMut(Seen<K::Key>) -> ControlFlow<B>,
 ) -> Result<Option<B>, BatchError> {
-    if header.record_count < 0 {
-        return Err(BatchError::NegativeRecordCount(header.record_count));
-    }
+    let count = header.checked_record_count()?;
     let compression = header.attributes.compression()?;
-    if header.record_count == 0 {
+    if count == 0 {
         // A compacted batch may have lost all of its records, and its compressed body with them.
         return Ok(None);
     }
     if compression == Compression::None {
         return walk(header, Plain::new(body), keys, visit);
     }
-    let limit = u64::try_from(DECOMPRESSED_MAX).expect("below 2 GiB");
-    walk(header, Compressed::new(compression, body, limit)?, keys, visit)
+    walk(header, Compressed::new(compression, body, DECOMPRESSED_MAX)?, keys, visit)
 }
 
 /// Shows each record of what `input` gives.
@@ -150,13 +147,9 @@ impl<H: Hasher, F: Fn() -> H> Keys for Hashed<F> {
     type Key = H;
 
     #[inline(always)]
-    fn take(&self, input: &mut impl Input, mut len: usize) -> Result<H, BatchError> {
+    fn take(&self, input: &mut impl Input, len: usize) -> Result<H, BatchError> {
         let mut hasher = (self.0)();
-        while len > 0 {
-            let piece = input.chunk(len)?;
-            hasher.write(piece);
-            len -= piece.len();
-        }
+        input.pieces(len, |piece| hasher.write(piece))?;
         Ok(hasher)
     }
 }

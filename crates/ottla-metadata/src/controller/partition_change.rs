@@ -173,9 +173,9 @@ impl<'a> PartitionChange<'a> {
             return;
         }
         let before = target.eligible_leader_replicas.iter().chain(&self.partition.isr);
-        let has_log = |id: BrokerId| target.directory_of(id).is_some_and(|it| it != Uuid::LOST_DIR);
-        let stays =
-            |id: &&BrokerId| has_log(**id) && !target.isr.contains(id) && doubted != Some(**id);
+        let stays = |id: &&BrokerId| {
+            target.has_log(**id) && !target.isr.contains(id) && doubted != Some(**id)
+        };
         let eligible: BTreeSet<BrokerId> = before.filter(stays).copied().collect();
         target.eligible_leader_replicas = eligible.into_iter().collect();
     }
@@ -209,8 +209,7 @@ impl<'a> PartitionChange<'a> {
             let candidates =
                 [last, any_sure(target), any_sure(self.partition)].into_iter().flatten();
             // Who is no replica any more, or has nothing left, will not lead: somebody else comes in its place.
-            let has_log =
-                |id: &BrokerId| target.directory_of(*id).is_some_and(|it| it != Uuid::LOST_DIR);
+            let has_log = |id: &BrokerId| target.has_log(*id);
             let last = candidates.clone().find(has_log).or_else(|| candidates.clone().next());
             target.last_known_elr = last.into_iter().collect();
         }
@@ -275,8 +274,8 @@ impl<'a> PartitionChange<'a> {
 
     /// Whether a broker runs without the directory that a replica is in.
     fn only_reads(&self, id: BrokerId) -> bool {
-        let is_there = self.target.directory_of(id).is_some_and(|it| it != Uuid::LOST_DIR);
-        is_there && !self.is_usable(id) && self.image.broker(id).is_some_and(Broker::is_active)
+        let is_active = || self.image.broker(id).is_some_and(Broker::is_active);
+        self.target.has_log(id) && !self.is_usable(id) && is_active()
     }
 
     fn is_usable(&self, id: BrokerId) -> bool {

@@ -98,6 +98,12 @@ impl Partition {
         self.directories.get(at).copied()
     }
 
+    /// Whether a broker has a replica, and has not lost its log.
+    #[must_use]
+    pub fn has_log(&self, broker: BrokerId) -> bool {
+        self.directory_of(broker).is_some_and(|directory| directory != Uuid::LOST_DIR)
+    }
+
     fn from_record(record: &PartitionRecord) -> Result<Self, ApplyError> {
         Ok(Self {
             replicas: ids(&record.replicas),
