@@ -1,7 +1,7 @@
-//! An answer on its way to the socket: encoded bytes with file ranges between them, sent without copying the files.
+//! Answers on their way to the socket: encoded bytes with file ranges between them, sent without copying the files.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ impl Source {
     }
 }
 
-/// One response frame: its length prefix, header and body, cut where sources come in between.
+/// A response frame, its length prefix, header and body, cut where sources come in between; and those that leave with it.
 #[derive(Debug)]
 pub(crate) struct Answer {
     parts: Vec<Part>,
@@ -48,6 +48,10 @@ enum Part {
 const SHARES_PACKET_MAX: usize = 128 * 1024;
 
 impl Part {
+    const fn is_bytes(&self) -> bool {
+        matches!(self, Self::Bytes(_))
+    }
+
     /// Whether it may go in one packet with what comes before it.
     fn shares_packet(&self) -> bool {
         match self {
@@ -96,18 +100,29 @@ impl Answer {
         }
     }
 
-    /// Sends the whole frame; with `more`, another one follows at once, and may share its packets.
+    /// Puts another answer behind this one, to be sent with it.
+    pub(crate) fn followed_by(&mut self, next: Self) {
+        self.parts.extend(next.parts);
+    }
+
+    /// Sends all of it.
     ///
     /// # Errors
-    /// A failed socket, or a file that ended early. The frame is then incomplete and the connection
+    /// A failed socket, or a file that ended early. A frame is then incomplete and the connection
     /// must be closed; it is never padded.
-    pub(crate) async fn send(self, socket: &TcpStream, more: bool) -> io::Result<usize> {
+    pub(crate) async fn send(self, socket: &TcpStream) -> io::Result<usize> {
         let mut sent = 0;
         let mut parts = self.parts.into_iter().peekable();
         while let Some(part) = parts.next() {
-            let more = parts.peek().map_or(more, Part::shares_packet);
             sent += match part {
-                Part::Bytes(bytes) => send_bytes(socket, &bytes, more).await?,
+                Part::Bytes(bytes) => {
+                    let mut run = vec![bytes];
+                    while let Some(Part::Bytes(bytes)) = parts.next_if(Part::is_bytes) {
+                        run.push(bytes);
+                    }
+                    let more = parts.peek().is_some_and(Part::shares_packet);
+                    send_bytes(socket, &run, more).await?
+                }
                 Part::Source(Source::File { file, position, len }) => {
                     send_file(socket, file, position, len).await?
                 }
@@ -136,22 +151,24 @@ fn cut(outgoing: Outgoing, sources: Vec<Source>) -> Vec<Part> {
     parts
 }
 
-async fn send_bytes(socket: &TcpStream, mut bytes: &[u8], more: bool) -> io::Result<usize> {
-    let len = bytes.len();
-    while !bytes.is_empty() {
-        // With more to come the kernel may wait for it: a header and its records share packets.
-        let result = if more {
-            socket.try_io(Interest::WRITABLE, || ottla_env::sys::send_more(socket.as_fd(), bytes))
-        } else {
-            socket.try_write(bytes)
-        };
-        match result {
-            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+async fn send_bytes(socket: &TcpStream, run: &[Bytes], more: bool) -> io::Result<usize> {
+    let mut slices: Vec<IoSlice<'_>> = run.iter().map(|bytes| IoSlice::new(bytes)).collect();
+    let mut left = &mut slices[..];
+    let mut sent = 0;
+    // Without the empty ones.
+    IoSlice::advance_slices(&mut left, 0);
+    while !left.is_empty() {
+        let send = || ottla_env::sys::send(socket.as_fd(), left, more);
+        match socket.try_io(Interest::WRITABLE, send) {
+            Ok(taken) => {
+                IoSlice::advance_slices(&mut left, taken);
+                sent += taken;
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable().await?,
             Err(error) => return Err(error),
         }
     }
-    Ok(len)
+    Ok(sent)
 }
 
 async fn send_file(

@@ -16,9 +16,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 const LENGTH_LEN: usize = 4;
-/// Room for a request of which nothing has arrived, so that length and body come with one system call: as much as the
-/// one before took, within these bounds.
-const FIRST_READ: RangeInclusive<usize> = 8 * 1024..=128 * 1024;
+/// Room for what has not arrived yet, within these bounds: four times what the latest reads gave, so that one call reads all that
+/// a client sends together.
+const READ_AHEAD: RangeInclusive<usize> = 8 * 1024..=256 * 1024;
 /// Room that an announced length gets before the bytes themselves have arrived.
 const STEP_MAX: usize = 1024 * 1024;
 
@@ -47,8 +47,8 @@ pub struct Frame {
 #[derive(Debug)]
 pub struct FrameReader {
     buffer: BytesMut,
-    /// What the latest frame took, with its length.
-    latest_len: usize,
+    /// The most that a read gave, the latest one counted fully and each earlier one half as much as the next.
+    latest_reads: usize,
     frame_bytes_max: usize,
     /// What all requests that wait to be handled may take together, if that is bounded.
     all: Option<Arc<Semaphore>>,
@@ -61,7 +61,7 @@ impl FrameReader {
     /// `queued.max.request.bytes`, which holds at least one frame of that length.
     #[must_use]
     pub fn new(frame_bytes_max: usize, all: Option<Arc<Semaphore>>) -> Self {
-        Self { buffer: BytesMut::new(), latest_len: 0, frame_bytes_max, all, share: None }
+        Self { buffer: BytesMut::new(), latest_reads: 0, frame_bytes_max, all, share: None }
     }
 
     /// The next frame without its length, or `None` when the peer closed between two frames.
@@ -86,7 +86,6 @@ impl FrameReader {
         if self.buffer.len() < LENGTH_LEN + length {
             return Ok(None);
         }
-        self.latest_len = LENGTH_LEN + length;
         self.buffer.advance(LENGTH_LEN);
         let bytes = self.buffer.split_to(length).freeze();
         Ok(Some(Frame { bytes, share: self.share.take() }))
@@ -116,7 +115,7 @@ impl FrameReader {
 
     /// The socket is asked again only when it has more: a read that leaves room has emptied it.
     async fn fill(&mut self, socket: &mut TcpStream) -> Result<usize, FrameError> {
-        poll_fn(|context| {
+        let read = poll_fn(|context| {
             self.reserve()?;
             let polled = pin!(socket.read_buf(&mut self.buffer)).poll(context);
             if polled.is_pending() && self.buffer.is_empty() {
@@ -124,18 +123,17 @@ impl FrameReader {
             }
             polled.map_err(FrameError::from)
         })
-        .await
+        .await?;
+        self.latest_reads = read.max(self.latest_reads / 2);
+        Ok(read)
     }
 
     fn reserve(&mut self) -> Result<(), FrameError> {
-        let wanted = match self.announced_length()? {
-            None => self.latest_len.clamp(*FIRST_READ.start(), *FIRST_READ.end()),
-            Some(length) => {
-                let missing = (LENGTH_LEN + length).saturating_sub(self.buffer.len());
-                missing.min(STEP_MAX.max(self.buffer.len()))
-            }
-        };
-        self.buffer.reserve(wanted);
+        let have = self.buffer.len();
+        let ahead = (4 * self.latest_reads).clamp(*READ_AHEAD.start(), *READ_AHEAD.end());
+        let announced = self.announced_length()?.map_or(0, |length| LENGTH_LEN + length);
+        let missing = announced.saturating_sub(have).min(STEP_MAX.max(have));
+        self.buffer.reserve(missing.max(ahead.saturating_sub(have)));
         Ok(())
     }
 }

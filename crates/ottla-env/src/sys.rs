@@ -17,15 +17,18 @@ use std::path::{Path, PathBuf};
 #[cfg(target_os = "linux")]
 pub use linux::{
     advise_random, allocate, disable_huge_pages, drop_cached, give_up_unacknowledged_after,
-    is_cached, is_locked, open_direct, random_bytes, send_file, send_more, send_without_pacing,
+    is_cached, is_locked, open_direct, random_bytes, send, send_file, send_without_pacing,
     sync_filesystem, write_vectored_at,
 };
 #[cfg(not(target_os = "linux"))]
 pub use portable::{
     advise_random, allocate, disable_huge_pages, drop_cached, give_up_unacknowledged_after,
-    is_cached, is_locked, open_direct, random_bytes, send_file, send_more, send_without_pacing,
+    is_cached, is_locked, open_direct, random_bytes, send, send_file, send_without_pacing,
     sync_filesystem, write_vectored_at,
 };
+
+/// Linux takes at most this many buffers of one vectored call.
+const VECTORS_MAX: usize = 1024;
 
 /// Only in the build that `cargo xtask nightly` makes to see that such a bug is found. No feature of Cargo's, so that
 /// nobody gets it with all features.

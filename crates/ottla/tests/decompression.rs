@@ -8,18 +8,27 @@
 
 mod nodes;
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use futures_util::future::{join, select_all};
 use nodes::Nodes;
 use ottla_base::{ErrorCode, Timestamp, Uuid};
 use ottla_client::{Connection, Limits, Speaker};
 use ottla_protocol::Records;
+use ottla_protocol::frame::encode_request;
+use ottla_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use ottla_protocol::messages::metadata_request::MetadataRequestTopic;
 use ottla_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use ottla_protocol::messages::{MetadataRequest, ProduceRequest, ProduceResponse};
+use ottla_protocol::messages::{
+    ListOffsetsRequest, MetadataRequest, ProduceRequest, ProduceResponse,
+};
 use ottla_records::{BatchBuilder, Compression};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 const TOPIC: &str = "t";
+const OTHER_TOPIC: &str = "u";
 const PARTITIONS: i32 = 40;
 const MEBIBYTE: usize = 1 << 20;
 
@@ -70,30 +79,75 @@ async fn send(connection: &Connection, request: &ProduceRequest) -> ProduceRespo
     connection.send(request, Limits::within(nodes::LIMIT)).await.unwrap()
 }
 
-#[tokio::test]
-async fn whoever_sends_little_is_answered_while_others_have_much_to_be_decompressed() {
-    let (nodes, id) = tokio::task::spawn_blocking(node).await.unwrap();
-    let (much, little) = (batch(256), batch(1));
-    let request = produce(id, PARTITIONS, &much);
-    // One for each thread that serves connections.
+/// Does something while so much is being decompressed that every thread that serves connections could be at it.
+async fn while_all_are_busy(nodes: &Nodes, id: Uuid, work: impl Future<Output = ()>) {
+    let request = produce(id, PARTITIONS, &batch(256));
     let threads = std::thread::available_parallelism().unwrap().get();
     let mut busy = Vec::new();
     for _ in 0..threads {
-        busy.push(connection(&nodes).await);
+        busy.push(connection(nodes).await);
     }
-    let free = connection(&nodes).await;
     let slow = select_all(busy.iter().map(|busy| Box::pin(send(busy, &request))));
-    let quick = async {
-        let request = produce(id, 1, &little);
-        // So often that the others have long been read, and seconds less than they take.
-        for _ in 0..20 {
-            place(&send(&free, &request).await);
-        }
-    };
     tokio::select! {
         biased;
         _ = slow => panic!("there was nothing to wait for"),
-        () = quick => {}
+        () = work => {}
+    }
+}
+
+/// So often that the others have long been read, and seconds less than they take.
+async fn send_little_often(free: &Connection, id: Uuid) {
+    let request = produce(id, 1, &batch(1));
+    for _ in 0..20 {
+        place(&send(free, &request).await);
+    }
+}
+
+#[tokio::test]
+async fn whoever_sends_little_is_answered_while_others_have_much_to_be_decompressed() {
+    let (nodes, id) = tokio::task::spawn_blocking(node).await.unwrap();
+    let free = connection(&nodes).await;
+    while_all_are_busy(&nodes, id, send_little_often(&free, id)).await;
+}
+
+#[tokio::test]
+async fn what_waits_for_its_turn_is_appended_though_its_connection_closes() {
+    let (nodes, id) = tokio::task::spawn_blocking(node).await.unwrap();
+    let free = connection(&nodes).await;
+    nodes.succeed(&["topic", "create", OTHER_TOPIC]);
+    let request = produce(id_of(&free, OTHER_TOPIC).await, 1, &batch(64));
+    let frame = encode_request(13, 0, None, &request).unwrap().bytes;
+    while_all_are_busy(&nodes, id, async {
+        send_little_often(&free, id).await;
+        let address = nodes::address(&nodes.clients[0]);
+        let mut socket = TcpStream::connect((&*address.host, address.port)).await.unwrap();
+        socket.write_all(&frame).await.unwrap();
+    })
+    .await;
+    until_there_are(&free, 64).await;
+}
+
+async fn id_of(connection: &Connection, topic: &'static str) -> Uuid {
+    let topic = MetadataRequestTopic { name: Some(topic.into()), ..Default::default() };
+    let request = MetadataRequest { topics: Some(vec![topic]), ..Default::default() };
+    let answer = connection.send(&request, Limits::within(nodes::LIMIT)).await.unwrap();
+    answer.topics[0].topic_id
+}
+
+/// Asks until so many records of the other topic are visible.
+async fn until_there_are(connection: &Connection, records: i64) {
+    let newest = ListOffsetsPartition { timestamp: -1, ..Default::default() };
+    let topic = ListOffsetsTopic { name: OTHER_TOPIC.into(), partitions: vec![newest] };
+    let request = ListOffsetsRequest { topics: vec![topic], ..Default::default() };
+    let deadline = Instant::now() + nodes::LIMIT;
+    loop {
+        let answer = connection.send(&request, Limits::within(nodes::LIMIT)).await.unwrap();
+        if answer.topics[0].partitions[0].offset == records {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{answer:?}");
+        // Between two questions: nobody tells when that changes.
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use rustix::fs::{Advice, FallocateFlags, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
-/// Linux keeps at most this many buffers of one vectored write.
-const VECTORS_MAX: usize = 1024;
+use super::VECTORS_MAX;
+
 /// How far apart [`looks_cached`] looks. Read-ahead and eviction work on larger pieces than a page, so a hole between
 /// two looks is rare; it costs one blocking disk read, not a wrong answer.
 const LOOK_BYTES: usize = 64 * 1024;
@@ -158,11 +158,14 @@ pub fn send_file(
     Ok(rustix::fs::sendfile(socket, file, Some(&mut position), len)?)
 }
 
-/// Sends bytes and tells the kernel that more will follow at once, so that a header and the file range
-/// behind it share packets. Returns how many were taken; a full non-blocking socket gives `WouldBlock`.
-pub fn send_more(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    use rustix::net::SendFlags;
-    Ok(rustix::net::send(socket, bytes, SendFlags::MORE | SendFlags::NOSIGNAL)?)
+/// Sends the buffers' bytes, one behind the other. With `more` the kernel is told that others follow at once, so that a header
+/// and the file range behind it share packets. Returns how many were taken; a full non-blocking socket gives `WouldBlock`.
+pub fn send(socket: BorrowedFd<'_>, buffers: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
+    use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+    let buffers = buffers.get(..VECTORS_MAX).unwrap_or(buffers);
+    let more = if more { SendFlags::MORE } else { SendFlags::empty() };
+    let mut nothing_else = SendAncillaryBuffer::default();
+    Ok(sendmsg(socket, buffers, &mut nothing_else, SendFlags::NOSIGNAL | more)?)
 }
 
 /// Lets a socket send as fast as its peer reads, for a peer on this machine: there is no network to be gentle with. A

@@ -15,6 +15,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
+use super::VECTORS_MAX;
+
 const COPY_BYTES: usize = 64 * 1024;
 
 /// A hint that is not taken.
@@ -52,9 +54,9 @@ pub fn is_cached(_file: &File, _position: u64, _len: usize) -> bool {
     false
 }
 
-/// Sends bytes; there is no portable way to say that more will follow.
-pub fn send_more(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    Ok(rustix::net::send(socket, bytes, rustix::net::SendFlags::empty())?)
+/// Sends bytes, of the first buffers at least; there is no portable way to say that more will follow.
+pub fn send(socket: BorrowedFd<'_>, buffers: &[IoSlice<'_>], _more: bool) -> io::Result<usize> {
+    Ok(rustix::io::writev(socket, buffers.get(..VECTORS_MAX).unwrap_or(buffers))?)
 }
 
 /// What congestion control does there is left to the system.
