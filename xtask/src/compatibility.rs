@@ -23,9 +23,10 @@ const INTRODUCTION: &str = "\
 # Compatibility with Apache Kafka 4.3
 
 What clients of every language, Kafka's tools and dashboards find here. An API that is not served is not advertised:
-clients that ask first (all do) learn it from ApiVersions. Everything that is served is so since release 0.1.0, in every
-stable version that Apache Kafka 4.3 serves; where an answer differs from Kafka's on purpose, it says so below. How this
-is known: `cargo xtask side-by-side` sends both brokers the same requests and compares the answers field by field
+clients that ask first (all do) learn it from ApiVersions. What is served is served in every stable version that Apache
+Kafka 4.3 has of it; where an answer differs from Kafka's on purpose, it says so below. There is no release yet: this is
+the state of the commit. How this is known: `cargo xtask side-by-side` sends both brokers the same requests and compares
+the answers field by field
 (differences that were found and are meant: `interop/side-by-side/known-differences.txt`), and other people's software
 runs against Ottla in `cargo xtask test`.
 ";

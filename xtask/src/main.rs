@@ -60,7 +60,7 @@ enum Task {
         #[arg(long)]
         write: bool,
     },
-    /// Drive a broker with real clients: kcat, librdkafka in Python and Rust, Kafka's Java tools.
+    /// Drive a broker with real clients in C, Python, Rust, Java, Go and Node, and with Kafka's tools.
     Interop {
         /// The broker to drive.
         #[arg(long, value_enum, default_value_t = Target::Ottla)]

@@ -1,7 +1,8 @@
 //! The client side of the command line: topics, producing, consuming, groups, against any Kafka cluster. Shell.
 //!
-//! It knows the cluster only through `ottla-client`, and nothing of the broker. What looks into files (`ottla log`)
-//! knows them only through `ottla-log`, and reads; what records say, through `ottla-records` and `ottla-protocol`.
+//! It knows the cluster only through `ottla-client`, and nothing of the broker. What works on files (`ottla log`, which
+//! only reads, and `ottla topic adopt`) knows them only through `ottla-log`; what records say, through `ottla-records` and
+//! `ottla-protocol`.
 //! The `ottla` binary puts [`ClientCommand`] beside `serve`, and hands it to [`main`].
 //!
 //! Results go to standard output and nothing else does; notes and errors go to standard error.

@@ -121,7 +121,7 @@ pub enum StartError {
     Stopped(String),
 }
 
-/// Numbers for `/metrics` and DescribeQuorum.
+/// How far this node is with the metadata log, and whether it leads it: for DescribeQuorum, and for tests to count flushes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metrics {
     /// The epoch in which this node is the active controller, if it is.
