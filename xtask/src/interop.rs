@@ -1,4 +1,4 @@
-//! Drives a broker with clients that none of us wrote (shell).
+//! Drives a broker with clients that are not this project's (shell).
 //!
 //! The tests share one broker, one after another: starting Apache Kafka costs more than most of
 //! them. Every record that a broker acknowledged goes into the session's ledger, and the tests
