@@ -292,8 +292,9 @@ impl Storage {
         let state = self.shared.state.lock();
         let is_flushed = |last: Offset| last < self.shared.log.flushed_offset();
         let has_entries = upto.is_none_or(|upto| {
-            state.index.purged() >= Some(upto)
-                || state.index.last_offset(upto.index()).is_some_and(is_flushed)
+            let is_purged = state.index.purged() >= Some(upto);
+            let last = state.index.last_offset(upto.index());
+            state.has_had(upto) && (is_purged || last.is_some_and(is_flushed))
         });
         state.vote == Some(*vote) && has_entries && (upto.is_none() || self.shared.begun.is_noted())
     }

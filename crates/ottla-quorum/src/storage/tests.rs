@@ -354,6 +354,7 @@ async fn what_is_on_disk_is_told_from_what_is_only_written() {
     let storage = &fixture.storage;
     let is_durable = |upto| storage.is_durable(&vote, upto);
     assert!(is_durable(None) && is_durable(Some(log_id(4, 5))));
+    assert!(!is_durable(Some(log_id(3, 5))), "what is there is another entry");
     assert!(!is_durable(Some(log_id(4, 6))), "it is only written");
     assert!(!storage.is_durable(&other, Some(log_id(4, 5))), "the vote is another one's");
     drop(stall);
