@@ -8,8 +8,8 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use ottla_base::ErrorCode;
-use ottla_base::Uuid;
+use bytestring::ByteString;
+use ottla_base::{ErrorCode, Uuid};
 use ottla_coordinator::ReplyTo;
 use ottla_coordinator::group::{Reply, Request, TopicDeleted};
 use ottla_protocol::records::GroupRecord;
@@ -75,6 +75,13 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// What members know.
+const PROTOCOLS: [&[&str]; 3] = [&["range"], &["range", "sticky"], &["sticky"]];
+
+fn instance_id(number: u8) -> ByteString {
+    format!("instance-{number}").into()
+}
+
 /// A run: the machine, and the ids that were given out.
 struct Run {
     context: Context,
@@ -101,6 +108,24 @@ impl Run {
             told: BTreeMap::new(),
             is_deleting: false,
         }
+    }
+
+    /// Static members that know one protocol and all, in a stable group; nothing is committed from now on but by a step.
+    fn with_static_members() -> Self {
+        let mut run = Self::new(true);
+        let joins = [0_u8, 1].map(|number| {
+            Join::new().instance(&instance_id(number)).protocols(PROTOCOLS[usize::from(number)])
+        });
+        let joins = joins.map(|join| run.context.join(&join));
+        run.context.sleep(2);
+        let answers = joins.map(|to| run.context.joined(to));
+        for answer in &answers {
+            run.ids.push(answer.member_id.to_string());
+        }
+        run.context.sync(&answers[0].leader, answers[0].generation_id, &[]);
+        assert_eq!(run.context.state(), "Stable");
+        run.context.commits_at_once = false;
+        run
     }
 
     /// Looks at the answers that have come.
@@ -159,12 +184,11 @@ impl Run {
         let context = &mut self.context;
         match step {
             Step::Join { member, instance, version, protocol, rebalance_ms } => {
-                let names: &[&'static str] =
-                    [&["range"][..], &["range", "sticky"], &["sticky"]][usize::from(protocol)];
-                let mut join = Join::new().version(version).protocols(names);
+                let mut join =
+                    Join::new().version(version).protocols(PROTOCOLS[usize::from(protocol)]);
                 join.rebalance_ms = rebalance_ms;
                 join.member = self.ids.get(member).map(|id| (&**id).into()).unwrap_or_default();
-                join.instance = instance.map(|number| format!("instance-{number}").into());
+                join.instance = instance.map(instance_id);
                 let to = context.join(&join);
                 // Tests of the machine may look at what a client would be told.
                 if let Some(Ok(Reply::Join(answer))) = context.take(to)
@@ -188,7 +212,7 @@ impl Run {
                 }));
             }
             Step::Leave { member } => self.leave(&self.id(member), None),
-            Step::LeaveInstance(number) => self.leave("", Some(&format!("instance-{number}"))),
+            Step::LeaveInstance(number) => self.leave("", Some(&*instance_id(number))),
             Step::Commit { member, generation, partition, offset } => {
                 let id = member.map(|member| self.id(member)).unwrap_or_default();
                 let generation = if member.is_some() { self.generation(generation) } else { -1 };
@@ -228,6 +252,54 @@ impl Run {
     }
 }
 
+/// Takes all steps, and holds everything to the laws after each of them.
+fn hold_to_laws(mut run: Run, steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let commits_at_once = run.context.commits_at_once;
+    for step in steps {
+        run.note_deletion(&step);
+        run.context = match step {
+            Step::Restart => {
+                let before = run.context.runtime.shard().stored().clone();
+                let context = run.context.restart();
+                prop_assert_eq!(context.runtime.shard().stored(), &before);
+                context
+            }
+            Step::Crash => run.context.crash(),
+            step => {
+                run.take(step);
+                run.context
+            }
+        };
+        run.context.commits_at_once = commits_at_once;
+        run.context.runtime.shard().check();
+        run.listen();
+        run.check_told();
+    }
+    run.context.log.refuses = None;
+    run.context.commits_at_once = true;
+    run.context.commit();
+    run.context.sleep(10_000_000);
+    prop_assert_eq!(run.context.unanswered(), 0);
+    Ok(())
+}
+
+/// What befalls static members whose group is stored late.
+fn static_step() -> impl Strategy<Value = Step> {
+    let join = (proptest::option::weighted(0.9, 0..3_u8), 0..3_u8);
+    prop_oneof![
+        6 => join.prop_map(|(instance, protocol)| Step::Join {
+            member: usize::MAX,
+            instance,
+            version: 9,
+            protocol,
+            rebalance_ms: 20_000,
+        }),
+        4 => (0..8_000_i64).prop_map(Step::Sleep),
+        1 => Just(Step::CommitLog),
+        1 => step(),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
     #[test]
@@ -235,31 +307,13 @@ proptest! {
         steps in proptest::collection::vec(step(), 1..80),
         commits_at_once: bool,
     ) {
-        let mut run = Run::new(commits_at_once);
-        for step in steps {
-            run.note_deletion(&step);
-            run.context = match step {
-                Step::Restart => {
-                    let before = run.context.runtime.shard().stored().clone();
-                    let context = run.context.restart();
-                    prop_assert_eq!(context.runtime.shard().stored(), &before);
-                    context
-                }
-                Step::Crash => run.context.crash(),
-                step => {
-                    run.take(step);
-                    run.context
-                }
-            };
-            run.context.commits_at_once = commits_at_once;
-            run.context.runtime.shard().check();
-            run.listen();
-            run.check_told();
-        }
-        run.context.log.refuses = None;
-        run.context.commits_at_once = true;
-        run.context.commit();
-        run.context.sleep(10_000_000);
-        prop_assert_eq!(run.context.unanswered(), 0);
+        hold_to_laws(Run::new(commits_at_once), steps)?;
+    }
+
+    #[test]
+    fn static_members_come_back_whenever_they_like(
+        steps in proptest::collection::vec(static_step(), 1..20),
+    ) {
+        hold_to_laws(Run::with_static_members(), steps)?;
     }
 }

@@ -6,8 +6,9 @@ mod support;
 
 use bytestring::ByteString;
 use ottla_base::ErrorCode;
+use ottla_coordinator::ReplyTo;
 use ottla_protocol::records::GroupRecord;
-use support::{Context, Join, REBALANCE_MS, SESSION_MS};
+use support::{Context, Join, REBALANCE_MS, SESSION_MS, STORE_TIMEOUT_MS};
 
 /// Static members `a`, `b` and so on in a stable group. Returns their ids.
 fn stable(context: &mut Context, instances: &[&str]) -> Vec<ByteString> {
@@ -85,6 +86,58 @@ fn a_new_id_that_cannot_be_stored_leaves_everything_as_it_was() {
     assert_eq!(context.heartbeat(&ids[0], 1), ErrorCode::NONE);
     let again = context.join(&Join::new().instance("a"));
     assert_eq!(context.joined(again).error_code, ErrorCode::NONE);
+}
+
+const SHORT_REBALANCE_MS: i32 = 6_000;
+
+/// Has less time to join than its session lasts.
+fn hasty(name: &str, protocols: &[&'static str]) -> Join {
+    Join { rebalance_ms: SHORT_REBALANCE_MS, ..Join::new().instance(name).protocols(protocols) }
+}
+
+/// Static members `a`, which knows `range` only, and `b`, which knows another protocol, too, in a stable group; then `a` comes
+/// back with what `b` knows, and its new id is not committed. Returns who waits for the answer to that.
+fn returning_with_more_protocols(context: &mut Context) -> ReplyTo {
+    let known = [("a", &["range"][..]), ("b", &["range", "sticky"])];
+    let joins = known.map(|(name, known)| hasty(name, known));
+    let joins = joins.map(|join| context.join(&join));
+    context.sleep(2);
+    let answers = joins.map(|to| context.joined(to));
+    let leading = context.sync(&answers[0].leader, 1, &[]);
+    assert_eq!(context.synced(leading).error_code, ErrorCode::NONE);
+    assert_eq!(context.state(), "Stable");
+    context.commits_at_once = false;
+    let returning = context.join(&hasty("a", &["range", "sticky"]));
+    assert_eq!(context.take(returning), None, "the new id is not stored yet");
+    returning
+}
+
+#[test]
+fn a_new_id_that_is_not_stored_in_time_leaves_everything_as_it_was() {
+    let mut context = Context::new();
+    let returning = returning_with_more_protocols(&mut context);
+    context.sleep(STORE_TIMEOUT_MS);
+    assert_eq!(context.joined(returning).error_code, ErrorCode::COORDINATOR_NOT_AVAILABLE);
+    let other = context.join(&Join::new().instance("c").protocols(&["sticky"]));
+    context.commit();
+    let refused = context.joined(other);
+    assert_eq!(refused.error_code, ErrorCode::INCONSISTENT_GROUP_PROTOCOL, "a knows range only");
+}
+
+#[test]
+fn a_new_id_that_is_not_stored_in_time_counts_in_the_rebalance_that_has_begun() {
+    let mut context = Context::new();
+    let returning = returning_with_more_protocols(&mut context);
+    let other = context.join(&hasty("c", &["sticky"]));
+    context.sleep(STORE_TIMEOUT_MS);
+    assert_eq!(context.take(returning), None, "it waits for the others like all");
+    context.commits_at_once = true;
+    context.sleep(i64::from(SHORT_REBALANCE_MS) - STORE_TIMEOUT_MS);
+    let answers = [returning, other].map(|to| context.joined(to));
+    for answer in answers {
+        assert_eq!((answer.error_code, answer.generation_id), (ErrorCode::NONE, 2));
+        assert_eq!(answer.protocol_name.as_deref(), Some("sticky"), "all know it");
+    }
 }
 
 #[test]

@@ -12,7 +12,8 @@
 //! - the leader, if there is one, is a member; without members there is none
 //! - every static member is a member, under one id
 //! - who is pending is not a member yet; whose sync is pending is one
-//! - in `Empty` there are no members; in `CompletingRebalance` and `Stable` there is a protocol, which all support
+//! - in `Empty` there are no members; wherever there are any, all of them support one protocol, and in `CompletingRebalance`
+//!   and `Stable` the group's
 //! - nobody waits for a join in `Stable` but a static member that came back, nobody for a sync outside of
 //!   `CompletingRebalance`
 
@@ -321,10 +322,11 @@ impl ClassicGroup {
 
     /// The protocol that most members prefer among those that all support; of equals, the first by name.
     ///
-    /// # Panics
-    /// Without members, or without such a protocol: joins that would lead there are refused.
+    /// Joins that would leave members without such a protocol are refused. Were one let through, the protocol would be one
+    /// that most support, and the others of this group would not understand each other; the process has other groups.
     fn preferred_protocol(&self) -> ByteString {
-        let is_candidate = |name: &str| self.supported_by_all(name);
+        let most = self.supporters.0.values().max().copied();
+        let is_candidate = |name: &str| Some(self.supporters.count(name)) == most;
         let mut votes: BTreeMap<&ByteString, usize> = BTreeMap::new();
         for member in self.members.values() {
             let names = member.protocols.iter().map(|protocol| &protocol.name);
@@ -334,7 +336,7 @@ impl ClassicGroup {
         }
         let most = votes.values().max().copied();
         let winner = votes.into_iter().find(|(_, count)| Some(*count) == most);
-        winner.expect("all members support one protocol").0.clone()
+        winner.map(|(name, _)| name.clone()).unwrap_or_default()
     }
 
     fn supported_by_all(&self, protocol: &str) -> bool {
@@ -376,6 +378,8 @@ impl ClassicGroup {
             let protocol = self.protocol.as_deref().expect("a generation has a protocol");
             assert!(self.supported_by_all(protocol));
         }
+        let shared = self.supporters.0.values().any(|count| *count == self.members.len());
+        assert!(shared || self.members.is_empty(), "no protocol is known to all members");
         let waits_for_sync = self.members.values().any(|member| member.awaiting_sync.is_some());
         assert!(!waits_for_sync || self.state == State::CompletingRebalance);
     }

@@ -192,6 +192,8 @@ pub enum Next {
 pub struct StaticMemberReplaced {
     pub group: ByteString,
     pub version: i16,
+    /// Of the group when the member came back.
+    pub generation: i32,
     pub new_member: ByteString,
     /// The member as it was before.
     pub(crate) old: super::classic::Member,

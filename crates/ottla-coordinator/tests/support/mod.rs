@@ -36,7 +36,8 @@ use ottla_protocol::records::{GroupRecord, encode_versioned};
 pub const GROUP: &str = "group";
 pub const SESSION_MS: i32 = 10_000;
 pub const REBALANCE_MS: i32 = 60_000;
-pub const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+pub const STORE_TIMEOUT_MS: i64 = 5_000;
+pub const STORE_TIMEOUT: Duration = Duration::from_millis(STORE_TIMEOUT_MS.unsigned_abs());
 
 /// The log: records as they are on disk.
 #[derive(Debug, Default)]

@@ -184,6 +184,7 @@ impl ClassicGroup {
                 turn.then(Next::StaticMemberReplaced(Box::new(StaticMemberReplaced {
                     group: self.id.clone(),
                     version: join.caller.version,
+                    generation: self.generation,
                     new_member: new_id,
                     old,
                     old_leader,
@@ -255,13 +256,20 @@ impl ClassicGroup {
         }
     }
 
-    /// A static member's new id was not stored: all is as before.
+    /// A static member's new id was not stored, or not in time: all is as before, unless the group has gone on.
+    ///
+    /// Once it rebalances, it does so with what the member said when it came back: others were let in that may share no
+    /// protocol with what the member was before, and the answer that the member waits for is that of the rebalance. Apache
+    /// Kafka takes the member back in any case, and cannot complete a rebalance that has no protocol left.
     pub(crate) fn on_static_member_not_stored(
         &mut self,
         turn: &mut Turn<'_>,
         replaced: StaticMemberReplaced,
         error: ErrorCode,
     ) {
+        if self.state != State::Stable || self.generation != replaced.generation {
+            return;
+        }
         let (waiting, _) = self.take_waiting(&replaced.new_member);
         let old_id = replaced.old.id.clone();
         if self.rename_member(&replaced.new_member, &old_id).is_some() {
