@@ -43,9 +43,9 @@ impl Listeners {
     /// From the broker's table: what is forwarded is served by brokers and controllers.
     fn of(by: &str) -> Option<Self> {
         match by {
-            "By::Broker" => Some(Self::Broker),
-            "By::Controller" => Some(Self::Controller),
-            "By::Both" | "By::Forwarded" => Some(Self::Both),
+            "Broker" => Some(Self::Broker),
+            "Controller" => Some(Self::Controller),
+            "Both" | "Forwarded" | "Screened" => Some(Self::Both),
             _ => None,
         }
     }
@@ -93,7 +93,7 @@ fn page(root: &Path) -> Result<String> {
     let read = |path: &str| {
         std::fs::read_to_string(root.join(path)).with_context(|| format!("cannot read {path}"))
     };
-    let served = served(&read(HANDLERS)?);
+    let served = served(&read(HANDLERS)?)?;
     ensure!(!served.is_empty(), "{HANDLERS} has no table of what is served");
     let mut cards = Vec::new();
     for (api, listeners) in &served {
@@ -111,17 +111,19 @@ fn page(root: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// The rows `(ApiKey::Produce, By::Broker),` of the broker's own table.
-fn served(handlers: &str) -> Vec<(ApiKey, Listeners)> {
-    let row = |line: &str| {
-        let row = line.trim().strip_prefix("(ApiKey::")?.strip_suffix("),")?;
-        let (name, by) = row.split_once(", ")?;
+/// The rows `api(ApiKey::Produce, By::Broker, …` of the broker's own table.
+fn served(handlers: &str) -> Result<Vec<(ApiKey, Listeners)>> {
+    let rows = handlers.lines().filter_map(|line| line.trim().strip_prefix("api(ApiKey::"));
+    let read = |row: &str| {
+        let (name, rest) = row.split_once(", By::")?;
+        let (by, _) = rest.split_once(',')?;
         let api = ApiKey::ALL.iter().find(|api| api.name() == name)?;
         Some((*api, Listeners::of(by)?))
     };
-    let mut served: Vec<_> = handlers.lines().filter_map(row).collect();
+    let read = |row: &str| read(row).with_context(|| format!("{HANDLERS} has an odd row: {row}"));
+    let mut served = rows.map(read).collect::<Result<Vec<_>>>()?;
     served.sort_by_key(|(api, _)| api.key());
-    served
+    Ok(served)
 }
 
 fn snake_case(name: &str) -> String {

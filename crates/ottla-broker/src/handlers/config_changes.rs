@@ -12,6 +12,7 @@ use ottla_protocol::Request;
 use ottla_protocol::frame::{decode_response, encode_request};
 
 use super::Context;
+use super::call::FORWARDING_MAX;
 use crate::controller_channel::Forwarded;
 use crate::listener::Role;
 
@@ -123,7 +124,7 @@ async fn carry<R: ChangesConfigs>(
     };
     // Without its length.
     let frame = frame.bytes.slice(size_of::<i32>()..);
-    let deadline = tokio::time::Instant::now() + super::FORWARDING_MAX;
+    let deadline = tokio::time::Instant::now() + FORWARDING_MAX;
     match context.broker.controller.forward(frame, context.peer, deadline).await {
         Ok(Forwarded::Answer(answer)) => match decode_response::<R>(answer, version) {
             Ok((_, response)) => R::answers(response),

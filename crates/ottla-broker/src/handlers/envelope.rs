@@ -9,7 +9,6 @@
 //! - The principal is passed over: nobody is authenticated yet.
 
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use ottla_base::ErrorCode;
@@ -52,9 +51,7 @@ pub(super) async fn handle(context: Context, request: EnvelopeRequest) -> Outcom
             }
         }
     };
-    let found_no_controller =
-        carried.is_some_and(|it| it.found_no_controller.load(Ordering::Acquire));
-    if found_no_controller {
+    if carried.is_some_and(|it| it.found_no_controller()) {
         return context.answer(&refuse(ErrorCode::NOT_CONTROLLER));
     }
     context.answer(&response)

@@ -1,0 +1,149 @@
+//! A connection as handlers see it: who is at its other end, and who may have died once it breaks. Shell.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytestring::ByteString;
+use ottla_base::BrokerId;
+use ottla_metadata::controller::BrokerEpoch;
+use parking_lot::Mutex;
+
+use crate::broker::Broker;
+use crate::listener::Listener;
+
+/// What a connection's requests have in common.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub listener: Arc<Listener>,
+    pub(super) peer: IpAddr,
+    pub(super) client_id: Option<ByteString>,
+    /// The request comes from a broker that carries it for a client.
+    pub(super) carried: Option<Arc<Carried>>,
+    /// The voter that has spoken through this connection: when it breaks, that one may be gone.
+    pub(super) voter: Option<BrokerId>,
+    is_closed_by_us: bool,
+    /// Of this connection alone.
+    pub(super) id: u64,
+}
+
+/// A request that a broker carries here for a client.
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    /// Its answer is that this node is not the active controller, which is the broker's business.
+    found_no_controller: AtomicBool,
+}
+
+impl Carried {
+    pub(super) fn note_no_controller(&self) {
+        self.found_no_controller.store(true, Ordering::Release);
+    }
+
+    pub(super) fn found_no_controller(&self) -> bool {
+        self.found_no_controller.load(Ordering::Acquire)
+    }
+}
+
+/// The connection that each broker's last heartbeat came through: only when that one breaks, its broker may be gone.
+///
+/// Only those count that the controller has accepted: anybody can send one in another's name. So there are as many entries as brokers
+/// that are registered, and each goes with its connection.
+#[derive(Debug, Default)]
+pub(crate) struct HeartbeatConnections(Mutex<HashMap<BrokerId, (u64, BrokerEpoch)>>);
+
+impl HeartbeatConnections {
+    pub(super) fn note(&self, broker: BrokerId, epoch: BrokerEpoch, session: u64) {
+        self.0.lock().insert(broker, (session, epoch));
+    }
+
+    /// The brokers whose last heartbeats came through this connection, which has ended.
+    fn ended(&self, session: u64) -> Vec<(BrokerId, BrokerEpoch)> {
+        let its_own = |_: &BrokerId, (last, _): &mut (u64, BrokerEpoch)| *last == session;
+        self.0.lock().extract_if(its_own).map(|(id, (_, epoch))| (id, epoch)).collect()
+    }
+}
+
+static NEXT_SESSION: AtomicU64 = AtomicU64::new(0);
+
+impl Session {
+    #[must_use]
+    pub(crate) fn new(listener: Arc<Listener>, peer: IpAddr) -> Self {
+        Self {
+            listener,
+            peer,
+            client_id: None,
+            carried: None,
+            voter: None,
+            is_closed_by_us: false,
+            id: NEXT_SESSION.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    /// For a request that a broker carries here for a client.
+    #[must_use]
+    pub(crate) fn forwarded(listener: &Listener, client: IpAddr) -> Self {
+        let listener = Arc::new(listener.of_the_controller());
+        Self { carried: Some(Arc::default()), ..Self::new(listener, client) }
+    }
+
+    /// The connection ends because this node has closed it, which says nothing about those who spoke through it: where
+    /// nothing happens, voters have nothing to say about the log for hours.
+    pub(crate) const fn closed_by_us(&mut self) {
+        self.is_closed_by_us = true;
+    }
+
+    /// The connection has ended: those who spoke through it may have died.
+    pub(crate) fn ended(&self, broker: &Broker) {
+        let (voter, heartbeats_of) = (self.voter, broker.heartbeat_connections.ended(self.id));
+        if self.is_closed_by_us || (voter.is_none() && heartbeats_of.is_empty()) {
+            return;
+        }
+        let quorum = Arc::clone(&broker.quorum);
+        tokio::spawn(async move {
+            for (id, epoch) in heartbeats_of {
+                // If this node is not the active controller, it is no matter.
+                let _ = quorum.connection_lost(id, epoch).await;
+            }
+            if let Some(voter) = voter {
+                quorum.peer_lost(voter).await;
+            }
+        });
+    }
+
+    /// Copies the client id when it is another one: a slice would keep the request's whole frame.
+    pub(super) fn remember(&mut self, client_id: Option<&str>) {
+        if self.client_id.as_deref() != client_id {
+            self.client_id = client_id.map(ByteString::from);
+        }
+    }
+
+    /// The client id of the latest request, for the log.
+    #[must_use]
+    pub(crate) fn client_id(&self) -> &str {
+        self.client_id.as_deref().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_ends_for_the_brokers_that_have_come_through_it_last_and_is_forgotten() {
+        let connections = HeartbeatConnections::default();
+        let [one, two, three] = [1, 2, 3].map(BrokerId);
+        connections.note(one, BrokerEpoch(1), 7);
+        connections.note(two, BrokerEpoch(2), 7);
+        connections.note(three, BrokerEpoch(3), 7);
+        // One broker has connected anew, another has restarted.
+        connections.note(one, BrokerEpoch(1), 8);
+        connections.note(two, BrokerEpoch(5), 7);
+        let mut ended = connections.ended(7);
+        ended.sort_unstable_by_key(|(id, _)| *id);
+        assert_eq!(ended, [(two, BrokerEpoch(5)), (three, BrokerEpoch(3))]);
+        assert_eq!(connections.ended(7), []);
+        assert_eq!(connections.ended(8), [(one, BrokerEpoch(1))]);
+        assert!(connections.0.lock().is_empty());
+    }
+}
