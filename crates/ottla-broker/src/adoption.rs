@@ -79,7 +79,9 @@ async fn adopt(
         largest_producer_id: ProducerId(adoption.largest_producer_id),
         configs: adoption.configs.clone(),
     };
-    match quorum.adopt_topic(wish).await? {
+    let decided = quorum
+        .decide_or_reject(move |desk| controller::adopt_topic(desk.image, desk.policy, &wish));
+    match decided.await? {
         Ok(()) => {
             directory.adopted(adoption)?;
             info!(%topic, %id, partitions = logs.len(), "topic adopted");

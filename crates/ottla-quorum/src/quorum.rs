@@ -25,12 +25,9 @@ use ottla_log::{CreateError, Log, LogConfig, LogDirectory};
 use ottla_metadata::controller::{self, BrokerEpoch, Draw, Policy};
 use ottla_metadata::{Endpoint, Image, Outcome, Rejection, feature, topic_name};
 use ottla_protocol::messages::{
-    AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterPartitionRequest,
-    AlterPartitionResponse, AssignReplicasToDirsRequest, AssignReplicasToDirsResponse,
     BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest,
-    ControllerRegistrationRequest, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-    DeleteTopicsResponse, UnregisterBrokerRequest, UnregisterBrokerResponse, UpdateFeaturesRequest,
-    UpdateFeaturesResponse, controller_registration_request,
+    ControllerRegistrationRequest, UpdateFeaturesRequest, UpdateFeaturesResponse,
+    controller_registration_request,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -266,8 +263,11 @@ impl Quorum {
         if active.wait_for(Option::is_some).await.is_err() {
             return Err(StartError::Stopped(self.stopped().await));
         }
-        let registered = self.register_controller(self.controller_registration()).await;
-        registered.map_err(|error| stopped(&error))?.map_err(|rejection| stopped(&rejection))
+        let registration = self.controller_registration();
+        let registered = self.decide_or_reject(move |desk| {
+            controller::register_controller(desk.image, &registration)
+        });
+        registered.await.map_err(|error| stopped(&error))?.map_err(|rejection| stopped(&rejection))
     }
 
     /// Whether this node is the only voter, by its own log.
@@ -362,44 +362,12 @@ impl Quorum {
         answer.await.unwrap_or(Err(SubmitError::Stopped))
     }
 
-    async fn decide_or_reject<R: Send + 'static>(
+    /// As [`Quorum::decide`], for a decision that may be a refusal: nothing is recorded then.
+    pub async fn decide_or_reject<R: Send + 'static>(
         &self,
         decide: impl FnOnce(&mut Desk<'_>) -> Result<Outcome<R>, Rejection> + Send + 'static,
     ) -> Result<Result<R, Rejection>, SubmitError> {
         self.decide(|desk| or_reject(decide(desk))).await
-    }
-
-    pub async fn create_topics(
-        &self,
-        request: CreateTopicsRequest,
-    ) -> Result<CreateTopicsResponse, SubmitError> {
-        self.decide(move |desk| {
-            controller::create_topics(desk.image, desk.policy, &request, desk.draw)
-        })
-        .await
-    }
-
-    /// Makes a topic known whose logs are there already.
-    pub async fn adopt_topic(
-        &self,
-        adoption: controller::Adoption,
-    ) -> Result<Result<(), Rejection>, SubmitError> {
-        self.decide_or_reject(move |desk| {
-            controller::adopt_topic(desk.image, desk.policy, &adoption)
-        })
-        .await
-    }
-
-    /// `version` is that of the request.
-    pub async fn delete_topics(
-        &self,
-        request: DeleteTopicsRequest,
-        version: i16,
-    ) -> Result<DeleteTopicsResponse, SubmitError> {
-        self.decide(move |desk| {
-            controller::delete_topics(desk.image, desk.policy, &request, version)
-        })
-        .await
     }
 
     /// `version` is that of the request. The voters are those of the moment of the decision: one that has come since the
@@ -419,13 +387,6 @@ impl Quorum {
             controller::update_features(image, policy, &voters, kraft_version, &request, version)
         })
         .await
-    }
-
-    pub async fn allocate_producer_ids(
-        &self,
-        request: AllocateProducerIdsRequest,
-    ) -> Result<AllocateProducerIdsResponse, SubmitError> {
-        self.decide(move |desk| controller::allocate_producer_ids(desk.image, &request)).await
     }
 
     /// Registers a broker, fenced; it names the epoch that it gets in all later requests.
@@ -480,64 +441,10 @@ impl Quorum {
         let _ = applied.wait_for(|applied| is_so(&applied.image)).await;
     }
 
-    /// Takes a leader's word for who is in sync; `version` is that of the request.
-    pub async fn alter_partition(
-        &self,
-        request: AlterPartitionRequest,
-        version: i16,
-    ) -> Result<AlterPartitionResponse, SubmitError> {
-        self.decide(move |desk| {
-            controller::alter_partition(desk.image, desk.policy, &request, version)
-        })
-        .await
-    }
-
-    /// Forgets a broker.
-    pub async fn unregister_broker(
-        &self,
-        request: UnregisterBrokerRequest,
-    ) -> Result<UnregisterBrokerResponse, SubmitError> {
-        self.decide(move |desk| controller::unregister_broker(desk.image, desk.policy, &request))
-            .await
-    }
-
-    /// Lets a registered broker lead and be seen, without a heartbeat and without a session that could end: for tests,
-    /// which have no broker that could send one.
-    pub async fn unfence_broker(
-        &self,
-        id: BrokerId,
-        epoch: BrokerEpoch,
-    ) -> Result<Result<(), Rejection>, SubmitError> {
-        self.decide_or_reject(move |desk| {
-            controller::unfence_broker(desk.image, desk.policy, id, epoch.0)
-        })
-        .await
-    }
-
-    /// Notes in which of its log directories a broker has put replicas.
-    pub async fn assign_replicas_to_dirs(
-        &self,
-        request: AssignReplicasToDirsRequest,
-    ) -> Result<Result<AssignReplicasToDirsResponse, Rejection>, SubmitError> {
-        self.decide_or_reject(move |desk| {
-            controller::assign_replicas_to_dirs(desk.image, desk.policy, &request)
-        })
-        .await
-    }
-
     /// How this node is to be registered as a controller.
     #[must_use]
     pub fn controller_registration(&self) -> ControllerRegistrationRequest {
         self.registration.clone()
-    }
-
-    /// Notes where a controller listens, and what it understands.
-    pub async fn register_controller(
-        &self,
-        request: ControllerRegistrationRequest,
-    ) -> Result<Result<(), Rejection>, SubmitError> {
-        self.decide_or_reject(move |desk| controller::register_controller(desk.image, &request))
-            .await
     }
 
     /// Those who elect the leader, ordered by id.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use common::{copy_of, create_request, start, start_with_broker};
 use ottla_base::{BrokerId, ErrorCode, LeaderEpoch};
-use ottla_metadata::Outcome;
+use ottla_metadata::{Outcome, controller};
 use ottla_protocol::messages::{AllocateProducerIdsRequest, DeleteTopicsRequest};
 use ottla_protocol::records::ConfigRecord;
 use ottla_quorum::SubmitError;
@@ -51,7 +51,10 @@ async fn everything_is_there_after_a_restart_in_a_later_epoch() {
     let node = start_with_broker(path.path()).await;
     node.create(&["a", "b", "c"]).await.unwrap();
     let delete = DeleteTopicsRequest { topic_names: vec!["b".into()], ..Default::default() };
-    node.quorum.delete_topics(delete, 5).await.unwrap();
+    let deleted = node
+        .quorum
+        .decide(move |desk| controller::delete_topics(desk.image, desk.policy, &delete, 5));
+    deleted.await.unwrap();
     let before = node.quorum.image();
     node.stop().await;
 
@@ -78,7 +81,7 @@ async fn a_log_of_many_segments_is_read_like_one_of_one() {
     let path = tempfile::tempdir().unwrap();
     let node = common::try_start_with(path.path(), 500).await.unwrap();
     let epoch = node.register().await;
-    node.quorum.unfence_broker(BrokerId(1), epoch).await.unwrap().unwrap();
+    node.unfence(epoch).await;
     for number in 0..20 {
         node.create(&[&format!("t{number:02}")]).await.unwrap();
     }
@@ -129,7 +132,7 @@ async fn a_broker_gets_a_new_epoch_with_every_incarnation_and_leads_in_a_later_o
         (partition.leader, partition.leader_epoch)
     };
     assert_eq!(leader(), (BrokerId(-1), LeaderEpoch(1)));
-    node.quorum.unfence_broker(BrokerId(1), epoch).await.unwrap().unwrap();
+    node.unfence(epoch).await;
     assert_eq!(leader(), (BrokerId(1), LeaderEpoch(2)));
     // The epoch is the offset of the registration, or of what came with it.
     assert!(epoch.0 <= node.quorum.image().offset.0);
@@ -144,7 +147,11 @@ async fn producer_ids_are_never_handed_out_twice_not_even_after_a_restart() {
         let broker_epoch = node.quorum.image().broker(BrokerId(1)).unwrap().epoch;
         let request = AllocateProducerIdsRequest { broker_id: 1, broker_epoch };
         for _ in 0..2 {
-            let block = node.quorum.allocate_producer_ids(request.clone()).await.unwrap();
+            let request = request.clone();
+            let allocated = node
+                .quorum
+                .decide(move |desk| controller::allocate_producer_ids(desk.image, &request));
+            let block = allocated.await.unwrap();
             assert_eq!((block.error_code, block.producer_id_len), (ErrorCode::NONE, 1000));
             starts.push(block.producer_id_start);
         }
@@ -201,7 +208,7 @@ async fn a_request_that_changes_nothing_writes_nothing() {
     assert_eq!(node.create(&["no such name"]).await, Ok(vec![ErrorCode::INVALID_TOPIC_EXCEPTION]));
     let mut request = create_request(&["t"], 1);
     request.validate_only = true;
-    node.quorum.create_topics(request).await.unwrap();
+    node.create_with(request).await.unwrap();
     assert_eq!(node.quorum.metrics(), before);
 }
 

@@ -12,7 +12,7 @@ async fn wherever_the_log_is_cut_each_request_is_there_whole_or_not_at_all() {
     let node = start_with_broker(path.path()).await;
     let mut ends = vec![(len(path.path()), 0)];
     for (request, names) in [&["a"][..], &["b", "c"]].into_iter().enumerate() {
-        node.quorum.create_topics(create_request(names, 1)).await.unwrap();
+        node.create_with(create_request(names, 1)).await.unwrap();
         ends.push((len(path.path()), request + 1));
     }
     let whole = std::fs::read(segment(path.path())).unwrap();

@@ -3,6 +3,7 @@
 //! - Controllers only, for brokers.
 
 use ottla_base::ErrorCode;
+use ottla_metadata::controller;
 use ottla_protocol::messages::{AllocateProducerIdsRequest, AllocateProducerIdsResponse};
 use ottla_quorum::Quorum;
 
@@ -11,11 +12,11 @@ use crate::controller_requests::ControllerRequest;
 
 impl ControllerRequest for AllocateProducerIdsRequest {
     async fn decide(self, quorum: &Quorum, _: i16) -> AllocateProducerIdsResponse {
-        quorum.allocate_producer_ids(self).await.unwrap_or_else(|error| {
-            AllocateProducerIdsResponse {
-                error_code: submit_error(&error),
-                ..AllocateProducerIdsResponse::default()
-            }
+        let decided =
+            quorum.decide(move |desk| controller::allocate_producer_ids(desk.image, &self));
+        decided.await.unwrap_or_else(|error| AllocateProducerIdsResponse {
+            error_code: submit_error(&error),
+            ..AllocateProducerIdsResponse::default()
         })
     }
 

@@ -4,6 +4,7 @@
 //! - v3: each of them with its broker epoch, so that a broker that has restarted since does not join (KIP-903).
 
 use ottla_base::ErrorCode;
+use ottla_metadata::controller;
 use ottla_protocol::messages::{AlterPartitionRequest, AlterPartitionResponse};
 use ottla_quorum::Quorum;
 
@@ -12,7 +13,10 @@ use crate::controller_requests::ControllerRequest;
 
 impl ControllerRequest for AlterPartitionRequest {
     async fn decide(self, quorum: &Quorum, version: i16) -> AlterPartitionResponse {
-        quorum.alter_partition(self, version).await.unwrap_or_else(|error| AlterPartitionResponse {
+        let decided = quorum.decide(move |desk| {
+            controller::alter_partition(desk.image, desk.policy, &self, version)
+        });
+        decided.await.unwrap_or_else(|error| AlterPartitionResponse {
             error_code: submit_error(&error),
             ..AlterPartitionResponse::default()
         })

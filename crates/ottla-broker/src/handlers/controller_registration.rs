@@ -5,7 +5,7 @@
 //!   start ends with that. Apache Kafka notes it, and it fails on the level itself.
 
 use ottla_base::ErrorCode;
-use ottla_metadata::Rejection;
+use ottla_metadata::{Rejection, controller};
 use ottla_protocol::messages::{ControllerRegistrationRequest, ControllerRegistrationResponse};
 use ottla_quorum::Quorum;
 
@@ -14,7 +14,9 @@ use crate::controller_requests::ControllerRequest;
 
 impl ControllerRequest for ControllerRegistrationRequest {
     async fn decide(self, quorum: &Quorum, _: i16) -> ControllerRegistrationResponse {
-        match quorum.register_controller(self).await {
+        let decided =
+            quorum.decide_or_reject(move |desk| controller::register_controller(desk.image, &self));
+        match decided.await {
             Ok(Ok(())) => ControllerRegistrationResponse::default(),
             Ok(Err(rejection)) => {
                 let (error_code, error_message) = Rejection::fields(Some(rejection));

@@ -6,9 +6,10 @@
 
 use bytestring::ByteString;
 use ottla_base::ErrorCode;
+use ottla_metadata::controller;
 use ottla_protocol::messages::create_topics_response::CreatableTopicResult;
 use ottla_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
-use ottla_quorum::{Quorum, SubmitError};
+use ottla_quorum::{Desk, Quorum, SubmitError};
 
 use super::{Context, submit_error};
 use crate::answer::Outcome;
@@ -20,7 +21,7 @@ pub(super) async fn handle(context: Context, request: CreateTopicsRequest) -> Ou
         return context.answer(&timed_out(&request));
     }
     let names: Vec<_> = request.topics.iter().map(|topic| topic.name.clone()).collect();
-    let response = context.broker.quorum.create_topics(request).await;
+    let response = decide(&context.broker.quorum, request).await;
     let response =
         response.unwrap_or_else(|error| refused(names, context.submit_error(&error), &error));
     context.answer(&response)
@@ -30,7 +31,7 @@ pub(super) async fn handle(context: Context, request: CreateTopicsRequest) -> Ou
 impl ControllerRequest for CreateTopicsRequest {
     async fn decide(self, quorum: &Quorum, _: i16) -> CreateTopicsResponse {
         let names: Vec<_> = self.topics.iter().map(|topic| topic.name.clone()).collect();
-        let response = quorum.create_topics(self).await;
+        let response = decide(quorum, self).await;
         response.unwrap_or_else(|error| refused(names, submit_error(&error), &error))
     }
 
@@ -43,6 +44,16 @@ impl ControllerRequest for CreateTopicsRequest {
         }
         ErrorCode::NONE
     }
+}
+
+async fn decide(
+    quorum: &Quorum,
+    request: CreateTopicsRequest,
+) -> Result<CreateTopicsResponse, SubmitError> {
+    let decide = move |desk: &mut Desk<'_>| {
+        controller::create_topics(desk.image, desk.policy, &request, desk.draw)
+    };
+    quorum.decide(decide).await
 }
 
 /// The controller has not taken the request.

@@ -2,6 +2,7 @@
 //!
 //! - v4: a disabled deletion is TOPIC_DELETION_DISABLED. v5: error messages. v6: topics by id.
 
+use ottla_metadata::controller;
 use ottla_protocol::messages::delete_topics_request::DeleteTopicState;
 use ottla_protocol::messages::delete_topics_response::DeletableTopicResult;
 use ottla_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
@@ -11,8 +12,12 @@ use crate::answer::Outcome;
 
 pub(super) async fn handle(context: Context, request: DeleteTopicsRequest) -> Outcome {
     let asked = asked(&request);
-    let response = context.broker.quorum.delete_topics(request, context.version).await;
-    let response = response.unwrap_or_else(|error| DeleteTopicsResponse {
+    let version = context.version;
+    let decided = context
+        .broker
+        .quorum
+        .decide(move |desk| controller::delete_topics(desk.image, desk.policy, &request, version));
+    let response = decided.await.unwrap_or_else(|error| DeleteTopicsResponse {
         responses: asked
             .into_iter()
             .map(|topic| DeletableTopicResult {

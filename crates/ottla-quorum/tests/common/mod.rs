@@ -10,10 +10,12 @@ use std::sync::{Arc, Mutex};
 use ottla_base::{BrokerId, ErrorCode, Uuid};
 use ottla_env::SystemClock;
 use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
-use ottla_metadata::controller::{BrokerEpoch, Policy};
+use ottla_metadata::controller::{self, BrokerEpoch, Policy};
 use ottla_metadata::{Delta, Endpoint, Image, feature};
 use ottla_protocol::messages::create_topics_request::CreatableTopic;
-use ottla_protocol::messages::{BrokerRegistrationRequest, CreateTopicsRequest};
+use ottla_protocol::messages::{
+    BrokerRegistrationRequest, CreateTopicsRequest, CreateTopicsResponse,
+};
 use ottla_quorum::{
     Config, Dependencies, NoTransport, Publisher, Quorum, SnapshotLimits, StartError, SubmitError,
     Threads, Timing,
@@ -107,7 +109,7 @@ pub async fn start(path: &Path) -> Node {
 pub async fn start_with_broker(path: &Path) -> Node {
     let node = start(path).await;
     let epoch = node.register().await;
-    node.quorum.unfence_broker(BrokerId(1), epoch).await.unwrap().unwrap();
+    node.unfence(epoch).await;
     node
 }
 
@@ -127,8 +129,26 @@ impl Node {
         self.quorum.register_broker(request).await.unwrap().unwrap()
     }
 
+    /// Lets the broker lead and be seen, without a heartbeat and without a session that could end.
+    pub async fn unfence(&self, epoch: BrokerEpoch) {
+        let decided = self.quorum.decide_or_reject(move |desk| {
+            controller::unfence_broker(desk.image, desk.policy, BrokerId(1), epoch.0)
+        });
+        decided.await.unwrap().unwrap();
+    }
+
+    pub async fn create_with(
+        &self,
+        request: CreateTopicsRequest,
+    ) -> Result<CreateTopicsResponse, SubmitError> {
+        let decided = self.quorum.decide(move |desk| {
+            controller::create_topics(desk.image, desk.policy, &request, desk.draw)
+        });
+        decided.await
+    }
+
     pub async fn create(&self, names: &[&str]) -> Result<Vec<ErrorCode>, SubmitError> {
-        let response = self.quorum.create_topics(create_request(names, 1)).await?;
+        let response = self.create_with(create_request(names, 1)).await?;
         Ok(response.topics.iter().map(|topic| topic.error_code).collect())
     }
 
