@@ -77,8 +77,9 @@ use ottla_base::ErrorCode;
 use ottla_protocol::ApiKey;
 use ottla_protocol::frame::Incoming;
 use ottla_protocol::messages::{
-    AllocateProducerIdsRequest, AlterPartitionRequest, AssignReplicasToDirsRequest,
-    BrokerRegistrationRequest, ControllerRegistrationRequest,
+    AllocateProducerIdsRequest, AlterConfigsRequest, AlterPartitionRequest,
+    AssignReplicasToDirsRequest, BrokerRegistrationRequest, ControllerRegistrationRequest,
+    IncrementalAlterConfigsRequest,
 };
 use ottla_protocol::peer::PeerRequest;
 use ottla_quorum::SubmitError;
@@ -117,7 +118,9 @@ static SERVED: [Api; 56] = [
     api(ApiKey::CreateAcls, By::Forwarded, |it| it.at_once(create_acls::handle)),
     api(ApiKey::DeleteAcls, By::Forwarded, |it| it.at_once(delete_acls::handle)),
     api(ApiKey::DescribeConfigs, By::Both, |it| it.at_once(describe_configs::handle)),
-    api(ApiKey::AlterConfigs, By::Screened, |it| it.later(alter_configs::handle)),
+    api(ApiKey::AlterConfigs, By::Screened, |it| {
+        it.later(config_changes::handle::<AlterConfigsRequest>)
+    }),
     api(ApiKey::AlterReplicaLogDirs, By::Broker, |it| it.later(alter_replica_log_dirs::handle)),
     api(ApiKey::DescribeLogDirs, By::Broker, |it| it.later(describe_log_dirs::handle)),
     api(ApiKey::SaslAuthenticate, By::Both, |it| it.now(sasl_authenticate::handle)),
@@ -125,7 +128,7 @@ static SERVED: [Api; 56] = [
     api(ApiKey::DeleteGroups, By::Broker, |it| it.later(delete_groups::handle)),
     api(ApiKey::ElectLeaders, By::Forwarded, |it| it.later(elect_leaders::handle)),
     api(ApiKey::IncrementalAlterConfigs, By::Screened, |it| {
-        it.later(incremental_alter_configs::handle)
+        it.later(config_changes::handle::<IncrementalAlterConfigsRequest>)
     }),
     api(ApiKey::AlterPartitionReassignments, By::Forwarded, |it| {
         it.later(alter_partition_reassignments::handle)

@@ -11,28 +11,19 @@ use ottla_protocol::messages::alter_configs_response::AlterConfigsResourceRespon
 use ottla_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 
 use super::config_changes::{ChangesConfigs, answer_of};
-use super::{Context, config_changes};
-use crate::answer::Outcome;
-
-pub(super) async fn handle(context: Context, request: AlterConfigsRequest) -> Outcome {
-    let changes = request.resources.iter().map(change).collect();
-    let answers = config_changes::carry_out::<AlterConfigsRequest>(
-        &context,
-        changes,
-        request.validate_only,
-        LOG_LEVELS,
-    )
-    .await;
-    context.answer(&AlterConfigsResponse {
-        responses: answers.into_iter().map(answer).collect(),
-        ..AlterConfigsResponse::default()
-    })
-}
-
-/// Levels of log lines do not change through this API.
-const LOG_LEVELS: bool = false;
 
 impl ChangesConfigs for AlterConfigsRequest {
+    /// Levels of log lines do not change through this API.
+    const LOG_LEVELS: bool = false;
+
+    fn validate_only(&self) -> bool {
+        self.validate_only
+    }
+
+    fn changes(&self) -> Vec<ConfigChange> {
+        self.resources.iter().map(change).collect()
+    }
+
     fn of(changes: &[ConfigChange], validate_only: bool) -> Self {
         let config =
             |it: &Operation| AlterableConfig { name: it.key.clone(), value: it.value.clone() };
@@ -49,6 +40,13 @@ impl ChangesConfigs for AlterConfigsRequest {
             answer_of(it.resource_type, it.resource_name, it.error_code, it.error_message)
         };
         response.responses.into_iter().map(answer).collect()
+    }
+
+    fn response(answers: Vec<ConfigAnswer>) -> AlterConfigsResponse {
+        AlterConfigsResponse {
+            responses: answers.into_iter().map(answer).collect(),
+            ..AlterConfigsResponse::default()
+        }
     }
 }
 

@@ -13,16 +13,35 @@ use ottla_protocol::frame::{decode_response, encode_request};
 
 use super::Context;
 use super::call::FORWARDING_MAX;
+use crate::answer::Outcome;
 use crate::controller_channel::Forwarded;
 use crate::listener::Role;
 
+/// A request of the two that change configurations.
+pub(super) trait ChangesConfigs: Request + Send + 'static {
+    /// Whether it changes the levels of log lines.
+    const LOG_LEVELS: bool;
+
+    fn validate_only(&self) -> bool;
+    fn changes(&self) -> Vec<ConfigChange>;
+    /// What is left for a controller elsewhere.
+    fn of(changes: &[ConfigChange], validate_only: bool) -> Self;
+    /// What that has answered.
+    fn answers(response: Self::Response) -> Vec<ConfigAnswer>;
+    fn response(answers: Vec<ConfigAnswer>) -> Self::Response;
+}
+
+pub(super) async fn handle<R: ChangesConfigs>(context: Context, request: R) -> Outcome {
+    let answers = carry_out::<R>(&context, request.changes(), request.validate_only()).await;
+    context.answer(&R::response(answers))
+}
+
 /// Changes what can be changed. Through a broker, here or elsewhere, there is one answer per change, in their order; through a
 /// controller's there is one per resource.
-pub(super) async fn carry_out<R: ChangesConfigs>(
+async fn carry_out<R: ChangesConfigs>(
     context: &Context,
     changes: Vec<ConfigChange>,
     validate_only: bool,
-    log_levels: bool,
 ) -> Vec<ConfigAnswer> {
     let (via, screened) = match context.listener.role {
         Role::Controller if context.carried.is_some() => {
@@ -47,7 +66,7 @@ pub(super) async fn carry_out<R: ChangesConfigs>(
     for (change, refusal) in changes.into_iter().zip(screened) {
         answers.push(if refusal.is_some() {
             Some(ConfigAnswer::of(&change, refusal))
-        } else if log_levels && change.kind == ConfigResource::BROKER_LOGGER {
+        } else if R::LOG_LEVELS && change.kind == ConfigResource::BROKER_LOGGER {
             let refusal = change_log_levels(context, &change, validate_only).err();
             Some(ConfigAnswer::of(&change, refusal))
         } else if let Some(refusal) = own_refusal(&change) {
@@ -84,12 +103,6 @@ fn change_log_levels(
         return Err(invalid(message));
     }
     context.broker.log_levels.alter(&change.operations, validate_only)
-}
-
-/// A request of the two that do this, made from changes and read as their answers.
-pub(super) trait ChangesConfigs: Request {
-    fn of(changes: &[ConfigChange], validate_only: bool) -> Self;
-    fn answers(response: Self::Response) -> Vec<ConfigAnswer>;
 }
 
 /// What a controller elsewhere has answered about one resource.

@@ -22,28 +22,19 @@ use ottla_protocol::messages::incremental_alter_configs_response::AlterConfigsRe
 use ottla_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
 use super::config_changes::{ChangesConfigs, answer_of};
-use super::{Context, config_changes};
-use crate::answer::Outcome;
-
-pub(super) async fn handle(context: Context, request: IncrementalAlterConfigsRequest) -> Outcome {
-    let changes = request.resources.iter().map(change).collect();
-    let answers = config_changes::carry_out::<IncrementalAlterConfigsRequest>(
-        &context,
-        changes,
-        request.validate_only,
-        LOG_LEVELS,
-    )
-    .await;
-    context.answer(&IncrementalAlterConfigsResponse {
-        responses: answers.into_iter().map(answer).collect(),
-        ..IncrementalAlterConfigsResponse::default()
-    })
-}
-
-/// Levels of log lines change through this API only.
-const LOG_LEVELS: bool = true;
 
 impl ChangesConfigs for IncrementalAlterConfigsRequest {
+    /// Levels of log lines change through this API only.
+    const LOG_LEVELS: bool = true;
+
+    fn validate_only(&self) -> bool {
+        self.validate_only
+    }
+
+    fn changes(&self) -> Vec<ConfigChange> {
+        self.resources.iter().map(change).collect()
+    }
+
     fn of(changes: &[ConfigChange], validate_only: bool) -> Self {
         let config = |it: &Operation| AlterableConfig {
             name: it.key.clone(),
@@ -63,6 +54,13 @@ impl ChangesConfigs for IncrementalAlterConfigsRequest {
             answer_of(it.resource_type, it.resource_name, it.error_code, it.error_message)
         };
         response.responses.into_iter().map(answer).collect()
+    }
+
+    fn response(answers: Vec<ConfigAnswer>) -> IncrementalAlterConfigsResponse {
+        IncrementalAlterConfigsResponse {
+            responses: answers.into_iter().map(answer).collect(),
+            ..IncrementalAlterConfigsResponse::default()
+        }
     }
 }
 
