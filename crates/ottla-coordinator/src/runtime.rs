@@ -241,7 +241,8 @@ impl<S: Shard> Runtime<S> {
         if let Err(error) = stored {
             return self.refuse(now, outcome, told(error), log, given);
         }
-        let Outcome { replies, next, .. } = outcome;
+        let Outcome { replies, at_once, next, .. } = outcome;
+        given.extend(at_once.into_iter().map(|(to, reply)| (to, Ok(reply))));
         if !replies.is_empty() || next.is_some() {
             let deadline = now.monotonic.saturating_add(self.store_timeout);
             self.parked.push_back(Parked { end: self.end, deadline, replies, next });
@@ -291,7 +292,8 @@ impl<S: Shard> Runtime<S> {
         log: &mut L,
         given: &mut Replies<S::Reply>,
     ) {
-        given.extend(outcome.replies.into_iter().map(|(to, _)| (to, Err(error))));
+        let replies = outcome.replies.into_iter().chain(outcome.at_once);
+        given.extend(replies.map(|(to, _)| (to, Err(error))));
         if let Some(next) = outcome.next {
             let outcome = self.shard.on_refused(now.time, next, error);
             self.tell(now, outcome, log, given);

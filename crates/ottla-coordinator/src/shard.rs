@@ -10,7 +10,8 @@
 //!    the same state.
 //! 3. The replies wait until those records — or, without records, all that were appended before — are committed:
 //!    nobody is told of what a crash could take back. They do not wait for ever: after a time they become errors, as
-//!    in Kafka, and [`Shard::on_overdue`] is told.
+//!    in Kafka, and [`Shard::on_overdue`] is told. Only what tells nothing of what is stored ([`Outcome::at_once`]) leaves
+//!    as soon as the outcome's own records are appended.
 //! 4. Then [`Shard::on_committed`] runs what was to follow.
 //!
 //! Timers, too, only produce outcomes. State that is stored changes only in `replay`; what a machine remembers beside
@@ -97,6 +98,8 @@ pub struct Outcome<S: Shard + ?Sized> {
     /// replies and without what follows.
     pub is_divisible: bool,
     pub replies: Vec<(ReplyTo, S::Reply)>,
+    /// Replies that no crash can make untrue: they tell nothing of what is stored.
+    pub at_once: Vec<(ReplyTo, S::Reply)>,
     pub timers: Vec<TimerChange<S::Timer>>,
     pub next: Option<S::Next>,
 }
@@ -107,6 +110,7 @@ impl<S: Shard + ?Sized> Default for Outcome<S> {
             records: Vec::new(),
             is_divisible: false,
             replies: Vec::new(),
+            at_once: Vec::new(),
             timers: Vec::new(),
             next: None,
         }
@@ -118,6 +122,7 @@ impl<S: Shard + ?Sized> fmt::Debug for Outcome<S> {
         f.debug_struct("Outcome")
             .field("records", &self.records.len())
             .field("replies", &self.replies.len())
+            .field("at_once", &self.at_once.len())
             .field("timers", &self.timers.len())
             .field("next", &self.next.is_some())
             .finish_non_exhaustive()

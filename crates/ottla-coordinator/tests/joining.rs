@@ -7,7 +7,7 @@ mod support;
 use ottla_base::ErrorCode;
 use ottla_coordinator::group::Settings;
 use ottla_protocol::records::GroupRecord;
-use support::{Context, GROUP, Join, REBALANCE_MS, SESSION_MS, settings};
+use support::{Commit, Context, GROUP, Join, REBALANCE_MS, SESSION_MS, settings};
 
 #[test]
 fn a_first_member_leads_and_gets_what_it_assigns_itself() {
@@ -136,6 +136,26 @@ fn a_silent_leader_of_a_rebalance_is_replaced_by_who_has_joined() {
     let joined = context.joined(rejoining);
     assert_ne!(joined.leader, *leader);
     assert_eq!(context.joined(joining).leader, joined.leader);
+}
+
+#[test]
+fn an_id_is_given_out_though_nothing_is_stored_so_that_nobody_waits_for_who_never_got_it() {
+    let mut context = Context::new();
+    context.commits_at_once = false;
+    for round in ["first", "second"] {
+        let asking = context.join(&Join::new());
+        assert_eq!(context.joined(asking).error_code, ErrorCode::MEMBER_ID_REQUIRED, "{round}");
+    }
+    let late = context.commit_offset(&Commit::default());
+    assert_eq!(context.take(late), None, "all else waits");
+}
+
+#[test]
+fn an_id_of_a_group_that_cannot_be_stored_is_not_given_out() {
+    let mut context = Context::new();
+    context.log.refuses = Some(ErrorCode::NOT_ENOUGH_REPLICAS);
+    let asking = context.join(&Join::new());
+    assert_eq!(context.take(asking), Some(Err(ErrorCode::COORDINATOR_NOT_AVAILABLE)));
 }
 
 #[test]
@@ -268,11 +288,9 @@ fn a_group_that_cannot_be_stored_does_not_exist() {
 fn a_group_is_not_seen_before_it_is_stored() {
     let mut context = Context::new();
     context.commits_at_once = false;
-    let asking = context.join(&Join::new());
-    assert_eq!(context.take(asking), None);
+    context.member_id();
     assert_eq!(context.describe().error_code, ErrorCode::GROUP_ID_NOT_FOUND);
     context.commit();
-    assert_eq!(context.joined(asking).error_code, ErrorCode::MEMBER_ID_REQUIRED);
     assert_eq!(context.describe().error_code, ErrorCode::NONE);
 }
 

@@ -26,6 +26,11 @@ impl<'a> Turn<'a> {
         self.outcome.replies.push((to, reply.into()));
     }
 
+    /// Only for what tells nothing of what is stored.
+    pub(crate) fn reply_at_once(&mut self, to: ReplyTo, reply: impl Into<Reply>) {
+        self.outcome.at_once.push((to, reply.into()));
+    }
+
     pub(crate) fn append(&mut self, record: GroupRecord) {
         self.outcome.records.push(record);
     }

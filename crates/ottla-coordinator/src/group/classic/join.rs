@@ -64,7 +64,8 @@ impl ClassicGroup {
         } else if instance.is_none() && caller.version >= MEMBER_ID_REQUIRED_SINCE {
             turn.set_session(&self.id, &id, request.session_timeout_ms);
             self.pending_joins.insert(id.clone());
-            refuse(turn, to, &id, ErrorCode::MEMBER_ID_REQUIRED);
+            // A rebalance waits for whoever is to join with an id: it must not be lost to a log that is stored late.
+            turn.reply_at_once(to, refusal(&id, ErrorCode::MEMBER_ID_REQUIRED));
         } else {
             self.add_member(turn, to, caller, request, id);
         }
@@ -292,14 +293,12 @@ impl ClassicGroup {
 }
 
 fn refuse(turn: &mut Turn<'_>, to: ReplyTo, member_id: &str, error: ErrorCode) {
-    turn.reply(
-        to,
-        JoinGroupResponse {
-            error_code: error,
-            member_id: member_id.into(),
-            ..JoinGroupResponse::default()
-        },
-    );
+    turn.reply(to, refusal(member_id, error));
+}
+
+fn refusal(member_id: &str, error_code: ErrorCode) -> JoinGroupResponse {
+    let member_id = member_id.into();
+    JoinGroupResponse { error_code, member_id, ..JoinGroupResponse::default() }
 }
 
 /// A copy: a slice of a frame would keep all of the frame.
