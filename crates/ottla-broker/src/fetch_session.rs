@@ -72,16 +72,30 @@ pub(crate) struct RequestHead {
     pub is_privileged: bool,
 }
 
-/// What to fetch, and how to answer.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Context {
-    /// Fetch these and answer with all of them; there is no session.
-    Sessionless(Vec<PartitionRequest>),
-    /// Fetch these and answer with all of them; `session_id` is new.
-    Full { session_id: i32, partitions: Vec<PartitionRequest> },
-    /// Fetch these and answer with those that [`Sessions::must_answer`].
-    Incremental { session_id: i32, partitions: Vec<PartitionRequest> },
+/// How a fetch is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// With all partitions; there is no session.
+    Sessionless,
+    /// With all partitions; `session_id` is new.
+    Full { session_id: i32 },
+    /// With those that [`Sessions::must_answer`].
+    Incremental { session_id: i32 },
 }
+
+impl Kind {
+    /// The session that the answer names.
+    #[must_use]
+    pub(crate) const fn session_id(self) -> i32 {
+        match self {
+            Self::Sessionless => NO_SESSION,
+            Self::Full { session_id } | Self::Incremental { session_id } => session_id,
+        }
+    }
+}
+
+/// How to answer, and what to fetch.
+pub(crate) type Begun = (Kind, Vec<PartitionRequest>);
 
 #[derive(Debug)]
 struct Cached {
@@ -124,7 +138,7 @@ impl Sessions {
         self.sessions.len()
     }
 
-    /// Begins a fetch. `random_id` proposes the id of a new session, if there is one; it is made positive and free.
+    /// Begins a fetch: how to answer it, and what to fetch. `random_id` proposes the id of a new session, if there is one; it is made positive and free.
     ///
     /// # Errors
     /// FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH or FETCH_SESSION_TOPIC_ID_ERROR for
@@ -136,11 +150,11 @@ impl Sessions {
         partitions: Vec<PartitionRequest>,
         forgotten: &[PartitionKey],
         random_id: impl FnOnce() -> i32,
-    ) -> Result<Context, ErrorCode> {
+    ) -> Result<Begun, ErrorCode> {
         match head.session_epoch {
             FINAL_EPOCH => {
                 self.sessions.remove(&head.session_id);
-                Ok(Context::Sessionless(partitions))
+                Ok((Kind::Sessionless, partitions))
             }
             INITIAL_EPOCH => {
                 self.sessions.remove(&head.session_id);
@@ -183,13 +197,13 @@ impl Sessions {
         head: RequestHead,
         partitions: Vec<PartitionRequest>,
         random_id: i32,
-    ) -> Context {
+    ) -> Begun {
         let size = partitions.len();
         let is_privileged = head.is_privileged;
         if !self.make_room_for(now_ms, size, is_privileged)
             || !self.free_slot(now_ms, is_privileged, size)
         {
-            return Context::Sessionless(partitions);
+            return (Kind::Sessionless, partitions);
         }
         let mut session_id = random_id.checked_abs().unwrap_or(1).max(1);
         while self.sessions.contains_key(&session_id) {
@@ -199,7 +213,7 @@ impl Sessions {
         partitions.iter().cloned().for_each(|request| session.upsert(request));
         let partitions = session.requests();
         self.sessions.insert(session_id, session);
-        Context::Full { session_id, partitions }
+        (Kind::Full { session_id }, partitions)
     }
 
     fn resume(
@@ -208,7 +222,7 @@ impl Sessions {
         head: RequestHead,
         partitions: Vec<PartitionRequest>,
         forgotten: &[PartitionKey],
-    ) -> Result<Context, ErrorCode> {
+    ) -> Result<Begun, ErrorCode> {
         let session =
             self.sessions.get_mut(&head.session_id).ok_or(ErrorCode::FETCH_SESSION_ID_NOT_FOUND)?;
         if session.epoch != head.session_epoch {
@@ -230,10 +244,10 @@ impl Sessions {
         forgotten.iter().for_each(|key| session.forget(key));
         if session.partitions.is_empty() {
             self.sessions.remove(&head.session_id);
-            return Ok(Context::Sessionless(Vec::new()));
+            return Ok((Kind::Sessionless, Vec::new()));
         }
         session.epoch = session.epoch.checked_add(1).unwrap_or(1);
-        Ok(Context::Incremental { session_id: head.session_id, partitions: session.requests() })
+        Ok((Kind::Incremental { session_id: head.session_id }, session.requests()))
     }
 
     /// Whether so many partitions more can be remembered. What nobody has used for long is given up for that, and for a
@@ -398,15 +412,15 @@ mod tests {
             };
             sessions.begin(0, head, some(partitions), &[], || 7)
         };
-        let Ok(Context::Full { session_id, .. }) = begin(0, INITIAL_EPOCH, 0..2) else {
+        let Ok((Kind::Full { session_id }, _)) = begin(0, INITIAL_EPOCH, 0..2) else {
             panic!("there is room for two");
         };
         assert!(
-            matches!(begin(0, INITIAL_EPOCH, 0..2), Ok(Context::Sessionless(all)) if all.len() == 2)
+            matches!(begin(0, INITIAL_EPOCH, 0..2), Ok((Kind::Sessionless, all)) if all.len() == 2)
         );
-        assert!(matches!(begin(session_id, 1, 2..3), Ok(Context::Incremental { .. })));
+        assert!(matches!(begin(session_id, 1, 2..3), Ok((Kind::Incremental { .. }, _))));
         assert_eq!(begin(session_id, 2, 3..4), Err(ErrorCode::FETCH_SESSION_ID_NOT_FOUND));
-        assert!(matches!(begin(0, INITIAL_EPOCH, 0..2), Ok(Context::Full { .. })));
+        assert!(matches!(begin(0, INITIAL_EPOCH, 0..2), Ok((Kind::Full { .. }, _))));
     }
 
     fn some(partitions: std::ops::Range<i32>) -> Vec<PartitionRequest> {
@@ -417,8 +431,8 @@ mod tests {
         RequestHead { session_id: id, is_privileged, ..head(id, INITIAL_EPOCH) }
     }
 
-    fn is_full(context: Result<Context, ErrorCode>) -> bool {
-        matches!(context, Ok(Context::Full { .. }))
+    fn is_full(begun: Result<Begun, ErrorCode>) -> bool {
+        matches!(begun, Ok((Kind::Full { .. }, _)))
     }
 
     #[test]
@@ -485,14 +499,14 @@ mod tests {
     fn open(sessions: &mut Sessions, partitions: &[i32]) -> i32 {
         let partitions = partitions.iter().map(|&p| request(p, 0)).collect();
         match sessions.begin(0, head(0, INITIAL_EPOCH), partitions, &[], || 42) {
-            Ok(Context::Full { session_id, .. }) => session_id,
+            Ok((Kind::Full { session_id }, _)) => session_id,
             other => panic!("no new session: {other:?}"),
         }
     }
 
-    fn fetched(context: Result<Context, ErrorCode>) -> Vec<(i32, i64)> {
-        match context {
-            Ok(Context::Incremental { partitions, .. }) => {
+    fn fetched(begun: Result<Begun, ErrorCode>) -> Vec<(i32, i64)> {
+        match begun {
+            Ok((Kind::Incremental { .. }, partitions)) => {
                 partitions.iter().map(|p| (p.key.partition, p.fetch_offset)).collect()
             }
             other => panic!("not incremental: {other:?}"),
@@ -503,8 +517,8 @@ mod tests {
     fn a_session_remembers_what_was_asked_and_takes_changes() {
         let mut sessions = Sessions::new(10);
         let id = open(&mut sessions, &[0, 1, 2]);
-        let context = sessions.begin(1, head(id, 1), vec![request(1, 9)], &[key(2)], || 0);
-        assert_eq!(fetched(context), [(0, 0), (1, 9)]);
+        let begun = sessions.begin(1, head(id, 1), vec![request(1, 9)], &[key(2)], || 0);
+        assert_eq!(fetched(begun), [(0, 0), (1, 9)]);
         assert_eq!(fetched(sessions.begin(1, head(id, 2), vec![], &[], || 0)), [(0, 0), (1, 9)]);
     }
 
@@ -546,7 +560,7 @@ mod tests {
             &[],
             || 0,
         ) {
-            Ok(Context::Incremental { partitions, .. }) => partitions[0].told_high_watermark,
+            Ok((Kind::Incremental { .. }, partitions)) => partitions[0].told_high_watermark,
             other => panic!("not incremental: {other:?}"),
         };
         assert_eq!(told(&mut sessions, 1), 3);
@@ -571,8 +585,8 @@ mod tests {
         open(&mut sessions, &[0]);
         let mut begin =
             |now| sessions.begin(now, head(0, INITIAL_EPOCH), vec![request(0, 0)], &[], || 7);
-        assert!(matches!(begin(EVICTION_MS), Ok(Context::Sessionless(_))));
-        assert!(matches!(begin(EVICTION_MS + 1), Ok(Context::Full { .. })));
+        assert!(matches!(begin(EVICTION_MS), Ok((Kind::Sessionless, _))));
+        assert!(matches!(begin(EVICTION_MS + 1), Ok((Kind::Full { .. }, _))));
         assert_eq!(sessions.len(), 1);
     }
 
@@ -587,7 +601,7 @@ mod tests {
         let head = RequestHead { is_privileged, ..head(0, INITIAL_EPOCH) };
         let partitions = (0..size).map(|p| request(p, 0)).collect();
         let begun = sessions.begin(now_ms, head, partitions, &[], || id);
-        matches!(begun, Ok(Context::Full { session_id, .. }) if session_id == id)
+        matches!(begun, Ok((Kind::Full { session_id }, _)) if session_id == id)
     }
 
     fn ids(sessions: &Sessions) -> Vec<i32> {
@@ -646,7 +660,7 @@ mod tests {
         let more = (2..4).map(|p| request(p, 0)).collect();
         assert!(matches!(
             sessions.begin(0, head, more, &[], || 0),
-            Ok(Context::Incremental { .. })
+            Ok((Kind::Incremental { .. }, _))
         ));
         assert_eq!(ids(&sessions), [3]);
         assert!(!try_open(&mut sessions, 0, true, 7, 4), "no more than there may be");
@@ -656,8 +670,8 @@ mod tests {
     fn the_final_epoch_ends_a_session() {
         let mut sessions = Sessions::new(10);
         let id = open(&mut sessions, &[0]);
-        let context = sessions.begin(1, head(id, FINAL_EPOCH), vec![request(3, 0)], &[], || 0);
-        assert!(matches!(context, Ok(Context::Sessionless(partitions)) if partitions.len() == 1));
+        let begun = sessions.begin(1, head(id, FINAL_EPOCH), vec![request(3, 0)], &[], || 0);
+        assert!(matches!(begun, Ok((Kind::Sessionless, partitions)) if partitions.len() == 1));
         assert_eq!(sessions.len(), 0);
     }
 
@@ -665,8 +679,8 @@ mod tests {
     fn a_session_that_forgot_all_its_partitions_is_gone() {
         let mut sessions = Sessions::new(10);
         let id = open(&mut sessions, &[0]);
-        let context = sessions.begin(1, head(id, 1), vec![], &[key(0)], || 0);
-        assert_eq!(context, Ok(Context::Sessionless(vec![])));
+        let begun = sessions.begin(1, head(id, 1), vec![], &[key(0)], || 0);
+        assert_eq!(begun, Ok((Kind::Sessionless, vec![])));
         assert_eq!(sessions.len(), 0);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytestring::ByteString;
-use ottla_base::{BrokerId, ErrorCode};
+use ottla_base::{BrokerId, ErrorCode, TopicId};
 use ottla_coordinator::group::Caller;
 use ottla_metadata::{Broker as BrokerRegistration, Image};
 use ottla_protocol::header::RequestHeader;
@@ -17,6 +17,10 @@ use super::submit_error;
 use crate::answer::{Answer, Outcome, Source};
 use crate::broker::Broker;
 use crate::listener::Listener;
+use crate::replica::Replica;
+
+/// The version of Produce and of Fetch from which on topics have their ids in the place of their names.
+const TOPIC_IDS_SINCE: i16 = 13;
 
 /// What a handler knows of its request beside the body.
 #[derive(Debug, Clone)]
@@ -60,6 +64,27 @@ impl Context {
 
     pub(super) fn done(&self) {
         self.broker.metrics.request_done(self.api_key, self.received.elapsed());
+    }
+
+    /// The replica that Produce or Fetch asks for, by its topic's id or, in a version that has none, by its name.
+    ///
+    /// # Errors
+    /// As [`Broker::replica_by_id`] and [`Broker::replica`].
+    pub(super) fn replica(
+        &self,
+        (topic_id, topic): (TopicId, &str),
+        partition: i32,
+    ) -> Result<Arc<Replica>, ErrorCode> {
+        if self.names_topics_by_id() {
+            self.broker.replica_by_id(topic_id, partition)
+        } else {
+            self.broker.replica(topic, partition)
+        }
+    }
+
+    /// Whether a request to Produce or Fetch names topics by their ids.
+    pub(super) const fn names_topics_by_id(&self) -> bool {
+        self.version >= TOPIC_IDS_SINCE
     }
 
     /// Who asks, as groups remember their members.

@@ -1,50 +1,94 @@
 //! Whom a client should ask instead, told beside the error that it asked in vain (KIP-951).
 
+use std::sync::Arc;
+
 use bytestring::ByteString;
 use ottla_base::{PartitionIndex, TopicId};
 use ottla_metadata::Image;
+use ottla_protocol::messages::{fetch_response, produce_response};
 
 use super::Context;
 
+/// The leaders that an answer names, and where they are reached.
+pub(super) struct Leaders<'a> {
+    /// The endpoints are those of the listener that the client came by.
+    context: &'a Context,
+    image: Arc<Image>,
+    endpoints: Vec<Endpoint>,
+}
+
 /// The leader of a partition as this broker knows it.
 pub(super) struct CurrentLeader {
-    pub id: i32,
-    pub epoch: i32,
-    /// Where it is reached through the listener that the client came by.
-    pub endpoint: Option<Endpoint>,
+    id: i32,
+    epoch: i32,
 }
 
 /// A broker's address, in the fields that Produce and Fetch answer with.
 pub(super) struct Endpoint {
-    pub node_id: i32,
-    pub host: ByteString,
-    pub port: i32,
-    pub rack: Option<ByteString>,
+    node_id: i32,
+    host: ByteString,
+    port: i32,
+    rack: Option<ByteString>,
 }
 
-impl CurrentLeader {
-    /// Of a partition whose topic is named by its id or, where that is zero, by its name.
+impl<'a> Leaders<'a> {
+    pub(super) fn known_to(context: &'a Context) -> Self {
+        Self { context, image: context.broker.image(), endpoints: Vec::new() }
+    }
+
+    /// Who leads a partition, whose topic is named by its id or, where that is zero, by its name.
     pub(super) fn of(
-        context: &Context,
-        image: &Image,
+        &mut self,
         (topic_id, topic): (TopicId, &str),
         partition: i32,
-    ) -> Option<Self> {
+    ) -> Option<CurrentLeader> {
         let topic = match topic_id {
-            TopicId::ZERO => image.topic_by_name(topic),
-            id => image.topic(id),
+            TopicId::ZERO => self.image.topic_by_name(topic),
+            id => self.image.topic(id),
         };
         let partition = topic?.partition(PartitionIndex(partition))?;
-        let broker = image.broker(partition.leader).filter(|broker| !broker.fenced);
-        let endpoint = broker.and_then(|broker| {
-            let endpoint = broker.endpoint(context.endpoint_name())?;
-            Some(Endpoint {
-                node_id: broker.id.0,
-                host: (&*endpoint.host).into(),
-                port: endpoint.port.into(),
-                rack: broker.rack.as_deref().map(Into::into),
-            })
-        });
-        Some(Self { id: partition.leader.0, epoch: partition.leader_epoch.0, endpoint })
+        let id = partition.leader.0;
+        if !self.endpoints.iter().any(|it| it.node_id == id) {
+            let broker = self.image.broker(partition.leader).filter(|broker| !broker.fenced);
+            self.endpoints.extend(broker.and_then(|broker| {
+                let endpoint = broker.endpoint(self.context.endpoint_name())?;
+                Some(Endpoint {
+                    node_id: id,
+                    host: (&*endpoint.host).into(),
+                    port: endpoint.port.into(),
+                    rack: broker.rack.as_deref().map(Into::into),
+                })
+            }));
+        }
+        Some(CurrentLeader { id, epoch: partition.leader_epoch.0 })
+    }
+
+    /// Where those are that were asked for, each once.
+    pub(super) fn endpoints<E: From<Endpoint>>(self) -> Vec<E> {
+        self.endpoints.into_iter().map(E::from).collect()
+    }
+}
+
+impl From<CurrentLeader> for produce_response::LeaderIdAndEpoch {
+    fn from(CurrentLeader { id, epoch }: CurrentLeader) -> Self {
+        Self { leader_id: id, leader_epoch: epoch }
+    }
+}
+
+impl From<CurrentLeader> for fetch_response::LeaderIdAndEpoch {
+    fn from(CurrentLeader { id, epoch }: CurrentLeader) -> Self {
+        Self { leader_id: id, leader_epoch: epoch }
+    }
+}
+
+impl From<Endpoint> for produce_response::NodeEndpoint {
+    fn from(Endpoint { node_id, host, port, rack }: Endpoint) -> Self {
+        Self { node_id, host, port, rack }
+    }
+}
+
+impl From<Endpoint> for fetch_response::NodeEndpoint {
+    fn from(Endpoint { node_id, host, port, rack }: Endpoint) -> Self {
+        Self { node_id, host, port, rack }
     }
 }

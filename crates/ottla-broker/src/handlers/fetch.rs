@@ -25,12 +25,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
-use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset};
+use ottla_base::{BrokerId, ErrorCode, Offset};
 use ottla_config::ReplicaSelector;
 use ottla_log::Log;
 use ottla_protocol::Records;
 use ottla_protocol::messages::fetch_response::{
-    AbortedTransaction, EpochEndOffset, FetchableTopicResponse, NodeEndpoint, PartitionData,
+    AbortedTransaction, EpochEndOffset, FetchableTopicResponse, PartitionData,
 };
 use ottla_protocol::messages::{FetchRequest, FetchResponse};
 use ottla_replication::Fetched;
@@ -39,16 +39,19 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::Context;
-use super::current_leader::{CurrentLeader, Endpoint};
+use super::current_leader::Leaders;
 use super::read_replica::NearbyReader;
 use crate::answer::{Outcome, Source};
-use crate::fetch_session::{self, PartitionAnswer, PartitionKey, PartitionRequest, RequestHead};
+use crate::fetch_session::{
+    Begun, Kind, NOBODY_COMPARES, PartitionAnswer, PartitionKey, PartitionRequest, RequestHead,
+};
 use crate::replica::{Question, Replica, Served, Visible};
 
 const READ_COMMITTED: i8 = 1;
-const TOPIC_IDS_SINCE: i16 = 13;
-const CURRENT_LEADER_SINCE: i16 = 16;
 const STORAGE_ERRORS_SINCE: i16 = 6;
+const SESSIONS_SINCE: i16 = 7;
+const FOLLOWER_FETCH_SINCE: i16 = 11;
+const CURRENT_LEADER_SINCE: i16 = 16;
 
 pub(super) async fn handle(context: Context, request: FetchRequest) -> Outcome {
     if !(0..=READ_COMMITTED).contains(&request.isolation_level) {
@@ -56,13 +59,12 @@ pub(super) async fn handle(context: Context, request: FetchRequest) -> Outcome {
     }
     let limits = Limits::of(&context, &request);
     let begun = begin_session(&context, request);
-    let session = match begun {
-        Ok(session) => session,
+    let (kind, partitions) = match begun {
+        Ok(begun) => begun,
         Err(error_code) => {
             return context.answer(&FetchResponse { error_code, ..FetchResponse::default() });
         }
     };
-    let (kind, partitions) = Kind::of(session);
     let targets = resolve(&context, partitions);
     let results = wait_for_records(&context, &targets, &limits).await;
     respond(&context, kind, targets, results, &limits)
@@ -72,10 +74,10 @@ pub(super) async fn handle(context: Context, request: FetchRequest) -> Outcome {
 fn unknown_server_error(context: &Context, request: &FetchRequest) -> FetchResponse {
     let error_code = ErrorCode::UNKNOWN_SERVER_ERROR;
     let mut response = FetchResponse { error_code, ..FetchResponse::default() };
-    if context.version >= 7 {
+    if context.version >= SESSIONS_SINCE {
         response.session_id = request.session_id;
     }
-    if context.version < TOPIC_IDS_SINCE {
+    if !context.names_topics_by_id() {
         for topic in &request.topics {
             let partitions = topic.partitions.iter().map(|asked| PartitionData {
                 error_code,
@@ -166,14 +168,11 @@ impl Limits {
     }
 }
 
-fn begin_session(
-    context: &Context,
-    request: FetchRequest,
-) -> Result<fetch_session::Context, ErrorCode> {
+fn begin_session(context: &Context, request: FetchRequest) -> Result<Begun, ErrorCode> {
     let head = RequestHead {
         session_id: request.session_id,
         session_epoch: request.session_epoch,
-        uses_topic_ids: context.version >= TOPIC_IDS_SINCE,
+        uses_topic_ids: context.names_topics_by_id(),
         is_privileged: Follower::of(&request).is_some(),
     };
     let key = |topic: &ByteString, topic_id, partition| PartitionKey {
@@ -194,7 +193,7 @@ fn begin_session(
             current_leader_epoch: asked.current_leader_epoch,
             last_fetched_epoch: asked.last_fetched_epoch,
             log_start_offset: asked.log_start_offset,
-            told_high_watermark: fetch_session::NOBODY_COMPARES,
+            told_high_watermark: NOBODY_COMPARES,
         })
     });
     let partitions: Vec<_> = keep_last_of_each(partitions.collect());
@@ -203,46 +202,16 @@ fn begin_session(
     context.broker.fetch_sessions.lock().begin(now_ms, head, partitions, &forgotten, random_id)
 }
 
-/// How the answer is put together.
-#[derive(Clone, Copy)]
-enum Kind {
-    Sessionless,
-    Full { session_id: i32 },
-    Incremental { session_id: i32 },
-}
-
-impl Kind {
-    fn of(context: fetch_session::Context) -> (Self, Vec<PartitionRequest>) {
-        match context {
-            fetch_session::Context::Sessionless(partitions) => (Self::Sessionless, partitions),
-            fetch_session::Context::Full { session_id, partitions } => {
-                (Self::Full { session_id }, partitions)
-            }
-            fetch_session::Context::Incremental { session_id, partitions } => {
-                (Self::Incremental { session_id }, partitions)
-            }
+/// Whether the answer has to have a partition, of which a session remembers what it says.
+fn must_answer(context: &Context, kind: Kind, key: &PartitionKey, found: &Found) -> bool {
+    let sessions = || context.broker.fetch_sessions.lock();
+    match kind {
+        Kind::Sessionless => true,
+        Kind::Full { session_id } => {
+            sessions().answered(session_id, key, news(found));
+            true
         }
-    }
-
-    fn must_answer(self, context: &Context, key: &PartitionKey, found: &Found) -> bool {
-        let sessions = || context.broker.fetch_sessions.lock();
-        match self {
-            Self::Sessionless => true,
-            Self::Full { session_id } => {
-                sessions().answered(session_id, key, news(found));
-                true
-            }
-            Self::Incremental { session_id } => {
-                sessions().must_answer(session_id, key, news(found))
-            }
-        }
-    }
-
-    const fn session_id(self) -> i32 {
-        match self {
-            Self::Sessionless => fetch_session::NO_SESSION,
-            Self::Full { session_id } | Self::Incremental { session_id } => session_id,
-        }
+        Kind::Incremental { session_id } => sessions().must_answer(session_id, key, news(found)),
     }
 }
 
@@ -260,14 +229,7 @@ impl Target {
 }
 
 fn resolve(context: &Context, partitions: Vec<PartitionRequest>) -> Vec<Target> {
-    let by_id = context.version >= TOPIC_IDS_SINCE;
-    let find = |key: &PartitionKey| {
-        if by_id {
-            context.broker.replica_by_id(key.topic_id, key.partition)
-        } else {
-            context.broker.replica(&key.topic, key.partition)
-        }
-    };
+    let find = |it: &PartitionKey| context.replica((it.topic_id, &it.topic), it.partition);
     partitions.into_iter().map(|request| Target { replica: find(&request.key), request }).collect()
 }
 
@@ -277,10 +239,8 @@ enum Found {
     NotHere(ErrorCode),
     Failed(ErrorCode),
     Diverged {
-        epoch: LeaderEpoch,
-        end_offset: Offset,
-        high_watermark: Offset,
-        log_start: Offset,
+        end: EpochEnd,
+        visible: Visible,
     },
     /// Another replica is nearer to the consumer, which has what is asked for.
     Elsewhere {
@@ -289,9 +249,7 @@ enum Found {
     },
     Records {
         source: Option<Source>,
-        high_watermark: Offset,
-        log_start: Offset,
-        last_stable: Offset,
+        visible: Visible,
         /// Only for readers of committed data.
         aborted: Vec<AbortedTransaction>,
     },
@@ -376,8 +334,6 @@ impl Look {
     }
 }
 
-const FOLLOWER_FETCH_SINCE: i16 = 11;
-
 async fn wait_for_records(context: &Context, targets: &[Target], limits: &Limits) -> Vec<Found> {
     let woken = Arc::new(Notify::new());
     let is_follower = limits.follower.is_some();
@@ -427,8 +383,8 @@ fn throttled(context: &Context, targets: &[Target], limits: &Limits) -> Option<D
 /// Whether a high watermark has moved that the asker's session has told.
 fn has_untold_high_watermark(targets: &[Target], found: &[Found]) -> bool {
     targets.iter().zip(found).any(|(target, found)| match found {
-        Found::Records { high_watermark, .. } => {
-            high_watermark.0 > target.request.told_high_watermark
+        Found::Records { visible, .. } => {
+            visible.high_watermark.0 > target.request.told_high_watermark
         }
         Found::NotHere(_) | Found::Failed(_) | Found::Diverged { .. } | Found::Elsewhere { .. } => {
             false
@@ -495,11 +451,7 @@ fn read_replica(
         None => Ok(visible.high_watermark),
     })?;
     let (log, source, upper_bound, visible) = match served {
-        Served::Diverged { end, visible } => {
-            let Visible { high_watermark, log_start, .. } = visible;
-            let EpochEnd { epoch, end_offset } = end;
-            return Ok(Found::Diverged { epoch, end_offset, high_watermark, log_start });
-        }
+        Served::Diverged { end, visible } => return Ok(Found::Diverged { end, visible }),
         Served::Records { log, source, upper_bound, visible } => {
             (log, source, upper_bound, visible)
         }
@@ -513,8 +465,7 @@ fn read_replica(
         Some(_) if read_committed => aborted_in(&log, question.fetch_offset..upper_bound)?,
         _ => Vec::new(),
     };
-    let Visible { high_watermark, last_stable, log_start } = visible;
-    Ok(Found::Records { source, high_watermark, log_start, last_stable, aborted })
+    Ok(Found::Records { source, visible, aborted })
 }
 
 /// The aborted transactions from an offset on. Those that begin beyond what is sent are not needed yet, and do no harm.
@@ -542,9 +493,9 @@ fn respond(
 ) -> Outcome {
     let mut topics = Topics::default();
     let mut sources = Vec::new();
-    let mut node_endpoints: Vec<NodeEndpoint> = Vec::new();
-    let image = context.broker.image();
-    if limits.follower.is_some() && context.broker.throttles.leader.is_bound() {
+    let mut leaders = Leaders::known_to(context);
+    let is_follower = limits.follower.is_some();
+    if is_follower && context.broker.throttles.leader.is_bound() {
         note_throttled(context, &targets, &results);
     }
     let (not_here, here): (Vec<_>, Vec<_>) =
@@ -552,7 +503,7 @@ fn respond(
     // What is not here comes last, as in Apache Kafka.
     for (target, found) in here.into_iter().chain(not_here) {
         let key = target.request.key;
-        if !kind.must_answer(context, &key, &found) {
+        if !must_answer(context, kind, &key, &found) {
             continue;
         }
         let mut data = partition_data(key.partition, found, limits.read_committed, &mut sources);
@@ -560,22 +511,17 @@ fn respond(
         if context.version >= CURRENT_LEADER_SINCE
             && [ErrorCode::NOT_LEADER_OR_FOLLOWER, ErrorCode::FENCED_LEADER_EPOCH]
                 .contains(&data.error_code)
-            && let Some(leader) =
-                CurrentLeader::of(context, &image, (key.topic_id, &key.topic), key.partition)
+            && let Some(leader) = leaders.of((key.topic_id, &key.topic), key.partition)
         {
-            data.current_leader.leader_id = leader.id;
-            data.current_leader.leader_epoch = leader.epoch;
-            let is_named = |it: &NodeEndpoint| it.node_id == leader.id;
-            if limits.follower.is_none() && !node_endpoints.iter().any(is_named) {
-                node_endpoints.extend(leader.endpoint.map(NodeEndpoint::from));
-            }
+            data.current_leader = leader.into();
         }
         topics.push(key, data);
     }
     let response = FetchResponse {
         session_id: kind.session_id(),
         responses: topics.responses,
-        node_endpoints,
+        // A follower knows where the others are.
+        node_endpoints: if is_follower { Vec::new() } else { leaders.endpoints() },
         ..FetchResponse::default()
     };
     context.answer_with(&response, sources)
@@ -596,19 +542,19 @@ fn note_throttled(context: &Context, targets: &[Target], results: &[Found]) {
 
 /// What an incremental session compares with what it told last time.
 fn news(found: &Found) -> PartitionAnswer {
-    let answer = |error, high_watermark: Offset, log_start: Offset| PartitionAnswer {
+    let answer = |error, high_watermark, log_start_offset| PartitionAnswer {
         error,
-        high_watermark: high_watermark.0,
-        log_start_offset: log_start.0,
+        high_watermark,
+        log_start_offset,
         has_records: found.len() > 0,
         has_news: matches!(found, Found::Diverged { .. } | Found::Elsewhere { .. }),
     };
     match found {
-        Found::NotHere(code) | Found::Failed(code) => answer(*code, Offset(-1), Offset(-1)),
-        Found::Diverged { high_watermark, log_start, .. }
-        | Found::Elsewhere { visible: Visible { high_watermark, log_start, .. }, .. }
-        | Found::Records { high_watermark, log_start, .. } => {
-            answer(ErrorCode::NONE, *high_watermark, *log_start)
+        Found::NotHere(code) | Found::Failed(code) => answer(*code, -1, -1),
+        Found::Diverged { visible, .. }
+        | Found::Elsewhere { visible, .. }
+        | Found::Records { visible, .. } => {
+            answer(ErrorCode::NONE, visible.high_watermark.0, visible.log_start.0)
         }
     }
 }
@@ -620,10 +566,10 @@ fn partition_data(
     sources: &mut Vec<Source>,
 ) -> PartitionData {
     let empty = empty(partition_index);
-    let visible = |high_watermark: Offset, log_start: Offset| PartitionData {
-        high_watermark: high_watermark.0,
-        last_stable_offset: high_watermark.0,
-        log_start_offset: log_start.0,
+    let seen = |visible: Visible| PartitionData {
+        high_watermark: visible.high_watermark.0,
+        last_stable_offset: visible.last_stable.0,
+        log_start_offset: visible.log_start.0,
         aborted_transactions: read_committed.then(Vec::new),
         ..empty.clone()
     };
@@ -632,37 +578,28 @@ fn partition_data(
             PartitionData { error_code, aborted_transactions: Some(Vec::new()), ..empty }
         }
         Found::Failed(error_code) => PartitionData { error_code, ..empty },
-        Found::Diverged { epoch, end_offset, high_watermark, log_start } => PartitionData {
-            diverging_epoch: EpochEndOffset { epoch: epoch.0, end_offset: end_offset.0 },
-            ..visible(high_watermark, log_start)
+        Found::Diverged { end, visible } => PartitionData {
+            diverging_epoch: EpochEndOffset { epoch: end.epoch.0, end_offset: end.end_offset.0 },
+            last_stable_offset: visible.high_watermark.0,
+            ..seen(visible)
         },
-        Found::Elsewhere { replica, visible: it } => PartitionData {
+        Found::Elsewhere { replica, visible } => PartitionData {
             preferred_read_replica: replica.0,
-            last_stable_offset: it.last_stable.0,
             // Nothing was read, so that nothing is known of these.
             aborted_transactions: None,
-            ..visible(it.high_watermark, it.log_start)
+            ..seen(visible)
         },
-        Found::Records { source, high_watermark, log_start, last_stable, aborted } => {
-            PartitionData {
-                last_stable_offset: last_stable.0,
-                aborted_transactions: read_committed.then_some(aborted),
-                records: Some(source.map_or_else(Records::default, |source| {
-                    let slot = u32::try_from(sources.len())
-                        .expect("fewer partitions than bytes in a frame");
-                    let len = u32::try_from(source.len()).expect("fetch limits are int32");
-                    sources.push(source);
-                    Records::Deferred { slot, len }
-                })),
-                ..visible(high_watermark, log_start)
-            }
-        }
-    }
-}
-
-impl From<Endpoint> for NodeEndpoint {
-    fn from(Endpoint { node_id, host, port, rack }: Endpoint) -> Self {
-        Self { node_id, host, port, rack }
+        Found::Records { source, visible, aborted } => PartitionData {
+            aborted_transactions: read_committed.then_some(aborted),
+            records: Some(source.map_or_else(Records::default, |source| {
+                let slot =
+                    u32::try_from(sources.len()).expect("fewer partitions than bytes in a frame");
+                let len = u32::try_from(source.len()).expect("fetch limits are int32");
+                sources.push(source);
+                Records::Deferred { slot, len }
+            })),
+            ..seen(visible)
+        },
     }
 }
 

@@ -27,11 +27,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use ottla_base::{ErrorCode, LeaderEpoch, Offset, TopicId};
+use ottla_base::{ErrorCode, LeaderEpoch, Offset};
 use ottla_protocol::Records;
 use ottla_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use ottla_protocol::messages::produce_response::{
-    BatchIndexAndErrorMessage, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
 };
 use ottla_protocol::messages::{ProduceRequest, ProduceResponse};
 use ottla_records::{BatchHeader, Rejection, parse_produced, validate_within};
@@ -41,12 +41,11 @@ use tokio::task::block_in_place;
 use tokio::time::{Instant, timeout_at};
 
 use super::Context;
-use super::current_leader::{CurrentLeader, Endpoint};
+use super::current_leader::Leaders;
 use crate::answer::{CloseReason, Outcome};
 use crate::replica::{AppendError, Placed, Replica};
 
 const CURRENT_LEADER_SINCE: i16 = 10;
-const TOPIC_IDS_SINCE: i16 = 13;
 
 const ACKS_ALL: i16 = -1;
 const ACKS_NONE: i16 = 0;
@@ -135,7 +134,7 @@ impl Appending {
             let result = self
                 .refused
                 .map_or(Ok(()), Err)
-                .and_then(|()| find_replica(context, &topic.name, topic.topic_id, partition))
+                .and_then(|()| context.replica((topic.topic_id, &topic.name), partition))
                 .map_err(Refusal::from)
                 .and_then(|replica| {
                     Ok((append(context, self.acks, &replica, &data, budget)?, replica))
@@ -203,19 +202,6 @@ fn begin_answer(topic: &TopicProduceData) -> TopicProduceResponse {
         name: ByteString::from(&*topic.name),
         topic_id: topic.topic_id,
         ..TopicProduceResponse::default()
-    }
-}
-
-fn find_replica(
-    context: &Context,
-    name: &str,
-    topic_id: TopicId,
-    partition: i32,
-) -> Result<Arc<Replica>, ErrorCode> {
-    if context.version >= TOPIC_IDS_SINCE {
-        context.broker.replica_by_id(topic_id, partition)
-    } else {
-        context.broker.replica(name, partition)
     }
 }
 
@@ -333,31 +319,21 @@ fn note(response: &mut ProduceResponse, wait: &Wait, result: Result<(), ErrorCod
 /// Answers, and says who leads the partitions that this broker does not.
 fn answer(context: &Context, mut response: ProduceResponse) -> Outcome {
     if context.version >= CURRENT_LEADER_SINCE {
-        let image = context.broker.image();
+        let mut leaders = Leaders::known_to(context);
         for topic in &mut response.responses {
             let name = (topic.topic_id, &*topic.name);
             let not_led = |it: &&mut PartitionProduceResponse| {
                 it.error_code == ErrorCode::NOT_LEADER_OR_FOLLOWER
             };
             for partition in topic.partition_responses.iter_mut().filter(not_led) {
-                let leader = CurrentLeader::of(context, &image, name, partition.index);
-                let Some(leader) = leader else { continue };
-                partition.current_leader.leader_id = leader.id;
-                partition.current_leader.leader_epoch = leader.epoch;
-                let is_named = |it: &NodeEndpoint| it.node_id == leader.id;
-                if !response.node_endpoints.iter().any(is_named) {
-                    response.node_endpoints.extend(leader.endpoint.map(NodeEndpoint::from));
+                if let Some(leader) = leaders.of(name, partition.index) {
+                    partition.current_leader = leader.into();
                 }
             }
         }
+        response.node_endpoints = leaders.endpoints();
     }
     context.answer(&response)
-}
-
-impl From<Endpoint> for NodeEndpoint {
-    fn from(Endpoint { node_id, host, port, rack }: Endpoint) -> Self {
-        Self { node_id, host, port, rack }
-    }
 }
 
 impl Wait {
