@@ -49,10 +49,7 @@ pub struct Replica {
     broker: BrokerId,
     state: Mutex<State>,
     rules: RwLock<Arc<Rules>>,
-    isr_changes: Arc<IsrChanges>,
-    flush_reports: Arc<FlushReports>,
-    follower_watch: Arc<FollowerWatch>,
-    handovers: Arc<Handovers>,
+    outboxes: Outboxes,
     /// The partition was deleted, or its broker stops: nobody should wait for it any longer.
     retired: AtomicBool,
     /// A flush of the log directory failed: reads go on, nothing more is acknowledged.
@@ -228,10 +225,7 @@ impl Replica {
                 watched: None,
             }),
             rules: RwLock::new(Arc::new(rules)),
-            isr_changes: Arc::clone(&outboxes.isr_changes),
-            flush_reports: Arc::clone(&outboxes.flush_reports),
-            follower_watch: Arc::clone(&outboxes.follower_watch),
-            handovers: Arc::clone(&outboxes.handovers),
+            outboxes: outboxes.clone(),
             retired: AtomicBool::new(false),
             offline: AtomicBool::new(false),
             high_watermark: AtomicI64::new(within.0),
@@ -489,7 +483,7 @@ impl Replica {
     /// Another member of the ISR may have room.
     fn heed_full_disk(&self, error: &ottla_log::AppendError) {
         if matches!(error, ottla_log::AppendError::Storage(StorageError::Full { .. })) {
-            self.handovers.look();
+            self.outboxes.handovers.look();
         }
     }
 

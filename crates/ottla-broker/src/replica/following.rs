@@ -177,7 +177,13 @@ impl Replica {
     fn report(&self, leader: BrokerId, report: FlushReport) {
         let FlushReport { leader_epoch, flushed } = report;
         let partition = self.partition.partition;
-        self.flush_reports.flushed(leader, self.topic_id, partition, leader_epoch, flushed);
+        self.outboxes.flush_reports.flushed(
+            leader,
+            self.topic_id,
+            partition,
+            leader_epoch,
+            flushed,
+        );
     }
 
     /// The leader has said where its log begins and ends, or has not.
@@ -276,7 +282,7 @@ impl Replica {
             Err(error) => {
                 tracing::error!(partition = %self.partition, %error, "what the leader has sent can't be appended");
                 if error.is_full() {
-                    self.handovers.stuck(self);
+                    self.outboxes.handovers.stuck(self);
                 }
                 let failure = if error.is_passing() { Failure::Passing } else { Failure::Lasting };
                 following.follower.on_log_failed(local(&log), failure, now);

@@ -247,7 +247,11 @@ impl Replica {
                     has_moved = true;
                 }
                 Command::AlterPartition(proposal) => {
-                    self.isr_changes.propose(self.topic_id, self.partition.partition, proposal);
+                    self.outboxes.isr_changes.propose(
+                        self.topic_id,
+                        self.partition.partition,
+                        proposal,
+                    );
                 }
             }
         }
@@ -266,7 +270,7 @@ impl Replica {
         let Some(at) = progress.deadline() else { return };
         if watched.is_none_or(|watched| at < watched) {
             *watched = Some(at);
-            self.follower_watch.watch(self.topic_id, self.partition.partition, at);
+            self.outboxes.follower_watch.watch(self.topic_id, self.partition.partition, at);
         }
     }
 
