@@ -443,9 +443,9 @@ mod tests {
 
     use ottla_base::{LeaderEpoch, Timestamp};
     use ottla_env::{FaultyDisk, SystemClock};
-    use ottla_records::{BatchBuilder, Compression, ValidBatch};
 
     use super::*;
+    use crate::replica::one_record;
 
     struct Fixture {
         root: tempfile::TempDir,
@@ -514,14 +514,9 @@ mod tests {
         directories.create(name, uuid(7), Arc::new(LogConfig::default()), place)
     }
 
-    fn batch() -> ValidBatch {
-        let mut builder = BatchBuilder::new(Compression::None);
-        builder.append(Timestamp(1_000), None, Some(b"value"), &[]);
-        builder.build()
-    }
-
     fn append(log: &Log) -> bool {
-        log.append_batch(batch(), LeaderEpoch(0)).is_ok() && log.flush().is_ok()
+        log.append_batch(one_record(Timestamp(1_000)), LeaderEpoch(0)).is_ok()
+            && log.flush().is_ok()
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! `led` has the leader epochs of this broker while it leads; within one leader epoch neither the role nor the high watermark
 //! goes back.
 
+#[cfg(test)]
+mod fixtures;
 mod following;
 mod leading;
 mod led;
@@ -28,6 +30,10 @@ use crate::follower_watch::FollowerWatch;
 use crate::handovers::Handovers;
 use crate::isr_changes::IsrChanges;
 use crate::waiters::Waiters;
+#[cfg(test)]
+pub(crate) use fixtures::{
+    deposed, following, lead_again, leading, leading_with, one_record, unflushed_log,
+};
 use following::Following;
 pub use following::{Errand, Fetched};
 use led::Led;
@@ -523,149 +529,17 @@ impl Replica {
     }
 }
 
-/// A log with a record for each of these times, which nobody flushes but the test.
-#[cfg(test)]
-pub(crate) fn unflushed_log(directory: &tempfile::TempDir, times: &[Timestamp]) -> Arc<Log> {
-    unflushed_log_on(Arc::new(ottla_env::OsDisk), directory, times)
-}
-
-#[cfg(test)]
-fn unflushed_log_on(
-    disk: Arc<dyn ottla_env::Disk>,
-    directory: &tempfile::TempDir,
-    times: &[Timestamp],
-) -> Arc<Log> {
-    use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
-    let options = DirectoryOptions { disk, ..DirectoryOptions::default() };
-    let config = LogConfig::default();
-    let clock = Arc::new(ottla_env::SystemClock::new());
-    let logs = LogDirectory::open(directory.path(), config.clone(), options, clock).unwrap();
-    let (partition, id) = (TopicPartition::new("t", 0), ottla_base::Uuid([7; 16]));
-    let log = logs.create(partition, id, Arc::new(config)).unwrap();
-    for time in times {
-        let mut builder = ottla_records::BatchBuilder::new(ottla_records::Compression::None);
-        builder.append(*time, None, Some(b"value"), &[]);
-        log.append_batch(builder.build(), LeaderEpoch(0)).unwrap();
-    }
-    log
-}
-
-/// A replica that leads a partition of its own, in leader epoch 0.
-#[cfg(test)]
-pub(crate) fn leading(log: Arc<Log>, outboxes: &Outboxes) -> Replica {
-    leading_with(log, outboxes, &[])
-}
-
-#[cfg(test)]
-const TERMS: Terms = Terms {
-    broker_epoch: Some(1),
-    min_insync_replicas: 1,
-    lag_max: Duration::from_secs(30),
-    fetch_backoff: Duration::from_secs(1),
-    now: Duration::ZERO,
-};
-
-/// In leader epoch 0, with the first of its replicas as leader and alone in sync.
-#[cfg(test)]
-fn a_partition(replicas: &[BrokerId]) -> ottla_metadata::Partition {
-    let leader = *replicas.first().unwrap();
-    ottla_metadata::Partition {
-        replicas: replicas.to_vec(),
-        directories: vec![ottla_base::Uuid::UNASSIGNED_DIR; replicas.len()],
-        isr: vec![leader],
-        removing_replicas: Vec::new(),
-        adding_replicas: Vec::new(),
-        eligible_leader_replicas: Vec::new(),
-        last_known_elr: Vec::new(),
-        leader,
-        leader_is_recovering: false,
-        leader_epoch: LeaderEpoch(0),
-        partition_epoch: 0,
-    }
-}
-
-/// A replica that leads a partition in leader epoch 0, in which the others are not in sync yet.
-#[cfg(test)]
-pub(crate) fn leading_with(log: Arc<Log>, outboxes: &Outboxes, others: &[BrokerId]) -> Replica {
-    let me = BrokerId(1);
-    let (id, rules) = (log.topic_id().unwrap(), Rules::new(log.topic_partition().clone()));
-    let start = log.log_start_offset();
-    let replica = Replica::new(me, id, log, start, rules, outboxes);
-    let partition = a_partition(&[&[me], others].concat());
-    assert_eq!(replica.follow_metadata(&partition, &TERMS), Standing::Leads);
-    replica
-}
-
-/// Lets who leads lead in a later epoch, alone.
-#[cfg(test)]
-pub(crate) fn lead_again(replica: &Replica, leader_epoch: LeaderEpoch) {
-    let partition = ottla_metadata::Partition {
-        leader_epoch,
-        partition_epoch: leader_epoch.0,
-        ..a_partition(&[replica.broker])
-    };
-    assert_eq!(replica.follow_metadata(&partition, &TERMS), Standing::Leads);
-}
-
-/// A replica that follows a partition in leader epoch 0, whose leader is alone in sync.
-#[cfg(test)]
-pub(crate) fn following(log: Arc<Log>, leader: BrokerId) -> Replica {
-    let me = BrokerId(1);
-    let (id, rules) = (log.topic_id().unwrap(), Rules::new(log.topic_partition().clone()));
-    let start = log.log_start_offset();
-    let replica = Replica::new(me, id, log, start, rules, &Outboxes::default());
-    let partition =
-        ottla_metadata::Partition { isr: vec![leader], leader, ..a_partition(&[me, leader]) };
-    assert_eq!(replica.follow_metadata(&partition, &TERMS), Standing::Follows(leader));
-    replica
-}
-
-/// Broker 2 leads in leader epoch 1, in which it has committed something else than what was appended here.
-#[cfg(test)]
-pub(crate) fn deposed(replica: &Replica, others: &Log) {
-    use ottla_replication::follower::EpochEnd;
-    let leader = BrokerId(2);
-    let partition = ottla_metadata::Partition {
-        isr: vec![leader],
-        leader,
-        leader_epoch: LeaderEpoch(1),
-        partition_epoch: 1,
-        ..a_partition(&[replica.broker, leader])
-    };
-    assert_eq!(replica.follow_metadata(&partition, &TERMS), Standing::Follows(leader));
-    let end = others.log_end_offset();
-    let hear = |fetched| {
-        let asked = replica.next_fetch(leader, Duration::ZERO).unwrap();
-        replica.on_fetched(leader, &asked, fetched, Duration::ZERO);
-    };
-    hear(Fetched::Diverged(EpochEnd { epoch: LeaderEpoch(0), end_offset: Offset(0) }));
-    let records = others.read(Offset(0), 10_000, end, true).unwrap().source.unwrap();
-    let records = records.read().unwrap();
-    hear(Fetched::Records { records, high_watermark: end, log_start: Offset(0) });
-    replica.log().flush().unwrap();
-    replica.on_flushed();
-    assert_eq!(replica.high_watermark(), end);
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicI32;
-
     use bytes::Bytes;
     use ottla_env::FaultyDisk;
-    use ottla_records::{BatchBuilder, Compression};
     use ottla_replication::follower::EpochEnd;
 
+    use super::fixtures::{TERMS, a_partition, of_a_producer, unflushed_log_on};
     use super::*;
 
     fn unflushed(directory: &tempfile::TempDir) -> Replica {
         leading(unflushed_log(directory, &[]), &Outboxes::default())
-    }
-
-    fn batch(sequence: i32) -> ValidBatch {
-        let mut builder = BatchBuilder::new(Compression::None).producer(5, 0, sequence);
-        builder.append(Timestamp(1_000), None, Some(b"value"), &[]);
-        builder.build()
     }
 
     #[test]
@@ -714,17 +588,14 @@ mod tests {
     fn a_configuration_that_comes_while_the_log_is_replaced_is_that_of_the_new_one() {
         let [old, new] = [(); 2].map(|()| tempfile::tempdir().unwrap());
         let replica = unflushed(&old);
-        let (tell, is_set) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             let replaced = replica.replace_log(|| {
-                let log = unflushed_log(&new, &[]);
                 scope.spawn(|| {
                     let kept_for_ever = LogConfig { retention_ms: -1, ..LogConfig::default() };
                     replica.set_log_config(Arc::new(kept_for_ever));
-                    tell.send(())
                 });
-                is_set.recv_timeout(Duration::from_millis(50)).unwrap_err();
-                Ok::<_, StorageError>(log)
+                assert!(replica.state.try_lock().is_none(), "whoever sets one waits for this");
+                Ok::<_, StorageError>(unflushed_log(&new, &[]))
             });
             replaced.unwrap();
         });
@@ -735,7 +606,8 @@ mod tests {
     fn a_retry_is_as_invisible_as_its_first_copy_until_that_is_on_disk() {
         let directory = tempfile::tempdir().unwrap();
         let replica = unflushed(&directory);
-        let append = |sequence| replica.append_produced(batch(sequence), true).unwrap().appended;
+        let append =
+            |sequence| replica.append_produced(of_a_producer(sequence), true).unwrap().appended;
         let [first, _] = [append(0), append(1)];
         assert_eq!((first.base_offset, first.duplicate), (Offset(0), false));
         for _ in 0..2 {
@@ -749,41 +621,21 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_while_this_broker_leads_again_is_not_told_that_it_has_led_all_the_time() {
+    fn whoever_asks_after_this_broker_leads_again_is_not_told_that_it_has_led_all_the_time() {
         let directory = tempfile::tempdir().unwrap();
         let replica = unflushed(&directory);
-        let (latest_over, is_done) = (AtomicI32::new(-1), AtomicBool::new(false));
-        let begin = std::sync::Barrier::new(2);
-        let become_in = |leader, epoch| {
-            let partition = ottla_metadata::Partition {
-                leader,
-                leader_epoch: LeaderEpoch(epoch),
-                ..a_partition(&[replica.broker])
-            };
-            replica.follow_metadata(&partition, &TERMS);
+        let of_epoch_0 = || replica.is_visible(Offset::ZERO, LeaderEpoch(0));
+        assert_eq!(of_epoch_0(), Ok(true));
+        let nobody_leads = ottla_metadata::Partition {
+            leader: BrokerId::NONE,
+            leader_epoch: LeaderEpoch(1),
+            ..a_partition(&[replica.broker])
         };
-        let wait = || {
-            begin.wait();
-            while !is_done.load(Ordering::Acquire) {
-                let over = latest_over.load(Ordering::Acquire);
-                let found = replica.is_visible(Offset::ZERO, LeaderEpoch(over));
-                assert_eq!(found, Err(ErrorCode::NOT_LEADER_OR_FOLLOWER), "of epoch {over}");
-            }
-        };
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(wait);
-            begin.wait();
-            for epoch in (0..20_000).step_by(2) {
-                become_in(BrokerId::NONE, epoch + 1);
-                latest_over.store(epoch, Ordering::Release);
-                become_in(replica.broker, epoch + 2);
-                if waiting.is_finished() {
-                    break;
-                }
-            }
-            is_done.store(true, Ordering::Release);
-            waiting.join().unwrap();
-        });
+        assert_eq!(replica.follow_metadata(&nobody_leads, &TERMS), Standing::Idle);
+        assert_eq!(of_epoch_0(), Err(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+        lead_again(&replica, LeaderEpoch(2));
+        assert_eq!(of_epoch_0(), Err(ErrorCode::NOT_LEADER_OR_FOLLOWER));
+        assert_eq!(replica.is_visible(Offset::ZERO, LeaderEpoch(2)), Ok(true));
     }
 
     #[test]
@@ -791,7 +643,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let log = unflushed_log(&directory, &[]);
         let replica = leading_with(log, &Outboxes::default(), &[BrokerId(2)]);
-        let Placed { appended, epoch } = replica.append_produced(batch(0), true).unwrap();
+        let Placed { appended, epoch } = replica.append_produced(of_a_producer(0), true).unwrap();
         replica.log().flush().unwrap();
         replica.on_flushed();
         assert_eq!(replica.is_visible(appended.last_offset.next(), epoch), Ok(true));

@@ -426,10 +426,9 @@ impl Refusal {
 #[cfg(test)]
 mod tests {
     use ottla_base::{BrokerId, Timestamp};
-    use ottla_records::{BatchBuilder, Compression};
 
     use super::*;
-    use crate::replica::{Outboxes, deposed, leading_with, unflushed_log};
+    use crate::replica::{Outboxes, deposed, leading_with, one_record, unflushed_log};
 
     fn flush(replica: &Replica) {
         replica.log().flush().unwrap();
@@ -456,10 +455,8 @@ mod tests {
         let (slow, quick) = (lead(0), lead(1));
         let mut waits = Vec::new();
         for (partition, replica) in [&slow, &quick].into_iter().enumerate() {
-            let mut builder = BatchBuilder::new(Compression::None);
-            builder.append(Timestamp(1_000), None, Some(b"value"), &[]);
-            let Placed { appended, epoch } =
-                replica.append_produced(builder.build(), true).unwrap();
+            let batch = one_record(Timestamp(1_000));
+            let Placed { appended, epoch } = replica.append_produced(batch, true).unwrap();
             let until = Until { offset: appended.last_offset.next(), epoch };
             let replica = Arc::clone(replica);
             waits.push(Wait { topic: 0, partition, replica, until });
