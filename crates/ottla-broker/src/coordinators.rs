@@ -35,7 +35,8 @@ const LOADING_MAX: usize = 4;
 /// and connections are bounded.
 struct Led<S: Shard> {
     replica: Arc<Replica>,
-    epoch: LeaderEpoch,
+    /// In which it was taken up.
+    since: LeaderEpoch,
     events: mpsc::UnboundedSender<Event<S>>,
 }
 
@@ -80,14 +81,17 @@ where
         }
     }
 
-    /// This broker leads a partition of the topic: reads it, and coordinates from then on. Said again, it changes
-    /// nothing; in another leader epoch the partition is read anew, since others may have written to it.
+    /// This broker leads a partition of the topic: reads it, and coordinates from then on. Said again, it changes nothing, nor
+    /// does a later leader epoch in which this broker goes on: there is one for each replica that is removed. Once others have
+    /// led, who may have written to the partition, it is read anew.
     pub(crate) fn elected(&self, replica: &Arc<Replica>) {
         let Some(epoch) = replica.led_epoch() else { return };
         let partition = replica.partition.partition.0;
         let mut partitions = self.partitions.write();
         let is_led = partitions.get(&partition).is_some_and(|led| {
-            Arc::ptr_eq(&led.replica, replica) && led.epoch == epoch && !led.events.is_closed()
+            Arc::ptr_eq(&led.replica, replica)
+                && replica.has_led_since(led.since)
+                && !led.events.is_closed()
         });
         if is_led {
             return;
@@ -101,7 +105,7 @@ where
             loading: Arc::clone(&self.loading),
             events,
         };
-        partitions.insert(partition, Led { replica, epoch, events: sender });
+        partitions.insert(partition, Led { replica, since: epoch, events: sender });
         tokio::spawn(task.run());
     }
 

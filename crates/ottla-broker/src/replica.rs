@@ -384,6 +384,13 @@ impl Replica {
         self.led.reign().map(|reign| reign.now)
     }
 
+    /// Whether this broker has led without a break since a leader epoch in which it led: all that was appended from then on is
+    /// its own, and is still there.
+    #[must_use]
+    pub fn has_led_since(&self, epoch: LeaderEpoch) -> bool {
+        self.led.reign().is_some_and(|reign| reign.covers(epoch))
+    }
+
     /// Whether what was appended below `until` in a leader epoch is visible.
     ///
     /// # Errors
@@ -392,9 +399,9 @@ impl Replica {
         // In this order: a high watermark that others' records have raised was stored after this broker's reign had ended, so
         // that whoever has read it finds that reign over. While it lasts, what was appended is still there.
         let is_visible = self.high_watermark() >= until;
-        match self.led.reign() {
-            Some(reign) if reign.covers(epoch) => Ok(is_visible),
-            _ => Err(ErrorCode::NOT_LEADER_OR_FOLLOWER),
+        match self.has_led_since(epoch) {
+            true => Ok(is_visible),
+            false => Err(ErrorCode::NOT_LEADER_OR_FOLLOWER),
         }
     }
 
@@ -412,13 +419,13 @@ impl Replica {
         }
     }
 
-    /// Appends a batch of this broker's own, decided in a leader epoch, and asks for a flush, whose end is what makes it
-    /// visible.
+    /// Appends a batch of this broker's own, and asks for a flush, whose end is what makes it visible. It was decided by what
+    /// the log has said since a leader epoch: once somebody else has led, it is not appended.
     ///
     /// # Errors
     /// [`AppendError`]; nothing was appended then.
-    pub fn append(&self, batch: ValidBatch, epoch: LeaderEpoch) -> Result<Placed, AppendError> {
-        self.append_with(batch, Some(epoch), true, Log::append_batch, Log::request_flush)
+    pub fn append(&self, batch: ValidBatch, since: LeaderEpoch) -> Result<Placed, AppendError> {
+        self.append_with(batch, Some(since), true, Log::append_batch, Log::request_flush)
     }
 
     /// Appends a client's batch, unless the client has sent it before. A flush is due then as well: the first copy may
@@ -450,7 +457,7 @@ impl Replica {
     fn append_with(
         &self,
         batch: ValidBatch,
-        decided_in: Option<LeaderEpoch>,
+        decided_since: Option<LeaderEpoch>,
         needs_all: bool,
         append: fn(&Log, ValidBatch, LeaderEpoch) -> Result<Appended, ottla_log::AppendError>,
         ask_for_flush: fn(&Log),
@@ -460,7 +467,8 @@ impl Replica {
             return Err(AppendError::NotLeader);
         };
         let epoch = *epoch;
-        if decided_in.is_some_and(|decided_in| decided_in != epoch) {
+        // A reign begins and ends where the role changes, which it can't meanwhile.
+        if decided_since.is_some_and(|since| !self.has_led_since(since)) {
             return Err(AppendError::NotLeader);
         }
         if needs_all && !progress.has_enough_replicas() {

@@ -42,6 +42,7 @@ const ALL: &[&str] = &[
     "coordinator ends late",
     "coordinator ends while a commit waits",
     "coordinator ends while it loads",
+    "coordinator goes on in a later epoch",
     "coordinator is late",
     "crash amid a write",
     "disk failed",

@@ -33,7 +33,7 @@ impl<S: Shard> fmt::Debug for Event<S> {
     }
 }
 
-/// A partition that is coordinated, in one leader epoch.
+/// A partition that is coordinated, for as long as nobody else leads.
 pub struct Coordinator<S: Shard> {
     runtime: Runtime<S>,
     log: PartitionLog,

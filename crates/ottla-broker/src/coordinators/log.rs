@@ -47,12 +47,12 @@ pub enum LoadError {
     Stopped,
 }
 
-/// A partition that is led here, in one leader epoch.
+/// A partition that is led here, in one reign: leader epochs in which nobody else leads.
 #[derive(Debug)]
 pub struct PartitionLog {
     replica: Arc<Replica>,
-    /// What is decided is appended in this leader epoch or not at all.
-    epoch: LeaderEpoch,
+    /// In which the partition was taken up. What is decided is appended while the reign goes on, or not at all.
+    since: LeaderEpoch,
     settings: Settings,
     clock: Arc<dyn Clock>,
 }
@@ -67,25 +67,25 @@ impl PartitionLog {
     #[must_use]
     pub fn new(
         replica: Arc<Replica>,
-        epoch: LeaderEpoch,
+        since: LeaderEpoch,
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { replica, epoch, settings, clock }
+        Self { replica, since, settings, clock }
     }
 
-    /// Whether this broker still leads the partition in the epoch in which it was taken up, and can store.
+    /// Whether this broker has led the partition without a break since it was taken up, and can store.
     #[must_use]
     pub fn is_led(&self) -> bool {
-        self.replica.led_epoch() == Some(self.epoch)
+        self.replica.has_led_since(self.since)
             && self.replica.check_alive().is_ok()
             && self.replica.check_disk().is_ok()
     }
 
-    /// Everything below is committed; `None` once this broker leads no longer in the epoch in which the partition was taken
-    /// up. It may follow by then, and where its own records were others may stand, which count for nothing here.
+    /// Everything below is committed; `None` once the reign is over in which the partition was taken up. This broker may follow
+    /// by then, and where its own records were others may stand, which count for nothing here.
     pub(super) fn committed(&self) -> Option<Offset> {
-        // In this order: a high watermark that was read before the epoch is one of that epoch, or of one before it.
+        // In this order: a high watermark that was read before the reign is one of that reign, or of before it.
         let high_watermark = self.replica.high_watermark();
         self.is_led().then_some(high_watermark)
     }
@@ -145,7 +145,7 @@ impl PartitionLog {
                 let batch = batch.and_then(|batch| batch.verify_crc());
                 let batch = batch.map_err(|error| self.doubt(from, error))?;
                 from = batch.next_offset();
-                // If it is of a later epoch, in which others committed, this coordinator ends before it answers.
+                // If it is of a later reign, before which others committed, this coordinator ends before it answers.
                 loading.next_batch(from, self.replica.high_watermark());
                 replay(&mut loading, &batch, start)?;
             }
@@ -217,7 +217,7 @@ impl<R: StoredRecord> Log<R> for PartitionLog {
             return Err(ErrorCode::MESSAGE_TOO_LARGE);
         }
         let placed =
-            self.replica.append(batch, self.epoch).map_err(|error| match error.code() {
+            self.replica.append(batch, self.since).map_err(|error| match error.code() {
                 ErrorCode::NOT_LEADER_OR_FOLLOWER => ErrorCode::NOT_COORDINATOR,
                 code => code,
             })?;

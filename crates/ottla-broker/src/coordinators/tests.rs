@@ -19,7 +19,7 @@ use ottla_records::{BatchBuilder, Compression};
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
-use crate::replica::{Outboxes, deposed, leading, unflushed_log};
+use crate::replica::{Outboxes, deposed, lead_again, leading, unflushed_log};
 use crate::replicas::Replicas;
 
 const LOG_SETTINGS: LogSettings =
@@ -53,7 +53,14 @@ fn fixture() -> Fixture {
     Fixture { _directory: directory, replicas, replica, coordinators }
 }
 
+/// What is said to a commit of nobody in particular.
+const HAS_MEMBERS: Reply = Reply::Commit(Err(ErrorCode::UNKNOWN_MEMBER_ID));
+
 fn commit(offset: i64) -> Request {
+    commit_of("group", offset)
+}
+
+fn commit_of(group: &str, offset: i64) -> Request {
     let partition = OffsetCommitRequestPartition {
         committed_offset: offset,
         ..OffsetCommitRequestPartition::default()
@@ -64,7 +71,7 @@ fn commit(offset: i64) -> Request {
         ..OffsetCommitRequestTopic::default()
     };
     let request = OffsetCommitRequest {
-        group_id: "group".into(),
+        group_id: group.into(),
         generation_id_or_member_epoch: -1,
         retention_time_ms: -1,
         topics: vec![topic],
@@ -116,6 +123,21 @@ impl Fixture {
         Some(group.topics.first()?.partitions.first()?.committed_offset)
     }
 
+    /// A first member whose join waits for others; the coordinator knows of it.
+    async fn joining(&self) -> impl Future<Output = Result<Reply, ErrorCode>> {
+        let mut joining = Box::pin(self.coordinators.ask(0, join()));
+        assert!(futures_util::poll!(&mut joining).is_pending());
+        // Heard after the join, so that it is at rest with it.
+        assert_eq!(self.coordinators.ask(0, commit(1)).await, Ok(HAS_MEMBERS));
+        assert_eq!(self.member_count().await, 1);
+        joining
+    }
+
+    async fn member_count(&self) -> usize {
+        let Ok(Reply::Describe(groups)) = self.describe().await else { panic!("no answer") };
+        groups.first().unwrap().members.len()
+    }
+
     async fn describe(&self) -> Result<Reply, ErrorCode> {
         let asked =
             DescribeGroups { version: 6, groups: vec!["group".into()], last_rebalance: false };
@@ -151,36 +173,55 @@ async fn being_elected_twice_keeps_the_members_that_there_are() {
     let fixture = fixture();
     fixture.coordinators.elected(&fixture.replica);
     fixture.offset().await;
-    let mut joining = Box::pin(fixture.coordinators.ask(0, join()));
-    assert!(futures_util::poll!(&mut joining).is_pending());
+    let _joining = fixture.joining().await;
     fixture.coordinators.elected(&fixture.replica);
-    let refused = Reply::Commit(Err(ErrorCode::UNKNOWN_MEMBER_ID));
-    assert_eq!(fixture.coordinators.ask(0, commit(1)).await, Ok(refused), "it has members");
-    let Ok(Reply::Describe(groups)) = fixture.describe().await else { panic!("no answer") };
-    assert_eq!(groups.first().unwrap().members.len(), 1);
+    assert_eq!(fixture.coordinators.ask(0, commit(1)).await, Ok(HAS_MEMBERS));
+    assert_eq!(fixture.member_count().await, 1);
 }
 
+/// As when a replica of the partition is removed.
 #[tokio::test(flavor = "multi_thread")]
+async fn a_later_epoch_in_which_this_broker_goes_on_leading_is_nothing_to_members_and_offsets() {
+    let fixture = fixture();
+    fixture.coordinators.elected(&fixture.replica);
+    fixture.offset().await;
+    fixture.coordinators.ask(0, commit_of("another", 7)).await.unwrap();
+    let mut joining = std::pin::pin!(fixture.joining().await);
+    lead_again(&fixture.replica, LeaderEpoch(1));
+    fixture.coordinators.elected(&fixture.replica);
+    let committed = fixture.coordinators.ask(0, commit_of("another", 8)).await;
+    assert!(matches!(committed, Ok(Reply::Commit(Ok(_)))), "{committed:?}");
+    assert_eq!(fixture.replica.log().latest_epoch(), Some(LeaderEpoch(1)));
+    assert_eq!(fixture.member_count().await, 1);
+    assert!(futures_util::poll!(&mut joining).is_pending());
+}
+
+#[tokio::test]
 async fn whoever_waits_is_told_when_the_partition_is_put_down() {
     let fixture = fixture();
     fixture.coordinators.elected(&fixture.replica);
     fixture.offset().await;
-    let joining = fixture.coordinators.ask(0, join());
-    let resign = async { fixture.coordinators.resigned(0) };
-    let (answer, ()) = tokio::join!(joining, resign);
-    assert_eq!(answer, Err(ErrorCode::NOT_COORDINATOR));
+    let joining = fixture.joining().await;
+    fixture.coordinators.resigned(0);
+    assert_eq!(told(joining).await, Err(ErrorCode::NOT_COORDINATOR));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+/// On one thread: the coordinator sleeps by the time that this goes on, and hears of the end only if it is woken.
+#[tokio::test]
 async fn whoever_waits_is_told_when_the_disk_fails_or_the_broker_stops() {
     for end in [Replica::take_offline, Replica::retire] {
         let fixture = fixture();
         fixture.coordinators.elected(&fixture.replica);
         fixture.offset().await;
-        let joining = fixture.coordinators.ask(0, join());
-        let (answer, ()) = tokio::join!(joining, async { end(&fixture.replica) });
-        assert_eq!(answer, Err(ErrorCode::NOT_COORDINATOR));
+        let joining = fixture.joining().await;
+        end(&fixture.replica);
+        assert_eq!(told(joining).await, Err(ErrorCode::NOT_COORDINATOR));
     }
+}
+
+/// An answer that nobody can wait for in vain.
+async fn told(answer: impl Future<Output = Result<Reply, ErrorCode>>) -> Result<Reply, ErrorCode> {
+    tokio::time::timeout(Duration::from_secs(10), answer).await.expect("it is answered")
 }
 
 /// A coordinator that gets its turn late: its broker has heard of the next leader, and follows it.
@@ -202,6 +243,14 @@ fn what_another_leader_has_committed_is_not_what_a_coordinator_of_before_waits_f
     deposed(&replica, &others);
     assert!(!coordinator.settle(), "another broker leads");
     assert_eq!(answer.try_recv(), Err(TryRecvError::Empty), "the commit is gone");
+
+    lead_again(&replica, LeaderEpoch(2));
+    let end = replica.log().log_end_offset();
+    let (sender, mut answer) = oneshot::channel();
+    coordinator.on_event(Event::Ask(commit(8), sender));
+    assert_eq!(answer.try_recv(), Ok(Err(ErrorCode::NOT_COORDINATOR)));
+    assert_eq!(replica.log().log_end_offset(), end, "others have led: it does not know the log");
+    assert!(!coordinator.settle());
 }
 
 /// As a broker is that was just elected: those in sync with it have not told yet how far they are.

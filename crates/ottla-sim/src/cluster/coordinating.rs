@@ -65,13 +65,16 @@ struct Asked {
     promise: Promise,
 }
 
-/// A partition that a node has taken up, in one leader epoch.
+/// A partition that a node has taken up, for as long as nobody else leads.
 #[derive(Debug)]
 pub(super) struct Coordinated {
     /// No other that this process has taken up has it.
     number: u64,
     pub(super) key: Key,
-    pub(super) epoch: LeaderEpoch,
+    /// The leader epoch in which it was taken up.
+    pub(super) since: LeaderEpoch,
+    /// That of its last turn.
+    epoch: LeaderEpoch,
     state: State,
     /// Whoever asks does not find it any more.
     is_put_down: bool,
@@ -104,8 +107,9 @@ impl Process {
     pub(super) fn take_up(&mut self, replica: &Arc<Replica>, clock: Arc<dyn Clock>) {
         let Some(epoch) = replica.led_epoch() else { return };
         let key = (replica.topic_id, replica.partition.partition);
-        let is_it = |it: &&Coordinated| (it.key, it.epoch) == (key, epoch) && !it.is_put_down;
-        if self.coordinators.iter().any(|it| is_it(&it)) {
+        let is_it =
+            |it: &Coordinated| it.key == key && replica.has_led_since(it.since) && !it.is_put_down;
+        if self.coordinators.iter().any(is_it) {
             return;
         }
         self.put_down(key);
@@ -114,6 +118,7 @@ impl Process {
         self.coordinators.push(Coordinated {
             number: self.taken_up,
             key,
+            since: epoch,
             epoch,
             state: State::TakenUp(log),
             is_put_down: false,
@@ -247,7 +252,7 @@ impl World {
             None => {}
         }
         let (replica, now) = (coordinator.replica(), self.nodes[at].time(self.now));
-        let leads = replica.led_epoch() == Some(it.epoch);
+        let leads = replica.has_led_since(it.since);
         let has_moved = replica.high_watermark() != it.high_watermark;
         let is_due = coordinator.next_deadline().is_some_and(|due| due <= now);
         if leads && !has_moved && !is_due && it.inbox.is_empty() {
@@ -279,6 +284,11 @@ impl World {
                 return Ok(true);
             }
             it.high_watermark = coordinator.replica().high_watermark();
+            if let Some(epoch) = coordinator.replica().led_epoch().filter(|_| leads)
+                && std::mem::replace(&mut it.epoch, epoch) < epoch
+            {
+                self.counts.add("coordinator goes on in a later epoch");
+            }
             if leads {
                 disk.calmly(|| it.plain.read_on(&log))?;
                 disk.calmly(|| it.committed.read_until(it.high_watermark, &log))?;
@@ -299,7 +309,7 @@ impl World {
             } else if let Some((asker, ask)) = it.inbox.pop_front() {
                 let (sender, answer) = tokio::sync::oneshot::channel();
                 let before = log.log_end_offset();
-                let mut promise = self.promise(it, &ask)?;
+                let mut promise = self.promise(at, it, &ask)?;
                 coordinator.on_event(ask.clone().event(sender));
                 if !disk.has_stopped() {
                     disk.calmly(|| promise.is_placed(before, &log))?;

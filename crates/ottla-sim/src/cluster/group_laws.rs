@@ -2,7 +2,7 @@
 //!
 //! - An offset commit that was answered without an error is committed in the log of its partition, as [`super::laws`] says of
 //!   what was acknowledged. Whoever leads since then and has read its log has it, or one that came later.
-//! - A coordinator answers only while it leads in the epoch in which it has read its log, and after all of that log.
+//! - A coordinator answers only while nobody else has led since it has read its log, and after all of that log.
 //! - Its groups and offsets are those of its log, replayed by somebody else.
 //! - Whoever asks it for offsets that are committed hears what its log says below its high watermark: no less, and no more. So
 //!   it is from its first answer on, when it may have read more than it knows to be committed.
@@ -15,9 +15,11 @@
 //! In [`super::healing`]: in the end each group is stable, commits, and finds what it has committed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytestring::ByteString;
-use ottla_base::{ErrorCode, Offset};
+use ottla_base::{ErrorCode, LeaderEpoch, Offset};
+use ottla_broker::parts::Replica;
 use ottla_coordinator::group::{GroupShard, Query, Reply, Request};
 use ottla_log::Log;
 use ottla_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
@@ -148,6 +150,8 @@ impl Plain {
 pub(super) struct Promise {
     /// Where the batch of a commit is, and its number.
     placed: Option<(Offset, u64)>,
+    /// The leader epoch of that batch.
+    epoch: LeaderEpoch,
     end: Offset,
     /// How often the group had been deleted: whatever is told of a generation belongs to that life of it, though it may
     /// have been deleted again before it is told.
@@ -173,6 +177,7 @@ impl Promise {
         let batch = Batches::new(bytes).next().and_then(|batch| batch.ok()?.verify_crc().ok());
         let batch = batch.ok_or_else(|| Violation(format!("nothing is at {before}")))?;
         self.placed = Some((before, u64::from(batch.header().crc)));
+        self.epoch = LeaderEpoch(batch.header().partition_leader_epoch);
         self.end = batch.next_offset();
         Ok(())
     }
@@ -204,7 +209,7 @@ impl Told {
 
 impl World {
     /// What whoever asks may rely on.
-    pub(super) fn promise(&self, it: &Coordinated, ask: &Ask) -> Checked<Promise> {
+    pub(super) fn promise(&self, at: usize, it: &Coordinated, ask: &Ask) -> Checked<Promise> {
         let mut promise = Promise::default();
         match ask {
             Ask::Request(Request::Commit(commit)) => {
@@ -221,7 +226,7 @@ impl World {
             }
             Ask::Request(Request::FetchStable(fetch)) => {
                 promise.offsets = it.plain.offsets_of(&fetch.group.group_id);
-                self.check_told(it)?;
+                self.check_told(at, it)?;
             }
             Ask::Query(Query::Fetch(fetch)) => {
                 promise.offsets = it.committed.offsets_of(&fetch.group.group_id);
@@ -306,17 +311,19 @@ impl World {
             }
             _ => {}
         }
-        let process = self.nodes[at].process.as_ref();
-        let replica = process.and_then(|process| process.replicas.find(it.key.0, it.key.1.0));
-        let led = replica.and_then(|replica| replica.led_epoch());
+        let replica = self.replica_of(at, it);
         law!(
-            led == Some(it.epoch),
-            "{:?} is coordinated on {:?} in {:?}, and led in {led:?}",
+            replica.is_some_and(|replica| replica.has_led_since(it.since)),
+            "{:?} is coordinated on {:?} since {:?}, and others have led",
             it.key,
             self.nodes[at].id,
-            it.epoch
+            it.since
         );
         Ok(())
+    }
+
+    fn replica_of(&self, at: usize, it: &Coordinated) -> Option<Arc<Replica>> {
+        self.nodes[at].process.as_ref()?.replicas.find(it.key.0, it.key.1.0)
     }
 
     fn hold_commit_to(
@@ -337,7 +344,7 @@ impl World {
             number,
             base,
             until: promise.end,
-            epoch: it.epoch,
+            epoch: promise.epoch,
             looks_from: self.now,
         });
         let known = promise.stored.max(promise.told).unwrap_or(-1);
@@ -393,13 +400,15 @@ impl World {
         if plain.groups.values().any(|group| group.members > 0) {
             self.counts.add("group loaded with members");
         }
-        self.check_told(it)
+        self.check_told(at, it)
     }
 
     /// Whoever leads, and knows it, has what was answered.
-    fn check_told(&self, it: &Coordinated) -> Checked {
+    fn check_told(&self, at: usize, it: &Coordinated) -> Checked {
         let state = self.controller.image.partition(it.key.0, it.key.1);
-        if state.is_none_or(|state| state.leader_epoch != it.epoch) {
+        let replica = self.replica_of(at, it).filter(|replica| replica.has_led_since(it.since));
+        let led = replica.and_then(|replica| replica.led_epoch());
+        if state.is_none_or(|state| Some(state.leader_epoch) != led) {
             return Ok(());
         }
         for ((key, name), (base, number)) in &self.told.commits {
