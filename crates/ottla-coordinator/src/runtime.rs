@@ -31,6 +31,9 @@ pub trait Log<R> {
     /// How many of these records, from the first on, make a batch of a sensible size; at least one.
     fn fitting(&self, records: &[R]) -> usize;
 
+    /// No batch takes more bytes before it is compressed.
+    fn bytes_max(&self) -> usize;
+
     /// Appends records as one batch, all or none. Returns their offsets, which follow one another.
     ///
     /// # Errors
@@ -168,6 +171,9 @@ impl<S: Shard> Runtime<S> {
         request: S::Request,
         log: &mut L,
     ) -> Replies<S::Reply> {
+        if self.shard.records_bytes_min(&request) > log.bytes_max() {
+            return vec![(to, Err(told(ErrorCode::MESSAGE_TOO_LARGE)))];
+        }
         let mut given = Vec::new();
         let outcome = self.shard.handle(now.time, to, request);
         self.carry_out(now, outcome, log, &mut given);

@@ -49,6 +49,10 @@ pub trait Shard {
         request: Self::Request,
     ) -> Outcome<Self>;
 
+    /// The fewest bytes that the records of a request take, if any of them can be told before it is handled: what can't be
+    /// stored is refused before it takes memory.
+    fn records_bytes_min(&self, request: &Self::Request) -> usize;
+
     fn on_timer(&mut self, now: Timestamp, timer: Self::Timer) -> Outcome<Self>;
 
     /// The records that came with `next` are committed.

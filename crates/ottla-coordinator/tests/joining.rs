@@ -327,6 +327,19 @@ fn the_protocol_is_the_one_that_most_prefer_among_those_that_all_know() {
 }
 
 #[test]
+fn a_member_knows_a_thousand_protocols_at_most() {
+    let mut context = Context::new();
+    let names: Vec<&'static str> =
+        (0..=1_000).map(|number| &*Box::leak(format!("p{number}").into_boxed_str())).collect();
+    for (names, expected) in
+        [(&names[..], ErrorCode::INVALID_REQUEST), (&names[..1_000], ErrorCode::MEMBER_ID_REQUIRED)]
+    {
+        let joining = context.join(&Join::new().protocols(names));
+        assert_eq!(context.joined(joining).error_code, expected);
+    }
+}
+
+#[test]
 fn a_member_that_shares_no_protocol_with_the_others_is_refused() {
     let mut context = Context::new();
     context.stable(1);

@@ -45,6 +45,10 @@ impl Shard for Last {
         Outcome::default()
     }
 
+    fn records_bytes_min(&self, (): &()) -> usize {
+        0
+    }
+
     fn on_timer(&mut self, _: Timestamp, (): ()) -> Outcome<Self> {
         Outcome::default()
     }
@@ -88,6 +92,10 @@ struct NoLog;
 impl Log<Number> for NoLog {
     fn fitting(&self, _: &[Number]) -> usize {
         1
+    }
+
+    fn bytes_max(&self) -> usize {
+        0
     }
 
     fn append(&mut self, _: &[Number]) -> Result<Range<Offset>, ErrorCode> {

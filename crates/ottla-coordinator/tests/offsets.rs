@@ -5,15 +5,20 @@
 mod support;
 
 use ottla_base::{ErrorCode, Uuid};
-use ottla_coordinator::group::{FetchOffsets, ListGroups, Request, TopicDeleted};
+use ottla_coordinator::group::{
+    CommitOffsets, FetchOffsets, ListGroups, Reply, Request, TopicDeleted,
+};
 use ottla_protocol::messages::delete_groups_response::DeletableGroupResult;
+use ottla_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
 use ottla_protocol::messages::offset_delete_request::{
     OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
 };
 use ottla_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use ottla_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
-use ottla_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
-use support::{Commit, Context, GROUP, Join, SESSION_MS};
+use ottla_protocol::messages::{OffsetCommitRequest, OffsetDeleteRequest, OffsetDeleteResponse};
+use support::{BYTES_MAX, Commit, Context, GROUP, Join, SESSION_MS};
 
 const WEEK_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
@@ -27,6 +32,59 @@ fn delete_offsets(context: &mut Context, topic: &str) -> Result<ErrorCode, Error
         Some(topic) => Ok(topic.partitions[0].error_code),
         None => Err(response.error_code),
     }
+}
+
+/// As many commits as there are, of one partition each, in one request.
+fn commit_often(context: &mut Context, times: usize) -> Result<Reply, ErrorCode> {
+    let partition = OffsetCommitRequestPartition::default();
+    let topic = OffsetCommitRequestTopic {
+        name: "topic".into(),
+        partitions: vec![partition; times],
+        ..Default::default()
+    };
+    let request = OffsetCommitRequest {
+        group_id: GROUP.into(),
+        generation_id_or_member_epoch: -1,
+        topics: vec![topic],
+        ..Default::default()
+    };
+    let to = context.ask(Request::Commit(CommitOffsets { version: 9, request }));
+    context.take(to).unwrap()
+}
+
+#[test]
+fn what_no_batch_has_room_for_is_refused_before_anybody_writes_it() {
+    let mut context = Context::new();
+    context.log.refuses = Some(ErrorCode::KAFKA_STORAGE_ERROR);
+    let answer = commit_often(&mut context, BYTES_MAX / 32);
+    assert_eq!(answer, Err(ErrorCode::UNKNOWN_SERVER_ERROR));
+    assert!(context.log.refuses.take().is_some(), "the log was not asked");
+    let answer = commit_often(&mut context, 1_000);
+    assert!(matches!(answer, Ok(Reply::Commit(Ok(_)))), "{answer:?}");
+    assert_eq!(context.log.records.len(), 1_000);
+}
+
+#[test]
+fn an_offset_that_is_deleted_again_and_again_in_a_request_is_deleted_and_answered_once() {
+    let mut context = Context::new();
+    let to = context.commit_offset(&Commit::default());
+    assert_eq!(context.committed(to), ErrorCode::NONE);
+    let before = context.log.records.len();
+    let partition = |partition_index| OffsetDeleteRequestPartition { partition_index };
+    let topic = OffsetDeleteRequestTopic {
+        name: "topic".into(),
+        partitions: [0, 0, 1, 0].map(partition).to_vec(),
+    };
+    let topics = vec![topic.clone(), topic];
+    let request = OffsetDeleteRequest { group_id: GROUP.into(), topics };
+    let to = context.ask(Request::DeleteOffsets(request));
+    let response: OffsetDeleteResponse = context.reply(to);
+    assert_eq!(response.topics.len(), 1);
+    let answered = response.topics.iter().flat_map(|topic| &topic.partitions);
+    let answered: Vec<_> = answered.map(|it| (it.partition_index, it.error_code)).collect();
+    assert_eq!(answered, [(0, ErrorCode::NONE), (1, ErrorCode::NONE)]);
+    assert_eq!(context.log.records.len(), before + 1);
+    assert_eq!(context.offset(GROUP, "topic", 0), -1);
 }
 
 fn delete_group(context: &mut Context, group: &str) -> ErrorCode {

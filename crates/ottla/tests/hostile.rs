@@ -18,8 +18,12 @@ use ottla_protocol::messages::alter_partition_reassignments_request::{
     ReassignablePartition, ReassignableTopic,
 };
 use ottla_protocol::messages::elect_leaders_request::TopicPartitions;
+use ottla_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use ottla_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use ottla_protocol::messages::offset_delete_request::{
+    OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
 };
 use ottla_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopics,
@@ -27,7 +31,8 @@ use ottla_protocol::messages::offset_fetch_request::{
 use ottla_protocol::messages::{
     AllocateProducerIdsRequest, AlterPartitionReassignmentsRequest, BrokerHeartbeatRequest,
     DescribeQuorumRequest, ElectLeadersRequest, EnvelopeRequest, FetchRequest,
-    FindCoordinatorRequest, OffsetCommitRequest, OffsetFetchRequest,
+    FindCoordinatorRequest, JoinGroupRequest, OffsetCommitRequest, OffsetDeleteRequest,
+    OffsetFetchRequest,
 };
 use ottla_protocol::peer::{PeerKey, PeerRequest};
 use ottla_protocol::{Encoder, Request};
@@ -142,14 +147,23 @@ const GROWTH_MIB_MAX: usize = 384;
 
 /// Sends a request whose answer would take hundreds of megabytes: the connection is closed instead.
 fn refused_within_bounds<R: Request>(nodes: &Nodes, version: i16, request: &R) {
+    let answer = exchange_within_bounds(nodes, version, request);
+    assert!(answer.is_none(), "{} v{version} was answered", R::KEY.name());
+}
+
+fn exchange_within_bounds<R: Request>(
+    nodes: &Nodes,
+    version: i16,
+    request: &R,
+) -> Option<R::Response> {
     let (name, node) = (R::KEY.name(), &nodes.running[&1]);
     node.forget_peak();
     let before = node.memory_mib("VmRSS");
     let answer = exchange(&nodes.clients[0], version, request);
-    assert!(answer.is_none(), "{name} v{version} was answered");
     let growth = node.memory_mib("VmHWM").saturating_sub(before);
     assert!(growth <= GROWTH_MIB_MAX, "{name} v{version} took {growth} MiB");
     assert!(!nodes::quorum(&nodes.clients[0]).error_code.is_error());
+    answer
 }
 
 /// Each partition is refused in words that name the topic, and costs four bytes.
@@ -217,6 +231,62 @@ fn commit_with_long_metadata(nodes: &Nodes) {
         !answer.topics[0].partitions[0].error_code.is_error()
     });
     assert!(committed, "no offset is committed:\n{}", nodes.running[&1].log());
+}
+
+/// Each takes fourteen bytes, and its record hundreds; what a batch has room for is a fraction of them.
+#[test]
+fn a_partition_that_is_committed_again_and_again_is_refused_before_it_is_written_as_often() {
+    let nodes = lone_node();
+    nodes.succeed(&["topic", "create", "orders"]);
+    commit_with_long_metadata(&nodes);
+    let topic = OffsetCommitRequestTopic {
+        name: "orders".into(),
+        partitions: vec![OffsetCommitRequestPartition::default(); 2_000_000],
+        ..Default::default()
+    };
+    let request =
+        OffsetCommitRequest { group_id: "g".into(), topics: vec![topic], ..Default::default() };
+    let answer = exchange_within_bounds(&nodes, 5, &request).unwrap();
+    let partitions = &answer.topics[0].partitions;
+    assert_eq!(partitions.len(), 2_000_000);
+    assert!(partitions.iter().all(|it| it.error_code == ErrorCode::UNKNOWN_SERVER_ERROR));
+}
+
+#[test]
+fn an_offset_that_is_deleted_again_and_again_is_deleted_once() {
+    let nodes = lone_node();
+    nodes.succeed(&["topic", "create", "orders"]);
+    commit_with_long_metadata(&nodes);
+    let topic = OffsetDeleteRequestTopic {
+        name: "orders".into(),
+        partitions: vec![OffsetDeleteRequestPartition::default(); 4_000_000],
+    };
+    let request = OffsetDeleteRequest { group_id: "g".into(), topics: vec![topic] };
+    let answer = exchange_within_bounds(&nodes, 0, &request).unwrap();
+    assert_eq!(answer.error_code, ErrorCode::NONE);
+    assert_eq!(answer.topics[0].partitions.len(), 1);
+}
+
+/// Each takes some bytes, and hundreds for as long as its member has a session.
+#[test]
+fn a_member_of_millions_of_protocols_is_none() {
+    let nodes = lone_node();
+    nodes.succeed(&["topic", "create", "orders"]);
+    commit_with_long_metadata(&nodes);
+    let protocol = |number: u32| JoinGroupRequestProtocol {
+        name: format!("{number:x}").into(),
+        ..Default::default()
+    };
+    let request = JoinGroupRequest {
+        group_id: "g".into(),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 10_000,
+        protocol_type: "consumer".into(),
+        protocols: (0..2_000_000).map(protocol).collect(),
+        ..Default::default()
+    };
+    let answer = exchange_within_bounds(&nodes, 3, &request).unwrap();
+    assert_eq!(answer.error_code, ErrorCode::INVALID_REQUEST);
 }
 
 /// The key of each takes a byte, and what is said about it thirty.

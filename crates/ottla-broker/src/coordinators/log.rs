@@ -203,12 +203,16 @@ impl<R: StoredRecord> Log<R> for PartitionLog {
         records.iter().take_while(fits).count()
     }
 
+    fn bytes_max(&self) -> usize {
+        UNCOMPRESSED_MAX.max(self.replica.rules().max_message_bytes)
+    }
+
     fn append(&mut self, records: &[R]) -> Result<Range<Offset>, ErrorCode> {
-        let max = self.replica.rules().max_message_bytes;
+        let (max, bytes_max) = (self.replica.rules().max_message_bytes, Log::<R>::bytes_max(self));
         let mut batch = self.new_batch();
         for record in records {
             self.add(&mut batch, record)?;
-            if batch.size_in_bytes() > UNCOMPRESSED_MAX.max(max) {
+            if batch.size_in_bytes() > bytes_max {
                 return Err(ErrorCode::MESSAGE_TOO_LARGE);
             }
         }

@@ -4,6 +4,7 @@
 //!
 //! - v0: no rebalance timeout; the session's counts. v4: MEMBER_ID_REQUIRED hands out an id first (KIP-394).
 //!   v5: static members. v7: protocol type. v8: the reason. v9: the leader may be told not to assign.
+//! - Known difference: a member that names more than a thousand protocols is refused with INVALID_REQUEST.
 
 use ottla_coordinator::group::{JoinGroup, Request};
 use ottla_protocol::messages::{JoinGroupRequest, JoinGroupResponse};

@@ -19,33 +19,39 @@ use crate::answer::Outcome;
 
 const TOPIC_IDS_SINCE: i16 = 10;
 
-pub(super) async fn handle(context: Context, request: OffsetCommitRequest) -> Outcome {
+pub(super) async fn handle(context: Context, mut request: OffsetCommitRequest) -> Outcome {
     let image = context.broker.image();
-    let (known, mut answers) = sort_out(&image, context.version, &request.topics);
-    if !known.is_empty() {
-        let request = OffsetCommitRequest { topics: known.clone(), ..request };
+    let mut answers = take_unknown(&image, context.version, &mut request.topics);
+    if !request.topics.is_empty() {
         let group = request.group_id.clone();
+        // Indexes without what is committed for them: a request may name millions.
+        let mut refused: Vec<_> =
+            request.topics.iter().map(|topic| refuse(topic, ErrorCode::NONE)).collect();
         let commit = Request::Commit(CommitOffsets { version: context.version, request });
         let committed: Result<Result<OffsetCommitResponse, _>, _> =
             context.broker.groups.ask(&group, commit).await;
         answers.extend(match committed.and_then(|answer| answer) {
             Ok(response) => response.topics,
-            Err(error) => known.iter().map(|topic| refuse(topic, error)).collect(),
+            Err(error) => {
+                let partitions = refused.iter_mut().flat_map(|topic| &mut topic.partitions);
+                partitions.for_each(|partition| partition.error_code = error);
+                refused
+            }
         });
     }
     let topics = merge(answers);
     context.answer(&OffsetCommitResponse { topics, ..OffsetCommitResponse::default() })
 }
 
-/// The topics and partitions that exist, and the answers about the others.
-fn sort_out(
+/// Takes out what does not exist; returns the answers about it. What is left has both its name and its id.
+fn take_unknown(
     image: &Image,
     version: i16,
-    asked: &[OffsetCommitRequestTopic],
-) -> (Vec<OffsetCommitRequestTopic>, Vec<OffsetCommitResponseTopic>) {
+    topics: &mut Vec<OffsetCommitRequestTopic>,
+) -> Vec<OffsetCommitResponseTopic> {
     let by_id = version >= TOPIC_IDS_SINCE;
-    let (mut known, mut unknown) = (Vec::new(), Vec::new());
-    for topic in asked {
+    let mut unknown = Vec::new();
+    for topic in &mut *topics {
         let found =
             if by_id { image.topic(topic.topic_id) } else { image.topic_by_name(&topic.name) };
         let Some(found) = found else {
@@ -55,35 +61,32 @@ fn sort_out(
                 ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
             };
             unknown.push(refuse(topic, error));
+            topic.partitions.clear();
             continue;
         };
-        let (there, missing) = split(topic, found);
+        (topic.name, topic.topic_id) = ((&*found.name).into(), found.id);
+        let missing = take_missing(topic, found);
         if !missing.partitions.is_empty() {
-            unknown.push(refuse(&missing, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
-        }
-        if !there.partitions.is_empty() {
-            known.push(there);
+            unknown.push(missing);
         }
     }
-    (known, unknown)
+    topics.retain(|topic| !topic.partitions.is_empty());
+    unknown
 }
 
-/// A topic of the request with the partitions that exist, and with those that don't.
-fn split(
-    asked: &OffsetCommitRequestTopic,
-    topic: &Topic,
-) -> (OffsetCommitRequestTopic, OffsetCommitRequestTopic) {
-    let (there, missing) = asked
-        .partitions
-        .iter()
-        .cloned()
-        .partition(|it| topic.partition(PartitionIndex(it.partition_index)).is_some());
-    let with = |partitions| OffsetCommitRequestTopic {
-        name: (&*topic.name).into(),
-        topic_id: topic.id,
-        partitions,
-    };
-    (with(there), with(missing))
+/// Takes out the partitions that the topic does not have.
+fn take_missing(asked: &mut OffsetCommitRequestTopic, topic: &Topic) -> OffsetCommitResponseTopic {
+    let mut partitions = Vec::new();
+    asked.partitions.retain(|partition| {
+        let partition_index = partition.partition_index;
+        let is_there = topic.partition(PartitionIndex(partition_index)).is_some();
+        if !is_there {
+            let error_code = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+            partitions.push(OffsetCommitResponsePartition { partition_index, error_code });
+        }
+        is_there
+    });
+    OffsetCommitResponseTopic { name: asked.name.clone(), topic_id: asked.topic_id, partitions }
 }
 
 fn refuse(topic: &OffsetCommitRequestTopic, error_code: ErrorCode) -> OffsetCommitResponseTopic {

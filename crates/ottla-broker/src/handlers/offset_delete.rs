@@ -1,4 +1,6 @@
 //! OffsetDelete (key 47), version 0: a group forgets how far it has read in topics that it reads no longer.
+//!
+//! - Known difference: a partition that a request names more than once is answered once.
 
 use std::collections::HashMap;
 

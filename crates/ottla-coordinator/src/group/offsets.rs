@@ -1,5 +1,7 @@
 //! Offsets that groups commit: committing, reading, deleting, expiring. Pure.
 
+use std::collections::BTreeSet;
+
 use bytestring::ByteString;
 use ottla_base::{ErrorCode, Timestamp, TopicId};
 use ottla_protocol::messages::offset_commit_request::{
@@ -59,6 +61,19 @@ pub(crate) fn commit(turn: &mut Turn<'_>, request: &OffsetCommitRequest) -> Offs
         }
     });
     OffsetCommitResponse { topics: topics.collect(), ..OffsetCommitResponse::default() }
+}
+
+/// A record of a commit takes more than its texts: the offset, the partition, when it was committed.
+const RECORD_BYTES_MIN: usize = 30;
+
+/// No more than what the records of a commit take.
+pub(crate) fn records_bytes_min(request: &OffsetCommitRequest, settings: &Settings) -> usize {
+    let bytes = request.topics.iter().map(|topic| {
+        let stored = topic.partitions.iter().filter(|it| !is_too_large(it, settings));
+        let each = RECORD_BYTES_MIN + request.group_id.len() + topic.name.len();
+        each * stored.count()
+    });
+    bytes.sum()
 }
 
 /// Kafka counts the metadata as Java does, in UTF-16 units.
@@ -150,32 +165,32 @@ pub(crate) fn nothing(partition_index: i32) -> OffsetFetchResponsePartitions {
     }
 }
 
-/// Deletes offsets of topics that the group does not read any more.
+/// Deletes offsets of topics that the group does not read any more. A partition that is named again is passed over.
 pub(crate) fn delete(
     turn: &mut Turn<'_>,
     stored: &Stored,
     group: &ClassicGroup,
     request: &OffsetDeleteRequest,
 ) -> OffsetDeleteResponse {
+    let mut seen = BTreeSet::new();
     let topics = request.topics.iter().map(|topic| {
         let is_subscribed = group.is_subscribed_to(&topic.name);
-        let partitions = topic.partitions.iter().map(|partition| {
-            let index = partition.partition_index;
-            let is_there = stored.offset(&group.id, &topic.name, index).is_some();
-            if !is_subscribed && is_there {
-                turn.append(tombstone(&group.id, &owned(&topic.name), index));
+        let error_code =
+            if is_subscribed { ErrorCode::GROUP_SUBSCRIBED_TO_TOPIC } else { ErrorCode::NONE };
+        let found = stored.offsets(&group.id).and_then(|topics| topics.get_key_value(&topic.name));
+        let indexes = topic.partitions.iter().map(|partition| partition.partition_index);
+        let new = indexes.filter(|index| seen.insert((&*topic.name, *index)));
+        let partitions = new.map(|partition_index| {
+            if let Some((name, offsets)) = found.filter(|_| !is_subscribed)
+                && offsets.contains_key(&partition_index)
+            {
+                turn.append(tombstone(&group.id, name, partition_index));
             }
-            OffsetDeleteResponsePartition {
-                partition_index: index,
-                error_code: if is_subscribed {
-                    ErrorCode::GROUP_SUBSCRIBED_TO_TOPIC
-                } else {
-                    ErrorCode::NONE
-                },
-            }
+            OffsetDeleteResponsePartition { partition_index, error_code }
         });
         OffsetDeleteResponseTopic { partitions: partitions.collect(), name: topic.name.clone() }
     });
+    let topics = topics.filter(|topic| !topic.partitions.is_empty());
     OffsetDeleteResponse { topics: topics.collect(), ..OffsetDeleteResponse::default() }
 }
 

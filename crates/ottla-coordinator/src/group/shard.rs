@@ -28,6 +28,10 @@ const GROUP_ID_NOT_FOUND_IN_COMMIT_SINCE: i16 = 9;
 /// Describing a group that is not there is an error from this version on.
 const GROUP_ID_NOT_FOUND_IN_DESCRIBE_SINCE: i16 = 6;
 
+/// How many protocols a member may know; clients know a handful. Apache Kafka has no bound: each takes some bytes in a request,
+/// and hundreds in a member.
+const PROTOCOLS_MAX: usize = 1_000;
+
 /// See [`crate::group`].
 #[derive(Debug)]
 pub struct GroupShard {
@@ -77,6 +81,8 @@ impl GroupShard {
             Some(ErrorCode::INVALID_GROUP_ID)
         } else if !timeouts.contains(&request.session_timeout_ms) {
             Some(ErrorCode::INVALID_SESSION_TIMEOUT)
+        } else if request.protocols.len() > PROTOCOLS_MAX {
+            Some(ErrorCode::INVALID_REQUEST)
         } else if !request.member_id.is_empty() && !self.groups.contains_key(&request.group_id) {
             Some(ErrorCode::UNKNOWN_MEMBER_ID)
         } else {
@@ -297,6 +303,21 @@ impl Shard for GroupShard {
             }
             Request::TopicsDeleted(topics) => shard.begin_sweep(turn, Task::Forget(topics)),
         })
+    }
+
+    fn records_bytes_min(&self, request: &Request) -> usize {
+        match request {
+            Request::Commit(commit) => offsets::records_bytes_min(&commit.request, &self.settings),
+            // A record or two, or as many as there are offsets to delete.
+            Request::Join(_)
+            | Request::Sync(_)
+            | Request::Heartbeat(_)
+            | Request::Leave(_)
+            | Request::FetchStable(_)
+            | Request::DeleteOffsets(_)
+            | Request::DeleteGroups(_)
+            | Request::TopicsDeleted(_) => 0,
+        }
     }
 
     fn on_timer(&mut self, now: Timestamp, timer: Timer) -> Outcome<Self> {

@@ -36,6 +36,8 @@ use ottla_protocol::records::{GroupRecord, encode_versioned};
 pub const GROUP: &str = "group";
 pub const SESSION_MS: i32 = 10_000;
 pub const REBALANCE_MS: i32 = 60_000;
+/// Of one batch.
+pub const BYTES_MAX: usize = 1024 * 1024;
 pub const STORE_TIMEOUT_MS: i64 = 5_000;
 pub const STORE_TIMEOUT: Duration = Duration::from_millis(STORE_TIMEOUT_MS.unsigned_abs());
 
@@ -50,6 +52,10 @@ pub struct MemoryLog {
 impl Log<GroupRecord> for MemoryLog {
     fn fitting(&self, _: &[GroupRecord]) -> usize {
         2
+    }
+
+    fn bytes_max(&self) -> usize {
+        BYTES_MAX
     }
 
     fn append(&mut self, records: &[GroupRecord]) -> Result<Range<Offset>, ErrorCode> {

@@ -76,6 +76,8 @@ impl ClassicGroup {
         let assignments: BTreeMap<_, _> = request
             .assignments
             .iter()
+            // Nobody else can ask for one: who comes later makes the group rebalance.
+            .filter(|it| self.members.contains_key(&it.member_id))
             .map(|it| (ByteString::from(&*it.member_id), Bytes::copy_from_slice(&it.assignment)))
             .collect();
         turn.append(
