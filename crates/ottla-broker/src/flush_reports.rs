@@ -152,7 +152,7 @@ fn encode(registration: Registration, words: &Words) -> Bytes {
 ///
 /// # Errors
 /// When the message is shorter than it says.
-pub(crate) fn decode(
+pub fn decode(
     body: Bytes,
     mut each: impl FnMut(TopicId, PartitionIndex, FollowerFlushed),
 ) -> Result<(), Malformed> {

@@ -53,13 +53,14 @@ pub mod parts {
     pub use crate::coordinators::{
         Coordinator, Event, LoadError, LogSettings, PartitionLog, ReplySender,
     };
-    pub use crate::flush_reports::FlushReports;
+    pub use crate::flush_reports::{FlushReports, decode as decode_flush_report};
     pub use crate::isr_changes::{IsrChanges, Waiting, request as alter_partition_request};
     pub use crate::replica::{
         AppendError, Errand, Fetched, Outboxes, Placed, Question, Replica, Served, Standing, Terms,
         Visible,
     };
     pub use crate::replicas::Replicas;
+    pub use crate::topics::plan::{Incarnation, Partitions, Step};
 }
 
 pub use frame::{Frame, FrameError, FrameReader};

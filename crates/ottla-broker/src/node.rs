@@ -52,6 +52,7 @@ use crate::peers::{BrokerAddresses, Peers, Purpose, QuorumTransport};
 use crate::replicas::Replicas;
 use crate::throttles::Throttles;
 use crate::topic_config;
+use crate::topics::plan::Incarnation;
 use crate::topics::{MissingLogs, Topics};
 
 /// What a node is started with.
@@ -171,8 +172,7 @@ impl Node {
             Arc::clone(&hang_ups),
         ));
         let topics = Arc::new(Topics {
-            node_id: config.node_id,
-            incarnation_id,
+            me: Incarnation { broker: config.node_id, id: incarnation_id },
             clock: Arc::clone(&clock),
             lag_max: milliseconds(config.replica_lag_time_max_ms),
             fetch_backoff: milliseconds(config.replica_fetch_backoff_ms.into()),

@@ -4,6 +4,7 @@
 //!
 //! Invariant: a partition whose log is missing for want of room is in `missing.logs`.
 
+pub(crate) mod plan;
 #[cfg(test)]
 mod tests;
 
@@ -12,12 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use self::plan::{Incarnation, Partitions, Step};
 use ottla_base::{BrokerId, PartitionIndex, TopicId, TopicPartition, Uuid};
 use ottla_config::TopicConfig;
 use ottla_coordinator::group::TopicDeleted;
 use ottla_env::Clock;
 use ottla_log::{CreateError, Log, LogCleaner};
-use ottla_metadata::{Broker, ConfigResource, Delta, Image, Partition, Topic, topic_name};
+use ottla_metadata::{ConfigResource, Delta, Image, Partition, Topic, topic_name};
 use ottla_quorum::Publisher;
 use ottla_replication::Throttled;
 use parking_lot::Mutex;
@@ -43,9 +45,8 @@ const MAKE_MISSING_EVERY: Duration = Duration::from_secs(1);
 /// The logs and replicas of this broker, kept equal to the metadata.
 #[derive(Debug)]
 pub(crate) struct Topics {
-    pub node_id: BrokerId,
-    /// Of this process: metadata that is older than its registration gives it nothing to lead.
-    pub incarnation_id: Uuid,
+    /// This process: metadata that is older than its registration gives it nothing to lead.
+    pub me: Incarnation,
     pub clock: Arc<dyn Clock>,
     /// `replica.lag.time.max.ms`
     pub lag_max: Duration,
@@ -97,43 +98,32 @@ impl Topics {
     /// `before` is the image that the delta began with.
     fn carry_out(&self, before: Option<&Image>, image: &Image, delta: &Delta) {
         // First of all: what is made below is made with it.
-        let defaults_changed = self.configuration.follow(image, delta);
-        if !self.started.load(Ordering::Relaxed) {
-            return self.begin(image);
-        }
-        // What is here is what the image before has said: a partition may have left this broker and been deleted since.
-        let deleted = delta.deleted.keys().filter_map(|id| before?.topic(*id));
-        deleted.for_each(|topic| self.delete(topic));
-        for topic in delta.created.iter().filter_map(|id| image.topic(*id)) {
-            self.create_all(image, topic);
-        }
-        let changed: Vec<_> = delta.changed.iter().copied().collect();
-        changed.chunk_by(|one, next| one.0 == next.0).for_each(|it| self.follow_all(image, it));
-        self.follow_brokers(image, delta);
-        if defaults_changed {
+        let has_new_defaults = self.configuration.follow(image, delta);
+        let has_begun = self.started.load(Ordering::Relaxed);
+        if let Some(before) = before.filter(|_| has_begun) {
+            if has_new_defaults {
+                self.take_defaults();
+            }
+            let steps = self.me.steps(before, image, delta, has_new_defaults);
+            steps.into_iter().for_each(|step| self.take(image, step));
+        } else if let Some(steps) = self.me.begin(image) {
             self.take_defaults();
-            image.topics().for_each(|topic| self.reconfigure(image, topic));
-            return;
-        }
-        let is_topic = |resource: &&ConfigResource| resource.kind == ConfigResource::TOPIC;
-        let topics = delta.configs.iter().filter(is_topic);
-        for topic in topics.filter_map(|resource| image.topic_by_name(&resource.name)) {
-            self.reconfigure(image, topic);
+            steps.into_iter().for_each(|step| self.take(image, step));
+            self.started.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Takes up what is there, once the metadata includes the registration of this process. What comes before that is the
-    /// cluster's past, replayed: its topics may have been deleted since and made anew under the same names, and today's
-    /// logs would be taken for theirs.
-    fn begin(&self, image: &Image) {
-        let me = image.broker(self.node_id);
-        if me.is_none_or(|broker| broker.incarnation_id != self.incarnation_id) {
-            return;
+    fn take(&self, image: &Image, step: Step<'_>) {
+        match step {
+            Step::Begin => *self.strays.lock() = self.without_owner(image),
+            Step::Gone { topic, held } => self.delete(topic, &held),
+            Step::Made { topic, held } => self.create_all(image, topic, &held),
+            Step::Changed { topic, held, left } => self.follow_all(image, topic, &held, &left),
+            Step::Eligible { broker, is_active } => {
+                self.replicas.on_eligibility_changed(broker, is_active);
+            }
+            Step::Reconfigured { topic } => self.reconfigure(image, topic),
         }
-        self.take_defaults();
-        *self.strays.lock() = self.without_owner(image);
-        image.topics().for_each(|topic| self.create_all(image, topic));
-        self.started.store(true, Ordering::Relaxed);
     }
 
     /// What the directories and the cleaner must know of the broker's own configuration.
@@ -150,18 +140,10 @@ impl Topics {
         }
     }
 
-    /// Logs that no topic owns, or another broker holds now.
     fn without_owner(&self, image: &Image) -> BTreeSet<TopicPartition> {
-        let is_stray = |log: &Arc<Log>| {
-            let name = log.topic_partition();
-            // A copy under another name has the id of a topic, and is none of its partitions.
-            let is_named = |topic: &&Topic| topic.name == name.topic;
-            let topic = log.topic_id().and_then(|id| image.topic(id)).filter(is_named);
-            let partition = topic.and_then(|topic| topic.partition(name.partition));
-            partition.is_none_or(|partition| !partition.replicas.contains(&self.node_id))
-        };
-        let logs = self.directories.logs().into_iter().filter(is_stray);
-        logs.map(|log| log.topic_partition().clone()).collect()
+        let logs = self.directories.logs();
+        let named = logs.iter().map(|log| (log.topic_partition().clone(), log.topic_id()));
+        self.me.strays(image, named)
     }
 
     /// Renames the strays that nothing has come to own since: never served, never deleted. The metadata goes on meanwhile, and
@@ -178,13 +160,16 @@ impl Topics {
         }
     }
 
-    fn create_all(&self, image: &Image, topic: &Topic) {
+    fn create_all(&self, image: &Image, topic: &Topic, held: &Partitions<'_>) {
         if &*topic.name == topic_name::CONSUMER_OFFSETS {
             self.groups.topic_seen(topic.partition_count());
         }
+        if held.is_empty() {
+            return;
+        }
         let demands = self.demands_of(image, topic);
-        for (index, partition) in topic.partitions() {
-            self.create(image, topic, index, partition, &demands);
+        for (index, partition) in held {
+            self.create(image, topic, *index, partition, &demands);
         }
     }
 
@@ -197,9 +182,7 @@ impl Topics {
         partition: &Partition,
         demands: &Demands,
     ) {
-        if partition.replicas.contains(&self.node_id)
-            && let Err(error) = self.try_create(image, topic, index, partition, demands)
-        {
+        if let Err(error) = self.try_create(image, topic, index, partition, demands) {
             self.note_missing(topic, index, &error);
         }
     }
@@ -240,10 +223,10 @@ impl Topics {
         for (topic_id, index) in missing {
             if let Some(topic) = image.topic(topic_id)
                 && let Some(partition) = topic.partition(index)
-                && partition.replicas.contains(&self.node_id)
+                && partition.replicas.contains(&self.me.broker)
                 && self.replicas.find(topic_id, index.0).is_none()
             {
-                let place = partition.directory_of(self.node_id);
+                let place = partition.directory_of(self.me.broker);
                 if full.contains(&place) {
                     continue;
                 }
@@ -274,7 +257,7 @@ impl Topics {
     ) -> Result<(), CreateError> {
         let name = TopicPartition { topic: Arc::clone(&topic.name), partition: index };
         let log_config = Arc::new(topic_config::log_config(&demands.config));
-        let assigned = partition.directory_of(self.node_id).unwrap_or(Uuid::UNASSIGNED_DIR);
+        let assigned = partition.directory_of(self.me.broker).unwrap_or(Uuid::UNASSIGNED_DIR);
         let is_here =
             || self.directories.log(&name).is_some_and(|it| it.topic_id() == Some(topic.id));
         if assigned == Uuid::LOST_DIR && !is_here() {
@@ -289,9 +272,9 @@ impl Topics {
         let rules = topic_config::rules(name, &demands.config);
         let high_watermark = log.noted_high_watermark().unwrap_or_else(|| log.log_start_offset());
         let outboxes = &self.replicas.outboxes;
-        let replica = Replica::new(self.node_id, topic.id, log, high_watermark, rules, outboxes);
+        let replica = Replica::new(self.me.broker, topic.id, log, high_watermark, rules, outboxes);
         let replica = Arc::new(replica);
-        replica.set_throttled(demands.throttling_of(index, self.node_id));
+        replica.set_throttled(demands.throttling_of(index, self.me.broker));
         self.replicas.insert(Arc::clone(&replica));
         self.settle(image, topic, index, partition, &replica, demands);
         Ok(())
@@ -307,10 +290,8 @@ impl Topics {
         replica: &Arc<Replica>,
         demands: &Demands,
     ) {
-        let me = image.broker(self.node_id);
-        let me = me.filter(|broker| broker.incarnation_id == self.incarnation_id);
         let terms = Terms {
-            broker_epoch: me.map(|broker| broker.epoch),
+            broker_epoch: self.me.registered(image).map(|broker| broker.epoch),
             min_insync_replicas: demands.min_insync_replicas(),
             lag_max: self.lag_max,
             fetch_backoff: self.fetch_backoff,
@@ -325,7 +306,7 @@ impl Topics {
             };
             self.fetchers.follow(replica, leader);
         });
-        let is_lost = partition.directory_of(self.node_id) == Some(Uuid::LOST_DIR);
+        let is_lost = partition.directory_of(self.me.broker) == Some(Uuid::LOST_DIR);
         if is_lost || standing == Standing::Leads && self.directories.is_full(&replica.log()) {
             handovers.look();
         }
@@ -334,14 +315,6 @@ impl Topics {
                 Standing::Leads => self.groups.elected(replica),
                 Standing::Follows(_) | Standing::Idle => self.groups.resigned(index.0),
             }
-        }
-    }
-
-    /// Other brokers have come, gone or changed. What this means for leaders is among the partitions that have changed.
-    fn follow_brokers(&self, image: &Image, delta: &Delta) {
-        for id in delta.brokers.iter().filter(|id| **id != self.node_id) {
-            let is_active = image.broker(*id).is_some_and(Broker::is_active);
-            self.replicas.on_eligibility_changed(*id, is_active);
         }
     }
 
@@ -388,23 +361,27 @@ impl Topics {
         self.directories.create(name.clone(), topic_id, config, place)
     }
 
-    /// Partitions of one topic have changed, or it has grown by them.
-    fn follow_all(&self, image: &Image, changed: &[(TopicId, PartitionIndex)]) {
-        let topic = changed.first().and_then(|(topic_id, _)| image.topic(*topic_id));
-        let Some(topic) = topic else { return };
-        let demands = self.demands_of(image, topic);
-        changed.iter().for_each(|(_, index)| self.follow(image, topic, *index, &demands));
-    }
-
-    fn follow(&self, image: &Image, topic: &Topic, index: PartitionIndex, demands: &Demands) {
-        let Some(partition) = topic.partition(index) else { return };
-        let Some(replica) = self.replicas.find(topic.id, index.0) else {
-            return self.create(image, topic, index, partition, demands);
-        };
-        if !partition.replicas.contains(&self.node_id) {
-            return self.drop_replica(topic, index);
+    fn follow_all(
+        &self,
+        image: &Image,
+        topic: &Topic,
+        held: &Partitions<'_>,
+        left: &[PartitionIndex],
+    ) {
+        let is_here = |index: &&PartitionIndex| self.replicas.find(topic.id, index.0).is_some();
+        left.iter().filter(is_here).for_each(|index| self.drop_replica(topic, *index));
+        if held.is_empty() {
+            return;
         }
-        self.settle(image, topic, index, partition, &replica, demands);
+        let demands = self.demands_of(image, topic);
+        for (index, partition) in held {
+            match self.replicas.find(topic.id, index.0) {
+                Some(replica) => {
+                    self.settle(image, topic, *index, partition, &replica, &demands);
+                }
+                None => self.create(image, topic, *index, partition, &demands),
+            }
+        }
     }
 
     /// A partition is held elsewhere from now on.
@@ -427,12 +404,8 @@ impl Topics {
         }
     }
 
-    fn delete(&self, topic: &Topic) {
-        for (index, partition) in topic.partitions() {
-            if partition.replicas.contains(&self.node_id) {
-                self.drop_replica(topic, index);
-            }
-        }
+    fn delete(&self, topic: &Topic, held: &[PartitionIndex]) {
+        held.iter().for_each(|index| self.drop_replica(topic, *index));
         if &*topic.name == topic_name::CONSUMER_OFFSETS {
             self.groups.topic_gone();
         }
@@ -455,7 +428,7 @@ impl Topics {
             replica.set_log_config(Arc::new(topic_config::log_config(&demands.config)));
             replica.set_rules(topic_config::rules(replica.partition.clone(), &demands.config));
             replica.on_min_isr_changed(demands.min_insync_replicas());
-            replica.set_throttled(demands.throttling_of(index, self.node_id));
+            replica.set_throttled(demands.throttling_of(index, self.me.broker));
         }
     }
 

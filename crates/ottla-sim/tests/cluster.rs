@@ -49,7 +49,6 @@ const ALL: &[&str] = &[
     "disk wiped",
     "duplicate refused",
     "fetch refused: FENCED_LEADER_EPOCH",
-    "fetch refused: NOT_LEADER_OR_FOLLOWER",
     "fetch refused: UNKNOWN_LEADER_EPOCH",
     "fetch refused: UNKNOWN_TOPIC_ID",
     "fetch unanswered",

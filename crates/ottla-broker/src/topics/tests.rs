@@ -167,8 +167,7 @@ fn topics_in(directories: Arc<LogDirectories>) -> Topics {
     let hang_ups = Arc::<HangUps>::default();
     let fetchers = Fetchers::new(Arc::clone(&clock), fetch, Arc::clone(&throttles), hang_ups);
     Topics {
-        node_id: ME,
-        incarnation_id: INCARNATION,
+        me: Incarnation { broker: ME, id: INCARNATION },
         lag_max: Duration::from_secs(30),
         fetch_backoff: Duration::from_secs(1),
         fetchers: Arc::new(fetchers),

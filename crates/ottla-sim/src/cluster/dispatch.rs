@@ -403,6 +403,9 @@ impl World {
             image: ottla_metadata::Image::new("cluster"),
             applied: 0,
             incarnation,
+            // The bug makes logs before the metadata tells of this process.
+            has_begun: self.bug == Some(Bug::MetadataReplayed),
+            strays: Default::default(),
             epoch: None,
             follows: Default::default(),
             questions: Default::default(),

@@ -1,11 +1,11 @@
 //! A broker: its disk and its clock, and the process that runs on them, or does not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ottla_base::{BrokerId, LeaderEpoch, Offset, Timestamp, Uuid};
+use ottla_base::{BrokerId, LeaderEpoch, Offset, Timestamp, TopicPartition, Uuid};
 use ottla_broker::parts::{Registration, Replicas, Waiting};
 use ottla_env::{Clock, Disk, ManualClock};
 use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
@@ -73,6 +73,10 @@ pub(super) struct Process {
     pub(super) image: Image,
     pub(super) applied: usize,
     pub(super) incarnation: Uuid,
+    /// Whether what was there at the start has been taken up.
+    pub(super) has_begun: bool,
+    /// What was there at the start and nothing has come to own.
+    pub(super) strays: BTreeSet<TopicPartition>,
     pub(super) epoch: Option<i64>,
     /// Whom each partition follows.
     pub(super) follows: BTreeMap<Key, BrokerId>,

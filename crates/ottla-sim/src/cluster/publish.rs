@@ -1,13 +1,14 @@
-//! A broker follows the metadata: logs come and go, replicas lead and follow. As `topics.rs` of the broker does it.
+//! A broker follows the metadata: logs come and go, replicas lead and follow. What is to be done is said by the broker's own
+//! `topics/plan.rs`, and is done here as its `topics.rs` does it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use ottla_base::{BrokerId, PartitionIndex, TopicId, TopicPartition, Uuid};
-use ottla_broker::parts::{Replica, Standing, Terms};
+use ottla_base::{PartitionIndex, TopicId, TopicPartition, Uuid};
+use ottla_broker::parts::{Incarnation, Partitions, Replica, Standing, Step, Terms};
 use ottla_env::Clock;
 use ottla_log::{Log, LogConfig};
-use ottla_metadata::{Broker, ConfigResource, Delta, Image, Partition, Topic, topic_name};
+use ottla_metadata::{ConfigResource, Delta, Image, Partition, Topic, topic_name};
 use ottla_records::Rules;
 use ottla_replication::CommittedIsr;
 
@@ -25,7 +26,7 @@ const FETCH_BACKOFF: Duration = Duration::from_secs(1);
 /// What is needed to follow metadata, without the rest of the world.
 struct Follows<'a> {
     bug: Option<Bug>,
-    id: BrokerId,
+    me: Incarnation,
     directory_id: Uuid,
     now: Duration,
     clock: Arc<dyn Clock>,
@@ -61,10 +62,11 @@ impl World {
         }
         process.applied = until;
         *applied = until.max(*applied);
+        let me = Incarnation { broker: id, id: process.incarnation };
         let counts = &mut self.counts;
         let failures = Vec::new();
         let mut follows =
-            Follows { bug, id, directory_id, now, clock, process, before, counts, failures };
+            Follows { bug, me, directory_id, now, clock, process, before, counts, failures };
         follows.publish(&delta);
         let failures = follows.failures;
         let has_reason = disk.has_stopped() || disk.faults() > faults;
@@ -78,7 +80,13 @@ impl World {
                 process.is_doomed = true;
                 Ok(())
             }
-            None => Ok(()),
+            None => {
+                let process = self.nodes[at].process.as_ref();
+                if process.is_some_and(|process| process.epoch.is_some()) {
+                    self.set_strays_aside(at);
+                }
+                Ok(())
+            }
         }
     }
 
@@ -87,21 +95,12 @@ impl World {
         process.is_some_and(|process| process.directory.check_health().is_err())
     }
 
-    /// Logs that no topic owns are set aside, once the metadata is known.
+    /// Logs that nothing has come to own since the start are set aside, once the process is registered.
     pub(super) fn set_strays_aside(&mut self, at: usize) {
-        let node = &self.nodes[at];
-        let Some(process) = &node.process else { return };
-        for log in process.directory.logs() {
-            let name = log.topic_partition().clone();
-            let topic = log.topic_id().and_then(|id| process.image.topic(id));
-            let topic = topic.filter(|topic| topic.name == name.topic);
-            let partition = topic.and_then(|topic| topic.partition(name.partition));
-            // Nor what is held elsewhere by now: a crash may have taken a deletion back, in part.
-            if partition.is_none_or(|partition| !partition.replicas.contains(&node.id)) {
-                drop(log);
-                self.counts.add("stray log set aside");
-                let _ = process.directory.set_aside(&name);
-            }
+        let Some(process) = &mut self.nodes[at].process else { return };
+        for name in std::mem::take(&mut process.strays) {
+            self.counts.add("stray log set aside");
+            let _ = process.directory.set_aside(&name);
         }
     }
 }
@@ -110,33 +109,54 @@ impl Follows<'_> {
     fn publish(&mut self, delta: &Delta) {
         let image = self.process.image.clone();
         let before = self.before.clone();
-        for topic in delta.deleted.keys().filter_map(|id| before.topic(*id)) {
-            for (index, partition) in topic.partitions() {
-                if partition.replicas.contains(&self.id) {
-                    self.drop_replica(topic, index);
-                }
-            }
+        if self.process.has_begun {
+            let steps = self.me.steps(&before, &image, delta, false);
+            steps.into_iter().for_each(|step| self.take(&image, step));
+        } else if let Some(steps) = self.me.begin(&image) {
+            steps.into_iter().for_each(|step| self.take(&image, step));
+            self.process.has_begun = true;
         }
-        for topic in delta.created.iter().filter_map(|id| image.topic(*id)) {
-            for (index, partition) in topic.partitions() {
-                self.create(&image, topic, index, partition);
-            }
-        }
-        for (topic, index) in &delta.changed {
-            self.follow(&image, *topic, *index);
-        }
-        self.follow_brokers(&image, delta);
-        self.reconfigure(&image, delta);
     }
 
-    fn reconfigure(&self, image: &Image, delta: &Delta) {
-        let is_topic = |resource: &&ConfigResource| resource.kind == ConfigResource::TOPIC;
-        let topics = delta.configs.iter().filter(is_topic);
-        for topic in topics.filter_map(|resource| image.topic_by_name(&resource.name)) {
-            for (index, _) in topic.partitions() {
-                if let Some(replica) = self.process.replicas.find(topic.id, index.0) {
-                    replica.on_min_isr_changed(min_insync_replicas(image, topic));
+    fn take(&mut self, image: &Image, step: Step<'_>) {
+        match step {
+            Step::Begin => {
+                let logs = self.process.directory.logs();
+                let named = logs.iter().map(|log| (log.topic_partition().clone(), log.topic_id()));
+                self.process.strays = self.me.strays(image, named);
+            }
+            Step::Gone { topic, held } => {
+                held.into_iter().for_each(|index| self.drop_replica(topic, index));
+            }
+            Step::Made { topic, held } => self.follow_all(image, topic, &held),
+            Step::Changed { topic, held, left } => {
+                for index in left {
+                    if self.process.replicas.find(topic.id, index.0).is_some() {
+                        self.drop_replica(topic, index);
+                    }
                 }
+                self.follow_all(image, topic, &held);
+            }
+            Step::Eligible { broker, is_active } => {
+                self.process.replicas.on_eligibility_changed(broker, is_active);
+            }
+            Step::Reconfigured { topic } => self.reconfigure(image, topic),
+        }
+    }
+
+    fn follow_all(&mut self, image: &Image, topic: &Topic, held: &Partitions<'_>) {
+        for (index, partition) in held {
+            match self.process.replicas.find(topic.id, index.0) {
+                Some(replica) => self.settle(image, topic, *index, partition, &replica),
+                None => self.create(image, topic, *index, partition),
+            }
+        }
+    }
+
+    fn reconfigure(&self, image: &Image, topic: &Topic) {
+        for (index, _) in topic.partitions() {
+            if let Some(replica) = self.process.replicas.find(topic.id, index.0) {
+                replica.on_min_isr_changed(min_insync_replicas(image, topic));
             }
         }
     }
@@ -148,17 +168,15 @@ impl Follows<'_> {
         index: PartitionIndex,
         partition: &Partition,
     ) {
-        if !partition.replicas.contains(&self.id) {
-            return;
-        }
         let name = TopicPartition { topic: Arc::clone(&topic.name), partition: index };
-        let assigned = partition.directory_of(self.id).unwrap_or(Uuid::UNASSIGNED_DIR);
+        self.process.strays.remove(&name);
+        let assigned = partition.directory_of(self.me.broker).unwrap_or(Uuid::UNASSIGNED_DIR);
         let Some(log) = self.open_log(&name, topic.id, assigned) else { return };
         let high_watermark = log.noted_high_watermark();
         let high_watermark = high_watermark.unwrap_or_else(|| log.log_start_offset());
         let outboxes = &self.process.replicas.outboxes;
         let rules = Rules::new(name);
-        let replica = Replica::new(self.id, topic.id, log, high_watermark, rules, outboxes);
+        let replica = Replica::new(self.me.broker, topic.id, log, high_watermark, rules, outboxes);
         let replica = Arc::new(replica);
         self.process.replicas.insert(Arc::clone(&replica));
         self.settle(image, topic, index, partition, &replica);
@@ -196,10 +214,8 @@ impl Follows<'_> {
         partition: &Partition,
         replica: &Arc<Replica>,
     ) {
-        let me = image.broker(self.id);
-        let me = me.filter(|broker| broker.incarnation_id == self.process.incarnation);
         let terms = Terms {
-            broker_epoch: me.map(|broker| broker.epoch),
+            broker_epoch: self.me.registered(image).map(|broker| broker.epoch),
             min_insync_replicas: min_insync_replicas(image, topic),
             lag_max: LAG_MAX,
             fetch_backoff: FETCH_BACKOFF,
@@ -247,7 +263,8 @@ impl Follows<'_> {
     ) -> bool {
         let before = self.before.partition(topic.id, index);
         before.is_some_and(|before| {
-            let stays = (before.leader, before.leader_epoch) == (self.id, partition.leader_epoch);
+            let stays =
+                (before.leader, before.leader_epoch) == (self.me.broker, partition.leader_epoch);
             let is_smaller = partition.isr.len() < before.isr.len();
             let min_isr = |image| partition.least_isr(min_insync_replicas(image, topic));
             stays
@@ -255,36 +272,6 @@ impl Follows<'_> {
                 && before.replicas == partition.replicas
                 && min_isr(&self.before) < min_isr(image)
         })
-    }
-
-    fn follow(&mut self, image: &Image, topic_id: TopicId, index: PartitionIndex) {
-        let Some(topic) = image.topic(topic_id) else { return };
-        let Some(partition) = topic.partition(index) else { return };
-        let Some(replica) = self.process.replicas.find(topic_id, index.0) else {
-            return self.create(image, topic, index, partition);
-        };
-        if partition.replicas.contains(&self.id) {
-            self.settle(image, topic, index, partition, &replica);
-        } else {
-            self.drop_replica(topic, index);
-        }
-    }
-
-    fn follow_brokers(&mut self, image: &Image, delta: &Delta) {
-        for id in delta.brokers.iter().filter(|id| **id != self.id) {
-            let is_active = image.broker(*id).is_some_and(Broker::is_active);
-            self.process.replicas.on_eligibility_changed(*id, is_active);
-        }
-        if !delta.brokers.contains(&self.id) {
-            return;
-        }
-        for topic in image.topics() {
-            for (index, partition) in topic.partitions() {
-                if let Some(replica) = self.process.replicas.find(topic.id, index.0) {
-                    self.settle(image, topic, index, partition, &replica);
-                }
-            }
-        }
     }
 
     fn drop_replica(&mut self, topic: &Topic, index: PartitionIndex) {

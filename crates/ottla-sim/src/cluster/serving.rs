@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, TopicId, Uuid};
+use bytes::Bytes;
+use ottla_base::{BrokerId, ErrorCode, LeaderEpoch};
 use ottla_broker::parts::{
     AppendError, Placed, Question as Asked, Replica, Served, alter_partition_request,
+    decode_flush_report,
 };
 use ottla_replication::follower::{EpochEnd, Fetch, LeaderOffsets};
 use ottla_replication::{CommittedIsr, Fetched as Progressed};
@@ -266,20 +268,22 @@ impl World {
     }
 
     /// Counts what is said of lives and epochs that are over.
-    pub(super) fn count_late(&mut self, at: usize, report: &[u8]) {
+    pub(super) fn count_late(&mut self, at: usize, report: &Bytes) {
         let Some(process) = &self.nodes[at].process else { return };
-        let report = Report(report);
-        let registered = process.image.broker(BrokerId(report.i32_at(0)));
-        if registered.is_some_and(|registered| report.broker_epoch() < registered.epoch) {
+        let (mut is_of_earlier_life, mut of_earlier_epochs) = (false, 0);
+        let read = decode_flush_report(report.clone(), |topic, index, flushed| {
+            let registered = process.image.broker(flushed.replica);
+            is_of_earlier_life |= registered.is_some_and(|it| flushed.broker_epoch < it.epoch);
+            let Some(replica) = process.replicas.find(topic, index.0) else { return };
+            let is_over = flushed.leader_epoch < replica.leader_epoch();
+            of_earlier_epochs += u64::from(is_over && replica.check_leads().is_ok());
+        });
+        read.expect("brokers write reports that brokers can read");
+        if is_of_earlier_life {
             self.counts.add("flush reported of an earlier life");
         }
-        for word in report.words() {
-            let (topic, index) = report.key(word);
-            let Some(replica) = process.replicas.find(topic, index) else { continue };
-            let is_over = report.leader_epoch(word) < replica.leader_epoch().0;
-            if is_over && replica.check_leads().is_ok() {
-                self.counts.add("flush reported of an earlier epoch");
-            }
+        for _ in 0..of_earlier_epochs {
+            self.counts.add("flush reported of an earlier epoch");
         }
     }
 
@@ -419,35 +423,5 @@ fn serve(
             high_watermark: visible.high_watermark,
             log_start: visible.log_start,
         }),
-    }
-}
-
-/// A report of flushes as it is sent: `flush_reports.rs` of the broker says how.
-struct Report<'a>(&'a [u8]);
-
-impl Report<'_> {
-    const HEAD: usize = 16;
-    const WORD: usize = 32;
-
-    fn i32_at(&self, at: usize) -> i32 {
-        i32::from_be_bytes(self.0[at..at + 4].try_into().unwrap())
-    }
-
-    fn broker_epoch(&self) -> i64 {
-        i64::from_be_bytes(self.0[4..12].try_into().unwrap())
-    }
-
-    /// Where each word begins.
-    fn words(&self) -> impl Iterator<Item = usize> + use<> {
-        (Self::HEAD..self.0.len()).step_by(Self::WORD)
-    }
-
-    fn key(&self, word: usize) -> (TopicId, i32) {
-        let topic = self.0[word..word + 16].try_into().unwrap();
-        (Uuid(topic), self.i32_at(word + 16))
-    }
-
-    fn leader_epoch(&self, word: usize) -> i32 {
-        self.i32_at(word + 20)
     }
 }
