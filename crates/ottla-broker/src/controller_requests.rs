@@ -6,8 +6,6 @@ use ottla_metadata::Rejection;
 use ottla_protocol::Request;
 use ottla_quorum::{Quorum, SubmitError};
 
-use crate::handlers::submit_error;
-
 /// A request that a broker makes by itself. How each is decided is in its API's file among the handlers.
 pub(crate) trait ControllerRequest: Request + Clone + Send + Sync + 'static {
     /// What this node's controller says; NOT_CONTROLLER if it is not the active one.
@@ -17,6 +15,15 @@ pub(crate) trait ControllerRequest: Request + Clone + Send + Sync + 'static {
 
     /// The error of an answer as a whole.
     fn error_of(response: &Self::Response) -> ErrorCode;
+}
+
+/// The code of a request's not having been taken. Who answers with it where a broker may have carried the request uses
+/// `Context::submit_error`, or the broker does not look for another controller.
+pub(crate) const fn code_of(error: &SubmitError) -> ErrorCode {
+    match error {
+        SubmitError::NotController | SubmitError::Stopped => ErrorCode::NOT_CONTROLLER,
+        SubmitError::Unwritable => ErrorCode::UNKNOWN_SERVER_ERROR,
+    }
 }
 
 /// The code of a refusal, of whatever kind. Brokers are told no messages; they are for the log.
@@ -30,6 +37,6 @@ pub(crate) fn refusal<T>(
             tracing::warn!(%rejection, "{asked} refused");
             Err(rejection.code)
         }
-        Err(error) => Err(submit_error(&error)),
+        Err(error) => Err(code_of(&error)),
     }
 }

@@ -73,7 +73,6 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ottla_base::ErrorCode;
 use ottla_protocol::ApiKey;
 use ottla_protocol::frame::Incoming;
 use ottla_protocol::messages::{
@@ -82,7 +81,6 @@ use ottla_protocol::messages::{
     IncrementalAlterConfigsRequest,
 };
 use ottla_protocol::peer::PeerRequest;
-use ottla_quorum::SubmitError;
 
 use crate::answer::{CloseReason, Outcome};
 use crate::broker::Broker;
@@ -229,14 +227,6 @@ fn is_forwarded(key: ApiKey) -> bool {
     SERVED.iter().any(|api| api.key == key && matches!(api.by, By::Forwarded | By::Screened))
 }
 
-/// What a client is told when the controller did not take its request.
-pub(crate) fn submit_error(error: &SubmitError) -> ErrorCode {
-    match error {
-        SubmitError::NotController | SubmitError::Stopped => ErrorCode::NOT_CONTROLLER,
-        SubmitError::Unwritable => ErrorCode::UNKNOWN_SERVER_ERROR,
-    }
-}
-
 /// Handles one request. What it comes to may have to wait: [`Outcome::Later`].
 pub(crate) fn handle(broker: &Arc<Broker>, session: &mut Session, frame: Bytes) -> Outcome {
     if let Some(request) = PeerRequest::decode(&frame) {
@@ -278,17 +268,7 @@ fn is_for_another_node(api: &Api, context: &Context) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listener::Connections;
-
-    fn listener(role: Role, serves_controllers: bool) -> Listener {
-        Listener {
-            name: "PLAINTEXT".to_owned(),
-            role,
-            serves_controllers,
-            is_protected: false,
-            connections: Arc::new(Connections::new(usize::MAX)),
-        }
-    }
+    use crate::listener::unused as listener;
 
     fn told_to(listener: &Listener, is_node: bool) -> Vec<ApiKey> {
         told(listener, is_node).map(|(key, _)| key).collect()

@@ -244,6 +244,18 @@ impl Connections {
     }
 }
 
+/// One that nobody comes through, to test with.
+#[cfg(test)]
+pub(crate) fn unused(role: Role, serves_controllers: bool) -> Listener {
+    Listener {
+        name: "PLAINTEXT".to_owned(),
+        role,
+        serves_controllers,
+        is_protected: false,
+        connections: Arc::new(Connections::new(usize::MAX)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use ottla_config::Sources;
@@ -262,14 +274,8 @@ mod tests {
     }
 
     fn listener(name: &str, connections: &Arc<Connections>, is_protected: bool) -> Listener {
-        let connections = Arc::clone(connections);
-        Listener {
-            name: name.to_owned(),
-            role: Role::Broker,
-            serves_controllers: false,
-            is_protected,
-            connections,
-        }
+        let (name, connections) = (name.to_owned(), Arc::clone(connections));
+        Listener { name, is_protected, connections, ..unused(Role::Broker, false) }
     }
 
     #[tokio::test]

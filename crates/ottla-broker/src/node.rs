@@ -1,5 +1,8 @@
 //! A node: opens the data, starts the controller and the broker, listens, and stops in the opposite order.
 
+#[cfg(test)]
+mod fixtures;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::SocketAddr;

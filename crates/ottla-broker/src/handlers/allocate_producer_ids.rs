@@ -7,15 +7,14 @@ use ottla_metadata::controller;
 use ottla_protocol::messages::{AllocateProducerIdsRequest, AllocateProducerIdsResponse};
 use ottla_quorum::Quorum;
 
-use super::submit_error;
-use crate::controller_requests::ControllerRequest;
+use crate::controller_requests::{ControllerRequest, code_of};
 
 impl ControllerRequest for AllocateProducerIdsRequest {
     async fn decide(self, quorum: &Quorum, _: i16) -> AllocateProducerIdsResponse {
         let decided =
             quorum.decide(move |desk| controller::allocate_producer_ids(desk.image, &self));
         decided.await.unwrap_or_else(|error| AllocateProducerIdsResponse {
-            error_code: submit_error(&error),
+            error_code: code_of(&error),
             ..AllocateProducerIdsResponse::default()
         })
     }

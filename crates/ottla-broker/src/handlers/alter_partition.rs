@@ -8,8 +8,7 @@ use ottla_metadata::controller;
 use ottla_protocol::messages::{AlterPartitionRequest, AlterPartitionResponse};
 use ottla_quorum::Quorum;
 
-use super::submit_error;
-use crate::controller_requests::ControllerRequest;
+use crate::controller_requests::{ControllerRequest, code_of};
 
 impl ControllerRequest for AlterPartitionRequest {
     async fn decide(self, quorum: &Quorum, version: i16) -> AlterPartitionResponse {
@@ -17,7 +16,7 @@ impl ControllerRequest for AlterPartitionRequest {
             controller::alter_partition(desk.image, desk.policy, &self, version)
         });
         decided.await.unwrap_or_else(|error| AlterPartitionResponse {
-            error_code: submit_error(&error),
+            error_code: code_of(&error),
             ..AlterPartitionResponse::default()
         })
     }

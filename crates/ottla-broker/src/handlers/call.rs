@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use ottla_base::ErrorCode;
 use ottla_protocol::{Decoder, Request};
 
 use super::{Api, Context};
@@ -62,6 +63,9 @@ impl Call {
     pub(super) fn asked<R: ControllerRequest>(self) -> Called {
         self.later(|context, request: R| async move {
             let response = request.decide(&context.broker.quorum, context.version).await;
+            if R::error_of(&response) == ErrorCode::NOT_CONTROLLER {
+                context.not_controller();
+            }
             context.answer(&response)
         })
     }
@@ -93,4 +97,42 @@ async fn forward(api: &'static Api, mut context: Context, body: Decoder, frame: 
 fn with_length(frame: &[u8]) -> Bytes {
     let length = i32::try_from(frame.len()).expect("an answer came in a frame");
     [&length.to_be_bytes(), frame].concat().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use ottla_protocol::frame::encode_request;
+    use ottla_protocol::messages::{AllocateProducerIdsRequest, CreateTopicsRequest};
+
+    use super::*;
+    use crate::handlers::{Session, handle};
+    use crate::listener::{Role, unused};
+    use crate::node::Node;
+
+    /// Whether a node tells the broker that has carried a request here to look for another controller.
+    async fn sends_on<R: Request>(node: &Node, request: R) -> bool {
+        let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let mut session = Session::forwarded(&unused(Role::Broker, true), client);
+        let version = *R::KEY.stable_versions().end();
+        let frame = encode_request(version, 1, None, &request).unwrap().bytes;
+        let mut outcome = handle(node.broker(), &mut session, frame.slice(size_of::<i32>()..));
+        while let Outcome::Later(pending) = outcome {
+            outcome = pending.await;
+        }
+        assert!(matches!(outcome, Outcome::Answer(_)), "{outcome:?}");
+        session.carried.unwrap().found_no_controller()
+    }
+
+    #[tokio::test]
+    async fn whoever_carries_a_request_here_is_sent_on_once_this_node_does_not_decide() {
+        let directory = tempfile::tempdir().unwrap();
+        let node = Node::alone(directory.path()).await;
+        assert!(!sends_on(&node, AllocateProducerIdsRequest::default()).await);
+        assert!(!sends_on(&node, CreateTopicsRequest::default()).await);
+        node.broker().quorum.shutdown().await;
+        assert!(sends_on(&node, AllocateProducerIdsRequest::default()).await);
+        assert!(sends_on(&node, CreateTopicsRequest::default()).await);
+    }
 }

@@ -13,9 +13,9 @@ use ottla_protocol::{ApiKey, Message};
 use ottla_quorum::SubmitError;
 
 use super::session::{Carried, Session};
-use super::submit_error;
 use crate::answer::{Answer, Outcome, Source};
 use crate::broker::Broker;
+use crate::controller_requests::code_of;
 use crate::listener::Listener;
 use crate::replica::Replica;
 
@@ -96,9 +96,9 @@ impl Context {
         }
     }
 
-    /// As [`submit_error`], to whoever has asked.
+    /// What is said when the controller did not take a request.
     pub(super) fn submit_error(&self, error: &SubmitError) -> ErrorCode {
-        match submit_error(error) {
+        match code_of(error) {
             ErrorCode::NOT_CONTROLLER => self.not_controller(),
             code => code,
         }

@@ -9,8 +9,7 @@ use ottla_metadata::{Rejection, controller};
 use ottla_protocol::messages::{ControllerRegistrationRequest, ControllerRegistrationResponse};
 use ottla_quorum::Quorum;
 
-use super::submit_error;
-use crate::controller_requests::ControllerRequest;
+use crate::controller_requests::{ControllerRequest, code_of};
 
 impl ControllerRequest for ControllerRegistrationRequest {
     async fn decide(self, quorum: &Quorum, _: i16) -> ControllerRegistrationResponse {
@@ -27,7 +26,7 @@ impl ControllerRequest for ControllerRegistrationRequest {
                 }
             }
             Err(error) => ControllerRegistrationResponse {
-                error_code: submit_error(&error),
+                error_code: code_of(&error),
                 error_message: Some(error.to_string().into()),
                 ..ControllerRegistrationResponse::default()
             },

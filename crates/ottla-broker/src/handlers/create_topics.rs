@@ -11,9 +11,9 @@ use ottla_protocol::messages::create_topics_response::CreatableTopicResult;
 use ottla_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use ottla_quorum::{Desk, Quorum, SubmitError};
 
-use super::{Context, submit_error};
+use super::Context;
 use crate::answer::Outcome;
-use crate::controller_requests::ControllerRequest;
+use crate::controller_requests::{ControllerRequest, code_of};
 
 pub(super) async fn handle(context: Context, request: CreateTopicsRequest) -> Outcome {
     if request.timeout_ms <= 0 && request.validate_only {
@@ -32,7 +32,7 @@ impl ControllerRequest for CreateTopicsRequest {
     async fn decide(self, quorum: &Quorum, _: i16) -> CreateTopicsResponse {
         let names: Vec<_> = self.topics.iter().map(|topic| topic.name.clone()).collect();
         let response = decide(quorum, self).await;
-        response.unwrap_or_else(|error| refused(names, submit_error(&error), &error))
+        response.unwrap_or_else(|error| refused(names, code_of(&error), &error))
     }
 
     /// There is none for the whole; a controller that does not lead says so for each topic.

@@ -127,21 +127,13 @@ fn refusal(role: Role, version: i16, endpoint_type: i8) -> (ErrorCode, String) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::listener::Connections;
+    use crate::listener::unused as listener;
 
     #[test]
     fn a_listener_answers_for_what_it_serves() {
         let types_of = |role, serves_controllers| {
-            let listener = Listener {
-                name: "PLAINTEXT".to_owned(),
-                role,
-                serves_controllers,
-                is_protected: false,
-                connections: Arc::new(Connections::new(usize::MAX)),
-            };
+            let listener = listener(role, serves_controllers);
             [0, BROKERS, CONTROLLERS, 3].map(|it| answers_for(&listener, it))
         };
         assert_eq!(types_of(Role::Broker, false), [false, true, false, false]);
