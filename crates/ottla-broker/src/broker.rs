@@ -74,7 +74,6 @@ pub struct Registration {
 #[derive(Debug)]
 pub(crate) struct Broker {
     pub node_id: BrokerId,
-    registration: OnceLock<Registration>,
     pub cluster_id: ByteString,
     pub settings: Settings,
     pub configuration: Arc<Configuration>,
@@ -89,14 +88,23 @@ pub(crate) struct Broker {
     pub hearsay: Arc<Hearsay>,
     pub groups: Arc<GroupCoordinator>,
     pub cleaner: Option<Arc<LogCleaner>>,
+    pub automatic_topics: AutomaticTopics,
+    pub throttles: Arc<Throttles>,
+    /// Whether this node is a controller as well.
+    pub is_controller: bool,
+    pub state: State,
+}
+
+/// What a broker keeps for itself while it runs.
+#[derive(Debug)]
+pub(crate) struct State {
+    registration: OnceLock<Registration>,
     pub fetch_sessions: Mutex<Sessions>,
     pub heartbeat_connections: HeartbeatConnections,
     pub voters_caught_up: VotersCaughtUp,
     /// Ids of nodes that are about to join, given while this node is the active controller.
     pub claims: Claims,
     producer_ids: ProducerIds,
-    automatic_topics: AutomaticTopics,
-    pub throttles: Arc<Throttles>,
     pub metrics: Metrics,
     /// A permit for each byte that requests may take which wait to be handled, if that is bounded.
     pub queued_bytes: Option<Arc<Semaphore>>,
@@ -105,77 +113,34 @@ pub(crate) struct Broker {
     /// Topics whose automatic creation is under way, so that a client that asks ten times a second
     /// causes one request to the controller.
     being_created: Mutex<HashSet<ByteString>>,
-    /// Whether this node is a controller as well.
-    pub is_controller: bool,
     /// Whether clients are served: its listener may be open before, for what controllers send.
     serves_clients: AtomicBool,
     not_ready: ArcSwapOption<String>,
     started: Instant,
 }
 
-/// What a broker is made of.
-#[derive(Debug)]
-pub(crate) struct Parts {
-    pub node_id: BrokerId,
-    pub cluster_id: ByteString,
-    pub settings: Settings,
-    pub configuration: Arc<Configuration>,
-    pub log_levels: LogLevels,
-    pub clock: Arc<dyn Clock>,
-    pub quorum: Arc<Quorum>,
-    pub controller: Arc<ControllerChannel>,
-    pub replicas: Arc<Replicas>,
-    pub directories: Arc<LogDirectories>,
-    pub moves: Arc<LogMoves>,
-    pub hang_ups: Arc<HangUps>,
-    pub groups: Arc<GroupCoordinator>,
-    pub cleaner: Option<Arc<LogCleaner>>,
-    pub automatic_topics: AutomaticTopics,
-    pub throttles: Arc<Throttles>,
-    pub is_controller: bool,
-}
-
-impl Broker {
+impl State {
     #[must_use]
-    pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { node_id, cluster_id, settings, configuration, .. } = parts;
-        let queued_bytes = settings.queued_bytes_max.map(|max| Arc::new(Semaphore::new(max)));
-        let fetch_sessions = Mutex::new(Sessions::new(settings.fetch_session_slots));
+    pub(crate) fn new(settings: &Settings) -> Self {
         Self {
-            node_id,
             registration: OnceLock::new(),
-            cluster_id,
-            settings,
-            configuration,
-            log_levels: parts.log_levels,
-            clock: parts.clock,
-            quorum: parts.quorum,
-            controller: parts.controller,
-            replicas: parts.replicas,
-            directories: parts.directories,
-            moves: parts.moves,
-            hang_ups: parts.hang_ups,
-            hearsay: Arc::default(),
-            groups: parts.groups,
-            cleaner: parts.cleaner,
-            fetch_sessions,
+            fetch_sessions: Mutex::new(Sessions::new(settings.fetch_session_slots)),
             heartbeat_connections: HeartbeatConnections::default(),
             voters_caught_up: VotersCaughtUp::default(),
             claims: Claims::default(),
             producer_ids: ProducerIds::default(),
-            automatic_topics: parts.automatic_topics,
-            throttles: parts.throttles,
             metrics: Metrics::default(),
-            queued_bytes,
+            queued_bytes: settings.queued_bytes_max.map(|max| Arc::new(Semaphore::new(max))),
             decompressions: Semaphore::new(half_of_the_cores()),
             being_created: Mutex::default(),
-            is_controller: parts.is_controller,
             serves_clients: AtomicBool::new(false),
             not_ready: ArcSwapOption::from_pointee("starting".to_owned()),
             started: Instant::now(),
         }
     }
+}
 
+impl Broker {
     /// The cluster's metadata as this broker has applied it, and what it has heard beyond that of its own partitions.
     #[must_use]
     pub(crate) fn image(&self) -> Arc<Image> {
@@ -227,18 +192,18 @@ impl Broker {
     /// COORDINATOR_LOAD_IN_PROGRESS
     pub(crate) async fn next_producer_id(&self) -> Result<ProducerId, ErrorCode> {
         let registration =
-            self.registration.get().ok_or(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)?;
-        self.producer_ids.next(&self.controller, registration).await
+            self.state.registration.get().ok_or(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)?;
+        self.state.producer_ids.next(&self.controller, registration).await
     }
 
     /// The controller has taken this broker; said once.
     pub(crate) fn set_registered(&self, registration: Registration) {
-        let _ = self.registration.set(registration);
+        let _ = self.state.registration.set(registration);
     }
 
     /// Asks the controller for topics with the broker's defaults, and does not wait for it.
     pub(crate) fn create_automatically(self: &Arc<Self>, mut names: Vec<ByteString>) {
-        names.retain(|name| self.being_created.lock().insert(name.clone()));
+        names.retain(|name| self.state.being_created.lock().insert(name.clone()));
         if names.is_empty() {
             return;
         }
@@ -251,7 +216,7 @@ impl Broker {
                 Ok(response) => response.topics.iter().for_each(log_created),
                 Err(error) => warn!(%error, "topics were not created automatically"),
             }
-            let mut being_created = broker.being_created.lock();
+            let mut being_created = broker.state.being_created.lock();
             names.iter().for_each(|name| _ = being_created.remove(name));
         });
     }
@@ -288,26 +253,26 @@ impl Broker {
 
     /// From now on.
     pub(crate) fn serve_clients(&self) {
-        self.serves_clients.store(true, Ordering::Release);
+        self.state.serves_clients.store(true, Ordering::Release);
     }
 
     #[must_use]
     pub(crate) fn serves_clients(&self) -> bool {
-        self.serves_clients.load(Ordering::Acquire)
+        self.state.serves_clients.load(Ordering::Acquire)
     }
 
     pub(crate) fn set_ready(&self) {
-        self.not_ready.store(None);
+        self.state.not_ready.store(None);
     }
 
     pub(crate) fn set_not_ready(&self, reason: &str) {
-        self.not_ready.store(Some(Arc::new(reason.to_owned())));
+        self.state.not_ready.store(Some(Arc::new(reason.to_owned())));
     }
 
     /// Why clients are not served, if they are not.
     #[must_use]
     pub(crate) fn not_ready(&self) -> Option<Arc<String>> {
-        self.not_ready.load_full()
+        self.state.not_ready.load_full()
     }
 
     /// What is wrong with the log directories, a line each.
@@ -319,24 +284,24 @@ impl Broker {
     #[must_use]
     pub(crate) fn render_metrics(&self) -> String {
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-        self.metrics.partitions.set(count(self.replicas.len()));
-        self.metrics.producer_ids.set(count(self.replicas.producer_count()));
-        self.metrics.quarantined_ranges.set(count(self.replicas.quarantined_count()));
+        self.state.metrics.partitions.set(count(self.replicas.len()));
+        self.state.metrics.producer_ids.set(count(self.replicas.producer_count()));
+        self.state.metrics.quarantined_ranges.set(count(self.replicas.quarantined_count()));
         let members = self.directories.members().iter();
         let scrubbed: u64 = members.map(|it| it.directory.scrub_progress().bytes).sum();
-        self.metrics.scrubbed_bytes.set(i64::try_from(scrubbed).unwrap_or(i64::MAX));
-        self.metrics.fetch_sessions.set(count(self.fetch_sessions.lock().len()));
+        self.state.metrics.scrubbed_bytes.set(i64::try_from(scrubbed).unwrap_or(i64::MAX));
+        self.state.metrics.fetch_sessions.set(count(self.state.fetch_sessions.lock().len()));
         for member in self.directories.members() {
             let is_full = member.directory.is_full();
-            self.metrics.set_directory(member.path(), !member.is_online(), is_full);
+            self.state.metrics.set_directory(member.path(), !member.is_online(), is_full);
         }
         for unreadable in self.directories.unreadable() {
-            self.metrics.set_directory(&unreadable.path, true, false);
+            self.state.metrics.set_directory(&unreadable.path, true, false);
         }
         if let Some(cleaner) = &self.cleaner {
-            self.metrics.cleaner.set(&cleaner.state());
+            self.state.metrics.cleaner.set(&cleaner.state());
         }
-        self.metrics.render(self.started.elapsed())
+        self.state.metrics.render(self.state.started.elapsed())
     }
 }
 

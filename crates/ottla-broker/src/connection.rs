@@ -89,7 +89,7 @@ impl Connection {
         broker: Arc<Broker>,
     ) -> Self {
         let reader =
-            FrameReader::new(broker.settings.request_bytes_max, broker.queued_bytes.clone());
+            FrameReader::new(broker.settings.request_bytes_max, broker.state.queued_bytes.clone());
         let session = Session::new(listener, peer.ip());
         Self {
             socket,
@@ -123,7 +123,7 @@ impl Connection {
                 }
                 Step::Frame(Err(error)) => {
                     warn!(peer = %self.peer, %error, "connection closed");
-                    self.broker.metrics.bad_frames.inc();
+                    self.broker.state.metrics.bad_frames.inc();
                     return;
                 }
                 Step::Outcome(outcome) => {
@@ -264,7 +264,7 @@ impl Connection {
     async fn send(&mut self, answer: Answer) -> bool {
         match answer.send(&self.socket).await {
             Ok(sent) => {
-                self.broker.metrics.bytes_out.inc_by(sent as u64);
+                self.broker.state.metrics.bytes_out.inc_by(sent as u64);
                 true
             }
             Err(error) => {
@@ -275,7 +275,7 @@ impl Connection {
     }
 
     fn log_close(&self, reason: &CloseReason) {
-        self.broker.metrics.bad_frames.inc();
+        self.broker.state.metrics.bad_frames.inc();
         warn!(peer = %self.peer, client_id = self.session.client_id(), %reason, "connection closed");
     }
 

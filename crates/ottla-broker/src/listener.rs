@@ -69,7 +69,7 @@ struct Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.listener.connections.leave(&self.listener.name, self.ip);
-        self.broker.metrics.connections.dec();
+        self.broker.state.metrics.connections.dec();
     }
 }
 
@@ -148,7 +148,7 @@ async fn take_seat(
             () = changed => {}
         }
     }
-    broker.metrics.connections.inc();
+    broker.state.metrics.connections.inc();
     Some(Seat { broker: Arc::clone(broker), listener: Arc::clone(listener), ip })
 }
 

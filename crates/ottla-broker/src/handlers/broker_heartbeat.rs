@@ -21,7 +21,7 @@ pub(super) async fn handle(context: Context, request: BrokerHeartbeatRequest) ->
     let (id, epoch) = (BrokerId(request.broker_id), BrokerEpoch(request.broker_epoch));
     let response = request.decide(&context.broker.quorum, context.version).await;
     if !response.error_code.is_error() {
-        context.broker.heartbeat_connections.note(id, epoch, context.session);
+        context.broker.state.heartbeat_connections.note(id, epoch, context.session);
     }
     context.answer(&response)
 }

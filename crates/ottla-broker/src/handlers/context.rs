@@ -63,7 +63,7 @@ impl Context {
     }
 
     pub(super) fn done(&self) {
-        self.broker.metrics.request_done(self.api_key, self.received.elapsed());
+        self.broker.state.metrics.request_done(self.api_key, self.received.elapsed());
     }
 
     /// The replica that Produce or Fetch asks for, by its topic's id or, in a version that has none, by its name.

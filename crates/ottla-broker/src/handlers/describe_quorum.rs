@@ -63,7 +63,7 @@ pub(super) fn handle(context: &Context, request: DescribeQuorumRequest) -> Descr
     let observers = context.broker.quorum.observer_states();
     let now = context.broker.clock.now_ms().0;
     let names_more = context.version >= DIRECTORIES_AND_NODES_SINCE;
-    let mut caught_up = context.broker.voters_caught_up.0.lock();
+    let mut caught_up = context.broker.state.voters_caught_up.0.lock();
     caught_up.begin(epoch);
     let mut state = |it: &VoterState| {
         let heard = heard_at(now, it.silent_for);

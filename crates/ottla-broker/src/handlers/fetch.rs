@@ -199,12 +199,17 @@ fn begin_session(context: &Context, request: FetchRequest) -> Result<Begun, Erro
     let partitions: Vec<_> = keep_last_of_each(partitions.collect());
     let now_ms = context.broker.clock.now_ms().0;
     let random_id = || context.broker.random_i32();
-    context.broker.fetch_sessions.lock().begin(now_ms, head, partitions, &forgotten, random_id)
+    context
+        .broker
+        .state
+        .fetch_sessions
+        .lock()
+        .begin(now_ms, head, partitions, &forgotten, random_id)
 }
 
 /// Whether the answer has to have a partition, of which a session remembers what it says.
 fn must_answer(context: &Context, kind: Kind, key: &PartitionKey, found: &Found) -> bool {
-    let sessions = || context.broker.fetch_sessions.lock();
+    let sessions = || context.broker.state.fetch_sessions.lock();
     match kind {
         Kind::Sessionless => true,
         Kind::Full { session_id } => {

@@ -70,7 +70,7 @@ fn introduce(broker: &Broker, applicant: Applicant) -> Introduction {
 }
 
 fn give_id(broker: &Broker, claim: Uuid, own: Option<BrokerId>) -> Option<BrokerId> {
-    broker.claims.give(claim, own, is_taken(broker), broker.clock.monotonic())
+    broker.state.claims.give(claim, own, is_taken(broker), broker.clock.monotonic())
 }
 
 /// Whether a node id is this one's, or that of a broker that serves.

@@ -98,7 +98,7 @@ pub(super) fn handle(context: Context, request: ProduceRequest) -> Outcome {
 /// say that this broker lives.
 async fn append_in_turn(mut appending: Appending) -> Outcome {
     let broker = Arc::clone(&appending.context.broker);
-    let turn = broker.decompressions.acquire().await.expect("nobody closes it");
+    let turn = broker.state.decompressions.acquire().await.expect("nobody closes it");
     let mut unlimited = u64::MAX;
     beside_the_others(|| appending.go_on(&mut unlimited));
     drop(turn);
@@ -245,7 +245,7 @@ fn append(
     let Placed { appended, epoch } =
         replica.append_produced(batch, needs_all).map_err(|error| refuse(&error))?;
     if !appended.duplicate {
-        context.broker.metrics.appended(size, records);
+        context.broker.state.metrics.appended(size, records);
     }
     let response = PartitionProduceResponse {
         index: data.index,

@@ -95,7 +95,8 @@ impl Session {
 
     /// The connection has ended: those who spoke through it may have died.
     pub(crate) fn ended(&self, broker: &Broker) {
-        let (voter, heartbeats_of) = (self.voter, broker.heartbeat_connections.ended(self.id));
+        let (voter, heartbeats_of) =
+            (self.voter, broker.state.heartbeat_connections.ended(self.id));
         if self.is_closed_by_us || (voter.is_none() && heartbeats_of.is_empty()) {
             return;
         }
