@@ -310,6 +310,17 @@ mod tests {
     }
 
     #[test]
+    fn the_table_is_read_row_by_row_and_a_row_that_says_something_else_is_refused() {
+        let table = "    api(ApiKey::Fetch, By::Both, |it| {\n        it.later(fetch::handle)\n    }),\n    \
+                     api(ApiKey::Produce, By::Broker, |it| it.at_once(produce::handle)),\n";
+        let rows = [(ApiKey::Produce, Listeners::Broker), (ApiKey::Fetch, Listeners::Both)];
+        assert_eq!(served(table).unwrap(), rows);
+        for odd in ["api(ApiKey::Produced, By::Broker, |it| ", "api(ApiKey::Fetch, By::Nobody, "] {
+            assert!(served(odd).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
     fn the_page_is_what_the_code_says_of_itself() {
         run(true).unwrap();
     }
