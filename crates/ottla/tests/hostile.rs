@@ -88,9 +88,13 @@ fn envelope(data: &[u8]) -> EnvelopeRequest {
 }
 
 fn lone_node() -> Nodes {
+    lone_node_with("offsets.topic.replication.factor=1")
+}
+
+fn lone_node_with(property: &str) -> Nodes {
     let mut nodes = Nodes::new(1);
     let voters = nodes.voters(1);
-    nodes.write(1, "broker,controller", &[&*voters, "offsets.topic.replication.factor=1"]);
+    nodes.write(1, "broker,controller", &[&*voters, property]);
     nodes.start(1);
     nodes.ready(&[1]);
     nodes
@@ -287,6 +291,19 @@ fn a_member_of_millions_of_protocols_is_none() {
     };
     let answer = exchange_within_bounds(&nodes, 3, &request).unwrap();
     assert_eq!(answer.error_code, ErrorCode::INVALID_REQUEST);
+}
+
+/// The topic that groups are in can't have three replicas on one node.
+#[test]
+fn however_many_keys_there_are_the_controller_is_asked_once_for_their_topic() {
+    let nodes = lone_node_with("offsets.topic.replication.factor=3");
+    let coordinator_keys = vec!["g".into(); 100];
+    let request = FindCoordinatorRequest { coordinator_keys, ..Default::default() };
+    let answer = exchange(&nodes.clients[0], 6, &request).unwrap();
+    let codes = answer.coordinators.iter().map(|found| found.error_code);
+    assert!(codes.eq([ErrorCode::COORDINATOR_NOT_AVAILABLE; 100]));
+    let log = nodes.running[&1].log();
+    assert_eq!(log.matches("topic was not created automatically").count(), 1, "{log}");
 }
 
 /// The key of each takes a byte, and what is said about it thirty.

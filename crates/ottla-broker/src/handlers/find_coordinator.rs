@@ -21,12 +21,15 @@ const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 const SHARE: i8 = 2;
 
+const SEVERAL_KEYS_SINCE: i16 = 4;
+
 pub(super) async fn handle(context: Context, request: FindCoordinatorRequest) -> Outcome {
-    if context.version >= 4 {
+    let topic = make_topic(&context, &request).await;
+    if context.version >= SEVERAL_KEYS_SINCE {
         let mut room = Room::new(context.version);
         let mut coordinators = Vec::with_capacity(request.coordinator_keys.len());
         for key in request.coordinator_keys {
-            match room.admit(find(&context, request.key_type, key).await) {
+            match room.admit(find(&context, request.key_type, key, topic)) {
                 Ok(found) => coordinators.push(found),
                 Err(reason) => return Outcome::Close(reason),
             }
@@ -34,7 +37,7 @@ pub(super) async fn handle(context: Context, request: FindCoordinatorRequest) ->
         let response = FindCoordinatorResponse { coordinators, ..Default::default() };
         return context.answer(&response);
     }
-    let found = find(&context, request.key_type, request.key).await;
+    let found = find(&context, request.key_type, request.key, topic);
     // The old form says NONE where the new one says nothing.
     let message =
         if found.error_code.is_error() { found.error_message } else { Some("NONE".into()) };
@@ -48,9 +51,24 @@ pub(super) async fn handle(context: Context, request: FindCoordinatorRequest) ->
     })
 }
 
-async fn find(context: &Context, key_type: i8, key: ByteString) -> Coordinator {
+/// Makes the topic that coordinators keep their groups in, if it is not there: asked for once, however many keys there are.
+async fn make_topic(context: &Context, request: &FindCoordinatorRequest) -> Result<(), ErrorCode> {
+    let has_key = context.version < SEVERAL_KEYS_SINCE || !request.coordinator_keys.is_empty();
+    if request.key_type != GROUP || !has_key {
+        return Ok(());
+    }
+    context.broker.ensure_internal_topic(topic_name::CONSUMER_OFFSETS).await
+}
+
+/// `topic` is what came of making the topic of groups.
+fn find(
+    context: &Context,
+    key_type: i8,
+    key: ByteString,
+    topic: Result<(), ErrorCode>,
+) -> Coordinator {
     match key_type {
-        GROUP => match context.broker.ensure_internal_topic(topic_name::CONSUMER_OFFSETS).await {
+        GROUP => match topic {
             Ok(()) => leader_of_its_partition(context, topic_name::CONSUMER_OFFSETS, key),
             Err(_) => refuse(key, ErrorCode::COORDINATOR_NOT_AVAILABLE, ""),
         },
