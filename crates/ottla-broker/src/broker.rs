@@ -193,7 +193,7 @@ impl Broker {
     pub(crate) async fn next_producer_id(&self) -> Result<ProducerId, ErrorCode> {
         let registration =
             self.state.registration.get().ok_or(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)?;
-        self.state.producer_ids.next(&self.controller, registration).await
+        self.state.producer_ids.next(&self.controller, *registration).await
     }
 
     /// The controller has taken this broker; said once.
