@@ -36,7 +36,7 @@ use crate::listener::{Listener, stopped};
 /// How many produces of one connection may wait for the disk together; clients send at most five.
 const IN_FLIGHT_MAX: usize = 64;
 
-/// How many requests are read at most while answers are there to be sent.
+/// How many requests are read at most before it is looked whether answers are there to be sent, or the broker stops.
 const READ_IN_A_ROW_MAX: usize = 16;
 
 enum InFlight {
@@ -54,7 +54,7 @@ pub(crate) struct Connection {
     reader: FrameReader,
     in_flight: VecDeque<InFlight>,
     held: Option<Frame>,
-    /// How many requests were read since answers were looked for.
+    /// How many requests were read since that was looked at.
     read_in_a_row: usize,
     /// Whether all requests in flight are produces, which alone may overlap.
     only_produces: bool,
@@ -151,9 +151,12 @@ impl Connection {
     ) -> Step {
         // Before its flush has begun nobody needs to be told when it ends.
         let waits = !self.in_flight.is_empty() && !self.owes_flush;
-        if waits && self.read_in_a_row >= READ_IN_A_ROW_MAX {
+        if self.read_in_a_row >= READ_IN_A_ROW_MAX {
             self.read_in_a_row = 0;
-            if let Some(outcome) = self.take_ready().await {
+            if *shutdown.borrow() {
+                return Step::Shutdown;
+            }
+            if waits && let Some(outcome) = self.take_ready().await {
                 return Step::Outcome(outcome);
             }
         }
