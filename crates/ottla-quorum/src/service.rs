@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use openraft::RaftState;
 use openraft::error::RaftError;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 use ottla_base::{BrokerId, Uuid};
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::controller::QuorumRaft;
@@ -180,13 +182,21 @@ impl Service {
         let (vote, upto, storage) = (append.vote, append.prev_log_id, self.storage.clone());
         let mut answer = pin!(raft.append_entries(append));
         // Asked after it, and so seen after it: who knows of a later leader, or has another entry there, has said so.
-        let is_seen = raft.with_raft_state(move |state| {
-            *state.vote_ref() == vote && storage.is_durable(&vote, upto)
-        });
+        let is_seen = async {
+            let (seen, is_seen) = oneshot::channel();
+            let look = move |state: &RaftState<TypeConfig>| {
+                let is_durable = *state.vote_ref() == vote && storage.is_durable(&vote, upto);
+                // Nobody waits for this any more where the answer was quicker.
+                let _ = seen.send(is_durable);
+            };
+            raft.external_request(look).await.map_err(RaftError::Fatal)?;
+            // An error means that openraft has stopped, which the answer says, too.
+            Ok::<_, RaftError<TypeConfig>>(is_seen.await.unwrap_or(false))
+        };
         let is_seen = tokio::select! {
             biased;
             answer = &mut answer => return answer,
-            is_seen = is_seen => is_seen.map_err(RaftError::Fatal)?,
+            is_seen = is_seen => is_seen?,
         };
         if let Some(answer) = answer.as_mut().now_or_never() {
             return answer;
