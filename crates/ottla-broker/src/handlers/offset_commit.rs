@@ -113,3 +113,74 @@ fn merge(answers: Vec<OffsetCommitResponseTopic>) -> Vec<OffsetCommitResponseTop
     }
     merged.into_values().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use ottla_base::Uuid;
+    use ottla_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
+    use ottla_protocol::records::{MetadataRecord, PartitionRecord, TopicRecord};
+
+    use super::*;
+
+    const TOPIC: TopicId = Uuid([7; 16]);
+    const OTHER: TopicId = Uuid([8; 16]);
+
+    /// One topic of two partitions.
+    fn image() -> Image {
+        let mut image = Image::new("cluster");
+        let partition = |partition_id| PartitionRecord {
+            partition_id,
+            topic_id: TOPIC,
+            replicas: vec![1],
+            isr: vec![1],
+            leader: 1,
+            ..Default::default()
+        };
+        let topic = TopicRecord { name: "t".into(), topic_id: TOPIC };
+        let records: [MetadataRecord; 3] = [topic.into(), partition(0).into(), partition(1).into()];
+        records.iter().for_each(|record| image.apply(record).unwrap());
+        image
+    }
+
+    fn asked(name: &str, topic_id: TopicId, indexes: &[i32]) -> OffsetCommitRequestTopic {
+        let partition = |index: &i32| OffsetCommitRequestPartition {
+            partition_index: *index,
+            committed_offset: 10 + i64::from(*index),
+            ..Default::default()
+        };
+        let partitions = indexes.iter().map(partition).collect();
+        OffsetCommitRequestTopic { name: name.into(), topic_id, partitions }
+    }
+
+    fn answered(
+        name: &str,
+        topic_id: TopicId,
+        indexes: &[i32],
+        error_code: ErrorCode,
+    ) -> OffsetCommitResponseTopic {
+        refuse(&asked(name, topic_id, indexes), error_code)
+    }
+
+    #[test]
+    fn what_exists_is_asked_for_by_name_and_id_and_what_does_not_is_answered() {
+        let [by_name, by_id] = [9, 10].map(|version| {
+            let mut topics = if version < TOPIC_IDS_SINCE {
+                [("t", &[1, 5, 0][..]), ("t", &[6]), ("u", &[0])]
+                    .map(|(name, indexes)| asked(name, Uuid::ZERO, indexes))
+                    .to_vec()
+            } else {
+                [(TOPIC, &[1, 5, 0][..]), (TOPIC, &[6]), (OTHER, &[0])]
+                    .map(|(id, indexes)| asked("", id, indexes))
+                    .to_vec()
+            };
+            let unknown = take_unknown(&image(), version, &mut topics);
+            assert_eq!(topics, [asked("t", TOPIC, &[1, 0])]);
+            merge(unknown)
+        });
+        let partitions = answered("t", TOPIC, &[5, 6], ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        let topic = answered("u", Uuid::ZERO, &[0], ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        assert_eq!(by_name, [topic, partitions.clone()]);
+        let topic = answered("", OTHER, &[0], ErrorCode::UNKNOWN_TOPIC_ID);
+        assert_eq!(by_id, [partitions, topic]);
+    }
+}
