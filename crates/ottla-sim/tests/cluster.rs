@@ -191,7 +191,7 @@ fn a_commit_that_is_answered_before_it_is_safe_is_found_out() {
 
 #[test]
 fn a_coordinator_that_goes_by_the_high_watermark_of_the_next_leader_is_found_out() {
-    find_planted(run, Bug::FollowersWatermark, 50);
+    find_planted(run, Bug::FollowersWatermark, 100);
 }
 
 #[test]

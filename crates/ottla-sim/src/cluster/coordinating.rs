@@ -262,7 +262,10 @@ impl World {
             return false;
         }
         self.counts.add(if leads { "coordinator is late" } else { "coordinator ends late" });
-        it.busy_until = Some(self.now + Duration::from_millis(5 + self.chance.below(75) as u64));
+        // What the next leader has committed takes a while to be heard of.
+        let longest = if leads { 75 } else { 600 };
+        let late = Duration::from_millis(5 + self.chance.below(longest) as u64);
+        it.busy_until = Some(self.now + late);
         true
     }
 
