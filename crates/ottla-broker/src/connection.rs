@@ -31,7 +31,7 @@ use crate::answer::{Answer, CloseReason, Outcome, Pending};
 use crate::broker::Broker;
 use crate::frame::{Frame, FrameError, FrameReader};
 use crate::handlers::{self, Session};
-use crate::listener::{Listener, stopped};
+use crate::listener::{Listener, Seat, stopped};
 
 /// How many produces of one connection may wait for the disk together; clients send at most five.
 const IN_FLIGHT_MAX: usize = 64;
@@ -51,6 +51,7 @@ pub(crate) struct Connection {
     peer: SocketAddr,
     session: Session,
     broker: Arc<Broker>,
+    seat: Arc<Seat>,
     reader: FrameReader,
     in_flight: VecDeque<InFlight>,
     held: Option<Frame>,
@@ -87,6 +88,7 @@ impl Connection {
         peer: SocketAddr,
         listener: Arc<Listener>,
         broker: Arc<Broker>,
+        seat: Seat,
     ) -> Self {
         let reader =
             FrameReader::new(broker.settings.request_bytes_max, broker.state.queued_bytes.clone());
@@ -96,6 +98,7 @@ impl Connection {
             peer,
             session,
             broker,
+            seat: Arc::new(seat),
             reader,
             in_flight: VecDeque::new(),
             held: None,
@@ -116,15 +119,15 @@ impl Connection {
                     last_used = Instant::now();
                     self.take(frame);
                 }
-                Step::Frame(Ok(None)) => return self.send_what_is_there().await,
+                Step::Frame(Ok(None)) => return self.finish_what_is_there().await,
                 Step::Frame(Err(FrameError::Io(error))) => {
                     debug!(peer = %self.peer, %error, "connection lost");
-                    return;
+                    return self.finish_what_is_there().await;
                 }
                 Step::Frame(Err(error)) => {
                     warn!(peer = %self.peer, %error, "connection closed");
                     self.broker.state.metrics.bad_frames.inc();
-                    return;
+                    return self.finish_what_is_there().await;
                 }
                 Step::Outcome(outcome) => {
                     last_used = Instant::now();
@@ -160,7 +163,8 @@ impl Connection {
                 return Step::Outcome(outcome);
             }
         }
-        let reads = self.held.is_none() && self.in_flight.len() < IN_FLIGHT_MAX;
+        let closes = matches!(self.in_flight.back(), Some(InFlight::Done(Outcome::Close(_))));
+        let reads = self.held.is_none() && self.in_flight.len() < IN_FLIGHT_MAX && !closes;
         tokio::select! {
             biased;
             frame = self.reader.next(&mut self.socket), if reads => Step::Frame(frame),
@@ -192,7 +196,7 @@ impl Connection {
                 self.only_produces = false;
                 // Some of its records may be in a log by now.
                 self.owes_flush |= is_produce;
-                InFlight::Waiting(to_its_end(pending, share))
+                InFlight::Waiting(to_its_end(pending, share, Arc::clone(&self.seat)))
             }
             outcome @ (Outcome::Answer(_) | Outcome::Silent | Outcome::Close(_)) => {
                 InFlight::Done(outcome)
@@ -235,8 +239,9 @@ impl Connection {
         true
     }
 
-    /// Whoever has sent all may still listen.
-    async fn send_what_is_there(&mut self) {
+    /// Nothing more is read. What was read before is handled all the same, as Apache Kafka does, and whoever has only stopped
+    /// sending hears of it: a handler begins when it is first looked at.
+    async fn finish_what_is_there(&mut self) {
         while let Some(outcome) = self.take_ready().await {
             if !self.finish(outcome).await {
                 return;
@@ -307,10 +312,10 @@ impl Drop for Connection {
 }
 
 /// A request that has been read is handled even if its connection closes before its turn: a producer that wants no answer
-/// may do that at once. Its share of `queued.max.request.bytes` is kept until then.
-fn to_its_end(pending: Pending, share: Option<OwnedSemaphorePermit>) -> Pending {
+/// may do that at once. Until then it counts as its connection did, and keeps its share of `queued.max.request.bytes`.
+fn to_its_end(pending: Pending, share: Option<OwnedSemaphorePermit>, seat: Arc<Seat>) -> Pending {
     let task = tokio::spawn(async move {
-        let _share = share;
+        let _kept = (share, seat);
         pending.await
     });
     Box::pin(async {

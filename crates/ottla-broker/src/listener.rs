@@ -58,9 +58,9 @@ impl Listener {
 /// How long to rest when the process has no file descriptor left for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Counts a connection for as long as it lives.
+/// Counts a connection for as long as it lives, and what it has left behind.
 #[derive(Debug)]
-struct Seat {
+pub(crate) struct Seat {
     broker: Arc<Broker>,
     listener: Arc<Listener>,
     ip: IpAddr,
@@ -93,13 +93,9 @@ pub(crate) async fn accept(
                     };
                     let Some(seat) = taken else { continue };
                     prepare(&stream, peer, &broker);
-                    let connection =
-                        Connection::new(stream, peer, Arc::clone(&listener), Arc::clone(&broker));
-                    let shutdown = shutdown.clone();
-                    connections.spawn(async move {
-                        connection.run(shutdown).await;
-                        drop(seat);
-                    });
+                    let (listener, broker) = (Arc::clone(&listener), Arc::clone(&broker));
+                    let connection = Connection::new(stream, peer, listener, broker, seat);
+                    connections.spawn(connection.run(shutdown.clone()));
                 }
                 Err(error) => {
                     warn!(listener = listener.name, %error, "no connection could be accepted");

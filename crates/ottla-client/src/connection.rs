@@ -6,6 +6,7 @@
 //! The first failure closes both halves, and every request in flight learns of it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -20,6 +21,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 
 use crate::address::Address;
 use crate::error::ClientError;
@@ -115,7 +117,11 @@ impl Connection {
         speaker: Speaker,
     ) -> Result<Self, ClientError> {
         let failed = |error| connection_error(address, error);
-        let stream = TcpStream::connect((&*address.host, address.port)).await.map_err(failed)?;
+        let stream = match speaker {
+            Speaker::Client => TcpStream::connect((&*address.host, address.port)).await,
+            Speaker::Node => connect_soon(address).await,
+        };
+        let stream = stream.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
         heed_silence(&stream, speaker).map_err(failed)?;
         let mut connection = Self::over(stream, address.clone(), client_id);
@@ -436,6 +442,25 @@ async fn read_frame(socket: &mut BufReader<OwnedReadHalf>) -> io::Result<Bytes> 
         }
     }
     Ok(frame.freeze())
+}
+
+/// How long a node waits for another one before it knocks once more.
+const KNOCK_EVERY: Duration = Duration::from_millis(200);
+
+/// Knocks again and again until somebody opens. The system itself does so after a second, and then more and more rarely, by
+/// which a cut that has healed would be noticed a second late.
+async fn connect_soon(address: &Address) -> io::Result<TcpStream> {
+    let found = tokio::net::lookup_host((&*address.host, address.port)).await?;
+    let addresses: Arc<[SocketAddr]> = found.collect();
+    let mut knocks = JoinSet::new();
+    loop {
+        let addresses = Arc::clone(&addresses);
+        knocks.spawn(async move { TcpStream::connect(&*addresses).await });
+        let opened = tokio::time::timeout(KNOCK_EVERY, knocks.join_next()).await;
+        if let Ok(Some(opened)) = opened {
+            return opened.map_err(io::Error::other)?;
+        }
+    }
 }
 
 fn unexpected(what: &'static str) -> io::Error {
