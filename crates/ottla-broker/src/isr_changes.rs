@@ -161,9 +161,9 @@ impl Replicas {
     ) {
         if let Some(replica) = self.find(topic, partition.0) {
             if code == UNANSWERED {
-                replica.on_isr_unanswered(proposal.number, now);
+                replica.on_isr_unanswered(proposal.id(), now);
             } else {
-                replica.on_isr_refused(proposal.number, code, now);
+                replica.on_isr_refused(proposal.id(), code, now);
             }
         }
     }
@@ -196,6 +196,6 @@ impl Replicas {
     ) {
         let Some(replica) = self.find(topic, partition.0) else { return };
         info!(partition = %replica.partition, isr = ?answer.isr, "ISR");
-        replica.on_isr_accepted(proposal.number);
+        replica.on_isr_accepted(proposal.id());
     }
 }

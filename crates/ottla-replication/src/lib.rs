@@ -12,7 +12,7 @@ mod throttle;
 pub use follower::Follower;
 pub use progress::{
     Command, CommittedIsr, DOUBT, FetchRefusal, FetchStanding, Fetched, FollowerFlushed, IsrMember,
-    Leadership, Progress, Proposal, UNKNOWN_BROKER_EPOCH,
+    Leadership, Progress, Proposal, ProposalId, UNKNOWN_BROKER_EPOCH,
 };
 pub use reading::{Readable, nearest};
 pub use throttle::{Rate, Throttled, Windows};

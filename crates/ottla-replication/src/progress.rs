@@ -34,7 +34,7 @@ use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset};
 use crate::reading::Readable;
 use peer::Peer;
 use proposal::{Change, Pending, Reaction, Waiting};
-pub use proposal::{DOUBT, IsrMember, Proposal};
+pub use proposal::{DOUBT, IsrMember, Proposal, ProposalId};
 
 /// How long a proposal waits that the controller has failed to look at, as Kafka's brokers wait.
 const RETRY_BACKOFF: Duration = Duration::from_millis(50);
@@ -371,16 +371,16 @@ impl Progress {
     /// The controller has taken a proposal. It counts as under way until the metadata has it: only there does the ISR stand
     /// beside the `min.insync.replicas` that it was committed under. With an older one the high watermark might pass
     /// somebody who has just left the ISR, and whom the controller takes for having everything (KIP-966).
-    pub fn on_alter_accepted(&mut self, number: u64) {
-        if self.pending.as_ref().is_some_and(|pending| pending.proposal.number == number) {
+    pub fn on_alter_accepted(&mut self, id: ProposalId) {
+        if self.pending.as_ref().is_some_and(|pending| pending.proposal.id() == id) {
             self.give_up_until_metadata();
         }
     }
 
     /// The controller, or the way there, has refused a proposal. An answer to any but the latest changes nothing.
-    pub fn on_alter_refused(&mut self, number: u64, error: ErrorCode, now: Duration) {
+    pub fn on_alter_refused(&mut self, id: ProposalId, error: ErrorCode, now: Duration) {
         self.now = self.now.max(now);
-        let Some(pending) = self.pending.as_mut().filter(|it| it.proposal.number == number) else {
+        let Some(pending) = self.pending.as_mut().filter(|it| it.proposal.id() == id) else {
             return;
         };
         match Reaction::to(error) {
@@ -405,9 +405,9 @@ impl Progress {
     }
 
     /// A proposal was given up after it was sent: it is not known whether the controller has heard of it, or will.
-    pub fn on_alter_unanswered(&mut self, number: u64, now: Duration) {
+    pub fn on_alter_unanswered(&mut self, id: ProposalId, now: Duration) {
         self.now = self.now.max(now);
-        if let Some(pending) = self.pending.as_mut().filter(|it| it.proposal.number == number) {
+        if let Some(pending) = self.pending.as_mut().filter(|it| it.proposal.id() == id) {
             pending.doubtful_until = Some(self.now + DOUBT);
             if pending.waiting == Waiting::ForAnswer {
                 pending.waiting = Waiting::Until(self.now + RETRY_BACKOFF);

@@ -8,7 +8,7 @@ use ottla_base::{BrokerId, ErrorCode, Offset};
 use ottla_metadata::Partition;
 use ottla_replication::{
     Command, CommittedIsr, FetchRefusal, FetchStanding, Fetched, FollowerFlushed, Leadership,
-    Progress,
+    Progress, ProposalId,
 };
 use parking_lot::MutexGuard;
 
@@ -185,8 +185,8 @@ impl Replica {
     }
 
     /// The controller has taken a proposal, and the metadata will have it.
-    pub fn on_isr_accepted(&self, number: u64) {
-        self.with_progress(|progress| progress.on_alter_accepted(number));
+    pub fn on_isr_accepted(&self, id: ProposalId) {
+        self.with_progress(|progress| progress.on_alter_accepted(id));
     }
 
     /// An ISR counts from now on; the metadata says so by [`Replica::follow_metadata`].
@@ -195,13 +195,13 @@ impl Replica {
     }
 
     /// The controller has not taken a proposal.
-    pub fn on_isr_refused(&self, number: u64, error: ErrorCode, now: Duration) {
-        self.with_progress(|progress| progress.on_alter_refused(number, error, now));
+    pub fn on_isr_refused(&self, id: ProposalId, error: ErrorCode, now: Duration) {
+        self.with_progress(|progress| progress.on_alter_refused(id, error, now));
     }
 
     /// It is not known whether the controller has heard of a proposal, or will.
-    pub fn on_isr_unanswered(&self, number: u64, now: Duration) {
-        self.with_progress(|progress| progress.on_alter_unanswered(number, now));
+    pub fn on_isr_unanswered(&self, id: ProposalId, now: Duration) {
+        self.with_progress(|progress| progress.on_alter_unanswered(id, now));
     }
 
     pub fn on_min_isr_changed(&self, min_insync_replicas: usize) {

@@ -19,11 +19,25 @@ pub const DOUBT: Duration = Duration::from_secs(5);
 /// What AlterPartition asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proposal {
-    /// Tells the answer to this one from answers to others of the same leader epoch.
+    /// Tells this one from others of the same leader epoch.
     pub number: u64,
     pub leader_epoch: LeaderEpoch,
     pub partition_epoch: i32,
     pub isr: Vec<IsrMember>,
+}
+
+/// Which proposal an answer is to. An answer may come so late that the same broker leads again, and has proposed anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProposalId {
+    leader_epoch: LeaderEpoch,
+    number: u64,
+}
+
+impl Proposal {
+    #[must_use]
+    pub const fn id(&self) -> ProposalId {
+        ProposalId { leader_epoch: self.leader_epoch, number: self.number }
+    }
 }
 
 /// A replica in an ISR, and the registration that it was in sync under.

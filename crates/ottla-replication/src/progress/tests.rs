@@ -93,7 +93,7 @@ impl Fixture {
     }
 
     fn refuse(&mut self, number: u64, error: ErrorCode) {
-        self.progress.on_alter_refused(number, error, self.now);
+        self.progress.on_alter_refused(id(number), error, self.now);
     }
 
     fn pass(&mut self, time: Duration) {
@@ -104,6 +104,10 @@ impl Fixture {
     fn high_watermark(&self) -> i64 {
         self.progress.high_watermark().0
     }
+}
+
+fn id(number: u64) -> ProposalId {
+    Proposal { number, leader_epoch: EPOCH, partition_epoch: 0, isr: Vec::new() }.id()
 }
 
 /// Members are written as (broker, broker epoch).
@@ -493,13 +497,31 @@ fn whoever_is_not_a_replica_or_asks_beyond_the_end_is_refused() {
 }
 
 #[test]
+fn an_answer_to_what_was_proposed_in_an_earlier_epoch_is_none_to_what_is_proposed_now() {
+    let mut leader = Fixture::new(&[1]);
+    leader.write(5);
+    leader.catch_up(2, 5);
+    let join = proposal(1, PARTITION_EPOCH, &[(1, 100), (2, 200)]);
+    assert_eq!(leader.commands(), [AdvanceHighWatermark(Offset(5)), join.clone()]);
+    let earlier = LeaderEpoch(EPOCH.0 - 1);
+    let before =
+        Proposal { number: 1, leader_epoch: earlier, partition_epoch: 0, isr: Vec::new() }.id();
+    leader.progress.on_alter_refused(before, ErrorCode::FENCED_LEADER_EPOCH, leader.now);
+    leader.progress.on_alter_accepted(before);
+    leader.progress.on_alter_unanswered(before, leader.now);
+    leader.refuse(1, ErrorCode::NETWORK_EXCEPTION);
+    leader.pass(RETRY_BACKOFF);
+    assert_eq!(leader.commands(), [join], "it is asked for until its own answer is there");
+}
+
+#[test]
 fn a_refusal_is_not_believed_while_another_copy_may_be_on_its_way() {
     let mut leader = Fixture::new(&[1]);
     leader.write(5);
     leader.catch_up(2, 5);
     let join = proposal(1, PARTITION_EPOCH, &[(1, 100), (2, 200)]);
     assert_eq!(leader.commands(), [AdvanceHighWatermark(Offset(5)), join.clone()]);
-    leader.progress.on_alter_unanswered(1, leader.now);
+    leader.progress.on_alter_unanswered(id(1), leader.now);
     leader.pass(RETRY_BACKOFF);
     assert_eq!(leader.commands(), std::slice::from_ref(&join));
     leader.refuse(1, ErrorCode::INELIGIBLE_REPLICA);

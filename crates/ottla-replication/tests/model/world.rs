@@ -563,7 +563,7 @@ impl World {
         let joins = proposal.isr.len() > progress.isr().len();
         let waits = progress.high_watermark() < progress.flushed();
         if joins && self.planted == Planted::JoinerDoesNotCount {
-            progress.on_alter_refused(proposal.number, ErrorCode::INELIGIBLE_REPLICA, self.now);
+            progress.on_alter_refused(proposal.id(), ErrorCode::INELIGIBLE_REPLICA, self.now);
         }
         let (from, broker_epoch) = (node.id, node.broker_epoch);
         self.alterations.push_back(Alteration { from, broker_epoch, proposal });
@@ -624,15 +624,15 @@ impl World {
 
     /// The broker has waited for too long, and the copy is still on its way.
     fn give_up(&mut self, alteration: Alteration) -> Checked {
-        let (at, number) = (Self::at(alteration.from), alteration.proposal.number);
+        let (at, id) = (Self::at(alteration.from), alteration.proposal.id());
         let (now, node) = (self.now, &mut self.nodes[at]);
         if let Role::Leader(progress) = &mut node.role
             && node.broker_epoch == alteration.broker_epoch
         {
             if self.planted == Planted::BelievesRefusals {
-                progress.on_alter_refused(number, ErrorCode::NETWORK_EXCEPTION, now);
+                progress.on_alter_refused(id, ErrorCode::NETWORK_EXCEPTION, now);
             } else {
-                progress.on_alter_unanswered(number, now);
+                progress.on_alter_unanswered(id, now);
             }
         }
         // What cuts off the one may cut off the other.
@@ -702,14 +702,14 @@ impl World {
             return Ok(());
         }
         match answer {
-            Ok(_) if arrives => progress.on_alter_accepted(proposal.number),
+            Ok(_) if arrives => progress.on_alter_accepted(proposal.id()),
             Ok(_) => {
                 self.see("an answer of the controller that is lost");
                 let Role::Leader(progress) = &mut self.nodes[at].role else { return Ok(()) };
-                progress.on_alter_refused(proposal.number, ErrorCode::NETWORK_EXCEPTION, now);
+                progress.on_alter_refused(proposal.id(), ErrorCode::NETWORK_EXCEPTION, now);
             }
             Err(error) => {
-                progress.on_alter_refused(proposal.number, error, now);
+                progress.on_alter_refused(proposal.id(), error, now);
             }
         }
         self.lead_on(at)

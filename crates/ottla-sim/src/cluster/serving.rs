@@ -312,7 +312,7 @@ impl World {
                 (false, _) => "leaver proposed",
             });
             if joins && self.bug == Some(Bug::JoinerNotCounted) {
-                replica.on_isr_refused(proposal.number, ErrorCode::OPERATION_NOT_ATTEMPTED, now);
+                replica.on_isr_refused(proposal.id(), ErrorCode::OPERATION_NOT_ATTEMPTED, now);
             }
             if !joins && self.bug == Some(Bug::LeaverNotAwaited) {
                 replica.on_isr_committed(CommittedIsr {
