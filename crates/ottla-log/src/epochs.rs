@@ -101,6 +101,12 @@ impl EpochCache {
         after.checked_sub(1).and_then(|at| self.entries.get(at)).map(|entry| entry.epoch)
     }
 
+    /// Whether an epoch begins at or after the log's end, where nothing of it can be.
+    #[must_use]
+    pub fn reaches(&self, log_end_offset: Offset) -> bool {
+        self.latest().is_some_and(|latest| latest.start_offset >= log_end_offset)
+    }
+
     /// Forgets what begins at or after the log's new end. Returns whether anything changed.
     pub fn truncate_from_end(&mut self, log_end_offset: Offset) -> bool {
         let kept = self.entries.partition_point(|entry| entry.start_offset < log_end_offset);

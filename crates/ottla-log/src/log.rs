@@ -351,17 +351,10 @@ impl Log {
         state.epochs.end_offset_for(epoch, Offset(state.log_end_offset))
     }
 
-    /// Notes that a leader epoch begins at the log's end, before it has written anything.
+    /// Notes that a leader epoch begins at the log's end, as an append does before it fails. For tests.
     pub fn assign_epoch(&self, epoch: LeaderEpoch) -> Result<(), StorageError> {
         let _writer = self.lock_writer()?;
-        self.assign_epoch_at(epoch, self.log_end_offset())
-    }
-
-    fn assign_epoch_at(&self, epoch: LeaderEpoch, offset: Offset) -> Result<(), StorageError> {
-        if self.state.read().epochs.would_assign(epoch, offset) {
-            self.update_epochs(|epochs| epochs.assign(epoch, offset))?;
-        }
-        Ok(())
+        self.update_epochs(|epochs| epochs.assign(epoch, self.log_end_offset()))
     }
 
     /// Only between two flushes: one that is under way knows the directory by its old name, would not find it, and would

@@ -206,6 +206,24 @@ fn a_truncation_at_the_log_s_end_forgets_an_epoch_without_records() {
     assert_eq!(epochs(&directory.open(LogConfig::default()).log("t", 0)), [(2, 0)]);
 }
 
+/// An append that fails has noted the epochs of its batches before; those that come again may begin with an older one.
+#[test]
+fn an_epoch_that_a_failed_append_has_noted_hides_no_older_one() {
+    let directory = Directory::new();
+    let open = directory.open(LogConfig::default());
+    let (leader, follower) = (open.create("leader", 0), open.create("follower", 0));
+    for epoch in [5, 5, 7] {
+        leader.append_batch(batch(5, 10), LeaderEpoch(epoch)).unwrap();
+    }
+    let batches = read_all(&leader);
+    follower.append_as_follower(batches[0].bytes().clone(), NEWEST).unwrap();
+    follower.assign_epoch(LeaderEpoch(7)).unwrap();
+    let mut rest = BytesMut::from(&batches[1].bytes()[..]);
+    rest.extend_from_slice(batches[2].bytes());
+    follower.append_as_follower(rest.freeze(), NEWEST).unwrap();
+    assert_eq!(epochs(&follower), [(5, 0), (7, 10)]);
+}
+
 #[test]
 fn after_a_restart_the_end_of_a_transaction_above_the_high_watermark_may_be_cut_off() {
     let directory = Directory::new();

@@ -95,10 +95,7 @@ impl Log {
         let now_ms = self.env().now_ms();
         self.roll_if_due(writer, batches, now_ms)?;
         let file = self.active_file(writer)?;
-        for batch in batches.iter() {
-            let epoch = LeaderEpoch(batch.header().partition_leader_epoch);
-            self.assign_epoch_at(epoch, batch.base_offset())?;
-        }
+        self.note_epochs(batches)?;
         // Also where it fails: what is cut off again must not come back behind flushed batches.
         writer.mark_dirty(&file, now_ms);
         self.write_indexed(writer, &file, batches)?;
@@ -110,6 +107,30 @@ impl Log {
         }
         self.request_flush_if_due(writer, &config, now_ms);
         Ok(appended)
+    }
+
+    /// Notes where the epochs of batches begin that are about to be appended.
+    fn note_epochs(&self, batches: &[ValidBatch]) -> Result<(), StorageError> {
+        let begins = |batch: &ValidBatch| {
+            (LeaderEpoch(batch.header().partition_leader_epoch), batch.base_offset())
+        };
+        let end = self.log_end_offset();
+        let changes = {
+            let epochs = &self.state.read().epochs;
+            let is_new = |(epoch, offset)| epochs.would_assign(epoch, offset);
+            epochs.reaches(end) || batches.iter().map(begins).any(is_new)
+        };
+        if !changes {
+            return Ok(());
+        }
+        self.update_epochs(|epochs| {
+            // What an append noted that failed afterwards: beside that, an older epoch would seem to begin only now.
+            epochs.truncate_from_end(end);
+            for (epoch, offset) in batches.iter().map(begins) {
+                epochs.assign(epoch, offset);
+            }
+            true
+        })
     }
 
     /// Gives every batch its offsets, or checks those that it has.
