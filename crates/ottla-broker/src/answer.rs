@@ -48,8 +48,12 @@ enum Part {
 const SHARES_PACKET_MAX: usize = 128 * 1024;
 
 impl Part {
-    const fn is_bytes(&self) -> bool {
-        matches!(self, Self::Bytes(_))
+    /// What is in memory of it.
+    fn bytes(&self) -> Option<IoSlice<'_>> {
+        match self {
+            Self::Bytes(bytes) => Some(IoSlice::new(bytes)),
+            Self::Source(_) => None,
+        }
     }
 
     /// Whether it may go in one packet with what comes before it.
@@ -111,20 +115,18 @@ impl Answer {
     /// A failed socket, or a file that ended early. A frame is then incomplete and the connection
     /// must be closed; it is never padded.
     pub(crate) async fn send(self, socket: &TcpStream) -> io::Result<usize> {
-        let mut sent = 0;
-        let mut parts = self.parts.into_iter().peekable();
-        while let Some(part) = parts.next() {
+        let (mut sent, mut parts) = (0, &self.parts[..]);
+        while let Some((part, rest)) = parts.split_first() {
+            let mut run: Vec<_> = parts.iter().map_while(Part::bytes).collect();
             sent += match part {
-                Part::Bytes(bytes) => {
-                    let mut run = vec![bytes];
-                    while let Some(Part::Bytes(bytes)) = parts.next_if(Part::is_bytes) {
-                        run.push(bytes);
-                    }
-                    let more = parts.peek().is_some_and(Part::shares_packet);
-                    send_bytes(socket, &run, more).await?
+                Part::Bytes(_) => {
+                    parts = parts.get(run.len()..).unwrap_or_default();
+                    let more = parts.first().is_some_and(Part::shares_packet);
+                    send_bytes(socket, &mut run, more).await?
                 }
                 Part::Source(Source::File { file, position, len }) => {
-                    send_file(socket, file, position, len).await?
+                    parts = rest;
+                    send_file(socket, file, *position, *len).await?
                 }
             };
         }
@@ -151,9 +153,11 @@ fn cut(outgoing: Outgoing, sources: Vec<Source>) -> Vec<Part> {
     parts
 }
 
-async fn send_bytes(socket: &TcpStream, run: &[Bytes], more: bool) -> io::Result<usize> {
-    let mut slices: Vec<IoSlice<'_>> = run.iter().map(|bytes| IoSlice::new(bytes)).collect();
-    let mut left = &mut slices[..];
+async fn send_bytes(
+    socket: &TcpStream,
+    mut left: &mut [IoSlice<'_>],
+    more: bool,
+) -> io::Result<usize> {
     let mut sent = 0;
     // Without the empty ones.
     IoSlice::advance_slices(&mut left, 0);
@@ -173,18 +177,18 @@ async fn send_bytes(socket: &TcpStream, run: &[Bytes], more: bool) -> io::Result
 
 async fn send_file(
     socket: &TcpStream,
-    file: Arc<File>,
+    file: &Arc<File>,
     mut position: u64,
     len: usize,
 ) -> io::Result<usize> {
     let mut left = len;
     while left > 0 {
         let step = left.min(SEND_STEP);
-        warm_up(&file, position, step).await?;
+        warm_up(file, position, step).await?;
         let mut step_left = step;
         while step_left > 0 {
             let result = socket.try_io(Interest::WRITABLE, || {
-                ottla_env::sys::send_file(socket.as_fd(), &file, position, step_left)
+                ottla_env::sys::send_file(socket.as_fd(), file, position, step_left)
             });
             match result {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),

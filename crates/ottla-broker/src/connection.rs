@@ -119,14 +119,8 @@ impl Connection {
                     last_used = Instant::now();
                     self.take(frame);
                 }
-                Step::Frame(Ok(None)) => return self.finish_what_is_there().await,
-                Step::Frame(Err(FrameError::Io(error))) => {
-                    debug!(peer = %self.peer, %error, "connection lost");
-                    return self.finish_what_is_there().await;
-                }
-                Step::Frame(Err(error)) => {
-                    warn!(peer = %self.peer, %error, "connection closed");
-                    self.broker.state.metrics.bad_frames.inc();
+                Step::Frame(ended) => {
+                    self.log_end(ended.err());
                     return self.finish_what_is_there().await;
                 }
                 Step::Outcome(outcome) => {
@@ -278,6 +272,20 @@ impl Connection {
             Err(error) => {
                 debug!(peer = %self.peer, %error, "connection lost while answering");
                 false
+            }
+        }
+    }
+
+    /// Why nothing more is read; nothing is wrong where the peer has closed between two frames.
+    fn log_end(&self, error: Option<FrameError>) {
+        match error {
+            None => {}
+            Some(FrameError::Io(error)) => {
+                debug!(peer = %self.peer, %error, "connection lost");
+            }
+            Some(error @ (FrameError::Length { .. } | FrameError::Truncated)) => {
+                warn!(peer = %self.peer, %error, "connection closed");
+                self.broker.state.metrics.bad_frames.inc();
             }
         }
     }

@@ -100,17 +100,13 @@ impl Topics {
         // First of all: what is made below is made with it.
         let has_new_defaults = self.configuration.follow(image, delta);
         let has_begun = self.started.load(Ordering::Relaxed);
-        if let Some(before) = before.filter(|_| has_begun) {
-            if has_new_defaults {
-                self.take_defaults();
-            }
-            let steps = self.me.steps(before, image, delta, has_new_defaults);
-            steps.into_iter().for_each(|step| self.take(image, step));
-        } else if let Some(steps) = self.me.begin(image) {
+        let before = before.filter(|_| has_begun);
+        let Some(steps) = self.me.steps(before, image, delta, has_new_defaults) else { return };
+        if has_new_defaults || !has_begun {
             self.take_defaults();
-            steps.into_iter().for_each(|step| self.take(image, step));
-            self.started.store(true, Ordering::Relaxed);
         }
+        steps.into_iter().for_each(|step| self.take(image, step));
+        self.started.store(true, Ordering::Relaxed);
     }
 
     fn take(&self, image: &Image, step: Step<'_>) {

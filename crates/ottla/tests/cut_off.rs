@@ -16,10 +16,8 @@ use std::sync::{Arc, Mutex};
 use nodes::Nodes;
 use ottla_base::{ErrorCode, Timestamp};
 use ottla_protocol::Records;
-use ottla_protocol::messages::metadata_request::MetadataRequestTopic;
-use ottla_protocol::messages::metadata_response::MetadataResponseTopic;
+use ottla_protocol::messages::ProduceRequest;
 use ottla_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use ottla_protocol::messages::{MetadataRequest, ProduceRequest};
 use ottla_records::{BatchBuilder, Compression};
 
 /// Where one node finds another as a controller: a way that can be closed, for good.
@@ -87,16 +85,9 @@ fn three_nodes() -> (Nodes, HashMap<(usize, usize), Way>) {
     (nodes, ways)
 }
 
-/// The topic, as the node here knows it.
-fn topic(address: &str) -> MetadataResponseTopic {
-    let topic = MetadataRequestTopic { name: Some(TOPIC.into()), ..Default::default() };
-    let request = MetadataRequest { topics: Some(vec![topic]), ..Default::default() };
-    nodes::ask(address, &request).topics.remove(0)
-}
-
 /// Who leads each partition, with the leader epoch.
 fn leaders(address: &str) -> Vec<(i32, i32)> {
-    let mut partitions = topic(address).partitions;
+    let mut partitions = nodes::topic(address, TOPIC).partitions;
     partitions.sort_by_key(|it| it.partition_index);
     partitions.iter().map(|it| (it.leader_id, it.leader_epoch)).collect()
 }
@@ -109,7 +100,7 @@ fn produce(address: &str, partition: i32) -> (ErrorCode, i32) {
         index: partition,
         records: Some(Records::Bytes(builder.build_bytes())),
     };
-    let topic_id = topic(address).topic_id;
+    let topic_id = nodes::topic(address, TOPIC).topic_id;
     let topic = TopicProduceData { topic_id, partition_data: vec![data], ..Default::default() };
     let request = ProduceRequest {
         acks: 1,

@@ -8,8 +8,6 @@
 
 mod nodes;
 
-use std::time::{Duration, Instant};
-
 use bytes::Bytes;
 use futures_util::future::{join, select_all};
 use nodes::Nodes;
@@ -17,12 +15,8 @@ use ottla_base::{ErrorCode, Timestamp, Uuid};
 use ottla_client::{Connection, Limits, Speaker};
 use ottla_protocol::Records;
 use ottla_protocol::frame::encode_request;
-use ottla_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use ottla_protocol::messages::metadata_request::MetadataRequestTopic;
 use ottla_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use ottla_protocol::messages::{
-    ListOffsetsRequest, MetadataRequest, ProduceRequest, ProduceResponse,
-};
+use ottla_protocol::messages::{ProduceRequest, ProduceResponse};
 use ottla_records::{BatchBuilder, Compression};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -38,9 +32,7 @@ fn node() -> (Nodes, Uuid) {
     nodes.serve(1, &[]);
     nodes.ready(&[1]);
     nodes.succeed(&["topic", "create", TOPIC, "--partitions", &PARTITIONS.to_string()]);
-    let topic = MetadataRequestTopic { name: Some(TOPIC.into()), ..Default::default() };
-    let request = MetadataRequest { topics: Some(vec![topic]), ..Default::default() };
-    let id = nodes::ask(&nodes.clients[0], &request).topics.remove(0).topic_id;
+    let id = nodes::topic(&nodes.clients[0], TOPIC).topic_id;
     (nodes, id)
 }
 
@@ -112,10 +104,15 @@ async fn whoever_sends_little_is_answered_while_others_have_much_to_be_decompres
 
 #[tokio::test]
 async fn what_waits_for_its_turn_is_appended_though_its_connection_closes() {
-    let (nodes, id) = tokio::task::spawn_blocking(node).await.unwrap();
+    let nodes = tokio::task::spawn_blocking(|| {
+        let (nodes, id) = node();
+        nodes.succeed(&["topic", "create", OTHER_TOPIC]);
+        let other = nodes::topic(&nodes.clients[0], OTHER_TOPIC).topic_id;
+        (nodes, id, other)
+    });
+    let (nodes, id, other) = nodes.await.unwrap();
     let free = connection(&nodes).await;
-    nodes.succeed(&["topic", "create", OTHER_TOPIC]);
-    let request = produce(id_of(&free, OTHER_TOPIC).await, 1, &batch(64));
+    let request = produce(other, 1, &batch(64));
     let frame = encode_request(13, 0, None, &request).unwrap().bytes;
     while_all_are_busy(&nodes, id, async {
         send_little_often(&free, id).await;
@@ -124,31 +121,10 @@ async fn what_waits_for_its_turn_is_appended_though_its_connection_closes() {
         socket.write_all(&frame).await.unwrap();
     })
     .await;
-    until_there_are(&free, 64).await;
-}
-
-async fn id_of(connection: &Connection, topic: &'static str) -> Uuid {
-    let topic = MetadataRequestTopic { name: Some(topic.into()), ..Default::default() };
-    let request = MetadataRequest { topics: Some(vec![topic]), ..Default::default() };
-    let answer = connection.send(&request, Limits::within(nodes::LIMIT)).await.unwrap();
-    answer.topics[0].topic_id
-}
-
-/// Asks until so many records of the other topic are visible.
-async fn until_there_are(connection: &Connection, records: i64) {
-    let newest = ListOffsetsPartition { timestamp: -1, ..Default::default() };
-    let topic = ListOffsetsTopic { name: OTHER_TOPIC.into(), partitions: vec![newest] };
-    let request = ListOffsetsRequest { topics: vec![topic], ..Default::default() };
-    let deadline = Instant::now() + nodes::LIMIT;
-    loop {
-        let answer = connection.send(&request, Limits::within(nodes::LIMIT)).await.unwrap();
-        if answer.topics[0].partitions[0].offset == records {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{answer:?}");
-        // Between two questions: nobody tells when that changes.
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let is_there = tokio::task::spawn_blocking(move || {
+        nodes::wait_for(|| nodes::end_offset(&nodes.clients[0], OTHER_TOPIC) == 64)
+    });
+    assert!(is_there.await.unwrap());
 }
 
 #[tokio::test]

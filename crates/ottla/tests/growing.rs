@@ -8,23 +8,15 @@ mod nodes;
 use std::collections::{BTreeMap, BTreeSet};
 
 use nodes::{Nodes, ask, ids, quorum, wait_for};
-use ottla_protocol::messages::metadata_request::MetadataRequestTopic;
-use ottla_protocol::messages::metadata_response::MetadataResponsePartition;
+use ottla_protocol::messages::OffsetFetchRequest;
 use ottla_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
-use ottla_protocol::messages::{MetadataRequest, OffsetFetchRequest};
 
 const OFFSETS: &str = "__consumer_offsets";
-
-fn partitions(at: &str, topic: &'static str) -> Vec<MetadataResponsePartition> {
-    let topic = MetadataRequestTopic { name: Some(topic.into()), ..Default::default() };
-    let request = MetadataRequest { topics: Some(vec![topic]), ..Default::default() };
-    ask(at, &request).topics.remove(0).partitions
-}
 
 /// How many partitions have so many replicas, so many of them in sync.
 fn copies(at: &str, topic: &'static str) -> BTreeMap<(usize, usize), usize> {
     let mut counts = BTreeMap::new();
-    for partition in partitions(at, topic) {
+    for partition in nodes::topic(at, topic).partitions {
         let key = (partition.replica_nodes.len(), partition.isr_nodes.len());
         *counts.entry(key).or_default() += 1;
     }
@@ -78,8 +70,10 @@ fn what_groups_have_committed_gets_its_copies_with_the_third_node_and_outlives_t
         |node: &nodes::Running| node.log().contains("of which there was one copy, gets more");
     assert!(nodes.running.values().any(said));
     // Not all of them are to be led by the first for ever.
-    let preferred =
-        partitions(&one, OFFSETS).into_iter().map(|it| *it.replica_nodes.first().unwrap());
+    let preferred = nodes::topic(&one, OFFSETS)
+        .partitions
+        .into_iter()
+        .map(|it| *it.replica_nodes.first().unwrap());
     assert_eq!(preferred.collect::<BTreeSet<_>>().len(), 3);
     // A topic of a user's is as it was made.
     assert_eq!(copies(&one, "orders"), [((1, 1), 1)].into());
@@ -90,7 +84,7 @@ fn what_groups_have_committed_gets_its_copies_with_the_third_node_and_outlives_t
     let others = nodes.clients.split_off(1);
     assert!(wait_for(|| others.iter().any(|at| committed(at) == Some(1))), "it is forgotten");
     nodes.clients.extend(others);
-    assert!(partitions(&two, OFFSETS).iter().all(|it| it.leader_id != 1));
+    assert!(nodes::topic(&two, OFFSETS).partitions.iter().all(|it| it.leader_id != 1));
     nodes.serve(1, &[]);
     nodes.ready(&[1]);
     assert_eq!(read(&nodes, "1"), ["two"]);

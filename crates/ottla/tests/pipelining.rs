@@ -17,11 +17,9 @@ use nodes::Nodes;
 use ottla_base::{Timestamp, Uuid};
 use ottla_protocol::frame::{decode_response, encode_request};
 use ottla_protocol::messages::create_topics_request::CreatableTopic;
-use ottla_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use ottla_protocol::messages::metadata_request::MetadataRequestTopic;
 use ottla_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use ottla_protocol::messages::{
-    ApiVersionsRequest, CreateTopicsRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest,
+    ApiVersionsRequest, CreateTopicsRequest, MetadataRequest, ProduceRequest,
 };
 use ottla_protocol::{Records, Request};
 use ottla_records::{BatchBuilder, Compression};
@@ -64,12 +62,6 @@ fn what_came_before_a_frame_that_is_too_long_is_answered() {
     assert!(!response.api_keys.is_empty());
 }
 
-fn topic_id(nodes: &Nodes) -> Uuid {
-    let topic = MetadataRequestTopic { name: Some(TOPIC.into()), ..Default::default() };
-    let request = MetadataRequest { topics: Some(vec![topic]), ..Default::default() };
-    nodes::ask(&nodes.clients[0], &request).topics[0].topic_id
-}
-
 fn produce(topic_id: Uuid) -> ProduceRequest {
     let mut builder = BatchBuilder::new(Compression::None);
     builder.append(Timestamp(1_000), None, Some(b"value"), &[]);
@@ -83,18 +75,11 @@ fn produce(topic_id: Uuid) -> ProduceRequest {
     }
 }
 
-fn end_offset(nodes: &Nodes) -> i64 {
-    let newest = ListOffsetsPartition { timestamp: -1, ..Default::default() };
-    let topic = ListOffsetsTopic { name: TOPIC.into(), partitions: vec![newest] };
-    let request = ListOffsetsRequest { topics: vec![topic], ..Default::default() };
-    nodes::ask(&nodes.clients[0], &request).topics[0].partitions[0].offset
-}
-
 #[test]
 fn what_comes_behind_a_request_that_closes_the_connection_is_not_handled() {
     let nodes = node();
     nodes.succeed(&["topic", "create", TOPIC]);
-    let id = topic_id(&nodes);
+    let id = nodes::topic(&nodes.clients[0], TOPIC).topic_id;
     let valid = frame(13, &produce(id));
     let mut socket = connect(&nodes);
     // Produce in a version that is refused by hanging up.
@@ -105,8 +90,9 @@ fn what_comes_behind_a_request_that_closes_the_connection_is_not_handled() {
     let mut socket = connect(&nodes);
     socket.write_all(&valid).unwrap();
     socket.read_exact(&mut [0; 4]).unwrap();
-    assert!(nodes::wait_for(|| end_offset(&nodes) > 0));
-    assert_eq!(end_offset(&nodes), 1);
+    let end_offset = || nodes::end_offset(&nodes.clients[0], TOPIC);
+    assert!(nodes::wait_for(|| end_offset() > 0));
+    assert_eq!(end_offset(), 1);
 }
 
 /// Apache Kafka hands over what it has read before it looks at who has hung up. So often that request and reset are sometimes

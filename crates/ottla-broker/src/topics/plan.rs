@@ -44,23 +44,22 @@ impl Incarnation {
         image.broker(self.broker).filter(|broker| broker.incarnation_id == self.id)
     }
 
-    /// What has to be done first, once it can be; [`Self::steps`] say what comes after it.
-    #[must_use]
-    pub fn begin<'a>(&self, image: &'a Image) -> Option<Vec<Step<'a>>> {
-        self.registered(image)?;
-        let made = image.topics().map(|topic| self.made(topic));
-        Some(std::iter::once(Step::Begin).chain(made).collect())
-    }
-
-    /// What has to be done as `before` has become `image` by `delta`; with new defaults all topics are configured anew.
+    /// What has to be done as `before`, the image that was carried out last, has become `image` by `delta`; with new defaults
+    /// all topics are configured anew. While nothing was carried out yet there is no image before, and nothing to do (`None`)
+    /// until this process can begin.
     #[must_use]
     pub fn steps<'a>(
         &self,
-        before: &'a Image,
+        before: Option<&'a Image>,
         image: &'a Image,
         delta: &Delta,
         has_new_defaults: bool,
-    ) -> Vec<Step<'a>> {
+    ) -> Option<Vec<Step<'a>>> {
+        let Some(before) = before else {
+            self.registered(image)?;
+            let made = image.topics().map(|topic| self.made(topic));
+            return Some(std::iter::once(Step::Begin).chain(made).collect());
+        };
         // What is here is what the image before has said: a partition may have left this broker and been deleted since.
         let deleted = delta.deleted.keys().filter_map(|id| before.topic(*id));
         let mut steps: Vec<_> = deleted.map(|topic| self.gone(topic)).collect();
@@ -82,7 +81,7 @@ impl Incarnation {
             let topics = topics.filter_map(|resource| image.topic_by_name(&resource.name));
             steps.extend(topics.map(|topic| Step::Reconfigured { topic }));
         }
-        steps
+        Some(steps)
     }
 
     fn holds(&self, partition: &Partition) -> bool {

@@ -114,11 +114,11 @@ impl Log {
         let begins = |batch: &ValidBatch| {
             (LeaderEpoch(batch.header().partition_leader_epoch), batch.base_offset())
         };
-        let end = self.log_end_offset();
-        let changes = {
-            let epochs = &self.state.read().epochs;
+        let (end, changes) = {
+            let state = self.state.read();
+            let (end, epochs) = (Offset(state.log_end_offset), &state.epochs);
             let is_new = |(epoch, offset)| epochs.would_assign(epoch, offset);
-            epochs.reaches(end) || batches.iter().map(begins).any(is_new)
+            (end, epochs.reaches(end) || batches.iter().map(begins).any(is_new))
         };
         if !changes {
             return Ok(());

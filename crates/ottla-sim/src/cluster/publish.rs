@@ -109,13 +109,10 @@ impl Follows<'_> {
     fn publish(&mut self, delta: &Delta) {
         let image = self.process.image.clone();
         let before = self.before.clone();
-        if self.process.has_begun {
-            let steps = self.me.steps(&before, &image, delta, false);
-            steps.into_iter().for_each(|step| self.take(&image, step));
-        } else if let Some(steps) = self.me.begin(&image) {
-            steps.into_iter().for_each(|step| self.take(&image, step));
-            self.process.has_begun = true;
-        }
+        let before = self.process.has_begun.then_some(&before);
+        let Some(steps) = self.me.steps(before, &image, delta, false) else { return };
+        steps.into_iter().for_each(|step| self.take(&image, step));
+        self.process.has_begun = true;
     }
 
     fn take(&mut self, image: &Image, step: Step<'_>) {

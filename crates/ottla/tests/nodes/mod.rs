@@ -15,7 +15,12 @@ use std::time::{Duration, Instant};
 use ottla_client::{Address, Connection, Limits, Speaker};
 use ottla_protocol::Request;
 use ottla_protocol::messages::describe_quorum_response::{PartitionData, ReplicaState};
-use ottla_protocol::messages::{DescribeQuorumRequest, describe_quorum_request};
+use ottla_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use ottla_protocol::messages::metadata_request::MetadataRequestTopic;
+use ottla_protocol::messages::metadata_response::MetadataResponseTopic;
+use ottla_protocol::messages::{
+    DescribeQuorumRequest, ListOffsetsRequest, MetadataRequest, describe_quorum_request,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -289,6 +294,25 @@ pub fn ask<R: Request>(address: &str, request: &R) -> R::Response {
             Connection::open(&address, "test".into(), Speaker::Client, LIMIT).await.unwrap();
         connection.send(request, Limits::within(LIMIT)).await.unwrap()
     })
+}
+
+/// What the node at this address knows of a topic; it makes none.
+pub fn topic(address: &str, name: &'static str) -> MetadataResponseTopic {
+    let topic = MetadataRequestTopic { name: Some(name.into()), ..Default::default() };
+    let request = MetadataRequest {
+        topics: Some(vec![topic]),
+        allow_auto_topic_creation: false,
+        ..Default::default()
+    };
+    ask(address, &request).topics.remove(0)
+}
+
+/// Where what consumers see of a topic's first partition ends.
+pub fn end_offset(address: &str, topic: &'static str) -> i64 {
+    let newest = ListOffsetsPartition { timestamp: -1, ..Default::default() };
+    let topic = ListOffsetsTopic { name: topic.into(), partitions: vec![newest] };
+    let request = ListOffsetsRequest { topics: vec![topic], ..Default::default() };
+    ask(address, &request).topics[0].partitions[0].offset
 }
 
 pub fn ids(states: &[ReplicaState]) -> Vec<i32> {
