@@ -232,7 +232,7 @@ impl Log {
         state.check();
         let Restored { producers, newest_snapshot } = restored;
         let producer_count = AtomicUsize::new(producers.len());
-        let transactions = Mutex::new(Transactions::of(&producers));
+        let transactions = Mutex::new(Transactions::of(&producers, Offset(state.log_end_offset)));
         let is_snapshotted = newest_snapshot == Some(Offset(state.log_end_offset));
         let unsnapshotted_bytes = if is_snapshotted { 0 } else { state.active.size };
         let writer = Writer {

@@ -46,7 +46,7 @@ use crate::quarantine;
 use crate::segment::Segment;
 use crate::txn_index::{self, AbortedTransaction};
 use inventory::Inventory;
-use producers::{Replay, Restored};
+use producers::{Extent, Replay, Restored};
 use trusted::Trusted;
 
 /// What is known about a log before it is opened.
@@ -298,9 +298,8 @@ impl Loader<'_> {
         if trusted.is_none() {
             self.replay.forget_more_than(Offset(segment.base_offset));
         }
-        let sealed = self.sealed.iter().map(|sealed| (&*sealed.segment, sealed.size));
         let base_offset = Offset(segment.base_offset);
-        self.replay.advance_to(base_offset, sealed)?;
+        self.replay.advance_to(base_offset, self.sealed.iter().map(Extent::from))?;
         if base_offset <= self.opening.recovery_point {
             self.replay.believe_snapshot_at(base_offset)?;
         }
@@ -542,9 +541,8 @@ impl Loader<'_> {
     }
 
     fn restore_producers(&mut self, active: &Active) -> Result<Restored, StorageError> {
-        let sealed = self.sealed.iter().map(|sealed| (&*sealed.segment, sealed.size));
-        let segments = sealed.chain([(&*active.segment, active.size)]);
-        let bases: Vec<i64> = segments.clone().map(|(segment, _)| segment.base_offset).collect();
+        let segments = self.sealed.iter().map(Extent::from).chain([Extent::from(active)]);
+        let bases: Vec<i64> = segments.clone().map(|extent| extent.base_offset().0).collect();
         self.replay.forget_more_than(Offset(self.next_offset));
         self.replay.advance_to(Offset(self.next_offset), segments)?;
         self.replay.finish(&bases)

@@ -2,7 +2,7 @@
 //! markers: what readers of committed data, and the cleaner, must not go beyond. Pure.
 //!
 //! Invariants: `open` and `first_offsets` say the same, one by producer and one by offset; a producer has at most one
-//! open transaction.
+//! open transaction; `ended` has all that have ended at or after `settled`.
 
 use std::collections::BTreeMap;
 
@@ -17,12 +17,15 @@ pub(crate) struct Transactions {
     first_offsets: BTreeMap<Offset, ProducerId>,
     /// Those that have ended above the high watermark, from first offset to marker.
     ended: BTreeMap<Offset, Offset>,
+    /// What has ended before may be forgotten.
+    settled: Offset,
 }
 
 impl Transactions {
-    /// What is open after the batches that made these producers.
-    pub(crate) fn of(producers: &Producers) -> Self {
-        let mut transactions = Self::default();
+    /// What is open after the batches that made these producers, all of which are before an offset. Their ends are taken for
+    /// final.
+    pub(crate) fn of(producers: &Producers, settled: Offset) -> Self {
+        let mut transactions = Self { settled, ..Self::default() };
         for (id, producer) in producers.iter() {
             if let Some(first_offset) = producer.transaction_first_offset {
                 transactions.begin(id, first_offset);
@@ -64,7 +67,22 @@ impl Transactions {
     pub(crate) fn restore(&mut self, producers: &Producers, log_end_offset: Offset) {
         let mut ended = std::mem::take(&mut self.ended);
         ended.retain(|_, last_offset| *last_offset < log_end_offset);
-        *self = Self { ended, ..Self::of(producers) };
+        *self = Self { ended, ..Self::of(producers, self.settled.min(log_end_offset)) };
+    }
+
+    /// From where on all ends are remembered.
+    pub(crate) const fn settled(&self) -> Offset {
+        self.settled
+    }
+
+    /// The same, where it is known that all are remembered which have ended at or after this offset.
+    pub(crate) fn settled_to(self, settled: Offset) -> Self {
+        Self { settled, ..self }
+    }
+
+    /// Nothing has ended between this offset and where everything is settled.
+    pub(crate) fn unsettle(&mut self, offset: Offset) {
+        self.settled = self.settled.min(offset);
     }
 
     /// What has ended stays so.
@@ -75,9 +93,16 @@ impl Transactions {
     /// Everything before this offset is decided for good: no transaction is open there, and no marker can be lost.
     pub(crate) fn last_stable_offset(&mut self, high_watermark: Offset) -> Offset {
         self.ended.retain(|_, last_offset| *last_offset >= high_watermark);
+        self.settled = self.settled.max(high_watermark);
         let first_ended = self.ended.first_key_value().map(|(first_offset, _)| *first_offset);
         let unstable = self.first_open().into_iter().chain(first_ended).min();
         unstable.map_or(high_watermark, |unstable| unstable.min(high_watermark))
+    }
+
+    /// Whether any has ended at or after this high watermark, or what is settled.
+    pub(crate) fn has_ended_from(&mut self, high_watermark: Offset) -> bool {
+        self.last_stable_offset(high_watermark);
+        !self.ended.is_empty()
     }
 
     fn begin(&mut self, producer_id: ProducerId, first_offset: Offset) {
@@ -151,7 +176,7 @@ mod tests {
         append(&mut log, &marker(1, 6, ControlType::Commit));
         assert_eq!(log.last_stable_offset(Offset(6)), Offset(5));
         assert_eq!(log.last_stable_offset(Offset(7)), Offset(7));
-        assert_eq!(log, Transactions::default());
+        assert_eq!(log, Transactions::default().settled_to(Offset(7)));
     }
 
     #[test]

@@ -9,21 +9,32 @@
 
 mod support;
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use ottla_base::{LeaderEpoch, Offset, Timestamp};
 use ottla_env::{Disk, DiskLayer, OsDisk};
 use ottla_log::{DirectoryOptions, Log, LogConfig};
 use ottla_records::ControlType;
-use support::{Directory, Draft, batch, marker, read_all};
+use support::{Directory, Draft, Open, batch, marker, read_all};
 
 /// The operating system's disk, and how many bytes were read from it.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct CountingDisk {
     read: AtomicU64,
+    /// What else is to happen in the midst of the next read.
+    at_next_read: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl fmt::Debug for CountingDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CountingDisk").field("read", &self.read).finish_non_exhaustive()
+    }
 }
 
 impl DiskLayer for CountingDisk {
@@ -32,6 +43,10 @@ impl DiskLayer for CountingDisk {
     }
 
     fn read_at(&self, file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let happens = self.at_next_read.lock().unwrap().take();
+        if let Some(happens) = happens {
+            happens();
+        }
         let read = OsDisk.read_at(file, buffer, position)?;
         self.read.fetch_add(read as u64, Ordering::Relaxed);
         Ok(read)
@@ -88,6 +103,137 @@ fn recovery_reads_what_came_after_the_checkpoint_and_not_what_was_there_before()
     );
     let longer = bytes_read(MIB, 8 * MIB);
     assert!(longer > 7 * MIB, "{longer} bytes are read: the test would not notice");
+}
+
+/// A log of so many bytes in small batches in one segment, and a checkpoint.
+fn one_large_segment() -> (Directory, Arc<CountingDisk>, Open, Arc<Log>) {
+    let (directory, disk) = directory();
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    while log.size_in_bytes() < 64 * MIB {
+        log.append_batch(batch(1, 2000), LeaderEpoch(0)).unwrap();
+    }
+    open.checkpoint().unwrap();
+    (directory, disk, open, log)
+}
+
+fn begin(log: &Log, id: i64) {
+    let draft = Draft { id, in_transaction: true, ..Draft::new(0, 2) };
+    log.append_produced(draft.build(), LeaderEpoch(0)).unwrap();
+}
+
+fn abort(log: &Log, id: i64) {
+    log.append_batch(marker(ControlType::Abort, id, 0, 0, 1_000), LeaderEpoch(0)).unwrap();
+}
+
+/// How many bytes are read by this.
+fn read_by<T>(disk: &CountingDisk, act: impl FnOnce() -> T) -> u64 {
+    disk.read.store(0, Ordering::Relaxed);
+    act();
+    disk.read.load(Ordering::Relaxed)
+}
+
+#[test]
+fn a_replica_s_first_role_after_a_restart_reads_little_of_its_segment_and_the_next_ones_nothing() {
+    for (crashes, has_transaction) in [(true, false), (false, false), (true, true), (false, true)] {
+        let (directory, disk, open, log) = one_large_segment();
+        if has_transaction {
+            begin(&log, 7);
+            open.checkpoint().unwrap();
+        }
+        let first = log.log_end_offset();
+        begin(&log, 8);
+        let high_watermark = log.log_end_offset();
+        log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+        if has_transaction {
+            abort(&log, 7);
+        }
+        log.flush().unwrap();
+        log.note_high_watermark(high_watermark);
+        open.checkpoint_high_watermarks().unwrap();
+        drop(log);
+        if crashes {
+            drop(open)
+        } else {
+            open.close()
+        }
+        let open = directory.open(LogConfig::default());
+        let log = open.log("t", 0);
+        let end = log.log_end_offset();
+        assert_eq!((log.segment_count(), log.noted_high_watermark()), (1, Some(high_watermark)));
+        let unsettle = |high_watermark| log.unsettle_transactions(high_watermark).unwrap();
+        let read = read_by(&disk, || unsettle(high_watermark));
+        let case = format!("crashes: {crashes}, has a transaction: {has_transaction}");
+        assert!(read < MIB, "{read} bytes are read; {case}");
+        let stable = if has_transaction { Offset(first.0 - 2) } else { first };
+        assert_eq!(log.last_stable_offset(high_watermark), stable, "{case}");
+        abort(&log, 8);
+        assert_eq!(log.last_stable_offset(high_watermark), stable, "{case}");
+        let read = read_by(&disk, || unsettle(high_watermark));
+        assert_eq!((read, log.last_stable_offset(high_watermark)), (0, stable), "{case}");
+        log.note_high_watermark(end);
+        let read = read_by(&disk, || unsettle(end));
+        assert_eq!((read, log.last_stable_offset(end)), (0, first), "{case}");
+    }
+}
+
+#[test]
+fn the_roles_of_a_log_that_was_always_open_cost_nothing() {
+    let (_directory, disk, _open, log) = one_large_segment();
+    let high_watermark = log.log_end_offset();
+    begin(&log, 7);
+    abort(&log, 7);
+    for at in [Offset::ZERO, high_watermark] {
+        let read = read_by(&disk, || log.unsettle_transactions(at).unwrap());
+        assert_eq!((read, log.last_stable_offset(high_watermark)), (0, high_watermark));
+    }
+    // What is cut off was remembered to no purpose.
+    log.note_high_watermark(log.log_end_offset());
+    log.truncate_to(high_watermark).unwrap();
+    begin(&log, 8);
+    abort(&log, 8);
+    let read = read_by(&disk, || log.unsettle_transactions(high_watermark).unwrap());
+    let stable = log.last_stable_offset(Offset(high_watermark.0 + 1));
+    assert_eq!((read, stable), (0, high_watermark));
+}
+
+#[test]
+fn a_truncation_reads_what_came_after_a_snapshot_and_not_what_was_there_before() {
+    let (_directory, disk, open, log) = one_large_segment();
+    for id in [7, 8] {
+        begin(&log, id);
+        log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+    }
+    let to = Offset(log.log_end_offset().0 - 1);
+    let read = read_by(&disk, || log.truncate_to(to).unwrap());
+    assert!(read < MIB, "{read} bytes are read");
+    assert_eq!((log.log_end_offset(), log.last_stable_offset(to)), (to, Offset(to.0 - 5)));
+    drop(open);
+}
+
+#[test]
+fn a_truncation_that_has_much_to_read_keeps_no_flush_waiting() {
+    let (directory, disk, open, log) = one_large_segment();
+    // The only snapshot is of one batch more.
+    let to = Offset(log.log_end_offset().0 - 1);
+    log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+    let (flushed, is_flushed) = mpsc::channel();
+    let flush = {
+        let log = Arc::clone(&log);
+        move || {
+            let (done, is_done) = mpsc::channel();
+            let thread = thread::spawn(move || done.send(log.flush()));
+            flushed.send((is_done.recv_timeout(Duration::from_secs(20)), thread)).unwrap();
+        }
+    };
+    *disk.at_next_read.lock().unwrap() = Some(Box::new(flush));
+    log.truncate_to(to).unwrap();
+    let (flushed, thread) = is_flushed.try_recv().unwrap();
+    let _ = thread.join();
+    assert!(flushed.is_ok(), "no flush was done before the truncation was");
+    assert_eq!(flushed.unwrap().unwrap(), Offset(to.0 + 2));
+    assert_eq!((log.log_end_offset(), log.flushed_offset()), (to, to));
+    drop((directory, open));
 }
 
 #[test]

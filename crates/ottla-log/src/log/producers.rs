@@ -1,7 +1,6 @@
 //! The log's producers: told apart from their retries before an append, and written down where segments end.
 
 use std::fs::File;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ottla_base::Offset;
@@ -15,9 +14,15 @@ use crate::names;
 use crate::producers::{
     Decision, ProducerRefusal, Producers, Sender, Written, WrittenBatch, snapshot,
 };
-use crate::recovery::producers::{self, Replay, Restored};
-use crate::segment::Segment;
+use crate::recovery::producers::{self, Extent, Replay, Restored};
 use crate::transactions::Transactions;
+
+/// Producers as the batches before an offset leave them, while the log is cut off nowhere.
+#[derive(Debug)]
+pub(super) struct Foreseen<'a> {
+    replay: Replay<'a>,
+    truncations: u64,
+}
 
 impl Log {
     /// All producers that this log remembers.
@@ -130,14 +135,39 @@ impl Log {
         self.unsnapshotted_bytes.load(Ordering::Relaxed)
     }
 
+    /// Reads what [`Log::producers_before`] needs of a log that is to be cut off at an offset, which may be as much as a
+    /// segment. Flushes and appends go on; who appends waits for no more than a snapshot to be read.
+    pub(super) fn foresee_producers(&self, offset: Offset) -> Result<Foreseen<'_>, StorageError> {
+        let (mut foreseen, extents) = {
+            let writer = self.lock_writer()?;
+            let snapshots = producers::list(&*self.env().disk, &self.home.path())?;
+            let mut replay = Replay::new(&self.home, snapshots);
+            // Snapshots come and go with the writer only. Without it none is removed because it can't be read.
+            replay.load_newest_up_to(offset)?;
+            (Foreseen { replay, truncations: writer.truncations }, self.extents())
+        };
+        foreseen.replay.advance_to(offset, extents.into_iter())?;
+        Ok(foreseen)
+    }
+
     /// The producers as the batches before an offset leave them, for a log that is about to be cut off there. What
     /// was written down of more than these is durably gone when this returns: other batches will take their place.
-    pub(super) fn producers_before(&self, offset: Offset) -> Result<Restored, StorageError> {
+    pub(super) fn producers_before(
+        &self,
+        writer: &Writer,
+        offset: Offset,
+        foreseen: Option<Foreseen<'_>>,
+    ) -> Result<Restored, StorageError> {
         let snapshots = producers::list(&*self.env().disk, &self.home.path())?;
-        let mut replay = Replay::new(&self.home, snapshots);
-        let segments = self.segments_with_sizes();
-        replay.advance_to(offset, segments.iter().map(|(segment, size)| (&**segment, *size)))?;
-        let bases: Vec<i64> = segments.iter().map(|(segment, _)| segment.base_offset).collect();
+        let foreseen = foreseen.filter(|foreseen| foreseen.truncations == writer.truncations);
+        let mut replay = match foreseen {
+            Some(Foreseen { replay, .. }) => replay.with_snapshots(snapshots),
+            None => Replay::new(&self.home, snapshots),
+        };
+        replay.advance_to(offset, self.extents().into_iter())?;
+        let state = self.state.read();
+        let bases: Vec<i64> = state.segments().map(|segment| segment.base_offset).collect();
+        drop(state);
         replay.finish(&bases)
     }
 
@@ -148,16 +178,15 @@ impl Log {
         writer: &Writer,
         count: usize,
     ) -> Result<(), StorageError> {
-        let segments = self.segments_with_sizes();
-        let Some((first_kept, _)) = segments.get(count) else { return Ok(()) };
+        let extents = self.extents();
+        let Some(first_kept) = extents.get(count) else { return Ok(()) };
         if writer.producers.is_empty() {
             return Ok(());
         }
-        let offset = Offset(first_kept.base_offset);
+        let offset = first_kept.base_offset();
         let disk = &self.env().disk;
         let mut replay = Replay::new(&self.home, producers::list(&**disk, &self.home.path())?);
-        let segments = segments.iter().map(|(segment, size)| (&**segment, *size));
-        let written = replay.was_written_at(offset, segments)?;
+        let written = replay.was_written_at(offset, extents.into_iter())?;
         let path = names::segment_file(&self.home.path(), offset, names::SNAPSHOT);
         let file = match written {
             None => disk.open(&path, Open::Write).context("open", &path)?,
@@ -170,11 +199,9 @@ impl Log {
         synced.inspect_err(|error| self.env().poison(error))
     }
 
-    pub(super) fn segments_with_sizes(&self) -> Vec<(Arc<Segment>, u64)> {
+    pub(super) fn extents(&self) -> Vec<Extent> {
         let state = self.state.read();
-        let sealed = state.sealed.iter().map(|sealed| (&sealed.segment, sealed.size));
-        let all = sealed.chain([(&state.active.segment, state.active.size)]);
-        all.map(|(segment, size)| (Arc::clone(segment), size)).collect()
+        state.sealed.iter().map(Extent::from).chain([Extent::from(&state.active)]).collect()
     }
 
     /// Forgets everything, for a log that is about to be emptied.

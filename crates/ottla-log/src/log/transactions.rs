@@ -39,19 +39,31 @@ impl Log {
         self.transactions.lock().last_stable_offset(high_watermark);
     }
 
-    /// The log may be cut off down to the high watermark, which lies between two batches: which transactions end above is
-    /// read from it again. For a replica that begins with a high watermark from a checkpoint.
+    /// The log may be cut off down to the high watermark: which transactions end above is read from it again, if it is not
+    /// remembered. For a replica that begins with a high watermark from a checkpoint; whatever has ended since is remembered.
+    /// Where no transaction has ended in what is to be read again, nothing else is read.
     pub fn unsettle_transactions(&self, high_watermark: Offset) -> Result<(), StorageError> {
+        if self.transactions.lock().settled() <= high_watermark {
+            return Ok(());
+        }
         let _writer = self.lock_writer()?;
-        let end = self.log_end_offset();
-        if high_watermark < end {
+        let settled = self.transactions.lock().settled();
+        let extents = self.extents();
+        if producers::any_marker(extents.iter().cloned(), &(high_watermark..settled))? {
             let snapshots = producers::list(&*self.env().disk, &self.home.path())?;
-            let segments = self.segments_with_sizes();
-            let segments = segments.iter().map(|(segment, size)| (&**segment, *size));
-            let replay = Replay::new(&self.home, snapshots);
-            *self.transactions.lock() = replay.transactions_at(end, high_watermark, segments)?;
+            let (replay, end) = (Replay::new(&self.home, snapshots), self.log_end_offset());
+            let read = replay.transactions_at(end, high_watermark, extents.into_iter())?;
+            *self.transactions.lock() = read;
+        } else {
+            self.transactions.lock().unsettle(high_watermark);
         }
         Ok(())
+    }
+
+    /// Whether a transaction has ended above the high watermark, as far as that was noted.
+    pub(super) fn has_unsettled_ends(&self) -> bool {
+        let mut transactions = self.transactions.lock();
+        self.noted_high_watermark().is_some_and(|noted| transactions.has_ended_from(noted))
     }
 
     /// The aborted transactions that have records in a range of offsets, in no order that is promised.

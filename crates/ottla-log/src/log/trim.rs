@@ -161,6 +161,9 @@ impl Log {
     /// Cuts off everything at and after an offset, as a follower does that has diverged from its leader.
     /// An offset inside a batch takes the whole batch away.
     pub fn truncate_to(&self, offset: Offset) -> Result<(), StorageError> {
+        // The long part, before anybody waits. What can't be read now is read again below, or said.
+        let is_cut = (self.first_base_offset()..self.log_end_offset()).contains(&offset);
+        let foreseen = is_cut.then(|| self.foresee_producers(offset).ok()).flatten();
         // A flush under way would report offsets that are about to mean something else.
         let _flushing = self.flush.lock();
         let mut writer = self.lock_writer()?;
@@ -174,7 +177,7 @@ impl Log {
             return self.restart_at(&mut writer, offset);
         }
         self.expect_recovery_from(offset)?;
-        let restored = self.producers_before(offset)?;
+        let restored = self.producers_before(&writer, offset, foreseen)?;
         writer.note_cut(offset);
         self.discard_after(offset)?;
         self.cut_active(&mut writer, offset)?;
@@ -207,6 +210,10 @@ impl Log {
             self.mark_indexes_dirty(&mut writer)?;
         }
         if is_empty && writer.producers.is_empty() {
+            return Ok(());
+        }
+        if self.has_unsettled_ends() {
+            // The next start has to know what was open before these, and an earlier snapshot tells.
             return Ok(());
         }
         // The next start need not read the log for them. It would, if this did not reach the disk.

@@ -6,10 +6,14 @@
 //! - What was idle for too long when the snapshot is read is left out, as in Kafka.
 //!
 //! The newest snapshot is one segment old at most, unless a crash took it, and at the log's end after a clean close:
-//! then nothing is read beside it.
+//! then nothing is read beside it. Only where a transaction has ended above the high watermark the close leaves that out, since
+//! the next start has to know what was open before. Of the batches after a snapshot the index says where they begin.
 
+use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use ottla_base::Offset;
@@ -18,7 +22,10 @@ use ottla_records::{BatchHeader, RawBatch};
 
 use crate::environment::Home;
 use crate::error::{Context, StorageError};
+use crate::index::{Index, OffsetEntry};
+use crate::log::{Active, Sealed};
 use crate::names;
+use crate::policy::roll;
 use crate::producers::{MARKER_BYTES_MAX, Producers, Written, snapshot};
 use crate::segment::Segment;
 use crate::transactions::Transactions;
@@ -29,6 +36,14 @@ use crate::txn_index::AbortedTransaction;
 pub(crate) struct Restored {
     pub(crate) producers: Producers,
     pub(crate) newest_snapshot: Option<Offset>,
+}
+
+/// A segment as far as it is sound, with its offset index.
+#[derive(Debug, Clone)]
+pub(crate) struct Extent {
+    segment: Arc<Segment>,
+    size: u64,
+    offsets: Index<OffsetEntry>,
 }
 
 /// Producers on their way to the end of a log.
@@ -54,12 +69,12 @@ impl<'a> Replay<'a> {
         Self { home, snapshots, producers, transactions, keeps_ends: false, end }
     }
 
-    /// Takes in all batches before an offset, from the newest snapshot of some of them on. The segments are those
-    /// from the log's first one on, each with the size up to which it is sound.
-    pub(crate) fn advance_to<'s>(
+    /// Takes in all batches that end before an offset, from the newest snapshot of some of them on. The segments are those
+    /// from the log's first one on. What is read is what lies between the two.
+    pub(crate) fn advance_to(
         &mut self,
         offset: Offset,
-        segments: impl Iterator<Item = (&'s Segment, u64)>,
+        segments: impl Iterator<Item = Extent>,
     ) -> Result<(), StorageError> {
         if self.end >= offset {
             return Ok(());
@@ -67,12 +82,8 @@ impl<'a> Replay<'a> {
         if self.load_newest_up_to(offset)? >= offset {
             return Ok(());
         }
-        let mut segments = segments.peekable();
-        while let Some((segment, size)) = segments.next() {
-            let next = segments.peek().map_or(i64::MAX, |(next, _)| next.base_offset);
-            if next > self.end.0 && segment.base_offset < offset.0 {
-                self.scan(segment, size, offset)?;
-            }
+        for extent in overlapping(segments, self.end..offset) {
+            self.scan(&extent, offset)?;
         }
         self.end = offset;
         Ok(())
@@ -93,10 +104,10 @@ impl<'a> Replay<'a> {
     }
 
     /// `None` when there is a snapshot at this offset that can be trusted, and otherwise what would have to be in it.
-    pub(crate) fn was_written_at<'s>(
+    pub(crate) fn was_written_at(
         &mut self,
         offset: Offset,
-        segments: impl Iterator<Item = (&'s Segment, u64)>,
+        segments: impl Iterator<Item = Extent>,
     ) -> Result<Option<Producers>, StorageError> {
         self.load_newest_up_to(offset)?;
         if self.end == offset {
@@ -108,18 +119,24 @@ impl<'a> Replay<'a> {
 
     /// The transactions as all batches before `end` leave them, if what ended before `settled` has ended for good, and
     /// nothing else has.
-    pub(crate) fn transactions_at<'s>(
+    pub(crate) fn transactions_at(
         mut self,
         end: Offset,
         settled: Offset,
-        segments: impl Iterator<Item = (&'s Segment, u64)> + Clone,
+        segments: impl Iterator<Item = Extent> + Clone,
     ) -> Result<Transactions, StorageError> {
         self.advance_to(settled, segments.clone())?;
         // A snapshot tells of no transaction that has ended.
         self.snapshots.clear();
         self.keeps_ends = true;
         self.advance_to(end, segments)?;
-        Ok(self.transactions)
+        Ok(self.transactions.settled_to(settled))
+    }
+
+    /// Takes over what snapshots there are now.
+    pub(crate) fn with_snapshots(self, mut snapshots: Vec<Offset>) -> Self {
+        snapshots.sort_unstable();
+        Self { snapshots, ..self }
     }
 
     /// Forgets everything if that is of more batches than those before an offset: a snapshot was believed in vain.
@@ -197,7 +214,7 @@ impl<'a> Replay<'a> {
             if let Some(mut producers) = self.read(at)? {
                 let env = &self.home.env;
                 env.expire(&mut producers, env.now_ms());
-                self.transactions = Transactions::of(&producers);
+                self.transactions = Transactions::of(&producers, at);
                 (self.producers, self.end) = (producers, at);
                 break;
             }
@@ -231,12 +248,13 @@ impl<'a> Replay<'a> {
     }
 
     /// Takes in the batches of one segment that lie between what is known and an offset.
-    fn scan(&mut self, segment: &Segment, size: u64, offset: Offset) -> Result<(), StorageError> {
-        if size == 0 {
+    fn scan(&mut self, extent: &Extent, offset: Offset) -> Result<(), StorageError> {
+        let Extent { segment, size, .. } = extent;
+        if *size == 0 {
             return Ok(());
         }
         let (file, path) = (segment.log_file()?, segment.path(names::LOG));
-        let mut scan = segment.scan(&file, &path, 0, size);
+        let mut scan = segment.scan(&file, &path, extent.floor(&file, self.end)?, *size);
         loop {
             let found = match scan.next() {
                 Ok(Some(found)) => found,
@@ -260,6 +278,89 @@ impl<'a> Replay<'a> {
             }
         }
     }
+}
+
+impl Extent {
+    pub(crate) fn base_offset(&self) -> Offset {
+        Offset(self.segment.base_offset)
+    }
+
+    /// Where a batch begins that all before it end before an offset. An index is a hint: what it says is believed if there is
+    /// a batch that begins at that offset or before.
+    fn floor(&self, file: &File, offset: Offset) -> Result<u64, StorageError> {
+        let base_offset = self.segment.base_offset;
+        let Some(relative_offset) = roll::relative(base_offset, offset.0) else { return Ok(0) };
+        let entry = self.offsets.floor(|entry| entry.relative_offset <= relative_offset);
+        let Some(entry) = self.segment.offset_floor(entry, relative_offset)? else { return Ok(0) };
+        let position = u64::from(entry.position);
+        match self.segment.batch_at(file, position, self.size) {
+            Ok(Some(found)) if found.header.base_offset <= offset.0 => Ok(position),
+            Ok(_) | Err(StorageError::Corrupt { .. }) => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a transaction may end in a range of offsets.
+    fn has_marker(&self, range: &Range<Offset>) -> Result<bool, StorageError> {
+        if self.size == 0 {
+            return Ok(false);
+        }
+        let (file, path) = (self.segment.log_file()?, self.segment.path(names::LOG));
+        let mut scan = self.segment.scan(&file, &path, self.floor(&file, range.start)?, self.size);
+        while let Some(found) = scan.next()? {
+            if found.header.base_offset >= range.end.0 {
+                break;
+            }
+            if found.header.next_offset() > range.start.0 && Written::needs_records(&found.header) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl From<&Sealed> for Extent {
+    fn from(sealed: &Sealed) -> Self {
+        let offsets = Index::on_disk(sealed.offset_entries, None);
+        Self { segment: Arc::clone(&sealed.segment), size: sealed.size, offsets }
+    }
+}
+
+impl From<&Active> for Extent {
+    fn from(active: &Active) -> Self {
+        let Active { segment, size, offsets, .. } = active;
+        Self { segment: Arc::clone(segment), size: *size, offsets: offsets.clone() }
+    }
+}
+
+/// Those that may hold some of a range of offsets, of all segments in order.
+fn overlapping(
+    segments: impl Iterator<Item = Extent>,
+    range: Range<Offset>,
+) -> impl Iterator<Item = Extent> {
+    let mut segments = segments.peekable();
+    std::iter::from_fn(move || {
+        let extent = segments.next()?;
+        let next = segments.peek().map_or(i64::MAX, |next| next.segment.base_offset);
+        Some((extent, next))
+    })
+    .filter(move |(extent, next)| *next > range.start.0 && extent.segment.base_offset < range.end.0)
+    .map(|(extent, _)| extent)
+}
+
+/// Whether a transaction may end in a range of offsets. Where something is damaged it may.
+pub(crate) fn any_marker(
+    segments: impl Iterator<Item = Extent>,
+    range: &Range<Offset>,
+) -> Result<bool, StorageError> {
+    for extent in overlapping(segments, range.clone()) {
+        match extent.has_marker(range) {
+            Ok(false) => {}
+            Ok(true) | Err(StorageError::Corrupt { .. }) => return Ok(true),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
 }
 
 /// Where a log has snapshots.
