@@ -259,6 +259,30 @@ fn after_a_restart_the_end_of_a_transaction_above_the_high_watermark_may_be_cut_
     assert_eq!(stable(7), 5, "without its marker it is open");
 }
 
+#[test]
+fn a_high_watermark_within_a_batch_hides_no_transaction() {
+    let directory = Directory::new();
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    log.append_batch(batch(2, 10), LeaderEpoch(0)).unwrap();
+    for id in [1, 2] {
+        let draft = Draft { id, in_transaction: true, ..Draft::new(0, 3) };
+        log.append_produced(draft.build(), LeaderEpoch(0)).unwrap();
+    }
+    log.append_batch(marker(ControlType::Commit, 1, 0, 0, 1_000), LeaderEpoch(0)).unwrap();
+    drop((log, open.close()));
+    let open = directory.open(LogConfig::default());
+    let log = open.log("t", 0);
+    // Where the log starts, if nobody has noted more: within the first transaction's batch, and then the second's.
+    assert_eq!(log.delete_records_to(Offset(3)).unwrap(), Offset(3));
+    let stable = |at| log.last_stable_offset(Offset(at)).0;
+    log.unsettle_transactions(Offset(7)).unwrap();
+    assert_eq!(stable(8), 2, "the first one may be open again");
+    log.unsettle_transactions(Offset(3)).unwrap();
+    assert_eq!(stable(8), 2);
+    assert_eq!(stable(9), 5, "the second one is open");
+}
+
 fn checkpoint(directory: &Directory) -> String {
     fs::read_to_string(directory.path().join(CHECKPOINT)).unwrap_or_default()
 }

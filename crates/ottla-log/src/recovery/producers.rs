@@ -48,7 +48,7 @@ pub(crate) struct Extent {
 
 /// Producers on their way to the end of a log.
 ///
-/// Invariant: `producers` is what the batches before `end` make of them.
+/// Invariant: `producers` is what the batches before `end` make of them, and none lies across `end`.
 #[derive(Debug, Clone)]
 pub(crate) struct Replay<'a> {
     home: &'a Home,
@@ -82,23 +82,24 @@ impl<'a> Replay<'a> {
         if self.load_newest_up_to(offset)? >= offset {
             return Ok(());
         }
+        let mut end = offset;
         for extent in overlapping(segments, self.end..offset) {
-            self.scan(&extent, offset)?;
+            end = end.min(self.scan(&extent, offset)?);
         }
-        self.end = offset;
+        self.end = self.end.max(end);
         Ok(())
     }
 
     /// Takes a snapshot for what the batches before it make of their producers: where those are flushed it may know of
     /// some whose batches are deleted, or in another directory.
     pub(crate) fn believe_snapshot_at(&mut self, offset: Offset) -> Result<(), StorageError> {
-        if self.end != offset || !self.snapshots.contains(&offset) {
+        if self.end > offset || !self.snapshots.contains(&offset) {
             return Ok(());
         }
         if let Some(mut producers) = self.read(offset)? {
             let env = &self.home.env;
             env.expire(&mut producers, env.now_ms());
-            self.producers = producers;
+            (self.producers, self.end) = (producers, offset);
         }
         Ok(())
     }
@@ -247,27 +248,28 @@ impl<'a> Replay<'a> {
         self.home.env.disk.remove_if_there(&path).map(drop).context("remove", &path)
     }
 
-    /// Takes in the batches of one segment that lie between what is known and an offset.
-    fn scan(&mut self, extent: &Extent, offset: Offset) -> Result<(), StorageError> {
+    /// Takes in the batches of one segment that lie between what is known and an offset. Returns that offset, or where a
+    /// batch begins that it lies in.
+    fn scan(&mut self, extent: &Extent, offset: Offset) -> Result<Offset, StorageError> {
         let Extent { segment, size, .. } = extent;
         if *size == 0 {
-            return Ok(());
+            return Ok(offset);
         }
         let (file, path) = (segment.log_file()?, segment.path(names::LOG));
         let mut scan = segment.scan(&file, &path, extent.floor(&file, self.end)?, *size);
         loop {
             let found = match scan.next() {
                 Ok(Some(found)) => found,
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(offset),
                 Err(StorageError::Corrupt { position, what, .. }) => {
                     // Damage to flushed data is left alone, and whoever reads it is told.
                     tracing::warn!(path = %path.display(), position, what, "producers may be forgotten");
-                    return Ok(());
+                    return Ok(offset);
                 }
                 Err(error) => return Err(error),
             };
             if found.header.next_offset() > offset.0 {
-                return Ok(());
+                return Ok(offset.min(Offset(found.header.base_offset)));
             }
             if found.header.base_offset >= self.end.0 {
                 let read = || {
