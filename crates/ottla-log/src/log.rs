@@ -187,6 +187,27 @@ impl State {
         self.sealed.first().map_or(&self.active.segment, |sealed| &sealed.segment)
     }
 
+    /// The last segment that begins at or before an offset, how many bytes it has, and how many entries of its offset index.
+    fn segment_of(&self, offset: Offset) -> (Arc<Segment>, u64, u32) {
+        let begins_before = |segment: &Segment| segment.base_offset <= offset.0;
+        let Active { segment, size, offsets, .. } = &self.active;
+        match self.sealed.iter().rfind(|sealed| begins_before(&sealed.segment)) {
+            Some(sealed) if !begins_before(segment) => {
+                (Arc::clone(&sealed.segment), sealed.size, sealed.offset_entries)
+            }
+            _ => (Arc::clone(segment), *size, offsets.len()),
+        }
+    }
+
+    /// What stays of a log that is cut off at an offset ends before this one: of damage that the offset lies in, nothing stays.
+    fn whole_before(&self, offset: Offset) -> Offset {
+        let (segment, ..) = self.segment_of(offset);
+        let damage = segment.damage().unwrap_or_default();
+        let damage = quarantine::first_after(&damage, offset.0);
+        let whole_before = damage.map_or(offset, |damage| damage.first_offset.min(offset));
+        whole_before.max(Offset(segment.base_offset))
+    }
+
     /// The segments that are no longer written, each with the base offset of the one that follows it.
     pub(crate) fn sealed_with_ends(&self) -> impl Iterator<Item = (&Sealed, i64)> {
         let ends = self.segments().skip(1).map(|segment| segment.base_offset);
@@ -387,12 +408,16 @@ impl Log {
     ) -> Result<(), StorageError> {
         let mut epochs = self.state.read().epochs.clone();
         if change(&mut epochs) {
-            // Recovery finds the epochs of unflushed records in the records themselves; those of others are made
-            // durable by the flush that precedes every checkpoint.
-            let path = self.home.path().join(names::LEADER_EPOCHS);
-            checkpoint::replace_lazily(&*self.env().disk, &path, &epochs.to_text())?;
+            self.write_epochs(&epochs)?;
             self.state.write().epochs = epochs;
         }
         Ok(())
+    }
+
+    /// Recovery finds the epochs of unflushed records in the records themselves; those of others are made durable by the
+    /// flush that precedes every checkpoint.
+    fn write_epochs(&self, epochs: &EpochCache) -> Result<(), StorageError> {
+        let path = self.home.path().join(names::LEADER_EPOCHS);
+        checkpoint::replace_lazily(&*self.env().disk, &path, &epochs.to_text())
     }
 }

@@ -333,6 +333,22 @@ impl Segment {
         Ok((file, len))
     }
 
+    /// Lets the transaction index tell of the transactions only whose markers are before an offset. That takes no room.
+    pub(crate) fn cut_aborted(&self, offset: Offset) -> Result<(), StorageError> {
+        let aborted = self.aborted_transactions()?;
+        let kept = aborted.iter().take_while(|aborted| aborted.last_offset < offset).count();
+        if kept == aborted.len() {
+            return Ok(());
+        }
+        if kept == 0 {
+            return self.replace_aborted(&[]);
+        }
+        let path = self.path(names::TXN_INDEX);
+        let file = self.disk().open(&path, Open::Write).context("open", &path)?;
+        let len = (kept * txn_index::ENTRY_LEN) as u64;
+        self.disk().set_len(&file, len).context("truncate", &path)
+    }
+
     /// Lets the transaction index say this, and nothing else.
     pub(crate) fn replace_aborted(
         &self,

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ottla_base::{LeaderEpoch, Offset};
 use ottla_log::{DirectoryOptions, Log, LogConfig, ReadError, StorageError};
-use ottla_records::{BatchHeader, Batches};
-use support::{Directory, batch_at};
+use ottla_records::{BatchHeader, Batches, ControlType};
+use support::{Directory, Draft, batch_at, marker};
 
 const BATCHES: i64 = 6;
 const RECORDS: i64 = 3;
@@ -310,6 +310,77 @@ fn what_is_quarantined_goes_with_its_segment_and_with_a_truncation() {
     log.truncate_fully_and_start_at(Offset(0)).unwrap();
     assert_eq!(log.quarantined_count(), 0);
     assert!(!directory.path().join("t-0/ottla.quarantine").exists());
+}
+
+#[test]
+fn a_log_is_cut_off_before_damage_that_is_longer_than_what_its_indexes_pass_over() {
+    for asked in 7..15 {
+        let directory = always_due();
+        let open = fill(&directory);
+        let log = open.log("t", 0);
+        let (sound, _) = consume(&log);
+        let size = sound[0].len();
+        for number in 2..5 {
+            flip(&segment(&directory, 0), number * size + 70);
+        }
+        open.scrub();
+        assert_eq!(consume(&log).1, (6..15).collect::<Vec<i64>>());
+        assert_eq!(log.quarantined_count(), 1);
+        log.truncate_to(Offset(asked)).unwrap();
+        assert_eq!((log.log_end_offset(), log.quarantined_count()), (Offset(6), 0), "{asked}");
+        let largest = log.max_timestamp().unwrap().unwrap();
+        assert_eq!((largest.timestamp.0, largest.offset), (1_012, Offset(5)), "{asked}");
+        for n in 0..3 {
+            log.append_batch(batch_at(RECORDS, 20, 500 + n), LeaderEpoch(9)).unwrap();
+        }
+        log.flush().unwrap();
+        let before = consume(&log);
+        assert_eq!((before.0.len(), &before.1), (5, &vec![]), "{asked}");
+        let largest = log.max_timestamp().unwrap().unwrap();
+        assert_eq!((largest.timestamp.0, largest.offset), (1_012, Offset(5)), "{asked}");
+        drop((log, open));
+        let open = directory.open(config());
+        assert_eq!(consume(&open.log("t", 0)), before, "{asked}");
+    }
+}
+
+#[test]
+fn transactions_and_producers_of_damaged_batches_are_forgotten_when_a_log_is_cut_off_behind_them() {
+    let directory = always_due();
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    let in_transaction = |id| Draft { id, in_transaction: true, ..Draft::new(0, 1) }.build();
+    let abort = |id| marker(ControlType::Abort, id, 0, 0, 1_000);
+    let drafts = [1, 2].map(|id| [in_transaction(id), abort(id)]);
+    let ends: Vec<i64> = drafts
+        .into_iter()
+        .flatten()
+        .map(|batch| {
+            log.append_batch(batch, LeaderEpoch(0)).unwrap();
+            log.size_in_bytes() as i64
+        })
+        .collect();
+    let last = batch_at(RECORDS, 20, 1_000);
+    log.append_batch(last, LeaderEpoch(0)).unwrap();
+    let ids = |log: &Log| -> (Vec<i64>, Vec<i64>) {
+        let aborted = log.aborted_transactions(&(Offset(0)..Offset(99))).unwrap();
+        let known = log.producers();
+        (
+            aborted.iter().map(|it| it.producer_id.0).collect(),
+            known.iter().map(|(id, _)| id.0).collect(),
+        )
+    };
+    assert_eq!(ids(&log), (vec![1, 2], vec![1, 2]));
+    // A snapshot of the producers, in the middle of what is about to be damaged.
+    open.checkpoint().unwrap();
+    for position in &ends[1..4] {
+        flip(&segment(&directory, 0), *position as usize + 62);
+    }
+    open.scrub();
+    assert_eq!(log.quarantined_count(), 1);
+    log.truncate_to(Offset(5)).unwrap();
+    assert_eq!(log.log_end_offset(), Offset(2));
+    assert_eq!(ids(&log), (vec![1], vec![1]));
 }
 
 #[test]

@@ -21,6 +21,7 @@ use crate::transactions::Transactions;
 #[derive(Debug)]
 pub(super) struct Foreseen<'a> {
     replay: Replay<'a>,
+    offset: Offset,
     truncations: u64,
 }
 
@@ -144,7 +145,7 @@ impl Log {
             let mut replay = Replay::new(&self.home, snapshots);
             // Snapshots come and go with the writer only. Without it none is removed because it can't be read.
             replay.load_newest_up_to(offset)?;
-            (Foreseen { replay, truncations: writer.truncations }, self.extents())
+            (Foreseen { replay, offset, truncations: writer.truncations }, self.extents())
         };
         foreseen.replay.advance_to(offset, extents.into_iter())?;
         Ok(foreseen)
@@ -159,7 +160,10 @@ impl Log {
         foreseen: Option<Foreseen<'_>>,
     ) -> Result<Restored, StorageError> {
         let snapshots = producers::list(&*self.env().disk, &self.home.path())?;
-        let foreseen = foreseen.filter(|foreseen| foreseen.truncations == writer.truncations);
+        // Damage may have been found meanwhile, with which more is cut off than was asked for.
+        let counts =
+            |it: &Foreseen<'_>| it.truncations == writer.truncations && it.offset == offset;
+        let foreseen = foreseen.filter(counts);
         let mut replay = match foreseen {
             Some(Foreseen { replay, .. }) => replay.with_snapshots(snapshots),
             None => Replay::new(&self.home, snapshots),

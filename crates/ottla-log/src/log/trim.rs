@@ -7,13 +7,16 @@ use ottla_base::{LeaderEpoch, Offset, TopicPartition};
 use parking_lot::MutexGuard;
 
 use super::{Active, Log, NoFlush, Sealed, UnsyncedNames, Writer};
+use crate::environment::DurableOffsets;
+use crate::epochs::EpochCache;
 use crate::error::{Context, StorageError};
-use crate::index::{Floor, Index, OffsetEntry};
+use crate::index::{Floor, Index};
 use crate::names;
 use crate::policy::retention::{self, Reason, SegmentInfo};
 use crate::policy::roll;
 use crate::quarantine;
 use crate::recovery;
+use crate::recovery::producers::Restored;
 use crate::segment::Segment;
 
 /// What retention took away.
@@ -43,6 +46,17 @@ impl Trim<'_> {
         self.log.forget_epochs_before(self.start);
         Ok(self.start)
     }
+}
+
+/// Where a log is to be cut off at its end.
+#[derive(Debug)]
+struct Cut {
+    /// Which segments go: those that begin behind it.
+    offset: Offset,
+    /// Batches stay that end before it: what is damaged goes as a whole.
+    stays_before: Offset,
+    /// What stays of the file of the segment that holds the offset.
+    size: u64,
 }
 
 impl Log {
@@ -163,7 +177,8 @@ impl Log {
     pub fn truncate_to(&self, offset: Offset) -> Result<(), StorageError> {
         // The long part, before anybody waits. What can't be read now is read again below, or said.
         let is_cut = (self.first_base_offset()..self.log_end_offset()).contains(&offset);
-        let foreseen = is_cut.then(|| self.foresee_producers(offset).ok()).flatten();
+        let stays_before = self.state.read().whole_before(offset);
+        let foreseen = is_cut.then(|| self.foresee_producers(stays_before).ok()).flatten();
         // A flush under way would report offsets that are about to mean something else.
         let _flushing = self.flush.lock();
         let mut writer = self.lock_writer()?;
@@ -177,14 +192,15 @@ impl Log {
             return self.restart_at(&mut writer, offset);
         }
         self.expect_recovery_from(offset)?;
-        let restored = self.producers_before(&writer, offset, foreseen)?;
-        writer.note_cut(offset);
-        self.discard_after(offset)?;
-        self.cut_active(&mut writer, offset)?;
-        self.replace_producers(&mut writer, restored);
-        let end = self.log_end_offset();
-        self.lower_recovery_point(end)?;
+        self.write_indexes()?;
+        let cut = self.find_cut(offset)?;
+        let restored = self.producers_before(&writer, cut.stays_before, foreseen)?;
+        writer.note_cut(cut.stays_before);
+        let done = self.cut_off(&mut writer, &cut, restored);
+        done.inspect_err(|error| self.env().poison(error))?;
+        // A retry forgets the rest.
         self.write_quarantine()?;
+        let end = self.log_end_offset();
         self.update_epochs(|epochs| epochs.truncate_from_end(end))
     }
 
@@ -277,16 +293,55 @@ impl Log {
         removed
     }
 
+    /// Finds what stays when the log is cut off at an offset that is not before its first segment. Reads what it needs to
+    /// know before anything is changed.
+    fn find_cut(&self, offset: Offset) -> Result<Cut, StorageError> {
+        let (stays_before, (segment, size, entries)) = {
+            let state = self.state.read();
+            (state.whole_before(offset), state.segment_of(offset))
+        };
+        if size == 0 {
+            return Ok(Cut { offset, stays_before, size });
+        }
+        let file = segment.log_file()?;
+        // From the last batch with an entry that stays.
+        let entry = match roll::relative(segment.base_offset, stays_before.0 - 1) {
+            Some(last) => segment.offset_floor(Floor::InFile(entries), last)?,
+            None => None,
+        };
+        let from = entry.map_or(0, |entry| u64::from(entry.position));
+        let found = segment.find(&file, from, size, stays_before.0)?;
+        let position = found.map_or(size, |found| found.position);
+        let damage = segment.damage().unwrap_or_default();
+        let damage = quarantine::first_after(&damage, stays_before.0);
+        let size = damage.map_or(position, |damage| damage.position.min(position));
+        Ok(Cut { offset, stays_before, size })
+    }
+
+    /// What fails in here leaves memory and disk apart, which only the next start can bring together again: the caller
+    /// takes the directory offline.
+    fn cut_off(
+        &self,
+        writer: &mut Writer,
+        cut: &Cut,
+        restored: Restored,
+    ) -> Result<(), StorageError> {
+        self.discard_after(cut.offset)?;
+        self.cut_active(writer, cut)?;
+        self.replace_producers(writer, restored);
+        self.env().log_starts.lower(&self.partition, cut.offset)?;
+        self.lower_recovery_point(self.log_end_offset())
+    }
+
     /// Durably: what is appended from here on takes the place of what was in these segments, and must not meet it again.
     fn discard_after(&self, offset: Offset) -> Result<(), StorageError> {
         let taken = self.take_segments_after(offset);
         if taken.is_empty() {
             return Ok(());
         }
+        taken.iter().try_for_each(|segment| self.discard(segment))?;
         let path = self.home.path();
-        let discarded = taken.iter().try_for_each(|segment| self.discard(segment));
-        let synced = self.env().disk.sync_directory(&path).context("flush", &path);
-        discarded.and(synced).inspect_err(|error| self.env().poison(error))
+        self.env().disk.sync_directory(&path).context("flush", &path)
     }
 
     /// Takes the segments out that begin after an offset, newest first; the one that holds it becomes active.
@@ -312,42 +367,21 @@ impl Log {
         taken
     }
 
-    fn cut_active(&self, writer: &mut Writer, offset: Offset) -> Result<(), StorageError> {
-        let config = self.config();
-        self.write_indexes()?;
-        let (segment, active) = {
-            let active = &self.state.read().active;
-            let floor = Floor::<OffsetEntry>::InFile(active.offsets.len());
-            let known = (active.size, active.created, active.created_ms, active.jitter_ms, floor);
-            (Arc::clone(&active.segment), known)
+    fn cut_active(&self, writer: &mut Writer, cut: &Cut) -> Result<(), StorageError> {
+        let (segment, size, created, created_ms, jitter_ms) = {
+            let Active { segment, size, created, created_ms, jitter_ms, .. } =
+                &self.state.read().active;
+            (Arc::clone(segment), *size, *created, *created_ms, *jitter_ms)
         };
-        let (size, created, created_ms, jitter_ms, floor) = active;
-        if created && size > 0 {
-            let file = segment.log_file()?;
-            let relative_offset = roll::relative(segment.base_offset, offset.0).unwrap_or(0);
-            let entry = segment.offset_floor(floor, relative_offset)?;
-            let from = entry.map_or(0, |entry| u64::from(entry.position));
-            let cut = segment.find(&file, from, size, offset.0)?;
-            let mut position = cut.map_or(size, |found| found.position);
-            let damage = segment.damage().unwrap_or_default();
-            if let Some(damage) = quarantine::first_after(&damage, offset.0) {
-                position = position.min(damage.position);
-            }
-            segment.set_damage(quarantine::before(&damage, position));
-            let truncated = self.env().disk.set_len(&file, position);
-            truncated.context("truncate", &segment.path(names::LOG))?;
-            writer.mark_dirty(&file, self.env().now_ms());
-            self.keep_cut(&file)?;
-        }
-        if created {
-            let mut aborted = segment.aborted_transactions()?;
-            aborted.retain(|aborted| aborted.last_offset < offset);
-            segment.replace_aborted(&aborted)?;
+        if size > 0 {
+            self.cut_file(writer, &segment, cut.size)?;
         }
         // Behind the last batch: an offset in a gap is not where a segment may begin one day, since recovery takes gaps
         // between segments for losses.
         let (mut active, end) = if created {
-            recovery::indexes::reopen_cut(&segment, offset.0, config.index_interval_bytes)?
+            segment.cut_aborted(cut.stays_before)?;
+            let interval = self.config().index_interval_bytes;
+            recovery::indexes::reopen_cut(&segment, cut.stays_before.0, cut.size, interval)?
         } else {
             let end = segment.base_offset;
             (Active::planned(segment, created_ms, jitter_ms), end)
@@ -356,12 +390,25 @@ impl Log {
         active.jitter_ms = jitter_ms;
         let mut state = self.state.write();
         state.active = active;
-        state.log_start_offset = state.log_start_offset.min(offset.0);
+        state.log_start_offset = state.log_start_offset.min(cut.offset.0);
         state.log_end_offset = end.max(state.log_start_offset);
         state.flushed_offset = state.flushed_offset.min(state.log_end_offset);
         state.check();
-        drop(state);
-        self.env().log_starts.lower(&self.partition, offset)
+        Ok(())
+    }
+
+    fn cut_file(
+        &self,
+        writer: &mut Writer,
+        segment: &Segment,
+        size: u64,
+    ) -> Result<(), StorageError> {
+        let file = segment.log_file()?;
+        let truncated = self.env().disk.set_len(&file, size);
+        truncated.context("truncate", &segment.path(names::LOG))?;
+        segment.set_damage(quarantine::before(&segment.damage().unwrap_or_default(), size));
+        writer.mark_dirty(&file, self.env().now_ms());
+        self.keep_cut(&file)
     }
 
     /// Where the page cache counts as the disk, what comes after the cut is visible without any flush, and a checkpoint says so.
@@ -371,52 +418,60 @@ impl Log {
         if env.options.flush_on_commit {
             return Ok(());
         }
-        let synced = env.disk.sync_data(file).context("flush", &self.home.path());
-        synced.inspect_err(|error| env.poison(error))
+        env.disk.sync_data(file).context("flush", &self.home.path())
     }
 
     fn restart_at(&self, writer: &mut Writer, offset: Offset) -> Result<(), StorageError> {
-        let (segments, next) = {
-            let state = self.state.read();
-            let sealed = state.sealed.iter().map(|sealed| &sealed.segment);
-            let active = [&state.active].into_iter().filter(|active| active.created);
-            let all = sealed.chain(active.map(|active| &active.segment));
-            let segments: Vec<Arc<Segment>> = all.cloned().collect();
-            let segment = Arc::new(Segment::new(Arc::clone(&self.home), offset.0));
-            (segments, Active::planned(segment, self.env().now_ms(), state.active.jitter_ms))
-        };
         self.expect_recovery_from(offset)?;
+        self.env().log_starts.remove(&self.partition)?;
+        let begun = self.begin_anew(writer, offset);
+        begun.inspect_err(|error| self.env().poison(error))?;
+        // Nothing is left of what was there. A retry, or the next append, makes up for the rest.
+        self.create_active_durably(writer)?;
+        self.write_quarantine()?;
+        self.write_epochs(&EpochCache::default())
+    }
+
+    /// Lets go of all segments. What fails in here leaves some that nobody knows of, with a gap behind them that the next
+    /// start would take for a loss: the caller takes the directory offline.
+    fn begin_anew(&self, writer: &mut Writer, offset: Offset) -> Result<(), StorageError> {
         self.forget_producers(writer)?;
         writer.note_cut(Offset(i64::MIN));
         writer.dirty.take();
-        {
-            let mut state = self.state.write();
-            state.sealed.clear();
-            state.active = next;
-            state.log_start_offset = offset.0;
-            state.log_end_offset = offset.0;
-            state.flushed_offset = offset.0;
-        }
-        self.env().log_starts.remove(&self.partition)?;
-        self.lower_recovery_point(offset)?;
-        for segment in segments.iter().rev() {
-            self.discard(segment)?;
-        }
-        self.create_active_durably(writer)?;
-        self.write_quarantine()?;
-        self.update_epochs(|epochs| epochs.truncate_from_end(Offset(i64::MIN)))
+        let segments = self.take_all_segments(offset);
+        segments.iter().rev().try_for_each(|segment| self.discard(segment))?;
+        self.lower_recovery_point(offset)
     }
 
-    /// Before anything is cut off: where this cannot be written, nothing has changed. A checkpoint may undo it until
-    /// the flushed offset is lowered, too, and so it is said again then. Where a segment begins, since what was flushed
-    /// ends between two batches.
+    /// Takes all segments out that have files, oldest first; the log is empty, and begins at an offset.
+    fn take_all_segments(&self, offset: Offset) -> Vec<Arc<Segment>> {
+        let segment = Arc::new(Segment::new(Arc::clone(&self.home), offset.0));
+        let now_ms = self.env().now_ms();
+        let mut state = self.state.write();
+        let next = Active::planned(segment, now_ms, state.active.jitter_ms);
+        let active = std::mem::replace(&mut state.active, next);
+        let sealed = std::mem::take(&mut state.sealed).into_iter().map(|sealed| sealed.segment);
+        (state.log_start_offset, state.log_end_offset) = (offset.0, offset.0);
+        state.flushed_offset = offset.0;
+        state.epochs = EpochCache::default();
+        state.check();
+        sealed.chain(active.created.then_some(active.segment)).collect()
+    }
+
+    /// Before anything is cut off: where this cannot be written, as on a full disk, nothing has changed. A checkpoint may
+    /// undo it until the flushed offset is lowered, too, and so it is said again then. Where a segment begins, since what was
+    /// flushed ends between two batches.
     fn expect_recovery_from(&self, offset: Offset) -> Result<(), StorageError> {
+        let env = self.env();
+        // What could not be written earlier would be written when it is too late to say no.
+        let others = [&env.cleaned, &env.high_watermarks, &env.log_starts];
+        others.into_iter().try_for_each(DurableOffsets::settle)?;
         let base_offset = {
             let state = self.state.read();
             let bases = state.segments().map(|segment| segment.base_offset);
             bases.rev().find(|base| *base <= offset.0).unwrap_or(0)
         };
-        self.env().recovery_points.lower(&self.partition, Offset(base_offset))
+        env.recovery_points.lower(&self.partition, Offset(base_offset))
     }
 
     /// What is appended from here on is neither on disk nor compacted nor visible, whatever the last checkpoints say. The caller
@@ -425,11 +480,7 @@ impl Log {
         self.lower_high_watermark(end);
         let env = self.env();
         let points = [&env.recovery_points, &env.cleaned, &env.high_watermarks];
-        let lowered = points.into_iter().try_for_each(|points| points.lower(&self.partition, end));
-        if let Err(error) = &lowered {
-            self.env().poison(error);
-        }
-        lowered
+        points.into_iter().try_for_each(|points| points.lower(&self.partition, end))
     }
 
     pub(super) fn create_active_durably(&self, writer: &mut Writer) -> Result<(), StorageError> {

@@ -85,14 +85,19 @@ pub(super) fn observe_tail(
     Ok(next_offset)
 }
 
-/// Opens a segment again after its file was cut off at the batch that holds `offset`. Returns where its batches end, too.
+/// Opens a segment again after its file was cut off, to so many bytes, at the batch that holds `offset`. Returns where its
+/// batches end, too.
 pub(crate) fn reopen_cut(
     segment: &Arc<Segment>,
     offset: i64,
+    size: u64,
     index_interval_bytes: u64,
 ) -> Result<(Active, i64), StorageError> {
     let kept = |relative: u32| i64::from(relative) < offset.saturating_sub(segment.base_offset);
-    cut::<OffsetEntry>(segment, names::INDEX, |entry| kept(entry.relative_offset))?;
+    // Should the offsets on the way there be wrong, no entry may point behind the end all the same.
+    cut::<OffsetEntry>(segment, names::INDEX, |entry| {
+        kept(entry.relative_offset) && u64::from(entry.position) < size
+    })?;
     cut::<TimeEntry>(segment, names::TIME_INDEX, |entry| kept(entry.relative_offset))?;
     let path = segment.path(names::LOG);
     let missing = || StorageError::corrupt(&path, 0, "its indexes are gone");

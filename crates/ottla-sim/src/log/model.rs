@@ -162,7 +162,6 @@ impl Model {
         self.base = Producers::default();
         self.compacted = self.compacted.restarted();
         (self.start, self.end, self.flushed, self.start_max) = (offset, offset, offset, offset);
-        self.restarting = false;
     }
 
     /// Holds a log to the laws after a crash, and goes on from what it is. `false` when there is nothing to go on from.

@@ -15,27 +15,51 @@ impl World {
             if self.work.happens(2_000) { model.start } else { model.flushed.max(model.start) };
         let low = low.max(model.compacted.end.min(model.end)).max(model.compacted.bound);
         let offset = self.work.between(low, model.end);
+        self.truncate_to(name, log, offset)
+    }
+
+    fn truncate_to(&mut self, name: &TopicPartition, log: &Log, offset: i64) -> Checked {
+        let model = self.models.get_mut(name).expect("it is known");
         model.about_to_cut(offset);
         self.heard.lock().remove(&model.id);
         self.disk.note(|| format!("truncate {name} to {offset}"));
         match self.try_to("truncate", |_| log.truncate_to(Offset(offset)))? {
-            Some(()) => {
-                let model = self.models.get_mut(name).expect("it is known");
-                if offset < model.end {
-                    model.cut(offset, log.log_end_offset().0)?;
+            Some(()) => self.was_cut(name, log, offset)?,
+            None if self.alive => {
+                // All of it or nothing, but for what a retry or the next append makes up for.
+                let is_cut = log.log_end_offset().0 < self.models[name].end;
+                self.disk.count(if is_cut { "truncated in part" } else { "not truncated" });
+                if is_cut {
+                    self.was_cut(name, log, offset)?;
                 }
-                // Whoever leads after a truncation does so in an epoch of its own.
-                model.epoch += 1;
+                if self.work.happens(5_000) {
+                    return self.truncate_to(name, log, offset);
+                }
             }
-            None => self.give_up(),
+            None => {}
         }
+        Ok(())
+    }
+
+    fn was_cut(&mut self, name: &TopicPartition, log: &Log, offset: i64) -> Checked {
+        let model = self.models.get_mut(name).expect("it is known");
+        if offset < model.end {
+            model.cut(offset, log.log_end_offset().0)?;
+        }
+        // Whoever leads after a truncation does so in an epoch of its own.
+        model.epoch += 1;
         Ok(())
     }
 
     pub(super) fn restart(&mut self, name: &TopicPartition, log: &Log) -> Checked {
         let model = self.models.get_mut(name).expect("it is known");
         let offset = self.work.between(model.start, model.end + 5);
-        model.restarting = true;
+        self.restart_at(name, log, offset)
+    }
+
+    fn restart_at(&mut self, name: &TopicPartition, log: &Log, offset: i64) -> Checked {
+        let model = self.models.get_mut(name).expect("it is known");
+        let was_restarting = std::mem::replace(&mut model.restarting, true);
         model.flushed = 0;
         self.heard.lock().remove(&model.id);
         self.disk.note(|| format!("restart {name} at {offset}"));
@@ -43,9 +67,26 @@ impl World {
             Some(()) => {
                 let model = self.models.get_mut(name).expect("it is known");
                 model.restart_at(offset);
+                model.restarting = false;
                 model.epoch += 1;
             }
-            None => self.give_up(),
+            None if self.alive => {
+                let model = self.models.get_mut(name).expect("it is known");
+                let extent = (log.log_start_offset().0, log.log_end_offset().0);
+                let is_changed = extent != (model.start, model.end) || log.producers().is_empty();
+                let has_restarted = extent == (offset, offset) && is_changed;
+                // Not durably before something is appended and flushed.
+                model.restarting = has_restarted || was_restarting;
+                if has_restarted {
+                    model.restart_at(offset);
+                    model.epoch += 1;
+                }
+                self.disk.count(if has_restarted { "restarted in part" } else { "not restarted" });
+                if self.work.happens(5_000) {
+                    return self.restart_at(name, log, offset);
+                }
+            }
+            None => {}
         }
         Ok(())
     }

@@ -323,6 +323,8 @@ impl World {
             law!(flushed <= model.end, "{name}: {flushed} is flushed of {}", model.end);
             if flushed > model.flushed {
                 model.flushed = flushed;
+                // What was appended after it, and its segment's name.
+                model.restarting &= flushed <= model.start;
                 self.durable.insert(model.id);
             }
         }
@@ -495,11 +497,6 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    /// A restart of what went wrong halfway: the replica is taken offline, and its broker restarted.
-    pub(super) fn give_up(&mut self) {
-        self.alive = false;
     }
 
     fn read(&mut self, name: &TopicPartition, log: &Log) -> Checked {
