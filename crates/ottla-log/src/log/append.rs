@@ -376,13 +376,14 @@ impl Log {
     }
 
     /// Writes the index entries that only memory has, and a snapshot of the producers if that is asked for: what a
-    /// checkpoint flushes next, and recovery believes. Returns up to where that is.
+    /// checkpoint flushes next, and recovery believes. Returns up to where that is. A log that only pauses may go on as it
+    /// is; of one that is closed there is no more than was said before.
     pub(crate) fn write_for_checkpoint(&self, with_snapshot: bool) -> Result<Offset, StorageError> {
         let mut writer = self.writer.lock();
-        let end = self.log_end_offset();
-        if !writer.accepts_writes() {
-            return Ok(end);
+        if writer.closed {
+            return Ok(self.env().recovery_points.get(&self.partition).unwrap_or(Offset::ZERO));
         }
+        let end = self.log_end_offset();
         self.write_indexes()?;
         if with_snapshot && let Some(snapshot) = self.snapshot_producers(&mut writer, end)? {
             writer.mark_dirty(&Arc::new(snapshot), self.env().now_ms());

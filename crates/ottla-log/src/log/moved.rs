@@ -94,10 +94,11 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use ottla_base::{LeaderEpoch, Timestamp, TopicPartition, Uuid};
-    use ottla_env::ManualClock;
+    use ottla_env::{ManualClock, OsDisk};
     use ottla_records::{BatchBuilder, Compression};
 
     use super::*;
+    use crate::testing::log_on;
     use crate::{DirectoryOptions, LogConfig, LogDirectory};
 
     #[test]
@@ -124,5 +125,47 @@ mod tests {
         log.resume();
         assert!(append().is_err());
         assert!(log.truncations().is_err());
+    }
+
+    /// A log with four batches, each later than the one before it, whose index entries are in memory.
+    fn with_unwritten_indexes(path: &std::path::Path) -> (LogDirectory, Arc<Log>) {
+        let config = LogConfig { index_interval_bytes: 1, ..LogConfig::default() };
+        let (directory, log) = log_on(path, Arc::new(OsDisk), config);
+        for n in 0..4 {
+            let mut builder = BatchBuilder::new(Compression::None);
+            builder.append(Timestamp(n), None, Some(b"v"), &[]);
+            log.append_batch(builder.build(), LeaderEpoch(0)).unwrap();
+        }
+        log.flush().unwrap();
+        (directory, log)
+    }
+
+    /// What the next start believes to be on the disk, and how many entries the two indexes have there.
+    fn believed(log: &Log) -> (Option<Offset>, [u64; 2]) {
+        let entries = |suffix, size: u64| {
+            let path = names::segment_file(&log.home.path(), Offset(0), suffix);
+            std::fs::metadata(path).unwrap().len() / size
+        };
+        let point = log.env().recovery_points.get(&log.partition);
+        (point, [entries(names::INDEX, 8), entries(names::TIME_INDEX, 12)])
+    }
+
+    #[test]
+    fn a_checkpoint_writes_the_indexes_of_a_log_that_pauses_before_it_says_that_they_are_there() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (directory, log) = with_unwritten_indexes(temporary.path());
+        assert_eq!(believed(&log), (None, [0, 0]));
+        log.pause();
+        directory.checkpoint().unwrap();
+        assert_eq!(believed(&log), (Some(Offset(4)), [3, 3]));
+    }
+
+    #[test]
+    fn a_checkpoint_says_no_more_of_a_log_that_is_about_to_go_than_the_one_before() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (directory, log) = with_unwritten_indexes(temporary.path());
+        drop(log.close_for_deletion());
+        directory.checkpoint().unwrap();
+        assert_eq!(believed(&log), (Some(Offset(0)), [0, 0]));
     }
 }
