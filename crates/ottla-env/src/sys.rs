@@ -62,11 +62,20 @@ pub fn is_out_of_files(error: &io::Error) -> bool {
 
 /// Takes the lock on an open file that no other process can hold at the same time.
 /// `false` when somebody has it already. The lock ends with the file handle, also by `kill -9`.
+///
+/// There are two kinds, which do not see each other: `flock`, which also keeps two handles of one process apart, and POSIX
+/// record locks, which Java takes: Apache Kafka may be at work in the same directory.
 pub fn lock_exclusive(file: &File) -> io::Result<bool> {
     match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(false),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    use rustix::io::Errno;
+    match rustix::fs::fcntl_lock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
-        Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(error)) => Err(error),
+        Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

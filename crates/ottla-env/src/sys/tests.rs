@@ -105,6 +105,26 @@ fn a_lock_excludes_another_handle_until_it_is_dropped() {
     assert!(lock_exclusive(&second).unwrap());
 }
 
+/// Only another process would be kept away by it.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_lock_is_one_that_java_sees_too() {
+    use std::os::unix::fs::MetadataExt;
+
+    let file = tempfile::tempfile().unwrap();
+    assert!(lock_exclusive(&file).unwrap());
+    let (process, inode) = (std::process::id().to_string(), file.metadata().unwrap().ino());
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    let is_ours = |line: &&str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words.contains(&"POSIX")
+            && words.contains(&"WRITE")
+            && words.contains(&process.as_str())
+            && line.contains(&format!(":{inode} 0 EOF"))
+    };
+    assert_eq!(locks.lines().filter(is_ours).count(), 1, "{locks}");
+}
+
 #[test]
 fn reserving_blocks_does_not_change_the_length() {
     let file = file_with(b"0123456789");
