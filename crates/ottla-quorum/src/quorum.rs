@@ -46,7 +46,7 @@ use crate::standstill;
 use crate::state_machine::{Applied, StateMachine};
 use crate::storage::format::kraft_version;
 use crate::storage::vote::VoteFile;
-use crate::storage::{Place, Storage};
+use crate::storage::{Begun, LogError, Place, Storage};
 use crate::transport::Transport;
 use crate::workers::Workers;
 pub use changes::VoterChangeError;
@@ -186,6 +186,7 @@ impl Quorum {
     /// what is committed, and controllers are registered with the active one ([`Quorum::controller_registration`]).
     pub async fn start(config: Config, dependencies: Dependencies) -> Result<Self, StartError> {
         let Dependencies { directory, clock, publisher, transport, workers } = dependencies;
+        check_there(&directory)?;
         let log = open_log(&config, &directory)?;
         let place = place(&config, &directory, &log);
         let vote_file = VoteFile::in_directory(Arc::clone(&place.disk), &place.path);
@@ -607,6 +608,19 @@ fn open_log(config: &Config, directory: &LogDirectory) -> Result<Arc<Log>, Creat
         }
         None => directory.create(partition, METADATA_TOPIC_ID, log_config),
     }
+}
+
+/// Before anything is made where a lost log is to be put back.
+fn check_there(directory: &LogDirectory) -> Result<(), StartError> {
+    let partition = TopicPartition::new(topic_name::CLUSTER_METADATA, 0);
+    let path = directory.path().join(partition.to_string());
+    let refused = |error: LogError| StartError::Log(error.to_string());
+    let begun =
+        Begun::of_log(Arc::clone(directory.disk()), &path).map_err(|it| refused(it.into()))?;
+    if begun.is_noted() && directory.log(&partition).is_none() {
+        return Err(refused(LogError::Gone(path)));
+    }
+    Ok(())
 }
 
 fn place(config: &Config, directory: &LogDirectory, log: &Log) -> Place {

@@ -51,7 +51,7 @@ use crate::raft::{Entry, LogId, Membership, Payload, TypeConfig, Vote, Voter, ep
 use crate::snapshot::Extent;
 use crate::snapshot::store::{Checkpoint, LoadError, Snapshots};
 use crate::workers::{self, Workers};
-use begun::Begun;
+pub(crate) use begun::Begun;
 use format::Author;
 use index::LogIndex;
 use room::Room;

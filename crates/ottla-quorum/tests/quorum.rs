@@ -281,6 +281,7 @@ async fn a_directory_whose_log_is_gone_is_not_taken_for_a_new_one() {
     std::fs::remove_dir_all(common::metadata_log(path.path())).unwrap();
     let error = common::try_start(path.path()).await.unwrap_err().to_string();
     assert!(error.contains("formatted anew"), "{error}");
+    assert!(!common::metadata_log(path.path()).exists(), "where it is to be put back");
     // As one that was only formatted.
     std::fs::remove_file(&note).unwrap();
     assert!(start(path.path()).await.quorum.image().is_formatted());

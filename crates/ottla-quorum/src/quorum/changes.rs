@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use super::growth::{self, Claim, Plan, Seat, Wait};
 use super::{InitialVoter, Member, Quorum, progress};
 use crate::controller::QuorumRaft;
-use crate::members::node_id;
+use crate::members::{node_id, second};
 use crate::observers::{self, Lead, is_voter, lead, move_here};
 use crate::raft::{Membership, Payload, TypeConfig, Voter};
 use crate::service::Service;
@@ -294,8 +294,9 @@ impl Changes<'_> {
         let left = lead.members.voter_ids().filter(|number| node_id(*number) != voter.id.0);
         let ids = left.collect();
         let mut nodes = nodes(&lead.members);
-        if voter.id == self.service.node_id {
-            // openraft's leader resigns only when it is no learner either. It asks the next one to be fed.
+        // openraft's leader resigns only when it is no learner either; it asks the next one to be fed. And who follows with
+        // another directory is the same node, which has the removed one's no more, and gets its number.
+        if voter.id == self.service.node_id || nodes.contains_key(&second(voter.id.0)) {
             nodes.remove(&voter.id.0);
         }
         self.replace_voters(lead, ids, nodes, deadline).await?;
