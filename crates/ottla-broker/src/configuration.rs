@@ -3,7 +3,8 @@
 //! Whoever needs a property that may change at run time asks for [`Configuration::live`] anew each time.
 //!
 //! What is stored takes effect as a whole or not at all: the metadata may hold values that go together with nothing, as a
-//! change that goes to the controller is not checked. Then what was in effect stays in effect, as in Apache Kafka.
+//! change that goes to the controller is not checked. Then what was in effect stays in effect, as in Apache Kafka; throttles
+//! change all the same.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, ToSocketAddrs as _};
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use ottla_base::BrokerId;
-use ottla_config::dynamic::{Dynamic, Effective, check_stored};
+use ottla_config::dynamic::{Dynamic, Effective, Throttles, check_stored};
 use ottla_config::{CleanerConfig, ConnectionLimits, Settings, TopicConfig};
 use ottla_metadata::{ConfigResource, Delta, Image};
 use tokio::sync::Notify;
@@ -41,12 +42,7 @@ pub(crate) struct Live {
     pub producer_id_expiration_ms: i64,
     /// `log.dir.reserved.bytes`
     pub reserved_bytes: u64,
-    /// `replica.alter.log.dirs.io.max.bytes.per.second`, if that is a bound.
-    pub move_bytes_per_second: Option<u64>,
-    /// `leader.replication.throttled.rate`, if that is a bound.
-    pub leader_bytes_per_second: Option<u64>,
-    /// `follower.replication.throttled.rate`, if that is a bound.
-    pub follower_bytes_per_second: Option<u64>,
+    pub throttles: Throttles,
     /// `num.replica.fetchers`
     pub fetchers: usize,
     pub cleaner: CleanerConfig,
@@ -160,11 +156,6 @@ impl Configuration {
     }
 }
 
-/// Kafka's way to say that there is none is the largest number.
-fn bound(per_second: i64) -> Option<u64> {
-    (per_second < i64::MAX).then(|| u64::try_from(per_second).unwrap_or(0))
-}
-
 /// The names alone: a value may be a secret.
 fn names(dynamic: &Dynamic) -> Vec<&str> {
     dynamic.default.keys().chain(dynamic.broker.keys()).map(String::as_str).collect()
@@ -177,9 +168,7 @@ impl Live {
             topic_defaults: effective.topic_defaults,
             seats: Seats::new(&effective.connections, before.map(|live| &live.seats)),
             producer_id_expiration_ms: effective.producer_id_expiration_ms.into(),
-            move_bytes_per_second: bound(effective.replica_alter_log_dirs_io_max_bytes_per_second),
-            leader_bytes_per_second: bound(effective.leader_replication_throttled_rate),
-            follower_bytes_per_second: bound(effective.follower_replication_throttled_rate),
+            throttles: Throttles::from(&dynamic),
             fetchers: usize::try_from(effective.num_replica_fetchers).unwrap_or(1),
             reserved_bytes: u64::try_from(effective.log_dir_reserved_bytes).unwrap_or(0),
             cleaner: effective.cleaner,
@@ -234,6 +223,16 @@ mod tests {
         assert_ne!(live.topic_defaults.retention_ms, 7);
         let live = fixture.set("", "max.connections", None);
         assert_eq!((live.topic_defaults.retention_ms, live.seats.all), (7, usize_max()));
+    }
+
+    #[test]
+    fn a_throttle_is_lifted_whatever_else_is_stored() {
+        let mut fixture = Fixture::new();
+        let rate = "leader.replication.throttled.rate";
+        assert_eq!(fixture.set("1", rate, Some("7")).throttles.leader, Some(7));
+        fixture.set("", "log.retention.ms", Some("0"));
+        assert_eq!(fixture.set("1", rate, Some("9")).throttles.leader, Some(9));
+        assert_eq!(fixture.set("1", rate, None).throttles.leader, None);
     }
 
     #[test]

@@ -187,7 +187,7 @@ impl LogMoves {
         let copied = |step: &Step| if let Step::Copied(bytes) = step { *bytes } else { 0 };
         let mut owed: u64 = steps.iter().map(copied).sum();
         while owed > 0 {
-            let Some(per_second) = self.configuration.live().move_bytes_per_second else { return };
+            let Some(per_second) = self.configuration.live().throttles.moves else { return };
             let (nap, paid) = nap(owed, per_second);
             tokio::time::sleep(nap).await;
             owed = owed.saturating_sub(paid);

@@ -128,8 +128,8 @@ impl Topics {
         self.directories.set_producer_id_expiration_ms(live.producer_id_expiration_ms);
         self.directories.set_reserved_bytes(live.reserved_bytes);
         self.replicas.outboxes.handovers.look();
-        self.throttles.leader.allow(live.leader_bytes_per_second);
-        self.throttles.follower.allow(live.follower_bytes_per_second);
+        self.throttles.leader.allow(live.throttles.leader);
+        self.throttles.follower.allow(live.throttles.follower);
         self.fetchers.resize(live.fetchers);
         if let Some(cleaner) = &self.cleaner {
             cleaner.reconfigure(cleaner::options(&live.cleaner));

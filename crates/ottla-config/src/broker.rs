@@ -4,14 +4,13 @@
 //! Beyond single values it checks what must fit together, as Kafka does at its start, and refuses
 //! what this broker would have to pretend (TLS, an authorizer).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
 use ottla_base::BrokerId;
 
 use crate::check::{Voter, host_and_port, server};
-use crate::connections::parse_overrides;
 use crate::consistency;
 use crate::endpoints::Endpoints;
 use crate::listener::Listener;
@@ -49,23 +48,9 @@ pub struct BrokerConfig {
     pub controller_quorum_voters: Vec<Voter>,
     pub controller_quorum_bootstrap_servers: Vec<(String, u16)>,
     pub controller_quorum_auto_join_enable: bool,
-    pub controller_quorum_election_timeout_ms: i32,
-    pub controller_quorum_election_backoff_max_ms: i32,
-    pub controller_quorum_fetch_timeout_ms: i32,
-    pub controller_quorum_fetch_max_bytes: i32,
-    pub controller_quorum_fetch_snapshot_max_bytes: i32,
-    pub controller_quorum_append_linger_ms: i32,
-    pub controller_quorum_request_timeout_ms: i32,
-    pub controller_quorum_retry_backoff_ms: i32,
 
     pub broker_heartbeat_interval_ms: i32,
-    pub broker_session_timeout_ms: i32,
     pub initial_broker_registration_timeout_ms: i32,
-    pub controlled_shutdown_enable: bool,
-    pub request_timeout_ms: i32,
-    pub controller_socket_timeout_ms: i32,
-    pub socket_connection_setup_timeout_ms: i64,
-    pub socket_connection_setup_timeout_max_ms: i64,
 
     pub log_dirs: Vec<PathBuf>,
     /// One of `log_dirs`, or another one.
@@ -82,7 +67,6 @@ pub struct BrokerConfig {
     pub metadata_max_retention_ms: i64,
 
     pub auto_create_topics_enable: bool,
-    pub delete_topic_enable: bool,
     pub num_partitions: i32,
     pub default_replication_factor: i32,
     /// Among them `min.insync.replicas` and `unclean.leader.election.enable`.
@@ -94,16 +78,8 @@ pub struct BrokerConfig {
     pub socket_listen_backlog_size: i32,
     /// Negative: never.
     pub connections_max_idle_ms: i64,
-    pub max_connections: i32,
-    pub max_connections_per_ip: i32,
-    pub max_connections_per_ip_overrides: BTreeMap<String, i32>,
-    pub max_connection_creation_rate: i32,
-    /// `None`: the broker bounds itself.
+    /// `None`: without a bound.
     pub queued_max_request_bytes: Option<u64>,
-    pub queued_max_requests: i32,
-    pub num_network_threads: i32,
-    pub num_io_threads: i32,
-    pub background_threads: i32,
 
     pub fetch_max_bytes: i32,
     pub max_incremental_fetch_session_cache_slots: i32,
@@ -116,9 +92,7 @@ pub struct BrokerConfig {
     pub scrub_interval_ms: i64,
     /// At the start; it may change later.
     pub log_dir_reserved_bytes: i64,
-    pub log_flush_scheduler_interval_ms: i64,
     pub log_flush_offset_checkpoint_interval_ms: i32,
-    pub log_flush_start_offset_checkpoint_interval_ms: i32,
     pub log_initial_task_delay_ms: i64,
     pub log_retention_check_interval_ms: i64,
     pub num_recovery_threads_per_data_dir: i32,
@@ -135,15 +109,9 @@ pub struct BrokerConfig {
     pub replica_selector_class: ReplicaSelector,
     pub replication_quota_window_num: i32,
     pub replication_quota_window_size_seconds: i32,
-    pub replica_socket_receive_buffer_bytes: i32,
-    pub replica_socket_timeout_ms: i32,
-    pub auto_leader_rebalance_enable: bool,
-    pub leader_imbalance_check_interval_seconds: i64,
-    pub unclean_leader_election_interval_ms: i64,
 
     pub producer_id_expiration_ms: i32,
     pub producer_id_expiration_check_interval_ms: i32,
-    pub transaction_max_timeout_ms: i32,
     pub group_initial_rebalance_delay_ms: i32,
     pub group_min_session_timeout_ms: i32,
     pub group_max_session_timeout_ms: i32,
@@ -164,7 +132,6 @@ pub struct BrokerConfig {
     pub share_coordinator_state_topic_replication_factor: i32,
     pub share_coordinator_state_topic_min_isr: i32,
     pub share_coordinator_state_topic_segment_bytes: i32,
-    pub unstable_api_versions_enable: bool,
 
     /// Where /metrics, /healthz and /readyz are; `None` is nowhere.
     pub http_listener: Option<(String, u16)>,
@@ -513,25 +480,8 @@ impl BrokerConfig {
                 .filter_map(|entry| server(entry).ok())
                 .collect(),
             controller_quorum_auto_join_enable: s.boolean("controller.quorum.auto.join.enable"),
-            controller_quorum_election_timeout_ms: s.int("controller.quorum.election.timeout.ms"),
-            controller_quorum_election_backoff_max_ms: s
-                .int("controller.quorum.election.backoff.max.ms"),
-            controller_quorum_fetch_timeout_ms: s.int("controller.quorum.fetch.timeout.ms"),
-            controller_quorum_fetch_max_bytes: s.int("controller.quorum.fetch.max.bytes"),
-            controller_quorum_fetch_snapshot_max_bytes: s
-                .int("controller.quorum.fetch.snapshot.max.bytes"),
-            controller_quorum_append_linger_ms: s.int("controller.quorum.append.linger.ms"),
-            controller_quorum_request_timeout_ms: s.int("controller.quorum.request.timeout.ms"),
-            controller_quorum_retry_backoff_ms: s.int("controller.quorum.retry.backoff.ms"),
             broker_heartbeat_interval_ms: s.int("broker.heartbeat.interval.ms"),
-            broker_session_timeout_ms: s.int("broker.session.timeout.ms"),
             initial_broker_registration_timeout_ms: s.int("initial.broker.registration.timeout.ms"),
-            controlled_shutdown_enable: s.boolean("controlled.shutdown.enable"),
-            request_timeout_ms: s.int("request.timeout.ms"),
-            controller_socket_timeout_ms: s.int("controller.socket.timeout.ms"),
-            socket_connection_setup_timeout_ms: s.long("socket.connection.setup.timeout.ms"),
-            socket_connection_setup_timeout_max_ms: s
-                .long("socket.connection.setup.timeout.max.ms"),
             metadata_log_dir: metadata.or_else(|| log_dirs.first().cloned())?,
             metadata_log_segment_bytes: s.value("internal.metadata.log.segment.bytes").map_or_else(
                 || s.int("metadata.log.segment.bytes"),
@@ -545,7 +495,6 @@ impl BrokerConfig {
             metadata_max_retention_ms: s.long("metadata.max.retention.ms"),
             log_dirs,
             auto_create_topics_enable: s.boolean("auto.create.topics.enable"),
-            delete_topic_enable: s.boolean("delete.topic.enable"),
             num_partitions: s.int("num.partitions"),
             default_replication_factor: s.int("default.replication.factor"),
             topic_defaults: TopicConfig::from_broker(s),
@@ -554,15 +503,7 @@ impl BrokerConfig {
             socket_request_max_bytes: s.int("socket.request.max.bytes"),
             socket_listen_backlog_size: s.int("socket.listen.backlog.size"),
             connections_max_idle_ms: s.long("connections.max.idle.ms"),
-            max_connections: s.int("max.connections"),
-            max_connections_per_ip: s.int("max.connections.per.ip"),
-            max_connections_per_ip_overrides: connection_overrides(s, problems),
-            max_connection_creation_rate: s.int("max.connection.creation.rate"),
             queued_max_request_bytes: u64::try_from(queued).ok().filter(|bytes| *bytes > 0),
-            queued_max_requests: s.int("queued.max.requests"),
-            num_network_threads: s.int("num.network.threads"),
-            num_io_threads: s.int("num.io.threads"),
-            background_threads: s.int("background.threads"),
             fetch_max_bytes: s.int("fetch.max.bytes"),
             max_incremental_fetch_session_cache_slots: s
                 .int("max.incremental.fetch.session.cache.slots"),
@@ -571,11 +512,8 @@ impl BrokerConfig {
             log_flush_on_commit: s.boolean("log.flush.on.commit"),
             scrub_bytes_per_second: s.long("ottla.scrub.bytes.per.second"),
             scrub_interval_ms: s.long("ottla.scrub.interval.ms"),
-            log_flush_scheduler_interval_ms: s.long("log.flush.scheduler.interval.ms"),
             log_flush_offset_checkpoint_interval_ms: s
                 .int("log.flush.offset.checkpoint.interval.ms"),
-            log_flush_start_offset_checkpoint_interval_ms: s
-                .int("log.flush.start.offset.checkpoint.interval.ms"),
             log_initial_task_delay_ms: s.long("log.initial.task.delay.ms"),
             log_retention_check_interval_ms: s.long("log.retention.check.interval.ms"),
             num_recovery_threads_per_data_dir: s.int("num.recovery.threads.per.data.dir"),
@@ -591,16 +529,9 @@ impl BrokerConfig {
             replica_selector_class: ReplicaSelector::from_settings(s, problems),
             replication_quota_window_num: s.int("replication.quota.window.num"),
             replication_quota_window_size_seconds: s.int("replication.quota.window.size.seconds"),
-            replica_socket_receive_buffer_bytes: s.int("replica.socket.receive.buffer.bytes"),
-            replica_socket_timeout_ms: s.int("replica.socket.timeout.ms"),
-            auto_leader_rebalance_enable: s.boolean("auto.leader.rebalance.enable"),
-            leader_imbalance_check_interval_seconds: s
-                .long("leader.imbalance.check.interval.seconds"),
-            unclean_leader_election_interval_ms: s.long("unclean.leader.election.interval.ms"),
             producer_id_expiration_ms: s.int("producer.id.expiration.ms"),
             producer_id_expiration_check_interval_ms: s
                 .int("producer.id.expiration.check.interval.ms"),
-            transaction_max_timeout_ms: s.int("transaction.max.timeout.ms"),
             group_initial_rebalance_delay_ms: s.int("group.initial.rebalance.delay.ms"),
             group_min_session_timeout_ms: s.int("group.min.session.timeout.ms"),
             group_max_session_timeout_ms: s.int("group.max.session.timeout.ms"),
@@ -632,7 +563,6 @@ impl BrokerConfig {
             ),
             share_coordinator_state_topic_segment_bytes: s
                 .int("share.coordinator.state.topic.segment.bytes"),
-            unstable_api_versions_enable: s.boolean("unstable.api.versions.enable"),
             http_listener: s.text("ottla.http.listener").as_deref().and_then(host_and_port),
             log_format: log_format(s),
             log_level: log_level(s),
@@ -664,12 +594,4 @@ fn log_level(s: &Settings) -> LogLevel {
         .into_iter()
         .find(|level| name.as_deref() == Some(level.name()))
         .unwrap_or(LogLevel::Info)
-}
-
-fn connection_overrides(s: &Settings, problems: &mut Vec<Problem>) -> BTreeMap<String, i32> {
-    parse_overrides(s).unwrap_or_else(|message| {
-        let origin = s.origin("max.connections.per.ip.overrides");
-        problems.push(Problem { origin, message });
-        BTreeMap::new()
-    })
 }

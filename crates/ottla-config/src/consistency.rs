@@ -1,6 +1,7 @@
 //! What several properties must agree on before a broker starts (pure).
 
 use crate::broker::{BrokerConfig, Notice, Severity};
+use crate::connections::parse_overrides;
 use crate::property::Scope;
 use crate::settings::{Problem, Settings, judge};
 use crate::table::{find, listener_base};
@@ -22,11 +23,10 @@ pub(crate) fn doubts(config: &BrokerConfig, settings: &Settings) -> Vec<Notice> 
             notices.push(Notice { severity, message, origin });
         }
     };
-    let (interval, timeout) =
-        (config.broker_heartbeat_interval_ms, config.broker_session_timeout_ms);
+    const INTERVAL: &str = "broker.heartbeat.interval.ms";
+    const TIMEOUT: &str = "broker.session.timeout.ms";
+    let (interval, timeout) = (settings.int(INTERVAL), settings.int(TIMEOUT));
     if i64::from(interval) * 2 > i64::from(timeout) {
-        const INTERVAL: &str = "broker.heartbeat.interval.ms";
-        const TIMEOUT: &str = "broker.session.timeout.ms";
         doubt(
             if settings.is_set(TIMEOUT) { TIMEOUT } else { INTERVAL },
             format!(
@@ -92,6 +92,10 @@ impl Check<'_> {
     fn log(&mut self) {
         self.at_least("log.roll.ms", 1);
         self.at_least("log.roll.jitter.ms", 0);
+        // Only the stronger of the two counts.
+        let flush = ["log.flush.interval.ms", "log.flush.scheduler.interval.ms"];
+        let flush = flush.into_iter().find(|name| self.settings.is_set(name));
+        flush.into_iter().for_each(|name| self.at_least(name, 0));
         // Only the strongest of the three counts.
         let retention = ["log.retention.ms", "log.retention.minutes", "log.retention.hours"];
         if let Some(name) = retention.into_iter().find(|name| self.number(name).is_some())
@@ -134,6 +138,18 @@ impl Check<'_> {
         self.ordered("group.share.max.size", "group.share.max.share.sessions");
         if self.settings.list("group.share.assignors").len() > 1 {
             self.fail("group.share.assignors", "group.share.assignors must name one assignor");
+        }
+        const PROTOCOLS: &str = "group.coordinator.rebalance.protocols";
+        let is_classic = |name: &String| name.eq_ignore_ascii_case("classic");
+        if !self.settings.list(PROTOCOLS).iter().any(is_classic) && !self.failed(PROTOCOLS) {
+            self.fail(PROTOCOLS, format!("{PROTOCOLS} must contain classic, which cannot be off"));
+        }
+        const CODEC: &str = "offsets.topic.compression.codec";
+        if self.number(CODEC).is_some_and(|codec| !(0..=4).contains(&codec)) {
+            self.fail(
+                CODEC,
+                format!("{CODEC} must be 0 (none), 1 (gzip), 2 (snappy), 3 (lz4) or 4 (zstd)"),
+            );
         }
         for kind in ["consumer", "share", "streams"] {
             for what in ["heartbeat.interval.ms", "session.timeout.ms", "assignment.interval.ms"] {
@@ -184,7 +200,11 @@ impl Check<'_> {
                 ),
             );
         }
-        let overrides = self.settings.text("max.connections.per.ip.overrides");
+        const OVERRIDES: &str = "max.connections.per.ip.overrides";
+        if let Err(message) = parse_overrides(self.settings) {
+            self.fail(OVERRIDES, message);
+        }
+        let overrides = self.settings.text(OVERRIDES);
         if self.number("max.connections.per.ip") == Some(0) && overrides.is_none() {
             self.fail(
                 "max.connections.per.ip",

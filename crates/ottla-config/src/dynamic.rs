@@ -4,7 +4,7 @@
 //! The order of strength is Kafka's: this broker's dynamic value, the dynamic default of all
 //! brokers, the start-up configuration, the default.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::cleaner::CleanerConfig;
 use crate::connections::{ConnectionLimits, listener_limits, parse_overrides};
@@ -31,9 +31,6 @@ pub struct Effective {
     pub connections: ConnectionLimits,
     pub producer_id_expiration_ms: i32,
     pub log_dir_reserved_bytes: i64,
-    pub replica_alter_log_dirs_io_max_bytes_per_second: i64,
-    pub leader_replication_throttled_rate: i64,
-    pub follower_replication_throttled_rate: i64,
     pub num_replica_fetchers: i32,
     pub cleaner: CleanerConfig,
 }
@@ -45,11 +42,6 @@ impl Effective {
             topic_defaults: TopicConfig::from_broker(settings),
             connections: ConnectionLimits::from_settings(settings),
             producer_id_expiration_ms: settings.int("producer.id.expiration.ms"),
-            replica_alter_log_dirs_io_max_bytes_per_second: settings
-                .long("replica.alter.log.dirs.io.max.bytes.per.second"),
-            leader_replication_throttled_rate: settings.long("leader.replication.throttled.rate"),
-            follower_replication_throttled_rate: settings
-                .long("follower.replication.throttled.rate"),
             num_replica_fetchers: settings.int("num.replica.fetchers"),
             log_dir_reserved_bytes: settings.long("log.dir.reserved.bytes"),
             cleaner: CleanerConfig::from_settings(settings),
@@ -120,6 +112,32 @@ impl Dynamic {
     }
 }
 
+/// What of this broker's disks and network moving and lagging replicas may take: dynamic values alone, as in Apache Kafka, so
+/// that a throttle is lifted even where something else that is stored keeps the rest from taking effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Throttles {
+    /// `leader.replication.throttled.rate`, bytes per second; `None`: no bound, as in the others.
+    pub leader: Option<u64>,
+    /// `follower.replication.throttled.rate`.
+    pub follower: Option<u64>,
+    /// `replica.alter.log.dirs.io.max.bytes.per.second`.
+    pub moves: Option<u64>,
+}
+
+impl From<&Dynamic> for Throttles {
+    fn from(dynamic: &Dynamic) -> Self {
+        // Kafka's way to say that there is none is the largest number.
+        let bound = |text: &String| text.parse().ok().filter(|rate| *rate < i64::MAX as u64);
+        let stored = |name| dynamic.broker.get(name).or_else(|| dynamic.default.get(name));
+        let rate = |name| stored(name).and_then(bound);
+        Self {
+            leader: rate("leader.replication.throttled.rate"),
+            follower: rate("follower.replication.throttled.rate"),
+            moves: rate("replica.alter.log.dirs.io.max.bytes.per.second"),
+        }
+    }
+}
+
 /// What does not parse was refused when somebody tried to set it.
 fn put(settings: &mut Settings, name: &str, text: &str) {
     drop(settings.set(name, text, Origin::BuiltIn));
@@ -168,6 +186,9 @@ pub fn check_change(
 /// would refuse it when it starts again.
 pub fn check_stored(in_effect: &Settings, new: &Settings) -> Result<(), String> {
     check_together(new)?;
+    require(TopicConfig::from_broker(new).flush_ms >= 0, || {
+        "log.flush.interval.ms must be at least 0".to_owned()
+    })?;
     check_limits(in_effect, new)
 }
 
@@ -299,15 +320,19 @@ fn check_limits(old: &Settings, new: &Settings) -> Result<(), String> {
         let value = new.int(name);
         require(value == old.int(name) || value > 0, || format!("Invalid {name} {value}"))?;
     }
+    let cleaners = new.int("log.cleaner.threads");
+    require(cleaners == old.int("log.cleaner.threads") || cleaners > 0, || {
+        "Log cleaner threads should be at least 1".to_owned()
+    })?;
     let before: BTreeMap<_, _> = listener_limits(old).collect();
     for (listener, value) in listener_limits(new) {
         require(value > 0 || before.get(&listener) == Some(&value), || {
             format!("Invalid max.connections {value}")
         })?;
     }
-    let topics = TopicConfig::from_broker(new);
-    check_local_retention(new, "ms", topics.retention_ms)?;
-    check_local_retention(new, "bytes", topics.retention_bytes)
+    let [before, after] = [old, new].map(TopicConfig::from_broker);
+    check_local_retention("ms", old, new, [before.retention_ms, after.retention_ms])?;
+    check_local_retention("bytes", old, new, [before.retention_bytes, after.retention_bytes])
 }
 
 fn check_threads(name: &str, old: i32, new: i32) -> Result<(), String> {
@@ -329,16 +354,25 @@ fn check_cleaners(old: i32, new: i32) -> Result<(), String> {
     let change = |what: &str, bound: &str| {
         format!("Log cleaner threads cannot be {what} {bound} the current value {old}")
     };
-    require(new >= 1, || "Log cleaner threads should be at least 1".to_owned())?;
+    if new == old {
+        return Ok(());
+    }
     require(new >= old / 2, || change("reduced to less than", "half"))?;
     require(i64::from(new) <= i64::from(old) * 2, || change("increased to more than", "double"))
 }
 
-/// What stays on this disk cannot be more than what stays at all.
-fn check_local_retention(new: &Settings, unit: &str, total: i64) -> Result<(), String> {
+/// What stays on this disk cannot be more than what stays at all, `total` before and after. A start is not refused for it, nor
+/// may it keep other things from changing afterwards.
+fn check_local_retention(
+    unit: &str,
+    old: &Settings,
+    new: &Settings,
+    [total_before, total]: [i64; 2],
+) -> Result<(), String> {
     let (name, whole) = (format!("log.local.retention.{unit}"), format!("log.retention.{unit}"));
     let local = new.long(&name);
-    if total < 0 || local == AS_TOTAL {
+    let is_as_before = (local, total) == (old.long(&name), total_before);
+    if is_as_before || total < 0 || local == AS_TOTAL {
         return Ok(());
     }
     let failed = |what: String| format!("Invalid value {local} for configuration {name}: {what}");
@@ -361,9 +395,11 @@ fn check_within_reach(old: &Settings, new: &Settings) -> Result<(), String> {
             format!("{name} cannot change while this broker runs: set it in the file and restart")
         })?;
     }
-    let reporters: BTreeSet<String> = new.list("metric.reporters").into_iter().collect();
     let known = "org.apache.kafka.common.metrics.JmxReporter";
-    if let Some(class) = reporters.iter().find(|class| *class != known) {
+    // One that the file names is passed over at the start.
+    if changed("metric.reporters")
+        && let Some(class) = new.list("metric.reporters").iter().find(|class| *class != known)
+    {
         return Err(format!("{class} is a Java class, which cannot run here: leave it out"));
     }
     new.iter()

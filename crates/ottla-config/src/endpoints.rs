@@ -7,6 +7,7 @@ use crate::quorum::ProcessRoles;
 use crate::settings::{Problem, Settings};
 
 const MAP: &str = "listener.security.protocol.map";
+const EARLY: &str = "early.start.listeners";
 const LISTENERS: &str = "listeners";
 const ADVERTISED: &str = "advertised.listeners";
 const CONTROLLERS: &str = "controller.listener.names";
@@ -77,6 +78,7 @@ impl Endpoints {
             controller_listener_names,
         };
         endpoints.check(roles, &map, &mut fail);
+        endpoints.check_early(&s.list(EARLY), &mut fail);
         if !roles.broker && s.is_set(INTER_BROKER) {
             endpoints.check_controller_alone(&mut fail);
         }
@@ -122,6 +124,15 @@ impl Endpoints {
                         listener.name
                     ),
                 );
+            }
+        }
+    }
+
+    fn check_early(&self, early: &[String], fail: &mut impl FnMut(&str, String)) {
+        let known = || self.listeners.iter().chain(&self.controller_listeners);
+        for name in early {
+            if !known().any(|listener| listener.name == *name) {
+                fail(EARLY, format!("{name} is not among the listeners"));
             }
         }
     }

@@ -245,15 +245,7 @@ fn only_a_lone_node_without_a_file_is_content_with_one_replica() {
 #[test]
 fn timeouts_and_sizes_are_kafkas_unless_they_are_set() {
     let defaults = config(SECOND);
-    assert_eq!(defaults.controller_quorum_election_timeout_ms, 1000);
-    assert_eq!(defaults.controller_quorum_fetch_timeout_ms, 2000);
-    assert_eq!(defaults.controller_quorum_request_timeout_ms, 2000);
-    assert_eq!(defaults.controller_quorum_retry_backoff_ms, 20);
-    assert_eq!(defaults.controller_quorum_election_backoff_max_ms, 1000);
-    assert_eq!(
-        (defaults.broker_heartbeat_interval_ms, defaults.broker_session_timeout_ms),
-        (2000, 9000)
-    );
+    assert_eq!(defaults.broker_heartbeat_interval_ms, 2000);
     assert_eq!(defaults.initial_broker_registration_timeout_ms, 60_000);
     assert_eq!(defaults.replica_fetch_max_bytes, 1 << 20);
     assert_eq!(defaults.replica_fetch_response_max_bytes, 10 << 20);
@@ -261,8 +253,6 @@ fn timeouts_and_sizes_are_kafkas_unless_they_are_set() {
     assert_eq!((defaults.num_replica_fetchers, defaults.replica_fetch_backoff_ms), (1, 1000));
     assert_eq!(defaults.replica_lag_time_max_ms, 30_000);
     assert_eq!(defaults.replica_selector_class, ReplicaSelector::Leader);
-    assert!(defaults.controlled_shutdown_enable && defaults.auto_leader_rebalance_enable);
-    assert_eq!(defaults.leader_imbalance_check_interval_seconds, 300);
     let set = config(&format!(
         "{SECOND}replica.fetch.max.bytes=7\nbroker.rack=east\nreplica.selector.class=\
          org.apache.kafka.common.replica.RackAwareReplicaSelector\n"

@@ -14,6 +14,9 @@ const READ_HERE: &[(&str, &str)] = &[
     ("security.inter.broker.protocol", "stands for inter.broker.listener.name"),
     ("log.dir", "stands for log.dirs"),
     ("broker.rack", "is the field rack"),
+    ("leader.replication.throttled.rate", "is Throttles::leader"),
+    ("follower.replication.throttled.rate", "is Throttles::follower"),
+    ("replica.alter.log.dirs.io.max.bytes.per.second", "is Throttles::moves"),
     ("internal.segment.bytes", "stands for segment.bytes"),
     ("internal.metadata.log.segment.bytes", "stands for metadata.log.segment.bytes"),
 ];
@@ -46,9 +49,13 @@ fn gather(directory: &Path, text: &mut String) -> io::Result<()> {
 
 /// Whether the code reads the field that a property of this name becomes, or asks for the property by its name.
 fn is_read(code: &str, name: &str) -> bool {
-    let field = format!(".{}", name.strip_prefix("ottla.").unwrap_or(name).replace('.', "_"));
+    let field = name.strip_prefix("ottla.").unwrap_or(name).replace('.', "_");
+    is_field_read(code, &field) || code.contains(&format!("\"{name}\""))
+}
+
+fn is_field_read(code: &str, field: &str) -> bool {
     let ends = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
-    code.split(&field).skip(1).any(ends) || code.contains(&format!("\"{name}\""))
+    code.split(&format!(".{field}")).skip(1).any(ends)
 }
 
 /// The topic properties that have this one as their default.
@@ -72,4 +79,18 @@ fn every_property_that_is_honoured_is_read() {
         }
     }
     assert_eq!(unread, [""; 0], "nobody outside this crate reads these");
+}
+
+#[test]
+fn every_field_of_a_brokers_configuration_is_read() {
+    let code = others().expect("the sources are here");
+    let source = include_str!("../src/broker.rs");
+    let fields = source.split("pub struct BrokerConfig {").nth(1).expect("it is there");
+    let fields = fields.split("\n}").next().expect("it ends").lines();
+    let name = |line: &'static str| Some(line.trim().strip_prefix("pub ")?.split_once(':')?.0);
+    let names: Vec<&str> = fields.filter_map(name).collect();
+    assert!(names.len() > 50, "{names:?}");
+    let is_unread = |field: &&str| !is_field_read(&code, field) && !is_field_read(source, field);
+    let unread: Vec<&str> = names.into_iter().filter(is_unread).collect();
+    assert_eq!(unread, [""; 0], "nobody reads these");
 }

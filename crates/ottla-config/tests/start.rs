@@ -204,6 +204,7 @@ fn listeners_must_fit_together() {
             &["inter.broker.listener.name=PLAINTEXT", "security.inter.broker.protocol=PLAINTEXT"],
             "security.inter.broker.protocol is set, too",
         ),
+        (&["early.start.listeners=PLAINTEXT,SSL"], "SSL is not among the listeners"),
         (&["listeners=here"], "here is not of the form NAME://HOST:PORT"),
     ] {
         let problems = refused(&set(pairs));
@@ -221,10 +222,16 @@ fn properties_must_fit_together() {
         ("log.retention.ms=0", "log.retention.ms=0 is not allowed"),
         ("group.consumer.session.timeout.ms=60001", "must not be above"),
         ("log.cleaner.threads=1000", "per thread"),
+        ("log.flush.interval.ms=-1", "log.flush.interval.ms must be at least 0"),
+        ("log.flush.scheduler.interval.ms=-1", "scheduler.interval.ms must be at least 0"),
+        ("offsets.topic.compression.codec=5", "must be 0 (none), 1 (gzip)"),
+        ("group.coordinator.rebalance.protocols=consumer", "must contain classic"),
     ] {
         let problems = refused(&set(&[pair]));
         assert!(problems.contains(reason), "{pair}: {problems}");
     }
+    // The one that does not count may be anything.
+    started(&set(&["log.flush.interval.ms=0", "log.flush.scheduler.interval.ms=-1"]));
 }
 
 #[test]

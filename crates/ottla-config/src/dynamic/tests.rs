@@ -100,6 +100,58 @@ fn what_this_broker_would_only_pretend_is_refused() {
 }
 
 #[test]
+fn what_the_file_has_keeps_nothing_else_from_changing() {
+    let mut settings = Settings::default();
+    for (name, text) in [
+        ("metric.reporters", "com.example.Reporter"),
+        ("log.cleaner.threads", "0"),
+        ("log.local.retention.ms", "-1"),
+        ("log.local.retention.bytes", "7"),
+        ("log.retention.bytes", "6"),
+    ] {
+        settings.set(name, text, Origin::BuiltIn).unwrap();
+    }
+    let change = |pairs: &[(&str, &str)]| {
+        check_change(&settings, &Dynamic::default(), Reach::AllBrokers, &set(pairs))
+    };
+    let wanted = [("max.connections", "5")];
+    assert_eq!(change(&wanted), Ok(()));
+    let new = Dynamic { default: set(&wanted), ..Dynamic::default() }.over(&settings);
+    assert_eq!(check_stored(&settings, &new), Ok(()));
+    for touched in [
+        ("metric.reporters", "com.example.Another"),
+        ("log.local.retention.ms", "9223372036854775807"),
+        ("log.retention.bytes", "5"),
+    ] {
+        assert!(change(&[touched]).is_err(), "{touched:?}");
+    }
+}
+
+#[test]
+fn nobody_takes_all_cleaners_away_while_a_broker_runs() {
+    let message = "Log cleaner threads should be at least 1";
+    assert!(objection(&[("log.cleaner.threads", "0")]).contains(message));
+    let settings = Settings::default();
+    let stored = Dynamic { default: set(&[("log.cleaner.threads", "0")]), ..Dynamic::default() };
+    assert_eq!(check_stored(&settings, &stored.over(&settings)), Err(message.to_owned()));
+}
+
+#[test]
+fn throttles_are_what_is_set_at_run_time_for_this_broker_or_else_for_all() {
+    let (leader, follower) =
+        ("leader.replication.throttled.rate", "follower.replication.throttled.rate");
+    let moves = "replica.alter.log.dirs.io.max.bytes.per.second";
+    let dynamic = Dynamic {
+        broker: set(&[(leader, "3"), (moves, "9223372036854775807")]),
+        default: set(&[(leader, "2"), (follower, "0"), (moves, "1")]),
+    };
+    let expected = Throttles { leader: Some(3), follower: Some(0), moves: None };
+    assert_eq!(Throttles::from(&dynamic), expected);
+    let none = Throttles { leader: None, follower: None, moves: None };
+    assert_eq!(Throttles::from(&Dynamic::default()), none);
+}
+
+#[test]
 fn a_brokers_own_value_beats_the_default_of_all_and_both_beat_the_file() {
     let mut settings = Settings::default();
     for (name, text) in [("message.max.bytes", "1"), ("log.retention.bytes", "1")] {

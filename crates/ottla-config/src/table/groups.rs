@@ -24,7 +24,7 @@ pub(super) const ROWS: &[Property] = &[
             values: &["consumer", "classic", "share", "streams"],
             may_be_empty: false,
         })
-        .accepted("Which group protocols are on; groups come with a later version."),
+        .accepted("Which group protocols are on. Only classic groups are served yet, and they cannot be off."),
     int("group.coordinator.threads")
         .or("4")
         .at_least(1)

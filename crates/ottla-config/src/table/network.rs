@@ -13,7 +13,7 @@ pub(super) const ROWS: &[Property] = &[
     int("num.network.threads").or("3").at_least(1).high().cluster_wide().accepted("Threads that read and write sockets in Kafka; the runtime here uses the machine's cores."),
     int("num.io.threads").or("8").at_least(1).high().cluster_wide().accepted("Threads that handle requests in Kafka; the runtime here uses the machine's cores."),
     int("queued.max.requests").or("500").at_least(1).high().accepted("Requests that may wait before Kafka stops reading from sockets."),
-    long("queued.max.request.bytes").or("-1").honoured("Bytes of requests in memory at which reading from sockets pauses; -1 leaves the bound to the broker."),
+    long("queued.max.request.bytes").or("-1").honoured("Bytes of requests in memory at which reading from sockets pauses; -1 sets no bound."),
     int("socket.send.buffer.bytes").or("102400").high().honoured("Send buffer of a client socket; -1, or nothing, leaves it to the system."),
     int("socket.receive.buffer.bytes").or("102400").high().honoured("Receive buffer of a client socket; -1, or nothing, leaves it to the system."),
     int("socket.request.max.bytes").or("104857600").at_least(1).high().honoured("Largest request; a larger one closes its connection."),
