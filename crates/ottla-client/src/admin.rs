@@ -11,15 +11,18 @@ use ottla_protocol::messages::delete_records_request::{
 };
 use ottla_protocol::messages::delete_topics_request::DeleteTopicState;
 use ottla_protocol::messages::describe_cluster_response::DescribeClusterBroker;
+use ottla_protocol::messages::describe_quorum_request;
 use ottla_protocol::messages::{
     CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
-    DescribeClusterRequest,
+    DescribeClusterRequest, DescribeQuorumRequest,
 };
 
 use crate::address::Address;
 use crate::client::{Client, Target, TopicFilter};
 use crate::error::ClientError;
 use crate::metadata::Broker;
+
+const METADATA_TOPIC: &str = "__cluster_metadata";
 
 /// A topic to be created; what is `None` takes the cluster's default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -172,7 +175,14 @@ impl Client {
     pub async fn describe_cluster(&self) -> Result<Cluster, ClientError> {
         let features = self.versions(Target::Any).await?.finalized_features;
         match self.describe_cluster_itself().await {
-            Ok(cluster) => Ok(Cluster { features, ..cluster }),
+            Ok(cluster) => {
+                // What DescribeCluster calls the controller is any broker that forwards to it, where there is a quorum.
+                let controller = match self.active_controller().await {
+                    Err(error) if error.is_unsupported() => cluster.controller,
+                    active => active.unwrap_or(None),
+                };
+                Ok(Cluster { features, controller, ..cluster })
+            }
             Err(error) if error.is_unsupported() => {
                 self.refresh(TopicFilter::None).await?;
                 Ok(Cluster { features, ..self.cluster_by_metadata() })
@@ -202,6 +212,22 @@ impl Client {
             })
         })
         .await
+    }
+
+    /// Who leads the quorum; `None` while nobody does.
+    async fn active_controller(&self) -> Result<Option<BrokerId>, ClientError> {
+        let partition = describe_quorum_request::PartitionData { partition_index: 0 };
+        let request = DescribeQuorumRequest {
+            topics: vec![describe_quorum_request::TopicData {
+                topic_name: METADATA_TOPIC.into(),
+                partitions: vec![partition],
+            }],
+        };
+        let response = self.send(Target::Any, &request).await?;
+        check("describing the quorum".to_owned(), response.error_code, None)?;
+        let mut partitions = response.topics.into_iter().flat_map(|topic| topic.partitions);
+        let leader = partitions.next().map(|partition| BrokerId(partition.leader_id));
+        Ok(leader.filter(|id| *id != BrokerId::NONE))
     }
 
     fn cluster_by_metadata(&self) -> Cluster {

@@ -24,6 +24,12 @@ pub(crate) struct ConfigurationArguments {
     pub(crate) strict_config: bool,
 }
 
+/// Java reads a properties file as Latin-1, and people write UTF-8.
+fn properties_text(bytes: Vec<u8>) -> String {
+    let as_latin_1 = |bytes: &[u8]| bytes.iter().copied().map(char::from).collect();
+    String::from_utf8(bytes).unwrap_or_else(|error| as_latin_1(error.as_bytes()))
+}
+
 /// What [`ConfigurationArguments`] give.
 ///
 /// # Errors
@@ -32,9 +38,9 @@ pub(crate) fn sources(arguments: &ConfigurationArguments) -> anyhow::Result<Sour
     let file = match &arguments.config {
         None => None,
         Some(path) => {
-            let text = std::fs::read_to_string(path)
+            let bytes = std::fs::read(path)
                 .with_context(|| format!("can't read the configuration file {}", path.display()))?;
-            Some((path.display().to_string(), text))
+            Some((path.display().to_string(), properties_text(bytes)))
         }
     };
     let shown = |path: &PathBuf| path.display().to_string();

@@ -111,10 +111,13 @@ pub(crate) struct Opened {
 /// If a directory belongs to another node or cluster, or holds something but no `meta.properties`: data whose origin is
 /// unknown is never touched. If the metadata is not where it should be. If none was formatted and one can't be used.
 pub(crate) fn survey(config: &BrokerConfig) -> anyhow::Result<Survey> {
-    Survey::of(&config.log_dirs, &config.metadata_log_dir, config.node_id)
+    let survey = Survey::of(&config.log_dirs, &config.metadata_log_dir, config.node_id)?;
+    survey.check_metadata()?;
+    Ok(survey)
 }
 
 impl Survey {
+    /// The same, where the metadata may be lost: for whoever formats a new disk for it.
     pub(crate) fn of(
         log_dirs: &[PathBuf],
         metadata: &Path,
@@ -137,6 +140,19 @@ impl Survey {
             directories: paths.zip(found).collect(),
             cluster_id,
         })
+    }
+
+    /// Without the metadata, all data would be that of unknown topics.
+    fn check_metadata(&self) -> anyhow::Result<()> {
+        match (self.empty().find(|path| self.is_metadata(path)), self.formatted().next()) {
+            (Some(empty), Some(other)) => bail!(
+                "{} should hold the metadata and is empty, but {} has data: is its disk mounted? A new disk is prepared by \
+                 ottla format --ignore-formatted, while the other nodes run (operations.md, \"A lost metadata log\")",
+                empty.display(),
+                other.display()
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// `None` where nothing is formatted.
@@ -254,7 +270,6 @@ fn check_distinct_ids(directories: &[DataDirectory]) -> anyhow::Result<()> {
 /// The cluster that all directories belong to; none before they are formatted.
 fn cluster_id(paths: &[&Path], found: &[Found], metadata: &Path) -> anyhow::Result<Option<String>> {
     let mut cluster: Option<(&Path, &str)> = None;
-    let mut metadata_is_empty = false;
     for (path, found) in paths.iter().zip(found) {
         match (found, cluster) {
             (Found::Formatted(identity), None) => cluster = Some((path, &identity.cluster_id)),
@@ -267,8 +282,7 @@ fn cluster_id(paths: &[&Path], found: &[Found], metadata: &Path) -> anyhow::Resu
                     identity.cluster_id
                 );
             }
-            (Found::Empty, _) => metadata_is_empty |= is_same(path, metadata),
-            (Found::Unreadable(_), _) => {}
+            (Found::Empty | Found::Unreadable(_), _) => {}
         }
     }
     let elsewhere = paths.iter().filter(|path| !is_same(path, metadata));
@@ -282,12 +296,6 @@ fn cluster_id(paths: &[&Path], found: &[Found], metadata: &Path) -> anyhow::Resu
         );
     }
     match cluster {
-        // Without the metadata, all data would be that of unknown topics.
-        Some((path, _)) if metadata_is_empty => bail!(
-            "{} should hold the metadata and is empty, but {} has data: is its disk mounted?",
-            metadata.display(),
-            path.display()
-        ),
         Some((_, id)) => Ok(Some(id.to_owned())),
         None => match found.iter().zip(paths).find_map(|(found, path)| match found {
             Found::Unreadable(error) => Some((path, error)),
@@ -453,6 +461,7 @@ mod tests {
 
     fn open(log_dirs: &[PathBuf], metadata: &Path, node_id: i32) -> anyhow::Result<Opened> {
         let survey = Survey::of(log_dirs, metadata, BrokerId(node_id))?;
+        survey.check_metadata()?;
         let cluster_id = match survey.cluster_id() {
             Some(id) => id.to_owned(),
             None => ottla_env::random_uuid()?.to_string(),

@@ -10,7 +10,7 @@ use ottla_metadata::feature;
 
 use crate::bootstrap::Levels;
 use crate::configuration::{self, ConfigurationArguments};
-use crate::data_directory::{self, Stamp, Survey};
+use crate::data_directory::{Stamp, Survey};
 use crate::initial_controllers::{InitialController, InitialControllers, KRAFT_VERSION};
 
 /// Kafka's name of the only metadata version that is written here.
@@ -95,7 +95,8 @@ fn format(arguments: &FormatArguments) -> Result<(), Failure> {
         Some(id) => check_cluster_id(id)?,
         None => ottla_env::random_uuid()?.to_string(),
     };
-    let survey = data_directory::survey(&config).map_err(failed)?;
+    let survey = Survey::of(&config.log_dirs, &config.metadata_log_dir, config.node_id);
+    let survey = survey.map_err(failed)?;
     check_formatted(&survey, &cluster_id, arguments.ignore_formatted)?;
     if arguments.random_cluster_id {
         say(&format!("Cluster id {cluster_id}"))?;

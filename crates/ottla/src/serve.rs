@@ -140,7 +140,7 @@ async fn serve(
         node = Node::start(options) => node?,
         () = signals.first() => return Ok(()),
     };
-    announce(&node, &log_dirs.join(", "), started)?;
+    announce(&node, &log_dirs.join(", "), started);
     let failure = tokio::select! {
         () = signals.first() => None,
         reason = node.failed() => Some(reason),
@@ -225,9 +225,9 @@ async fn cluster_id(
         (standing, Formation::StaticVoters) => agree(config, standing).await,
         (Standing::Empty, Formation::RecordedVoters) => {
             let id = forming::network::cluster(&controllers(config)).await.context(
-                "the data directories are not formatted, and no controller that is named knows a cluster: run ottla \
-                 format with the same --cluster-id and --initial-controllers on all nodes, or with --standalone on the \
-                 first one",
+                "the data directories are not formatted, and no controller that is named knows a cluster. If this node was \
+                 in one, start the others first. For a new cluster run ottla format with the same --cluster-id and \
+                 --initial-controllers on all nodes, or with --standalone on the first one",
             )?;
             warn_of_empty_directories(&id);
             Ok(id)
@@ -280,20 +280,25 @@ fn initial_voters(config: &BrokerConfig, opened: &Opened) -> Vec<InitialVoter> {
     controllers.map(|it| it.to_voters(listener)).unwrap_or_default()
 }
 
-/// The one line on standard output, for people and for scripts that wait for it.
-fn announce(node: &Node, directories: &str, started: Instant) -> anyhow::Result<()> {
+/// The one line on standard output, for people and for scripts that wait for it. Nobody may read it: `ottla serve | head -1`.
+fn announce(node: &Node, directories: &str, started: Instant) {
     let mut listeners: Vec<_> = node.listeners().iter().map(ToString::to_string).collect();
     listeners.extend(node.http_address().map(|address| format!("http://{address}")));
-    writeln!(
+    let told = writeln!(
         std::io::stdout().lock(),
         "Ottla {} ready in {} ms: listening on {}, data in {}",
         env!("CARGO_PKG_VERSION"),
         started.elapsed().as_millis(),
         listeners.join(", "),
         directories,
-    )?;
-    Ok(())
+    );
+    if let Err(error) = told {
+        warn!(%error, "standard output can't be written to");
+    }
 }
+
+/// A second signal that comes sooner is the first one once more.
+const SAME_SIGNAL: Duration = Duration::from_millis(250);
 
 /// SIGTERM and SIGINT, the polite ways to ask a server to stop, and the end of standard input where that is one.
 struct Signals {
@@ -326,10 +331,17 @@ impl Signals {
         }
     }
 
+    /// The next one that was meant for itself: `timeout` and shells signal a process and then its whole group.
     async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        let since = Instant::now();
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+            }
+            if since.elapsed() >= SAME_SIGNAL {
+                return;
+            }
         }
     }
 }

@@ -164,6 +164,13 @@ fn what_is_formatted_is_left_alone() {
     assert_eq!(node.format(&["-g"]).code, 0);
     assert_eq!(meta(&node.path("b")), before[1]);
     assert_ne!(meta(&node.path("a")), before[0], "it is a new directory");
+    // Nobody starts without the metadata that there was, and a new disk for it is prepared by hand.
+    fs::remove_dir_all(node.path("b")).unwrap();
+    let refused = node.ottla("serve", &[]);
+    assert!(refused.err.contains("ottla format --ignore-formatted"), "{}", refused.err);
+    assert!(!node.path("b").exists());
+    assert_eq!(node.format(&["-g"]).code, 0);
+    assert_ne!(meta(&node.path("b")), before[1], "it is a new directory");
 }
 
 #[test]
