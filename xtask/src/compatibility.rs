@@ -265,7 +265,10 @@ fn write_properties(text: &mut String, reference: &str) -> Result<()> {
     ensure!(rows.len() > 300, "{PROPERTIES} has only {} properties", rows.len());
     text.push_str("\n## Properties\n\nTypes, defaults and texts are in [configuration.md](configuration.md).\n");
     let kinds = [
-        ("honoured", "Honoured: they have the effect that they have in Kafka."),
+        (
+            "honoured",
+            "Honoured: they have the effect that configuration.md tells, Kafka's where it tells no other.",
+        ),
         ("accepted", "Accepted: checked and shown, and without effect here, or not yet."),
         ("refused", "Refused: any value but the default stops the start, with the cure."),
     ];

@@ -19,6 +19,7 @@ use ottla_protocol::messages::{
 };
 use ottla_quorum::Quorum;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::broker::Registration;
@@ -32,6 +33,9 @@ const IMPATIENCE: Duration = Duration::from_millis(50);
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// How long a leaving broker waits for others to take over; then it goes nevertheless.
 const LEAVING_MAX: Duration = Duration::from_secs(30);
+/// How long it waits for a controller that answers: another one is elected sooner, if there is to be one. Where all nodes stop
+/// at once, there is none.
+const FORSAKEN_AFTER: Duration = Duration::from_secs(4);
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Intervals {
@@ -50,6 +54,13 @@ pub(crate) struct Lifecycle {
     leaving: Notify,
     /// Whether the latest heartbeat was not answered by any controller.
     is_unheard: watch::Sender<bool>,
+}
+
+/// How a broker has left.
+#[derive(Debug)]
+enum Left {
+    TakenOver,
+    Forsaken(String),
 }
 
 /// What a heartbeat says that this broker wants.
@@ -133,6 +144,11 @@ fn addresses(request: &BrokerRegistrationRequest) -> String {
 /// Whether a refusal will be the same tomorrow.
 fn is_hopeless(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::INVALID_REGISTRATION | ErrorCode::UNSUPPORTED_VERSION)
+}
+
+/// Whether the controller knows this registration no more.
+fn is_no_more(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::STALE_BROKER_EPOCH | ErrorCode::BROKER_ID_NOT_REGISTERED)
 }
 
 impl Lifecycle {
@@ -223,22 +239,33 @@ impl Lifecycle {
         if !has_others {
             return;
         }
-        let work = async {
-            loop {
-                match self.beat(Wish::Leave).await {
-                    Ok(response) if response.should_shut_down => return,
-                    Ok(_) => {}
-                    Err(error) => debug!(%error, "no heartbeat"),
-                }
-                tokio::time::sleep(IMPATIENCE).await;
-            }
-        };
         tokio::select! {
             reason = self.quorum.stopped() => warn!(reason, "leaves without a word"),
-            left = tokio::time::timeout(LEAVING_MAX, work) => match left {
-                Ok(()) => info!("others have taken over"),
+            left = tokio::time::timeout(LEAVING_MAX, self.left()) => match left {
+                Ok(Left::TakenOver) => info!("others have taken over"),
+                Ok(Left::Forsaken(why)) => warn!("nobody takes over: {why}"),
                 Err(_) => warn!("nobody took over in time"),
             }
+        }
+    }
+
+    /// Asks to leave until that is granted, or nobody can grant it.
+    async fn left(&self) -> Left {
+        let mut heard = Instant::now();
+        loop {
+            match self.beat(Wish::Leave).await {
+                Ok(response) if response.should_shut_down => return Left::TakenOver,
+                // It was unregistered, or another process is registered in its place.
+                Ok(BrokerHeartbeatResponse { error_code: code, .. }) if is_no_more(code) => {
+                    return Left::Forsaken(code.to_string());
+                }
+                Ok(_) => heard = Instant::now(),
+                Err(error) if heard.elapsed() >= FORSAKEN_AFTER => {
+                    return Left::Forsaken(error.to_string());
+                }
+                Err(error) => debug!(%error, "no heartbeat"),
+            }
+            tokio::time::sleep(IMPATIENCE).await;
         }
     }
 

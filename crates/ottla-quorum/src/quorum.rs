@@ -319,6 +319,10 @@ impl Quorum {
             return;
         }
         self.service.heard.lost();
+        if self.raft.metrics().borrow_watched().running_state.is_err() {
+            // This node is stopping, and openraft calls it an error to be asked then.
+            return;
+        }
         if !is_voter(&observers::members(&self.raft), self.service.node_id.0) {
             // Without a vote it asks again for whoever leads.
             return;

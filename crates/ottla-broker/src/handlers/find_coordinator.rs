@@ -5,7 +5,7 @@
 //!   this broker has heard of the topic by then, where Apache Kafka sends every client away with
 //!   COORDINATOR_NOT_AVAILABLE to ask again.
 //! - Known difference: transactions and share groups are not there yet; asking for their
-//!   coordinator is refused with UNSUPPORTED_VERSION, which no client retries.
+//!   coordinator is refused with UNSUPPORTED_VERSION, which clients report at once, but librdkafka after its own timeout.
 //! - Known difference: an answer of more than 64 MiB is not given; the connection is closed.
 
 use bytestring::ByteString;

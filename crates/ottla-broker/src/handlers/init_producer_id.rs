@@ -2,7 +2,7 @@
 //!
 //! - Version 6 is unstable in Kafka 4.3 and not served.
 //! - Known difference: transactions are not there yet; a transactional id is refused with
-//!   UNSUPPORTED_VERSION, which no client retries.
+//!   UNSUPPORTED_VERSION, which clients report at once, but librdkafka after its own timeout.
 
 use ottla_base::ErrorCode;
 use ottla_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};

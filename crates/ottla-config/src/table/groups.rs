@@ -319,12 +319,12 @@ pub(super) const ROWS: &[Property] = &[
         .or("2")
         .at_least(1)
         .high()
-        .accepted("min.insync.replicas of the topic of share group state."),
+        .honoured("min.insync.replicas of the topic of share group state."),
     int("share.coordinator.state.topic.num.partitions")
         .or("50")
         .at_least(1)
         .high()
-        .accepted("Partitions of the topic of share group state; never change it once it exists."),
+        .honoured("Partitions of the topic of share group state; never change it once it exists."),
     int("share.coordinator.state.topic.prune.interval.ms")
         .or("300000")
         .at_least(1)
@@ -335,12 +335,12 @@ pub(super) const ROWS: &[Property] = &[
         .or("3")
         .at_least(1)
         .high()
-        .accepted("Replicas of the topic of share group state."),
+        .honoured("Replicas of the topic of share group state."),
     int("share.coordinator.state.topic.segment.bytes")
         .or("104857600")
         .at_least(1)
         .high()
-        .accepted("Segment size of the topic of share group state."),
+        .honoured("Segment size of the topic of share group state."),
     int("share.coordinator.threads")
         .or("1")
         .at_least(1)

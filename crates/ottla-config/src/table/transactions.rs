@@ -50,22 +50,22 @@ pub(super) const ROWS: &[Property] = &[
         .or("2")
         .at_least(1)
         .high()
-        .accepted("min.insync.replicas of the topic of transaction state."),
+        .honoured("min.insync.replicas of the topic of transaction state."),
     int("transaction.state.log.num.partitions")
         .or("50")
         .at_least(1)
         .high()
-        .accepted("Partitions of the topic of transaction state; never change it once it exists."),
+        .honoured("Partitions of the topic of transaction state; never change it once it exists."),
     short("transaction.state.log.replication.factor")
         .or("3")
         .at_least(1)
         .high()
-        .accepted("Replicas of the topic of transaction state."),
+        .honoured("Replicas of the topic of transaction state."),
     int("transaction.state.log.segment.bytes")
         .or("104857600")
         .at_least(1)
         .high()
-        .accepted("Segment size of the topic of transaction state."),
+        .honoured("Segment size of the topic of transaction state."),
     boolean("transaction.two.phase.commit.enable")
         .or("false")
         .low()
