@@ -97,6 +97,14 @@ pub(crate) enum Floor<E> {
     InFile(u32),
 }
 
+/// Where the first entry behind a key is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ceiling<E> {
+    Known(Option<E>),
+    /// Among the first so many entries of the file, or the one that is known.
+    InFile(u32, Option<E>),
+}
+
 impl<E: Entry> Index<E> {
     pub(crate) const fn empty() -> Self {
         Self { first_in_memory: 0, on_disk: 0, in_memory: Vec::new(), last: None }
@@ -128,6 +136,16 @@ impl<E: Entry> Index<E> {
             Some(entry) => Floor::Known(Some(*entry)),
             None if self.first_in_memory == 0 => Floor::Known(None),
             None => Floor::InFile(self.first_in_memory),
+        }
+    }
+
+    /// The first entry for which `is_before` does not hold; it must hold for a prefix of the entries.
+    pub(crate) fn ceiling(&self, is_before: impl Fn(&E) -> bool) -> Ceiling<E> {
+        let at = self.in_memory.partition_point(is_before);
+        let entry = self.in_memory.get(at).copied();
+        match self.first_in_memory {
+            len @ 1.. if at == 0 => Ceiling::InFile(len, entry),
+            _ => Ceiling::Known(entry),
         }
     }
 
@@ -202,6 +220,21 @@ pub(crate) fn floor_in_file_near<E: Entry>(
         (None, _) if first > 0 => search_file(disk, file, 0..first, at_or_before),
         (Some(_), None) => search_file(disk, file, near.count - 1..len, at_or_before),
         (Some(_), Some(_)) | (None, _) => Ok(near),
+    }
+}
+
+/// The first of the file's first `len` entries for which `is_before` does not hold.
+pub(crate) fn ceiling_in_file<E: Entry>(
+    disk: &dyn Disk,
+    file: &File,
+    len: u32,
+    is_before: impl Fn(&E) -> bool,
+) -> io::Result<Option<E>> {
+    let found = search_file(disk, file, 0..len, is_before)?;
+    match found.next {
+        // It is the first of those that were not looked at.
+        None if found.count < len => Ok(read_entries(disk, file, found.count, 1)?.first().copied()),
+        next => Ok(next),
     }
 }
 
@@ -345,6 +378,31 @@ mod tests {
                     let next = Some(count + 1).filter(|n| *n <= len).map(entry);
                     assert!(found.next.is_none() || found.next == next);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_ceiling_is_found_in_memory_and_in_the_file() {
+        let mut file = tempfile::tempfile().unwrap();
+        let mut index = Index::empty();
+        // At first nothing is in the file, then the newest are in memory, too, then there are some that are not in the file.
+        for count in [100, 1000, 2000, 2100] {
+            (index.len() + 1..=count).for_each(|n| index.push(entry(n)));
+            if count < 2100 {
+                file.write_all(&index.unwritten().1).unwrap();
+                index.written();
+            }
+            for key in [0, 1, 4096, 4097, 2_100_000, 7_600_000, 8_000_000, 8_192_000, u32::MAX] {
+                let is_before = |e: &OffsetEntry| e.position < key;
+                let expected = Some(key.div_ceil(4096).max(1)).filter(|n| *n <= count).map(entry);
+                let found = match index.ceiling(is_before) {
+                    Ceiling::Known(found) => found,
+                    Ceiling::InFile(len, next) => {
+                        ceiling_in_file(&OsDisk, &file, len, is_before).unwrap().or(next)
+                    }
+                };
+                assert_eq!(found, expected, "{key} of {count}");
             }
         }
     }

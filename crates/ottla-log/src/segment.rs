@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -19,7 +20,10 @@ use crate::index::{self, Entry, Floor, OffsetEntry, TimeEntry};
 use crate::names;
 use crate::scan::{Found, HeaderScan};
 use crate::scrub::Scrubbed;
-use crate::txn_index::{self, AbortedTransaction};
+use crate::txn_index::{self, AbortedTransaction, Versioned};
+
+/// Entries of a transaction index that are read at once.
+const ABORTED_AT_ONCE: u32 = 512;
 
 /// A timestamp and the last offset of the batch that has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,6 +215,19 @@ impl Segment {
         Ok((found.floor, found.next))
     }
 
+    /// The first offset index entry at or behind a position, among the first `len` in the file.
+    pub(crate) fn offset_ceiling(
+        &self,
+        len: u32,
+        position: u64,
+    ) -> Result<Option<OffsetEntry>, StorageError> {
+        let file = self.open(Kind::Index, names::INDEX, Open::Write)?;
+        index::ceiling_in_file(self.disk(), &file, len, |entry: &OffsetEntry| {
+            u64::from(entry.position) < position
+        })
+        .context("read", &self.path(names::INDEX))
+    }
+
     /// The last time index entry up to a timestamp, among the first `len` in the file.
     pub(crate) fn time_floor(
         &self,
@@ -293,6 +310,39 @@ impl Segment {
         let bytes = self.disk().read_up_to(&file, 0, len).context("read", &path)?;
         let unknown = || StorageError::corrupt(&path, 0, "entries of an unknown version");
         txn_index::decode(&bytes).ok_or_else(unknown)
+    }
+
+    /// Those of them that have records in a range of offsets, and whether none in a later segment has. What is read is what
+    /// may be in the range, some entries at a time.
+    pub(crate) fn aborted_in(
+        &self,
+        range: &Range<Offset>,
+    ) -> Result<(Vec<AbortedTransaction>, bool), StorageError> {
+        let mut found = Vec::new();
+        let Some((file, path)) = self.open_txn_index()? else { return Ok((found, false)) };
+        let len = file.metadata().context("stat", &path)?.len() / txn_index::ENTRY_LEN as u64;
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        // In the order of their markers.
+        let ends_before = |entry: &Versioned| entry.transaction.last_offset < range.start;
+        let first = index::count_in_file(self.disk(), &file, len, ends_before);
+        let mut first = first.context("read", &path)?;
+        while first < len {
+            let count = (len - first).min(ABORTED_AT_ONCE);
+            let entries = index::read_entries::<Versioned>(self.disk(), &file, first, count);
+            for entry in entries.context("read", &path)? {
+                let unknown = || StorageError::corrupt(&path, 0, "entries of an unknown version");
+                let aborted = entry.known().ok_or_else(unknown)?;
+                if aborted.overlaps(range) {
+                    found.push(aborted);
+                }
+                if aborted.last_stable_offset >= range.end {
+                    // Later markers end transactions that began after that.
+                    return Ok((found, true));
+                }
+            }
+            first += count;
+        }
+        Ok((found, false))
     }
 
     /// `None` if there is none, which is remembered.

@@ -32,6 +32,13 @@ pub(crate) struct Versioned {
     pub(crate) transaction: AbortedTransaction,
 }
 
+impl Versioned {
+    /// `None` for a version that is not known.
+    pub(crate) fn known(&self) -> Option<AbortedTransaction> {
+        (self.version == VERSION).then_some(self.transaction)
+    }
+}
+
 impl Entry for Versioned {
     const SIZE: usize = ENTRY_LEN;
 
@@ -67,8 +74,7 @@ impl AbortedTransaction {
 
     /// `None` for a version that is not known.
     fn decode(entry: &[u8; ENTRY_LEN]) -> Option<Self> {
-        let found = Versioned::decode(entry)?;
-        (found.version == VERSION).then_some(found.transaction)
+        Versioned::decode(entry)?.known()
     }
 
     /// Whether any of its records lies in this range.

@@ -5,7 +5,8 @@
 //! - The first batch of an answer comes whole, however small the limits (KIP-74).
 //! - v4: isolation level. v7: sessions (KIP-227). v9: leader epochs. v12: diverging epochs.
 //!   v13: topic ids. v16: the current leader's endpoint.
-//! - Readers of committed data get nothing at or after the last stable offset, and the aborted transactions below.
+//! - Readers of committed data get nothing at or after the last stable offset, and beside it the aborted transactions that have
+//!   records up to the next index entry: Apache Kafka's bound.
 //! - A follower that is not in sync gets no more than an operator allows (`leader.replication.throttled.rate`), where its
 //!   replica is named in `leader.replication.throttled.replicas`.
 //! - A follower gets everything up to the end of the log, and so tells its leader how far it is (KIP-595). v15: it names
@@ -27,7 +28,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 use ottla_base::{BrokerId, ErrorCode, Offset};
 use ottla_config::ReplicaSelector;
-use ottla_log::Log;
+use ottla_log::{Log, Slice};
 use ottla_protocol::Records;
 use ottla_protocol::messages::fetch_response::{
     AbortedTransaction, EpochEndOffset, FetchableTopicResponse, PartitionData,
@@ -66,7 +67,14 @@ pub(super) async fn handle(context: Context, request: FetchRequest) -> Outcome {
         }
     };
     let targets = resolve(&context, partitions);
-    let results = wait_for_records(&context, &targets, &limits).await;
+    let mut results = wait_for_records(&context, &targets, &limits).await;
+    if limits.read_committed {
+        for (target, found) in targets.iter().zip(&mut results) {
+            if let Ok(replica) = &target.replica {
+                found.look_up_aborted(&replica.log(), Offset(target.request.fetch_offset));
+            }
+        }
+    }
     respond(&context, kind, targets, results, &limits)
 }
 
@@ -253,18 +261,35 @@ enum Found {
         visible: Visible,
     },
     Records {
-        source: Option<Source>,
+        slice: Option<Slice>,
         visible: Visible,
-        /// Only for readers of committed data.
+        /// Only for readers of committed data, once it is known what they get.
         aborted: Vec<AbortedTransaction>,
     },
 }
 
 impl Found {
+    /// Adds the aborted transactions that have records in what was found, and maybe some that begin right behind it: as many as
+    /// fit into what lies between two index entries.
+    fn look_up_aborted(&mut self, log: &Log, from: Offset) {
+        let Self::Records { slice: Some(slice), aborted, .. } = self else { return };
+        if slice.is_empty() {
+            return;
+        }
+        let found = log.end_of(slice).and_then(|end| log.aborted_transactions(&(from..end)));
+        match found {
+            Ok(found) => *aborted = found.iter().map(transaction).collect(),
+            Err(error) => {
+                tracing::error!(partition = %log.topic_partition(), %error, "aborted transactions can't be read");
+                *self = Self::Failed(ErrorCode::KAFKA_STORAGE_ERROR);
+            }
+        }
+    }
+
     fn len(&self) -> usize {
         match self {
-            Self::Records { source: Some(source), .. } => source.len(),
-            Self::Records { source: None, .. }
+            Self::Records { slice: Some(slice), .. } => slice.len(),
+            Self::Records { slice: None, .. }
             | Self::NotHere(_)
             | Self::Failed(_)
             | Self::Elsewhere { .. }
@@ -437,7 +462,6 @@ fn read_replica(
         let visible = replica.visible(asked.current_leader_epoch)?;
         return Ok(Found::Elsewhere { replica: nearest, visible });
     }
-    let read_committed = limits.read_committed;
     // It is told where the log ends, and given nothing.
     let is_held_back = look.throttled.is_some()
         && limits.follower.is_some_and(|follower| replica.is_throttled_for(follower.id));
@@ -452,41 +476,19 @@ fn read_replica(
     };
     let served = replica.serve(&question, |_, visible| match look.follower {
         Some(_) => look.tell(replica, asked, question.fetch_offset),
-        None if read_committed => Ok(visible.last_stable),
+        None if limits.read_committed => Ok(visible.last_stable),
         None => Ok(visible.high_watermark),
     })?;
-    let (log, source, upper_bound, visible) = match served {
-        Served::Diverged { end, visible } => return Ok(Found::Diverged { end, visible }),
-        Served::Records { log, source, upper_bound, visible } => {
-            (log, source, upper_bound, visible)
+    Ok(match served {
+        Served::Diverged { end, visible } => Found::Diverged { end, visible },
+        Served::Records { slice, visible } => {
+            Found::Records { slice, visible, aborted: Vec::new() }
         }
-    };
-    let source = source.map(|range| Source::File {
-        file: range.file,
-        position: range.position,
-        len: range.len,
-    });
-    let aborted = match source {
-        Some(_) if read_committed => aborted_in(&log, question.fetch_offset..upper_bound)?,
-        _ => Vec::new(),
-    };
-    Ok(Found::Records { source, visible, aborted })
+    })
 }
 
-/// The aborted transactions from an offset on. Those that begin beyond what is sent are not needed yet, and do no harm.
-fn aborted_in(
-    log: &Log,
-    range: std::ops::Range<Offset>,
-) -> Result<Vec<AbortedTransaction>, ErrorCode> {
-    let found = log.aborted_transactions(&range).map_err(|error| {
-        tracing::error!(partition = %log.topic_partition(), %error, "aborted transactions can't be read");
-        ErrorCode::KAFKA_STORAGE_ERROR
-    })?;
-    let transaction = |it: ottla_log::AbortedTransaction| AbortedTransaction {
-        producer_id: it.producer_id.0,
-        first_offset: it.first_offset.0,
-    };
-    Ok(found.into_iter().map(transaction).collect())
+fn transaction(aborted: &ottla_log::AbortedTransaction) -> AbortedTransaction {
+    AbortedTransaction { producer_id: aborted.producer_id.0, first_offset: aborted.first_offset.0 }
 }
 
 fn respond(
@@ -594,9 +596,9 @@ fn partition_data(
             aborted_transactions: None,
             ..seen(visible)
         },
-        Found::Records { source, visible, aborted } => PartitionData {
+        Found::Records { slice, visible, aborted, .. } => PartitionData {
             aborted_transactions: read_committed.then_some(aborted),
-            records: Some(source.map_or_else(Records::default, |source| {
+            records: Some(slice.and_then(source_of).map_or_else(Records::default, |source| {
                 let slot =
                     u32::try_from(sources.len()).expect("fewer partitions than bytes in a frame");
                 let len = u32::try_from(source.len()).expect("fetch limits are int32");
@@ -606,6 +608,11 @@ fn partition_data(
             ..seen(visible)
         },
     }
+}
+
+fn source_of(slice: Slice) -> Option<Source> {
+    let range = slice.source?;
+    Some(Source::File { file: range.file, position: range.position, len: range.len })
 }
 
 /// A partition of which nothing can be said.
@@ -645,7 +652,67 @@ impl Topics {
 
 #[cfg(test)]
 mod tests {
+    use ottla_base::{LeaderEpoch, Timestamp, Uuid};
+    use ottla_records::{
+        BatchBuilder, Compression, ControlType, EndTransactionMarker, NO_SEQUENCE,
+    };
+
     use super::*;
+    use crate::replica::{Outboxes, leading, unflushed_log};
+
+    fn abort_transaction(log: &Log, id: i64) {
+        let mut data = BatchBuilder::new(Compression::None).producer(id, 0, 0).transactional();
+        data.append(Timestamp(1), None, Some(b"value"), &[]);
+        log.append_batch(data.build(), LeaderEpoch(0)).unwrap();
+        let mut end = BatchBuilder::control().producer(id, 0, NO_SEQUENCE).transactional();
+        let value = EndTransactionMarker { coordinator_epoch: 0 }.to_bytes();
+        end.append_control(Timestamp(1), ControlType::Abort, &value);
+        log.append_batch(end.build(), LeaderEpoch(0)).unwrap();
+    }
+
+    #[test]
+    fn a_reader_of_committed_data_is_told_what_was_aborted_of_what_it_gets() {
+        let temporary = tempfile::tempdir().unwrap();
+        let log = unflushed_log(&temporary, &[]);
+        (0..1_000).for_each(|id| abort_transaction(&log, id));
+        log.flush().unwrap();
+        let replica = leading(Arc::clone(&log), &Outboxes::default());
+        assert_eq!(replica.high_watermark(), Offset(2_000));
+        let (topic_id, topic) = (Uuid([7; 16]), ByteString::from_static("t"));
+        let asked = PartitionRequest {
+            key: PartitionKey { topic_id, topic, partition: 0 },
+            fetch_offset: 1_000,
+            partition_max_bytes: 1_000,
+            current_leader_epoch: -1,
+            last_fetched_epoch: -1,
+            log_start_offset: -1,
+            told_high_watermark: NOBODY_COMPARES,
+        };
+        let limits = Limits {
+            min_bytes: 1,
+            max_bytes: 1 << 20,
+            deadline: Instant::now(),
+            follower: None,
+            reader: None,
+            read_committed: true,
+        };
+        let look = Look {
+            follower: None,
+            needs_leader: true,
+            tells_high_watermark: false,
+            now: Duration::ZERO,
+            is_first: true,
+            throttled: None,
+        };
+        let mut found = read_replica(&replica, &asked, 1 << 20, true, &limits, &look).unwrap();
+        assert_eq!(found.len(), 1_000);
+        found.look_up_aborted(&log, Offset(1_000));
+        let data = partition_data(0, found, true, &mut Vec::new());
+        let told = data.aborted_transactions.unwrap();
+        assert_eq!((told[0].producer_id, told[0].first_offset), (500, 1_000));
+        // A transaction takes more than 150 bytes, and index entries are 4 KiB apart.
+        assert!((6..35).contains(&told.len()), "{} are told", told.len());
+    }
 
     #[test]
     fn a_client_too_old_for_storage_errors_is_sent_to_look_for_the_leader() {

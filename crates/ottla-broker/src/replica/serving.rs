@@ -1,9 +1,7 @@
 //! What a replica gives to whoever fetches from it: a range of records, or where the two logs part (KIP-595).
 
-use std::sync::Arc;
-
 use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset};
-use ottla_log::{FileRange, Log, ReadError};
+use ottla_log::{Log, ReadError, Slice};
 use ottla_replication::follower::EpochEnd;
 use ottla_replication::nearest;
 
@@ -37,14 +35,10 @@ pub struct Visible {
 #[derive(Debug)]
 pub enum Served {
     /// The asker's last epoch ended earlier here.
-    Diverged {
-        end: EpochEnd,
-        visible: Visible,
-    },
+    Diverged { end: EpochEnd, visible: Visible },
     Records {
-        log: Arc<Log>,
-        source: Option<FileRange>,
-        upper_bound: Offset,
+        /// `None` if nothing was looked for.
+        slice: Option<Slice>,
         visible: Visible,
     },
 }
@@ -77,13 +71,13 @@ impl Replica {
         let max_bytes =
             usize::try_from(asked.max_bytes).map_err(|_| ErrorCode::UNKNOWN_SERVER_ERROR)?;
         let upper_bound = upper_bound(&log, visible)?;
-        let source = if from >= upper_bound || (max_bytes == 0 && !asked.min_one_batch) {
+        let slice = if from >= upper_bound || (max_bytes == 0 && !asked.min_one_batch) {
             None
         } else {
             let slice = log.read(from, max_bytes, upper_bound, asked.min_one_batch);
-            slice.map_err(|error| self.code_of_read(&error))?.source
+            Some(slice.map_err(|error| self.code_of_read(&error))?)
         };
-        Ok(Served::Records { log, source, upper_bound, visible })
+        Ok(Served::Records { slice, visible })
     }
 
     /// How far readers may see, for one that is not given any records.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use ottla_base::Offset;
@@ -11,7 +11,7 @@ use ottla_env::Disk;
 
 use super::{Log, Sealed, State};
 use crate::error::{ReadError, StorageError};
-use crate::index::{Floor, OffsetEntry};
+use crate::index::{Ceiling, Floor, OffsetEntry};
 use crate::policy::roll;
 use crate::quarantine;
 use crate::scan::{Found, READ_BYTES};
@@ -42,6 +42,17 @@ pub struct Slice {
     pub first_offset: Offset,
     /// Where the next segment begins, if this slice reaches the end of its segment and another one follows.
     pub next_segment: Option<Offset>,
+    /// All records of the slice lie before.
+    before: Offset,
+    /// Where it ends, if it ends earlier than it had to.
+    cut: Option<Cut>,
+}
+
+/// Where less was read of a segment than could have been. Whoever keeps it keeps no directory locked.
+#[derive(Debug, Clone)]
+struct Cut {
+    segment: Weak<Segment>,
+    position: u64,
 }
 
 impl Slice {
@@ -56,7 +67,7 @@ impl Slice {
     }
 
     const fn empty(at: Offset) -> Self {
-        Self { source: None, first_offset: at, next_segment: None }
+        Self { source: None, first_offset: at, next_segment: None, before: at, cut: None }
     }
 }
 
@@ -166,7 +177,8 @@ impl Log {
                 return Ok(Slice::empty(from));
             };
             let len = available.min(max_bytes);
-            let ends_segment = first.position + len == view.size;
+            let end = first.position + len;
+            let is_cut = len < available;
             return Ok(Slice {
                 source: Some(FileRange {
                     file,
@@ -175,13 +187,45 @@ impl Log {
                     disk: Arc::clone(&self.env().disk),
                 }),
                 first_offset: Offset(first.base_offset),
-                next_segment: view.next_segment.filter(|_| ends_segment).map(Offset),
+                next_segment: view.next_segment.filter(|_| end == view.size).map(Offset),
+                before: upper_bound.min(Offset(view.end_offset)),
+                cut: is_cut.then(|| Cut { segment: Arc::downgrade(&view.segment), position: end }),
             });
         }
     }
 }
 
+impl Log {
+    /// An offset that all records of a slice lie before, and all but an index interval of those that are not in it lie behind:
+    /// that of the first index entry behind the slice.
+    pub fn end_of(&self, slice: &Slice) -> Result<Offset, StorageError> {
+        let Some(Cut { segment, position }) = &slice.cut else { return Ok(slice.before) };
+        let Some(segment) = segment.upgrade() else { return Ok(slice.before) };
+        let ceiling = self.state.read().ceiling(&segment, *position);
+        let entry = match ceiling {
+            Ceiling::Known(entry) => entry,
+            Ceiling::InFile(len, next) => segment.offset_ceiling(len, *position)?.or(next),
+        };
+        let end = entry.map(|entry| segment.base_offset + i64::from(entry.relative_offset));
+        Ok(end.map_or(slice.before, |end| slice.before.min(Offset(end))))
+    }
+}
+
 impl State {
+    /// The first index entry of a segment at or behind a position, or where to look for it; that there is none of a segment that
+    /// has gone.
+    fn ceiling(&self, segment: &Arc<Segment>, position: u64) -> Ceiling<OffsetEntry> {
+        if Arc::ptr_eq(&self.active.segment, segment) {
+            let is_before = |entry: &OffsetEntry| u64::from(entry.position) < position;
+            return self.active.offsets.ceiling(is_before);
+        }
+        let after = self.sealed.partition_point(|it| it.segment.base_offset < segment.base_offset);
+        match self.sealed.get(after).filter(|it| Arc::ptr_eq(&it.segment, segment)) {
+            Some(sealed) => Ceiling::InFile(sealed.offset_entries, None),
+            None => Ceiling::Known(None),
+        }
+    }
+
     /// The segment to read at an offset; `None` when there is nothing below the upper bound.
     fn view(&self, from: i64, upper_bound: i64) -> Result<Option<View>, ReadError> {
         if from < self.log_start_offset || from > self.log_end_offset {

@@ -85,10 +85,9 @@ impl Log {
         };
         let mut found = Vec::new();
         for segment in segments {
-            let aborted = segment.aborted_transactions()?;
-            found.extend(aborted.iter().filter(|aborted| aborted.overlaps(range)));
-            // Later markers end transactions that began after that.
-            if aborted.iter().any(|aborted| aborted.last_stable_offset >= range.end) {
+            let (aborted, is_complete) = segment.aborted_in(range)?;
+            found.extend(aborted);
+            if is_complete {
                 break;
             }
         }
