@@ -118,6 +118,7 @@ impl Move {
     pub fn step(&self) -> Result<Copied, MoveError> {
         let end = self.current.log_end_offset();
         let bytes = self.copy_next()?;
+        self.future.settle_as(&self.current);
         let is_whole = self.future.log_end_offset() >= end && !self.current.is_cut();
         if is_whole && self.unflushed.load(Ordering::Relaxed) > REST_BYTES {
             self.future.flush()?;

@@ -53,6 +53,14 @@ impl Log {
         self.writer.lock().paused = false;
     }
 
+    /// Forgets what the log has forgotten of which this is a copy: transactions that have ended for good.
+    pub(crate) fn settle_as(&self, original: &Self) {
+        if let Some(noted) = original.noted_high_watermark() {
+            // What the copy does not have yet may be cut off the log before it has.
+            self.settle_transactions(noted.min(self.log_end_offset()));
+        }
+    }
+
     /// Takes over what the log knows of which this is a copy, and what its batches alone do not tell: where it starts,
     /// epochs without records, producers whose batches are deleted.
     pub(crate) fn adopt(&self, original: &Self) -> Result<(), StorageError> {
@@ -95,11 +103,61 @@ impl Log {
 mod tests {
     use ottla_base::{LeaderEpoch, Timestamp, TopicPartition, Uuid};
     use ottla_env::{ManualClock, OsDisk};
-    use ottla_records::{BatchBuilder, Compression};
+    use ottla_records::{
+        BatchBuilder, Compression, ControlType, EndTransactionMarker, NO_SEQUENCE,
+    };
 
     use super::*;
+    use crate::moves::Move;
     use crate::testing::log_on;
     use crate::{DirectoryOptions, LogConfig, LogDirectory};
+
+    fn begin_transaction(log: &Log, id: i64) {
+        let mut data = BatchBuilder::new(Compression::None).producer(id, 0, 0).transactional();
+        data.append(Timestamp(1), None, Some(b"v"), &[]);
+        log.append_batch(data.build(), LeaderEpoch(0)).unwrap();
+    }
+
+    fn end_transaction(log: &Log, id: i64) {
+        let mut end = BatchBuilder::control().producer(id, 0, NO_SEQUENCE).transactional();
+        let value = EndTransactionMarker { coordinator_epoch: 0 }.to_bytes();
+        end.append_control(Timestamp(1), ControlType::Commit, &value);
+        log.append_batch(end.build(), LeaderEpoch(0)).unwrap();
+    }
+
+    #[test]
+    fn a_copy_remembers_of_transactions_what_the_log_does() {
+        let [from, to] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let (source, log) = log_on(from.path(), Arc::new(OsDisk), LogConfig::default());
+        let (config, options) = (LogConfig::default(), DirectoryOptions::default());
+        let clock = Arc::new(ManualClock::at(Timestamp(1_000)));
+        let target = LogDirectory::open(to.path(), config, options, clock).unwrap();
+        let copy = Move::begin(Arc::new(source), Arc::new(target), &log).unwrap();
+        let follow = || while !copy.step().unwrap().nearly_done {};
+        let remembered = |log: &Log| log.transactions.lock().clone();
+        for id in 0..100 {
+            begin_transaction(&log, id);
+            end_transaction(&log, id);
+        }
+        begin_transaction(&log, 100);
+        begin_transaction(&log, 101);
+        log.note_high_watermark(log.log_end_offset());
+        end_transaction(&log, 100);
+        follow();
+        assert_eq!(remembered(copy.future()), remembered(&log));
+        assert_eq!(log.last_stable_offset(Offset(202)), Offset(200));
+        // What is cut off again may be appended with another end.
+        log.truncate_to(Offset(150)).unwrap();
+        follow();
+        begin_transaction(&log, 102);
+        end_transaction(&log, 102);
+        follow();
+        assert_eq!(remembered(copy.future()), remembered(&log));
+        let stable = log.last_stable_offset(Offset(151));
+        assert_eq!(stable, Offset(150));
+        let moved = copy.finish().unwrap();
+        assert_eq!(moved.last_stable_offset(Offset(151)), stable);
+    }
 
     #[test]
     fn a_log_that_was_closed_while_it_paused_stays_closed() {
