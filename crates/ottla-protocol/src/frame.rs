@@ -35,12 +35,6 @@ impl Incoming {
         Ok(Self { api, header, body })
     }
 
-    /// Whether we know the version that the request is in.
-    #[must_use]
-    pub fn has_known_version(&self) -> bool {
-        self.api.versions().contains(&self.header.request_api_version)
-    }
-
     /// Reads the body.
     pub fn message<R: Request>(&mut self) -> Result<R, DecodeError> {
         R::decode(&mut self.body, self.header.request_api_version)
@@ -104,16 +98,6 @@ pub fn encode_request<R: Request>(
     Ok(Outgoing { bytes, gaps, total_len })
 }
 
-/// The correlation id at the beginning of a response, which tells what was asked and in which version.
-pub fn peek_correlation_id(frame: &Bytes) -> Result<i32, DecodeError> {
-    Decoder::new(frame.clone()).i32().map_err(|what| DecodeError {
-        message: ResponseHeader::NAME,
-        version: 0,
-        position: 0,
-        what,
-    })
-}
-
 /// Reads the response to a request of version `version`.
 pub fn decode_response<R: Request>(
     frame: Bytes,
@@ -153,7 +137,7 @@ mod tests {
         let incoming = Incoming::decode(sent.into_bytes()).unwrap();
         assert_eq!(incoming.api, ApiKey::ApiVersions);
         assert_eq!(incoming.header.correlation_id, 5);
-        assert!(!incoming.has_known_version());
+        assert_eq!(incoming.header.request_api_version, 99);
     }
 
     #[test]

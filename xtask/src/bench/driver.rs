@@ -299,6 +299,10 @@ pub(super) fn end_to_end_until(
                 offset = next;
                 break;
             }
+            if started.elapsed() > ANSWER_LIMIT {
+                wire::produced(producer.receive()?)?;
+                bail!("record {sent} was acknowledged, and cannot be read after {ANSWER_LIMIT:?}");
+            }
             consumer.send(&wire::fetch(topic, offset, FETCH_MAX_WAIT_MS))?;
         }
         latencies.push(started.elapsed());

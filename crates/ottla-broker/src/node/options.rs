@@ -171,13 +171,7 @@ pub(super) fn registration(
                 security_protocol: endpoint.security_protocol,
             })
             .collect(),
-        features: feature::supported()
-            .map(|(name, levels)| broker_registration_request::Feature {
-                name: name.into(),
-                min_supported_version: levels.min,
-                max_supported_version: levels.max,
-            })
-            .collect(),
+        features: feature::of_registration(),
         rack: options.config.rack.as_deref().map(Into::into),
         log_dirs: directories.online(),
         previous_broker_epoch: directories.previous_broker_epoch().unwrap_or(-1),
