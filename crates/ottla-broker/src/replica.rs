@@ -318,9 +318,10 @@ impl Replica {
         Ok(())
     }
 
-    /// Ends all waits on this partition: its disk failed.
+    /// Ends all waits on this partition, and asks its leader for nothing more: its disk failed.
     pub fn take_offline(&self) {
         self.offline.store(true, Ordering::Release);
+        self.tell_fetcher();
         self.wake_all();
     }
 
@@ -590,6 +591,29 @@ mod tests {
         disk.stop_after(None);
         let later = replica.fetch_deadline().unwrap();
         assert_eq!(hear(later), (Offset(2), Offset(3)));
+    }
+
+    #[test]
+    fn a_follower_whose_disk_has_failed_asks_for_nothing_and_reports_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = unflushed_log(&directory, &[Timestamp(1_000); 3]);
+        let leader = BrokerId(2);
+        let replica = following(log, leader);
+        let asked = replica.next_fetch(leader, Duration::ZERO).unwrap();
+        let (high_watermark, log_start) = (Offset(3), Offset(0));
+        let nothing_new = || Fetched::Records { records: Bytes::new(), high_watermark, log_start };
+        replica.on_fetched(leader, &asked, nothing_new(), Duration::ZERO);
+        replica.log().flush().unwrap();
+        let me = crate::broker::Registration { id: BrokerId(1), epoch: 1 };
+        let reported = || replica.outboxes.flush_reports.take(leader, me);
+        replica.report_flushed_again();
+        assert!(reported().is_some());
+
+        replica.take_offline();
+        replica.on_flushed();
+        replica.report_flushed_again();
+        replica.on_fetched(leader, &asked, nothing_new(), Duration::ZERO);
+        assert_eq!((reported(), replica.next_fetch(leader, Duration::MAX)), (None, None));
     }
 
     #[test]

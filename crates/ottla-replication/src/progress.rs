@@ -332,11 +332,11 @@ impl Progress {
     }
 
     /// A broker was fenced or begins to shut down, or is no longer: what [`Fetched::is_eligible`] would say now. The high
-    /// watermark does not wait for a joiner that may not join.
+    /// watermark does not wait for a joiner that may not join. Who has not fetched yet, or not since it left the ISR, joins with
+    /// its next fetch only: it may be of another registration, or be away for a reason of its own, such as its disk.
     pub fn on_eligibility_changed(&mut self, replica: BrokerId, is_eligible: bool) {
         if let Some(peer) = self.peers.get_mut(&replica) {
-            // One that was not heard from yet is not known to be the one that is registered.
-            peer.is_eligible = is_eligible && peer.broker_epoch.is_some();
+            peer.is_eligible = is_eligible;
             self.propose_join();
             self.settle();
         }
@@ -358,7 +358,7 @@ impl Progress {
         for left in self.isr.difference(&isr) {
             // The controller may have fenced it: it is waited for once it fetches again.
             if let Some(peer) = self.peers.get_mut(left) {
-                peer.is_eligible = false;
+                peer.must_fetch = true;
             }
         }
         (self.isr, self.partition_epoch) = (isr, partition_epoch);
@@ -392,7 +392,7 @@ impl Progress {
                     Change::Leave(_) => self.next_leave = self.now + self.lag_max / 2,
                     Change::Join(joiner) => {
                         // It may be proposed again when it fetches again.
-                        self.peers.entry(joiner).and_modify(|peer| peer.is_eligible = false);
+                        self.peers.entry(joiner).and_modify(|peer| peer.must_fetch = true);
                     }
                 }
                 self.pending = None;
@@ -454,7 +454,7 @@ impl Progress {
             if self.isr.contains(replica) {
                 self.pending.is_none().then(|| due.max(self.next_leave))
             } else {
-                (peer.is_eligible && due > self.now).then_some(due)
+                (peer.may_join() && due > self.now).then_some(due)
             }
         };
         self.peers.iter().filter_map(due).chain(retry).min()
@@ -474,7 +474,7 @@ impl Progress {
         }
         let needed = self.high_watermark.max(self.epoch_start);
         let may_join = |(replica, peer): &(&BrokerId, &Peer)| {
-            peer.is_eligible && peer.flushed >= Some(needed) && !self.isr.contains(replica)
+            peer.may_join() && peer.flushed >= Some(needed) && !self.isr.contains(replica)
         };
         if let Some((joiner, _)) = self.peers.iter().find(may_join) {
             let joiner = *joiner;
@@ -559,7 +559,7 @@ impl Progress {
 
     fn counts(&self, replica: BrokerId, peer: &Peer) -> bool {
         self.is_in_maximal_isr(replica)
-            || peer.is_eligible && peer.is_caught_up(self.log_end, self.now, self.lag_max)
+            || peer.may_join() && peer.is_caught_up(self.log_end, self.now, self.lag_max)
     }
 
     fn check(&self) {

@@ -402,6 +402,21 @@ mod tests {
     }
 
     #[test]
+    fn a_replica_whose_disk_has_failed_is_taken_out_of_the_session() {
+        let mut fixture = Fixture::new();
+        let news = Arc::<FetchNews>::default();
+        fixture.replica.set_fetch_news(Some(Arc::clone(&news)));
+        fixture.ask();
+        fixture.answer(Some(nothing_below(0)));
+        assert_eq!(fixture.ask(), Some((0, 0, 1)));
+        fixture.answer(None);
+        fixture.replica.take_offline();
+        fixture.conversation.hear(news.take());
+        assert_eq!(fixture.ask(), None);
+        assert_eq!(fixture.conversation.forgotten, HashSet::from([key_of(&fixture.replica)]));
+    }
+
+    #[test]
     fn a_replica_that_is_throttled_and_behind_waits_and_one_in_sync_does_not() {
         let mut fixture = Fixture::new();
         fixture.replica.set_throttled(Throttling { as_leader: false, as_follower: true });

@@ -2,6 +2,8 @@
 //!
 //! - Controllers only, for brokers.
 //! - v3: each of them with its broker epoch, so that a broker that has restarted since does not join (KIP-903).
+//! - Known difference: a replica whose log directory is not among those that its broker has is not taken into the ISR
+//!   (INELIGIBLE_REPLICA). Apache Kafka's controller does not look.
 
 use ottla_base::ErrorCode;
 use ottla_metadata::controller;

@@ -77,6 +77,9 @@ impl Following {
 
     /// The log's flusher was at it.
     pub(super) fn on_flushed(&mut self, replica: &Replica) {
+        if replica.check_disk().is_err() {
+            return;
+        }
         // What it has reported may be from before a truncation: the log knows.
         self.follower.on_flushed(replica.log().flushed_offset());
         let _ = replica.obey(self, &mut Bytes::new(), Duration::ZERO);
@@ -97,7 +100,7 @@ impl Replica {
     #[must_use]
     pub fn next_fetch(&self, leader: BrokerId, now: Duration) -> Option<Fetch> {
         match &mut self.state.lock().role {
-            Role::Follower(following) if following.leader == leader && !self.is_over() => {
+            Role::Follower(following) if following.leader == leader && self.takes_records() => {
                 following.follower.on_trimmed(self.log().log_start_offset());
                 // What had to be done before the first question.
                 let _ = self.obey(following, &mut Bytes::new(), now);
@@ -167,6 +170,9 @@ impl Replica {
     /// Tells the leader once more what is on disk here: a report is lost with its connection, and one that comes before the
     /// first fetch of this registration means nothing to the leader.
     pub fn report_flushed_again(&self) {
+        if self.check_disk().is_err() {
+            return;
+        }
         let state = self.state.lock();
         let Role::Follower(following) = &state.role else { return };
         if let Some(report) = following.follower.report() {
@@ -207,7 +213,7 @@ impl Replica {
         let before = self.high_watermark();
         let mut state = self.state.lock();
         let errand = match &mut state.role {
-            Role::Follower(following) if following.leader == leader && !self.is_over() => {
+            Role::Follower(following) if following.leader == leader && self.takes_records() => {
                 event(following)
             }
             Role::Follower(_) | Role::Leader(_) | Role::Idle => Errand::Nothing,
@@ -219,9 +225,11 @@ impl Replica {
         errand
     }
 
-    /// Whether the log is closed or deleted, or will be at once: what still comes from the leader has no place any more.
-    fn is_over(&self) -> bool {
-        self.retired.load(Ordering::Acquire)
+    /// Whether what comes from the leader has a place: the log is not closed or deleted, nor will be at once, and its disk has
+    /// not failed. Who asked on from a failed disk would be taken for a follower that keeps up while nothing is written, and
+    /// then hold up everybody in the ISR.
+    fn takes_records(&self) -> bool {
+        !self.retired.load(Ordering::Acquire) && self.check_disk().is_ok()
     }
 
     /// Carries out what the follower commands, until it commands nothing more.

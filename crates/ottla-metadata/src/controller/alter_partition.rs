@@ -13,7 +13,7 @@ use super::brokers::check_epoch;
 use super::draft::Draft;
 use super::partition_change::{Elections, PartitionChange};
 use super::{Outcome, Policy, Rejection};
-use crate::image::{Image, Partition};
+use crate::image::{Broker, Image, Partition};
 
 /// Changes the ISRs that the request's broker leads, each partition on its own.
 ///
@@ -50,12 +50,14 @@ pub fn alter_partition(
     Outcome { records: draft.records, reply }
 }
 
-/// An epoch of −1 stands for any.
+/// Of a member that may be of any registration.
+const UNKNOWN_EPOCH: i64 = -1;
+
 fn wanted_isr(wanted: &PartitionData, version: i16) -> Vec<BrokerState> {
     if version >= 3 {
         return wanted.new_isr_with_epochs.clone();
     }
-    let any_epoch = |id: &i32| BrokerState { broker_id: *id, broker_epoch: -1 };
+    let any_epoch = |id: &i32| BrokerState { broker_id: *id, broker_epoch: UNKNOWN_EPOCH };
     wanted.new_isr.iter().map(any_epoch).collect()
 }
 
@@ -101,7 +103,7 @@ fn alter(
     let partition = topic.partition(index).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
     check_epochs(partition, sender, wanted)?;
     let is_recovering = check_isr(partition, wanted, isr)?;
-    if !isr.iter().all(|member| is_eligible(image, member)) {
+    if !isr.iter().all(|member| is_eligible(image, partition, member)) {
         return Err(ErrorCode::INELIGIBLE_REPLICA);
     }
     let election = elections.automatic(image, topic);
@@ -156,12 +158,15 @@ fn check_isr(
     if fits { Ok(is_recovering) } else { Err(ErrorCode::INVALID_REQUEST) }
 }
 
-/// Whoever restarted since the leader last heard of it may have lost what the leader counts on.
-fn is_eligible(image: &Image, member: &BrokerState) -> bool {
-    let BrokerState { broker_id, broker_epoch } = *member;
-    image.broker(BrokerId(broker_id)).is_some_and(|broker| {
-        broker.is_active() && (broker_epoch == -1 || broker_epoch == broker.epoch)
-    })
+/// Whoever restarted since the leader last heard of it may have lost what the leader counts on. Nobody joins whose log
+/// directory has failed, which the leader does not know: it could not lead, and nothing would take it out again. Whoever is a
+/// member may stay, such as a leader that only reads.
+fn is_eligible(image: &Image, partition: &Partition, member: &BrokerState) -> bool {
+    let (id, epoch) = (BrokerId(member.broker_id), member.broker_epoch);
+    let is_meant =
+        |broker: &Broker| broker.is_active() && (epoch == UNKNOWN_EPOCH || epoch == broker.epoch);
+    image.broker(id).is_some_and(is_meant)
+        && (partition.is_in_isr(id) || image.has_usable_replica(partition, id))
 }
 
 #[cfg(test)]

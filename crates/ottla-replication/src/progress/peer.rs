@@ -20,7 +20,10 @@ const TICK: Duration = Duration::from_millis(1);
 pub(super) struct Peer {
     /// Of the incarnation that has fetched last; `None` before the first fetch in this leader epoch.
     pub(super) broker_epoch: Option<i64>,
+    /// Whether its broker may be in an ISR, as far as is known.
     pub(super) is_eligible: bool,
+    /// It has left the ISR, or was refused there, and has not fetched since: what it had says nothing of whether it follows.
+    pub(super) must_fetch: bool,
     /// What it is known to have on disk; exclusive.
     pub(super) flushed: Option<Offset>,
     pub(super) log_start: Option<Offset>,
@@ -42,6 +45,7 @@ impl Peer {
         Self {
             broker_epoch: None,
             is_eligible: false,
+            must_fetch: true,
             flushed: None,
             log_start: None,
             caught_up_at,
@@ -56,7 +60,7 @@ impl Peer {
         log_end: Offset,
     ) -> Result<(), FetchRefusal> {
         self.enter(fetched)?;
-        self.is_eligible = fetched.is_eligible;
+        (self.is_eligible, self.must_fetch) = (fetched.is_eligible, false);
         self.log_start = Some(fetched.log_start_offset);
         // One that is late tells of a shorter log than there is by now: what was flushed stays so, as a disk is lost
         // only with its process, and that has another broker epoch then.
@@ -104,6 +108,11 @@ impl Peer {
             self.caught_up_at = self.caught_up_at.max(Some(mark.at));
             self.awaited = self.latest.take();
         }
+    }
+
+    /// Whether it is proposed for the ISR once it has what it needs.
+    pub(super) const fn may_join(&self) -> bool {
+        self.is_eligible && !self.must_fetch
     }
 
     /// Whether it has everything, or had so not long ago.

@@ -267,6 +267,44 @@ fn whoever_may_not_be_elected_is_not_proposed() {
 }
 
 #[test]
+fn whoever_has_left_the_isr_joins_again_when_it_has_fetched_and_not_because_its_broker_is_back() {
+    let mut leader = Fixture::new(&[1, 2]);
+    leader.write(5);
+    leader.catch_up(2, 5);
+    assert_eq!(leader.commands(), [AdvanceHighWatermark(Offset(5))]);
+    // Its disk is full, and it does not fetch. Then its broker is fenced, and comes back.
+    leader.commit(&[1], PARTITION_EPOCH + 1);
+    for is_eligible in [true, false, true] {
+        leader.progress.on_eligibility_changed(BrokerId(2), is_eligible);
+        assert_eq!(leader.commands(), []);
+    }
+    leader.write(9);
+    assert_eq!(leader.high_watermark(), 9, "it is not waited for");
+    let _ = leader.commands();
+
+    leader.catch_up(2, 9);
+    assert_eq!(leader.commands(), [proposal(1, 8, &[(1, 100), (2, 200)])]);
+}
+
+#[test]
+fn whoever_was_fenced_while_it_fetched_joins_once_its_broker_is_back() {
+    let mut leader = Fixture::new(&[1, 3]);
+    leader.write(5);
+    leader.catch_up(2, 0);
+    assert_eq!(leader.commands().len(), 1, "the high watermark is where 2 is");
+    leader.refuse(1, ErrorCode::INELIGIBLE_REPLICA);
+    leader.progress.on_eligibility_changed(BrokerId(2), true);
+    assert_eq!(leader.commands(), [], "what was refused is not proposed again before it fetches");
+    leader.progress.on_eligibility_changed(BrokerId(2), false);
+    let fenced = Fetched { is_eligible: false, ..leader.fetched(2, 5) };
+    leader.progress.on_fetch(fenced).unwrap();
+    leader.flush(2, 5);
+    assert_eq!(leader.commands(), []);
+    leader.progress.on_eligibility_changed(BrokerId(2), true);
+    assert_eq!(leader.commands(), [proposal(2, 7, &[(1, 100), (3, -1), (2, 200)])]);
+}
+
+#[test]
 fn a_proposed_joiner_counts_at_once_and_whoever_is_to_leave_counts_until_it_has_left() {
     let mut leader = Fixture::new(&[1, 2]);
     leader.write(5);

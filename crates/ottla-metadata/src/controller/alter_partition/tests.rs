@@ -3,8 +3,9 @@
 use super::*;
 use crate::MetadataRecord;
 use crate::controller::brokers::tests::{
-    directory_of, fence, image_with_brokers, partition_record,
+    directory_of, fence, image_with_brokers, partition_record, register, registration, unfence,
 };
+use crate::controller::fencing::begin_shutdown;
 use ottla_base::Uuid;
 use ottla_protocol::messages::alter_partition_request::TopicData;
 use ottla_protocol::records::{BrokerRegistrationChangeRecord, PartitionChangeRecord, TopicRecord};
@@ -215,4 +216,42 @@ fn a_leader_that_only_reads_is_replaced_by_the_first_that_it_takes_into_the_isr(
     let relieved = PartitionChangeRecord { leader: 2, isr: Some(vec![2]), ..change() };
     assert_eq!(outcome.records, [MetadataRecord::from(relieved)]);
     assert_eq!(code(&outcome), ErrorCode::NEW_LEADER_ELECTED);
+}
+
+/// Nothing was written since it has failed, so that it seems to keep up.
+#[test]
+fn a_replica_in_a_directory_that_has_failed_does_not_join_and_who_has_everything_leads_after_a_restart()
+ {
+    let mut image = image();
+    let failed = PartitionChangeRecord {
+        isr: Some(vec![1]),
+        directories: Some(vec![directory_of(1), Uuid::from_u128(7000), directory_of(3)]),
+        ..change()
+    };
+    image.apply(&failed.into()).unwrap();
+    let joined = altered(&image, PartitionData { partition_epoch: 1, ..wanted(&ALL[..2]) });
+    joined.records.iter().for_each(|record| image.apply(record).unwrap());
+    assert_eq!(code(&joined), ErrorCode::INELIGIBLE_REPLICA);
+
+    let mut draft = Draft::on(&image);
+    begin_shutdown(&mut draft, &Policy::default(), BrokerId(1));
+    let mut image = draft.image;
+    register(&mut image, &registration(1, 11), 2);
+    unfence(&mut image, 1);
+    let partition = image.partition(TOPIC, PartitionIndex(0)).unwrap();
+    assert_eq!((partition.leader, &*partition.isr), (BrokerId(1), &[BrokerId(1)][..]));
+}
+
+#[test]
+fn a_member_whose_directory_has_failed_stays_until_it_is_taken_out() {
+    let mut image = image();
+    let failed = PartitionChangeRecord {
+        directories: Some(vec![directory_of(1), Uuid::from_u128(7000), directory_of(3)]),
+        ..change()
+    };
+    image.apply(&failed.into()).unwrap();
+    let joined = altered(&image, PartitionData { partition_epoch: 1, ..wanted(ALL) });
+    assert_eq!(code(&joined), ErrorCode::NONE);
+    let record = PartitionChangeRecord { isr: Some(vec![1, 2, 3]), ..change() };
+    assert_eq!(joined.records, [MetadataRecord::from(record)]);
 }
