@@ -114,7 +114,7 @@ fn logs_of(
     let log = |index| {
         let topic = adoption.topic.as_str().into();
         let name = TopicPartition { topic, partition: PartitionIndex(index) };
-        let log = directories.log(&name).filter(|log| is_its(log));
+        let log = directories.log(&name, adoption.topic_id);
         log.ok_or_else(|| format!("{name} is not there any more"))
     };
     (0..adoption.partitions).map(log).collect()

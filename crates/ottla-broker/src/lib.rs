@@ -60,7 +60,7 @@ pub mod parts {
         Visible,
     };
     pub use crate::replicas::Replicas;
-    pub use crate::topics::plan::{Incarnation, Partitions, Step};
+    pub use crate::topics::plan::{Incarnation, NamedLog, Partitions, Step};
 }
 
 pub use frame::{Frame, FrameError, FrameReader};

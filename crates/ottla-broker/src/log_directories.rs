@@ -1,6 +1,8 @@
 //! All log directories of this broker behind one door: which of them holds a log, and where a new one goes. Shell.
 //!
-//! Invariant: no two directories hold a log of the same partition.
+//! Invariant: no two directories hold a log of the same partition of the same topic. They may hold logs of one name, such as
+//! that of a topic that was deleted and made anew while one of the directories was out: only the metadata tells which of
+//! them is nobody's.
 //!
 //! A directory that fails keeps its place here: what it holds is still read, and nobody takes what is in it for gone.
 
@@ -163,8 +165,10 @@ impl LogDirectories {
         for (at, member) in members.iter().enumerate() {
             for log in member.directory.logs() {
                 let name = log.topic_partition();
-                let mut others = members.iter().skip(at + 1);
-                if let Some(other) = others.find(|other| other.directory.log(name).is_some()) {
+                let is_twice = |other: &&Member| {
+                    other.directory.log(name).is_some_and(|it| may_be_one(&log, &it))
+                };
+                if let Some(other) = members.iter().skip(at + 1).find(is_twice) {
                     return Err(StartError::Twice {
                         log: name.clone(),
                         first: member.path().to_owned(),
@@ -252,9 +256,15 @@ impl LogDirectories {
         self.at(log.directory()).map(|member| member.id)
     }
 
+    /// The log of a partition of this very topic.
     #[must_use]
-    pub(crate) fn log(&self, partition: &TopicPartition) -> Option<Arc<Log>> {
-        self.members.iter().find_map(|member| member.directory.log(partition))
+    pub(crate) fn log(&self, partition: &TopicPartition, topic_id: TopicId) -> Option<Arc<Log>> {
+        self.named(partition).find(|log| log.topic_id() == Some(topic_id))
+    }
+
+    /// The logs of this name, whosever they are.
+    pub(crate) fn named(&self, partition: &TopicPartition) -> impl Iterator<Item = Arc<Log>> {
+        self.members.iter().filter_map(|member| member.directory.log(partition))
     }
 
     /// The logs of all partitions, without that of the metadata.
@@ -276,7 +286,7 @@ impl LogDirectories {
     ) -> Result<Arc<Log>, CreateError> {
         let member = match place {
             Some(id) => self.with_id(id),
-            None => self.least_loaded(),
+            None => self.least_loaded(&partition),
         };
         let Some(member) = member else {
             return Err(CreateError::NoDirectory { log: partition.to_string() });
@@ -284,24 +294,28 @@ impl LogDirectories {
         member.directory.create(partition, topic_id, config)
     }
 
-    /// Of several with as few logs, the first.
-    fn least_loaded(&self) -> Option<&Member> {
-        let online = self.members.iter().filter(|member| member.is_online());
+    /// Of several with as few logs, the first. Not where the name is taken, by a log that could not be taken away.
+    fn least_loaded(&self, partition: &TopicPartition) -> Option<&Member> {
+        let is_free = |member: &&Member| member.directory.log(partition).is_none();
+        let online = self.members.iter().filter(|member| member.is_online()).filter(is_free);
         online.min_by_key(|member| member.directory.log_count() - member.metadata_log_count())
     }
 
-    /// As [`LogDirectory::delete`], wherever the log is.
-    pub(crate) fn delete(&self, partition: &TopicPartition) -> Result<bool, StorageError> {
-        self.holder(partition).map_or(Ok(false), |member| member.directory.delete(partition))
+    /// As [`LogDirectory::delete`], wherever the log of this topic is.
+    pub(crate) fn delete(
+        &self,
+        partition: &TopicPartition,
+        topic_id: TopicId,
+    ) -> Result<bool, StorageError> {
+        let log = self.log(partition, topic_id);
+        let member = log.and_then(|log| self.at(log.directory()));
+        member.map_or(Ok(false), |member| member.directory.delete(partition))
     }
 
-    /// As [`LogDirectory::set_aside`], wherever the log is.
-    pub(crate) fn set_aside(&self, partition: &TopicPartition) -> Result<bool, StorageError> {
-        self.holder(partition).map_or(Ok(false), |member| member.directory.set_aside(partition))
-    }
-
-    fn holder(&self, partition: &TopicPartition) -> Option<&Member> {
-        self.members.iter().find(|member| member.directory.log(partition).is_some())
+    /// As [`LogDirectory::set_aside`].
+    pub(crate) fn set_aside(&self, log: &Log) -> Result<bool, StorageError> {
+        let member = self.at(log.directory());
+        member.map_or(Ok(false), |member| member.directory.set_aside(log.topic_partition()))
     }
 
     /// As [`LogDirectory::delete_records`]: the file with the starts is written once in each directory. `refuse` makes
@@ -424,6 +438,12 @@ impl Member {
     }
 }
 
+/// Whether two logs of one name are the same partition's, as far as is known: one that does not tell its topic may be.
+fn may_be_one(one: &Log, other: &Log) -> bool {
+    let ids = one.topic_id().zip(other.topic_id());
+    ids.is_none_or(|(one, other)| one == other)
+}
+
 fn is_metadata(log: &Log) -> bool {
     &*log.topic_partition().topic == topic_name::CLUSTER_METADATA
 }
@@ -536,8 +556,10 @@ mod tests {
         assert_eq!(directories.logs().len(), 5);
         assert!(create(&directories, 9, Some(uuid(1003))).is_err(), "there is no such directory");
         let name = TopicPartition::new("t", 1);
-        assert!(directories.delete(&name).unwrap() && directories.log(&name).is_none());
-        assert!(!directories.delete(&name).unwrap());
+        assert!(!directories.delete(&name, uuid(8)).unwrap());
+        assert!(directories.delete(&name, uuid(7)).unwrap());
+        assert!(directories.named(&name).next().is_none());
+        assert!(!directories.delete(&name, uuid(7)).unwrap());
     }
 
     #[test]
@@ -572,7 +594,44 @@ mod tests {
         let refused = fixture.open().unwrap_err();
         assert!(matches!(refused, StartError::Twice { .. }), "{refused}");
         std::fs::remove_dir(of("b")).unwrap();
+        let in_b = |topic_id| {
+            let directories = fixture.open().unwrap();
+            let b = directories.with_id(uuid(1002)).unwrap();
+            let config = Arc::new(LogConfig::default());
+            b.directory.create(TopicPartition::new("t", 0), uuid(topic_id), config).unwrap();
+        };
+        in_b(7);
+        assert!(matches!(fixture.open(), Err(StartError::Twice { .. })));
+        std::fs::remove_dir_all(of("b")).unwrap();
+        in_b(8);
         fixture.open().unwrap();
+    }
+
+    /// The topic was deleted and made anew while one of the directories was out.
+    #[test]
+    fn logs_of_one_name_and_two_topics_are_told_apart() {
+        let fixture = Fixture::new();
+        let directories = fixture.open().unwrap();
+        let name = TopicPartition::new("t", 0);
+        let config = || Arc::new(LogConfig::default());
+        let [in_a, in_b] = [(1001, 7), (1002, 8)].map(|(directory, topic)| {
+            let member = directories.with_id(uuid(directory)).unwrap();
+            member.directory.create(name.clone(), uuid(topic), config()).unwrap()
+        });
+        let found = [7, 8, 9].map(|topic| directories.log(&name, uuid(topic)));
+        let [Some(seven), Some(eight), None] = found else { panic!("{found:?}") };
+        assert!(Arc::ptr_eq(&seven, &in_a) && Arc::ptr_eq(&eight, &in_b));
+        assert!(directories.create(name.clone(), uuid(9), config(), None).is_err());
+        assert!(directories.delete(&name, uuid(8)).unwrap());
+        assert_eq!(
+            directories.named(&name).map(|log| log.topic_id()).collect::<Vec<_>>(),
+            [Some(uuid(7))]
+        );
+        let third = directories.create(name.clone(), uuid(9), config(), None).unwrap();
+        assert_eq!(directories.id_of(&third), Some(uuid(1002)), "in a its name is taken");
+        assert!(directories.set_aside(&in_a).unwrap());
+        assert!(directories.log(&name, uuid(7)).is_none());
+        assert!(directories.log(&name, uuid(9)).is_some());
     }
 
     #[test]

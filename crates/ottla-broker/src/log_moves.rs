@@ -144,8 +144,8 @@ impl LogMoves {
     /// Begins those again that an earlier process did not end.
     pub(crate) fn begin_again(&self) {
         for (name, path) in self.directories.interrupted_moves() {
-            let id = self.directories.log(name).and_then(|log| log.topic_id());
-            let replica = id.and_then(|id| self.replicas.find(id, name.partition.0));
+            let ids = self.directories.named(name).filter_map(|log| log.topic_id());
+            let replica = ids.filter_map(|id| self.replicas.find(id, name.partition.0)).next();
             let Some((replica, target)) = replica.zip(self.directories.at(path)) else { continue };
             if let Err(code) = self.begin(&replica, target) {
                 warn!(partition = %name, %code, "a move is not begun again");

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use self::plan::{Incarnation, Partitions, Step};
+use self::plan::{Incarnation, NamedLog, Partitions, Step};
 use ottla_base::{BrokerId, PartitionIndex, TopicId, TopicPartition, Uuid};
 use ottla_config::TopicConfig;
 use ottla_coordinator::group::TopicDeleted;
@@ -63,7 +63,7 @@ pub(crate) struct Topics {
     /// Whether what was there at the start has been taken up: from then on, a created topic is a new one.
     pub started: AtomicBool,
     /// Logs that were there at the start and that nothing in the metadata owned: no log that was made since is one.
-    pub strays: Mutex<BTreeSet<TopicPartition>>,
+    pub strays: Mutex<BTreeSet<NamedLog>>,
     pub missing: MissingLogs,
     /// The metadata that was carried out last; held while some is, and while what is heard beyond it is.
     pub published: Mutex<Option<Arc<Image>>>,
@@ -136,7 +136,7 @@ impl Topics {
         }
     }
 
-    fn without_owner(&self, image: &Image) -> BTreeSet<TopicPartition> {
+    fn without_owner(&self, image: &Image) -> BTreeSet<NamedLog> {
         let logs = self.directories.logs();
         let named = logs.iter().map(|log| (log.topic_partition().clone(), log.topic_id()));
         self.me.strays(image, named)
@@ -146,13 +146,21 @@ impl Topics {
     /// what it makes here is no stray, although the image that everybody sees may not have it yet.
     pub(crate) fn set_strays_aside(&self) {
         let mut strays = self.strays.lock();
-        std::mem::take(&mut *strays).iter().for_each(|partition| self.set_aside(partition));
+        for (name, topic_id) in std::mem::take(&mut *strays) {
+            let is_it = |log: &Arc<Log>| log.topic_id() == topic_id;
+            self.directories.named(&name).filter(is_it).for_each(|log| self.set_aside(&log));
+        }
     }
 
-    fn set_aside(&self, partition: &TopicPartition) {
-        match self.directories.set_aside(partition) {
-            Ok(_) => warn!(%partition, "a log without a topic was set aside as -stray"),
-            Err(error) => error!(%partition, %error, "a log without a topic can't be set aside"),
+    fn set_aside(&self, log: &Log) {
+        let (partition, directory) = (log.topic_partition(), log.directory().display());
+        match self.directories.set_aside(log) {
+            Ok(_) => {
+                warn!(%partition, %directory, "a log without a topic was set aside as -stray");
+            }
+            Err(error) => {
+                error!(%partition, %directory, %error, "a log without a topic can't be set aside");
+            }
         }
     }
 
@@ -254,13 +262,12 @@ impl Topics {
         let name = TopicPartition { topic: Arc::clone(&topic.name), partition: index };
         let log_config = Arc::new(topic_config::log_config(&demands.config));
         let assigned = partition.directory_of(self.me.broker).unwrap_or(Uuid::UNASSIGNED_DIR);
-        let is_here =
-            || self.directories.log(&name).is_some_and(|it| it.topic_id() == Some(topic.id));
+        let is_here = || self.directories.log(&name, topic.id).is_some();
         if assigned == Uuid::LOST_DIR && !is_here() {
             // It was the last in its ISR, and its disks are gone: an empty log would pass for the one that is lost.
             return Err(CreateError::NoDirectory { log: name.to_string() });
         }
-        self.strays.lock().remove(&name);
+        self.strays.lock().remove(&(name.clone(), Some(topic.id)));
         let log = self.open_log(&name, topic.id, assigned, log_config)?;
         if let Some(directory) = self.directories.id_of(&log).filter(|id| *id != assigned) {
             self.reports.assigned(topic.id, index.0, directory);
@@ -337,13 +344,12 @@ impl Topics {
         assigned: Uuid,
         config: Arc<ottla_log::LogConfig>,
     ) -> Result<Arc<Log>, CreateError> {
-        if let Some(log) = self.directories.log(name) {
-            if log.topic_id() == Some(topic_id) {
-                log.set_config(config);
-                return Ok(log);
-            }
-            // The name belonged to a topic that was deleted while this broker did not look.
-            self.set_aside(name);
+        // The name belonged to a topic that was deleted while this broker did not look, or the directory was out.
+        let is_another_s = |log: &Arc<Log>| log.topic_id() != Some(topic_id);
+        self.directories.named(name).filter(is_another_s).for_each(|log| self.set_aside(&log));
+        if let Some(log) = self.directories.log(name, topic_id) {
+            log.set_config(config);
+            return Ok(log);
         }
         let may_be_elsewhere = !self.directories.unreadable().is_empty();
         if may_be_elsewhere && !self.started.load(Ordering::Relaxed) {
@@ -390,12 +396,8 @@ impl Topics {
         }
         let name = TopicPartition { topic: Arc::clone(&topic.name), partition: index };
         self.moves.cancel(&name);
-        // Under this name may be another topic's by now.
-        let log = self.directories.log(&name);
-        if log.is_some_and(|log| log.topic_id() != Some(topic.id)) {
-            return;
-        }
-        if let Err(error) = self.directories.delete(&name) {
+        // Under this name may be another topic's by now, and stays.
+        if let Err(error) = self.directories.delete(&name, topic.id) {
             error!(partition = %name, %error, "log can't be deleted");
         }
     }

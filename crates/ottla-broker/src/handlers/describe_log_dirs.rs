@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use ottla_base::{ErrorCode, PartitionIndex, TopicPartition};
+use ottla_base::{ErrorCode, PartitionIndex, TopicId, TopicPartition};
 use ottla_log::Log;
 use ottla_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
@@ -62,7 +62,14 @@ enum Place {
     Copy(usize),
 }
 
-type Places<'a> = HashMap<&'a TopicPartition, Place>;
+/// Topics of one name, of which one was deleted, are told apart.
+type Key<'a> = (&'a TopicPartition, Option<TopicId>);
+
+type Places<'a> = HashMap<Key<'a>, Place>;
+
+fn key(log: &Log) -> Key<'_> {
+    (log.topic_partition(), log.topic_id())
+}
 
 /// What is told of a directory.
 struct Told<'a> {
@@ -78,12 +85,12 @@ fn places(held: &[Held], are_all_online: bool) -> Places<'_> {
     let copies = all.clone().filter(|_| are_all_online);
     let copies = copies.flat_map(|(at, it)| it.futures.iter().map(move |it| (it, Place::Copy(at))));
     let logs = all.flat_map(|(at, it)| it.logs.iter().map(move |it| (it, Place::Log(at))));
-    copies.chain(logs).map(|(log, place)| (log.topic_partition(), place)).collect()
+    copies.chain(logs).map(|(log, place)| (key(log), place)).collect()
 }
 
 impl Held {
     fn at(&self, at: usize, places: &Places<'_>) -> Told<'_> {
-        let place = |log: &Arc<Log>| places.get(log.topic_partition()).copied();
+        let place = |log: &Arc<Log>| places.get(&key(log)).copied();
         let is_log = |log: &&Arc<Log>| place(log) == Some(Place::Log(at));
         let copies = self.futures.iter().filter(|copy| !is_log(copy));
         let (ended, futures): (Vec<_>, Vec<_>) =

@@ -19,6 +19,9 @@ pub struct Incarnation {
 /// Partitions of one topic, and what the metadata says of them.
 pub type Partitions<'a> = Vec<(PartitionIndex, &'a Partition)>;
 
+/// A log, by its name and the topic that it says it belongs to, if it says so.
+pub type NamedLog = (TopicPartition, Option<TopicId>);
+
 /// One thing to do; steps are carried out in their order.
 #[derive(Debug)]
 pub enum Step<'a> {
@@ -115,20 +118,20 @@ impl Incarnation {
         Some(Step::Changed { topic, held, left })
     }
 
-    /// Which of these logs, by name and topic id, no topic owns, or another broker holds now.
+    /// Which of these logs no topic owns, or another broker holds now.
     #[must_use]
     pub fn strays(
         &self,
         image: &Image,
-        logs: impl IntoIterator<Item = (TopicPartition, Option<TopicId>)>,
-    ) -> BTreeSet<TopicPartition> {
-        let is_stray = |(name, id): &(TopicPartition, Option<TopicId>)| {
+        logs: impl IntoIterator<Item = NamedLog>,
+    ) -> BTreeSet<NamedLog> {
+        let is_stray = |(name, id): &NamedLog| {
             // A copy under another name has the id of a topic, and is none of its partitions.
             let is_named = |topic: &&Topic| topic.name == name.topic;
             let topic = id.and_then(|id| image.topic(id)).filter(is_named);
             let partition = topic.and_then(|topic| topic.partition(name.partition));
             !partition.is_some_and(|partition| self.holds(partition))
         };
-        logs.into_iter().filter(is_stray).map(|(name, _)| name).collect()
+        logs.into_iter().filter(is_stray).collect()
     }
 }

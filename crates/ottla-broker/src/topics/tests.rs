@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ottla_base::ErrorCode;
 use ottla_config::{Loaded, Sources};
 use ottla_env::{Disk, DiskLayer, OsDisk, SystemClock};
-use ottla_log::{DirectoryOptions, LogConfig};
+use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
 use ottla_protocol::records::{
     MetadataRecord, PartitionChangeRecord, PartitionRecord, RegisterBrokerRecord,
     RemoveTopicRecord, TopicRecord,
@@ -43,6 +43,8 @@ struct TestDisk {
     fails_with: Mutex<Option<PathBuf>>,
     /// Where nothing can be made.
     full: Mutex<Option<PathBuf>>,
+    /// In which directory nothing can be renamed.
+    keeps_names: Mutex<Option<PathBuf>>,
     on_copy: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
@@ -69,6 +71,14 @@ impl DiskLayer for TestDisk {
         OsDisk.create_directory(path)
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let keeps_names = self.keeps_names.lock().clone();
+        if keeps_names.is_some_and(|it| from.parent() == Some(&it)) {
+            return Err(io::Error::other("injected: names stay as they are"));
+        }
+        OsDisk.rename(from, to)
+    }
+
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         let fails_with = self.fails_with.lock().clone();
         if fails_with.is_some_and(|it| it.parent() == Some(path) && it.exists()) {
@@ -80,8 +90,21 @@ impl DiskLayer for TestDisk {
 
 impl Fixture {
     fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// Logs of these topics are in these directories already.
+    fn with(logs: &[(&str, TopicId)]) -> Self {
         let root = tempfile::tempdir().unwrap();
         let disk = Arc::<TestDisk>::default();
+        for (directory, topic_id) in logs {
+            let (config, options) = (LogConfig::default(), DirectoryOptions::default());
+            let path = root.path().join(directory);
+            let directory =
+                LogDirectory::open(&path, config.clone(), options, Arc::new(SystemClock::new()));
+            let name = TopicPartition::new("t", 0);
+            directory.unwrap().create(name, *topic_id, Arc::new(config)).unwrap();
+        }
         let topics = Arc::new(topics_in(open_directories(&root, Arc::clone(&disk) as _)));
         let mut fixture = Self { root, disk, image: Image::new("cluster"), topics };
         fixture.learn([registration()]);
@@ -112,8 +135,10 @@ impl Fixture {
 
     /// The topic id of the log that has the name.
     fn log_id(&self) -> Option<TopicId> {
-        let log = self.topics.directories.log(&TopicPartition::new("t", 0))?;
-        log.topic_id()
+        let name = TopicPartition::new("t", 0);
+        let ids: Vec<_> = self.topics.directories.named(&name).collect();
+        assert!(ids.len() < 2);
+        ids.first().and_then(|log| log.topic_id())
     }
 
     /// What is there of logs, in both directories, without the random part of a name.
@@ -350,4 +375,49 @@ fn others_take_over_from_a_replica_whose_log_was_given_away_to_a_disk_that_fails
     // The copy is all that the next start finds.
     assert_eq!(fixture.names(), ["t-0", "t-0 delete"]);
     assert_eq!(topics.moves.step_all(), []);
+}
+
+#[test]
+fn the_log_of_a_topic_that_was_made_anew_while_a_directory_was_out_is_served_and_the_old_one_set_aside()
+ {
+    let mut fixture = Fixture::with(&[("a", TOPIC), ("b", TOPIC_MADE_ANEW)]);
+    fixture.learn([topic(TOPIC_MADE_ANEW), partition_in(B, TOPIC_MADE_ANEW, 0, &[1])]);
+    let log = fixture.replica(TOPIC_MADE_ANEW).unwrap().log();
+    assert_eq!(fixture.topics.directories.id_of(&log), Some(B));
+    fixture.topics.set_strays_aside();
+    assert_eq!(fixture.log_id(), Some(TOPIC_MADE_ANEW));
+    assert_eq!(fixture.names(), ["t-0", "t-0 stray"]);
+}
+
+#[test]
+fn a_log_that_nobody_owns_is_set_aside_beside_one_of_the_same_name_that_somebody_does() {
+    let mut fixture = Fixture::with(&[("a", TOPIC), ("b", TOPIC_MADE_ANEW)]);
+    // The metadata that the broker begins with does not have the topic yet.
+    fixture.topics.set_strays_aside();
+    assert_eq!(fixture.names(), ["t-0 stray", "t-0 stray"]);
+    fixture = Fixture::with(&[("a", TOPIC), ("b", TOPIC_MADE_ANEW)]);
+    *fixture.disk.keeps_names.lock() = Some(fixture.root.path().join("a"));
+    fixture.learn([topic(TOPIC_MADE_ANEW), partition_in(B, TOPIC_MADE_ANEW, 0, &[1])]);
+    assert_eq!(fixture.names(), ["t-0", "t-0"]);
+    *fixture.disk.keeps_names.lock() = None;
+    fixture.topics.set_strays_aside();
+    assert_eq!(fixture.log_id(), Some(TOPIC_MADE_ANEW));
+}
+
+#[test]
+fn a_log_is_deleted_with_its_topic_although_one_of_the_same_name_could_not_be() {
+    let mut fixture = Fixture::new();
+    fixture.learn([topic(TOPIC), partition(TOPIC, &[1])]);
+    *fixture.disk.keeps_names.lock() = Some(fixture.root.path().join("a"));
+    let made_anew =
+        [topic(TOPIC_MADE_ANEW), partition_in(Uuid::UNASSIGNED_DIR, TOPIC_MADE_ANEW, 0, &[1])];
+    fixture.learn([removal(TOPIC)].into_iter().chain(made_anew));
+    let log = fixture.replica(TOPIC_MADE_ANEW).unwrap().log();
+    assert_eq!(fixture.topics.directories.id_of(&log), Some(B), "in A the name is taken");
+    assert_eq!(fixture.topics.reports.waiting_for(TOPIC_MADE_ANEW, 0), Some(B));
+    fixture.learn([removal(TOPIC_MADE_ANEW)]);
+    assert_eq!(
+        (fixture.names(), fixture.log_id()),
+        (vec!["t-0".to_owned(), "t-0 delete".to_owned()], Some(TOPIC))
+    );
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ottla_base::{BrokerId, LeaderEpoch, Offset, Timestamp, TopicPartition, Uuid};
-use ottla_broker::parts::{Registration, Replicas, Waiting};
+use ottla_base::{BrokerId, LeaderEpoch, Offset, Timestamp, Uuid};
+use ottla_broker::parts::{NamedLog, Registration, Replicas, Waiting};
 use ottla_env::{Clock, Disk, ManualClock};
 use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
 use ottla_metadata::Image;
@@ -76,7 +76,7 @@ pub(super) struct Process {
     /// Whether what was there at the start has been taken up.
     pub(super) has_begun: bool,
     /// What was there at the start and nothing has come to own.
-    pub(super) strays: BTreeSet<TopicPartition>,
+    pub(super) strays: BTreeSet<NamedLog>,
     pub(super) epoch: Option<i64>,
     /// Whom each partition follows.
     pub(super) follows: BTreeMap<Key, BrokerId>,

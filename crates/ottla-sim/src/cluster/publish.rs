@@ -98,9 +98,11 @@ impl World {
     /// Logs that nothing has come to own since the start are set aside, once the process is registered.
     pub(super) fn set_strays_aside(&mut self, at: usize) {
         let Some(process) = &mut self.nodes[at].process else { return };
-        for name in std::mem::take(&mut process.strays) {
-            self.counts.add("stray log set aside");
-            let _ = process.directory.set_aside(&name);
+        for (name, topic_id) in std::mem::take(&mut process.strays) {
+            if process.directory.log(&name).is_some_and(|log| log.topic_id() == topic_id) {
+                self.counts.add("stray log set aside");
+                let _ = process.directory.set_aside(&name);
+            }
         }
     }
 }
@@ -166,7 +168,7 @@ impl Follows<'_> {
         partition: &Partition,
     ) {
         let name = TopicPartition { topic: Arc::clone(&topic.name), partition: index };
-        self.process.strays.remove(&name);
+        self.process.strays.remove(&(name.clone(), Some(topic.id)));
         let assigned = partition.directory_of(self.me.broker).unwrap_or(Uuid::UNASSIGNED_DIR);
         let Some(log) = self.open_log(&name, topic.id, assigned) else { return };
         let high_watermark = log.noted_high_watermark();
