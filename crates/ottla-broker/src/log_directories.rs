@@ -60,8 +60,9 @@ pub(crate) enum StartError {
     #[error("none of the directories in log.dirs is usable: {0}")]
     None(String),
     #[error(
-        "{log} is in {} and in {}: one of them is what is left of a move that a failing disk interrupted. Move it \
-         away by hand; it is most likely the one in the directory that failed",
+        "{log} is in {} and in {}: one of them is what is left of a move that a failing disk interrupted, or was made while \
+         the other directory was not in log.dirs. Move the older one away by hand; it is most likely the one in the directory \
+         that failed, or was not there",
         .first.display(), .second.display()
     )]
     Twice { log: TopicPartition, first: PathBuf, second: PathBuf },

@@ -268,7 +268,7 @@ impl Topics {
             return Err(CreateError::NoDirectory { log: name.to_string() });
         }
         self.strays.lock().remove(&(name.clone(), Some(topic.id)));
-        let log = self.open_log(&name, topic.id, assigned, log_config)?;
+        let log = self.open_log(&name, topic.id, partition, assigned, log_config)?;
         if let Some(directory) = self.directories.id_of(&log).filter(|id| *id != assigned) {
             self.reports.assigned(topic.id, index.0, directory);
         }
@@ -341,6 +341,7 @@ impl Topics {
         &self,
         name: &TopicPartition,
         topic_id: TopicId,
+        partition: &Partition,
         assigned: Uuid,
         config: Arc<ottla_log::LogConfig>,
     ) -> Result<Arc<Log>, CreateError> {
@@ -355,8 +356,14 @@ impl Topics {
         if may_be_elsewhere && !self.started.load(Ordering::Relaxed) {
             return Err(CreateError::NoDirectory { log: name.to_string() });
         }
+        // That directory is not among ours any more, and nobody counts on what was in it.
+        let is_given_up = || {
+            let is_known = self.directories.with_id(assigned).is_some();
+            !may_be_elsewhere && !is_known && !partition.relies_on(self.me.broker)
+        };
         let place = match assigned {
             Uuid::UNASSIGNED_DIR | Uuid::MIGRATING_DIR => self.moves.fulfil(name),
+            _ if is_given_up() => self.moves.fulfil(name),
             // An empty log in another directory would pass for the one that is not readable now.
             assigned => Some(assigned),
         };

@@ -105,6 +105,17 @@ impl Fixture {
             let name = TopicPartition::new("t", 0);
             directory.unwrap().create(name, *topic_id, Arc::new(config)).unwrap();
         }
+        Self::begin(root, disk)
+    }
+
+    /// Directory B can't be read.
+    fn without_b() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("b"), "no directory").unwrap();
+        Self::begin(root, Arc::default())
+    }
+
+    fn begin(root: tempfile::TempDir, disk: Arc<TestDisk>) -> Self {
         let topics = Arc::new(topics_in(open_directories(&root, Arc::clone(&disk) as _)));
         let mut fixture = Self { root, disk, image: Image::new("cluster"), topics };
         fixture.learn([registration()]);
@@ -420,4 +431,54 @@ fn a_log_is_deleted_with_its_topic_although_one_of_the_same_name_could_not_be() 
         (fixture.names(), fixture.log_id()),
         (vec!["t-0".to_owned(), "t-0 delete".to_owned()], Some(TOPIC))
     );
+}
+
+/// A partition that another broker leads, and whose replica here was in a directory that is not among ours any more.
+fn lost(partition_id: i32, relied_on: fn(&mut PartitionRecord)) -> MetadataRecord {
+    let mut record = PartitionRecord {
+        partition_id,
+        topic_id: TOPIC,
+        replicas: vec![2, ME.0],
+        isr: vec![2],
+        leader: 2,
+        directories: vec![Uuid([9; 16]), Uuid([4; 16])],
+        ..PartitionRecord::default()
+    };
+    relied_on(&mut record);
+    record.into()
+}
+
+#[test]
+fn a_replica_whose_disk_was_replaced_is_made_anew_unless_somebody_counts_on_what_it_had() {
+    let mut fixture = Fixture::new();
+    fixture.learn([
+        topic(TOPIC),
+        lost(0, |_| ()),
+        lost(1, |it| it.isr.push(ME.0)),
+        lost(2, |it| it.eligible_leader_replicas = Some(vec![ME.0])),
+        lost(3, |it| it.last_known_elr = Some(vec![ME.0])),
+    ]);
+    let replica = fixture.replica(TOPIC).unwrap();
+    let place = fixture.topics.directories.id_of(&replica.log()).unwrap();
+    assert_eq!(fixture.topics.reports.waiting_for(TOPIC, 0), Some(place));
+    assert_eq!(replica.followed_leader(), Some(BrokerId(2)));
+    assert_eq!((fixture.names(), fixture.topics.replicas.len()), (vec!["t-0".to_owned()], 1));
+
+    // Somebody else was elected after all.
+    fixture.learn([PartitionChangeRecord {
+        partition_id: 1,
+        topic_id: TOPIC,
+        isr: Some(vec![2]),
+        ..PartitionChangeRecord::default()
+    }
+    .into()]);
+    assert_eq!(fixture.names(), ["t-0", "t-1"]);
+}
+
+#[test]
+fn no_replica_is_made_anew_while_its_directory_may_be_one_that_cannot_be_read() {
+    let mut fixture = Fixture::without_b();
+    fixture.learn([topic(TOPIC), lost(0, |_| ())]);
+    assert!(fixture.replica(TOPIC).is_none());
+    assert_eq!(fixture.topics.reports.waiting_for(TOPIC, 0), None);
 }

@@ -73,6 +73,13 @@ impl Partition {
         self.isr.contains(&broker)
     }
 
+    /// Whether what a replica has may be all there is of what was acknowledged: it is in the ISR, or may lead from outside.
+    #[must_use]
+    pub fn relies_on(&self, broker: BrokerId) -> bool {
+        let outside = self.eligible_leader_replicas.iter().chain(&self.last_known_elr);
+        self.is_in_isr(broker) || outside.copied().any(|id| id == broker)
+    }
+
     /// Whether a reassignment is under way.
     #[must_use]
     pub fn is_moving(&self) -> bool {
