@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ottla_base::{BrokerId, ErrorCode};
+use ottla_base::{BrokerId, ErrorCode, Offset};
 use ottla_client::{Address, ClientError, Connection, Limits};
 use ottla_protocol::Request;
 use ottla_protocol::messages::{EnvelopeRequest, EnvelopeResponse};
@@ -95,6 +95,11 @@ impl ControllerChannel {
     /// Who leads, as far as this node knows.
     pub(crate) fn leader(&self) -> Option<BrokerId> {
         self.quorum.leader().borrow().as_ref().map(|leader| leader.id)
+    }
+
+    /// How far the metadata of this node goes.
+    pub(crate) fn metadata_offset(&self) -> Offset {
+        self.quorum.image().offset
     }
 
     /// Asks once.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ottla_base::{BrokerId, ErrorCode, TopicId, Uuid};
+use ottla_base::{ErrorCode, Offset, TopicId, Uuid};
 use ottla_log::{FlushListener, Log, StorageError};
 use ottla_protocol::messages::assign_replicas_to_dirs_request::{
     DirectoryData, PartitionData, TopicData,
@@ -85,9 +85,8 @@ impl DirectoryReports {
     /// Whether all was taken that there was.
     async fn send_once(&self, controller: &ControllerChannel, registration: Registration) -> bool {
         let sent = self.waiting.lock().clone();
-        let Registration { id, epoch } = registration;
-        let taken = send_failed(controller, id, epoch, &sent.failed).await
-            && send_assigned(controller, id, epoch, &sent.assigned).await;
+        let taken = send_failed(controller, registration, &sent.failed).await
+            && send_assigned(controller, registration, &sent.assigned).await;
         if taken {
             let mut waiting = self.waiting.lock();
             waiting.failed.retain(|directory| !sent.failed.contains(directory));
@@ -99,29 +98,38 @@ impl DirectoryReports {
 
 async fn send_failed(
     controller: &ControllerChannel,
-    id: BrokerId,
-    epoch: i64,
+    registration: Registration,
     failed: &BTreeSet<Uuid>,
 ) -> bool {
     if failed.is_empty() {
         return true;
     }
-    let request = BrokerHeartbeatRequest {
-        broker_id: id.0,
-        broker_epoch: epoch,
-        offline_log_dirs: failed.iter().copied().collect(),
-        ..BrokerHeartbeatRequest::default()
-    };
+    let request = heartbeat(registration, controller.metadata_offset(), failed);
+    // Not over another connection: the controller takes the end of the one that the latest came on for a sign of death.
     is_taken::<BrokerHeartbeatRequest>(
-        controller.ask(Purpose::Controller, request).await,
+        controller.ask(Purpose::Heartbeats, request).await,
         "that log directories have failed",
     )
 }
 
+/// One that the controller takes as it takes the others: while brokers shut down it waits for what each of them knows.
+fn heartbeat(
+    Registration { id, epoch }: Registration,
+    metadata_offset: Offset,
+    failed: &BTreeSet<Uuid>,
+) -> BrokerHeartbeatRequest {
+    BrokerHeartbeatRequest {
+        broker_id: id.0,
+        broker_epoch: epoch,
+        current_metadata_offset: metadata_offset.0,
+        offline_log_dirs: failed.iter().copied().collect(),
+        ..BrokerHeartbeatRequest::default()
+    }
+}
+
 async fn send_assigned(
     controller: &ControllerChannel,
-    id: BrokerId,
-    epoch: i64,
+    Registration { id, epoch }: Registration,
     assigned: &BTreeMap<(TopicId, i32), Uuid>,
 ) -> bool {
     if assigned.is_empty() {
@@ -203,7 +211,7 @@ impl FailureWatch {
 }
 
 impl FlushListener for FailureWatch {
-    fn flushed(&self, _: &Arc<Log>, _: ottla_base::Offset) {}
+    fn flushed(&self, _: &Arc<Log>, _: Offset) {}
 
     /// Told once for each directory.
     fn poisoned(&self, directory: &Path, error: &StorageError) {
@@ -226,7 +234,26 @@ impl FlushListener for FailureWatch {
 
 #[cfg(test)]
 mod tests {
+    use ottla_base::BrokerId;
+
     use super::*;
+
+    #[test]
+    fn a_failure_is_told_with_a_heartbeat_that_says_how_far_this_broker_s_metadata_goes() {
+        let registration = Registration { id: BrokerId(1), epoch: 7 };
+        let directory = Uuid::from_u128(1000);
+        let told = heartbeat(registration, Offset(41), &BTreeSet::from([directory]));
+        let expected = BrokerHeartbeatRequest {
+            broker_id: 1,
+            broker_epoch: 7,
+            current_metadata_offset: 41,
+            want_fence: false,
+            want_shut_down: false,
+            offline_log_dirs: vec![directory],
+            cordoned_log_dirs: None,
+        };
+        assert_eq!(told, expected);
+    }
 
     #[test]
     fn the_last_word_on_a_replica_is_reported_once_under_its_directory() {
