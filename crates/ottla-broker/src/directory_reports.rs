@@ -50,10 +50,15 @@ impl DirectoryReports {
         self.changed.notify_one();
     }
 
-    /// Where the controller is to be told that a replica is.
-    #[cfg(test)]
+    /// Where the controller is to be told that a replica is, until it has taken that.
     pub(crate) fn waiting_for(&self, topic_id: TopicId, partition: i32) -> Option<Uuid> {
         self.waiting.lock().assigned.get(&(topic_id, partition)).copied()
+    }
+
+    /// The controller has taken where replicas are.
+    #[cfg(test)]
+    pub(crate) fn all_taken(&self) {
+        self.waiting.lock().assigned.clear();
     }
 
     fn failed(&self, directory: Uuid) {

@@ -222,6 +222,17 @@ impl LogDirectories {
         &self.interrupted_moves
     }
 
+    /// Whether there is a copy of a log that is nowhere: its move had not come to an end.
+    #[must_use]
+    pub(crate) fn has_unfinished_copy(
+        &self,
+        partition: &TopicPartition,
+        topic_id: TopicId,
+    ) -> bool {
+        let mut left = self.members.iter().flat_map(|member| member.directory.leftovers());
+        left.any(|it| it.partition == *partition && it.topic_id == Some(topic_id))
+    }
+
     /// The directory that a client names, by its absolute path.
     #[must_use]
     pub(crate) fn find(&self, path: &Path) -> Found<'_> {

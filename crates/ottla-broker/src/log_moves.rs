@@ -1,11 +1,16 @@
 //! Moves of logs between this broker's directories: asked for by AlterReplicaLogDirs, carried out one step after the
 //! other while the broker works. Shell.
 //!
+//! When the copy is as good as complete, the controller is told where the log is going to be, and only when the metadata says
+//! so does the copy take the log's place: a controller that can't be reached would go on taking the log to be where it was,
+//! and if the disk that it is on were lost meanwhile, an empty log there for it. A move that does not come to its end is taken
+//! back.
+//!
 //! Invariant: a move is under way exactly while it is in `under_way`; whoever takes it out ends it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ottla_base::{ErrorCode, TopicPartition, Uuid};
 use ottla_log::{Move, MoveError, StorageError};
@@ -46,13 +51,15 @@ struct UnderWay {
     target: Uuid,
     /// Held during a step; nothing once the move has ended.
     moving: Mutex<Option<Move>>,
+    /// When the controller was told last that the log is in the target.
+    told: Mutex<Option<Instant>>,
 }
 
 /// What came of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     Copied(u64),
-    /// The target has no room for more.
+    /// The target has no room for more, or the controller does not know yet where the log is going to be.
     Waits,
     Ended,
 }
@@ -121,7 +128,8 @@ impl LogMoves {
         })?;
         info!(partition = %name, to = %target.path().display(), "moving a log");
         let (moving_replica, moving) = (Arc::clone(replica), Mutex::new(Some(moving)));
-        let under_way = UnderWay { replica: moving_replica, target: target.id, moving };
+        let (target, told) = (target.id, Mutex::default());
+        let under_way = UnderWay { replica: moving_replica, target, moving, told };
         self.under_way.lock().insert(name.clone(), Arc::new(under_way));
         // Whoever has dropped it meanwhile may have looked for its move before there was one.
         check_held(replica).inspect_err(|_| self.cancel(name))?;
@@ -138,6 +146,7 @@ impl LogMoves {
         let Some(under_way) = self.under_way.lock().remove(partition) else { return };
         let Some(moving) = under_way.moving.lock().take() else { return };
         abandon(partition, moving);
+        self.take_back(&under_way);
         info!(%partition, "a move was given up");
     }
 
@@ -173,6 +182,13 @@ impl LogMoves {
         }
     }
 
+    /// The metadata has changed: it may be what a move waits for.
+    pub(crate) fn look(&self) {
+        if !self.under_way.lock().is_empty() {
+            self.begun.notify_one();
+        }
+    }
+
     /// Takes each move a step further.
     pub(crate) fn step_all(&self) -> Vec<Step> {
         let moves: Vec<_> = self.under_way.lock().values().cloned().collect();
@@ -182,7 +198,11 @@ impl LogMoves {
     /// Keeps to `replica.alter.log.dirs.io.max.bytes.per.second`, for all moves together.
     async fn rest_after(&self, steps: &[Step]) {
         if !steps.is_empty() && steps.iter().all(|step| *step == Step::Waits) {
-            return tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = self.begun.notified() => {}
+            }
+            return;
         }
         let copied = |step: &Step| if let Step::Copied(bytes) = step { *bytes } else { 0 };
         let mut owed: u64 = steps.iter().map(copied).sum();
@@ -198,9 +218,9 @@ impl LogMoves {
         let mut moving = under_way.moving.lock();
         let Some(it) = &*moving else { return Step::Ended };
         let name = &under_way.replica.partition;
-        let ended = match it.step() {
-            Ok(copied) if !copied.nearly_done => return Step::Copied(copied.bytes),
-            Ok(_) => under_way.replica.replace_log(|| it.finish()),
+        let ended = match self.advance(under_way, it) {
+            Ok(Some(step)) => return step,
+            Ok(None) => Ok(()),
             Err(error) => Err(error),
         };
         match ended {
@@ -208,13 +228,13 @@ impl LogMoves {
             Err(MoveError::Behind(_)) => return Step::Copied(0),
             Ok(()) => {
                 info!(partition = %name, to = %it.target().path().display(), "a log has moved");
-                self.report_where(under_way);
+                self.tell(under_way);
             }
             Err(error @ MoveError::GivenAway { .. }) => {
                 error!(partition = %name, %error, "a log can only be read until the next start");
                 // The directory that it was in is sound, and nobody would look for others to lead.
                 under_way.replica.take_offline();
-                self.report_where(under_way);
+                self.tell(under_way);
             }
             Err(error) => {
                 error!(partition = %name, %error, "a log was not moved, and stays where it is");
@@ -222,6 +242,7 @@ impl LogMoves {
                 if let Some(moving) = moving.take().filter(|_| self.directories.are_all_online()) {
                     abandon(name, moving);
                 }
+                self.take_back(under_way);
             }
         }
         *moving = None;
@@ -233,11 +254,54 @@ impl LogMoves {
         Step::Ended
     }
 
-    /// The log is in the target, or will be after the next start: the controller, which knows whether that directory has
-    /// failed, lets others take over then.
-    fn report_where(&self, under_way: &UnderWay) {
-        let UnderWay { replica, target, .. } = under_way;
+    /// Copies some more, or lets the copy take the log's place, which is nothing to be done any more.
+    fn advance(&self, under_way: &UnderWay, moving: &Move) -> Result<Option<Step>, MoveError> {
+        // The controller may take the log to be elsewhere already, and would not let others take over.
+        moving.source().check_health()?;
+        let copied = moving.step()?;
+        if !copied.nearly_done {
+            return Ok(Some(Step::Copied(copied.bytes)));
+        }
+        if !self.is_expected(under_way) {
+            return Ok(Some(Step::Waits));
+        }
+        under_way.replica.replace_log(|| moving.finish())?;
+        Ok(None)
+    }
+
+    /// Whether the controller knows that the log is going to be in the target; it is told, and told again now and then, as
+    /// others have something to say about the same replica.
+    fn is_expected(&self, under_way: &UnderWay) -> bool {
+        let UnderWay { replica, target, told, .. } = under_way;
+        let last = *told.lock();
+        let waiting = self.reports.waiting_for(replica.topic_id, replica.partition.partition.0);
+        let is_taken = last.is_some() && waiting.is_none();
+        if is_taken && replica.assigned_directory() == Some(*target) {
+            return true;
+        }
+        if waiting != Some(*target) && last.is_none_or(|last| last.elapsed() >= LOOK_AGAIN) {
+            self.tell(under_way);
+        }
+        false
+    }
+
+    /// The log is in the target, or is going to be: at the end of the move, or after the next start. The controller, which
+    /// knows whether that directory has failed, lets others take over then.
+    fn tell(&self, under_way: &UnderWay) {
+        let UnderWay { replica, target, told, .. } = under_way;
+        *told.lock() = Some(Instant::now());
         self.reports.assigned(replica.topic_id, replica.partition.partition.0, *target);
+    }
+
+    /// The log stays where it is, should the controller have been told otherwise.
+    fn take_back(&self, under_way: &UnderWay) {
+        let UnderWay { replica, told, .. } = under_way;
+        let source = self.directories.id_of(&replica.log());
+        if let Some(source) =
+            source.filter(|_| told.lock().is_some() && check_held(replica).is_ok())
+        {
+            self.reports.assigned(replica.topic_id, replica.partition.partition.0, source);
+        }
     }
 }
 

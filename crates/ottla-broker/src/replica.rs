@@ -16,7 +16,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset, Timestamp, TopicId, TopicPartition};
+use ottla_base::{
+    BrokerId, ErrorCode, LeaderEpoch, Offset, Timestamp, TopicId, TopicPartition, Uuid,
+};
 use ottla_log::producers::ProducerRefusal;
 use ottla_log::{Appended, Log, LogConfig, StorageError};
 use ottla_metadata::topic_name;
@@ -77,6 +79,8 @@ struct State {
     /// Of the newest metadata that this replica was told.
     epoch: LeaderEpoch,
     role: Role,
+    /// The log directory that the controller takes the log to be in, as far as this replica was told.
+    assigned: Option<Uuid>,
     /// When the watch is going to look at this replica, if it is.
     watched: Option<Duration>,
 }
@@ -228,6 +232,7 @@ impl Replica {
             state: Mutex::new(State {
                 epoch: LeaderEpoch::UNKNOWN,
                 role: Role::Idle,
+                assigned: None,
                 watched: None,
             }),
             rules: RwLock::new(Arc::new(rules)),
@@ -291,6 +296,12 @@ impl Replica {
         if let Some(news) = &*self.fetch_news.load() {
             news.tell(self.topic_id, self.partition.partition);
         }
+    }
+
+    /// The log directory that the controller takes the log to be in, as the metadata says.
+    #[must_use]
+    pub(crate) fn assigned_directory(&self) -> Option<Uuid> {
+        self.state.lock().assigned
     }
 
     /// What a produced batch must fulfil.
@@ -464,7 +475,7 @@ impl Replica {
         ask_for_flush: fn(&Log),
     ) -> Result<Placed, AppendError> {
         let mut state = self.state.lock();
-        let State { epoch, role: Role::Leader(progress), watched } = &mut *state else {
+        let State { epoch, role: Role::Leader(progress), watched, .. } = &mut *state else {
             return Err(AppendError::NotLeader);
         };
         let epoch = *epoch;

@@ -64,6 +64,8 @@ pub(crate) struct Topics {
     pub started: AtomicBool,
     /// Logs that were there at the start and that nothing in the metadata owned: no log that was made since is one.
     pub strays: Mutex<BTreeSet<NamedLog>>,
+    /// What was to be here at the start and was not, while a directory could not be read: the log may be there.
+    pub absent: Mutex<BTreeSet<(TopicId, PartitionIndex)>>,
     pub missing: MissingLogs,
     /// The metadata that was carried out last; held while some is, and while what is heard beyond it is.
     pub published: Mutex<Option<Arc<Image>>>,
@@ -301,6 +303,7 @@ impl Topics {
             now: self.clock.monotonic(),
         };
         let standing = replica.follow_metadata(partition, &terms);
+        self.moves.look();
         let handovers = &self.replicas.outboxes.handovers;
         handovers.with(replica, |is_away| {
             let leader = match standing {
@@ -353,7 +356,13 @@ impl Topics {
             return Ok(log);
         }
         let may_be_elsewhere = !self.directories.unreadable().is_empty();
-        if may_be_elsewhere && !self.started.load(Ordering::Relaxed) {
+        if may_be_elsewhere && self.is_absent((topic_id, name.partition)) {
+            return Err(CreateError::NoDirectory { log: name.to_string() });
+        }
+        // It was about to be moved to where the metadata has it, and the disk that it was on is gone.
+        let is_lost = partition.relies_on(self.me.broker)
+            && self.directories.has_unfinished_copy(name, topic_id);
+        if is_lost {
             return Err(CreateError::NoDirectory { log: name.to_string() });
         }
         // That directory is not among ours any more, and nobody counts on what was in it.
@@ -370,6 +379,17 @@ impl Topics {
         self.directories.create(name.clone(), topic_id, config, place)
     }
 
+    /// Whether a partition that has no log here had one before the start, for all that is known. It may have been moved without
+    /// the controller having heard of it, so that where it is said to be says nothing; and whatever changes later, such as
+    /// that this broker is elected, is no reason to begin with an empty log.
+    fn is_absent(&self, partition: (TopicId, PartitionIndex)) -> bool {
+        let mut absent = self.absent.lock();
+        if !self.started.load(Ordering::Relaxed) {
+            absent.insert(partition);
+        }
+        absent.contains(&partition)
+    }
+
     fn follow_all(
         &self,
         image: &Image,
@@ -378,6 +398,7 @@ impl Topics {
         left: &[PartitionIndex],
     ) {
         let is_here = |index: &&PartitionIndex| self.replicas.find(topic.id, index.0).is_some();
+        self.absent.lock().retain(|(id, index)| *id != topic.id || !left.contains(index));
         left.iter().filter(is_here).for_each(|index| self.drop_replica(topic, *index));
         if held.is_empty() {
             return;
@@ -410,6 +431,7 @@ impl Topics {
     }
 
     fn delete(&self, topic: &Topic, held: &[PartitionIndex]) {
+        self.absent.lock().retain(|(id, _)| *id != topic.id);
         held.iter().for_each(|index| self.drop_replica(topic, *index));
         if &*topic.name == topic_name::CONSUMER_OFFSETS {
             self.groups.topic_gone();

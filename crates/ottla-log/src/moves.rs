@@ -103,6 +103,11 @@ impl Move {
     }
 
     #[must_use]
+    pub fn source(&self) -> &Arc<LogDirectory> {
+        &self.source
+    }
+
+    #[must_use]
     pub fn target(&self) -> &Arc<LogDirectory> {
         &self.target
     }

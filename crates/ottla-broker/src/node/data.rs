@@ -90,6 +90,7 @@ impl Data {
             moves: Arc::clone(&moves),
             started: AtomicBool::new(false),
             strays: parking_lot::Mutex::default(),
+            absent: parking_lot::Mutex::default(),
             missing: MissingLogs::default(),
             cleaner: cleaner.clone(),
             published: parking_lot::Mutex::default(),

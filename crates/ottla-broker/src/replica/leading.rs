@@ -35,6 +35,7 @@ impl Replica {
     }
 
     fn change_role(&self, state: &mut State, partition: &Partition, terms: &Terms) {
+        state.assigned = partition.directory_of(self.broker);
         let is_same_epoch = partition.leader_epoch == state.epoch;
         let replicas: BTreeSet<BrokerId> = partition.replicas.iter().copied().collect();
         let isr: BTreeSet<BrokerId> = partition.isr.iter().copied().collect();

@@ -4,10 +4,10 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ottla_base::ErrorCode;
+use ottla_base::{ErrorCode, LeaderEpoch, Timestamp};
 use ottla_config::{Loaded, Sources};
 use ottla_env::{Disk, DiskLayer, OsDisk, SystemClock};
-use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
+use ottla_log::{DirectoryOptions, LogConfig, LogDirectory, Move};
 use ottla_protocol::records::{
     MetadataRecord, PartitionChangeRecord, PartitionRecord, RegisterBrokerRecord,
     RemoveTopicRecord, TopicRecord,
@@ -19,6 +19,7 @@ use crate::fetchers::FetchSettings;
 use crate::hang_ups::HangUps;
 use crate::log_directories::{DataDirectories, DataDirectory};
 use crate::log_moves::Step;
+use crate::replica::one_record;
 
 const ME: BrokerId = BrokerId(1);
 const INCARNATION: Uuid = Uuid([5; 16]);
@@ -105,20 +106,24 @@ impl Fixture {
             let name = TopicPartition::new("t", 0);
             directory.unwrap().create(name, *topic_id, Arc::new(config)).unwrap();
         }
-        Self::begin(root, disk)
+        Self::begin(root, disk, [])
     }
 
-    /// Directory B can't be read.
-    fn without_b() -> Self {
+    /// Directory B can't be read, and this is in the metadata when the broker begins.
+    fn without_b<const N: usize>(records: [MetadataRecord; N]) -> Self {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("b"), "no directory").unwrap();
-        Self::begin(root, Arc::default())
+        Self::begin(root, Arc::default(), records)
     }
 
-    fn begin(root: tempfile::TempDir, disk: Arc<TestDisk>) -> Self {
+    fn begin<const N: usize>(
+        root: tempfile::TempDir,
+        disk: Arc<TestDisk>,
+        records: [MetadataRecord; N],
+    ) -> Self {
         let topics = Arc::new(topics_in(open_directories(&root, Arc::clone(&disk) as _)));
         let mut fixture = Self { root, disk, image: Image::new("cluster"), topics };
-        fixture.learn([registration()]);
+        fixture.learn([registration()].into_iter().chain(records));
         fixture
     }
 
@@ -217,6 +222,7 @@ fn topics_in(directories: Arc<LogDirectories>) -> Topics {
         moves,
         started: AtomicBool::new(false),
         strays: Mutex::default(),
+        absent: Mutex::default(),
         missing: MissingLogs::default(),
         published: Mutex::default(),
         cleaner: None,
@@ -235,7 +241,11 @@ fn registration() -> MetadataRecord {
 }
 
 fn topic(topic_id: TopicId) -> MetadataRecord {
-    TopicRecord { name: "t".into(), topic_id }.into()
+    topic_named("t", topic_id)
+}
+
+fn topic_named(name: &'static str, topic_id: TopicId) -> MetadataRecord {
+    TopicRecord { name: name.into(), topic_id }.into()
 }
 
 /// A partition that the first of its replicas leads; this broker's replica is in directory A.
@@ -269,6 +279,17 @@ fn held_by(topic_id: TopicId, replicas: &[i32]) -> MetadataRecord {
         isr: Some(replicas.to_vec()),
         leader: *replicas.first().unwrap(),
         directories: Some(vec![A; replicas.len()]),
+        ..PartitionChangeRecord::default()
+    }
+    .into()
+}
+
+/// What the metadata says once the controller has taken where the replica is.
+fn now_in(directory: Uuid) -> MetadataRecord {
+    PartitionChangeRecord {
+        partition_id: 0,
+        topic_id: TOPIC,
+        directories: Some(vec![directory, A]),
         ..PartitionChangeRecord::default()
     }
     .into()
@@ -378,6 +399,9 @@ fn others_take_over_from_a_replica_whose_log_was_given_away_to_a_disk_that_fails
     let topics = Arc::clone(&fixture.topics);
     let to_b = topics.directories.with_id(B).unwrap();
     assert_eq!(topics.moves.begin(&replica, to_b), Ok(()));
+    assert_eq!(topics.moves.step_all(), [Step::Waits]);
+    fixture.learn([now_in(B)]);
+    topics.reports.all_taken();
     *fixture.disk.fails_with.lock() = Some(to_b.path().join("t-0"));
     assert_eq!(topics.moves.step_all(), [Step::Ended]);
     assert!(!to_b.is_online() && topics.directories.online() == [A]);
@@ -477,8 +501,119 @@ fn a_replica_whose_disk_was_replaced_is_made_anew_unless_somebody_counts_on_what
 
 #[test]
 fn no_replica_is_made_anew_while_its_directory_may_be_one_that_cannot_be_read() {
-    let mut fixture = Fixture::without_b();
+    let mut fixture = Fixture::without_b([]);
     fixture.learn([topic(TOPIC), lost(0, |_| ())]);
     assert!(fixture.replica(TOPIC).is_none());
     assert_eq!(fixture.topics.reports.waiting_for(TOPIC, 0), None);
+}
+
+/// It was moved to B, and the controller has not heard of that.
+#[test]
+fn no_log_is_made_for_what_may_be_in_a_directory_that_cannot_be_read_whatever_changes_later() {
+    let mut fixture = Fixture::without_b([topic(TOPIC), partition(TOPIC, &[1])]);
+    assert!(fixture.replica(TOPIC).is_none());
+    fixture.learn([held_by(TOPIC, &[1, 2])]);
+    assert!(fixture.replica(TOPIC).is_none(), "it is elected, and an empty log would pass for it");
+    fixture.learn([topic_named("u", TOPIC_MADE_ANEW), partition(TOPIC_MADE_ANEW, &[1])]);
+    assert!(fixture.replica(TOPIC_MADE_ANEW).is_some(), "what is new is made");
+    fixture.learn([held_by(TOPIC, &[2, 3])]);
+    fixture.learn([held_by(TOPIC, &[1, 2])]);
+    assert!(fixture.replica(TOPIC).is_some(), "it has left, and comes again");
+}
+
+/// A replica on its way from A to B, of whose copy nothing lacks but that the controller knows.
+fn waiting_to_move() -> (Fixture, Arc<Replica>) {
+    let mut fixture = Fixture::new();
+    fixture.learn([topic(TOPIC), partition(TOPIC, &[1, 2])]);
+    let replica = fixture.replica(TOPIC).unwrap();
+    let to_b = fixture.topics.directories.with_id(B).unwrap();
+    assert_eq!(fixture.topics.moves.begin(&replica, to_b), Ok(()));
+    assert_eq!(fixture.topics.moves.step_all(), [Step::Waits]);
+    (fixture, replica)
+}
+
+#[test]
+fn a_log_moves_only_once_the_controller_knows_where_it_is_going_to_be() {
+    let (mut fixture, replica) = waiting_to_move();
+    let topics = Arc::clone(&fixture.topics);
+    let is_in = || topics.directories.id_of(&replica.log()).unwrap();
+    assert_eq!((is_in(), topics.reports.waiting_for(TOPIC, 0)), (A, Some(B)));
+    assert_eq!(topics.moves.step_all(), [Step::Waits], "it can't be reached");
+    topics.reports.all_taken();
+    assert_eq!(topics.moves.step_all(), [Step::Waits], "the metadata is on its way");
+    fixture.learn([now_in(B)]);
+    assert_eq!(topics.moves.step_all(), [Step::Ended]);
+    assert_eq!((is_in(), fixture.names()), (B, vec!["t-0".to_owned(), "t-0 delete".to_owned()]));
+}
+
+#[test]
+fn a_move_waits_while_the_controller_is_to_be_told_something_else() {
+    let (mut fixture, replica) = waiting_to_move();
+    fixture.learn([now_in(B)]);
+    // Such as that the disk is full.
+    fixture.topics.reports.assigned(TOPIC, 0, Uuid::LOST_DIR);
+    assert_eq!(fixture.topics.moves.step_all(), [Step::Waits]);
+    assert_eq!(fixture.topics.directories.id_of(&replica.log()), Some(A));
+}
+
+#[test]
+fn what_the_controller_was_told_of_a_move_is_taken_back_when_it_is_given_up() {
+    let (mut fixture, replica) = waiting_to_move();
+    let topics = Arc::clone(&fixture.topics);
+    topics.reports.all_taken();
+    fixture.learn([now_in(B)]);
+    let back = topics.directories.with_id(A).unwrap();
+    assert_eq!(topics.moves.begin(&replica, back), Ok(()));
+    assert_eq!(topics.reports.waiting_for(TOPIC, 0), Some(A));
+    assert_eq!(topics.moves.step_all(), []);
+    assert_eq!(topics.directories.id_of(&replica.log()), Some(A));
+}
+
+#[test]
+fn nothing_is_said_of_a_replica_that_is_dropped_while_it_moves() {
+    let (mut fixture, _) = waiting_to_move();
+    fixture.topics.reports.all_taken();
+    fixture.learn([held_by(TOPIC, &[2, 3])]);
+    assert_eq!(fixture.topics.reports.waiting_for(TOPIC, 0), None);
+}
+
+#[test]
+fn others_take_over_from_a_replica_whose_disk_fails_before_it_has_moved() {
+    let (mut fixture, replica) = waiting_to_move();
+    let topics = Arc::clone(&fixture.topics);
+    topics.reports.all_taken();
+    fixture.learn([now_in(B)]);
+    *fixture.disk.fails_with.lock() = Some(fixture.root.path().join("a/t-0"));
+    replica.log().append_batch(one_record(Timestamp(1_000)), LeaderEpoch(0)).unwrap();
+    replica.log().flush().unwrap_err();
+    assert_eq!(topics.directories.online(), [B]);
+    assert_eq!(topics.moves.step_all(), [Step::Ended]);
+    assert_eq!(topics.reports.waiting_for(TOPIC, 0), Some(A), "it is lost, and not in B");
+}
+
+/// The controller took the log to be in B, and then the disk that it still was on was replaced.
+#[test]
+fn no_log_is_made_where_one_was_about_to_be_moved_to_unless_nobody_counts_on_it() {
+    for (relied_on, is_made) in [(true, false), (false, true)] {
+        let root = tempfile::tempdir().unwrap();
+        let [a, b] = ["a", "b"].map(|name| {
+            let (config, options) = (LogConfig::default(), DirectoryOptions::default());
+            let clock = Arc::new(SystemClock::new());
+            Arc::new(LogDirectory::open(&root.path().join(name), config, options, clock).unwrap())
+        });
+        let config = Arc::new(LogConfig::default());
+        let log = a.create(TopicPartition::new("t", 0), TOPIC, config).unwrap();
+        drop((Move::begin(a, b, &log).unwrap(), log));
+        std::fs::remove_dir_all(root.path().join("a")).unwrap();
+        let isr = if relied_on { vec![1, 2] } else { vec![2] };
+        let in_isr = PartitionChangeRecord {
+            partition_id: 0,
+            topic_id: TOPIC,
+            isr: Some(isr),
+            ..PartitionChangeRecord::default()
+        };
+        let there = [topic(TOPIC), partition_in(B, TOPIC, 0, &[2, 1]), in_isr.into()];
+        let fixture = Fixture::begin(root, Arc::default(), there);
+        assert_eq!(fixture.replica(TOPIC).is_some(), is_made);
+    }
 }

@@ -6,9 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ottla_base::{Offset, TopicPartition};
+use ottla_base::{Offset, TopicId, TopicPartition};
 
-use super::{LogDirectory, Opener, empty_log, random_name, write_topic_id};
+use super::{LogDirectory, Opener, empty_log, random_name, read_topic_id, write_topic_id};
 use crate::checkpoint;
 use crate::error::{Context, CreateError, StorageError};
 use crate::flusher;
@@ -19,6 +19,8 @@ use crate::names;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leftover {
     pub partition: TopicPartition,
+    /// `None` when a crash came before it was written.
+    pub topic_id: Option<TopicId>,
     path: PathBuf,
     /// Whether it was as good as the log.
     pub is_complete: bool,
@@ -194,7 +196,8 @@ impl Leftover {
         path: PathBuf,
     ) -> Self {
         let is_complete = disk.status(&mark_in(&path)).is_ok();
-        Self { partition, path, is_complete }
+        let topic_id = read_topic_id(disk, &path).ok().flatten();
+        Self { partition, topic_id, path, is_complete }
     }
 }
 
