@@ -298,6 +298,13 @@ impl Broker {
         for unreadable in self.directories.unreadable() {
             self.state.metrics.set_directory(&unreadable.path, true, false);
         }
+        let min_isr = self.configuration.live().topic_defaults.min_insync_replicas;
+        self.state.metrics.replication.set(
+            &self.quorum.image(),
+            self.node_id,
+            usize::try_from(min_isr).unwrap_or(1),
+            self.quorum.active().borrow().is_some(),
+        );
         if let Some(cleaner) = &self.cleaner {
             self.state.metrics.cleaner.set(&cleaner.state());
         }

@@ -1,6 +1,7 @@
 //! What the broker counts about itself, in Prometheus' text format; docs/metrics.md lists the names beside Kafka's.
 
 mod cleaner;
+mod replication;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -17,6 +18,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use cleaner::CleanerMetrics;
+use replication::ReplicationMetrics;
 
 /// The API that a request metric is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -51,6 +53,7 @@ pub(crate) struct Metrics {
     directories_offline: Family<DirectoryLabel, Gauge>,
     directories_full: Family<DirectoryLabel, Gauge>,
     pub cleaner: CleanerMetrics,
+    pub replication: ReplicationMetrics,
     uptime: Gauge<f64, AtomicU64>,
 }
 
@@ -78,6 +81,7 @@ impl Default for Metrics {
             directories_offline: Family::default(),
             directories_full: Family::default(),
             cleaner: CleanerMetrics::default(),
+            replication: ReplicationMetrics::default(),
             uptime: Gauge::default(),
         };
         metrics.register();
@@ -136,6 +140,7 @@ impl Metrics {
             self.directories_full.clone(),
         );
         self.cleaner.register(registry);
+        self.replication.register(registry);
         registry.register_with_unit(
             "uptime",
             "Time since the broker was ready",
