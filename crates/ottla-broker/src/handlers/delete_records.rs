@@ -4,6 +4,8 @@
 //! - The answer comes when the new beginning is on disk, with one write for all partitions, and all replicas on live
 //!   brokers begin there, too, as they tell with their fetches; REQUEST_TIMED_OUT if that takes longer than the request
 //!   allows.
+//! - Known difference: in the moment in which a copy takes the place of a log in another directory (AlterReplicaLogDirs), the
+//!   partition is refused with KAFKA_STORAGE_ERROR, which clients retry. Apache Kafka's requests wait.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -8,6 +8,9 @@
 //!   the latest offset, and of a time that it finds nothing for.
 //! - Known difference: a record is looked for by its time, or as the one with the largest, only while its directory is online and
 //!   has room for entries of the index; else it is KAFKA_STORAGE_ERROR. Apache Kafka has mapped that room before.
+//! - Known difference: a record is looked for by its time in segment after segment until there is one. Apache Kafka looks into the
+//!   first segment only that has, or has had, a record of that time or later; a segment whose records have no times counts with
+//!   that of its file. If there is none left in that segment, the answer is −1.
 
 use std::collections::HashMap;
 

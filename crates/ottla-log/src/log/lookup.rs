@@ -67,9 +67,13 @@ impl Log {
         }
     }
 
-    /// Lookups by time are rare, so they all go through the files.
+    /// Lookups by time are rare, so they all go through the files. A log that only pauses can be looked through.
     fn write_indexes_for_lookup(&self) -> Result<(), StorageError> {
-        let _writer = self.lock_writer()?;
+        let writer = self.writer.lock();
+        if writer.closed {
+            return Err(StorageError::Closed { log: self.partition.to_string() });
+        }
+        self.env().check_health()?;
         self.write_indexes()
     }
 

@@ -185,6 +185,18 @@ mod tests {
         assert!(log.truncations().is_err());
     }
 
+    #[test]
+    fn a_log_that_pauses_is_looked_through_by_time() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (_directory, log) = with_unwritten_indexes(temporary.path());
+        let found = |at| log.offset_for_timestamp(Timestamp(at)).map(|it| it.map(|it| it.offset));
+        log.pause();
+        assert_eq!(found(2).unwrap(), Some(Offset(2)));
+        assert_eq!(log.max_timestamp().unwrap().map(|it| it.offset), Some(Offset(3)));
+        drop(log.close_for_deletion());
+        found(2).unwrap_err();
+    }
+
     /// A log with four batches, each later than the one before it, whose index entries are in memory.
     fn with_unwritten_indexes(path: &std::path::Path) -> (LogDirectory, Arc<Log>) {
         let config = LogConfig { index_interval_bytes: 1, ..LogConfig::default() };
