@@ -418,8 +418,9 @@ fn serve(
             let epoch = if believed == claimed { end.epoch } else { claimed.unwrap_or(end.epoch) };
             Ok(FetchAnswer::Diverged(EpochEnd { epoch, ..end }))
         }
-        Served::Records { source, visible, .. } => Ok(FetchAnswer::Records {
-            records: bytes_of(source).map_err(|_| ErrorCode::KAFKA_STORAGE_ERROR)?,
+        Served::Records { slice, visible } => Ok(FetchAnswer::Records {
+            records: bytes_of(slice.and_then(|slice| slice.source))
+                .map_err(|_| ErrorCode::KAFKA_STORAGE_ERROR)?,
             high_watermark: visible.high_watermark,
             log_start: visible.log_start,
         }),
