@@ -90,9 +90,11 @@ fn an_open_transaction_holds_a_follower_s_last_stable_offset_back() {
     leader.append_produced(draft.build(), LeaderEpoch(0)).unwrap();
     follower.append_as_follower(answer(&leader, 0), NEWEST).unwrap();
     assert_eq!(follower.last_stable_offset(Offset(5)), Offset(2));
+    follower.delete_records_to(Offset(3)).unwrap();
+    assert_eq!(follower.last_stable_offset(Offset(5)), Offset(3), "what is before is gone");
     leader.append_batch(marker(ControlType::Commit, 1, 0, 0, 1_000), LeaderEpoch(0)).unwrap();
     follower.append_as_follower(answer(&leader, 5), NEWEST).unwrap();
-    assert_eq!(follower.last_stable_offset(Offset(5)), Offset(2), "the marker may be cut off yet");
+    assert_eq!(follower.last_stable_offset(Offset(5)), Offset(3), "the marker may be cut off yet");
     assert_eq!(follower.last_stable_offset(Offset(6)), Offset(6));
 }
 

@@ -25,13 +25,16 @@ pub(super) struct Indexed {
 
 impl Log {
     /// Everything before this offset is decided and stays so: what readers of committed data may see, and what may be
-    /// compacted. Never beyond the high watermark.
+    /// compacted. Never beyond the high watermark, and not before the log's start, where a transaction has begun that is still
+    /// open.
     ///
     /// After a restart the ends of all transactions in the log are taken for final; where the high watermark is below where
     /// the log ended then, [`Log::unsettle_transactions`] says otherwise.
     #[must_use]
     pub fn last_stable_offset(&self, high_watermark: Offset) -> Offset {
-        self.transactions.lock().last_stable_offset(high_watermark)
+        let start = self.log_start_offset();
+        let stable = self.transactions.lock().last_stable_offset(high_watermark);
+        stable.max(start).min(high_watermark)
     }
 
     /// The high watermark has risen: what ended before it has ended for good, and need not be remembered.
