@@ -441,7 +441,8 @@ impl Replica {
     }
 
     /// Appends a client's batch, unless the client has sent it before. A flush is due then as well: the first copy may
-    /// still wait for one. With `needs_all` the caller waits for it, and begins it once there is nothing more to append.
+    /// still wait for one. With `needs_all` the caller waits for it, and begins it once there is nothing more to append;
+    /// otherwise nobody is in a hurry unless somebody waits for records.
     ///
     /// # Errors
     /// [`AppendError`]; nothing was appended then.
@@ -450,7 +451,11 @@ impl Replica {
         batch: ValidBatch,
         needs_all: bool,
     ) -> Result<Placed, AppendError> {
-        let ask = if needs_all { Log::join_next_flush } else { Log::request_flush };
+        let ask = match needs_all {
+            true => Log::join_next_flush,
+            false if self.waiters.is_empty() => Log::request_unawaited_flush,
+            false => Log::request_flush,
+        };
         self.append_with(batch, None, needs_all, Log::append_produced, ask)
     }
 

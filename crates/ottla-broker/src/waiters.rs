@@ -21,6 +21,10 @@ impl Waiters {
         Registration { waiters: self, waiter: Arc::clone(waiter) }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.registered.lock().is_empty()
+    }
+
     pub(crate) fn wake(&self) {
         for waiter in &*self.registered.lock() {
             waiter.notify_one();
@@ -56,6 +60,6 @@ mod tests {
         waiters.wake();
         waiter.notified().await;
         drop(registration);
-        assert!(waiters.registered.lock().is_empty());
+        assert!(waiters.is_empty());
     }
 }

@@ -1,9 +1,9 @@
 //! The flusher of a log directory: one thread that gathers requests and makes them durable together. Shell.
 //!
 //! While one flush is under way, the next requests gather; all of them cost one more flush. When there are some, the
-//! next round waits a moment for those whom this one has just answered. Where flushes are quick, whoever has appended
-//! and would only wait may do the round itself. How a round is done depends on how many files it has: see
-//! docs/decisions/003-flusher.md.
+//! next round waits a moment for those whom this one has just answered, and longer if nobody waits for it. Where flushes
+//! are quick, whoever has appended and would only wait may do the round itself. How a round is done depends on how many
+//! files it has: see docs/decisions/003-flusher.md.
 
 use std::fmt::Debug;
 use std::io;
@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ottla_base::Offset;
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -28,6 +28,8 @@ const WHOLE_FILE_SYSTEM_CALLS: usize = 8;
 const GATHER_PARTS: u32 = 2;
 /// and no longer than this.
 const GATHER_MAX: Duration = Duration::from_millis(1);
+/// A round that nobody waits for begins so long after the one before.
+const UNAWAITED_PAUSE: Duration = Duration::from_millis(2);
 /// A flush that takes no longer than this costs less than to wake another thread for it, and to be woken by that.
 const QUICK_MAX: Duration = Duration::from_micros(500);
 
@@ -71,7 +73,16 @@ pub(crate) struct FlushQueue {
 #[derive(Debug, Default)]
 struct Waiting {
     logs: Vec<Arc<Log>>,
+    /// Somebody waits until one of these is flushed.
+    is_awaited: bool,
     stopped: bool,
+}
+
+impl Waiting {
+    fn take(&mut self) -> Vec<Arc<Log>> {
+        self.is_awaited = false;
+        std::mem::take(&mut self.logs)
+    }
 }
 
 impl FlushQueue {
@@ -83,8 +94,14 @@ impl FlushQueue {
         }
     }
 
-    /// Has the flusher's thread begin a round if something waits for one.
+    /// Has the flusher's thread begin a round if something waits for one: the caller, or somebody, awaits its end.
     pub(crate) fn wake(&self) {
+        self.waiting.lock().is_awaited = true;
+        self.changed.notify_one();
+    }
+
+    /// Has the flusher's thread begin a round when it has paused.
+    pub(crate) fn wake_unawaited(&self) {
         self.changed.notify_one();
     }
 
@@ -93,7 +110,7 @@ impl FlushQueue {
         let waiting = {
             let mut waiting = self.waiting.lock();
             waiting.stopped = true;
-            std::mem::take(&mut waiting.logs)
+            waiting.take()
         };
         self.changed.notify_all();
         waiting.iter().for_each(|log| log.flush_dequeued());
@@ -105,30 +122,37 @@ impl FlushQueue {
             Duration::from_micros(self.latest_took_us.load(Ordering::Relaxed)) <= QUICK_MAX;
         let mut waiting = self.waiting.lock();
         let few = waiting.logs.len() < WHOLE_FILE_SYSTEM_CALLS;
-        (was_quick && few && !waiting.stopped).then(|| std::mem::take(&mut waiting.logs))
+        (was_quick && few && !waiting.stopped).then(|| waiting.take())
     }
 
-    /// Everything that waits; `None` once stopped. If there is something already, others have `gather` to join it.
-    fn take(&self, gather: Duration) -> Option<Vec<Arc<Log>>> {
+    /// Everything that waits; `None` once stopped. If somebody waits for it already, others have `gather` to join it; what
+    /// nobody waits for is left until `unawaited`.
+    fn take(&self, gather: Duration, unawaited: Instant) -> Option<Vec<Arc<Log>>> {
         let mut waiting = self.waiting.lock();
-        if !waiting.logs.is_empty() && !gather.is_zero() {
+        if waiting.is_awaited && !gather.is_zero() {
             MutexGuard::unlocked(&mut waiting, || thread::sleep(gather));
         }
-        while waiting.logs.is_empty() && !waiting.stopped {
-            self.changed.wait(&mut waiting);
+        while !waiting.stopped {
+            if waiting.logs.is_empty() {
+                self.changed.wait(&mut waiting);
+            } else if waiting.is_awaited || Instant::now() >= unawaited {
+                return Some(waiting.take());
+            } else {
+                self.changed.wait_until(&mut waiting, unawaited);
+            }
         }
-        let logs = std::mem::take(&mut waiting.logs);
-        (!waiting.stopped).then_some(logs)
+        None
     }
 }
 
 /// Starts the thread; it ends when the queue is stopped.
 pub(crate) fn start(env: Arc<Environment>) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name("log-flusher".to_owned()).spawn(move || {
-        let mut gather = Duration::ZERO;
-        while let Some(logs) = env.flushes.take(gather) {
+        let (mut gather, mut unawaited) = (Duration::ZERO, Instant::now());
+        while let Some(logs) = env.flushes.take(gather, unawaited) {
             let took = flush(&env, &logs, env.flushes.round.lock());
             gather = (took / GATHER_PARTS).min(GATHER_MAX);
+            unawaited = Instant::now() + UNAWAITED_PAUSE;
         }
     })
 }
@@ -136,7 +160,7 @@ pub(crate) fn start(env: Arc<Environment>) -> io::Result<JoinHandle<()>> {
 /// Does the next round on this thread, once nobody else is at one. Returns how many logs it was of.
 pub(crate) fn flush_here(env: &Environment) -> usize {
     let round = env.flushes.round.lock();
-    let logs = std::mem::take(&mut env.flushes.waiting.lock().logs);
+    let logs = env.flushes.waiting.lock().take();
     flush(env, &logs, round);
     logs.len()
 }

@@ -365,7 +365,8 @@ impl Pair {
 
     fn last_stable_offset(&self) -> i64 {
         let open = |record: &&Appended| self.fate(record) == Some(Fate::Open);
-        self.records.iter().find(open).map_or(self.end, |record| record.offset)
+        let first = self.records.iter().find(open).map_or(self.end, |record| record.offset);
+        first.max(self.start)
     }
 
     fn check(&self) {

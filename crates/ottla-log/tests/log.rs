@@ -13,7 +13,7 @@
 mod support;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ottla_base::{LeaderEpoch, Offset, ProducerId, Timestamp, TopicPartition, Uuid};
 use ottla_log::producers::{Producer, ProducerRefusal};
@@ -507,6 +507,42 @@ fn what_joins_a_flush_is_flushed_by_whoever_begins_one_and_each_is_told() {
     open.begin_flush();
     // An earlier flush may have told again what one before it had told.
     while receiver.recv_timeout(Duration::from_secs(60)).unwrap() != (0, Offset(201)) {}
+}
+
+#[test]
+fn whoever_waits_for_a_flush_is_told_however_it_was_asked_for() {
+    const EACH: i64 = 300;
+    let directory = Directory::new();
+    let open = directory.open(LogConfig::default());
+    let waits_for = |log: &Arc<Log>, n: i64| {
+        match n % 3 {
+            0 => log.request_flush(),
+            1 => log.request_unawaited_flush(),
+            _ => {
+                log.join_next_flush();
+                open.begin_flush();
+            }
+        }
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while log.flushed_offset() <= Offset(n) {
+            assert!(Instant::now() < deadline, "{n} of {:?}", log.topic_partition());
+            std::thread::yield_now();
+        }
+    };
+    let logs: Vec<_> = (0..3).map(|partition| open.create("t", partition)).collect();
+    std::thread::scope(|scope| {
+        for (log, waits_for) in logs.iter().zip([&waits_for; 3]) {
+            scope.spawn(move || {
+                for n in 0..EACH {
+                    log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+                    waits_for(log, n);
+                }
+            });
+        }
+        for _ in 0..20 {
+            open.checkpoint().unwrap();
+        }
+    });
 }
 
 #[test]
