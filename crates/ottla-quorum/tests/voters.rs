@@ -182,6 +182,29 @@ async fn what_cannot_be_done_is_refused_in_kafkas_words() {
 }
 
 #[tokio::test]
+async fn a_voter_is_not_removed_while_the_others_are_no_majority_without_it() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.put(&[1, 2, 3], "before").await;
+    let active = cluster.active_of(&[1, 2, 3]).await;
+    let [kept, lost] = [1, 2, 3].into_iter().filter(|id| *id != active).collect::<Vec<_>>()[..]
+    else {
+        panic!("three voters");
+    };
+    cluster.kill(lost);
+    // Whether it is the leader itself or the last one that follows it.
+    for id in [kept, active] {
+        let refused = cluster.voter(active).change(Change::Remove(id, directory_id(id))).await;
+        assert!(
+            matches!(refused, Err(VoterChangeError::Needed(it)) if it.id.0 == id),
+            "{refused:?}"
+        );
+    }
+    cluster.put(&[active, kept], "all goes on").await;
+    cluster.change(&[active, kept], Change::Remove(lost, directory_id(lost))).await;
+    knows(cluster.voter(kept), &voters(&[active.min(kept), active.max(kept)])).await;
+}
+
+#[tokio::test]
 async fn voters_who_are_known_by_their_ids_alone_do_not_change() {
     let by_id = |id| InitialVoter { directory_id: Uuid::ZERO, ..initial_voter(id) };
     let cluster = Cluster::start_with([1, 2, 3].map(by_id).to_vec()).await;

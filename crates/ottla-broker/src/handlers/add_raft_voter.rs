@@ -128,6 +128,7 @@ pub(super) fn refusal(error: &VoterChangeError) -> Refusal {
         }
         VoterChangeError::Pending
         | VoterChangeError::NotEstablished
+        | VoterChangeError::Needed(_)
         | VoterChangeError::Behind(_)
         | VoterChangeError::TimedOut => ErrorCode::REQUEST_TIMED_OUT,
         VoterChangeError::Unsupported(_) => ErrorCode::UNSUPPORTED_VERSION,

@@ -49,6 +49,9 @@ pub enum VoterChangeError {
     /// There is no such voter, or no other.
     #[error("Cannot remove voter {voter} from the set of voters {}", set(.voters))]
     NotFound { voter: Member, voters: Vec<Member> },
+    /// Too few of the voters that would be left are heard of: they could commit nothing, not even this.
+    #[error("Aborted remove voter operation for {0} since the others are no majority without it")]
+    Needed(Member),
     /// It is no observer, has not all of the log, or is not heard of.
     #[error("Aborted add voter operation for {0} since it is lagging behind")]
     Behind(Member),
@@ -291,6 +294,7 @@ impl Changes<'_> {
     async fn remove(self, voter: Member, deadline: Instant) -> Result<(), VoterChangeError> {
         let _changing = self.changing(deadline).await?;
         let lead = lead(self.raft).ok_or(VoterChangeError::NotLeader)?;
+        self.check_dispensable(voter, &lead.members).await?;
         let left = lead.members.voter_ids().filter(|number| node_id(*number) != voter.id.0);
         let ids = left.collect();
         let mut nodes = nodes(&lead.members);
@@ -302,6 +306,38 @@ impl Changes<'_> {
         self.replace_voters(lead, ids, nodes, deadline).await?;
         tracing::info!(%voter, "a voter was removed");
         Ok(())
+    }
+
+    /// Waits a moment for most of the others to answer.
+    async fn check_dispensable(
+        self,
+        voter: Member,
+        members: &Membership,
+    ) -> Result<(), VoterChangeError> {
+        let begun = Instant::now();
+        let left = members.voter_ids().filter(|number| node_id(*number) != voter.id.0);
+        let left: Vec<i32> = left.collect();
+        let mut metrics = self.raft.data_metrics();
+        let heard = async {
+            loop {
+                let count = {
+                    let metrics = metrics.borrow_and_update();
+                    let answers = |number: &&i32| progress(&metrics, **number).1 < begun.elapsed();
+                    let is_here = |number: &&i32| **number == self.service.node_id.0;
+                    left.iter().filter(|number| is_here(number) || answers(number)).count()
+                };
+                if count * 2 > left.len() {
+                    return true;
+                }
+                if metrics.changed().await.is_err() {
+                    return false;
+                }
+            }
+        };
+        match tokio::time::timeout(self.service.lease.saturating_mul(2), heard).await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(VoterChangeError::Needed(voter)),
+        }
     }
 
     /// The turn of whoever wants the voters changed; another one does not wait for it.

@@ -232,6 +232,7 @@ impl World {
                 let what = match changed {
                     Ok(()) => what,
                     Err(VoterChangeError::Behind(_)) => "voter not added: behind",
+                    Err(VoterChangeError::Needed(_)) => "voter not removed: needed",
                     Err(VoterChangeError::TimedOut) => "voter change timed out",
                     Err(_) => "voter change refused",
                 };
