@@ -64,19 +64,27 @@ pub fn is_out_of_files(error: &io::Error) -> bool {
 /// `false` when somebody has it already. The lock ends with the file handle, also by `kill -9`.
 ///
 /// There are two kinds, which do not see each other: `flock`, which also keeps two handles of one process apart, and POSIX
-/// record locks, which Java takes: Apache Kafka may be at work in the same directory.
+/// record locks, which Java takes: Apache Kafka may be at work in the same directory. A record lock of another process is
+/// looked for before, and one is held beside: on network file systems both are of one kind, and the second is refused
+/// because of the first. The record lock ends as soon as this process closes any handle of the file.
 pub fn lock_exclusive(file: &File) -> io::Result<bool> {
+    if is_record_locked(file)? {
+        return Ok(false);
+    }
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(false),
         Err(TryLockError::Error(error)) => return Err(error),
     }
-    use rustix::io::Errno;
-    match rustix::fs::fcntl_lock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(true),
-        Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
+    let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    let _refused_by_our_own = rustix::fs::fcntl_lock(file, exclusive);
+    Ok(true)
+}
+
+/// Whether another process has a POSIX record lock on a file.
+fn is_record_locked(file: &File) -> io::Result<bool> {
+    use rustix::process::{FlockType, fcntl_getlk};
+    Ok(fcntl_getlk(file, &FlockType::WriteLock.into())?.is_some())
 }
 
 /// Room on a file system, in bytes.

@@ -44,7 +44,8 @@ pub(super) fn read_anew(disk: &dyn Disk, directory: &Path) -> Result<(), Storage
         let path = directory.join(&entry.name);
         if entry.is_directory {
             read_anew(disk, &path)?;
-        } else {
+        } else if entry.name != names::LOCK {
+            // To close that one would give up a part of the lock.
             let file = disk.open(&path, Open::Read).context("open", &path)?;
             disk.drop_cached(&file).context("read anew", &path)?;
         }
