@@ -28,7 +28,7 @@ const WHOLE_FILE_SYSTEM_CALLS: usize = 8;
 const GATHER_PARTS: u32 = 2;
 /// and no longer than this.
 const GATHER_MAX: Duration = Duration::from_millis(1);
-/// A round that nobody waits for begins so long after the one before.
+/// A round that nobody waits for begins so long after the last one of the flusher's thread.
 const UNAWAITED_PAUSE: Duration = Duration::from_millis(2);
 /// A flush that takes no longer than this costs less than to wake another thread for it, and to be woken by that.
 const QUICK_MAX: Duration = Duration::from_micros(500);
@@ -73,14 +73,25 @@ pub(crate) struct FlushQueue {
 #[derive(Debug, Default)]
 struct Waiting {
     logs: Vec<Arc<Log>>,
-    /// Somebody waits until one of these is flushed.
-    is_awaited: bool,
+    hurry: Hurry,
     stopped: bool,
+}
+
+/// What the flusher's thread has been asked for since these logs gather.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Hurry {
+    /// Nothing: whoever has pushed begins the round.
+    #[default]
+    None,
+    /// A round that nobody waits for.
+    Later,
+    /// A round that somebody waits for.
+    Now,
 }
 
 impl Waiting {
     fn take(&mut self) -> Vec<Arc<Log>> {
-        self.is_awaited = false;
+        self.hurry = Hurry::None;
         std::mem::take(&mut self.logs)
     }
 }
@@ -96,13 +107,21 @@ impl FlushQueue {
 
     /// Has the flusher's thread begin a round if something waits for one: the caller, or somebody, awaits its end.
     pub(crate) fn wake(&self) {
-        self.waiting.lock().is_awaited = true;
-        self.changed.notify_one();
+        let mut waiting = self.waiting.lock();
+        // Without any, somebody else has taken the caller's along.
+        if !waiting.logs.is_empty() {
+            waiting.hurry = Hurry::Now;
+            self.changed.notify_one();
+        }
     }
 
     /// Has the flusher's thread begin a round when it has paused.
     pub(crate) fn wake_unawaited(&self) {
-        self.changed.notify_one();
+        let mut waiting = self.waiting.lock();
+        if !waiting.logs.is_empty() && waiting.hurry == Hurry::None {
+            waiting.hurry = Hurry::Later;
+            self.changed.notify_one();
+        }
     }
 
     /// Whoever waits now waits in vain. They hold the directory, and the directory holds this.
@@ -129,13 +148,13 @@ impl FlushQueue {
     /// nobody waits for is left until `unawaited`.
     fn take(&self, gather: Duration, unawaited: Instant) -> Option<Vec<Arc<Log>>> {
         let mut waiting = self.waiting.lock();
-        if waiting.is_awaited && !gather.is_zero() {
+        if waiting.hurry == Hurry::Now && !gather.is_zero() {
             MutexGuard::unlocked(&mut waiting, || thread::sleep(gather));
         }
         while !waiting.stopped {
             if waiting.logs.is_empty() {
                 self.changed.wait(&mut waiting);
-            } else if waiting.is_awaited || Instant::now() >= unawaited {
+            } else if waiting.hurry == Hurry::Now || Instant::now() >= unawaited {
                 return Some(waiting.take());
             } else {
                 self.changed.wait_until(&mut waiting, unawaited);

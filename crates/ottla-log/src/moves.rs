@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ottla_base::{Offset, TopicPartition};
 use ottla_records::{Batches, RawBatch, ValidBatch};
 
-use crate::directory::LogDirectory;
+use crate::directory::{Leftover, LogDirectory};
 use crate::error::{Context, CreateError, ReadError, StorageError};
 use crate::log::{Log, Origin};
 
@@ -275,15 +275,18 @@ impl Move {
 /// opened now.
 pub fn settle(
     directories: &[Arc<LogDirectory>],
-) -> Result<Vec<(TopicPartition, Arc<LogDirectory>)>, StorageError> {
+) -> Result<Vec<(Leftover, Arc<LogDirectory>)>, StorageError> {
     let mut interrupted = Vec::new();
     for directory in directories {
         for leftover in directory.leftovers() {
             let name = &leftover.partition;
-            if directories.iter().any(|it| it.log(name).is_some()) {
+            // A topic that was made anew has other logs of the same names.
+            let is_its_log =
+                |log: Arc<Log>| leftover.topic_id.is_none() || log.topic_id() == leftover.topic_id;
+            if directories.iter().any(|it| it.log(name).is_some_and(is_its_log)) {
                 directory.discard_leftover(&leftover)?;
-                interrupted.push((leftover.partition, Arc::clone(directory)));
-            } else if leftover.is_complete {
+                interrupted.push((leftover, Arc::clone(directory)));
+            } else if leftover.is_complete && directory.log(name).is_none() {
                 directory.promote_leftover(&leftover)?;
                 tracing::info!(log = %leftover.partition, directory = %directory.path().display(), "a move is complete");
             } else {

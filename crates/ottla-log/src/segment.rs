@@ -353,12 +353,18 @@ impl Segment {
         }
         let retired = self.retired.read();
         let path = || self.path_with(names::TXN_INDEX, retired.as_deref());
-        let looked_at = path();
-        let opened = self.disk().open_if_there(&looked_at, Open::Read);
-        let file = opened.context("open", &looked_at)?;
-        // It says nothing if the directory got another name meanwhile.
-        *lacks_txn_index = file.is_none() && path() == looked_at;
-        Ok(file.map(|file| (file, looked_at)))
+        loop {
+            let looked_at = path();
+            let opened = self.disk().open_if_there(&looked_at, Open::Read);
+            if let Some(file) = opened.context("open", &looked_at)? {
+                return Ok(Some((file, looked_at)));
+            }
+            // It says nothing if the directory got another name meanwhile.
+            if path() == looked_at {
+                *lacks_txn_index = true;
+                return Ok(None);
+            }
+        }
     }
 
     /// Adds transactions whose markers are about to be appended. Returns the file, and how long it was before.

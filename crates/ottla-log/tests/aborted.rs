@@ -60,7 +60,7 @@ fn the_aborted_transactions_of_a_slice_are_those_up_to_the_next_index_entry() {
     for from in (0..end.0 - 1).step_by(7) {
         for max_bytes in [1, 900, 5_000] {
             let slice = log.read(Offset(from), max_bytes, stable, true).unwrap();
-            let before_it_is_written = log.end_of(&slice).unwrap();
+            let before_it_is_written = log.end_of(&slice);
             looked.push((from, slice, before_it_is_written));
         }
     }
@@ -69,7 +69,7 @@ fn the_aborted_transactions_of_a_slice_are_those_up_to_the_next_index_entry() {
         let bytes = slice.source.as_ref().unwrap().read().unwrap();
         let batches = Batches::new(bytes).map_while(Result::ok);
         let last = batches.last().map_or(from, |last| last.header().last_offset());
-        assert_eq!(bound, log.end_of(&slice).unwrap());
+        assert_eq!(bound, log.end_of(&slice));
         assert_eq!(bound, kafka_s_bound(&directory, &log, &slice, stable), "from {from}");
         assert!(bound.0 > last);
         let told = log.aborted_transactions(&(Offset(from)..bound)).unwrap();
@@ -91,7 +91,7 @@ fn what_was_read_keeps_no_directory_locked() {
     drop((log, open.close()));
     let open = directory.open(LogConfig::default());
     let log = open.log("t", 0);
-    assert_eq!(log.end_of(&slice).unwrap(), Offset(4), "what is not known is told of");
+    assert_eq!(log.end_of(&slice), Offset(4), "what is not known is told of");
 }
 
 /// The operating system's disk, and how many bytes were read from it.

@@ -276,7 +276,7 @@ impl Found {
         if slice.is_empty() {
             return;
         }
-        let found = log.end_of(slice).and_then(|end| log.aborted_transactions(&(from..end)));
+        let found = log.aborted_transactions(&(from..log.end_of(slice)));
         match found {
             Ok(found) => *aborted = found.iter().map(transaction).collect(),
             Err(error) => {

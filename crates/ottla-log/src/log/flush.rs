@@ -48,25 +48,17 @@ impl Log {
 
     /// The same, where nobody waits for it: under load it begins milliseconds later, and covers more.
     pub fn request_unawaited_flush(&self) {
-        if self.join() {
-            self.env().flushes.wake_unawaited();
-        }
+        self.join_next_flush();
+        self.env().flushes.wake_unawaited();
     }
 
     /// Lets what was appended so far be made durable by the directory's next flush, which the caller begins soon with
     /// [`LogDirectory::begin_flush`](crate::LogDirectory::begin_flush), if nobody else does before.
     pub fn join_next_flush(&self) {
-        self.join();
-    }
-
-    /// Returns whether it did not wait for one yet.
-    fn join(&self) -> bool {
-        let is_first = !self.flush_requested.swap(true, Ordering::AcqRel);
-        if is_first {
+        if !self.flush_requested.swap(true, Ordering::AcqRel) {
             let this = self.this.upgrade().expect("a log is only reached through its Arc");
             self.env().flushes.push(this);
         }
-        is_first
     }
 
     /// The flusher has taken this log off its queue: whoever appends from now on asks again.

@@ -197,17 +197,22 @@ impl Log {
 
 impl Log {
     /// An offset that all records of a slice lie before, and all but an index interval of those that are not in it lie behind:
-    /// that of the first index entry behind the slice.
-    pub fn end_of(&self, slice: &Slice) -> Result<Offset, StorageError> {
-        let Some(Cut { segment, position }) = &slice.cut else { return Ok(slice.before) };
-        let Some(segment) = segment.upgrade() else { return Ok(slice.before) };
+    /// that of the first index entry behind the slice, as far as the index can be read.
+    #[must_use]
+    pub fn end_of(&self, slice: &Slice) -> Offset {
+        let Some(Cut { segment, position }) = &slice.cut else { return slice.before };
+        let Some(segment) = segment.upgrade() else { return slice.before };
         let ceiling = self.state.read().ceiling(&segment, *position);
         let entry = match ceiling {
             Ceiling::Known(entry) => entry,
-            Ceiling::InFile(len, next) => segment.offset_ceiling(len, *position)?.or(next),
+            // It may have got another name just now, or be gone.
+            Ceiling::InFile(len, next) => match segment.offset_ceiling(len, *position) {
+                Ok(entry) => entry.or(next),
+                Err(_) => return slice.before,
+            },
         };
         let end = entry.map(|entry| segment.base_offset + i64::from(entry.relative_offset));
-        Ok(end.map_or(slice.before, |end| slice.before.min(Offset(end))))
+        end.map_or(slice.before, |end| slice.before.min(Offset(end)))
     }
 }
 

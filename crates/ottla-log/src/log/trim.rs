@@ -471,7 +471,9 @@ impl Log {
             let bases = state.segments().map(|segment| segment.base_offset);
             bases.rev().find(|base| *base <= offset.0).unwrap_or(0)
         };
-        env.recovery_points.lower(&self.partition, Offset(base_offset))
+        env.recovery_points.lower(&self.partition, Offset(base_offset))?;
+        let others = [&env.cleaned, &env.high_watermarks];
+        others.into_iter().try_for_each(|points| points.lower(&self.partition, offset))
     }
 
     /// What is appended from here on is neither on disk nor compacted nor visible, whatever the last checkpoints say. The caller

@@ -350,7 +350,7 @@ fn overlapping(
     .map(|(extent, _)| extent)
 }
 
-/// Whether a transaction may end in a range of offsets. Where something is damaged it may.
+/// Whether a transaction ends in a range of offsets; what is in quarantine says nothing, here as in a replay.
 pub(crate) fn any_marker(
     segments: impl Iterator<Item = Extent>,
     range: &Range<Offset>,
