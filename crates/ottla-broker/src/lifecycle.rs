@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use ottla_base::ErrorCode;
-use ottla_client::Address;
+use ottla_client::{Address, ClientError};
 use ottla_protocol::messages::{
     BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest,
 };
@@ -260,6 +260,10 @@ impl Lifecycle {
                     return Left::Forsaken(code.to_string());
                 }
                 Ok(_) => heard = Instant::now(),
+                // A controller that leads and is slow may yet answer.
+                Err(Unanswered::Unreachable(ClientError::TimedOut { .. })) => {
+                    heard = Instant::now();
+                }
                 Err(error) if heard.elapsed() >= FORSAKEN_AFTER => {
                     return Left::Forsaken(error.to_string());
                 }

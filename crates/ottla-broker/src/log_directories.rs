@@ -14,8 +14,8 @@ use std::thread;
 use ottla_base::{Offset, TopicId, TopicPartition, Uuid};
 use ottla_env::Clock;
 use ottla_log::{
-    CreateError, DirectoryOptions, FlushListener, Log, LogConfig, LogDirectory, OpenError,
-    StorageError, settle,
+    CreateError, DirectoryOptions, FlushListener, Leftover, Log, LogConfig, LogDirectory,
+    OpenError, StorageError, settle,
 };
 use ottla_metadata::topic_name;
 use ottla_quorum::give_up_reserve;
@@ -75,7 +75,7 @@ pub(crate) struct LogDirectories {
     unreadable: Vec<Unreadable>,
     metadata: Arc<LogDirectory>,
     /// Moves that were under way when the last process ended, and where to.
-    interrupted_moves: Vec<(TopicPartition, PathBuf)>,
+    interrupted_moves: Vec<(Leftover, PathBuf)>,
 }
 
 /// What is known of a path.
@@ -161,7 +161,7 @@ impl LogDirectories {
         }
         let directories: Vec<_> = members.iter().map(|it| Arc::clone(&it.directory)).collect();
         let interrupted = settle(&directories).map_err(OpenError::Storage)?;
-        let with_path = |(name, to): (_, Arc<LogDirectory>)| (name, to.path().to_owned());
+        let with_path = |(copy, to): (_, Arc<LogDirectory>)| (copy, to.path().to_owned());
         let interrupted_moves = interrupted.into_iter().map(with_path).collect();
         for (at, member) in members.iter().enumerate() {
             for log in member.directory.logs() {
@@ -218,7 +218,7 @@ impl LogDirectories {
 
     /// Moves that are to begin again, and where to.
     #[must_use]
-    pub(crate) fn interrupted_moves(&self) -> &[(TopicPartition, PathBuf)] {
+    pub(crate) fn interrupted_moves(&self) -> &[(Leftover, PathBuf)] {
         &self.interrupted_moves
     }
 

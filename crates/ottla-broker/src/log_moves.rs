@@ -9,11 +9,12 @@
 //! Invariant: a move is under way exactly while it is in `under_way`; whoever takes it out ends it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ottla_base::{ErrorCode, TopicPartition, Uuid};
-use ottla_log::{Move, MoveError, StorageError};
+use ottla_base::{ErrorCode, Offset, TopicPartition, Uuid};
+use ottla_log::{FlushListener, Leftover, Log, Move, MoveError, StorageError};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
@@ -41,7 +42,7 @@ pub(crate) struct LogMoves {
     beginning: Mutex<()>,
     /// Where partitions are to be put that are not here yet.
     wishes: Mutex<HashMap<TopicPartition, Uuid>>,
-    begun: Notify,
+    begun: Arc<Notify>,
 }
 
 /// One move.
@@ -79,7 +80,7 @@ impl LogMoves {
             under_way: Mutex::default(),
             beginning: Mutex::default(),
             wishes: Mutex::default(),
-            begun: Notify::new(),
+            begun: Arc::default(),
         }
     }
 
@@ -152,8 +153,11 @@ impl LogMoves {
 
     /// Begins those again that an earlier process did not end.
     pub(crate) fn begin_again(&self) {
-        for (name, path) in self.directories.interrupted_moves() {
-            let ids = self.directories.named(name).filter_map(|log| log.topic_id());
+        for (Leftover { partition: name, topic_id, .. }, path) in
+            self.directories.interrupted_moves()
+        {
+            let named = self.directories.named(name).filter_map(|log| log.topic_id());
+            let ids = named.filter(|id| topic_id.is_none_or(|of_copy| of_copy == *id));
             let replica = ids.filter_map(|id| self.replicas.find(id, name.partition.0)).next();
             let Some((replica, target)) = replica.zip(self.directories.at(path)) else { continue };
             if let Err(code) = self.begin(&replica, target) {
@@ -189,14 +193,28 @@ impl LogMoves {
         }
     }
 
+    /// Who is told of directories that fail: what the controller takes to be in one of them must not wait.
+    pub(crate) fn failure_watch(&self) -> Arc<dyn FlushListener> {
+        Arc::new(FailureWatch(Arc::clone(&self.begun)))
+    }
+
     /// Takes each move a step further.
     pub(crate) fn step_all(&self) -> Vec<Step> {
+        self.step_those(|_| true)
+    }
+
+    /// Takes those moves to their ends of which the controller has been told: they lack next to nothing.
+    fn step_told(&self) -> Vec<Step> {
+        self.step_those(|it| it.told.lock().is_some())
+    }
+
+    fn step_those(&self, is_meant: impl Fn(&UnderWay) -> bool) -> Vec<Step> {
         let moves: Vec<_> = self.under_way.lock().values().cloned().collect();
-        moves.iter().map(|it| self.step(it)).collect()
+        moves.iter().filter(|it| is_meant(it)).map(|it| self.step(it)).collect()
     }
 
     /// Keeps to `replica.alter.log.dirs.io.max.bytes.per.second`, for all moves together.
-    async fn rest_after(&self, steps: &[Step]) {
+    async fn rest_after(self: &Arc<Self>, steps: &[Step]) {
         if !steps.is_empty() && steps.iter().all(|step| *step == Step::Waits) {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
@@ -209,8 +227,15 @@ impl LogMoves {
         while owed > 0 {
             let Some(per_second) = self.configuration.live().throttles.moves else { return };
             let (nap, paid) = nap(owed, per_second);
-            tokio::time::sleep(nap).await;
-            owed = owed.saturating_sub(paid);
+            tokio::select! {
+                () = tokio::time::sleep(nap) => owed = owed.saturating_sub(paid),
+                () = self.begun.notified() => {
+                    let moves_on = Arc::clone(self);
+                    let work = tokio::task::spawn_blocking(move || moves_on.step_told());
+                    let Ok(steps) = work.await else { return };
+                    owed += steps.iter().map(copied).sum::<u64>();
+                }
+            }
         }
     }
 
@@ -258,6 +283,7 @@ impl LogMoves {
     fn advance(&self, under_way: &UnderWay, moving: &Move) -> Result<Option<Step>, MoveError> {
         // The controller may take the log to be elsewhere already, and would not let others take over.
         moving.source().check_health()?;
+        moving.target().check_health()?;
         let copied = moving.step()?;
         if !copied.nearly_done {
             return Ok(Some(Step::Copied(copied.bytes)));
@@ -302,6 +328,18 @@ impl LogMoves {
         {
             self.reports.assigned(replica.topic_id, replica.partition.partition.0, source);
         }
+    }
+}
+
+/// Wakes whoever carries out the moves when a directory fails.
+#[derive(Debug)]
+struct FailureWatch(Arc<Notify>);
+
+impl FlushListener for FailureWatch {
+    fn flushed(&self, _: &Arc<Log>, _: Offset) {}
+
+    fn poisoned(&self, _: &Path, _: &StorageError) {
+        self.0.notify_one();
     }
 }
 

@@ -32,7 +32,10 @@ use ottla_protocol::records::{ConfigRecord, FeatureLevelRecord, MetadataRecord};
 /// A record that contradicts the image: the log is not the one that led to the image, or is corrupt.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyError {
-    #[error("{record} is not acted on by this version, and to pass it over would lose it")]
+    #[error(
+        "{record} is not acted on by this version, and to pass it over would lose it: a later one wrote this log, or Apache \
+         Kafka, whose topics `ottla topic adopt` takes over"
+    )]
     Unsupported { record: &'static str },
     #[error("{record}: there is no topic with id {id}")]
     NoTopic { record: &'static str, id: TopicId },

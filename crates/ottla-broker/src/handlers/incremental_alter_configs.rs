@@ -8,6 +8,8 @@
 //! - Known difference: a listener that serves clients and controllers takes changes for other brokers, as a controller does.
 //! - Known difference: `listeners` and `listener.security.protocol.map` do not change while the broker runs, and a class of
 //!   Java cannot be set.
+//! - Known difference: of a broker's values those are looked at that change, and what they go together with; Apache Kafka also looks
+//!   at the others of the same component, such as a `log.local.retention.ms` in the file that it has started with.
 //! - Known difference: what no broker of this release could honour, as `config.providers`, is refused through a controller, too
 //!   (INVALID_CONFIG); Apache Kafka's stores it.
 //! - Known difference: a partition without a leader keeps its eligible leader replicas when its `min.insync.replicas` changes:

@@ -3,7 +3,7 @@
 //! - Only where the log knows the voters with their directories (`kraft.version` 1), else UNSUPPORTED_VERSION. One change at a
 //!   time: REQUEST_TIMED_OUT while another is not committed.
 //! - A voter is an id and a directory: another directory is VOTER_NOT_FOUND, and so is the last voter.
-//! - Known difference: REQUEST_TIMED_OUT at once, and nothing changes, if too few of the voters that would be left are heard of;
+//! - Known difference: REQUEST_TIMED_OUT within a second, and nothing changes, if too few of the voters that would be left are heard of;
 //!   Apache Kafka names them the voters, and if no majority of these comes back, nothing is decided any more.
 //! - The voter goes on as an observer; if it leads, another voter takes over once that is committed.
 

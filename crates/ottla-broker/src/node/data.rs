@@ -65,6 +65,7 @@ impl Data {
             Arc::clone(&reports),
             Arc::clone(&configuration),
         ));
+        directories.add_listener(&moves.failure_watch());
         let cleaner = cleaner::start(&configuration.live().cleaner, &replicas, &clock)?;
         let incarnation_id = ottla_env::random_uuid()?;
         let hang_ups = Arc::<HangUps>::default();

@@ -336,6 +336,8 @@ impl Changes<'_> {
         };
         match tokio::time::timeout(self.service.lease.saturating_mul(2), heard).await {
             Ok(true) => Ok(()),
+            // Nobody answers whoever leads no longer.
+            Ok(false) | Err(_) if lead(self.raft).is_none() => Err(VoterChangeError::NotLeader),
             Ok(false) | Err(_) => Err(VoterChangeError::Needed(voter)),
         }
     }
