@@ -264,6 +264,47 @@ fn a_log_that_has_the_name_of_one_that_was_to_move_stays_where_it_is() {
     assert_eq!((others.topic_id(), bases(&others)), (Some(Uuid([8; 16])), vec![0, 3]));
 }
 
+/// What the end of a process has left of a move: a copy that lacks nothing, and is as good as its log or not.
+fn left_of_a_move(is_complete: bool) -> Pair {
+    for changes in 0.. {
+        let pair = Pair::new();
+        let both = pair.open();
+        let log = create(&both[0], &pair.config);
+        append(&log, 5, 1, 10);
+        log.flush().unwrap();
+        let moving = begin(&both).unwrap();
+        copy_all(&moving).unwrap();
+        pair.disk.stop_after(Some(changes));
+        let finished = moving.finish().map(drop);
+        pair.disk.stop_after(None);
+        drop((log, moving, both));
+        if matches!(finished, Err(MoveError::GivenAway { .. })) == is_complete {
+            return pair;
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn what_is_left_of_a_move_is_not_taken_for_one_of_another_topics_log() {
+    for is_complete in [false, true] {
+        let pair = left_of_a_move(is_complete);
+        // The log is gone, and its topic was made anew.
+        for name in pair.names("a") {
+            std::fs::remove_dir_all(pair.path("a").join(name)).unwrap();
+        }
+        let both = pair.open();
+        assert_eq!(both[1].leftovers()[0].is_complete, is_complete);
+        let config = Arc::new(pair.config.clone());
+        both[0].create(partition(), Uuid([8; 16]), config).unwrap();
+        assert!(settle(&both).unwrap().is_empty());
+        let ids = both.each_ref().map(|it| it.log(&partition()).and_then(|log| log.topic_id()));
+        let of_copy = is_complete.then_some(Uuid([7; 16]));
+        assert_eq!(ids, [Some(Uuid([8; 16])), of_copy]);
+        assert_eq!(both[1].leftovers().len(), usize::from(!is_complete), "it may be needed yet");
+    }
+}
+
 #[test]
 fn wherever_a_move_is_cut_off_the_log_is_in_one_directory_as_a_whole() {
     let (mut in_source, mut in_target, mut promoted, mut given_away) = (0, 0, 0, 0);
