@@ -69,8 +69,21 @@ fn after_a_failed_sync_nothing_is_written_any_more_and_everything_is_still_read(
     let mark = directory.path().join(".ottla_sync_failed");
     assert!(mark.exists());
     directory.options.disk = Arc::new(FaultyDisk::default());
-    directory.open(LogConfig::default()).close();
+    let open = directory.open(LogConfig::default());
+    assert!(has_record_lock(&directory.path().join(".lock")), "it was read anew without the lock");
+    open.close();
     assert!(!mark.exists(), "the cache was let go of once");
+}
+
+/// Whether this process has the kind of lock that Java sees, which ends with any handle of the file.
+fn has_record_lock(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+
+    let Ok(locks) = std::fs::read_to_string("/proc/locks") else { return true };
+    let (process, inode) = (std::process::id(), std::fs::metadata(path).unwrap().ino());
+    let ours = format!(" {process} ");
+    let of_file = format!(":{inode} ");
+    locks.lines().any(|it| it.contains("POSIX") && it.contains(&ours) && it.contains(&of_file))
 }
 
 /// Whether the directory is offline after this was done to a log whose checkpoints speak of it, with one sync that fails.
