@@ -4,15 +4,16 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ottla_base::{ErrorCode, LeaderEpoch, Timestamp};
+use ottla_base::{ErrorCode, LeaderEpoch, Offset, Timestamp};
 use ottla_config::{Loaded, Sources};
 use ottla_env::{Disk, DiskLayer, OsDisk, SystemClock};
 use ottla_log::{DirectoryOptions, LogConfig, LogDirectory, Move};
 use ottla_protocol::records::{
-    MetadataRecord, PartitionChangeRecord, PartitionRecord, RegisterBrokerRecord,
+    ConfigRecord, MetadataRecord, PartitionChangeRecord, PartitionRecord, RegisterBrokerRecord,
     RemoveTopicRecord, TopicRecord,
 };
 use ottla_replication::Windows;
+use tokio::sync::watch;
 
 use super::*;
 use crate::fetchers::FetchSettings;
@@ -544,6 +545,47 @@ fn a_log_moves_only_once_the_controller_knows_where_it_is_going_to_be() {
     fixture.learn([now_in(B)]);
     assert_eq!(topics.moves.step_all(), [Step::Ended]);
     assert_eq!((is_in(), fixture.names()), (B, vec!["t-0".to_owned(), "t-0 delete".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_move_that_lacks_nothing_does_not_wait_for_the_throttle_of_others() {
+    let (mut fixture, replica) = waiting_to_move();
+    let no_rate = ConfigRecord {
+        resource_type: ConfigResource::BROKER,
+        resource_name: ME.to_string().into(),
+        name: "replica.alter.log.dirs.io.max.bytes.per.second".into(),
+        value: Some("0".into()),
+    };
+    fixture.learn([partition_in(A, TOPIC, 1, &[1]), no_rate.into()]);
+    let topics = Arc::clone(&fixture.topics);
+    topics.reports.all_taken();
+    let other = topics.replicas.find(TOPIC, 1).unwrap();
+    // More than one step copies.
+    while other.log().size_in_bytes() < 3 << 20 {
+        other.log().append_batch(one_record(Timestamp(1_000)), LeaderEpoch(0)).unwrap();
+    }
+    let to_b = topics.directories.with_id(B).unwrap();
+    assert_eq!(topics.moves.begin(&other, to_b), Ok(()));
+    let (stop, stopping) = watch::channel(false);
+    let running = tokio::spawn(Arc::clone(&topics.moves).run(stopping));
+    // The other one has copied something, and owes for it for ever.
+    let copied = || to_b.directory.futures().iter().any(|log| log.log_end_offset() > Offset(0));
+    until(copied).await;
+    fixture.learn([now_in(B)]);
+    until(|| topics.directories.id_of(&replica.log()) == Some(B)).await;
+    assert_eq!(topics.directories.id_of(&other.log()), Some(A), "it owes");
+    stop.send_replace(true);
+    running.await.unwrap();
+}
+
+/// Lets others work until something is so.
+async fn until(is_so: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it comes to be");
 }
 
 #[test]
