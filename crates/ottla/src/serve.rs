@@ -297,7 +297,7 @@ fn announce(node: &Node, directories: &str, started: Instant) {
     }
 }
 
-/// A second signal that comes sooner is the first one once more.
+/// A second signal of the same kind that comes sooner is the first one once more.
 const SAME_SIGNAL: Duration = Duration::from_millis(250);
 
 /// SIGTERM and SIGINT, the polite ways to ask a server to stop, and the end of standard input where that is one.
@@ -305,6 +305,8 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     stdin: Option<oneshot::Receiver<()>>,
+    /// The signal that came first, if it was one.
+    first: Option<SignalKind>,
 }
 
 impl Signals {
@@ -313,6 +315,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             stdin,
+            first: None,
         })
     }
 
@@ -324,22 +327,22 @@ impl Signals {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            () = ended => {}
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
+        self.first = tokio::select! {
+            () = ended => None,
+            _ = self.terminate.recv() => Some(SignalKind::terminate()),
+            _ = self.interrupt.recv() => Some(SignalKind::interrupt()),
+        };
     }
 
-    /// The next one that was meant for itself: `timeout` and shells signal a process and then its whole group.
+    /// The next one that was meant for itself: `timeout` signals a process and then its whole group.
     async fn next(&mut self) {
         let since = Instant::now();
         loop {
-            tokio::select! {
-                _ = self.terminate.recv() => {}
-                _ = self.interrupt.recv() => {}
-            }
-            if since.elapsed() >= SAME_SIGNAL {
+            let asked = tokio::select! {
+                _ = self.terminate.recv() => SignalKind::terminate(),
+                _ = self.interrupt.recv() => SignalKind::interrupt(),
+            };
+            if self.first != Some(asked) || since.elapsed() >= SAME_SIGNAL {
                 return;
             }
         }
