@@ -122,9 +122,8 @@ impl Model {
     /// Everything before it is decided, when everything before `high_watermark` stays.
     pub(crate) fn last_stable_offset(&self, high_watermark: i64) -> i64 {
         let transactions = Transactions::of(&self.batches, self.base_producers());
-        transactions
-            .first_undecided(high_watermark)
-            .map_or(high_watermark, |first| first.min(high_watermark))
+        let undecided = transactions.first_undecided(high_watermark);
+        undecided.unwrap_or(high_watermark).max(self.start).min(high_watermark)
     }
 
     /// Holds what is there to what a compaction may have made of the log, and takes it over.
