@@ -127,9 +127,7 @@ impl Transactions {
 #[cfg(test)]
 mod tests {
     use ottla_base::{LeaderEpoch, Timestamp};
-    use ottla_records::{
-        BatchBuilder, Compression, ControlType, EndTransactionMarker, NO_SEQUENCE, ValidBatch,
-    };
+    use ottla_records::{BatchBuilder, Compression, ControlType, EndTransactionMarker, ValidBatch};
 
     use super::*;
 
@@ -143,13 +141,10 @@ mod tests {
     }
 
     fn marker(producer: i64, offset: i64, control: ControlType) -> ValidBatch {
-        let mut builder = BatchBuilder::control()
+        let marker = EndTransactionMarker { coordinator_epoch: 0 };
+        BatchBuilder::end_of_transaction((producer, 0), control, marker, Timestamp(1))
             .at(Offset(offset), LeaderEpoch(0))
-            .producer(producer, 0, NO_SEQUENCE)
-            .transactional();
-        let value = EndTransactionMarker { coordinator_epoch: 0 }.to_bytes();
-        builder.append_control(Timestamp(1), control, &value);
-        builder.build()
+            .build()
     }
 
     fn append(transactions: &mut Transactions, batch: &ValidBatch) -> Option<AbortedTransaction> {

@@ -5,7 +5,7 @@ use ottla_base::{LeaderEpoch, Offset, Timestamp};
 
 use crate::batch::ValidBatch;
 use crate::compression::{Codec, Compression, compress};
-use crate::control::ControlType;
+use crate::control::{ControlType, EndTransactionMarker};
 use crate::header::{Attributes, BatchHeader, HEADER_LEN, MAGIC, TimestampType};
 use crate::varint::{varint_len, varlong_len, write_varint, write_varlong};
 use crate::{
@@ -62,6 +62,19 @@ impl BatchBuilder {
     #[must_use]
     pub fn control() -> Self {
         Self { control: true, ..Self::new(Compression::None) }
+    }
+
+    /// What ends a producer's transaction, as its coordinator writes it: one control record, of type abort or commit.
+    #[must_use]
+    pub fn end_of_transaction(
+        (id, epoch): (i64, i16),
+        control: ControlType,
+        marker: EndTransactionMarker,
+        timestamp: Timestamp,
+    ) -> Self {
+        let mut builder = Self::control().producer(id, epoch, NO_SEQUENCE).transactional();
+        builder.append_control(timestamp, control, &marker.to_bytes());
+        builder
     }
 
     /// Where the batch will lie, when whoever builds it is the one who appends it.

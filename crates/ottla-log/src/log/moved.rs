@@ -103,9 +103,7 @@ impl Log {
 mod tests {
     use ottla_base::{LeaderEpoch, Timestamp, TopicPartition, Uuid};
     use ottla_env::{ManualClock, OsDisk};
-    use ottla_records::{
-        BatchBuilder, Compression, ControlType, EndTransactionMarker, NO_SEQUENCE,
-    };
+    use ottla_records::{BatchBuilder, Compression, ControlType, EndTransactionMarker};
 
     use super::*;
     use crate::moves::Move;
@@ -119,9 +117,8 @@ mod tests {
     }
 
     fn end_transaction(log: &Log, id: i64) {
-        let mut end = BatchBuilder::control().producer(id, 0, NO_SEQUENCE).transactional();
-        let value = EndTransactionMarker { coordinator_epoch: 0 }.to_bytes();
-        end.append_control(Timestamp(1), ControlType::Commit, &value);
+        let (commit, marker) = (ControlType::Commit, EndTransactionMarker { coordinator_epoch: 0 });
+        let end = BatchBuilder::end_of_transaction((id, 0), commit, marker, Timestamp(1));
         log.append_batch(end.build(), LeaderEpoch(0)).unwrap();
     }
 

@@ -149,9 +149,7 @@ mod tests {
     use ottla_base::{LeaderEpoch, Timestamp};
     use ottla_env::disk::Open;
     use ottla_env::{Disk, DiskLayer, OsDisk};
-    use ottla_records::{
-        BatchBuilder, Compression, ControlType, EndTransactionMarker, NO_SEQUENCE,
-    };
+    use ottla_records::{BatchBuilder, Compression, ControlType, EndTransactionMarker};
 
     use super::*;
     use crate::LogConfig;
@@ -182,11 +180,8 @@ mod tests {
     }
 
     fn abort(producer: i64) -> ValidBatch {
-        let builder = BatchBuilder::control().producer(producer, 0, NO_SEQUENCE);
-        let mut builder = builder.transactional();
-        let value = EndTransactionMarker { coordinator_epoch: 0 }.to_bytes();
-        builder.append_control(Timestamp(1), ControlType::Abort, &value);
-        builder.build()
+        let (abort, marker) = (ControlType::Abort, EndTransactionMarker { coordinator_epoch: 0 });
+        BatchBuilder::end_of_transaction((producer, 0), abort, marker, Timestamp(1)).build()
     }
 
     #[test]

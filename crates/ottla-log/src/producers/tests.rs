@@ -46,12 +46,10 @@ impl Draft {
 }
 
 fn marker(control: ControlType, coordinator_epoch: i32, epoch: i16, offset: i64) -> ValidBatch {
-    let mut builder =
-        BatchBuilder::control().at(Offset(offset), LeaderEpoch(0)).producer(ID, epoch, NO_SEQUENCE);
-    builder.transactional = true;
-    let value = EndTransactionMarker { coordinator_epoch }.to_bytes();
-    builder.append_control(Timestamp(5_000), control, &value);
-    builder.build()
+    let marker = EndTransactionMarker { coordinator_epoch };
+    BatchBuilder::end_of_transaction((ID, epoch), control, marker, Timestamp(5_000))
+        .at(Offset(offset), LeaderEpoch(0))
+        .build()
 }
 
 fn after(drafts: &[Draft]) -> Producers {

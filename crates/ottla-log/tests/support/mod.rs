@@ -20,8 +20,7 @@ use ottla_base::{LeaderEpoch, Offset, Timestamp, TopicPartition, Uuid};
 use ottla_env::ManualClock;
 use ottla_log::{DirectoryOptions, Log, LogConfig, LogDirectory, OpenError};
 use ottla_records::{
-    BatchBuilder, Batches, Compression, ControlType, EndTransactionMarker, NO_SEQUENCE, RawBatch,
-    ValidBatch,
+    BatchBuilder, Batches, Compression, ControlType, EndTransactionMarker, RawBatch, ValidBatch,
 };
 use proptest::test_runner::{Config as ProptestConfig, FileFailurePersistence};
 
@@ -178,11 +177,8 @@ pub fn marker(
     coordinator_epoch: i32,
     timestamp: i64,
 ) -> ValidBatch {
-    let mut builder = BatchBuilder::control().producer(id, epoch, NO_SEQUENCE);
-    builder.transactional = true;
-    let value = EndTransactionMarker { coordinator_epoch }.to_bytes();
-    builder.append_control(Timestamp(timestamp), control, &value);
-    builder.build()
+    let marker = EndTransactionMarker { coordinator_epoch };
+    BatchBuilder::end_of_transaction((id, epoch), control, marker, Timestamp(timestamp)).build()
 }
 
 /// Every batch in the log, read as a consumer reads.

@@ -1,9 +1,7 @@
 //! Batches to fill a log with, each of which can be told from all others. Pure.
 
 use ottla_base::Timestamp;
-use ottla_records::{
-    BatchBuilder, Compression, ControlType, EndTransactionMarker, NO_SEQUENCE, ValidBatch,
-};
+use ottla_records::{BatchBuilder, Compression, ControlType, EndTransactionMarker, ValidBatch};
 
 /// The header that tells a record's batch.
 const NUMBER: &str = "n";
@@ -48,12 +46,9 @@ impl Draft {
 
 /// The end of a producer's transaction.
 pub(crate) fn marker(id: i64, epoch: i16, commit: bool, timestamp: i64) -> ValidBatch {
-    let mut builder = BatchBuilder::control().producer(id, epoch, NO_SEQUENCE);
-    builder.transactional = true;
-    let value = EndTransactionMarker { coordinator_epoch: 7 }.to_bytes();
+    let marker = EndTransactionMarker { coordinator_epoch: 7 };
     let control = if commit { ControlType::Commit } else { ControlType::Abort };
-    builder.append_control(Timestamp(timestamp), control, &value);
-    builder.build()
+    BatchBuilder::end_of_transaction((id, epoch), control, marker, Timestamp(timestamp)).build()
 }
 
 /// The number of a batch that has one: a header of each of its records.

@@ -1,9 +1,7 @@
 //! What stays of batches, case by case.
 
 use ottla_base::LeaderEpoch;
-use ottla_records::{
-    BatchBuilder, Compression, ControlType, EndTransactionMarker, NO_SEQUENCE, Record,
-};
+use ottla_records::{BatchBuilder, Compression, ControlType, EndTransactionMarker, Record};
 
 use super::*;
 use crate::producers::Written;
@@ -47,10 +45,8 @@ impl Part {
     }
 
     fn end(&mut self, id: i64, control: ControlType) {
-        let mut builder = BatchBuilder::control().producer(id, 0, NO_SEQUENCE).transactional();
-        let value = EndTransactionMarker { coordinator_epoch: 0 }.to_bytes();
-        builder.append_control(Timestamp(500), control, &value);
-        self.push(builder);
+        let marker = EndTransactionMarker { coordinator_epoch: 0 };
+        self.push(BatchBuilder::end_of_transaction((id, 0), control, marker, Timestamp(500)));
     }
 
     fn push(&mut self, builder: BatchBuilder) {
