@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ottla_base::{ErrorCode, Offset, TopicId, Uuid};
-use ottla_log::{FlushListener, Log, StorageError};
+use ottla_log::{FlushListener, StorageError};
 use ottla_protocol::messages::assign_replicas_to_dirs_request::{
     DirectoryData, PartitionData, TopicData,
 };
@@ -216,8 +216,6 @@ impl FailureWatch {
 }
 
 impl FlushListener for FailureWatch {
-    fn flushed(&self, _: &Arc<Log>, _: Offset) {}
-
     /// Told once for each directory.
     fn poisoned(&self, directory: &Path, error: &StorageError) {
         if let Some(id) = self.ids.get(directory) {

@@ -13,8 +13,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ottla_base::{ErrorCode, Offset, TopicPartition, Uuid};
-use ottla_log::{FlushListener, Leftover, Log, Move, MoveError, StorageError};
+use ottla_base::{ErrorCode, TopicPartition, Uuid};
+use ottla_log::{FlushListener, Leftover, Move, MoveError, StorageError};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
@@ -336,8 +336,6 @@ impl LogMoves {
 struct FailureWatch(Arc<Notify>);
 
 impl FlushListener for FailureWatch {
-    fn flushed(&self, _: &Arc<Log>, _: Offset) {}
-
     fn poisoned(&self, _: &Path, _: &StorageError) {
         self.0.notify_one();
     }

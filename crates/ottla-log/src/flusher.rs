@@ -39,7 +39,7 @@ const QUICK_MAX: Duration = Duration::from_micros(500);
 /// changing operations from here.
 pub trait FlushListener: Send + Sync {
     /// Everything in `log` before `flushed_offset` is durable.
-    fn flushed(&self, log: &Arc<Log>, flushed_offset: Offset);
+    fn flushed(&self, _log: &Arc<Log>, _flushed_offset: Offset) {}
 
     /// The directory is offline: no flush of a log in it will complete any more.
     fn poisoned(&self, _directory: &Path, _error: &StorageError) {}

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use ottla_base::{BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerId, TopicId};
 
+pub(crate) use cluster::UNKNOWN_EPOCH;
 pub use cluster::{Broker, Controller, Endpoint};
 pub use topics::{LeaderTold, Partition, Topic};
 

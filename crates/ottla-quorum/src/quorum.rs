@@ -186,9 +186,9 @@ impl Quorum {
     /// what is committed, and controllers are registered with the active one ([`Quorum::controller_registration`]).
     pub async fn start(config: Config, dependencies: Dependencies) -> Result<Self, StartError> {
         let Dependencies { directory, clock, publisher, transport, workers } = dependencies;
-        check_there(&directory)?;
+        let place = place(&config, &directory);
+        check_there(&directory, &place)?;
         let log = open_log(&config, &directory)?;
-        let place = place(&config, &directory, &log);
         let vote_file = VoteFile::in_directory(Arc::clone(&place.disk), &place.path);
         let (storage, snapshot) =
             Storage::open(Arc::clone(&log), vote_file, place, Arc::clone(&clock), workers)
@@ -594,7 +594,7 @@ pub(crate) fn progress(
 }
 
 fn open_log(config: &Config, directory: &LogDirectory) -> Result<Arc<Log>, CreateError> {
-    let partition = TopicPartition::new(topic_name::CLUSTER_METADATA, 0);
+    let partition = partition();
     let log_config = Arc::new(LogConfig {
         segment_bytes: config.segment_bytes,
         segment_ms: config.segment_ms,
@@ -615,21 +615,25 @@ fn open_log(config: &Config, directory: &LogDirectory) -> Result<Arc<Log>, Creat
 }
 
 /// Before anything is made where a lost log is to be put back.
-fn check_there(directory: &LogDirectory) -> Result<(), StartError> {
-    let partition = TopicPartition::new(topic_name::CLUSTER_METADATA, 0);
-    let path = directory.path().join(partition.to_string());
+fn check_there(
+    directory: &LogDirectory,
+    Place { disk, path, .. }: &Place,
+) -> Result<(), StartError> {
     let refused = |error: LogError| StartError::Log(error.to_string());
-    let begun =
-        Begun::of_log(Arc::clone(directory.disk()), &path).map_err(|it| refused(it.into()))?;
-    if begun.is_noted() && directory.log(&partition).is_none() {
-        return Err(refused(LogError::Gone(path)));
+    let begun = Begun::of_log(Arc::clone(disk), path).map_err(|it| refused(it.into()))?;
+    if begun.is_noted() && directory.log(&partition()).is_none() {
+        return Err(refused(LogError::Gone(path.clone())));
     }
     Ok(())
 }
 
-fn place(config: &Config, directory: &LogDirectory, log: &Log) -> Place {
+fn partition() -> TopicPartition {
+    TopicPartition::new(topic_name::CLUSTER_METADATA, 0)
+}
+
+fn place(config: &Config, directory: &LogDirectory) -> Place {
     Place {
-        path: directory.path().join(log.topic_partition().to_string()),
+        path: directory.path().join(partition().to_string()),
         cluster_id: Arc::clone(&config.cluster_id),
         node_id: config.node_id,
         directory_id: config.directory_id,

@@ -149,9 +149,8 @@ impl Follower {
 
     /// Whether it may join ISRs: it is the broker that is registered under this id, and serves.
     fn is_eligible(self, context: &Context) -> bool {
-        context.broker.image().broker(self.id).is_some_and(|registered| {
-            registered.is_active() && (self.epoch == -1 || self.epoch == registered.epoch)
-        })
+        let image = context.broker.image();
+        image.broker(self.id).is_some_and(|registered| registered.may_join_isr(self.epoch))
     }
 }
 
@@ -653,9 +652,7 @@ impl Topics {
 #[cfg(test)]
 mod tests {
     use ottla_base::{LeaderEpoch, Timestamp, Uuid};
-    use ottla_records::{
-        BatchBuilder, Compression, ControlType, EndTransactionMarker, NO_SEQUENCE,
-    };
+    use ottla_records::{BatchBuilder, Compression, ControlType, EndTransactionMarker};
 
     use super::*;
     use crate::replica::{Outboxes, leading, unflushed_log};
@@ -664,9 +661,8 @@ mod tests {
         let mut data = BatchBuilder::new(Compression::None).producer(id, 0, 0).transactional();
         data.append(Timestamp(1), None, Some(b"value"), &[]);
         log.append_batch(data.build(), LeaderEpoch(0)).unwrap();
-        let mut end = BatchBuilder::control().producer(id, 0, NO_SEQUENCE).transactional();
-        let value = EndTransactionMarker { coordinator_epoch: 0 }.to_bytes();
-        end.append_control(Timestamp(1), ControlType::Abort, &value);
+        let (abort, marker) = (ControlType::Abort, EndTransactionMarker { coordinator_epoch: 0 });
+        let end = BatchBuilder::end_of_transaction((id, 0), abort, marker, Timestamp(1));
         log.append_batch(end.build(), LeaderEpoch(0)).unwrap();
     }
 

@@ -78,9 +78,9 @@ impl ReplicationMetrics {
         self.under_min_isr.set(counts.under_min_isr);
         self.leaderless.set(counts.leaderless);
         self.active_controller.set(is_active_controller.into());
-        let fenced = image.brokers().map(|broker| i64::from(broker.fenced)).sum();
-        self.fenced_brokers.set(fenced);
-        self.active_brokers.set(image.brokers().map(|_| 1).sum::<i64>() - fenced);
+        let count = |fenced| image.brokers().map(|it| i64::from(it.fenced == fenced)).sum();
+        self.fenced_brokers.set(count(true));
+        self.active_brokers.set(count(false));
     }
 }
 

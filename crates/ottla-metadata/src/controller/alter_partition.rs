@@ -13,7 +13,7 @@ use super::brokers::check_epoch;
 use super::draft::Draft;
 use super::partition_change::{Elections, PartitionChange};
 use super::{Outcome, Policy, Rejection};
-use crate::image::{Broker, Image, Partition};
+use crate::image::{Image, Partition, UNKNOWN_EPOCH};
 
 /// Changes the ISRs that the request's broker leads, each partition on its own.
 ///
@@ -49,9 +49,6 @@ pub fn alter_partition(
     let reply = AlterPartitionResponse { topics, ..Default::default() };
     Outcome { records: draft.records, reply }
 }
-
-/// Of a member that may be of any registration.
-const UNKNOWN_EPOCH: i64 = -1;
 
 fn wanted_isr(wanted: &PartitionData, version: i16) -> Vec<BrokerState> {
     if version >= 3 {
@@ -158,14 +155,11 @@ fn check_isr(
     if fits { Ok(is_recovering) } else { Err(ErrorCode::INVALID_REQUEST) }
 }
 
-/// Whoever restarted since the leader last heard of it may have lost what the leader counts on. Nobody joins whose log
-/// directory has failed, which the leader does not know: it could not lead, and nothing would take it out again. Whoever is a
-/// member may stay, such as a leader that only reads.
+/// Nobody joins whose log directory has failed, which the leader does not know: it could not lead, and nothing would take it
+/// out again. Whoever is a member may stay, such as a leader that only reads.
 fn is_eligible(image: &Image, partition: &Partition, member: &BrokerState) -> bool {
-    let (id, epoch) = (BrokerId(member.broker_id), member.broker_epoch);
-    let is_meant =
-        |broker: &Broker| broker.is_active() && (epoch == UNKNOWN_EPOCH || epoch == broker.epoch);
-    image.broker(id).is_some_and(is_meant)
+    let id = BrokerId(member.broker_id);
+    image.broker(id).is_some_and(|broker| broker.may_join_isr(member.broker_epoch))
         && (partition.is_in_isr(id) || image.has_usable_replica(partition, id))
 }
 

@@ -43,11 +43,21 @@ pub struct Broker {
     pub cordoned_directories: Option<Vec<Uuid>>,
 }
 
+/// Of a replica that may be of any registration.
+pub(crate) const UNKNOWN_EPOCH: i64 = -1;
+
 impl Broker {
     /// Whether it may lead partitions.
     #[must_use]
     pub fn is_active(&self) -> bool {
         !self.fenced && !self.in_controlled_shutdown
+    }
+
+    /// Whether a replica may join an ISR that is said to be of this registration; of one that does not say (−1) it may be any.
+    /// Whoever restarted since may have lost what its leader counts on (KIP-903).
+    #[must_use]
+    pub fn may_join_isr(&self, broker_epoch: i64) -> bool {
+        self.is_active() && (broker_epoch == UNKNOWN_EPOCH || broker_epoch == self.epoch)
     }
 
     /// Whether a replica that is said to be in this directory is reachable there, as far as that is known.

@@ -393,10 +393,8 @@ fn serve(
         min_one_batch: true,
         needs_leader: true,
     };
-    let is_eligible = process
-        .image
-        .broker(from.id)
-        .is_some_and(|registered| registered.is_active() && from.epoch == registered.epoch);
+    let is_eligible =
+        process.image.broker(from.id).is_some_and(|registered| registered.may_join_isr(from.epoch));
     let fetched = Progressed {
         replica: from.id,
         broker_epoch: from.epoch,
