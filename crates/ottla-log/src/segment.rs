@@ -367,35 +367,26 @@ impl Segment {
         }
     }
 
-    /// Adds transactions whose markers are about to be appended. Returns the file, and how long it was before.
-    pub(crate) fn append_aborted(
-        &self,
-        aborted: &[AbortedTransaction],
-    ) -> Result<(File, u64), StorageError> {
+    /// The transaction index, to add transactions to whose markers are about to be appended. Returns how long it is, too.
+    pub(crate) fn open_aborted(&self) -> Result<(File, u64), StorageError> {
         let path = self.path(names::TXN_INDEX);
-        let file = {
-            let mut lacks_txn_index = self.lacks_txn_index.lock();
-            *lacks_txn_index = false;
-            self.disk().open(&path, Open::Create).context("open", &path)?
-        };
+        let mut lacks_txn_index = self.lacks_txn_index.lock();
+        *lacks_txn_index = false;
+        let file = self.disk().open(&path, Open::Create).context("open", &path)?;
         let len = file.metadata().context("stat", &path)?.len();
-        let bytes = txn_index::encode(aborted);
-        let written = self.disk().write_all_at(&file, &bytes, len).context("write", &path);
-        if let Err(error) = written {
-            // A part of an entry is passed over when the file is read, but not when the next one follows it.
-            self.disk().set_len(&file, len).context("cut back", &path)?;
-            return Err(error);
-        }
         Ok((file, len))
     }
 
-    /// Lets the transaction index tell of the transactions only whose markers are before an offset. That takes no room.
-    pub(crate) fn cut_aborted(&self, offset: Offset) -> Result<(), StorageError> {
+    /// How many entries of the transaction index stay when it is to tell only of the transactions whose markers are before an
+    /// offset; `None` if all do.
+    pub(crate) fn aborted_before(&self, offset: Offset) -> Result<Option<usize>, StorageError> {
         let aborted = self.aborted_transactions()?;
         let kept = aborted.iter().take_while(|aborted| aborted.last_offset < offset).count();
-        if kept == aborted.len() {
-            return Ok(());
-        }
+        Ok((kept < aborted.len()).then_some(kept))
+    }
+
+    /// Cuts the transaction index off behind so many entries. That takes no room.
+    pub(crate) fn cut_aborted(&self, kept: usize) -> Result<(), StorageError> {
         if kept == 0 {
             return self.replace_aborted(&[]);
         }

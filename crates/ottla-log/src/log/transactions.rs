@@ -14,7 +14,7 @@ use crate::producers::Written;
 use crate::recovery::producers::{self, Replay};
 use crate::segment::Segment;
 use crate::transactions::Transactions;
-use crate::txn_index::AbortedTransaction;
+use crate::txn_index::{self, AbortedTransaction};
 
 /// The transaction index with new entries, and where those begin.
 #[derive(Debug)]
@@ -122,11 +122,18 @@ impl Log {
             return Ok(None);
         }
         let segment = Arc::clone(&self.state.read().active.segment);
-        let (file, len_before) = segment.append_aborted(aborted)?;
-        let file = Arc::new(file);
-        writer.mark_dirty(&file, self.env().now_ms());
+        let (file, len_before) = segment.open_aborted()?;
+        let indexed = Indexed { file: Arc::new(file), len_before };
+        writer.mark_dirty(&indexed.file, self.env().now_ms());
         writer.unsynced_names = writer.unsynced_names.max(UnsyncedNames::Files);
-        Ok(Some(Indexed { file, len_before }))
+        let bytes = txn_index::encode(aborted);
+        let written = self.env().disk.write_all_at(&indexed.file, &bytes, len_before);
+        if let Err(error) = written.context("write", &segment.path(names::TXN_INDEX)) {
+            // A part of an entry is passed over when the file is read, but not when the next one follows it.
+            self.cut_aborted(&indexed);
+            return Err(error);
+        }
+        Ok(Some(indexed))
     }
 
     pub(super) fn cut_aborted(&self, indexed: &Indexed) {
@@ -134,7 +141,7 @@ impl Log {
         if let Err(error) =
             self.env().disk.set_len(&indexed.file, indexed.len_before).context("cut back", &path)
         {
-            // It would tell of a marker that is not there.
+            // It would tell of a marker that is not there, or hold a part of an entry before others.
             self.env().poison(&error);
         }
     }
@@ -142,9 +149,9 @@ impl Log {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use std::io::{self, IoSlice};
     use std::path::Path;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use ottla_base::{LeaderEpoch, Timestamp};
     use ottla_env::disk::Open;
@@ -218,5 +225,87 @@ mod tests {
         assert_eq!(look(0), (vec![], 0));
         append(abort(1));
         assert_eq!(look(0), (aborted(), 1));
+    }
+
+    /// Writes half of what a transaction index is told, and cannot take it back.
+    #[derive(Debug, Default)]
+    struct TornDisk {
+        tears: AtomicBool,
+        keeps: AtomicBool,
+    }
+
+    impl DiskLayer for TornDisk {
+        fn below(&self) -> &dyn Disk {
+            &OsDisk
+        }
+
+        fn write_at(
+            &self,
+            file: &File,
+            buffers: &mut [IoSlice<'_>],
+            position: u64,
+        ) -> io::Result<()> {
+            let len: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+            if self.tears.load(Ordering::Relaxed) && len == txn_index::ENTRY_LEN {
+                let half = &buffers[0][..len / 2];
+                OsDisk.write_at(file, &mut [IoSlice::new(half)], position)?;
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            OsDisk.write_at(file, buffers, position)
+        }
+
+        fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
+            if self.keeps.load(Ordering::Relaxed) {
+                return Err(io::Error::other("the disk is gone"));
+            }
+            OsDisk.set_len(file, len)
+        }
+    }
+
+    #[test]
+    fn part_of_an_entry_is_taken_back_or_nothing_more_is_written() {
+        let temporary = tempfile::tempdir().unwrap();
+        let disk = Arc::new(TornDisk::default());
+        let config = LogConfig::default();
+        let (directory, log) = log_on(temporary.path(), Arc::clone(&disk) as _, config);
+        let append = |batch| log.append_batch(batch, LeaderEpoch(0));
+        append(data(1)).unwrap();
+        disk.tears.store(true, Ordering::Relaxed);
+        append(abort(1)).unwrap_err();
+        directory.check_health().expect("the index is as it was");
+        disk.tears.store(false, Ordering::Relaxed);
+        append(abort(1)).unwrap();
+        let found = log.aborted_transactions(&(Offset(0)..log.log_end_offset())).unwrap();
+        assert_eq!(found.len(), 1);
+
+        append(data(2)).unwrap();
+        disk.tears.store(true, Ordering::Relaxed);
+        disk.keeps.store(true, Ordering::Relaxed);
+        append(abort(2)).unwrap_err();
+        directory.check_health().expect_err("the next entry would follow a part of one");
+    }
+
+    #[test]
+    fn a_log_whose_transaction_index_cannot_be_read_is_cut_off_nowhere_and_goes_on() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (directory, log) = log_on(temporary.path(), Arc::new(OsDisk), LogConfig::default());
+        let append = |batch| log.append_batch(batch, LeaderEpoch(0)).unwrap();
+        append(data(1));
+        append(abort(1));
+        append(data(2));
+        let end = log.log_end_offset();
+        let path = log.state.read().active.segment.path(names::TXN_INDEX);
+        let sound = std::fs::read(&path).unwrap();
+        let mut flipped = sound.clone();
+        flipped[0] ^= 1;
+        std::fs::write(&path, &flipped).unwrap();
+        log.truncate_to(Offset(2)).unwrap_err();
+        assert_eq!(log.log_end_offset(), end);
+        directory.check_health().unwrap();
+        append(data(2));
+
+        std::fs::write(&path, &sound).unwrap();
+        log.truncate_to(Offset(2)).unwrap();
+        assert_eq!(log.log_end_offset(), Offset(2));
     }
 }

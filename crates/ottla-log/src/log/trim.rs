@@ -57,6 +57,8 @@ struct Cut {
     stays_before: Offset,
     /// What stays of the file of the segment that holds the offset.
     size: u64,
+    /// How many entries stay of its transaction index, if some go.
+    aborted: Option<usize>,
 }
 
 impl Log {
@@ -300,8 +302,9 @@ impl Log {
             let state = self.state.read();
             (state.whole_before(offset), state.segment_of(offset))
         };
+        let aborted = segment.aborted_before(stays_before)?;
         if size == 0 {
-            return Ok(Cut { offset, stays_before, size });
+            return Ok(Cut { offset, stays_before, size, aborted });
         }
         let file = segment.log_file()?;
         // From the last batch with an entry that stays.
@@ -315,7 +318,7 @@ impl Log {
         let damage = segment.damage().unwrap_or_default();
         let damage = quarantine::first_after(&damage, stays_before.0);
         let size = damage.map_or(position, |damage| damage.position.min(position));
-        Ok(Cut { offset, stays_before, size })
+        Ok(Cut { offset, stays_before, size, aborted })
     }
 
     /// What fails in here leaves memory and disk apart, which only the next start can bring together again: the caller
@@ -379,7 +382,9 @@ impl Log {
         // Behind the last batch: an offset in a gap is not where a segment may begin one day, since recovery takes gaps
         // between segments for losses.
         let (mut active, end) = if created {
-            segment.cut_aborted(cut.stays_before)?;
+            if let Some(kept) = cut.aborted {
+                segment.cut_aborted(kept)?;
+            }
             let interval = self.config().index_interval_bytes;
             recovery::indexes::reopen_cut(&segment, cut.stays_before.0, cut.size, interval)?
         } else {
