@@ -54,8 +54,8 @@ impl SecurityProtocol {
 }
 
 impl Listener {
-    /// Whether whoever connects to this host, as far as names tell, may come to this listener.
-    pub(crate) fn is_reached_by(&self, host: &str) -> bool {
+    /// Whether a host is a loopback address, as far as names tell, and leads to this listener.
+    pub(crate) fn is_reached_on_loopback(&self, host: &str) -> bool {
         let is_loopback = host.eq_ignore_ascii_case("localhost")
             || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
         match self.host.as_deref() {
@@ -63,7 +63,7 @@ impl Listener {
             Some("localhost" | "127.0.0.1" | "::1") => {
                 is_loopback && !host.parse().is_ok_and(|it: Ipv4Addr| it != Ipv4Addr::LOCALHOST)
             }
-            Some(own) => own.eq_ignore_ascii_case(host),
+            Some(_) => false,
         }
     }
 }

@@ -67,19 +67,21 @@ impl BrokerConfig {
         match (&*self.controller_quorum_voters, &*self.controller_quorum_bootstrap_servers) {
             ([], []) => Formation::Alone,
             ([only], _) if only.id == self.node_id.0 => Formation::Alone,
-            ([], [(host, port)]) if self.is_own_address(host, *port) => Formation::Alone,
+            ([], [(host, port)]) if self.is_own_loopback(host, *port) => Formation::Alone,
             ([], _) => Formation::RecordedVoters,
             (_, _) => Formation::StaticVoters,
         }
     }
 
-    /// Whether a lone bootstrap server is a controller listener of this node, by its own properties. Whoever takes another
-    /// machine for itself begins a second cluster, so that a host which they do not name is somebody else.
-    fn is_own_address(&self, host: &str, port: u16) -> bool {
-        let mut known =
-            self.controller_listeners.iter().chain(&self.advertised_controller_listeners);
+    /// Whether a lone bootstrap server is a controller listener of this node on loopback, as in Apache Kafka's own file. Whoever
+    /// takes another machine for itself begins a second cluster; and so does whoever is named to others, has lost its disk,
+    /// and starts as it did the first time.
+    fn is_own_loopback(&self, host: &str, port: u16) -> bool {
         self.process_roles.controller
-            && known.any(|it| [port, 0].contains(&it.port) && it.is_reached_by(host))
+            && self
+                .controller_listeners
+                .iter()
+                .any(|it| [port, 0].contains(&it.port) && it.is_reached_on_loopback(host))
     }
 
     /// This node among the static voters.

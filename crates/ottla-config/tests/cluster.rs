@@ -105,13 +105,12 @@ fn a_node_is_alone_until_its_properties_name_another() {
         (servers("one:19093"), Formation::RecordedVoters),
         // The first one of two machines that have all else in common.
         (servers("one:9093"), Formation::RecordedVoters),
-        (on("two", "two:9093"), Formation::Alone),
-        (on("two", "TWO:9093"), Formation::Alone),
-        (on("two", "one:9093"), Formation::RecordedVoters),
+        // What others may be told, too: with a new disk it would begin a second cluster.
+        (on("two", "two:9093"), Formation::RecordedVoters),
+        (told("two:9093"), Formation::RecordedVoters),
         (on("127.0.0.2", "127.0.0.1:9093"), Formation::RecordedVoters),
         (on("127.0.0.1", "127.0.0.2:9093"), Formation::RecordedVoters),
         (on("127.0.0.1", "localhost:9093"), Formation::Alone),
-        (told("two:9093"), Formation::Alone),
         (servers("one:9093,two:9093"), Formation::RecordedVoters),
     ] {
         let config = config(&text);
