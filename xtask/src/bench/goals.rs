@@ -20,6 +20,8 @@ pub(super) enum Goal {
     UnflushedTimesKafka(f64),
     /// At most so many flushes and one round trip, as the two floors have them.
     Flushes(f64),
+    /// At most so many round trips; with flush, and so many flushes.
+    RoundTrips { round_trips: f64, flushes: f64 },
     /// At most so many times Ottla's figure of another row of the section, named by its title.
     TimesRow(f64, &'static str),
 }
@@ -35,6 +37,8 @@ const CONSUME: &[Goal] = &[Goal::TimesKafka(1.0), Goal::TimesFloor(1.3)];
 
 const ONE_ACTIVE_P99: &str = "acks=all, 1,000 requests/s in turn to 1 partitions, p99";
 
+const END_TO_END: &[Goal] = &[Goal::RoundTrips { round_trips: 3.0, flushes: 2.0 }];
+
 /// A test finds each of them in what is published of its section.
 const GOALS: &[Named] = &[
     (Stage::Startup, "start to first answer", "ms", &[Goal::AtMost(20.0)]),
@@ -46,6 +50,8 @@ const GOALS: &[Named] = &[
     (Stage::Produce, "produce, acks=all, 1 KiB records", PER_GB, PRODUCE),
     (Stage::Consume, "consume, 100-byte records", PER_MILLION, CONSUME),
     (Stage::Consume, "consume, 1 KiB records", PER_GB, CONSUME),
+    (Stage::Latency, "end to end, acks=1, p50", "ms", END_TO_END),
+    (Stage::Latency, "end to end, acks=all, p50", "ms", END_TO_END),
     (
         Stage::Clients,
         "ProducerPerformance, 100-byte records, acks=1",
@@ -142,6 +148,7 @@ impl Goal {
             | Self::TimesFloor(limit)
             | Self::UnflushedTimesKafka(limit)
             | Self::Flushes(limit)
+            | Self::RoundTrips { round_trips: limit, .. }
             | Self::TimesRow(limit, _) => limit,
         }
     }
@@ -157,6 +164,12 @@ impl Goal {
                 let round_trip = row.best(Subject::Floor)?;
                 let flush = row.best(Subject::FlushingFloor)? - round_trip;
                 (flush > 0.0).then_some((row.best(subject)? - round_trip) / flush)
+            }
+            Self::RoundTrips { flushes, .. } => {
+                let round_trip = row.best(Subject::Floor)?;
+                let flush = row.best(Subject::FlushingFloor)? - round_trip;
+                let flushes = if subject == Subject::Ottla { flushes } else { 0.0 };
+                Some((row.best(subject)? - flushes * flush) / round_trip)
             }
             Self::TimesFloor(_) => row.ratio(subject, floor_of(row, subject)),
             Self::TimesRow(_, title) => {
@@ -175,9 +188,10 @@ impl Goal {
         match self {
             Self::AtMost(_) | Self::Flushes(_) => &[Subject::Ottla],
             Self::UnflushedTimesKafka(_) => &[Subject::Unflushed],
-            Self::TimesKafka(_) | Self::TimesFloor(_) | Self::TimesRow(..) => {
-                &[Subject::Ottla, Subject::Unflushed]
-            }
+            Self::TimesKafka(_)
+            | Self::TimesFloor(_)
+            | Self::RoundTrips { .. }
+            | Self::TimesRow(..) => &[Subject::Ottla, Subject::Unflushed],
         }
     }
 
@@ -189,6 +203,9 @@ impl Goal {
             Self::UnflushedTimesKafka(_) => format!("no flush ≤ {limit}× Kafka"),
             Self::Flushes(_) => format!("≤ {limit} fdatasync + a round trip"),
             Self::TimesFloor(_) => format!("≤ {limit}× floor"),
+            Self::RoundTrips { flushes, .. } => {
+                format!("≤ {limit}× floor + {} fdatasync with flush", figure(flushes))
+            }
             Self::TimesRow(_, title) => format!("≤ {limit}× \"{title}\""),
         }
     }
@@ -218,6 +235,9 @@ impl Goal {
             }
             Self::Flushes(limit) => json!({ "flushes_at_most": limit }),
             Self::TimesFloor(limit) => json!({ "times_floor_at_most": limit }),
+            Self::RoundTrips { round_trips, flushes } => {
+                json!({ "round_trips_at_most": round_trips, "flushes_beside": flushes })
+            }
             Self::TimesRow(limit, title) => json!({ "times_row_at_most": limit, "row": title }),
         };
         let verdicts = self
@@ -280,6 +300,22 @@ mod tests {
         let found = Goal::Flushes(3.0).found(&section, row, Subject::Ottla).unwrap();
         assert!((found - 2.5).abs() < 1e-9);
         assert!(of(&section, row)[0].text(&section, row).ends_with(": 2.50× reached"));
+    }
+
+    #[test]
+    fn a_way_from_end_to_end_is_counted_in_round_trips_beside_its_flushes() {
+        let mut row = Row::least("end to end, acks=all, p50", "ms");
+        let figures = [
+            (Subject::Floor, 0.25),
+            (Subject::FlushingFloor, 0.75),
+            (Subject::Ottla, 2.0),
+            (Subject::Unflushed, 0.5),
+        ];
+        figures.into_iter().for_each(|(subject, figure)| row.add(subject, figure));
+        let section = Section::new(Stage::Latency, vec![row]);
+        let row = &section.rows[0];
+        let text = of(&section, row)[0].text(&section, row);
+        assert!(text.ends_with(": 4.00× **missed**; no flush 2.00× reached"), "{text}");
     }
 
     #[test]

@@ -16,10 +16,13 @@ use crate::process::Process;
 use crate::workspace;
 
 const LIMIT: Duration = Duration::from_secs(30);
+/// A key that has shown nothing after so long was not heard.
+const HEARD_WITHIN: Duration = Duration::from_secs(3);
 pub(super) const NEEDS: &[&str] = &["python3", "java", "javac", "mvn"];
 const ENTER: &str = "\r";
 const ESCAPE: &str = "\u{1b}";
-/// Ctrl-D, Ctrl-S.
+/// Ctrl-U, Ctrl-D, Ctrl-S.
+const ERASE: &str = "\u{15}";
 const DELETE: &str = "\u{4}";
 const SAVE: &str = "\u{13}";
 
@@ -73,8 +76,17 @@ impl Dashboard {
 
     /// Waits for a screen that is as wanted.
     fn wait(&mut self, what: &str, wanted: impl Fn(&[String]) -> bool) -> Result<()> {
+        self.wait_at_most(LIMIT, what, wanted)
+    }
+
+    fn wait_at_most(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        wanted: impl Fn(&[String]) -> bool,
+    ) -> Result<()> {
         let mut last = Vec::new();
-        let shown = eventually(LIMIT, || {
+        let shown = eventually(limit, || {
             last = self.lines()?;
             Ok(wanted(&last).then_some(()))
         });
@@ -82,7 +94,7 @@ impl Dashboard {
     }
 
     fn wait_for_text(&mut self, text: &str) -> Result<()> {
-        self.wait(text, |lines| lines.iter().any(|line| line.contains(text)))
+        self.wait(text, has_text(text))
     }
 
     /// Waits for a row of a table with these cells, one after the other.
@@ -99,8 +111,14 @@ impl Dashboard {
     /// Shows only one topic.
     fn filter(&mut self, topic: &str) -> Result<()> {
         self.wait_for_text("Topics [")?;
-        self.press("/")?;
-        self.wait_for_text("Filter Topics")?;
+        // A key may go nowhere while the table is being filled.
+        eventually(LIMIT, || {
+            self.press("/")?;
+            Ok(self.wait_at_most(HEARD_WITHIN, "dialogue", has_text("Filter Topics")).ok())
+        })
+        .context("no key opens the filter")?;
+        // A key that was heard late is in the input.
+        self.press(ERASE)?;
         self.fill_in(topic)?;
         self.press(ENTER)?;
         self.wait_for_text(&format!("Topics [*{topic}*]"))
@@ -109,6 +127,10 @@ impl Dashboard {
     fn end(mut self) -> Result<()> {
         self.ask(json!({ "do": "end" })).map(drop)
     }
+}
+
+fn has_text(text: &str) -> impl Fn(&[String]) -> bool {
+    move |lines| lines.iter().any(|line| line.contains(text))
 }
 
 fn has_row(line: &str, cells: &[&str]) -> bool {
