@@ -11,6 +11,7 @@
 mod support;
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -603,6 +604,65 @@ fn a_batch_with_a_wrong_checksum_stops_the_compaction_of_its_log_and_is_not_copi
         name.ends_with(".cleaned") || name.ends_with(".swap")
     });
     assert_eq!(leftovers.count(), 0);
+}
+
+/// Two producers whose ids differ by one bit; one aborts, and both commit.
+fn side_by_side() -> Pair {
+    let mut pair = Pair::new();
+    let (one, other) = (Writer::InTransaction(12), Writer::InTransaction(13));
+    pair.append(one, &[(0, true)], 0);
+    pair.end_transaction(12, true);
+    pair.append(one, &[(1, true), (2, true)], 0);
+    pair.append(other, &[(3, true)], 0);
+    pair.end_transaction(12, false);
+    pair.append(one, &[(4, true)], 0);
+    pair.append(other, &[(5, true)], 0);
+    pair.end_transaction(12, true);
+    pair.end_transaction(13, true);
+    pair.log().roll().unwrap();
+    // What ends these is not compacted yet.
+    pair.append(one, &[(6, true)], 0);
+    pair.append(other, &[(7, true)], 0);
+    pair.log().roll().unwrap();
+    pair.end_transaction(12, false);
+    pair.end_transaction(13, true);
+    pair
+}
+
+#[test]
+fn no_flipped_bit_of_a_transaction_index_lets_a_committed_record_go() {
+    let (mut compacted, mut refused) = (0, 0);
+    // Two indexes of one entry each: version, producer, first offset, marker, last stable offset.
+    for bit in 0..2 * 34 * 8 {
+        let pair = side_by_side();
+        let log = pair.log();
+        let entries = std::fs::read_dir(pair.directory.path().join("t-0")).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        let is_index = |path: &PathBuf| path.extension().is_some_and(|it| it == "txnindex");
+        let mut paths: Vec<_> = paths.filter(is_index).collect();
+        paths.sort();
+        let mut bytes: Vec<_> = paths.iter().map(|path| std::fs::read(path).unwrap()).collect();
+        assert_eq!(bytes.iter().map(Vec::len).collect::<Vec<_>>(), [34, 34]);
+        let (at, bit_there) = (bit / (34 * 8), bit % (34 * 8));
+        bytes[at][bit_there / 8] ^= 1 << (bit_there % 8);
+        std::fs::write(&paths[at], &bytes[at]).unwrap();
+        cleaner(&log, pair.clock(), CleanerOptions::default()).clean_all_due();
+        match log.cleaned_to() {
+            Some(_) => compacted += 1,
+            None => refused += 1,
+        }
+        assert_eq!(log.is_uncleanable(), log.cleaned_to().is_none());
+        for (key, (offset, _)) in pair.newest_before(i64::MAX) {
+            let slice = log.read(Offset(offset), 1, log.log_end_offset(), true).unwrap();
+            let bytes = slice.source.unwrap().read().unwrap();
+            let batch = ottla_records::RawBatch::parse(bytes).unwrap();
+            let mut found = batch.records().unwrap().map(Result::unwrap);
+            let is_it =
+                |it: &Record| it.offset == Offset(offset) && it.key.as_deref() == Some(&*key);
+            assert!(found.any(|record| is_it(&record)), "bit {bit}: {offset} is gone");
+        }
+    }
+    assert!(compacted > 0 && refused > 0, "{compacted} compacted, {refused} refused");
 }
 
 #[test]

@@ -120,7 +120,7 @@ impl Job<'_> {
         let records_max = u64::try_from(end.0 - from.0).unwrap_or(0);
         let newest =
             NewestOffsets::new(self.limits.keys_bytes, self.limits.load_factor, records_max, seed);
-        let aborted = self.log.aborted_transactions(&(from..end))?;
+        let aborted = self.log.proven_aborted(&(from..end))?;
         let mut survey = Survey::new(from, newest, &aborted);
         let after = sources.partition_point(|source| source.policy.base_offset <= from);
         let first = after.saturating_sub(1);
@@ -187,7 +187,7 @@ impl Job<'_> {
     ) -> Result<(), Interrupted> {
         for (at, source) in group.iter().enumerate() {
             let range = source.policy.base_offset..next_base(group, at, end);
-            filter.expect(&self.log.aborted_transactions(&range)?);
+            filter.expect(&self.log.proven_aborted(&range)?);
             let mut input = Input::whole(source, self.limits.buffer_bytes)?;
             while let Some(read) = input.next()? {
                 (self.pace)(read.bytes_read)?;

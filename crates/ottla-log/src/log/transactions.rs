@@ -1,16 +1,17 @@
 //! The log's transactions: which are undecided, and which were aborted.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
 use ottla_base::Offset;
-use ottla_records::ValidBatch;
+use ottla_records::{RawBatch, ValidBatch};
 
-use super::{Log, UnsyncedNames, Writer};
-use crate::error::{Context, StorageError};
+use super::{Log, Slice, UnsyncedNames, Writer};
+use crate::error::{Context, ReadError, StorageError};
 use crate::names;
-use crate::producers::Written;
+use crate::producers::{Ending, MARKER_BYTES_MAX, Written};
 use crate::recovery::producers::{self, Replay};
 use crate::segment::Segment;
 use crate::transactions::Transactions;
@@ -95,6 +96,52 @@ impl Log {
             }
         }
         Ok(found)
+    }
+
+    /// The same for who drops records because of it: a flipped bit in an index, which has no checksum, would let committed ones
+    /// go. Each is held against its marker, which has one.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] where there is no such marker.
+    pub(crate) fn proven_aborted(
+        &self,
+        range: &Range<Offset>,
+    ) -> Result<Vec<AbortedTransaction>, StorageError> {
+        let found = self.aborted_transactions(range)?;
+        found.iter().try_for_each(|aborted| self.prove(aborted))?;
+        Ok(found)
+    }
+
+    fn prove(&self, aborted: &AbortedTransaction) -> Result<(), StorageError> {
+        let at = aborted.last_offset;
+        let unproven = |what: &dyn Display| {
+            let path = self.state.read().segment_of(at).0.path(names::TXN_INDEX);
+            StorageError::corrupt(
+                &path,
+                0,
+                format!("no abort marker of its producer at {at}: {what}"),
+            )
+        };
+        let marker = match self.read(at, 1, self.log_end_offset(), true) {
+            Ok(Slice { source: Some(marker), .. }) => marker,
+            Ok(_) => return Err(unproven(&"nothing is")),
+            Err(ReadError::Storage(error)) => return Err(error),
+            // Deleted with all that it has aborted.
+            Err(ReadError::OutOfRange { requested, log_start_offset, .. })
+                if requested < log_start_offset =>
+            {
+                return Ok(());
+            }
+            Err(error) => return Err(unproven(&error)),
+        };
+        let bytes = marker.read().context("read", &self.home.path())?;
+        let batch = RawBatch::parse(bytes).map_err(|error| unproven(&error))?;
+        let header = batch.header();
+        let written = Written::new(header, batch.records_within(MARKER_BYTES_MAX).ok());
+        let is_marker = written.ending() == Some(Ending::Abort)
+            && header.producer_id == aborted.producer_id.0
+            && header.base_offset == at.0;
+        if is_marker { Ok(()) } else { Err(unproven(&"something else is")) }
     }
 
     /// Notes what batches mean for transactions. Returns those that they abort.
