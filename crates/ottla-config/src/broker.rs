@@ -51,6 +51,8 @@ pub struct BrokerConfig {
 
     pub broker_heartbeat_interval_ms: i32,
     pub initial_broker_registration_timeout_ms: i32,
+    /// `None` until somebody sets it.
+    pub controller_quorum_fetch_timeout_ms: Option<i32>,
 
     pub log_dirs: Vec<PathBuf>,
     /// One of `log_dirs`, or another one.
@@ -482,6 +484,9 @@ impl BrokerConfig {
             controller_quorum_auto_join_enable: s.boolean("controller.quorum.auto.join.enable"),
             broker_heartbeat_interval_ms: s.int("broker.heartbeat.interval.ms"),
             initial_broker_registration_timeout_ms: s.int("initial.broker.registration.timeout.ms"),
+            controller_quorum_fetch_timeout_ms: s
+                .is_chosen("controller.quorum.fetch.timeout.ms")
+                .then(|| s.int("controller.quorum.fetch.timeout.ms")),
             metadata_log_dir: metadata.or_else(|| log_dirs.first().cloned())?,
             metadata_log_segment_bytes: s.value("internal.metadata.log.segment.bytes").map_or_else(
                 || s.int("metadata.log.segment.bytes"),

@@ -246,6 +246,9 @@ fn timeouts_and_sizes_are_kafkas_unless_they_are_set() {
     let defaults = config(SECOND);
     assert_eq!(defaults.broker_heartbeat_interval_ms, 2000);
     assert_eq!(defaults.initial_broker_registration_timeout_ms, 60_000);
+    assert_eq!(defaults.controller_quorum_fetch_timeout_ms, None, "nobody has said how patient");
+    let patient = config(&format!("{SECOND}controller.quorum.fetch.timeout.ms=2000\n"));
+    assert_eq!(patient.controller_quorum_fetch_timeout_ms, Some(2_000));
     assert_eq!(defaults.replica_fetch_max_bytes, 1 << 20);
     assert_eq!(defaults.replica_fetch_response_max_bytes, 10 << 20);
     assert_eq!((defaults.replica_fetch_min_bytes, defaults.replica_fetch_wait_max_ms), (1, 500));

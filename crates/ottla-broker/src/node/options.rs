@@ -92,13 +92,19 @@ pub(super) fn quorum_config(
         wants_vote: options.config.process_roles.controller
             && options.config.controller_quorum_auto_join_enable,
         contacts: contacts(&options.config),
-        timing: Timing::default(),
+        timing: timing(&options.config),
         levels: options.levels.clone(),
         policy: Policy::from_settings(options.settings.clone()),
         segment_bytes: u64::try_from(options.config.metadata_log_segment_bytes).unwrap_or(u64::MAX),
         segment_ms: options.config.metadata_log_segment_ms,
         snapshots: snapshot_limits(&options.config),
     }
+}
+
+fn timing(config: &BrokerConfig) -> Timing {
+    let silence_ms = config.controller_quorum_fetch_timeout_ms;
+    silence_ms
+        .map_or_else(Timing::default, |ms| Timing::within(u64::try_from(ms).unwrap_or_default()))
 }
 
 fn snapshot_limits(config: &BrokerConfig) -> SnapshotLimits {

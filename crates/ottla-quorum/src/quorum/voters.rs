@@ -38,11 +38,20 @@ pub struct Timing {
 impl Default for Timing {
     /// For a local network: 600 to 800 ms without a word.
     fn default() -> Self {
-        Self { heartbeat_ms: 100, election_timeout_min_ms: 200, election_timeout_max_ms: 400 }
+        Self::within(800)
     }
 }
 
 impl Timing {
+    /// A leader is replaced that is silent for so long, at most, in milliseconds: half of it is its lease. Below 400 ms a pause
+    /// of the machine would be one.
+    #[must_use]
+    pub const fn within(silence_ms: u64) -> Self {
+        let lease = if silence_ms < 400 { 200 } else { silence_ms / 2 };
+        let heartbeat_ms = if lease < 400 { lease / 4 } else { 100 };
+        Self { heartbeat_ms, election_timeout_min_ms: lease / 2, election_timeout_max_ms: lease }
+    }
+
     pub(crate) fn limits(self) -> Limits {
         let lease = Duration::from_millis(self.election_timeout_max_ms);
         Limits { lease, patience: lease * 2 }
@@ -108,5 +117,25 @@ pub(super) fn company(config: &Config, storage: &Storage) -> Company {
     match voters.get_node(&id.0).map_or(Uuid::ZERO, |voter| voter.directory_id) {
         Uuid::ZERO => Company::ById,
         _ => Company::ByDirectory,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_that_is_silent_for_its_lease_and_the_longest_wait_is_replaced() {
+        for (silence_ms, heartbeat_ms, min_ms, max_ms) in
+            [(800, 100, 200, 400), (2_000, 100, 500, 1_000), (500, 62, 125, 250), (0, 50, 100, 200)]
+        {
+            let expected = Timing {
+                heartbeat_ms,
+                election_timeout_min_ms: min_ms,
+                election_timeout_max_ms: max_ms,
+            };
+            assert_eq!(Timing::within(silence_ms), expected, "{silence_ms} ms");
+        }
+        assert_eq!(Timing::default(), Timing::within(800));
     }
 }
