@@ -7,7 +7,7 @@ use ottla_sim::cluster::{Bug, run};
 use ottla_sim::seeds::{find_planted, hold_to_laws, hold_to_repetition};
 
 /// What ordinary tests have time for.
-const SEEDS: u64 = 30;
+const SEEDS: u64 = 300;
 /// From so many on nothing may be left out.
 const SEEDS_FOR_ALL: u64 = 300;
 

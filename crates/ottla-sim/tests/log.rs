@@ -10,7 +10,7 @@ use ottla_sim::planted::Bug;
 use ottla_sim::seeds::hold_to_laws;
 
 /// What ordinary tests have time for.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 1_000;
 /// From so many on nothing may be left out.
 const SEEDS_FOR_ALL: u64 = 5_000;
 
