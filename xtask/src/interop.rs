@@ -24,6 +24,7 @@ mod groups;
 mod kcat;
 mod library;
 mod members;
+mod metadata_shell;
 #[cfg(feature = "side-by-side")]
 mod operator;
 mod record;
@@ -147,6 +148,7 @@ fn all_tests(target: Target, length: Length) -> Vec<Test> {
     tests.extend(connect::tests());
     tests.extend(streams::tests());
     tests.extend(disk::tests());
+    tests.extend(metadata_shell::tests());
     tests.extend(durability::tests());
     tests.extend(command_line::tests());
     tests.extend(cli_groups::tests());

@@ -250,7 +250,7 @@ fn files(
     Ok(found)
 }
 
-fn sorted(directory: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn sorted(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(directory)
         .with_context(|| format!("cannot list {}", directory.display()))?;
     let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
