@@ -16,6 +16,7 @@ use super::kinds::Kind;
 use super::nodes::Cluster;
 use super::recorder::One;
 use crate::bench::latency::percentile;
+use crate::broker::Target;
 
 const TOPIC: &str = "failover";
 /// All orders in which three nodes can be asked to lead.
@@ -73,7 +74,7 @@ pub(super) fn run(failover: &Failover, directory: &Path) -> Result<()> {
             times.entry((victim, name)).or_default().push(took);
         }
     }
-    report(failover, times)
+    report(failover, &times)
 }
 
 /// Kills one leader, and returns how long each client took to write the next record. Leaves a whole cluster.
@@ -138,32 +139,83 @@ fn choose(cluster: &mut Cluster, victim: Victim, turn: usize) -> Result<(i32, i3
     chosen.with_context(|| format!("no partition has such a leader: {view:?}"))
 }
 
-fn report(failover: &Failover, times: Times) -> Result<()> {
+fn report(failover: &Failover, times: &Times) -> Result<()> {
     ensure!(!times.is_empty(), "no leader was killed");
     println!("\nfrom kill -9 to the next acknowledged record, {}:", failover.target);
     println!(
         "{:<30} {:<12} {:>5} {:>9} {:>9} {:>9}",
         "killed", "client", "kills", "p50", "p99", "max"
     );
-    let mut worst = Duration::ZERO;
-    for ((victim, client), mut samples) in times {
-        samples.sort_unstable();
-        let at = |share| percentile(&samples, share).unwrap_or_default();
-        let (p50, p99, max) = (at(0.5), at(0.99), at(1.0));
-        worst = worst.max(p99);
+    for ((victim, client), samples) in times {
+        let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share| shown(at(samples, share)));
         let (count, victim) = (samples.len(), victim.name());
-        println!(
-            "{victim:<30} {client:<12} {count:>5} {:>9} {:>9} {:>9}",
-            shown(p50),
-            shown(p99),
-            shown(max)
-        );
+        println!("{victim:<30} {client:<12} {count:>5} {p50:>9} {p99:>9} {max:>9}");
     }
-    let verdict = if worst <= GOAL { "reached" } else { "MISSED" };
-    println!("goal: {} at p99: {verdict}", shown(GOAL));
+    let missed = missed(times);
+    let verdict = if missed.is_empty() { "reached" } else { "MISSED" };
+    println!("goal: {} at p99 of each client: {verdict}", shown(GOAL));
+    // It is Ottla's: Apache Kafka is measured to be compared with.
+    let is_held = failover.target == Target::Ottla;
+    ensure!(missed.is_empty() || !is_held, "{}", missed.join("; "));
     Ok(())
+}
+
+/// The clients whose p99 over all kills, whoever was killed, misses the goal, each with what it was. With few kills it is
+/// the longest.
+fn missed(times: &Times) -> Vec<String> {
+    let mut by_client: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
+    for ((_, client), samples) in times {
+        by_client.entry(client).or_default().extend(samples);
+    }
+    let p99 = by_client.iter().map(|(client, samples)| (client, samples.len(), at(samples, 0.99)));
+    let too_long = p99.filter(|(_, _, p99)| *p99 > GOAL);
+    let told = too_long.map(|(client, kills, p99)| {
+        let milliseconds = p99.as_millis();
+        format!(
+            "{client} needs {milliseconds} ms at p99 of {kills} kills, and {GOAL:?} is the goal"
+        )
+    });
+    told.collect()
+}
+
+fn at(samples: &[Duration], share: f64) -> Duration {
+    let mut sorted = samples.to_vec();
+    sorted.sort_unstable();
+    percentile(&sorted, share).unwrap_or_default()
 }
 
 fn shown(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn times(client: &'static str, milliseconds: &[u64]) -> Times {
+        let samples = |first: usize| {
+            let every_other = milliseconds.iter().skip(first).step_by(2);
+            every_other.map(|it| Duration::from_millis(*it)).collect()
+        };
+        let victims = [(Victim::Leader, 0), (Victim::LeaderAndController, 1)];
+        victims.map(|(victim, first)| ((victim, client), samples(first))).into()
+    }
+
+    #[test]
+    fn with_few_kills_the_longest_counts_and_its_client_is_named() {
+        assert_eq!(missed(&times("java", &[300, 1000, 400])), [""; 0]);
+        let mut two = times("java", &[300, 1001, 400]);
+        two.extend(times("librdkafka", &[900, 900]));
+        let expected = "java needs 1001 ms at p99 of 3 kills, and 1s is the goal";
+        assert_eq!(missed(&two), [expected]);
+    }
+
+    #[test]
+    fn with_a_hundred_kills_one_may_take_longer_and_two_may_not() {
+        let mut kills = vec![300; 99];
+        kills.push(5_000);
+        assert_eq!(missed(&times("java", &kills)), [""; 0]);
+        kills[50] = 1_500;
+        assert_eq!(missed(&times("java", &kills)).len(), 1);
+    }
 }
