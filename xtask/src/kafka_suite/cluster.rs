@@ -32,6 +32,9 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("log.cleaner.dedupe.buffer.size", "2097152"),
 ];
 
+/// The version of the metadata in which eligible leader replicas can be switched on, and are not.
+const BEFORE_ELR: &str = "4.0-IV1";
+
 /// What a test wants.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Wanted {
@@ -62,10 +65,20 @@ impl Wanted {
         if protocol != "PLAINTEXT" {
             return Some(format!("there is no {protocol} yet"));
         }
-        if let Some(version) = version {
+        if let Some(version) = version.as_ref().filter(|version| *version != BEFORE_ELR) {
             return Some(format!("a directory cannot begin with {version}"));
         }
         (!features.is_empty()).then(|| format!("it wants {features:?}"))
+    }
+
+    /// The same as Ottla can have it: of the last version of the metadata without eligible leader replicas all that a test
+    /// sees is that they can be switched on.
+    fn for_ottla(&self) -> Self {
+        let mut wanted = self.clone();
+        if wanted.version.take().is_some() {
+            wanted.features.insert("eligible.leader.replicas.version".to_owned(), 0);
+        }
+        wanted
     }
 
     /// What its nodes are formatted with.
@@ -169,6 +182,10 @@ impl Cluster {
     }
 
     fn start_several(&mut self, wanted: &Wanted) -> Result<Started> {
+        let wanted = match self.target {
+            Target::Ottla => &wanted.for_ottla(),
+            Target::Kafka => wanted,
+        };
         let nodes = Nodes::start(self.target, wanted, &self.directory)?;
         let (bootstrap, controllers) = (nodes.bootstrap(), nodes.controllers());
         self.running = Some(Running::Several(nodes));

@@ -26,6 +26,8 @@ const OF_OTHER_JARS: &[&str] = &[
     "org.apache.kafka.tools.MetadataQuorumCommandTest",
     "org.apache.kafka.tools.TopicCommandTest",
     "org.apache.kafka.tools.reassign.ReassignPartitionsCommandTest",
+    "org.apache.kafka.server.BootstrapControllersIntegrationTest",
+    "org.apache.kafka.server.EligibleLeaderReplicasIntegrationTest",
     "org.apache.kafka.server.MetadataRequestTest",
     "org.apache.kafka.server.UncleanLeaderElectionTest",
     "kafka.api.PlaintextAdminIntegrationTest",

@@ -228,6 +228,7 @@ final class Broker {
         return standIn(LogManager.class, (method, arguments) -> switch (method) {
             case "getLog" -> OptionConverters.toScala(log((TopicPartition) arguments[0], (boolean) arguments[1]));
             case "getLog$default$2" -> false;
+            case "liveLogDirs" -> CollectionConverters.asScala(cluster.logDirs(id)).toSeq();
             case "isLogDirOnline" -> logDirs().results().stream().anyMatch(found ->
                 found.logDir().equals(arguments[0]) && found.errorCode() == Errors.NONE.code());
             default -> throw absent(method);

@@ -28,6 +28,9 @@ import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.QuorumInfo;
+import org.apache.kafka.common.message.DescribeLogDirsRequestData;
+import org.apache.kafka.common.requests.DescribeLogDirsRequest;
+import org.apache.kafka.common.requests.DescribeLogDirsResponse;
 import org.apache.kafka.common.requests.MetadataRequest;
 import org.apache.kafka.common.requests.MetadataResponse;
 import org.apache.kafka.common.test.api.ClusterConfig;
@@ -53,6 +56,7 @@ public final class ExternalCluster {
     private final Map<Integer, Integer> ports = new TreeMap<>();
     private final Set<Integer> stopped = ConcurrentHashMap.newKeySet();
     private final Map<Integer, MetadataResponse> lastKnown = new ConcurrentHashMap<>();
+    private final Map<Integer, List<File>> lastLogDirs = new ConcurrentHashMap<>();
     private String clusterId;
     private Admin admin;
     private boolean testIsOver;
@@ -241,6 +245,14 @@ public final class ExternalCluster {
         return IntegrationTestUtils.connectAndReceive(request.build(), port(id));
     }
 
+    /** The log directories that a broker has, or had when it was stopped. */
+    List<File> logDirs(int id) throws IOException {
+        if (isStopped(id)) return lastLogDirs.get(id);
+        var request = new DescribeLogDirsRequest.Builder(new DescribeLogDirsRequestData().setTopics(null));
+        DescribeLogDirsResponse response = IntegrationTestUtils.connectAndReceive(request.build(), port(id));
+        return response.data().results().stream().map(found -> new File(found.logDir())).toList();
+    }
+
     /** Asks each broker that is there by itself: what one knows already, another may not. */
     public void waitUntilAllKnow(Predicate<MetadataResponse> expected, List<String> topics, String complaint)
             throws InterruptedException {
@@ -291,6 +303,7 @@ public final class ExternalCluster {
         if (isStopped(id)) return;
         try {
             lastKnown.put(id, metadata(id, List.of()));
+            lastLogDirs.put(id, logDirs(id));
         } catch (IOException notReady) {
             // It is stopped before it has learnt anything new.
         }
