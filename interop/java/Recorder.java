@@ -15,6 +15,7 @@ import java.util.Properties;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.LinkedBlockingQueue;
+import org.apache.kafka.clients.consumer.CommitFailedException;
 import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
@@ -23,6 +24,8 @@ import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.errors.RetriableException;
+import org.apache.kafka.common.protocol.Errors;
 import org.apache.kafka.common.serialization.StringDeserializer;
 import org.apache.kafka.common.serialization.StringSerializer;
 
@@ -224,10 +227,23 @@ public final class Recorder {
         try {
             consumer.commitSync(offsets, Duration.ofSeconds(10));
         } catch (KafkaException error) {
+            complain(error);
             return; // A commit that fails is no promise.
         }
         committed.putAll(positions);
         positions.forEach((partition, offset) -> say("c " + partition + " " + offset));
+    }
+
+    /** What a poll throws ends this program, and fails the test: the consumer tries again itself what is retriable. */
+    private static void complain(KafkaException error) {
+        short code = Errors.forException(error).code();
+        if (error instanceof CommitFailedException) {
+            // It stands for the answers to a member that is one no more.
+            code = Errors.UNKNOWN_MEMBER_ID.code();
+        } else if (code == Errors.UNKNOWN_SERVER_ERROR.code() && error instanceof RetriableException) {
+            code = 0;
+        }
+        say("x " + code + " " + error.toString().replace('\n', ' '));
     }
 
     /** "end OFFSET…", one for each partition. */

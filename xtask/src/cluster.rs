@@ -24,6 +24,7 @@ mod recorder;
 mod replicas;
 mod space;
 mod throttle;
+mod told;
 mod upgrade;
 pub(crate) mod volume;
 

@@ -4,7 +4,9 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -12,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -156,6 +159,12 @@ func poll(consumer *kgo.Client, see func(*kgo.Record), after func(positions map[
 		ctx, cancel := context.WithTimeout(background, 50*time.Millisecond)
 		fetches := consumer.PollFetches(ctx)
 		cancel()
+		fetches.EachError(func(_ string, _ int32, err error) {
+			// Nothing came within the time of a poll.
+			if !errors.Is(err, context.DeadlineExceeded) {
+				complain(err)
+			}
+		})
 		if rebalanced.Swap(false) {
 			// Who joins anew begins where it has committed, and must not commit where it was.
 			clear(positions)
@@ -233,19 +242,39 @@ func commit(consumer *kgo.Client, positions map[int32]int64) bool {
 	}
 	ctx, cancel := context.WithTimeout(background, 10*time.Second)
 	defer cancel()
-	failed := false
+	var failure error
 	done := make(chan struct{})
 	consumer.CommitOffsetsSync(ctx, uncommitted, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, response *kmsg.OffsetCommitResponse, err error) {
-		failed = err != nil
+		failure = err
 		if response != nil {
 			for _, topic := range response.Topics {
 				for _, partition := range topic.Partitions {
-					failed = failed || partition.ErrorCode != 0
+					if failure == nil {
+						failure = kerr.ErrorForCode(partition.ErrorCode)
+					}
 				}
 			}
 		}
 		close(done)
 	})
 	<-done
-	return !failed
+	if failure != nil {
+		complain(failure)
+	}
+	return failure == nil
+}
+
+// complain says a broker's error by Kafka's code, 0 where nobody answered in time, -1 for anything else.
+func complain(err error) {
+	code := int16(-1)
+	var answer *kerr.Error
+	var network net.Error
+	switch {
+	case errors.As(err, &answer):
+		code = answer.Code
+	// Where a member's session ends on a broker that refuses connections, that is wrapped.
+	case errors.As(err, &network), errors.Is(err, context.DeadlineExceeded), kgo.IsRetryableBrokerErr(err):
+		code = 0
+	}
+	say("x %d %s", code, strings.ReplaceAll(err.Error(), "\n", " "))
 }

@@ -12,6 +12,7 @@ use super::kinds::Kind;
 use super::ledger::{Finding, History, Verdict, judge};
 use super::load::{Load, Membership, Written};
 use super::nodes::Cluster;
+use super::told::Complaints;
 use super::{Check, ask, recorder, replicas};
 use crate::broker::Target;
 
@@ -75,9 +76,18 @@ impl Checked {
         report(&outcome, &verdict);
         conclude(&outcome, &verdict)?;
         check_commits(self, &load, &outcome)?;
+        check_told(&load.into_told())?;
         replicas::await_alike(cluster, TOPIC, PARTITIONS)?;
         tell_elections(cluster)
     }
+}
+
+/// Consumers and commits may be told of what trying again helps against, and of nothing else.
+fn check_told(told: &Complaints) -> Result<()> {
+    told.lines().iter().for_each(|line| println!("{line}"));
+    let unforgivable = told.unforgivable();
+    ensure!(unforgivable.is_empty(), "errors that are not retriable: {}", unforgivable.join("; "));
+    Ok(())
 }
 
 /// What happened to leaders and controllers, which says how hard the test was.

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use ottla_base::ErrorCode;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
@@ -21,6 +22,7 @@ use super::SETTLE_LIMIT;
 use super::kinds::Kind;
 use super::ledger::{Acknowledged, Read, Record, Writer};
 use super::recorder;
+use super::told::{Complaint, Complaints, Role};
 
 const POLL: Duration = Duration::from_millis(20);
 const COMMIT_EVERY: Duration = Duration::from_millis(200);
@@ -53,6 +55,7 @@ pub(super) struct Load {
     /// Where programs write their logs.
     pub(super) directory: PathBuf,
     acknowledged: BTreeMap<Writer, Arc<AtomicU64>>,
+    told: Mutex<Complaints>,
     written: AtomicBool,
     /// Up to where the consumers read, once nothing more is written.
     ends: OnceLock<BTreeMap<i32, i64>>,
@@ -104,6 +107,7 @@ impl Load {
             rate,
             directory,
             acknowledged: writers.map(|writer| (*writer, Arc::default())).collect(),
+            told: Mutex::default(),
             written: AtomicBool::new(false),
             ends: OnceLock::new(),
             abandoned: AtomicBool::new(false),
@@ -126,6 +130,17 @@ impl Load {
         if let Some(count) = self.acknowledged.get(&writer) {
             count.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// A consumer of this kind was told of an error.
+    pub(super) fn note(&self, kind: Kind, role: Role, complaint: Complaint) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.note(kind.name(), role, complaint);
+    }
+
+    /// Of what consumers were told.
+    pub(super) fn into_told(self) -> Complaints {
+        self.told.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One of the groups that take part, any of them in turn.
@@ -236,7 +251,7 @@ impl Load {
     pub(super) fn read_with_librdkafka(&self, who: &str) -> Result<Vec<Read>> {
         let consumer = self.reader(who)?;
         let mut reads = Vec::new();
-        self.poll(&consumer, &format!("the {who}"), |message| {
+        self.poll(&consumer, Role::Reader, &format!("the {who}"), |message| {
             reads.push(read_of(message));
             Ok(())
         })?;
@@ -274,7 +289,7 @@ impl Load {
         let mut membership = Membership::default();
         let mut read = BTreeMap::new();
         let mut latest = Instant::now();
-        self.poll(&consumer, "the member of a group", |message| {
+        self.poll(&consumer, Role::Member, "the member of a group", |message| {
             let (partition, offset) = (message.partition(), message.offset());
             // Who joins anew begins where it has committed, and must not commit where it was.
             if rebalances.0.swap(false, Ordering::Relaxed) {
@@ -307,19 +322,25 @@ impl Load {
         for (&partition, &offset) in offsets {
             list.add_partition_offset(self.topic, partition, Offset::Offset(offset))?;
         }
-        Ok(consumer.commit(&list, CommitMode::Sync).is_ok())
+        let committed = consumer.commit(&list, CommitMode::Sync);
+        if let Err(error) = &committed {
+            self.note(Kind::Librdkafka, Role::Member, complaint(error));
+        }
+        Ok(committed.is_ok())
     }
 
     /// Polls until all that was written is read.
     fn poll<C: ConsumerContext>(
         &self,
         consumer: &BaseConsumer<C>,
+        role: Role,
         who: &str,
         mut see: impl FnMut(&BorrowedMessage<'_>) -> Result<()>,
     ) -> Result<()> {
         let (mut positions, mut deadline) = (BTreeMap::new(), None);
         while !self.is_abandoned() {
-            if let Some(message) = polled(consumer).with_context(|| who.to_owned())? {
+            let polled = self.polled(consumer, role).with_context(|| who.to_owned())?;
+            if let Some(message) = polled {
                 let next = message.offset() + 1;
                 positions.insert(message.partition(), next);
                 see(&message)?;
@@ -332,6 +353,24 @@ impl Load {
             ensure!(Instant::now() < deadline, "{who} stands at {positions:?} of {ends:?}");
         }
         Ok(())
+    }
+
+    /// The next message. Brokers that can't be reached are no error while they are away on purpose; an offset that is out
+    /// of range is one always.
+    fn polled<'a, C: ConsumerContext>(
+        &self,
+        consumer: &'a BaseConsumer<C>,
+        role: Role,
+    ) -> Result<Option<BorrowedMessage<'a>>> {
+        match consumer.poll(POLL) {
+            Some(Ok(message)) => return Ok(Some(message)),
+            Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => {
+                bail!("was told that its offset is out of range")
+            }
+            Some(Err(error)) => self.note(Kind::Librdkafka, role, complaint(&error)),
+            None => {}
+        }
+        Ok(None)
     }
 
     /// What a group's coordinator says that was committed, by partition.
@@ -365,15 +404,24 @@ fn has_reached(positions: &BTreeMap<i32, i64>, ends: &BTreeMap<i32, i64>) -> boo
     ends.iter().all(|(partition, end)| position(partition) >= *end)
 }
 
-/// The next message. Brokers that can't be reached are no error while they are away on purpose; an offset that is out
-/// of range is one always.
-fn polled<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Result<Option<BorrowedMessage<'_>>> {
-    match consumer.poll(POLL) {
-        Some(Ok(message)) => Ok(Some(message)),
-        Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => {
-            bail!("was told that its offset is out of range")
+/// What librdkafka has been told: Kafka's codes are its, and what has not come from a broker has negative ones.
+fn complaint(error: &KafkaError) -> Complaint {
+    match error.rdkafka_error_code() {
+        Some(
+            RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::OperationTimedOut
+            // It does not know the coordinator yet, or any more.
+            | RDKafkaErrorCode::WaitingForCoordinator,
+        ) => Complaint::Unreachable,
+        // A rebalance has taken the partitions that it commits for.
+        Some(RDKafkaErrorCode::AssignmentLost) => {
+            Complaint::Answer(ErrorCode::REBALANCE_IN_PROGRESS)
         }
-        Some(Err(_)) | None => Ok(None),
+        Some(code) if code as i32 > 0 => {
+            Complaint::numbered(i16::try_from(code as i32).unwrap_or(-1), &error.to_string())
+        }
+        _ => Complaint::Other(error.to_string()),
     }
 }
 

@@ -10,6 +10,7 @@ use super::SETTLE_LIMIT;
 use super::kinds::Kind;
 use super::ledger::{Acknowledged, Read, Record, Writer};
 use super::load::{Load, Membership, Written};
+use super::told::{Complaint, Role};
 use crate::interop::fetch;
 use crate::kafka;
 use crate::process::Process;
@@ -98,6 +99,12 @@ where
     words.next().context("a word is missing")?.parse().context("a word is no number")
 }
 
+/// `CODE WORDS`
+fn complaint(words: &mut std::str::SplitN<'_, char>) -> Result<Complaint> {
+    let code = next(words)?;
+    Ok(Complaint::numbered(code, &words.collect::<Vec<_>>().join(" ")))
+}
+
 fn end_of_reading(load: &Load) -> Option<String> {
     let ends = load.ends()?;
     Some(ends.values().fold("end".to_owned(), |line, end| format!("{line} {end}")))
@@ -149,6 +156,7 @@ pub(super) fn read(load: &Load, kind: Kind) -> Result<Vec<Read>> {
                     record: Record::from_value(value.as_bytes()),
                 });
             }
+            "x" => load.note(kind, Role::Reader, complaint(words)?),
             "done" => return Ok(true),
             _ => bail!("not understood"),
         }
@@ -169,6 +177,7 @@ pub(super) fn take_part(load: &Load, kind: Kind) -> Result<Membership> {
                 membership.commits += 1;
             }
             "back" => membership.went_back.push((next(words)?, next(words)?, next(words)?)),
+            "x" => load.note(kind, Role::Member, complaint(words)?),
             "done" => return Ok(true),
             _ => bail!("not understood"),
         }

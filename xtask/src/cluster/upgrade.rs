@@ -1,7 +1,8 @@
 //! A rolling upgrade under load from an earlier build to this one, node after node, and back again (shell).
 //!
 //! Clients may be told of errors that they retry, and of no other: a record that is given up fails the test, and so does
-//! anything else that `check` would find.
+//! an error of another kind that a consumer or a commit is told of ([`super::told`]), and anything else that `check`
+//! would find.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
