@@ -6,6 +6,7 @@ pub(crate) mod ask;
 mod check;
 mod client;
 mod cut;
+mod directories;
 mod failover;
 mod faults;
 mod fetchers;
@@ -41,6 +42,7 @@ use nodes::Ground;
 use volume::Volume;
 
 use crate::broker::Target;
+use crate::interop;
 use crate::interop::three_nodes::tools;
 use crate::tally::Tally;
 use crate::test::outcome;
@@ -73,6 +75,8 @@ pub(crate) enum Command {
     Upgrade(Upgrade),
     /// A leader whose disk is full hands over to one that has room.
     Space,
+    /// A log directory that fails moves the leaders of what is in it, and no others.
+    Directories,
     /// A reassignment takes as long as an operator's throttle says, and nothing else waits.
     Throttle(Against),
 }
@@ -225,6 +229,19 @@ pub(crate) fn run(command: &Command) -> Result<Tally> {
             let name = format!("{}: a leader whose disk is full hands over", Target::Ottla);
             in_directory(Target::Ottla, &name, space::run)
         }
+        Command::Directories => {
+            let name = "a log directory that fails moves only its leaders";
+            if !interop::can_trace() {
+                let skipped = vec![format!("{name}: no process can be traced")];
+                return Ok(Tally { skipped, ..Tally::default() });
+            }
+            let (clients, skipped) = there(&Kind::ALL);
+            let mut tally = in_directory(Target::Ottla, name, |directory| {
+                directories::run(&clients, directory)
+            })?;
+            tally.add(skipped);
+            Ok(tally)
+        }
         Command::Racks(Against { target }) => {
             let name = format!("{target}: consumers read from a follower in their own rack");
             in_directory(*target, &name, |directory| racks::run(*target, directory))
@@ -290,6 +307,7 @@ pub(crate) fn run_short() -> Result<Tally> {
     tally.add(run(&Command::Racks(Against { target }))?);
     tally.add(run(&Command::Fetchers(Against { target }))?);
     tally.add(run(&Command::Space)?);
+    tally.add(run(&Command::Directories)?);
     tally.add(run(&Command::Throttle(Against { target }))?);
     tally.add(run(&Command::Parted(Against { target }))?);
     tally.add(run(&Command::Join)?);

@@ -26,7 +26,7 @@ mod library;
 mod members;
 mod metadata_shell;
 #[cfg(feature = "side-by-side")]
-mod operator;
+pub(crate) mod operator;
 mod record;
 mod round_trip;
 #[cfg(feature = "side-by-side")]
@@ -234,6 +234,12 @@ const TRACE: &[&str] = &["strace", "-qq", "-o", "/dev/null", "true"];
 /// To mount what nobody else sees.
 const MOUNT: &[&str] =
     &["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"];
+
+/// Whether flushes can be made to fail here.
+#[cfg(feature = "cluster")]
+pub(crate) fn can_trace() -> bool {
+    missing_program(&["strace", "setpriv"]).is_none() && is_allowed(TRACE)
+}
 
 fn is_allowed(command: &[&str]) -> bool {
     let Some((program, arguments)) = command.split_first() else { return true };

@@ -16,8 +16,8 @@ use super::told::Complaints;
 use super::{Check, ask, recorder, replicas};
 use crate::broker::Target;
 
-const TOPIC: &str = "checked";
-const PARTITIONS: i32 = 6;
+pub(super) const TOPIC: &str = "checked";
+pub(super) const PARTITIONS: i32 = 6;
 /// So many acknowledgements show that clients are served.
 const SERVED: u64 = 300;
 /// So long a silence of all clients shows that they are not.

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use super::NODES;
 use super::network::Network;
 use crate::broker::Target;
+use crate::interop::operator::traced;
 use crate::ports;
 use crate::process::run_ok;
 use crate::program::Program;
@@ -39,6 +40,10 @@ const SETTINGS: &[(&str, &str)] = &[
     ("ottla.http.listener", "127.0.0.1:0"),
 ];
 
+/// Of `strace`, to let flushes fail.
+const FAILING_FLUSHES: [&str; 4] =
+    ["-e", "trace=fdatasync,fsync", "-e", "inject=fdatasync,fsync:error=EIO"];
+
 /// Who and where a node is.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
@@ -48,6 +53,10 @@ pub(super) struct Place {
     pub(super) port: u16,
     pub(super) controller_port: u16,
     pub(super) directory: PathBuf,
+    /// The names of its log directories, the one with the metadata first.
+    pub(super) log_dirs: &'static [&'static str],
+    /// Files whose flushes fail.
+    pub(super) failing: Vec<PathBuf>,
     /// Properties of this node, beside what all clusters have.
     pub(super) more: Vec<(String, String)>,
     /// The build of Ottla that runs here, if not the one under test.
@@ -61,8 +70,9 @@ impl Place {
         format!("{}:{}", self.host, self.port)
     }
 
-    pub(super) fn data(&self) -> PathBuf {
-        self.disk().join("data")
+    /// Its log directories.
+    pub(super) fn data(&self) -> Vec<PathBuf> {
+        self.log_dirs.iter().map(|name| self.disk().join(name)).collect()
     }
 
     /// Where a file system of its own may be mounted.
@@ -90,11 +100,12 @@ impl Place {
     fn text(&self, voters: &str) -> String {
         let Self { id, host, port, controller_port, .. } = self;
         let listeners = format!("PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}");
+        let log_dirs: Vec<_> = self.data().iter().map(|path| path.display().to_string()).collect();
         let mut lines = vec![
             format!("node.id={id}"),
             format!("listeners={listeners}"),
             format!("controller.quorum.voters={voters}"),
-            format!("log.dirs={}", self.data().display()),
+            format!("log.dirs={}", log_dirs.join(",")),
         ];
         lines.extend(SETTINGS.iter().map(|(name, value)| format!("{name}={value}")));
         lines.extend(self.more.iter().map(|(name, value)| format!("{name}={value}")));
@@ -110,7 +121,16 @@ impl Place {
 
     /// What starts the node.
     pub(super) fn command(&self, target: Target) -> Result<Command> {
-        Ok(self.program(target)?.serve(&self.properties()))
+        let command = self.program(target)?.serve(&self.properties());
+        if self.failing.is_empty() {
+            return Ok(command);
+        }
+        let mut options: Vec<String> = Vec::new();
+        for file in &self.failing {
+            options.extend(["-P".to_owned(), file.display().to_string()]);
+        }
+        options.extend(FAILING_FLUSHES.map(str::to_owned));
+        Ok(traced(&command, &self.directory.join("strace.log"), &options))
     }
 }
 
@@ -127,8 +147,18 @@ pub(super) fn places(directory: &Path, network: Option<&Network>) -> Result<Vec<
         let [port, controller_port] = *ports else { bail!("two ports each") };
         let host = network.map_or(Ok(Ipv4Addr::LOCALHOST), |network| network.address(id))?;
         let directory = directory.join(format!("node-{id}"));
-        let (more, binary, levels) = (Vec::new(), None, &[][..]);
-        Ok(Place { id, host, port, controller_port, directory, more, binary, levels })
+        Ok(Place {
+            id,
+            host,
+            port,
+            controller_port,
+            directory,
+            log_dirs: &["data"],
+            failing: Vec::new(),
+            more: Vec::new(),
+            binary: None,
+            levels: &[],
+        })
     };
     (1..=NODES).zip(ports.chunks(2)).map(place).collect()
 }

@@ -59,6 +59,10 @@ pub(super) struct Ground {
     pub(super) binary: Option<PathBuf>,
     /// Levels of features other than those of a new cluster, as `NAME=LEVEL`.
     pub(super) levels: &'static [&'static str],
+    /// The names of each node's log directories, if there are several; the metadata is in the first.
+    pub(super) log_dirs: Option<&'static [&'static str]>,
+    /// A node, and files below its disk whose flushes fail.
+    pub(super) failing: Option<(i32, &'static [&'static str])>,
 }
 
 impl Cluster {
@@ -103,6 +107,10 @@ impl Cluster {
         for place in &mut places {
             place.binary.clone_from(&ground.binary);
             place.levels = ground.levels;
+            place.log_dirs = ground.log_dirs.unwrap_or(place.log_dirs);
+            if let Some((_, files)) = ground.failing.filter(|(id, _)| *id == place.id) {
+                place.failing = files.iter().map(|file| place.disk().join(file)).collect();
+            }
             place.more = more(place.id);
         }
         let voters = files::voters(&places);
@@ -169,13 +177,19 @@ impl Cluster {
     }
 
     /// The log directories, by node.
-    pub(crate) fn data_directories(&self) -> Vec<(i32, PathBuf)> {
+    pub(crate) fn data_directories(&self) -> Vec<(i32, Vec<PathBuf>)> {
         self.nodes.iter().map(|node| (node.place.id, node.place.data())).collect()
     }
 
     /// Those that run and are not paused.
     fn answering(&self) -> Vec<&Node> {
         self.nodes.iter().filter(|node| matches!(node.state, State::Running(_))).collect()
+    }
+
+    /// A node's disk works from its next start on.
+    pub(super) fn mend(&mut self, id: i32) -> Result<()> {
+        self.node(id)?.place.failing.clear();
+        Ok(())
     }
 
     /// The build that a node is started with from now on.

@@ -1,5 +1,6 @@
 //! The binary as an operator meets it: starting, configuring, watching and stopping a broker (shell).
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -74,7 +75,7 @@ pub(super) fn serve_in(directory: &Path) -> Result<Command> {
 }
 
 /// A broker's command under `strace`, which writes to `trace`: the broker dies with it.
-pub(super) fn traced(broker: &Command, trace: &Path, options: &[&str]) -> Command {
+pub(crate) fn traced(broker: &Command, trace: &Path, options: &[impl AsRef<OsStr>]) -> Command {
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-o"]).arg(trace).args(options);
     command.args(["setpriv", "--pdeathsig", "KILL"]).arg(broker.get_program());

@@ -78,7 +78,8 @@ impl Place {
             names.insert(port.to_string(), format!("CONTROLLER-PORT-{id}"));
         }
         for (id, data) in self.cluster.data_directories() {
-            names.insert(data.display().to_string(), format!("DATA-{id}"));
+            let data = data.iter().map(|path| path.display().to_string());
+            names.extend(data.map(|path| (path, format!("DATA-{id}"))));
         }
         names
     }
