@@ -103,6 +103,7 @@ const ALL: &[&str] = &[
     "produce refused: OUT_OF_ORDER_SEQUENCE_NUMBER",
     "produce unanswered",
     "reassignment",
+    "reassignment cancelled",
     "records become visible in the last moment of a process",
     "records cut off in a new epoch",
     "records cut off in more than one step",

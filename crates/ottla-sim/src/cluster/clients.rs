@@ -11,8 +11,8 @@ use ottla_protocol::messages::alter_partition_reassignments_request::{
 };
 use ottla_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use ottla_protocol::messages::{
-    AlterPartitionReassignmentsRequest, CreateTopicsRequest, DeleteTopicsRequest,
-    ElectLeadersRequest,
+    AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, CreateTopicsRequest,
+    DeleteTopicsRequest, DeleteTopicsResponse, ElectLeadersRequest,
 };
 use ottla_records::ValidBatch;
 
@@ -278,7 +278,10 @@ impl World {
         let reply = self.decide(|_, _, Situation { image, policy, .. }| {
             controller::delete_topics(image, policy, &request, 5)
         })?;
-        if reply.is_some() {
+        let is_deleted = |reply: DeleteTopicsResponse| {
+            reply.responses.iter().all(|topic| !topic.error_code.is_error())
+        };
+        if reply.is_some_and(is_deleted) {
             self.counts.add("topic deleted");
         }
         // Under the same name, there may soon be another one.
@@ -296,14 +299,20 @@ impl World {
     }
 
     fn assign(&mut self, name: &str, index: PartitionIndex, replicas: Option<Vec<i32>>) -> Checked {
+        let is_cancelled = replicas.is_none();
         let partitions = vec![ReassignablePartition { partition_index: index.0, replicas }];
         let topics = vec![ReassignableTopic { name: name.into(), partitions }];
         let request = AlterPartitionReassignmentsRequest { topics, ..Default::default() };
         let reply = self.decide(|_, _, Situation { image, policy, .. }| {
             controller::alter_partition_reassignments(image, policy, &request)
         })?;
-        if reply.is_some() {
-            self.counts.add("reassignment");
+        let is_accepted = |reply: AlterPartitionReassignmentsResponse| {
+            let mut partitions = reply.responses.iter().flat_map(|topic| &topic.partitions);
+            !reply.error_code.is_error() && partitions.all(|it| !it.error_code.is_error())
+        };
+        if reply.is_some_and(is_accepted) {
+            let what = if is_cancelled { "reassignment cancelled" } else { "reassignment" };
+            self.counts.add(what);
         }
         Ok(())
     }
