@@ -8,6 +8,7 @@
 mod adoption;
 mod answer;
 mod automatic_topics;
+mod blocking;
 mod broker;
 mod cleaner;
 mod configuration;

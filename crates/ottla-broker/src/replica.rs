@@ -26,6 +26,7 @@ use ottla_records::{Rules, ValidBatch};
 use ottla_replication::Progress;
 use parking_lot::{Mutex, RwLock};
 
+use crate::blocking::beside_the_others;
 use crate::fetchers::FetchNews;
 use crate::flush_reports::FlushReports;
 use crate::follower_watch::FollowerWatch;
@@ -435,17 +436,18 @@ impl Replica {
     /// the log has said since a leader epoch: once somebody else has led, it is not appended.
     ///
     /// # Errors
-    /// [`AppendError`]; nothing was appended then.
+    /// [`AppendError`]; nothing was appended then, or the disk has failed.
     pub fn append(&self, batch: ValidBatch, since: LeaderEpoch) -> Result<Placed, AppendError> {
         self.append_with(batch, Some(since), true, Log::append_batch, Log::request_flush)
     }
 
     /// Appends a client's batch, unless the client has sent it before. A flush is due then as well: the first copy may
     /// still wait for one. With `needs_all` the caller waits for it, and begins it once there is nothing more to append;
-    /// otherwise nobody is in a hurry unless somebody waits for records.
+    /// otherwise nobody is in a hurry unless somebody waits for records, or `flush.messages` says that it is on the disk
+    /// when this returns.
     ///
     /// # Errors
-    /// [`AppendError`]; nothing was appended then.
+    /// [`AppendError`]; nothing was appended then, or the disk has failed.
     pub fn append_produced(
         &self,
         batch: ValidBatch,
@@ -501,9 +503,13 @@ impl Replica {
         self.watch(progress, watched);
         drop(state);
         self.followers.wake();
+        if !(needs_all && log.flushes_on_commit()) {
+            // Nobody may wait for the disk afterwards.
+            beside_the_others(|| log.flush_if_due())?;
+        }
         let flushed = log.flushed_offset();
         if flushed > appended.last_offset {
-            // The page cache counts as the disk (`log.flush.on.commit=false`).
+            // `flush.messages`, or the page cache counts as the disk (`log.flush.on.commit=false`).
             self.on_flushed();
         } else {
             ask_for_flush(&log);
@@ -558,9 +564,12 @@ impl Replica {
 mod tests {
     use bytes::Bytes;
     use ottla_env::FaultyDisk;
+    use ottla_log::DirectoryOptions;
     use ottla_replication::follower::EpochEnd;
 
-    use super::fixtures::{TERMS, a_partition, of_a_producer, unflushed_log_on};
+    use super::fixtures::{
+        TERMS, a_partition, log_with, of_a_producer, unflushed_log_on, without_threads,
+    };
     use super::*;
 
     fn unflushed(directory: &tempfile::TempDir) -> Replica {
@@ -699,5 +708,82 @@ mod tests {
         replica.on_min_isr_changed(2);
         let too_few = ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND;
         assert_eq!(replica.check_still_enough(), Err(too_few));
+    }
+
+    /// A replica that leads a log on this disk with `flush.messages=2`, which nobody flushes but who appends.
+    fn flushing_every_second(
+        disk: &Arc<FaultyDisk>,
+        directory: &tempfile::TempDir,
+        flush_on_commit: bool,
+    ) -> Replica {
+        let disk = Arc::clone(disk) as _;
+        let options = DirectoryOptions { disk, flush_on_commit, ..without_threads() };
+        let config = LogConfig { flush_messages: 2, ..LogConfig::default() };
+        leading(log_with(options, config, directory), &Outboxes::default())
+    }
+
+    #[test]
+    fn what_flush_messages_wants_on_disk_is_not_answered_before_whatever_is_waited_for() {
+        for (flush_on_commit, needs_all) in [(true, false), (false, false), (false, true)] {
+            let (directory, disk) = (tempfile::tempdir().unwrap(), Arc::<FaultyDisk>::default());
+            let replica = flushing_every_second(&disk, &directory, flush_on_commit);
+            let stall = disk.stall_syncs();
+            replica.append_produced(of_a_producer(0), needs_all).unwrap();
+            std::thread::scope(|scope| {
+                let second = scope.spawn(|| {
+                    replica.append_produced(of_a_producer(1), needs_all).unwrap();
+                });
+                assert!(stall.holds_a_sync_within(Duration::from_secs(20)));
+                assert!(!second.is_finished());
+                drop(stall);
+            });
+            assert_eq!(replica.high_watermark(), Offset(2), "whoever waits for it is told");
+            assert_eq!(replica.log().recovery_point(), Offset(2));
+        }
+    }
+
+    #[test]
+    fn what_flush_messages_wants_on_a_disk_that_fails_is_not_acknowledged() {
+        let (directory, disk) = (tempfile::tempdir().unwrap(), Arc::<FaultyDisk>::default());
+        let replica = flushing_every_second(&disk, &directory, true);
+        replica.append_produced(of_a_producer(0), false).unwrap();
+        disk.fail_syncs_under(directory.path());
+        let error = replica.append_produced(of_a_producer(1), false).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::KAFKA_STORAGE_ERROR);
+        assert_eq!(replica.high_watermark(), Offset(0));
+    }
+
+    #[test]
+    fn a_follower_says_nothing_of_records_before_flush_messages_has_them_on_disk() {
+        let (directory, disk) = (tempfile::tempdir().unwrap(), Arc::<FaultyDisk>::default());
+        let options = DirectoryOptions {
+            disk: Arc::clone(&disk) as _,
+            flush_on_commit: false,
+            ..without_threads()
+        };
+        let config = LogConfig { flush_messages: 1, ..LogConfig::default() };
+        let leader = BrokerId(2);
+        let replica = following(log_with(options, config, &directory), leader);
+        let asked = replica.next_fetch(leader, Duration::ZERO).unwrap();
+        let mut batch = one_record(Timestamp(1_000));
+        batch.assign(Offset(0), LeaderEpoch(0));
+        let records = [&batch.header().to_bytes()[..], batch.body()].concat().into();
+        let (high_watermark, log_start) = (Offset(0), Offset(0));
+        let answer = Fetched::Records { records, high_watermark, log_start };
+        let me = crate::broker::Registration { id: BrokerId(1), epoch: 1 };
+        // The last thing that a report says is how far the log is flushed.
+        let reported =
+            || replica.outboxes.flush_reports.take(leader, me).map(|it| it.slice(it.len() - 8..));
+        let stall = disk.stall_syncs();
+        std::thread::scope(|scope| {
+            let follows =
+                scope.spawn(|| replica.on_fetched(leader, &asked, answer, Duration::ZERO));
+            assert!(stall.holds_a_sync_within(Duration::from_secs(20)));
+            assert!(!follows.is_finished());
+            assert_eq!(reported().as_deref(), Some(&0_i64.to_be_bytes()[..]));
+            drop(stall);
+        });
+        assert_eq!(reported().as_deref(), Some(&1_i64.to_be_bytes()[..]));
+        assert_eq!(replica.log().recovery_point(), Offset(1));
     }
 }

@@ -330,11 +330,17 @@ impl Log {
     #[must_use]
     pub fn flushed_offset(&self) -> Offset {
         let state = self.state.read();
-        if self.env().options.flush_on_commit {
+        if self.flushes_on_commit() {
             Offset(state.flushed_offset)
         } else {
             Offset(state.log_end_offset)
         }
+    }
+
+    /// `log.flush.on.commit`: whether what counts as flushed is on the disk.
+    #[must_use]
+    pub fn flushes_on_commit(&self) -> bool {
+        self.env().options.flush_on_commit
     }
 
     /// Bytes of records on disk.

@@ -35,14 +35,13 @@ use ottla_protocol::messages::produce_response::{
 };
 use ottla_protocol::messages::{ProduceRequest, ProduceResponse};
 use ottla_records::{BatchHeader, Rejection, parse_produced, validate_within};
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
-use tokio::task::block_in_place;
 use tokio::time::{Instant, timeout_at};
 
 use super::Context;
 use super::current_leader::Leaders;
 use crate::answer::{CloseReason, Outcome};
+use crate::blocking::beside_the_others;
 use crate::replica::{AppendError, Placed, Replica};
 
 const CURRENT_LEADER_SINCE: i16 = 10;
@@ -104,11 +103,6 @@ async fn append_in_turn(mut appending: Appending) -> Outcome {
     drop(turn);
     broker.directories.begin_flush();
     appending.finish()
-}
-
-fn beside_the_others<T>(work: impl FnOnce() -> T) -> T {
-    let flavor = Handle::current().runtime_flavor();
-    if flavor == RuntimeFlavor::MultiThread { block_in_place(work) } else { work() }
 }
 
 impl Appending {

@@ -39,15 +39,28 @@ pub(super) fn unflushed_log_on(
     times: &[Timestamp],
 ) -> Arc<Log> {
     let options = DirectoryOptions { disk, ..DirectoryOptions::default() };
-    let config = LogConfig::default();
-    let clock = Arc::new(SystemClock::new());
-    let logs = LogDirectory::open(directory.path(), config.clone(), options, clock).unwrap();
-    let (partition, id) = (TopicPartition::new("t", 0), Uuid([7; 16]));
-    let log = logs.create(partition, id, Arc::new(config)).unwrap();
+    let log = log_with(options, LogConfig::default(), directory);
     for time in times {
         log.append_batch(one_record(*time), LeaderEpoch(0)).unwrap();
     }
     log
+}
+
+/// An empty log.
+pub(super) fn log_with(
+    options: DirectoryOptions,
+    config: LogConfig,
+    directory: &tempfile::TempDir,
+) -> Arc<Log> {
+    let clock = Arc::new(SystemClock::new());
+    let logs = LogDirectory::open(directory.path(), config.clone(), options, clock).unwrap();
+    let (partition, id) = (TopicPartition::new("t", 0), Uuid([7; 16]));
+    logs.create(partition, id, Arc::new(config)).unwrap()
+}
+
+/// Of a directory that flushes nothing by itself.
+pub(super) fn without_threads() -> DirectoryOptions {
+    DirectoryOptions { threads: false, ..DirectoryOptions::default() }
 }
 
 /// A replica that leads a partition of its own, in leader epoch 0.

@@ -12,6 +12,7 @@ use ottla_replication::follower::{
 };
 
 use super::{Replica, Role};
+use crate::blocking::beside_the_others;
 
 /// The conversation with one leader in one leader epoch.
 #[derive(Debug)]
@@ -170,9 +171,6 @@ impl Replica {
     /// Tells the leader once more what is on disk here: a report is lost with its connection, and one that comes before the
     /// first fetch of this registration means nothing to the leader.
     pub fn report_flushed_again(&self) {
-        if self.check_disk().is_err() {
-            return;
-        }
         let state = self.state.lock();
         let Role::Follower(following) = &state.role else { return };
         if let Some(report) = following.follower.report() {
@@ -180,7 +178,11 @@ impl Replica {
         }
     }
 
+    /// Nothing once the disk has failed: with `log.flush.on.commit=false` an append counts as flushed whose flush has failed.
     fn report(&self, leader: BrokerId, report: FlushReport) {
+        if self.check_disk().is_err() {
+            return;
+        }
         let FlushReport { leader_epoch, flushed } = report;
         let partition = self.partition.partition;
         self.outboxes.flush_reports.flushed(
@@ -281,10 +283,12 @@ impl Replica {
     ) {
         let log = self.log();
         let appended = log.append_as_follower(records, up_to);
+        // Before the leader hears of them, by what is asked for next or by a report.
+        let appended = appended.and_then(|_| Ok(beside_the_others(|| log.flush_if_due())?));
         // Also after a failure: a part may be there.
         log.request_flush();
         match appended {
-            Ok(_) => {
+            Ok(()) => {
                 following.follower.on_appended(local(&log));
             }
             Err(error) => {

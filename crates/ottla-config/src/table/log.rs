@@ -23,7 +23,7 @@ pub(super) const ROWS: &[Property] = &[
     list("log.cleanup.policy").or("delete").check(Check::ListOf { values: &["compact", "delete"], may_be_empty: true }).cluster_wide().honoured("What happens to old data: delete it, compact it by key, both, or (empty) nothing."),
     int("log.index.size.max.bytes").or("10485760").at_least(4).cluster_wide().honoured("Largest size of a segment's index."),
     int("log.index.interval.bytes").or("4096").at_least(0).cluster_wide().honoured("Bytes of data between two index entries."),
-    long("log.flush.interval.messages").or("9223372036854775807").at_least(1).high().cluster_wide().honoured("Records after which a log is flushed, acknowledged or not."),
+    long("log.flush.interval.messages").or("9223372036854775807").at_least(1).high().cluster_wide().honoured("Records after which a log is flushed, before the last of them is acknowledged."),
     long("log.flush.interval.ms").high().cluster_wide().honoured("Longest time that data stays unflushed; log.flush.scheduler.interval.ms when not set. Looked at every second."),
     long("log.flush.scheduler.interval.ms").or("9223372036854775807").high().honoured("Longest time that data stays unflushed, when log.flush.interval.ms is not set. Logs are searched for such data every second, whatever is set here."),
     int("log.flush.offset.checkpoint.interval.ms").or("60000").at_least(0).high().honoured("How often the offsets up to which logs are flushed are written down."),

@@ -11,7 +11,7 @@ pub(super) const ROWS: &[Property] = &[
     int("compression.zstd.level").or("3").between(-131072, 22).per_resource().honoured("Level when the broker compresses with zstd."),
     long("delete.retention.ms").or("86400000").at_least(0).per_resource().honoured("How long the mark of a deleted key stays in a compacted log once a compaction has met it, and a transaction marker without records."),
     long("file.delete.delay.ms").or("60000").at_least(0).per_resource().honoured("How long a deleted segment's file stays before it is removed."),
-    long("flush.messages").or("9223372036854775807").at_least(1).per_resource().honoured("Records after which the log is flushed, acknowledged or not."),
+    long("flush.messages").or("9223372036854775807").at_least(1).per_resource().honoured("Records after which the log is flushed, before the last of them is acknowledged."),
     long("flush.ms").or("9223372036854775807").at_least(0).per_resource().honoured("Longest time that data stays unflushed."),
     list("follower.replication.throttled.replicas").or("").check(Check::ThrottledReplicas).per_resource().honoured("Replicas whose fetching is held to the throttled rate."),
     int("index.interval.bytes").or("4096").at_least(0).per_resource().honoured("Bytes of data between two index entries."),

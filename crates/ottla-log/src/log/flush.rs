@@ -69,7 +69,27 @@ impl Log {
     /// Makes everything appended so far durable, on this thread. Listeners are told by whoever calls the flusher,
     /// not by this.
     pub fn flush(&self) -> Result<Offset, StorageError> {
-        let _flushing = self.flush.lock();
+        self.flush_while(&self.flush.lock())
+    }
+
+    /// `flush.messages`: makes everything durable, on this thread, if so many records wait for it. Whoever has appended calls
+    /// this before anybody hears of that, since Apache Kafka flushes before its append returns; the append itself does not, so
+    /// that nobody who wants to append waits for the disk as well. Listeners are told as by [`Log::flush`].
+    pub fn flush_if_due(&self) -> Result<(), StorageError> {
+        if !self.is_flush_due(&self.config()) {
+            return Ok(());
+        }
+        let flushing = self.flush.lock();
+        // Whoever was at it meanwhile may have written this, too.
+        if self.is_flush_due(&self.config()) {
+            let flushed = self.flush_while(&flushing);
+            // What the disk has said once holds for everybody from now on.
+            flushed.map_err(|error| self.env().check_health().err().unwrap_or(error))?;
+        }
+        self.env().check_health()
+    }
+
+    fn flush_while(&self, _flushing: &NoFlush<'_>) -> Result<Offset, StorageError> {
         self.env().check_health()?;
         let work = self.take_flush_work();
         if let Err(error) = self.sync(&work) {
@@ -152,20 +172,22 @@ impl Log {
     }
 
     /// What is on disk whatever `log.flush.on.commit` says: recovery may begin here.
-    pub(crate) fn recovery_point(&self) -> Offset {
+    #[must_use]
+    pub fn recovery_point(&self) -> Offset {
         Offset(self.state.read().flushed_offset)
     }
 
     /// `flush.messages` and `flush.ms`, for those who set them.
     pub(super) fn request_flush_if_due(&self, writer: &Writer, config: &LogConfig, now_ms: i64) {
-        let unflushed = {
-            let state = self.state.read();
-            state.log_end_offset - state.flushed_offset
-        };
         let waited_ms = now_ms.saturating_sub(writer.dirty_since_ms);
-        if unflushed >= config.flush_messages || waited_ms >= config.flush_ms {
+        if self.is_flush_due(config) || waited_ms >= config.flush_ms {
             self.request_flush_of(writer);
         }
+    }
+
+    fn is_flush_due(&self, config: &LogConfig) -> bool {
+        let state = self.state.read();
+        state.log_end_offset - state.flushed_offset >= config.flush_messages
     }
 
     /// Asks for a flush if there is anything to flush.
