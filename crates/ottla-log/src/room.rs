@@ -7,6 +7,8 @@
 //! A disk may refuse a write though the file system says that there is room, as where a quota ends first. Then only the
 //! next write can tell whether it is over: one is let through each time the housekeeper has looked.
 
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
@@ -80,6 +82,24 @@ impl Room {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         let unasked = self.unasked.fetch_sub(bytes, Ordering::Relaxed);
         if unasked >= bytes || self.ask(bytes.unsigned_abs()) { Ok(()) } else { Err(self.full()) }
+    }
+
+    /// Allocates blocks for an empty file, ahead of what will be written to it: only a hint, and so it takes nothing of the
+    /// reserve, and goes without where there is too little room.
+    pub(crate) fn allocate(&self, file: &File, bytes: u64) -> io::Result<()> {
+        let reserved = self.reserved.load(Ordering::Relaxed);
+        let unreserved = self.disk.space(&self.path).map(|it| it.usable.saturating_sub(reserved));
+        if unreserved.is_ok_and(|unreserved| unreserved < bytes) {
+            return Ok(());
+        }
+        let allocated = self.disk.allocate(file, 0, bytes);
+        // So much less is free that the next claim must ask.
+        self.unasked.store(0, Ordering::Relaxed);
+        match allocated {
+            // A quota, say. What the file has got of it stays otherwise.
+            Err(error) if is_full(&error) => self.disk.set_len(file, 0),
+            allocated => allocated,
+        }
     }
 
     /// Asks whether there is room now, if there was none.
@@ -167,6 +187,7 @@ impl Room {
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::os::unix::fs::MetadataExt as _;
     use std::path::Path;
 
     use ottla_env::FaultyDisk;
@@ -210,6 +231,22 @@ mod tests {
         assert!(room.is_full());
         room.set_reserved(500);
         room.claim(1).unwrap();
+    }
+
+    #[test]
+    fn what_is_allocated_ahead_takes_nothing_of_the_reserve_and_is_left_out_where_room_is_short() {
+        let disk = Arc::new(FaultyDisk::default());
+        disk.set_free(Some(1 << 20));
+        let room = room(&disk, 1 << 19);
+        room.claim(1).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        let allocated = || file.metadata().unwrap().blocks() * 512;
+        room.allocate(&file, (1 << 19) + 1).unwrap();
+        assert_eq!((allocated(), room.is_full()), (0, false));
+        room.allocate(&file, 1 << 19).unwrap();
+        assert_eq!(allocated(), 1 << 19);
+        disk.set_free(Some(1 << 19));
+        assert!(room.claim(1).is_err(), "what was allocated is not free any more");
     }
 
     #[test]

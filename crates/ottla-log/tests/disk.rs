@@ -105,6 +105,9 @@ impl DiskLayer for PlayedDisk {
 
     fn allocate(&self, file: &std::fs::File, position: u64, len: u64) -> io::Result<()> {
         if self.cannot_allocate.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the disk does not answer"));
+        }
+        if len > self.room.load(Ordering::Relaxed) as u64 {
             return Err(io::ErrorKind::StorageFull.into());
         }
         OsDisk.allocate(file, position, len)
@@ -263,6 +266,16 @@ fn the_file_of_a_segment_whose_creation_failed_goes_when_the_segment_goes() {
             .count()
     };
     assert_eq!((log_files(), log.log_end_offset()), (1, Offset(0)));
+}
+
+#[test]
+fn a_segment_for_which_a_disk_has_no_room_in_advance_is_written_all_the_same() {
+    let (directory, _) = played(10_000);
+    let config = LogConfig { preallocate: true, segment_bytes: 20_000, ..LogConfig::default() };
+    let open = directory.open(config);
+    let log = open.create("t", 0);
+    log.append_batch(batch(3, 100), LeaderEpoch(0)).unwrap();
+    assert_eq!((log.log_end_offset(), open.is_full()), (Offset(3), false));
 }
 
 #[test]

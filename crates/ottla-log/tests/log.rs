@@ -12,6 +12,7 @@
 
 mod support;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -629,6 +630,34 @@ fn a_flush_is_due_after_so_many_records() {
     log.append_batch(batch(2, 10), LeaderEpoch(0)).unwrap();
     log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
     assert_eq!(receiver.recv().unwrap(), Offset(3));
+}
+
+#[test]
+fn what_was_allocated_for_a_segment_is_given_back_when_it_is_rolled_and_when_the_log_is_closed() {
+    let directory = Directory::new();
+    let segment_bytes = 1 << 20;
+    let config = LogConfig { preallocate: true, segment_bytes, ..LogConfig::default() };
+    let open = directory.open(config);
+    let log = open.create("t", 0);
+    let is_trimmed = |segment: &str| {
+        let metadata = std::fs::metadata(directory.path().join("t-0").join(segment)).unwrap();
+        let (allocated, blksize) = (metadata.blocks() * 512, metadata.blksize());
+        assert!(metadata.len() > 0);
+        assert!(
+            allocated >= segment_bytes || allocated <= metadata.len().next_multiple_of(blksize)
+        );
+        allocated < segment_bytes
+    };
+    let [first, second] = ["00000000000000000000.log", "00000000000000000001.log"];
+    log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+    assert!(!is_trimmed(first));
+    log.roll().unwrap();
+    assert!(is_trimmed(first));
+    log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+    assert!(!is_trimmed(second));
+    assert_eq!(read_all(&log).len(), 2);
+    open.close();
+    assert!(is_trimmed(second));
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub(super) const ROWS: &[Property] = &[
     int("log.flush.offset.checkpoint.interval.ms").or("60000").at_least(0).high().honoured("How often the offsets up to which logs are flushed are written down."),
     int("log.flush.start.offset.checkpoint.interval.ms").or("60000").at_least(0).high().accepted("How often the first offsets of the logs are written down; here DeleteRecords is answered only when they are."),
     long("log.segment.delete.delay.ms").or("60000").at_least(0).high().cluster_wide().honoured("How long a deleted segment's file stays before it is removed."),
-    boolean("log.preallocate").or("false").cluster_wide().honoured("Reserves a segment's space when it is created."),
+    boolean("log.preallocate").or("false").cluster_wide().honoured("Reserves a segment's space when it is created, if log.dir.reserved.bytes leaves room; what is left of it is given back when it is full or closed."),
     long("log.initial.task.delay.ms").or("30000").at_least(0).low().internal().honoured("How long after start-up segments are first searched for what retention deletes; checkpoints and flushes have no such delay here."),
     string("log.message.timestamp.type").or("CreateTime").one_of(&["CreateTime", "LogAppendTime"]).cluster_wide().honoured("Whose time a record carries: the producer's (CreateTime) or the broker's (LogAppendTime)."),
     long("log.message.timestamp.before.max.ms").or("9223372036854775807").at_least(0).cluster_wide().honoured("How far a record's time may lie before the broker's."),

@@ -27,7 +27,7 @@ pub(super) const ROWS: &[Property] = &[
     double("min.cleanable.dirty.ratio").or("0.5").between(0, 1).per_resource().honoured("The log is compacted when a larger share of it than this is new."),
     long("min.compaction.lag.ms").or("0").at_least(0).per_resource().honoured("Age before which a record is not compacted."),
     int("min.insync.replicas").or("1").at_least(1).per_resource().honoured("Replicas that must be in sync for an acks=all produce to be accepted."),
-    boolean("preallocate").or("false").per_resource().honoured("Reserves a segment's space when it is created."),
+    boolean("preallocate").or("false").per_resource().honoured("Reserves a segment's space when it is created, if log.dir.reserved.bytes leaves room; what is left of it is given back when it is full or closed."),
     boolean("remote.log.copy.disable").or("false").per_resource().accepted("Stops copying to remote storage; no remote storage yet."),
     boolean("remote.log.delete.on.disable").or("false").per_resource().accepted("Deletes remote data when remote storage is turned off; no remote storage yet."),
     boolean("remote.storage.enable").or("false").per_resource().accepted("Keeps old segments in remote storage; there is none yet, so true is refused."),

@@ -217,11 +217,26 @@ impl Log {
         self.state.write().active.created = true;
         let config = self.config();
         if config.preallocate {
-            let path = segment.path(names::LOG);
-            let allocated = self.env().disk.allocate(&file, 0, config.segment_bytes);
-            allocated.context("preallocate", &path)?;
+            let allocated = self.env().room.allocate(&file, config.segment_bytes);
+            allocated.context("preallocate", &segment.path(names::LOG))?;
         }
         Ok(file)
+    }
+
+    /// Gives back what was allocated for the active segment beyond its records (`preallocate`): nothing more comes.
+    pub(super) fn trim_active(&self) {
+        let (segment, size) = {
+            let active = &self.state.read().active;
+            (Arc::clone(&active.segment), active.size)
+        };
+        let path = segment.path(names::LOG);
+        let trimmed = segment.log_file().and_then(|file| {
+            // Of the length that it has: blocks beyond it go all the same.
+            self.env().disk.set_len(&file, size).context("trim", &path)
+        });
+        if let Err(error) = trimmed {
+            tracing::warn!(log = %self.partition, %error, "a segment keeps more room than it needs");
+        }
     }
 
     /// Writes the batches, and before them what the transaction index says of them.
@@ -327,6 +342,8 @@ impl Log {
             (false, _) => {
                 self.write_indexes()?;
                 self.mark_indexes_dirty(writer)?;
+                // Whatever `preallocate` says by now.
+                self.trim_active();
             }
         }
         if let Some(snapshot) = self.snapshot_producers(writer, base_offset)? {

@@ -226,6 +226,9 @@ impl Log {
         if has_records {
             self.write_indexes()?;
             self.mark_indexes_dirty(&mut writer)?;
+            if self.config().preallocate {
+                self.trim_active();
+            }
         }
         if is_empty && writer.producers.is_empty() {
             return Ok(());
