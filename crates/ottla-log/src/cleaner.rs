@@ -272,7 +272,7 @@ impl Shared {
                     continue;
                 }
             };
-            if log.is_uncleanable() {
+            if log.is_uncleanable() || log.is_kept_by_damage(&sources) {
                 seen.uncleanable_logs += 1;
                 seen.uncleanable_bytes += dirtiness.cleanable_bytes;
                 continue;

@@ -88,6 +88,8 @@ pub struct Log {
     pub(crate) cleaning: Mutex<()>,
     /// Compaction has met something that it must not touch.
     pub(crate) uncleanable: AtomicBool,
+    /// Compaction waits for damage to be mended, and has said so.
+    kept_by_damage: AtomicBool,
     state: RwLock<State>,
 }
 
@@ -282,6 +284,7 @@ impl Log {
             transactions,
             cleaning: Mutex::default(),
             uncleanable: AtomicBool::new(false),
+            kept_by_damage: AtomicBool::new(false),
             state: RwLock::new(state),
         })
     }

@@ -11,6 +11,7 @@
 mod support;
 
 use std::collections::{BTreeMap, HashSet};
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -663,6 +664,34 @@ fn no_flipped_bit_of_a_transaction_index_lets_a_committed_record_go() {
         }
     }
     assert!(compacted > 0 && refused > 0, "{compacted} compacted, {refused} refused");
+}
+
+#[test]
+fn a_log_with_a_damaged_segment_counts_as_one_that_is_not_compacted_until_its_bytes_are_restored() {
+    let pair = filled();
+    let log = pair.log();
+    let open = pair.open.as_ref().unwrap();
+    open.checkpoint().unwrap();
+    let path = pair.directory.path().join("t-0/00000000000000000000.log");
+    let bytes = std::fs::read(&path).unwrap();
+    let scrub_with = |flipped: u8| {
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        let at = bytes.len() - 1;
+        file.write_all_at(&[bytes[at] ^ flipped], at as u64).unwrap();
+        log.doubt(Offset(0)).unwrap();
+        log.quarantined_count()
+    };
+    assert_eq!(scrub_with(1), 1);
+    let cleaner = cleaner(&log, pair.clock(), CleanerOptions::default());
+    for _ in 0..2 {
+        assert_eq!(cleaner.clean_all_due(), 0);
+        let state = cleaner.state();
+        assert_eq!(state.uncleanable_logs, 1);
+        assert!(state.uncleanable_bytes > 0);
+    }
+    assert_eq!(scrub_with(0), 0);
+    assert!(cleaner.clean_all_due() > 0);
+    assert_eq!((cleaner.state().uncleanable_logs, cleaner.state().uncleanable_bytes), (0, 0));
 }
 
 #[test]

@@ -38,6 +38,18 @@ impl Log {
         self.uncleanable.load(Ordering::Relaxed)
     }
 
+    /// Whether a segment is damaged that would be compacted: a batch with a wrong offset has a sound checksum, and must not be
+    /// written anew. The first time that it is asked and so, it is said.
+    pub(crate) fn is_kept_by_damage(&self, sources: &[Source]) -> bool {
+        let mut damaged = sources.iter().filter(|source| source.segment.damage().is_some());
+        let first = damaged.next().map(|source| source.policy.base_offset);
+        let was_known = self.kept_by_damage.swap(first.is_some(), Ordering::Relaxed);
+        if let Some(segment) = first.filter(|_| !was_known) {
+            tracing::warn!(log = %self.partition, %segment, "the log is not compacted as long as it has a segment that is damaged on disk");
+        }
+        first.is_some()
+    }
+
     /// Up to where the log has been compacted, as the checkpoint file says.
     #[must_use]
     pub fn cleaned_to(&self) -> Option<Offset> {
@@ -55,10 +67,6 @@ impl Log {
             return Ok(None);
         }
         let sources = self.sources(config.max_compaction_lag_ms < i64::MAX)?;
-        if sources.iter().any(|source| source.segment.damage().is_some()) {
-            // A batch with a wrong offset has a sound checksum: it must not be written anew.
-            return Ok(None);
-        }
         let segments: Vec<_> = sources.iter().map(|source| source.policy).collect();
         let last_stable_offset = self.last_stable_offset(high_watermark);
         let cleaned_to = self.cleaned_to();
