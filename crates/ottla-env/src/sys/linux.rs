@@ -5,6 +5,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -57,12 +58,30 @@ pub fn drop_cached(file: &File, position: u64, len: u64) -> io::Result<()> {
     Ok(rustix::fs::fadvise(file, position, len.try_into().ok(), Advice::DontNeed)?)
 }
 
-/// Writes everything dirty on the file system that holds `file` to the disk, and reports a failure of any of it.
+/// Writes everything dirty on the file system that holds `file` to the disk, and reports a failure of any of it;
+/// `Unsupported` where the running kernel would keep it to itself.
 pub fn sync_filesystem(file: &File) -> io::Result<()> {
+    static REPORTS_FAILURES: LazyLock<bool> = LazyLock::new(|| {
+        rustix::system::uname().release().to_str().is_ok_and(syncfs_reports_failures)
+    });
     if super::SYNCS_ARE_LEFT_OUT {
         return Ok(());
     }
+    if !*REPORTS_FAILURES {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
     Ok(rustix::fs::syncfs(file)?)
+}
+
+/// Whether `syncfs` says what could not be written, on a kernel of this release: since Linux 5.8. One that does not say its
+/// number is taken for older.
+fn syncfs_reports_failures(release: &str) -> bool {
+    let mut numbers = release.split('.').map(|part| {
+        let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+        part.get(..end).and_then(|digits| digits.parse::<u32>().ok())
+    });
+    let version = numbers.next().flatten().zip(numbers.next().flatten());
+    version.is_some_and(|version| version >= (5, 8))
 }
 
 /// Whether reading `len` bytes at `position` would probably not wait for the disk.

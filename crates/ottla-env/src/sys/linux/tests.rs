@@ -146,3 +146,13 @@ fn this_kernel_counts_pages_or_says_that_it_cannot() {
         }
     }
 }
+
+#[test]
+fn a_kernel_from_before_linux_5_8_is_not_asked_to_sync_a_whole_file_system() {
+    for new in ["5.8.0", "5.8-rc1", "5.10.0-23-amd64", "6.1.119+", "10.0", "5.15.167.4-microsoft"] {
+        assert!(syncfs_reports_failures(new), "{new}");
+    }
+    for old in ["5.7.19", "4.18.0-553.el8_10.x86_64", "4.20", "3.10.0", "", "6", "six.eight", "."] {
+        assert!(!syncfs_reports_failures(old), "{old}");
+    }
+}
