@@ -3,17 +3,22 @@
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
     reason = "a test stops at what it does not expect, and its numbers are small"
 )]
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
+use std::path::Path;
 
 use ottla_base::{LeaderEpoch, Offset, ProducerId, Timestamp};
 use ottla_log::producers::{Decision, Producers, Sender, Written};
-use ottla_log::{AppendError, Appended, Log, LogConfig, Origin};
+use ottla_log::{AbortedTransaction, AppendError, Appended, Log, LogConfig, Origin};
 use ottla_records::{Batches, ControlType, RawBatch, ValidBatch, increment_sequence};
 use proptest::prelude::*;
 use support::{Directory, Draft, Open, batch_at, configuration, marker, read_all, share_of};
@@ -62,17 +67,18 @@ enum Produced {
     /// Sends its last batch but so many again.
     Again(usize),
     /// Its coordinator ends its transaction, in the same epoch or the next one.
-    Marker(i16),
+    Marker(ControlType, i16),
 }
 
 fn produced() -> impl Strategy<Value = Produced> {
     prop_oneof![
         6 => Just(Produced::Next),
-        1 => Just(Produced::InTransaction),
+        2 => Just(Produced::InTransaction),
         1 => Just(Produced::InNewEpoch),
         1 => Just(Produced::WithGap),
         3 => (0..7_usize).prop_map(Produced::Again),
-        1 => (0..2_i16).prop_map(Produced::Marker),
+        1 => (0..2_i16).prop_map(|bump| Produced::Marker(ControlType::Commit, bump)),
+        2 => (0..2_i16).prop_map(|bump| Produced::Marker(ControlType::Abort, bump)),
     ]
 }
 
@@ -107,6 +113,76 @@ fn config() -> LogConfig {
         retention_bytes: 6000,
         ..LogConfig::default()
     }
+}
+
+/// What batches ought to make of transactions.
+#[derive(Debug, Default)]
+struct Transactions {
+    /// Where they have begun.
+    open: BTreeMap<i64, i64>,
+    /// From first offset to marker, whichever it is.
+    ended: Vec<(i64, i64)>,
+    aborted: Vec<AbortedTransaction>,
+}
+
+impl Transactions {
+    fn append(&mut self, batch: &ValidBatch) {
+        let header = batch.header();
+        if !header.attributes.is_control() {
+            if header.attributes.is_transactional() {
+                self.open.entry(header.producer_id).or_insert(header.base_offset);
+            }
+            return;
+        }
+        let Some(first_offset) = self.open.remove(&header.producer_id) else { return };
+        let last_offset = header.last_offset();
+        self.ended.push((first_offset, last_offset));
+        if is_abort(batch) {
+            let first_open = self.open.values().copied().min();
+            self.aborted.push(AbortedTransaction {
+                producer_id: ProducerId(header.producer_id),
+                first_offset: Offset(first_offset),
+                last_offset: Offset(last_offset),
+                last_stable_offset: Offset(first_open.unwrap_or(last_offset + 1)),
+            });
+        }
+    }
+
+    /// What is decided below a high watermark, in a log that begins at this offset.
+    fn last_stable_offset(&self, start: i64, high_watermark: i64) -> Offset {
+        let ended_above = self.ended.iter().filter(|(_, marker)| *marker >= high_watermark);
+        let undecided = self.open.values().chain(ended_above.map(|(first, _)| first)).min();
+        Offset(undecided.map_or(high_watermark, |first| (*first).max(start).min(high_watermark)))
+    }
+
+    fn aborted_in(&self, range: &Range<Offset>) -> Vec<AbortedTransaction> {
+        let has_records_there =
+            |it: &&AbortedTransaction| it.last_offset >= range.start && it.first_offset < range.end;
+        self.aborted.iter().filter(has_records_there).copied().collect()
+    }
+}
+
+fn is_abort(marker: &ValidBatch) -> bool {
+    let record = RawBatch::parse(marker.to_bytes()).unwrap().records().unwrap().next();
+    record.unwrap().unwrap().key.unwrap() == ControlType::Abort.key()[..]
+}
+
+/// A crash takes the end of a transaction index, too: from this share on of what is about markers not known to be on disk.
+fn tear_aborted(path: &Path, doubtful_from: i64, within: f64, cut: bool) {
+    const ENTRY_LEN: usize = 34;
+    let Ok(mut bytes) = fs::read(path) else { return };
+    let is_durable = |entry: &&[u8]| {
+        let marker = i64::from_be_bytes(entry[18..26].try_into().unwrap());
+        marker < doubtful_from
+    };
+    let durable = ENTRY_LEN * bytes.chunks_exact(ENTRY_LEN).take_while(is_durable).count();
+    let at = durable + share_of((bytes.len() - durable) as i64, within) as usize;
+    if cut {
+        bytes.truncate(at);
+    } else {
+        bytes[at..].iter_mut().for_each(|byte| *byte ^= 0x5a);
+    }
+    fs::write(path, bytes).unwrap();
 }
 
 /// The log, and what ought to be in it.
@@ -212,6 +288,12 @@ impl Pair {
         producers
     }
 
+    fn transactions(&self) -> Transactions {
+        let mut transactions = Transactions::default();
+        self.history.iter().for_each(|batch| transactions.append(batch));
+        transactions
+    }
+
     fn produce(&mut self, id: i64, records: i64, timestamp: i64, what: Produced) {
         let producers = self.producers();
         let known = producers.get(ProducerId(id));
@@ -240,9 +322,9 @@ impl Pair {
                     None => return,
                 }
             }
-            Produced::Marker(bump) => marker(ControlType::Commit, id, epoch + bump, 7, timestamp),
+            Produced::Marker(control, bump) => marker(control, id, epoch + bump, 7, timestamp),
         };
-        let is_marker = matches!(what, Produced::Marker(_));
+        let is_marker = matches!(what, Produced::Marker(..));
         let sender = if is_marker { Sender::Coordinator } else { Sender::Client };
         let expected = producers.check(&Written::of(&batch), sender);
         let found = self.append_from(sender, batch.clone());
@@ -293,6 +375,8 @@ impl Pair {
             bytes[at..].iter_mut().for_each(|byte| *byte ^= 0x5a);
         }
         fs::write(&path, bytes).unwrap();
+        let doubtful_from = self.batches[self.durable].header().base_offset;
+        tear_aborted(&path.with_extension("txnindex"), doubtful_from, within, cut);
         self.batches.truncate(torn);
         self.history.retain(|batch| batch.base_offset() < Offset(base));
         self.end = base;
@@ -332,6 +416,13 @@ impl Pair {
         assert!(log.flushed_offset() <= log.log_end_offset());
         assert_eq!(log.producers(), self.producers());
         assert_eq!(log.producer_count(), self.producers().len());
+        let (start, end) = (self.start, self.end);
+        let (transactions, all) = (self.transactions(), Offset(start)..Offset(end));
+        assert_eq!(log.aborted_transactions(&all).unwrap(), transactions.aborted_in(&all));
+        assert_eq!(
+            log.last_stable_offset(Offset(end)),
+            transactions.last_stable_offset(start, end)
+        );
         let epochs = log.epoch_entries();
         assert!(epochs.is_sorted_by(|a, b| a.epoch < b.epoch && a.start_offset < b.start_offset));
         for batch in &self.batches {
@@ -369,6 +460,20 @@ impl Pair {
         }
     }
 
+    /// As the leader's replica would that knows of a high watermark only from a checkpoint.
+    fn check_transactions(&self, from: f64, bound: f64) {
+        let log = self.log();
+        let [from, bound] =
+            [from, bound].map(|share| self.start + share_of(self.end - self.start, share));
+        let (transactions, range) = (self.transactions(), Offset(from)..Offset(bound));
+        assert_eq!(log.aborted_transactions(&range).unwrap(), transactions.aborted_in(&range));
+        log.unsettle_transactions(range.end).unwrap();
+        assert_eq!(
+            log.last_stable_offset(range.end),
+            transactions.last_stable_offset(self.start, bound)
+        );
+    }
+
     fn check_time(&self, timestamp: i64) {
         let records = || {
             let of =
@@ -400,6 +505,7 @@ proptest! {
         }
         for (from, bound, max_bytes) in reads {
             pair.check_reads(from, bound, max_bytes);
+            pair.check_transactions(from, bound);
         }
         for timestamp in times {
             pair.check_time(timestamp);
