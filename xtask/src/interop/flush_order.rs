@@ -1,8 +1,12 @@
 //! What the real binary asks of the system, as `strace` sees it: no answer before the flush that it promises, and no
 //! name that is not made durable (shell; the laws are pure).
+//!
+//! What is deleted is set aside under another name first, and nothing is removed before no crash can take that back. The
+//! removal itself a crash may take back: the next start removes what has such a name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::iter;
 use std::path::Path;
 use std::process::Command;
 
@@ -13,19 +17,34 @@ use ottla_protocol::messages::ProduceRequest;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::operator::{self, LIMIT, Running, client, new_directory, produce_request, serve_in};
-use super::session::Session;
+use super::session::{Session, eventually};
 use super::{FLUSH_ORDER, TRACE, Test};
 use crate::side_by_side::connection::{Connection, Reply};
 
 const TOPIC: &str = "ordered";
+const DELETED: &str = "deleted";
 const BATCHES: usize = 300;
 /// As many as Kafka's producers have in flight.
 const IN_FLIGHT: usize = 5;
 const BATCHES_PER_SEGMENT: usize = 50;
 const SEGMENT_MS: i64 = 1_000;
 
-const CALLS: &str =
-    "trace=pwritev,pwrite64,fdatasync,fsync,syncfs,sendmsg,openat,mkdir,rename,unlink";
+const CALLS: &str = "trace=pwritev,pwrite64,fdatasync,fsync,syncfs,sendmsg,openat,mkdir,rename,unlink,unlinkat,rmdir";
+/// As soon as possible: what is due, and what is to be removed.
+const HOUSEKEEPING: [&str; 3] = [
+    "log.initial.task.delay.ms=0",
+    "log.retention.check.interval.ms=500",
+    "log.flush.offset.checkpoint.interval.ms=1000",
+];
+const AT_ONCE: [&str; 2] = ["--config", "file.delete.delay.ms=1"];
+
+/// How names end of what is going to be removed.
+const SEGMENT_DELETED: &str = ".deleted";
+const LOG_DELETED: &str = "-delete";
+
+const UNFLUSHED: &str = "comes before its flush";
+const UNNAMED: &str = "is of a file whose name is not synced";
+const NOT_SET_ASIDE: &str = "is removed before it is durably set aside";
 
 pub(super) fn tests() -> Vec<Test> {
     let run = move |session: &mut Session| traced(&new_directory(session)?);
@@ -36,10 +55,29 @@ pub(super) fn tests() -> Vec<Test> {
 fn traced(directory: &Path) -> Result<()> {
     let trace = directory.join("trace");
     let running = Running::start(serve_traced(directory, &trace)?, directory)?;
-    let segment_ms = format!("segment.ms={SEGMENT_MS}");
-    let create = ["topic", "create", TOPIC, "--config", &segment_ms];
-    client(running.address(), &create, "")?;
+    let kept = [format!("segment.ms={SEGMENT_MS}"), "retention.ms=-1".to_owned()];
+    for (topic, config) in [(TOPIC, &kept[..]), (DELETED, &[])] {
+        let config = config.iter().flat_map(|it| ["--config", it]);
+        let create: Vec<_> =
+            ["topic", "create", topic].into_iter().chain(AT_ONCE).chain(config).collect();
+        client(running.address(), &create, "")?;
+    }
+    client(running.address(), &["produce", DELETED], "v\n")?;
     let peer = produce(running.address())?;
+    let data = directory.join("data");
+    client(running.address(), &["topic", "delete", DELETED], "")?;
+    client(running.address(), &["config", "set", &format!("topic/{TOPIC}"), "retention.ms=1"], "")?;
+    eventually(LIMIT, || Ok(is_all_removed(&data)?.then_some(())))?;
+    let data = data.display().to_string();
+    // While it runs: as it stops, everything is synced.
+    let mut unsynced = None;
+    eventually(LIMIT, || {
+        let text = fs::read_to_string(&trace)?;
+        let laws = check(&text, &data, &peer)?;
+        unsynced = laws.unsynced().map(|(path, _)| path.to_owned());
+        Ok(unsynced.is_none().then_some(()))
+    })
+    .with_context(|| format!("names stay unsynced in {unsynced:?}"))?;
     let text = fs::read_to_string(&trace)?;
     let pid = text.split_whitespace().next().and_then(|pid| pid.parse().ok());
     let pid = pid.and_then(Pid::from_raw).context("the trace names no process")?;
@@ -47,23 +85,72 @@ fn traced(directory: &Path) -> Result<()> {
     ensure!(running.process.wait(LIMIT)?.success(), "it did not stop cleanly");
 
     let text = fs::read_to_string(&trace)?;
-    let data = directory.join("data").display().to_string();
-    let answered = check(&text, &data, &peer)?;
-    ensure!(answered == BATCHES, "{answered} answers were seen");
-    for (what, calls) in [
-        ("files are never synced", &["fdatasync", "syncfs"][..]),
-        ("names are never synced", &["fsync", "syncfs"]),
-    ] {
-        let kept = |line: &&str| !calls.iter().any(|call| line.contains(&format!(" {call}")));
-        let without: String = text.lines().filter(kept).map(|line| format!("{line}\n")).collect();
-        ensure!(check(&without, &data, &peer).is_err(), "nobody would notice that {what}");
+    let laws = check(&text, &data, &peer)?;
+    ensure!(laws.answered == BATCHES, "{} answers were seen", laws.answered);
+    ensure!(laws.unsynced().is_none(), "names are not synced in the end: {:?}", laws.unsynced());
+    for ending in [SEGMENT_DELETED, LOG_DELETED] {
+        let removed = laws.removed.iter().any(|path| path.ends_with(ending));
+        ensure!(removed, "nothing was removed that ends with {ending}");
+    }
+    would_be_noticed(&text, &data, &peer)
+}
+
+/// What would be wrong, the law that it breaks, and which lines are to be taken out for it.
+type TakenOut<'a> = (&'a str, &'a str, &'a dyn Fn(usize, &str) -> bool);
+
+/// Takes syncs out of a trace that is as it should be.
+fn would_be_noticed(text: &str, data: &str, peer: &str) -> Result<()> {
+    let is =
+        |line: &str, calls: &[&str]| calls.iter().any(|call| line.contains(&format!(" {call}(")));
+    let lines: Vec<&str> = text.lines().collect();
+    let of_topic = format!("/{TOPIC}-0>)");
+    let first_named =
+        lines.iter().position(|line| is(line, &["fsync"]) && line.contains(&of_topic));
+    let first_set_aside = lines.iter().position(|line| is(line, &["rename"]) && sets_aside(line));
+    let first_named = first_named.context("a new segment's directory is never synced")?;
+    let first_set_aside = first_set_aside.context("nothing is set aside")?;
+    let taken_out: [TakenOut<'_>; 4] = [
+        ("files are never synced", UNFLUSHED, &|_, line| is(line, &["fdatasync", "syncfs"])),
+        ("names are never synced", UNNAMED, &|_, line| is(line, &["fsync", "syncfs"])),
+        ("names of later segments are not synced", UNNAMED, &|at, line| {
+            at > first_named && is(line, &["fsync"]) && line.contains(&of_topic)
+        }),
+        ("what is set aside is not synced", NOT_SET_ASIDE, &|at, line| {
+            at > first_set_aside && is(line, &["fsync", "syncfs"])
+        }),
+    ];
+    for (what, law, is_taken) in taken_out {
+        let kept = lines.iter().enumerate().filter(|(at, line)| !is_taken(*at, line));
+        let without: String = kept.map(|(_, line)| format!("{line}\n")).collect();
+        let found = check(&without, data, peer).err().map(|error| format!("{error:#}"));
+        let is_found = found.as_ref().is_some_and(|error| error.contains(law));
+        ensure!(is_found, "nobody would notice that {what}: {found:?}");
     }
     Ok(())
 }
 
+fn sets_aside(path: &str) -> bool {
+    path.contains(SEGMENT_DELETED) || path.contains(LOG_DELETED)
+}
+
+/// Whether of one topic there is nothing any more, and of the other one a single segment.
+fn is_all_removed(data: &Path) -> Result<bool> {
+    let names = |path: &Path| -> Result<Vec<String>> {
+        let entries = fs::read_dir(path)?;
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    };
+    let logs = names(data)?;
+    let files = names(&data.join(format!("{TOPIC}-0")))?;
+    let segments = files.iter().filter(|name| name.ends_with(".log")).count();
+    let waits = logs.iter().chain(&files).any(|name| sets_aside(name));
+    Ok(segments == 1 && !waits && !logs.contains(&format!("{DELETED}-0")))
+}
+
 fn serve_traced(directory: &Path, trace: &Path) -> Result<Command> {
     let options = ["-yy", "-s", "0", "-e", CALLS];
-    Ok(operator::traced(&serve_in(directory)?, trace, &options))
+    let mut broker = serve_in(directory)?;
+    broker.args(HOUSEKEEPING.iter().flat_map(|it| ["--set", it]));
+    Ok(operator::traced(&broker, trace, &options))
 }
 
 /// Writes batches with acks=all over one connection, several at a time. Returns the connection's own address.
@@ -131,6 +218,12 @@ fn quoted(call: &str) -> Vec<&str> {
     call.split('"').skip(1).step_by(2).collect()
 }
 
+/// What a call removes; of one that is relative to an open directory, that directory.
+fn removed(call: &str) -> &str {
+    let named = quoted(call).into_iter().next().unwrap_or_default();
+    if named.starts_with('/') { named } else { subject(call) }
+}
+
 fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
@@ -156,6 +249,12 @@ struct Laws<'a> {
     files: BTreeMap<&'a str, Written>,
     /// Directories with names that were changed, and after how many changes each was synced.
     names: BTreeMap<&'a str, Written>,
+    /// After how many changes of its directory a file or directory has got its name.
+    named: BTreeMap<&'a str, usize>,
+    /// The same of names that say that something is going to be removed.
+    set_aside: BTreeMap<&'a str, usize>,
+    /// Those of them that were removed, or something in them.
+    removed: BTreeSet<&'a str>,
     /// What a sync under way will have covered, by the call.
     syncing: Vec<(&'a str, Vec<Covered<'a>>)>,
     /// The segment of each batch, in the order in which they were appended, and which write to it that was.
@@ -163,8 +262,8 @@ struct Laws<'a> {
     answered: usize,
 }
 
-/// Holds a trace to the laws. Returns how many answers there were.
-fn check(trace: &str, data: &str, peer: &str) -> Result<usize> {
+/// Holds a trace to the laws.
+fn check<'a>(trace: &'a str, data: &'a str, peer: &str) -> Result<Laws<'a>> {
     let mut laws = Laws { data, ..Laws::default() };
     let mut unfinished = BTreeMap::new();
     for (number, line) in trace.lines().enumerate() {
@@ -176,12 +275,16 @@ fn check(trace: &str, data: &str, peer: &str) -> Result<usize> {
             judged.with_context(|| format!("line {} of the trace: {line}", number + 1))?;
         }
     }
-    let unsynced = laws.names.iter().find(|(_, names)| names.synced < names.writes);
-    ensure!(unsynced.is_none(), "names are not synced in the end: {unsynced:?}");
-    Ok(laws.answered)
+    Ok(laws)
 }
 
 impl<'a> Laws<'a> {
+    /// A directory with names that are not synced.
+    fn unsynced(&self) -> Option<(&'a str, &Written)> {
+        let mut names = self.names.iter().map(|(path, names)| (*path, names));
+        names.find(|(_, names)| names.synced < names.writes)
+    }
+
     fn begin(&mut self, call: &'a str, peer: &str) -> Result<()> {
         let covers = match call.split('(').next() {
             Some("fdatasync" | "fsync") => self.covered(|path| path == subject(call)),
@@ -190,6 +293,7 @@ impl<'a> Laws<'a> {
                 let answers = buffers(call).context("a call that does not say what it sends")?;
                 return (0..answers).try_for_each(|_| self.answer());
             }
+            Some("unlink" | "unlinkat" | "rmdir") => return self.remove(removed(call)),
             _ => return Ok(()),
         };
         self.syncing.push((call, covers));
@@ -211,11 +315,41 @@ impl<'a> Laws<'a> {
         let (segment, write) =
             *self.batches.get(self.answered).context("an answer to what was not written")?;
         let synced = self.files.get(segment).map_or(0, |file| file.synced);
-        ensure!(synced >= write, "answer {} comes before its flush", self.answered);
-        let names = self.names.get(parent(segment)).context("the segment was never created")?;
-        ensure!(names.synced > 0, "answer {} is of a file whose name is not synced", self.answered);
+        ensure!(synced >= write, "answer {} {UNFLUSHED}", self.answered);
+        for path in [segment, parent(segment)] {
+            let named =
+                self.named.get(path).with_context(|| format!("{path} was never created"))?;
+            ensure!(
+                self.synced_names(path) >= *named,
+                "answer {} {UNNAMED}: {path}",
+                self.answered
+            );
+        }
         self.answered += 1;
         Ok(())
+    }
+
+    /// How many changes of the directory that something is in are on the disk.
+    fn synced_names(&self, path: &str) -> usize {
+        self.names.get(parent(path)).map_or(0, |names| names.synced)
+    }
+
+    /// What was set aside, or lies in what was.
+    fn remove(&mut self, path: &'a str) -> Result<()> {
+        let Some((set_aside, change)) = self.set_aside_with(path) else { return Ok(()) };
+        ensure!(self.synced_names(set_aside) >= change, "{path} {NOT_SET_ASIDE}");
+        self.removed.insert(set_aside);
+        Ok(())
+    }
+
+    /// With which name a path was set aside: its own, or that of a directory which it lies in.
+    fn set_aside_with(&self, path: &str) -> Option<(&'a str, usize)> {
+        let mut paths = iter::successors(Some(path), |at| Some(parent(at)));
+        let found = paths.by_ref().take_while(|at| at.len() > self.data.len());
+        found
+            .filter_map(|at| self.set_aside.get_key_value(at))
+            .map(|(at, change)| (*at, *change))
+            .next()
     }
 
     fn end(&mut self, call: &'a str, result: &str) -> Result<()> {
@@ -225,8 +359,29 @@ impl<'a> Laws<'a> {
         match call.split('(').next() {
             Some("fdatasync" | "fsync" | "syncfs") => self.synced(call),
             Some("pwritev" | "pwrite64") => self.wrote(subject(call)),
-            Some("openat") if call.contains("O_CREAT") => self.renamed(quoted(call)),
-            Some("mkdir" | "rename" | "unlink") => self.renamed(quoted(call)),
+            Some("openat") if call.contains("O_CREAT") => {
+                // It may have been there before.
+                quoted(call).first().into_iter().for_each(|path| self.named(path, false));
+            }
+            Some("mkdir") => {
+                quoted(call).first().into_iter().for_each(|path| self.named(path, true))
+            }
+            Some("rename") => {
+                if let [from, to] = quoted(call)[..] {
+                    // What is not synced of a directory's names goes with it.
+                    let names = self.names.remove(from);
+                    self.unnamed(from);
+                    self.named(to, true);
+                    self.names.extend(names.map(|names| (to, names)));
+                }
+            }
+            // Of what was set aside the next start removes what comes back.
+            Some("unlink" | "rmdir") if self.set_aside_with(removed(call)).is_none() => {
+                self.unnamed(removed(call));
+            }
+            Some("unlinkat") if self.set_aside_with(removed(call)).is_none() => {
+                bail!("only what was set aside is removed with all that is in it");
+            }
             _ => {}
         }
         Ok(())
@@ -250,12 +405,32 @@ impl<'a> Laws<'a> {
         }
     }
 
-    fn renamed(&mut self, paths: Vec<&'a str>) {
-        for path in paths.into_iter().filter(|path| path.starts_with(self.data)) {
-            if path != self.data {
-                self.names.entry(parent(path)).or_default().writes += 1;
-            }
+    fn named(&mut self, path: &'a str, is_new: bool) {
+        let Some(change) = self.changed(parent(path)) else { return };
+        if is_new {
+            self.named.remove(path);
         }
+        self.named.entry(path).or_insert(change);
+        if sets_aside(path) {
+            self.set_aside.entry(path).or_insert(change);
+        }
+    }
+
+    fn unnamed(&mut self, path: &'a str) {
+        self.changed(parent(path));
+        self.named.remove(path);
+        self.set_aside.remove(path);
+        self.names.remove(path);
+    }
+
+    /// A directory's names are others now, so many times.
+    fn changed(&mut self, directory: &'a str) -> Option<usize> {
+        if !directory.starts_with(self.data) {
+            return None;
+        }
+        let names = self.names.entry(directory).or_default();
+        names.writes += 1;
+        Some(names.writes)
     }
 }
 
@@ -270,8 +445,13 @@ mod tests {
     const NAMED: &str = "1 fsync(6</d/ordered-0>)           = 0";
     const ANSWERED: &str = r#"1 sendmsg(4<TCP:[127.0.0.1:9->127.0.0.1:7]>, {msg_name=NULL, msg_namelen=0, msg_iov=[{iov_base=""..., iov_len=53}], msg_iovlen=1, msg_controllen=0, msg_flags=0}, MSG_NOSIGNAL) = 53"#;
 
+    const MADE: &str = r#"1 mkdir("/d/ordered-0", 0777) = 0"#;
+    const ALL_NAMED: &str = "1 fsync(7</d>) = 0";
+
+    /// In a directory whose own name is on the disk.
     fn judge(lines: &[&str]) -> Result<usize> {
-        check(&lines.join("\n"), "/d", PEER)
+        let lines = [&[MADE, ALL_NAMED], lines].concat();
+        check(&lines.join("\n"), "/d", PEER).map(|laws| laws.answered)
     }
 
     #[test]
@@ -311,9 +491,52 @@ mod tests {
     }
 
     #[test]
-    fn names_that_nobody_syncs_are_found_in_the_end() {
+    fn the_name_of_each_segment_and_of_its_directory_is_synced_before_the_first_answer() {
+        let [created, written, synced] =
+            [CREATED, WRITTEN, SYNCED].map(|line| line.replace("/0.log", "/9.log"));
+        let first = [CREATED, WRITTEN, SYNCED, NAMED, ANSWERED];
+        let next = [&created, &written, &synced, NAMED, ANSWERED];
+        assert_eq!(judge(&[first, next].concat()).unwrap(), 2);
+        let unnamed = [&created, &written, &synced, ANSWERED, NAMED];
+        judge(&[first, unnamed].concat()).unwrap_err();
+        let too_early = [NAMED, &created, &written, &synced, ANSWERED];
+        judge(&[first, too_early].concat()).unwrap_err();
+        let again = [CREATED, WRITTEN, SYNCED, ANSWERED];
+        assert_eq!(judge(&[&first[..], &again].concat()).unwrap(), 2, "it had its name before");
+
+        let without = |lines: &[&str]| check(&lines.join("\n"), "/d", PEER).is_err();
+        assert!(without(&[&[MADE], &first[..]].concat()));
+    }
+
+    #[test]
+    fn what_is_set_aside_is_removed_only_when_no_crash_can_bring_its_old_name_back() {
+        let set_aside = r#"1 rename("/d/ordered-0/0.log", "/d/ordered-0/0.log.deleted") = 0"#;
+        let removed = r#"1 unlink("/d/ordered-0/0.log.deleted") = 0"#;
+        judge(&[set_aside, NAMED, removed]).unwrap();
+        judge(&[set_aside, removed, NAMED]).unwrap_err();
+        judge(&[NAMED, set_aside, ALL_NAMED, removed]).unwrap_err();
+
+        let set_aside = r#"1 rename("/d/ordered-0", "/d/ordered-0.x-delete") = 0"#;
+        let within = r#"1 unlinkat(8</d/ordered-0.x-delete>, "0.log", 0) = 0"#;
+        let whole = r#"1 unlinkat(AT_FDCWD</>, "/d/ordered-0.x-delete", AT_REMOVEDIR) = 0"#;
+        judge(&[set_aside, ALL_NAMED, within, whole]).unwrap();
+        judge(&[set_aside, within, ALL_NAMED, whole]).unwrap_err();
+        judge(&[set_aside, NAMED, whole]).unwrap_err();
+        judge(&[r#"1 unlink("/d/ordered-0/1.snapshot") = 0"#]).unwrap();
+    }
+
+    #[test]
+    fn names_that_nobody_syncs_are_found() {
         let renamed = r#"1 rename("/d/a.tmp", "/d/a") = 0"#;
-        judge(&[renamed]).unwrap_err();
-        judge(&[renamed, "1 fsync(6</d>) = 0"]).unwrap();
+        let unsynced = |lines: &[&str]| {
+            check(&lines.join("\n"), "/d", PEER)
+                .unwrap()
+                .unsynced()
+                .map(|(path, _)| path.to_owned())
+        };
+        assert_eq!(unsynced(&[renamed]).as_deref(), Some("/d"));
+        assert_eq!(unsynced(&[renamed, ALL_NAMED]), None);
+        let moved = r#"1 rename("/d/ordered-0", "/d/other-0") = 0"#;
+        assert_eq!(unsynced(&[MADE, CREATED, moved, ALL_NAMED]).as_deref(), Some("/d/other-0"));
     }
 }
