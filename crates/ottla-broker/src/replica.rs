@@ -187,6 +187,11 @@ impl AppendError {
     }
 }
 
+/// `flush.messages`: before anybody hears of what was appended. That keeps the thread for as long as the disk takes.
+fn flush_if_due(log: &Log) -> Result<(), StorageError> {
+    if log.is_flush_due() { beside_the_others(|| log.flush_due()) } else { Ok(()) }
+}
+
 /// That a disk has failed or is full was said when it happened; each batch that it costs is not worth another line.
 fn report(error: &StorageError) {
     match error {
@@ -505,7 +510,7 @@ impl Replica {
         self.followers.wake();
         if !(needs_all && log.flushes_on_commit()) {
             // Nobody may wait for the disk afterwards.
-            beside_the_others(|| log.flush_if_due())?;
+            flush_if_due(&log)?;
         }
         let flushed = log.flushed_offset();
         if flushed > appended.last_offset {

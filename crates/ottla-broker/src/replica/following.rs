@@ -11,8 +11,7 @@ use ottla_replication::follower::{
     Answer, Command, EpochEnd, Failure, Fetch, FlushReport, LeaderOffsets, LocalLog, Start,
 };
 
-use super::{Replica, Role};
-use crate::blocking::beside_the_others;
+use super::{Replica, Role, flush_if_due};
 
 /// The conversation with one leader in one leader epoch.
 #[derive(Debug)]
@@ -284,7 +283,7 @@ impl Replica {
         let log = self.log();
         let appended = log.append_as_follower(records, up_to);
         // Before the leader hears of them, by what is asked for next or by a report.
-        let appended = appended.and_then(|_| Ok(beside_the_others(|| log.flush_if_due())?));
+        let appended = appended.and_then(|_| Ok(flush_if_due(&log)?));
         // Also after a failure: a part may be there.
         log.request_flush();
         match appended {

@@ -75,13 +75,10 @@ impl Log {
     /// `flush.messages`: makes everything durable, on this thread, if so many records wait for it. Whoever has appended calls
     /// this before anybody hears of that, since Apache Kafka flushes before its append returns; the append itself does not, so
     /// that nobody who wants to append waits for the disk as well. Listeners are told as by [`Log::flush`].
-    pub fn flush_if_due(&self) -> Result<(), StorageError> {
-        if !self.is_flush_due(&self.config()) {
-            return Ok(());
-        }
+    pub fn flush_due(&self) -> Result<(), StorageError> {
         let flushing = self.flush.lock();
         // Whoever was at it meanwhile may have written this, too.
-        if self.is_flush_due(&self.config()) {
+        if self.is_flush_due() {
             let flushed = self.flush_while(&flushing);
             // What the disk has said once holds for everybody from now on.
             flushed.map_err(|error| self.env().check_health().err().unwrap_or(error))?;
@@ -180,14 +177,16 @@ impl Log {
     /// `flush.messages` and `flush.ms`, for those who set them.
     pub(super) fn request_flush_if_due(&self, writer: &Writer, config: &LogConfig, now_ms: i64) {
         let waited_ms = now_ms.saturating_sub(writer.dirty_since_ms);
-        if self.is_flush_due(config) || waited_ms >= config.flush_ms {
+        if self.is_flush_due() || waited_ms >= config.flush_ms {
             self.request_flush_of(writer);
         }
     }
 
-    fn is_flush_due(&self, config: &LogConfig) -> bool {
+    /// Whether so many records wait for the disk that `flush.messages` wants them there: then [`Log::flush_due`] is called.
+    #[must_use]
+    pub fn is_flush_due(&self) -> bool {
         let state = self.state.read();
-        state.log_end_offset - state.flushed_offset >= config.flush_messages
+        state.log_end_offset - state.flushed_offset >= self.config().flush_messages
     }
 
     /// Asks for a flush if there is anything to flush.
