@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ottla_base::{Offset, Timestamp};
 use ottla_env::Disk;
 use ottla_env::disk::Open;
+use ottla_records::{RawBatch, ValidBatch};
 use parking_lot::{Mutex, RwLock};
 
 use crate::audit::Damage;
@@ -312,6 +313,11 @@ impl Segment {
         txn_index::decode(&bytes).ok_or_else(unknown)
     }
 
+    /// Whether there is a transaction index.
+    pub(crate) fn has_aborted(&self) -> Result<bool, StorageError> {
+        Ok(self.open_txn_index()?.is_some())
+    }
+
     /// Those of them that have records in a range of offsets, and whether none in a later segment has. What is read is what
     /// may be in the range, some entries at a time.
     pub(crate) fn aborted_in(
@@ -468,6 +474,15 @@ impl Segment {
         let path = self.path(names::LOG);
         let found = self.scan(file, &path, position, size).one_header().next()?;
         Ok(found.filter(|found| found.position == position))
+    }
+
+    /// A batch that a scan has found, all of it, if it fits its checksum.
+    pub(crate) fn marker_at(&self, file: &File, found: &Found) -> Result<ValidBatch, StorageError> {
+        let path = self.path(names::LOG);
+        let size = found.header.size_in_bytes();
+        let bytes = self.disk().read_up_to(file, found.position, size).context("read", &path)?;
+        let batch = RawBatch::parse(bytes.into()).and_then(RawBatch::verify_crc);
+        batch.map_err(|error| StorageError::corrupt(&path, found.position, error))
     }
 
     fn open(&self, kind: Kind, suffix: &str, how: Open) -> Result<Arc<File>, StorageError> {

@@ -2,6 +2,7 @@
 //! what is kept. Shell; what is kept is decided in [`policy::compaction`](crate::policy::compaction).
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use ottla_base::{Offset, ProducerId};
@@ -15,6 +16,7 @@ use crate::log::{Log, Overtaken, Source};
 use crate::policy::compaction::batches::{Filter, LastWritten, Outcome, Survey, last_written};
 use crate::policy::compaction::keys::NewestOffsets;
 use crate::policy::compaction::{self, Dirtiness};
+use crate::txn_index::AbortedTransaction;
 
 /// How much memory a compaction may take.
 #[derive(Debug, Clone, Copy)]
@@ -82,11 +84,13 @@ pub(super) fn clean(
         pace(bytes)?;
         if log.truncations()? == truncations { Ok(()) } else { Err(Interrupted::Overtaken) }
     };
+    let aborted = log.aborted_by_markers(end, &pace)?;
     let mut job = Job {
         log,
         dirtiness,
         config: log.config(),
         last_written,
+        aborted,
         limits,
         pace: &pace,
         report: Report::default(),
@@ -106,12 +110,17 @@ struct Job<'a> {
     dirtiness: &'a Dirtiness,
     config: Arc<LogConfig>,
     last_written: BTreeMap<ProducerId, LastWritten>,
+    aborted: Vec<AbortedTransaction>,
     limits: Limits,
     pace: Pace<'a>,
     report: Report,
 }
 
 impl Job<'_> {
+    fn aborted_in(&self, range: &Range<Offset>) -> Vec<AbortedTransaction> {
+        self.aborted.iter().filter(|it| it.overlaps(range)).copied().collect()
+    }
+
     fn survey(&self, sources: &[Source]) -> Result<NewestOffsets, Interrupted> {
         let (from, end) =
             (self.dirtiness.first_dirty_offset, self.dirtiness.first_uncleanable_offset);
@@ -120,8 +129,7 @@ impl Job<'_> {
         let records_max = u64::try_from(end.0 - from.0).unwrap_or(0);
         let newest =
             NewestOffsets::new(self.limits.keys_bytes, self.limits.load_factor, records_max, seed);
-        let aborted = self.log.proven_aborted(&(from..end))?;
-        let mut survey = Survey::new(from, newest, &aborted);
+        let mut survey = Survey::new(from, newest, &self.aborted_in(&(from..end)));
         let after = sources.partition_point(|source| source.policy.base_offset <= from);
         let first = after.saturating_sub(1);
         for (at, source) in sources.iter().enumerate().skip(first) {
@@ -187,7 +195,7 @@ impl Job<'_> {
     ) -> Result<(), Interrupted> {
         for (at, source) in group.iter().enumerate() {
             let range = source.policy.base_offset..next_base(group, at, end);
-            filter.expect(&self.log.proven_aborted(&range)?);
+            filter.expect(&self.aborted_in(&range));
             let mut input = Input::whole(source, self.limits.buffer_bytes)?;
             while let Some(read) = input.next()? {
                 (self.pace)(read.bytes_read)?;

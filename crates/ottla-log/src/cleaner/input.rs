@@ -13,7 +13,6 @@ use crate::error::{Context, StorageError};
 use crate::index::Floor;
 use crate::log::Source;
 use crate::names;
-use crate::policy::compaction::batches::Unusable;
 use crate::policy::roll;
 use crate::segment::Segment;
 
@@ -99,8 +98,8 @@ impl Input {
     }
 
     /// The records of a batch make no sense, although its checksum is right; or there is no room for what stays of it.
-    pub(super) fn unusable_at(&self, position: u64, error: &Unusable) -> StorageError {
-        if let Unusable::Batch(BatchError::TooMuchRetained { .. }) = error {
+    pub(super) fn unusable_at(&self, position: u64, error: &BatchError) -> StorageError {
+        if let BatchError::TooMuchRetained { .. } = error {
             return StorageError::TooLarge { what: "what compaction keeps of a batch" };
         }
         StorageError::corrupt(&self.path, position, error)

@@ -1,17 +1,16 @@
 //! The log's transactions: which are undecided, and which were aborted.
 
-use std::fmt::Display;
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
 use ottla_base::Offset;
-use ottla_records::{RawBatch, ValidBatch};
+use ottla_records::{HEADER_LEN, ValidBatch};
 
-use super::{Log, Slice, UnsyncedNames, Writer};
-use crate::error::{Context, ReadError, StorageError};
+use super::{Log, UnsyncedNames, Writer};
+use crate::error::{Context, StorageError};
 use crate::names;
-use crate::producers::{Ending, MARKER_BYTES_MAX, Written};
+use crate::producers::{MARKER_BYTES_MAX, Written};
 use crate::recovery::producers::{self, Replay};
 use crate::segment::Segment;
 use crate::transactions::Transactions;
@@ -98,50 +97,46 @@ impl Log {
         Ok(found)
     }
 
-    /// The same for who drops records because of it: a flipped bit in an index, which has no checksum, would let committed ones
-    /// go. Each is held against its marker, which has one.
+    /// The aborted transactions that begin before an offset which none crosses that is open, as their markers say: for who drops
+    /// records because of it. An index has no checksum, and with a flipped bit it tells of another producer, or of other
+    /// offsets. Nothing where no index tells of any. `pace` is called after so many bytes were read.
     ///
     /// # Errors
-    /// [`StorageError::Corrupt`] where there is no such marker.
-    pub(crate) fn proven_aborted(
+    /// What `pace` says, and [`StorageError`]: of a marker that is damaged, too.
+    pub(crate) fn aborted_by_markers<E: From<StorageError>>(
         &self,
-        range: &Range<Offset>,
-    ) -> Result<Vec<AbortedTransaction>, StorageError> {
-        let found = self.aborted_transactions(range)?;
-        found.iter().try_for_each(|aborted| self.prove(aborted))?;
-        Ok(found)
-    }
-
-    fn prove(&self, aborted: &AbortedTransaction) -> Result<(), StorageError> {
-        let at = aborted.last_offset;
-        let unproven = |what: &dyn Display| {
-            let path = self.state.read().segment_of(at).0.path(names::TXN_INDEX);
-            StorageError::corrupt(
-                &path,
-                0,
-                format!("no abort marker of its producer at {at}: {what}"),
-            )
+        before: Offset,
+        pace: impl Fn(usize) -> Result<(), E>,
+    ) -> Result<Vec<AbortedTransaction>, E> {
+        let segments: Vec<(Arc<Segment>, u64)> = {
+            let state = self.state.read();
+            let sealed = state.sealed.iter().map(|it| (Arc::clone(&it.segment), it.size));
+            sealed.chain([(Arc::clone(&state.active.segment), state.active.size)]).collect()
         };
-        let marker = match self.read(at, 1, self.log_end_offset(), true) {
-            Ok(Slice { source: Some(marker), .. }) => marker,
-            Ok(_) => return Err(unproven(&"nothing is")),
-            Err(ReadError::Storage(error)) => return Err(error),
-            // Deleted with all that it has aborted.
-            Err(ReadError::OutOfRange { requested, log_start_offset, .. })
-                if requested < log_start_offset =>
-            {
-                return Ok(());
+        let (mut aborted, mut transactions) = (Vec::new(), Transactions::default());
+        if !segments.iter().try_fold(false, |any, (it, _)| Ok::<_, E>(any || it.has_aborted()?))? {
+            return Ok(aborted);
+        }
+        for (segment, size) in segments.iter().filter(|(_, size)| *size > 0) {
+            let (file, path) = (segment.log_file()?, segment.path(names::LOG));
+            let mut scan = segment.scan(&file, &path, 0, *size);
+            while let Some(found) = scan.next()? {
+                pace(HEADER_LEN)?;
+                if found.header.base_offset >= before.0
+                    && transactions.last_stable_offset(before) >= before
+                {
+                    return Ok(aborted);
+                }
+                let marker = match Written::needs_records(&found.header) {
+                    true => Some(segment.marker_at(&file, &found)?),
+                    false => None,
+                };
+                let records = marker.and_then(|it| it.records_within(MARKER_BYTES_MAX).ok());
+                aborted.extend(transactions.append(&Written::new(&found.header, records)));
+                transactions.settle();
             }
-            Err(error) => return Err(unproven(&error)),
-        };
-        let bytes = marker.read().context("read", &self.home.path())?;
-        let batch = RawBatch::parse(bytes).map_err(|error| unproven(&error))?;
-        let header = batch.header();
-        let written = Written::new(header, batch.records_within(MARKER_BYTES_MAX).ok());
-        let is_marker = written.ending() == Some(Ending::Abort)
-            && header.producer_id == aborted.producer_id.0
-            && header.base_offset == at.0;
-        if is_marker { Ok(()) } else { Err(unproven(&"something else is")) }
+        }
+        Ok(aborted)
     }
 
     /// Notes what batches mean for transactions. Returns those that they abort.

@@ -16,19 +16,9 @@ use ottla_base::{Offset, ProducerId, Timestamp};
 use ottla_records::{BatchError, Seen, Sifted, ValidBatch};
 
 use super::keys::{Full, KeyHasher, NewestOffsets};
-pub use super::transactions::Contradiction;
 use super::transactions::{Met, Part};
 use crate::producers::Producers;
 use crate::txn_index::AbortedTransaction;
-
-/// Why a log can't be compacted at a batch, whose checksum is right.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unusable {
-    #[error(transparent)]
-    Batch(#[from] BatchError),
-    #[error(transparent)]
-    Contradiction(#[from] Contradiction),
-}
 
 /// Where a producer has written last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,8 +60,8 @@ impl Survey {
     }
 
     /// Takes in the next batch; `Full` where the map is, and the survey ends.
-    pub fn add(&mut self, batch: &ValidBatch) -> Result<Result<(), Full>, Unusable> {
-        let part = self.transactions.meet(batch)?;
+    pub fn add(&mut self, batch: &ValidBatch) -> Result<Result<(), Full>, BatchError> {
+        let part = self.transactions.meet(batch);
         let is_control = batch.header().attributes.is_control();
         if !is_control && part == Part::Needed {
             let hasher = self.newest.hasher();
@@ -163,8 +153,8 @@ impl Filter {
         &mut self,
         batch: &ValidBatch,
         last_written: &BTreeMap<ProducerId, LastWritten>,
-    ) -> Result<Verdict, Unusable> {
-        let part = self.transactions.meet(batch)?;
+    ) -> Result<Verdict, BatchError> {
+        let part = self.transactions.meet(batch);
         let header = batch.header();
         let is_control = header.attributes.is_control();
         let is_dispensable = part == Part::Dispensable;

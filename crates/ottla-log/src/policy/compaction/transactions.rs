@@ -30,13 +30,6 @@ pub(super) enum Part {
     AbortMarker(AbortedTransaction),
 }
 
-/// The index takes for aborted what the log says is committed. Nothing may be dropped on its word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("producer {producer_id} commits here what the transaction index takes for aborted")]
-pub struct Contradiction {
-    producer_id: ProducerId,
-}
-
 impl Met {
     /// Makes known what is aborted in the part of the log that comes next.
     pub(super) fn expect(&mut self, aborted: &[AbortedTransaction]) {
@@ -44,7 +37,7 @@ impl Met {
         self.aborted.extend(aborted.iter().map(|it| (place(it), *it)));
     }
 
-    pub(super) fn meet(&mut self, batch: &ValidBatch) -> Result<Part, Contradiction> {
+    pub(super) fn meet(&mut self, batch: &ValidBatch) -> Part {
         let header = batch.header();
         self.begin_aborted_up_to(batch.last_offset());
         let producer_id = ProducerId(header.producer_id);
@@ -52,9 +45,9 @@ impl Met {
             return self.meet_control(batch, producer_id);
         }
         if !header.attributes.is_transactional() {
-            return Ok(Part::Needed);
+            return Part::Needed;
         }
-        Ok(match self.aborting.get_mut(&producer_id) {
+        match self.aborting.get_mut(&producer_id) {
             Some((_, is_met)) => {
                 *is_met = true;
                 Part::Dispensable
@@ -63,30 +56,23 @@ impl Met {
                 self.committing.insert(producer_id);
                 Part::Needed
             }
-        })
+        }
     }
 
-    fn meet_control(
-        &mut self,
-        batch: &ValidBatch,
-        producer_id: ProducerId,
-    ) -> Result<Part, Contradiction> {
+    fn meet_control(&mut self, batch: &ValidBatch, producer_id: ProducerId) -> Part {
         if batch.header().record_count == 0 {
             // An earlier compaction has found that it may go.
-            return Ok(Part::Dispensable);
+            return Part::Dispensable;
         }
-        Ok(match Written::of(batch).ending() {
+        match Written::of(batch).ending() {
             Some(Ending::Abort) => match self.aborting.remove(&producer_id) {
                 Some((transaction, true)) => Part::AbortMarker(transaction),
                 _ => Part::Dispensable,
             },
-            Some(Ending::Commit) if self.aborting.contains_key(&producer_id) => {
-                return Err(Contradiction { producer_id });
-            }
             Some(Ending::Commit) if self.committing.remove(&producer_id) => Part::Needed,
             Some(Ending::Commit) => Part::Dispensable,
             None => Part::Needed,
-        })
+        }
     }
 
     fn begin_aborted_up_to(&mut self, offset: Offset) {
