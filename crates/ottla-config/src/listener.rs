@@ -63,7 +63,7 @@ impl Listener {
             Some("localhost" | "127.0.0.1" | "::1") => {
                 is_loopback && !host.parse().is_ok_and(|it: Ipv4Addr| it != Ipv4Addr::LOCALHOST)
             }
-            Some(_) => false,
+            Some(own) => is_loopback && own.eq_ignore_ascii_case(host),
         }
     }
 }

@@ -108,6 +108,7 @@ fn a_node_is_alone_until_its_properties_name_another() {
         // What others may be told, too: with a new disk it would begin a second cluster.
         (on("two", "two:9093"), Formation::RecordedVoters),
         (told("two:9093"), Formation::RecordedVoters),
+        (on("127.0.0.2", "127.0.0.2:9093"), Formation::Alone),
         (on("127.0.0.2", "127.0.0.1:9093"), Formation::RecordedVoters),
         (on("127.0.0.1", "127.0.0.2:9093"), Formation::RecordedVoters),
         (on("127.0.0.1", "localhost:9093"), Formation::Alone),

@@ -84,12 +84,12 @@ impl Room {
         if unasked >= bytes || self.ask(bytes.unsigned_abs()) { Ok(()) } else { Err(self.full()) }
     }
 
-    /// Allocates blocks for an empty file, ahead of what will be written to it: only a hint, and so it takes nothing of the
-    /// reserve, and goes without where there is too little room.
+    /// Allocates blocks for an empty file, ahead of what will be written to it: only a hint, and so it goes without where half of
+    /// what is free beside the reserve would not do. What is allocated does not count as free when somebody wants to write.
     pub(crate) fn allocate(&self, file: &File, bytes: u64) -> io::Result<()> {
         let reserved = self.reserved.load(Ordering::Relaxed);
         let unreserved = self.disk.space(&self.path).map(|it| it.usable.saturating_sub(reserved));
-        if unreserved.is_ok_and(|unreserved| unreserved < bytes) {
+        if unreserved.is_ok_and(|unreserved| unreserved / 2 < bytes) {
             return Ok(());
         }
         let allocated = self.disk.allocate(file, 0, bytes);
@@ -241,10 +241,10 @@ mod tests {
         room.claim(1).unwrap();
         let file = tempfile::tempfile().unwrap();
         let allocated = || file.metadata().unwrap().blocks() * 512;
-        room.allocate(&file, (1 << 19) + 1).unwrap();
+        room.allocate(&file, (1 << 18) + 1).unwrap();
         assert_eq!((allocated(), room.is_full()), (0, false));
-        room.allocate(&file, 1 << 19).unwrap();
-        assert_eq!(allocated(), 1 << 19);
+        room.allocate(&file, 1 << 18).unwrap();
+        assert_eq!(allocated(), 1 << 18);
         disk.set_free(Some(1 << 19));
         assert!(room.claim(1).is_err(), "what was allocated is not free any more");
     }

@@ -282,8 +282,11 @@ impl Replica {
     ) {
         let log = self.log();
         let appended = log.append_as_follower(records, up_to);
-        // Before the leader hears of them, by what is asked for next or by a report.
-        let appended = appended.and_then(|_| Ok(flush_if_due(&log)?));
+        let appended = appended.and_then(|_| match log.flushes_on_commit() {
+            // It hears of what is on the disk alone.
+            true => Ok(()),
+            false => Ok(flush_if_due(&log)?),
+        });
         // Also after a failure: a part may be there.
         log.request_flush();
         match appended {

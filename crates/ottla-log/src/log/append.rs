@@ -342,8 +342,9 @@ impl Log {
             (false, _) => {
                 self.write_indexes()?;
                 self.mark_indexes_dirty(writer)?;
-                // Whatever `preallocate` says by now.
-                self.trim_active();
+                if self.config().preallocate {
+                    self.trim_active();
+                }
             }
         }
         if let Some(snapshot) = self.snapshot_producers(writer, base_offset)? {

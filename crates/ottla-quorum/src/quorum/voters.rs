@@ -43,11 +43,12 @@ impl Default for Timing {
 }
 
 impl Timing {
-    /// A leader is replaced that is silent for so long, at most, in milliseconds: half of it is its lease. Below 400 ms a pause
-    /// of the machine would be one.
+    /// A leader is replaced that is silent for so long, at most, in milliseconds from 400 to 4,000: half of it is its lease. In
+    /// less time a machine may pause. Leaders of partitions count on a controller that has paused for five seconds to know that
+    /// it leads no more (`ottla_replication`'s `DOUBT`).
     #[must_use]
-    pub const fn within(silence_ms: u64) -> Self {
-        let lease = if silence_ms < 400 { 200 } else { silence_ms / 2 };
+    pub fn within(silence_ms: u64) -> Self {
+        let lease = silence_ms.clamp(400, 4_000) / 2;
         let heartbeat_ms = if lease < 400 { lease / 4 } else { 100 };
         Self { heartbeat_ms, election_timeout_min_ms: lease / 2, election_timeout_max_ms: lease }
     }
@@ -126,9 +127,12 @@ mod tests {
 
     #[test]
     fn a_leader_that_is_silent_for_its_lease_and_the_longest_wait_is_replaced() {
-        for (silence_ms, heartbeat_ms, min_ms, max_ms) in
-            [(800, 100, 200, 400), (2_000, 100, 500, 1_000), (500, 62, 125, 250), (0, 50, 100, 200)]
-        {
+        for (silence_ms, heartbeat_ms, min_ms, max_ms) in [
+            (800, 100, 200, 400),
+            (60_000, 100, 1_000, 2_000),
+            (500, 62, 125, 250),
+            (0, 50, 100, 200),
+        ] {
             let expected = Timing {
                 heartbeat_ms,
                 election_timeout_min_ms: min_ms,

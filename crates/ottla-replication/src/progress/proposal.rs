@@ -13,7 +13,7 @@ use ottla_base::{BrokerId, ErrorCode, LeaderEpoch};
 
 /// How long a copy of a proposal that was given up may still reach the controller that it was sent to. Whoever carries it
 /// sees to it that nothing of it is sent any more; what the controller's machine has received by then, it looks at soon, or
-/// is not the active controller any longer when it does (it must hear from the others every 800 ms).
+/// is not the active controller any longer when it does (it must hear from the others within four seconds, whatever is configured).
 pub const DOUBT: Duration = Duration::from_secs(5);
 
 /// What AlterPartition asks for.
