@@ -48,11 +48,15 @@ fn fail_and_mend(cluster: &mut Cluster, load: &Load) -> Result<()> {
     println!("node {NODE} leads {staying:?} in a, {moving:?} in b, and does not lead {others:?}");
     ensure!(!staying.is_empty() && !moving.is_empty(), "it does not lead in both directories");
 
-    spring(cluster)?;
+    let mut trap = set_trap(cluster)?;
     cluster.until(
         "other leaders of what was in b, all of it out of sync",
         SETTLE_LIMIT,
-        |cluster| Ok(has_failed_over(&before, &cluster.view(Some(TOPIC))?, &failing).then_some(())),
+        |cluster| {
+            // Until it springs: where many files wait, one call flushes all that the disk has.
+            (0..2).try_for_each(|partition| trap.write(partition, SETTLE_LIMIT))?;
+            Ok(has_failed_over(&before, &cluster.view(Some(TOPIC))?, &failing).then_some(()))
+        },
     )?;
     await_progress(cluster, load)?;
     await_served(cluster, load)?;
@@ -73,7 +77,8 @@ fn fail_and_mend(cluster: &mut Cluster, load: &Load) -> Result<()> {
     cluster.kill9(NODE)?;
     // `strace` is gone at once, and the broker, which dies with it, still has the directories for a moment.
     cluster.until("the end of the broker", SETTLE_LIMIT, |_| {
-        Ok(broker.iter().all(|process| !process.exists()).then_some(()))
+        // One that nobody has waited for yet has no program any more.
+        Ok(broker.iter().all(|process| !process.join("exe").exists()).then_some(()))
     })?;
     cluster.mend(NODE)?;
     cluster.restart(NODE)?;
@@ -97,14 +102,13 @@ fn in_second_directory(cluster: &Cluster) -> Result<Vec<i32>> {
     Ok(failing)
 }
 
-/// Lets the disk fail; who writes to what is there is told of nothing but another leader.
-fn spring(cluster: &mut Cluster) -> Result<()> {
+/// What is written to lets the disk fail; who does that is told of nothing but another leader.
+fn set_trap(cluster: &mut Cluster) -> Result<Direct> {
     let led_by_it = vec![NODE, 2, 3];
     cluster.first(|address| {
         ask::create_assigned(address, TRAP, &[led_by_it.clone(), led_by_it.clone()])
     })?;
-    let mut writer = Direct::new(TRAP, cluster.addresses());
-    (0..2).try_for_each(|partition| writer.write(partition, SETTLE_LIMIT))
+    Ok(Direct::new(TRAP, cluster.addresses()))
 }
 
 /// Whether none of these partitions counts on the node any more, and those that it led have another leader.

@@ -39,6 +39,7 @@ const HOUSEKEEPING: [&str; 3] = [
 const AT_ONCE: [&str; 2] = ["--config", "file.delete.delay.ms=1"];
 
 /// How names end of what is going to be removed.
+const SEGMENT: &str = ".log";
 const SEGMENT_DELETED: &str = ".deleted";
 const LOG_DELETED: &str = "-delete";
 
@@ -103,7 +104,7 @@ fn would_be_noticed(text: &str, data: &str, peer: &str) -> Result<()> {
     let is =
         |line: &str, calls: &[&str]| calls.iter().any(|call| line.contains(&format!(" {call}(")));
     let lines: Vec<&str> = text.lines().collect();
-    let of_topic = format!("/{TOPIC}-0>)");
+    let of_topic = format!("/{TOPIC}-0>");
     let first_named =
         lines.iter().position(|line| is(line, &["fsync"]) && line.contains(&of_topic));
     let first_set_aside = lines.iter().position(|line| is(line, &["rename"]) && sets_aside(line));
@@ -336,7 +337,10 @@ impl<'a> Laws<'a> {
 
     /// What was set aside, or lies in what was.
     fn remove(&mut self, path: &'a str) -> Result<()> {
-        let Some((set_aside, change)) = self.set_aside_with(path) else { return Ok(()) };
+        let Some((set_aside, change)) = self.set_aside_with(path) else {
+            ensure!(!path.ends_with(SEGMENT), "{path} {NOT_SET_ASIDE}");
+            return Ok(());
+        };
         ensure!(self.synced_names(set_aside) >= change, "{path} {NOT_SET_ASIDE}");
         self.removed.insert(set_aside);
         Ok(())
@@ -515,6 +519,7 @@ mod tests {
         judge(&[set_aside, NAMED, removed]).unwrap();
         judge(&[set_aside, removed, NAMED]).unwrap_err();
         judge(&[NAMED, set_aside, ALL_NAMED, removed]).unwrap_err();
+        judge(&[r#"1 unlink("/d/ordered-0/0.log") = 0"#]).unwrap_err();
 
         let set_aside = r#"1 rename("/d/ordered-0", "/d/ordered-0.x-delete") = 0"#;
         let within = r#"1 unlinkat(8</d/ordered-0.x-delete>, "0.log", 0) = 0"#;

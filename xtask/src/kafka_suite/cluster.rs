@@ -32,7 +32,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("log.cleaner.dedupe.buffer.size", "2097152"),
 ];
 
-/// The version of the metadata in which eligible leader replicas can be switched on, and are not.
+/// The first version of the metadata in which eligible leader replicas can be switched on. A cluster that begins with it
+/// begins without them.
 const BEFORE_ELR: &str = "4.0-IV1";
 
 /// What a test wants.
@@ -65,14 +66,15 @@ impl Wanted {
         if protocol != "PLAINTEXT" {
             return Some(format!("there is no {protocol} yet"));
         }
-        if let Some(version) = version.as_ref().filter(|version| *version != BEFORE_ELR) {
+        let is_played = |version: &&String| !self.alone && *version == BEFORE_ELR;
+        if let Some(version) = version.as_ref().filter(|version| !is_played(version)) {
             return Some(format!("a directory cannot begin with {version}"));
         }
         (!features.is_empty()).then(|| format!("it wants {features:?}"))
     }
 
-    /// The same as Ottla can have it: of the last version of the metadata without eligible leader replicas all that a test
-    /// sees is that they can be switched on.
+    /// The same as Ottla can have it: of that version of the metadata all that a test sees is that eligible leader replicas can
+    /// be switched on.
     fn for_ottla(&self) -> Self {
         let mut wanted = self.clone();
         if wanted.version.take().is_some() {
