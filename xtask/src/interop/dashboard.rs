@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -104,21 +104,32 @@ impl Dashboard {
 
     /// Types a name where the cursor is, and waits until it is all there: the keys that end an input overtake its letters.
     fn fill_in(&mut self, name: &str) -> Result<()> {
-        self.press(name)?;
-        self.wait(&format!("input {name:?}"), |lines| lines.iter().any(|line| is_input(line, name)))
+        self.until_heard(&format!("{ERASE}{name}"), &format!("input {name:?}"), |lines| {
+            lines.iter().any(|line| is_input(line, name))
+        })
+    }
+
+    /// Presses keys until the screen is as wanted: while it is being filled they may go nowhere.
+    fn until_heard(
+        &mut self,
+        keys: &str,
+        what: &str,
+        wanted: impl Fn(&[String]) -> bool,
+    ) -> Result<()> {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            self.press(keys)?;
+            let heard = self.wait_at_most(HEARD_WITHIN, what, &wanted);
+            if heard.is_ok() || Instant::now() >= deadline {
+                return heard;
+            }
+        }
     }
 
     /// Shows only one topic.
     fn filter(&mut self, topic: &str) -> Result<()> {
         self.wait_for_text("Topics [")?;
-        // A key may go nowhere while the table is being filled.
-        eventually(LIMIT, || {
-            self.press("/")?;
-            Ok(self.wait_at_most(HEARD_WITHIN, "dialogue", has_text("Filter Topics")).ok())
-        })
-        .context("no key opens the filter")?;
-        // A key that was heard late is in the input.
-        self.press(ERASE)?;
+        self.until_heard("/", "dialogue", has_text("Filter Topics"))?;
         self.fill_in(topic)?;
         self.press(ENTER)?;
         self.wait_for_text(&format!("Topics [*{topic}*]"))

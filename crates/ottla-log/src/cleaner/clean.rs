@@ -84,7 +84,7 @@ pub(super) fn clean(
         pace(bytes)?;
         if log.truncations()? == truncations { Ok(()) } else { Err(Interrupted::Overtaken) }
     };
-    let aborted = log.aborted_by_markers(end, &pace)?;
+    let aborted = log.aborted_by_markers(end, pace)?;
     let mut job = Job {
         log,
         dirtiness,
