@@ -21,8 +21,8 @@ const HEARD_WITHIN: Duration = Duration::from_secs(3);
 pub(super) const NEEDS: &[&str] = &["python3", "java", "javac", "mvn"];
 const ENTER: &str = "\r";
 const ESCAPE: &str = "\u{1b}";
-/// Ctrl-U, Ctrl-D, Ctrl-S.
-const ERASE: &str = "\u{15}";
+const BACKSPACE: &str = "\u{7f}";
+/// Ctrl-D, Ctrl-S.
 const DELETE: &str = "\u{4}";
 const SAVE: &str = "\u{13}";
 
@@ -104,15 +104,18 @@ impl Dashboard {
 
     /// Types a name where the cursor is, and waits until it is all there: the keys that end an input overtake its letters.
     fn fill_in(&mut self, name: &str) -> Result<()> {
-        self.until_heard(&format!("{ERASE}{name}"), &format!("input {name:?}"), |lines| {
+        let erase = BACKSPACE.repeat(name.len());
+        self.until_heard(name, &erase, &format!("input {name:?}"), |lines| {
             lines.iter().any(|line| is_input(line, name))
         })
     }
 
-    /// Presses keys until the screen is as wanted: while it is being filled they may go nowhere.
+    /// Presses keys until the screen is as wanted: while it is being filled they may go nowhere. Others take back before that
+    /// what has been heard of them.
     fn until_heard(
         &mut self,
         keys: &str,
+        take_back: &str,
         what: &str,
         wanted: impl Fn(&[String]) -> bool,
     ) -> Result<()> {
@@ -123,13 +126,14 @@ impl Dashboard {
             if heard.is_ok() || Instant::now() >= deadline {
                 return heard;
             }
+            self.press(take_back)?;
         }
     }
 
     /// Shows only one topic.
     fn filter(&mut self, topic: &str) -> Result<()> {
         self.wait_for_text("Topics [")?;
-        self.until_heard("/", "dialogue", has_text("Filter Topics"))?;
+        self.until_heard("/", "", "dialogue", has_text("Filter Topics"))?;
         self.fill_in(topic)?;
         self.press(ENTER)?;
         self.wait_for_text(&format!("Topics [*{topic}*]"))
