@@ -466,6 +466,14 @@ impl Replica {
         self.append_with(batch, None, needs_all, Log::append_produced, ask)
     }
 
+    /// Somebody waits for what is visible here, and so for the flush of what is appended.
+    pub(crate) fn hurry(&self) {
+        let log = self.log();
+        if log.flushed_offset() < log.log_end_offset() {
+            log.request_flush();
+        }
+    }
+
     /// What an append for which all in sync must have the records will ask again.
     ///
     /// # Errors
@@ -713,6 +721,21 @@ mod tests {
         replica.on_min_isr_changed(2);
         let too_few = ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND;
         assert_eq!(replica.check_still_enough(), Err(too_few));
+    }
+
+    #[test]
+    fn whoever_waits_for_records_has_those_flushed_that_are_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = log_with(without_threads(), LogConfig::default(), &directory);
+        log.append_batch(one_record(Timestamp(1_000)), LeaderEpoch(0)).unwrap();
+        let replica = leading(Arc::clone(&log), &Outboxes::default());
+        assert!(!log.awaits_flush());
+        replica.hurry();
+        assert!(log.awaits_flush());
+
+        let log = log_with(without_threads(), LogConfig::default(), &tempfile::tempdir().unwrap());
+        leading(Arc::clone(&log), &Outboxes::default()).hurry();
+        assert!(!log.awaits_flush(), "there is nothing to flush");
     }
 
     /// A replica that leads a log on this disk with `flush.messages=2`, which nobody flushes but who appends.

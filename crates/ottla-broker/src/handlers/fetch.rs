@@ -390,6 +390,11 @@ async fn wait_for_records(context: &Context, targets: &[Target], limits: &Limits
             || found.iter().any(Found::is_urgent)
             || look.tells_high_watermark && has_untold_high_watermark(targets, &found)
             || limits.deadline <= Instant::now();
+        if !enough && !is_follower {
+            // What came before this was registered is in no hurry otherwise.
+            let replicas = targets.iter().filter_map(|target| target.replica.as_ref().ok());
+            replicas.for_each(|replica| replica.hurry());
+        }
         let is_last = until == limits.deadline;
         if enough || timeout_at(until, woken.notified()).await.is_err() && is_last {
             return found;

@@ -61,6 +61,12 @@ impl Log {
         }
     }
 
+    /// Whether it waits for the directory's next flush.
+    #[must_use]
+    pub fn awaits_flush(&self) -> bool {
+        self.flush_requested.load(Ordering::Acquire)
+    }
+
     /// The flusher has taken this log off its queue: whoever appends from now on asks again.
     pub(crate) fn flush_dequeued(&self) {
         self.flush_requested.store(false, Ordering::Release);
