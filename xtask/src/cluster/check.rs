@@ -42,11 +42,13 @@ pub(super) struct Checked {
     pub(super) clients: Vec<Kind>,
     /// Records that each producer writes per second at most.
     pub(super) rate: u32,
+    /// Where the replicas of the partitions are, the preferred leaders first, if that is not left to the controller.
+    pub(super) assignments: Option<[[i32; 3]; PARTITIONS as usize]>,
 }
 
 pub(super) fn run(check: &Check, directory: &Path) -> Result<()> {
     println!("seed {}, at least {} s and {} faults", check.seed, check.seconds, check.faults);
-    let checked = Checked { clients: check.clients.clone(), rate: check.rate };
+    let checked = Checked { clients: check.clients.clone(), rate: check.rate, assignments: None };
     let mut cluster = Cluster::start_on(check.target, directory, &check.ground())?;
     checked.run(&mut cluster, directory, |cluster, load| {
         for (fault, count) in inflict_all(check, cluster, load)? {
@@ -67,7 +69,12 @@ impl Checked {
         for kind in &self.clients {
             recorder::prepare(*kind)?;
         }
-        cluster.create_topic(TOPIC, PARTITIONS)?;
+        match self.assignments {
+            None => cluster.create_topic(TOPIC, PARTITIONS)?,
+            Some(assignments) => {
+                cluster.create_assigned(TOPIC, &assignments.map(|nodes| nodes.to_vec()))?;
+            }
+        }
         let directory = directory.to_path_buf();
         let load =
             Load::new(cluster.bootstrap(), TOPIC, PARTITIONS, self.rate, directory, &self.clients);

@@ -26,12 +26,15 @@ const TRAP: &str = "trap";
 const FAILING: &[&str] =
     &["b/trap-0/00000000000000000000.log", "b/trap-1/00000000000000000000.log"];
 const RATE: u32 = 500;
+/// It leads four of six partitions, three of which are in each directory: some in both.
+const ASSIGNMENTS: [[i32; 3]; PARTITIONS as usize] =
+    [[NODE, 2, 3], [NODE, 3, 2], [NODE, 2, 3], [NODE, 3, 2], [2, 3, NODE], [3, 2, NODE]];
 
 pub(super) fn run(clients: &[Kind], directory: &Path) -> Result<()> {
     let ground =
         Ground { log_dirs: Some(&["a", "b"]), failing: Some((NODE, FAILING)), ..Ground::default() };
     let mut cluster = Cluster::start_on(Target::Ottla, directory, &ground)?;
-    let checked = Checked { clients: clients.to_vec(), rate: RATE };
+    let checked = Checked { clients: clients.to_vec(), rate: RATE, assignments: Some(ASSIGNMENTS) };
     checked.run(&mut cluster, directory, fail_and_mend)
 }
 

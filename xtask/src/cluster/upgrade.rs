@@ -28,7 +28,7 @@ pub(super) fn run_upgrade(upgrade: &Upgrade, clients: &[Kind], directory: &Path)
     println!("from {} to {}, and back", version(&previous)?, version(&new)?);
     let ground = Ground { binary: Some(previous.clone()), ..Ground::default() };
     let mut cluster = Cluster::start_on(Target::Ottla, directory, &ground)?;
-    let checked = Checked { clients: clients.to_vec(), rate: upgrade.rate };
+    let checked = Checked { clients: clients.to_vec(), rate: upgrade.rate, assignments: None };
     checked.run(&mut cluster, directory, |cluster, load| {
         for (binary, what) in [(&new, "upgraded"), (&previous, "back")] {
             replace_all(cluster, load, binary, what)?;
