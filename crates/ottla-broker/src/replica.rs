@@ -581,7 +581,8 @@ mod tests {
     use ottla_replication::follower::EpochEnd;
 
     use super::fixtures::{
-        TERMS, a_partition, log_with, of_a_producer, unflushed_log_on, without_threads,
+        TERMS, a_partition, log_directory_with, log_with, of_a_producer, unflushed_log_on,
+        without_threads,
     };
     use super::*;
 
@@ -726,16 +727,14 @@ mod tests {
     #[test]
     fn whoever_waits_for_records_has_those_flushed_that_are_not() {
         let directory = tempfile::tempdir().unwrap();
-        let log = log_with(without_threads(), LogConfig::default(), &directory);
+        let (logs, log) = log_directory_with(without_threads(), LogConfig::default(), &directory);
         log.append_batch(one_record(Timestamp(1_000)), LeaderEpoch(0)).unwrap();
-        let replica = leading(Arc::clone(&log), &Outboxes::default());
-        assert!(!log.awaits_flush());
+        let replica = leading(log, &Outboxes::default());
+        assert_eq!(logs.flush_requested(), 0);
         replica.hurry();
-        assert!(log.awaits_flush());
-
-        let log = log_with(without_threads(), LogConfig::default(), &tempfile::tempdir().unwrap());
-        leading(Arc::clone(&log), &Outboxes::default()).hurry();
-        assert!(!log.awaits_flush(), "there is nothing to flush");
+        assert_eq!(logs.flush_requested(), 1);
+        replica.hurry();
+        assert_eq!(logs.flush_requested(), 0, "there is nothing to flush");
     }
 
     /// A replica that leads a log on this disk with `flush.messages=2`, which nobody flushes but who appends.

@@ -58,13 +58,14 @@ impl Listener {
     pub(crate) fn is_reached_on_loopback(&self, host: &str) -> bool {
         let is_loopback = host.eq_ignore_ascii_case("localhost")
             || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-        match self.host.as_deref() {
-            None | Some(NON_ROUTABLE | "::") => is_loopback,
+        let leads_here = match self.host.as_deref() {
+            None | Some(NON_ROUTABLE | "::") => true,
             Some("localhost" | "127.0.0.1" | "::1") => {
-                is_loopback && !host.parse().is_ok_and(|it: Ipv4Addr| it != Ipv4Addr::LOCALHOST)
+                !host.parse().is_ok_and(|it: Ipv4Addr| it != Ipv4Addr::LOCALHOST)
             }
-            Some(own) => is_loopback && own.eq_ignore_ascii_case(host),
-        }
+            Some(own) => own.eq_ignore_ascii_case(host),
+        };
+        is_loopback && leads_here
     }
 }
 

@@ -477,7 +477,11 @@ impl Segment {
     }
 
     /// A batch that a scan has found, all of it, if it fits its checksum.
-    pub(crate) fn marker_at(&self, file: &File, found: &Found) -> Result<ValidBatch, StorageError> {
+    pub(crate) fn read_batch(
+        &self,
+        file: &File,
+        found: &Found,
+    ) -> Result<ValidBatch, StorageError> {
         let path = self.path(names::LOG);
         let size = found.header.size_in_bytes();
         let bytes = self.disk().read_up_to(file, found.position, size).context("read", &path)?;

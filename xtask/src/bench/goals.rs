@@ -161,13 +161,11 @@ impl Goal {
                 row.ratio(subject, Subject::Kafka)
             }
             Self::Flushes(_) => {
-                let round_trip = row.best(Subject::Floor)?;
-                let flush = row.best(Subject::FlushingFloor)? - round_trip;
+                let (round_trip, flush) = floors_of(row)?;
                 (flush > 0.0).then_some((row.best(subject)? - round_trip) / flush)
             }
             Self::RoundTrips { flushes, .. } => {
-                let round_trip = row.best(Subject::Floor)?;
-                let flush = row.best(Subject::FlushingFloor)? - round_trip;
+                let (round_trip, flush) = floors_of(row)?;
                 let flushes = if subject == Subject::Ottla { flushes } else { 0.0 };
                 Some((row.best(subject)? - flushes * flush) / round_trip)
             }
@@ -249,6 +247,12 @@ impl Goal {
         }
         json
     }
+}
+
+/// A round trip, and what a flush adds to it.
+fn floors_of(row: &Row) -> Option<(f64, f64)> {
+    let round_trip = row.best(Subject::Floor)?;
+    Some((round_trip, row.best(Subject::FlushingFloor)? - round_trip))
 }
 
 /// With flush beside a floor that flushes, where one was measured.

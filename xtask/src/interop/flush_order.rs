@@ -348,12 +348,10 @@ impl<'a> Laws<'a> {
 
     /// With which name a path was set aside: its own, or that of a directory which it lies in.
     fn set_aside_with(&self, path: &str) -> Option<(&'a str, usize)> {
-        let mut paths = iter::successors(Some(path), |at| Some(parent(at)));
-        let found = paths.by_ref().take_while(|at| at.len() > self.data.len());
-        found
-            .filter_map(|at| self.set_aside.get_key_value(at))
+        iter::successors(Some(path), |at| Some(parent(at)))
+            .take_while(|at| at.len() > self.data.len())
+            .find_map(|at| self.set_aside.get_key_value(at))
             .map(|(at, change)| (*at, *change))
-            .next()
     }
 
     fn end(&mut self, call: &'a str, result: &str) -> Result<()> {

@@ -383,14 +383,14 @@ async fn wait_for_records(context: &Context, targets: &[Target], limits: &Limits
             .throttled
             .map_or(limits.deadline, |wait| (Instant::now() + wait).min(limits.deadline));
         let found = read_all(targets, limits, &look);
-        look.is_first = false;
+        let was_first = std::mem::replace(&mut look.is_first, false);
         let bytes: usize = found.iter().map(Found::len).sum();
         let enough = bytes >= limits.min_bytes
             || !targets.iter().any(|target| target.replica.is_ok())
             || found.iter().any(Found::is_urgent)
             || look.tells_high_watermark && has_untold_high_watermark(targets, &found)
             || limits.deadline <= Instant::now();
-        if !enough && !is_follower {
+        if was_first && !enough && !is_follower {
             // What came before this was registered is in no hurry otherwise.
             let replicas = targets.iter().filter_map(|target| target.replica.as_ref().ok());
             replicas.for_each(|replica| replica.hurry());

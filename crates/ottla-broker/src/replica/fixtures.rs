@@ -52,10 +52,20 @@ pub(super) fn log_with(
     config: LogConfig,
     directory: &tempfile::TempDir,
 ) -> Arc<Log> {
+    log_directory_with(options, config, directory).1
+}
+
+/// The same with the log directory that it is in.
+pub(super) fn log_directory_with(
+    options: DirectoryOptions,
+    config: LogConfig,
+    directory: &tempfile::TempDir,
+) -> (LogDirectory, Arc<Log>) {
     let clock = Arc::new(SystemClock::new());
     let logs = LogDirectory::open(directory.path(), config.clone(), options, clock).unwrap();
     let (partition, id) = (TopicPartition::new("t", 0), Uuid([7; 16]));
-    logs.create(partition, id, Arc::new(config)).unwrap()
+    let log = logs.create(partition, id, Arc::new(config)).unwrap();
+    (logs, log)
 }
 
 /// Of a directory that flushes nothing by itself.

@@ -61,12 +61,6 @@ impl Log {
         }
     }
 
-    /// Whether it waits for the directory's next flush.
-    #[must_use]
-    pub fn awaits_flush(&self) -> bool {
-        self.flush_requested.load(Ordering::Acquire)
-    }
-
     /// The flusher has taken this log off its queue: whoever appends from now on asks again.
     pub(crate) fn flush_dequeued(&self) {
         self.flush_requested.store(false, Ordering::Release);
@@ -183,7 +177,7 @@ impl Log {
     /// `flush.messages` and `flush.ms`, for those who set them.
     pub(super) fn request_flush_if_due(&self, writer: &Writer, config: &LogConfig, now_ms: i64) {
         let waited_ms = now_ms.saturating_sub(writer.dirty_since_ms);
-        if self.is_flush_due() || waited_ms >= config.flush_ms {
+        if self.unflushed() >= config.flush_messages || waited_ms >= config.flush_ms {
             self.request_flush_of(writer);
         }
     }
@@ -191,8 +185,13 @@ impl Log {
     /// Whether so many records wait for the disk that `flush.messages` wants them there: then [`Log::flush_due`] is called.
     #[must_use]
     pub fn is_flush_due(&self) -> bool {
+        self.unflushed() >= self.config.read().flush_messages
+    }
+
+    /// How many records wait for the disk, about.
+    fn unflushed(&self) -> i64 {
         let state = self.state.read();
-        state.log_end_offset - state.flushed_offset >= self.config().flush_messages
+        state.log_end_offset - state.flushed_offset
     }
 
     /// Asks for a flush if there is anything to flush.

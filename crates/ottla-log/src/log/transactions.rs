@@ -114,7 +114,11 @@ impl Log {
             sealed.chain([(Arc::clone(&state.active.segment), state.active.size)]).collect()
         };
         let (mut aborted, mut transactions) = (Vec::new(), Transactions::default());
-        if !segments.iter().try_fold(false, |any, (it, _)| Ok::<_, E>(any || it.has_aborted()?))? {
+        let mut has_index = false;
+        for (segment, _) in &segments {
+            has_index |= segment.has_aborted()?;
+        }
+        if !has_index {
             return Ok(aborted);
         }
         for (segment, size) in segments.iter().filter(|(_, size)| *size > 0) {
@@ -128,7 +132,7 @@ impl Log {
                     return Ok(aborted);
                 }
                 let marker = match Written::needs_records(&found.header) {
-                    true => Some(segment.marker_at(&file, &found)?),
+                    true => Some(segment.read_batch(&file, &found)?),
                     false => None,
                 };
                 let records = marker.and_then(|it| it.records_within(MARKER_BYTES_MAX).ok());
