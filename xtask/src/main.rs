@@ -24,7 +24,6 @@ mod ports;
 mod process;
 mod program;
 mod protocol;
-mod random;
 #[cfg(feature = "side-by-side")]
 mod side_by_side;
 mod tally;

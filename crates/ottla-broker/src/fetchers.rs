@@ -16,7 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicId};
+use ottla_base::{
+    BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, TopicId, java_hash_code,
+};
 use ottla_client::{ClientError, Connection, Limits};
 use ottla_env::Clock;
 use ottla_protocol::messages::ListOffsetsRequest;
@@ -184,10 +186,7 @@ impl Fetchers {
 
 /// Which of a leader's tasks fetches a partition: Kafka's choice, by Java's hash of the topic's name.
 fn fetcher_of((topic, partition): (&str, PartitionIndex), count: usize) -> usize {
-    let hash = topic
-        .encode_utf16()
-        .fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
-    let mixed = hash.wrapping_mul(31).wrapping_add(partition.0);
+    let mixed = java_hash_code(topic).wrapping_mul(31).wrapping_add(partition.0);
     // Java has no absolute value of the smallest number either, and Kafka takes 0.
     usize::try_from(mixed.checked_abs().unwrap_or(0)).unwrap_or(0) % count.max(1)
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ottla_base::{ErrorCode, LeaderEpoch, Offset};
+use ottla_base::{ErrorCode, LeaderEpoch, Offset, SplitMix64};
 use ottla_log::{Log, LogConfig, ReadError};
 use ottla_records::ControlType;
 use ottla_replication::Follower;
@@ -32,19 +32,6 @@ use support::{Directory, Draft, marker, read_all};
 const NOW: Duration = Duration::from_secs(1);
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % bound as u64) as usize
-    }
-}
-
 struct Replicas {
     directory: Directory,
     open: Option<support::Open>,
@@ -52,7 +39,7 @@ struct Replicas {
     leader: usize,
     epoch: i32,
     followers: Vec<Follower>,
-    random: Random,
+    random: SplitMix64,
     truncations: usize,
     restarts: usize,
 }
@@ -111,7 +98,7 @@ impl Replicas {
             leader: 0,
             epoch: -1,
             followers: Vec::new(),
-            random: Random(seed),
+            random: SplitMix64::new(seed),
             truncations: 0,
             restarts: 0,
         };

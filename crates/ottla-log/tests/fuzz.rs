@@ -20,7 +20,8 @@ mod log_directory;
 #[path = "../../../fuzz/src/random.rs"]
 mod random;
 
-use random::Random;
+use ottla_base::SplitMix64;
+use random::byte;
 
 const ROUNDS: u64 = 1500;
 
@@ -49,18 +50,18 @@ fn sound_files() -> Vec<Option<Vec<u8>>> {
     log_directory::FILES.iter().map(read).collect()
 }
 
-fn mutate(file: &mut Vec<u8>, random: &mut Random) {
+fn mutate(file: &mut Vec<u8>, random: &mut SplitMix64) {
     for _ in 0..random.below(4) {
         if file.is_empty() {
-            file.push(random.byte());
+            file.push(byte(random));
         }
         let at = random.below(file.len());
         match random.below(7) {
-            0 => file.insert(at, random.byte()),
+            0 => file.insert(at, byte(random)),
             1 => drop(file.remove(at)),
             2 => file.truncate(at),
             3 => file.extend_from_within(..at),
-            _ => file[at] = random.byte(),
+            _ => file[at] = byte(random),
         }
     }
 }
@@ -70,7 +71,7 @@ fn mutated_files_of_a_log_are_opened_or_refused_and_never_panic() {
     let sound = sound_files();
     assert!(sound.iter().flatten().count() >= 9);
     for seed in 0..ROUNDS {
-        let mut random = Random(seed);
+        let mut random = SplitMix64::new(seed);
         let mut data = Vec::new();
         for (which, file) in sound.iter().enumerate() {
             let is_marker = which == sound.len() - 1;

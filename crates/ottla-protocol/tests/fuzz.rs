@@ -9,8 +9,9 @@ mod support;
 #[expect(unreachable_pub, reason = "the fuzz crate exports it")]
 mod frame;
 
+use ottla_base::SplitMix64;
 use ottla_protocol::ApiKey;
-use support::random::{Random, Writer};
+use support::random::Writer;
 use support::schema::Schema;
 
 /// For each version of each API.
@@ -29,15 +30,15 @@ fn sound_frame(api: ApiKey, version: i16, schema: &Schema, seed: u64) -> Vec<u8>
     frame
 }
 
-fn byte(random: &mut Random) -> u8 {
+fn byte(random: &mut SplitMix64) -> u8 {
     const TELLING: [u8; 8] = [0, 1, 2, 0x7e, 0x7f, 0x80, 0xfe, 0xff];
     match random.below(3) {
-        0 => random.next().to_le_bytes()[0],
+        0 => random.draw().to_le_bytes()[0],
         _ => TELLING[random.below(TELLING.len())],
     }
 }
 
-fn mutate(frame: &mut Vec<u8>, random: &mut Random) {
+fn mutate(frame: &mut Vec<u8>, random: &mut SplitMix64) {
     for _ in 0..=random.below(3) {
         let at = random.below(frame.len());
         match random.below(8) {
@@ -78,7 +79,7 @@ fn mutated_requests_are_refused_or_readable_and_never_panic() {
     for (api, schema) in requests() {
         for version in api.versions() {
             for seed in 0..ROUNDS {
-                let mut random = Random(seed);
+                let mut random = SplitMix64::new(seed);
                 let mut bytes = sound_frame(api, version, &schema, seed);
                 mutate(&mut bytes, &mut random);
                 let outcome = std::panic::catch_unwind(|| frame::run(&bytes));

@@ -11,9 +11,10 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use bytes::Bytes;
+use ottla_base::SplitMix64;
 use ottla_protocol::Decoder;
+use support::Entry;
 use support::random::Writer;
-use support::{Entry, random::Random};
 
 struct Counting;
 
@@ -140,7 +141,7 @@ fn a_message_that_is_cut_off_anywhere_is_refused() {
 
 #[test]
 fn noise_is_read_or_refused_but_never_panics() {
-    let mut random = Random(1);
+    let mut random = SplitMix64::new(1);
     for entry in support::table::ALL {
         for version in entry.versions.clone() {
             for _ in 0..50 {

@@ -12,17 +12,18 @@ mod record_batch;
 #[path = "../../../fuzz/src/random.rs"]
 mod random;
 
-use random::Random;
+use ottla_base::SplitMix64;
+use random::byte;
 
 const ROUNDS: u64 = 4000;
 
-fn batch(random: &mut Random) -> Vec<u8> {
+fn batch(random: &mut SplitMix64) -> Vec<u8> {
     let compression = Compression::ALL[random.below(5)];
     let mut builder = BatchBuilder::new(compression);
     for index in 0..=random.below(20) {
-        let value = vec![random.byte(); random.below(300)];
-        let key = [random.byte(), random.byte()];
-        let timestamp = Timestamp(1_700_000_000_000 + i64::from(random.byte()));
+        let value = vec![byte(random); random.below(300)];
+        let key = [byte(random), byte(random)];
+        let timestamp = Timestamp(1_700_000_000_000 + i64::from(byte(random)));
         builder.append(timestamp, Some(&key), Some(&value), &[("header", None), ("", Some(&key))]);
         if index % 7 == 6 {
             builder.append(timestamp, None, None, &[]);
@@ -31,14 +32,14 @@ fn batch(random: &mut Random) -> Vec<u8> {
     builder.build_bytes().to_vec()
 }
 
-fn mutate(batch: &mut Vec<u8>, random: &mut Random) {
+fn mutate(batch: &mut Vec<u8>, random: &mut SplitMix64) {
     for _ in 0..random.below(4) {
         let at = random.below(batch.len());
         match random.below(6) {
-            0 => batch.insert(at, random.byte()),
+            0 => batch.insert(at, byte(random)),
             1 => drop(batch.remove(at)),
             2 => batch.truncate(at.max(1)),
-            _ => batch[at] = random.byte(),
+            _ => batch[at] = byte(random),
         }
     }
 }
@@ -46,10 +47,10 @@ fn mutate(batch: &mut Vec<u8>, random: &mut Random) {
 #[test]
 fn mutated_batches_are_refused_or_readable_and_never_panic() {
     for seed in 0..ROUNDS {
-        let mut random = Random(seed);
+        let mut random = SplitMix64::new(seed);
         let mut batch = batch(&mut random);
         mutate(&mut batch, &mut random);
-        let mut data = vec![random.byte(), random.byte()];
+        let mut data = vec![byte(&mut random), byte(&mut random)];
         data.append(&mut batch);
         let outcome = std::panic::catch_unwind(|| record_batch::run(&data));
         assert!(outcome.is_ok(), "seed {seed} panics");

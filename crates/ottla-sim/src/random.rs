@@ -2,32 +2,28 @@
 
 use std::io;
 
+use ottla_base::SplitMix64;
 use parking_lot::Mutex;
 
-/// SplitMix64. Each use gets a stream of its own, so that one more draw here changes nothing there.
+/// Each use gets a stream of its own, so that one more draw here changes nothing there.
 #[derive(Debug, Clone)]
-pub struct Random(u64);
+pub struct Random(SplitMix64);
 
 impl Random {
     #[must_use]
     pub fn new(seed: u64, stream: u64) -> Self {
-        let mut random = Self(seed ^ stream.wrapping_mul(0xd6e8_feb8_6659_fd93));
+        let mut random = Self(SplitMix64::new(seed ^ stream.wrapping_mul(0xd6e8_feb8_6659_fd93)));
         random.draw();
         random
     }
 
     pub fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.draw()
     }
 
     /// A number below a bound; 0 below 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        let bound = bound as u64;
-        usize::try_from(self.draw().checked_rem(bound).unwrap_or(0)).expect("a usize is 64 bits")
+        self.0.below(bound)
     }
 
     /// A number in `low..=high`.

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::random::Random;
+use ottla_base::SplitMix64;
 
 /// What happens to a node, and to which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,7 +82,7 @@ pub(super) struct Drawn {
 /// All faults to come: it never ends.
 #[derive(Debug)]
 pub(super) struct Faults {
-    random: Random,
+    random: SplitMix64,
     partitions: i32,
     /// What comes after the kills of each round.
     others: Vec<Fault>,
@@ -93,7 +93,7 @@ impl Faults {
     /// `more` is what the ground allows beside kills, stops and pauses.
     pub(super) fn new(seed: u64, partitions: i32, more: &[Fault]) -> Self {
         let others = [&Fault::OTHERS, more].concat();
-        Self { random: Random(seed), partitions, others, round: Vec::new() }
+        Self { random: SplitMix64::new(seed), partitions, others, round: Vec::new() }
     }
 }
 
@@ -108,15 +108,15 @@ impl Iterator for Faults {
             self.round = [others, shuffled(random, &Fault::KILLS)].concat();
         }
         let fault = self.round.pop()?;
-        let partition =
-            i32::try_from(self.random.below(self.partitions.unsigned_abs().into())).ok()?;
+        let partitions = usize::try_from(self.partitions).ok()?;
+        let partition = i32::try_from(self.random.below(partitions)).ok()?;
         let absence = if self.random.below(3) == 0 { Absence::None } else { Absence::UntilServed };
         Some(Drawn { fault, partition, absence })
     }
 }
 
-fn shuffled(random: &mut Random, of: &[Fault]) -> Vec<Fault> {
-    let mut keyed: Vec<_> = of.iter().map(|fault| (random.next(), *fault)).collect();
+fn shuffled(random: &mut SplitMix64, of: &[Fault]) -> Vec<Fault> {
+    let mut keyed: Vec<_> = of.iter().map(|fault| (random.draw(), *fault)).collect();
     keyed.sort_unstable();
     keyed.into_iter().map(|(_, fault)| fault).collect()
 }

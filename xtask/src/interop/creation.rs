@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use ottla_base::{ErrorCode, Timestamp};
+use ottla_base::{ErrorCode, SplitMix64, Timestamp};
 use ottla_protocol::Records;
 use ottla_protocol::messages::create_topics_request::CreatableTopic;
 use ottla_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -19,7 +19,6 @@ use ottla_records::{BatchBuilder, Compression};
 use super::session::{SETTINGS, Session, eventually};
 use super::{Length, Test};
 use crate::broker::{Broker, Target};
-use crate::random::Random;
 use crate::side_by_side::subject::{Outcome, Subject};
 
 const PARTITIONS: i32 = 5;
@@ -75,15 +74,15 @@ fn create_until_killed(broker: &mut Broker, life: u64) -> Result<Asked> {
         let prefix = format!("life-{life}-{connection}");
         creators.push(thread::spawn(move || create(subject, &prefix, &asked, &acknowledged)));
     }
-    let mut random = Random(life);
-    let enough = usize::try_from(1 + random.below(30))?;
+    let mut random = SplitMix64::new(life);
+    let enough = 1 + random.below(30);
     let earned = eventually(SETTLE_LIMIT, || {
         let done = creators.iter().all(thread::JoinHandle::is_finished);
         ensure!(!done, "no connection creates any more");
         Ok((acknowledged.load(Ordering::Relaxed) >= enough).then_some(()))
     });
     // Anywhere in the creation that comes next.
-    thread::sleep(Duration::from_micros(random.below(4_000)));
+    thread::sleep(Duration::from_micros(random.below(4_000) as u64));
     broker.kill9()?;
     for creator in creators {
         creator.join().map_err(|_| anyhow!("a connection panicked"))??;

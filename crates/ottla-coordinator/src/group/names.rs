@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use bytestring::ByteString;
-use ottla_base::Uuid;
+use ottla_base::{Uuid, java_hash_code};
 
 /// The partition of `__consumer_offsets` that a group belongs to: Java's hash of the name, without its sign.
 ///
@@ -12,11 +12,8 @@ use ottla_base::Uuid;
 #[must_use]
 pub fn group_partition(group: &str, partitions: i32) -> i32 {
     assert!(partitions > 0, "a topic has partitions");
-    let hash = group
-        .encode_utf16()
-        .fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
     // Java's abs of the smallest number is negative; Kafka takes 0 for it.
-    hash.checked_abs().unwrap_or(0) % partitions
+    java_hash_code(group).checked_abs().unwrap_or(0) % partitions
 }
 
 /// A new member's id: the instance id of a static member, or else the client's, and something random in the form of

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ottla_base::{BrokerId, Uuid};
+use ottla_base::{BrokerId, SplitMix64, Uuid};
 
 use crate::image::{Broker, Image};
 
@@ -83,7 +83,7 @@ impl Placer {
         };
         let unfenced = count(|rack| &rack.unfenced, &racks);
         let brokers = unfenced + count(|rack| &rack.fenced, &racks);
-        let mut draws = Draws(seed);
+        let mut draws = Draws(SplitMix64::new(seed));
         for rack in &mut racks {
             rack.unfenced.start = draws.next();
             rack.fenced.start = draws.next();
@@ -144,18 +144,14 @@ impl Placer {
     }
 }
 
-/// Small numbers that differ from seed to seed (SplitMix64).
+/// Small numbers that differ from seed to seed.
 #[derive(Debug)]
-struct Draws(u64);
+struct Draws(SplitMix64);
 
 impl Draws {
     fn next(&mut self) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         // Sixteen bits are plenty for a starting point, and leave room to count up from there.
-        usize::from(u16::try_from(mixed >> 48).expect("sixteen bits"))
+        usize::from(u16::try_from(self.0.draw() >> 48).expect("sixteen bits"))
     }
 
     fn shuffle<T>(&mut self, items: &mut [T]) {

@@ -12,41 +12,21 @@
     reason = "a test that fails says so by panicking"
 )]
 
+use ottla_base::SplitMix64;
+
 use super::schema::{Field, Schema, Type};
-
-/// SplitMix64: small, and the same everywhere.
-#[derive(Debug, Clone)]
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(end).unwrap()).unwrap()
-    }
-
-    fn one_in(&mut self, end: usize) -> bool {
-        self.below(end) == 0
-    }
-}
 
 /// A way through a schema that writes bytes; where they come from is up to `choice`.
 pub(crate) struct Writer<'a> {
     schema: &'a Schema,
     version: i16,
     /// Random values, or without it the defaults.
-    random: Option<Random>,
+    random: Option<SplitMix64>,
 }
 
 impl<'a> Writer<'a> {
     pub(crate) fn random(schema: &'a Schema, version: i16, seed: u64) -> Self {
-        Self { schema, version, random: Some(Random(seed)) }
+        Self { schema, version, random: Some(SplitMix64::new(seed)) }
     }
 
     /// A message of random values.
@@ -97,7 +77,7 @@ impl<'a> Writer<'a> {
         let null = if default {
             default_is_null
         } else {
-            nullable && self.random.as_mut().is_some_and(|random| random.one_in(4))
+            nullable && self.random.as_mut().is_some_and(|random| random.below(4) == 0)
         };
         let tagged = field.tagged.contains(self.version);
         if null {
@@ -150,9 +130,9 @@ impl<'a> Writer<'a> {
             other => panic!("{other} is no scalar"),
         };
         let number = match (&mut self.random, default) {
-            (Some(random), _) if *kind == Type::Bool => i128::from(random.next() % 2),
+            (Some(random), _) if *kind == Type::Bool => i128::from(random.draw() % 2),
             (Some(random), _) => {
-                let few = [0, 1, -1, i128::from(i64::MAX), i128::from(random.next())];
+                let few = [0, 1, -1, i128::from(i64::MAX), i128::from(random.draw())];
                 few[random.below(few.len())]
             }
             (None, None | Some("false")) => 0,
@@ -166,7 +146,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-fn random_text(random: &mut Random) -> &'static str {
+fn random_text(random: &mut SplitMix64) -> &'static str {
     const LONG: &str = "0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz\
         0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz";
     let texts = ["", "a", "topic", "größer", "日本", LONG];

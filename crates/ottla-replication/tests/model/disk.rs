@@ -1,9 +1,7 @@
 //! A replica's log and what of it is on disk: the rest is lost in a crash, or some of it.
 
-use ottla_base::{LeaderEpoch, Offset};
+use ottla_base::{LeaderEpoch, Offset, SplitMix64};
 use ottla_replication::follower::{EpochEnd, LocalLog};
-
-use super::random::Random;
 
 /// One record; its offset is its place in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +94,7 @@ impl Disk {
     }
 
     /// Returns how many records are lost.
-    pub fn crash(&mut self, random: &mut Random) -> usize {
+    pub fn crash(&mut self, random: &mut SplitMix64) -> usize {
         let end = self.records.len();
         let survives = self.flushed + random.below(end - self.flushed + 1);
         if survives < self.start {

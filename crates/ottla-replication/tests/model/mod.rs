@@ -2,5 +2,4 @@
 
 pub mod controller;
 pub mod disk;
-pub mod random;
 pub mod world;

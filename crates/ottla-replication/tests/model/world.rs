@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset};
+use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Offset, SplitMix64};
 use ottla_replication::follower::{
     self, Answer, Failure, Fetch, FlushReport, Follower, LeaderOffsets, Start,
 };
@@ -22,7 +22,6 @@ use ottla_replication::{
 
 use super::controller::{Controller, Version};
 use super::disk::{Disk, Record, offset, place};
-use super::random::Random;
 
 const LAG_MAX: Duration = Duration::from_secs(10);
 const BACKOFF: Duration = Duration::from_secs(1);
@@ -95,7 +94,7 @@ struct Alteration {
 #[derive(Debug)]
 pub struct World {
     pub seen: BTreeMap<&'static str, usize>,
-    random: Random,
+    random: SplitMix64,
     planted: Planted,
     min_insync_replicas: usize,
     now: Duration,
@@ -123,7 +122,7 @@ macro_rules! law {
 
 impl World {
     pub fn new(seed: u64, planted: Planted) -> Self {
-        let mut random = Random::new(seed);
+        let mut random = SplitMix64::new(seed);
         let min_insync_replicas = 1 + random.below(2);
         let controller = Controller::new(&BROKERS);
         let node = |id: BrokerId| Node {
@@ -177,13 +176,13 @@ impl World {
             82..88 => self.alter()?,
             88..93 => self.pass_time(at)?,
             93..95 => self.report_again(at),
-            95 if self.random.once_in(3) => self.nodes[at].checkpoint(),
+            95 if self.random.below(3) == 0 => self.nodes[at].checkpoint(),
             95 => self.delete_records(at),
             96 => self.crash(at),
             97 => self.start(at)?,
             98 => self.change_fencing(at),
             _ => {
-                if self.random.once_in(3) {
+                if self.random.below(3) == 0 {
                     self.controller.elect(BROKERS[at]);
                 }
             }
@@ -282,7 +281,7 @@ impl World {
 
     /// A follower asks its leader, unless it waits for an answer, which it does not do for ever.
     fn ask(&mut self, at: usize) {
-        let gives_up = self.random.once_in(8);
+        let gives_up = self.random.below(8) == 0;
         let now = self.now;
         let node = &mut self.nodes[at];
         let Role::Follower { follower, leader, asked } = &mut node.role else { return };
@@ -323,11 +322,11 @@ impl World {
         }
         let at = self.random.below(self.network.len());
         let envelope = self.network.swap_remove(at);
-        if self.random.once_in(20) {
+        if self.random.below(20) == 0 {
             self.see("a message that is lost");
             return Ok(());
         }
-        if self.random.once_in(20) {
+        if self.random.below(20) == 0 {
             self.see("a message that comes twice");
             let Envelope { from, to, ref message } = envelope;
             self.send(from, to, message.clone());
@@ -482,7 +481,7 @@ impl World {
         records: &[Record],
         command: follower::Command,
     ) -> Checked {
-        let is_damaged = self.random.once_in(30);
+        let is_damaged = self.random.below(30) == 0;
         let leader_offsets = self.leader_offsets(at, leader);
         let now = self.now;
         let node = &mut self.nodes[at];
@@ -610,15 +609,15 @@ impl World {
 
     /// The controller looks at the oldest proposal, and its answer arrives, or does not.
     fn alter(&mut self) -> Checked {
-        if !self.late.is_empty() && self.random.once_in(3) {
+        if !self.late.is_empty() && self.random.below(3) == 0 {
             self.alter_late();
             return Ok(());
         }
         let Some(alteration) = self.alterations.pop_front() else { return Ok(()) };
-        if self.random.once_in(8) {
+        if self.random.below(8) == 0 {
             return self.give_up(alteration);
         }
-        let arrives = !self.random.once_in(6);
+        let arrives = self.random.below(6) != 0;
         self.answer_alteration(&alteration, arrives)
     }
 
@@ -636,7 +635,7 @@ impl World {
             }
         }
         // What cuts off the one may cut off the other.
-        if self.random.once_in(2)
+        if self.random.below(2) == 0
             && let Some(joiner) = self.joiner_of(&alteration)
         {
             self.controller.fence(joiner);
@@ -678,7 +677,7 @@ impl World {
 
     fn answer_alteration(&mut self, alteration: &Alteration, arrives: bool) -> Checked {
         let Alteration { from, broker_epoch, proposal } = alteration;
-        let fails = !arrives && self.random.once_in(2);
+        let fails = !arrives && self.random.below(2) == 0;
         let answer = if fails {
             Err(ErrorCode::UNKNOWN_SERVER_ERROR)
         } else {
@@ -716,7 +715,7 @@ impl World {
     }
 
     fn pass_time(&mut self, at: usize) -> Checked {
-        let is_long = self.random.once_in(6);
+        let is_long = self.random.below(6) == 0;
         self.now +=
             Duration::from_millis(self.random.below(if is_long { 20_000 } else { 500 }) as u64);
         self.on_time(at)
@@ -800,7 +799,7 @@ impl World {
     }
 
     fn crash(&mut self, at: usize) {
-        if !self.nodes[at].is_alive || !self.random.once_in(3) {
+        if !self.nodes[at].is_alive || self.random.below(3) != 0 {
             return;
         }
         let node = &mut self.nodes[at];
@@ -837,7 +836,7 @@ impl World {
             if node.is_alive && registration.broker_epoch == node.broker_epoch {
                 self.controller.unfence(id);
             }
-        } else if !node.is_alive || self.random.once_in(4) {
+        } else if !node.is_alive || self.random.below(4) == 0 {
             self.controller.fence(id);
         }
         if self.controller.now().leader.is_none() {
