@@ -780,6 +780,29 @@ mod tests {
         assert_eq!(replica.high_watermark(), Offset(0));
     }
 
+    /// What a leader answers that has one record, and knows of nobody else who has it.
+    fn a_fetched_record() -> Fetched {
+        let mut batch = one_record(Timestamp(1_000));
+        batch.assign(Offset(0), LeaderEpoch(0));
+        let records = [&batch.header().to_bytes()[..], batch.body()].concat().into();
+        Fetched::Records { records, high_watermark: Offset(0), log_start: Offset(0) }
+    }
+
+    #[test]
+    fn a_follower_asks_for_a_flush_unless_the_page_cache_counts_as_the_disk() {
+        for flush_on_commit in [true, false] {
+            let directory = tempfile::tempdir().unwrap();
+            let options = DirectoryOptions { flush_on_commit, ..without_threads() };
+            let (logs, log) = log_directory_with(options, LogConfig::default(), &directory);
+            let leader = BrokerId(2);
+            let replica = following(log, leader);
+            let asked = replica.next_fetch(leader, Duration::ZERO).unwrap();
+            replica.on_fetched(leader, &asked, a_fetched_record(), Duration::ZERO);
+            assert_eq!(replica.log().log_end_offset(), Offset(1));
+            assert_eq!(logs.flush_requested(), usize::from(flush_on_commit));
+        }
+    }
+
     #[test]
     fn a_follower_says_nothing_of_records_before_flush_messages_has_them_on_disk() {
         let (directory, disk) = (tempfile::tempdir().unwrap(), Arc::<FaultyDisk>::default());
@@ -792,11 +815,7 @@ mod tests {
         let leader = BrokerId(2);
         let replica = following(log_with(options, config, &directory), leader);
         let asked = replica.next_fetch(leader, Duration::ZERO).unwrap();
-        let mut batch = one_record(Timestamp(1_000));
-        batch.assign(Offset(0), LeaderEpoch(0));
-        let records = [&batch.header().to_bytes()[..], batch.body()].concat().into();
-        let (high_watermark, log_start) = (Offset(0), Offset(0));
-        let answer = Fetched::Records { records, high_watermark, log_start };
+        let answer = a_fetched_record();
         let me = crate::broker::Registration { id: BrokerId(1), epoch: 1 };
         // The last thing that a report says is how far the log is flushed.
         let reported =

@@ -287,8 +287,10 @@ impl Replica {
             true => Ok(()),
             false => Ok(flush_if_due(&log)?),
         });
-        // Also after a failure: a part may be there.
-        log.request_flush();
+        // Also after a failure: a part may be there. Nothing waits where the page cache counts as the disk.
+        if log.flushed_offset() < log.log_end_offset() {
+            log.request_flush();
+        }
         match appended {
             Ok(()) => {
                 following.follower.on_appended(local(&log));
