@@ -33,7 +33,7 @@ use crate::config::{DirectoryOptions, LogConfig};
 use crate::environment::{Environment, Home};
 use crate::error::{Context, CreateError, OpenError, StorageError};
 use crate::flusher::{self, FlushListener};
-use crate::log::{Active, Log, State, Trim, UnsyncedNames};
+use crate::log::{Active, Log, RecoveryPoint, State, Trim, UnsyncedNames};
 use crate::names;
 use crate::partition_metadata::{self, PartitionMetadata};
 use crate::recovery::producers::Restored;
@@ -423,21 +423,36 @@ impl Shared {
     fn checkpoint(&self) -> Result<(), StorageError> {
         *self.checkpointed_at.lock() = self.env.clock.monotonic();
         self.env.appended_bytes.store(0, Ordering::Relaxed);
+        let flushed = self.flush_for_checkpoint()?;
+        self.note_checkpoint(&flushed)
+    }
+
+    /// Makes durable what has changed since the last checkpoint.
+    fn flush_for_checkpoint(&self) -> Result<HashMap<*const Log, RecoveryPoint>, StorageError> {
         let logs = self.logs();
         let known = |log: &Arc<Log>| self.env.recovery_points.get(log.topic_partition());
-        let mut points: HashMap<*const Log, Offset> =
-            logs.iter().filter_map(|log| Some((Arc::as_ptr(log), known(log)?))).collect();
         let mut changed: Vec<&Arc<Log>> =
             logs.iter().filter(|log| known(log) != Some(log.log_end_offset())).collect();
         let snapshots = snapshots_due(&mut changed, self.env.options.snapshot_lag_bytes);
+        let mut points = HashMap::with_capacity(changed.len());
         for (number, log) in changed.iter().enumerate() {
             points.insert(Arc::as_ptr(log), log.write_for_checkpoint(number < snapshots)?);
         }
         if !changed.is_empty() {
             flusher::flush_everything(&self.env, &logs)?;
         }
-        // A log that is newer than the list has nothing that recovery could believe.
-        self.write_checkpoints(|log| points.get(&Arc::as_ptr(log)).copied().unwrap_or(Offset::ZERO))
+        Ok(points)
+    }
+
+    /// Of a log that is newer than these points, or was cut off since, recovery may believe what it could before.
+    fn note_checkpoint(
+        &self,
+        flushed: &HashMap<*const Log, RecoveryPoint>,
+    ) -> Result<(), StorageError> {
+        self.write_checkpoints(|log| {
+            let point = flushed.get(&Arc::as_ptr(log));
+            point.and_then(|point| log.still_flushed(*point)).unwrap_or(Offset::ZERO)
+        })
     }
 
     /// Notes what of every log is visible and flushed, if that has changed: what a loss of power may take back, with a cut
@@ -579,9 +594,39 @@ pub(crate) fn read_topic_id(
 
 #[cfg(test)]
 mod tests {
+    use ottla_base::LeaderEpoch;
     use ottla_env::ManualClock;
+    use ottla_records::{BatchBuilder, Compression};
 
     use super::*;
+
+    #[test]
+    fn what_takes_the_place_of_what_a_checkpoint_has_flushed_waits_for_the_next_one() {
+        let temporary = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(ottla_base::Timestamp(1_000)));
+        let config = LogConfig::default();
+        let options = DirectoryOptions { threads: false, ..DirectoryOptions::default() };
+        let directory =
+            LogDirectory::open(temporary.path(), config.clone(), options, clock).unwrap();
+        let partition = TopicPartition::new("t", 0);
+        let log = directory.create(partition.clone(), Uuid([7; 16]), Arc::new(config)).unwrap();
+        let append = |epoch| {
+            let mut builder = BatchBuilder::new(Compression::None);
+            builder.append(ottla_base::Timestamp(1_000), None, Some(b"value"), &[]);
+            log.append_batch(builder.build(), LeaderEpoch(epoch)).unwrap();
+        };
+        (0..3).for_each(|_| append(0));
+        let shared = &directory.shared;
+        let flushed = shared.flush_for_checkpoint().unwrap();
+        log.truncate_to(Offset(1)).unwrap();
+        (0..3).for_each(|_| append(1));
+        log.flush().unwrap();
+        shared.note_checkpoint(&flushed).unwrap();
+        let known = || shared.env.recovery_points.get(&partition);
+        assert_eq!(known(), Some(Offset::ZERO), "its indexes and epochs are not on disk");
+        shared.checkpoint().unwrap();
+        assert_eq!(known(), Some(Offset(4)));
+    }
 
     #[test]
     fn whoever_waits_to_delete_a_log_that_is_written_keeps_nobody_from_the_others() {

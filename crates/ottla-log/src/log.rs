@@ -32,12 +32,13 @@ mod watermark;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use ottla_base::{LeaderEpoch, Offset, TopicId, TopicPartition};
 use parking_lot::{Mutex, RwLock};
 
+pub(crate) use append::RecoveryPoint;
 pub use append::{Appended, Origin};
 pub use lookup::TimestampLookup;
 pub use read::{FileRange, Slice};
@@ -81,6 +82,8 @@ pub struct Log {
     unsnapshotted_bytes: AtomicU64,
     /// As this log was told last; −1 before anybody has.
     high_watermark: AtomicI64,
+    /// How often the log's end was cut off: whoever has looked at the log without the writer can tell. Changed by the writer.
+    truncations: AtomicU64,
     writer: Mutex<Writer>,
     /// Locked for a moment at a time, by writers and readers.
     transactions: Mutex<Transactions>,
@@ -103,8 +106,6 @@ struct Writer {
     producers: Producers,
     /// Where the producers were written down last.
     newest_snapshot: Option<Offset>,
-    /// How often the log's end was cut off: whoever has looked at the log without this lock can tell.
-    truncations: u64,
     closed: bool,
     /// Nothing may be appended until somebody has tried to put another log in this one's place.
     paused: bool,
@@ -115,12 +116,6 @@ struct Writer {
 impl Writer {
     fn accepts_writes(&self) -> bool {
         !self.closed && !self.paused
-    }
-
-    /// The log is about to be cut off at an offset; at the least there is when nothing stays.
-    fn note_cut(&mut self, offset: Offset) {
-        self.truncations += 1;
-        self.copied = self.copied.map(|lowest| lowest.min(offset));
     }
 }
 
@@ -266,7 +261,6 @@ impl Log {
             newest_snapshot,
             closed: false,
             paused: false,
-            truncations: 0,
             copied: None,
         };
         Arc::new_cyclic(|this| Self {
@@ -280,6 +274,7 @@ impl Log {
             producer_count,
             unsnapshotted_bytes: AtomicU64::new(unsnapshotted_bytes),
             high_watermark: AtomicI64::new(-1),
+            truncations: AtomicU64::new(0),
             writer: Mutex::new(writer),
             transactions,
             cleaning: Mutex::default(),
@@ -287,6 +282,17 @@ impl Log {
             kept_by_damage: AtomicBool::new(false),
             state: RwLock::new(state),
         })
+    }
+
+    /// The log is about to be cut off at an offset; at the least there is when nothing stays.
+    fn note_cut(&self, writer: &mut Writer, offset: Offset) {
+        self.truncations.fetch_add(1, Ordering::AcqRel);
+        writer.copied = writer.copied.map(|lowest| lowest.min(offset));
+    }
+
+    /// How often the log was cut off so far.
+    fn truncations(&self) -> u64 {
+        self.truncations.load(Ordering::Acquire)
     }
 
     #[must_use]

@@ -66,7 +66,7 @@ pub(super) fn clean(
     now_ms: i64,
     pace: Pace<'_>,
 ) -> Result<Report, Interrupted> {
-    let truncations = log.truncations()?;
+    let truncations = log.check_compactable()?;
     let end = dirtiness.first_uncleanable_offset;
     sources.retain(|source| source.policy.base_offset < end);
     // What a producer has written last lets its earlier batches go: it must be on disk before they are gone.
@@ -82,7 +82,7 @@ pub(super) fn clean(
             return Ok(());
         }
         pace(bytes)?;
-        if log.truncations()? == truncations { Ok(()) } else { Err(Interrupted::Overtaken) }
+        if log.check_compactable()? == truncations { Ok(()) } else { Err(Interrupted::Overtaken) }
     };
     let aborted = log.aborted_by_markers(end, pace)?;
     let mut job = Job {

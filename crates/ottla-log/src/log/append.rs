@@ -39,6 +39,14 @@ pub struct Appended {
     pub duplicate: bool,
 }
 
+/// Up to where a log is written down with all that belongs to it, once that is flushed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RecoveryPoint {
+    offset: Offset,
+    /// How often the log had been cut off by then.
+    truncations: u64,
+}
+
 impl Log {
     /// Appends one batch of this node's own as the leader.
     pub fn append_batch(
@@ -396,17 +404,28 @@ impl Log {
     /// Writes the index entries that only memory has, and a snapshot of the producers if that is asked for: what a
     /// checkpoint flushes next, and recovery believes. Returns up to where that is. A log that only pauses may go on as it
     /// is; of one that is closed there is no more than was said before.
-    pub(crate) fn write_for_checkpoint(&self, with_snapshot: bool) -> Result<Offset, StorageError> {
+    pub(crate) fn write_for_checkpoint(
+        &self,
+        with_snapshot: bool,
+    ) -> Result<RecoveryPoint, StorageError> {
         let mut writer = self.writer.lock();
+        let truncations = self.truncations();
         if writer.closed {
-            return Ok(self.env().recovery_points.get(&self.partition).unwrap_or(Offset::ZERO));
+            let known = self.env().recovery_points.get(&self.partition).unwrap_or(Offset::ZERO);
+            return Ok(RecoveryPoint { offset: known, truncations });
         }
         let end = self.log_end_offset();
         self.write_indexes()?;
         if with_snapshot && let Some(snapshot) = self.snapshot_producers(&mut writer, end)? {
             writer.mark_dirty(&Arc::new(snapshot), self.env().now_ms());
         }
-        Ok(end)
+        Ok(RecoveryPoint { offset: end, truncations })
+    }
+
+    /// What a flush has made of a point that was written before it; nothing once the log was cut off, since something else
+    /// may have taken the place of what was flushed.
+    pub(crate) fn still_flushed(&self, point: RecoveryPoint) -> Option<Offset> {
+        (self.truncations() == point.truncations).then(|| point.offset.min(self.recovery_point()))
     }
 
     /// Writes the index entries that only memory has. The caller holds the writer.

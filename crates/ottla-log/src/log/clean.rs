@@ -113,10 +113,10 @@ impl Log {
     }
 
     /// How often the log was cut off so far; an error once it is closed, or copied.
-    pub(crate) fn truncations(&self) -> Result<u64, Overtaken> {
+    pub(crate) fn check_compactable(&self) -> Result<u64, Overtaken> {
         let writer = self.writer.lock();
         let may_be_compacted = writer.accepts_writes() && writer.copied.is_none();
-        if may_be_compacted { Ok(writer.truncations) } else { Err(Overtaken) }
+        if may_be_compacted { Ok(self.truncations()) } else { Err(Overtaken) }
     }
 
     /// Notes durably that everything before an offset is on disk, its indexes included. From then on recovery does not
@@ -126,13 +126,16 @@ impl Log {
         if points.get(&self.partition).is_some_and(|known| known >= offset) {
             return Ok(());
         }
-        // As at every checkpoint: recovery believes what the indexes say of the batches before it.
-        let point = self.write_for_checkpoint(false)?;
-        flusher::flush_everything(self.env(), std::slice::from_ref(self))?;
-        // Nobody cuts the log off between the look and the write.
-        let _writer = self.lock_writer()?;
-        let flushed = self.recovery_point();
-        points.set_all([(self.partition.clone(), point.min(flushed))])
+        loop {
+            // As at every checkpoint: recovery believes what the indexes say of the batches before it.
+            let point = self.write_for_checkpoint(false)?;
+            flusher::flush_everything(self.env(), std::slice::from_ref(self))?;
+            // Nobody cuts the log off between the look and the write.
+            let _writer = self.lock_writer()?;
+            if let Some(flushed) = self.still_flushed(point) {
+                return points.set_all([(self.partition.clone(), flushed)]);
+            }
+        }
     }
 
     /// Notes up to where the log has been compacted, if it still is the same log.
@@ -141,8 +144,8 @@ impl Log {
         end: Offset,
         truncations: u64,
     ) -> Result<Result<(), Overtaken>, StorageError> {
-        let writer = self.lock_writer()?;
-        if writer.truncations != truncations {
+        let _writer = self.lock_writer()?;
+        if self.truncations() != truncations {
             return Ok(Err(Overtaken));
         }
         self.env().cleaned.set_all([(self.partition.clone(), end)])?;

@@ -179,7 +179,7 @@ mod tests {
         log.close().unwrap();
         log.resume();
         assert!(append().is_err());
-        assert!(log.truncations().is_err());
+        assert!(log.check_compactable().is_err());
     }
 
     #[test]

@@ -140,12 +140,12 @@ impl Log {
     /// segment. Flushes and appends go on; who appends waits for no more than a snapshot to be read.
     pub(super) fn foresee_producers(&self, offset: Offset) -> Result<Foreseen<'_>, StorageError> {
         let (mut foreseen, extents) = {
-            let writer = self.lock_writer()?;
+            let _writer = self.lock_writer()?;
             let snapshots = producers::list(&*self.env().disk, &self.home.path())?;
             let mut replay = Replay::new(&self.home, snapshots);
             // Snapshots come and go with the writer only. Without it none is removed because it can't be read.
             replay.load_newest_up_to(offset)?;
-            (Foreseen { replay, offset, truncations: writer.truncations }, self.extents())
+            (Foreseen { replay, offset, truncations: self.truncations() }, self.extents())
         };
         foreseen.replay.advance_to(offset, extents.into_iter())?;
         Ok(foreseen)
@@ -155,14 +155,14 @@ impl Log {
     /// was written down of more than these is durably gone when this returns: other batches will take their place.
     pub(super) fn producers_before(
         &self,
-        writer: &Writer,
+        _writer: &Writer,
         offset: Offset,
         foreseen: Option<Foreseen<'_>>,
     ) -> Result<Restored, StorageError> {
         let snapshots = producers::list(&*self.env().disk, &self.home.path())?;
         // Damage may have been found meanwhile, with which more is cut off than was asked for.
         let counts =
-            |it: &Foreseen<'_>| it.truncations == writer.truncations && it.offset == offset;
+            |it: &Foreseen<'_>| it.truncations == self.truncations() && it.offset == offset;
         let foreseen = foreseen.filter(counts);
         let mut replay = match foreseen {
             Some(Foreseen { replay, .. }) => replay.with_snapshots(snapshots),

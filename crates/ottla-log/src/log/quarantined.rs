@@ -152,7 +152,7 @@ impl Log {
         &self,
         is_wanted: impl Fn(&Auditable) -> bool,
     ) -> Result<Vec<Auditable>, StorageError> {
-        let truncations = self.writer.lock().truncations;
+        let truncations = self.truncations();
         let (mut parts, flushed_end) = {
             let state = self.state.read();
             let sealed = state.sealed_with_ends().map(|(sealed, end_offset)| Auditable {
@@ -230,8 +230,8 @@ impl Log {
     /// a follower soon has as much again, so that neither the segment nor its size tells.
     fn note_damage(&self, part: &Auditable, found: Vec<Damage>) -> Result<(), StorageError> {
         // Until it is noted nobody cuts anything off, and nobody else notes anything.
-        let writer = self.writer.lock();
-        if writer.truncations != part.truncations || !self.holds(part) {
+        let _writer = self.writer.lock();
+        if self.truncations() != part.truncations || !self.holds(part) {
             return Ok(());
         }
         let known = part.segment.damage().unwrap_or_default();

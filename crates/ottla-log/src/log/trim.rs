@@ -197,7 +197,7 @@ impl Log {
         self.write_indexes()?;
         let cut = self.find_cut(offset)?;
         let restored = self.producers_before(&writer, cut.stays_before, foreseen)?;
-        writer.note_cut(cut.stays_before);
+        self.note_cut(&mut writer, cut.stays_before);
         let done = self.cut_off(&mut writer, &cut, restored);
         done.inspect_err(|error| self.env().poison(error))?;
         // A retry forgets the rest.
@@ -444,7 +444,7 @@ impl Log {
     /// start would take for a loss: the caller takes the directory offline.
     fn begin_anew(&self, writer: &mut Writer, offset: Offset) -> Result<(), StorageError> {
         self.forget_producers(writer)?;
-        writer.note_cut(Offset(i64::MIN));
+        self.note_cut(writer, Offset(i64::MIN));
         writer.dirty.take();
         let segments = self.take_all_segments(offset);
         segments.iter().rev().try_for_each(|segment| self.discard(segment))?;
