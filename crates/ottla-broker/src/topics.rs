@@ -42,6 +42,11 @@ use crate::topic_config;
 /// How often it is tried to make the logs that there was no room for.
 const MAKE_MISSING_EVERY: Duration = Duration::from_secs(1);
 
+/// Why a log is set aside.
+const NO_TOPIC: &str = "it belongs to no topic";
+const MAY_BE_OUTDATED: &str =
+    "its directory was out, and its partition has gone on in another one, which is out now";
+
 /// The logs and replicas of this broker, kept equal to the metadata.
 #[derive(Debug)]
 pub(crate) struct Topics {
@@ -66,6 +71,9 @@ pub(crate) struct Topics {
     pub strays: Mutex<BTreeSet<NamedLog>>,
     /// What was to be here at the start and was not, while a directory could not be read: the log may be there.
     pub absent: Mutex<BTreeSet<(TopicId, PartitionIndex)>>,
+    /// Log directories that the process before this one did not have: what newer logs there may be instead of theirs was made
+    /// without them.
+    pub returned: Mutex<BTreeSet<Uuid>>,
     pub missing: MissingLogs,
     /// The metadata that was carried out last; held while some is, and while what is heard beyond it is.
     pub published: Mutex<Option<Arc<Image>>>,
@@ -102,8 +110,13 @@ impl Topics {
         // First of all: what is made below is made with it.
         let has_new_defaults = self.configuration.follow(image, delta);
         let has_begun = self.started.load(Ordering::Relaxed);
-        let before = before.filter(|_| has_begun);
-        let Some(steps) = self.me.steps(before, image, delta, has_new_defaults) else { return };
+        let carried_out = before.filter(|_| has_begun);
+        let Some(steps) = self.me.steps(carried_out, image, delta, has_new_defaults) else {
+            return;
+        };
+        if !has_begun {
+            *self.returned.lock() = self.returned_since(before);
+        }
         if has_new_defaults || !has_begun {
             self.take_defaults();
         }
@@ -122,6 +135,18 @@ impl Topics {
             }
             Step::Reconfigured { topic } => self.reconfigure(image, topic),
         }
+    }
+
+    /// The directories that are here and were not when this broker registered last, as far as that is known: `before` is the
+    /// metadata without the registration of this process.
+    fn returned_since(&self, before: Option<&Image>) -> BTreeSet<Uuid> {
+        let registered = before.and_then(|image| image.broker(self.me.broker));
+        let Some(registered) = registered.filter(|it| !it.directories.is_empty()) else {
+            return BTreeSet::new();
+        };
+        let mut here: BTreeSet<Uuid> = self.directories.online().into_iter().collect();
+        here.retain(|id| !registered.directories.contains(id));
+        here
     }
 
     /// What the directories and the cleaner must know of the broker's own configuration.
@@ -150,19 +175,18 @@ impl Topics {
         let mut strays = self.strays.lock();
         for (name, topic_id) in std::mem::take(&mut *strays) {
             let is_it = |log: &Arc<Log>| log.topic_id() == topic_id;
-            self.directories.named(&name).filter(is_it).for_each(|log| self.set_aside(&log));
+            self.directories
+                .named(&name)
+                .filter(is_it)
+                .for_each(|log| self.set_aside(&log, NO_TOPIC));
         }
     }
 
-    fn set_aside(&self, log: &Log) {
+    fn set_aside(&self, log: &Log, why: &str) {
         let (partition, directory) = (log.topic_partition(), log.directory().display());
         match self.directories.set_aside(log) {
-            Ok(_) => {
-                warn!(%partition, %directory, "a log without a topic was set aside as -stray");
-            }
-            Err(error) => {
-                error!(%partition, %directory, %error, "a log without a topic can't be set aside");
-            }
+            Ok(_) => warn!(%partition, %directory, why, "a log was set aside as -stray"),
+            Err(error) => error!(%partition, %directory, why, %error, "a log can't be set aside"),
         }
     }
 
@@ -265,7 +289,7 @@ impl Topics {
         let log_config = Arc::new(topic_config::log_config(&demands.config));
         let assigned = partition.directory_of(self.me.broker).unwrap_or(Uuid::UNASSIGNED_DIR);
         let is_here = || self.directories.log(&name, topic.id).is_some();
-        if assigned == Uuid::LOST_DIR && !is_here() {
+        if assigned == Uuid::LOST_DIR && !is_here() && partition.relies_on(self.me.broker) {
             // It was the last in its ISR, and its disks are gone: an empty log would pass for the one that is lost.
             return Err(CreateError::NoDirectory { log: name.to_string() });
         }
@@ -350,8 +374,14 @@ impl Topics {
     ) -> Result<Arc<Log>, CreateError> {
         // The name belonged to a topic that was deleted while this broker did not look, or the directory was out.
         let is_another_s = |log: &Arc<Log>| log.topic_id() != Some(topic_id);
-        self.directories.named(name).filter(is_another_s).for_each(|log| self.set_aside(&log));
+        let others = self.directories.named(name).filter(is_another_s);
+        others.for_each(|log| self.set_aside(&log, NO_TOPIC));
         if let Some(log) = self.directories.log(name, topic_id) {
+            if self.may_be_outdated(&log, assigned) && partition.relies_on(self.me.broker) {
+                // The next start does not know of it any more.
+                self.set_aside(&log, MAY_BE_OUTDATED);
+                return Err(CreateError::NoDirectory { log: name.to_string() });
+            }
             log.set_config(config);
             return Ok(log);
         }
@@ -377,6 +407,17 @@ impl Topics {
             assigned => Some(assigned),
         };
         self.directories.create(name.clone(), topic_id, config, place)
+    }
+
+    /// Whether the log of a partition may have gone on elsewhere than where this one was found: in a directory that is not here
+    /// now, while that of this one was out.
+    fn may_be_outdated(&self, log: &Log, assigned: Uuid) -> bool {
+        let is_away = match assigned {
+            Uuid::UNASSIGNED_DIR | Uuid::MIGRATING_DIR => false,
+            assigned => self.directories.with_id(assigned).is_none(),
+        };
+        let found = self.directories.id_of(log);
+        is_away && found.is_some_and(|found| self.returned.lock().contains(&found))
     }
 
     /// Whether a partition that has no log here had one before the start, for all that is known. It may have been moved without

@@ -92,6 +92,7 @@ impl Data {
             started: AtomicBool::new(false),
             strays: parking_lot::Mutex::default(),
             absent: parking_lot::Mutex::default(),
+            returned: parking_lot::Mutex::default(),
             missing: MissingLogs::default(),
             cleaner: cleaner.clone(),
             published: parking_lot::Mutex::default(),

@@ -224,6 +224,7 @@ fn topics_in(directories: Arc<LogDirectories>) -> Topics {
         started: AtomicBool::new(false),
         strays: Mutex::default(),
         absent: Mutex::default(),
+        returned: Mutex::default(),
         missing: MissingLogs::default(),
         published: Mutex::default(),
         cleaner: None,
@@ -231,11 +232,15 @@ fn topics_in(directories: Arc<LogDirectories>) -> Topics {
 }
 
 fn registration() -> MetadataRecord {
+    registration_of(INCARNATION, &[A, B])
+}
+
+fn registration_of(incarnation_id: Uuid, directories: &[Uuid]) -> MetadataRecord {
     RegisterBrokerRecord {
         broker_id: ME.0,
         broker_epoch: 1,
-        incarnation_id: INCARNATION,
-        log_dirs: vec![A, B],
+        incarnation_id,
+        log_dirs: directories.to_vec(),
         ..RegisterBrokerRecord::default()
     }
     .into()
@@ -657,5 +662,52 @@ fn no_log_is_made_where_one_was_about_to_be_moved_to_unless_nobody_counts_on_it(
         let there = [topic(TOPIC), partition_in(B, TOPIC, 0, &[2, 1]), in_isr.into()];
         let fixture = Fixture::begin(root, Arc::default(), there);
         assert_eq!(fixture.replica(TOPIC).is_some(), is_made);
+    }
+}
+
+/// The partition was made anew in B while A was out, and now B is.
+#[test]
+fn a_log_from_a_directory_that_was_out_is_not_taken_for_the_newer_one_of_a_directory_that_is_out_now()
+ {
+    let out = "t-0 stray";
+    for (known_before, place, isr, expected) in [
+        (B, B, [1], (false, out)),
+        (B, Uuid::LOST_DIR, [1], (false, out)),
+        // Somebody else has everything, and what this log has beyond that is cut off.
+        (B, B, [2], (true, "t-0")),
+        // Its directory was there all the time: an operator has moved the log by hand, or a move was called off.
+        (A, B, [1], (true, "t-0")),
+        (B, A, [1], (true, "t-0")),
+        (B, Uuid::UNASSIGNED_DIR, [1], (true, "t-0")),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let (config, options) = (LogConfig::default(), DirectoryOptions::default());
+        let clock = Arc::new(SystemClock::new());
+        let a = LogDirectory::open(&root.path().join("a"), config.clone(), options, clock).unwrap();
+        a.create(TopicPartition::new("t", 0), TOPIC, Arc::new(config)).unwrap();
+        drop(a);
+        std::fs::write(root.path().join("b"), "no directory").unwrap();
+        let topics = Arc::new(topics_in(open_directories(&root, Arc::new(OsDisk))));
+        let mut fixture =
+            Fixture { root, disk: Arc::default(), image: Image::new("cluster"), topics };
+        let in_isr = PartitionChangeRecord {
+            partition_id: 0,
+            topic_id: TOPIC,
+            isr: Some(isr.to_vec()),
+            leader: isr[0],
+            ..PartitionChangeRecord::default()
+        };
+        let before = registration_of(Uuid([6; 16]), &[known_before]);
+        fixture.learn([
+            before,
+            topic(TOPIC),
+            partition_in(place, TOPIC, 0, &[1, 2]),
+            in_isr.into(),
+        ]);
+        fixture.learn([registration_of(INCARNATION, &[A])]);
+        std::fs::remove_file(fixture.root.path().join("b")).unwrap();
+        std::fs::create_dir(fixture.root.path().join("b")).unwrap();
+        let found = (fixture.replica(TOPIC).is_some(), &*fixture.names().join(" "));
+        assert_eq!(found, expected, "{known_before} {place} {isr:?}");
     }
 }
