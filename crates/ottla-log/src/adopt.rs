@@ -86,6 +86,11 @@ impl Found {
 /// Announces the topic that has the partitions in `paths`, with all of its partitions beside them: where a broker has
 /// several data directories, one partition of each that has some is named. The directories must not be in use. With
 /// `despite_damage` what is damaged is no reason to refuse: it will be quarantined.
+///
+/// # Errors
+/// [`AdoptError`] where the partitions are not those of one whole topic, one of them is damaged, a value has a line
+/// break, a data directory is in use, or the disk fails. Nothing is announced then, though recovery points may say
+/// already that the logs are on disk.
 pub fn announce(
     paths: &[PathBuf],
     configs: Vec<(String, String)>,

@@ -73,6 +73,12 @@ pub fn offsets_to_text(offsets: &Offsets) -> String {
     write(offsets.iter().map(|(log, offset)| format!("{} {} {offset}", log.topic, log.partition)))
 }
 
+/// Reads the text of an offset checkpoint: a line `TOPIC PARTITION OFFSET` for each partition. A text of less than two
+/// lines, as a crash may leave it, is an empty one.
+///
+/// # Errors
+/// [`CheckpointError`] for another version than 0, a line that is malformed or cut off, or a count that is not that of
+/// the lines.
 pub fn offsets_from_text(text: &str) -> Result<Offsets, CheckpointError> {
     let entry = |[topic, partition, offset]: [&str; 3]| {
         Ok((TopicPartition::new(topic, number(partition)?), Offset(number(offset)?)))
@@ -81,13 +87,17 @@ pub fn offsets_from_text(text: &str) -> Result<Offsets, CheckpointError> {
 }
 
 /// Reads an offset checkpoint; a file that is not there is an empty one.
-pub fn read_offsets(disk: &dyn Disk, path: &Path) -> Result<Offsets, StorageError> {
+pub(crate) fn read_offsets(disk: &dyn Disk, path: &Path) -> Result<Offsets, StorageError> {
     let Some(text) = read_if_exists(disk, path)? else { return Ok(Offsets::new()) };
     offsets_from_text(&text).map_err(|error| StorageError::corrupt(path, 0, error))
 }
 
 /// Writes an offset checkpoint so that after a crash the file holds either the old or the new one.
-pub fn write_offsets(disk: &dyn Disk, path: &Path, offsets: &Offsets) -> Result<(), StorageError> {
+pub(crate) fn write_offsets(
+    disk: &dyn Disk,
+    path: &Path,
+    offsets: &Offsets,
+) -> Result<(), StorageError> {
     replace_durably(disk, path, &offsets_to_text(offsets))
 }
 

@@ -114,6 +114,9 @@ struct Due {
 
 impl LogCleaner {
     /// Starts the threads.
+    ///
+    /// # Errors
+    /// When the system gives no thread: those that were started have ended again.
     pub fn start(
         logs: Arc<dyn CleanableLogs>,
         options: CleanerOptions,

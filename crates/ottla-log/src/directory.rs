@@ -70,6 +70,10 @@ struct Shared {
 impl LogDirectory {
     /// Locks and opens a directory, creating it if needed, and recovers every log in it. New logs and those
     /// recovered get `config` until somebody sets another.
+    ///
+    /// # Errors
+    /// [`OpenError::Locked`] while another process has the directory; [`StorageError`] where something cannot be read
+    /// or written. Damage in a log is no error: it is mended, cut off or quarantined.
     pub fn open(
         path: &Path,
         config: LogConfig,
@@ -137,6 +141,9 @@ impl LogDirectory {
     }
 
     /// Fails once the directory is offline.
+    ///
+    /// # Errors
+    /// [`StorageError::Poisoned`] from the failure on that has taken it offline, for as long as it is open.
     pub fn check_health(&self) -> Result<(), StorageError> {
         self.shared.env.check_health()
     }
@@ -158,6 +165,10 @@ impl LogDirectory {
 
     /// Creates an empty log. Its directory becomes durable with its first flush; segment files come with the first
     /// append.
+    ///
+    /// # Errors
+    /// [`CreateError::Exists`] where a log has the name; [`CreateError::Storage`] once the directory is offline, or
+    /// when the disk fails. There is no new log then.
     pub fn create(
         &self,
         partition: TopicPartition,
@@ -198,6 +209,10 @@ impl LogDirectory {
     /// starts only once, however many they are. If it can't be written, none of them has changed.
     ///
     /// Answers in the order of `trims`, which names no log twice.
+    ///
+    /// # Errors
+    /// The outer one where the file can't be written. An inner one where a log is closed or the directory offline: that
+    /// log has not changed.
     pub fn delete_records(
         &self,
         trims: &[(Arc<Log>, Offset)],
@@ -213,6 +228,9 @@ impl LogDirectory {
 
     /// Takes a log away: its name is free at once, its files go after `file.delete.delay.ms`. `false` if there is
     /// no such log.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] where it can't be renamed: it can be read as before then, but nothing more is appended.
     pub fn delete(&self, partition: &TopicPartition) -> Result<bool, StorageError> {
         let Some(log) = self.log(partition) else { return Ok(false) };
         let Some(renamed) = self.rename_away(&log, names::deleted_directory)? else {
@@ -223,7 +241,11 @@ impl LogDirectory {
         Ok(true)
     }
 
-    /// Sets a log aside that the cluster does not know, under a name that no log has; its files stay.
+    /// Sets a log aside that the cluster does not know, under a name that no log has; its files stay. `false` if there
+    /// is no such log.
+    ///
+    /// # Errors
+    /// As [`Self::delete`].
     pub fn set_aside(&self, partition: &TopicPartition) -> Result<bool, StorageError> {
         let Some(log) = self.log(partition) else { return Ok(false) };
         Ok(self.rename_away(&log, names::stray_directory)?.is_some())
@@ -270,11 +292,17 @@ impl LogDirectory {
     }
 
     /// Topics that somebody has announced with [`adopt::announce`], and that wait to be made known.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] where they cannot be read. An announcement that makes no sense is logged, and passed over.
     pub fn adoptions(&self) -> Result<Vec<Adoption>, StorageError> {
         adopt::pending(&*self.shared.env.disk, self.path())
     }
 
     /// The topic is known now.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] where the announcement cannot be removed: it is found again.
     pub fn adopted(&self, adoption: &Adoption) -> Result<(), StorageError> {
         adopt::forget(&*self.shared.env.disk, self.path(), &adoption.topic)
     }
@@ -296,6 +324,10 @@ impl LogDirectory {
     }
 
     /// Notes what of every log is visible, for the next start.
+    ///
+    /// # Errors
+    /// [`StorageError::Poisoned`] once the directory is offline, [`StorageError::Io`] where the file cannot be written:
+    /// what it says then was true at some time.
     pub fn checkpoint_high_watermarks(&self) -> Result<(), StorageError> {
         self.shared.env.check_health()?;
         self.shared.write_high_watermarks()
@@ -313,11 +345,19 @@ impl LogDirectory {
     }
 
     /// Makes everything durable and notes from where recovery would have to begin.
+    ///
+    /// # Errors
+    /// [`StorageError`] where something cannot be written: a flush that fails has taken the directory offline, and
+    /// after anything else the next start reads more than it would have to.
     pub fn checkpoint(&self) -> Result<(), StorageError> {
         self.shared.checkpoint()
     }
 
     /// Closes all logs, flushes everything, and leaves the marker that spares the next start its recovery.
+    ///
+    /// # Errors
+    /// [`StorageError`] where something cannot be written. The logs are closed all the same, and without the marker the
+    /// next start recovers them.
     pub fn close(&self, broker_epoch: i64) -> Result<(), StorageError> {
         self.stop_threads();
         let env = &self.shared.env;

@@ -124,6 +124,10 @@ pub enum DumpError {
 }
 
 /// The files behind a path: itself, or all of a partition's directory in the order of their names.
+///
+/// # Errors
+/// [`DumpError::UnknownFile`] and [`DumpError::NotALogDirectory`] going by the names, [`StorageError::Io`] where there
+/// is nothing or it cannot be listed.
 pub fn files(path: &Path) -> Result<Vec<DumpFile>, DumpError> {
     let disk: &dyn Disk = &OsDisk;
     if !disk.status(path).context("find", path)?.is_directory {
@@ -161,7 +165,10 @@ impl DumpFile {
         Ok(Self { path: path.to_owned(), kind: kind(&name(Some(&absolute))), partition })
     }
 
-    /// Shows what is in the file.
+    /// Shows what is in the file. `Break` where `visit` has broken off.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] where it cannot be read. What makes no sense in it is shown, and no error.
     pub fn read(&self, visit: Visit<'_>) -> Result<ControlFlow<()>, StorageError> {
         let disk: &dyn Disk = &OsDisk;
         match self.kind {

@@ -133,7 +133,7 @@ impl EpochCache {
     }
 
     /// Reads that text; entries that contradict an earlier one win, as in Kafka.
-    pub fn from_text(text: &str) -> Result<Self, CheckpointError> {
+    pub(crate) fn from_text(text: &str) -> Result<Self, CheckpointError> {
         Ok(Self::of(&EpochEntry::all(text)?))
     }
 

@@ -388,6 +388,10 @@ impl Log {
     }
 
     /// Notes that a leader epoch begins at the log's end, as an append does before it fails. For tests.
+    ///
+    /// # Errors
+    /// [`StorageError::Closed`], [`StorageError::Poisoned`], or the file of the epochs can't be written: nothing is
+    /// noted then.
     pub fn assign_epoch(&self, epoch: LeaderEpoch) -> Result<(), StorageError> {
         let _writer = self.lock_writer()?;
         self.update_epochs(|epochs| epochs.assign(epoch, self.log_end_offset()))

@@ -120,6 +120,10 @@ impl Move {
 
     /// Copies some more: nothing where what was to be read has been cut off or deleted at the same time, which the next step
     /// begins with.
+    ///
+    /// # Errors
+    /// [`MoveError::Read`] or [`MoveError::Corrupt`] where the log cannot be read, [`MoveError::Storage`] where the
+    /// copy can't be written or its disk has no room. The log is as it was, and the copy goes on from where it is.
     pub fn step(&self) -> Result<Copied, MoveError> {
         let end = self.current.log_end_offset();
         let bytes = self.copy_next()?;
@@ -135,10 +139,12 @@ impl Move {
 
     /// Copies what is left, and lets the copy take the log's place. Returns it, as the log that counts from now on.
     ///
-    /// The caller lets nobody append meanwhile. After an error the log is where it was, and a copy that could not be
-    /// made sure of is as nothing; unless the log's disk has failed, which its directory says, or the target's, which is
-    /// [`MoveError::GivenAway`]. After [`MoveError::Behind`], and
-    /// where the target has no room, the move may go on.
+    /// The caller lets nobody append meanwhile.
+    ///
+    /// # Errors
+    /// After an error the log is where it was, and a copy that could not be made sure of is as nothing; unless the log's
+    /// disk has failed, which its directory says, or the target's, which is [`MoveError::GivenAway`]. After
+    /// [`MoveError::Behind`], and where the target has no room, the move may go on.
     pub fn finish(&self) -> Result<Arc<Log>, MoveError> {
         self.current.pause();
         let prepared = self.prepare();
@@ -178,6 +184,9 @@ impl Move {
     }
 
     /// Removes the copy.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] where it can't be renamed: the next start finds it among its [`LogDirectory::leftovers`].
     pub fn abandon(self) -> Result<(), StorageError> {
         self.target.discard_future(self.future.topic_partition())
     }
@@ -273,6 +282,10 @@ impl Move {
 ///
 /// A copy of a log that is nowhere stays as it is, if it is not complete: the log may be in a directory that can't be
 /// opened now.
+///
+/// # Errors
+/// [`StorageError`] where a copy can't be renamed or opened: the moves before it are settled, and those behind it wait
+/// for the next start.
 pub fn settle(
     directories: &[Arc<LogDirectory>],
 ) -> Result<Vec<(Leftover, Arc<LogDirectory>)>, StorageError> {

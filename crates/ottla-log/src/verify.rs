@@ -121,6 +121,10 @@ pub enum VerifyError {
 }
 
 /// Checks a directory.
+///
+/// # Errors
+/// [`VerifyError::NotALogDirectory`], or [`VerifyError::Storage`] where something cannot be read. Whatever is wrong in
+/// what can be is in the report.
 pub fn verify(path: &Path, options: Options) -> Result<Report, VerifyError> {
     directory::verify(&OsDisk, path, options)
 }

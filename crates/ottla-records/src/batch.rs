@@ -22,6 +22,10 @@ pub struct RawBatch {
 impl RawBatch {
     /// Exactly one batch, as a producer must send it. Bytes after it that cannot be a further
     /// batch, because they are too few, are dropped as Kafka drops them.
+    ///
+    /// # Errors
+    /// [`BatchError::Truncated`] where the bytes end before the batch does, [`BatchError::MoreThanOne`], or what
+    /// [`BatchHeader::parse`] says of it or of what follows it.
     pub fn parse(bytes: Bytes) -> Result<Self, BatchError> {
         let mut batches = Batches::new(bytes);
         let first = batches.next().ok_or_else(|| batches.truncation())??;
@@ -50,12 +54,18 @@ impl RawBatch {
     }
 
     /// Accepts a batch that another broker has validated: followers and recovery check the CRC only.
+    ///
+    /// # Errors
+    /// [`BatchError::CrcMismatch`]
     pub fn verify_crc(self) -> Result<ValidBatch, BatchError> {
         self.check_crc()?;
         Ok(ValidBatch::new(self.header, self.body()))
     }
 
     /// Whether the checksum is that of the bytes.
+    ///
+    /// # Errors
+    /// [`BatchError::CrcMismatch`]
     pub fn check_crc(&self) -> Result<(), BatchError> {
         let covered = self.bytes.get(CRC_START..).expect("a raw batch is at least a header long");
         let computed = crc32c(covered);

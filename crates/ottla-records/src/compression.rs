@@ -104,6 +104,10 @@ pub fn compress(codec: Codec, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Decompresses `body` whole. The result grows as bytes arrive; above `limit` bytes it is refused.
+///
+/// # Errors
+/// [`BatchError::TooMuchDecompressed`] above the limit, [`BatchError::Decompression`] where the bytes are not this
+/// codec's.
 pub fn decompress(
     compression: Compression,
     body: &Bytes,

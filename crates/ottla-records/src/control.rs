@@ -60,6 +60,9 @@ impl ControlType {
     }
 
     /// The type that a key names, or `None` for one from a later version, which readers skip.
+    ///
+    /// # Errors
+    /// [`InvalidControlKey`] for less than four bytes, or a negative version.
     pub fn from_key(key: &[u8]) -> Result<Option<Self>, InvalidControlKey> {
         let Some([v1, v2, t1, t2]) = key.first_chunk() else {
             return Err(InvalidControlKey);

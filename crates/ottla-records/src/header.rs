@@ -45,6 +45,10 @@ impl Attributes {
     const DELETE_HORIZON: i16 = 0x40;
     const KNOWN: i16 = 0x7f;
 
+    /// How the records are compressed.
+    ///
+    /// # Errors
+    /// [`BatchError::UnknownCompression`] for 5 to 7, which name no codec.
     pub fn compression(self) -> Result<Compression, BatchError> {
         let id = self.0 & Self::COMPRESSION_MASK;
         Compression::from_id(id).ok_or(BatchError::UnknownCompression(id))
@@ -142,6 +146,10 @@ impl BatchHeader {
     }
 
     /// Reads the header at the start of `bytes`, which may be shorter or longer than the whole batch.
+    ///
+    /// # Errors
+    /// [`BatchError::Truncated`] for less than [`HEADER_LEN`] bytes; [`BatchError::TooSmall`], [`BatchError::OldMagic`]
+    /// or [`BatchError::UnknownMagic`] where length or magic is no batch's.
     pub fn parse(bytes: &[u8]) -> Result<Self, BatchError> {
         let Some(header) = bytes.first_chunk::<HEADER_LEN>() else {
             return Err(Self::describe_short(bytes));

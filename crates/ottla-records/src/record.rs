@@ -91,22 +91,36 @@ impl Iterator for Records {
 
 impl RawBatch {
     /// Reads the records, without checking the CRC.
+    ///
+    /// # Errors
+    /// As [`RawBatch::records_within`].
     pub fn records(&self) -> Result<Records, BatchError> {
         self.records_within(RECORDS_LEN_MAX)
     }
 
     /// Reads the records, unless they take more than `limit` bytes once decompressed.
+    ///
+    /// # Errors
+    /// [`BatchError`] where the count is negative, the codec unknown, the body not decompressible or larger than
+    /// `limit`. That a record is malformed is said when its turn comes.
     pub fn records_within(&self, limit: usize) -> Result<Records, BatchError> {
         Records::new(self.header(), &self.body(), limit)
     }
 }
 
 impl ValidBatch {
+    /// Reads the records.
+    ///
+    /// # Errors
+    /// As [`RawBatch::records_within`].
     pub fn records(&self) -> Result<Records, BatchError> {
         self.records_within(RECORDS_LEN_MAX)
     }
 
     /// Reads the records, unless they take more than `limit` bytes once decompressed.
+    ///
+    /// # Errors
+    /// As [`RawBatch::records_within`].
     pub fn records_within(&self, limit: usize) -> Result<Records, BatchError> {
         Records::new(self.header(), self.body(), limit)
     }

@@ -45,6 +45,9 @@ impl ValidBatch {
     /// Decides of each record whether it stays. A key is shown as in [`ValidBatch::look_over_keys`].
     ///
     /// Beside the decision, a bit each, at most 1 MiB of the records is held.
+    ///
+    /// # Errors
+    /// [`BatchError`] where the records cannot be decompressed or read.
     pub fn sift<H: Hasher>(
         &self,
         new_hasher: impl Fn() -> H,

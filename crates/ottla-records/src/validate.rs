@@ -188,6 +188,10 @@ impl From<BatchError> for Rejection {
 }
 
 /// Takes one partition's bytes of a Produce request for what they must be: exactly one batch.
+///
+/// # Errors
+/// [`Rejection`]: INVALID_RECORD where there is no batch, more than one, or one of an old format; CORRUPT_MESSAGE where its
+/// header makes no sense; UNSUPPORTED_COMPRESSION_TYPE for zstd before version 7.
 pub fn parse_produced(records: Bytes, produce_version: i16) -> Result<RawBatch, Rejection> {
     let raw = RawBatch::parse(records)?;
     if produce_version < ZSTD_SINCE_PRODUCE_VERSION
@@ -199,6 +203,9 @@ pub fn parse_produced(records: Bytes, produce_version: i16) -> Result<RawBatch, 
 }
 
 /// Decides whether a client's batch may be appended to a log with these rules, now.
+///
+/// # Errors
+/// [`Rejection`], with the records that are at fault where single ones are.
 pub fn validate(raw: RawBatch, rules: &Rules, now: Timestamp) -> Result<ValidBatch, Rejection> {
     let mut unlimited = u64::MAX;
     let valid = validate_within(&raw, rules, now, &mut unlimited)?;
@@ -207,6 +214,9 @@ pub fn validate(raw: RawBatch, rules: &Rules, now: Timestamp) -> Result<ValidBat
 
 /// The same, unless the batch decompresses to more than is left of `budget`, bytes: then `None`, and nothing is left of it.
 /// Else what it took is taken off.
+///
+/// # Errors
+/// As [`validate`]; what was decompressed is taken off the budget all the same.
 pub fn validate_within(
     raw: &RawBatch,
     rules: &Rules,

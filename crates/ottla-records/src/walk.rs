@@ -27,6 +27,9 @@ pub struct Seen<K = ()> {
 
 impl RawBatch {
     /// Shows each record, in order, until `visit` breaks off; with what, is returned. The CRC is not checked.
+    ///
+    /// # Errors
+    /// [`BatchError`] where the records cannot be decompressed or read, as far as they were looked at.
     pub fn look_over<B>(
         &self,
         visit: impl FnMut(Seen) -> ControlFlow<B>,
@@ -36,6 +39,9 @@ impl RawBatch {
 
     /// The offset of the first record whose timestamp is the batch's largest: what ListOffsets
     /// answers to "max timestamp" (−3). The log finds the batch, this finds the record.
+    ///
+    /// # Errors
+    /// As [`RawBatch::look_over`].
     pub fn offset_of_max_timestamp(&self) -> Result<Option<Offset>, BatchError> {
         let max_timestamp = Timestamp(self.header().max_timestamp);
         self.look_over(|record| {
@@ -47,6 +53,9 @@ impl RawBatch {
     }
 
     /// The first record at or after both a timestamp and an offset: what ListOffsets answers to a time.
+    ///
+    /// # Errors
+    /// As [`RawBatch::look_over`].
     pub fn first_at_or_after(
         &self,
         timestamp: Timestamp,
@@ -64,6 +73,9 @@ impl RawBatch {
 impl ValidBatch {
     /// Shows each record, in order, until `visit` breaks off; with what, is returned. A key is shown as a hasher of
     /// `new_hasher` that its bytes have gone through: in pieces, which must not matter to it.
+    ///
+    /// # Errors
+    /// As [`RawBatch::look_over`].
     pub fn look_over_keys<H: Hasher, B>(
         &self,
         new_hasher: impl Fn() -> H,

@@ -156,7 +156,7 @@ impl LogDirectory {
     }
 
     /// Removes a copy whose log is where it was, or is deleted. Its mark is durably gone when this returns.
-    pub fn discard_leftover(&self, leftover: &Leftover) -> Result<(), StorageError> {
+    pub(crate) fn discard_leftover(&self, leftover: &Leftover) -> Result<(), StorageError> {
         let env = &self.shared.env;
         let renamed = self.deleted_path(&leftover.partition)?;
         env.disk.rename(&leftover.path, &renamed).context("rename", &leftover.path)?;
@@ -167,7 +167,7 @@ impl LogDirectory {
     }
 
     /// Lets a complete copy take the place of its log, which is nowhere: the move had come so far.
-    pub fn promote_leftover(&self, leftover: &Leftover) -> Result<Arc<Log>, StorageError> {
+    pub(crate) fn promote_leftover(&self, leftover: &Leftover) -> Result<Arc<Log>, StorageError> {
         assert!(leftover.is_complete, "what is not complete is no log");
         let env = &self.shared.env;
         let path = env.path.join(leftover.partition.to_string());

@@ -49,6 +49,9 @@ pub(crate) struct RecoveryPoint {
 
 impl Log {
     /// Appends one batch of this node's own as the leader.
+    ///
+    /// # Errors
+    /// As [`Log::append`].
     pub fn append_batch(
         &self,
         mut batch: ValidBatch,
@@ -58,6 +61,9 @@ impl Log {
     }
 
     /// Appends one batch of a client as the leader.
+    ///
+    /// # Errors
+    /// As [`Log::append`].
     pub fn append_produced(
         &self,
         mut batch: ValidBatch,
@@ -69,6 +75,12 @@ impl Log {
     /// Appends batches, all of them or none, into one segment. Afterwards the batches say where they are.
     ///
     /// A batch larger than `segment.bytes` gets a segment of its own: refusing it is the caller's choice.
+    ///
+    /// # Errors
+    /// [`AppendError::Refused`] where a producer's epoch, sequence numbers or transaction speak against it.
+    /// [`StorageError::Full`] for a client's batches without room, [`StorageError::OutOfOrder`] for a replica's before
+    /// the log's end, [`StorageError::TooLarge`] for what fits into no segment, [`StorageError::Closed`],
+    /// [`StorageError::Poisoned`], or what the disk says. Nothing is appended then.
     ///
     /// # Panics
     /// Without a batch.
@@ -328,6 +340,9 @@ impl Log {
     }
 
     /// Closes the active segment and begins a new one at the log's end.
+    ///
+    /// # Errors
+    /// [`StorageError::Closed`], [`StorageError::Poisoned`], or what the disk says: the old segment goes on then.
     pub fn roll(&self) -> Result<(), StorageError> {
         let mut writer = self.lock_writer()?;
         let end = self.log_end_offset();

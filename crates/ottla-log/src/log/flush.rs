@@ -66,8 +66,11 @@ impl Log {
         self.flush_requested.store(false, Ordering::Release);
     }
 
-    /// Makes everything appended so far durable, on this thread. Listeners are told by whoever calls the flusher,
-    /// not by this.
+    /// Makes everything appended so far durable, on this thread. Listeners are told by whoever calls the flusher, not
+    /// by this. Returns the flushed offset.
+    ///
+    /// # Errors
+    /// [`StorageError::Poisoned`] if the directory was offline before. Any other one has taken it offline.
     pub fn flush(&self) -> Result<Offset, StorageError> {
         self.flush_while(&self.flush.lock())
     }
@@ -75,6 +78,9 @@ impl Log {
     /// `flush.messages`: makes everything durable, on this thread, if so many records wait for it. Whoever has appended calls
     /// this before anybody hears of that, since Apache Kafka flushes before its append returns; the append itself does not, so
     /// that nobody who wants to append waits for the disk as well. Listeners are told as by [`Log::flush`].
+    ///
+    /// # Errors
+    /// [`StorageError::Poisoned`] once a flush of the directory has failed, this one or another.
     pub fn flush_due(&self) -> Result<(), StorageError> {
         let flushing = self.flush.lock();
         // Whoever was at it meanwhile may have written this, too.

@@ -17,6 +17,11 @@ impl Log {
     ///
     /// Returns how many bytes were appended. Nobody is asked to flush them. If this fails, a part may have been appended:
     /// as many batches as fit into a segment are appended at once.
+    ///
+    /// # Errors
+    /// [`FollowError::Damaged`] for a batch whose checksum is wrong or that makes no sense, and
+    /// [`FollowError::OutOfOrder`] for one that begins before the log's end: nothing is appended then.
+    /// [`FollowError::Storage`] as in [`Log::append`].
     pub fn append_as_follower(
         &self,
         records: Bytes,

@@ -32,6 +32,10 @@ struct Candidate {
 
 impl Log {
     /// The first record at or after the log start whose timestamp is at least `timestamp`.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] where a batch that has to be looked into is damaged, [`StorageError::Closed`],
+    /// [`StorageError::Poisoned`], or what the disk says.
     pub fn offset_for_timestamp(
         &self,
         timestamp: Timestamp,
@@ -52,6 +56,9 @@ impl Log {
     }
 
     /// The first of the records that have the largest timestamp in the log (KIP-734); where none has one, the first.
+    ///
+    /// # Errors
+    /// As [`Log::offset_for_timestamp`].
     pub fn max_timestamp(&self) -> Result<Option<TimestampLookup>, StorageError> {
         self.write_indexes_for_lookup()?;
         let mut newest: Option<(TimestampOffset, Candidate)> = None;

@@ -126,6 +126,10 @@ impl Log {
 
     /// Somebody could not make sense of a batch: reads the whole segment that holds it, and quarantines what is
     /// damaged.
+    ///
+    /// # Errors
+    /// [`StorageError`] where the segment can't be read, or what is quarantined not be written down: readers are kept
+    /// from it all the same, until the next start.
     pub fn doubt(&self, offset: Offset) -> Result<(), StorageError> {
         let holds = |it: &Auditable| it.segment.base_offset <= offset.0;
         let Some(at) = self.auditable(holds)?.pop() else { return Ok(()) };

@@ -28,6 +28,9 @@ pub struct FileRange {
 
 impl FileRange {
     /// Copies the bytes into memory; fewer only if the file was truncated meanwhile.
+    ///
+    /// # Errors
+    /// What the disk says.
     pub fn read(&self) -> io::Result<Bytes> {
         self.disk.read_up_to(&self.file, self.position, self.len).map(Bytes::from)
     }
@@ -113,6 +116,10 @@ impl Log {
     /// Reads whole batches from the one that holds `from` up to `upper_bound` (exclusive), about `max_bytes` of
     /// them. The range may end in the middle of a batch, which clients expect. With `min_one_batch` the first batch
     /// is returned whole even if it is larger than `max_bytes` (KIP-74); without, it is not returned at all.
+    ///
+    /// # Errors
+    /// [`ReadError::OutOfRange`] for an offset before the log's start or behind its end, [`ReadError::Quarantined`]
+    /// where what comes next is damaged, [`ReadError::Storage`] where a file cannot be read, even at a second try.
     pub fn read(
         &self,
         from: Offset,

@@ -45,6 +45,10 @@ impl Log {
     /// The log may be cut off down to the high watermark: which transactions end above is read from it again, if it is not
     /// remembered. For a replica that begins with a high watermark from a checkpoint; whatever has ended since is remembered.
     /// Where no transaction has ended in what is to be read again, nothing else is read.
+    ///
+    /// # Errors
+    /// [`StorageError::Closed`], [`StorageError::Poisoned`], or the log can't be read; never where nothing has to be
+    /// read. What is remembered stays as it was.
     pub fn unsettle_transactions(&self, high_watermark: Offset) -> Result<(), StorageError> {
         if self.transactions.lock().settled() <= high_watermark {
             return Ok(());
@@ -70,6 +74,9 @@ impl Log {
     }
 
     /// The aborted transactions that have records in a range of offsets, in no order that is promised.
+    ///
+    /// # Errors
+    /// [`StorageError`] where a transaction index cannot be read, or has entries of an unknown version.
     pub fn aborted_transactions(
         &self,
         range: &Range<Offset>,

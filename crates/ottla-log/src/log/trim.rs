@@ -64,6 +64,10 @@ struct Cut {
 impl Log {
     /// Deletes the segments that retention no longer keeps, all of them wholly below `safe_below`
     /// (the high watermark).
+    ///
+    /// # Errors
+    /// [`StorageError::Closed`], [`StorageError::Poisoned`], or what the disk says. Segments go oldest first: those
+    /// that stay follow each other without a gap.
     pub fn enforce_retention(
         self: &Arc<Self>,
         now_ms: i64,
@@ -161,6 +165,10 @@ impl Log {
     ///
     /// Each call writes a file; [`LogDirectory::delete_records`](crate::LogDirectory::delete_records) does so once for
     /// many logs.
+    ///
+    /// # Errors
+    /// [`StorageError::Closed`], [`StorageError::Poisoned`], or the file with the starts can't be written: the log
+    /// starts where it did.
     pub fn delete_records_to(&self, offset: Offset) -> Result<Offset, StorageError> {
         let trim = self.begin_trim(offset)?;
         self.env().log_starts.set_all(trim.change())?;
@@ -176,6 +184,10 @@ impl Log {
 
     /// Cuts off everything at and after an offset, as a follower does that has diverged from its leader.
     /// An offset inside a batch takes the whole batch away.
+    ///
+    /// # Errors
+    /// [`StorageError::Closed`], [`StorageError::Poisoned`], or what the disk says. Then nothing is cut off; or all of
+    /// it, and the same call makes up for the rest; or the directory is offline.
     pub fn truncate_to(&self, offset: Offset) -> Result<(), StorageError> {
         // The long part, before anybody waits. What can't be read now is read again below, or said.
         let is_cut = (self.first_base_offset()..self.log_end_offset()).contains(&offset);
@@ -207,6 +219,9 @@ impl Log {
     }
 
     /// Drops everything and begins again, empty, at an offset: a follower that has fallen behind its leader's start.
+    ///
+    /// # Errors
+    /// As [`Log::truncate_to`].
     pub fn truncate_fully_and_start_at(&self, offset: Offset) -> Result<(), StorageError> {
         let _flushing = self.flush.lock();
         let mut writer = self.lock_writer()?;
@@ -259,6 +274,9 @@ impl Log {
     }
 
     /// What retention looks at.
+    ///
+    /// # Errors
+    /// [`StorageError`] where a segment's time index, or the time when its file was written, cannot be read.
     pub fn segment_infos(&self) -> Result<Vec<SegmentInfo>, StorageError> {
         let (sealed, mut active, active_segment) = {
             let state = self.state.read();

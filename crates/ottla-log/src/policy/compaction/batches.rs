@@ -60,6 +60,9 @@ impl Survey {
     }
 
     /// Takes in the next batch; `Full` where the map is, and the survey ends.
+    ///
+    /// # Errors
+    /// [`BatchError`] where the records cannot be read; the map knows some of them then.
     pub fn add(&mut self, batch: &ValidBatch) -> Result<Result<(), Full>, BatchError> {
         let part = self.transactions.meet(batch);
         let is_control = batch.header().attributes.is_control();
@@ -149,6 +152,10 @@ impl Filter {
         self.transactions.expect(aborted);
     }
 
+    /// Decides what becomes of the next batch, given what was last written of its producers.
+    ///
+    /// # Errors
+    /// [`BatchError`] where the records cannot be read, or those that stay would be too large.
     pub fn judge(
         &mut self,
         batch: &ValidBatch,

@@ -48,6 +48,9 @@ impl NewestOffsets {
     }
 
     /// Notes the offset of a key, which is larger than any before.
+    ///
+    /// # Errors
+    /// [`Full`] where no other key would fit, even if this one is there already: nothing is noted then.
     pub fn put(&mut self, key: &KeyHasher, offset: Offset) -> Result<(), Full> {
         // Kafka, too, stops before it looks whether the key is there already.
         if self.len >= self.max || self.len + 1 >= self.hashes.len() {
