@@ -200,11 +200,17 @@ impl Image {
     }
 
     /// Applies the next record of the log.
+    ///
+    /// # Errors
+    /// [`ApplyError`]: the log is another one, damaged, or a later version's. A part of the record may be in the image then.
     pub fn apply(&mut self, record: &MetadataRecord) -> Result<(), ApplyError> {
         self.apply_into(record, &mut Delta::default())
     }
 
     /// Applies the next record of the log, and notes in `delta` what it changed.
+    ///
+    /// # Errors
+    /// As [`Image::apply`].
     pub fn apply_into(
         &mut self,
         record: &MetadataRecord,

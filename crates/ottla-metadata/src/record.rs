@@ -6,6 +6,9 @@ use ottla_protocol::records::MetadataRecord;
 
 /// The value of a log record for `record`, in the version that belongs to
 /// [`METADATA_VERSION_LEVEL`](crate::feature::METADATA_VERSION_LEVEL).
+///
+/// # Errors
+/// [`EncodeError`] for what that version cannot say, such as a text of more than 32767 bytes.
 pub fn encode(record: &MetadataRecord) -> Result<Bytes, EncodeError> {
     record.encode(version(record))
 }

@@ -10,7 +10,10 @@ pub const CONSUMER_OFFSETS: &str = "__consumer_offsets";
 pub const TRANSACTION_STATE: &str = "__transaction_state";
 pub const SHARE_GROUP_STATE: &str = "__share_group_state";
 
-/// Whether a topic may be called so; the error is Kafka's message about it.
+/// Whether a topic may be called so: 1 to 249 ASCII alphanumerics, `.`, `_` and `-`, but not `.` or `..`.
+///
+/// # Errors
+/// Kafka's message about it.
 pub fn validate(name: &str) -> Result<(), String> {
     match reason_invalid(name) {
         None => Ok(()),

@@ -22,6 +22,9 @@ pub struct Incoming {
 impl Incoming {
     /// Reads the header. The version that it names need not be one that we know: the header's own layout is the same
     /// in all versions to come, and ApiVersions is answered in any case.
+    ///
+    /// # Errors
+    /// [`DecodeError`] for an API key that is not in the table, or a header that is cut off or malformed.
     pub fn decode(frame: Bytes) -> Result<Self, DecodeError> {
         let mut body = Decoder::new(frame);
         let api = peek_api(&body).map_err(|what| DecodeError {
@@ -36,6 +39,10 @@ impl Incoming {
     }
 
     /// Reads the body.
+    ///
+    /// # Errors
+    /// [`DecodeError`] for a version that is not in the table, or a body that is cut off or malformed. What follows the
+    /// message is no error.
     pub fn message<R: Request>(&mut self) -> Result<R, DecodeError> {
         R::decode(&mut self.body, self.header.request_api_version)
     }
@@ -58,6 +65,9 @@ pub struct Outgoing {
 }
 
 /// The whole frame of a response, with its length in front.
+///
+/// # Errors
+/// [`EncodeError`] for a version that the message has not, what that version cannot say, or more than 2 GiB.
 pub fn encode_response<M: Message>(
     api: ApiKey,
     version: i16,
@@ -76,6 +86,9 @@ pub fn encode_response<M: Message>(
 }
 
 /// The whole frame of a request, with its length in front.
+///
+/// # Errors
+/// As [`encode_response`].
 pub fn encode_request<R: Request>(
     version: i16,
     correlation_id: i32,
@@ -99,6 +112,10 @@ pub fn encode_request<R: Request>(
 }
 
 /// Reads the response to a request of version `version`.
+///
+/// # Errors
+/// [`DecodeError`] for a version that the response has not, or bytes that are cut off or malformed. What follows the
+/// message is no error.
 pub fn decode_response<R: Request>(
     frame: Bytes,
     version: i16,

@@ -19,6 +19,9 @@ use crate::wire::{DecodeError, Decoder, EncodeError, Encoder, Malformed, Message
 const FRAME_VERSION: u32 = 1;
 
 /// A message behind its version (int16), as Kafka stores values in topics and hands subscriptions to brokers.
+///
+/// # Errors
+/// [`EncodeError`] for a version that the message has not, or what that version cannot say.
 pub fn encode_versioned<M: Message>(message: &M, version: i16) -> Result<Bytes, EncodeError> {
     let mut output = Encoder::new();
     output.i16(version);
@@ -27,6 +30,9 @@ pub fn encode_versioned<M: Message>(message: &M, version: i16) -> Result<Bytes, 
 }
 
 /// A message behind its version. What follows the message is ignored, as in Kafka.
+///
+/// # Errors
+/// [`DecodeError`] for a version that the message has not, or bytes that are cut off or malformed.
 pub fn decode_versioned<M: Message>(bytes: Bytes) -> Result<(i16, M), DecodeError> {
     let mut input = Decoder::new(bytes);
     let version = input.i16().map_err(|what| error(M::NAME, -1, &input, what))?;
@@ -99,6 +105,10 @@ macro_rules! define_metadata_records {
             }
 
             /// The value of the record in the log. The metadata version of the cluster decides on `version`.
+            ///
+            /// # Errors
+            /// [`EncodeError`](crate::wire::EncodeError) for a version that this kind has not, or what that version
+            /// cannot say.
             pub fn encode(&self, version: i16) -> Result<bytes::Bytes, crate::wire::EncodeError> {
                 let mut output = crate::wire::Encoder::new();
                 let out = &mut output;
@@ -118,6 +128,10 @@ macro_rules! define_metadata_records {
             }
 
             /// Reads the value of a record, which must end with the message; returns its version, too.
+            ///
+            /// # Errors
+            /// [`DecodeError`](crate::wire::DecodeError) for a frame version other than 1, an unknown key or version,
+            /// and bytes that are cut off, malformed or left over.
             pub fn decode(value: bytes::Bytes) -> Result<(i16, Self), crate::wire::DecodeError> {
                 let mut input = crate::wire::Decoder::new(value);
                 let (key, version) = crate::records::metadata_head(&mut input)?;
@@ -166,6 +180,10 @@ macro_rules! define_coordinator_records {
             }
 
             /// The record's key and value in the log, the value in the version given.
+            ///
+            /// # Errors
+            /// [`EncodeError`](crate::wire::EncodeError) for a version that this kind's value has not, or what it
+            /// cannot say.
             pub fn encode(
                 &self,
                 version: i16,
@@ -183,6 +201,10 @@ macro_rules! define_coordinator_records {
             }
 
             /// Reads a record.
+            ///
+            /// # Errors
+            /// [`DecodeError`](crate::wire::DecodeError) for an unknown kind or version, and bytes that are cut off or
+            /// malformed.
             pub fn decode(
                 key: bytes::Bytes,
                 value: Option<bytes::Bytes>,

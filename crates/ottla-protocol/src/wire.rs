@@ -24,8 +24,16 @@ pub trait Structure: Sized {
     /// The fewest bytes that it takes in any version.
     const MIN_SIZE: usize;
 
+    /// Reads the fields, and leaves what follows them in the decoder.
+    ///
+    /// # Errors
+    /// [`Malformed`], with the decoder somewhere within.
     fn read(input: &mut Decoder, version: i16) -> Result<Self, Malformed>;
 
+    /// Writes the fields behind what is there.
+    ///
+    /// # Errors
+    /// [`EncodeError`], with a part of them written.
     fn write(&self, output: &mut Encoder, version: i16) -> Result<(), EncodeError>;
 }
 
@@ -36,6 +44,9 @@ pub trait Message: Structure + Default + Clone + PartialEq + Debug {
     const VERSIONS: RangeInclusive<i16>;
 
     /// Reads the message, and leaves what follows it in the decoder.
+    ///
+    /// # Errors
+    /// [`DecodeError`], with the decoder where it tells.
     fn decode(input: &mut Decoder, version: i16) -> Result<Self, DecodeError> {
         let result = if Self::VERSIONS.contains(&version) {
             Self::read(input, version)
@@ -52,6 +63,9 @@ pub trait Message: Structure + Default + Clone + PartialEq + Debug {
 
     /// Writes the message. A field that this version lacks must have its default value, unless the schema calls
     /// it ignorable.
+    ///
+    /// # Errors
+    /// [`EncodeError`], with a part of the message written unless there is no such version.
     fn encode(&self, output: &mut Encoder, version: i16) -> Result<(), EncodeError> {
         if !Self::VERSIONS.contains(&version) {
             return Err(EncodeError::UnsupportedVersion { message: Self::NAME, version });

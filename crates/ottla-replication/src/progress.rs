@@ -305,6 +305,10 @@ impl Progress {
     }
 
     /// A follower asks for records, and so tells where its log ends.
+    ///
+    /// # Errors
+    /// [`FetchRefusal`] for an offset behind this log's end, by who is no replica, or in an earlier broker epoch than
+    /// before: the replica stands where it stood.
     pub fn on_fetch(&mut self, fetched: Fetched) -> Result<FetchStanding, FetchRefusal> {
         let (replica, log_end) = (fetched.replica, self.log_end);
         if fetched.fetch_offset > log_end {

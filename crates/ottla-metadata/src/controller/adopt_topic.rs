@@ -45,6 +45,11 @@ impl Draw for Known {
 }
 
 /// Makes the topic known, all of its partitions with it, or says what speaks against it.
+///
+/// # Errors
+/// STALE_BROKER_EPOCH, TOPIC_ALREADY_EXISTS for its id or name, INVALID_REQUEST for a topic of the cluster's own, or
+/// without an id or a partition, POLICY_VIOLATION for too many partitions at once, and what else speaks against
+/// creating it.
 pub fn adopt_topic(
     image: &Image,
     policy: &Policy,

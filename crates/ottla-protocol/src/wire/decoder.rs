@@ -17,7 +17,12 @@ const RESERVED_ELEMENTS: usize = 4096;
 /// The longest text that Kafka writes or reads, in bytes.
 const TEXT_LEN_MAX: usize = 0x7fff;
 
-/// A position in a frame. What it returns shares the frame's memory.
+/// A position in a frame. What it returns shares the frame's memory. With `flexible` lengths are compact (KIP-482).
+///
+/// # Errors
+/// Whatever is read: [`Malformed::Truncated`] where the bytes end before, [`Malformed::Varint`], [`Malformed::TextTooLong`]
+/// and [`Malformed::TooManyElements`] for lengths that cannot be, [`Malformed::UnexpectedNull`] where null is no value.
+/// The position is somewhere within then.
 #[derive(Debug, Clone)]
 pub struct Decoder {
     frame: Bytes,
@@ -30,6 +35,7 @@ impl From<Bytes> for Decoder {
     }
 }
 
+#[expect(clippy::missing_errors_doc, reason = "told once, at the type")]
 impl Decoder {
     #[must_use]
     pub fn new(frame: Bytes) -> Self {
@@ -54,7 +60,7 @@ impl Decoder {
         self.frame.slice(self.position..)
     }
 
-    /// Fails unless everything has been read.
+    /// Fails unless everything has been read, with [`Malformed::LeftOver`].
     pub fn finish(&self) -> Result<()> {
         match self.remaining() {
             0 => Ok(()),

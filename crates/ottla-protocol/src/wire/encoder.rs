@@ -22,6 +22,11 @@ pub struct Gap {
     pub len: u32,
 }
 
+/// Bytes to be sent or stored. With `flexible` lengths are compact (KIP-482).
+///
+/// # Errors
+/// [`EncodeError::TooLong`] for a text of more than 32767 bytes, and for bytes, lists and frames of more than an int32
+/// can say.
 #[derive(Debug, Default)]
 pub struct Encoder {
     buffer: BytesMut,
@@ -44,6 +49,7 @@ pub(crate) struct TaggedField {
     deferred: usize,
 }
 
+#[expect(clippy::missing_errors_doc, reason = "told once, at the type")]
 impl Encoder {
     #[must_use]
     pub fn new() -> Self {
