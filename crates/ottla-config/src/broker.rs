@@ -213,6 +213,9 @@ impl fmt::Display for Rejected {
 impl std::error::Error for Rejected {}
 
 /// Reads all sources and checks everything.
+///
+/// # Errors
+/// [`Rejected`], with all that is wrong.
 pub fn load(sources: &Sources) -> Result<Loaded, Rejected> {
     let mut problems = Vec::new();
     let mut settings = sources.gather(&mut problems);

@@ -26,6 +26,9 @@ const CLIENT_FIELDS: &[&str] = &[
 ];
 
 /// Checks all that a subscription is to hold.
+///
+/// # Errors
+/// The first thing that is wrong: a name, a value, an interval out of 100 ms to 1 h, or a pattern.
 pub fn check_subscription(wanted: &BTreeMap<String, String>) -> Result<(), InvalidSubscription> {
     use InvalidSubscription::{Config, Request};
     if let Some(unknown) = wanted.keys().find(|name| find(Scope::ClientMetrics, name).is_none()) {

@@ -144,6 +144,9 @@ fn put(settings: &mut Settings, name: &str, text: &str) {
 }
 
 /// What Kafka says against replacing all dynamic values of one reach by `wanted`.
+///
+/// # Errors
+/// A sentence about the first thing that is wrong: Kafka's, or ours about what no broker here can do.
 pub fn check_change(
     settings: &Settings,
     dynamic: &Dynamic,
@@ -184,6 +187,9 @@ pub fn check_change(
 ///
 /// How far thread pools may be resized at once is left out: a broker that was led to a size in steps
 /// would refuse it when it starts again.
+///
+/// # Errors
+/// Kafka's sentence about the first thing that is wrong.
 pub fn check_stored(in_effect: &Settings, new: &Settings) -> Result<(), String> {
     check_together(new)?;
     require(TopicConfig::from_broker(new).flush_ms >= 0, || {
@@ -409,6 +415,9 @@ fn check_within_reach(old: &Settings, new: &Settings) -> Result<(), String> {
 
 /// What is said against a value that no broker here could honour, and that would be shown as if it were in effect. What does
 /// not parse, or needs a restart, is in effect nowhere, and is stored as Apache Kafka stores it.
+///
+/// # Errors
+/// A sentence with the value, and what to do instead.
 pub fn check_honoured(name: &str, text: &str) -> Result<(), String> {
     let Some(property) = find(Scope::Broker, name) else { return Ok(()) };
     match judge(property, text) {

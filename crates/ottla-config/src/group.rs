@@ -8,6 +8,9 @@ use crate::table::{find, group_synonym, properties};
 use crate::value::Value;
 
 /// Checks all that a group is to set for itself on a broker with these settings.
+///
+/// # Errors
+/// Kafka's sentence about the first thing that is wrong: a name, a value, or what lies out of the broker's bounds.
 pub fn check_group(settings: &Settings, wanted: &BTreeMap<String, String>) -> Result<(), String> {
     if let Some(unknown) = wanted.keys().find(|name| find(Scope::Group, name).is_none()) {
         return Err(format!("Unknown group config name: {unknown}"));

@@ -21,6 +21,9 @@ pub struct MalformedEscape {
 }
 
 /// Reads a whole file. Repeated keys stay, in order: the last one counts.
+///
+/// # Errors
+/// [`MalformedEscape`] for the first bad one, and nothing of the file.
 pub fn parse(text: &str) -> Result<Vec<Entry>, MalformedEscape> {
     let mut entries = Vec::new();
     let mut lines = natural_lines(text).zip(1..);

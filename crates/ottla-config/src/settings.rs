@@ -235,6 +235,9 @@ pub(crate) fn read(property: &Property, text: &str) -> Result<Value, Objection> 
 }
 
 /// What Kafka makes of a value, or says against it.
+///
+/// # Errors
+/// Kafka's sentence about the value.
 pub fn judge(property: &Property, text: &str) -> Result<Value, String> {
     read(property, text).map_err(|objection| objection_message(property, objection))
 }

@@ -123,6 +123,9 @@ impl TopicConfig {
 
     /// Checks overrides that a client asks for, on top of these defaults: names, values and how
     /// they fit together.
+    ///
+    /// # Errors
+    /// [`InvalidTopicConfig`]: Kafka's sentence about the first thing that is wrong.
     pub fn validate_overrides<'a>(
         &self,
         overrides: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,

@@ -49,6 +49,9 @@ impl fmt::Display for Password {
 
 impl Value {
     /// Reads `text`; the error is what a value of this type must be, in Kafka's words.
+    ///
+    /// # Errors
+    /// What a value of this type must be, in Kafka's words.
     pub fn parse(kind: Kind, text: &str) -> Result<Self, String> {
         let trimmed = java_trim(text);
         let not_a_number = || format!("Not a number of type {}", kind.name());

@@ -29,6 +29,9 @@ pub struct DirectFile {
 
 impl DirectFile {
     /// Opens a file that exists.
+    ///
+    /// # Errors
+    /// `NotFound`, or what else the system says.
     pub fn open(path: &Path) -> io::Result<Self> {
         match sys::open_direct(path) {
             Ok(file) => Ok(Self::new(file, true)),
@@ -56,6 +59,9 @@ impl DirectFile {
     }
 
     /// Fills as much of `out` as the file has from `position` on; less than all of it only at the file's end.
+    ///
+    /// # Errors
+    /// What the system says; a part of `out` may be filled then.
     pub fn read_at(&mut self, position: u64, out: &mut [u8]) -> io::Result<usize> {
         let mut filled = 0;
         while let Some(rest) = out.get_mut(filled..).filter(|rest| !rest.is_empty()) {

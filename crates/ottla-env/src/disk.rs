@@ -70,7 +70,12 @@ pub struct Status {
 ///
 /// An error of a sync must never be answered with another try: the system reports a lost page once and then calls it
 /// clean.
+///
+/// # Errors
+/// Each call fails with what the system says; a method tells of the kinds that its callers act on.
+#[expect(clippy::missing_errors_doc, reason = "told once, above")]
 pub trait Disk: Debug + Send + Sync {
+    /// `NotFound` where there is no such file, and `how` does not create it.
     fn open(&self, path: &Path, how: Open) -> io::Result<File>;
 
     /// Opens a file that exists, to read it past the page cache; `None` from a disk that has no such thing.
@@ -83,7 +88,7 @@ pub trait Disk: Debug + Send + Sync {
     /// The names in a directory, in no order.
     fn list(&self, directory: &Path) -> io::Result<Vec<DirectoryEntry>>;
 
-    /// Its parent must exist.
+    /// Its parent must exist, else `NotFound`; what has the name already, `AlreadyExists`.
     fn create_directory(&self, path: &Path) -> io::Result<()>;
 
     /// Takes the place of what has the new name, if that is a file.
@@ -127,7 +132,8 @@ pub trait Disk: Debug + Send + Sync {
     }
 }
 
-/// What is made of those calls, the same for every disk.
+/// What is made of those calls, the same for every disk. They fail as those do.
+#[expect(clippy::missing_errors_doc, reason = "told once, above")]
 impl dyn Disk + '_ {
     /// All that a file holds.
     pub fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -160,11 +166,13 @@ impl dyn Disk + '_ {
         }
     }
 
+    /// `InvalidData` where it is no UTF-8.
     pub fn read_to_string(&self, path: &Path) -> io::Result<String> {
         String::from_utf8(self.read(path)?)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
+    /// After an error any part of the bytes may be in the file.
     pub fn write_all_at(&self, file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
         self.write_at(file, &mut [IoSlice::new(bytes)], position)
     }

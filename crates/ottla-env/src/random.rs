@@ -9,6 +9,10 @@ use crate::sys;
 
 /// A source of random numbers, passed to a shell whose tests must know what it draws.
 pub trait Random: Debug + Send + Sync {
+    /// Fills all of `bytes`.
+    ///
+    /// # Errors
+    /// When there are no random numbers; a part of `bytes` may be filled then.
     fn fill(&self, bytes: &mut [u8]) -> io::Result<()>;
 }
 

@@ -2,6 +2,9 @@
 //!
 //! `linux` holds the calls that only Linux has; `portable` holds a body for each of them that works on any Unix.
 //! Both are compiled and tested on Linux; the functions exported here are the best ones that the platform has.
+//! Each fails with what the system says; a function tells of the kinds that its callers act on.
+
+#![expect(clippy::missing_errors_doc, reason = "told once, above")]
 
 mod portable;
 

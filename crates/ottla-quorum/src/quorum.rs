@@ -184,6 +184,10 @@ impl Quorum {
     /// As the only voter, returns once this node is the active controller, everything that was committed is published,
     /// and the cluster has its first records. With others, returns at once: the image is empty until a leader has said
     /// what is committed, and controllers are registered with the active one ([`Quorum::controller_registration`]).
+    ///
+    /// # Errors
+    /// [`StartError`] where the log or its snapshot cannot be opened or made sense of, the configured voters cannot be,
+    /// or the quorum stops before it is there.
     pub async fn start(config: Config, dependencies: Dependencies) -> Result<Self, StartError> {
         let Dependencies { directory, clock, publisher, transport, workers } = dependencies;
         let place = place(&config, &directory);
@@ -278,6 +282,10 @@ impl Quorum {
     }
 
     /// Answers what the [`Transport`] of another voter has carried here.
+    ///
+    /// # Errors
+    /// [`ServeError::Malformed`] where the bytes are no voter's request, [`ServeError::Stopped`] once the quorum has
+    /// stopped.
     pub async fn serve(&self, request: Bytes) -> Result<Bytes, ServeError> {
         self.service.serve(&self.raft, request).await
     }
@@ -348,6 +356,11 @@ impl Quorum {
 
     /// Makes a decision in its turn; answered when all of its records are committed, applied and published, or none of
     /// them ever will be.
+    ///
+    /// # Errors
+    /// [`SubmitError::NotController`] where this node does not lead, or has stopped leading meanwhile: the records may
+    /// be committed all the same. [`SubmitError::Unwritable`] where a record cannot be written: nothing has changed.
+    /// [`SubmitError::Stopped`] once the quorum has stopped.
     pub async fn decide<R: Send + 'static>(
         &self,
         decide: impl FnOnce(&mut Desk<'_>) -> Outcome<R> + Send + 'static,
@@ -368,6 +381,9 @@ impl Quorum {
     }
 
     /// As [`Quorum::decide`], for a decision that may be a refusal: nothing is recorded then.
+    ///
+    /// # Errors
+    /// As [`Quorum::decide`]; the inner one is the refusal.
     pub async fn decide_or_reject<R: Send + 'static>(
         &self,
         decide: impl FnOnce(&mut Desk<'_>) -> Result<Outcome<R>, Rejection> + Send + 'static,
@@ -375,8 +391,13 @@ impl Quorum {
         self.decide(|desk| or_reject(decide(desk))).await
     }
 
+    /// Changes the levels of features (KIP-584).
+    ///
     /// `version` is that of the request. The voters are those of the moment of the decision: one that has come since the
     /// request was sent may not support what it asks for.
+    ///
+    /// # Errors
+    /// As [`Quorum::decide`]. What is refused is said in the answer.
     pub async fn update_features(
         &self,
         request: UpdateFeaturesRequest,
@@ -395,6 +416,9 @@ impl Quorum {
     }
 
     /// Registers a broker, fenced; it names the epoch that it gets in all later requests.
+    ///
+    /// # Errors
+    /// As [`Quorum::decide`]; the inner one is the refusal.
     pub async fn register_broker(
         &self,
         request: BrokerRegistrationRequest,
@@ -408,6 +432,9 @@ impl Quorum {
 
     /// A broker says that it is there, and what it wants. Brokers do so all the time, so that an answer which changes nothing
     /// waits for the voters' next heartbeats.
+    ///
+    /// # Errors
+    /// As [`Quorum::decide`]; the inner one is the refusal.
     pub async fn broker_heartbeat(
         &self,
         request: BrokerHeartbeatRequest,
@@ -421,6 +448,9 @@ impl Quorum {
 
     /// The connection that this registration's last heartbeat came on has ended: the broker is fenced soon, unless it
     /// is heard from again.
+    ///
+    /// # Errors
+    /// As [`Quorum::decide`].
     pub async fn connection_lost(
         &self,
         id: BrokerId,

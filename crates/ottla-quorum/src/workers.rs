@@ -16,12 +16,18 @@ pub trait Workers: Debug + Send + Sync + 'static {
     fn start(&self, work: Work);
 
     /// Somebody who does one thing after the other, in the order that they are given.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
     fn in_order(&self, name: &str) -> io::Result<Box<dyn InOrder>>;
 }
 
 /// Does one thing after the other. Dropped, it has done all that it was given, if it can be waited for.
 pub trait InOrder: Send {
     /// Gives the work back if nobody does anything here any more.
+    ///
+    /// # Errors
+    /// The work itself.
     fn give(&self, work: Work) -> Result<(), Work>;
 }
 

@@ -11,6 +11,7 @@ use crate::sys::DiskSpace;
 
 /// A [`Disk`] that passes on every call which it does not handle itself. All reads come by: none goes past the page cache,
 /// unless the layer has it so.
+#[expect(clippy::missing_errors_doc, reason = "told at [`Disk`]")]
 pub trait DiskLayer: Debug + Send + Sync {
     fn below(&self) -> &dyn Disk;
 

@@ -71,6 +71,10 @@ fn set(voters: &[Member]) -> String {
 impl Quorum {
     /// Makes an observer a voter, reached at these endpoints as a controller. Waits for it to catch up, and for the
     /// change to be committed, for so long at most.
+    ///
+    /// # Errors
+    /// [`VoterChangeError`]. After [`VoterChangeError::TimedOut`] or [`VoterChangeError::NotLeader`] the change may be
+    /// committed all the same.
     pub async fn add_voter(
         &self,
         newcomer: InitialVoter,
@@ -89,6 +93,9 @@ impl Quorum {
     }
 
     /// Takes a voter's vote away: it goes on as an observer, and if it leads, another voter takes over.
+    ///
+    /// # Errors
+    /// As [`Quorum::add_voter`].
     pub async fn remove_voter(
         &self,
         voter: Member,
@@ -106,6 +113,9 @@ impl Quorum {
     }
 
     /// Has the log name the place where a voter is now.
+    ///
+    /// # Errors
+    /// As [`Quorum::add_voter`].
     pub async fn update_voter(
         &self,
         voter: InitialVoter,
