@@ -266,7 +266,10 @@ impl Replica {
     }
 
     /// Lets the log be replaced by a copy of it, all of which is on disk. Nothing is appended meanwhile.
-    pub fn replace_log<E>(&self, replace: impl FnOnce() -> Result<Arc<Log>, E>) -> Result<(), E> {
+    pub(crate) fn replace_log<E>(
+        &self,
+        replace: impl FnOnce() -> Result<Arc<Log>, E>,
+    ) -> Result<(), E> {
         let state = self.state.lock();
         let log = replace()?;
         log.note_high_watermark(self.high_watermark());

@@ -121,7 +121,7 @@ impl Template {
     }
 
     /// Writes one record; `null` stands for a key or value that is not there.
-    pub fn write(
+    pub(crate) fn write(
         &self,
         out: &mut impl Write,
         topic: &str,

@@ -59,6 +59,11 @@ pub struct ClusterBroker {
 }
 
 impl Client {
+    /// Creates a topic. Of what is left open, the cluster decides.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`], or what has kept the controller from being asked until the client's timeout: it may be
+    /// there all the same. Where only an answer was lost, the next try is refused with TOPIC_ALREADY_EXISTS.
     pub async fn create_topic(&self, topic: &NewTopic) -> Result<CreatedTopic, ClientError> {
         let config = |(name, value): &(String, String)| CreatableTopicConfig {
             name: name.as_str().into(),
@@ -93,6 +98,11 @@ impl Client {
         .await
     }
 
+    /// Deletes a topic with its records.
+    ///
+    /// # Errors
+    /// [`ClientError::NoSuchTopic`], also where an answer was lost and the next try finds it gone; else as
+    /// [`Client::create_topic`].
     pub async fn delete_topic(&self, name: &str) -> Result<(), ClientError> {
         const FIRST_WITH_TOPIC_STATES: i16 = 6;
         let what = || format!("topic \"{name}\" was not deleted");
@@ -117,6 +127,10 @@ impl Client {
     }
 
     /// Lets a topic grow to so many partitions.
+    ///
+    /// # Errors
+    /// [`ClientError::NoSuchTopic`]; else as [`Client::create_topic`]. Where only an answer was lost, the next try is
+    /// refused with INVALID_PARTITIONS.
     pub async fn create_partitions(&self, topic: &str, count: i32) -> Result<(), ClientError> {
         let request = CreatePartitionsRequest {
             topics: vec![CreatePartitionsTopic { name: topic.into(), count, assignments: None }],
@@ -138,6 +152,10 @@ impl Client {
     }
 
     /// Deletes the records of a partition before an offset, or all of them; returns where the partition begins now.
+    ///
+    /// # Errors
+    /// [`ClientError::NoSuchTopic`], [`ClientError::NoSuchPartition`], [`ClientError::Refused`], or what has kept the
+    /// leader from being asked until the client's timeout.
     pub async fn delete_records(
         &self,
         partition: &TopicPartition,
@@ -172,6 +190,10 @@ impl Client {
         .await
     }
 
+    /// The cluster's brokers, who leads its controllers, and its features. What an old broker cannot say is left out.
+    ///
+    /// # Errors
+    /// When no broker answers, or one refuses.
     pub async fn describe_cluster(&self) -> Result<Cluster, ClientError> {
         let features = self.versions(Target::Any).await?.finalized_features;
         match self.describe_cluster_itself().await {

@@ -78,6 +78,10 @@ pub enum TopicFilter<'a> {
 
 impl Client {
     /// Connects to the first of the addresses that answers, and learns the cluster's brokers from it.
+    ///
+    /// # Errors
+    /// [`ClientError::Address`] for what is no address, [`ClientError::Unreachable`] where no broker is at any, or what
+    /// has kept the first that is from answering.
     pub async fn connect(
         bootstrap: &[impl AsRef<str>],
         options: ClientOptions,
@@ -127,6 +131,9 @@ impl Client {
 
     /// Asks a broker for the cluster's brokers and the given topics. Topics that do not exist are
     /// missing from [`Client::metadata`] afterwards; that is no error.
+    ///
+    /// # Errors
+    /// When no broker answers in time, or it refuses: what was known stays.
     pub async fn refresh(&self, topics: TopicFilter<'_>) -> Result<(), ClientError> {
         self.refresh_reporting(topics).await.map(|_| ())
     }
@@ -159,11 +166,18 @@ impl Client {
     }
 
     /// One topic as it is now. Waits out the moment in which its partitions have no leaders yet.
+    ///
+    /// # Errors
+    /// [`ClientError::NoSuchTopic`]; [`ClientError::Refused`] where it has no leaders by the client's timeout; at once,
+    /// what has kept a broker from being asked.
     pub async fn topic(&self, name: &str) -> Result<Topic, ClientError> {
         self.find_topic(name, TopicFilter::Named(&[name]), Duration::ZERO).await
     }
 
     /// One topic as it is now, created first when the cluster creates topics on demand.
+    ///
+    /// # Errors
+    /// As [`Client::topic`]; [`ClientError::NoSuchTopic`] where nobody has created it within three seconds.
     pub async fn topic_or_create(&self, name: &str) -> Result<Topic, ClientError> {
         // The answer does not tell "being created" from "there is none": only time does.
         const CREATION_MAX: Duration = Duration::from_secs(3);
@@ -195,6 +209,10 @@ impl Client {
     }
 
     /// Sends one request to one broker, in the highest version that both sides speak. No second attempt.
+    ///
+    /// # Errors
+    /// When the broker is not known or cannot be reached, serves no version of the request that this client speaks, or
+    /// gives no answer in time. That it refuses is said in the response only.
     pub async fn send<R: Request>(
         &self,
         target: Target,
@@ -271,6 +289,9 @@ impl Client {
     }
 
     /// What a broker serves; connects to it if need be.
+    ///
+    /// # Errors
+    /// When it is not known, or cannot be reached.
     pub async fn versions(&self, target: Target) -> Result<BrokerVersions, ClientError> {
         Ok(self.connection(target).await?.versions.clone())
     }

@@ -149,6 +149,10 @@ pub enum ConfigChange {
 
 impl Client {
     /// The properties of a resource, its own and those that it inherits.
+    ///
+    /// # Errors
+    /// [`ClientError::NoSuchTopic`], [`ClientError::Refused`], or what has kept a broker from being asked until the
+    /// client's timeout.
     pub async fn configs(
         &self,
         resource: &ConfigResource,
@@ -174,6 +178,9 @@ impl Client {
     }
 
     /// Makes all of the changes, or none.
+    ///
+    /// # Errors
+    /// As [`Client::configs`]; all of them may be made then all the same.
     pub async fn change_configs(
         &self,
         resource: &ConfigResource,

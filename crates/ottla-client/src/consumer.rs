@@ -141,6 +141,9 @@ struct Trouble {
 
 impl Consumer {
     /// Finds out where reading begins in each partition.
+    ///
+    /// # Errors
+    /// That of a partition of which it is not found out by the client's timeout, or cannot be.
     pub async fn assign(
         client: Client,
         positions: BTreeMap<TopicPartition, Position>,

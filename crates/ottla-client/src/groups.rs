@@ -24,6 +24,9 @@ const CONSUMER: &str = "consumer";
 
 impl Client {
     /// The broker that coordinates a group, asked for once.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] while there is none, or what has kept a broker from being asked.
     pub async fn coordinator(&self, group: &str) -> Result<BrokerId, ClientError> {
         const LAST_WITH_ONE_KEY: i16 = 3;
         // Of several types of coordinators, that of groups is the default.
@@ -39,6 +42,10 @@ impl Client {
     }
 
     /// Ends a group that has no members, and forgets what it had committed.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with NON_EMPTY_GROUP or GROUP_ID_NOT_FOUND, or what has kept the coordinator from being
+    /// asked until the client's timeout.
     pub async fn delete_group(&self, group: &str) -> Result<(), ClientError> {
         let request = DeleteGroupsRequest { groups_names: vec![group.into()] };
         let what = || format!("{} was not deleted", quoted(group));

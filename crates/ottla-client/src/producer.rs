@@ -137,6 +137,10 @@ impl Producer {
     }
 
     /// Takes a record over. It is stored some time later: [`Producer::flush`] tells.
+    ///
+    /// # Errors
+    /// [`ClientError::NoSuchTopic`], [`ClientError::NoSuchPartition`], what has kept a broker from telling of the
+    /// topic, or the error of an earlier record that could not be stored: this one is not taken over then.
     pub async fn send(&self, topic: &Arc<str>, record: &ProducerRecord) -> Result<(), ClientError> {
         let partitions = self.partitions(topic).await?;
         if let Some(partition) = record.partition
@@ -152,6 +156,9 @@ impl Producer {
     }
 
     /// Waits until every record taken over so far is stored.
+    ///
+    /// # Errors
+    /// The error of the first record that could not be stored. How many are, [`Producer::delivered`] tells.
     pub async fn flush(&self) -> Result<Delivered, ClientError> {
         self.wait_until(Accumulator::is_empty).await?;
         Ok(self.shared.state().delivered)

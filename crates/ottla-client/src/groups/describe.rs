@@ -63,6 +63,9 @@ impl Client {
     }
 
     /// Groups by their ids, asked for at the broker that coordinates all of them.
+    ///
+    /// # Errors
+    /// The outer one where the broker cannot be asked. The inner ones as in [`Client::describe_group`].
     pub async fn describe_groups_at(
         &self,
         coordinator: BrokerId,

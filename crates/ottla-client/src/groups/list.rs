@@ -37,6 +37,10 @@ pub struct ListedGroup {
 
 impl Client {
     /// All groups of the cluster, by their ids.
+    ///
+    /// # Errors
+    /// When one of the brokers cannot be asked until the client's timeout, or refuses: nothing is told of the others'
+    /// groups then.
     pub async fn list_groups(
         &self,
         filter: &GroupFilter,

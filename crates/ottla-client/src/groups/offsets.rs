@@ -39,6 +39,9 @@ pub type Outcomes = BTreeMap<TopicPartition, Result<(), ClientError>>;
 
 impl Client {
     /// All that a group has committed. Nothing at all, when there is no such group.
+    ///
+    /// # Errors
+    /// When the coordinator cannot be asked until the client's timeout, or refuses.
     pub async fn committed(
         &self,
         group: &str,
@@ -92,6 +95,10 @@ impl Client {
     }
 
     /// Sets offsets of a group that has no members. The topics must be in [`Client::metadata`].
+    ///
+    /// # Errors
+    /// The outer one where the coordinator cannot be asked, or is none, until the client's timeout. The inner ones
+    /// where it refuses a partition.
     pub async fn set_committed(
         &self,
         group: &str,
@@ -107,6 +114,9 @@ impl Client {
     }
 
     /// Forgets what a group has committed in partitions that none of its members reads.
+    ///
+    /// # Errors
+    /// As [`Client::set_committed`], and the outer one where it refuses them all, as for a group that is not there.
     pub async fn delete_committed(
         &self,
         group: &str,

@@ -83,6 +83,9 @@ impl World {
     }
 
     /// Lives of several processes, one after the other.
+    ///
+    /// # Errors
+    /// [`Violation`], the first.
     pub fn play(&mut self) -> Checked {
         let path = self.disk.root().join("data");
         self.disk
