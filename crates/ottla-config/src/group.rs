@@ -1,4 +1,4 @@
-//! What one group sets for itself: checks in Kafka's words, and the values in effect (pure).
+//! What one group sets for itself: checks in Kafka's words, and the values that it inherits (pure).
 
 use std::collections::BTreeMap;
 
@@ -28,40 +28,12 @@ pub fn check_group(settings: &Settings, wanted: &BTreeMap<String, String>) -> Re
     ["consumer", "share", "streams"].iter().try_for_each(|kind| check.heartbeats(kind))
 }
 
-/// The value that counts for a group: its own, kept within the broker's bounds, else the broker's.
-pub fn group_value(
-    settings: &Settings,
-    own: &BTreeMap<String, String>,
-    name: &str,
-) -> Option<Value> {
-    let property = find(Scope::Group, name)?;
-    let Some(value) = own.get(name).and_then(|text| judge(property, text).ok()) else {
-        return effective_default(settings, property);
-    };
-    Some(if let Value::Int(number) = value {
-        Value::Int(bounded(settings, name, number))
-    } else {
-        value
-    })
-}
-
-/// Bounds may have been set closer after the group's value was accepted.
-fn bounded(settings: &Settings, name: &str, number: i32) -> i32 {
-    let Some(bound) = BOUNDS.iter().find(|bound| bound.property() == name) else { return number };
-    let raised = bound.minimum().map_or(number, |minimum| number.max(settings.int(&minimum)));
-    raised.min(settings.int(&bound.maximum()))
-}
-
 /// What the broker's properties make of a group property. Kafka shows the built-in default of an
 /// assignment interval whatever the broker's is, but uses the broker's.
 pub(crate) fn inherited(settings: &Settings, property: &Property) -> Option<Value> {
     if property.name.ends_with(".assignment.interval.ms") {
         return Value::parse(property.kind, property.default?).ok();
     }
-    effective_default(settings, property)
-}
-
-fn effective_default(settings: &Settings, property: &Property) -> Option<Value> {
     match group_synonym(property.name) {
         Some(synonym) => settings.value(synonym),
         None => Value::parse(property.kind, property.default?).ok(),
@@ -196,21 +168,11 @@ mod tests {
         assert_eq!(objection(&[("no.such", "1")]), "Unknown group config name: no.such");
         assert!(objection(&[("consumer.session.timeout.ms", "long")]).contains("Not a number"));
     }
-
     #[test]
     fn a_group_that_sets_nothing_has_the_brokers_value() {
         let mut settings = Settings::default();
         settings.set("group.consumer.session.timeout.ms", "50000", Origin::BuiltIn).unwrap();
-        let name = "consumer.session.timeout.ms";
-        let value = |own| group_value(&settings, &set(own), name);
-        assert_eq!(value(&[]), Some(Value::Int(50_000)));
-        assert_eq!(value(&[(name, "60000")]), Some(Value::Int(60_000)));
-    }
-
-    #[test]
-    fn a_value_that_the_bounds_have_left_behind_counts_as_the_bound() {
-        let name = "consumer.session.timeout.ms";
-        let value = group_value(&Settings::default(), &set(&[(name, "1")]), name);
-        assert_eq!(value, Some(Value::Int(45_000)));
+        let property = find(Scope::Group, "consumer.session.timeout.ms").unwrap();
+        assert_eq!(inherited(&settings, property), Some(Value::Int(50_000)));
     }
 }

@@ -29,10 +29,6 @@ impl Password {
     pub fn new(secret: String) -> Self {
         Self(secret)
     }
-
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
 }
 
 impl fmt::Debug for Password {

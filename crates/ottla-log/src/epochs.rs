@@ -46,11 +46,6 @@ impl EpochCache {
         self.entries.last().copied()
     }
 
-    #[must_use]
-    pub fn earliest(&self) -> Option<EpochEntry> {
-        self.entries.first().copied()
-    }
-
     /// Notes that `epoch` writes from `start_offset` on. Entries that contradict it are dropped: they belong to
     /// records that were cut off. Returns whether anything changed.
     pub fn assign(&mut self, epoch: LeaderEpoch, start_offset: Offset) -> bool {

@@ -16,7 +16,6 @@ mod records;
 mod tests;
 mod topics;
 
-use std::ops::Bound;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
@@ -128,12 +127,6 @@ impl Image {
     /// All topics, ordered by name.
     pub fn topics(&self) -> impl Iterator<Item = &Topic> {
         self.topic_ids.values().filter_map(|id| self.topics.get(id))
-    }
-
-    /// Topics whose name is `from` or comes after it, ordered by name.
-    pub fn topics_from<'a>(&'a self, from: &str) -> impl Iterator<Item = &'a Topic> {
-        let range = self.topic_ids.range::<_, str>((Bound::Included(from), Bound::Unbounded));
-        range.filter_map(|(_, id)| self.topics.get(id))
     }
 
     #[must_use]

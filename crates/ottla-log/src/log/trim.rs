@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use ottla_base::{LeaderEpoch, Offset, TopicPartition};
+use ottla_base::{Offset, TopicPartition};
 use parking_lot::MutexGuard;
 
 use super::{Active, Log, NoFlush, Sealed, UnsyncedNames, Writer};
@@ -524,13 +524,5 @@ impl Log {
         segment.close_files();
         self.env().discard_later(discarded, self.config().file_delete_delay_ms);
         Ok(())
-    }
-
-    /// The epoch at the log's start, for ListOffsets.
-    #[must_use]
-    pub fn earliest_epoch(&self) -> Option<LeaderEpoch> {
-        let state = self.state.read();
-        let entry = state.epochs.earliest()?;
-        (entry.start_offset.0 <= state.log_start_offset).then_some(entry.epoch)
     }
 }
