@@ -227,6 +227,12 @@ pub(crate) enum Outcome {
     /// The answer comes when something happens; later requests of this connection that do not
     /// depend on it may be handled meanwhile.
     Later(Pending),
+    /// As [`Outcome::Later`], once what was appended is on disk: whoever has appended all that there is begins that flush.
+    AfterFlush {
+        pending: Pending,
+        /// Whether followers were woken that wait for what was appended.
+        has_followers: bool,
+    },
     /// The answer comes later, and nothing else of this connection begins before: what was asked for is not done yet.
     Alone(Pending),
     /// A produce with acks=0 that went well.
@@ -240,6 +246,7 @@ impl std::fmt::Debug for Outcome {
         f.write_str(match self {
             Self::Answer(_) => "Answer",
             Self::Later(_) => "Later",
+            Self::AfterFlush { .. } => "AfterFlush",
             Self::Alone(_) => "Alone",
             Self::Silent => "Silent",
             Self::Close(_) => "Close",

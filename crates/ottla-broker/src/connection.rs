@@ -9,7 +9,7 @@
 //!
 //! Invariants: answers leave in the order in which their requests came; `in_flight.len() <=
 //! IN_FLIGHT_MAX`, and more than one only if all are produces; a request that waits for its turn
-//! (`held`) is the last that was read; whoever waits for a flush that nobody has begun (`owes_flush`) begins it before
+//! (`held`) is the last that was read; whoever waits for a flush that nobody has begun (`owed_flush`) begins it before
 //! it waits for anything.
 
 use std::collections::VecDeque;
@@ -59,9 +59,14 @@ pub(crate) struct Connection {
     read_in_a_row: usize,
     /// Whether all requests in flight are produces, which alone may overlap.
     only_produces: bool,
-    /// Whether the latest produces wait for a flush that this connection has yet to begin: all that a client has sent
-    /// share one.
-    owes_flush: bool,
+    /// What the latest produces wait for and this connection has yet to begin: all that a client has sent share one.
+    owed_flush: Option<OwedFlush>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct OwedFlush {
+    /// Whether followers were woken that wait for what it is of. They have a disk of their own, and take it along meanwhile.
+    has_followers: bool,
 }
 
 impl std::fmt::Debug for InFlight {
@@ -104,7 +109,7 @@ impl Connection {
             held: None,
             read_in_a_row: 0,
             only_produces: false,
-            owes_flush: false,
+            owed_flush: None,
         }
     }
 
@@ -129,7 +134,12 @@ impl Connection {
                         return;
                     }
                 }
-                Step::NothingToRead => self.begin_owed_flush(),
+                Step::NothingToRead => {
+                    if self.owed_flush.is_some_and(|owed| owed.has_followers) {
+                        tokio::task::yield_now().await;
+                    }
+                    self.begin_owed_flush();
+                }
                 Step::IdleCheck if last_used + idle_max <= Instant::now() => {
                     info!(peer = %self.peer, "connection closed: idle for too long");
                     self.session.closed_by_us();
@@ -147,7 +157,7 @@ impl Connection {
         idle_check: Pin<&mut tokio::time::Sleep>,
     ) -> Step {
         // Before its flush has begun nobody needs to be told when it ends.
-        let waits = !self.in_flight.is_empty() && !self.owes_flush;
+        let waits = !self.in_flight.is_empty() && self.owed_flush.is_none();
         if self.read_in_a_row >= READ_IN_A_ROW_MAX {
             self.read_in_a_row = 0;
             if *shutdown.borrow() {
@@ -162,7 +172,7 @@ impl Connection {
         tokio::select! {
             biased;
             frame = self.reader.next(&mut self.socket), if reads => Step::Frame(frame),
-            () = std::future::ready(()), if self.owes_flush => Step::NothingToRead,
+            () = std::future::ready(()), if self.owed_flush.is_some() => Step::NothingToRead,
             outcome = front_outcome(&mut self.in_flight), if waits => Step::Outcome(outcome),
             () = stopped(shutdown) => Step::Shutdown,
             () = idle_check, if self.in_flight.is_empty() => Step::IdleCheck,
@@ -182,14 +192,15 @@ impl Connection {
         // A request that waits from here on has been read: its records are in the log, and what else it holds is small.
         let Frame { bytes, share } = frame;
         self.in_flight.push_back(match handlers::handle(&self.broker, &mut self.session, bytes) {
-            Outcome::Later(pending) => {
-                self.owes_flush |= is_produce;
+            Outcome::Later(pending) => InFlight::Waiting(pending),
+            Outcome::AfterFlush { pending, has_followers } => {
+                self.owed_flush.get_or_insert_default().has_followers |= has_followers;
                 InFlight::Waiting(pending)
             }
             Outcome::Alone(pending) => {
                 self.only_produces = false;
                 // Some of its records may be in a log by now.
-                self.owes_flush |= is_produce;
+                self.owed_flush.get_or_insert_default();
                 InFlight::Waiting(to_its_end(pending, share, Arc::clone(&self.seat)))
             }
             outcome @ (Outcome::Answer(_) | Outcome::Silent | Outcome::Close(_)) => {
@@ -199,7 +210,7 @@ impl Connection {
     }
 
     fn begin_owed_flush(&mut self) {
-        if std::mem::take(&mut self.owes_flush) {
+        if self.owed_flush.take().is_some() {
             self.broker.directories.begin_flush();
         }
     }
@@ -216,7 +227,9 @@ impl Connection {
                 }
             }
             Outcome::Silent => {}
-            Outcome::Later(pending) | Outcome::Alone(pending) => {
+            Outcome::Later(pending)
+            | Outcome::AfterFlush { pending, .. }
+            | Outcome::Alone(pending) => {
                 self.in_flight.push_front(InFlight::Waiting(pending));
                 return true;
             }

@@ -31,6 +31,7 @@ use tracing::{debug, warn};
 use crate::broker::Registration;
 use crate::fetch_session::NO_SESSION;
 use crate::hang_ups::HangUps;
+use crate::log_directories::LogDirectories;
 use crate::peers::{BrokerAddresses, PeerError};
 use crate::replica::Replica;
 use crate::throttles::Throttles;
@@ -55,6 +56,7 @@ type Place = (BrokerId, usize);
 /// The partitions that are followed here, by who fetches them.
 #[derive(Debug)]
 pub(crate) struct Fetchers {
+    directories: Arc<LogDirectories>,
     clock: Arc<dyn Clock>,
     settings: FetchSettings,
     throttles: Arc<Throttles>,
@@ -96,6 +98,7 @@ impl FetchNews {
 
 impl Fetchers {
     pub(crate) fn new(
+        directories: Arc<LogDirectories>,
         clock: Arc<dyn Clock>,
         settings: FetchSettings,
         throttles: Arc<Throttles>,
@@ -104,7 +107,7 @@ impl Fetchers {
         let count = settings.fetchers.max(1);
         let places = Places { count, followed: HashMap::new(), of: HashMap::new() };
         let (places, sender) = (Mutex::new(places), std::sync::OnceLock::new());
-        Self { clock, settings, throttles, hang_ups, places, sender }
+        Self { directories, clock, settings, throttles, hang_ups, places, sender }
     }
 
     /// From now on leaders are asked. Said once.
@@ -173,6 +176,7 @@ impl Fetchers {
             leader,
             registration: *registration,
             addresses: Arc::clone(addresses),
+            directories: Arc::clone(&self.directories),
             clock: Arc::clone(&self.clock),
             settings: self.settings,
             throttles: Arc::clone(&self.throttles),
@@ -196,6 +200,7 @@ struct Fetcher {
     leader: BrokerId,
     registration: Registration,
     addresses: Arc<BrokerAddresses>,
+    directories: Arc<LogDirectories>,
     clock: Arc<dyn Clock>,
     settings: FetchSettings,
     throttles: Arc<Throttles>,
@@ -271,6 +276,7 @@ impl Fetcher {
             let now = self.clock.monotonic();
             self.session_id.store(response.session_id, Ordering::Relaxed);
             let errands = conversation.take(response, now, &self.throttles.follower);
+            self.directories.begin_flush();
             for replica in errands {
                 self.ask_offsets(&connection, &replica).await?;
             }

@@ -35,7 +35,9 @@ pub(super) async fn handle(context: Context, request: EnvelopeRequest) -> Outcom
     let mut outcome = super::handle(&context.broker, &mut session, request.request_data);
     let response = loop {
         match outcome {
-            Outcome::Later(pending) | Outcome::Alone(pending) => outcome = pending.await,
+            Outcome::Later(pending)
+            | Outcome::AfterFlush { pending, .. }
+            | Outcome::Alone(pending) => outcome = pending.await,
             Outcome::Answer(answer) => {
                 break match answer.into_body() {
                     Some(body) => {

@@ -158,9 +158,10 @@ impl Appending {
         let Self { context, acks, timeout, waits, response, .. } = self;
         match acks {
             ACKS_NONE => silent(&context, &response),
-            ACKS_ALL if !waits.is_empty() => {
-                Outcome::Later(Box::pin(answer_when_visible(context, response, waits, timeout)))
-            }
+            ACKS_ALL if !waits.is_empty() => Outcome::AfterFlush {
+                has_followers: waits.iter().any(|wait| !wait.replica.followers.is_empty()),
+                pending: Box::pin(answer_when_visible(context, response, waits, timeout)),
+            },
             _ => answer(&context, response),
         }
     }

@@ -71,6 +71,7 @@ impl Data {
         let hang_ups = Arc::<HangUps>::default();
         let throttles = Arc::new(Throttles::new(throttle_windows(config)));
         let fetchers = Arc::new(Fetchers::new(
+            Arc::clone(&directories),
             Arc::clone(&clock),
             fetch_settings(config),
             Arc::clone(&throttles),

@@ -140,7 +140,8 @@ impl Replica {
             }
     }
 
-    /// The leader has answered. Records are in the log when this returns, and will be flushed.
+    /// The leader has answered. Records are in the log when this returns, and wait for a flush, which the caller begins once it
+    /// has nothing more to append.
     pub fn on_fetched(
         &self,
         leader: BrokerId,
@@ -289,7 +290,7 @@ impl Replica {
         });
         // Also after a failure: a part may be there. Nothing waits where the page cache counts as the disk.
         if log.flushed_offset() < log.log_end_offset() {
-            log.request_flush();
+            log.join_next_flush();
         }
         match appended {
             Ok(()) => {

@@ -207,7 +207,13 @@ fn topics_in(directories: Arc<LogDirectories>) -> Topics {
         fetchers: 1,
     };
     let hang_ups = Arc::<HangUps>::default();
-    let fetchers = Fetchers::new(Arc::clone(&clock), fetch, Arc::clone(&throttles), hang_ups);
+    let fetchers = Fetchers::new(
+        Arc::clone(&directories),
+        Arc::clone(&clock),
+        fetch,
+        Arc::clone(&throttles),
+        hang_ups,
+    );
     Topics {
         me: Incarnation { broker: ME, id: INCARNATION },
         lag_max: Duration::from_secs(30),
