@@ -27,6 +27,8 @@ mod members;
 mod metadata_shell;
 #[cfg(feature = "side-by-side")]
 pub(crate) mod operator;
+#[cfg(feature = "side-by-side")]
+mod properties;
 mod record;
 mod round_trip;
 #[cfg(feature = "side-by-side")]
@@ -160,6 +162,7 @@ fn all_tests(target: Target, length: Length) -> Vec<Test> {
     #[cfg(feature = "side-by-side")]
     {
         tests.extend(creation::tests());
+        tests.extend(properties::tests(target));
         tests.extend(scale::tests());
         if target == Target::Ottla {
             tests.extend(operator::tests());

@@ -100,7 +100,11 @@ fn create_orders(running: &Running, [a, b]: &[PathBuf; 2]) -> Result<()> {
     Ok(())
 }
 
-fn ask<R: Request>(address: &str, request: &R, version: i16) -> Result<R::Response> {
+pub(super) fn ask<R: Request>(
+    address: &str,
+    request: &R,
+    version: i16,
+) -> Result<R::Response> {
     let mut connection = Connection::open(address)?;
     connection.send(&encode_request(version, 1, None, request)?.bytes);
     let Reply::Frame(frame) = connection.receive()? else {
