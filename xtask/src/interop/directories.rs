@@ -17,12 +17,15 @@ use ottla_protocol::header::ResponseHeader;
 use ottla_protocol::messages::alter_replica_log_dirs_request::{
     AlterReplicaLogDir, AlterReplicaLogDirTopic,
 };
+use ottla_protocol::messages::delete_records_request::{
+    DeleteRecordsPartition, DeleteRecordsTopic,
+};
 use ottla_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
 use ottla_protocol::messages::{
-    AlterReplicaLogDirsRequest, DescribeLogDirsRequest, IncrementalAlterConfigsRequest,
-    MetadataRequest,
+    AlterReplicaLogDirsRequest, DeleteRecordsRequest, DescribeLogDirsRequest,
+    IncrementalAlterConfigsRequest, MetadataRequest,
 };
 use ottla_protocol::{Decoder, Message as _, Request};
 use rustix::process::Signal;
@@ -64,6 +67,7 @@ pub(super) fn tests() -> Vec<Test> {
         ),
         test("a full disk refuses records, serves all else, and recovers by itself", UNSHARE, full)
             .where_allowed(&[MOUNT]),
+        test("DeleteRecords makes room on a full disk", UNSHARE, trimmed).where_allowed(&[MOUNT]),
         test(
             "a disk that others fill to the last byte stops nothing that does not need room",
             UNSHARE,
@@ -100,11 +104,7 @@ fn create_orders(running: &Running, [a, b]: &[PathBuf; 2]) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn ask<R: Request>(
-    address: &str,
-    request: &R,
-    version: i16,
-) -> Result<R::Response> {
+pub(super) fn ask<R: Request>(address: &str, request: &R, version: i16) -> Result<R::Response> {
     let mut connection = Connection::open(address)?;
     connection.send(&encode_request(version, 1, None, request)?.bytes);
     let Reply::Frame(frame) = connection.receive()? else {
@@ -336,7 +336,7 @@ fn reserve(directory: &Path) -> Result<()> {
 }
 
 /// `ottla serve` with its data on a disk of 24 MiB, a third of which is reserved.
-fn serve_small(directory: &Path) -> Result<Command> {
+fn serve_small(directory: &Path, more: &[&str]) -> Result<Command> {
     let disk = directory.join("disk");
     fs::create_dir_all(&disk)?;
     let log_dirs = format!("log.dirs={}", disk.join("data").display());
@@ -344,6 +344,7 @@ fn serve_small(directory: &Path) -> Result<Command> {
     broker.args(["--set", &format!("{RESERVE}=8388608")]);
     broker.args(["--set", "log.segment.delete.delay.ms=0"]);
     broker.args(["--set", "offsets.topic.num.partitions=1"]);
+    broker.args(more.iter().flat_map(|setting| ["--set", setting]));
     let mut command = Command::new("unshare");
     let script = r#"mount -t tmpfs -o size=24m tmpfs "$1" && shift && exec "$@""#;
     command
@@ -354,22 +355,37 @@ fn serve_small(directory: &Path) -> Result<Command> {
     Ok(command)
 }
 
-fn full(directory: &Path) -> Result<()> {
-    const MEGABYTE: usize = 900_000;
-    let running = Running::start(serve_small(directory)?, directory)?;
-    for topic in ["kept", "ballast"] {
-        client(running.address(), &["topic", "create", topic], "")?;
-    }
-    write_ok(&running, "kept", 0, "first")?;
-    let ballast = vec![b'x'; MEGABYTE];
+/// A record that takes most of a segment of a mebibyte.
+const MEGABYTE: &[u8] = &[b'x'; 900_000];
+
+/// Writes records until there is no room for one more; says how many.
+fn fill_up(running: &Running) -> Result<u32> {
     let mut written = 0;
-    while write(&running, "ballast", 0, &ballast)? == ErrorCode::NONE {
+    while write(running, "ballast", 0, MEGABYTE)? == ErrorCode::NONE {
         written += 1;
         ensure!(written < 24, "24 MiB hold more than {written} MB");
     }
     ensure!(written >= 12, "only {written} MB fit beside the reserve");
-    write_refused(&running, "kept", 0)?;
-    ensure!(count(&running, IS_FULL)? == 1, "it is not said once:\n{}", running.log()?);
+    write_refused(running, "kept", 0)?;
+    ensure!(count(running, IS_FULL)? == 1, "it is not said once:\n{}", running.log()?);
+    Ok(written)
+}
+
+/// Once there is room again, without anybody's doing more for it.
+fn write_with_room(running: &Running, topic: &str, value: &[u8]) -> Result<()> {
+    eventually(Duration::from_secs(10), || {
+        Ok((write(running, topic, 0, value)? == ErrorCode::NONE).then_some(()))
+    })
+    .context("there is room, and records are still refused")
+}
+
+fn full(directory: &Path) -> Result<()> {
+    let running = Running::start(serve_small(directory, &[])?, directory)?;
+    for topic in ["kept", "ballast"] {
+        client(running.address(), &["topic", "create", topic], "")?;
+    }
+    write_ok(&running, "kept", 0, "first")?;
+    fill_up(&running)?;
 
     // Everything else goes on: groups commit, topics come and go, records are read.
     let grouped = ["consume", "kept", "--group", "g", "--until-end"];
@@ -377,13 +393,47 @@ fn full(directory: &Path) -> Result<()> {
     let again = client(running.address(), &grouped, "")?.stdout_text();
     ensure!(again.is_empty(), "what the group has committed is forgotten: {again}");
     client(running.address(), &["topic", "delete", "ballast"], "")?;
-    eventually(Duration::from_secs(10), || {
-        Ok((write(&running, "kept", 0, b"second")? == ErrorCode::NONE).then_some(()))
-    })
-    .context("there is room, and records are still refused")?;
+    write_with_room(&running, "kept", b"second")?;
     ensure!(count(&running, IS_ROOMY)? == 1, "it is not said once:\n{}", running.log()?);
     ensure!(read(&running, "kept", 0)? == "first\nsecond\n", "the records are others");
     ensure!(get(&running.ready.http, "/readyz")? == (200, "ready\n".to_owned()));
+    Ok(())
+}
+
+/// The next retention run takes away what was deleted.
+fn trimmed(directory: &Path) -> Result<()> {
+    let soon = [
+        "log.initial.task.delay.ms=0",
+        "log.retention.check.interval.ms=200",
+        "log.retention.ms=-1",
+    ];
+    let running = Running::start(serve_small(directory, &soon)?, directory)?;
+    client(running.address(), &["topic", "create", "kept"], "")?;
+    let small_segments = ["--config", "segment.bytes=1048576"];
+    let create = [&["topic", "create", "ballast"][..], &small_segments].concat();
+    client(running.address(), &create, "")?;
+    write_ok(&running, "kept", 0, "first")?;
+    let written = fill_up(&running)?;
+    let all = DeleteRecordsTopic {
+        name: "ballast".into(),
+        partitions: vec![DeleteRecordsPartition { partition_index: 0, offset: -1 }],
+    };
+    let request = DeleteRecordsRequest { topics: vec![all], timeout_ms: 10_000 };
+    let answer = ask(running.address(), &request, 2)?;
+    let mut answers = answer.topics.iter().flat_map(|topic| &topic.partitions);
+    let code = answers.next().context("no answer for the partition")?.error_code;
+    ensure!(code == ErrorCode::NONE, "records can't be deleted: {code}");
+    // More than any smaller thing that goes could make room for.
+    for _ in 0..5 {
+        write_with_room(&running, "ballast", MEGABYTE)?;
+    }
+    write_ok(&running, "kept", 0, "second")?;
+    ensure!(count(&running, IS_ROOMY)? > 0, "it is not said:\n{}", running.log()?);
+    ensure!(read(&running, "kept", 0)? == "first\nsecond\n", "the records are others");
+    let offsets = ["consume", "ballast", "--until-end", "--format", "%o"];
+    let offsets = client(running.address(), &offsets, "")?.stdout_text();
+    let expected: String = (written..written + 5).map(|offset| format!("{offset}\n")).collect();
+    ensure!(offsets == expected, "{written} records were deleted, and these are read: {offsets}");
     Ok(())
 }
 
@@ -391,7 +441,7 @@ fn full(directory: &Path) -> Result<()> {
 fn filled(directory: &Path) -> Result<()> {
     const GIVEN_UP: &str = "the reserve is given up to the metadata";
     const WAITING: &str = "decides and learns nothing about the cluster until there is room";
-    let mut running = Running::start(serve_small(directory)?, directory)?;
+    let mut running = Running::start(serve_small(directory, &[])?, directory)?;
     client(running.address(), &["topic", "create", "kept"], "")?;
     write_ok(&running, "kept", 0, "first")?;
     let filler = filler(&running, directory)?;
@@ -430,10 +480,7 @@ fn filled(directory: &Path) -> Result<()> {
     let code = set_retention(&running, 1)?;
     ensure!(code == ErrorCode::NONE, "a decision with room again: {code}");
     running.wait_for("the disk has room for the metadata again")?;
-    eventually(Duration::from_secs(10), || {
-        Ok((write(&running, "kept", 0, b"second")? == ErrorCode::NONE).then_some(()))
-    })
-    .context("there is room, and records are still refused")?;
+    write_with_room(&running, "kept", b"second")?;
     ensure!(read(&running, "kept", 0)? == "first\nsecond\n", "the records are others");
     eventually(Duration::from_secs(10), || {
         Ok((write(&running, "late", 0, b"third")? == ErrorCode::NONE).then_some(()))
