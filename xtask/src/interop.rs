@@ -33,6 +33,8 @@ mod record;
 mod round_trip;
 #[cfg(feature = "side-by-side")]
 mod scale;
+#[cfg(feature = "side-by-side")]
+mod scrubbing;
 mod served;
 mod session;
 mod streams;
@@ -167,6 +169,7 @@ fn all_tests(target: Target, length: Length) -> Vec<Test> {
         if target == Target::Ottla {
             tests.extend(operator::tests());
             tests.extend(directories::tests());
+            tests.extend(scrubbing::tests());
             tests.extend(flush_order::tests());
         }
     }

@@ -409,9 +409,9 @@ impl Shared {
     }
 
     fn scrub_until_stopped(&self) {
-        let bytes_per_second = self.env.options.scrub_bytes_per_second;
-        let pace = |bytes| self.wait(scrub::pause(bytes, bytes_per_second));
-        while self.wait(scrub::LOOK_INTERVAL) {
+        let options = &self.env.options;
+        let pace = |bytes| self.wait(scrub::pause(bytes, options.scrub_bytes_per_second));
+        while self.wait(scrub::look_interval(options.scrub_interval_ms)) {
             scrub::round(&self.env, &self.logs(), &pace);
         }
     }

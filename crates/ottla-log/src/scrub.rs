@@ -20,8 +20,13 @@ use crate::error::{Context, StorageError};
 use crate::log::{Auditable, Log};
 use crate::names;
 
-/// How often it is looked whether anything is due.
-pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+/// How often it is looked whether anything is due, at least.
+const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether anything is due, so that a short interval is kept, too.
+pub(crate) fn look_interval(scrub_interval_ms: u64) -> Duration {
+    Duration::from_millis(scrub_interval_ms).min(LOOK_INTERVAL_MAX)
+}
 
 /// What the scrub has done since the start.
 #[derive(Debug, Default)]
@@ -151,6 +156,12 @@ pub(crate) fn pause(bytes: usize, bytes_per_second: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_to_be_read_twice_a_minute_is_looked_for_as_often() {
+        assert_eq!(look_interval(30_000), Duration::from_secs(30));
+        assert_eq!(look_interval(7 * 24 * 60 * 60 * 1000), Duration::from_secs(60));
+    }
 
     #[test]
     fn ten_mebibytes_a_second_are_forty_reads() {

@@ -41,9 +41,12 @@ fn config() -> LogConfig {
     LogConfig { segment_bytes, index_interval_bytes: 200, ..LogConfig::default() }
 }
 
+/// Everything is read whenever the test says so, and by nobody else: the directory's own thread would be at it all the time.
 fn always_due() -> Directory {
     let mut directory = Directory::new();
-    directory.options = DirectoryOptions { scrub_interval_ms: 0, ..DirectoryOptions::default() };
+    let options = DirectoryOptions::default();
+    directory.options =
+        DirectoryOptions { scrub_interval_ms: 0, scrub_bytes_per_second: 0, ..options };
     directory
 }
 
