@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
-use ottla_base::{ErrorCode, Timestamp};
+use ottla_base::{ErrorCode, SplitMix64, Timestamp};
 use ottla_records::{BatchBuilder, Codec, Compression, TimestampType};
 
 use super::super::session::now_ms;
@@ -133,11 +133,10 @@ fn compression_type(bench: &Bench) -> Result<()> {
 /// Words in a random order, which more effort makes smaller.
 fn prose() -> Vec<u8> {
     let words = ["broker ", "segment ", "offset ", "of ", "a ", "log ", "is ", "read ", "again "];
-    let mut random = crate::random::Random(7);
+    let mut random = SplitMix64::new(7);
     let mut prose = Vec::new();
     while prose.len() < 30_000 {
-        let at = usize::try_from(random.below(words.len() as u64)).unwrap_or_default();
-        prose.extend(words.get(at).copied().unwrap_or_default().bytes());
+        prose.extend(words.get(random.below(words.len())).copied().unwrap_or_default().bytes());
     }
     prose
 }
