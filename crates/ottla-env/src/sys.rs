@@ -19,15 +19,15 @@ use std::path::{Path, PathBuf};
 
 #[cfg(target_os = "linux")]
 pub use linux::{
-    advise_random, allocate, disable_huge_pages, drop_cached, give_up_unacknowledged_after,
-    is_cached, is_locked, open_direct, random_bytes, send, send_file, send_without_pacing,
-    sync_filesystem, write_vectored_at,
+    advise_random, allocate, bring_in, disable_huge_pages, drop_cached,
+    give_up_unacknowledged_after, is_cached, is_locked, open_direct, random_bytes, send, send_file,
+    send_without_pacing, sync_filesystem, write_vectored_at,
 };
 #[cfg(not(target_os = "linux"))]
 pub use portable::{
-    advise_random, allocate, disable_huge_pages, drop_cached, give_up_unacknowledged_after,
-    is_cached, is_locked, open_direct, random_bytes, send, send_file, send_without_pacing,
-    sync_filesystem, write_vectored_at,
+    advise_random, allocate, bring_in, disable_huge_pages, drop_cached,
+    give_up_unacknowledged_after, is_cached, is_locked, open_direct, random_bytes, send, send_file,
+    send_without_pacing, sync_filesystem, write_vectored_at,
 };
 
 /// Linux takes at most this many buffers of one vectored call.
@@ -163,15 +163,17 @@ pub fn read_full_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result
 /// in the disk's queue before the flush that somebody waits for. From now on it does so no more for this handle.
 pub fn read_ahead(file: &File, position: u64, len: usize) -> io::Result<()> {
     advise_random(file)?;
-    let mut scratch = vec![0; len.min(READ_AHEAD_STEP)];
-    let end = position + len as u64;
-    let mut at = position;
-    while at < end {
-        let read = read_full_at(file, &mut scratch, at)?;
-        if read == 0 {
-            break;
+    let (mut at, mut left) = (position, len);
+    while left > 0 {
+        match bring_in(file, at, left.min(READ_AHEAD_STEP)) {
+            Ok(0) => break,
+            Ok(there) => {
+                at += there as u64;
+                left = left.saturating_sub(there);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
-        at += read as u64;
     }
     Ok(())
 }

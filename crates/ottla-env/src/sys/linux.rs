@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::fs::{Advice, FallocateFlags, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::VECTORS_MAX;
+use super::{VECTORS_MAX, portable};
 
 /// How far apart [`looks_cached`] looks. Read-ahead and eviction work on larger pieces than a page, so a hole between
 /// two looks is rare; it costs one blocking disk read, not a wrong answer.
@@ -163,6 +163,27 @@ fn is_byte_cached(file: &File, position: u64) -> bool {
     // EAGAIN is "not in the cache". A file system without RWF_NOWAIT (overlayfs before 6.0, some FUSE) says
     // EOPNOTSUPP; "not cached" is then the safe answer. The end of the file needs no disk.
     rustix::io::preadv2(file, &mut buffers, position, ReadWriteFlags::NOWAIT).is_ok()
+}
+
+/// Waits until some of the file is in the page cache, without a copy of it: the null device takes pages as they are. Returns
+/// how much that was; zero only at the end of the file.
+///
+/// All of it is asked for at once, or it would come in the pieces that go through a pipe, each of which waits for the disk.
+pub fn bring_in(file: &File, position: u64, len: usize) -> io::Result<usize> {
+    static NOWHERE: LazyLock<Option<File>> = LazyLock::new(null_device);
+    let Some(nowhere) = &*NOWHERE else { return portable::bring_in(file, position, len) };
+    rustix::fs::fadvise(file, position, (len as u64).try_into().ok(), Advice::WillNeed)?;
+    match rustix::fs::sendfile(nowhere, file, Some(&mut { position }), len) {
+        // Some file systems give no pages away.
+        Err(Errno::INVAL) => portable::bring_in(file, position, len),
+        result => Ok(result?),
+    }
+}
+
+/// A sandbox may have none, or an ordinary file under its name, which would be filled with what others have written.
+fn null_device() -> Option<File> {
+    let device = OpenOptions::new().write(true).open("/dev/null").ok()?;
+    device.metadata().ok()?.file_type().is_char_device().then_some(device)
 }
 
 /// Moves up to `len` bytes of the file to a socket without copying them through this process.

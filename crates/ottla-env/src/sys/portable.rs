@@ -54,6 +54,12 @@ pub fn is_cached(_file: &File, _position: u64, _len: usize) -> bool {
     false
 }
 
+/// Reads some of the file, which leaves it in the page cache. Returns how much that was.
+pub fn bring_in(file: &File, position: u64, len: usize) -> io::Result<usize> {
+    let mut buffer = vec![0; len];
+    super::read_full_at(file, &mut buffer, position)
+}
+
 /// Sends bytes, of the first buffers at least; there is no portable way to say that more will follow.
 pub fn send(socket: BorrowedFd<'_>, buffers: &[IoSlice<'_>], _more: bool) -> io::Result<usize> {
     Ok(rustix::io::writev(socket, buffers.get(..VECTORS_MAX).unwrap_or(buffers))?)

@@ -96,6 +96,35 @@ fn nothing_is_cached_of_what_was_evicted() {
 }
 
 #[test]
+fn what_is_brought_in_is_cached_and_nothing_beyond_it() {
+    let (len, page) = (LEN * page(), page());
+    for bring_in in [bring_in, portable::bring_in] {
+        let file = file_with_cached(&[]);
+        assert_eq!(bring_in(&file, page as u64 + 1, 20 * page).unwrap(), 20 * page);
+        assert!(is_cached(&file, page as u64, 21 * page));
+        assert!(!is_cached(&file, 22 * page as u64, 1));
+        assert_eq!(bring_in(&file, (len - 5) as u64, page).unwrap(), 5);
+        assert_eq!(bring_in(&file, len as u64, page).unwrap(), 0);
+    }
+    let file = file_with_cached(&[]);
+    super::super::read_ahead(&file, 0, 2 * len).unwrap();
+    assert_eq!(both_ways(&file, 0, len), [true; 2]);
+}
+
+#[test]
+fn what_cannot_be_read_cannot_be_brought_in() {
+    let unreadable = OpenOptions::new().write(true).open("/dev/null").unwrap();
+    for bring_in in [bring_in, portable::bring_in] {
+        bring_in(&unreadable, 0, 1).unwrap_err();
+    }
+}
+
+#[test]
+fn the_null_device_is_one() {
+    assert!(null_device().is_some());
+}
+
+#[test]
 fn what_is_dirty_or_on_its_way_to_the_disk_is_cached() {
     let len = 16 << 20;
     let file = file_on_disk(len);
