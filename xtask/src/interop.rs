@@ -26,6 +26,8 @@ mod library;
 mod members;
 mod metadata_shell;
 #[cfg(feature = "side-by-side")]
+mod no_copy;
+#[cfg(feature = "side-by-side")]
 pub(crate) mod operator;
 #[cfg(feature = "side-by-side")]
 mod properties;
@@ -171,6 +173,7 @@ fn all_tests(target: Target, length: Length) -> Vec<Test> {
             tests.extend(directories::tests());
             tests.extend(scrubbing::tests());
             tests.extend(flush_order::tests());
+            tests.extend(no_copy::tests());
         }
     }
     tests

@@ -178,13 +178,16 @@ fn request(number: usize) -> Result<ProduceRequest> {
 
 /// A call of the system, when it begins and when it has returned.
 #[derive(Debug, PartialEq, Eq)]
-enum Event<'a> {
+pub(super) enum Event<'a> {
     Begin(&'a str),
     End { call: &'a str, result: &'a str },
 }
 
 /// A line of `strace -f`: the thread, and what it says of a call. `resumed` gives what was begun before.
-fn events<'a>(line: &'a str, unfinished: &mut BTreeMap<&'a str, &'a str>) -> Vec<Event<'a>> {
+pub(super) fn events<'a>(
+    line: &'a str,
+    unfinished: &mut BTreeMap<&'a str, &'a str>,
+) -> Vec<Event<'a>> {
     let Some((thread, rest)) = line.split_once(' ') else { return Vec::new() };
     let rest = rest.trim_start();
     if let Some(call) = rest.strip_suffix(" <unfinished ...>") {
