@@ -46,6 +46,8 @@ pub(crate) struct Compacted {
     pub(crate) end: i64,
     /// One that was interrupted, and of which nobody knows how far it came.
     pub(crate) interrupted: Option<Terms>,
+    /// Of what lies before the log's start something may be gone, where nobody sees it.
+    pub(crate) may_have_taken_unseen: bool,
     /// What a start has found that one had done.
     pub(crate) found_done: Option<Done>,
     /// What it has left behind cannot be removed, so that this process compacts the log no more.
@@ -78,11 +80,12 @@ impl Done {
 }
 
 impl Compacted {
-    pub(crate) fn has_replaced(&self) -> bool {
-        !self.left.is_empty()
+    /// Whether batches may be gone or shorter that somebody's producers came from.
+    pub(crate) fn may_have_replaced(&self) -> bool {
+        self.may_have_taken_unseen || !self.left.is_empty()
     }
 
-    fn of<'a>(&'a self, written: &'a ValidBatch) -> Option<&'a ValidBatch> {
+    pub(crate) fn of<'a>(&'a self, written: &'a ValidBatch) -> Option<&'a ValidBatch> {
         self.left.get(&written.base_offset().0).map_or(Some(written), Option::as_ref)
     }
 
@@ -127,7 +130,11 @@ impl Model {
     }
 
     /// Holds what is there to what a compaction may have made of the log, and takes it over.
+    ///
+    /// Of batches before the log's start, which are compacted with the segment that they are in, nobody sees what became;
+    /// only their producers tell after a start, by the timestamps of what was left.
     pub(crate) fn compacted_to(&mut self, found: &[ValidBatch], terms: Terms) -> Checked<Done> {
+        self.compacted.may_have_taken_unseen |= !self.base_producers().is_empty();
         let there = self.there();
         let (before, _) = split(&there, terms.bound);
         let (after, _) = split(found, terms.bound);

@@ -10,7 +10,8 @@
 //! - an epoch is known for each of its batches, and it is that of the batch.
 //!
 //! A log that is compacted is held to the same, but that batches are what [`compaction`](super::compaction) may have left of
-//! them, and that of its producers epoch, last sequence number and open transaction count.
+//! them, and that of its producers epoch, last sequence number and open transaction count, as its batches make them that were
+//! written or those that are left.
 //!
 //! What was cut off by a truncation, or failed to be appended, may be there again after a crash, where nothing else
 //! was flushed in its place: nobody was told that it would not be.
@@ -18,7 +19,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ottla_base::Uuid;
+use ottla_base::{Offset, ProducerId, Uuid};
 use ottla_log::LogConfig;
 use ottla_log::producers::{Producer, Producers, Written};
 use ottla_records::ValidBatch;
@@ -128,6 +129,7 @@ impl Model {
         let start = self.start;
         let gone = self.batches.partition_point(|batch| batch.next_offset().0 <= start);
         for batch in self.batches.drain(..gone) {
+            self.compacted.may_have_taken_unseen |= self.compacted.of(&batch) != Some(&batch);
             self.base.append(&Written::of(&batch));
         }
     }
@@ -240,16 +242,31 @@ impl Model {
         Ok(())
     }
 
-    /// What is known of producers after a start. Where compaction has taken some of their batches away, their last
-    /// sequence numbers still count.
+    /// Whether these may be the log's producers. Where compaction has taken some of their batches away, each is what all its
+    /// batches make of it, but for those before the last one, or what those that are left make of it: a marker that is a
+    /// header alone tells nobody the epoch that it had, here as in Apache Kafka. What transaction is open no compaction changes.
     fn has_producers(&self, found: &Producers, expected: &Producers) -> bool {
-        let essence = |producers: &Producers| -> Vec<_> {
-            let of = |(id, it): (_, &Producer)| {
-                (id, it.epoch, it.last_sequence(), it.transaction_first_offset)
-            };
-            producers.iter().map(of).collect()
-        };
-        found == expected || self.compacted.has_replaced() && essence(found) == essence(expected)
+        if found == expected || !self.compacted.may_have_replaced() {
+            return found == expected;
+        }
+        let mut left = self.base.clone();
+        self.there().iter().for_each(|batch| left.append(&Written::of(batch)));
+        let ids: BTreeSet<ProducerId> =
+            [found, expected].iter().flat_map(|it| it.iter()).map(|(id, _)| id).collect();
+        ids.into_iter().all(|id| {
+            let (found, expected, left) = (found.get(id), expected.get(id), left.get(id));
+            let is_as_left = essence(found) == essence(left) && open(found) == open(expected);
+            essence(found) == essence(expected)
+                || is_as_left
+                || found.is_none() && expected.is_some_and(|it| self.may_be_unknown(it))
+        })
+    }
+
+    /// Whether of a producer there may have been nothing but markers before the log's start, where nobody sees them go.
+    fn may_be_unknown(&self, producer: &Producer) -> bool {
+        let has_nothing_else =
+            producer.batches().is_empty() && producer.transaction_first_offset.is_none();
+        self.compacted.may_have_taken_unseen && has_nothing_else
     }
 
     /// After something that empties the log was interrupted: it may be all there, or a part of it, or nothing. Returns
@@ -319,6 +336,15 @@ impl Model {
         );
         Ok(())
     }
+}
+
+/// What counts of a producer whose batches are compacted.
+fn essence(producer: Option<&Producer>) -> Option<(i16, i32, Option<Offset>)> {
+    producer.map(|it| (it.epoch, it.last_sequence(), it.transaction_first_offset))
+}
+
+fn open(producer: Option<&Producer>) -> Option<Offset> {
+    producer.and_then(|it| it.transaction_first_offset)
 }
 
 /// A batch in a message: its offsets, epoch and number.
