@@ -1,12 +1,13 @@
 //! `cargo xtask nightly`: everything that `test` runs, and what it has no time for (shell).
 //!
 //! It takes hours. Each part is written down as soon as it has ended, with the commit that it ran on, so that a night may
-//! be made of several runs, and one that is interrupted keeps what it had.
+//! be made of several runs, and one that is interrupted keeps what it had. Each night plays other simulated worlds, and says
+//! which.
 
 mod night;
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 
@@ -21,24 +22,33 @@ use night::{Night, Played};
 
 struct Part {
     name: &'static str,
+    /// The first one of its worlds, if it plays some.
+    first_seed: Option<u64>,
     run: Box<dyn Fn() -> Result<Tally>>,
 }
 
 impl Part {
     fn new(name: &'static str, run: impl Fn() -> Result<Tally> + 'static) -> Self {
-        Self { name, run: Box::new(run) }
+        Self { name, first_seed: None, run: Box::new(run) }
+    }
+
+    /// Plays the worlds of a day; `what` is the test that does.
+    fn simulation(name: &'static str, what: &'static str, first_seed: u64) -> Self {
+        let part = Self::new(name, move || simulate(what, first_seed));
+        Self { first_seed: Some(first_seed), ..part }
     }
 
     /// What is run each night, in this order: first all that `test` runs.
-    fn all() -> Vec<Self> {
+    fn all() -> Result<Vec<Self>> {
+        let first_seed = first_seed()?;
         let mut parts =
             Vec::from(Stage::ALL.map(|stage| Self::new(stage.name(), move || stage.run())));
         let clients = |target, nodes| move || interop::run(target, &[], Length::Long, nodes);
         parts.extend([
             Self::new("properties, cases of tonight", try_properties),
-            Self::new("simulated disk, at length", || simulate("log")),
-            Self::new("simulated cluster, at length", || simulate("cluster")),
-            Self::new("simulated quorum, at length", || simulate("quorum")),
+            Self::simulation("simulated disk, at length", "log", first_seed),
+            Self::simulation("simulated cluster, at length", "cluster", first_seed),
+            Self::simulation("simulated quorum, at length", "quorum", first_seed),
             Self::new("a build without its syncs is found out", find_planted),
             Self::new("clients, old and new, at length", clients(Target::Ottla, 1)),
             Self::new("clients, old and new, on three nodes", clients(Target::Ottla, 3)),
@@ -48,19 +58,21 @@ impl Part {
             Self::new("three nodes under faults, at length", cluster),
             Self::new("optimised build", || Ok(crate::dist())),
         ]);
-        parts
+        Ok(parts)
     }
 }
 
 /// Runs all of it, or the parts whose name contains `only`; `write` leaves the results in `docs/nightly.md`, beside
 /// those of the other parts.
 pub(crate) fn run(only: Option<&str>, write: bool) -> Result<Tally> {
-    let parts = Part::all();
+    let parts = Part::all()?;
     let order = order(&parts);
     let is_wanted = |name: &str| only.is_none_or(|only| name.contains(only));
     ensure!(order.iter().any(|name| is_wanted(name)), "there is only: {}", order.join("; "));
     let wanted = parts.iter().filter(|part| is_wanted(part.name));
-    let rows = wanted.map(|Part { name, run }| play(name, run, write)).collect::<Result<_>>()?;
+    let rows = wanted
+        .map(|Part { name, first_seed, run }| play_from(name, *first_seed, run, write))
+        .collect::<Result<_>>()?;
     Ok(test::close(rows))
 }
 
@@ -74,28 +86,56 @@ pub(crate) fn play(
     run: impl FnOnce() -> Result<Tally>,
     write: bool,
 ) -> Result<Row> {
+    play_from(name, None, run, write)
+}
+
+fn play_from(
+    name: &'static str,
+    first_seed: Option<u64>,
+    run: impl FnOnce() -> Result<Tally>,
+    write: bool,
+) -> Result<Row> {
     if !write {
         return Ok(Row::of(name, run));
     }
     // As the machine is before, and the commit that is tested.
     let machine = Machine::describe(&interop::fetch::kafka_jars()?)?;
     let row = Row::of(name, run);
-    let order = order(&Part::all());
+    let parts = Part::all()?;
+    let order = order(&parts);
     let mut night = Night::published(&order)?;
-    night.put(Played::of(&row, &machine));
+    night.put(Played::of(&row, first_seed, &machine));
     night.publish()?;
     Ok(row)
 }
 
 /// So many worlds are played each night; an ordinary test plays hundreds. One that fails names its seed.
-const SEEDS: &str = "10000";
+const SEEDS: u64 = 10_000;
 const SIMULATION_LIMIT: Duration = Duration::from_secs(3 * 60 * 60);
+/// Which worlds are played; without it, those that no other day has.
+const FIRST: &str = "OTTLA_SIM_FIRST";
 
-fn simulate(what: &str) -> Result<Tally> {
+fn simulate(what: &str, first_seed: u64) -> Result<Tally> {
+    println!("{SEEDS} seeds from {first_seed} on; {FIRST}={first_seed} plays them again");
     let mut command = workspace::cargo();
     command.args(["test", "--release", "--locked", "-p", "ottla-sim", "--test", what]);
-    command.args(["--", "--nocapture"]).env("OTTLA_SIM_SEEDS", SEEDS);
+    command.args(["--", "--nocapture"]);
+    command.env("OTTLA_SIM_SEEDS", SEEDS.to_string()).env(FIRST, first_seed.to_string());
     Ok(test::step(what, command, SIMULATION_LIMIT))
+}
+
+fn first_seed() -> Result<u64> {
+    match std::env::var(FIRST) {
+        Ok(first) => first.parse().with_context(|| format!("{FIRST}={first} is no number")),
+        Err(_) => Ok(first_seed_on(SystemTime::now())),
+    }
+}
+
+/// Each day has seeds of its own. Those below the first of them are for ordinary tests.
+fn first_seed_on(time: SystemTime) -> u64 {
+    const DAY_SECONDS: u64 = 24 * 60 * 60;
+    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    (seconds / DAY_SECONDS + 1) * SEEDS
 }
 
 /// An ordinary test tries hundreds of cases, and always the same ones.
@@ -134,4 +174,18 @@ fn find_planted() -> Result<Tally> {
     let is_found = !watched.status.success() && said.contains("comes before its flush");
     let found = is_found.then_some(()).with_context(|| format!("nobody has noticed: {said}"));
     Ok(test::outcome("a build without its syncs is found out", found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seeds_of_a_day_are_those_of_no_other_and_of_no_ordinary_test() {
+        let first = |hours: u64| first_seed_on(UNIX_EPOCH + Duration::from_secs(hours * 60 * 60));
+        assert_eq!(first(0), SEEDS);
+        assert_eq!(first(23), first(0));
+        assert_eq!(first(24), first(0) + SEEDS);
+        assert_eq!(first(47), first(24));
+    }
 }

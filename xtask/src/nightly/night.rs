@@ -26,24 +26,28 @@ pub(super) struct Played {
     machine: Machine,
     seconds: f64,
     tally: Tally,
+    /// Of the worlds that it has played.
+    first_seed: Option<u64>,
 }
 
 impl Played {
-    pub(super) fn of(row: &Row, machine: &Machine) -> Self {
+    pub(super) fn of(row: &Row, first_seed: Option<u64>, machine: &Machine) -> Self {
         Self {
             name: row.name.to_owned(),
             machine: machine.clone(),
             seconds: row.took.as_secs_f64().round(),
             tally: row.tally.clone(),
+            first_seed,
         }
     }
 
     fn json(&self) -> Value {
-        let Self { name, machine, seconds, tally } = self;
+        let Self { name, machine, seconds, tally, first_seed } = self;
         let Tally { passed, failed, skipped } = tally;
         json!({
             "part": name, "machine": machine.json(), "seconds": seconds,
             "passed": passed, "failed": failed, "skipped": skipped,
+            "first_seed": first_seed,
         })
     }
 
@@ -65,6 +69,8 @@ impl Played {
                 failed: names("failed")?,
                 skipped: names("skipped")?,
             },
+            // A part of an older night does not say.
+            first_seed: json.get("first_seed").and_then(Value::as_u64),
         })
     }
 }
@@ -104,9 +110,10 @@ impl<'a> Night<'a> {
         let mut text = "# The last night\n\n`cargo xtask nightly --write` wrote this; parts may be older than others.\n\n\
             | what | commit | date | seconds | result |\n| --- | --- | --- | ---: | --- |\n"
             .to_owned();
-        for Played { name, machine, seconds, tally } in &self.parts {
+        for Played { name, machine, seconds, tally, first_seed } in &self.parts {
             let Machine { commit, date, .. } = machine;
-            writeln!(text, "| {name} | {commit} | {date} | {seconds:.0} | {tally} |").ok();
+            let seeds = first_seed.map_or_else(String::new, |it| format!(", seeds from {it} on"));
+            writeln!(text, "| {name} | {commit} | {date} | {seconds:.0} | {tally}{seeds} |").ok();
         }
         let was_run = |name: &&str| self.parts.iter().any(|part| part.name == *name);
         for name in self.order.iter().filter(|name| !was_run(name)) {
@@ -151,6 +158,7 @@ mod tests {
                 failed: failed.iter().map(|it| (*it).to_owned()).collect(),
                 skipped: Vec::new(),
             },
+            first_seed: None,
         }
     }
 
@@ -161,7 +169,7 @@ mod tests {
         {
             night.put(part);
         }
-        night.put(played("two", "b", &["y: why"]));
+        night.put(Played { first_seed: Some(70_000), ..played("two", "b", &["y: why"]) });
         let text = night.markdown();
         let rows: Vec<&str> =
             text.lines().filter(|line| line.contains("passed") || line.contains("never")).collect();
@@ -169,7 +177,7 @@ mod tests {
             rows,
             [
                 "| one | a | 2026-01-02 | 3 | 2 passed, 1 failed |",
-                "| two | b | 2026-01-02 | 3 | 2 passed, 1 failed |",
+                "| two | b | 2026-01-02 | 3 | 2 passed, 1 failed, seeds from 70000 on |",
                 "| three | | | | never run |",
             ]
         );
@@ -178,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_is_written_of_a_part_is_read_back() {
-        let part = played("one", "a", &["x: why"]);
+        let part = Played { first_seed: Some(7), ..played("one", "a", &["x: why"]) };
         assert_eq!(Played::parse(&part.json()).unwrap().json(), part.json());
     }
 }
