@@ -91,6 +91,8 @@ pub struct Log {
     pub(crate) cleaning: Mutex<()>,
     /// Compaction has met something that it must not touch.
     pub(crate) uncleanable: AtomicBool,
+    /// What is known of damage could not be written down.
+    is_quarantine_stale: AtomicBool,
     /// Compaction waits for damage to be mended, and has said so.
     kept_by_damage: AtomicBool,
     state: RwLock<State>,
@@ -279,6 +281,7 @@ impl Log {
             transactions,
             cleaning: Mutex::default(),
             uncleanable: AtomicBool::new(false),
+            is_quarantine_stale: AtomicBool::new(false),
             kept_by_damage: AtomicBool::new(false),
             state: RwLock::new(state),
         })

@@ -195,7 +195,7 @@ impl Image {
     /// Applies the next record of the log.
     ///
     /// # Errors
-    /// [`ApplyError`]: the log is another one, damaged, or a later version's. A part of the record may be in the image then.
+    /// [`ApplyError`]: the log is another one, damaged, or a later version's. Nothing has changed then.
     pub fn apply(&mut self, record: &MetadataRecord) -> Result<(), ApplyError> {
         self.apply_into(record, &mut Delta::default())
     }

@@ -70,7 +70,10 @@ impl Log {
         }
         match newest {
             None => Ok(None),
-            Some((largest, candidate)) => candidate.record_at(largest),
+            Some((largest, candidate)) => {
+                let found = candidate.record_at(largest);
+                found.inspect_err(|error| self.note_corruption(error))
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use ottla_base::Offset;
 
@@ -254,23 +255,27 @@ impl Log {
         let mut damage = found;
         damage.extend(known.iter().filter(|it| !is_read(it)).cloned());
         damage.sort_by_key(|damage| damage.position);
-        if *damage == *known {
+        if *damage == *known && !self.is_quarantine_stale.load(Ordering::Relaxed) {
             return Ok(());
         }
         part.segment.set_damage(damage);
         self.write_quarantine()
     }
 
-    /// Lets the file say what the segments know, after some were cut or removed.
+    /// Lets the file say what the segments know, after some were cut or removed. Where that fails, whoever notes damage next
+    /// writes it.
     pub(crate) fn write_quarantine(&self) -> Result<(), StorageError> {
-        quarantine::write(&*self.env().disk, &self.home.path(), &self.state.read().damage())
+        let damage = self.state.read().damage();
+        let written = quarantine::write(&*self.env().disk, &self.home.path(), &damage);
+        self.is_quarantine_stale.store(written.is_err(), Ordering::Relaxed);
+        written
     }
 }
 
 #[cfg(test)]
 mod tests {
     use ottla_base::{LeaderEpoch, Timestamp};
-    use ottla_env::OsDisk;
+    use ottla_env::{FaultyDisk, OsDisk};
     use ottla_records::{BatchBuilder, Compression, ValidBatch};
 
     use super::*;
@@ -281,6 +286,32 @@ mod tests {
         let mut builder = BatchBuilder::new(Compression::None);
         builder.append(Timestamp(1), None, Some(value), &[]);
         builder.build()
+    }
+
+    #[test]
+    fn damage_that_could_not_be_written_down_is_when_it_is_met_again() {
+        let temporary = tempfile::tempdir().unwrap();
+        let disk = Arc::<FaultyDisk>::default();
+        let (_directory, log) =
+            log_on(temporary.path(), Arc::clone(&disk) as _, LogConfig::default());
+        log.append_batch(batch(b"one"), LeaderEpoch(0)).unwrap();
+        log.flush().unwrap();
+        let part = log.auditable(|_| true).unwrap().pop().unwrap();
+        let path = part.segment.path(names::LOG);
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let audit = || {
+            let file = part.segment.log_file().unwrap();
+            log.audit_segment(&part, &mut FileSource(part.segment.disk(), &file))
+        };
+        let written = path.with_file_name(names::QUARANTINE);
+        disk.fail_writes(Some(std::io::ErrorKind::StorageFull));
+        audit().unwrap_err();
+        assert_eq!((log.quarantined_count(), written.exists()), (1, false));
+        disk.fail_writes(None);
+        audit().unwrap();
+        assert_eq!((log.quarantined_count(), written.exists()), (1, true));
     }
 
     /// A follower cuts its log off and has as much again before whoever reads the segment has come to its end.

@@ -168,17 +168,18 @@ impl Image {
         let invalid =
             |field, value: i8| ApplyError::Value { record: NAME, field, value: i64::from(value) };
         let broker = self.broker_mut(NAME, BrokerId(record.broker_id), record.broker_epoch)?;
-        match record.fenced {
-            0 => {}
-            1 => broker.fenced = true,
-            -1 => broker.fenced = false,
+        let fenced = match record.fenced {
+            0 => broker.fenced,
+            1 => true,
+            -1 => false,
             other => return Err(invalid("Fenced", other)),
-        }
-        match record.in_controlled_shutdown {
-            0 => {}
-            1 => broker.in_controlled_shutdown = true,
+        };
+        let in_controlled_shutdown = match record.in_controlled_shutdown {
+            0 => broker.in_controlled_shutdown,
+            1 => true,
             other => return Err(invalid("InControlledShutdown", other)),
-        }
+        };
+        (broker.fenced, broker.in_controlled_shutdown) = (fenced, in_controlled_shutdown);
         if !record.log_dirs.is_empty() {
             broker.directories.clone_from(&record.log_dirs);
         }

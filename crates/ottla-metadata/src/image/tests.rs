@@ -209,11 +209,19 @@ fn a_replica_goes_to_the_directory_of_a_broker_that_has_one() {
 
 #[test]
 fn records_that_contradict_the_image_are_errors_and_change_nothing() {
-    let image = image_of([topic("t", TOPIC), partition(0)]);
+    let image = image_of([topic("t", TOPIC), partition(0), register(1, 7)]);
     let unknown = Uuid([6; 16]);
     let elsewhere = PartitionChangeRecord { partition_id: 5, ..change() };
     let invalid = PartitionChangeRecord { leader_recovery_state: 7, ..change() };
-    let records: [MetadataRecord; 5] = [
+    let half_invalid = BrokerRegistrationChangeRecord {
+        broker_id: 1,
+        broker_epoch: 7,
+        fenced: -1,
+        in_controlled_shutdown: 7,
+        ..Default::default()
+    };
+    let records: [MetadataRecord; 6] = [
+        half_invalid.into(),
         topic("t", unknown),
         topic("u", TOPIC),
         RemoveTopicRecord { topic_id: unknown }.into(),
