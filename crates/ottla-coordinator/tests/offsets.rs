@@ -338,4 +338,7 @@ fn lists_are_filtered_by_state_and_type_whatever_the_case() {
     assert_eq!(list(&["empty", "Stable"], &["Classic"]), ["group Stable", "simple Empty"]);
     assert!(list(&[], &["consumer"]).is_empty());
     assert!(list(&["Dead"], &[]).is_empty());
+    // Kafka's ways.
+    assert_eq!(list(&[" Stable "], &[]), ["group Stable"]);
+    assert!(list(&[], &[" Classic "]).is_empty());
 }

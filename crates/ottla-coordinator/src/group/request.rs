@@ -63,7 +63,7 @@ pub struct DescribeGroups {
     pub last_rebalance: bool,
 }
 
-/// Which groups to list. An empty filter lets everything through; case does not matter.
+/// Which groups to list. An empty filter lets everything through; case does not matter, nor space around a state.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ListGroups {
     states: BTreeSet<String>,
@@ -73,10 +73,10 @@ pub struct ListGroups {
 impl ListGroups {
     #[must_use]
     pub fn new(states: &[ByteString], types: &[ByteString]) -> Self {
-        let set = |names: &[ByteString]| {
-            names.iter().map(|name| name.trim().to_ascii_lowercase()).collect()
-        };
-        Self { states: set(states), types: set(types) }
+        Self {
+            states: states.iter().map(|name| name.trim().to_ascii_lowercase()).collect(),
+            types: types.iter().map(|name| name.to_ascii_lowercase()).collect(),
+        }
     }
 
     pub(crate) fn lets_through(&self, state: &str, kind: &str) -> bool {

@@ -71,6 +71,7 @@ fn list(both: &mut Both, version: i16) -> Result<()> {
             (&[], &["share"]),
             (&[], &["nonsense"]),
             (&["Empty"], &[""]),
+            (&[], &[" classic "]),
         ],
     };
     for (states, types) in filters {
