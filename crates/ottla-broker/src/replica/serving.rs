@@ -60,12 +60,18 @@ impl Replica {
             self.check_leads()?;
         }
         let log = self.log();
+        let divergence = self.divergence(asked)?;
+        // After the epochs: retention raises the log start before it forgets what was below it, and where it is forgotten
+        // already, a record there would seem to fit.
         let visible = self.visible_in(&log);
-        if let Some(end) = self.divergence(asked)? {
+        let from = asked.fetch_offset;
+        if from < visible.log_start {
+            return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
+        }
+        if let Some(end) = divergence {
             return Ok(Served::Diverged { end, visible });
         }
-        let from = asked.fetch_offset;
-        if from < visible.log_start || from > log.log_end_offset() {
+        if from > log.log_end_offset() {
             return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
         }
         let max_bytes =
@@ -137,5 +143,41 @@ impl Replica {
             .ok_or(ErrorCode::OFFSET_OUT_OF_RANGE)?;
         let diverges = epoch.0 < asked.last_fetched_epoch || end_offset < asked.fetch_offset;
         Ok(diverges.then_some(EpochEnd { epoch, end_offset }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ottla_base::Timestamp;
+
+    use super::super::{Outboxes, lead_again, leading, one_record, unflushed_log};
+    use super::*;
+
+    #[test]
+    fn what_is_before_the_log_is_out_of_range_whether_or_not_the_logs_part() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = unflushed_log(&directory, &[Timestamp(1_000); 3]);
+        log.flush().unwrap();
+        let replica = leading(log, &Outboxes::default());
+        lead_again(&replica, LeaderEpoch(2));
+        replica.append_produced(one_record(Timestamp(1_000)), false).unwrap();
+        replica.log().delete_records_to(Offset(2)).unwrap();
+        let fetch = |fetch_offset, last_fetched_epoch| {
+            let question = Question {
+                current_leader_epoch: -1,
+                fetch_offset: Offset(fetch_offset),
+                last_fetched_epoch,
+                max_bytes: 1_000,
+                min_one_batch: true,
+                needs_leader: true,
+            };
+            replica.serve(&question, |_, visible| Ok(visible.high_watermark))
+        };
+        let parted = fetch(2, 1).unwrap();
+        assert!(matches!(parted, Served::Diverged { end, .. } if end.end_offset == Offset(3)));
+        assert_eq!(fetch(1, 1).unwrap_err(), ErrorCode::OFFSET_OUT_OF_RANGE);
+        assert!(matches!(fetch(2, 0), Ok(Served::Records { .. })));
+        assert!(matches!(fetch(5, 0), Ok(Served::Diverged { .. })));
+        assert_eq!(fetch(5, -1).unwrap_err(), ErrorCode::OFFSET_OUT_OF_RANGE);
     }
 }
