@@ -591,7 +591,8 @@ fn partition_data(
         Found::Failed(error_code) => PartitionData { error_code, ..empty },
         Found::Diverged { end, visible } => PartitionData {
             diverging_epoch: EpochEndOffset { epoch: end.epoch.0, end_offset: end.end_offset.0 },
-            last_stable_offset: visible.high_watermark.0,
+            // Nothing was read, so that nothing is known of these.
+            aborted_transactions: None,
             ..seen(visible)
         },
         Found::Elsewhere { replica, visible } => PartitionData {
@@ -713,6 +714,16 @@ mod tests {
         assert_eq!((told[0].producer_id, told[0].first_offset), (500, 1_000));
         // A transaction takes more than 150 bytes, and index entries are 4 KiB apart.
         assert!((6..35).contains(&told.len()), "{} are told", told.len());
+    }
+
+    #[test]
+    fn beside_where_logs_part_is_what_is_known_of_this_one_without_a_read() {
+        let visible =
+            Visible { high_watermark: Offset(9), last_stable: Offset(7), log_start: Offset(1) };
+        let end = EpochEnd { epoch: LeaderEpoch(3), end_offset: Offset(5) };
+        let data = partition_data(0, Found::Diverged { end, visible }, true, &mut Vec::new());
+        let offsets = (data.high_watermark, data.last_stable_offset, data.log_start_offset);
+        assert_eq!((offsets, data.aborted_transactions), ((9, 7, 1), None));
     }
 
     #[test]
