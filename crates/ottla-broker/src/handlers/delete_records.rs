@@ -230,6 +230,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_deletion_whose_partition_is_taken_away_meanwhile_finds_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let deletion = deletion(&directory);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let taken_away = async { deletion.0.retire() };
+        let (reached, ()) =
+            tokio::join!(deleted_everywhere(&deletion, deadline, |_| true), taken_away);
+        assert_eq!(reached, Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.into()));
+    }
+
+    #[tokio::test]
     async fn a_deletion_does_not_wait_for_a_broker_that_is_gone() {
         let directory = tempfile::tempdir().unwrap();
         let deletion = deletion(&directory);
