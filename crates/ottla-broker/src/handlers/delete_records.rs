@@ -99,10 +99,14 @@ fn delete_all(context: &Context, topics: BTreeMap<ByteString, BTreeMap<i32, i64>
 }
 
 fn check(context: &Context, topic: &str, partition: i32, offset: i64) -> Checked {
-    let replica = context.broker.replica(topic, partition)?;
-    if topic_name::is_internal(topic) {
+    let found = context.broker.replica(topic, partition);
+    // Of a topic that is there, wherever the partition is.
+    if topic_name::is_internal(topic)
+        && found.as_ref().err() != Some(&ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+    {
         return Err(ErrorCode::INVALID_TOPIC_EXCEPTION);
     }
+    let replica = found?;
     replica.check_alive()?;
     replica.check_leads()?;
     let before = replica.check_deletion((offset != HIGH_WATERMARK).then_some(Offset(offset)))?;
@@ -171,9 +175,13 @@ fn result(partition_index: i32, deleted: Result<Offset, Failure>) -> DeleteRecor
 #[cfg(test)]
 mod tests {
     use ottla_base::Timestamp;
+    use ottla_protocol::messages::delete_records_request::{
+        DeleteRecordsPartition, DeleteRecordsTopic,
+    };
     use ottla_replication::Fetched;
 
     use super::*;
+    use crate::node::Node;
     use crate::replica::{leading_with, unflushed_log};
 
     const FOLLOWER: BrokerId = BrokerId(2);
@@ -227,6 +235,26 @@ mod tests {
         assert_eq!(deleted_everywhere(&deletion, now, |_| true).await, timed_out(None));
         fetch(&deletion.0, 1);
         assert_eq!(deleted_everywhere(&deletion, now, |_| true).await, timed_out(Some(Offset(1))));
+    }
+
+    /// The cluster's own topic, of which no partition is here.
+    #[tokio::test]
+    async fn records_of_an_internal_topic_stay_wherever_its_partitions_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let node = Node::alone(directory.path()).await;
+        let name = topic_name::CONSUMER_OFFSETS;
+        let code = async |index| {
+            let partition = DeleteRecordsPartition { partition_index: index, offset: 0 };
+            let topic = DeleteRecordsTopic { name: name.into(), partitions: vec![partition] };
+            let request = DeleteRecordsRequest { topics: vec![topic], timeout_ms: 10_000 };
+            node.ask(request).await.topics[0].partitions[0].error_code
+        };
+        assert_eq!(code(0).await, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        node.broker().ensure_internal_topic(name).await.unwrap();
+        let replica = node.broker().replica(name, 0).unwrap();
+        node.broker().replicas.remove(replica.topic_id, replica.partition.partition);
+        assert_eq!(code(0).await, ErrorCode::INVALID_TOPIC_EXCEPTION);
+        assert_eq!(code(9_999).await, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
     }
 
     #[tokio::test]

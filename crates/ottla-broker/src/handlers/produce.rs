@@ -27,14 +27,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use ottla_base::{ErrorCode, LeaderEpoch, Offset};
+use ottla_base::{ErrorCode, LeaderEpoch, Offset, TopicId};
+use ottla_metadata::topic_name;
 use ottla_protocol::Records;
 use ottla_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use ottla_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
 };
 use ottla_protocol::messages::{ProduceRequest, ProduceResponse};
-use ottla_records::{BatchHeader, Rejection, parse_produced, validate_within};
+use ottla_records::{BatchHeader, RawBatch, Rejection, parse_produced, validate_within};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -125,14 +126,11 @@ impl Appending {
         while let Some((index, data)) = self.rest.pop_front() {
             let topic = self.response.responses.get_mut(index).expect("each topic has its answer");
             let (context, partition) = (&self.context, data.index);
-            let result = self
-                .refused
-                .map_or(Ok(()), Err)
-                .and_then(|()| context.replica((topic.topic_id, &topic.name), partition))
-                .map_err(Refusal::from)
-                .and_then(|replica| {
-                    Ok((append(context, self.acks, &replica, &data, budget)?, replica))
-                });
+            let result = self.refused.map_or(Ok(()), Err).map_err(Refusal::from).and_then(|()| {
+                let name = (topic.topic_id, &*topic.name);
+                let (replica, raw) = find(context, self.acks, name, &data)?;
+                Ok((append(context, self.acks, &replica, &raw, partition, budget)?, replica))
+            });
             let answers = &mut topic.partition_responses;
             match result {
                 Ok((None, _)) => {
@@ -200,15 +198,19 @@ fn begin_answer(topic: &TopicProduceData) -> TopicProduceResponse {
     }
 }
 
-/// Appends one partition's batch; with the answer comes the offset below which all must be visible. `None` where the budget
-/// does not do.
-fn append(
+/// One partition's replica, and the batch that is for it. What is wrong with the request is said wherever the partition is.
+fn find(
     context: &Context,
     acks: i16,
-    replica: &Replica,
+    topic: (TopicId, &str),
     data: &PartitionProduceData,
-    budget: &mut u64,
-) -> Result<Option<(PartitionProduceResponse, Until)>, Refusal> {
+) -> Result<(Arc<Replica>, RawBatch), Refusal> {
+    let found = context.replica(topic, data.index);
+    if let Err(code) = found
+        && ![ErrorCode::NOT_LEADER_OR_FOLLOWER, ErrorCode::KAFKA_STORAGE_ERROR].contains(&code)
+    {
+        return Err(code.into());
+    }
     let bytes = match &data.records {
         Some(Records::Bytes(bytes)) => bytes.clone(),
         Some(Records::Deferred { .. }) | None => Bytes::new(),
@@ -217,9 +219,35 @@ fn append(
     if ![ACKS_ALL, ACKS_NONE, ACKS_LEADER].contains(&acks) {
         return Err(ErrorCode::INVALID_REQUIRED_ACKS.into());
     }
-    if replica.is_internal() && context.client_id.as_deref() != Some(ADMIN_CLIENT) {
+    let is_internal = match &found {
+        Ok(replica) => replica.is_internal(),
+        Err(_) => is_internal(context, topic),
+    };
+    if is_internal && context.client_id.as_deref() != Some(ADMIN_CLIENT) {
         return Err(ErrorCode::INVALID_TOPIC_EXCEPTION.into());
     }
+    Ok((found?, raw))
+}
+
+/// Whether only Kafka's own admin client may produce to a topic, of which no partition needs to be here.
+fn is_internal(context: &Context, (id, name): (TopicId, &str)) -> bool {
+    if context.names_topics_by_id() {
+        let image = context.broker.image();
+        return image.topic(id).is_some_and(|topic| topic_name::is_internal(&topic.name));
+    }
+    topic_name::is_internal(name)
+}
+
+/// Appends one partition's batch; with the answer comes the offset below which all must be visible. `None` where the budget
+/// does not do.
+fn append(
+    context: &Context,
+    acks: i16,
+    replica: &Replica,
+    raw: &RawBatch,
+    partition: i32,
+    budget: &mut u64,
+) -> Result<Option<(PartitionProduceResponse, Until)>, Refusal> {
     // Who does not lead has no say about records, and where too few would have them no more than their batch's form is
     // looked at.
     replica.check_leads()?;
@@ -229,7 +257,7 @@ fn append(
         replica.check_enough_replicas().map_err(|error| refuse(&error))?;
     }
     let is_transactional = raw.header().attributes.is_transactional();
-    let valid = validate_within(&raw, &replica.rules(), context.broker.clock.now_ms(), budget)
+    let valid = validate_within(raw, &replica.rules(), context.broker.clock.now_ms(), budget)
         .map_err(|rejection| Refusal::of_records(rejection, replica.log().log_start_offset()))?;
     let Some(batch) = valid else { return Ok(None) };
     if is_transactional {
@@ -243,7 +271,7 @@ fn append(
         context.broker.state.metrics.appended(size, records);
     }
     let response = PartitionProduceResponse {
-        index: data.index,
+        index: partition,
         base_offset: appended.base_offset.0,
         log_append_time_ms: appended.log_append_time.0,
         log_start_offset: appended.log_start_offset.0,
@@ -420,14 +448,62 @@ impl Refusal {
 
 #[cfg(test)]
 mod tests {
-    use ottla_base::{BrokerId, Timestamp};
+    use ottla_base::{BrokerId, PartitionIndex, Timestamp, Uuid};
+    use ottla_protocol::messages::CreateTopicsRequest;
+    use ottla_protocol::messages::create_topics_request::CreatableTopic;
 
     use super::*;
+    use crate::node::Node;
     use crate::replica::{Outboxes, deposed, leading_with, one_record, unflushed_log};
 
     fn flush(replica: &Replica) {
         replica.log().flush().unwrap();
         replica.on_flushed();
+    }
+
+    /// A node with a topic `t` of one partition, which it leads.
+    async fn node_with_a_topic(directory: &tempfile::TempDir) -> (Node, Arc<Replica>) {
+        let node = Node::alone(directory.path()).await;
+        let topic = CreatableTopic {
+            name: "t".into(),
+            num_partitions: 1,
+            replication_factor: 1,
+            ..CreatableTopic::default()
+        };
+        let request = CreateTopicsRequest { topics: vec![topic], ..CreateTopicsRequest::default() };
+        let created = node.ask(request).await;
+        assert_eq!(created.topics[0].error_code, ErrorCode::NONE);
+        let replica = node.broker().replica("t", 0).unwrap();
+        (node, replica)
+    }
+
+    async fn produce(node: &Node, acks: i16, topic_id: TopicId) -> PartitionProduceResponse {
+        let records = one_record(Timestamp(1_000)).to_bytes();
+        let partition = PartitionProduceData { index: 0, records: Some(Records::Bytes(records)) };
+        let topic = TopicProduceData {
+            topic_id,
+            partition_data: vec![partition],
+            ..TopicProduceData::default()
+        };
+        let request = ProduceRequest {
+            acks,
+            timeout_ms: 10_000,
+            topic_data: vec![topic],
+            ..ProduceRequest::default()
+        };
+        node.ask(request).await.responses.remove(0).partition_responses.remove(0)
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_request_is_said_wherever_the_partition_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let (node, replica) = node_with_a_topic(&directory).await;
+        node.broker().replicas.remove(replica.topic_id, PartitionIndex(0));
+        let code = async |acks| produce(&node, acks, replica.topic_id).await.error_code;
+        assert_eq!(code(2).await, ErrorCode::INVALID_REQUIRED_ACKS);
+        assert_eq!(code(ACKS_ALL).await, ErrorCode::NOT_LEADER_OR_FOLLOWER);
+        let unknown = produce(&node, 2, Uuid([9; 16])).await.error_code;
+        assert_eq!(unknown, ErrorCode::UNKNOWN_TOPIC_ID);
     }
 
     #[test]

@@ -1,14 +1,20 @@
 //! A node to test with what needs a whole one.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
 use ottla_base::Uuid;
 use ottla_config::{Loaded, Sources};
+use ottla_protocol::Request;
+use ottla_protocol::frame::{decode_response, encode_request};
 
 use super::{Node, NodeOptions};
+use crate::answer::Outcome;
 use crate::broker::Broker;
+use crate::handlers::{Session, handle};
+use crate::listener::{Role, unused};
 use crate::log_directories::{DataDirectories, DataDirectory};
 use crate::log_levels::LogLevels;
 
@@ -37,6 +43,20 @@ impl Node {
             log_levels: LogLevels::new("", Box::new(|_| Ok(()))),
         };
         Self::start(options).await.unwrap()
+    }
+
+    /// What it answers to a client's request in the newest version, from memory.
+    pub(crate) async fn ask<R: Request>(&self, request: R) -> R::Response {
+        let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let mut session = Session::new(Arc::new(unused(Role::Broker, true)), client);
+        let version = *R::KEY.stable_versions().end();
+        let frame = encode_request(version, 1, None, &request).unwrap().bytes;
+        let mut outcome = handle(&self.broker, &mut session, frame.slice(size_of::<i32>()..));
+        while let Outcome::Later(pending) | Outcome::Alone(pending) = outcome {
+            outcome = pending.await;
+        }
+        let Outcome::Answer(answer) = outcome else { panic!("{outcome:?}") };
+        decode_response::<R>(answer.into_body().unwrap(), version).unwrap().1
     }
 
     pub(crate) const fn broker(&self) -> &Arc<Broker> {
