@@ -177,8 +177,9 @@ impl Broker {
             .partition(id, PartitionIndex(partition))
             .ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
         self.replicas.find(id, partition).ok_or_else(|| {
-            if known.replicas.contains(&self.node_id) {
-                // It is assigned to this broker, and its log could not be opened.
+            // What is carried out is newer than what everybody sees: a partition that has left may seem to be here still.
+            let is_unopened = self.replicas.is_unopened(id, PartitionIndex(partition));
+            if is_unopened && known.replicas.contains(&self.node_id) {
                 ErrorCode::KAFKA_STORAGE_ERROR
             } else {
                 ErrorCode::NOT_LEADER_OR_FOLLOWER

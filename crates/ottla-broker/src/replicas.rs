@@ -1,9 +1,9 @@
 //! The partitions that this broker holds.
 //!
 //! Invariant: a partition is in `by_partition` exactly if its topic is in the metadata image that was applied last, this
-//! broker is one of its replicas, and its log could be opened.
+//! broker is one of its replicas, and its log could be opened; if only that is not so, it is in `unopened`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use crate::replica::{Outboxes, Replica};
 #[derive(Debug, Default)]
 pub struct Replicas {
     by_partition: RwLock<HashMap<(TopicId, PartitionIndex), Arc<Replica>>>,
+    unopened: RwLock<HashSet<(TopicId, PartitionIndex)>>,
     pub outboxes: Outboxes,
 }
 
@@ -83,10 +84,27 @@ impl Replicas {
     pub fn insert(&self, replica: Arc<Replica>) {
         let key = (replica.topic_id, replica.partition.partition);
         self.by_partition.write().insert(key, replica);
+        self.unopened.write().remove(&key);
+    }
+
+    /// This broker is to hold a partition whose log can't be opened.
+    pub fn note_unopened(&self, topic_id: TopicId, partition: PartitionIndex) {
+        self.unopened.write().insert((topic_id, partition));
+    }
+
+    /// It is to be elsewhere by now.
+    pub fn forget_unopened(&self, topic_id: TopicId, partition: PartitionIndex) {
+        self.unopened.write().remove(&(topic_id, partition));
+    }
+
+    #[must_use]
+    pub fn is_unopened(&self, topic_id: TopicId, partition: PartitionIndex) -> bool {
+        self.unopened.read().contains(&(topic_id, partition))
     }
 
     /// Takes a partition out; those who wait for it look again and find it gone.
     pub fn remove(&self, topic_id: TopicId, partition: PartitionIndex) -> Option<Arc<Replica>> {
+        self.forget_unopened(topic_id, partition);
         let removed = self.by_partition.write().remove(&(topic_id, partition));
         if let Some(replica) = &removed {
             replica.retire();

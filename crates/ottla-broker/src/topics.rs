@@ -220,6 +220,7 @@ impl Topics {
     /// Clients get KAFKA_STORAGE_ERROR for a partition that has no log.
     fn note_missing(&self, topic: &Topic, index: PartitionIndex, error: &CreateError) {
         let name = &topic.name;
+        self.replicas.note_unopened(topic.id, index);
         if !error.is_full() {
             error!(topic = %name, partition = %index, %error, "log can't be opened");
         } else if self.missing.logs.lock().insert((topic.id, index)) {
@@ -438,9 +439,13 @@ impl Topics {
         held: &Partitions<'_>,
         left: &[PartitionIndex],
     ) {
-        let is_here = |index: &&PartitionIndex| self.replicas.find(topic.id, index.0).is_some();
         self.absent.lock().retain(|(id, index)| *id != topic.id || !left.contains(index));
-        left.iter().filter(is_here).for_each(|index| self.drop_replica(topic, *index));
+        for index in left {
+            match self.replicas.find(topic.id, index.0) {
+                Some(_) => self.drop_replica(topic, *index),
+                None => self.replicas.forget_unopened(topic.id, *index),
+            }
+        }
         if held.is_empty() {
             return;
         }

@@ -506,6 +506,18 @@ mod tests {
         assert_eq!(unknown, ErrorCode::UNKNOWN_TOPIC_ID);
     }
 
+    #[tokio::test]
+    async fn a_partition_that_has_just_left_is_no_failed_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let (node, replica) = node_with_a_topic(&directory).await;
+        let (replicas, index) = (&node.broker().replicas, PartitionIndex(0));
+        let code = || node.broker().replica("t", 0).unwrap_err();
+        replicas.remove(replica.topic_id, index);
+        assert_eq!(code(), ErrorCode::NOT_LEADER_OR_FOLLOWER);
+        replicas.note_unopened(replica.topic_id, index);
+        assert_eq!(code(), ErrorCode::KAFKA_STORAGE_ERROR);
+    }
+
     #[test]
     fn what_waits_for_an_answer_does_not_keep_the_request() {
         let frame = Bytes::from(vec![b'n'; 1 << 20]);

@@ -526,9 +526,12 @@ fn no_log_is_made_for_what_may_be_in_a_directory_that_cannot_be_read_whatever_ch
     assert!(fixture.replica(TOPIC).is_none());
     fixture.learn([held_by(TOPIC, &[1, 2])]);
     assert!(fixture.replica(TOPIC).is_none(), "it is elected, and an empty log would pass for it");
+    let is_unopened = |it: &Fixture| it.topics.replicas.is_unopened(TOPIC, PartitionIndex(0));
+    assert!(is_unopened(&fixture), "which clients are told");
     fixture.learn([topic_named("u", TOPIC_MADE_ANEW), partition(TOPIC_MADE_ANEW, &[1])]);
     assert!(fixture.replica(TOPIC_MADE_ANEW).is_some(), "what is new is made");
     fixture.learn([held_by(TOPIC, &[2, 3])]);
+    assert!(!is_unopened(&fixture));
     fixture.learn([held_by(TOPIC, &[1, 2])]);
     assert!(fixture.replica(TOPIC).is_some(), "it has left, and comes again");
 }
