@@ -393,6 +393,18 @@ impl Replica {
         self.state.lock().epoch
     }
 
+    /// Who leads, and in which epoch, by the newest metadata that this replica was told.
+    #[must_use]
+    pub(crate) fn leader(&self) -> (BrokerId, LeaderEpoch) {
+        let state = self.state.lock();
+        let leader = match &state.role {
+            Role::Leader(_) => self.broker,
+            Role::Follower(following) => following.leader(),
+            Role::Idle => BrokerId::NONE,
+        };
+        (leader, state.epoch)
+    }
+
     /// # Errors
     /// NOT_LEADER_OR_FOLLOWER unless this broker leads.
     pub fn check_leads(&self) -> Result<(), ErrorCode> {

@@ -46,10 +46,17 @@ impl<'a> Leaders<'a> {
             TopicId::ZERO => self.image.topic_by_name(topic),
             id => self.image.topic(id),
         };
-        let partition = topic?.partition(PartitionIndex(partition))?;
-        let id = partition.leader.0;
+        let (topic, index) = (topic?, partition);
+        let partition = topic.partition(PartitionIndex(index))?;
+        // A replica here hears of another leader before everybody sees it.
+        let replica = self.context.broker.replicas.find(topic.id, index);
+        let news = replica.map(|replica| replica.leader());
+        let (leader, epoch) = news
+            .filter(|(_, epoch)| *epoch > partition.leader_epoch)
+            .unwrap_or((partition.leader, partition.leader_epoch));
+        let id = leader.0;
         if !self.endpoints.iter().any(|it| it.node_id == id) {
-            let broker = self.image.broker(partition.leader).filter(|broker| !broker.fenced);
+            let broker = self.image.broker(leader).filter(|broker| !broker.fenced);
             self.endpoints.extend(broker.and_then(|broker| {
                 let endpoint = broker.endpoint(self.context.endpoint_name())?;
                 Some(Endpoint {
@@ -60,7 +67,7 @@ impl<'a> Leaders<'a> {
                 })
             }));
         }
-        Some(CurrentLeader { id, epoch: partition.leader_epoch.0 })
+        Some(CurrentLeader { id, epoch: epoch.0 })
     }
 
     /// Where those are that were asked for, each once.

@@ -451,6 +451,7 @@ mod tests {
     use ottla_base::{BrokerId, PartitionIndex, Timestamp, Uuid};
     use ottla_protocol::messages::CreateTopicsRequest;
     use ottla_protocol::messages::create_topics_request::CreatableTopic;
+    use ottla_protocol::messages::produce_response::LeaderIdAndEpoch;
 
     use super::*;
     use crate::node::Node;
@@ -516,6 +517,17 @@ mod tests {
         assert_eq!(code(), ErrorCode::NOT_LEADER_OR_FOLLOWER);
         replicas.note_unopened(replica.topic_id, index);
         assert_eq!(code(), ErrorCode::KAFKA_STORAGE_ERROR);
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_the_replica_has_heard_of_is_told_before_everybody_sees_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (node, replica) = node_with_a_topic(&directory).await;
+        deposed(&replica, &unflushed_log(&tempfile::tempdir().unwrap(), &[Timestamp(2_000)]));
+        let answer = produce(&node, ACKS_ALL, replica.topic_id).await;
+        assert_eq!(answer.error_code, ErrorCode::NOT_LEADER_OR_FOLLOWER);
+        let LeaderIdAndEpoch { leader_id, leader_epoch } = answer.current_leader;
+        assert_eq!((leader_id, leader_epoch), (2, 1));
     }
 
     #[test]
