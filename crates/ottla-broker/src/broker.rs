@@ -24,7 +24,7 @@ use crate::configuration::Configuration;
 use crate::controller_channel::ControllerChannel;
 use crate::fetch_session::Sessions;
 use crate::group_coordinator::GroupCoordinator;
-use crate::handlers::{HeartbeatConnections, VotersCaughtUp};
+use crate::handlers::HeartbeatConnections;
 use crate::hang_ups::HangUps;
 use crate::hearsay::Hearsay;
 use crate::joining::Claims;
@@ -101,7 +101,6 @@ pub(crate) struct State {
     registration: OnceLock<Registration>,
     pub fetch_sessions: Mutex<Sessions>,
     pub heartbeat_connections: HeartbeatConnections,
-    pub voters_caught_up: VotersCaughtUp,
     /// Ids of nodes that are about to join, given while this node is the active controller.
     pub claims: Claims,
     producer_ids: ProducerIds,
@@ -126,7 +125,6 @@ impl State {
             registration: OnceLock::new(),
             fetch_sessions: Mutex::new(Sessions::new(settings.fetch_session_slots)),
             heartbeat_connections: HeartbeatConnections::default(),
-            voters_caught_up: VotersCaughtUp::default(),
             claims: Claims::default(),
             producer_ids: ProducerIds::default(),
             metrics: Metrics::default(),

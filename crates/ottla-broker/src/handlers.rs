@@ -87,7 +87,6 @@ use crate::broker::Broker;
 use crate::listener::{Listener, Role};
 use call::{Call, Called};
 use context::Context;
-pub(crate) use describe_quorum::VotersCaughtUp;
 pub(crate) use session::{HeartbeatConnections, Session};
 
 /// The APIs that are served, each in all the stable versions that Kafka 4.3 serves.

@@ -14,9 +14,10 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use ottla_base::{BrokerId, Uuid};
+use ottla_base::{BrokerId, LeaderEpoch, Uuid};
 use ottla_metadata::Endpoint;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::members;
 use crate::raft::{Membership, TypeConfig, Voter};
@@ -36,6 +37,30 @@ pub(crate) struct Peers(Arc<Shared>);
 struct Shared {
     setup: Setup,
     said: Mutex<Said>,
+    caught_up: Mutex<BTreeMap<i32, CaughtUp>>,
+}
+
+/// When a member had the leader's whole log, for the last time that is known, and in whose epoch.
+#[derive(Debug, Clone, Copy)]
+struct CaughtUp {
+    term: i32,
+    at: Instant,
+}
+
+/// A moment, and the last entry that this node had then.
+#[derive(Debug, Clone, Copy)]
+struct Extent {
+    at: Instant,
+    last: Option<u64>,
+}
+
+impl Extent {
+    /// When a member was caught up that says now that it has the log up to an entry: also one that has all that there was
+    /// when it said so the time before, however much has been written since. As in Kafka's `LeaderState`.
+    fn caught_up_at(self, before: Option<Self>, matched: Option<u64>) -> Option<Instant> {
+        let reached = |extent: &Self| matched >= extent.last;
+        [Some(self), before].into_iter().flatten().find(reached).map(|extent| extent.at)
+    }
 }
 
 /// Why members were not reached, as far as it was said in the log: each reason once, until the member answers again. One
@@ -80,13 +105,19 @@ impl Setup {
 
 impl Peers {
     pub(crate) fn new(setup: Setup) -> Self {
-        Self(Arc::new(Shared { setup, said: Mutex::default() }))
+        Self(Arc::new(Shared { setup, said: Mutex::default(), caught_up: Mutex::default() }))
     }
 
     /// Where a voter is, by the log or by the configuration.
     pub(crate) fn endpoints_of(&self, id: BrokerId, members: &Membership) -> Vec<Endpoint> {
         let in_log = members.get_node(&id.0).map_or(&[][..], |it| &it.endpoints);
         self.0.setup.endpoints(id.0, in_log).to_vec()
+    }
+
+    /// When a member had the whole log of this node for the last time, as far as is known from this epoch.
+    pub(crate) fn caught_up_at(&self, member: i32, epoch: LeaderEpoch) -> Option<Instant> {
+        let caught_up = self.0.caught_up.lock().get(&member).copied();
+        caught_up.filter(|it| it.term == epoch.0).map(|it| it.at)
     }
 
     /// Asks whoever is at an address, whatever log it has.
@@ -99,7 +130,9 @@ impl Peers {
     ) -> Result<Answer, String> {
         let voter = Voter { directory_id: Uuid::ZERO, endpoints: endpoints.to_vec() };
         let shared = Arc::clone(&self.0);
-        Peer { shared, id: id.0, voter, is_for_heartbeats: false }.call(request, patience).await
+        Peer { shared, id: id.0, voter, is_for_heartbeats: false, acknowledged: None }
+            .call(request, patience)
+            .await
     }
 }
 
@@ -108,7 +141,13 @@ impl RaftNetworkFactory<TypeConfig> for Peers {
 
     async fn new_client(&mut self, target: i32, voter: &Voter) -> Peer {
         let shared = Arc::clone(&self.0);
-        Peer { shared, id: target, voter: voter.clone(), is_for_heartbeats: false }
+        Peer {
+            shared,
+            id: target,
+            voter: voter.clone(),
+            is_for_heartbeats: false,
+            acknowledged: None,
+        }
     }
 
     async fn new_heartbeat_client(&mut self, target: i32, voter: &Voter) -> Peer {
@@ -123,6 +162,8 @@ pub(crate) struct Peer {
     id: i32,
     voter: Voter,
     is_for_heartbeats: bool,
+    /// When it last said how far it is.
+    acknowledged: Option<Extent>,
 }
 
 impl Peer {
@@ -197,6 +238,19 @@ impl Peer {
         }
     }
 
+    /// It has the log up to an entry.
+    fn note_progress(&mut self, term: i32, matched: Option<u64>) {
+        let now = Extent { at: Instant::now(), last: self.storage().last_index() };
+        if let Some(at) = now.caught_up_at(self.acknowledged.replace(now), matched) {
+            let mut caught_up = self.shared.caught_up.lock();
+            // Heartbeats and entries go there beside each other.
+            match caught_up.get_mut(&self.id).filter(|known| known.term == term) {
+                Some(known) => known.at = known.at.max(at),
+                None => _ = caught_up.insert(self.id, CaughtUp { term, at }),
+            }
+        }
+    }
+
     async fn vote_with(
         &self,
         request: Request,
@@ -221,8 +275,13 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let patience = if self.is_for_heartbeats { option.soft_ttl() } else { self.patience() };
+        let term = rpc.vote.leader_id.term;
+        let last = rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id);
         let answer = self.ask(Request::Append(rpc), patience).await?;
         let Answer::Append(response) = answer else { return Err(unfitting(&answer).into()) };
+        if response == AppendEntriesResponse::Success {
+            self.note_progress(term, last.map(|last| last.index()));
+        }
         Ok(response)
     }
 
@@ -292,5 +351,17 @@ mod tests {
         assert!(said.is_news(2, silent), "another one");
         assert_eq!([(); 2].map(|()| said.is_news(1, Ok(()))), [true, false]);
         assert!(said.is_news(1, silent), "the next time");
+    }
+
+    #[test]
+    fn a_member_that_has_what_there_was_the_last_time_is_caught_up_though_more_was_written() {
+        let begin = Instant::now();
+        let after = |seconds, last| Extent { at: begin + Duration::from_secs(seconds), last };
+        let (before, now) = (after(1, Some(10)), after(2, Some(20)));
+        assert_eq!(now.caught_up_at(Some(before), Some(20)), Some(now.at));
+        assert_eq!(now.caught_up_at(Some(before), Some(10)), Some(before.at));
+        assert_eq!(now.caught_up_at(Some(before), Some(9)), None);
+        assert_eq!(now.caught_up_at(None, Some(10)), None);
+        assert_eq!(after(3, Some(0)).caught_up_at(None, None), None);
     }
 }

@@ -155,6 +155,8 @@ pub struct VoterState {
     pub log_end_offset: Offset,
     /// How long ago it answered last; the leader itself does so all the time.
     pub silent_for: Duration,
+    /// How long ago it was when it had the leader's whole log for the last time, if that is known.
+    pub behind_for: Option<Duration>,
 }
 
 /// The controllers' quorum, of which this node is a voter or an observer. Dropping it leaves the disk as a crash would.
@@ -167,6 +169,7 @@ pub struct Quorum {
     controller: Handle,
     snapshots: Keeper,
     service: Arc<Service>,
+    peers: Peers,
     _attendance: AbortOnDropHandle,
     registration: ControllerRegistrationRequest,
     timing: Timing,
@@ -229,7 +232,7 @@ impl Quorum {
         let attendance = Attendance {
             raft: raft.clone(),
             service: Arc::clone(&service),
-            peers,
+            peers: peers.clone(),
             myself: Voter {
                 directory_id: config.directory_id,
                 endpoints: config.endpoints.clone(),
@@ -250,6 +253,7 @@ impl Quorum {
             controller,
             snapshots,
             service,
+            peers,
             registration,
             timing,
             _attendance: attendance,
@@ -523,9 +527,15 @@ impl Quorum {
         let metrics = self.raft.data_metrics();
         let metrics = metrics.borrow_watched();
         let own = self.log.log_end_offset();
+        let epoch = *self.controller.active.borrow();
         let state = |(number, voter): (i32, Member)| {
             if number == self.service.node_id.0 {
-                return VoterState { voter, log_end_offset: own, silent_for: Duration::ZERO };
+                return VoterState {
+                    voter,
+                    log_end_offset: own,
+                    silent_for: Duration::ZERO,
+                    behind_for: Some(Duration::ZERO),
+                };
             }
             let (index, silent_for) = progress(&metrics, number);
             let last = index.and_then(|index| self.storage.last_offset(index));
@@ -533,6 +543,9 @@ impl Quorum {
                 voter,
                 log_end_offset: last.map_or(Offset::ZERO, Offset::next),
                 silent_for,
+                behind_for: epoch
+                    .and_then(|epoch| self.peers.caught_up_at(number, epoch))
+                    .map(|at| at.elapsed()),
             }
         };
         members.into_iter().map(state).collect()

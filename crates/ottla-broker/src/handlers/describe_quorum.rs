@@ -5,10 +5,9 @@
 //! - Anything but partition 0 of the metadata log is UNKNOWN_TOPIC_OR_PARTITION.
 //! - Observers are the nodes that follow without a vote: brokers that are no controllers, controllers that are no voters.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
-use ottla_base::{BrokerId, ErrorCode, LeaderEpoch, Uuid};
+use ottla_base::{ErrorCode, Uuid};
 use ottla_metadata::{Endpoint, topic_name};
 use ottla_protocol::messages::describe_quorum_request;
 use ottla_protocol::messages::describe_quorum_response::{
@@ -16,39 +15,13 @@ use ottla_protocol::messages::describe_quorum_response::{
 };
 use ottla_protocol::messages::{DescribeQuorumRequest, DescribeQuorumResponse};
 use ottla_quorum::{Member, VoterState};
-use parking_lot::Mutex;
 
 use super::Context;
 
 const DIRECTORIES_AND_NODES_SINCE: i16 = 2;
 
-/// When each voter was last seen to have the leader's whole log, by those who asked.
-#[derive(Debug, Default)]
-pub(crate) struct VotersCaughtUp(Mutex<CaughtUp>);
-
-#[derive(Debug, Default)]
-struct CaughtUp {
-    /// In which this node leads.
-    epoch: LeaderEpoch,
-    /// Milliseconds since 1970.
-    at: HashMap<BrokerId, i64>,
-}
-
-impl CaughtUp {
-    /// What is known from an earlier epoch is not about this leader.
-    fn begin(&mut self, epoch: LeaderEpoch) {
-        if std::mem::replace(&mut self.epoch, epoch) != epoch {
-            self.at.clear();
-        }
-    }
-
-    /// When a voter was caught up last, which may be `now`; −1 if it never was.
-    fn at(&mut self, voter: BrokerId, now: Option<i64>) -> i64 {
-        let at = self.at.entry(voter).or_insert(-1);
-        *at = now.unwrap_or(-1).max(*at);
-        *at
-    }
-}
+/// In place of a time.
+const NEVER: i64 = -1;
 
 pub(super) fn handle(context: &Context, request: DescribeQuorumRequest) -> DescribeQuorumResponse {
     if !is_about_the_metadata_log(&request) {
@@ -63,25 +36,24 @@ pub(super) fn handle(context: &Context, request: DescribeQuorumRequest) -> Descr
     let observers = context.broker.quorum.observer_states();
     let now = context.broker.clock.now_ms().0;
     let names_more = context.version >= DIRECTORIES_AND_NODES_SINCE;
-    let mut caught_up = context.broker.state.voters_caught_up.0.lock();
-    caught_up.begin(epoch);
-    let mut state = |it: &VoterState| {
-        let heard = heard_at(now, it.silent_for);
+    let state = |it: &VoterState| {
+        let heard = at(now, it.silent_for);
+        let caught_up = it.behind_for.map_or(NEVER, |behind_for| at(now, behind_for));
         let is_caught_up = it.log_end_offset >= metrics.log_end_offset;
         ReplicaState {
             replica_id: it.voter.id.0,
             replica_directory_id: if names_more { it.voter.directory_id } else { Uuid::ZERO },
             log_end_offset: it.log_end_offset.0,
             last_fetch_timestamp: heard,
-            last_caught_up_timestamp: caught_up.at(it.voter.id, is_caught_up.then_some(heard)),
+            last_caught_up_timestamp: if is_caught_up { caught_up.max(heard) } else { caught_up },
         }
     };
     let partition = PartitionData {
         leader_id: context.broker.node_id.0,
         leader_epoch: epoch.0,
         high_watermark: metrics.applied_offset.next().0,
-        current_voters: voters.iter().map(&mut state).collect(),
-        observers: observers.iter().map(&mut state).collect(),
+        current_voters: voters.iter().map(state).collect(),
+        observers: observers.iter().map(state).collect(),
         ..PartitionData::default()
     };
     let topic =
@@ -107,9 +79,9 @@ fn not_active(context: &Context, request: &DescribeQuorumRequest) -> DescribeQuo
     }
 }
 
-/// When a voter was heard of, or −1 if it never was.
-fn heard_at(now: i64, silent_for: Duration) -> i64 {
-    i64::try_from(silent_for.as_millis()).map_or(-1, |silent_for| (now - silent_for).max(-1))
+/// When it was, so long ago; what is too long ago never was.
+fn at(now: i64, ago: Duration) -> i64 {
+    i64::try_from(ago.as_millis()).map_or(NEVER, |ago| (now - ago).max(NEVER))
 }
 
 fn is_about_the_metadata_log(request: &DescribeQuorumRequest) -> bool {
@@ -149,21 +121,5 @@ fn refuse(
     DescribeQuorumResponse {
         topics: request.topics.iter().map(topic).collect(),
         ..DescribeQuorumResponse::default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_voter_that_falls_behind_was_caught_up_when_it_last_was() {
-        let (mut caught_up, voter) = (CaughtUp::default(), BrokerId(2));
-        caught_up.begin(LeaderEpoch(3));
-        assert_eq!(caught_up.at(voter, None), -1);
-        assert_eq!(caught_up.at(voter, Some(1_000)), 1_000);
-        assert_eq!(caught_up.at(voter, None), 1_000);
-        caught_up.begin(LeaderEpoch(4));
-        assert_eq!(caught_up.at(voter, None), -1, "another leader has not seen it");
     }
 }
