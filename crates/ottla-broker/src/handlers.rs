@@ -42,6 +42,7 @@ mod envelope;
 mod fetch;
 mod find_coordinator;
 mod heartbeat;
+mod impatience;
 mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;

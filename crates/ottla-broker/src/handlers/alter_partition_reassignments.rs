@@ -13,12 +13,18 @@
 //! - Known difference: a request whose answer might take more than 64 MiB, where each partition was refused in words, is not carried
 //!   out; the connection is closed.
 
+use ottla_base::ErrorCode;
 use ottla_metadata::controller;
+use ottla_protocol::messages::alter_partition_reassignments_request::ReassignablePartition;
+use ottla_protocol::messages::alter_partition_reassignments_response::{
+    ReassignablePartitionResponse, ReassignableTopicResponse,
+};
 use ottla_protocol::messages::{
     AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse,
 };
 
 use super::Context;
+use super::impatience::has_no_time;
 use crate::answer::{CloseReason, Outcome, Room};
 
 const FACTOR_CHANGE_SINCE: i16 = 1;
@@ -30,18 +36,41 @@ pub(super) async fn handle(
     if let Err(reason) = check_room(context.version, &request) {
         return Outcome::Close(reason);
     }
-    let decide = context.broker.quorum.decide(move |desk| {
-        controller::alter_partition_reassignments(desk.image, desk.policy, &request)
-    });
-    let mut response = decide.await.unwrap_or_else(|error| AlterPartitionReassignmentsResponse {
-        error_code: context.submit_error(&error),
-        error_message: Some(error.to_string().into()),
-        ..AlterPartitionReassignmentsResponse::default()
-    });
+    let mut response = if has_no_time(request.timeout_ms) && !request.topics.is_empty() {
+        timed_out(&request)
+    } else {
+        let decide = context.broker.quorum.decide(move |desk| {
+            controller::alter_partition_reassignments(desk.image, desk.policy, &request)
+        });
+        decide.await.unwrap_or_else(|error| AlterPartitionReassignmentsResponse {
+            error_code: context.submit_error(&error),
+            error_message: Some(error.to_string().into()),
+            ..AlterPartitionReassignmentsResponse::default()
+        })
+    };
     if context.version < FACTOR_CHANGE_SINCE {
         response.allow_replication_factor_change = true;
     }
     context.answer(&response)
+}
+
+fn timed_out(request: &AlterPartitionReassignmentsRequest) -> AlterPartitionReassignmentsResponse {
+    let error_code = ErrorCode::REQUEST_TIMED_OUT;
+    let partition = |it: &ReassignablePartition| ReassignablePartitionResponse {
+        partition_index: it.partition_index,
+        error_code,
+        error_message: None,
+    };
+    let topics = request.topics.iter().map(|topic| ReassignableTopicResponse {
+        name: topic.name.clone(),
+        partitions: topic.partitions.iter().map(partition).collect(),
+    });
+    AlterPartitionReassignmentsResponse {
+        error_code,
+        error_message: None,
+        responses: topics.collect(),
+        ..AlterPartitionReassignmentsResponse::default()
+    }
 }
 
 /// The most that an answer about one partition takes beside the name of its topic.

@@ -12,6 +12,7 @@ use ottla_protocol::messages::create_partitions_response::CreatePartitionsTopicR
 use ottla_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 
 use super::Context;
+use super::impatience::{has_no_time, names_any_once};
 use crate::answer::Outcome;
 
 pub(super) async fn handle(context: Context, request: CreatePartitionsRequest) -> Outcome {
@@ -27,8 +28,7 @@ pub(super) async fn handle(context: Context, request: CreatePartitionsRequest) -
             .collect(),
         ..CreatePartitionsResponse::default()
     };
-    if request.timeout_ms <= 0 && request.validate_only {
-        // The time is over before the controller looks at it.
+    if has_no_time(request.timeout_ms) && names_any_once(&names) {
         return context.answer(&fail_all(ErrorCode::REQUEST_TIMED_OUT, None));
     }
     let decide = context

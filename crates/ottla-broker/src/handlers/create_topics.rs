@@ -6,18 +6,18 @@
 
 use bytestring::ByteString;
 use ottla_base::ErrorCode;
-use ottla_metadata::controller;
+use ottla_metadata::{controller, topic_name};
 use ottla_protocol::messages::create_topics_response::CreatableTopicResult;
 use ottla_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use ottla_quorum::{Desk, Quorum, SubmitError};
 
 use super::Context;
+use super::impatience::{has_no_time, names_any_once};
 use crate::answer::Outcome;
 use crate::controller_requests::{ControllerRequest, code_of};
 
 pub(super) async fn handle(context: Context, request: CreateTopicsRequest) -> Outcome {
-    if request.timeout_ms <= 0 && request.validate_only {
-        // The time is over before the controller looks at it.
+    if has_no_time(request.timeout_ms) && asks_the_controller(&request) {
         return context.answer(&timed_out(&request));
     }
     let names: Vec<_> = request.topics.iter().map(|topic| topic.name.clone()).collect();
@@ -25,6 +25,12 @@ pub(super) async fn handle(context: Context, request: CreateTopicsRequest) -> Ou
     let response =
         response.unwrap_or_else(|error| refused(names, context.submit_error(&error), &error));
     context.answer(&response)
+}
+
+/// Whether there is anything that the controller has to decide.
+fn asks_the_controller(request: &CreateTopicsRequest) -> bool {
+    let names = request.topics.iter().map(|topic| &*topic.name);
+    names_any_once(names.filter(|name| *name != topic_name::CLUSTER_METADATA))
 }
 
 /// Topics that a broker wants by itself: those that are created automatically, and the cluster's own.

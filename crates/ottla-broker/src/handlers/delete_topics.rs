@@ -2,21 +2,28 @@
 //!
 //! - v4: a disabled deletion is TOPIC_DELETION_DISABLED. v5: error messages. v6: topics by id.
 
+use ottla_base::{ErrorCode, Uuid};
 use ottla_metadata::controller;
 use ottla_protocol::messages::delete_topics_request::DeleteTopicState;
 use ottla_protocol::messages::delete_topics_response::DeletableTopicResult;
 use ottla_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
 
 use super::Context;
+use super::impatience::{has_no_time, names_any_once};
 use crate::answer::Outcome;
 
 pub(super) async fn handle(context: Context, request: DeleteTopicsRequest) -> Outcome {
     let asked = asked(&request);
     let version = context.version;
-    let decided = context
-        .broker
-        .quorum
-        .decide(move |desk| controller::delete_topics(desk.image, desk.policy, &request, version));
+    let late = (has_no_time(request.timeout_ms) && asks_the_controller(&asked))
+        .then(|| timed_out(asked.clone()));
+    let decided = context.broker.quorum.decide(move |desk| match late {
+        // Where nothing is ever deleted, that is said whatever the time.
+        Some(timed_out) if desk.policy.delete_topic_enable => {
+            controller::Outcome::unchanged(timed_out)
+        }
+        _ => controller::delete_topics(desk.image, desk.policy, &request, version),
+    });
     let response = decided.await.unwrap_or_else(|error| DeleteTopicsResponse {
         responses: asked
             .into_iter()
@@ -30,6 +37,24 @@ pub(super) async fn handle(context: Context, request: DeleteTopicsRequest) -> Ou
         ..DeleteTopicsResponse::default()
     });
     context.answer(&response)
+}
+
+/// Whether there is anything that the controller has to look up.
+fn asks_the_controller(asked: &[DeleteTopicState]) -> bool {
+    let names = asked.iter().filter(|topic| topic.topic_id == Uuid::ZERO);
+    let ids = asked.iter().filter(|topic| topic.name.is_none() && topic.topic_id != Uuid::ZERO);
+    names_any_once(names.filter_map(|topic| topic.name.as_deref()))
+        || names_any_once(ids.map(|topic| topic.topic_id))
+}
+
+fn timed_out(asked: Vec<DeleteTopicState>) -> DeleteTopicsResponse {
+    let responses = asked.into_iter().map(|topic| DeletableTopicResult {
+        name: topic.name,
+        topic_id: topic.topic_id,
+        error_code: ErrorCode::REQUEST_TIMED_OUT,
+        error_message: None,
+    });
+    DeleteTopicsResponse { responses: responses.collect(), ..DeleteTopicsResponse::default() }
 }
 
 /// What is to be deleted, whichever way the version says it.

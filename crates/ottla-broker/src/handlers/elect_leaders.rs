@@ -5,10 +5,13 @@
 //! - Known difference: a request whose answer might take more than 64 MiB, where each partition was refused in words, is not carried
 //!   out; the connection is closed.
 
+use ottla_base::ErrorCode;
 use ottla_metadata::controller;
+use ottla_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use ottla_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse};
 
 use super::Context;
+use super::impatience::has_no_time;
 use crate::answer::{CloseReason, Outcome, Room};
 
 const ERROR_SINCE: i16 = 1;
@@ -17,18 +20,39 @@ pub(super) async fn handle(context: Context, request: ElectLeadersRequest) -> Ou
     if let Err(reason) = check_room(context.version, &request) {
         return Outcome::Close(reason);
     }
-    let decide = context
-        .broker
-        .quorum
-        .decide(move |desk| controller::elect_leaders(desk.image, desk.policy, &request));
-    let mut response = decide.await.unwrap_or_else(|error| ElectLeadersResponse {
-        error_code: context.submit_error(&error),
-        ..ElectLeadersResponse::default()
-    });
+    let asks_the_controller =
+        request.topic_partitions.as_ref().is_none_or(|topics| !topics.is_empty());
+    let mut response = if has_no_time(request.timeout_ms) && asks_the_controller {
+        timed_out(&request)
+    } else {
+        let decide = context
+            .broker
+            .quorum
+            .decide(move |desk| controller::elect_leaders(desk.image, desk.policy, &request));
+        decide.await.unwrap_or_else(|error| ElectLeadersResponse {
+            error_code: context.submit_error(&error),
+            ..ElectLeadersResponse::default()
+        })
+    };
     if context.version < ERROR_SINCE {
-        response.error_code = ottla_base::ErrorCode::NONE;
+        response.error_code = ErrorCode::NONE;
     }
     context.answer(&response)
+}
+
+fn timed_out(request: &ElectLeadersRequest) -> ElectLeadersResponse {
+    let error_code = ErrorCode::REQUEST_TIMED_OUT;
+    let partition =
+        |id: &i32| PartitionResult { partition_id: *id, error_code, error_message: None };
+    let topics = request.topic_partitions.iter().flatten().map(|topic| ReplicaElectionResult {
+        topic: topic.topic.clone(),
+        partition_result: topic.partitions.iter().map(partition).collect(),
+    });
+    ElectLeadersResponse {
+        error_code,
+        replica_election_results: topics.collect(),
+        ..ElectLeadersResponse::default()
+    }
 }
 
 /// The most that an answer about one partition takes beside the name of its topic.

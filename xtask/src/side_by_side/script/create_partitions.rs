@@ -106,5 +106,15 @@ fn refused(both: &mut Both, version: i16) -> Result<()> {
         validate_only: true,
     };
     both.ask(version, "no time to wait, checked only", |_| impatient.clone())?;
-    Ok(())
+    for timeout_ms in [0, -1] {
+        let mut ask = |what: &str, topics| {
+            let request = CreatePartitionsRequest { topics, timeout_ms, validate_only: false };
+            both.ask(version, &format!("{what}, in {timeout_ms} ms"), |_| request.clone()).map(drop)
+        };
+        ask("four partitions", vec![topic("grow-three", 4)])?;
+        ask("a topic twice", vec![topic("grow-three", 4), topic("grow-three", 5)])?;
+        ask("no topics", Vec::new())?;
+    }
+    // It has three still.
+    check(both, version, "to three", vec![topic("grow-three", 3)])
 }

@@ -76,7 +76,30 @@ fn counts(both: &mut Both, version: i16) -> Result<()> {
         timeout_ms: 0,
         validate_only: true,
     };
-    ask_for(both, version, "no time to wait, checked only", &request)
+    ask_for(both, version, "no time to wait, checked only", &request)?;
+    let name = format!("create-{version}-impatient");
+    let request =
+        |timeout_ms, topics| CreateTopicsRequest { topics, timeout_ms, validate_only: false };
+    let metadata_log = || topic("__cluster_metadata", 1, 1);
+    for timeout_ms in [0, -1] {
+        let mut ask = |what: &str, topics| {
+            ask_for(
+                both,
+                version,
+                &format!("{what}, in {timeout_ms} ms"),
+                &request(timeout_ms, topics),
+            )
+        };
+        ask("a topic", vec![topic(&name, 1, 1)])?;
+        ask("a topic twice", vec![topic(&name, 1, 1), topic(&name, 1, 1)])?;
+        let three = vec![topic(&name, 1, 1), topic(&name, 1, 1), topic("create-existing", 1, 1)];
+        ask("a topic twice, and one that is there", three)?;
+        ask("the metadata log", vec![metadata_log()])?;
+        ask("the metadata log, and a topic", vec![metadata_log(), topic(&name, 1, 1)])?;
+        ask("no topics", Vec::new())?;
+    }
+    // None was made.
+    ask(both, version, "a topic that was asked for in no time", vec![topic(&name, 1, 1)])
 }
 
 fn names(both: &mut Both, version: i16) -> Result<()> {

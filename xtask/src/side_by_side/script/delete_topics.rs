@@ -61,6 +61,22 @@ fn by_name(both: &mut Both, version: i16) -> Result<()> {
         ask(both, version, &format!("the invalid name {short:?}"), |_| named(version, &[&name]))?;
     }
     ask(both, version, "the metadata log", |_| named(version, &["__cluster_metadata"]))?;
+    both.create(&c, 1, &[])?;
+    for timeout_ms in [0, -1] {
+        let mut ask = |what: &str, names: &[&str]| {
+            let what = format!("{what}, in {timeout_ms} ms");
+            ask(both, version, &what, |_| DeleteTopicsRequest {
+                timeout_ms,
+                ..named(version, names)
+            })
+        };
+        ask("a topic", &[&c])?;
+        ask("a topic twice", &[&c, &c])?;
+        ask("an unknown topic", &["delete-unknown"])?;
+        ask("no topics", &[])?;
+    }
+    ask(both, version, "a topic that was to go in no time", |_| named(version, &[&c]))?;
+    both.set_up(|subject| subject.wait_until_gone(&c))?;
     ask(both, version, "no topics", |_| named(version, &[]))?;
     // What comes after a deletion under the same name is another topic.
     both.create(&a, 2, &[])?;
@@ -82,6 +98,16 @@ fn by_id(both: &mut Both, version: i16) -> Result<()> {
     ask(both, version, "id and name", |subject| request(vec![state(Some(&c), subject.id(&c))]))?;
     ask(both, version, "id and name apart", |subject| {
         request(vec![state(Some(&c), Uuid::ZERO), state(None, subject.id(&c))])
+    })?;
+    let impatient = |topics| DeleteTopicsRequest { timeout_ms: 0, ..request(topics) };
+    ask(both, version, "an id, in no time", |subject| {
+        impatient(vec![state(None, subject.id(&c))])
+    })?;
+    ask(both, version, "id and name, in no time", |subject| {
+        impatient(vec![state(Some(&c), subject.id(&c))])
+    })?;
+    ask(both, version, "an id twice, in no time", |subject| {
+        impatient(vec![state(None, subject.id(&c)), state(None, subject.id(&c))])
     })?;
     ask(both, version, "an id twice", |subject| {
         request(vec![state(None, subject.id(&c)), state(None, subject.id(&c))])

@@ -29,6 +29,12 @@ fn ask_all(both: &mut Both) -> Result<()> {
             ask(Some(&[("elected", &[])]))?;
             ask(Some(&[("nobody-made-this", &[0]), ("elected", &[0])]))?;
             ask(Some(&[("__cluster_metadata", &[0])]))?;
+            for timeout_ms in [0, -1] {
+                let mut ask = |topics| ask_within(both, version, election_type, topics, timeout_ms);
+                ask(None)?;
+                ask(Some(&[]))?;
+                ask(Some(&[("elected", &[1, 1]), ("nobody-made-this", &[])]))?;
+            }
         }
         for name in invalid_names() {
             ask(both, version, 0, Some(&[(&name, &[0])]))?;
@@ -43,6 +49,16 @@ fn ask(
     election_type: i8,
     topics: Option<&[(&str, &[i32])]>,
 ) -> Result<()> {
+    ask_within(both, version, election_type, topics, 10_000)
+}
+
+fn ask_within(
+    both: &mut Both,
+    version: i16,
+    election_type: i8,
+    topics: Option<&[(&str, &[i32])]>,
+    timeout_ms: i32,
+) -> Result<()> {
     let topic = |(topic, partitions): &(&str, &[i32])| TopicPartitions {
         topic: (*topic).into(),
         partitions: partitions.to_vec(),
@@ -50,9 +66,9 @@ fn ask(
     let request = ElectLeadersRequest {
         election_type,
         topic_partitions: topics.map(|topics| topics.iter().map(topic).collect()),
-        timeout_ms: 10_000,
+        timeout_ms,
     };
-    let what = format!("type {election_type}, {topics:?}");
+    let what = format!("type {election_type}, {topics:?}, in {timeout_ms} ms");
     both.ask(version, &what, |_| request.clone())?;
     Ok(())
 }

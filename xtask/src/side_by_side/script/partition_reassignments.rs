@@ -63,6 +63,10 @@ fn alter_all(both: &mut Both, version: i16) -> Result<()> {
     let several = [("moved", 0, Some(&[1][..])), ("moved", 1, None), ("nobody-made-this", 0, None)];
     self::alter(both, version, true, &several)?;
     self::alter(both, version, true, &[])?;
+    for timeout_ms in [0, -1] {
+        alter_within(both, version, true, &several, timeout_ms)?;
+        alter_within(both, version, true, &[], timeout_ms)?;
+    }
     if version >= 1 {
         self::alter(both, version, false, &[("moved", 0, Some(&[1]))])?;
         self::alter(both, version, false, &[("moved", 0, Some(&[]))])?;
@@ -79,6 +83,16 @@ fn alter(
     may_change_factor: bool,
     wanted: &[Wanted<'_>],
 ) -> Result<()> {
+    alter_within(both, version, may_change_factor, wanted, 10_000)
+}
+
+fn alter_within(
+    both: &mut Both,
+    version: i16,
+    may_change_factor: bool,
+    wanted: &[Wanted<'_>],
+    timeout_ms: i32,
+) -> Result<()> {
     let topic = |(name, partition_index, replicas): &Wanted<'_>| ReassignableTopic {
         name: (*name).into(),
         partitions: vec![ReassignablePartition {
@@ -87,11 +101,11 @@ fn alter(
         }],
     };
     let request = AlterPartitionReassignmentsRequest {
-        timeout_ms: 10_000,
+        timeout_ms,
         allow_replication_factor_change: may_change_factor,
         topics: wanted.iter().map(topic).collect(),
     };
-    let what = format!("{wanted:?}, factor may change: {may_change_factor}");
+    let what = format!("{wanted:?}, factor may change: {may_change_factor}, in {timeout_ms} ms");
     both.ask(version, &what, |_| request.clone())?;
     Ok(())
 }
