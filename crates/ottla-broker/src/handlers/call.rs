@@ -14,8 +14,8 @@ use crate::controller_requests::ControllerRequest;
 /// What comes of a request, or why its connection ends.
 pub(super) type Called = Result<Outcome, CloseReason>;
 
-/// How long a client's request may look for a controller. Most clients give up after 30 s.
-pub(super) const FORWARDING_MAX: Duration = Duration::from_secs(20);
+/// How long a client's request may look for a controller: as long as in Apache Kafka.
+pub(super) const FORWARDING_MAX: Duration = Duration::from_secs(60);
 
 /// A request whose body is not read yet.
 pub(super) struct Call {
