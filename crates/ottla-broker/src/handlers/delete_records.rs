@@ -4,6 +4,8 @@
 //! - The answer comes when the new beginning is on disk, with one write for all partitions, and all replicas on live
 //!   brokers begin there, too, as they tell with their fetches; REQUEST_TIMED_OUT if that takes longer than the request
 //!   allows.
+//! - Known difference: records with acks=0 or 1 are not there for this until they are on disk, which takes milliseconds; with
+//!   `log.flush.on.commit=false` they are at once, as in Apache Kafka.
 //! - Known difference: in the moment in which a copy takes the place of a log in another directory (AlterReplicaLogDirs), the
 //!   partition is refused with KAFKA_STORAGE_ERROR, which clients retry. Apache Kafka's requests wait.
 

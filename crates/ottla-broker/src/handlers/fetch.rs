@@ -18,6 +18,8 @@
 //!   served. Apache Kafka sends the damaged bytes, and leaves it to consumers to find out.
 //! - Known difference: from a log directory whose flush has failed everything is still served that was visible before. Apache
 //!   Kafka answers KAFKA_STORAGE_ERROR.
+//! - Known difference: all fetch sessions together have at most a million partitions; beyond that a fetch gets no session, as
+//!   where all places for sessions are taken. Apache Kafka bounds the number of sessions only.
 //! - Known difference: a follower that consumers may read from is answered at once when the high watermark has moved. Apache
 //!   Kafka's leader answers when the time is over for which the follower would wait for records.
 

@@ -6,6 +6,8 @@
 //! - A time without a record at or after it gives offset −1, without an error.
 //! - A new leader that does not know yet what is visible says OFFSET_NOT_AVAILABLE (before v5: LEADER_NOT_AVAILABLE) of
 //!   the latest offset, and of a time that it finds nothing for.
+//! - Known difference: records with acks=0 or 1 are not there for this until they are on disk, which takes milliseconds; with
+//!   `log.flush.on.commit=false` they are at once, as in Apache Kafka.
 //! - Known difference: a record is looked for by its time, or as the one with the largest, only while its directory is online and
 //!   has room for entries of the index; else it is KAFKA_STORAGE_ERROR. Apache Kafka has mapped that room before.
 //! - Known difference: a record is looked for by its time in segment after segment until there is one. Apache Kafka looks into the
