@@ -295,6 +295,15 @@ fn has_moved(members: &Membership, id: BrokerId, there: &Voter) -> bool {
     })
 }
 
+/// Where a voter says that it is. A guess may be a name that only its own machine knows, and voters that each replace
+/// what somebody has written by such a name don't find each other any more: it stays where the log says that it is.
+/// A lone voter has nobody to lose.
+fn told_place(members: &Membership, id: BrokerId, there: &Voter, is_guessed: bool) -> Voter {
+    let counts = !is_guessed || members.voter_ids().eq([id.0]) || !has_moved(members, id, there);
+    let known = members.get_node(&id.0).filter(|known| !counts && !known.endpoints.is_empty());
+    known.unwrap_or(there).clone()
+}
+
 /// The log does not tell by what protocol a member is reached.
 fn as_in_log(voter: &Voter) -> Voter {
     let endpoints = voter.endpoints.iter().cloned();
@@ -322,6 +331,8 @@ pub(crate) struct Attendance {
     pub(crate) peers: Peers,
     /// This node, as it wants to be fed.
     pub(crate) myself: Voter,
+    /// Whether nobody has written down where that is.
+    pub(crate) is_guessed: bool,
     pub(crate) wants_vote: bool,
     /// Where to ask, beside the leader and the voters that the log names.
     pub(crate) contacts: Vec<Endpoint>,
@@ -382,7 +393,8 @@ impl Attendance {
         let led_for = memory.led_since.get_or_insert_with(Instant::now).elapsed();
         memory.wait = None;
         self.service.observers.forget(&self.raft).await;
-        if has_moved(members, self.service.node_id, &self.myself) && !self.move_myself().await {
+        let here = self.told_place(members);
+        if has_moved(members, self.service.node_id, &here) && !self.move_myself(&here).await {
             return Some(LOOKING_INTERVAL);
         }
         if members.get_joint_config().len() > 1 {
@@ -399,9 +411,13 @@ impl Attendance {
     }
 
     /// Whether the log names the place where this leader is now.
-    async fn move_myself(&self) -> bool {
+    async fn move_myself(&self, here: &Voter) -> bool {
         let _turn = self.service.observers.changing.lock().await;
-        move_here(&self.raft, self.service.node_id, &self.myself).await.is_ok()
+        move_here(&self.raft, self.service.node_id, here).await.is_ok()
+    }
+
+    fn told_place(&self, members: &Membership) -> Voter {
+        told_place(members, self.service.node_id, &self.myself, self.is_guessed)
     }
 
     /// Sees to it that this node is fed. Returns when to look again.
@@ -434,7 +450,7 @@ impl Attendance {
         if !is_by_directory(members) {
             return None;
         }
-        let moved = has_moved(members, self.service.node_id, &self.myself);
+        let moved = has_moved(members, self.service.node_id, &self.told_place(members));
         if !moved {
             memory.asked.get_or_insert_with(Instant::now);
         }
@@ -457,7 +473,7 @@ impl Attendance {
             if place.is_empty() || tried.contains(&place) {
                 continue;
             }
-            match self.ask(&place).await {
+            match self.ask(&place, members).await {
                 Some(answer @ (Answer::Fed { .. } | Answer::Taken)) => return Some(answer),
                 Some(Answer::Leader { leader: Some(id), endpoints }) => {
                     let told = if endpoints.is_empty() {
@@ -467,7 +483,7 @@ impl Attendance {
                     };
                     if !tried.contains(&told)
                         && let Some(answer @ (Answer::Fed { .. } | Answer::Taken)) =
-                            self.ask(&told).await
+                            self.ask(&told, members).await
                     {
                         return Some(answer);
                     }
@@ -480,9 +496,9 @@ impl Attendance {
         None
     }
 
-    async fn ask(&self, place: &[Endpoint]) -> Option<Answer> {
-        let request =
-            Request::Observe { observer: self.myself.clone(), wants_vote: self.wants_vote };
+    async fn ask(&self, place: &[Endpoint], members: &Membership) -> Option<Answer> {
+        let observer = self.told_place(members);
+        let request = Request::Observe { observer, wants_vote: self.wants_vote };
         match self.peers.ask_at(BrokerId(ANYBODY), place, &request, PATIENCE).await {
             Ok(answer) => Some(answer),
             Err(why) => {

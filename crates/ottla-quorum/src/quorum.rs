@@ -75,6 +75,8 @@ pub struct Config {
     pub joins: bool,
     /// Where the leader reaches this node while that has no vote.
     pub endpoints: Vec<Endpoint>,
+    /// Whether nobody has written those down: a guess is not told where the log names a place already.
+    pub place_is_guessed: bool,
     /// Whether it asks for a vote while it has none.
     pub wants_vote: bool,
     /// Where to ask who leads, beside the voters that are known.
@@ -237,6 +239,7 @@ impl Quorum {
                 directory_id: config.directory_id,
                 endpoints: config.endpoints.clone(),
             },
+            is_guessed: config.place_is_guessed,
             wants_vote: config.wants_vote,
             contacts: config.contacts.clone(),
         };

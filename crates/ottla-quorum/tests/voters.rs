@@ -278,6 +278,29 @@ async fn a_voter_that_comes_back_at_another_place_says_so_and_its_vote_counts() 
     assert_eq!(cluster.voter(12).voters(), voters(&[1, 2, 3]));
 }
 
+/// As where properties name this listener's place to clients alone: what a machine calls itself may be known nowhere else.
+#[tokio::test]
+async fn a_place_that_is_guessed_does_not_replace_the_one_that_the_log_names() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.put(&[1, 2, 3], "before").await;
+    for id in [1, 2, 3] {
+        let path = cluster.kill(id);
+        cluster.start_voter_that_guesses(id, id + 10, path).await;
+        cluster.put(&[1, 2, 3], &format!("{id} is back")).await;
+    }
+    // Whoever really has moved says so at its start, as those before it would have done.
+    let path = cluster.kill(1);
+    cluster.start_voter_at(21, 1, path).await;
+    for node in cluster.voters.values() {
+        knows_host(node, 1, "node21").await;
+        for (id, host) in [(2, "node2"), (3, "node3")] {
+            assert_eq!(*node.quorum.endpoints_of(BrokerId(id))[0].host, *host);
+        }
+    }
+    cluster.kill(21);
+    cluster.put(&[2, 3], "by two that are found where they are").await;
+}
+
 #[tokio::test]
 async fn a_lone_voter_at_another_place_names_it_and_is_still_alone() {
     let mut cluster = Cluster::start(1).await;

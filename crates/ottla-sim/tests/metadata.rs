@@ -31,6 +31,7 @@ fn config() -> Config {
         voters: Vec::new(),
         joins: false,
         endpoints: Vec::new(),
+        place_is_guessed: false,
         wants_vote: false,
         contacts: Vec::new(),
         levels: BTreeMap::new(),

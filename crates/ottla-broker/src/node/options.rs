@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use ottla_base::{BrokerId, Uuid};
 use ottla_client::Address as ClientAddress;
-use ottla_config::{BrokerConfig, Formation, SecurityProtocol, Settings as ConfigSettings, Voter};
+use ottla_config::{
+    BrokerConfig, Formation, Listener, SecurityProtocol, Settings as ConfigSettings, Voter,
+};
 use ottla_log::DirectoryOptions;
 use ottla_metadata::controller::Policy;
 use ottla_metadata::{Endpoint, feature};
@@ -84,11 +86,12 @@ pub(super) fn quorum_config(
         cluster_id: options.cluster_id.as_str().into(),
         directory_id: options.directories.metadata.id,
         incarnation_id,
-        controller_endpoints: controller_endpoints(&options.config, bound),
+        controller_endpoints: controller_endpoints(options, bound),
         voters: initial_voters(options),
         joins: options.initial_voters.is_empty()
             && options.config.formation() == Formation::RecordedVoters,
-        endpoints: endpoints_of_follower(&options.config, bound),
+        endpoints: endpoints_of_follower(options, bound),
+        place_is_guessed: place_is_guessed(&options.config),
         wants_vote: options.config.process_roles.controller
             && options.config.controller_quorum_auto_join_enable,
         contacts: contacts(&options.config),
@@ -118,19 +121,46 @@ fn snapshot_limits(config: &BrokerConfig) -> SnapshotLimits {
 }
 
 /// Where this node is reached as a controller: where controllers meet, or, without such a listener, where brokers do.
-fn controller_endpoints(config: &BrokerConfig, bound: &[Bound]) -> Vec<Endpoint> {
+fn controller_endpoints(options: &NodeOptions, bound: &[Bound]) -> Vec<Endpoint> {
+    let config = &options.config;
     if config.controllers_meet_brokers() {
         return inter_broker_endpoints(config, bound);
     }
-    endpoints(config, bound, Role::Controller)
+    let mut all = endpoints(config, bound, Role::Controller);
+    if place_is_guessed(config) {
+        let formatted = options.initial_voters.iter().filter(|it| it.id == config.node_id);
+        for written in formatted.flat_map(|it| &it.endpoints).filter(|it| &*it.host != LOCALHOST) {
+            let mut told = all.iter_mut();
+            if let Some(told) = told.find(|it| it.listener == written.listener) {
+                (told.host, told.port) = (written.host.clone(), written.port);
+            }
+        }
+    }
+    all
 }
 
+/// What `format --standalone` writes where the listener has no host: nobody has said so.
+const LOCALHOST: &str = "localhost";
+
 /// Where a leader reaches this node with the metadata log.
-fn endpoints_of_follower(config: &BrokerConfig, bound: &[Bound]) -> Vec<Endpoint> {
-    if config.process_roles.controller {
-        return controller_endpoints(config, bound);
+fn endpoints_of_follower(options: &NodeOptions, bound: &[Bound]) -> Vec<Endpoint> {
+    if options.config.process_roles.controller {
+        return controller_endpoints(options, bound);
     }
-    inter_broker_endpoints(config, bound)
+    inter_broker_endpoints(&options.config, bound)
+}
+
+/// Whether the host where this node is reached as a controller is written nowhere: it is what the machine calls itself.
+fn place_is_guessed(config: &BrokerConfig) -> bool {
+    let mut told = if config.controllers_meet_brokers() {
+        config.advertised_listeners.iter()
+    } else {
+        config.advertised_controller_listeners.iter()
+    };
+    let is_meant = |it: &&Listener| {
+        !config.controllers_meet_brokers() || it.name == config.inter_broker_listener_name
+    };
+    told.find(is_meant).is_some_and(|listener| listener.host.is_none())
 }
 
 fn inter_broker_endpoints(config: &BrokerConfig, bound: &[Bound]) -> Vec<Endpoint> {

@@ -496,6 +496,19 @@ impl Cluster {
         self.voters.insert(at, voter);
     }
 
+    /// At its own place, where nobody has written down that it is; it takes itself to be at another one.
+    pub async fn start_voter_that_guesses(&mut self, id: i32, guess: i32, path: TempDir) {
+        let config = Config {
+            policy: self.policy.clone(),
+            timing: self.timing,
+            endpoints: initial_voter(guess).endpoints,
+            place_is_guessed: true,
+            ..config(id, self.config.clone())
+        };
+        let voter = start_at(id, config, path, &self.network).await.unwrap();
+        self.voters.insert(id, voter);
+    }
+
     /// Starts a node that has no vote, in a directory of this id.
     pub async fn start_observer(&mut self, id: i32, directory_id: Uuid, path: TempDir) {
         self.start_impostor(id, id, directory_id, path).await;
@@ -667,6 +680,7 @@ pub fn config(id: i32, voters: Vec<InitialVoter>) -> Config {
         voters,
         joins: false,
         endpoints: initial_voter(id).endpoints,
+        place_is_guessed: false,
         wants_vote: false,
         contacts: initial_voter(1).endpoints,
         timing: TIMING,

@@ -81,6 +81,7 @@ pub async fn try_start_snapshotting(
         voters: Vec::new(),
         joins: false,
         endpoints: Vec::new(),
+        place_is_guessed: false,
         wants_vote: false,
         contacts: Vec::new(),
         timing: Timing::default(),

@@ -150,6 +150,7 @@ impl Node {
             controller_endpoints: vec![endpoint(self.id)],
             voters: if begins { setup.voters.clone() } else { Vec::new() },
             joins: !begins,
+            place_is_guessed: false,
             wants_vote: setup.want_votes,
             endpoints: vec![endpoint(self.id)],
             // A node that comes back with an empty disk is told where the others are.
