@@ -21,6 +21,7 @@ use ottla_config::{BrokerConfig, Formatted, properties};
 use ottla_env::{Clock as _, SystemClock};
 
 use crate::bootstrap::{self, Levels};
+use crate::foreign;
 use crate::forming::Standing;
 use crate::initial_controllers::{self, InitialControllers};
 
@@ -109,10 +110,11 @@ pub(crate) struct Opened {
 ///
 /// # Errors
 /// If a directory belongs to another node or cluster, or holds something but no `meta.properties`: data whose origin is
-/// unknown is never touched. If the metadata is not where it should be. If none was formatted and one can't be used.
+/// unknown is never touched. If Apache Kafka wrote the metadata. If it is not where it should be. If none was formatted and one can't be used.
 pub(crate) fn survey(config: &BrokerConfig) -> anyhow::Result<Survey> {
     let survey = Survey::of(&config.log_dirs, &config.metadata_log_dir, config.node_id)?;
     survey.check_metadata()?;
+    foreign::check(&config.metadata_log_dir, METADATA_LOG)?;
     Ok(survey)
 }
 

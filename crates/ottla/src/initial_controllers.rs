@@ -155,7 +155,7 @@ pub(crate) fn batch(at: Offset, now: Timestamp, records: &[(ControlType, Bytes)]
 }
 
 /// The control records of a batch; none if it is of another kind.
-fn control_records(batch: RawBatch) -> anyhow::Result<Vec<(ControlType, Bytes)>> {
+pub(crate) fn control_records(batch: RawBatch) -> anyhow::Result<Vec<(ControlType, Bytes)>> {
     batch.check_crc()?;
     let mut found = Vec::new();
     if !batch.header().attributes.is_control() {

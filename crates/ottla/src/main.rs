@@ -3,6 +3,7 @@
 mod bootstrap;
 mod configuration;
 mod data_directory;
+mod foreign;
 mod format;
 mod forming;
 mod initial_controllers;
