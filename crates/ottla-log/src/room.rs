@@ -2,7 +2,10 @@
 //! own writes. Shell.
 //!
 //! The file system is asked before an append only when so much was appended since the last time that the answer may have
-//! changed, and by the housekeeper. While the disk is full nobody but the housekeeper asks.
+//! changed, and by the housekeeper. Once something did not fit, the disk counts as full until there is room for that, and
+//! some more: what is smaller is tried meanwhile, as the housekeeper finds room for it, but whoever looks at the state sees
+//! one that does not come and go with each attempt. What did not fit is refused without a question until the housekeeper
+//! has looked.
 //!
 //! A disk may refuse a write though the file system says that there is room, as where a quota ends first. Then only the
 //! next write can tell whether it is over: one is let through each time the housekeeper has looked.
@@ -26,6 +29,14 @@ const ROOMY: u8 = 0;
 const FULL: u8 = 1;
 /// The next write is to tell.
 const PROBING: u8 = 2;
+/// Full still, but for what is smaller than what did not fit.
+const TIGHT: u8 = 3;
+
+/// So much must be free beside what did not fit, or a hundredth of the disk, if that is less.
+const MARGIN_BYTES_MAX: u64 = 16 << 20;
+const MARGIN_PARTS: u64 = 100;
+/// No more than such a part of the disk is waited for: what did not fit may be more than ever will.
+const WANTED_PARTS: u64 = 4;
 
 /// Whether clients' records still fit.
 #[derive(Debug)]
@@ -37,6 +48,8 @@ pub(crate) struct Room {
     /// What may be appended before the file system is asked again.
     unasked: AtomicI64,
     state: AtomicU8,
+    /// The most that did not fit since the disk has been full.
+    refused: AtomicU64,
     /// Whether it was a write that has failed, and not the file system that says how little is left.
     write_failed: AtomicBool,
     asking: Mutex<()>,
@@ -50,6 +63,7 @@ impl Room {
             reserved: AtomicU64::new(reserved),
             unasked: AtomicI64::new(0),
             state: AtomicU8::new(ROOMY),
+            refused: AtomicU64::new(0),
             write_failed: AtomicBool::new(false),
             asking: Mutex::default(),
         }
@@ -58,6 +72,7 @@ impl Room {
     /// Clients may append again as soon as this leaves room for them.
     pub(crate) fn set_reserved(&self, bytes: u64) {
         if self.reserved.swap(bytes, Ordering::Relaxed) != bytes {
+            self.refused.store(0, Ordering::Relaxed);
             self.unasked.store(0, Ordering::Relaxed);
             self.look();
         }
@@ -65,12 +80,16 @@ impl Room {
 
     #[must_use]
     pub(crate) fn is_full(&self) -> bool {
+        matches!(self.state.load(Ordering::Relaxed), FULL | TIGHT)
+    }
+
+    fn refuses(&self) -> bool {
         self.state.load(Ordering::Relaxed) == FULL
     }
 
     /// An error while there is none.
     pub(crate) fn check(&self) -> Result<(), StorageError> {
-        if self.is_full() { Err(self.full()) } else { Ok(()) }
+        if self.refuses() { Err(self.full()) } else { Ok(()) }
     }
 
     /// Claims room for what a client wants to append.
@@ -112,28 +131,42 @@ impl Room {
     fn ask(&self, bytes: u64) -> bool {
         let _one_at_a_time = self.asking.lock();
         let reserved = self.reserved.load(Ordering::Relaxed);
-        let free = match self.disk.space(&self.path) {
-            Ok(space) => space.usable,
+        let (free, total) = match self.disk.space(&self.path) {
+            Ok(space) => (space.usable, space.total),
             // The write will tell.
             Err(error) => {
                 tracing::debug!(directory = %self.path.display(), %error, "how much is free is not known");
-                u64::MAX
+                (u64::MAX, u64::MAX)
             }
         };
         let unreserved = free.saturating_sub(reserved);
         if unreserved < bytes || free < reserved {
+            self.refused.fetch_max(bytes, Ordering::Relaxed);
             self.fill(false, free);
             return false;
         }
         let until_asked = unreserved / ASK_AGAIN_PARTS;
         self.unasked.store(i64::try_from(until_asked).unwrap_or(i64::MAX), Ordering::Relaxed);
         if self.write_failed.load(Ordering::Relaxed) {
-            let _ =
-                self.state.compare_exchange(FULL, PROBING, Ordering::Relaxed, Ordering::Relaxed);
-        } else if self.state.swap(ROOMY, Ordering::Relaxed) != ROOMY {
-            self.say_roomy();
+            if self.is_full() {
+                self.state.store(PROBING, Ordering::Relaxed);
+            }
+        } else if self.is_full() && unreserved < self.wanted(total.saturating_sub(reserved)) {
+            self.state.store(TIGHT, Ordering::Relaxed);
+        } else {
+            self.refused.store(0, Ordering::Relaxed);
+            if self.state.swap(ROOMY, Ordering::Relaxed) != ROOMY {
+                self.say_roomy();
+            }
         }
         true
+    }
+
+    /// How much must be free beside the reserve until the disk does not count as full any more.
+    fn wanted(&self, unreserved_total: u64) -> u64 {
+        let margin = MARGIN_BYTES_MAX.min(unreserved_total / MARGIN_PARTS);
+        let wanted = self.refused.load(Ordering::Relaxed).saturating_add(margin);
+        wanted.min(unreserved_total / WANTED_PARTS)
     }
 
     fn fill(&self, write_failed: bool, free: u64) {
@@ -231,6 +264,43 @@ mod tests {
         assert!(room.is_full());
         room.set_reserved(500);
         room.claim(1).unwrap();
+    }
+
+    #[test]
+    fn a_disk_stays_full_until_there_is_room_for_what_did_not_fit_and_some_more() {
+        let disk = Arc::new(FaultyDisk::default());
+        let margin = MARGIN_BYTES_MAX.min(disk.space(Path::new("/")).unwrap().total / 200);
+        let (reserved, large) = (1_000, margin);
+        disk.set_free(Some(reserved + large - 1));
+        let room = room(&disk, reserved);
+        assert!(room.claim(large).is_err());
+        for _ in 0..3 {
+            room.look();
+            assert!(room.is_full(), "nothing has changed");
+            room.claim(1).unwrap();
+            assert!(room.claim(large).is_err());
+            assert!(room.claim(1).is_err(), "nobody asks until somebody has looked");
+        }
+        disk.set_free(Some(reserved + large));
+        room.look();
+        room.claim(1).unwrap();
+        assert!(room.is_full(), "the next one would not fit again");
+        disk.set_free(Some(reserved + large + MARGIN_BYTES_MAX));
+        room.look();
+        assert!(!room.is_full());
+        room.claim(large).unwrap();
+    }
+
+    #[test]
+    fn what_no_disk_of_this_size_has_room_for_is_not_waited_for() {
+        let disk = Arc::new(FaultyDisk::default());
+        let total = disk.space(Path::new("/")).unwrap().total;
+        disk.set_free(Some(total / 2));
+        let room = room(&disk, 1_000);
+        assert!(room.claim(total).is_err());
+        assert!(room.is_full());
+        room.look();
+        assert!(!room.is_full());
     }
 
     #[test]

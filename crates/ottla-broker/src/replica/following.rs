@@ -297,9 +297,12 @@ impl Replica {
                 following.follower.on_appended(local(&log));
             }
             Err(error) => {
-                tracing::error!(partition = %self.partition, %error, "what the leader has sent can't be appended");
+                // That the disk is full has been said once, for all partitions.
                 if error.is_full() {
+                    tracing::debug!(partition = %self.partition, %error, "what the leader has sent can't be appended");
                     self.outboxes.handovers.stuck(self);
+                } else {
+                    tracing::error!(partition = %self.partition, %error, "what the leader has sent can't be appended");
                 }
                 let failure = if error.is_passing() { Failure::Passing } else { Failure::Lasting };
                 following.follower.on_log_failed(local(&log), failure, now);
