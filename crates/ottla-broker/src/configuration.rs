@@ -17,7 +17,7 @@ use ottla_config::{CleanerConfig, ConnectionLimits, Settings, TopicConfig};
 use ottla_metadata::{ConfigResource, Delta, Image};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 #[derive(Debug)]
 pub(crate) struct Configuration {
@@ -144,7 +144,13 @@ impl Configuration {
         let names = names(&dynamic);
         let settings = match check_stored(&now.in_effect, &wanted) {
             Ok(()) => {
-                info!(?names, "dynamic configuration");
+                // Such as a new cluster's min.insync.replicas, which the controller writes down as it is.
+                let is_same = |name: &str| wanted.value(name) == now.in_effect.value(name);
+                if names.iter().copied().chain(self::names(&now.dynamic)).all(is_same) {
+                    debug!(?names, "dynamic configuration that changes nothing");
+                } else {
+                    info!(?names, "dynamic configuration");
+                }
                 wanted
             }
             Err(why) => {

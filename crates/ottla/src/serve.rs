@@ -85,8 +85,21 @@ pub(crate) fn run(arguments: ServeArguments) -> ExitCode {
         });
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&format!("{error:#}"), 1),
+        Err(error) => fail(&told(&error), 1),
     }
+}
+
+/// All causes of an error, but for those that the one before has told with itself.
+fn told(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if told.is_empty() {
+            told = cause;
+        } else if !told.ends_with(&cause) {
+            told = format!("{told}: {cause}");
+        }
+    }
+    told
 }
 
 fn load(arguments: ServeArguments, temporary: Option<&Path>) -> anyhow::Result<(Sources, Loaded)> {
@@ -362,4 +375,33 @@ fn end_of_stdin() -> oneshot::Receiver<()> {
 fn fail(message: &str, code: u8) -> ExitCode {
     let _ = writeln!(std::io::stderr().lock(), "ottla: {message}");
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the errors of the rooms are: each tells what it comes from, and gives it as its source.
+    #[derive(Debug)]
+    struct CannotOpen(std::io::Error);
+
+    impl std::fmt::Display for CannotOpen {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "open .lock: {}", self.0)
+        }
+    }
+
+    impl std::error::Error for CannotOpen {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    #[test]
+    fn a_cause_that_was_told_already_is_not_told_again() {
+        let denied = CannotOpen(std::io::Error::from_raw_os_error(13));
+        let error = anyhow::Error::from(denied).context("can't start");
+        let expected = "can't start: open .lock: Permission denied (os error 13)";
+        assert_eq!(told(&error), expected);
+    }
 }
