@@ -20,6 +20,8 @@ pub(crate) struct Endpoints {
     pub(crate) advertised_listeners: Vec<Listener>,
     pub(crate) advertised_controller_listeners: Vec<Listener>,
     pub(crate) inter_broker_listener_name: String,
+    /// The property that names it.
+    inter_broker_property: &'static str,
     pub(crate) controller_listener_names: Vec<String>,
 }
 
@@ -75,6 +77,11 @@ impl Endpoints {
             controller_listeners,
             advertised_listeners,
             inter_broker_listener_name,
+            inter_broker_property: match s.is_set(INTER_BROKER_PROTOCOL) && !s.is_set(INTER_BROKER)
+            {
+                true => INTER_BROKER_PROTOCOL,
+                false => INTER_BROKER,
+            },
             controller_listener_names,
         };
         endpoints.check(roles, &map, &mut fail);
@@ -206,7 +213,7 @@ impl Endpoints {
         let inter_broker = &self.inter_broker_listener_name;
         if !self.advertised_listeners.iter().any(|l| l.name == *inter_broker) {
             fail(
-                INTER_BROKER,
+                self.inter_broker_property,
                 format!(
                     "{inter_broker} is not advertised: name one of {}",
                     names(&self.advertised_listeners)

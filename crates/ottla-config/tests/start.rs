@@ -201,6 +201,10 @@ fn listeners_must_fit_together() {
         (&["advertised.listeners=SSL://h:1"], "SSL is not among the listeners: PLAINTEXT"),
         (&["inter.broker.listener.name=SSL"], "SSL is not advertised: name one of PLAINTEXT"),
         (
+            &["security.inter.broker.protocol=SSL"],
+            "security.inter.broker.protocol: SSL is not advertised: name one of PLAINTEXT",
+        ),
+        (
             &["inter.broker.listener.name=PLAINTEXT", "security.inter.broker.protocol=PLAINTEXT"],
             "security.inter.broker.protocol is set, too",
         ),
