@@ -20,6 +20,7 @@ use self::print::{Page, print_in_background};
 use crate::connection::{ConnectionArguments, parse_duration};
 use crate::failure::{EXIT_CODES, Failure, note};
 use crate::from::Start;
+use crate::output::reader_gone;
 use crate::produce::interrupted;
 use crate::template::Template;
 
@@ -142,6 +143,7 @@ pub(crate) async fn run(arguments: ConsumeArguments) -> Result<(), Failure> {
     let stopped = tokio::select! {
         result = reading => result,
         () = &mut interrupted => {
+        () = reader_gone() => return Ok(()),
             // What is on its way to the reader of a pipe may still arrive.
             let _ = tokio::time::timeout(LAST_WRITES, printed).await;
             return Ok(());

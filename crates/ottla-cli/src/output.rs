@@ -1,8 +1,11 @@
 //! Standard output: tables for people, JSON for programs, and quiet when the reader has gone away.
 
 use std::io::{self, Write};
+use std::os::fd::AsFd as _;
 
 use serde::Serialize;
+use tokio::io::Interest;
+use tokio::net::unix::pipe::Sender;
 
 use crate::failure::Failure;
 
@@ -12,6 +15,18 @@ pub(crate) fn write_out(bytes: &[u8]) -> Result<(), Failure> {
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
+    }
+}
+
+/// Completes when the reader of a pipe has gone away, which a command that has nothing to write would not notice. Never
+/// where standard output is a file.
+pub(crate) async fn reader_gone() {
+    // Unchecked, since making the pipe non-blocking would do so for every program that shares it. Only its state is looked
+    // at, and the operating system watches no files.
+    let out = io::stdout().as_fd().try_clone_to_owned().and_then(Sender::from_owned_fd_unchecked);
+    let Ok(out) = out else { return std::future::pending().await };
+    if out.ready(Interest::ERROR).await.is_err() {
+        std::future::pending().await
     }
 }
 

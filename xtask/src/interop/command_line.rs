@@ -4,6 +4,7 @@
 
 mod administration;
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -36,6 +37,7 @@ pub(super) fn tests() -> Vec<Test> {
         with_python("consume begins at the beginning, the end, an offset or a time", consume_from),
         test("consume follows the end of a topic until it is interrupted", follow),
         test("cluster info names brokers, controller and features", cluster_info).of_one(),
+        test("consume ends when nobody reads what it prints, alone and in a group", reader_leaves),
         test("completions are scripts of the shells", completions),
     ];
     tests.extend(administration::tests());
@@ -369,6 +371,31 @@ fn cluster_info(session: &mut Session) -> Result<()> {
     let port = at(&told, "/brokers/0/port")?;
     ensure!(format!("{host}:{port}") == address, "{told}");
     ensure!(
+/// As in `ottla consume orders | head -n 1`: no record comes whose writing would fail.
+fn reader_leaves(session: &mut Session) -> Result<()> {
+    let topic = create(session, "cli-head", "1")?;
+    done(session, &["produce", &topic], "first\nsecond\n")?;
+    for group in [None, Some(format!("{topic}-group"))] {
+        let mut command = Command::new(ottla::binary()?);
+        command.args(["consume", &topic]).env("OTTLA_BOOTSTRAP", session.bootstrap());
+        command.args(group.iter().flat_map(|group| ["--group", group]));
+        let mut consumer = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut line = String::new();
+        let read =
+            BufReader::new(consumer.stdout.take().context("no output")?).read_line(&mut line);
+        let ended = read.map_err(anyhow::Error::from).and_then(|_| {
+            eventually(LIMIT, || Ok(consumer.try_wait()?)).context("it waits for records still")
+        });
+        if ended.is_err() {
+            consumer.kill()?;
+            consumer.wait()?;
+        }
+        let ended = ended?;
+        ensure!(line == "first\n" && ended.success(), "{line:?}, {}", describe(ended));
+    }
+    Ok(())
+}
+
         *at(&told, "/brokers/0/id")? == 1 && *at(&told, "/brokers/0/fenced")? == false,
         "{told}"
     );

@@ -15,10 +15,12 @@ use tokio::sync::{mpsc, oneshot};
 use super::print::{Page, Wanted, print_in_background};
 use super::{ANSWERS_MAX, ConsumeArguments, LAST_WRITES, options, warn_of};
 use crate::failure::{Failure, note};
+use crate::output::reader_gone;
 use crate::produce::interrupted;
 
 /// The others wait this long for a member whose output nobody takes; it lets go in half of it.
 const REBALANCE_TIMEOUT: Duration = Duration::from_secs(20);
+const NOBODY_READS: &str = "nobody reads what it prints";
 /// How long the last commit and the goodbye may take.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 
@@ -53,6 +55,7 @@ pub(super) async fn run(
     let mut interrupted = std::pin::pin!(interrupted());
     let ended = tokio::select! {
         ended = reading.read() => Some(ended),
+        () = reader_gone() => Some(Ok(NOBODY_READS)),
         () = &mut interrupted => None,
     };
     let printed = match ended {
@@ -106,7 +109,7 @@ impl Reading<'_> {
                 return Ok("it has reached the end");
             }
             tokio::select! {
-                () = pages.closed() => return Ok("nobody reads what it prints"),
+                () = pages.closed() => return Ok(NOBODY_READS),
                 Ok(room) = pages.reserve(), if !self.to_print.is_empty() => {
                     if let Some(page) = self.to_print.pop_front() {
                         room.send(page);
