@@ -11,16 +11,20 @@ use std::time::Instant;
 use bytes::{Buf as _, Bytes, BytesMut};
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
-use ottla_client::{Acks, Compression, Delivered, Producer, ProducerOptions, ProducerRecord};
+use ottla_client::{
+    Acks, Compression, Delivered, Producer, ProducerOptions, ProducerRecord, TooLarge,
+};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::connection::ConnectionArguments;
-use crate::failure::{EXIT_CODES, Failure, note};
+use crate::failure::{EXIT_CODES, Exit, Failure, note};
 use crate::output::print_json;
 
 const READ_LEN: usize = 256 << 10;
 const CHUNKS_MAX: usize = 4;
+/// Lines that an error names.
+const NAMED_MAX: usize = 10;
 
 #[derive(Debug, Args)]
 #[command(after_help = examples())]
@@ -58,7 +62,8 @@ fn examples() -> String {
 
 Each line is one record, without its newline. The input ends with its file, Ctrl-D or Ctrl-C;
 what was read until then is stored before the command ends. The topic is created if the cluster
-creates topics on demand. With acks=all, records are numbered: a retry stores none twice.
+creates topics on demand. A line that is too large for the topic is left out, and named at the
+end. With acks=all, records are numbered: a retry stores none twice.
 
 {EXIT_CODES}"
     )
@@ -134,6 +139,30 @@ pub(crate) async fn run(arguments: ProduceArguments) -> Result<(), Failure> {
     let mut chunks = read_in_background(io::stdin(), LineReader::new(&arguments));
     let topic: Arc<str> = arguments.topic.as_str().into();
     let mut interrupted = std::pin::pin!(interrupted());
+    let written = write(&producer, &topic, &mut chunks).await;
+    let delivered = producer.delivered();
+    let failure = match written {
+        Err(failure) => failure,
+        Ok(()) => {
+            report(&arguments, delivered, started)?;
+            match too_large(producer.too_large()) {
+                Some(failure) => failure,
+                None => return Ok(()),
+            }
+        }
+    };
+    Err(Failure {
+        message: format!("{}; {} stored", failure.message, count(delivered.records)),
+        ..failure
+    })
+}
+
+/// Until the input ends and everything is stored.
+async fn write(
+    producer: &Producer,
+    topic: &Arc<str>,
+    chunks: &mut mpsc::Receiver<io::Result<Vec<ProducerRecord>>>,
+) -> Result<(), Failure> {
     loop {
         let chunk = tokio::select! {
             chunk = chunks.recv() => chunk,
@@ -141,11 +170,31 @@ pub(crate) async fn run(arguments: ProduceArguments) -> Result<(), Failure> {
         };
         let Some(chunk) = chunk else { break };
         for record in chunk? {
-            producer.send(&topic, &record).await?;
+            producer.send(topic, &record).await?;
         }
     }
-    let delivered = producer.flush().await?;
-    report(&arguments, delivered, started)
+    producer.flush().await?;
+    Ok(())
+}
+
+/// Says which lines were left out; of many, how many more.
+fn too_large(mut left_out: Vec<TooLarge>) -> Option<Failure> {
+    left_out.sort_by_key(|record| record.number);
+    let named = left_out.iter().take(NAMED_MAX);
+    let named: Vec<_> =
+        named.map(|it| format!("line {} ({} bytes)", it.number + 1, it.bytes)).collect();
+    let more = match left_out.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let is = if left_out.len() == 1 { "is" } else { "are" };
+    let message = format!("{}{more} {is} too large for the topic", named.join(", "));
+    let cure = "Raise the topic's max.message.bytes, or send smaller records.";
+    (!left_out.is_empty()).then(|| Failure::new(Exit::Failed, message).with_cure(cure))
+}
+
+fn count(records: u64) -> String {
+    format!("{records} record{}", if records == 1 { "" } else { "s" })
 }
 
 /// Completes when someone wants the command to end. A second interrupt ends the process.
@@ -174,8 +223,7 @@ fn report(
     if arguments.connection.wants_json() {
         return print_json(&ProducedJson { topic, records, seconds });
     }
-    let plural = if records == 1 { "" } else { "s" };
-    note(&format!("{records} record{plural} to {topic} in {seconds:.2} s"));
+    note(&format!("{} to {topic} in {seconds:.2} s", count(records)));
     Ok(())
 }
 
@@ -355,6 +403,18 @@ mod tests {
     }
 
     #[test]
+    #[test]
+    fn lines_that_were_left_out_are_named_in_their_order_and_the_rest_counted() {
+        assert_eq!(too_large(vec![]), None);
+        let record = |number| TooLarge { number, bytes: 3_000_068 };
+        let said = |records: Vec<TooLarge>| too_large(records).unwrap().message;
+        assert_eq!(said(vec![record(5)]), "line 6 (3000068 bytes) is too large for the topic");
+        let two = said(vec![record(7), record(0)]);
+        assert!(two.starts_with("line 1 (3000068 bytes), line 8 (3000068 bytes) are too"), "{two}");
+        let many = said((0..12).map(record).collect());
+        assert!(many.contains("line 10 (3000068 bytes) and 2 more are"), "{many}");
+    }
+
     fn null_is_what_the_user_says_it_is() {
         let options = ["-k", ":", "--null", "NULL"];
         let expected = [(some("k"), None), (None, some("v"))];

@@ -37,6 +37,8 @@ struct Queue {
 #[derive(Debug)]
 pub(crate) struct PendingBatch {
     pub(crate) builder: BatchBuilder,
+    /// Which of the producer's records it holds, in the order of the builder's.
+    pub(crate) numbers: Vec<u64>,
     /// When its first record came: the delivery timeout counts from here.
     pub(crate) since: Instant,
     /// No record may join it: it is full, or it was sent before.
@@ -50,6 +52,8 @@ pub(crate) struct PendingBatch {
 /// A record, borrowed for the moment in which it is copied into a batch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RecordSlices<'a> {
+    /// Which of the producer's records this is, to name it by if no broker takes it.
+    pub(crate) number: u64,
     pub(crate) timestamp: Timestamp,
     pub(crate) key: Option<&'a [u8]>,
     pub(crate) value: Option<&'a [u8]>,
@@ -116,6 +120,7 @@ impl Accumulator {
         let batch = queue.open_batch(self.compression, now);
         let before = batch.builder.size_in_bytes();
         batch.builder.append(record.timestamp, record.key, record.value, record.headers);
+        batch.numbers.push(record.number);
         let after = batch.builder.size_in_bytes();
         batch.sealed = after >= self.batch_bytes;
         let was_new = batch.builder.record_count() == 1;
@@ -160,7 +165,7 @@ impl Accumulator {
         }
     }
 
-    /// The batch is too large for the broker: smaller ones take its place.
+    /// The batch is too large for the broker: smaller ones with the same records take its place, or none.
     pub(crate) fn replace(&mut self, draft: Draft, parts: Vec<BatchBuilder>) {
         let Draft { partition, batch } = draft;
         self.buffered_bytes -= batch.builder.size_in_bytes();
@@ -170,10 +175,13 @@ impl Accumulator {
         if let Some(base_sequence) = batch.base_sequence {
             queue.next_sequence = base_sequence;
         }
+        let mut numbers = batch.numbers;
         for builder in parts.into_iter().rev() {
             self.buffered_bytes += builder.size_in_bytes();
+            let count = usize::try_from(builder.record_count()).unwrap_or(0);
             queue.batches.push_front(PendingBatch {
                 builder,
+                numbers: numbers.split_off(numbers.len().saturating_sub(count)),
                 since: batch.since,
                 sealed: true,
                 base_sequence: None,
@@ -199,6 +207,7 @@ impl Queue {
         if !self.has_open_batch() {
             self.batches.push_back(PendingBatch {
                 builder: BatchBuilder::new(compression),
+                numbers: Vec::new(),
                 since: now,
                 sealed: false,
                 base_sequence: None,
@@ -234,7 +243,17 @@ mod tests {
     use std::time::Duration;
 
     fn slices(value: &[u8]) -> RecordSlices<'_> {
-        RecordSlices { timestamp: Timestamp(7), key: None, value: Some(value), headers: &[] }
+        numbered(0, value)
+    }
+
+    fn numbered(number: u64, value: &[u8]) -> RecordSlices<'_> {
+        RecordSlices {
+            number,
+            timestamp: Timestamp(7),
+            key: None,
+            value: Some(value),
+            headers: &[],
+        }
     }
 
     fn partition(index: i32) -> TopicPartition {
@@ -305,7 +324,8 @@ mod tests {
     fn parts_of_a_batch_take_its_place_and_its_sequence() {
         let now = Instant::now();
         let mut accumulator = Accumulator::new(Compression::None, 1 << 20, 0);
-        accumulator.append(&partition(0), slices(b"ab"), now);
+        accumulator.append(&partition(0), numbered(4, b"a"), now);
+        accumulator.append(&partition(0), numbered(7, b"b"), now);
         let (mut ready, _) = accumulator.take_ready(now);
         let parts = ["a", "b"].map(|value| {
             let mut builder = BatchBuilder::new(Compression::None);
@@ -315,10 +335,24 @@ mod tests {
         accumulator.replace(ready.remove(0), parts.into());
         let mut sequences = Vec::new();
         while let Some(draft) = accumulator.take_ready(now).0.pop() {
-            sequences.push(draft.batch.base_sequence());
+            sequences.push((draft.batch.base_sequence(), draft.batch.numbers.clone()));
             accumulator.finish(draft);
         }
-        assert_eq!(sequences, [0, 1]);
+        assert_eq!(sequences, [(0, vec![4]), (1, vec![7])]);
+        assert!(accumulator.is_empty());
+    }
+
+    #[test]
+    fn what_is_sent_after_a_record_that_was_left_out_takes_its_sequence() {
+        let now = Instant::now();
+        let mut accumulator = Accumulator::new(Compression::None, 1 << 20, 0);
+        accumulator.append(&partition(0), slices(b"too large"), now);
+        let (mut refused, _) = accumulator.take_ready(now);
+        accumulator.append(&partition(0), slices(b"b"), now);
+        accumulator.replace(refused.remove(0), Vec::new());
+        let (next, _) = accumulator.take_ready(now);
+        assert_eq!(next[0].batch.base_sequence(), 0);
+        next.into_iter().for_each(|draft| accumulator.finish(draft));
         assert!(accumulator.is_empty());
     }
 

@@ -48,5 +48,5 @@ pub use offsets::{Isolation, ListedOffset, OffsetQuery};
 pub use ottla_records::{Compression, TimestampType};
 pub use partitioner::{murmur2, partition_for_key};
 pub use pool::Pool;
-pub use producer::{Acks, Delivered, Producer, ProducerOptions, ProducerRecord};
+pub use producer::{Acks, Delivered, Producer, ProducerOptions, ProducerRecord, TooLarge};
 pub use versions::BrokerVersions;

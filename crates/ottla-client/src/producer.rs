@@ -89,7 +89,17 @@ pub struct Delivered {
     pub bytes: u64,
 }
 
-/// After the first record that could not be stored, everything fails with that record's error.
+/// A record that is too large for its topic, which was left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLarge {
+    /// Of the calls of [`Producer::send`], which one; 0 is the first.
+    pub number: u64,
+    /// Of a batch with this record alone, before compression.
+    pub bytes: usize,
+}
+
+/// A record that is too large for its topic is left out, and [`Producer::too_large`] tells of it. After the first record
+/// that could not be stored for another reason, everything fails with that record's error.
 #[derive(Debug)]
 pub struct Producer {
     client: Client,
@@ -111,7 +121,10 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     accumulator: Accumulator,
+    /// How many records were taken over.
+    sent: u64,
     delivered: Delivered,
+    too_large: Vec<TooLarge>,
     failure: Option<ClientError>,
 }
 
@@ -125,7 +138,13 @@ impl Producer {
     #[must_use]
     pub fn new(client: Client, options: ProducerOptions) -> Self {
         let accumulator = Accumulator::new(options.compression, options.batch_bytes, any_number());
-        let state = State { accumulator, delivered: Delivered::default(), failure: None };
+        let state = State {
+            accumulator,
+            sent: 0,
+            delivered: Delivered::default(),
+            too_large: Vec::new(),
+            failure: None,
+        };
         let shared = Arc::new(Shared {
             options,
             state: Mutex::new(state),
@@ -155,7 +174,7 @@ impl Producer {
         Ok(())
     }
 
-    /// Waits until every record taken over so far is stored.
+    /// Waits until every record taken over so far is stored, or left out as too large.
     ///
     /// # Errors
     /// The error of the first record that could not be stored. How many are, [`Producer::delivered`] tells.
@@ -168,6 +187,12 @@ impl Producer {
     #[must_use]
     pub fn delivered(&self) -> Delivered {
         self.shared.state().delivered
+    }
+
+    /// The records that were left out so far, in the order in which that was found.
+    #[must_use]
+    pub fn too_large(&self) -> Vec<TooLarge> {
+        self.shared.state().too_large.clone()
     }
 
     async fn wait_for_room(&self) -> Result<(), ClientError> {
@@ -198,13 +223,16 @@ impl Producer {
     fn append(&self, topic: &Arc<str>, record: &ProducerRecord, partitions: u32) {
         let headers: Vec<HeaderSlice<'_>> =
             record.headers.iter().map(|(name, value)| (&**name, value.as_deref())).collect();
+        let mut state = self.shared.state();
         let slices = RecordSlices {
+            number: state.sent,
             timestamp: record.timestamp.unwrap_or_else(now),
             key: record.key.as_deref(),
             value: record.value.as_deref(),
             headers: &headers,
         };
-        let accumulator = &mut self.shared.state().accumulator;
+        state.sent += 1;
+        let accumulator = &mut state.accumulator;
         let partition = record
             .partition
             .unwrap_or_else(|| accumulator.choose_partition(topic, slices.key, partitions));

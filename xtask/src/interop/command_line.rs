@@ -6,7 +6,7 @@ mod administration;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -33,11 +33,12 @@ pub(super) fn tests() -> Vec<Test> {
         test("exit codes tell failures apart, and errors name the cure", exit_codes).of_one(),
         with_python("produce writes keys, headers and nulls to the partition it is told", produce),
         with_python("produce compresses, and waits for whom it is told", produce_variously),
+        test("produce leaves out what is too large, and says which lines", produce_too_large),
         with_python("consume prints each part of a record, as text and as JSON", consume),
         with_python("consume begins at the beginning, the end, an offset or a time", consume_from),
         test("consume follows the end of a topic until it is interrupted", follow),
-        test("cluster info names brokers, controller and features", cluster_info).of_one(),
         test("consume ends when nobody reads what it prints, alone and in a group", reader_leaves),
+        test("cluster info names brokers, controller and features", cluster_info).of_one(),
         test("completions are scripts of the shells", completions),
     ];
     tests.extend(administration::tests());
@@ -248,6 +249,20 @@ fn produce_variously(session: &mut Session) -> Result<()> {
     Ok(())
 }
 
+fn produce_too_large(session: &mut Session) -> Result<()> {
+    let topic = session.new_topic("cli-large");
+    done(session, &["topic", "create", &topic, "--config", "max.message.bytes=2000"], "")?;
+    let large = "x".repeat(3_000);
+    let finished =
+        ottla(session, &["produce", &topic], &format!("a\nb\n{large}\nc\n{large}\nd\n"))?;
+    let (ended, said) = (describe(finished.status), finished.stderr_text());
+    ensure!(finished.status.code() == Some(1), "{ended}: {said}");
+    contains(&said, &["line 3 (3", "line 5 (3", "too large", "4 records stored"])?;
+    let read = done(session, &["consume", &topic, "--until-end"], "")?;
+    ensure!(read == "a\nb\nc\nd\n", "{read}");
+    Ok(())
+}
+
 /// Three records whose times are ten seconds apart.
 fn write_three(session: &mut Session, topic: &str) -> Result<i64> {
     let start = now_ms() - 60_000;
@@ -356,21 +371,6 @@ fn follow(session: &mut Session) -> Result<()> {
     Ok(())
 }
 
-fn lines_in(log: &Path) -> Result<usize> {
-    let text = std::fs::read_to_string(log).context("the log can't be read")?;
-    Ok(text.lines().count())
-}
-
-fn cluster_info(session: &mut Session) -> Result<()> {
-    let address = session.bootstrap();
-    let told = done_as_json(session, &["cluster", "info"])?;
-    let id = at(&told, "/cluster_id")?.as_str().context("no cluster id")?.to_owned();
-    ensure!(*at(&told, "/controller")? == 1, "{told}");
-    ensure!(at(&told, "/brokers")?.as_array().map(Vec::len) == Some(1), "{told}");
-    let host = at(&told, "/brokers/0/host")?.as_str().unwrap_or_default();
-    let port = at(&told, "/brokers/0/port")?;
-    ensure!(format!("{host}:{port}") == address, "{told}");
-    ensure!(
 /// As in `ottla consume orders | head -n 1`: no record comes whose writing would fail.
 fn reader_leaves(session: &mut Session) -> Result<()> {
     let topic = create(session, "cli-head", "1")?;
@@ -396,6 +396,21 @@ fn reader_leaves(session: &mut Session) -> Result<()> {
     Ok(())
 }
 
+fn lines_in(log: &Path) -> Result<usize> {
+    let text = std::fs::read_to_string(log).context("the log can't be read")?;
+    Ok(text.lines().count())
+}
+
+fn cluster_info(session: &mut Session) -> Result<()> {
+    let address = session.bootstrap();
+    let told = done_as_json(session, &["cluster", "info"])?;
+    let id = at(&told, "/cluster_id")?.as_str().context("no cluster id")?.to_owned();
+    ensure!(*at(&told, "/controller")? == 1, "{told}");
+    ensure!(at(&told, "/brokers")?.as_array().map(Vec::len) == Some(1), "{told}");
+    let host = at(&told, "/brokers/0/host")?.as_str().unwrap_or_default();
+    let port = at(&told, "/brokers/0/port")?;
+    ensure!(format!("{host}:{port}") == address, "{told}");
+    ensure!(
         *at(&told, "/brokers/0/id")? == 1 && *at(&told, "/brokers/0/fenced")? == false,
         "{told}"
     );

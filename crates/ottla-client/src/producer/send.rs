@@ -16,7 +16,7 @@ use ottla_records::{BatchBuilder, HeaderSlice, RawBatch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{Acks, Shared};
+use super::{Acks, Shared, TooLarge};
 use crate::accumulator::Draft;
 use crate::client::{Client, Target, TopicFilter};
 use crate::error::ClientError;
@@ -142,8 +142,8 @@ impl Sender {
                 self.deliver(draft);
                 continue;
             };
-            if splittable(&draft, &error) {
-                self.split(draft);
+            if is_too_large(&error) {
+                self.split_or_leave_out(draft);
             } else if self.may_retry(&draft, &error) {
                 stale.push(Arc::clone(&draft.partition.topic));
                 let pause =
@@ -183,19 +183,24 @@ impl Sender {
         state.failure.get_or_insert(error);
     }
 
-    fn split(&self, draft: Draft) {
-        let parts = halves(draft.batch.builder.clone());
-        self.shared.state().accumulator.replace(draft, parts);
+    /// A broker's limit may be below ours: halve until it fits, or until it is a single record that does not. That one
+    /// is left out: the others can be stored without it.
+    fn split_or_leave_out(&self, draft: Draft) {
+        let mut state = self.shared.state();
+        let parts = if let &[number] = &*draft.batch.numbers {
+            let bytes = draft.batch.builder.size_in_bytes();
+            state.too_large.push(TooLarge { number, bytes });
+            Vec::new()
+        } else {
+            halves(draft.batch.builder.clone())
+        };
+        state.accumulator.replace(draft, parts);
     }
 }
 
-/// A broker's limit may be below ours: halve until it fits, or until a single record does not.
-fn splittable(draft: &Draft, error: &ClientError) -> bool {
-    let too_large = |code: &ErrorCode| {
-        [ErrorCode::MESSAGE_TOO_LARGE, ErrorCode::RECORD_LIST_TOO_LARGE].contains(code)
-    };
-    matches!(error, ClientError::Refused { code, .. } if too_large(code))
-        && draft.batch.builder.record_count() > 1
+fn is_too_large(error: &ClientError) -> bool {
+    let codes = [ErrorCode::MESSAGE_TOO_LARGE, ErrorCode::RECORD_LIST_TOO_LARGE];
+    matches!(error, ClientError::Refused { code, .. } if codes.contains(code))
 }
 
 fn halves(mut builder: BatchBuilder) -> Vec<BatchBuilder> {
