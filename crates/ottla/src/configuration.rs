@@ -72,3 +72,43 @@ pub(crate) fn load(sources: &mut Sources) -> anyhow::Result<Loaded> {
 pub(crate) fn load_as_given(sources: &Sources) -> anyhow::Result<Loaded> {
     ottla_config::load(sources).map_err(|rejected| anyhow::anyhow!("{rejected}"))
 }
+
+/// `ottla format` with the options that say which node this is; a command that a shell takes as it is.
+pub(crate) fn format_command(sources: &Sources) -> String {
+    let mut words = vec!["ottla format".to_owned()];
+    let mut option = |name: &str, value: &str| words.push(format!("{name} {}", quoted(value)));
+    if let Some((path, _)) = &sources.file {
+        option("--config", path);
+    }
+    if let Some(directory) = &sources.data_dir {
+        option("--data-dir", directory);
+    }
+    sources.set.iter().for_each(|set| option("--set", set));
+    words.join(" ")
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_that_formats_a_node_says_which_node_it_is() {
+        let sources = Sources {
+            file: Some(("conf/node 3.properties".to_owned(), String::new())),
+            data_dir: Some("/var/lib/ottla".to_owned()),
+            set: vec!["node.id=3".to_owned()],
+            ..Sources::default()
+        };
+        let command = "ottla format --config 'conf/node 3.properties' --data-dir /var/lib/ottla --set node.id=3";
+        assert_eq!(format_command(&sources), command);
+        assert_eq!(format_command(&Sources::default()), "ottla format");
+    }
+}

@@ -58,7 +58,7 @@ impl fmt::Display for Refusal {
                 f,
                 "the data directory is empty, but controller {formed} already belongs to cluster {cluster_id}: is the \
                  disk mounted? A controller that has lost its data may have lost what it has acknowledged; only if the \
-                 others have all of it, format this one with ottla format --cluster-id {cluster_id}"
+                 others have all of it, format this one"
             ),
             Self::Disagree { one, other } => write!(
                 f,
@@ -152,7 +152,8 @@ impl Directories for NodeDirectories<'_> {
     }
 }
 
-/// Returns when this voter may take part in the quorum. `own` is what others are answered meanwhile.
+/// Returns when this voter may take part in the quorum. `own` is what others are answered meanwhile; `to_format` is the
+/// command that formats this node, but for the cluster's id, should a person have to.
 ///
 /// # Errors
 /// If it may not, or its directories can't be written.
@@ -162,6 +163,7 @@ pub(crate) async fn form(
     own: &watch::Sender<Standing>,
     peers: &impl Peers,
     directories: &impl Directories,
+    to_format: &str,
     pause: Duration,
 ) -> anyhow::Result<()> {
     let mut waited_for = Vec::new();
@@ -184,6 +186,10 @@ pub(crate) async fn form(
                     waited_for = ids;
                 }
                 tokio::time::sleep(pause).await;
+            }
+            Step::Refuse(Refusal::Wiped { formed, cluster_id }) => {
+                let refusal = Refusal::Wiped { formed, cluster_id: cluster_id.clone() };
+                bail!("{refusal}:\n  {to_format} --cluster-id {cluster_id}")
             }
             Step::Refuse(refusal) => bail!("{refusal}"),
         }

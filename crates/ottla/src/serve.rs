@@ -235,7 +235,9 @@ async fn cluster_id(
             warn_of_empty_directories(&id);
             Ok(id)
         }
-        (standing, Formation::StaticVoters) => agree(config, standing).await,
+        (standing, Formation::StaticVoters) => {
+            agree(config, standing, &configuration::format_command(sources)).await
+        }
         (Standing::Empty, Formation::RecordedVoters) => {
             let id = forming::network::cluster(&controllers(config)).await.context(
                 "the data directories are not formatted, and no controller that is named knows a cluster. If this node was \
@@ -273,14 +275,19 @@ fn controllers(config: &BrokerConfig) -> Vec<(&str, u16)> {
 const ASKING_PAUSE: Duration = Duration::from_millis(200);
 
 /// Agrees with the other voters on one cluster, and formats what is empty.
-async fn agree(config: &BrokerConfig, standing: Standing) -> anyhow::Result<String> {
+async fn agree(
+    config: &BrokerConfig,
+    standing: Standing,
+    to_format: &str,
+) -> anyhow::Result<String> {
     let listener = config.quorum_listener().context("a voter listens for the others")?;
     let socket = ottla_broker::bind(config, listener).await?;
     let (own, answers) = watch::channel(standing);
     let answering = Answering::start(socket, config.node_id, answers);
     let (voters, directories) = (&config.controller_quorum_voters, NodeDirectories(config));
     let peers = Configured::default();
-    forming::form(config.node_id, voters, &own, &peers, &directories, ASKING_PAUSE).await?;
+    forming::form(config.node_id, voters, &own, &peers, &directories, to_format, ASKING_PAUSE)
+        .await?;
     answering.stop().await;
     let id = own.borrow().cluster_id().map(str::to_owned);
     id.context("whoever has formed belongs to a cluster")

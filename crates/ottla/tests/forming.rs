@@ -56,6 +56,9 @@ fn a_voter_that_comes_back_empty_is_refused_and_so_is_another_clusters_data_or_a
     assert_eq!(code, 1, "{said}");
     assert!(said.contains(&format!("already belongs to cluster {cluster}")), "{said}");
     assert!(said.contains("is the disk mounted?"), "{said}");
+    let command = said.split("ottla format ").nth(1).unwrap_or_default();
+    assert!(command.starts_with("--config "), "{said}");
+    assert!(command.contains(&format!(" --cluster-id {cluster}")), "{said}");
     assert!(!nodes.data(3).join("meta.properties").exists());
 
     let ended = nodes.format(3, &["-t", "another"]);
