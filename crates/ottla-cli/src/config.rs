@@ -3,12 +3,14 @@
 use std::str::FromStr;
 
 use clap::{Args, Subcommand};
-use ottla_base::BrokerId;
-use ottla_client::{Client, ConfigChange, ConfigEntry, ConfigResource};
+use ottla_base::{BrokerId, ErrorCode};
+use ottla_client::{Client, ClientError, ConfigChange, ConfigEntry, ConfigResource};
+use ottla_config::property::{Scope, Status};
+use ottla_config::table::{find, listener_base, nearest};
 use serde::Serialize;
 
 use crate::connection::ConnectionArguments;
-use crate::failure::{EXIT_CODES, Failure, note};
+use crate::failure::{EXIT_CODES, Exit, Failure, note};
 use crate::output::{print_json, print_line, table};
 use crate::topic::key_value;
 
@@ -42,7 +44,7 @@ pub enum ConfigCommand {
     /// Set properties; they take effect at once, and all or none of them
     #[command(after_help = "Examples:
   ottla config set topic/orders retention.ms=86400000 cleanup.policy=compact,delete
-  ottla config set broker/1 num.io.threads=16
+  ottla config set broker/1 log.cleaner.backoff.ms=5000
   ottla config set brokers log.retention.ms=604800000
   ottla config set group/billing consumer.session.timeout.ms=60000
   ottla config set loggers/1 ottla_log=DEBUG")]
@@ -91,6 +93,7 @@ pub(crate) async fn run(arguments: ConfigArguments) -> Result<(), Failure> {
     match arguments.command {
         ConfigCommand::Describe { resource, all } => describe(&client, &resource, all, json).await,
         ConfigCommand::Set { resource, properties } => {
+            check_names(&resource, properties.iter().map(|(name, _)| name.as_str()))?;
             let set = |(name, value)| ConfigChange::Set { name, value };
             let changes: Vec<_> = properties.into_iter().map(set).collect();
             change(&client, &resource, &changes, json).await
@@ -118,7 +121,7 @@ async fn describe(
     all: bool,
     json: bool,
 ) -> Result<(), Failure> {
-    let mut entries = client.configs(resource).await?;
+    let mut entries = client.configs(resource).await.map_err(|error| named(resource, error))?;
     entries.retain(|entry| all || is_own(resource, entry));
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     if json {
@@ -163,7 +166,7 @@ async fn change(
     changes: &[ConfigChange],
     json: bool,
 ) -> Result<(), Failure> {
-    client.change_configs(resource, changes).await?;
+    client.change_configs(resource, changes).await.map_err(|error| named(resource, error))?;
     let names = changes.iter().map(|change| match change {
         ConfigChange::Set { name, .. } | ConfigChange::Delete { name } => name.as_str(),
     });
@@ -171,7 +174,64 @@ async fn change(
     if json {
         return print_json(&names);
     }
-    print_line(&format!("Changed {resource}: {}.", names.join(", ")))
+    print_line(&format!("Changed {resource}: {}.", names.join(", ")))?;
+    let without_effect = names.iter().filter(|name| {
+        let property = scope(resource).and_then(|scope| find(scope, name));
+        property.is_some_and(|property| matches!(property.status, Status::Accepted))
+    });
+    for name in without_effect {
+        note(&format!("note: Ottla accepts {name}; it has no effect there"));
+    }
+    Ok(())
+}
+
+/// Whose properties a resource has; a log's levels have names of their own.
+fn scope(resource: &ConfigResource) -> Option<Scope> {
+    match resource {
+        ConfigResource::Topic(_) => Some(Scope::Topic),
+        ConfigResource::Broker(_) | ConfigResource::AllBrokers => Some(Scope::Broker),
+        ConfigResource::ClientMetrics(_) => Some(Scope::ClientMetrics),
+        ConfigResource::Group(_) => Some(Scope::Group),
+        ConfigResource::BrokerLoggers(_) => None,
+    }
+}
+
+/// Brokers take names that nobody knows, as Apache Kafka's do for the sake of plugins, and a slip of the hand would go
+/// unnoticed.
+fn check_names<'a>(
+    resource: &ConfigResource,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<(), Failure> {
+    let Some(scope) = scope(resource) else { return Ok(()) };
+    for name in names {
+        let known = |name| find(scope, name).is_some();
+        let of_listener = scope == Scope::Broker && listener_base(name).is_some_and(known);
+        if known(name) || of_listener {
+            continue;
+        }
+        let failure =
+            Failure::new(Exit::Failed, format!("{resource}: no property is called {name}"));
+        return Err(match nearest(scope, name) {
+            Some(nearest) => failure.with_cure(format!("Did you mean {nearest}?")),
+            None => failure,
+        });
+    }
+    Ok(())
+}
+
+/// A broker that nobody has told of is a wrong name, rather than one that does not answer.
+fn named(resource: &ConfigResource, error: ClientError) -> Failure {
+    match (resource, &error) {
+        (
+            ConfigResource::Broker(id) | ConfigResource::BrokerLoggers(id),
+            ClientError::Refused { code: ErrorCode::BROKER_NOT_AVAILABLE, .. },
+        ) => Failure::new(
+            Exit::NotFound,
+            format!("broker {id} is not in the cluster, or does not run"),
+        )
+        .with_cure("`ottla cluster info` shows those that are."),
+        _ => error.into(),
+    }
 }
 
 #[cfg(test)]
@@ -188,5 +248,35 @@ mod tests {
         for wrong in ["", "orders", "topic/", "broker/one", "table/x", "brokers/1"] {
             assert!(resource(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_name_that_nobody_knows_is_refused_with_the_one_that_was_meant() {
+        let check = |of: &str, name: &str| check_names(&resource(of).unwrap(), [name].into_iter());
+        let known = [
+            ("brokers", "log.retention.ms"),
+            ("broker/1", "listener.name.internal.ssl.keystore.location"),
+            ("topic/t", "retention.ms"),
+            ("loggers/1", "any.name"),
+        ];
+        for (of, name) in known {
+            assert_eq!(check(of, name), Ok(()), "{of} {name}");
+        }
+        let cure = |of, name| check(of, name).unwrap_err().cure;
+        assert_eq!(cure("topic/t", "retention.m").unwrap(), "Did you mean retention.ms?");
+        assert_eq!(
+            cure("brokers", "num.network.thread").unwrap(),
+            "Did you mean num.network.threads?"
+        );
+        assert_eq!(cure("brokers", "nonsense"), None);
+    }
+
+    #[test]
+    fn a_broker_that_is_not_there_is_not_found() {
+        let code = ErrorCode::BROKER_NOT_AVAILABLE;
+        let error = ClientError::Refused { what: "w".to_owned(), code, message: None };
+        let failure = named(&ConfigResource::Broker(BrokerId(7)), error);
+        assert_eq!(failure.exit, Exit::NotFound);
+        assert!(failure.message.starts_with("broker 7 is not in the cluster"), "{failure:?}");
     }
 }

@@ -65,7 +65,7 @@ pub(crate) fn note(text: &str) {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
-        let failure = Self::new(exit(&error), error.to_string());
+        let failure = Self::new(exit(&error), in_words(&error));
         match cure(&error) {
             Some(cure) => failure.with_cure(cure),
             None => failure,
@@ -76,6 +76,27 @@ impl From<ClientError> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::new(Exit::Failed, error.to_string())
+    }
+}
+
+/// Where the broker sent no words of its own, the code's name alone would have to be looked up.
+fn in_words(error: &ClientError) -> String {
+    if let ClientError::Refused { what, code, message: None } = error
+        && let Some(words) = words_of_code(*code)
+    {
+        return format!("{what}: {words} ({})", code.name().unwrap_or("unnamed"));
+    }
+    error.to_string()
+}
+
+fn words_of_code(code: ErrorCode) -> Option<&'static str> {
+    match code {
+        ErrorCode::OFFSET_OUT_OF_RANGE => Some("the partition does not hold that offset"),
+        ErrorCode::NON_EMPTY_GROUP => Some("the group has members"),
+        ErrorCode::GROUP_SUBSCRIBED_TO_TOPIC => Some("the group's members read the topic"),
+        ErrorCode::GROUP_ID_NOT_FOUND => Some("there is no such group"),
+        ErrorCode::BROKER_NOT_AVAILABLE => Some("it is not in the cluster, or does not run"),
+        _ => None,
     }
 }
 
@@ -194,6 +215,15 @@ mod tests {
         for (error, exit) in exits {
             assert_eq!(Failure::from(error).exit, exit);
         }
+    }
+
+    #[test]
+    fn a_code_without_words_of_the_broker_is_put_into_words() {
+        let code = ErrorCode::OFFSET_OUT_OF_RANGE;
+        let refused = |message| ClientError::Refused { what: "w".to_owned(), code, message };
+        let said = |message| Failure::from(refused(message)).message;
+        assert_eq!(said(None), "w: the partition does not hold that offset (OFFSET_OUT_OF_RANGE)");
+        assert_eq!(said(Some("theirs".to_owned())), "w: theirs (OFFSET_OUT_OF_RANGE)");
     }
 
     #[test]

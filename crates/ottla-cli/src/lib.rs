@@ -2,7 +2,7 @@
 //!
 //! It knows the cluster only through `ottla-client`, and nothing of the broker. What works on files (`ottla log`, which
 //! only reads, and `ottla topic adopt`) knows them only through `ottla-log`; what records say, through `ottla-records` and
-//! `ottla-protocol`.
+//! `ottla-protocol`; how properties are called, from `ottla-config`.
 //! The `ottla` binary puts [`ClientCommand`] beside `serve`, and hands it to [`main`].
 //!
 //! Results go to standard output and nothing else does; notes and errors go to standard error.

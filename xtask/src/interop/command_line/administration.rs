@@ -79,7 +79,27 @@ fn broker_properties(session: &mut Session) -> Result<()> {
     becomes(session, "broker/1", name, all("14000"))?;
     done(session, &["config", "delete", "brokers", name], "")?;
     becomes(session, "brokers", name, None)?;
-    contains(&fails(session, &["config", "set", "broker/1", "node.id=3"], 1)?, &["node.id"])
+    contains(&fails(session, &["config", "set", "broker/1", "node.id=3"], 1)?, &["node.id"])?;
+    let misspelt = fails(session, &["config", "set", "brokers", "num.network.thread=1"], 1)?;
+    contains(&misspelt, &["Did you mean num.network.threads?"])?;
+    let nobody = ["config", "describe", "broker/77", "--timeout", "3s"];
+    contains(
+        &fails(session, &nobody, 4)?,
+        &["broker 77 is not in the cluster", "ottla cluster info"],
+    )
+}
+
+fn internal_topics(session: &mut Session) -> Result<()> {
+    let topic = session.new_topic("cli-internal");
+    done(session, &["topic", "create", &topic], "")?;
+    done(session, &["produce", &topic], "a\n")?;
+    let read = ["consume", &topic, "--group", &topic, "--count", "1"];
+    done(session, &read, "")?;
+    let offsets = "__consumer_offsets";
+    let refused = fails(session, &["topic", "delete", &topic, offsets], 1)?;
+    contains(&refused, &[offsets, "--internal"])?;
+    let left = done(session, &["topic", "list", "--internal"], "")?;
+    contains(&left, &[&topic, offsets])
 }
 
 fn grow_and_delete(session: &mut Session) -> Result<()> {
