@@ -55,8 +55,8 @@ pub struct ConsumeArguments {
     )]
     pub session_timeout: Duration,
     /// Where to begin: beginning, end, an offset, the last N of each partition (-N), a time ago
-    /// (-1h, -30m, -2d), today or yesterday (from local midnight), an RFC 3339 time, or @ and
-    /// milliseconds since 1970. With a group, only in partitions where it has not read yet
+    /// (-1h, -30m, -2d), today or yesterday (from local midnight), a time or a day (UTC unless a
+    /// zone follows: 2026-05-01T08:00:00+02:00), or @ and milliseconds since 1970. With a group, only in partitions where it has not read yet
     #[arg(
         short,
         long,

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan as _, ZonedDateTime};
 use ottla_client::Position;
 
@@ -24,7 +26,7 @@ pub enum Start {
 #[error(
     "write one of: beginning, end, an offset (42), the last records of each partition (-10), \
      a time ago (-1h, -30m, -2d), today, yesterday, \
-     an RFC 3339 time (2026-05-01T08:00:00Z), milliseconds since 1970 (@1767225600000)"
+     a time (2026-05-01T08:00:00+02:00) or a day (2026-05-01), UTC without a zone, milliseconds since 1970 (@1767225600000)"
 )]
 pub struct StartError;
 
@@ -53,7 +55,13 @@ fn other_form(text: &str) -> Option<Start> {
     if let Some(ago) = text.strip_prefix('-') {
         return duration(ago).map(Start::Ago);
     }
-    text.parse().ok().map(Start::Time)
+    time(text).map(Start::Time)
+}
+
+/// A time, or the begin of a day; in UTC where it names no zone, as Apache Kafka's tools have it.
+pub(crate) fn time(text: &str) -> Option<Timestamp> {
+    let without_zone = || TimeZone::UTC.to_timestamp(text.parse::<DateTime>().ok()?).ok();
+    text.parse().ok().or_else(without_zone)
 }
 
 /// `90s`, `1h30m`, `2d`; a day is 24 hours here, whatever daylight saving does.
@@ -122,6 +130,8 @@ mod tests {
     fn times_are_absolute_or_relative_to_now() {
         assert_eq!(position("2026-05-01T08:00:00Z"), since("2026-05-01T08:00:00Z"));
         assert_eq!(position("2026-05-01T08:00:00.5+02:00"), since("2026-05-01T06:00:00.5Z"));
+        assert_eq!(position("2026-05-01T08:00:00"), since("2026-05-01T08:00:00Z"));
+        assert_eq!(position("2026-05-01"), since("2026-05-01T00:00:00Z"));
         assert_eq!(position("@1767225600000"), since("2026-01-01T00:00:00Z"));
         assert_eq!(position("-1h"), since("2026-05-02T09:00:00Z"));
         assert_eq!(position("-1h30m"), since("2026-05-02T08:30:00Z"));
@@ -136,7 +146,7 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for wrong in ["", "-", "@", "@x", "1h", "tomorrow", "2026-05-01", "--1h", "- 1h", "1.5"] {
+        for wrong in ["", "-", "@", "@x", "1h", "tomorrow", "2026-13-01", "--1h", "- 1h", "1.5"] {
             assert_eq!(position(wrong), None, "{wrong:?}");
         }
     }

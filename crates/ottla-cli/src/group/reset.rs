@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgGroup, Args};
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
 use jiff::{Span, SpanRelativeTo, Timestamp};
 use ottla_base::{Offset, TopicPartition};
 use ottla_client::{Client, ClientError, Committed, Isolation, OffsetQuery};
@@ -18,6 +16,7 @@ use serde::Serialize;
 use super::scope::TopicScope;
 use super::{Failures, csv, is_not_found, scope};
 use crate::failure::{Exit, Failure, note};
+use crate::from::time;
 use crate::output::{or_dash, print_json, print_line, printable, table, write_out};
 
 #[derive(Debug, Args)]
@@ -42,6 +41,7 @@ end. Files are those of Kafka's own tool, without a heading: topic,partition,off
 or group,topic,partition,offset."
 )]
 pub struct ResetOffsetsArguments {
+    /// Which group
     #[arg(value_name = "GROUP", value_parser = NonEmptyStringValueParser::new())]
     pub group: String,
     /// A topic, or some of its partitions; may be repeated
@@ -92,13 +92,10 @@ pub struct ResetOffsetsArguments {
 }
 
 fn datetime(text: &str) -> Result<Timestamp, String> {
-    let wrong =
-        || "write a time such as 2026-05-01T08:00:00 or 2026-05-01T08:00:00.000+02:00".to_owned();
-    let without_zone = || {
-        let datetime = text.parse::<DateTime>().ok().filter(|_| text.contains('T'))?;
-        TimeZone::UTC.to_timestamp(datetime).ok()
+    let wrong = || {
+        "write a time such as 2026-05-01T08:00:00 (UTC), 2026-05-01T08:00:00.000+02:00 or 2026-05-01".to_owned()
     };
-    text.parse().ok().or_else(without_zone).ok_or_else(wrong)
+    time(text).ok_or_else(wrong)
 }
 
 fn span(text: &str) -> Result<Span, String> {
@@ -486,7 +483,8 @@ mod tests {
         assert_eq!(ms("2026-05-01T08:00:00.000"), expected);
         assert_eq!(ms("2026-05-01T08:00:00.000Z"), expected);
         assert_eq!(ms("2026-05-01T10:00:00.000+02:00"), expected);
-        for wrong in ["", "2026-05-01", "08:00", "yesterday", "2026-05-01T25:00:00"] {
+        assert_eq!(ms("2026-05-01"), Ok(1_777_593_600_000));
+        for wrong in ["", "2026-13-01", "08:00", "yesterday", "2026-05-01T25:00:00"] {
             assert!(datetime(wrong).is_err(), "{wrong:?}");
         }
     }
