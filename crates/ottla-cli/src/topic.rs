@@ -48,6 +48,7 @@ pub enum TopicCommand {
   ottla topic describe orders
   ottla topic describe orders --output json | jq '.[0].partitions[].latest'")]
     Describe {
+        /// One topic or several
         #[arg(required = true, value_name = "TOPIC")]
         names: Vec<String>,
     },
@@ -59,6 +60,7 @@ Examples:
   ottla topic alter orders --partitions 12"
     )]
     Alter {
+        /// Which topic
         #[arg(value_name = "TOPIC")]
         name: String,
         /// How many partitions it has afterwards; more than before
@@ -70,6 +72,7 @@ Examples:
   ottla topic delete-records orders --partition 0 --before 1500
   ottla topic delete-records orders --before end          every record of every partition")]
     DeleteRecords {
+        /// Which topic
         #[arg(value_name = "TOPIC")]
         name: String,
         /// The offset to begin with from now on, or `end`
@@ -84,11 +87,15 @@ Examples:
   ottla topic delete orders
   ottla topic delete orders payments --if-exists")]
     Delete {
+        /// One topic or several
         #[arg(required = true, value_name = "TOPIC")]
         names: Vec<String>,
         /// Do not mind a topic that is not there
         #[arg(long)]
         if_exists: bool,
+        /// Delete even the cluster's own topics, with what groups have committed and transactions stand at
+        #[arg(long)]
+        internal: bool,
     },
 }
 
@@ -99,6 +106,7 @@ Examples:
   ottla topic create prices --config cleanup.policy=compact --config retention.ms=86400000
   ottla topic create orders --if-not-exists")]
 pub struct CreateArguments {
+    /// How the topic is called
     #[arg(value_name = "TOPIC")]
     pub name: String,
     /// How many partitions it has; the cluster's num.partitions if not given
@@ -155,8 +163,12 @@ pub(crate) async fn run(arguments: TopicArguments) -> Result<(), Failure> {
         TopicCommand::DeleteRecords { name, before, partitions } => {
             delete_records(&connect().await?, &name, before, &partitions, json).await
         }
-        TopicCommand::Delete { names, if_exists } => {
-            delete(&connect().await?, &names, if_exists, json).await
+        TopicCommand::Delete { names, if_exists, internal } => {
+            let client = connect().await?;
+            if !internal {
+                check_not_internal(&client, &names).await?;
+            }
+            delete(&client, &names, if_exists, json).await
         }
     }
 }
@@ -259,6 +271,22 @@ async fn list_topics(client: &Client, internal: bool, json: bool) -> Result<(), 
     };
     let rows = listed.into_iter().map(row).collect();
     print_line(&table(["TOPIC", "PARTITIONS", "REPLICAS"], rows))
+}
+
+/// Before any of them is deleted. Whether they are there, the deletion tells.
+async fn check_not_internal(client: &Client, names: &[String]) -> Result<(), Failure> {
+    client.refresh(TopicFilter::All).await?;
+    let topics = &client.metadata().topics;
+    let internal = |name: &&String| topics.get(name.as_str()).is_some_and(|it| it.is_internal);
+    match names.iter().find(internal) {
+        None => Ok(()),
+        Some(name) => {
+            let message = format!("topic \"{name}\" is the cluster's own; nothing was deleted");
+            Err(Failure::new(Exit::Failed, message).with_cure(
+                "Groups or transactions lose their state with it: --internal deletes it.",
+            ))
+        }
+    }
 }
 
 async fn delete(

@@ -16,6 +16,7 @@ pub(super) fn tests() -> Vec<Test> {
     vec![
         test("properties of a topic are set, shown and deleted", topic_properties),
         test("properties of one and of all brokers are set, shown and deleted", broker_properties),
+        test("the cluster's own topics are not deleted by the way", internal_topics),
         test("a topic grows, and its oldest records are deleted", grow_and_delete),
     ]
 }
