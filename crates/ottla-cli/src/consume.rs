@@ -34,6 +34,7 @@ const LAST_WRITES: Duration = Duration::from_secs(1);
 pub struct ConsumeArguments {
     #[command(flatten)]
     pub connection: ConnectionArguments,
+    /// Whose records to print
     pub topic: String,
     /// Read as one of this group: its members share the partitions, and each goes on where the
     /// group left off, also after the end of this command
@@ -142,8 +143,8 @@ pub(crate) async fn run(arguments: ConsumeArguments) -> Result<(), Failure> {
     let mut interrupted = std::pin::pin!(interrupted());
     let stopped = tokio::select! {
         result = reading => result,
-        () = &mut interrupted => {
         () = reader_gone() => return Ok(()),
+        () = &mut interrupted => {
             // What is on its way to the reader of a pipe may still arrive.
             let _ = tokio::time::timeout(LAST_WRITES, printed).await;
             return Ok(());

@@ -75,6 +75,7 @@ pub enum GroupCommand {
   ottla group delete inventory
   ottla group delete inventory mailer --if-exists")]
     Delete {
+        /// One group or several
         #[arg(required = true, value_name = "GROUP")]
         groups: Vec<String>,
         /// Do not mind a group that is not there
@@ -88,6 +89,7 @@ pub enum GroupCommand {
   ottla group delete-offsets inventory --topic old-orders
   ottla group delete-offsets inventory --topic orders:0,3")]
     DeleteOffsets {
+        /// Which group
         #[arg(value_name = "GROUP", value_parser = NonEmptyStringValueParser::new())]
         group: String,
         /// A topic, or some of its partitions; may be repeated

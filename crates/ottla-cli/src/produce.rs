@@ -31,6 +31,7 @@ const NAMED_MAX: usize = 10;
 pub struct ProduceArguments {
     #[command(flatten)]
     pub connection: ConnectionArguments,
+    /// Where the records go
     pub topic: String,
     /// What is before this text in a line is the record's key; a line without it has no key
     #[arg(short, long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
@@ -138,7 +139,6 @@ pub(crate) async fn run(arguments: ProduceArguments) -> Result<(), Failure> {
     let started = Instant::now();
     let mut chunks = read_in_background(io::stdin(), LineReader::new(&arguments));
     let topic: Arc<str> = arguments.topic.as_str().into();
-    let mut interrupted = std::pin::pin!(interrupted());
     let written = write(&producer, &topic, &mut chunks).await;
     let delivered = producer.delivered();
     let failure = match written {
@@ -163,6 +163,7 @@ async fn write(
     topic: &Arc<str>,
     chunks: &mut mpsc::Receiver<io::Result<Vec<ProducerRecord>>>,
 ) -> Result<(), Failure> {
+    let mut interrupted = std::pin::pin!(interrupted());
     loop {
         let chunk = tokio::select! {
             chunk = chunks.recv() => chunk,
@@ -403,7 +404,6 @@ mod tests {
     }
 
     #[test]
-    #[test]
     fn lines_that_were_left_out_are_named_in_their_order_and_the_rest_counted() {
         assert_eq!(too_large(vec![]), None);
         let record = |number| TooLarge { number, bytes: 3_000_068 };
@@ -415,6 +415,7 @@ mod tests {
         assert!(many.contains("line 10 (3000068 bytes) and 2 more are"), "{many}");
     }
 
+    #[test]
     fn null_is_what_the_user_says_it_is() {
         let options = ["-k", ":", "--null", "NULL"];
         let expected = [(some("k"), None), (None, some("v"))];

@@ -24,6 +24,7 @@ use crate::output::{or_dash, print_json, print_line, printable, table};
 LAG is how many records are behind the committed offset; a dash where that is not known. Apache
 Kafka does not tell why a group last rebalanced; Ottla does, for as long as its coordinator runs.")]
 pub struct DescribeGroupsArguments {
+    /// One group or several
     #[arg(value_name = "GROUP", required_unless_present = "all_groups")]
     pub groups: Vec<String>,
     /// Every group there is
@@ -48,7 +49,8 @@ struct GroupJson {
     coordinator: CoordinatorJson,
     last_rebalance: Option<RebalanceJson>,
     /// Of all partitions whose lag is known.
-    lag: i64,
+    /// Null where it is of none.
+    lag: Option<i64>,
     partitions: Vec<PartitionJson>,
     members: Vec<MemberJson>,
 }
@@ -182,7 +184,7 @@ fn group_json(
         last_rebalance: group
             .last_rebalance
             .map(|it| RebalanceJson { timestamp: it.at.0, reason: it.reason }),
-        lag: partitions.iter().filter_map(|partition| partition.lag).sum(),
+        lag: partitions.iter().filter_map(|it| it.lag).reduce(|sum, lag| sum + lag),
         partitions,
         members: group.members.into_iter().map(member_json).collect(),
     }
@@ -267,7 +269,7 @@ fn head(group: &GroupJson, now_ms: i64) -> String {
         format!("  protocol        {}", printable(&or_dash(protocol))),
         format!("  assignor        {}", printable(&or_dash(group.assignor.as_ref()))),
         format!("  coordinator     {coordinator}"),
-        format!("  lag             {}", group.lag),
+        format!("  lag             {}", or_dash(group.lag)),
     ];
     if let Some(RebalanceJson { timestamp, reason }) = &group.last_rebalance {
         let ago = ago(now_ms - timestamp);
@@ -373,7 +375,7 @@ mod tests {
     fn the_lag_is_known_where_the_end_and_the_committed_offset_are() {
         let lags: Vec<_> = group().partitions.iter().map(|it| (it.partition, it.lag)).collect();
         assert_eq!(lags, [(0, Some(2)), (1, None), (2, None)]);
-        assert_eq!(group().lag, 2);
+        assert_eq!(group().lag, Some(2));
     }
 
     #[test]

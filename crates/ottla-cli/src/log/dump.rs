@@ -28,7 +28,7 @@ checkpoints of a data directory; also files that wait to be removed (.deleted, .
 where it lies, and the reading goes on behind it. A broker may run on the directory: nothing is locked.
 
 With --records those of __consumer_offsets, __transaction_state, __share_group_state and __cluster_metadata are \
-decoded; in a file elsewhere they are taken for an application's.
+decoded, in Ottla's own notation; in a file elsewhere they are taken for an application's.
 
 Text has one line for each batch or entry, with the names of Kafka's kafka-dump-log.sh; records begin with \"|\". \
 JSON is one object a line.
