@@ -10,7 +10,7 @@
 //! Invariants: answers leave in the order in which their requests came; `in_flight.len() <=
 //! IN_FLIGHT_MAX`, and more than one only if all are produces; a request that waits for its turn
 //! (`held`) is the last that was read; whoever waits for a flush that nobody has begun (`owed_flush`) begins it before
-//! it waits for anything.
+//! it waits for anything but the turn of the followers that it has woken.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;

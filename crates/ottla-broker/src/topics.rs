@@ -44,8 +44,8 @@ const MAKE_MISSING_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a log is set aside.
 const NO_TOPIC: &str = "it belongs to no topic";
-const MAY_BE_OUTDATED: &str =
-    "its directory was out, and its partition has gone on in another one, which is out now";
+const MAY_BE_OUTDATED: &str = "its directory was out, and its partition is in another one, which is out now; if this is the newest all the same, such as \
+     one that was copied here by hand, give it its name back and start again";
 
 /// The logs and replicas of this broker, kept equal to the metadata.
 #[derive(Debug)]
@@ -414,7 +414,8 @@ impl Topics {
     /// now, while that of this one was out.
     fn may_be_outdated(&self, log: &Log, assigned: Uuid) -> bool {
         let is_away = match assigned {
-            Uuid::UNASSIGNED_DIR | Uuid::MIGRATING_DIR => false,
+            // Nothing is said of a newer one.
+            Uuid::UNASSIGNED_DIR | Uuid::MIGRATING_DIR | Uuid::LOST_DIR => false,
             assigned => self.directories.with_id(assigned).is_none(),
         };
         let found = self.directories.id_of(log);

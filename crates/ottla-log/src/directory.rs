@@ -468,7 +468,7 @@ impl Shared {
     }
 
     /// Makes durable what has changed since the last checkpoint.
-    fn flush_for_checkpoint(&self) -> Result<HashMap<*const Log, RecoveryPoint>, StorageError> {
+    fn flush_for_checkpoint(&self) -> Result<Flushed, StorageError> {
         let logs = self.logs();
         let known = |log: &Arc<Log>| self.env.recovery_points.get(log.topic_partition());
         let mut changed: Vec<&Arc<Log>> =
@@ -476,7 +476,8 @@ impl Shared {
         let snapshots = snapshots_due(&mut changed, self.env.options.snapshot_lag_bytes);
         let mut points = HashMap::with_capacity(changed.len());
         for (number, log) in changed.iter().enumerate() {
-            points.insert(Arc::as_ptr(log), log.write_for_checkpoint(number < snapshots)?);
+            let point = log.write_for_checkpoint(number < snapshots)?;
+            points.insert(Arc::as_ptr(log), (Arc::clone(log), point));
         }
         if !changed.is_empty() {
             flusher::flush_everything(&self.env, &logs)?;
@@ -485,13 +486,10 @@ impl Shared {
     }
 
     /// Of a log that is newer than these points, or was cut off since, recovery may believe what it could before.
-    fn note_checkpoint(
-        &self,
-        flushed: &HashMap<*const Log, RecoveryPoint>,
-    ) -> Result<(), StorageError> {
+    fn note_checkpoint(&self, flushed: &Flushed) -> Result<(), StorageError> {
         self.write_checkpoints(|log| {
             let point = flushed.get(&Arc::as_ptr(log));
-            point.and_then(|point| log.still_flushed(*point)).unwrap_or(Offset::ZERO)
+            point.and_then(|(_, point)| log.still_flushed(*point)).unwrap_or(Offset::ZERO)
         })
     }
 
@@ -534,6 +532,9 @@ impl Shared {
         self.env.forget_others(&self.logs.read())
     }
 }
+
+/// Logs by their place in memory, which no other takes as long as they are in here, and how far a checkpoint has flushed them.
+type Flushed = HashMap<*const Log, (Arc<Log>, RecoveryPoint)>;
 
 /// Creates a log's directory. One that has its name and is no log's is what is left where this has failed before: it is
 /// set aside.

@@ -681,7 +681,8 @@ fn a_log_from_a_directory_that_was_out_is_not_taken_for_the_newer_one_of_a_direc
     let out = "t-0 stray";
     for (known_before, place, isr, expected) in [
         (B, B, [1], (false, out)),
-        (B, Uuid::LOST_DIR, [1], (false, out)),
+        // All directories were replaced meanwhile, and nothing was made anew: this may be all there is.
+        (B, Uuid::LOST_DIR, [1], (true, "t-0")),
         // Somebody else has everything, and what this log has beyond that is cut off.
         (B, B, [2], (true, "t-0")),
         // Its directory was there all the time: an operator has moved the log by hand, or a move was called off.

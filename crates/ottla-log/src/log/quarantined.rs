@@ -157,7 +157,11 @@ impl Log {
         &self,
         is_wanted: impl Fn(&Auditable) -> bool,
     ) -> Result<Vec<Auditable>, StorageError> {
-        let truncations = self.truncations();
+        let truncations = {
+            // A cut that is under way is counted already, and what is read below would be from before it.
+            let _writer = self.writer.lock();
+            self.truncations()
+        };
         let (mut parts, flushed_end) = {
             let state = self.state.read();
             let sealed = state.sealed_with_ends().map(|(sealed, end_offset)| Auditable {

@@ -83,7 +83,7 @@ impl World {
     pub(super) fn produce(&mut self, name: &TopicPartition, log: &Log) -> Checked {
         let model = &self.models[name];
         // Of those whose batches compaction has taken the log need not know all that the model does.
-        let is_exact = !model.compacted.may_have_replaced();
+        let is_exact = !model.compacted.may_know_less();
         let producers = if is_exact { model.producers() } else { log.producers() };
         let id = self.work.between(1, 3);
         let known = producers.get(ProducerId(id));

@@ -48,6 +48,8 @@ pub(crate) struct Compacted {
     pub(crate) interrupted: Option<Terms>,
     /// Of what lies before the log's start something may be gone, where nobody sees it.
     pub(crate) may_have_taken_unseen: bool,
+    /// A start has read what is left since: until then the log knows what it was told.
+    pub(crate) is_read_anew: bool,
     /// What a start has found that one had done.
     pub(crate) found_done: Option<Done>,
     /// What it has left behind cannot be removed, so that this process compacts the log no more.
@@ -83,6 +85,11 @@ impl Compacted {
     /// Whether batches may be gone or shorter that somebody's producers came from.
     pub(crate) fn may_have_replaced(&self) -> bool {
         self.may_have_taken_unseen || !self.left.is_empty()
+    }
+
+    /// Whether the log may know less of its producers than it was told.
+    pub(crate) fn may_know_less(&self) -> bool {
+        self.is_read_anew && self.may_have_replaced()
     }
 
     pub(crate) fn of<'a>(&'a self, written: &'a ValidBatch) -> Option<&'a ValidBatch> {

@@ -213,6 +213,7 @@ impl Model {
             found.end
         );
         (self.end, self.flushed, self.start_max) = (found.end, found.end, self.start);
+        self.compacted.is_read_anew |= self.compacted.may_have_replaced();
         let expected = self.producers();
         law!(
             self.has_producers(&found.producers, &expected),
@@ -246,7 +247,7 @@ impl Model {
     /// batches make of it, but for those before the last one, or what those that are left make of it: a marker that is a
     /// header alone tells nobody the epoch that it had, here as in Apache Kafka. What transaction is open no compaction changes.
     fn has_producers(&self, found: &Producers, expected: &Producers) -> bool {
-        if found == expected || !self.compacted.may_have_replaced() {
+        if found == expected || !self.compacted.may_know_less() {
             return found == expected;
         }
         let mut left = self.base.clone();
