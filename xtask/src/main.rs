@@ -19,6 +19,7 @@ mod kafka_suite;
 mod machine;
 mod nightly;
 mod ottla;
+mod page_cache;
 mod pattern;
 mod ports;
 mod process;

@@ -241,6 +241,18 @@ pub(crate) enum Outcome {
     Close(CloseReason),
 }
 
+impl Outcome {
+    /// What it comes to, where nothing else is done meanwhile.
+    pub(crate) async fn in_the_end(mut self) -> Self {
+        while let Self::Later(pending) | Self::AfterFlush { pending, .. } | Self::Alone(pending) =
+            self
+        {
+            self = pending.await;
+        }
+        self
+    }
+}
+
 impl std::fmt::Debug for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

@@ -68,6 +68,6 @@ pub use frame::{Frame, FrameError, FrameReader};
 pub use joining::{Applicant, ControllerAddress, Introduction, Verdict, Wish};
 pub use log_directories::{DataDirectories, DataDirectory, Unreadable};
 pub use log_levels::{Apply, LogLevels, ROOT};
-pub use node::{Address, Node, NodeOptions, bind};
-pub use ottla_quorum::InitialVoter;
+pub use node::{Address, Node, NodeOptions, UNWRITTEN_HOST, bind};
+pub use ottla_quorum::{BEGUN_NAME, InitialVoter, RESERVE_NAME};
 pub use standing::Standing;

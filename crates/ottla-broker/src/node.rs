@@ -36,6 +36,7 @@ use crate::peers::{BrokerAddresses, Peers, Purpose, QuorumTransport};
 pub use bind::bind;
 use bind::{Bound, bind_all, bind_http};
 use data::Data;
+pub use options::UNWRITTEN_HOST;
 use options::{OpenFiles, controllers, intervals, quorum_config, registration, settings};
 
 /// What a node is started with.

@@ -636,34 +636,24 @@ pub(crate) fn read_topic_id(
 #[cfg(test)]
 mod tests {
     use ottla_base::LeaderEpoch;
-    use ottla_env::ManualClock;
-    use ottla_records::{BatchBuilder, Compression};
+    use ottla_env::{ManualClock, OsDisk};
 
     use super::*;
+    use crate::testing::{batch, log_on};
 
     #[test]
     fn what_takes_the_place_of_what_a_checkpoint_has_flushed_waits_for_the_next_one() {
         let temporary = tempfile::tempdir().unwrap();
-        let clock = Arc::new(ManualClock::at(ottla_base::Timestamp(1_000)));
-        let config = LogConfig::default();
-        let options = DirectoryOptions { threads: false, ..DirectoryOptions::default() };
-        let directory =
-            LogDirectory::open(temporary.path(), config.clone(), options, clock).unwrap();
-        let partition = TopicPartition::new("t", 0);
-        let log = directory.create(partition.clone(), Uuid([7; 16]), Arc::new(config)).unwrap();
-        let append = |epoch| {
-            let mut builder = BatchBuilder::new(Compression::None);
-            builder.append(ottla_base::Timestamp(1_000), None, Some(b"value"), &[]);
-            log.append_batch(builder.build(), LeaderEpoch(epoch)).unwrap();
-        };
-        (0..3).for_each(|_| append(0));
+        let (directory, log) = log_on(temporary.path(), Arc::new(OsDisk), LogConfig::default());
+        let append = |epoch| log.append_batch(batch(b"value"), LeaderEpoch(epoch)).unwrap();
+        (0..3).for_each(|_| _ = append(0));
         let shared = &directory.shared;
         let flushed = shared.flush_for_checkpoint().unwrap();
         log.truncate_to(Offset(1)).unwrap();
-        (0..3).for_each(|_| append(1));
+        (0..3).for_each(|_| _ = append(1));
         log.flush().unwrap();
         shared.note_checkpoint(&flushed).unwrap();
-        let known = || shared.env.recovery_points.get(&partition);
+        let known = || shared.env.recovery_points.get(log.topic_partition());
         assert_eq!(known(), Some(Offset::ZERO), "its indexes and epochs are not on disk");
         shared.checkpoint().unwrap();
         assert_eq!(known(), Some(Offset(4)));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ottla_base::{Timestamp, TopicPartition, Uuid};
 use ottla_env::{Disk, ManualClock};
+use ottla_records::{BatchBuilder, Compression, ValidBatch};
 
 use crate::{DirectoryOptions, Log, LogConfig, LogDirectory};
 
@@ -20,4 +21,11 @@ pub(crate) fn log_on(
     let partition = TopicPartition::new("t", 0);
     let log = directory.create(partition, Uuid([7; 16]), Arc::new(config)).unwrap();
     (directory, log)
+}
+
+/// A batch of one record.
+pub(crate) fn batch(value: &[u8]) -> ValidBatch {
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.append(Timestamp(1), None, Some(value), &[]);
+    builder.build()
 }

@@ -17,7 +17,7 @@
 //! Invariants: `index.end_offset() == log.log_end_offset()`; `cache` holds the last entries of the log, without gaps;
 //! `log.log_start_offset() <= index.start_offset() <= newest_snapshot.end_offset`.
 
-mod begun;
+pub(crate) mod begun;
 pub(crate) mod format;
 pub(crate) mod index;
 pub(crate) mod room;

@@ -9,15 +9,13 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
+use ottla_broker::{BEGUN_NAME, RESERVE_NAME};
 use ottla_records::{Batches, ControlType};
 
 use crate::initial_controllers::control_records;
 
 /// The first batch of a metadata log is smaller.
 const FIRST_BYTES: u64 = 64 * 1024;
-/// What is there, beside the log's directory or in it, since this program has begun to write.
-const BEGUN: &str = "ottla.begun";
-const RESERVE: &str = "reserve";
 
 /// Refuses the directory of the metadata if the log in it is Apache Kafka's. What can't be read is left to whoever opens it.
 pub(crate) fn check(metadata: &Path, log: &str) -> anyhow::Result<()> {
@@ -34,8 +32,8 @@ pub(crate) fn check(metadata: &Path, log: &str) -> anyhow::Result<()> {
 fn is_kafkas(log: &Path) -> io::Result<bool> {
     let Some((begin, path)) = first_segment(log)? else { return Ok(false) };
     if begin > 0 {
-        let beside = log.parent().unwrap_or(log).join(BEGUN);
-        return Ok(!beside.exists() && !log.join(RESERVE).exists());
+        let beside = log.parent().unwrap_or(log).join(BEGUN_NAME);
+        return Ok(!beside.exists() && !log.join(RESERVE_NAME).exists());
     }
     let mut bytes = Vec::new();
     File::open(path)?.take(FIRST_BYTES).read_to_end(&mut bytes)?;

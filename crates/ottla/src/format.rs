@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
+use ottla_broker::UNWRITTEN_HOST;
 use ottla_cli::{Exit, Failure};
 use ottla_config::{BrokerConfig, Formation};
 use ottla_metadata::feature;
@@ -192,7 +193,7 @@ fn standalone(config: &BrokerConfig) -> Result<InitialControllers, Failure> {
     };
     Ok(InitialControllers::one(InitialController {
         id: config.node_id,
-        host: listener.host.clone().unwrap_or_else(|| "localhost".to_owned()),
+        host: listener.host.clone().unwrap_or_else(|| UNWRITTEN_HOST.to_owned()),
         port: listener.port,
         directory_id: ottla_env::random_uuid()?,
     }))

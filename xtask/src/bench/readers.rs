@@ -3,13 +3,11 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rustix::fs::Advice;
 
 use super::driver::{self, Batch, in_threads, joined};
 use super::latency::percentile;
@@ -18,7 +16,7 @@ use super::subject::{Contestant, FloorProcess};
 use super::table::{Row, Section, Subject};
 use super::wire::{self, TopicId};
 use super::{Bench, Stage, in_turn, milliseconds};
-use crate::process::run_ok;
+use crate::page_cache;
 
 const VALUE_LEN: usize = 1024;
 const BATCH_BYTES: usize = 64 * 1024;
@@ -29,7 +27,6 @@ const NOW: &str = "now";
 const GIB: u64 = 1 << 30;
 /// Of the old data, at most this part may be in the page cache before a run.
 const RESIDENT_MAX: f64 = 0.01;
-const FINCORE_LIMIT: Duration = Duration::from_secs(10);
 
 pub(super) fn measure(bench: &Bench) -> Result<Section> {
     let mut rows = many_readers(bench)?;
@@ -197,9 +194,9 @@ fn drop_from_cache(partition: &Path) -> Result<()> {
     let (mut all, mut resident) = (0.0, 0.0);
     for path in log_files(partition)? {
         let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).context("cannot drop a file")?;
+        page_cache::drop_file(&file)?;
         all += file.metadata()?.len() as f64;
-        resident += resident_bytes(&path)?;
+        resident += page_cache::resident_bytes(&path)? as f64;
     }
     let part = resident / f64::max(all, 1.0);
     ensure!(part < RESIDENT_MAX, "{part:.3} of the old data are still in the page cache");
@@ -211,13 +208,4 @@ fn log_files(partition: &Path) -> Result<Vec<PathBuf>> {
         fs::read_dir(partition).with_context(|| format!("cannot list {}", partition.display()))?;
     let files = entries.flatten().map(|entry| entry.path());
     Ok(files.filter(|path| path.extension().is_some_and(|it| it == "log")).collect())
-}
-
-/// How much of a file is in the page cache, as `fincore` of util-linux asks the kernel (`mincore`): to read it to find
-/// out, even without waiting, would bring it back.
-fn resident_bytes(file: &Path) -> Result<f64> {
-    let mut command = Command::new("fincore");
-    command.args(["--bytes", "--noheadings", "--output", "RES"]).arg(file);
-    let told = run_ok(command, &[], FINCORE_LIMIT)?.stdout_text();
-    told.trim().parse().with_context(|| format!("fincore said {told:?}"))
 }

@@ -9,14 +9,14 @@ use anyhow::{Context, Result, ensure};
 use ottla_base::{ErrorCode, Timestamp};
 use ottla_protocol::messages::FetchRequest;
 use ottla_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-use rustix::fs::{Advice, fadvise};
 
 use super::Test;
 use super::directories::ask;
 use super::operator::{LIMIT, Running, client, get, new_directory, produce_request, serve_in};
 use super::session::{Session, eventually};
 use crate::ottla;
-use crate::process::{run, run_ok};
+use crate::page_cache::{self, resident_bytes};
+use crate::process::run;
 
 const TOPIC: &str = "orders";
 /// Each is more than half of a segment.
@@ -83,25 +83,18 @@ fn read_again(running: &Running) -> Result<()> {
     .context("the scrub does not read")
 }
 
-/// How many bytes of a file are in the page cache.
-fn resident(path: &Path) -> Result<u64> {
-    let mut command = Command::new("fincore");
-    command.args(["--bytes", "--noheadings", "--output", "RES"]).arg(path);
-    run_ok(command, b"", LIMIT)?.stdout_text().trim().parse().context("no number of bytes")
-}
-
 fn drop_from_cache(file: &File) -> Result<()> {
     // What is dirty stays.
     file.sync_data()?;
-    fadvise(file, 0, None, Advice::DontNeed).context("nothing is dropped")
+    page_cache::drop_file(file)
 }
 
 fn leaves_the_cache(running: &Running, dropped: &Path, cached: &Path) -> Result<()> {
     drop_from_cache(&File::open(dropped)?)?;
-    let before = [resident(dropped)?, resident(cached)?];
+    let before = [resident_bytes(dropped)?, resident_bytes(cached)?];
     ensure!(before[0] == 0 && before[1] >= RECORD_BYTES as u64, "before the scrub: {before:?}");
     read_again(running)?;
-    let after = [resident(dropped)?, resident(cached)?];
+    let after = [resident_bytes(dropped)?, resident_bytes(cached)?];
     ensure!(after == before, "the scrub has made {after:?} of {before:?}");
     Ok(())
 }

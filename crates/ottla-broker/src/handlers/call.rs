@@ -103,11 +103,10 @@ fn with_length(frame: &[u8]) -> Bytes {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
-    use ottla_protocol::frame::encode_request;
     use ottla_protocol::messages::{AllocateProducerIdsRequest, CreateTopicsRequest};
 
     use super::*;
-    use crate::handlers::{Session, handle};
+    use crate::handlers::Session;
     use crate::listener::{Role, unused};
     use crate::node::Node;
 
@@ -115,13 +114,7 @@ mod tests {
     async fn sends_on<R: Request>(node: &Node, request: R) -> bool {
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let mut session = Session::forwarded(&unused(Role::Broker, true), client);
-        let version = *R::KEY.stable_versions().end();
-        let frame = encode_request(version, 1, None, &request).unwrap().bytes;
-        let mut outcome = handle(node.broker(), &mut session, frame.slice(size_of::<i32>()..));
-        while let Outcome::Later(pending) = outcome {
-            outcome = pending.await;
-        }
-        assert!(matches!(outcome, Outcome::Answer(_)), "{outcome:?}");
+        node.answer_to(&mut session, &request).await;
         session.carried.unwrap().found_no_controller()
     }
 

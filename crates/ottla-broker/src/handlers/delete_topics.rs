@@ -2,6 +2,7 @@
 //!
 //! - v4: a disabled deletion is TOPIC_DELETION_DISABLED. v5: error messages. v6: topics by id.
 
+use bytestring::ByteString;
 use ottla_base::{ErrorCode, Uuid};
 use ottla_metadata::controller;
 use ottla_protocol::messages::delete_topics_request::DeleteTopicState;
@@ -16,7 +17,7 @@ pub(super) async fn handle(context: Context, request: DeleteTopicsRequest) -> Ou
     let asked = asked(&request);
     let version = context.version;
     let late = (has_no_time(request.timeout_ms) && asks_the_controller(&asked))
-        .then(|| timed_out(asked.clone()));
+        .then(|| refuse(asked.clone(), ErrorCode::REQUEST_TIMED_OUT, None));
     let decided = context.broker.quorum.decide(move |desk| match late {
         // Where nothing is ever deleted, that is said whatever the time.
         Some(timed_out) if desk.policy.delete_topic_enable => {
@@ -24,17 +25,8 @@ pub(super) async fn handle(context: Context, request: DeleteTopicsRequest) -> Ou
         }
         _ => controller::delete_topics(desk.image, desk.policy, &request, version),
     });
-    let response = decided.await.unwrap_or_else(|error| DeleteTopicsResponse {
-        responses: asked
-            .into_iter()
-            .map(|topic| DeletableTopicResult {
-                name: topic.name,
-                topic_id: topic.topic_id,
-                error_code: context.submit_error(&error),
-                error_message: Some(error.to_string().into()),
-            })
-            .collect(),
-        ..DeleteTopicsResponse::default()
+    let response = decided.await.unwrap_or_else(|error| {
+        refuse(asked, context.submit_error(&error), Some(error.to_string().into()))
     });
     context.answer(&response)
 }
@@ -47,12 +39,16 @@ fn asks_the_controller(asked: &[DeleteTopicState]) -> bool {
         || names_any_once(ids.map(|topic| topic.topic_id))
 }
 
-fn timed_out(asked: Vec<DeleteTopicState>) -> DeleteTopicsResponse {
+fn refuse(
+    asked: Vec<DeleteTopicState>,
+    error_code: ErrorCode,
+    error_message: Option<ByteString>,
+) -> DeleteTopicsResponse {
     let responses = asked.into_iter().map(|topic| DeletableTopicResult {
         name: topic.name,
         topic_id: topic.topic_id,
-        error_code: ErrorCode::REQUEST_TIMED_OUT,
-        error_message: None,
+        error_code,
+        error_message: error_message.clone(),
     });
     DeleteTopicsResponse { responses: responses.collect(), ..DeleteTopicsResponse::default() }
 }

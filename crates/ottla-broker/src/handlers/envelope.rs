@@ -32,25 +32,20 @@ pub(super) async fn handle(context: Context, request: EnvelopeRequest) -> Outcom
     }
     let mut session = Session::forwarded(&context.listener, client);
     let carried = session.carried.clone();
-    let mut outcome = super::handle(&context.broker, &mut session, request.request_data);
-    let response = loop {
-        match outcome {
-            Outcome::Later(pending)
-            | Outcome::AfterFlush { pending, .. }
-            | Outcome::Alone(pending) => outcome = pending.await,
-            Outcome::Answer(answer) => {
-                break match answer.into_body() {
-                    Some(body) => {
-                        EnvelopeResponse { response_data: Some(body), error_code: ErrorCode::NONE }
-                    }
-                    None => refuse(ErrorCode::UNKNOWN_SERVER_ERROR),
-                };
+    let outcome = super::handle(&context.broker, &mut session, request.request_data);
+    let response = match outcome.in_the_end().await {
+        Outcome::Answer(answer) => match answer.into_body() {
+            Some(body) => {
+                EnvelopeResponse { response_data: Some(body), error_code: ErrorCode::NONE }
             }
-            Outcome::Silent => break refuse(ErrorCode::INVALID_REQUEST),
-            Outcome::Close(reason) => {
-                tracing::warn!(%reason, "a forwarded request can't be handled");
-                break refuse(code_of(&reason));
-            }
+            None => refuse(ErrorCode::UNKNOWN_SERVER_ERROR),
+        },
+        Outcome::Close(reason) => {
+            tracing::warn!(%reason, "a forwarded request can't be handled");
+            refuse(code_of(&reason))
+        }
+        Outcome::Silent | Outcome::Later(_) | Outcome::AfterFlush { .. } | Outcome::Alone(_) => {
+            refuse(ErrorCode::INVALID_REQUEST)
         }
     };
     if carried.is_some_and(|it| it.found_no_controller()) {

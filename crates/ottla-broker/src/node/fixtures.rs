@@ -11,7 +11,7 @@ use ottla_protocol::Request;
 use ottla_protocol::frame::{decode_response, encode_request};
 
 use super::{Node, NodeOptions};
-use crate::answer::Outcome;
+use crate::answer::{Answer, Outcome};
 use crate::broker::Broker;
 use crate::handlers::{Session, handle};
 use crate::listener::{Role, unused};
@@ -49,14 +49,20 @@ impl Node {
     pub(crate) async fn ask<R: Request>(&self, request: R) -> R::Response {
         let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let mut session = Session::new(Arc::new(unused(Role::Broker, true)), client);
+        let answer = self.answer_to(&mut session, &request).await;
         let version = *R::KEY.stable_versions().end();
-        let frame = encode_request(version, 1, None, &request).unwrap().bytes;
-        let mut outcome = handle(&self.broker, &mut session, frame.slice(size_of::<i32>()..));
-        while let Outcome::Later(pending) | Outcome::Alone(pending) = outcome {
-            outcome = pending.await;
-        }
-        let Outcome::Answer(answer) = outcome else { panic!("{outcome:?}") };
         decode_response::<R>(answer.into_body().unwrap(), version).unwrap().1
+    }
+
+    /// What it answers to a request in the newest version that comes in a session.
+    pub(crate) async fn answer_to<R: Request>(&self, session: &mut Session, request: &R) -> Answer {
+        let version = *R::KEY.stable_versions().end();
+        let frame = encode_request(version, 1, None, request).unwrap().bytes;
+        let outcome = handle(&self.broker, session, frame.slice(size_of::<i32>()..));
+        self.broker.directories.begin_flush();
+        let outcome = outcome.in_the_end().await;
+        let Outcome::Answer(answer) = outcome else { panic!("{outcome:?}") };
+        answer
     }
 
     pub(crate) const fn broker(&self) -> &Arc<Broker> {

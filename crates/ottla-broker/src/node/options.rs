@@ -129,7 +129,9 @@ fn controller_endpoints(options: &NodeOptions, bound: &[Bound]) -> Vec<Endpoint>
     let mut all = endpoints(config, bound, Role::Controller);
     if place_is_guessed(config) {
         let formatted = options.initial_voters.iter().filter(|it| it.id == config.node_id);
-        for written in formatted.flat_map(|it| &it.endpoints).filter(|it| &*it.host != LOCALHOST) {
+        for written in
+            formatted.flat_map(|it| &it.endpoints).filter(|it| &*it.host != UNWRITTEN_HOST)
+        {
             let mut told = all.iter_mut();
             if let Some(told) = told.find(|it| it.listener == written.listener) {
                 (told.host, told.port) = (written.host.clone(), written.port);
@@ -140,7 +142,7 @@ fn controller_endpoints(options: &NodeOptions, bound: &[Bound]) -> Vec<Endpoint>
 }
 
 /// What `format --standalone` writes where the listener has no host: nobody has said so.
-const LOCALHOST: &str = "localhost";
+pub const UNWRITTEN_HOST: &str = "localhost";
 
 /// Where a leader reaches this node with the metadata log.
 fn endpoints_of_follower(options: &NodeOptions, bound: &[Bound]) -> Vec<Endpoint> {

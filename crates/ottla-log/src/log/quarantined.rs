@@ -278,18 +278,19 @@ impl Log {
 
 #[cfg(test)]
 mod tests {
-    use ottla_base::{LeaderEpoch, Timestamp};
+    use ottla_base::LeaderEpoch;
     use ottla_env::{FaultyDisk, OsDisk};
-    use ottla_records::{BatchBuilder, Compression, ValidBatch};
 
     use super::*;
     use crate::LogConfig;
-    use crate::testing::log_on;
+    use crate::testing::{batch, log_on};
 
-    fn batch(value: &[u8]) -> ValidBatch {
-        let mut builder = BatchBuilder::new(Compression::None);
-        builder.append(Timestamp(1), None, Some(value), &[]);
-        builder.build()
+    /// Turns a bit of the last record.
+    fn damage(part: &Auditable) {
+        let path = part.segment.path(names::LOG);
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, bytes).unwrap();
     }
 
     #[test]
@@ -301,15 +302,12 @@ mod tests {
         log.append_batch(batch(b"one"), LeaderEpoch(0)).unwrap();
         log.flush().unwrap();
         let part = log.auditable(|_| true).unwrap().pop().unwrap();
-        let path = part.segment.path(names::LOG);
-        let mut bytes = std::fs::read(&path).unwrap();
-        *bytes.last_mut().unwrap() ^= 1;
-        std::fs::write(&path, bytes).unwrap();
+        damage(&part);
         let audit = || {
             let file = part.segment.log_file().unwrap();
             log.audit_segment(&part, &mut FileSource(part.segment.disk(), &file))
         };
-        let written = path.with_file_name(names::QUARANTINE);
+        let written = part.segment.path(names::LOG).with_file_name(names::QUARANTINE);
         disk.fail_writes(Some(std::io::ErrorKind::StorageFull));
         audit().unwrap_err();
         assert_eq!((log.quarantined_count(), written.exists()), (1, false));
@@ -343,10 +341,7 @@ mod tests {
         audit(&log.auditable(whole).unwrap().pop().unwrap());
         assert_eq!(log.quarantined(), []);
         // The same audit finds what is damaged.
-        let path = read_before.segment.path(names::LOG);
-        let mut bytes = std::fs::read(&path).unwrap();
-        *bytes.last_mut().unwrap() ^= 1;
-        std::fs::write(&path, bytes).unwrap();
+        damage(&read_before);
         audit(&read_before);
         assert_eq!(log.quarantined(), []);
         audit(&log.auditable(whole).unwrap().pop().unwrap());

@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ottla_env::Disk;
 use ottla_env::disk::is_full;
 
-const FILE_NAME: &str = "ottla.begun";
+/// Of an empty file.
+pub const BEGUN_NAME: &str = "ottla.begun";
 
 /// See the module.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ impl Begun {
     /// What is noted of the log in this directory.
     pub(crate) fn of_log(disk: Arc<dyn Disk>, log: &Path) -> io::Result<Self> {
         let directory = log.parent().unwrap_or_else(|| Path::new(".")).to_owned();
-        let is_noted = match disk.status(&directory.join(FILE_NAME)) {
+        let is_noted = match disk.status(&directory.join(BEGUN_NAME)) {
             Ok(_) => true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(error),
@@ -48,7 +49,7 @@ impl Begun {
         if self.is_noted() {
             return Ok(());
         }
-        let path = self.directory.join(FILE_NAME);
+        let path = self.directory.join(BEGUN_NAME);
         let noted =
             self.disk.write(&path, b"").and_then(|_| self.disk.sync_directory(&self.directory));
         match noted {

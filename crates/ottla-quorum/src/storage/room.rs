@@ -21,7 +21,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-const RESERVE_NAME: &str = "reserve";
+/// Of the file in the log's directory.
+pub const RESERVE_NAME: &str = "reserve";
 /// Thousands of changes of the metadata.
 const RESERVE_BYTES: u64 = 1 << 20;
 /// So much must be free for the reserve to be allocated again.
