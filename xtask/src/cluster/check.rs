@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use super::faults::{Absence, Drawn, Fault, Faults};
+use super::faults::{Absence, Drawn, Fault, Faults, Whom};
 use super::kinds::Kind;
 use super::ledger::{Finding, History, Verdict, judge};
 use super::load::{Load, Membership, Written};
@@ -178,41 +178,21 @@ fn inflict_all(
 /// Returns which nodes it hit, in words.
 fn inflict(cluster: &mut Cluster, load: &Load, drawn: &Drawn) -> Result<String> {
     let node = match drawn.fault {
-        Fault::KillLeader | Fault::PauseLeader | Fault::CutLeader | Fault::FillLeader => {
-            cluster.leader(TOPIC, drawn.partition)?
-        }
-        Fault::KillController | Fault::PauseController | Fault::CutController => {
-            cluster.controller()?
-        }
-        Fault::KillCoordinator | Fault::CutCoordinator => {
-            cluster.coordinator(load.a_group(drawn.partition))?
+        Fault::Kill(whom) | Fault::Pause(whom) | Fault::Cut(whom) | Fault::Fill(whom) => {
+            find(cluster, load, whom, drawn.partition)?
         }
         Fault::StopInTurn => return stop_in_turn(cluster, load, drawn.absence),
         Fault::PartLeaderFromController => return part_from_controller(cluster, load),
     };
     match drawn.fault {
-        Fault::CutLeader | Fault::CutController | Fault::CutCoordinator => {
+        Fault::Cut(_) => {
             cluster.network()?.pull(node)?;
             cluster.await_fenced_by_others(node)?;
             await_served(cluster, load)?;
             cluster.network()?.plug(node)?;
         }
-        Fault::FillLeader => {
-            cluster.volume(node)?.fill()?;
-            let has_ended = match cluster.target() {
-                Target::Kafka => await_stalled(cluster, load, node)?,
-                Target::Ottla => {
-                    await_handed_over(cluster, load, (node, drawn.partition))?;
-                    false
-                }
-            };
-            cluster.volume(node)?.free()?;
-            if has_ended {
-                cluster.restart(node)?;
-            }
-            await_served(cluster, load)?;
-        }
-        Fault::PauseLeader | Fault::PauseController => {
+        Fault::Fill(_) => fill(cluster, load, node)?,
+        Fault::Pause(_) => {
             cluster.pause(node)?;
             cluster.await_fenced(node)?;
             await_served(cluster, load)?;
@@ -225,6 +205,30 @@ fn inflict(cluster: &mut Cluster, load: &Load, drawn: &Drawn) -> Result<String> 
     }
     await_whole(cluster)?;
     Ok(format!("node {node}"))
+}
+
+fn find(cluster: &mut Cluster, load: &Load, whom: Whom, partition: i32) -> Result<i32> {
+    match whom {
+        Whom::Leader => cluster.leader(TOPIC, partition),
+        Whom::Controller => cluster.controller(),
+        Whom::Coordinator => cluster.coordinator(load.a_group(partition)),
+    }
+}
+
+fn fill(cluster: &mut Cluster, load: &Load, node: i32) -> Result<()> {
+    cluster.volume(node)?.fill()?;
+    let has_ended = match cluster.target() {
+        Target::Kafka => await_stalled(cluster, load, node)?,
+        Target::Ottla => {
+            await_handed_over(cluster, load, node)?;
+            false
+        }
+    };
+    cluster.volume(node)?.free()?;
+    if has_ended {
+        cluster.restart(node)?;
+    }
+    await_served(cluster, load)
 }
 
 fn stop_in_turn(cluster: &mut Cluster, load: &Load, absence: Absence) -> Result<String> {
@@ -276,12 +280,12 @@ fn await_stalled(cluster: &mut Cluster, load: &Load, node: i32) -> Result<bool> 
     }
 }
 
-/// Somebody with room is to lead in place of a node whose disk is full, and all clients are served while it is.
-fn await_handed_over(cluster: &mut Cluster, load: &Load, (full, index): (i32, i32)) -> Result<()> {
-    cluster.until("a leader whose disk has room", SERVED_LIMIT, |cluster| {
+/// Others with room are to lead in place of a node whose disk is full, and all clients are served while it is.
+fn await_handed_over(cluster: &mut Cluster, load: &Load, full: i32) -> Result<()> {
+    cluster.until("leaders whose disks have room", SERVED_LIMIT, |cluster| {
         let view = cluster.view(Some(TOPIC))?;
-        let leader = view.partitions.get(&index).and_then(|it| it.leader);
-        Ok(leader.filter(|leader| *leader != full))
+        let mut leaders = view.partitions.values().map(|it| it.leader);
+        Ok(leaders.all(|leader| leader.is_some_and(|leader| leader != full)).then_some(()))
     })?;
     await_served(cluster, load)
 }

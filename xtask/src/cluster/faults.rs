@@ -7,57 +7,73 @@ use std::fmt;
 
 use ottla_base::SplitMix64;
 
-/// What happens to a node, and to which.
+/// Which node is meant, by what it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Whom {
+    Leader,
+    Controller,
+    Coordinator,
+}
+
+impl fmt::Display for Whom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Leader => "a leader",
+            Self::Controller => "the active controller",
+            Self::Coordinator => "a group's coordinator",
+        })
+    }
+}
+
+/// What happens, and to whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fault {
-    KillLeader,
-    KillController,
-    KillCoordinator,
+    Kill(Whom),
     /// SIGTERM, node after node: what a rolling upgrade does.
     StopInTurn,
-    /// SIGSTOP until it is fenced, SIGCONT: it goes on as if it still led.
-    PauseLeader,
-    PauseController,
+    /// SIGSTOP until it is fenced, SIGCONT: it goes on as if nothing had happened.
+    Pause(Whom),
     /// Nothing goes in or out until it is fenced, and no connection closes.
-    CutLeader,
-    CutController,
-    CutCoordinator,
+    Cut(Whom),
     /// A leader and the active controller do not reach each other; the third node and all clients reach both.
     PartLeaderFromController,
-    /// The disk of a leader has no space, and then has.
-    FillLeader,
+    /// Its disk has no space, and then has.
+    Fill(Whom),
 }
 
 impl Fault {
     pub(super) const KILLS: [Self; 3] =
-        [Self::KillLeader, Self::KillController, Self::KillCoordinator];
-    const OTHERS: [Self; 3] = [Self::StopInTurn, Self::PauseLeader, Self::PauseController];
+        [Self::Kill(Whom::Leader), Self::Kill(Whom::Controller), Self::Kill(Whom::Coordinator)];
+    const OTHERS: [Self; 4] = [
+        Self::StopInTurn,
+        Self::Pause(Whom::Leader),
+        Self::Pause(Whom::Controller),
+        Self::Pause(Whom::Coordinator),
+    ];
     /// Those of a network whose cables can be pulled.
     pub(super) const CUTS: [Self; 4] = [
-        Self::CutLeader,
-        Self::CutController,
-        Self::CutCoordinator,
+        Self::Cut(Whom::Leader),
+        Self::Cut(Whom::Controller),
+        Self::Cut(Whom::Coordinator),
         Self::PartLeaderFromController,
     ];
     /// Those of disks that can be full.
-    pub(super) const FILLS: [Self; 1] = [Self::FillLeader];
+    pub(super) const FILLS: [Self; 3] =
+        [Self::Fill(Whom::Leader), Self::Fill(Whom::Controller), Self::Fill(Whom::Coordinator)];
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::KillLeader => "kill -9 of a leader",
-            Self::KillController => "kill -9 of the active controller",
-            Self::KillCoordinator => "kill -9 of the group's coordinator",
-            Self::StopInTurn => "SIGTERM, node after node",
-            Self::PauseLeader => "SIGSTOP of a leader until it is fenced",
-            Self::PauseController => "SIGSTOP of the active controller until it is fenced",
-            Self::CutLeader => "a leader's network cut until it is fenced",
-            Self::CutController => "the active controller's network cut until it is fenced",
-            Self::CutCoordinator => "the network of a group's coordinator cut until it is fenced",
-            Self::PartLeaderFromController => "a leader cut off from the active controller alone",
-            Self::FillLeader => "a leader's disk full, and then not",
-        })
+        match self {
+            Self::Kill(whom) => write!(f, "kill -9 of {whom}"),
+            Self::StopInTurn => write!(f, "SIGTERM, node after node"),
+            Self::Pause(whom) => write!(f, "SIGSTOP of {whom} until it is fenced"),
+            Self::Cut(whom) => write!(f, "the network of {whom} cut until it is fenced"),
+            Self::PartLeaderFromController => {
+                write!(f, "a leader cut off from the active controller alone")
+            }
+            Self::Fill(whom) => write!(f, "the disk of {whom} full, and then not"),
+        }
     }
 }
 
@@ -140,9 +156,9 @@ mod tests {
     #[test]
     fn every_kind_of_fault_happens_in_every_round_and_the_kills_come_first() {
         for seed in 0..20 {
-            for round in drawn(seed, 60).chunks(10) {
+            for round in drawn(seed, 66).chunks(11) {
                 let kinds: BTreeSet<_> = round.iter().map(|it| it.fault).collect();
-                assert_eq!(kinds.len(), 10);
+                assert_eq!(kinds.len(), 11);
                 let kills: BTreeSet<_> = round[..3].iter().map(|it| it.fault).collect();
                 assert_eq!(kills, BTreeSet::from(Fault::KILLS));
             }
