@@ -17,6 +17,7 @@ mod join;
 mod kinds;
 mod ledger;
 mod load;
+mod members;
 mod network;
 pub(crate) mod nodes;
 mod parted;

@@ -10,7 +10,8 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use super::faults::{Absence, Drawn, Fault, Faults, Whom};
 use super::kinds::Kind;
 use super::ledger::{Finding, History, Verdict, judge};
-use super::load::{Load, Membership, Written};
+use super::load::{Load, Written};
+use super::members::Membership;
 use super::nodes::Cluster;
 use super::told::Complaints;
 use super::{Check, ask, recorder, replicas};
@@ -332,8 +333,8 @@ fn report(outcome: &Outcome, verdict: &Verdict) {
     for (name, membership) in memberships {
         let read = history.meanwhile.get(name).map_or(0, Vec::len);
         println!(
-            "{read} records read by {name} meanwhile, and {} offsets committed",
-            membership.commits
+            "{read} records read by {name} meanwhile, {} offsets committed, {} visits of guests",
+            membership.commits, membership.visits
         );
     }
     println!(
@@ -365,6 +366,8 @@ fn conclude(outcome: &Outcome, verdict: &Verdict) -> Result<()> {
         count += went_back.len();
         let read = outcome.history.meanwhile.get(name).map_or(0, Vec::len);
         ensure!(read > 0 && membership.commits > 0, "{name} has not read or committed anything");
+        let has_guests = *name == Kind::Librdkafka.name();
+        ensure!(!has_guests || membership.visits > 0, "no guest has come and gone");
     }
     ensure!(count == 0, "{count} findings");
     Ok(())

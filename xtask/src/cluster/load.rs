@@ -2,7 +2,7 @@
 //! its own (shell). The others are [`super::recorder`]'s.
 //!
 //! Producers with acks=all, of librdkafka's one idempotent and one not; a consumer that follows all partitions; a member of a
-//! group that commits what it has read. They note what they are told and judge little: [`super::ledger`] does.
+//! group that commits what it has read, and with librdkafka's a guest, who comes and goes. They note what they are told and judge little: [`super::ledger`] does.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use ottla_base::ErrorCode;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
@@ -21,14 +21,13 @@ use rdkafka::{ClientConfig, ClientContext, Message as _, Offset, TopicPartitionL
 use super::SETTLE_LIMIT;
 use super::kinds::Kind;
 use super::ledger::{Acknowledged, Read, Record, Writer};
+use super::members::Membership;
 use super::recorder;
 use super::told::{Complaint, Complaints, Role};
 
 const POLL: Duration = Duration::from_millis(20);
-const COMMIT_EVERY: Duration = Duration::from_millis(200);
 const ASK_LIMIT: Duration = Duration::from_secs(20);
 const IN_FLIGHT_MAX: i32 = 2_000;
-
 /// A client that tries again soon, and forever: the limits are on what the cluster may take, not on it.
 const CLIENT: &[(&str, &str)] = &[
     ("socket.timeout.ms", "10000"),
@@ -67,17 +66,6 @@ pub(super) struct Load {
 pub(super) struct Written {
     pub(super) acknowledged: Vec<Acknowledged>,
     pub(super) sent: u64,
-}
-
-/// What the member of the group went through.
-#[derive(Debug, Default)]
-pub(super) struct Membership {
-    /// Of one partition each.
-    pub(super) commits: usize,
-    /// The latest that was confirmed, by partition.
-    pub(super) committed: BTreeMap<i32, i64>,
-    /// Given again although it was committed: offset and what had been committed.
-    pub(super) went_back: Vec<(i32, i64, i64)>,
 }
 
 /// Dropped, all clients end, whatever they were doing.
@@ -174,7 +162,7 @@ impl Load {
         self.abandoned.load(Ordering::Relaxed)
     }
 
-    fn config(&self, settings: &[(&str, &str)]) -> ClientConfig {
+    pub(super) fn config(&self, settings: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.bootstrap);
         for (name, value) in CLIENT.iter().chain(settings) {
@@ -199,7 +187,7 @@ impl Load {
         }
     }
 
-    /// Takes part in a group of one, and commits again and again.
+    /// Takes part in a group, and commits again and again.
     pub(super) fn take_part(&self, kind: Kind) -> Result<Membership> {
         match kind {
             Kind::Librdkafka => self.take_part_with_librdkafka(),
@@ -251,7 +239,7 @@ impl Load {
     pub(super) fn read_with_librdkafka(&self, who: &str) -> Result<Vec<Read>> {
         let consumer = self.reader(who)?;
         let mut reads = Vec::new();
-        self.poll(&consumer, Role::Reader, &format!("the {who}"), |message| {
+        self.poll(&consumer, Role::Reader, &format!("the {who}"), BTreeMap::new, |message| {
             reads.push(read_of(message));
             Ok(())
         })?;
@@ -275,66 +263,13 @@ impl Load {
         Ok(consumer)
     }
 
-    fn take_part_with_librdkafka(&self) -> Result<Membership> {
-        let settings = [
-            ("group.id", Kind::Librdkafka.group()),
-            ("enable.auto.commit", "false"),
-            ("auto.offset.reset", "earliest"),
-            ("fetch.wait.max.ms", "100"),
-        ];
-        let rebalances = Rebalances::default();
-        let consumer: BaseConsumer<Rebalances> =
-            self.config(&settings).create_with_context(rebalances.clone())?;
-        consumer.subscribe(&[self.topic])?;
-        let mut membership = Membership::default();
-        let mut read = BTreeMap::new();
-        let mut latest = Instant::now();
-        self.poll(&consumer, Role::Member, "the member of a group", |message| {
-            let (partition, offset) = (message.partition(), message.offset());
-            // Who joins anew begins where it has committed, and must not commit where it was.
-            if rebalances.0.swap(false, Ordering::Relaxed) {
-                read.clear();
-            }
-            let before = membership.committed.get(&partition).copied().unwrap_or_default();
-            if offset < before {
-                membership.went_back.push((partition, offset, before));
-            }
-            read.insert(partition, offset + 1);
-            if latest.elapsed() > COMMIT_EVERY {
-                latest = Instant::now();
-                if self.commit(&consumer, &read)? {
-                    membership.commits += read.len();
-                    membership.committed.extend(&read);
-                }
-            }
-            Ok(())
-        })?;
-        Ok(membership)
-    }
-
-    /// Whether the coordinator has confirmed; a commit that fails is no promise.
-    fn commit<C: ConsumerContext>(
-        &self,
-        consumer: &BaseConsumer<C>,
-        offsets: &BTreeMap<i32, i64>,
-    ) -> Result<bool> {
-        let mut list = TopicPartitionList::new();
-        for (&partition, &offset) in offsets {
-            list.add_partition_offset(self.topic, partition, Offset::Offset(offset))?;
-        }
-        let committed = consumer.commit(&list, CommitMode::Sync);
-        if let Err(error) = &committed {
-            self.note(Kind::Librdkafka, Role::Member, complaint(error));
-        }
-        Ok(committed.is_ok())
-    }
-
-    /// Polls until all that was written is read.
-    fn poll<C: ConsumerContext>(
+    /// Polls until all that was written is read, by this consumer or elsewhere.
+    pub(super) fn poll<C: ConsumerContext>(
         &self,
         consumer: &BaseConsumer<C>,
         role: Role,
         who: &str,
+        elsewhere: impl Fn() -> BTreeMap<i32, i64>,
         mut see: impl FnMut(&BorrowedMessage<'_>) -> Result<()>,
     ) -> Result<()> {
         let (mut positions, mut deadline) = (BTreeMap::new(), None);
@@ -342,10 +277,13 @@ impl Load {
             let polled = self.polled(consumer, role).with_context(|| who.to_owned())?;
             if let Some(message) = polled {
                 let next = message.offset() + 1;
-                positions.insert(message.partition(), next);
+                raise(&mut positions, message.partition(), next);
                 see(&message)?;
             }
             let Some(ends) = self.ends.get() else { continue };
+            for (partition, offset) in elsewhere() {
+                raise(&mut positions, partition, offset);
+            }
             if has_reached(&positions, ends) {
                 break;
             }
@@ -357,7 +295,7 @@ impl Load {
 
     /// The next message. Brokers that can't be reached are no error while they are away on purpose; an offset that is out
     /// of range is one always.
-    fn polled<'a, C: ConsumerContext>(
+    pub(super) fn polled<'a, C: ConsumerContext>(
         &self,
         consumer: &'a BaseConsumer<C>,
         role: Role,
@@ -399,13 +337,18 @@ impl Load {
     }
 }
 
+pub(super) fn raise(offsets: &mut BTreeMap<i32, i64>, partition: i32, offset: i64) {
+    let known = offsets.entry(partition).or_default();
+    *known = offset.max(*known);
+}
+
 fn has_reached(positions: &BTreeMap<i32, i64>, ends: &BTreeMap<i32, i64>) -> bool {
     let position = |partition| positions.get(partition).copied().unwrap_or_default();
     ends.iter().all(|(partition, end)| position(partition) >= *end)
 }
 
 /// What librdkafka has been told: Kafka's codes are its, and what has not come from a broker has negative ones.
-fn complaint(error: &KafkaError) -> Complaint {
+pub(super) fn complaint(error: &KafkaError) -> Complaint {
     match error.rdkafka_error_code() {
         Some(
             RDKafkaErrorCode::BrokerTransportFailure
@@ -430,18 +373,6 @@ fn read_of(message: &BorrowedMessage<'_>) -> Read {
         partition: message.partition(),
         offset: message.offset(),
         record: Record::from_value(message.payload().unwrap_or_default()),
-    }
-}
-
-/// Whether the member's partitions were taken or given since somebody looked.
-#[derive(Debug, Default, Clone)]
-struct Rebalances(Arc<AtomicBool>);
-
-impl ClientContext for Rebalances {}
-
-impl ConsumerContext for Rebalances {
-    fn post_rebalance(&self, _: &BaseConsumer<Self>, _: &Rebalance<'_>) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 
