@@ -169,7 +169,7 @@ impl Check {
 pub(crate) struct Failover {
     #[arg(long, value_enum, default_value_t = Target::Ottla)]
     target: Target,
-    /// How many leaders are killed, every other one the active controller.
+    /// How many leaders are killed, every other one the active controller; from 60 on their p99 counts, before the slowest.
     #[arg(long, default_value_t = 60)]
     kills: usize,
     /// Who writes.

@@ -153,32 +153,51 @@ fn report(failover: &Failover, times: &Times) -> Result<()> {
     }
     let missed = missed(times);
     let verdict = if missed.is_empty() { "reached" } else { "MISSED" };
-    println!("goal: {} at p99 of each client: {verdict}", shown(GOAL));
+    let goal = if failover.kills < KILLS_FOR_P99 {
+        format!("{} for the slowest of each row", shown(SLOWEST))
+    } else {
+        format!("{} at p99 of each client", shown(GOAL))
+    };
+    println!("goal: {goal}: {verdict}");
     // It is Ottla's: Apache Kafka is measured to be compared with.
     let is_held = failover.target == Target::Ottla;
     ensure!(missed.is_empty() || !is_held, "{}", missed.join("; "));
     Ok(())
 }
 
-/// So many kills tell of p99; of fewer the median is held to the goal.
+/// So many kills tell of p99.
 const KILLS_FOR_P99: usize = 60;
+/// Of fewer the slowest is held to this, whoever was killed. More than the 3.3 s that franz-go's needed once, at the first kill
+/// of a run on a busy machine; less than half of what it takes where a dead node's session has to run out.
+const SLOWEST: Duration = Duration::from_secs(4);
 
-/// The clients whose p99 over all kills, whoever was killed, misses the goal, each with what it was.
+/// The clients that miss the goal, each with what it needed.
 fn missed(times: &Times) -> Vec<String> {
     let mut by_client: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
     for ((_, client), samples) in times {
         by_client.entry(client).or_default().extend(samples);
     }
-    let judged = by_client.iter().map(|(client, samples)| {
-        let share = if samples.len() < KILLS_FOR_P99 { 0.5 } else { 0.99 };
-        (client, samples.len(), share * 100.0, at(samples, share))
-    });
+    if by_client.values().any(|samples| samples.len() < KILLS_FOR_P99) {
+        return too_slow(times);
+    }
+    let judged = by_client.iter().map(|(client, samples)| (client, samples, at(samples, 0.99)));
     let too_long = judged.filter(|(.., took)| *took > GOAL);
-    let told = too_long.map(|(client, kills, percent, took)| {
-        let milliseconds = took.as_millis();
+    let told = too_long.map(|(client, samples, took)| {
+        let (milliseconds, kills) = (took.as_millis(), samples.len());
         format!(
-            "{client} needs {milliseconds} ms at p{percent} of {kills} kills, and {GOAL:?} is the goal"
+            "{client} needs {milliseconds} ms at p99 of {kills} kills, and {GOAL:?} is the goal"
         )
+    });
+    told.collect()
+}
+
+/// Each kind of victim by itself: the one must not hide what the other costs.
+fn too_slow(times: &Times) -> Vec<String> {
+    let judged = times.iter().map(|((victim, client), samples)| (victim, client, at(samples, 1.0)));
+    let too_long = judged.filter(|(.., took)| *took > SLOWEST);
+    let told = too_long.map(|(victim, client, took)| {
+        let (milliseconds, victim) = (took.as_millis(), victim.name());
+        format!("{client} needs {milliseconds} ms after the kill of a {victim}, and {SLOWEST:?} is the goal")
     });
     told.collect()
 }
@@ -207,12 +226,15 @@ mod tests {
     }
 
     #[test]
-    fn with_few_kills_the_median_counts_and_its_client_is_named() {
-        assert_eq!(missed(&times("java", &[300, 3000, 400])), [""; 0]);
-        let mut two = times("java", &[300, 1001, 1400]);
+    fn with_few_kills_the_slowest_of_each_kind_of_victim_counts() {
+        assert_eq!(missed(&times("java", &[300, 4000])), [""; 0]);
+        let mut two = times("java", &[300, 4001]);
         two.extend(times("librdkafka", &[900, 900]));
-        let expected = "java needs 1001 ms at p50 of 3 kills, and 1s is the goal";
+        let expected = "java needs 4001 ms after the kill of a leader and active controller, and 4s is the goal";
         assert_eq!(missed(&two), [expected]);
+        let of_three = missed(&times("java", &[300, 400, 4001]));
+        let expected = "java needs 4001 ms after the kill of a leader, and 4s is the goal";
+        assert_eq!(of_three, [expected]);
     }
 
     #[test]
