@@ -36,7 +36,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
-use faults::Fault;
+use faults::{Fault, Faults};
 use kinds::Kind;
 use network::Network;
 use nodes::Ground;
@@ -114,9 +114,9 @@ pub(crate) struct Check {
     /// Go on for so long at least.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Go on until so many faults have happened, the three kinds of kills first.
-    #[arg(long, default_value_t = 3)]
-    faults: usize,
+    /// Go on until so many faults have happened, the three kinds of kills first; without it, until each kind has.
+    #[arg(long)]
+    faults: Option<usize>,
     /// What the faults are drawn from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -155,6 +155,12 @@ impl Check {
             skipped.skipped.push("full disks: no file system can be mounted".to_owned());
         }
         (self, skipped)
+    }
+
+    /// So many faults happen at least.
+    fn least(&self) -> usize {
+        let round = || Faults::new(self.seed, 1, &self.more_faults()).kinds().len();
+        self.faults.unwrap_or_else(round)
     }
 
     /// What the ground allows beside kills, stops and pauses.
@@ -293,8 +299,8 @@ pub(crate) fn run_short() -> Result<Tally> {
     let (clients, skipped) = there(&Kind::ALL);
     let check = Check {
         target,
-        seconds: 20,
-        faults: 3,
+        seconds: 1,
+        faults: None,
         seed: 1,
         rate: 1_000,
         clients: clients.clone(),
@@ -324,7 +330,7 @@ pub(crate) fn run_long() -> Result<Tally> {
         tally.add(run(&Command::Check(Check {
             target,
             seconds: 600,
-            faults: 30,
+            faults: Some(30),
             seed,
             rate: 1_000,
             clients: clients.clone(),

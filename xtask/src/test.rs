@@ -28,7 +28,8 @@ pub(crate) enum Stage {
     SideBySide,
     /// A part of Apache Kafka's own client tests, another one for each commit.
     KafkaSuite,
-    /// Three nodes, of which one is killed, stopped, paused or cut off its controller at a time.
+    /// Three nodes, of which one at a time is killed, stopped and paused under load; and, where this machine allows it,
+    /// cut off from its controller, and left without room on its disk.
     Cluster,
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use super::faults::{Absence, Drawn, Fault, Faults, Whom};
+use super::faults::{Absence, Drawn, Fault, Faults, Whom, left_out};
 use super::kinds::Kind;
 use super::ledger::{Finding, History, Verdict, judge};
 use super::load::{Load, Written};
@@ -48,7 +48,7 @@ pub(super) struct Checked {
 }
 
 pub(super) fn run(check: &Check, directory: &Path) -> Result<()> {
-    println!("seed {}, at least {} s and {} faults", check.seed, check.seconds, check.faults);
+    println!("seed {}, at least {} s and {} faults", check.seed, check.seconds, check.least());
     let checked = Checked { clients: check.clients.clone(), rate: check.rate, assignments: None };
     let mut cluster = Cluster::start_on(check.target, directory, &check.ground())?;
     checked.run(&mut cluster, directory, |cluster, load| {
@@ -162,7 +162,8 @@ fn inflict_all(
     let least = Duration::from_secs(check.seconds);
     let mut counts = BTreeMap::new();
     let mut faults = Faults::new(check.seed, PARTITIONS, &check.more_faults());
-    while started.elapsed() < least || counts.values().sum::<usize>() < check.faults {
+    let round = faults.kinds();
+    while started.elapsed() < least || counts.values().sum::<usize>() < check.least() {
         await_served(cluster, load)?;
         let drawn = faults.next().context("faults never end")?;
         let begun = Instant::now();
@@ -173,6 +174,10 @@ fn inflict_all(
         *counts.entry(drawn.fault).or_default() += 1;
     }
     await_served(cluster, load)?;
+    let count: usize = counts.values().sum();
+    println!("{count} faults in {:.0} s", started.elapsed().as_secs_f64());
+    let left_out = left_out(&round, &counts);
+    ensure!(left_out.is_empty(), "in a whole round nobody was hit by {}", left_out.join("; "));
     Ok(counts)
 }
 
@@ -244,13 +249,16 @@ fn stop_in_turn(cluster: &mut Cluster, load: &Load, absence: Absence) -> Result<
 /// The leader can't be seen to live by the controller, though clients, the third node and its own see it.
 fn part_from_controller(cluster: &mut Cluster, load: &Load) -> Result<String> {
     let controller = cluster.controller()?;
-    let view = cluster.view(Some(TOPIC))?;
-    let mut leaders = view.partitions.values().filter_map(|it| it.leader);
-    let Some(node) = leaders.find(|id| *id != controller) else {
-        // Whoever was away last leads nothing: there is nobody to part from.
-        cluster.await_preferred(TOPIC)?;
-        return Ok("nobody, as all leaders were the controller".to_owned());
+    let elsewhere = |cluster: &Cluster| -> Result<Option<i32>> {
+        let view = cluster.view(Some(TOPIC))?;
+        let mut leaders = view.partitions.values().filter_map(|it| it.leader);
+        Ok(leaders.find(|id| *id != controller))
     };
+    if elsewhere(cluster)?.is_none() {
+        // Whoever was away last leads nothing yet: the controller leads all, and there is nobody to part from.
+        cluster.await_preferred(TOPIC)?;
+    }
+    let node = elsewhere(cluster)?.context("every partition prefers the active controller")?;
     cluster.network()?.part([node, controller])?;
     let fenced = cluster.await_fenced_by_others(node);
     let served = fenced.and_then(|()| await_served(cluster, load));

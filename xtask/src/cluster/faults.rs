@@ -3,6 +3,7 @@
 //! Faults come in rounds: in each round every kind that the ground allows happens once, the kills first. At most one node
 //! is away at a time: a fault is over before the next one is drawn.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use ottla_base::SplitMix64;
@@ -111,6 +112,20 @@ impl Faults {
         let others = [&Fault::OTHERS, more].concat();
         Self { random: SplitMix64::new(seed), partitions, others, round: Vec::new() }
     }
+
+    /// What a round consists of.
+    pub(super) fn kinds(&self) -> Vec<Fault> {
+        [&Fault::KILLS[..], &self.others].concat()
+    }
+}
+
+/// The kinds of a round that have not happened, although as many faults have as a round has; in words.
+pub(super) fn left_out(round: &[Fault], counts: &BTreeMap<Fault, usize>) -> Vec<String> {
+    if counts.values().sum::<usize>() < round.len() {
+        return Vec::new();
+    }
+    let never = round.iter().filter(|fault| counts.get(fault).is_none_or(|count| *count == 0));
+    never.map(Fault::to_string).collect()
 }
 
 impl Iterator for Faults {
@@ -163,6 +178,19 @@ mod tests {
                 assert_eq!(kills, BTreeSet::from(Fault::KILLS));
             }
         }
+    }
+
+    #[test]
+    fn a_kind_that_hits_nobody_in_a_whole_round_is_named_and_no_sooner() {
+        let round = Faults::new(1, 6, &[]).kinds();
+        let mut counts: BTreeMap<Fault, usize> = round.iter().map(|fault| (*fault, 1)).collect();
+        assert_eq!(left_out(&round, &counts), [""; 0]);
+        let last = counts.pop_last().map(|(fault, _)| fault).unwrap();
+        assert_eq!(left_out(&round, &counts), [""; 0], "the round is not over");
+        counts.insert(Fault::StopInTurn, 2);
+        assert_eq!(left_out(&round, &counts), [last.to_string()]);
+        counts.insert(last, 0);
+        assert_eq!(left_out(&round, &counts), [last.to_string()]);
     }
 
     #[test]
