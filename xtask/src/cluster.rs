@@ -18,15 +18,18 @@ mod kinds;
 mod ledger;
 mod load;
 mod members;
+mod minimum;
 mod network;
 pub(crate) mod nodes;
 mod parted;
 mod racks;
 mod recorder;
+mod records;
 mod replicas;
 mod space;
 mod throttle;
 mod told;
+mod unclean;
 mod upgrade;
 pub(crate) mod volume;
 
@@ -76,6 +79,10 @@ pub(crate) enum Command {
     Upgrade(Upgrade),
     /// A leader whose disk is full hands over to one that has room.
     Space,
+    /// Who lacks records leads only where an operator permits it.
+    Unclean(Against),
+    /// What acks=all is answered while fewer are in sync than `min.insync.replicas` asks for.
+    Minimum(Against),
     /// A log directory that fails moves the leaders of what is in it, and no others.
     Directories,
     /// A reassignment takes as long as an operator's throttle says, and nothing else waits.
@@ -236,6 +243,14 @@ pub(crate) fn run(command: &Command) -> Result<Tally> {
             let name = format!("{}: a leader whose disk is full hands over", Target::Ottla);
             in_directory(Target::Ottla, &name, space::run)
         }
+        Command::Unclean(Against { target }) => {
+            let name = format!("{target}: who lacks records leads only where it is permitted");
+            in_directory(*target, &name, |directory| unclean::run(*target, directory))
+        }
+        Command::Minimum(Against { target }) => {
+            let name = format!("{target}: acks=all is refused while too few are in sync");
+            in_directory(*target, &name, |directory| minimum::run(*target, directory))
+        }
         Command::Directories => {
             let name = "a log directory that fails moves only its leaders";
             if !interop::can_trace() {
@@ -314,6 +329,8 @@ pub(crate) fn run_short() -> Result<Tally> {
     tally.add(run(&Command::Racks(Against { target }))?);
     tally.add(run(&Command::Fetchers(Against { target }))?);
     tally.add(run(&Command::Space)?);
+    tally.add(run(&Command::Unclean(Against { target }))?);
+    tally.add(run(&Command::Minimum(Against { target }))?);
     tally.add(run(&Command::Directories)?);
     tally.add(run(&Command::Throttle(Against { target }))?);
     tally.add(run(&Command::Parted(Against { target }))?);

@@ -29,6 +29,7 @@ const CHANGE_LIMIT: Duration = Duration::from_secs(40);
 /// All replicas of a partition, where the cluster's default says how many.
 const DEFAULT_REPLICATION: i16 = -1;
 const BY_ASSIGNMENT: i32 = -1;
+const TOPIC_RESOURCE: i8 = 2;
 const BROKER_RESOURCE: i8 = 4;
 const SET: i8 = 0;
 const DELETE: i8 = 1;
@@ -253,21 +254,48 @@ fn create(address: &str, topic: CreatableTopic) -> Result<()> {
     Ok(())
 }
 
+/// Which election is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Election {
+    /// Of the preferred replicas.
+    Preferred,
+    /// Of whoever is there, where nobody else can be.
+    Unclean,
+}
+
 /// Asks that the preferred replicas lead; those that do already are no error.
 pub(crate) fn elect_preferred(address: &str, topic: &str, partitions: &[i32]) -> Result<()> {
+    let codes = elect(address, Election::Preferred, topic, partitions)?;
+    let is_fine = |code| [ErrorCode::NONE, ErrorCode::ELECTION_NOT_NEEDED].contains(code);
+    ensure!(codes.iter().all(is_fine), "ElectLeaders: {codes:?}");
+    Ok(())
+}
+
+/// Asks for leaders, and gives each partition's answer.
+pub(crate) fn elect(
+    address: &str,
+    election: Election,
+    topic: &str,
+    partitions: &[i32],
+) -> Result<Vec<ErrorCode>> {
     let topic = TopicPartitions { topic: topic.into(), partitions: partitions.to_vec() };
     let request = ElectLeadersRequest {
+        election_type: match election {
+            Election::Preferred => 0,
+            Election::Unclean => 1,
+        },
         topic_partitions: Some(vec![topic]),
         timeout_ms: 10_000,
-        ..Default::default()
     };
     let answer = Caller::open(address, CHANGE_LIMIT)?.call(2, &request)?;
     ensure!(answer.error_code == ErrorCode::NONE, "ElectLeaders: {:?}", answer.error_code);
-    let mut results = answer.replica_election_results.iter().flat_map(|it| &it.partition_result);
-    let codes = [ErrorCode::NONE, ErrorCode::ELECTION_NOT_NEEDED];
-    let failed = results.find(|result| !codes.contains(&result.error_code));
-    ensure!(failed.is_none(), "ElectLeaders: {failed:?}");
-    Ok(())
+    let results = answer.replica_election_results.iter().flat_map(|it| &it.partition_result);
+    Ok(results.map(|result| result.error_code).collect())
+}
+
+/// Sets a property of a topic.
+pub(crate) fn configure_topic(address: &str, topic: &str, name: &str, value: &str) -> Result<()> {
+    configure(address, TOPIC_RESOURCE, topic, name, Some(value))
 }
 
 /// Sets a property of one broker, or of all under the empty name, or takes it back.
@@ -277,14 +305,24 @@ pub(crate) fn configure_broker(
     name: &str,
     value: Option<&str>,
 ) -> Result<()> {
+    configure(address, BROKER_RESOURCE, broker, name, value)
+}
+
+fn configure(
+    address: &str,
+    resource_type: i8,
+    resource: &str,
+    name: &str,
+    value: Option<&str>,
+) -> Result<()> {
     let config = AlterableConfig {
         name: name.into(),
         config_operation: if value.is_some() { SET } else { DELETE },
         value: value.map(Into::into),
     };
     let resource = AlterConfigsResource {
-        resource_type: BROKER_RESOURCE,
-        resource_name: broker.into(),
+        resource_type,
+        resource_name: resource.into(),
         configs: vec![config],
     };
     let request =

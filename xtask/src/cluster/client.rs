@@ -65,13 +65,29 @@ impl Direct {
         Ok(answer)
     }
 
-    fn attempt(&mut self, partition: i32) -> Result<()> {
+    /// Writes a record with this value, and returns when it is acknowledged.
+    pub(super) fn write_value(
+        &mut self,
+        partition: i32,
+        value: &[u8],
+        limit: Duration,
+    ) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        while let Err(error) = self.attempt(partition, value) {
+            ensure!(Instant::now() < deadline, "nothing written within {limit:?}: {error:#}");
+            // A client that never rests would take from the nodes what they need to recover.
+            thread::sleep(Self::PAUSE);
+        }
+        Ok(())
+    }
+
+    fn attempt(&mut self, partition: i32, value: &[u8]) -> Result<()> {
         // Taken out: whoever fails is looked for anew.
         let leader = match self.leaders.remove(&partition) {
             Some(leader) => leader,
             None => self.find_leader(partition)?,
         };
-        let request = request(self.topic, partition)?;
+        let request = request(self.topic, partition, value, Acks::All, SERVER_LIMIT)?;
         let code = self.with_caller(&leader, |caller| {
             let answer = caller.call(12, &request)?;
             let mut partitions = answer.responses.iter().flat_map(|it| &it.partition_responses);
@@ -117,25 +133,41 @@ impl Client for Direct {
     }
 
     fn write(&mut self, partition: i32, limit: Duration) -> Result<()> {
-        let deadline = Instant::now() + limit;
-        while let Err(error) = self.attempt(partition) {
-            ensure!(Instant::now() < deadline, "nothing written within {limit:?}: {error:#}");
-            // A client that never rests would take from the nodes what they need to recover.
-            thread::sleep(Self::PAUSE);
-        }
-        Ok(())
+        self.write_value(partition, b"record", limit)
     }
 }
 
-fn request(topic: &str, partition: i32) -> Result<ProduceRequest> {
+/// How long a broker may wait for followers.
+const SERVER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Whom an answer is to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Acks {
+    Leader,
+    All,
+}
+
+/// One record for one partition; the broker waits for followers for so long at most.
+pub(super) fn request(
+    topic: &str,
+    partition: i32,
+    value: &[u8],
+    acks: Acks,
+    limit: Duration,
+) -> Result<ProduceRequest> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
     let mut builder = BatchBuilder::new(Compression::None);
-    builder.append(Timestamp(i64::try_from(now.as_millis())?), None, Some(b"record"), &[]);
+    builder.append(Timestamp(i64::try_from(now.as_millis())?), None, Some(value), &[]);
     let records = Some(Records::Bytes(builder.build_bytes()));
     let partition_data = vec![PartitionProduceData { index: partition, records }];
     let topic_data =
         vec![TopicProduceData { name: topic.into(), partition_data, ..Default::default() }];
-    Ok(ProduceRequest { acks: -1, timeout_ms: 10_000, topic_data, ..Default::default() })
+    let acks = match acks {
+        Acks::Leader => 1,
+        Acks::All => -1,
+    };
+    let timeout_ms = i32::try_from(limit.as_millis())?;
+    Ok(ProduceRequest { acks, timeout_ms, topic_data, ..Default::default() })
 }
 
 /// librdkafka, with the pauses that it comes with.
