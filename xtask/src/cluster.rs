@@ -240,8 +240,15 @@ pub(crate) fn run(command: &Command) -> Result<Tally> {
             in_directory(*target, &name, |directory| throttle::run(*target, directory))
         }
         Command::Space => {
-            let name = format!("{}: a leader whose disk is full hands over", Target::Ottla);
-            in_directory(Target::Ottla, &name, space::run)
+            let name = "a leader that wants more room than there is hands over";
+            let mut tally = in_directory(Target::Ottla, name, space::run)?;
+            let name = "a leader whose disk is full hands over";
+            if Volume::is_possible(&std::env::temp_dir()) {
+                tally.add(in_directory(Target::Ottla, name, space::run_on_volumes)?);
+            } else {
+                tally.skipped.push(format!("{name}: no file system can be mounted"));
+            }
+            Ok(tally)
         }
         Command::Unclean(Against { target }) => {
             let name = format!("{target}: who lacks records leads only where it is permitted");
