@@ -200,7 +200,7 @@ pub(crate) struct Cut {
 
 #[derive(Debug, Args)]
 pub(crate) struct Upgrade {
-    /// The commit that is upgraded from; without it the latest tag, or, while there is none, ten commits ago.
+    /// The commit that is upgraded from; without it the latest tag, or, while there is none, what was written a day ago.
     #[arg(long)]
     from: Option<String>,
     /// Records that each producer writes per second at most.

@@ -4,6 +4,7 @@
 //! an error of another kind that a consumer or a commit is told of ([`super::told`]), and anything else that `check`
 //! would find.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -26,6 +27,8 @@ pub(super) fn run_upgrade(upgrade: &Upgrade, clients: &[Kind], directory: &Path)
     let previous = previous(upgrade.from.as_deref())?;
     let new = ottla::binary()?;
     println!("from {} to {}, and back", version(&previous)?, version(&new)?);
+    let read = |path: &Path| fs::read(path).with_context(|| format!("no {}", path.display()));
+    ensure!(read(&previous)? != read(&new)?, "both builds are the same, byte by byte");
     let ground = Ground { binary: Some(previous.clone()), ..Ground::default() };
     let mut cluster = Cluster::start_on(Target::Ottla, directory, &ground)?;
     let checked = Checked { clients: clients.to_vec(), rate: upgrade.rate, assignments: None };
@@ -57,22 +60,48 @@ fn version(binary: &Path) -> Result<String> {
     Ok(run_ok(command, b"", GIT_LIMIT)?.stdout_text().trim().to_owned())
 }
 
-/// The earlier build: `OTTLA_PREVIOUS_BINARY`, else that of a commit, or of the latest tag, or, while there is no tag, of the
-/// commit before the newest ten. Built once below `target/previous`.
+/// The earlier build: `OTTLA_PREVIOUS_BINARY`, else that of a commit, or of the latest tag, or, while there is no tag, of
+/// [`a_day_before`]. Built once below `target/previous`.
 fn previous(from: Option<&str>) -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("OTTLA_PREVIOUS_BINARY") {
         return Ok(PathBuf::from(path));
     }
     let commit = match from {
         Some(commit) => git(&["rev-parse", &format!("{commit}^{{commit}}")])?,
-        None => latest_tag().map_or_else(|| git(&["rev-parse", "HEAD~10"]), Ok)?,
+        None => latest_tag().map_or_else(a_day_ago, Ok)?,
     };
+    let differing = git(&["diff", "--name-only", &commit, "HEAD", "--", SOURCES])?.lines().count();
+    println!("from {}", git(&["log", "-1", "--format=%h of %as, %s", &commit])?);
+    println!("since then {differing} files below {} have changed", SOURCES_SHOWN);
+    ensure!(differing > 0, "the broker of {commit} is the same as this one");
     let place = workspace::root().join("target/previous").join(&commit);
     let binary = place.join("target/release/ottla");
     if !binary.exists() {
         build(&commit, &place)?;
     }
     Ok(binary)
+}
+
+/// What the broker is made of, as git matches it.
+const SOURCES: &str = ":(glob)crates/*/src/**";
+const SOURCES_SHOWN: &str = "crates/*/src";
+const DAY_SECONDS: i64 = 24 * 60 * 60;
+
+fn a_day_ago() -> Result<String> {
+    let changes = git(&["log", "--format=%H %at", "--", SOURCES])?;
+    let found = a_day_before(&changes).map(str::to_owned);
+    found.context("the history here is shorter than a day: say --from")
+}
+
+/// Of the changes of the broker, as `commit seconds`, the newest first: the newest that was written a day before the newest
+/// of all, at least. So a day of work lies between, however many commits that was and whatever else was worked on since.
+fn a_day_before(changes: &str) -> Option<&str> {
+    let mut changes = changes.lines().filter_map(|line| {
+        let (commit, seconds) = line.split_once(' ')?;
+        Some((commit, seconds.parse::<i64>().ok()?))
+    });
+    let (_, newest) = changes.next()?;
+    changes.find(|(_, seconds)| seconds + DAY_SECONDS <= newest).map(|(commit, _)| commit)
 }
 
 fn latest_tag() -> Option<String> {
@@ -82,8 +111,7 @@ fn latest_tag() -> Option<String> {
 
 fn build(commit: &str, place: &Path) -> Result<()> {
     let source = place.join("source");
-    std::fs::create_dir_all(&source)
-        .with_context(|| format!("cannot create {}", source.display()))?;
+    fs::create_dir_all(&source).with_context(|| format!("cannot create {}", source.display()))?;
     let archive = place.join("source.tar");
     git(&["archive", "--output", &archive.to_string_lossy(), commit])?;
     let mut unpack = Command::new("tar");
@@ -104,4 +132,25 @@ fn git(arguments: &[&str]) -> Result<String> {
     let finished = run(command, b"", GIT_LIMIT)?;
     ensure!(finished.status.success(), "git {arguments:?}: {}", finished.stderr_text());
     Ok(finished.stdout_text().trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_of_work_lies_between_the_builds_whatever_the_order_of_its_commits() {
+        let newest = 10 * DAY_SECONDS;
+        let line = |name: &str, before: i64| format!("{name} {}\n", newest - before);
+        let changes = [
+            line("newest", 0),
+            line("hours-ago", 9_000),
+            line("nearly", DAY_SECONDS - 1),
+            line("meant", DAY_SECONDS),
+            line("older", 2 * DAY_SECONDS),
+        ];
+        assert_eq!(a_day_before(&changes.concat()), Some("meant"));
+        assert_eq!(a_day_before(&changes[..3].concat()), None);
+        assert_eq!(a_day_before(""), None);
+    }
 }
