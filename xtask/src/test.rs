@@ -59,8 +59,9 @@ impl Stage {
     fn budget(self) -> Duration {
         Duration::from_secs(match self {
             Self::SideBySide => 120,
-            Self::Cluster => 150,
-            Self::Check | Self::Unit => 180,
+            Self::Check => 150,
+            Self::Unit => 180,
+            Self::Cluster => 190,
             Self::KafkaSuite => 240,
             Self::Clients => 360,
             Self::Build => 540,

@@ -24,7 +24,7 @@ const LAG_MAX: Duration = Duration::from_secs(30);
 /// Of each node's own file system.
 const VOLUME_MEBIBYTES: u32 = 256;
 const RECORDS: usize = 20;
-const FULL_FOR: Duration = Duration::from_secs(5);
+const FULL_FOR: Duration = Duration::from_secs(3);
 const PACE: Duration = Duration::from_millis(300);
 /// More than any disk has.
 const ALL: &str = "1000000000000000000";
