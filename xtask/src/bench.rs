@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: what Ottla costs, beside Apache Kafka and beside a floor (shell).
 //!
 //! All brokers stay up for the whole run and take turns, so that none is measured on a quieter
-//! machine than the others; the first round of everything warms up and does not count; the best of
-//! the other rounds does. What is measured is the CPU time of the broker's process, which does not
+//! machine than the others; the first round of everything warms up and does not count; each row says
+//! which of the other rounds does. What is measured is the CPU time of the broker's process, which does not
 //! depend on what the client costs. docs/performance.md tells how to read the result.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool speaks")]
@@ -175,7 +175,7 @@ impl Arguments {
         self.includes(Stage::Produce) && self.includes(Stage::Consume)
     }
 
-    /// What is published is comparable: Kafka takes part, and each figure is the best of three at least.
+    /// What is published is comparable: Kafka takes part, and each figure is one of three rounds at least.
     fn check(&self) -> Result<()> {
         if self.write && (self.versus != Versus::Kafka || self.runs < PUBLISHED_RUNS_MIN) {
             bail!("--write asks for --versus kafka and at least {PUBLISHED_RUNS_MIN} --runs");

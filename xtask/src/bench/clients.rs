@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::latency::PERCENTILES;
 use super::subject::warm_page_cache;
 use super::table::{Row, Section};
 use super::{Bench, Stage, in_turn};
@@ -45,7 +46,7 @@ fn produce(bench: &Bench, acks: &str) -> Result<Vec<Row>> {
     let mut cost = Row::least(title.clone(), "CPU s per million");
     let mut speed = Row::most(title.clone(), "thousand records/s");
     let mut latencies =
-        ["p50", "p99", "p99.9"].map(|name| Row::least(format!("{title}, {name}"), "ms"));
+        PERCENTILES.map(|(share, name)| Row::percentile(share, format!("{title}, {name}"), "ms"));
     let records = bench.scale.client_records;
     for (run, subject) in in_turn(&bench.subjects, bench.runs) {
         let Some(contestant) = bench.contestant(subject) else { continue };

@@ -104,8 +104,8 @@ fn under_load(bench: &Bench) -> Result<Vec<Row>> {
     let mut cost = Row::least(format!("{title}, three brokers together"), "CPU s per GB");
     let mut speed = Row::most(format!("{title}, three producers"), "MB/s");
     let mut p50 = Row::least("rf 3, acks=all, one record at a time, p50", "ms");
-    let mut p99 = Row::least("rf 3, acks=all, one record at a time, p99", "ms");
-    let mut slowest = Row::least("rf 3, acks=all, one record at a time, the slowest", "ms");
+    let mut p99 = Row::median("rf 3, acks=all, one record at a time, p99", "ms");
+    let mut slowest = Row::greatest("rf 3, acks=all, one record at a time, the slowest", "ms");
     for (run, subject) in in_turn(&subjects, bench.runs) {
         let Some(contestant) = contestants.iter_mut().find(|it| it.subject == subject) else {
             continue;
@@ -128,7 +128,7 @@ fn under_load(bench: &Bench) -> Result<Vec<Row>> {
             }
         }
     }
-    let mut memory = Row::least("three brokers after that, memory, resident", "MiB");
+    let mut memory = Row::median("three brokers after that, memory, resident", "MiB");
     for contestant in &contestants {
         let resident = |pid| procfs::memory(pid).map(|memory| memory.resident);
         let all = contestant.pids()?.into_iter().map(resident).sum::<Result<f64>>()?;
@@ -192,7 +192,7 @@ fn one_at_a_time(
 /// From kill -9 of a broker to the acknowledgement of a record in the last of the partitions that it led.
 fn failover(bench: &Bench, led: i32) -> Result<Row> {
     let title = format!("kill -9 of a broker that leads {led} partitions, to the last one written");
-    let mut row = Row::least(title.as_str(), "s");
+    let mut row = Row::greatest(title.as_str(), "s");
     for subject in bench.solo_brokers() {
         let runs = match subject {
             Subject::Kafka if led > KAFKA_MAX => 0,

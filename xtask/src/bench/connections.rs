@@ -15,7 +15,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 pub(super) fn measure(bench: &Bench) -> Result<Section> {
     let title = "5,000 idle connections, memory, resident";
-    let mut row = Row::least(title, "MiB");
+    let mut row = Row::median(title, "MiB");
     for subject in bench.solo_brokers() {
         bench.say_run(title, 1, subject);
         let grown = once(bench, subject).with_context(|| format!("{} failed", subject.name()))?;

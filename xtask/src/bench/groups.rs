@@ -79,10 +79,10 @@ fn retry<T>(otherwise: &str, mut attempt: impl FnMut() -> Result<Option<T>>) -> 
 fn active_groups(bench: &Bench) -> Result<Vec<Row>> {
     let title = "1,000 groups of 10 members";
     let mut p50 = Row::least(format!("{title}, heartbeat p50"), "ms");
-    let mut p99 = Row::least(format!("{title}, heartbeat p99"), "ms");
-    let mut commit_p99 = Row::least(format!("{title}, commit p99"), "ms");
+    let mut p99 = Row::median(format!("{title}, heartbeat p99"), "ms");
+    let mut commit_p99 = Row::median(format!("{title}, commit p99"), "ms");
     let mut cores = Row::least(format!("{title}, CPU"), "cores");
-    let mut resident = Row::least(format!("{title}, memory, resident"), "MiB");
+    let mut resident = Row::median(format!("{title}, memory, resident"), "MiB");
     for (run, subject) in in_turn(&bench.brokers(), bench.runs) {
         let Some(contestant) = bench.contestant(subject) else { continue };
         bench.say_run(title, run, subject);

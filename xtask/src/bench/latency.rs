@@ -13,14 +13,14 @@ use super::{Bench, Stage, in_turn};
 
 const TOPIC: &str = "latency";
 const VALUE_LEN: usize = 100;
-const PERCENTILES: [(f64, &str); 3] = [(0.5, "p50"), (0.99, "p99"), (0.999, "p99.9")];
+pub(super) const PERCENTILES: [(f64, &str); 3] = [(0.5, "p50"), (0.99, "p99"), (0.999, "p99.9")];
 
 pub(super) fn measure(bench: &Bench) -> Result<Section> {
     let mut rows = Vec::new();
     for (acks, acks_name) in [(1, "acks=1"), (-1, "acks=all")] {
         let title = format!("end to end, {acks_name}");
-        let mut percentiles =
-            PERCENTILES.map(|(_, name)| Row::least(format!("{title}, {name}"), "ms"));
+        let mut percentiles = PERCENTILES
+            .map(|(share, name)| Row::percentile(share, format!("{title}, {name}"), "ms"));
         for (run, subject) in in_turn(&bench.subjects, bench.runs) {
             bench.say_run(&title, run, subject);
             let mut latencies = once(bench, subject, acks)?;

@@ -46,13 +46,13 @@ impl Rows {
             created: Row::least(of("created as ten times 1,000 topics"), "s"),
             created_in_one: Row::least("9,999 partitions, created as one topic", "s"),
             written: Row::least(of("first record to each, acks=all"), "s"),
-            resident: Row::least(of("memory, resident"), "MiB"),
-            open_files: Row::least(of("open files"), "files"),
-            idle: Row::least(of("CPU idle"), "ms per s"),
+            resident: Row::median(of("memory, resident"), "MiB"),
+            open_files: Row::median(of("open files"), "files"),
+            idle: Row::greatest(of("CPU idle"), "ms per s"),
             stopped: Row::least(of("stop"), "ms"),
             ready: Row::least(of("start after a clean stop"), "ms"),
-            ready_after_kill: Row::least(of("all written, kill -9, start"), "ms"),
-            resident_after_kill: Row::least(of("memory after that, resident"), "MiB"),
+            ready_after_kill: Row::greatest(of("all written, kill -9, start"), "ms"),
+            resident_after_kill: Row::median(of("memory after that, resident"), "MiB"),
         }
     }
 

@@ -38,7 +38,7 @@ fn many_readers(bench: &Bench) -> Result<Vec<Row>> {
     let bytes = if bench.quick { GIB / 4 } else { GIB };
     let mut one = Row::least("consume with one consumer", "CPU s per GB");
     let mut many = Row::least("consume with 20 consumers of one partition", "CPU s per GB");
-    let mut ratio = Row::least("20 consumers against one, broker CPU per GB", "×");
+    let mut ratio = Row::median("20 consumers against one, broker CPU per GB", "×");
     let batch = Batch::filled(VALUE_LEN, BATCH_BYTES)?;
     let mut topics = Vec::new();
     for contestant in &bench.contestants {
@@ -131,9 +131,9 @@ fn per_gigabyte(cpu: Duration, bytes: u64, times: usize) -> f64 {
 /// Latencies of a consumer at the end of one partition, alone and while another reads a whole other one from the disk.
 fn cold_reader(bench: &Bench) -> Result<Vec<Row>> {
     let bytes = if bench.quick { GIB } else { 4 * GIB };
-    let mut alone = Row::least("end to end, acks=1, nobody reads from the disk, p99", "ms");
-    let mut beside = Row::least("end to end beside a full cold scan, p99", "ms");
-    let mut ratio = Row::least("a cold scan's effect on that p99", "×");
+    let mut alone = Row::median("end to end, acks=1, nobody reads from the disk, p99", "ms");
+    let mut beside = Row::median("end to end beside a full cold scan, p99", "ms");
+    let mut ratio = Row::median("a cold scan's effect on that p99", "×");
     let mut speed = Row::most("the cold scan itself", "MB/s");
     let batch = Batch::filled(VALUE_LEN, BATCH_BYTES)?;
     for subject in bench.brokers() {

@@ -26,7 +26,7 @@ impl Measured {
         let size = if self.quick { " of little data" } else { "" };
         let pinned = if self.pinned { ", brokers pinned to one core" } else { "" };
         let (machine, runs) = (self.machine.markdown(), self.runs);
-        format!("{machine} The best of {runs} rounds{size}{pinned}.")
+        format!("{machine} {runs} rounds{size}{pinned}.")
     }
 
     fn json(&self) -> Value {
@@ -203,7 +203,7 @@ mod tests {
             .sections
             .iter()
             .map(|it| {
-                let figure = it.section.rows[0].best(Subject::Ottla).unwrap();
+                let figure = it.section.rows[0].counted(Subject::Ottla).unwrap();
                 (it.section.stage, figure, it.measured.machine.commit.as_str())
             })
             .collect();

@@ -21,7 +21,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
     let mut rows = Vec::new();
     for size in sizes {
         let name = format!("{} MiB in one partition, kill -9 while written, start", size >> 20);
-        let mut row = Row::least(&name, "ms");
+        let mut row = Row::greatest(&name, "ms");
         for subject in bench.solo_brokers() {
             let runs = if subject == Subject::Kafka { 1 } else { bench.runs.min(3) };
             for run in 1..=runs {

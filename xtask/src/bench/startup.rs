@@ -32,9 +32,9 @@ pub(super) fn first_start(bench: &mut Bench) -> Result<Row> {
 /// Restarts every broker and looks at its memory when it has settled.
 pub(super) fn measure(bench: &mut Bench, first_start: Row) -> Result<Section> {
     let mut start = Row::least("start to first answer", "ms");
-    let mut resident = Row::least("memory idle, resident", "MiB");
-    let mut proportional = Row::least("memory idle, proportional", "MiB");
-    let mut idle = Row::least("CPU idle", "ms per s");
+    let mut resident = Row::median("memory idle, resident", "MiB");
+    let mut proportional = Row::median("memory idle, proportional", "MiB");
+    let mut idle = Row::greatest("CPU idle", "ms per s");
     for run in 0..bench.runs {
         bench.say(&format!("restarts, run {}", run + 1));
         for contestant in &mut bench.contestants {
@@ -63,8 +63,8 @@ pub(super) fn measure(bench: &mut Bench, first_start: Row) -> Result<Section> {
 
 /// Memory at the end of everything.
 pub(super) fn after_load(bench: &Bench, section: &mut Section) -> Result<()> {
-    let mut resident = Row::least("memory after load, resident", "MiB");
-    let mut proportional = Row::least("memory after load, proportional", "MiB");
+    let mut resident = Row::median("memory after load, resident", "MiB");
+    let mut proportional = Row::median("memory after load, proportional", "MiB");
     for contestant in &bench.contestants {
         let memory = procfs::memory(contestant.pid()?)?;
         resident.add(contestant.subject, memory.resident);
