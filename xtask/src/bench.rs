@@ -12,6 +12,7 @@ mod clients;
 #[cfg(feature = "cluster")]
 mod cluster;
 mod connections;
+mod disk;
 mod driver;
 pub(crate) mod floor;
 mod goals;

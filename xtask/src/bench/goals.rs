@@ -35,7 +35,7 @@ const PER_GB: &str = "CPU s per GB";
 const PRODUCE: &[Goal] = &[Goal::TimesKafka(0.25), Goal::TimesFloor(1.5)];
 const CONSUME: &[Goal] = &[Goal::TimesKafka(1.0), Goal::TimesFloor(1.3)];
 
-const ONE_ACTIVE_P99: &str = "acks=all, 1,000 requests/s in turn to 1 partitions, p99";
+const ONE_ACTIVE_P99: &str = "acks=all, 200 requests/s to 1 partitions, p99";
 
 const END_TO_END: &[Goal] = &[Goal::RoundTrips { round_trips: 3.0, flushes: 2.0 }];
 
@@ -77,7 +77,7 @@ const GOALS: &[Named] = &[
     ),
     (
         Stage::Active,
-        "acks=all, 1,000 requests/s in turn to 1000 partitions, p99",
+        "acks=all, 200 requests/s to 1000 partitions, p99",
         "ms",
         &[Goal::TimesRow(3.0, ONE_ACTIVE_P99)],
     ),
@@ -343,8 +343,7 @@ mod tests {
     #[test]
     fn a_row_may_be_limited_by_another_one() {
         let mut rows = [1, 1000].map(|partitions| {
-            let title =
-                format!("acks=all, 1,000 requests/s in turn to {partitions} partitions, p99");
+            let title = format!("acks=all, 200 requests/s to {partitions} partitions, p99");
             Row::least(title, "ms")
         });
         rows[0].add(Subject::Ottla, 0.5);
