@@ -203,29 +203,37 @@ impl Arguments {
     }
 }
 
-/// How much is written and read in one run.
+/// How much is written and read in one run. In a whole one a floor takes about a second of CPU time for it.
 #[derive(Debug, Clone, Copy)]
 struct Scale {
     small_records: u64,
     large_records: u64,
+    /// Through three brokers.
+    cluster_records: u64,
     latency_records: u32,
     client_records: u64,
+    /// How often kcat reads them.
+    client_passes: u32,
     heartbeats: u32,
 }
 
 const QUICK: Scale = Scale {
     small_records: 1_000_000,
     large_records: 300_000,
+    cluster_records: 300_000,
     latency_records: 2_000,
     client_records: 1_000_000,
+    client_passes: 2,
     heartbeats: 2,
 };
 
 const FULL: Scale = Scale {
-    small_records: 2_000_000,
-    large_records: 1_000_000,
+    small_records: 10_000_000,
+    large_records: 2_000_000,
+    cluster_records: 1_000_000,
     latency_records: 5_000,
     client_records: 2_000_000,
+    client_passes: 20,
     heartbeats: 5,
 };
 

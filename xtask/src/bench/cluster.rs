@@ -144,7 +144,7 @@ fn produce(
     name: &str,
 ) -> Result<(f64, Duration, Duration)> {
     let batch = Batch::filled(VALUE_LEN, BATCH_LEN)?;
-    let requests = bench.scale.large_records / batch.records / u64::try_from(LEADERS.len())?;
+    let requests = bench.scale.cluster_records / batch.records / u64::try_from(LEADERS.len())?;
     let bytes = requests * batch.records * u64::try_from(VALUE_LEN * LEADERS.len())?;
     let targets = contestant.create(name)?;
     warm_page_cache(&bench.directory, bytes * 3)?;
