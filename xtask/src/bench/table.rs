@@ -147,6 +147,11 @@ impl Row {
         self.samples.entry(subject).or_default().push(sample);
     }
 
+    /// Forgets all rounds of a subject, of which one was not as it is said to be.
+    pub(super) fn withdraw(&mut self, subject: Subject) {
+        self.samples.remove(&subject);
+    }
+
     /// The figure of the round that counts.
     pub(super) fn counted(&self, subject: Subject) -> Option<f64> {
         self.counts.of(self.samples.get(&subject)?)
