@@ -1,7 +1,7 @@
 //! One partition's log: an append-only sequence of record batches, cut into segments. Shell.
 //!
 //! Two locks: `writer` is held by whoever changes files, `state` is what readers see and is held only for a moment.
-//! Readers never wait for a write. Lock order: `cleaning`, the directory's flush round, `flush`, `writer`,
+//! Readers never wait for a write. Lock order: `cleaning`, `mending`, the directory's flush round, `flush`, `writer`,
 //! `transactions`, `state`.
 //!
 //! Invariants, checked after every change by `State::check`:
@@ -15,6 +15,7 @@
 //! The high watermark is not decided here: what readers may see is replication's business, and passed to [`Log::read`] as
 //! an upper bound. The log notes what it is told, for the checkpoint.
 
+mod aborted;
 mod active;
 mod append;
 mod clean;
@@ -89,6 +90,8 @@ pub struct Log {
     transactions: Mutex<Transactions>,
     /// Held by whoever compacts the log.
     pub(crate) cleaning: Mutex<()>,
+    /// Held by whoever makes a transaction index anew.
+    mending: Mutex<()>,
     /// Compaction has met something that it must not touch.
     pub(crate) uncleanable: AtomicBool,
     /// What is known of damage could not be written down.
@@ -280,6 +283,7 @@ impl Log {
             writer: Mutex::new(writer),
             transactions,
             cleaning: Mutex::default(),
+            mending: Mutex::default(),
             uncleanable: AtomicBool::new(false),
             is_quarantine_stale: AtomicBool::new(false),
             kept_by_damage: AtomicBool::new(false),

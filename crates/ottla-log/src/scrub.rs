@@ -136,6 +136,10 @@ impl Source for Paced<'_> {
         self.bytes.fetch_add(read as u64, Ordering::Relaxed);
         Ok(read)
     }
+
+    fn was_read_beside(&mut self, bytes: usize) -> io::Result<()> {
+        if (self.pace)(bytes) { Ok(()) } else { Err(io::Error::other(Stopped)) }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -336,8 +336,10 @@ impl Segment {
             let count = (len - first).min(ABORTED_AT_ONCE);
             let entries = index::read_entries::<Versioned>(self.disk(), &file, first, count);
             for entry in entries.context("read", &path)? {
-                let unknown = || StorageError::corrupt(&path, 0, "entries of an unknown version");
-                let aborted = entry.known().ok_or_else(unknown)?;
+                if !entry.may_be_in(self.base_offset) {
+                    return Err(StorageError::corrupt(&path, 0, format!("no entry is {entry}")));
+                }
+                let aborted = entry.transaction;
                 if aborted.overlaps(range) {
                     found.push(aborted);
                 }
@@ -352,7 +354,7 @@ impl Segment {
     }
 
     /// `None` if there is none, which is remembered.
-    fn open_txn_index(&self) -> Result<Option<(File, PathBuf)>, StorageError> {
+    pub(crate) fn open_txn_index(&self) -> Result<Option<(File, PathBuf)>, StorageError> {
         let mut lacks_txn_index = self.lacks_txn_index.lock();
         if *lacks_txn_index {
             return Ok(None);
@@ -414,6 +416,18 @@ impl Segment {
             return self.disk().remove_if_there(&path).map(drop).context("remove", &path);
         }
         self.disk().write(&path, &txn_index::encode(aborted)).map(drop).context("write", &path)
+    }
+
+    /// Lets the transaction index be what is in another file, or nothing.
+    pub(crate) fn put_aborted(&self, from: &Path, is_empty: bool) -> Result<(), StorageError> {
+        let path = self.path(names::TXN_INDEX);
+        let mut lacks_txn_index = self.lacks_txn_index.lock();
+        *lacks_txn_index = false;
+        if !is_empty {
+            return self.disk().rename(from, &path).context("replace", &path);
+        }
+        self.disk().remove_if_there(from).context("remove", from)?;
+        self.disk().remove_if_there(&path).map(drop).context("remove", &path)
     }
 
     /// Writes index entries at the end of an index file.

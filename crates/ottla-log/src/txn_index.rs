@@ -4,7 +4,8 @@
 //! of its records (int64), offset of the marker (int64), last stable offset once it was aborted (int64). The file is
 //! there only if it has something to say.
 //!
-//! The index tells what the batches tell, too: recovery writes it anew for every segment that it reads.
+//! It has no checksum, and tells nothing that the batches do not tell, too: recovery writes it anew for every segment that
+//! it reads, and the scrub where it says something else.
 
 use ottla_base::{Offset, ProducerId};
 
@@ -36,6 +37,17 @@ impl Versioned {
     /// `None` for a version that is not known.
     pub(crate) fn known(&self) -> Option<AbortedTransaction> {
         (self.version == VERSION).then_some(self.transaction)
+    }
+
+    /// Whether a segment that begins at this offset may have it.
+    pub(crate) fn may_be_in(&self, base_offset: i64) -> bool {
+        let it = &self.transaction;
+        self.version == VERSION
+            && it.producer_id.0 >= 0
+            && (0..=it.last_offset.0).contains(&it.first_offset.0)
+            && it.last_offset.0 >= base_offset
+            // The marker itself is no more open.
+            && (0..=it.last_offset.0.saturating_add(1)).contains(&it.last_stable_offset.0)
     }
 }
 
@@ -98,13 +110,12 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Vec<AbortedTransaction>> {
 
 /// Whether the entries can belong to a segment that holds the markers from `base_offset` on.
 pub(crate) fn is_plausible(bytes: &[u8], base_offset: i64) -> bool {
-    let whole = bytes.len().is_multiple_of(ENTRY_LEN);
-    decode(bytes).is_some_and(|entries| {
-        let inside = entries
-            .iter()
-            .all(|it| it.last_offset.0 >= base_offset && it.first_offset <= it.last_offset);
-        whole && inside && entries.is_sorted_by_key(|entry| entry.last_offset)
-    })
+    let (entries, rest) = bytes.as_chunks::<ENTRY_LEN>();
+    let decoded = entries.iter().map(|entry| Versioned::decode(entry));
+    let possible = decoded.map(|it| it.filter(|it| it.may_be_in(base_offset)));
+    let entries: Option<Vec<_>> = possible.collect();
+    rest.is_empty()
+        && entries.is_some_and(|it| it.is_sorted_by_key(|entry| entry.transaction.last_offset))
 }
 
 #[cfg(test)]

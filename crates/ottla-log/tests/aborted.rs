@@ -129,3 +129,132 @@ fn whoever_looks_for_a_few_aborted_transactions_of_many_reads_about_these() {
         assert!(read < all / 5, "{read} bytes are read of {all}");
     }
 }
+
+/// Three segments: transactions that are aborted in the next segment, in the same one, and committed ones between them.
+fn three_segments(directory: &Directory) -> (support::Open, Arc<Log>) {
+    let open = directory.open(LogConfig::default());
+    let log = open.create("t", 0);
+    let mut sequences = [0; 4];
+    let mut write = |id: i64| {
+        let sequence = &mut sequences[usize::try_from(id).unwrap()];
+        let draft = Draft { id, in_transaction: true, ..Draft::new(*sequence, 1) };
+        *sequence += 1;
+        log.append_produced(draft.build(), LeaderEpoch(0)).unwrap();
+    };
+    let end = |id, how| {
+        log.append_batch(marker(how, id, 0, 0, 1_000), LeaderEpoch(0)).unwrap();
+    };
+    for segment in 0..3 {
+        if segment > 0 {
+            log.roll().unwrap();
+        }
+        write(2);
+        write(3);
+        end(3, ControlType::Abort);
+        if segment > 0 {
+            write(1);
+            end(1, ControlType::Abort);
+        }
+        write(3);
+        end(3, ControlType::Commit);
+        end(2, ControlType::Abort);
+        write(1);
+    }
+    log.flush().unwrap();
+    drop(log);
+    let log = open.log("t", 0);
+    (open, log)
+}
+
+fn index_path(directory: &Directory, base_offset: i64) -> std::path::PathBuf {
+    directory.path().join(format!("t-0/{base_offset:020}.txnindex"))
+}
+
+/// What every reader of committed data is told; `None` where one is refused.
+fn told(log: &Log) -> Option<Vec<Vec<ottla_log::AbortedTransaction>>> {
+    let end = log.log_end_offset().0;
+    (0..end).map(|from| log.aborted_transactions(&(Offset(from)..Offset(end))).ok()).collect()
+}
+
+#[test]
+fn the_scrub_mends_every_bit_of_a_transaction_index_that_the_disk_has_turned() {
+    for damage_snapshots in [false, true] {
+        let directory = Directory::always_due();
+        let (open, log) = three_segments(&directory);
+        let expected = told(&log).unwrap();
+        open.scrub_changes_no_transaction_index();
+        assert_eq!(expected[0].len(), 8);
+        for base_offset in log.segment_infos().unwrap().iter().map(|it| it.base_offset.0) {
+            if damage_snapshots && base_offset > 0 {
+                fs::remove_file(index_path(&directory, base_offset).with_extension("snapshot"))
+                    .unwrap();
+            }
+            let path = index_path(&directory, base_offset);
+            let sound = fs::read(&path).unwrap();
+            for bit in 0..sound.len() * 8 {
+                let mut flipped = sound.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                fs::write(&path, &flipped).unwrap();
+                open.scrub();
+                assert!(fs::read(&path).unwrap() == sound, "bit {bit} of {base_offset}");
+                assert_eq!(told(&log).as_ref(), Some(&expected));
+            }
+        }
+        drop((log, open));
+    }
+}
+
+#[test]
+fn the_scrub_mends_a_transaction_index_that_is_gone_or_cut_off_or_too_long() {
+    let directory = Directory::always_due();
+    let (open, log) = three_segments(&directory);
+    let expected = told(&log).unwrap();
+    let path = index_path(&directory, log.segment_infos().unwrap()[1].base_offset.0);
+    let sound = fs::read(&path).unwrap();
+    let too_long = [&sound[..], &sound[sound.len() - 34..]].concat();
+    let ragged = [&sound[..], &[0; 7][..]].concat();
+    for damaged in [None, Some(&sound[..34]), Some(&sound[..50]), Some(&too_long), Some(&ragged)] {
+        match damaged {
+            None => fs::remove_file(&path).unwrap(),
+            Some(damaged) => fs::write(&path, damaged).unwrap(),
+        }
+        open.scrub();
+        assert_eq!(fs::read(&path).unwrap(), sound);
+        assert_eq!(told(&log).as_ref(), Some(&expected));
+    }
+    assert!(!path.with_extension("txnindex.tmp").exists());
+}
+
+#[test]
+fn an_entry_that_nobody_can_have_written_is_refused_until_the_index_is_made_anew() {
+    let mut directory = Directory::always_due();
+    directory.options.threads = false;
+    let (open, log) = three_segments(&directory);
+    let expected = told(&log).unwrap();
+    let path = index_path(&directory, 0);
+    let sound = fs::read(&path).unwrap();
+    // The version, the highest bits of numbers, and a last stable offset that would hide what follows.
+    for bit in [7, 16, 80, 208, 34 * 8 - 27] {
+        let mut flipped = sound.clone();
+        flipped[bit / 8] ^= 0x80 >> (bit % 8);
+        fs::write(&path, &flipped).unwrap();
+        assert_eq!(told(&log), None, "bit {bit}");
+        open.housekeep();
+        assert_eq!(told(&log).as_ref(), Some(&expected), "bit {bit}");
+    }
+}
+
+#[test]
+fn where_damage_hides_a_marker_the_transaction_index_stays_as_it_is() {
+    let directory = Directory::always_due();
+    let (open, log) = three_segments(&directory);
+    let path = index_path(&directory, 0);
+    let mut bytes = fs::read(path.with_extension("log")).unwrap();
+    let up_to_marker =
+        Batches::new(bytes.clone().into()).take(3).map(|it| it.unwrap().bytes().len());
+    let end_of_marker = up_to_marker.sum::<usize>();
+    bytes[end_of_marker - 1] ^= 1;
+    fs::write(path.with_extension("log"), bytes).unwrap();
+    open.scrub_changes_no_transaction_index();
+    assert_eq!(log.quarantined_count(), 1);
+}

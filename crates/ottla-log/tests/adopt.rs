@@ -159,6 +159,14 @@ fn readers_of_committed_data_get_what_kafka_gave_them() {
     }
     assert_eq!(found, delivered("committed"));
     assert!(found.len() < delivered("transactional").len());
+    let indexes = || {
+        let path = |n| format!("transactional-{n}/00000000000000000000.txnindex");
+        [0, 1].map(|n| std::fs::read(directory.path().join(path(n))).unwrap())
+    };
+    let written_by_kafka = indexes();
+    logs.scrub();
+    assert_eq!(logs.scrub_progress().segments, 5);
+    assert_eq!(indexes(), written_by_kafka);
 }
 
 #[test]

@@ -41,15 +41,6 @@ fn config() -> LogConfig {
     LogConfig { segment_bytes, index_interval_bytes: 200, ..LogConfig::default() }
 }
 
-/// Everything is read whenever the test says so, and by nobody else: the directory's own thread would be at it all the time.
-fn always_due() -> Directory {
-    let mut directory = Directory::new();
-    let options = DirectoryOptions::default();
-    directory.options =
-        DirectoryOptions { scrub_interval_ms: 0, scrub_bytes_per_second: 0, ..options };
-    directory
-}
-
 fn segment(directory: &Directory, base_offset: i64) -> PathBuf {
     directory.path().join(format!("t-0/{base_offset:020}.log"))
 }
@@ -108,7 +99,7 @@ fn offsets_of(number: usize) -> Vec<i64> {
 
 #[test]
 fn the_scrub_finds_a_flip_in_every_byte_refuses_that_batch_and_serves_the_others() {
-    let directory = always_due();
+    let directory = Directory::always_due();
     let open = fill(&directory);
     let log = open.log("t", 0);
     let (sound, refused) = consume(&log);
@@ -145,7 +136,7 @@ fn after_a_crash_damage_to_what_was_flushed_is_refused_and_nothing_is_cut() {
     for base_offset in [0, BATCHES * RECORDS] {
         let len = std::fs::metadata(segment(&written, base_offset)).unwrap().len() as usize;
         for at in 0..len {
-            let directory = always_due();
+            let directory = Directory::always_due();
             copy(&written.path(), &directory.path());
             flip(&segment(&directory, base_offset), at);
             // The indexes went with the crash, so that everything is read again.
@@ -176,7 +167,7 @@ fn after_a_crash_damage_to_what_was_flushed_is_refused_and_nothing_is_cut() {
 
 #[test]
 fn what_is_quarantined_stays_so_over_a_restart_until_its_bytes_are_restored() {
-    let directory = always_due();
+    let directory = Directory::always_due();
     let open = fill(&directory);
     let path = segment(&directory, 0);
     let bytes = std::fs::read(&path).unwrap();
@@ -260,7 +251,7 @@ fn what_was_flushed_is_looked_at_while_what_follows_it_is_not_flushed_yet() {
     // The flushed end is one of the latest batches, behind an index entry, or neither.
     for (unflushed, index_interval_bytes) in [(1, 200), (100, 200), (100, 1 << 20)] {
         for is_doubted in [false, true] {
-            let directory = always_due();
+            let directory = Directory::always_due();
             let open = directory.open(LogConfig { index_interval_bytes, ..LogConfig::default() });
             let log = open.create("t", 0);
             for _ in 0..BATCHES {
@@ -293,7 +284,7 @@ fn what_was_flushed_is_looked_at_while_what_follows_it_is_not_flushed_yet() {
 
 #[test]
 fn what_is_quarantined_goes_with_its_segment_and_with_a_truncation() {
-    let directory = always_due();
+    let directory = Directory::always_due();
     let open = fill(&directory);
     let log = open.log("t", 0);
     let size = consume(&log).0[0].len();
@@ -318,7 +309,7 @@ fn what_is_quarantined_goes_with_its_segment_and_with_a_truncation() {
 #[test]
 fn a_log_is_cut_off_before_damage_that_is_longer_than_what_its_indexes_pass_over() {
     for asked in 7..15 {
-        let directory = always_due();
+        let directory = Directory::always_due();
         let open = fill(&directory);
         let log = open.log("t", 0);
         let (sound, _) = consume(&log);
@@ -349,7 +340,7 @@ fn a_log_is_cut_off_before_damage_that_is_longer_than_what_its_indexes_pass_over
 
 #[test]
 fn transactions_and_producers_of_damaged_batches_are_forgotten_when_a_log_is_cut_off_behind_them() {
-    let directory = always_due();
+    let directory = Directory::always_due();
     let open = directory.open(LogConfig::default());
     let log = open.create("t", 0);
     let in_transaction = |id| Draft { id, in_transaction: true, ..Draft::new(0, 1) }.build();

@@ -9,6 +9,11 @@ use ottla_env::Disk;
 pub(crate) trait Source {
     /// Fills as much of `out` as there is; less than all of it only at the end.
     fn read_at(&mut self, position: u64, out: &mut [u8]) -> io::Result<usize>;
+
+    /// So many bytes were read of what belongs to it.
+    fn was_read_beside(&mut self, _bytes: usize) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A file as the page cache has it.

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ottla_base::Offset;
+use ottla_records::RawBatch;
 
+use super::aborted::Comparison;
 use super::{Log, State};
 use crate::audit::{self, Damage, FileSource, Seen, Source, Stretch};
 use crate::epochs::EpochCache;
@@ -26,9 +28,9 @@ pub(crate) struct Auditable {
     pub(crate) segment: Arc<Segment>,
     pub(crate) size: u64,
     pub(crate) is_sealed: bool,
-    end_offset: i64,
+    pub(super) end_offset: i64,
     /// How often the log was cut off before.
-    truncations: u64,
+    pub(super) truncations: u64,
 }
 
 /// How to find where the flushed part ends of the segment that is written.
@@ -190,20 +192,33 @@ impl Log {
     }
 
     /// Reads a segment whole. Damage that is there when it is read a second time is quarantined; what was quarantined
-    /// and is sound now is not any longer.
+    /// and is sound now is not any longer. A transaction index that says something else is made anew.
     pub(crate) fn audit_segment(
         &self,
         part: &Auditable,
         source: &mut dyn Source,
     ) -> Result<(), StorageError> {
         let epochs = self.state.read().epochs.clone();
-        let mut found = self.read_whole(part, &epochs, source)?;
+        let mut aborted = Comparison::new(self, part);
+        let mut compare = |batch: &RawBatch| {
+            if let Ok(aborted) = &mut aborted {
+                aborted.batch(batch);
+            }
+        };
+        let mut found = self.read_whole(part, &epochs, source, &mut compare)?;
         if !found.is_empty() {
             // It may have been cut off while it was read.
-            let again = self.read_whole(part, &epochs, source)?;
+            let again = self.read_whole(part, &epochs, source, &mut |_| {})?;
             found.retain(|damage| again.contains(damage));
+            return self.note_damage(part, found);
         }
-        self.note_damage(part, found)
+        self.note_damage(part, found)?;
+        let aborted = aborted?;
+        let path = part.segment.path(names::LOG);
+        source.was_read_beside(aborted.bytes()).context("read", &path)?;
+        self.judge_aborted(aborted, |visit| {
+            Ok(self.read_whole(part, &epochs, source, visit)?.is_empty())
+        })
     }
 
     fn read_whole(
@@ -211,6 +226,7 @@ impl Log {
         part: &Auditable,
         epochs: &EpochCache,
         source: &mut dyn Source,
+        visit: &mut dyn FnMut(&RawBatch),
     ) -> Result<Vec<Damage>, StorageError> {
         let stretch = Stretch {
             position: 0,
@@ -220,12 +236,12 @@ impl Log {
             epochs: Some(epochs),
             epochs_end: i64::MAX,
         };
-        let found = audit::audit(source, &stretch, &mut |_, _| {});
+        let found = audit::audit(source, &stretch, &mut |_, batch| visit(batch));
         Ok(found.context("read", &part.segment.path(names::LOG))?.damage)
     }
 
     /// Whether the log still has all that was read.
-    fn holds(&self, part: &Auditable) -> bool {
+    pub(super) fn holds(&self, part: &Auditable) -> bool {
         let state = self.state.read();
         let is_active = Arc::ptr_eq(&state.active.segment, &part.segment);
         if is_active {

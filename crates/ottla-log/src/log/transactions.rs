@@ -76,7 +76,8 @@ impl Log {
     /// The aborted transactions that have records in a range of offsets, in no order that is promised.
     ///
     /// # Errors
-    /// [`StorageError`] where a transaction index cannot be read, or has entries of an unknown version.
+    /// [`StorageError`] where a transaction index cannot be read, or has entries that nobody can have written: it is then
+    /// made anew soon.
     pub fn aborted_transactions(
         &self,
         range: &Range<Offset>,
@@ -95,7 +96,9 @@ impl Log {
         };
         let mut found = Vec::new();
         for segment in segments {
-            let (aborted, is_complete) = segment.aborted_in(range)?;
+            let aborted_in = segment.aborted_in(range);
+            let (aborted, is_complete) =
+                aborted_in.inspect_err(|error| self.note_corruption(error))?;
             found.extend(aborted);
             if is_complete {
                 break;

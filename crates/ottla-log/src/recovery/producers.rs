@@ -134,6 +134,16 @@ impl<'a> Replay<'a> {
         Ok(self.transactions.settled_to(settled))
     }
 
+    /// Up to where all batches are known.
+    pub(crate) const fn end(&self) -> Offset {
+        self.end
+    }
+
+    /// Which transactions are open there.
+    pub(crate) fn into_transactions(self) -> Transactions {
+        self.transactions
+    }
+
     /// Takes over what snapshots there are now.
     pub(crate) fn with_snapshots(self, mut snapshots: Vec<Offset>) -> Self {
         snapshots.sort_unstable();

@@ -40,6 +40,15 @@ impl Directory {
         }
     }
 
+    /// Everything is read again whenever the test says so, and by nobody else: the directory's own thread would be at it all
+    /// the time.
+    pub fn always_due() -> Self {
+        let mut directory = Self::new();
+        directory.options.scrub_interval_ms = 0;
+        directory.options.scrub_bytes_per_second = 0;
+        directory
+    }
+
     pub fn open(&self, config: LogConfig) -> Open {
         self.try_open(config).unwrap()
     }
@@ -106,6 +115,23 @@ impl Open {
 
     pub fn log(&self, topic: &str, partition: i32) -> Arc<Log> {
         self.directory.log(&TopicPartition::new(topic, partition)).unwrap()
+    }
+
+    /// Reads everything again that is flushed. What the transaction indexes say stays as it is.
+    pub fn scrub_changes_no_transaction_index(&self) {
+        let before = self.transaction_indexes();
+        self.directory.scrub();
+        assert_eq!(self.transaction_indexes(), before);
+    }
+
+    fn transaction_indexes(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let partition = fs::read_dir(self.directory.path().join("t-0")).unwrap();
+        let paths = partition.map(|entry| entry.unwrap().path());
+        let is_index = |path: &PathBuf| path.extension().is_some_and(|it| it == "txnindex");
+        let mut found: Vec<_> =
+            paths.filter(is_index).map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+        found.sort();
+        found
     }
 
     pub fn close(self) {
