@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ottla_base::{Offset, Timestamp};
 use ottla_env::Disk;
 use ottla_env::disk::Open;
-use ottla_records::{RawBatch, ValidBatch};
+use ottla_records::{BatchHeader, RawBatch, ValidBatch};
 use parking_lot::{Mutex, RwLock};
 
 use crate::audit::Damage;
@@ -19,6 +19,7 @@ use crate::error::{Context, StorageError};
 use crate::files::{Handles, Kind};
 use crate::index::{self, Entry, Floor, OffsetEntry, TimeEntry};
 use crate::names;
+use crate::policy::roll;
 use crate::scan::{Found, HeaderScan};
 use crate::scrub::Scrubbed;
 use crate::txn_index::{self, AbortedTransaction, Versioned};
@@ -33,14 +34,59 @@ pub(crate) struct TimestampOffset {
     pub(crate) offset: Offset,
 }
 
+/// The largest timestamp of a segment's batches, on the way through them.
+#[derive(Debug)]
+pub(crate) struct Newest {
+    base_offset: i64,
+    largest: TimeEntry,
+    entry: Option<TimeEntry>,
+    is_borne_out: bool,
+}
+
+impl Newest {
+    pub(crate) const fn of(base_offset: i64) -> Self {
+        let largest = TimeEntry { timestamp: -1, relative_offset: 0 };
+        Self { base_offset, largest, entry: None, is_borne_out: false }
+    }
+
+    /// Looks for the batch that an entry names, too.
+    pub(crate) fn against(self, entry: Option<TimeEntry>) -> Self {
+        Self { entry, ..self }
+    }
+
+    /// The entry that it was held against, if that is not the largest timestamp and where it is.
+    pub(crate) fn contradicts(&self) -> Option<TimeEntry> {
+        self.entry.filter(|it| it.timestamp != self.largest.timestamp || !self.is_borne_out)
+    }
+
+    pub(crate) fn add(&mut self, header: &BatchHeader) {
+        if let Some(entry) = self.entry {
+            let offset = self.base_offset + i64::from(entry.relative_offset);
+            let is_named = (header.base_offset..=header.last_offset()).contains(&offset);
+            self.is_borne_out |= is_named && header.max_timestamp == entry.timestamp;
+        }
+        if header.max_timestamp > self.largest.timestamp
+            && let Some(last) = roll::relative(self.base_offset, header.last_offset())
+        {
+            let timestamp = header.max_timestamp;
+            self.largest = TimeEntry { timestamp, relative_offset: last };
+        }
+    }
+
+    /// `None` where no batch has one.
+    pub(crate) fn largest(&self) -> Option<TimeEntry> {
+        Some(self.largest).filter(|it| it.timestamp >= 0)
+    }
+}
+
 /// A segment, shared by its log and whoever reads from it.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) base_offset: i64,
     home: Arc<Home>,
     handles: Arc<Handles>,
-    /// The last time index entry, read once; only for segments that are no longer written.
-    largest: OnceLock<Option<TimeEntry>>,
+    /// The last time index entry, read once, or what it should be; only for segments that are no longer written.
+    largest: Mutex<Option<Option<TimeEntry>>>,
     /// The largest timestamp of the first batch; of the same segments.
     first_timestamp: OnceLock<Option<i64>>,
     /// Whether it surely has no transaction index. Held while that file is looked for or made: nobody may note that it
@@ -59,7 +105,7 @@ impl Segment {
             base_offset,
             home,
             handles: Arc::default(),
-            largest: OnceLock::new(),
+            largest: Mutex::default(),
             first_timestamp: OnceLock::new(),
             lacks_txn_index: Mutex::new(false),
             retired: RwLock::new(None),
@@ -250,18 +296,19 @@ impl Segment {
 
     /// The last of `len` time index entries: the largest timestamp of a closed segment.
     pub(crate) fn largest(&self, len: u32) -> Result<Option<TimeEntry>, StorageError> {
-        if let Some(largest) = self.largest.get() {
-            return Ok(*largest);
+        if let Some(largest) = *self.largest.lock() {
+            return Ok(largest);
         }
-        let largest = match len.checked_sub(1) {
-            None => None,
-            Some(last) => {
-                let (file, path) = self.open_unshared(names::TIME_INDEX)?;
-                let entries = index::read_entries(self.disk(), &file, last, 1);
-                entries.context("read", &path)?.first().copied()
-            }
-        };
-        Ok(*self.largest.get_or_init(|| largest))
+        let largest = self.last_time_entry(len)?;
+        Ok(*self.largest.lock().get_or_insert(largest))
+    }
+
+    /// The last of `len` time index entries, as it is on disk.
+    pub(crate) fn last_time_entry(&self, len: u32) -> Result<Option<TimeEntry>, StorageError> {
+        let Some(last) = len.checked_sub(1) else { return Ok(None) };
+        let (file, path) = self.open_unshared(names::TIME_INDEX)?;
+        let entries = index::read_entries(self.disk(), &file, last, 1);
+        Ok(entries.context("read", &path)?.first().copied())
     }
 
     /// The largest timestamp of a closed segment; where its records have none, when it was written.
@@ -270,6 +317,45 @@ impl Segment {
             Some(entry) => Ok(entry.timestamp),
             None => self.modified_ms(),
         }
+    }
+
+    /// The same for who deletes the segment if it is old enough: a time index has no checksum, so the batches are asked.
+    pub(crate) fn newest_ms_by_batches(
+        &self,
+        time_entries: u32,
+        offset_entries: u32,
+        size: u64,
+    ) -> Result<i64, StorageError> {
+        let Some(entry) = self.largest(time_entries)? else { return self.modified_ms() };
+        if self.bears_out(&entry, offset_entries, size)? {
+            return Ok(entry.timestamp);
+        }
+        let largest = self.largest_by_batches(size)?;
+        // What is damaged may be what the entry is of.
+        let is_known =
+            |largest: &TimeEntry| self.damage().is_none() || largest.timestamp > entry.timestamp;
+        if let Some(largest) = largest.filter(is_known) {
+            self.correct_largest(&entry, largest);
+        }
+        self.newest_ms(time_entries)
+    }
+
+    /// What the last entry of the time index of a closed segment should be.
+    pub(crate) fn largest_by_batches(&self, size: u64) -> Result<Option<TimeEntry>, StorageError> {
+        let (file, path) = (self.log_file()?, self.path(names::LOG));
+        let mut scan = self.scan(&file, &path, 0, size);
+        let mut newest = Newest::of(self.base_offset);
+        while let Some(found) = scan.next()? {
+            newest.add(&found.header);
+        }
+        Ok(newest.largest())
+    }
+
+    /// Goes by the batches from here on.
+    pub(crate) fn correct_largest(&self, entry: &TimeEntry, largest: TimeEntry) {
+        let index = self.path(names::TIME_INDEX);
+        tracing::warn!(index = %index.display(), ?entry, ?largest, "a damaged time index: going by the batches");
+        *self.largest.lock() = Some(Some(largest));
     }
 
     /// The largest timestamp of the first batch that is not damaged.
@@ -445,6 +531,18 @@ impl Segment {
         self.disk().write_all_at(&file, &bytes, position).context("write", &path)
     }
 
+    /// Durably replaces the last of so many entries of the time index.
+    pub(crate) fn write_largest(&self, len: u32, largest: &TimeEntry) -> Result<(), StorageError> {
+        let Some(last) = len.checked_sub(1) else { return Ok(()) };
+        let path = self.path(names::TIME_INDEX);
+        let file = self.disk().open(&path, Open::Write).context("open", &path)?;
+        let mut bytes = Vec::new();
+        largest.encode(&mut bytes);
+        let position = u64::from(last) * TimeEntry::SIZE as u64;
+        self.disk().write_all_at(&file, &bytes, position).context("write", &path)?;
+        self.disk().sync_data(&file).context("flush", &path)
+    }
+
     /// Both index files of a segment with records.
     pub(crate) fn open_indexes(&self) -> Result<[File; 2], StorageError> {
         let open = |suffix| {
@@ -488,6 +586,42 @@ impl Segment {
         let path = self.path(names::LOG);
         let found = self.scan(file, &path, position, size).one_header().next()?;
         Ok(found.filter(|found| found.position == position))
+    }
+
+    /// Where a batch begins, so that all before it end before an offset. An index is a hint: what it says is believed if
+    /// there is a batch that begins at that offset or before.
+    pub(crate) fn begin_of(
+        &self,
+        file: &File,
+        floor: Floor<OffsetEntry>,
+        offset: Offset,
+        size: u64,
+    ) -> Result<u64, StorageError> {
+        let Some(relative_offset) = roll::relative(self.base_offset, offset.0) else {
+            return Ok(0);
+        };
+        let Some(entry) = self.offset_floor(floor, relative_offset)? else { return Ok(0) };
+        let position = u64::from(entry.position);
+        match self.batch_at(file, position, size) {
+            Ok(Some(found)) if found.header.base_offset <= offset.0 => Ok(position),
+            Ok(_) | Err(StorageError::Corrupt { .. }) => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether an entry of the time index is what it was: the batch that it names has its timestamp.
+    pub(crate) fn bears_out(
+        &self,
+        entry: &TimeEntry,
+        offset_entries: u32,
+        size: u64,
+    ) -> Result<bool, StorageError> {
+        let offset = self.base_offset + i64::from(entry.relative_offset);
+        let file = self.log_file()?;
+        let position = self.begin_of(&file, Floor::InFile(offset_entries), Offset(offset), size)?;
+        let found = self.find(&file, position, size, offset)?;
+        let of_batch = found.filter(|found| found.header.base_offset <= offset);
+        Ok(of_batch.is_some_and(|found| found.header.max_timestamp == entry.timestamp))
     }
 
     /// A batch that a scan has found, all of it, if it fits its checksum.

@@ -182,7 +182,7 @@ fn the_scrub_mends_every_bit_of_a_transaction_index_that_the_disk_has_turned() {
         let directory = Directory::always_due();
         let (open, log) = three_segments(&directory);
         let expected = told(&log).unwrap();
-        open.scrub_changes_no_transaction_index();
+        open.scrub_changes_no_index();
         assert_eq!(expected[0].len(), 8);
         for base_offset in log.segment_infos().unwrap().iter().map(|it| it.base_offset.0) {
             if damage_snapshots && base_offset > 0 {
@@ -255,6 +255,6 @@ fn where_damage_hides_a_marker_the_transaction_index_stays_as_it_is() {
     let end_of_marker = up_to_marker.sum::<usize>();
     bytes[end_of_marker - 1] ^= 1;
     fs::write(path.with_extension("log"), bytes).unwrap();
-    open.scrub_changes_no_transaction_index();
+    open.scrub_changes_no_index();
     assert_eq!(log.quarantined_count(), 1);
 }

@@ -383,7 +383,7 @@ impl Pair {
         let open = self.open.as_ref().unwrap();
         open.scrub();
         self.check_newest(&log, last_stable_offset);
-        open.scrub_changes_no_transaction_index();
+        open.scrub_changes_no_index();
         for (id, sequence) in self.sequences.iter().filter(|(_, sequence)| **sequence > 0) {
             let producer = log.producers().get(ProducerId(*id)).cloned();
             assert_eq!(producer.map(|it| it.last_sequence() + 1), Some(*sequence), "{id}");

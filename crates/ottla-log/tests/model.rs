@@ -419,7 +419,7 @@ impl Pair {
         let (start, end) = (self.start, self.end);
         let (transactions, all) = (self.transactions(), Offset(start)..Offset(end));
         assert_eq!(log.aborted_transactions(&all).unwrap(), transactions.aborted_in(&all));
-        self.open.as_ref().unwrap().scrub_changes_no_transaction_index();
+        self.open.as_ref().unwrap().scrub_changes_no_index();
         assert_eq!(
             log.last_stable_offset(Offset(end)),
             transactions.last_stable_offset(start, end)

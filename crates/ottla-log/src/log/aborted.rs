@@ -389,7 +389,7 @@ impl Log {
         }
     }
 
-    fn is_as_read(&self, _writer: &Writer, part: &Auditable) -> bool {
+    pub(super) fn is_as_read(&self, _writer: &Writer, part: &Auditable) -> bool {
         self.truncations() == part.truncations && self.holds(part)
     }
 

@@ -130,6 +130,17 @@ impl Active {
         }
     }
 
+    /// A batch has a larger timestamp than is known: the time index that told, when the log was opened, was damaged.
+    pub(crate) fn raise_largest(&mut self, segment: &Arc<Segment>, largest: &TimeEntry) {
+        let is_larger = self.largest.is_none_or(|it| it.timestamp.0 < largest.timestamp);
+        if is_larger && Arc::ptr_eq(&self.segment, segment) {
+            self.largest = Some(TimestampOffset {
+                timestamp: Timestamp(largest.timestamp),
+                offset: Offset(segment.base_offset + i64::from(largest.relative_offset)),
+            });
+        }
+    }
+
     /// Adds the largest timestamp to the time index, unless it is there: periodically, and when the segment closes.
     pub(crate) fn push_largest_timestamp(&mut self) {
         let Some(largest) = self.largest else { return };

@@ -7,7 +7,7 @@ use ottla_records::RawBatch;
 
 use super::Log;
 use crate::error::{Context, StorageError};
-use crate::index::Floor;
+use crate::index::{Floor, TimeEntry};
 use crate::names;
 use crate::policy::roll;
 use crate::scan::Found;
@@ -135,7 +135,10 @@ impl Candidate {
         log_start_offset: Offset,
     ) -> Result<Option<TimestampLookup>, StorageError> {
         let entries = Floor::InFile(self.time_floor_in_file);
-        let entry = self.segment.time_floor(entries, timestamp.0)?;
+        let entry = match self.segment.time_floor(entries, timestamp.0)? {
+            Some(entry) if self.bears_out(&entry)? => Some(entry),
+            Some(_) | None => None,
+        };
         let from = entry.map_or(Offset(0), |entry| self.absolute(entry.relative_offset));
         let newer = |found: &Found| found.header.max_timestamp >= timestamp.0;
         self.scan(from.max(log_start_offset), newer, |batch| {
@@ -144,12 +147,32 @@ impl Candidate {
         })
     }
 
+    /// An index has no checksum.
+    fn bears_out(&self, entry: &TimeEntry) -> Result<bool, StorageError> {
+        self.segment.bears_out(entry, self.offset_floor_in_file, self.size)
+    }
+
     fn record_at(&self, largest: TimestampOffset) -> Result<Option<TimestampLookup>, StorageError> {
+        let relative_offset = roll::relative(self.segment.base_offset, largest.offset.0);
+        let entry = relative_offset
+            .map(|relative_offset| TimeEntry { timestamp: largest.timestamp.0, relative_offset });
+        let is_sound = match entry {
+            Some(entry) => largest.timestamp == Timestamp::NONE || self.bears_out(&entry)?,
+            None => false,
+        };
+        let from = if is_sound { largest.offset } else { self.absolute(0) };
         let same = |found: &Found| found.header.max_timestamp == largest.timestamp.0;
-        self.scan(largest.offset, same, |batch| {
+        let found = self.scan(from, same, |batch| {
             let offset = batch.offset_of_max_timestamp().map_err(|error| error.to_string())?;
             Ok(offset.map(|offset| (largest.timestamp, offset)))
-        })
+        })?;
+        if found.is_none() && !is_sound && self.segment.damage().is_none() {
+            // The housekeeper looks at the whole segment.
+            let (path, what) =
+                (self.segment.path(names::TIME_INDEX), "no batch is as new as it says");
+            return Err(StorageError::corrupt(&path, 0, what));
+        }
+        Ok(found)
     }
 
     /// Looks into the batches from an offset on that pass the test of their header, until one has what is sought.
@@ -159,12 +182,10 @@ impl Candidate {
         worth_reading: impl Fn(&Found) -> bool,
         search: impl Fn(&RawBatch) -> Result<Option<(Timestamp, Offset)>, String>,
     ) -> Result<Option<TimestampLookup>, StorageError> {
-        let relative_offset = roll::relative(self.segment.base_offset, from.0).unwrap_or(0);
-        let entries = Floor::InFile(self.offset_floor_in_file);
-        let entry = self.segment.offset_floor(entries, relative_offset)?;
-        let position = entry.map_or(0, |entry| u64::from(entry.position));
         let disk = self.segment.disk();
         let (file, path) = (self.segment.log_file()?, self.segment.path(names::LOG));
+        let entries = Floor::InFile(self.offset_floor_in_file);
+        let position = self.segment.begin_of(&file, entries, from, self.size)?;
         let mut scan = self.segment.scan(&file, &path, position, self.size);
         while let Some(found) = scan.next()? {
             if !worth_reading(&found) {

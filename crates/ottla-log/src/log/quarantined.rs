@@ -20,7 +20,7 @@ use crate::index::{Floor, OffsetEntry};
 use crate::names;
 use crate::policy::roll;
 use crate::quarantine;
-use crate::segment::Segment;
+use crate::segment::{Newest, Segment};
 
 /// A segment, or the flushed part of the one that is written.
 #[derive(Debug, Clone)]
@@ -200,7 +200,10 @@ impl Log {
     ) -> Result<(), StorageError> {
         let epochs = self.state.read().epochs.clone();
         let mut aborted = Comparison::new(self, part);
+        let entry = part.segment.last_time_entry(self.time_entries(&part.segment))?;
+        let mut newest = Newest::of(part.segment.base_offset).against(entry);
         let mut compare = |batch: &RawBatch| {
+            newest.add(batch.header());
             if let Ok(aborted) = &mut aborted {
                 aborted.batch(batch);
             }
@@ -213,12 +216,38 @@ impl Log {
             return self.note_damage(part, found);
         }
         self.note_damage(part, found)?;
+        self.judge_largest(part, &newest)?;
         let aborted = aborted?;
         let path = part.segment.path(names::LOG);
         source.was_read_beside(aborted.bytes()).context("read", &path)?;
         self.judge_aborted(aborted, |visit| {
             Ok(self.read_whole(part, &epochs, source, visit)?.is_empty())
         })
+    }
+
+    /// How many entries the time index of a closed segment has; 0 of any other.
+    fn time_entries(&self, segment: &Arc<Segment>) -> u32 {
+        let state = self.state.read();
+        let sealed = state.sealed.iter().find(|it| Arc::ptr_eq(&it.segment, segment));
+        sealed.map_or(0, |it| it.time_entries)
+    }
+
+    /// Holds what is known of the largest timestamp of an undamaged part, by its time index that has no checksum, against what
+    /// its batches say.
+    fn judge_largest(&self, part: &Auditable, newest: &Newest) -> Result<(), StorageError> {
+        let Some(largest) = newest.largest() else { return Ok(()) };
+        let Ok(writer) = self.lock_writer() else { return Ok(()) };
+        if !self.is_as_read(&writer, part) {
+            return Ok(());
+        }
+        if !part.is_sealed {
+            self.state.write().active.raise_largest(&part.segment, &largest);
+            return Ok(());
+        }
+        let Some(entry) = newest.contradicts() else { return Ok(()) };
+        let segment = &part.segment;
+        segment.correct_largest(&entry, largest);
+        segment.write_largest(self.time_entries(segment), &largest)
     }
 
     fn read_whole(

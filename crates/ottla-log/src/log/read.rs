@@ -214,13 +214,25 @@ impl Log {
             Ceiling::Known(entry) => entry,
             // It may have got another name just now, or be gone.
             Ceiling::InFile(len, next) => match segment.offset_ceiling(len, *position) {
-                Ok(entry) => entry.or(next),
+                Ok(Some(entry)) => {
+                    Some(entry).filter(|entry| is_behind(&segment, entry, *position))
+                }
+                Ok(None) => next,
                 Err(_) => return slice.before,
             },
         };
         let end = entry.map(|entry| segment.base_offset + i64::from(entry.relative_offset));
         end.map_or(slice.before, |end| slice.before.min(Offset(end)))
     }
+}
+
+/// Whether an index entry, which has no checksum, names an offset behind all batches that begin before a position.
+fn is_behind(segment: &Segment, entry: &OffsetEntry, position: u64) -> bool {
+    let offset = segment.base_offset + i64::from(entry.relative_offset);
+    let at = u64::from(entry.position);
+    let found = segment.log_file().and_then(|file| segment.batch_at(&file, at, u64::MAX));
+    found.is_ok_and(|found| found.is_some_and(|found| found.header.base_offset <= offset))
+        && at >= position
 }
 
 impl State {

@@ -105,11 +105,51 @@ impl Log {
         now_ms: i64,
         safe_below: Offset,
     ) -> Result<Vec<(SegmentInfo, Reason)>, StorageError> {
-        let segments = self.segment_infos()?;
-        let start = self.log_start_offset();
-        let removals = retention::plan(&segments, now_ms, &self.config(), start, safe_below);
+        let mut segments = self.segment_infos()?;
+        let (start, config) = (self.log_start_offset(), self.config());
+        let plan = |segments: &[_]| retention::plan(segments, now_ms, &config, start, safe_below);
+        let mut removals = plan(&segments);
+        let mut is_old = true;
+        for (info, removal) in segments.iter_mut().zip(&removals) {
+            if removal.reason == Reason::Time {
+                let newest_ms = self.newest_ms_by_batches(info.base_offset)?;
+                is_old &= newest_ms.is_none_or(|newest_ms| newest_ms == info.largest_timestamp);
+                info.largest_timestamp = newest_ms.unwrap_or(info.largest_timestamp);
+            }
+        }
+        if !is_old {
+            removals = plan(&segments);
+        }
         let reasons = removals.into_iter().map(|removal| removal.reason);
         Ok(segments.into_iter().zip(reasons).collect())
+    }
+
+    fn newest_ms_by_batches(&self, base_offset: Offset) -> Result<Option<i64>, StorageError> {
+        let (segment, [times, offsets], size) = {
+            let state = self.state.read();
+            let mut sealed = state.sealed.iter();
+            let Some(it) = sealed.find(|it| it.segment.base_offset == base_offset.0) else {
+                let (segment, size) = (Arc::clone(&state.active.segment), state.active.size);
+                drop(state);
+                return self.newest_ms_of_active(&segment, size);
+            };
+            (Arc::clone(&it.segment), [it.time_entries, it.offset_entries], it.size)
+        };
+        segment.newest_ms_by_batches(times, offsets, size).map(Some)
+    }
+
+    /// What it was opened with may have been damaged, too; what was appended since is known.
+    fn newest_ms_of_active(
+        &self,
+        segment: &Arc<Segment>,
+        size: u64,
+    ) -> Result<Option<i64>, StorageError> {
+        if let Some(largest) = segment.largest_by_batches(size)? {
+            self.state.write().active.raise_largest(segment, &largest);
+        }
+        let state = self.state.read();
+        let largest = state.active.largest.filter(|_| Arc::ptr_eq(&state.active.segment, segment));
+        Ok(largest.map(|it| it.timestamp.0).filter(|timestamp| *timestamp >= 0))
     }
 
     /// Whether there are files of a segment when so many of the closed ones are gone. One that is new has none before

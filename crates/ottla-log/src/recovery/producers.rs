@@ -297,19 +297,11 @@ impl Extent {
         Offset(self.segment.base_offset)
     }
 
-    /// Where a batch begins that all before it end before an offset. An index is a hint: what it says is believed if there is
-    /// a batch that begins at that offset or before.
     fn floor(&self, file: &File, offset: Offset) -> Result<u64, StorageError> {
         let base_offset = self.segment.base_offset;
         let Some(relative_offset) = roll::relative(base_offset, offset.0) else { return Ok(0) };
-        let entry = self.offsets.floor(|entry| entry.relative_offset <= relative_offset);
-        let Some(entry) = self.segment.offset_floor(entry, relative_offset)? else { return Ok(0) };
-        let position = u64::from(entry.position);
-        match self.segment.batch_at(file, position, self.size) {
-            Ok(Some(found)) if found.header.base_offset <= offset.0 => Ok(position),
-            Ok(_) | Err(StorageError::Corrupt { .. }) => Ok(0),
-            Err(error) => Err(error),
-        }
+        let floor = self.offsets.floor(|entry| entry.relative_offset <= relative_offset);
+        self.segment.begin_of(file, floor, offset, self.size)
     }
 
     /// Whether a transaction may end in a range of offsets.

@@ -117,17 +117,19 @@ impl Open {
         self.directory.log(&TopicPartition::new(topic, partition)).unwrap()
     }
 
-    /// Reads everything again that is flushed. What the transaction indexes say stays as it is.
-    pub fn scrub_changes_no_transaction_index(&self) {
-        let before = self.transaction_indexes();
+    /// Reads everything again that is flushed. What its indexes say of aborted transactions and of time stays as it is.
+    pub fn scrub_changes_no_index(&self) {
+        let before = self.indexes();
         self.directory.scrub();
-        assert_eq!(self.transaction_indexes(), before);
+        assert_eq!(self.indexes(), before);
     }
 
-    fn transaction_indexes(&self) -> Vec<(PathBuf, Vec<u8>)> {
+    fn indexes(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let partition = fs::read_dir(self.directory.path().join("t-0")).unwrap();
         let paths = partition.map(|entry| entry.unwrap().path());
-        let is_index = |path: &PathBuf| path.extension().is_some_and(|it| it == "txnindex");
+        let is_index = |path: &PathBuf| {
+            path.extension().is_some_and(|it| it == "txnindex" || it == "timeindex")
+        };
         let mut found: Vec<_> =
             paths.filter(is_index).map(|path| (path.clone(), fs::read(path).unwrap())).collect();
         found.sort();
