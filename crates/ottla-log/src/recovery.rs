@@ -32,7 +32,7 @@ use std::sync::Arc;
 use ottla_base::{LeaderEpoch, Offset};
 use ottla_records::{BatchHeader, HEADER_LEN, RawBatch};
 
-use crate::audit::{FileSource, Window};
+use crate::audit::{Damage, FileSource, Window};
 use crate::checkpoint;
 use crate::config::LogConfig;
 use crate::environment::Home;
@@ -373,7 +373,10 @@ impl Loader<'_> {
         let mut window = Window::new(&mut source, len);
         let mut known = segment.damage().unwrap_or_default().to_vec();
         while active.size < len {
-            if let Some(damage) = known.iter().find(|damage| damage.position == active.size) {
+            // Reading may begin within it, where the last index entry is of a batch that others contradict.
+            let holds =
+                |damage: &&Damage| (damage.position..damage.end_position).contains(&active.size);
+            if let Some(damage) = known.iter().find(holds) {
                 active.size = damage.end_position;
                 self.next_offset = self.next_offset.max(damage.end_offset.0);
                 continue;
@@ -391,8 +394,11 @@ impl Loader<'_> {
                 continue;
             }
             let (base, last) = (header.base_offset, header.last_offset());
-            if (base..=last).contains(&doubt.flushed_end) && base < doubt.flushed_end {
-                // Flushes end between two batches.
+            let is_across = (base..=last).contains(&doubt.flushed_end) && base < doubt.flushed_end;
+            // Flushes end between two batches. Where this one has the right checksum, and begins where the one before it ends,
+            // it is the recovery point that is not what it was.
+            let is_sound = base == self.next_offset && last >= doubt.verify_from;
+            if is_across && !is_sound {
                 let failure = format!(
                     "offset {last} of a batch that was flushed up to {}",
                     doubt.flushed_end

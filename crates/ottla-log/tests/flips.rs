@@ -232,3 +232,21 @@ fn a_snapshot_of_producers_is_right_or_worth_nothing() {
         }
     }
 }
+
+#[test]
+fn a_recovery_point_cuts_nothing_off() {
+    let file = "recovery-point-offset-checkpoint";
+    for when in ALWAYS {
+        assert_eq!(wrong(file, when, 1, false), [], "{when:?}");
+    }
+}
+
+/// What it says of epochs is believed, and batches of others are refused.
+#[test]
+fn leader_epochs_cut_nothing_off() {
+    for when in ALWAYS {
+        let mut wrong = wrong("t-0/leader-epoch-checkpoint", when, 1, false);
+        wrong.retain(|(_, question)| !question.contains("epoch"));
+        assert_eq!(wrong, [], "{when:?}");
+    }
+}
