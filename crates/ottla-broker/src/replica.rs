@@ -61,6 +61,8 @@ pub struct Replica {
     outboxes: Outboxes,
     /// The partition was deleted, or its broker stops: nobody should wait for it any longer.
     retired: AtomicBool,
+    /// It was deleted, or is to be elsewhere: it is not here any more.
+    gone: AtomicBool,
     /// A flush of the log directory failed: reads go on, nothing more is acknowledged.
     offline: AtomicBool,
     /// A copy for readers, who must not wait behind an append.
@@ -244,6 +246,7 @@ impl Replica {
             rules: RwLock::new(Arc::new(rules)),
             outboxes: outboxes.clone(),
             retired: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
             offline: AtomicBool::new(false),
             high_watermark: AtomicI64::new(within.0),
             led: Led::not(),
@@ -352,6 +355,12 @@ impl Replica {
             return Err(ErrorCode::KAFKA_STORAGE_ERROR);
         }
         Ok(())
+    }
+
+    /// Ends all waits on this partition, which is not here any more.
+    pub fn take_away(&self) {
+        self.gone.store(true, Ordering::Release);
+        self.retire();
     }
 
     /// Ends all waits on this partition.

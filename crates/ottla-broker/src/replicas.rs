@@ -107,7 +107,7 @@ impl Replicas {
         self.forget_unopened(topic_id, partition);
         let removed = self.by_partition.write().remove(&(topic_id, partition));
         if let Some(replica) = &removed {
-            replica.retire();
+            replica.take_away();
         }
         removed
     }

@@ -261,13 +261,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_deletion_whose_partition_is_taken_away_meanwhile_finds_none() {
+        let code = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+        assert_eq!(deletion_during(Replica::take_away).await, Err(code.into()));
+    }
+
+    #[tokio::test]
+    async fn a_deletion_whose_broker_stops_meanwhile_is_to_ask_the_next_leader() {
+        let code = ErrorCode::NOT_LEADER_OR_FOLLOWER;
+        assert_eq!(deletion_during(Replica::retire).await, Err(code.into()));
+    }
+
+    async fn deletion_during(event: fn(&Replica)) -> Result<Offset, Failure> {
         let directory = tempfile::tempdir().unwrap();
         let deletion = deletion(&directory);
         let deadline = Instant::now() + Duration::from_secs(60);
-        let taken_away = async { deletion.0.retire() };
-        let (reached, ()) =
-            tokio::join!(deleted_everywhere(&deletion, deadline, |_| true), taken_away);
-        assert_eq!(reached, Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.into()));
+        let meanwhile = async { event(&deletion.0) };
+        tokio::join!(deleted_everywhere(&deletion, deadline, |_| true), meanwhile).0
     }
 
     #[tokio::test]

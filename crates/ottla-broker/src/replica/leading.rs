@@ -137,14 +137,17 @@ impl Replica {
     /// From where on all replicas that live have their records; `None` while one of them has not said.
     ///
     /// # Errors
-    /// UNKNOWN_TOPIC_OR_PARTITION once the partition was taken away, NOT_LEADER_OR_FOLLOWER if this broker does not lead,
-    /// KAFKA_STORAGE_ERROR if its disk has failed.
+    /// UNKNOWN_TOPIC_OR_PARTITION once the partition was taken away, NOT_LEADER_OR_FOLLOWER if this broker does not lead, or
+    /// stops, KAFKA_STORAGE_ERROR if its disk has failed.
     pub(crate) fn low_watermark(
         &self,
         is_alive: impl Fn(BrokerId) -> bool,
     ) -> Result<Option<Offset>, ErrorCode> {
         self.check_disk()?;
-        self.check_alive().map_err(|_| ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+        if self.gone.load(Ordering::Acquire) {
+            return Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        }
+        self.check_alive()?;
         match &self.state.lock().role {
             Role::Leader(progress) => {
                 Ok(progress.low_watermark(self.log().log_start_offset(), is_alive))
