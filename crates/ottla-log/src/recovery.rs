@@ -505,7 +505,7 @@ impl Loader<'_> {
     }
 
     fn finish(mut self, active: Option<Active>) -> Result<(State, Restored), StorageError> {
-        let wanted_start = self.opening.log_start_offset.0;
+        let mut wanted_start = self.opening.log_start_offset.0;
         let now_ms = self.home.env.now_ms();
         let plan = |base_offset| {
             let segment = Arc::new(Segment::new(Arc::clone(self.home), base_offset));
@@ -517,7 +517,14 @@ impl Loader<'_> {
             let state = State::empty(plan(wanted_start), EpochCache::default());
             return Ok((state, Restored::default()));
         };
-        if self.next_offset < wanted_start {
+        if self.next_offset < wanted_start && self.ends_where_it_did() {
+            let directory = self.home.path();
+            tracing::warn!(
+                directory = %directory.display(), log_end_offset = self.next_offset, log_start_offset = wanted_start,
+                "the log has all that it had, and is said to start behind that: going by its first segment"
+            );
+            wanted_start = 0;
+        } else if self.next_offset < wanted_start {
             let directory = self.home.path();
             tracing::warn!(
                 directory = %directory.display(), log_end_offset = self.next_offset, log_start_offset = wanted_start,
@@ -544,6 +551,12 @@ impl Loader<'_> {
             epochs: self.epochs,
         };
         Ok((state, restored))
+    }
+
+    /// Whether the recovery point of a log that was closed properly says that nothing is lost: then no start is behind its end.
+    const fn ends_where_it_did(&self) -> bool {
+        let Opening { clean, recovery_point, .. } = *self.opening;
+        clean && recovery_point.0 > 0 && self.next_offset >= recovery_point.0
     }
 
     fn restore_producers(&mut self, active: &Active) -> Result<Restored, StorageError> {

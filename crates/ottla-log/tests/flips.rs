@@ -241,6 +241,38 @@ fn a_recovery_point_cuts_nothing_off() {
     }
 }
 
+/// Where a log starts nothing else tells; but where it ends, its recovery point does.
+#[test]
+fn a_log_start_behind_the_end_of_a_log_that_was_closed_takes_nothing_away() {
+    let template = written();
+    let logs = open(template.path()).unwrap();
+    logs.log(&partition()).unwrap().delete_records_to(Offset(12)).unwrap();
+    logs.close(1).unwrap();
+    let file = "log-start-offset-checkpoint";
+    let bytes = fs::read(template.path().join(file)).unwrap();
+    let (at, mut behind) = (support::temporary_directory(), 0);
+    for bit in 0..bytes.len() * 8 {
+        let path = at.path().join(bit.to_string());
+        copy(template.path(), &path);
+        let mut flipped = bytes.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        fs::write(path.join(file), &flipped).unwrap();
+        let Ok(logs) = open(&path) else { continue };
+        let log = logs.log(&partition()).unwrap();
+        assert_eq!(log.log_end_offset(), Offset(21), "bit {bit}");
+        log.read(Offset(20), 1, Offset(21), true).unwrap();
+        let text = String::from_utf8_lossy(&flipped);
+        let is_behind = ["t 0 32", "t 0 52", "t 0 92"].iter().any(|it| text.contains(it));
+        if is_behind {
+            behind += 1;
+            assert_eq!(log.log_start_offset(), Offset(0), "bit {bit}");
+            let now = fs::read_to_string(path.join(file)).unwrap();
+            assert!(now.contains("t 0 0"), "{now}");
+        }
+    }
+    assert_eq!(behind, 3);
+}
+
 /// What it says of epochs is believed, and batches of others are refused.
 #[test]
 fn leader_epochs_cut_nothing_off() {

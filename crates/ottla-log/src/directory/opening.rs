@@ -169,6 +169,11 @@ impl<'a> Opener<'a> {
         let home = Arc::new(Home::new(Arc::clone(self.env), path));
         let Opened { state, restored, mended } = recovery::open(&home, &opening)?;
         self.mended.fetch_or(mended, Ordering::Relaxed);
+        let start = Offset(state.log_start_offset);
+        if opening.log_start_offset > start {
+            // Nothing can be meant by it, and later it would be a place in the log.
+            self.env.log_starts.lower(partition, start)?;
+        }
         let topic_id = read_topic_id(&*self.env.disk, path)?;
         let config = Arc::clone(&self.config);
         let unsynced = UnsyncedNames::None;
