@@ -108,6 +108,8 @@ pub(crate) struct Controller {
     speculative: Image,
     /// The offset that the next proposal's first record will have, if nobody else appends before.
     next_offset: Offset,
+    /// How many proposals of this epoch there were.
+    proposed: u64,
     shifts: mpsc::UnboundedReceiver<Shift>,
     shifted: mpsc::UnboundedSender<Shift>,
     /// The replies that hang on proposals of this epoch, in their order; the last ones are those of the last proposal.
@@ -146,6 +148,7 @@ impl Controller {
             vigil: None,
             lost: LeaderEpoch(-1),
             next_offset: Offset::ZERO,
+            proposed: 0,
             shifts,
             shifted,
             pending: VecDeque::new(),
@@ -192,7 +195,9 @@ impl Controller {
         self.speculative = Image::clone(&applied.image);
         self.vigil = None;
         if let Some(epoch) = self.epoch {
-            let predecessor = self.predecessor;
+            self.proposed = 0;
+            // Whoever leads after this node has led is somebody's successor, and not that one's.
+            let predecessor = self.predecessor.take();
             self.vigil = Some(Vigil::begin(&self.speculative, &self.parts.policy, predecessor));
             self.next_offset = self.parts.log.log_end_offset();
             tracing::info!(%epoch, offset = %self.next_offset, "this node is the active controller");
@@ -391,8 +396,14 @@ impl Controller {
                 let _ = failed.send(epoch);
             }
         });
-        let proposal =
-            Proposal { epoch, timestamp: self.parts.clock.now_ms(), records: records.into() };
+        let proposal = Proposal {
+            epoch,
+            number: Some(self.proposed),
+            verdict: Verdict::Applied,
+            timestamp: self.parts.clock.now_ms(),
+            records: records.into(),
+        };
+        self.proposed += 1;
         let write = self.parts.raft.write(proposal).responder(completion);
         let write = write.with_leader(CommittedLeaderId::new(epoch.0));
         if let Err(error) = write.await {

@@ -112,6 +112,11 @@ impl RaftEntry for Entry {
 pub(crate) struct Proposal {
     /// The epoch of the decision. In a log of any other epoch nothing of it may appear.
     pub(crate) epoch: LeaderEpoch,
+    /// How many proposals of the epoch came before. It was decided on what all of them say, and nothing of it may appear where
+    /// one of them is missing. Its author counts; a log does not tell.
+    pub(crate) number: Option<u64>,
+    /// What it becomes when it is committed.
+    pub(crate) verdict: Verdict,
     pub(crate) timestamp: Timestamp,
     pub(crate) records: Arc<[MetadataRecord]>,
 }
@@ -126,7 +131,7 @@ impl fmt::Display for Proposal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Applied,
-    /// The epoch had ended: a record that does nothing was written in its place.
+    /// The epoch had ended, or what it was decided on is not in the log: a record that does nothing was written in its place.
     Superseded,
 }
 

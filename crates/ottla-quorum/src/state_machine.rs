@@ -136,7 +136,7 @@ impl StateMachine {
                 self.voters = Some(Arc::new(Voters { index: log_id.index(), membership, batch }));
                 Verdict::Applied
             }
-            EntryPayload::Normal(proposal) => self.apply_records(proposal, epoch)?,
+            EntryPayload::Normal(proposal) => self.apply_records(proposal)?,
         };
         if let Some(offset) = self.storage.last_offset(log_id.index()) {
             self.image.offset = offset;
@@ -173,11 +173,11 @@ impl StateMachine {
         (self.origin, self.timestamp) = (extent.origin, extent.timestamp);
     }
 
-    fn apply_records(&mut self, proposal: &Proposal, epoch: LeaderEpoch) -> io::Result<Verdict> {
+    fn apply_records(&mut self, proposal: &Proposal) -> io::Result<Verdict> {
         for record in &*proposal.records {
             self.image.apply_into(record, &mut self.delta).map_err(io::Error::other)?;
         }
-        Ok(if proposal.epoch == epoch { Verdict::Applied } else { Verdict::Superseded })
+        Ok(proposal.verdict)
     }
 
     /// Makes what was applied visible, and then lets go of those who wait for it.

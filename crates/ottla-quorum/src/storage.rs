@@ -52,7 +52,7 @@ use crate::snapshot::Extent;
 use crate::snapshot::store::{Checkpoint, LoadError, Snapshots};
 use crate::workers::{self, Workers};
 pub(crate) use begun::Begun;
-use format::Author;
+use format::{Author, Sequence};
 use index::LogIndex;
 use room::Room;
 use vote::VoteFile;
@@ -143,6 +143,7 @@ struct State {
     /// The last entries, from `cache_start` on; all that were not applied yet are here.
     cache: VecDeque<Entry>,
     cache_start: u64,
+    sequence: Sequence,
 }
 
 impl Storage {
@@ -174,7 +175,8 @@ impl Storage {
             Some(_) => begun.note()?,
         }
         let cache_start = index.next_index();
-        let state = State { index, vote, voters, origin, cache: VecDeque::new(), cache_start };
+        let (cache, sequence) = (VecDeque::new(), Sequence::default());
+        let state = State { index, vote, voters, origin, cache, cache_start, sequence };
         let files = Files { log: Arc::clone(&log), vote_file, begun: Arc::clone(&begun) };
         let writer = Writer::start(files, directory_id, node_id, &*workers)?;
         let state = Mutex::new(state);
@@ -358,11 +360,16 @@ impl Storage {
         let state = self.shared.state.lock();
         let mut batches = Vec::with_capacity(entries.len());
         let mut offset = self.shared.log.log_end_offset();
+        let mut sequence = state.sequence;
         for entry in entries {
             let batch = match entry.batch.take() {
                 Some(batch) => check_place(batch, offset, entry)?,
-                None => self.make_batch(&state, entry, offset, now)?,
+                None => {
+                    format::supersede_unless_next(entry, sequence);
+                    self.make_batch(&state, entry, offset, now)?
+                }
             };
+            sequence.note(entry);
             offset = batch.next_offset();
             batches.push(batch);
         }
@@ -372,11 +379,10 @@ impl Storage {
     fn make_batch(
         &self,
         state: &State,
-        entry: &mut Entry,
+        entry: &Entry,
         offset: Offset,
         now: Timestamp,
     ) -> io::Result<ValidBatch> {
-        format::supersede_if_stale(entry);
         let leader = state.leader().unwrap_or(self.shared.myself.id);
         let author = Author { leader, voters: state.voters(), now };
         let mut batch = format::encode(entry, &author)?;
@@ -400,6 +406,7 @@ impl Storage {
         for (mut entry, batch) in entries.drain(..).zip(batches.drain(..)) {
             state.index.push(batch.header());
             state.note(entry.index(), &entry.payload, batch.header());
+            state.sequence.note(&entry);
             entry.batch = Some(batch);
             state.cache.push_back(entry);
         }

@@ -70,7 +70,9 @@ async fn write_decision(node: &Node, epoch: i32, expected: Option<i32>) -> Optio
     let topic = TopicRecord { name: "stale".into(), topic_id: Uuid([5; 16]) };
     let records: Arc<[MetadataRecord]> = [topic.into()].into();
     let timestamp = ottla_base::Timestamp(0);
-    let proposal = Proposal { epoch: LeaderEpoch(epoch), timestamp, records };
+    let verdict = Verdict::Applied;
+    let epoch = LeaderEpoch(epoch);
+    let proposal = Proposal { epoch, number: None, verdict, timestamp, records };
     let (done, verdict) = oneshot::channel();
     let completion = Completion::new(move |result: openraft::raft::ClientWriteResult<_>| {
         let _ = done.send(result.ok().map(|response| response.data));

@@ -26,7 +26,7 @@ use ottla_protocol::records::{
 use ottla_protocol::{Decoder, Encoder, Message};
 use ottla_records::{BatchBuilder, Compression, ControlType, RawBatch, Record, ValidBatch};
 
-use crate::raft::{Entry, Membership, Payload, Proposal, Voter, epoch_of, log_id};
+use crate::raft::{Entry, Membership, Payload, Proposal, Verdict, Voter, epoch_of, log_id};
 
 /// The level of `kraft.version` that knows voters by directory id (KIP-853).
 const KRAFT_VERSION: i16 = 1;
@@ -57,13 +57,40 @@ pub(crate) enum FormatError {
     Voters(String),
 }
 
-/// A decision of an earlier epoch is kept out of the log: a record that does nothing takes its place.
-pub(crate) fn supersede_if_stale(entry: &mut Entry) {
+/// Which proposal comes next.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sequence {
+    /// The epoch of the last one, and its number.
+    last: Option<(LeaderEpoch, u64)>,
+}
+
+impl Sequence {
+    /// Whether a proposal was decided on what is in the log: by the leader of this epoch, and nothing that it decided before
+    /// is missing. openraft may refuse a proposal, while a majority is silent for a moment, and take the next one.
+    fn admits(self, proposal: &Proposal, epoch: LeaderEpoch) -> bool {
+        let of_epoch = self.last.filter(|(last, _)| *last == epoch);
+        let next = of_epoch.map_or(0, |(_, number)| number + 1);
+        proposal.epoch == epoch && proposal.number.is_none_or(|number| number == next)
+    }
+
+    pub(crate) fn note(&mut self, entry: &Entry) {
+        if let EntryPayload::Normal(proposal) = &entry.payload
+            && proposal.verdict == Verdict::Applied
+            && let Some(number) = proposal.number
+        {
+            self.last = Some((proposal.epoch, number));
+        }
+    }
+}
+
+/// A decision that was made on something else than this log is kept out of it: a record that does nothing takes its place.
+pub(crate) fn supersede_unless_next(entry: &mut Entry, sequence: Sequence) {
     let epoch = epoch_of(&entry.log_id);
     if let EntryPayload::Normal(proposal) = &mut entry.payload
-        && proposal.epoch != epoch
+        && !sequence.admits(proposal, epoch)
     {
         proposal.records = Arc::from([MetadataRecord::from(NoOpRecord {})]);
+        proposal.verdict = Verdict::Superseded;
     }
 }
 
@@ -208,6 +235,8 @@ fn decode_metadata(batch: &RawBatch) -> Result<Payload, FormatError> {
     }
     Ok(EntryPayload::Normal(Proposal {
         epoch: LeaderEpoch(header.partition_leader_epoch),
+        number: None,
+        verdict: Verdict::Applied,
         timestamp: Timestamp(header.max_timestamp),
         records: records.into(),
     }))

@@ -5,12 +5,12 @@ use openraft::type_config::TypeConfigExt;
 use ottla_base::{LeaderEpoch, Timestamp, TopicPartition};
 use ottla_env::{FaultyDisk, OsDisk, SystemClock};
 use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
-use ottla_metadata::Endpoint;
+use ottla_metadata::{Endpoint, MetadataRecord};
 use ottla_protocol::records::FeatureLevelRecord;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::raft::Proposal;
+use crate::raft::{Proposal, Verdict};
 use crate::snapshot::SnapshotId;
 use crate::workers::Threads;
 
@@ -78,6 +78,8 @@ fn normal(term: i32, index: u64, records: i16) -> Entry {
     let record = |feature_level| FeatureLevelRecord { name: "f".into(), feature_level }.into();
     let proposal = Proposal {
         epoch: LeaderEpoch(term),
+        number: None,
+        verdict: Verdict::Applied,
         timestamp: Timestamp(i64::from(term) * 1000),
         records: (0..records).map(record).collect(),
     };
@@ -190,6 +192,45 @@ async fn what_comes_from_a_leader_is_written_with_its_bytes() {
     assert_eq!(bytes(&paths[0]), bytes(&paths[1]));
     assert_eq!(read(&mut follower, 0..100).await, entries());
     assert_eq!(follower.storage.origin(), leader.storage.origin());
+}
+
+/// openraft refuses a proposal while it hears nothing of a majority, and may take the next one of the same epoch.
+#[tokio::test]
+async fn a_decision_on_what_is_missing_is_never_appended_nor_what_follows_it() {
+    let path = tempfile::tempdir().unwrap();
+    let mut fixture = open(path.path());
+    let decided = |index, number| {
+        let mut entry = normal(1, index, 1);
+        let EntryPayload::Normal(proposal) = &mut entry.payload else { unreachable!() };
+        proposal.number = Some(number);
+        entry
+    };
+    append(&mut fixture, vec![decided(0, 0), decided(1, 1)]).await;
+    append(&mut fixture, vec![decided(2, 3)]).await;
+    append(&mut fixture, vec![decided(3, 4), blank(2, 4)]).await;
+    let kept = |entry: Entry| match entry.payload {
+        EntryPayload::Normal(proposal) => {
+            let is_kept = proposal.records == decided_records();
+            assert_eq!(is_kept, proposal.verdict == Verdict::Applied);
+            is_kept
+        }
+        EntryPayload::Blank | EntryPayload::Membership(_) => true,
+    };
+    let found = read(&mut fixture, 0..100).await;
+    assert_eq!(found.into_iter().map(kept).collect::<Vec<_>>(), [true, true, false, false, true]);
+    // Another epoch begins to count anew.
+    let mut first = decided(5, 0);
+    first.log_id = log_id(2, 5);
+    if let EntryPayload::Normal(proposal) = &mut first.payload {
+        proposal.epoch = LeaderEpoch(2);
+    }
+    append(&mut fixture, vec![first]).await;
+    assert!(read(&mut fixture, 5..6).await.into_iter().all(kept));
+}
+
+fn decided_records() -> Arc<[MetadataRecord]> {
+    let EntryPayload::Normal(proposal) = normal(1, 0, 1).payload else { unreachable!() };
+    proposal.records
 }
 
 #[tokio::test]
