@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
+use crate::blocking::beside_the_others;
 use crate::broker::Registration;
 use crate::fetch_session::NO_SESSION;
 use crate::hang_ups::HangUps;
@@ -275,7 +276,13 @@ impl Fetcher {
             }
             let now = self.clock.monotonic();
             self.session_id.store(response.session_id, Ordering::Relaxed);
-            let errands = conversation.take(response, now, &self.throttles.follower);
+            let partitions: usize = response.responses.iter().map(|it| it.partitions.len()).sum();
+            let throttle = &self.throttles.follower;
+            let take = || conversation.take(response, now, throttle);
+            let errands = match partitions > TAKEN_AT_ONCE {
+                true => beside_the_others(take),
+                false => take(),
+            };
             self.directories.begin_flush();
             for replica in errands {
                 self.ask_offsets(&connection, &replica).await?;
@@ -343,6 +350,9 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a fetch goes on once the set of partitions has changed.
 const LAST_ANSWER: Duration = Duration::from_millis(20);
 const PAUSE_MIN: Duration = Duration::from_millis(1);
+/// The records of so many partitions are appended where they came in, where nobody may look after the sockets meanwhile: logs
+/// that get their first records get their files, too.
+const TAKEN_AT_ONCE: usize = 32;
 
 #[cfg(test)]
 mod tests {

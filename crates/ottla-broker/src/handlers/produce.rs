@@ -53,6 +53,9 @@ const ACKS_LEADER: i16 = 1;
 
 /// So many bytes of a request are decompressed where it came in, which takes milliseconds; what is larger waits for its turn.
 const DECOMPRESSED_AT_ONCE: u64 = 16 << 20;
+/// For so long a request is appended where it came in, where nobody may look after the sockets meanwhile. A thousand partitions
+/// that get their first records are thousands of new files.
+const AT_ONCE: Duration = Duration::from_millis(5);
 
 /// The only client that may write to internal topics.
 const ADMIN_CLIENT: &str = "__admin_client";
@@ -87,23 +90,49 @@ struct Appending {
 
 pub(super) fn handle(context: Context, request: ProduceRequest) -> Outcome {
     let mut appending = Appending::new(context, request);
-    let mut at_once = DECOMPRESSED_AT_ONCE;
-    if appending.go_on(&mut at_once) {
-        return appending.finish();
+    let mut at_once = Budget { decompressed: DECOMPRESSED_AT_ONCE, time: Some(AT_ONCE) };
+    match appending.go_on(&mut at_once) {
+        Progress::Done => appending.finish(),
+        stopped @ (Progress::Large | Progress::Slow) => {
+            Outcome::Alone(Box::pin(append_the_rest(appending, stopped)))
+        }
     }
-    Outcome::Alone(Box::pin(append_in_turn(appending)))
 }
 
-/// What takes long to decompress waits for its turn, and keeps no thread from those who have others to serve, or have to
-/// say that this broker lives.
-async fn append_in_turn(mut appending: Appending) -> Outcome {
+/// What takes long keeps no thread from those who have others to serve, or have to say that this broker lives. To decompress
+/// much it waits for its turn.
+async fn append_the_rest(mut appending: Appending, mut stopped: Progress) -> Outcome {
     let broker = Arc::clone(&appending.context.broker);
-    let turn = broker.state.decompressions.acquire().await.expect("nobody closes it");
-    let mut unlimited = u64::MAX;
-    beside_the_others(|| appending.go_on(&mut unlimited));
-    drop(turn);
+    if stopped == Progress::Slow {
+        let mut budget = Budget { decompressed: DECOMPRESSED_AT_ONCE, time: None };
+        stopped = beside_the_others(|| appending.go_on(&mut budget));
+    }
+    if stopped == Progress::Large {
+        let turn = broker.state.decompressions.acquire().await.expect("nobody closes it");
+        let mut unlimited = Budget { decompressed: u64::MAX, time: None };
+        beside_the_others(|| appending.go_on(&mut unlimited));
+        drop(turn);
+    }
     broker.directories.begin_flush();
     appending.finish()
+}
+
+/// What may be done of a request before it goes on elsewhere.
+struct Budget {
+    /// Bytes.
+    decompressed: u64,
+    /// No new partition is begun after it.
+    time: Option<Duration>,
+}
+
+/// How far a request has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Done,
+    /// What is next needs more to be decompressed than may be.
+    Large,
+    /// It has taken too long.
+    Slow,
 }
 
 impl Appending {
@@ -120,22 +149,31 @@ impl Appending {
         Self { context, acks: request.acks, timeout, refused, rest, waits: Vec::new(), response }
     }
 
-    /// Appends until all is appended, or `budget`, bytes to be decompressed, does not do for what is next. Returns whether
-    /// it is all.
-    fn go_on(&mut self, budget: &mut u64) -> bool {
+    /// Appends until all is appended, or the budget does not do for what is next.
+    fn go_on(&mut self, budget: &mut Budget) -> Progress {
+        let begun = Instant::now();
+        let mut is_first = true;
         while let Some((index, data)) = self.rest.pop_front() {
+            let is_late = budget.time.is_some_and(|time| !is_first && begun.elapsed() > time);
+            if is_late {
+                self.rest.push_front((index, data));
+                return Progress::Slow;
+            }
+            is_first = false;
             let topic = self.response.responses.get_mut(index).expect("each topic has its answer");
             let (context, partition) = (&self.context, data.index);
             let result = self.refused.map_or(Ok(()), Err).map_err(Refusal::from).and_then(|()| {
                 let name = (topic.topic_id, &*topic.name);
                 let (replica, raw) = find(context, self.acks, name, &data)?;
-                Ok((append(context, self.acks, &replica, &raw, partition, budget)?, replica))
+                let decompressed = &mut budget.decompressed;
+                let appended = append(context, self.acks, &replica, &raw, partition, decompressed)?;
+                Ok((appended, replica))
             });
             let answers = &mut topic.partition_responses;
             match result {
                 Ok((None, _)) => {
                     self.rest.push_front((index, data));
-                    return false;
+                    return Progress::Large;
                 }
                 Ok((Some((answer, until)), replica)) => {
                     self.waits.push(Wait {
@@ -149,7 +187,7 @@ impl Appending {
                 Err(refusal) => answers.push(refusal.into_response(partition)),
             }
         }
-        true
+        Progress::Done
     }
 
     fn finish(self) -> Outcome {
@@ -448,12 +486,18 @@ impl Refusal {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
     use ottla_base::{BrokerId, PartitionIndex, Timestamp, Uuid};
+    use ottla_protocol::ApiKey;
+    use ottla_protocol::header::RequestHeader;
     use ottla_protocol::messages::CreateTopicsRequest;
     use ottla_protocol::messages::create_topics_request::CreatableTopic;
     use ottla_protocol::messages::produce_response::LeaderIdAndEpoch;
 
     use super::*;
+    use crate::handlers::Session;
+    use crate::listener::{Role, unused};
     use crate::node::Node;
     use crate::replica::{Outboxes, deposed, leading_with, one_record, unflushed_log};
 
@@ -464,10 +508,17 @@ mod tests {
 
     /// A node with a topic `t` of one partition, which it leads.
     async fn node_with_a_topic(directory: &tempfile::TempDir) -> (Node, Arc<Replica>) {
+        node_with_partitions(directory, 1).await
+    }
+
+    async fn node_with_partitions(
+        directory: &tempfile::TempDir,
+        num_partitions: i32,
+    ) -> (Node, Arc<Replica>) {
         let node = Node::alone(directory.path()).await;
         let topic = CreatableTopic {
             name: "t".into(),
-            num_partitions: 1,
+            num_partitions,
             replication_factor: 1,
             ..CreatableTopic::default()
         };
@@ -493,6 +544,36 @@ mod tests {
             ..ProduceRequest::default()
         };
         node.ask(request).await.responses.remove(0).partition_responses.remove(0)
+    }
+
+    #[tokio::test]
+    async fn a_request_that_takes_long_goes_on_where_it_has_stopped() {
+        let directory = tempfile::tempdir().unwrap();
+        let (node, replica) = node_with_partitions(&directory, 3).await;
+        let records = one_record(Timestamp(1_000)).to_bytes();
+        let data =
+            |index| PartitionProduceData { index, records: Some(Records::Bytes(records.clone())) };
+        let topic_id = replica.topic_id;
+        let partition_data = (0..3).map(data).collect();
+        let topic = TopicProduceData { topic_id, partition_data, ..TopicProduceData::default() };
+        let request = ProduceRequest { topic_data: vec![topic], ..ProduceRequest::default() };
+        let listener = Arc::new(unused(Role::Broker, true));
+        let session = Session::new(listener, IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let header = RequestHeader { request_api_version: 13, ..RequestHeader::default() };
+        let context = Context::new(node.broker(), &session, ApiKey::Produce, &header);
+        let mut appending = Appending::new(context, request);
+        let mut go_on = |time| {
+            let progress = appending.go_on(&mut Budget { decompressed: u64::MAX, time });
+            (progress, appending.response.responses[0].partition_responses.len())
+        };
+        // One at least is appended each time.
+        assert_eq!(go_on(Some(Duration::ZERO)), (Progress::Slow, 1));
+        assert_eq!(go_on(Some(Duration::ZERO)), (Progress::Slow, 2));
+        assert_eq!(go_on(None), (Progress::Done, 3));
+        for index in 0..3 {
+            let log = node.broker().replica("t", index).unwrap().log();
+            assert_eq!(log.log_end_offset(), Offset(1));
+        }
     }
 
     #[tokio::test]

@@ -4,11 +4,14 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytestring::ByteString;
 use ottla_base::BrokerId;
 use ottla_metadata::controller::BrokerEpoch;
+use ottla_quorum::SubmitError;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::listener::Listener;
@@ -57,6 +60,11 @@ impl HeartbeatConnections {
         self.0.lock().insert(broker, (session, epoch));
     }
 
+    /// Whether one was heard from since through a connection that is there.
+    fn has(&self, broker: BrokerId) -> bool {
+        self.0.lock().contains_key(&broker)
+    }
+
     /// The brokers whose last heartbeats came through this connection, which has ended.
     fn ended(&self, session: u64) -> Vec<(BrokerId, BrokerEpoch)> {
         let its_own = |_: &BrokerId, (last, _): &mut (u64, BrokerEpoch)| *last == session;
@@ -94,17 +102,16 @@ impl Session {
     }
 
     /// The connection has ended: those who spoke through it may have died.
-    pub(crate) fn ended(&self, broker: &Broker) {
+    pub(crate) fn ended(&self, broker: &Arc<Broker>) {
         let (voter, heartbeats_of) =
             (self.voter, broker.state.heartbeat_connections.ended(self.id));
         if self.is_closed_by_us || (voter.is_none() && heartbeats_of.is_empty()) {
             return;
         }
-        let quorum = Arc::clone(&broker.quorum);
+        let (quorum, broker) = (Arc::clone(&broker.quorum), Arc::clone(broker));
         tokio::spawn(async move {
             for (id, epoch) in heartbeats_of {
-                // If this node is not the active controller, it is no matter.
-                let _ = quorum.connection_lost(id, epoch).await;
+                tokio::spawn(tell_of_loss(Arc::clone(&broker), id, epoch));
             }
             if let Some(voter) = voter {
                 quorum.peer_lost(voter).await;
@@ -126,6 +133,22 @@ impl Session {
     }
 }
 
+/// How long it is worth telling that a broker's connection has ended. Later, its silence tells as much.
+const NEWS_LAST: Duration = Duration::from_secs(3);
+const NEWS_PAUSE: Duration = Duration::from_millis(50);
+
+/// A controller that hears too little of the other voters decides nothing for a moment, or is elected anew, and would give
+/// a whole session to a broker that is gone.
+async fn tell_of_loss(broker: Arc<Broker>, id: BrokerId, epoch: BrokerEpoch) {
+    let until = Instant::now() + NEWS_LAST;
+    while let Err(SubmitError::NotController) = broker.quorum.connection_lost(id, epoch).await {
+        tokio::time::sleep(NEWS_PAUSE).await;
+        if Instant::now() > until || broker.state.heartbeat_connections.has(id) {
+            return;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,6 +165,7 @@ mod tests {
         connections.note(two, BrokerEpoch(5), 7);
         let mut ended = connections.ended(7);
         ended.sort_unstable_by_key(|(id, _)| *id);
+        assert_eq!([one, two, three].map(|id| connections.has(id)), [true, false, false]);
         assert_eq!(ended, [(two, BrokerEpoch(5)), (three, BrokerEpoch(3))]);
         assert_eq!(connections.ended(7), []);
         assert_eq!(connections.ended(8), [(one, BrokerEpoch(1))]);
