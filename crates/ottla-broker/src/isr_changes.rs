@@ -28,6 +28,9 @@ use crate::listener::stopped;
 use crate::peers::Purpose;
 use crate::replicas::Replicas;
 
+/// Of so many partitions that change at once each is named in the log; of more there are too many when a broker comes or goes.
+const NAMED_MAX: usize = 3;
+
 /// Proposals by their partitions.
 pub type Waiting = BTreeMap<(TopicId, PartitionIndex), Proposal>;
 
@@ -127,6 +130,15 @@ pub fn request(registration: Registration, proposals: &Waiting) -> AlterPartitio
     }
 }
 
+/// One line for what has changed at once.
+fn summary(changed: &[String]) -> Option<String> {
+    match changed {
+        [] => None,
+        few if few.len() <= NAMED_MAX => Some(few.join(", ")),
+        many => Some(format!("the ISRs of {} partitions have changed", many.len())),
+    }
+}
+
 impl Replicas {
     /// Tells the leaders what the controller says to their proposals.
     pub fn on_isrs_answered(
@@ -174,10 +186,11 @@ impl Replicas {
         });
         let answers: BTreeMap<_, _> =
             answers.map(|(topic, it)| ((topic, PartitionIndex(it.partition_index)), it)).collect();
+        let mut changed = Vec::new();
         for (key @ (topic, partition), proposal) in proposals {
             match answers.get(key) {
                 Some(answer) if !answer.error_code.is_error() => {
-                    self.accepted(*topic, *partition, proposal, answer);
+                    changed.extend(self.accepted(*topic, *partition, proposal, answer));
                 }
                 Some(answer) => self.refuse(*topic, *partition, proposal, answer.error_code, now),
                 None => {
@@ -185,17 +198,40 @@ impl Replicas {
                 }
             }
         }
+        if let Some(summary) = summary(&changed) {
+            info!("{summary}");
+            changed.iter().for_each(|change| debug!("{change}"));
+        }
     }
 
+    /// Returns what has changed, in words.
     fn accepted(
         &self,
         topic: TopicId,
         partition: PartitionIndex,
         proposal: &Proposal,
         answer: &alter_partition_response::PartitionData,
-    ) {
-        let Some(replica) = self.find(topic, partition.0) else { return };
-        info!(partition = %replica.partition, isr = ?answer.isr, "ISR");
+    ) -> Option<String> {
+        let replica = self.find(topic, partition.0)?;
         replica.on_isr_accepted(proposal.id());
+        Some(format!("the ISR of {} is now {:?}", replica.partition, answer.isr))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn isrs_that_change_at_once_are_one_line_which_names_them_while_they_are_few() {
+        let changed: Vec<String> =
+            (0..1000).map(|it| format!("the ISR of a-{it} is now [1, 2]")).collect();
+        let summary = |count: usize| summary(&changed[..count]);
+        assert_eq!(summary(0), None);
+        let two = "the ISR of a-0 is now [1, 2], the ISR of a-1 is now [1, 2]";
+        assert_eq!(summary(2).unwrap(), two);
+        assert!(summary(3).unwrap().contains("a-2"));
+        assert_eq!(summary(4).unwrap(), "the ISRs of 4 partitions have changed");
+        assert_eq!(summary(1000).unwrap(), "the ISRs of 1000 partitions have changed");
     }
 }
