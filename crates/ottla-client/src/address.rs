@@ -15,24 +15,40 @@ pub struct Address {
     pub port: u16,
 }
 
-/// What was written is not `HOST`, `HOST:PORT` or `[IPV6]:PORT`.
+/// What was written is not an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is not an address: write HOST:PORT, such as localhost:9092 or [::1]:9092")]
-pub struct AddressError(pub String);
+pub enum AddressError {
+    /// It is not `HOST`, `HOST:PORT` or `[IPV6]:PORT`.
+    #[error("\"{0}\" is not an address: write HOST:PORT, such as localhost:9092 or [::1]:9092")]
+    Form(String),
+    /// It would be, with another number.
+    #[error("\"{0}\" is not an address: its port is not between 1 and 65535")]
+    Port(String),
+}
 
 impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let error = || AddressError(text.to_owned());
+        let error = || AddressError::Form(text.to_owned());
         let (host, port) = split(text).ok_or_else(error)?;
         let port = match port {
             None => DEFAULT_PORT,
-            Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or_else(error)?,
+            Some(port) if is_number(port) => port.parse().unwrap_or_default(),
+            Some(_) => return Err(error()),
         };
         let plain = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c == '/');
-        if plain { Ok(Self { host: host.to_owned(), port }) } else { Err(error()) }
+        match port {
+            _ if !plain => Err(error()),
+            0 => Err(AddressError::Port(text.to_owned())),
+            port => Ok(Self { host: host.to_owned(), port }),
+        }
     }
+}
+
+fn is_number(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|it| it.is_ascii_digit())
 }
 
 /// Host and port, the port unread. An IPv6 address may go without brackets if it has no port.
@@ -81,9 +97,18 @@ mod tests {
     #[test]
     fn what_is_no_address_says_how_one_is_written() {
         for wrong in
-            ["", ":9092", "a:", "a:0", "a:65536", "a:b", "[::1", "[::1]x", "http://a", "a b"]
+            ["", ":9092", ":99999", "a:", "a:b", "a:-", "[::1", "[::1]x", "http://a", "a b"]
         {
             assert!(shown(wrong).contains("write HOST:PORT"), "{wrong:?} gave {}", shown(wrong));
+        }
+    }
+
+    #[test]
+    fn a_port_that_there_is_not_is_called_that() {
+        for wrong in ["a:0", "a:65536", "a:99999", "a:-1", "[::1]:99999999999999999999"] {
+            let expected =
+                format!("\"{wrong}\" is not an address: its port is not between 1 and 65535");
+            assert_eq!(shown(wrong), expected);
         }
     }
 }

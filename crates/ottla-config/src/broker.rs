@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use ottla_base::BrokerId;
 
-use crate::check::{Voter, host_and_port, server};
+use crate::check::{Voter, host_and_port, not_an_address, server};
 use crate::consistency;
 use crate::endpoints::Endpoints;
 use crate::listener::Listener;
@@ -325,10 +325,10 @@ fn apply_join(sources: &Sources, settings: &mut Settings, problems: &mut Vec<Pro
     servers.extend(sources.formatted.iter().flat_map(|it| it.joined.iter().flatten().cloned()));
     for address in sources.join.iter().flat_map(|it| it.split(',')).map(str::trim) {
         match server(address) {
-            Ok((host, _)) if !host.is_empty() => servers.push(address.to_owned()),
+            Ok((host, port)) if !host.is_empty() && port != 0 => servers.push(address.to_owned()),
             Ok(_) | Err(_) => problems.push(Problem {
                 origin: Some(Origin::CommandLine { option: "--join" }),
-                message: format!("{address} is not of the form HOST:PORT"),
+                message: not_an_address(address, 1),
             }),
         }
     }
@@ -351,7 +351,7 @@ fn apply_join(sources: &Sources, settings: &mut Settings, problems: &mut Vec<Pro
 fn apply_listen(address: &str, settings: &mut Settings, problems: &mut Vec<Problem>) {
     let origin = Origin::CommandLine { option: "--listen" };
     let Some((host, port)) = host_and_port(address) else {
-        let message = format!("{address} is not of the form HOST:PORT");
+        let message = not_an_address(address, 0);
         problems.push(Problem { origin: Some(origin), message });
         return;
     };

@@ -329,6 +329,25 @@ pub(crate) fn host_and_port(text: &str) -> Option<(String, u16)> {
     is_host(host).then(|| (host.to_owned(), port))
 }
 
+/// What is wrong with an address that is to be `HOST:PORT`, with a port from `least` on.
+pub(crate) fn not_an_address(text: &str, least: u16) -> String {
+    let is_number = |port: &str| {
+        let digits = port.strip_prefix('-').unwrap_or(port);
+        !digits.is_empty() && digits.bytes().all(|it| it.is_ascii_digit())
+    };
+    match text.rsplit_once(':') {
+        Some((host, port)) if is_number(port) && !host.is_empty() && is_in_form(host) => {
+            format!("the port of {text} is not between {least} and 65535")
+        }
+        _ => format!("{text} is not of the form HOST:PORT"),
+    }
+}
+
+fn is_in_form(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    is_host(bare.unwrap_or(host))
+}
+
 pub(crate) fn is_host(host: &str) -> bool {
     host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-%._:".contains(&b))
 }

@@ -361,6 +361,8 @@ fn what_can_not_be_joined_is_named() {
         ("one", "command line --join: one is not of the form HOST:PORT"),
         (":9092", "command line --join: :9092 is not of the form HOST:PORT"),
         ("one:9092,two", "command line --join: two is not of the form HOST:PORT"),
+        ("one:99999", "command line --join: the port of one:99999 is not between 1 and 65535"),
+        ("[::1]:0", "command line --join: the port of [::1]:0 is not between 1 and 65535"),
     ] {
         assert!(refused(&joining(join)).contains(reason), "{}", refused(&joining(join)));
     }

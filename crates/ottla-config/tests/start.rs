@@ -259,6 +259,10 @@ fn listen_moves_the_client_listener_and_keeps_the_others() {
 
     sources = Sources { listen: Some("9092".to_owned()), ..Sources::default() };
     assert_eq!(refused(&sources), "command line --listen: 9092 is not of the form HOST:PORT");
+
+    sources.listen = Some("broker:99999".to_owned());
+    let port = "command line --listen: the port of broker:99999 is not between 0 and 65535";
+    assert_eq!(refused(&sources), port);
 }
 
 #[test]
