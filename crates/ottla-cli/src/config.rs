@@ -172,9 +172,10 @@ async fn change(
     });
     let names: Vec<&str> = names.collect();
     if json {
-        return print_json(&names);
+        print_json(&names)?;
+    } else {
+        print_line(&format!("Changed {resource}: {}.", names.join(", ")))?;
     }
-    print_line(&format!("Changed {resource}: {}.", names.join(", ")))?;
     let without_effect = names.iter().filter(|name| {
         let property = scope(resource).and_then(|scope| find(scope, name));
         property.is_some_and(|property| matches!(property.status, Status::Accepted))
