@@ -18,6 +18,7 @@ use ottla_protocol::messages::{
     BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationRequest,
 };
 use ottla_quorum::Quorum;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -33,6 +34,8 @@ const IMPATIENCE: Duration = Duration::from_millis(50);
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// How long a leaving broker waits for others to take over; then it goes nevertheless.
 const LEAVING_MAX: Duration = Duration::from_secs(30);
+/// How often it is said that the controller takes no heartbeats, while it goes on.
+const SAYING_PAUSE: Duration = Duration::from_secs(60);
 /// How long it waits for a controller that answers: another one is elected sooner, if there is to be one. Where all nodes stop
 /// at once, there is none.
 const FORSAKEN_AFTER: Duration = Duration::from_secs(4);
@@ -54,6 +57,42 @@ pub(crate) struct Lifecycle {
     leaving: Notify,
     /// Whether the latest heartbeat was not answered by any controller.
     is_unheard: watch::Sender<bool>,
+    /// What heartbeats are refused with, and when that was last said.
+    refused: Mutex<Option<(ErrorCode, Instant)>>,
+}
+
+/// How this broker stands with the controller, by the last heartbeat that one has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Serving,
+    Fenced,
+    Refused,
+}
+
+impl Standing {
+    fn of(response: &BrokerHeartbeatResponse) -> Self {
+        match response {
+            it if it.error_code.is_error() => Self::Refused,
+            it if it.is_fenced => Self::Fenced,
+            _ => Self::Serving,
+        }
+    }
+
+    /// What is heard now, if that is worth a line: it was fenced, or serves again. That nobody answers for a while, as when
+    /// the controller moves, changes nothing.
+    fn note(&mut self, heard: Option<Self>) -> Option<Self> {
+        let before = std::mem::replace(self, heard.unwrap_or(*self));
+        match (before, heard) {
+            (Self::Serving, Some(Self::Fenced))
+            | (Self::Fenced | Self::Refused, Some(Self::Serving)) => heard,
+            _ => None,
+        }
+    }
+}
+
+/// Whether a refusal is to be said: another one than before, or the same for a minute.
+fn is_due(said: Option<(ErrorCode, Instant)>, code: ErrorCode, now: Instant) -> bool {
+    said.is_none_or(|(before, at)| before != code || now.duration_since(at) >= SAYING_PAUSE)
 }
 
 /// How a broker has left.
@@ -159,7 +198,8 @@ impl Lifecycle {
         intervals: Intervals,
     ) -> Self {
         let (leaving, is_unheard) = (Notify::new(), watch::Sender::new(false));
-        Self { registration, channel, quorum, intervals, leaving, is_unheard }
+        let refused = Mutex::default();
+        Self { registration, channel, quorum, intervals, leaving, is_unheard, refused }
     }
 
     /// Whether the latest heartbeat was not answered by any controller: this broker may have been fenced then, and not know
@@ -196,6 +236,7 @@ impl Lifecycle {
         let mut leader = self.quorum.leader();
         let mut wait = self.intervals.heartbeat;
         let mut serves = true;
+        let mut standing = Standing::Serving;
         loop {
             leader.mark_unchanged();
             let is_needed = !serves || !self.channel.is_here();
@@ -207,25 +248,22 @@ impl Lifecycle {
                 () = self.leaving.notified() => return,
                 () = stopped(&mut stopping) => return,
             }
-            let served = serves;
-            (wait, serves) = match self.beat(Wish::Serve).await {
-                Ok(response) if response.error_code.is_error() => (self.intervals.heartbeat, false),
-                Ok(response) if response.is_fenced => {
-                    if served {
-                        warn!("the controller has fenced this broker");
-                    }
-                    (IMPATIENCE, false)
-                }
-                Ok(_) => {
-                    if !served {
-                        info!("the controller lets this broker serve");
-                    }
-                    (self.intervals.heartbeat, true)
-                }
+            let heard = match self.beat(Wish::Serve).await {
+                Ok(response) => Some(Standing::of(&response)),
                 Err(error) => {
                     debug!(%error, "no heartbeat");
-                    (IMPATIENCE, false)
+                    None
                 }
+            };
+            match standing.note(heard) {
+                Some(Standing::Serving) => info!("the controller lets this broker serve"),
+                Some(Standing::Fenced) => warn!("the controller has fenced this broker"),
+                Some(Standing::Refused) | None => {}
+            }
+            serves = heard == Some(Standing::Serving);
+            wait = match heard {
+                Some(Standing::Serving | Standing::Refused) => self.intervals.heartbeat,
+                Some(Standing::Fenced) | None => IMPATIENCE,
             };
         }
     }
@@ -287,9 +325,47 @@ impl Lifecycle {
         self.is_unheard
             .send_if_modified(|before| std::mem::replace(before, is_unheard) != is_unheard);
         let response = answer?;
-        if response.error_code.is_error() {
-            warn!(code = %response.error_code, "the controller does not take a heartbeat");
-        }
+        self.note_refusal(response.error_code);
         Ok(response)
+    }
+
+    fn note_refusal(&self, code: ErrorCode) {
+        let (mut said, now) = (self.refused.lock(), Instant::now());
+        if !code.is_error() {
+            *said = None;
+        } else if is_due(*said, code, now) {
+            *said = Some((code, now));
+            warn!(%code, "the controller takes no heartbeats of this broker");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controller_that_does_not_answer_for_a_while_is_not_worth_a_line() {
+        use Standing::{Fenced, Refused, Serving};
+        let mut standing = Serving;
+        let heard = [None, Some(Serving), Some(Fenced), None, Some(Fenced), Some(Serving)];
+        let said = heard.map(|it| standing.note(it));
+        assert_eq!(said, [None, None, Some(Fenced), None, None, Some(Serving)]);
+        let heard = [Some(Refused), None, Some(Refused), Some(Fenced), Some(Serving)];
+        let said = heard.map(|it| standing.note(it));
+        assert_eq!(said, [None, None, None, None, Some(Serving)]);
+    }
+
+    #[test]
+    fn a_heartbeat_that_is_refused_again_and_again_is_said_once_a_minute() {
+        let begin = Instant::now();
+        let after = |seconds| begin + Duration::from_secs(seconds);
+        let code = ErrorCode::STALE_BROKER_EPOCH;
+        assert!(is_due(None, code, begin));
+        for (seconds, due) in [(2, false), (59, false), (60, true)] {
+            assert_eq!(is_due(Some((code, begin)), code, after(seconds)), due, "{seconds}");
+        }
+        let other = ErrorCode::BROKER_ID_NOT_REGISTERED;
+        assert!(is_due(Some((code, begin)), other, after(2)));
     }
 }
