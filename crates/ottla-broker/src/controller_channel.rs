@@ -97,6 +97,11 @@ impl ControllerChannel {
         self.quorum.leader().borrow().as_ref().map(|leader| leader.id)
     }
 
+    /// Whether this node does not get the metadata, as another node with its id is in the cluster.
+    pub(crate) fn is_id_taken(&self) -> bool {
+        self.quorum.is_id_taken()
+    }
+
     /// How far the metadata of this node goes.
     pub(crate) fn metadata_offset(&self) -> Offset {
         self.quorum.image().offset

@@ -31,12 +31,19 @@ pub(crate) fn refusal<T>(
     asked: &str,
     result: Result<Result<T, Rejection>, SubmitError>,
 ) -> Result<T, ErrorCode> {
+    if let Ok(Err(rejection)) = &result {
+        tracing::warn!(%rejection, "{asked} refused");
+    }
+    code_of_refusal(result)
+}
+
+/// The same, of what is in the log already: [`Quorum`] says which brokers it refuses, once and not each time that they ask.
+pub(crate) fn code_of_refusal<T>(
+    result: Result<Result<T, Rejection>, SubmitError>,
+) -> Result<T, ErrorCode> {
     match result {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(rejection)) => {
-            tracing::warn!(%rejection, "{asked} refused");
-            Err(rejection.code)
-        }
+        Ok(Err(rejection)) => Err(rejection.code),
         Err(error) => Err(code_of(&error)),
     }
 }

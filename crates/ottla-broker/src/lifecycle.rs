@@ -140,7 +140,7 @@ pub(crate) async fn register(
     let taken = match tokio::time::timeout(SILENCE_MAX, work.as_mut()).await {
         Ok(taken) => taken,
         Err(_) => {
-            info!("still waiting: {}", why_not_taken(&request, *refused.borrow()));
+            info!("still waiting: {}", why_not_taken(&request, refused_with(&refused, channel)));
             work.await
         }
     };
@@ -150,9 +150,18 @@ pub(crate) async fn register(
         Err(_) => bail!(
             "not taken within {} s: {}",
             intervals.registration_max.as_secs(),
-            why_not_taken(&request, *refused.borrow())
+            why_not_taken(&request, refused_with(&refused, channel))
         ),
     }
+}
+
+/// What the controller has refused this broker with last. One that does not get the metadata has not found it.
+fn refused_with(
+    refused: &watch::Receiver<Option<ErrorCode>>,
+    channel: &ControllerChannel,
+) -> Option<ErrorCode> {
+    let taken = channel.is_id_taken().then_some(ErrorCode::DUPLICATE_BROKER_REGISTRATION);
+    refused.borrow().or(taken)
 }
 
 /// By what the controller has refused this broker with last, if it did.
@@ -160,8 +169,9 @@ fn why_not_taken(request: &BrokerRegistrationRequest, refused: Option<ErrorCode>
     let id = request.broker_id;
     match refused {
         Some(ErrorCode::DUPLICATE_BROKER_REGISTRATION) => format!(
-            "the controller does not take this broker, as another process is registered as node {id}, and is alive; every \
-             node needs a node.id of its own"
+            "the controller does not take this broker (DUPLICATE_BROKER_REGISTRATION), as another process is registered as \
+             node {id}, and is alive: every node needs a node.id of its own. If that process has just died, this one is \
+             taken when its session ends"
         ),
         Some(code @ ErrorCode::INCONSISTENT_CLUSTER_ID) => format!(
             "the controller does not take this broker: {code}; a node of another cluster is at its address"

@@ -32,6 +32,7 @@ mod observers;
 mod publisher;
 mod quorum;
 mod raft;
+mod refusals;
 mod runtime;
 mod service;
 mod snapshot;

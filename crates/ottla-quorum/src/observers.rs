@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::ChangeMembers;
@@ -349,8 +350,6 @@ struct Memory {
     voters: Vec<Member>,
     /// What it was last told about its wish for a vote.
     wait: Option<Wait>,
-    /// Whether it was told that another node has its id.
-    is_taken: bool,
 }
 
 impl Attendance {
@@ -434,10 +433,10 @@ impl Attendance {
         match self.ask_somebody(members).await {
             Some(Answer::Fed { wait }) => {
                 memory.asked = Some(Instant::now());
-                memory.is_taken = false;
+                self.service.is_id_taken.store(false, Ordering::Relaxed);
                 memory.say_wait(wait, members);
             }
-            Some(Answer::Taken) => memory.say_taken(),
+            Some(Answer::Taken) => self.say_taken(),
             _ => {}
         }
         Some(LOOKING_INTERVAL)
@@ -460,6 +459,16 @@ impl Attendance {
             self.ask_somebody(members).await;
         }
         Some(ASKING_INTERVAL)
+    }
+
+    fn say_taken(&self) {
+        if !self.service.is_id_taken.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                node = %self.service.node_id,
+                "this node does not get the metadata: another node with its id, and other directories, is in the cluster; \
+                 give one of them another node.id, or stop it"
+            );
+        }
     }
 
     /// The leader's answer, if it has been found: that this node is fed, or that another one of its id is.
@@ -510,15 +519,6 @@ impl Attendance {
 }
 
 impl Memory {
-    fn say_taken(&mut self) {
-        if !std::mem::replace(&mut self.is_taken, true) {
-            tracing::warn!(
-                "this node does not get the metadata: another node with its id, and other directories, is in the cluster; \
-                 give one of them another node.id, or stop it"
-            );
-        }
-    }
-
     fn say_voters(&mut self, members: &Membership) {
         let voters = voters(members);
         if members.get_joint_config().len() != 1 || voters == self.voters {

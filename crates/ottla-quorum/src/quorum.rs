@@ -10,6 +10,7 @@ mod voters;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -30,6 +31,7 @@ use ottla_protocol::messages::{
     controller_registration_request,
 };
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use crate::controller::{
     Controller, Desk, Handle, Leader, Parts, QuorumRaft, Round, SubmitError, Submitted,
@@ -38,6 +40,7 @@ use crate::network::{Peers, Setup};
 use crate::observers::{self, Attendance, Observers, is_voter};
 use crate::publisher::Publisher;
 use crate::raft::{TypeConfig, Voter};
+use crate::refusals::Refusals;
 use crate::service::{Heard, ServeError, Service};
 use crate::snapshot::keeper::Keeper;
 use crate::snapshot::policy::SnapshotLimits;
@@ -430,11 +433,35 @@ impl Quorum {
         &self,
         request: BrokerRegistrationRequest,
     ) -> Result<Result<BrokerEpoch, Rejection>, SubmitError> {
-        self.decide_or_reject(move |desk| {
-            let situation = desk.situation();
-            desk.liveness.on_registration(situation, &request)
-        })
-        .await
+        let id = BrokerId(request.broker_id);
+        let listeners = request.listeners.iter();
+        let at: Vec<_> = listeners.map(|it| format!("{}:{}", it.host, it.port)).collect();
+        let decided = self
+            .decide_or_reject(move |desk| {
+                let situation = desk.situation();
+                desk.liveness.on_registration(situation, &request)
+            })
+            .await;
+        self.note_refusal(id, &at.join(", "), &decided);
+        decided
+    }
+
+    fn note_refusal<R>(
+        &self,
+        broker: BrokerId,
+        at: &str,
+        decided: &Result<Result<R, Rejection>, SubmitError>,
+    ) {
+        let Ok(Err(rejection)) = decided else { return };
+        if self.service.refusals.is_due(broker, &format!("{at} {rejection}"), Instant::now()) {
+            tracing::warn!(%broker, at, %rejection, "a broker is refused");
+        }
+    }
+
+    /// Whether this node does not get the metadata, as another node with its id is in the cluster.
+    #[must_use]
+    pub fn is_id_taken(&self) -> bool {
+        self.service.is_id_taken.load(Ordering::Relaxed)
     }
 
     /// A broker says that it is there, and what it wants. Brokers do so all the time, so that an answer which changes nothing
@@ -446,11 +473,14 @@ impl Quorum {
         &self,
         request: BrokerHeartbeatRequest,
     ) -> Result<Result<BrokerHeartbeatResponse, Rejection>, SubmitError> {
-        self.submit(Round::Next, move |desk| {
+        let id = BrokerId(request.broker_id);
+        let decided = self.submit(Round::Next, move |desk| {
             let situation = desk.situation();
             or_reject(desk.liveness.on_heartbeat(situation, &request))
-        })
-        .await
+        });
+        let decided = decided.await;
+        self.note_refusal(id, "", &decided);
+        decided
     }
 
     /// The connection that this registration's last heartbeat came on has ended: the broker is fenced soon, unless it
@@ -709,6 +739,8 @@ fn service(config: &Config, storage: Storage) -> Service {
         heard: Heard::default(),
         inbox: Inbox::default(),
         observers: Observers::default(),
+        refusals: Refusals::default(),
+        is_id_taken: AtomicBool::default(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: nothing is done for a sender who means another cluster, another node or another log.
 
 use std::pin::pin;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use openraft::RaftState;
 use openraft::error::RaftError;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 use ottla_base::{BrokerId, Uuid};
+use ottla_metadata::Endpoint;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -19,6 +21,7 @@ use crate::controller::QuorumRaft;
 use crate::members::ANYBODY;
 use crate::observers::{Observers, is_voter};
 use crate::raft::TypeConfig;
+use crate::refusals::Refusals;
 use crate::snapshot::transfer::Inbox;
 use crate::storage::Storage;
 use crate::wire::{self, Address, Answer, Refusal, Request};
@@ -43,6 +46,10 @@ pub(crate) struct Service {
     pub(crate) heard: Heard,
     pub(crate) inbox: Inbox,
     pub(crate) observers: Observers,
+    /// Brokers that the controller here refuses, and nodes that it does not feed.
+    pub(crate) refusals: Refusals,
+    /// Whether this node does not get the metadata, as another node with its id does.
+    pub(crate) is_id_taken: AtomicBool,
 }
 
 /// When a leader was heard of, and when it was last taken for gone.
@@ -75,6 +82,18 @@ impl Heard {
 }
 
 impl Service {
+    fn say_twin(&self, id: BrokerId, endpoints: &[Endpoint]) {
+        let at: Vec<_> = endpoints.iter().map(|it| format!("{}:{}", it.host, it.port)).collect();
+        let at = at.join(", ");
+        if self.refusals.is_due(id, &at, Instant::now()) {
+            tracing::warn!(
+                node = %id,
+                at,
+                "a node does not get the metadata: another node with its id, and other directories, is in the cluster"
+            );
+        }
+    }
+
     pub(crate) async fn serve(
         &self,
         raft: &QuorumRaft,
@@ -145,7 +164,12 @@ impl Service {
             }
             Request::Piece(piece) => self.inbox.take(raft, &self.storage, piece).await?,
             Request::Observe { observer, wants_vote } => {
-                self.observers.feed(raft, address.sender, observer, wants_vote).await
+                let at = observer.endpoints.clone();
+                let answer = self.observers.feed(raft, address.sender, observer, wants_vote).await;
+                if answer == Answer::Taken {
+                    self.say_twin(address.sender, &at);
+                }
+                answer
             }
         })
     }

@@ -10,6 +10,34 @@ mod nodes;
 
 use nodes::Nodes;
 
+fn alarms(log: &str) -> Vec<&str> {
+    log.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR ")).collect()
+}
+
+#[test]
+fn a_second_node_of_an_id_is_told_so_and_the_controller_says_once_where_it_is() {
+    let mut nodes = Nodes::new(4);
+    let servers = nodes.servers(1);
+    nodes.write(1, "broker,controller", &[&servers]);
+    assert_eq!(nodes.format(1, &["-t", "4L6g3nShT-eMCtK--X86sw", "--standalone"]).code, 0);
+    nodes.start(1);
+    let timeout = "initial.broker.registration.timeout.ms=8000";
+    for id in [2, 3] {
+        nodes.write(id, "broker", &[&*servers, timeout, "node.id=2"]);
+    }
+    nodes.start(2);
+    nodes.ready(&[1, 2]);
+    nodes.start(3);
+    let (code, said) = nodes.running.get_mut(&3).unwrap().ended();
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("DUPLICATE_BROKER_REGISTRATION"), "{said}");
+    assert!(said.contains("another process is registered as node 2, and is alive"), "{said}");
+    let log = nodes.running[&1].log();
+    let alarms = alarms(&log);
+    assert_eq!(alarms.len(), 1, "{alarms:#?}");
+    assert!(alarms[0].contains("node=2") && alarms[0].contains(&nodes.clients[2]), "{alarms:#?}");
+}
+
 #[test]
 fn a_property_without_effect_is_noted_beside_json_too() {
     let mut nodes = Nodes::new(1);

@@ -15,7 +15,7 @@ use ottla_quorum::Quorum;
 
 use super::Context;
 use crate::answer::Outcome;
-use crate::controller_requests::{ControllerRequest, refusal};
+use crate::controller_requests::{ControllerRequest, code_of_refusal};
 
 pub(super) async fn handle(context: Context, request: BrokerHeartbeatRequest) -> Outcome {
     let (id, epoch) = (BrokerId(request.broker_id), BrokerEpoch(request.broker_epoch));
@@ -28,12 +28,9 @@ pub(super) async fn handle(context: Context, request: BrokerHeartbeatRequest) ->
 
 impl ControllerRequest for BrokerHeartbeatRequest {
     async fn decide(self, quorum: &Quorum, _: i16) -> BrokerHeartbeatResponse {
-        refusal("a broker's heartbeat is", quorum.broker_heartbeat(self).await).unwrap_or_else(
-            |error_code| BrokerHeartbeatResponse {
-                error_code,
-                ..BrokerHeartbeatResponse::default()
-            },
-        )
+        code_of_refusal(quorum.broker_heartbeat(self).await).unwrap_or_else(|error_code| {
+            BrokerHeartbeatResponse { error_code, ..BrokerHeartbeatResponse::default() }
+        })
     }
 
     fn error_of(response: &BrokerHeartbeatResponse) -> ErrorCode {

@@ -10,11 +10,11 @@ use ottla_metadata::controller::BrokerEpoch;
 use ottla_protocol::messages::{BrokerRegistrationRequest, BrokerRegistrationResponse};
 use ottla_quorum::Quorum;
 
-use crate::controller_requests::{ControllerRequest, refusal};
+use crate::controller_requests::{ControllerRequest, code_of_refusal};
 
 impl ControllerRequest for BrokerRegistrationRequest {
     async fn decide(self, quorum: &Quorum, _: i16) -> BrokerRegistrationResponse {
-        match refusal("a broker's registration is", quorum.register_broker(self).await) {
+        match code_of_refusal(quorum.register_broker(self).await) {
             Ok(BrokerEpoch(broker_epoch)) => {
                 BrokerRegistrationResponse { broker_epoch, ..BrokerRegistrationResponse::default() }
             }
