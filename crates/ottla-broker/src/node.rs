@@ -235,6 +235,8 @@ impl Node {
         if let Some(lifecycle) = &self.lifecycle {
             lifecycle.leave().await;
         }
+        // While whoever leads next can still say so here.
+        self.broker.quorum.hand_over().await;
         self.stop.send_replace(true);
         // Those who wait for records or for the disk are answered at once.
         self.broker.replicas.all().iter().for_each(|replica| replica.retire());

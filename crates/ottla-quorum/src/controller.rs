@@ -22,9 +22,11 @@ mod vigil;
 mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::future;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::Raft;
@@ -84,6 +86,8 @@ pub(crate) struct Handle {
     pub(crate) requests: mpsc::Sender<Box<dyn Request>>,
     pub(crate) active: watch::Receiver<Option<LeaderEpoch>>,
     pub(crate) leader: watch::Receiver<Option<Leader>>,
+    /// Whether this node is about to stop, and has begun to hand over.
+    pub(crate) leaving: Arc<AtomicBool>,
 }
 
 /// Requests that wait to be looked at; more than this make their senders wait.
@@ -97,6 +101,7 @@ pub(crate) struct Controller {
     failed: mpsc::UnboundedSender<LeaderEpoch>,
     active: watch::Sender<Option<LeaderEpoch>>,
     leader: watch::Sender<Option<Leader>>,
+    leaving: Arc<AtomicBool>,
     contact: Contact,
     /// The epoch in which this node is the active controller, and what it keeps watch over meanwhile.
     epoch: Option<LeaderEpoch>,
@@ -132,6 +137,7 @@ impl Controller {
         let (shifted, shifts) = mpsc::unbounded_channel();
         let (active, active_receiver) = watch::channel(None);
         let (leader, leader_receiver) = watch::channel(None);
+        let leaving = Arc::<AtomicBool>::default();
         let speculative = Image::clone(&parts.applied.borrow().image);
         let controller = Self {
             server: parts.raft.server_metrics(),
@@ -143,6 +149,7 @@ impl Controller {
             failed,
             active,
             leader,
+            leaving: Arc::clone(&leaving),
             epoch: None,
             predecessor: None,
             vigil: None,
@@ -154,7 +161,12 @@ impl Controller {
             pending: VecDeque::new(),
         };
         standstill::spawn(controller.run());
-        Handle { requests: requests_sender, active: active_receiver, leader: leader_receiver }
+        Handle {
+            requests: requests_sender,
+            active: active_receiver,
+            leader: leader_receiver,
+            leaving,
+        }
     }
 
     async fn run(mut self) {
@@ -214,9 +226,13 @@ impl Controller {
         let leader = committed.then_some(Leader { id: BrokerId(leader_id.voted_for), epoch });
         let leads = server.state.is_leader();
         drop(server);
-        self.leader.send_if_modified(|known| std::mem::replace(known, leader) != leader);
+        let is_news =
+            self.leader.send_if_modified(|known| std::mem::replace(known, leader) != leader);
         if let Some(other) = leader.filter(|_| !leads) {
             self.predecessor = Some(other.id);
+            if is_news {
+                tracing::info!(node = %other.id, %epoch, "another node is the active controller");
+            }
         }
         leads.then_some(epoch)
     }
@@ -233,7 +249,12 @@ impl Controller {
     async fn step_down(&mut self, epoch: LeaderEpoch) {
         self.lost = self.lost.max(epoch);
         if self.epoch == Some(epoch) {
-            tracing::warn!(%epoch, "changes cannot be committed; this node stops deciding in this epoch");
+            if self.is_leaving() {
+                // Whoever takes over has the next epoch: that this one's last proposals fail is part of it.
+                tracing::debug!(%epoch, "this node stops deciding, as it hands over");
+            } else {
+                tracing::warn!(%epoch, "changes cannot be committed; this node stops deciding in this epoch");
+            }
             self.epoch = None;
             self.vigil = None;
             self.speculative = Image::clone(&self.parts.applied.borrow().image);
@@ -243,6 +264,19 @@ impl Controller {
         if !self.parts.storage.is_alone() {
             self.resign(epoch).await;
         }
+    }
+
+    /// openraft is gone, which a stop begins with.
+    fn say_stopped(&self, error: &dyn fmt::Display) {
+        if self.is_leaving() {
+            tracing::debug!(%error, "the quorum has stopped");
+        } else {
+            tracing::error!(%error, "the quorum has stopped");
+        }
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// Whoever waits for proposals of an epoch that is over is told so. Some of those may be committed later
@@ -267,7 +301,7 @@ impl Controller {
         );
         request.leadership_transfer = true;
         if let Err(error) = self.parts.raft.vote(request).await {
-            tracing::error!(%error, "the quorum has stopped");
+            self.say_stopped(&error);
         }
     }
 
@@ -330,7 +364,11 @@ impl Controller {
         })
     }
 
+    /// A node that is about to stop watches over nobody: that it closes its connections is not the others' silence.
     fn deadline(&self) -> Option<Instant> {
+        if self.is_leaving() {
+            return None;
+        }
         let deadline = self.vigil.as_ref()?.deadline(&self.speculative)?;
         // Without a majority nothing is decided; the next controller gives all brokers a new session.
         let sure = self.contact.may_decide();
@@ -344,6 +382,7 @@ impl Controller {
             self.handle(request).await;
         }
         while self.contact.may_decide()
+            && !self.is_leaving()
             && let Some(records) = self.due_records()
         {
             self.propose(records, Box::new(|_| ())).await;
@@ -407,7 +446,7 @@ impl Controller {
         let write = self.parts.raft.write(proposal).responder(completion);
         let write = write.with_leader(CommittedLeaderId::new(epoch.0));
         if let Err(error) = write.await {
-            tracing::error!(%error, "the quorum has stopped");
+            self.say_stopped(&error);
             if let Some(last) = self.pending.back() {
                 last.finish(Err(SubmitError::Stopped));
             }

@@ -611,7 +611,7 @@ impl Quorum {
     }
 
     /// Stops deciding, and makes everything durable. The log itself is closed with its directory. A leader of others
-    /// hands over first, for as long as an election would take.
+    /// hands over first, unless it has ([`Quorum::hand_over`]).
     pub async fn shutdown(&self) {
         self.storage.room().stop();
         self.hand_over().await;
@@ -625,8 +625,12 @@ impl Quorum {
         }
     }
 
-    /// To the voter that has most of the log.
-    async fn hand_over(&self) {
+    /// Where this node leads others, lets the one of them lead that has most of the log, and waits for that as long as an
+    /// election would take. Once: what a stop begins with, while the others can still tell this node who leads.
+    pub async fn hand_over(&self) {
+        if self.controller.leaving.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let target = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();

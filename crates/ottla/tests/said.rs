@@ -8,10 +8,61 @@
 
 mod nodes;
 
-use nodes::Nodes;
+use nodes::{Nodes, quorum};
+use rustix::process::Signal;
+
+fn three() -> Nodes {
+    let mut nodes = Nodes::new(3);
+    let voters = nodes.voters(3);
+    for id in 1..=3 {
+        nodes.write(id, "broker,controller", &[&voters]);
+        nodes.start(id);
+    }
+    nodes.ready(&[1, 2, 3]);
+    nodes
+}
 
 fn alarms(log: &str) -> Vec<&str> {
     log.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR ")).collect()
+}
+
+#[test]
+fn an_active_controller_that_stops_in_order_alarms_nobody_and_the_others_say_who_is_next() {
+    let mut nodes = three();
+    nodes.succeed(&[
+        "topic",
+        "create",
+        "orders",
+        "--partitions",
+        "30",
+        "--replication-factor",
+        "3",
+    ]);
+    let active = usize::try_from(quorum(&nodes.clients[0]).leader_id).unwrap();
+    let others: Vec<usize> = (1..=3).filter(|id| *id != active).collect();
+    let lines = |nodes: &Nodes, id: usize| nodes.running[&id].log().lines().count();
+    let before: Vec<usize> = others.iter().map(|id| lines(&nodes, *id)).collect();
+
+    let mut stopping = nodes.running.remove(&active).unwrap();
+    assert!(stopping.end(Signal::TERM).success());
+    let said = stopping.log();
+    assert_eq!(alarms(&said), Vec::<&str>::new(), "{said}");
+    for untrue in ["fell silent", "no other voter has taken"] {
+        assert!(!said.contains(untrue), "{said}");
+    }
+    let (_, said) = said.split_once("others have taken over").unwrap();
+    assert!(said.contains("another node is the active controller"), "{said}");
+
+    // Whatever they have to say about it is said once they have decided something together.
+    nodes.succeed(&["topic", "create", "later", "--replication-factor", "2"]);
+    for (id, before) in others.into_iter().zip(before) {
+        let log = nodes.running[&id].log();
+        let said: Vec<&str> = log.lines().skip(before).collect();
+        assert_eq!(alarms(&log), Vec::<&str>::new());
+        let count = |what: &str| said.iter().filter(|line| line.contains(what)).count();
+        assert_eq!(count("is the active controller"), 1, "{said:#?}");
+        assert_eq!(count("lets this broker serve"), 0, "it always did: {said:#?}");
+    }
 }
 
 #[test]
