@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 use ottla_base::{BrokerId, Uuid};
 use ottla_broker::{DataDirectories, DataDirectory, Unreadable};
-use ottla_config::{BrokerConfig, Formatted, properties};
+use ottla_config::{BrokerConfig, Formation, Formatted, properties};
 use ottla_env::{Clock as _, SystemClock};
 
 use crate::bootstrap::{self, Levels};
@@ -111,9 +111,11 @@ pub(crate) struct Opened {
 /// # Errors
 /// If a directory belongs to another node or cluster, or holds something but no `meta.properties`: data whose origin is
 /// unknown is never touched. If Apache Kafka wrote the metadata. If it is not where it should be. If none was formatted and one can't be used.
-pub(crate) fn survey(config: &BrokerConfig) -> anyhow::Result<Survey> {
+///
+/// `to_format` is the command that formats this node's directories, without the cluster.
+pub(crate) fn survey(config: &BrokerConfig, to_format: &str) -> anyhow::Result<Survey> {
     let survey = Survey::of(&config.log_dirs, &config.metadata_log_dir, config.node_id)?;
-    survey.check_metadata()?;
+    survey.check_metadata(|survey| survey.cure_of_lost_metadata(config, to_format))?;
     foreign::check(&config.metadata_log_dir, METADATA_LOG)?;
     Ok(survey)
 }
@@ -145,16 +147,35 @@ impl Survey {
     }
 
     /// Without the metadata, all data would be that of unknown topics.
-    fn check_metadata(&self) -> anyhow::Result<()> {
+    fn check_metadata(&self, cure: impl FnOnce(&Self) -> String) -> anyhow::Result<()> {
         match (self.empty().find(|path| self.is_metadata(path)), self.formatted().next()) {
             (Some(empty), Some(other)) => bail!(
-                "{} should hold the metadata and is empty, but {} has data: is its disk mounted? A new disk is prepared by \
-                 ottla format --ignore-formatted, while the other nodes run (operations.md, \"A lost metadata log\")",
+                "{} should hold the metadata and is empty, but {} has data: is its disk mounted? {}",
                 empty.display(),
-                other.display()
+                other.display(),
+                cure(self)
             ),
             _ => Ok(()),
         }
+    }
+
+    fn cure_of_lost_metadata(&self, config: &BrokerConfig, to_format: &str) -> String {
+        let formation = config.formation();
+        if formation == Formation::Alone || config.joins {
+            return format!(
+                "If it is lost, and the cluster has other nodes, empty the other directories, too, and start this node with \
+                 --join HOST:PORT of another one and --set node.id={}: it gets from them what they have. A node alone begins \
+                 with an empty directory, and lets it have the topics that are left: ottla topic adopt --help has the steps",
+                self.node_id
+            );
+        }
+        let cluster_id = self.cluster_id().unwrap_or("ID");
+        let must_say = formation == Formation::RecordedVoters && config.process_roles.controller;
+        let controllers = if must_say { " --no-initial-controllers" } else { "" };
+        format!(
+            "A new disk is prepared, while the other nodes run, by {to_format} --cluster-id {cluster_id} \
+             --ignore-formatted{controllers} (operations.md, \"A lost metadata log\")"
+        )
     }
 
     /// `None` where nothing is formatted.
@@ -463,7 +484,7 @@ mod tests {
 
     fn open(log_dirs: &[PathBuf], metadata: &Path, node_id: i32) -> anyhow::Result<Opened> {
         let survey = Survey::of(log_dirs, metadata, BrokerId(node_id))?;
-        survey.check_metadata()?;
+        survey.check_metadata(|_| String::new())?;
         let cluster_id = match survey.cluster_id() {
             Some(id) => id.to_owned(),
             None => ottla_env::random_uuid()?.to_string(),

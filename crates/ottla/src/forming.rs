@@ -138,7 +138,7 @@ pub(crate) struct NodeDirectories<'a>(pub(crate) &'a BrokerConfig);
 impl Directories for NodeDirectories<'_> {
     fn format(&self, cluster_id: &str) -> anyhow::Result<()> {
         let stamp = Stamp { forming: true, ..Stamp::of(cluster_id) };
-        let opened = data_directory::survey(self.0)?.open(&stamp)?;
+        let opened = data_directory::survey(self.0, "ottla format")?.open(&stamp)?;
         match opened.directories.unreadable.first() {
             None => Ok(()),
             Some(it) => {
@@ -148,7 +148,7 @@ impl Directories for NodeDirectories<'_> {
     }
 
     fn formed(&self) -> anyhow::Result<()> {
-        Ok(data_directory::survey(self.0)?.formed()?)
+        Ok(data_directory::survey(self.0, "ottla format")?.formed()?)
     }
 }
 

@@ -180,13 +180,15 @@ struct Prepared {
 
 /// Finds out which cluster this node belongs to, and formats what is empty.
 async fn prepare(sources: Sources, loaded: Loaded) -> anyhow::Result<Prepared> {
-    let survey = data_directory::survey(&loaded.config)?;
+    let to_format = configuration::format_command(&sources);
+    let survey = data_directory::survey(&loaded.config, &to_format)?;
     if survey.standing() == Standing::Empty && !sources.join.is_empty() {
         return join(sources, &loaded.config).await;
     }
     let cluster_id = cluster_id(&sources, &loaded.config, &survey).await?;
     // Agreeing with others has formatted what was empty.
-    let opened = data_directory::survey(&loaded.config)?.open(&Stamp::of(&cluster_id))?;
+    let survey = data_directory::survey(&loaded.config, &to_format)?;
+    let opened = survey.open(&Stamp::of(&cluster_id))?;
     Ok(Prepared { loaded, opened })
 }
 
@@ -201,7 +203,8 @@ async fn join(mut sources: Sources, config: &BrokerConfig) -> anyhow::Result<Pre
     });
     let loaded = configuration::load_as_given(&sources)?;
     let stamp = Stamp { joined: Some(&controllers), ..Stamp::of(&cluster_id) };
-    let opened = data_directory::survey(&loaded.config)?.open(&stamp)?;
+    let to_format = configuration::format_command(&sources);
+    let opened = data_directory::survey(&loaded.config, &to_format)?.open(&stamp)?;
     Ok(Prepared { loaded, opened })
 }
 

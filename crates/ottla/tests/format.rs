@@ -164,13 +164,51 @@ fn what_is_formatted_is_left_alone() {
     assert_eq!(node.format(&["-g"]).code, 0);
     assert_eq!(meta(&node.path("b")), before[1]);
     assert_ne!(meta(&node.path("a")), before[0], "it is a new directory");
-    // Nobody starts without the metadata that there was, and a new disk for it is prepared by hand.
+}
+
+/// Nobody starts without the metadata that there was, and a new disk for it is prepared by hand.
+#[test]
+fn a_lost_disk_of_the_metadata_is_prepared_by_the_command_that_the_refusal_names() {
+    for (node, arguments) in [
+        (Node::of_three(), &[][..]),
+        (Node::of_recorded(), &["--initial-controllers", CONTROLLERS]),
+        (
+            Node::new(&[
+                "process.roles=broker",
+                "listeners=PLAINTEXT://127.0.0.1:0",
+                "controller.quorum.bootstrap.servers=localhost:8084",
+            ]),
+            &[],
+        ),
+    ] {
+        assert_eq!(node.format(arguments).code, 0);
+        let before = [meta(&node.path("a")), meta(&node.path("b"))];
+        fs::remove_dir_all(node.path("b")).unwrap();
+        let refused = node.ottla("serve", &["--set", "num.partitions=3"]);
+        assert!(!node.path("b").exists());
+        let (_, command) = refused.err.split_once("while the other nodes run, by ottla ").unwrap();
+        let (command, _) = command.split_once(" (operations.md").unwrap();
+        assert!(command.contains("--set num.partitions=3"), "{command}");
+        let mut format = Command::new(env!("CARGO_BIN_EXE_ottla"));
+        let output = format.args(command.split(' ')).output().unwrap();
+        assert!(output.status.success(), "{command}: {output:?}");
+        assert_eq!(meta(&node.path("a")), before[0]);
+        assert_ne!(meta(&node.path("b")), before[1], "it is a new directory");
+        let cluster = |name: &str| meta(&node.path(name))["cluster.id"].clone();
+        assert_eq!(cluster("b"), cluster("a"));
+    }
+}
+
+#[test]
+fn metadata_that_nobody_else_has_is_not_begun_anew_beside_data() {
+    let node = Node::new(&[]);
+    assert_eq!(node.format(&["--standalone"]).code, 0);
     fs::remove_dir_all(node.path("b")).unwrap();
     let refused = node.ottla("serve", &[]);
-    assert!(refused.err.contains("ottla format --ignore-formatted"), "{}", refused.err);
-    assert!(!node.path("b").exists());
-    assert_eq!(node.format(&["-g"]).code, 0);
-    assert_ne!(meta(&node.path("b")), before[1], "it is a new directory");
+    assert_eq!(refused.code, 1, "{}", refused.err);
+    assert!(refused.err.contains("--join HOST:PORT of another one"), "{}", refused.err);
+    assert!(refused.err.contains("--set node.id=1: "), "{}", refused.err);
+    assert!(!refused.err.contains("ottla format"), "{}", refused.err);
 }
 
 #[test]

@@ -212,7 +212,7 @@ fn config(root: &std::path::Path, id: i32) -> BrokerConfig {
 }
 
 async fn start_all(root: &std::path::Path) -> Vec<anyhow::Result<String>> {
-    let survey = |config: &BrokerConfig| data_directory::survey(config).unwrap();
+    let survey = |config: &BrokerConfig| data_directory::survey(config, "ottla format").unwrap();
     let configs: Vec<BrokerConfig> = (1..=3).map(|id| config(root, id)).collect();
     let standings =
         configs.iter().map(|it| (it.node_id.0, watch::Sender::new(survey(it).standing())));
