@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use ottla_base::BrokerId;
 use ottla_broker::{InitialVoter, LogLevels, Node, NodeOptions};
 use ottla_config::{BrokerConfig, Formation, Formatted, Loaded, Severity, Sources};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -195,7 +196,7 @@ async fn prepare(sources: Sources, loaded: Loaded) -> anyhow::Result<Prepared> {
 /// Joins a cluster, as the node that it says that this one is.
 async fn join(mut sources: Sources, config: &BrokerConfig) -> anyhow::Result<Prepared> {
     let Joined { cluster_id, node_id, controllers } = joining::join(config, ASKING_PAUSE).await?;
-    info!(cluster_id, %node_id, "joins the cluster as a new node");
+    let is_id_given = config.node_id != BrokerId::NONE;
     sources.formatted = Some(Formatted {
         path: config.metadata_log_dir.display().to_string(),
         node_id: node_id.0,
@@ -205,7 +206,23 @@ async fn join(mut sources: Sources, config: &BrokerConfig) -> anyhow::Result<Pre
     let stamp = Stamp { joined: Some(&controllers), ..Stamp::of(&cluster_id) };
     let to_format = configuration::format_command(&sources);
     let opened = data_directory::survey(&loaded.config, &to_format)?.open(&stamp)?;
+    say_joined(&cluster_id, node_id, is_id_given);
     Ok(Prepared { loaded, opened })
+}
+
+/// A node that has lost its disk and comes without its id is another node to the cluster, which waits for the lost one.
+fn say_joined(cluster_id: &str, node_id: BrokerId, is_id_given: bool) {
+    if is_id_given {
+        info!(
+            "the data directories were empty: formatted as node {node_id} of cluster {cluster_id}"
+        );
+    } else {
+        info!(
+            "the data directories were empty: formatted as a new node, {node_id}, of cluster {cluster_id}. If this was a node \
+             of it that has lost its disk, let it be that one again: stop it, empty its directories, and start it with \
+             --join and --set node.id= its old id"
+        );
+    }
 }
 
 /// The cluster that this node's directories belong to. Directories that are all empty are formatted at once only where

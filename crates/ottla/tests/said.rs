@@ -90,6 +90,22 @@ fn a_second_node_of_an_id_is_told_so_and_the_controller_says_once_where_it_is() 
 }
 
 #[test]
+fn a_node_that_joins_with_an_empty_directory_says_how_it_would_be_the_one_that_it_was() {
+    let mut nodes = Nodes::new(2);
+    nodes.serve(1, &[]);
+    let join = nodes.clients[0].clone();
+    let cluster = nodes.running[&1].ready();
+    assert!(cluster.contains(&join), "{cluster}");
+    nodes.serve(2, &["--join", &join]);
+    nodes.ready(&[2]);
+    let id = nodes::meta(&nodes.data(1), "cluster.id");
+    let log = nodes.running[&2].log();
+    let line = log.lines().find(|line| line.contains("formatted as a new node, 2,")).unwrap();
+    assert!(line.contains(&id) && line.contains("--set node.id="), "{line}");
+    assert!(line.contains(" INFO "), "a new node is no reason for alarm: {line}");
+}
+
+#[test]
 fn a_property_without_effect_is_noted_beside_json_too() {
     let mut nodes = Nodes::new(1);
     nodes.serve(1, &[]);
