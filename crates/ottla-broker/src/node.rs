@@ -37,7 +37,9 @@ pub use bind::bind;
 use bind::{Bound, bind_all, bind_http};
 use data::Data;
 pub use options::UNWRITTEN_HOST;
-use options::{OpenFiles, controllers, intervals, quorum_config, registration, settings};
+use options::{
+    OpenFiles, addresses, controllers, intervals, quorum_config, registration, settings,
+};
 
 /// What a node is started with.
 #[derive(Debug)]
@@ -55,16 +57,22 @@ pub struct NodeOptions {
     pub log_levels: LogLevels,
 }
 
-/// A listener's name and where it is bound, shown as `PLAINTEXT://127.0.0.1:9092`.
+/// A listener's name and where it is, shown as `PLAINTEXT://127.0.0.1:9092`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     pub name: String,
+    /// Where it is bound.
     pub socket: SocketAddr,
+    /// `HOST:PORT` as others are told it, if it is bound to every interface: nobody can connect to `0.0.0.0`.
+    pub advertised: Option<String>,
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.name, self.socket)
+        match &self.advertised {
+            Some(address) => write!(f, "{}://{address}", self.name),
+            None => write!(f, "{}://{}", self.name, self.socket),
+        }
     }
 }
 
@@ -102,7 +110,7 @@ impl Node {
         let wishes = Wishes::read(&data.directories)?;
         let peers = Arc::new(Peers::new(config.node_id));
         let quorum = start_quorum(&options, &bound, &data, &peers).await?;
-        let listeners = bound.iter().map(Bound::address).collect();
+        let listeners = addresses(&config, &bound);
         let (for_controllers, for_clients): (Vec<_>, Vec<_>) =
             bound.into_iter().partition(|bound| bound.role == Role::Controller);
         let request = registration(&options, &for_clients, &data.directories, data.incarnation_id);

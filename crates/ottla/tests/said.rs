@@ -106,6 +106,18 @@ fn a_node_that_joins_with_an_empty_directory_says_how_it_would_be_the_one_that_i
 }
 
 #[test]
+fn a_listener_on_every_interface_is_shown_where_clients_find_it() {
+    let mut nodes = Nodes::new(1);
+    let advertised = "advertised.listeners=PLAINTEXT://broker.example:9192";
+    let everywhere = "listeners=PLAINTEXT://0.0.0.0:0";
+    let listener = ["--set", everywhere, "--set", advertised];
+    nodes.serve_with(1, &listener);
+    let line = nodes.running[&1].ready();
+    let expected = "listening on PLAINTEXT://broker.example:9192, http://127.0.0.1:";
+    assert!(line.contains(expected), "{line}");
+}
+
+#[test]
 fn a_property_without_effect_is_noted_beside_json_too() {
     let mut nodes = Nodes::new(1);
     nodes.serve(1, &[]);

@@ -7,7 +7,6 @@ use ottla_config::{BrokerConfig, Listener as ListenerConfig, Settings as ConfigS
 use tokio::net::{TcpListener, TcpSocket};
 use tracing::warn;
 
-use super::Address;
 use crate::listener::Role;
 
 /// A bound listener that does not accept yet.
@@ -17,12 +16,6 @@ pub(super) struct Bound {
     pub socket: TcpListener,
     /// With the port that port 0 has become.
     pub address: SocketAddr,
-}
-
-impl Bound {
-    pub(super) fn address(&self) -> Address {
-        Address { name: self.config.name.clone(), socket: self.address }
-    }
 }
 
 pub(super) async fn bind_all(config: &BrokerConfig) -> anyhow::Result<Vec<Bound>> {

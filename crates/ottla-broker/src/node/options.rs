@@ -16,8 +16,8 @@ use ottla_quorum::{Config as QuorumConfig, InitialVoter, SnapshotLimits, Timing}
 use ottla_replication::Windows;
 use tokio::sync::Semaphore;
 
-use super::NodeOptions;
 use super::bind::Bound;
+use super::{Address, NodeOptions};
 use crate::broker::Settings;
 use crate::fetchers::FetchSettings;
 use crate::lifecycle::Intervals;
@@ -237,6 +237,26 @@ fn endpoints(config: &BrokerConfig, bound: &[Bound], role: Role) -> Vec<Endpoint
             }
         })
         .collect()
+}
+
+/// Where each listener is, for whoever wants to connect.
+pub(super) fn addresses(config: &BrokerConfig, bound: &[Bound]) -> Vec<Address> {
+    let told = [Role::Broker, Role::Controller].map(|role| endpoints(config, bound, role));
+    let address = |bound: &Bound| {
+        let name = &bound.config.name;
+        let told = told.iter().flatten().find(|it| *it.listener == **name);
+        let shown = |it: &Endpoint| {
+            let address = ClientAddress { host: it.host.to_string(), port: it.port };
+            address.to_string()
+        };
+        let is_everywhere = bound.address.ip().is_unspecified();
+        Address {
+            name: name.clone(),
+            socket: bound.address,
+            advertised: told.filter(|_| is_everywhere).map(shown),
+        }
+    };
+    bound.iter().map(address).collect()
 }
 
 /// What this machine is called, as Kafka tells clients when no host is configured.

@@ -219,10 +219,16 @@ impl Nodes {
 
     /// Starts a node without a file, at its address for clients, with these options.
     pub fn serve(&mut self, id: usize, options: &[&str]) {
+        let address = self.clients[id - 1].clone();
+        self.serve_with(id, &[&["--listen", &address], options].concat());
+    }
+
+    /// Starts a node without a file, with these options.
+    pub fn serve_with(&mut self, id: usize, options: &[&str]) {
         let log = self.root.path().join(format!("node-{id}.log"));
         let mut command = ottla();
-        command.args(["serve", "--listen", &self.clients[id - 1], "--data-dir"]);
-        command.arg(self.data(id)).args(["--set", "ottla.http.listener=127.0.0.1:0"]).args(options);
+        command.args(["serve", "--data-dir"]).arg(self.data(id));
+        command.args(["--set", "ottla.http.listener=127.0.0.1:0"]).args(options);
         self.running.insert(id, Running::start(&mut command, log));
     }
 
