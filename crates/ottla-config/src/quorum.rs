@@ -22,7 +22,8 @@ pub struct ProcessRoles {
 
 impl ProcessRoles {
     /// Without a value, which is a problem of its own, a node is taken for both.
-    pub(crate) fn from_settings(s: &Settings) -> Self {
+    #[must_use]
+    pub fn from_settings(s: &Settings) -> Self {
         let roles = s.list("process.roles");
         let has = |role: &str| roles.is_empty() || roles.iter().any(|it| it == role);
         Self { broker: has("broker"), controller: has("controller") }

@@ -124,7 +124,7 @@ impl Liveness {
         let existing = image.broker(id);
         let is_amended = existing.is_some_and(|it| it.incarnation_id == request.incarnation_id);
         // Whoever has this controller's own id is this process: the one before it cannot be there any more.
-        if !is_amended && id != policy.node_id && self.has_session(image, id, now) {
+        if !is_amended && !policy.is_own_broker(id) && self.has_session(image, id, now) {
             return Err(Rejection::new(
                 ErrorCode::DUPLICATE_BROKER_REGISTRATION,
                 format!("Another process is registered as broker {id}, and was heard from lately"),
@@ -241,7 +241,7 @@ impl Liveness {
             let presence = self.brokers.get(&broker.id).filter(|it| it.epoch == broker.epoch);
             presence.map_or(Offset(-1), |presence| presence.metadata_offset)
         };
-        let others = image.brokers().filter(|it| it.is_active() && it.id != policy.node_id);
+        let others = image.brokers().filter(|it| it.is_active() && !policy.is_own_broker(it.id));
         others.map(offset).min().unwrap_or(Offset(i64::MAX))
     }
 
@@ -297,7 +297,7 @@ impl Liveness {
 /// When a broker that was heard from now is taken for dead. The one in the active controller's own process lives as long
 /// as this state does, and need not say so: a lone node sends no heartbeats.
 fn session_end(policy: &Policy, id: BrokerId, now: Duration) -> Option<Duration> {
-    (id != policy.node_id).then(|| now + policy.broker_session_timeout)
+    (!policy.is_own_broker(id)).then(|| now + policy.broker_session_timeout)
 }
 
 fn leads(image: &Image, id: BrokerId) -> bool {

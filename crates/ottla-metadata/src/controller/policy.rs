@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ottla_base::BrokerId;
+use ottla_config::ProcessRoles;
 use ottla_config::describe::topic_defaults;
 use ottla_config::dynamic::Dynamic;
 use ottla_config::settings::Settings;
@@ -41,6 +42,8 @@ pub struct Policy {
     pub unclean_election_interval: Duration,
     /// The node that decides, whose configuration this is.
     pub node_id: BrokerId,
+    /// Whether it is a broker, too. A broker of its id is another process, or none any more, where it is not.
+    pub is_broker: bool,
     /// Everything that was set on this node when it started.
     pub settings: Settings,
 }
@@ -75,8 +78,14 @@ impl Policy {
                 Some(Value::Int(id)) => BrokerId(id),
                 _ => BrokerId::NONE,
             },
+            is_broker: ProcessRoles::from_settings(&settings).broker,
             settings,
         }
+    }
+
+    /// Whether a broker is in the process of the controller that decides.
+    pub(super) fn is_own_broker(&self, id: BrokerId) -> bool {
+        self.is_broker && id == self.node_id
     }
 
     /// What was changed at run time for this node, and for all.

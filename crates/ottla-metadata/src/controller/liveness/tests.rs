@@ -384,6 +384,15 @@ fn the_broker_of_the_controllers_own_process_never_waits_for_the_one_before_it()
     assert_eq!(cluster.liveness.deadline(), None);
 }
 
+/// Its node was a broker, too, until the last start.
+#[test]
+fn a_broker_that_has_only_the_id_of_the_controllers_process_is_fenced_when_it_is_silent() {
+    let mut cluster = Cluster::of(&[1, 2]);
+    cluster.policy = Policy { node_id: BrokerId(1), is_broker: false, ..Policy::default() };
+    cluster.liveness = Liveness::new(&cluster.image, &cluster.policy, Duration::ZERO);
+    assert_eq!(cluster.wait_until(SESSION), [1, 2].map(BrokerId));
+}
+
 #[test]
 fn an_amended_registration_must_be_known_as_well() {
     let mut cluster = Cluster::of(&[1]);
