@@ -118,8 +118,9 @@ async fn ask_there(
     let node_id = match introduction.verdict {
         Verdict::Welcome(id) => id,
         Verdict::Taken => {
-            let why = anyhow!("a node of this id is alive: every node needs a node.id of its own");
-            return Err(why.into());
+            let why =
+                "a node of this id is alive, or is a voter that the others know by its id alone";
+            return Err(anyhow!("{why}: every node needs a node.id of its own").into());
         }
         Verdict::Unsaid => return Err(anyhow!("another controller leads by now").into()),
     };

@@ -8,7 +8,8 @@
 
 mod nodes;
 
-use nodes::Nodes;
+use nodes::{Nodes, ask, wait_for};
+use ottla_protocol::messages::DescribeClusterRequest;
 
 const SAFE: [&str; 2] = ["default.replication.factor=3", "min.insync.replicas=2"];
 
@@ -79,4 +80,19 @@ fn a_voter_that_comes_back_empty_is_refused_and_so_is_another_clusters_data_or_a
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("another process is node 2"), "{said}");
     assert!(!twin.data(2).exists());
+}
+
+/// It would be given the metadata, and a vote that the voter before it has used.
+#[test]
+fn a_static_voter_that_comes_back_empty_is_not_taken_in_as_a_node_that_joins_either() {
+    let mut nodes = three();
+    nodes.kill(3);
+    std::fs::remove_dir_all(nodes.data(3)).unwrap();
+    let somebody = nodes.clients[0].clone();
+    let brokers = DescribeClusterRequest { endpoint_type: 1, ..Default::default() };
+    // Until then it is taken for alive.
+    assert!(wait_for(|| ask(&somebody, &brokers).brokers.len() == 2));
+    nodes.serve(3, &["--join", &somebody, "--set", "node.id=3"]);
+    nodes.running[&3].says("a voter that the others know by its id alone");
+    assert!(!nodes.data(3).join("meta.properties").exists());
 }

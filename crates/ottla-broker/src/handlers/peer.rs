@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ottla_base::{BrokerId, Uuid};
 use ottla_protocol::peer::{PeerKey, PeerRequest, encode_answer};
+use ottla_quorum::Quorum;
 
 use super::Session;
 use crate::answer::{Answer, CloseReason, Outcome};
@@ -73,10 +75,23 @@ fn give_id(broker: &Broker, claim: Uuid, own: Option<BrokerId>) -> Option<Broker
     broker.state.claims.give(claim, own, is_taken(broker), broker.clock.monotonic())
 }
 
-/// Whether a node id is this one's, or that of a broker that serves.
+/// Whether a node id is this one's, or that of a broker that serves, or of a voter whose vote a stranger would have.
 fn is_alive(broker: &Broker, id: BrokerId) -> bool {
-    id == broker.node_id || broker.image().broker(id).is_some_and(|it| !it.fenced)
+    id == broker.node_id
+        || broker.image().broker(id).is_some_and(|it| !it.fenced)
+        || is_voter(&broker.quorum, id)
 }
+
+/// Whoever comes with an empty directory under the id of a voter that is known by nothing else could vote again where that one
+/// has voted. One that is known by its directory, too, has only to be gone.
+fn is_voter(quorum: &Quorum, id: BrokerId) -> bool {
+    let by_id_alone = quorum.kraft_version() == 0;
+    let mut voters = quorum.voter_states().into_iter();
+    voters.any(|it| it.voter.id == id && (by_id_alone || it.silent_for < GONE_AFTER))
+}
+
+/// A voter that lives answers many times a second.
+const GONE_AFTER: Duration = Duration::from_secs(3);
 
 /// Whether a node id belongs to somebody: a broker, fenced or not, a controller, or whoever follows the metadata log.
 fn is_taken(broker: &Broker) -> impl Fn(BrokerId) -> bool + use<> {
