@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 const PAUSE: Duration = Duration::from_secs(60);
+/// So many are said within a minute: anybody can ask under any id.
+const SAID_MAX: usize = 100;
 
 /// When a refusal was last said, by who was refused and why.
 #[derive(Debug, Default)]
@@ -20,7 +22,7 @@ impl Refusals {
         let mut said = self.0.lock();
         said.retain(|_, at| now.saturating_duration_since(*at) < PAUSE);
         let key = (id, why.to_owned());
-        let is_due = !said.contains_key(&key);
+        let is_due = said.len() < SAID_MAX && !said.contains_key(&key);
         if is_due {
             said.insert(key, now);
         }
@@ -49,5 +51,7 @@ mod tests {
         assert!(refusals.is_due(BrokerId(5), "it is there twice", later), "another one");
         assert!(refusals.is_due(BrokerId(4), "another cluster's", later), "something else");
         assert!(!refusals.is_due(BrokerId(4), "it is there twice", later));
+        let due = (100..1_000).filter(|id| refusals.is_due(BrokerId(*id), "nobody", later));
+        assert_eq!(due.count(), SAID_MAX - 3);
     }
 }
