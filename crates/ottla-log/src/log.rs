@@ -201,6 +201,11 @@ impl State {
         }
     }
 
+    /// What is known of a segment, if it is closed and still here.
+    fn sealed_as(&self, segment: &Arc<Segment>) -> Option<&Sealed> {
+        self.sealed.iter().find(|it| Arc::ptr_eq(&it.segment, segment))
+    }
+
     /// What stays of a log that is cut off at an offset ends before this one: of damage that the offset lies in, nothing stays.
     fn whole_before(&self, offset: Offset) -> Offset {
         let (segment, ..) = self.segment_of(offset);

@@ -21,8 +21,8 @@ use std::collections::BTreeMap;
 
 use ottla_base::{Offset, ProducerId, Timestamp};
 use ottla_records::{
-    BatchHeader, ControlType, EndTransactionMarker, NO_PRODUCER_EPOCH, NO_SEQUENCE, Records,
-    ValidBatch, decrement_sequence,
+    BatchHeader, ControlType, EndTransactionMarker, NO_PRODUCER_EPOCH, NO_SEQUENCE, RawBatch,
+    Records, ValidBatch, decrement_sequence,
 };
 
 /// How many of a producer's latest batches are remembered: as many as its client may have in flight.
@@ -118,11 +118,15 @@ pub enum ProducerRefusal {
 impl<'a> Written<'a> {
     #[must_use]
     pub fn of(batch: &'a ValidBatch) -> Self {
-        let header = batch.header();
-        let records = Self::needs_records(header)
-            .then(|| batch.records_within(MARKER_BYTES_MAX).ok())
-            .flatten();
-        Self::new(header, records)
+        Self::reading(batch.header(), || batch.records_within(MARKER_BYTES_MAX).ok())
+    }
+
+    pub(crate) fn of_raw(batch: &'a RawBatch) -> Self {
+        Self::reading(batch.header(), || batch.records_within(MARKER_BYTES_MAX).ok())
+    }
+
+    fn reading(header: &'a BatchHeader, read: impl FnOnce() -> Option<Records>) -> Self {
+        Self::new(header, Self::needs_records(header).then(read).flatten())
     }
 
     /// Whether more than the header of a batch is of interest: the marker in a producer's control batch.

@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 use ottla_base::ErrorCode;
 
 use super::client::Acks;
-use super::nodes::Cluster;
+use super::nodes::{Cluster, properties};
 use super::{SETTLE_LIMIT, ask, records};
 use crate::broker::Target;
 
@@ -25,20 +25,18 @@ const WAIT: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(30);
 
 pub(super) fn run(target: Target, directory: &Path) -> Result<()> {
-    let more = [
+    let more = properties(&[
         ("replica.lag.time.max.ms", LAG_MAX),
         // It is the leader that puts the follower out of the ISR, and not the controller.
         ("broker.session.timeout.ms", "60000"),
-    ];
-    let more = more.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    ]);
     Cluster::start_with(target, directory, |_| more.clone())?.explaining(try_all)
 }
 
 fn try_all(cluster: &mut Cluster) -> Result<()> {
     // Whoever is paused must not be the active controller, which is needed.
     let leader = cluster.controller()?;
-    let others: Vec<i32> = cluster.ids().into_iter().filter(|id| *id != leader).collect();
-    let [paused, other] = *others else { return Err(anyhow!("three nodes, of which {others:?}")) };
+    let [paused, other] = cluster.beside(leader)?;
     cluster.create_assigned(TOPIC, &[vec![leader, paused, other]])?;
     set_minimum(cluster, 3)?;
     cluster.until("a minimum of three", SETTLE_LIMIT, |cluster| {

@@ -65,6 +65,11 @@ pub(super) struct Ground {
     pub(super) failing: Option<(i32, &'static [&'static str])>,
 }
 
+/// Properties as [`Cluster::start_with`] takes them.
+pub(super) fn properties(all: &[(&str, &str)]) -> Vec<(String, String)> {
+    all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
 impl Cluster {
     /// Starts a new cluster, and waits until all of it is there.
     pub(crate) fn start(target: Target, directory: &Path) -> Result<Self> {
@@ -152,6 +157,13 @@ impl Cluster {
 
     pub(crate) fn ids(&self) -> Vec<i32> {
         self.nodes.iter().map(|node| node.place.id).collect()
+    }
+
+    /// The two others of three nodes.
+    pub(super) fn beside(&self, node: i32) -> Result<[i32; 2]> {
+        let others: Vec<i32> = self.ids().into_iter().filter(|id| *id != node).collect();
+        let [one, other] = *others else { bail!("three nodes, of which {others:?}") };
+        Ok([one, other])
     }
 
     /// What clients are told: all nodes, whether they are there or not.

@@ -34,8 +34,7 @@ fn try_all(cluster: &mut Cluster) -> Result<()> {
     cluster.create_assigned(TOPIC, &ASSIGNMENTS.map(Vec::from))?;
     cluster.await_preferred(TOPIC)?;
     let controller = cluster.controller()?;
-    let others = cluster.ids().into_iter().filter(|id| *id != controller).collect::<Vec<_>>();
-    let [node, third] = *others else { return Err(anyhow!("three nodes, of which {others:?}")) };
+    let [node, third] = cluster.beside(controller)?;
     let partition = node - 1;
     ensure!(cluster.leader(TOPIC, partition)? == node, "node {node} is to lead {partition}");
     let mut writer = Librdkafka::plain(TOPIC, &cluster.bootstrap())?;

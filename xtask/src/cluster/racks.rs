@@ -23,7 +23,7 @@ use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 use super::SETTLE_LIMIT;
 use super::ask::Caller;
 use super::client::{Client, Direct, write_many};
-use super::nodes::Cluster;
+use super::nodes::{Cluster, properties};
 use crate::broker::Target;
 use crate::process::run_ok;
 use crate::{interop, kafka};
@@ -45,10 +45,8 @@ fn rack(node: i32) -> &'static str {
 }
 
 pub(super) fn run(target: Target, directory: &Path) -> Result<()> {
-    let more = |node| {
-        let all = [("broker.rack", rack(node)), ("replica.selector.class", SELECTOR)];
-        all.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
-    };
+    let more =
+        |node| properties(&[("broker.rack", rack(node)), ("replica.selector.class", SELECTOR)]);
     let mut cluster = Cluster::start_with(target, directory, more)?;
     cluster.explaining(|cluster| try_all(target, cluster, directory))
 }

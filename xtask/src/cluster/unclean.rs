@@ -7,12 +7,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use ottla_base::ErrorCode;
 
 use super::ask::{self, Election};
 use super::client::{Acks, Direct};
-use super::nodes::Cluster;
+use super::nodes::{Cluster, properties};
 use super::{SETTLE_LIMIT, records, replicas};
 use crate::broker::Target;
 
@@ -24,22 +24,20 @@ const LIMIT: Duration = Duration::from_secs(30);
 const RECORDS: usize = 5;
 
 pub(super) fn run(target: Target, directory: &Path) -> Result<()> {
-    let more = [
+    let more = properties(&[
         // Who is alone in sync takes records.
         ("min.insync.replicas", "1"),
         // A new controller waits so long for who may be there still.
         ("broker.session.timeout.ms", "3000"),
         ("broker.heartbeat.interval.ms", "500"),
-    ];
-    let more = more.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    ]);
     Cluster::start_with(target, directory, |_| more.clone())?.explaining(try_all)
 }
 
 fn try_all(cluster: &mut Cluster) -> Result<()> {
     // The one that is alone must hear that it is, which nobody could tell it but the active controller.
     let last = cluster.controller()?;
-    let others: Vec<i32> = cluster.ids().into_iter().filter(|id| *id != last).collect();
-    let [one, other] = *others else { return Err(anyhow!("three nodes, of which {others:?}")) };
+    let [one, other] = cluster.beside(last)?;
     for topic in TOPICS {
         cluster.create_assigned(topic, &[vec![last, one, other]])?;
     }

@@ -152,14 +152,7 @@ impl Appending {
     /// Appends until all is appended, or the budget does not do for what is next.
     fn go_on(&mut self, budget: &mut Budget) -> Progress {
         let begun = Instant::now();
-        let mut is_first = true;
         while let Some((index, data)) = self.rest.pop_front() {
-            let is_late = budget.time.is_some_and(|time| !is_first && begun.elapsed() > time);
-            if is_late {
-                self.rest.push_front((index, data));
-                return Progress::Slow;
-            }
-            is_first = false;
             let topic = self.response.responses.get_mut(index).expect("each topic has its answer");
             let (context, partition) = (&self.context, data.index);
             let result = self.refused.map_or(Ok(()), Err).map_err(Refusal::from).and_then(|()| {
@@ -185,6 +178,10 @@ impl Appending {
                     answers.push(answer);
                 }
                 Err(refusal) => answers.push(refusal.into_response(partition)),
+            }
+            let is_late = || budget.time.is_some_and(|time| begun.elapsed() > time);
+            if !self.rest.is_empty() && is_late() {
+                return Progress::Slow;
             }
         }
         Progress::Done

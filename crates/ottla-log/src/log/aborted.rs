@@ -140,12 +140,7 @@ impl<'a> Comparison<'a> {
     }
 
     fn compare(&mut self, batch: &RawBatch) -> Result<(), Unknown> {
-        let header = batch.header();
-        let records = match Written::needs_records(header) {
-            true => batch.records_within(MARKER_BYTES_MAX).ok(),
-            false => None,
-        };
-        let written = Written::new(header, records);
+        let (header, written) = (batch.header(), Written::of_raw(batch));
         let mut told = self.told.batch(&written)?;
         while let Some(entry) = self.entries.peek(&self.part.segment)?
             && entry.transaction.last_offset.0 <= header.last_offset()
@@ -256,13 +251,8 @@ impl<'a> Rebuilt<'a> {
     }
 
     fn batch(&mut self, batch: &RawBatch) {
-        let header = batch.header();
-        let records = match Written::needs_records(header) {
-            true => batch.records_within(MARKER_BYTES_MAX).ok(),
-            false => None,
-        };
         if self.unknown.is_none() {
-            self.unknown = self.add(&Written::new(header, records)).err();
+            self.unknown = self.add(&Written::of_raw(batch)).err();
         }
     }
 
@@ -396,8 +386,7 @@ impl Log {
     /// How many bytes a segment of the log has.
     fn size_of(&self, segment: &Arc<Segment>) -> u64 {
         let state = self.state.read();
-        let sealed = state.sealed.iter().find(|it| Arc::ptr_eq(&it.segment, segment));
-        sealed.map_or(state.active.size, |it| it.size)
+        state.sealed_as(segment).map_or(state.active.size, |it| it.size)
     }
 }
 

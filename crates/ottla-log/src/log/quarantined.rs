@@ -227,9 +227,7 @@ impl Log {
 
     /// How many entries the time index of a closed segment has; 0 of any other.
     fn time_entries(&self, segment: &Arc<Segment>) -> u32 {
-        let state = self.state.read();
-        let sealed = state.sealed.iter().find(|it| Arc::ptr_eq(&it.segment, segment));
-        sealed.map_or(0, |it| it.time_entries)
+        self.state.read().sealed_as(segment).map_or(0, |it| it.time_entries)
     }
 
     /// Holds what is known of the largest timestamp of an undamaged part, by its time index that has no checksum, against what
@@ -276,16 +274,15 @@ impl Log {
         if is_active {
             return state.active.size >= part.size && state.log_end_offset >= part.end_offset;
         }
-        let mut sealed = state.sealed.iter();
-        sealed.any(|it| Arc::ptr_eq(&it.segment, &part.segment) && it.size >= part.size)
+        state.sealed_as(&part.segment).is_some_and(|it| it.size >= part.size)
     }
 
     /// A segment was read: this is all that is wrong with it, up to where it was read. What was cut off meanwhile says nothing:
     /// a follower soon has as much again, so that neither the segment nor its size tells.
     fn note_damage(&self, part: &Auditable, found: Vec<Damage>) -> Result<(), StorageError> {
         // Until it is noted nobody cuts anything off, and nobody else notes anything.
-        let _writer = self.writer.lock();
-        if self.truncations() != part.truncations || !self.holds(part) {
+        let writer = self.writer.lock();
+        if !self.is_as_read(&writer, part) {
             return Ok(());
         }
         let known = part.segment.damage().unwrap_or_default();
