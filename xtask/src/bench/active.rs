@@ -6,6 +6,10 @@
 //!
 //! Requests are due at fixed times, whatever the answers do: a late answer does not delay the next request of another
 //! connection, and every latency counts from when its request was due.
+//!
+//! The subjects share a file system, and a flush of all of it writes what any of them has left: each run begins with nothing
+//! left. Partitions have different lengths to begin with, as those of a running cluster do: if all were of one, all would
+//! need the next page of their files in the same moment.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -42,6 +46,9 @@ const REQUESTS: u32 = REQUESTS_PER_SECOND * SECONDS;
 const BATCHES: usize = 64;
 /// A partition that is written to less often is not active.
 const WRITES_MIN: usize = 5;
+/// How many lengths partitions have to begin with, spread over a page of a file.
+const LENGTHS: usize = 16;
+const PAGE_LEN: usize = 4096;
 
 pub(super) fn measure(bench: &Bench) -> Result<Section> {
     let mut rows = Vec::new();
@@ -60,6 +67,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section> {
         for (run, subject) in in_turn(&brokers, bench.runs) {
             let Some(contestant) = bench.contestant(subject) else { continue };
             bench.say_run(&title, run, subject);
+            disk::write_everything(&bench.directory)?;
             let flushes = disk::flushes(&bench.directory)?;
             let latencies = once(contestant, targets.get(&subject).context("no partitions")?)
                 .with_context(|| format!("{} failed", subject.name()))?;
@@ -122,18 +130,27 @@ fn once(contestant: &Contestant, targets: &[(TopicId, i32)]) -> Result<Vec<Durat
 
 /// The partitions of new topics, each written to once.
 fn create(contestant: &Contestant, active: i32) -> Result<Vec<(TopicId, i32)>> {
-    let batch = Batch::filled(VALUE_LEN, 0)?.bytes;
     let mut connection = Connection::open(contestant.address())?;
     let mut targets = Vec::new();
     for (name, partitions) in topics(active) {
         let topic = driver::create_topic(contestant.address(), &name, partitions)?;
-        let partitions: Vec<i32> = (0..partitions).collect();
-        let all = [(&topic, partitions.as_slice())];
-        let frame = wire::produce(all.into_iter(), ACKS_ALL, &batch);
-        driver::until_known(&mut connection, &frame, partitions.len())?;
-        targets.extend(partitions.into_iter().map(|partition| (topic, partition)));
+        for (length, first) in first_batches()?.into_iter().enumerate() {
+            let of_length: Vec<i32> = (0..partitions).skip(length).step_by(LENGTHS).collect();
+            if !of_length.is_empty() {
+                let all = [(&topic, of_length.as_slice())];
+                let frame = wire::produce(all.into_iter(), ACKS_ALL, &first);
+                driver::until_known(&mut connection, &frame, of_length.len())?;
+            }
+        }
+        targets.extend((0..partitions).map(|partition| (topic, partition)));
     }
     Ok(targets)
+}
+
+/// What a partition begins with, by its number modulo [`LENGTHS`].
+fn first_batches() -> Result<Vec<Vec<u8>>> {
+    let lengths = (0..LENGTHS).map(|number| VALUE_LEN + number * PAGE_LEN / LENGTHS);
+    lengths.map(|len| Ok(Batch::filled(len, 0)?.bytes)).collect()
 }
 
 /// Names and partitions of the topics that have so many in all.
@@ -218,6 +235,15 @@ mod tests {
         assert!(first.iter().all(Duration::is_zero));
         assert!(second.iter().all(|due| *due == Duration::from_millis(40)));
         const { assert!(AT_ONCE <= PRODUCERS && AT_ONCE * BATCHES > 500) };
+    }
+
+    #[test]
+    fn partitions_begin_at_different_places_of_a_page() {
+        let lengths: Vec<_> = first_batches().unwrap().iter().map(Vec::len).collect();
+        let steps: Vec<_> = lengths.windows(2).map(|two| two[1] - two[0]).collect();
+        // A longer value needs a byte more for its length, and so does a longer record.
+        assert!(steps.iter().all(|step| step.abs_diff(PAGE_LEN / LENGTHS) <= 2), "{steps:?}");
+        assert!((lengths[LENGTHS - 1] - lengths[0]).abs_diff(PAGE_LEN - PAGE_LEN / LENGTHS) <= 2);
     }
 
     #[test]

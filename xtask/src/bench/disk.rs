@@ -1,6 +1,6 @@
-//! How often the disk was told to make durable what it has, as Linux counts it (shell).
+//! What is left for the disk to do, and how often it was told to make durable what it has, as Linux counts it (shell).
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -13,6 +13,12 @@ pub(super) fn flushes(directory: &Path) -> Result<u64> {
     let path = format!("/sys/dev/block/{major}:{minor}/stat");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     flushes_in(&text).with_context(|| format!("{path} has no flushes"))
+}
+
+/// Has the disk write whatever is left on the file system of a directory, by whomever.
+pub(super) fn write_everything(directory: &Path) -> Result<()> {
+    let opened = File::open(directory).context("cannot open the directory")?;
+    rustix::fs::syncfs(&opened).context("cannot flush the file system")
 }
 
 /// Behind reads, writes, the queue and discards: Documentation/block/stat.rst.
