@@ -304,7 +304,7 @@ impl Replica {
         self.fetch_news.store(news);
     }
 
-    fn tell_fetcher(&self) {
+    pub(crate) fn tell_fetcher(&self) {
         if let Some(news) = &*self.fetch_news.load() {
             news.tell(self.topic_id, self.partition.partition);
         }

@@ -49,6 +49,13 @@ impl CleanableLogs for Replicas {
         let compacted = by_partition.values().filter(|replica| replica.log().config().compact);
         compacted.map(|replica| (replica.log(), replica.high_watermark())).collect()
     }
+
+    fn shortened(&self, log: &Arc<Log>) {
+        let partition = log.topic_partition().partition.0;
+        if let Some(replica) = log.topic_id().and_then(|id| self.find(id, partition)) {
+            replica.tell_fetcher();
+        }
+    }
 }
 
 impl Replicas {

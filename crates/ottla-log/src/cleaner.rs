@@ -24,7 +24,7 @@ use ottla_env::Clock;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::error::StorageError;
-use crate::log::{Log, Source};
+use crate::log::{Compactable, Log};
 use crate::policy::compaction::Dirtiness;
 use clean::{Interrupted, Limits, Report, clean};
 use throttle::Throttle;
@@ -62,6 +62,9 @@ impl Default for CleanerOptions {
 /// The logs that there are, and their high watermarks.
 pub trait CleanableLogs: Send + Sync + Debug {
     fn logs(&self) -> Vec<(Arc<Log>, Offset)>;
+
+    /// Retention has deleted the oldest segments of a log.
+    fn shortened(&self, _log: &Arc<Log>) {}
 }
 
 /// What the cleaner has done since the process started, and what it saw when it last looked around.
@@ -108,8 +111,7 @@ struct Shared {
 /// A log that is due, and what of it is.
 struct Due {
     log: Arc<Log>,
-    dirtiness: Dirtiness,
-    sources: Vec<Source>,
+    found: Compactable,
 }
 
 impl LogCleaner {
@@ -244,10 +246,11 @@ impl Shared {
     /// is no such log.
     fn clean_dirtiest(&self, failed: &mut HashSet<TopicPartition>) -> Option<bool> {
         let mut due = self.due(failed);
-        due.sort_by(|a, b| b.dirtiness.ratio().total_cmp(&a.dirtiness.ratio()));
-        for Due { log, dirtiness, sources } in due {
+        let ratio = |due: &Due| due.found.dirtiness.ratio();
+        due.sort_by(|a, b| ratio(b).total_cmp(&ratio(a)));
+        for Due { log, found } in due {
             let Some(_cleaning) = log.cleaning.try_lock() else { continue };
-            let is_cleaned = self.clean(&log, &dirtiness, sources);
+            let is_cleaned = self.clean(&log, found);
             if !is_cleaned {
                 failed.insert(log.topic_partition().clone());
             }
@@ -266,7 +269,7 @@ impl Shared {
             if !config.compact || failed.contains(log.topic_partition()) {
                 continue;
             }
-            let (dirtiness, sources) = match log.dirtiness(high_watermark, now_ms) {
+            let found = match log.dirtiness(high_watermark, now_ms) {
                 Ok(Some(found)) => found,
                 Ok(None) => continue,
                 Err(error) => {
@@ -275,7 +278,8 @@ impl Shared {
                     continue;
                 }
             };
-            if log.is_uncleanable() || log.is_kept_by_damage(&sources) {
+            let dirtiness = &found.dirtiness;
+            if log.is_uncleanable() || log.is_kept_by_damage(&found.sources) {
                 seen.uncleanable_logs += 1;
                 seen.uncleanable_bytes += dirtiness.cleanable_bytes;
                 continue;
@@ -284,7 +288,7 @@ impl Shared {
             let overdue_ms = u64::try_from(dirtiness.overdue_ms).unwrap_or(0);
             seen.overdue = seen.overdue.max(Duration::from_millis(overdue_ms));
             if dirtiness.is_due(&config) {
-                due.push(Due { log, dirtiness, sources });
+                due.push(Due { log, found });
             }
         }
         let mut state = self.state.lock();
@@ -299,13 +303,14 @@ impl Shared {
     }
 
     /// Returns whether it has come to its end.
-    fn clean(&self, log: &Arc<Log>, dirtiness: &Dirtiness, sources: Vec<Source>) -> bool {
+    fn clean(&self, log: &Arc<Log>, found: Compactable) -> bool {
         let started = self.clock.monotonic();
         let now_ms = self.clock.now_ms().0;
         let pace = |bytes| self.pace(bytes);
-        match clean(log, dirtiness, sources, self.limits(), now_ms, &pace) {
+        let dirtiness = found.dirtiness;
+        match clean(log, found, self.limits(), now_ms, &pace) {
             Ok(report) => {
-                self.count(log, dirtiness, &report, started);
+                self.count(log, &dirtiness, &report, started);
                 true
             }
             Err(Interrupted::Stopped | Interrupted::Overtaken) => {
@@ -389,8 +394,12 @@ impl Shared {
             if !log.config().compact || log.is_uncleanable() || self.is_stopped() {
                 continue;
             }
-            if let Err(error) = log.enforce_retention(now_ms, high_watermark) {
-                tracing::warn!(log = %log.topic_partition(), %error, "retention failed");
+            match log.enforce_retention(now_ms, high_watermark) {
+                Ok(removed) if removed.segments > 0 => self.logs.shortened(&log),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(log = %log.topic_partition(), %error, "retention failed");
+                }
             }
         }
     }

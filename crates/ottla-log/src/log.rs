@@ -45,7 +45,7 @@ pub use lookup::TimestampLookup;
 pub use read::{FileRange, Slice};
 pub use trim::Removed;
 
-pub(crate) use clean::{Overtaken, Source};
+pub(crate) use clean::{Compactable, Overtaken, Source};
 pub(crate) use trim::Trim;
 
 pub(crate) use active::Active;
@@ -329,8 +329,15 @@ impl Log {
         Arc::clone(&self.config.read())
     }
 
-    /// Takes effect from the next append or retention run on.
+    /// Takes effect from the next append or retention run on. A compaction replaces no segment any more once this has returned, if
+    /// the log is not to be compacted.
     pub fn set_config(&self, config: Arc<LogConfig>) {
+        let _writer = self.writer.lock();
+        let jitter = |it: &LogConfig| (it.segment_jitter_ms, it.segment_ms);
+        // A log is opened before anybody knows its topic's.
+        if jitter(&config) != jitter(&self.config.read()) {
+            self.state.write().active.jitter_ms = self.env().draw_jitter_ms(&config);
+        }
         *self.config.write() = config;
     }
 

@@ -103,6 +103,15 @@ impl Room {
         if unasked >= bytes || self.ask(bytes.unsigned_abs()) { Ok(()) } else { Err(self.full()) }
     }
 
+    /// An error unless so much is free beside the reserve, and a margin: for a write of the broker's own that can wait. Without a
+    /// reserve, or where nobody knows, the write will tell.
+    pub(crate) fn check_spare(&self, bytes: u64) -> Result<(), StorageError> {
+        let reserved = self.reserved.load(Ordering::Relaxed);
+        let wanted = bytes.saturating_add(reserved).saturating_add(MARGIN_BYTES_MAX.min(reserved));
+        let is_there = || self.disk.space(&self.path).map_or(true, |space| space.usable >= wanted);
+        if reserved == 0 || is_there() { Ok(()) } else { Err(self.full()) }
+    }
+
     /// Allocates blocks for an empty file, ahead of what will be written to it: only a hint, and so it goes without where half of
     /// what is free beside the reserve would not do. What is allocated does not count as free when somebody wants to write.
     pub(crate) fn allocate(&self, file: &File, bytes: u64) -> io::Result<()> {

@@ -730,6 +730,30 @@ fn a_topic_that_is_no_longer_compacted_is_left_alone_and_one_that_is_both_is_sho
 }
 
 #[test]
+fn a_compaction_takes_nothing_of_what_is_kept_for_the_brokers_other_writes() {
+    let pair = filled();
+    let (log, open) = (pair.log(), pair.open.as_ref().unwrap());
+    let cleaner = cleaner(&log, pair.clock(), CleanerOptions::default());
+    pair.disk.set_free(Some(100_000));
+    open.set_reserved_bytes(50_000);
+    assert_eq!(cleaner.clean_all_due(), 0);
+    assert!(!log.is_uncleanable() && !open.is_full());
+    pair.disk.set_free(Some(2 << 20));
+    assert!(cleaner.clean_all_due() > 0);
+}
+
+#[test]
+fn a_checkpoint_of_what_is_compacted_beyond_the_end_of_a_log_counts_for_nothing() {
+    let mut pair = filled();
+    pair.open.take().unwrap().close();
+    let path = pair.directory.path().join("cleaner-offset-checkpoint");
+    std::fs::write(path, format!("0\n1\nt 0 {}\n", pair.end + 10)).unwrap();
+    pair.reopen();
+    let log = pair.log();
+    assert!(log.cleaned_to().is_none_or(|offset| offset <= log.log_start_offset()));
+}
+
+#[test]
 fn what_is_cut_off_and_written_anew_is_compacted_anew() {
     let mut pair = filled();
     pair.clean(1_000);

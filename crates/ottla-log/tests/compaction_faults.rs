@@ -23,10 +23,10 @@ use ottla_records::{BatchBuilder, Compression};
 use parking_lot::Mutex;
 use support::{Directory, Open, read_all};
 
-/// What a call does, to which name: `write`, `remove …`, `rename … …`, `sync`, `sync directory`.
+/// What a call does, to which name: `read`, `write`, `remove …`, `rename … …`, `sync`, `sync directory`.
 type Hook = Box<dyn FnMut(&str) -> io::Result<()> + Send>;
 
-/// A disk that asks before it changes anything.
+/// A disk that asks before it reads or changes anything.
 #[derive(Default)]
 struct AskingDisk(Mutex<Option<Hook>>);
 
@@ -67,6 +67,11 @@ impl DiskLayer for AskingDisk {
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.ask(&format!("remove {}", name(path)))?;
         OsDisk.remove_file(path)
+    }
+
+    fn read_at(&self, file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        self.ask("read")?;
+        OsDisk.read_at(file, buffer, position)
     }
 
     fn write_at(&self, file: &File, buffers: &mut [IoSlice<'_>], position: u64) -> io::Result<()> {
@@ -249,6 +254,87 @@ fn what_was_made_from_segments_that_have_changed_meanwhile_never_gets_a_name_tha
         names.lock().iter().filter(|what| what.starts_with("rename")).cloned().collect();
     assert_eq!(swaps, Vec::<String>::new());
     assert_eq!(world.names(".cleaned"), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_compaction_reads_of_a_log_that_is_cut_off_under_it_is_not_taken_for_damage() {
+    let mut cuts = 0;
+    for at in 0.. {
+        let world = World::new();
+        let log = world.log();
+        let (cut, mut reads) = (Arc::clone(&log), 0);
+        world.disk.set(move |what| {
+            reads += usize::from(what == "read");
+            if what == "read" && reads == at + 1 {
+                cut.truncate_to(Offset(0)).unwrap();
+            }
+            Ok(())
+        });
+        world.clean();
+        assert!(!log.is_uncleanable(), "cut off before read {at}");
+        if log.log_end_offset() > Offset(0) {
+            break;
+        }
+        cuts += 1;
+    }
+    assert!(cuts > SEGMENTS, "{cuts} cuts");
+}
+
+#[test]
+fn a_log_that_is_to_be_compacted_no_longer_keeps_all_that_was_not_replaced_by_then() {
+    let world = World::new();
+    let log = world.log();
+    let batches = read_all(&log).len();
+    let (changed, mut is_changed) = (Arc::clone(&log), false);
+    world.disk.set(move |what| {
+        if what == "write" && !is_changed {
+            is_changed = true;
+            changed.set_config(Arc::new(LogConfig { compact: false, delete: true, ..config() }));
+        }
+        Ok(())
+    });
+    assert_eq!(world.clean(), 0);
+    assert_eq!(read_all(&log).len(), batches);
+    assert_eq!(world.names(".cleaned"), Vec::<String>::new());
+}
+
+#[test]
+fn retention_leaves_the_segments_of_a_log_alone_while_it_is_compacted() {
+    let world = World::new();
+    let log = world.log();
+    let both = LogConfig { delete: true, retention_ms: -1, retention_bytes: 1, ..config() };
+    log.set_config(Arc::new(both));
+    let removed = Arc::new(Mutex::new(None));
+    let (noted, retained) = (Arc::clone(&removed), Arc::clone(&log));
+    world.disk.set(move |what| {
+        if what == "write" && noted.lock().is_none() {
+            let end = retained.log_end_offset();
+            *noted.lock() = Some(retained.enforce_retention(0, end).unwrap().segments);
+        }
+        Ok(())
+    });
+    assert_eq!(world.clean(), 1);
+    assert_eq!(*removed.lock(), Some(0));
+    assert!(log.enforce_retention(0, log.log_end_offset()).unwrap().segments > 0);
+}
+
+#[test]
+fn nothing_is_compacted_on_a_disk_that_has_failed() {
+    let world = World::new();
+    let other = world.open.as_ref().unwrap().create("other", 0);
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.append(Timestamp(1_000), Some(b"key"), Some(b"value"), &[]);
+    other.append_batch(builder.build(), LeaderEpoch(0)).unwrap();
+    world.disk.set(|what| if what == "sync" { fails() } else { Ok(()) });
+    other.flush().unwrap_err();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&asked);
+    world.disk.set(move |what| {
+        noted.lock().push(what.to_owned());
+        Ok(())
+    });
+    assert_eq!(world.clean(), 0);
+    assert_eq!(*asked.lock(), Vec::<String>::new());
 }
 
 #[test]

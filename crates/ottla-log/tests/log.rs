@@ -210,6 +210,22 @@ fn a_jitter_above_the_age_of_a_segment_does_not_make_one_segment_of_each_batch()
 }
 
 #[test]
+fn a_log_has_the_jitter_of_its_own_configuration_and_not_of_the_one_that_it_was_opened_with() {
+    let directory = Directory::new();
+    const YEAR_MS: i64 = 365 * 24 * 60 * 60 * 1_000;
+    let of_the_broker =
+        LogConfig { segment_ms: YEAR_MS, segment_jitter_ms: YEAR_MS, ..LogConfig::default() };
+    drop(directory.open(of_the_broker.clone()).create("t", 0));
+    let open = directory.open(of_the_broker);
+    let log = open.log("t", 0);
+    log.set_config(Arc::new(LogConfig { segment_ms: 1_000, ..LogConfig::default() }));
+    for _ in 0..3 {
+        log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+    }
+    assert_eq!(log.segment_infos().unwrap().len(), 1);
+}
+
+#[test]
 fn old_segments_go_and_readers_in_flight_do_not_notice() {
     let directory = Directory::new();
     let config = LogConfig { retention_ms: 10_000, ..small_segments() };
@@ -656,8 +672,21 @@ fn what_was_allocated_for_a_segment_is_given_back_when_it_is_rolled_and_when_the
     log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
     assert!(!is_trimmed(second));
     assert_eq!(read_all(&log).len(), 2);
+    // Whatever the configuration has become meanwhile.
+    log.set_config(Arc::new(LogConfig::default()));
     open.close();
+    drop(log);
     assert!(is_trimmed(second));
+    let open =
+        directory.open(LogConfig { preallocate: true, segment_bytes, ..LogConfig::default() });
+    let log = open.log("t", 0);
+    log.roll().unwrap();
+    log.append_batch(batch(1, 10), LeaderEpoch(0)).unwrap();
+    let third = "00000000000000000002.log";
+    assert!(!is_trimmed(third));
+    drop((log, open));
+    directory.open(LogConfig::default()).log("t", 0).roll().unwrap();
+    assert!(is_trimmed(third), "in the life before");
 }
 
 #[test]

@@ -269,12 +269,14 @@ fn fetched(data: PartitionData) -> Fetched {
 #[cfg(test)]
 mod tests {
     use ottla_base::{ErrorCode, Timestamp};
+    use ottla_log::CleanableLogs as _;
     use ottla_protocol::messages::fetch_response::FetchableTopicResponse;
     use ottla_replication::Windows;
 
     use super::*;
     use crate::fetchers::FetchNews;
     use crate::replica::{Throttling, following, unflushed_log};
+    use crate::replicas::Replicas;
     use crate::throttles::Throttles;
 
     const LEADER: BrokerId = BrokerId(2);
@@ -388,17 +390,28 @@ mod tests {
 
     #[test]
     fn the_leader_is_told_where_the_log_begins_once_retention_has_cut_it() {
-        let mut fixture = Fixture::with(&[Timestamp(1_000); 3]);
-        let news = Arc::<FetchNews>::default();
-        fixture.replica.set_fetch_news(Some(Arc::clone(&news)));
-        fixture.ask();
-        fixture.answer(Some(nothing_below(3)));
-        assert_eq!(fixture.ask(), Some((0, 0, 1)));
-        fixture.replica.enforce_retention(Timestamp(i64::MAX / 2));
-        fixture.conversation.hear(news.take());
-        let asked = fixture.conversation.ask(fixture.now, &fixture.throttles.follower).unwrap();
-        let named = asked.named.get(&key_of(&fixture.replica));
-        assert_eq!(named.map(|fetch| fetch.log_start_offset), Some(Offset(3)));
+        let by_the_broker = |replica: &Arc<Replica>| {
+            replica.enforce_retention(Timestamp(i64::MAX / 2));
+        };
+        let by_the_cleaner = |replica: &Arc<Replica>| {
+            let (replicas, log) = (Replicas::default(), replica.log());
+            replicas.insert(Arc::clone(replica));
+            log.enforce_retention(i64::MAX / 2, replica.high_watermark()).unwrap();
+            replicas.shortened(&log);
+        };
+        for enforce_retention in [by_the_broker, by_the_cleaner] {
+            let mut fixture = Fixture::with(&[Timestamp(1_000); 3]);
+            let news = Arc::<FetchNews>::default();
+            fixture.replica.set_fetch_news(Some(Arc::clone(&news)));
+            fixture.ask();
+            fixture.answer(Some(nothing_below(3)));
+            assert_eq!(fixture.ask(), Some((0, 0, 1)));
+            enforce_retention(&fixture.replica);
+            fixture.conversation.hear(news.take());
+            let asked = fixture.conversation.ask(fixture.now, &fixture.throttles.follower).unwrap();
+            let named = asked.named.get(&key_of(&fixture.replica));
+            assert_eq!(named.map(|fetch| fetch.log_start_offset), Some(Offset(3)));
+        }
     }
 
     #[test]

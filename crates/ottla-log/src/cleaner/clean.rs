@@ -12,11 +12,14 @@ use super::input::Input;
 use super::output::{Cleaned, Output};
 use crate::config::LogConfig;
 use crate::error::{Context, StorageError};
-use crate::log::{Log, Overtaken, Source};
+use crate::log::{Compactable, Log, Overtaken, Source};
 use crate::policy::compaction::batches::{Filter, LastWritten, Outcome, Survey, last_written};
 use crate::policy::compaction::keys::NewestOffsets;
 use crate::policy::compaction::{self, Dirtiness};
 use crate::txn_index::AbortedTransaction;
+
+/// After so much written the file system is asked how much is free.
+const ASK_EVERY_BYTES: u64 = 1 << 20;
 
 /// How much memory a compaction may take.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +34,7 @@ pub(super) struct Limits {
 pub(super) enum Interrupted {
     #[error("the cleaner stops")]
     Stopped,
-    #[error("the log was cut off, closed or deleted meanwhile")]
+    #[error("the log was cut off, closed or deleted meanwhile, or is not to be compacted any more")]
     Overtaken,
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -60,13 +63,29 @@ pub(super) type Pace<'a> = &'a dyn Fn(usize) -> Result<(), Interrupted>;
 /// Compacts a log whose lock for it the caller holds.
 pub(super) fn clean(
     log: &Arc<Log>,
-    dirtiness: &Dirtiness,
-    mut sources: Vec<Source>,
+    found: Compactable,
     limits: Limits,
     now_ms: i64,
     pace: Pace<'_>,
 ) -> Result<Report, Interrupted> {
-    let truncations = log.check_compactable()?;
+    let truncations = found.truncations;
+    let cleaned = clean_uncut(log, found, limits, now_ms, pace);
+    // Who reads while the log is cut off reads anything.
+    match cleaned {
+        Err(Interrupted::Storage(_)) if log.check_compactable() != Ok(truncations) => {
+            Err(Interrupted::Overtaken)
+        }
+        cleaned => cleaned,
+    }
+}
+
+fn clean_uncut(
+    log: &Arc<Log>,
+    Compactable { dirtiness, mut sources, truncations }: Compactable,
+    limits: Limits,
+    now_ms: i64,
+    pace: Pace<'_>,
+) -> Result<Report, Interrupted> {
     let end = dirtiness.first_uncleanable_offset;
     sources.retain(|source| source.policy.base_offset < end);
     // What a producer has written last lets its earlier batches go: it must be on disk before they are gone.
@@ -94,6 +113,7 @@ pub(super) fn clean(
         limits,
         pace: &pace,
         report: Report::default(),
+        unasked: 0,
     };
     let newest = job.survey(&sources)?;
     job.report.end = Offset(newest.latest().0 + 1);
@@ -107,16 +127,29 @@ pub(super) fn clean(
 
 struct Job<'a> {
     log: &'a Arc<Log>,
-    dirtiness: &'a Dirtiness,
+    dirtiness: Dirtiness,
     config: Arc<LogConfig>,
     last_written: BTreeMap<ProducerId, LastWritten>,
     aborted: Vec<AbortedTransaction>,
     limits: Limits,
     pace: Pace<'a>,
     report: Report,
+    /// What may be written before the file system is asked again how much is free.
+    unasked: u64,
 }
 
 impl Job<'_> {
+    /// A compaction takes nothing of what is kept for the broker's other writes: a disk that is full for clients hands over
+    /// what it leads.
+    fn ask_for_room(&mut self, bytes: u64) -> Result<(), StorageError> {
+        if self.unasked < bytes {
+            self.unasked = bytes.max(ASK_EVERY_BYTES);
+            self.log.check_spare_room(self.unasked)?;
+        }
+        self.unasked -= bytes;
+        Ok(())
+    }
+
     fn aborted_in(&self, range: &Range<Offset>) -> Vec<AbortedTransaction> {
         self.aborted.iter().filter(|it| it.overlaps(range)).copied().collect()
     }
@@ -169,6 +202,7 @@ impl Job<'_> {
         let Some((first, last)) = group.first().zip(group.last()) else {
             return Err(Interrupted::Overtaken);
         };
+        self.unasked = 0;
         let mut output = Output::create(
             self.log.home(),
             first.policy.base_offset,
@@ -204,6 +238,7 @@ impl Job<'_> {
                 if let Some(aborted) = verdict.aborted {
                     output.note_aborted(aborted);
                 }
+                self.ask_for_room(verdict.size_in_bytes(&read.batch) as u64)?;
                 let written = match &verdict.outcome {
                     Outcome::Drop => {
                         self.report.batches_dropped += 1;

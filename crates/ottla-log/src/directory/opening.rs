@@ -174,6 +174,10 @@ impl<'a> Opener<'a> {
             // Nothing can be meant by it, and later it would be a place in the log.
             self.env.log_starts.lower(partition, start)?;
         }
+        if opening.cleaned_to > Offset(state.log_end_offset) {
+            // Likewise: what is appended up to there would count as compacted.
+            self.env.cleaned.lower(partition, start)?;
+        }
         let topic_id = read_topic_id(&*self.env.disk, path)?;
         let config = Arc::clone(&self.config);
         let unsynced = UnsyncedNames::None;

@@ -30,6 +30,8 @@ pub(crate) struct Active {
     pub(crate) created: bool,
     pub(crate) created_ms: i64,
     pub(crate) jitter_ms: i64,
+    /// Whether blocks were allocated for it ahead (`preallocate`); `None` when that was in an earlier life, if it was.
+    pub(crate) allocated: Option<bool>,
     pub(crate) size: u64,
     /// The largest timestamp of the first batch; `None` when there is no batch, or nobody has looked yet.
     pub(crate) first_timestamp: Option<i64>,
@@ -47,6 +49,7 @@ impl Active {
             created: false,
             created_ms,
             jitter_ms,
+            allocated: Some(false),
             size: 0,
             first_timestamp: None,
             offsets: Index::empty(),
@@ -71,7 +74,7 @@ impl Active {
             offset: Offset(base_offset + i64::from(entry.relative_offset)),
         });
         let planned = Self::planned(segment, created_ms, jitter_ms);
-        Self { created: true, size, offsets, times, largest, ..planned }
+        Self { created: true, allocated: None, size, offsets, times, largest, ..planned }
     }
 
     /// What the roll policy looks at.

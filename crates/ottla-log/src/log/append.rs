@@ -237,6 +237,7 @@ impl Log {
         self.state.write().active.created = true;
         let config = self.config();
         if config.preallocate {
+            self.state.write().active.allocated = Some(true);
             let allocated = self.env().room.allocate(&file, config.segment_bytes);
             allocated.context("preallocate", &segment.path(names::LOG))?;
         }
@@ -354,10 +355,11 @@ impl Log {
         writer: &mut Writer,
         base_offset: Offset,
     ) -> Result<(), StorageError> {
-        let (replaces_empty, same_name) = {
+        let (replaces_empty, same_name, may_be_allocated) = {
             let mut state = self.state.write();
             state.active.push_largest_timestamp();
-            (state.active.size == 0, state.active.segment.base_offset == base_offset.0)
+            let Active { segment, size, allocated, .. } = &state.active;
+            (*size == 0, segment.base_offset == base_offset.0, *allocated != Some(false))
         };
         match (replaces_empty, same_name) {
             (true, true) => return Ok(()),
@@ -365,7 +367,8 @@ impl Log {
             (false, _) => {
                 self.write_indexes()?;
                 self.mark_indexes_dirty(writer)?;
-                if self.config().preallocate {
+                // Whatever the topic's configuration has become meanwhile.
+                if may_be_allocated {
                     self.trim_active();
                 }
             }

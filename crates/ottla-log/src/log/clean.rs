@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use ottla_base::Offset;
 
-use super::{Log, Sealed};
+use super::{Log, Sealed, Writer};
 use crate::cleaner::output::Cleaned;
 use crate::error::{Context, StorageError};
 use crate::flusher;
@@ -25,6 +25,14 @@ pub(crate) struct Source {
     pub(crate) size: u64,
     pub(crate) offset_entries: u32,
     pub(crate) policy: compaction::Segment,
+}
+
+/// What could be compacted of a log, and how often it had been cut off when that was looked at.
+#[derive(Debug)]
+pub(crate) struct Compactable {
+    pub(crate) dirtiness: Dirtiness,
+    pub(crate) sources: Vec<Source>,
+    pub(crate) truncations: u64,
 }
 
 /// The log has changed under a compaction.
@@ -61,11 +69,10 @@ impl Log {
         &self,
         high_watermark: Offset,
         now_ms: i64,
-    ) -> Result<Option<(Dirtiness, Vec<Source>)>, StorageError> {
+    ) -> Result<Option<Compactable>, StorageError> {
         let config = self.config();
-        if self.is_copied() {
-            return Ok(None);
-        }
+        // Before the segments, so that no cut between the two goes unnoticed.
+        let Ok(truncations) = self.check_compactable() else { return Ok(None) };
         let sources = self.sources(config.max_compaction_lag_ms < i64::MAX)?;
         let segments: Vec<_> = sources.iter().map(|source| source.policy).collect();
         let last_stable_offset = self.last_stable_offset(high_watermark);
@@ -82,7 +89,7 @@ impl Log {
             };
             Dirtiness::of(&log, &config, now_ms)
         };
-        Ok(dirtiness.map(|dirtiness| (dirtiness, sources)))
+        Ok(dirtiness.map(|dirtiness| Compactable { dirtiness, sources, truncations }))
     }
 
     fn sources(&self, with_first_timestamps: bool) -> Result<Vec<Source>, StorageError> {
@@ -112,11 +119,23 @@ impl Log {
         sealed.into_iter().map(source).collect()
     }
 
-    /// How often the log was cut off so far; an error once it is closed, or copied.
+    /// How often the log was cut off so far; an error once it may not be compacted: closed, copied, in a directory that has
+    /// failed, or of a topic that is not to be compacted any more.
     pub(crate) fn check_compactable(&self) -> Result<u64, Overtaken> {
         let writer = self.writer.lock();
-        let may_be_compacted = writer.accepts_writes() && writer.copied.is_none();
-        if may_be_compacted { Ok(self.truncations()) } else { Err(Overtaken) }
+        if self.may_be_compacted(&writer) { Ok(self.truncations()) } else { Err(Overtaken) }
+    }
+
+    /// An error unless so much can be written without a touch to what is kept for the broker's other writes.
+    pub(crate) fn check_spare_room(&self, bytes: u64) -> Result<(), StorageError> {
+        self.env().room.check_spare(bytes)
+    }
+
+    fn may_be_compacted(&self, writer: &Writer) -> bool {
+        writer.accepts_writes()
+            && writer.copied.is_none()
+            && self.config.read().compact
+            && self.env().check_health().is_ok()
     }
 
     /// Notes durably that everything before an offset is on disk, its indexes included. From then on recovery does not
@@ -162,7 +181,7 @@ impl Log {
         cleaned: Cleaned,
     ) -> Result<Result<(), Overtaken>, StorageError> {
         let directory = self.home.path();
-        let writer = self.lock_writer().ok().filter(|writer| writer.copied.is_none());
+        let writer = self.lock_writer().ok().filter(|writer| self.may_be_compacted(writer));
         let at = writer.as_ref().and_then(|_| self.position_of(sources));
         let (Some(writer), Some(at)) = (writer, at) else {
             self.abandon(&cleaned);
@@ -291,7 +310,8 @@ mod tests {
         }
         let look = || {
             disk.0.store(0, Ordering::Relaxed);
-            let (_, sources) = log.dirtiness(log.log_end_offset(), 1_000).unwrap().unwrap();
+            let Compactable { sources, .. } =
+                log.dirtiness(log.log_end_offset(), 1_000).unwrap().unwrap();
             let first = |source: &Source| source.policy.first_timestamp;
             (sources.iter().map(first).collect::<Vec<_>>(), disk.0.load(Ordering::Relaxed) > 0)
         };

@@ -28,10 +28,6 @@ impl Log {
         self.writer.lock().copied = None;
     }
 
-    pub(crate) fn is_copied(&self) -> bool {
-        self.writer.lock().copied.is_some()
-    }
-
     /// Whether the log was cut off since its copy has followed last.
     pub(crate) fn is_cut(&self) -> bool {
         self.writer.lock().copied.is_some_and(|cut| cut < NOWHERE)

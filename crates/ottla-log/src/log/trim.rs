@@ -63,7 +63,7 @@ struct Cut {
 
 impl Log {
     /// Deletes the segments that retention no longer keeps, all of them wholly below `safe_below`
-    /// (the high watermark).
+    /// (the high watermark); none while the log is being compacted.
     ///
     /// # Errors
     /// [`StorageError::Closed`], [`StorageError::Poisoned`], or what the disk says. Segments go oldest first: those
@@ -73,6 +73,11 @@ impl Log {
         now_ms: i64,
         safe_below: Offset,
     ) -> Result<Removed, StorageError> {
+        // What a compaction has taken note of must still be there when it is done; the next run makes up for it.
+        let compaction = self.config().compact.then(|| self.cleaning.try_lock());
+        if matches!(compaction, Some(None)) {
+            return Ok(Removed::default());
+        }
         let planned = self.plan_retention(now_ms, safe_below)?;
         let Some((last, _)) = planned.last() else { return Ok(Removed::default()) };
         self.env().check_health()?;
@@ -272,16 +277,18 @@ impl Log {
     pub(crate) fn close(&self) -> Result<(), StorageError> {
         let mut writer = self.writer.lock();
         writer.closed = true;
-        let (has_records, is_empty) = {
+        let (has_records, is_empty, is_allocated) = {
             let mut state = self.state.write();
             // The next start takes the largest timestamp from the time index.
             state.active.push_largest_timestamp();
-            (state.active.size > 0, state.active.size == 0 && state.sealed.is_empty())
+            let has_records = state.active.size > 0;
+            let is_allocated = state.active.allocated == Some(true);
+            (has_records, !has_records && state.sealed.is_empty(), is_allocated)
         };
         if has_records {
             self.write_indexes()?;
             self.mark_indexes_dirty(&mut writer)?;
-            if self.config().preallocate {
+            if is_allocated || self.config().preallocate {
                 self.trim_active();
             }
         }
