@@ -17,8 +17,9 @@ use std::time::Duration;
 use ottla_base::BrokerId;
 use parking_lot::Mutex;
 
-/// The controller decides 300 ms after its own connection has broken; a new controller has to be elected first.
-const DOUBT: Duration = Duration::from_millis(800);
+/// The controller decides 300 ms after its own connection has broken; a new controller has to be elected first, and a busy
+/// machine takes its time. An answer that comes before the decision costs franz-go five seconds (`MetadataMinAge`).
+const DOUBT: Duration = Duration::from_secs(2);
 /// librdkafka looks every second for leaders that are down. Kafka, which waits for nine seconds of silence, names a dead broker
 /// for longer than this.
 const NAMED: Duration = Duration::from_secs(3);

@@ -5,7 +5,7 @@
 //!   UNKNOWN_TOPIC_OR_PARTITION, and the client asks again, as with Apache Kafka.
 //! - v8: authorized operations. v10: topic ids. v12: topics can be asked for by id.
 //! - Known difference: an answer that would name a leader which has just hung up waits until the controller has decided, for
-//!   0.8 s at most, and such a broker is named for three seconds although it is fenced. Apache Kafka names a dead broker,
+//!   2 s at most, and such a broker is named for three seconds although it is fenced. Apache Kafka names a dead broker,
 //!   and its partitions' leader, for nine seconds.
 //! - Known difference: a broker that no controller answers tells of later leaders of its partitions that it has heard of from
 //!   other brokers. Apache Kafka's tells of itself for as long as it is cut off.
