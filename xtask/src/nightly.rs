@@ -55,7 +55,8 @@ impl Part {
             // The clients must find the same on Apache Kafka: a test that it fails is a wrong test.
             Self::new("clients on Apache Kafka", clients(Target::Kafka, 1)),
             Self::new("all of the kafka suite", kafka_suite::run_all),
-            Self::new("three nodes under faults, at length", cluster),
+            Self::new("three nodes under faults, at length", || cluster(Target::Ottla)),
+            Self::new("three nodes of Apache Kafka under faults", || cluster(Target::Kafka)),
             Self::new("optimised build", || Ok(crate::dist())),
         ]);
         Ok(parts)
@@ -151,11 +152,11 @@ fn try_properties() -> Result<Tally> {
     Ok(test::step("properties", command, PROPERTIES_LIMIT))
 }
 
-fn cluster() -> Result<Tally> {
+fn cluster(target: Target) -> Result<Tally> {
     #[cfg(feature = "cluster")]
-    return crate::cluster::run_long();
+    return crate::cluster::run_long(target);
     #[cfg(not(feature = "cluster"))]
-    anyhow::bail!("this build of xtask is only for `protocol`")
+    anyhow::bail!("{target}: this build of xtask is only for `protocol`")
 }
 
 const PLANTED_LIMIT: Duration = Duration::from_secs(20 * 60);
