@@ -350,30 +350,39 @@ pub(crate) fn run_short() -> Result<Tally> {
 ///
 /// Apache Kafka has a share of it, for comparison: what the checker finds there, too, is no fault of Ottla. Its disks do not
 /// fill, since it stops by itself then.
-pub(crate) fn run_long(target: Target) -> Result<Tally> {
+pub(crate) fn check_long(target: Target) -> Result<Tally> {
     let (clients, mut tally) = there(&Kind::ALL);
-    let check = Check {
-        target,
-        seconds: 600,
-        faults: Some(30),
-        seed: 1,
-        rate: 1_000,
-        clients: clients.clone(),
-        network: true,
-        disks: true,
+    let (seconds, faults, seeds) = match target {
+        Target::Ottla => (600, 30, LONG_SEEDS.as_slice()),
+        Target::Kafka => (300, 12, &LONG_SEEDS[..1]),
     };
-    if target == Target::Kafka {
-        let check = Check { seconds: 300, faults: Some(12), disks: false, ..check };
-        tally.add(run(&Command::Check(check))?);
-        return Ok(tally);
+    for seed in seeds {
+        tally.add(run(&Command::Check(Check {
+            target,
+            seconds,
+            faults: Some(faults),
+            seed: *seed,
+            rate: 1_000,
+            clients: clients.clone(),
+            network: true,
+            disks: target == Target::Ottla,
+        }))?);
     }
-    for seed in LONG_SEEDS {
-        tally.add(run(&Command::Check(Check { seed, ..check.clone() }))?);
-    }
-    tally.add(run(&Command::Failover(Failover { target, kills: 60, clients }))?);
-    tally.add(run(&Command::Cut(Cut { target, times: 100 }))?);
-    tally.add(run(&Command::Upgrade(Upgrade { from: None, rate: 1_000 }))?);
     Ok(tally)
+}
+
+pub(crate) fn failover_long() -> Result<Tally> {
+    let (clients, mut tally) = there(&Kind::ALL);
+    tally.add(run(&Command::Failover(Failover { target: Target::Ottla, kills: 60, clients }))?);
+    Ok(tally)
+}
+
+pub(crate) fn cut_long() -> Result<Tally> {
+    run(&Command::Cut(Cut { target: Target::Ottla, times: 100 }))
+}
+
+pub(crate) fn upgrade_long() -> Result<Tally> {
+    run(&Command::Upgrade(Upgrade { from: None, rate: 1_000 }))
 }
 
 /// The kinds of clients that this machine can build, and the others as skipped; where `CI` is set, they are missed.
