@@ -1,7 +1,7 @@
 //! The threads that compact logs: each takes the dirtiest log that is due, and rests when there is none. Shell.
 //!
 //! Which logs are due, how far, and what is kept is decided in [`policy::compaction`](crate::policy::compaction); how one
-//! log is gone through is in [`clean`]; how segments are replaced is in the log.
+//! log is gone through is in [`clean`](mod@clean); how segments are replaced is in the log.
 //!
 //! Invariants: a log is compacted by one thread at a time, which holds its `cleaning`; a log in which something is wrong
 //! is not touched again until the process starts anew, and nothing of it that is wrong was copied.

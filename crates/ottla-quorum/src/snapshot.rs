@@ -2,7 +2,7 @@
 //!
 //! | room | |
 //! | --- | --- |
-//! | [`format`] | a snapshot byte by byte |
+//! | [`format`](mod@format) | a snapshot byte by byte |
 //! | [`store`] | the files: written, read, the newest whole one found |
 //! | [`policy`] | when one is due, and which ones go |
 //! | [`keeper`] | the task that carries this out |

@@ -1,6 +1,6 @@
 //! A log directory on a simulated disk, and whoever uses it: one seed decides what is done, and what goes wrong.
 //!
-//! Everything is done to the real `ottla-log` and to a [`Model`] beside it. The disk stops the process at any of its
+//! Everything is done to the real `ottla-log` and to a [`Model`](model::Model) beside it. The disk stops the process at any of its
 //! calls, loses what was not synced, fails calls, turns bits; then the directory is opened again, and must hold what it
 //! has promised. The laws are in [`model`]; each is checked after every start, and what is alive every few steps.
 //!
