@@ -3,7 +3,8 @@
 //! - v1: whether the number of replicas may change (KIP-860).
 //! - The new replicas are added first; once they are all in sync, the old ones go. Null replicas call a move off.
 //! - Known difference: a request that replaces an earlier one goes on waiting for those that both add; Apache Kafka forgets
-//!   them, or waits for ever for one that it removes.
+//!   them, or waits for ever for one that it removes. It does not matter whether both come with one request: Apache Kafka decides
+//!   each on the partition as it was, and leaves it with a part of either.
 //! - Known difference: a move is not called off (INVALID_REPLICA_ASSIGNMENT) while none of the brokers of before can lead
 //!   and none of them is in sync, also where unclean elections are allowed. Apache Kafka takes the first of them into the ISR,
 //!   fenced, and does not mark the partition as recovering.

@@ -5,7 +5,9 @@
 //! ([`Reassignment::completed`]): the brokers that it leaves are removed, with a new leader epoch.
 //!
 //! A second request before the first is completed replaces it. What the first was adding and the second wants as well
-//! goes on being waited for; Apache Kafka forgets it, or waits for ever for a replica that it removes.
+//! goes on being waited for; Apache Kafka forgets it, or waits for ever for a replica that it removes. It does not matter whether
+//! the second comes with the same request: Apache Kafka then decides both on the partition as it was, so that what it is left
+//! with belongs to neither.
 
 use std::collections::BTreeSet;
 
@@ -24,6 +26,7 @@ use ottla_protocol::messages::{
     ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
 };
 
+use super::draft::Draft;
 use super::new_partitions::{check_replicas, invalid_assignment};
 use super::partition_change::{Election, Elections, PartitionChange};
 use super::{Outcome, Policy, RECORDS_MAX, Rejection};
@@ -86,7 +89,7 @@ impl Reassignment {
     }
 }
 
-/// Begins, replaces or calls off reassignments, each partition on its own.
+/// Begins, replaces or calls off reassignments, each partition on its own, one after the other.
 #[must_use]
 pub fn alter_partition_reassignments(
     image: &Image,
@@ -99,14 +102,14 @@ pub fn alter_partition_reassignments(
     }
     let may_change_factor = request.allow_replication_factor_change;
     let elections = Elections::of(image, policy);
-    let mut records = Vec::new();
+    let mut draft = Draft::on(image);
     let mut alter = |topic: &str, partition: &ReassignablePartition| {
-        let altered = alter(image, &elections, topic, partition, may_change_factor)?;
-        if records.len() == RECORDS_MAX && altered.is_some() {
+        let altered = alter(&draft.image, &elections, topic, partition, may_change_factor)?;
+        if draft.records.len() == RECORDS_MAX && altered.is_some() {
             // Kafka, too, carries out what comes before, and has no words for the rest.
             return Err(Rejection::wordless(ErrorCode::UNKNOWN_SERVER_ERROR));
         }
-        records.extend(altered);
+        draft.extend(altered.into_iter().collect());
         Ok(())
     };
     let topic = |topic: &ReassignableTopic| {
@@ -127,7 +130,7 @@ pub fn alter_partition_reassignments(
     reply.responses = request.topics.iter().map(topic).collect();
     reply.allow_replication_factor_change = may_change_factor;
     reply.error_message = None;
-    Outcome { records, reply }
+    Outcome { records: draft.records, reply }
 }
 
 fn alter(

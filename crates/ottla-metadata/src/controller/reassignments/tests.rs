@@ -154,6 +154,26 @@ fn a_second_move_replaces_the_first_and_goes_on_waiting_for_what_both_want() {
     assert_eq!(moves(&image), [vec![1, 2], vec![], vec![]]);
 }
 
+/// Apache Kafka would have broker 3 and 4 wait for ever to be added to replicas that they are not among.
+#[test]
+fn a_partition_that_is_named_twice_goes_where_the_second_says() {
+    for (second, expected) in [
+        (Some(&[2, 1][..]), [vec![2, 1], vec![], vec![]]),
+        (Some(&[3, 5][..]), [vec![3, 5, 1, 2, 4], vec![3, 5], vec![1, 2, 4]]),
+        (None, [vec![1, 2], vec![], vec![]]),
+    ] {
+        let mut image = image(&[1, 2], &[1, 2]);
+        let mut twice = request("t", 0, Some(&[3, 4]));
+        twice.topics.extend(request("t", 0, second).topics);
+        let outcome = alter_partition_reassignments(&image, &Policy::default(), &twice);
+        apply(&mut image, &outcome.records);
+        assert_eq!(moves(&image), expected, "{second:?}");
+        let results = outcome.reply.responses.iter().map(|topic| topic.partitions[0].error_code);
+        assert!(results.eq([ErrorCode::NONE; 2]));
+        assert_eq!(ids(&partition(&image).isr), [1, 2]);
+    }
+}
+
 #[test]
 fn a_move_that_is_called_off_leaves_the_replicas_of_before() {
     let mut image = image(&[1, 2], &[1, 2]);
