@@ -322,7 +322,7 @@ impl Topics {
     ) {
         let terms = Terms {
             broker_epoch: self.me.registered(image).map(|broker| broker.epoch),
-            min_insync_replicas: demands.min_insync_replicas(),
+            min_insync_replicas: topic.least_isr(partition, demands.min_insync_replicas()),
             lag_max: self.lag_max,
             fetch_backoff: self.fetch_backoff,
             now: self.clock.monotonic(),
@@ -497,11 +497,12 @@ impl Topics {
 
     fn reconfigure(&self, image: &Image, topic: &Topic) {
         let demands = self.demands_of(image, topic);
-        for (index, _) in topic.partitions() {
+        for (index, partition) in topic.partitions() {
             let Some(replica) = self.replicas.find(topic.id, index.0) else { continue };
             replica.set_log_config(Arc::new(topic_config::log_config(&demands.config)));
             replica.set_rules(topic_config::rules(replica.partition.clone(), &demands.config));
-            replica.on_min_isr_changed(demands.min_insync_replicas());
+            let least_isr = topic.least_isr(partition, demands.min_insync_replicas());
+            replica.on_min_isr_changed(least_isr);
             replica.set_throttled(demands.throttling_of(index, self.me.broker));
         }
     }

@@ -10,7 +10,9 @@
 //!   fenced, and does not mark the partition as recovering.
 //! - Known difference: a topic of the cluster's own (`__consumer_offsets`) whose partitions all have one replica is given the number
 //!   that is set for it, or 3, as soon as there are brokers for that: also after all of them were moved back to one
-//!   by hand. Who wants one sets that (`offsets.topic.replication.factor=1`). Apache Kafka never grows a topic by itself.
+//!   by hand. Who wants one sets that (`offsets.topic.replication.factor=1`). Apache Kafka never grows a topic by itself. As long as
+//!   such a partition is on its way from one replica to more, by itself or by hand, one in sync is enough for it, whatever
+//!   `min.insync.replicas` says.
 //! - Known difference: a request whose answer might take more than 64 MiB, where each partition was refused in words, is not carried
 //!   out; the connection is closed.
 

@@ -92,15 +92,15 @@ impl Counts {
             for (_, partition) in topic.partitions() {
                 counts.leaderless += i64::from(partition.leader == BrokerId::NONE);
                 if partition.leader == broker {
-                    counts.add_led(partition, min_isr);
+                    counts.add_led(partition, topic.least_isr(partition, min_isr));
                 }
             }
         }
         counts
     }
 
-    fn add_led(&mut self, partition: &Partition, min_isr: usize) {
-        let (in_sync, least) = (partition.isr.len(), partition.least_isr(min_isr));
+    fn add_led(&mut self, partition: &Partition, least: usize) {
+        let in_sync = partition.isr.len();
         // Those that a reassignment adds are not missed yet.
         let wanted = partition.replicas.len().saturating_sub(partition.adding_replicas.len());
         self.leaders += 1;

@@ -403,6 +403,41 @@ fn a_log_is_made_where_there_is_room_although_another_directory_has_none_yet() {
     assert!(fixture.topics.missing.logs.lock().is_empty());
 }
 
+/// Of a topic that gets its copies by itself; of another one as many must be in sync as there are by then.
+#[tokio::test]
+async fn groups_can_commit_while_their_topic_gets_more_copies() {
+    for (name, expected) in [(topic_name::CONSUMER_OFFSETS, true), ("t", false)] {
+        let mut fixture = Fixture::new();
+        let two_in_sync = ConfigRecord {
+            resource_type: ConfigResource::TOPIC,
+            resource_name: name.into(),
+            name: "min.insync.replicas".into(),
+            value: Some("2".into()),
+        };
+        fixture.learn([topic_named(name, TOPIC), two_in_sync.into(), partition(TOPIC, &[1])]);
+        let replica = fixture.replica(TOPIC).unwrap();
+        replica.check_enough_replicas().unwrap();
+        let growing = PartitionChangeRecord {
+            partition_id: 0,
+            topic_id: TOPIC,
+            replicas: Some(vec![1, 2, 3]),
+            adding_replicas: Some(vec![2, 3]),
+            directories: Some(vec![A; 3]),
+            ..PartitionChangeRecord::default()
+        };
+        fixture.learn([growing.into()]);
+        assert_eq!(replica.check_enough_replicas().is_ok(), expected, "{name}");
+        let grown = PartitionChangeRecord {
+            partition_id: 0,
+            topic_id: TOPIC,
+            adding_replicas: Some(vec![]),
+            ..PartitionChangeRecord::default()
+        };
+        fixture.learn([grown.into()]);
+        assert!(replica.check_enough_replicas().is_err(), "{name}");
+    }
+}
+
 #[test]
 fn others_take_over_from_a_replica_whose_log_was_given_away_to_a_disk_that_fails() {
     let mut fixture = Fixture::new();

@@ -137,11 +137,11 @@ mod tests {
         BrokerState, PartitionData, TopicData,
     };
     use ottla_protocol::messages::{AlterPartitionRequest, ListPartitionReassignmentsRequest};
-    use ottla_protocol::records::{RegisterBrokerRecord, TopicRecord};
+    use ottla_protocol::records::{PartitionChangeRecord, RegisterBrokerRecord, TopicRecord};
 
     use super::*;
     use crate::controller::brokers::tests::{
-        directory_of, fence, image_with_brokers, partition_record,
+        directory_of, fence, finalize_eligible, image_with_brokers, partition_record,
     };
     use crate::controller::{alter_partition, list_partition_reassignments};
 
@@ -255,6 +255,69 @@ mod tests {
         let records = alter_partition(image, &Policy::default(), &request, 3).records;
         assert!(!records.is_empty(), "{partition:?}");
         records.iter().for_each(|record| image.apply(record).unwrap());
+    }
+
+    /// With two replicas that must be in sync, as far as there are so many.
+    #[test]
+    fn a_topic_that_grows_is_written_to_as_before_until_all_are_in_sync() {
+        let least_isr = |image: &Image| {
+            let topic = image.topic(TOPIC).unwrap();
+            topic.least_isr(topic.partition(PartitionIndex(0)).unwrap(), 2)
+        };
+        let mut image = image(&[1, 2, 3], topic_name::CONSUMER_OFFSETS, &[&[1]]);
+        assert_eq!(least_isr(&image), 1);
+        assert_eq!(grown(&mut image, &policy(&[])), Some((1, 3)));
+        assert_eq!(least_isr(&image), 1);
+        join(&mut image, 0);
+        assert_eq!(least_isr(&image), 1);
+        join(&mut image, 0);
+        assert_eq!(least_isr(&image), 2);
+    }
+
+    /// What somebody has asked for is as in Apache Kafka.
+    #[test]
+    fn what_is_added_to_another_topic_or_to_several_copies_counts_at_once() {
+        for (name, replicas, expected) in
+            [("orders", &[1][..], 2), (topic_name::CONSUMER_OFFSETS, &[1, 2], 2)]
+        {
+            let mut image = image(&[1, 2, 3], name, &[replicas]);
+            let adding = PartitionChangeRecord {
+                partition_id: 0,
+                topic_id: TOPIC,
+                replicas: Some(vec![1, 2, 3]),
+                adding_replicas: Some((1..=3).filter(|id| !replicas.contains(id)).collect()),
+                directories: Some([1, 2, 3].map(directory_of).into()),
+                ..Default::default()
+            };
+            image.apply(&adding.into()).unwrap();
+            let topic = image.topic(TOPIC).unwrap();
+            let partition = topic.partition(PartitionIndex(0)).unwrap();
+            assert_eq!(topic.least_isr(partition, 2), expected, "{name}");
+        }
+    }
+
+    /// A leader that needs nobody else acknowledges what whoever leaves the ISR does not have.
+    #[test]
+    fn nobody_is_eligible_beside_a_leader_that_needs_nobody() {
+        let mut image = image(&[1, 2, 3], topic_name::CONSUMER_OFFSETS, &[&[1]]);
+        finalize_eligible(&mut image);
+        let policy = policy(&["min.insync.replicas=2"]);
+        assert_eq!(grown(&mut image, &policy), Some((1, 3)));
+        join(&mut image, 0);
+        let topic = image.topic(TOPIC).unwrap();
+        let (index, partition) = topic.partitions().next().unwrap();
+        let elections = Elections::of(&image, &policy);
+        let election = Election::Online;
+        let mut change =
+            PartitionChange::new(&elections, &image, topic, index, partition, election);
+        change.target.isr = vec![BrokerId(1)];
+        let record = change.record().unwrap();
+        image.apply(&record).unwrap();
+        let partition = image.partition(TOPIC, PartitionIndex(0)).unwrap();
+        assert_eq!(
+            (&*partition.isr, &*partition.eligible_leader_replicas),
+            (&[BrokerId(1)][..], &[][..])
+        );
     }
 
     #[test]

@@ -168,7 +168,8 @@ impl<'a> PartitionChange<'a> {
     /// Whoever leaves an ISR that is too small to acknowledge anything still has all that was acknowledged.
     fn settle_eligible(&mut self) {
         let (doubted, target) = (self.doubted, &mut self.target);
-        if self.min_isr.is_none_or(|it| target.isr.len() >= target.least_isr(it)) {
+        let topic = self.topic;
+        if self.min_isr.is_none_or(|it| target.isr.len() >= topic.least_isr(target, it)) {
             target.eligible_leader_replicas.clear();
             return;
         }
@@ -189,7 +190,8 @@ impl<'a> PartitionChange<'a> {
         }
         target.isr = vec![leader];
         target.eligible_leader_replicas.retain(|id| *id != leader);
-        if self.min_isr.is_some_and(|min_isr| target.isr.len() >= target.least_isr(min_isr)) {
+        let topic = self.topic;
+        if self.min_isr.is_some_and(|it| target.isr.len() >= topic.least_isr(target, it)) {
             target.eligible_leader_replicas.clear();
         }
     }

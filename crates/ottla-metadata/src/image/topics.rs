@@ -10,7 +10,7 @@ use ottla_protocol::records::{
 
 use super::{ApplyError, Image};
 use crate::delta::{ConfigResource, Delta};
-use crate::topic_name::collision_key;
+use crate::topic_name::{collision_key, is_internal};
 
 /// A topic and its partitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,17 @@ impl Topic {
     #[must_use]
     pub fn replication_factor(&self) -> usize {
         self.partitions.values().next().map_or(0, |partition| partition.replicas.len())
+    }
+
+    /// How large the ISR of one of its partitions must be for acks=all: as [`Partition::least_isr`], but that a topic of the
+    /// cluster's own, which gets more copies by itself, is written to meanwhile as it was when it had one. Nobody has asked for
+    /// the copies that are on their way, so nobody expects a stop until they are there.
+    #[must_use]
+    pub fn least_isr(&self, partition: &Partition, min_insync_replicas: usize) -> usize {
+        let Partition { replicas, adding_replicas: adding, .. } = partition;
+        let had_one = !adding.is_empty() && replicas.len() == adding.len() + 1;
+        let least = partition.least_isr(min_insync_replicas);
+        if had_one && is_internal(&self.name) { least.min(1) } else { least }
     }
 }
 
