@@ -189,7 +189,8 @@ fn key(replica: &Replica) -> Key {
     (replica.topic_id, replica.partition.partition)
 }
 
-fn has_others(image: &Image, partition: &Partition, me: BrokerId) -> bool {
+/// Whether somebody else in the ISR can lead.
+pub(crate) fn has_others(image: &Image, partition: &Partition, me: BrokerId) -> bool {
     partition.isr.iter().any(|id| *id != me && image.has_usable_replica(partition, *id))
 }
 

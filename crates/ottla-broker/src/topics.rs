@@ -1,14 +1,15 @@
 //! Carries out on this broker what the metadata says: logs of new topics are created, those of deleted ones removed.
 //!
-//! A log that there is no room for is made when there is.
+//! A log that can't be made now, for want of room or because the disk refuses, is tried again; whoever else is in sync leads
+//! meanwhile.
 //!
-//! Invariant: a partition whose log is missing for want of room is in `missing.logs`.
+//! Invariant: a partition is in `missing.logs` if it is to be here and its log could not be made; nothing of it was here then.
 
 pub(crate) mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -31,6 +32,7 @@ use crate::configuration::Configuration;
 use crate::directory_reports::DirectoryReports;
 use crate::fetchers::Fetchers;
 use crate::group_coordinator::GroupCoordinator;
+use crate::handovers::has_others;
 use crate::listener::stopped;
 use crate::log_directories::LogDirectories;
 use crate::log_moves::LogMoves;
@@ -39,7 +41,7 @@ use crate::replicas::Replicas;
 use crate::throttles::Throttles;
 use crate::topic_config;
 
-/// How often it is tried to make the logs that there was no room for.
+/// How often it is tried to make the logs that could not be made.
 const MAKE_MISSING_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a log is set aside.
@@ -80,10 +82,11 @@ pub(crate) struct Topics {
     pub cleaner: Option<Arc<LogCleaner>>,
 }
 
-/// Logs that there was no room for.
+/// Logs that could not be made, and where: something may be left there, so that it is there that they are tried again, as long as
+/// nobody says otherwise. `None` is for wherever new ones go.
 #[derive(Debug, Default)]
 pub(crate) struct MissingLogs {
-    logs: Mutex<BTreeSet<(TopicId, PartitionIndex)>>,
+    logs: Mutex<BTreeMap<(TopicId, PartitionIndex), Option<Uuid>>>,
     due: Notify,
 }
 
@@ -212,24 +215,45 @@ impl Topics {
         partition: &Partition,
         demands: &Demands,
     ) {
-        if let Err(error) = self.try_create(image, topic, index, partition, demands) {
-            self.note_missing(topic, index, &error);
-        }
-    }
-
-    /// Clients get KAFKA_STORAGE_ERROR for a partition that has no log.
-    fn note_missing(&self, topic: &Topic, index: PartitionIndex, error: &CreateError) {
         let name = &topic.name;
-        self.replicas.note_unopened(topic.id, index);
-        if !error.is_full() {
-            error!(topic = %name, partition = %index, %error, "log can't be opened");
-        } else if self.missing.logs.lock().insert((topic.id, index)) {
-            error!(topic = %name, partition = %index, %error, "no room for a log: it is made when there is");
-            self.missing.due.notify_one();
+        let was_missing = self.is_missing(topic.id, index);
+        if let Err(error) = self.try_create(image, topic, index, partition, demands) {
+            // Clients get KAFKA_STORAGE_ERROR for it.
+            self.replicas.note_unopened(topic.id, index);
+            let is_missing = self.is_missing(topic.id, index);
+            if is_missing && !was_missing {
+                error!(topic = %name, partition = %index, %error, "log can't be made: it is tried again");
+                self.missing.due.notify_one();
+            } else if !is_missing {
+                error!(topic = %name, partition = %index, %error, "log can't be opened");
+            }
+            if is_missing {
+                self.leave_to_others(image, topic, index, partition);
+            }
         }
     }
 
-    /// Makes the logs that there was no room for when there is.
+    /// Whether the log could not be made when that was tried last, for a reason that may pass.
+    fn is_missing(&self, topic_id: TopicId, index: PartitionIndex) -> bool {
+        self.missing.logs.lock().contains_key(&(topic_id, index))
+    }
+
+    /// Has others who are in sync lead, as they do where the replica's directory has failed.
+    fn leave_to_others(
+        &self,
+        image: &Image,
+        topic: &Topic,
+        index: PartitionIndex,
+        partition: &Partition,
+    ) {
+        let me = self.me.broker;
+        let is_known = partition.directory_of(me) == Some(Uuid::LOST_DIR);
+        if !is_known && partition.is_in_isr(me) && has_others(image, partition, me) {
+            self.reports.assigned(topic.id, index.0, Uuid::LOST_DIR);
+        }
+    }
+
+    /// Makes the logs that could not be made when they can be.
     pub(crate) async fn make_missing_logs(self: Arc<Self>, mut stopping: watch::Receiver<bool>) {
         loop {
             let is_waiting = !self.missing.logs.lock().is_empty();
@@ -240,41 +264,42 @@ impl Topics {
             }
             let topics = Arc::clone(&self);
             if tokio::task::spawn_blocking(move || topics.make_missing()).await.is_err() {
-                error!("making logs that there was no room for panicked");
+                error!("making logs that could not be made before panicked");
             }
         }
     }
 
-    /// As many as there is room for, of those that are wanted still.
+    /// As many as can be made, of those that are wanted still.
     fn make_missing(&self) {
         let published = self.published.lock();
         let Some(image) = &*published else { return };
         let missing = self.missing.logs.lock().clone();
-        let mut full = BTreeSet::new();
-        for (topic_id, index) in missing {
-            if let Some(topic) = image.topic(topic_id)
-                && let Some(partition) = topic.partition(index)
-                && partition.replicas.contains(&self.me.broker)
-                && self.replicas.find(topic_id, index.0).is_none()
-            {
-                let place = partition.directory_of(self.me.broker);
-                if full.contains(&place) {
-                    continue;
-                }
+        let mut closed = BTreeSet::new();
+        for ((topic_id, index), place) in missing {
+            let topic = image.topic(topic_id);
+            let partition = topic.and_then(|topic| topic.partition(index));
+            let is_wanted = |partition: &&Partition| {
+                partition.replicas.contains(&self.me.broker)
+                    && self.replicas.find(topic_id, index.0).is_none()
+            };
+            let Some((topic, partition)) = topic.zip(partition.filter(is_wanted)) else {
+                self.missing.logs.lock().remove(&(topic_id, index));
+                continue;
+            };
+            if !closed.contains(&place) {
                 let demands = self.demands_of(image, topic);
                 match self.try_create(image, topic, index, partition, &demands) {
                     Ok(()) => {
-                        info!(topic = %topic.name, partition = %index, "log made, as there is room")
-                    }
-                    // For the others that are to be there is none either.
-                    Err(error) if error.is_full() => {
-                        full.insert(place);
+                        info!(topic = %topic.name, partition = %index, "log made, which could not be before");
                         continue;
                     }
-                    Err(error) => self.note_missing(topic, index, &error),
+                    // For the others that are to be there it is the same.
+                    Err(error) if error.concerns_directory() => _ = closed.insert(place),
+                    Err(_) => {}
                 }
             }
-            self.missing.logs.lock().remove(&(topic_id, index));
+            // There may have been nobody before.
+            self.leave_to_others(image, topic, index, partition);
         }
     }
 
@@ -290,13 +315,18 @@ impl Topics {
         let log_config = Arc::new(topic_config::log_config(&demands.config));
         let assigned = partition.directory_of(self.me.broker).unwrap_or(Uuid::UNASSIGNED_DIR);
         let is_here = || self.directories.log(&name, topic.id).is_some();
-        if assigned == Uuid::LOST_DIR && !is_here() && partition.relies_on(self.me.broker) {
+        let has_been_made = !self.is_missing(topic.id, index);
+        let is_relied_on = partition.relies_on(self.me.broker) && has_been_made;
+        if assigned == Uuid::LOST_DIR && !is_here() && is_relied_on {
             // It was the last in its ISR, and its disks are gone: an empty log would pass for the one that is lost.
             return Err(CreateError::NoDirectory { log: name.to_string() });
         }
         self.strays.lock().remove(&(name.clone(), Some(topic.id)));
         let log = self.open_log(&name, topic.id, partition, assigned, log_config)?;
-        if let Some(directory) = self.directories.id_of(&log).filter(|id| *id != assigned) {
+        // The controller may have been told that it is lost, and not have said so yet.
+        let was_missing = self.missing.logs.lock().remove(&(topic.id, index)).is_some();
+        let is_news = |id: &Uuid| was_missing || *id != assigned;
+        if let Some(directory) = self.directories.id_of(&log).filter(is_news) {
             self.reports.assigned(topic.id, index.0, directory);
         }
         let rules = topic_config::rules(name, &demands.config);
@@ -401,13 +431,23 @@ impl Topics {
             let is_known = self.directories.with_id(assigned).is_some();
             !may_be_elsewhere && !is_known && !partition.relies_on(self.me.broker)
         };
-        let place = match assigned {
-            Uuid::UNASSIGNED_DIR | Uuid::MIGRATING_DIR => self.moves.fulfil(name),
+        let missing_from = self.missing.logs.lock().get(&(topic_id, name.partition)).copied();
+        let place = match (assigned, missing_from) {
+            (Uuid::UNASSIGNED_DIR | Uuid::MIGRATING_DIR, _) => self.moves.fulfil(name),
+            // It was said to be lost when it could not be made: there was none.
+            (Uuid::LOST_DIR, Some(place)) => place,
             _ if is_given_up() => self.moves.fulfil(name),
             // An empty log in another directory would pass for the one that is not readable now.
-            assigned => Some(assigned),
+            (assigned, _) => Some(assigned),
         };
-        self.directories.create(name.clone(), topic_id, config, place)
+        let made = self.directories.create(name.clone(), topic_id, config, place);
+        let is_not_ours = |error: &CreateError| {
+            place.is_some() && matches!(error, CreateError::NoDirectory { .. })
+        };
+        if made.as_ref().is_err_and(|error| !is_not_ours(error)) {
+            self.missing.logs.lock().insert((topic_id, name.partition), place);
+        }
+        made
     }
 
     /// Whether the log of a partition may have gone on elsewhere than where this one was found: in a directory that is not here

@@ -152,9 +152,9 @@ pub enum CreateError {
 }
 
 impl CreateError {
-    /// Whether it is only room that was lacking.
+    /// Whether no other log can be created there either: it is full, or offline.
     #[must_use]
-    pub fn is_full(&self) -> bool {
-        matches!(self, Self::Storage(error) if error.is_full())
+    pub fn concerns_directory(&self) -> bool {
+        matches!(self, Self::Storage(error) if error.is_full() || matches!(error, StorageError::Poisoned { .. }))
     }
 }

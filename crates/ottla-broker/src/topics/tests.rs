@@ -45,6 +45,8 @@ struct TestDisk {
     fails_with: Mutex<Option<PathBuf>>,
     /// Where nothing can be made.
     full: Mutex<Option<PathBuf>>,
+    /// Where nothing can be made, though there is room.
+    broken: Mutex<Option<PathBuf>>,
     /// In which directory nothing can be renamed.
     keeps_names: Mutex<Option<PathBuf>>,
     on_copy: Mutex<Option<Box<dyn FnOnce() + Send>>>,
@@ -64,6 +66,9 @@ impl DiskLayer for TestDisk {
     fn create_directory(&self, path: &Path) -> io::Result<()> {
         if self.full.lock().as_ref().is_some_and(|full| path.starts_with(full)) {
             return Err(io::ErrorKind::StorageFull.into());
+        }
+        if self.broken.lock().as_ref().is_some_and(|broken| path.starts_with(broken)) {
+            return Err(io::Error::other("injected: nothing can be made"));
         }
         if path.to_string_lossy().ends_with("-future")
             && let Some(happens) = self.on_copy.lock().take()
@@ -401,6 +406,112 @@ fn a_log_is_made_where_there_is_room_although_another_directory_has_none_yet() {
     fixture.topics.make_missing();
     assert_eq!(fixture.names(), ["t-0", "t-1", "t-2"]);
     assert!(fixture.topics.missing.logs.lock().is_empty());
+}
+
+/// Broker 2 is there, and its directories have the ids of those here.
+fn another_broker() -> MetadataRecord {
+    let log_dirs = vec![A, B];
+    let broker =
+        RegisterBrokerRecord { broker_id: 2, broker_epoch: 2, log_dirs, ..Default::default() };
+    RegisterBrokerRecord { fenced: false, ..broker }.into()
+}
+
+impl Fixture {
+    /// Nothing can be made in either directory.
+    fn broken(records: impl IntoIterator<Item = MetadataRecord>) -> Self {
+        let mut fixture = Self::new();
+        *fixture.disk.broken.lock() = Some(fixture.root.path().to_owned());
+        fixture.learn(records);
+        assert_eq!(fixture.names(), [""; 0]);
+        assert!(fixture.topics.replicas.is_unopened(TOPIC, PartitionIndex(0)));
+        fixture
+    }
+
+    fn mend(&self) {
+        *self.disk.broken.lock() = None;
+        self.topics.make_missing();
+    }
+
+    /// Where the controller is told that the replica is.
+    fn told(&self) -> Option<Uuid> {
+        self.topics.reports.waiting_for(TOPIC, 0)
+    }
+}
+
+#[test]
+fn a_log_that_could_not_be_made_is_tried_again() {
+    let fixture = Fixture::broken([topic(TOPIC), partition(TOPIC, &[1])]);
+    fixture.topics.make_missing();
+    assert_eq!(fixture.told(), None, "there is nobody else");
+    fixture.mend();
+    assert_eq!(fixture.names(), ["t-0"]);
+    fixture.replica(TOPIC).unwrap().check_enough_replicas().unwrap();
+    assert!(fixture.topics.missing.logs.lock().is_empty());
+}
+
+#[test]
+fn a_log_that_could_not_be_made_does_not_keep_others_of_its_directory_from_it() {
+    let mut fixture = Fixture::new();
+    *fixture.disk.broken.lock() = Some(fixture.root.path().join("a").join("t-0"));
+    let in_a = [0, 1].map(|index| partition_in(A, TOPIC, index, &[1]));
+    *fixture.disk.full.lock() = Some(fixture.root.path().join("a").join("t-1"));
+    fixture.learn([topic(TOPIC)].into_iter().chain(in_a));
+    *fixture.disk.full.lock() = None;
+    fixture.topics.make_missing();
+    assert_eq!(fixture.names(), ["t-1"]);
+}
+
+#[test]
+fn others_take_over_from_a_replica_whose_log_could_not_be_made_until_it_is() {
+    let mut fixture =
+        Fixture::broken([another_broker(), topic(TOPIC), partition_in(B, TOPIC, 0, &[1, 2])]);
+    assert_eq!(fixture.told(), Some(Uuid::LOST_DIR));
+    fixture.topics.reports.all_taken();
+    let led_by_the_other = PartitionChangeRecord {
+        partition_id: 0,
+        topic_id: TOPIC,
+        isr: Some(vec![2]),
+        leader: 2,
+        directories: Some(vec![Uuid::LOST_DIR, A]),
+        ..PartitionChangeRecord::default()
+    };
+    fixture.learn([led_by_the_other.into()]);
+    assert_eq!(fixture.told(), None, "the metadata says it already");
+    fixture.mend();
+    assert_eq!(fixture.names(), ["t-0"]);
+    let directory = fixture.topics.directories.id_of(&fixture.replica(TOPIC).unwrap().log());
+    // Where something may be left from before.
+    assert_eq!((fixture.told(), directory), (Some(B), Some(B)));
+}
+
+#[test]
+fn others_take_over_as_soon_as_they_are_there() {
+    let mut fixture = Fixture::broken([topic(TOPIC), partition(TOPIC, &[1, 2])]);
+    assert_eq!(fixture.told(), None);
+    fixture.learn([another_broker()]);
+    fixture.topics.make_missing();
+    assert_eq!(fixture.told(), Some(Uuid::LOST_DIR));
+    // That was told, and nothing came of it yet.
+    fixture.topics.reports.all_taken();
+    fixture.mend();
+    assert_eq!(fixture.told(), Some(A));
+}
+
+/// As when the other one, which could not make its log either, has said so first.
+#[test]
+fn a_log_that_could_not_be_made_and_is_said_to_be_lost_is_made_all_the_same() {
+    let mut fixture = Fixture::broken([topic(TOPIC), partition(TOPIC, &[1, 2])]);
+    let alone = PartitionChangeRecord {
+        partition_id: 0,
+        topic_id: TOPIC,
+        isr: Some(vec![1]),
+        directories: Some(vec![Uuid::LOST_DIR; 2]),
+        ..PartitionChangeRecord::default()
+    };
+    fixture.learn([alone.into()]);
+    fixture.mend();
+    assert_eq!(fixture.names(), ["t-0"]);
+    assert_eq!(fixture.told(), Some(A));
 }
 
 /// Of a topic that gets its copies by itself; of another one as many must be in sync as there are by then.
