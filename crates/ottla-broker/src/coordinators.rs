@@ -5,8 +5,8 @@
 //!
 //! Invariants:
 //! - a partition has at most one task, and none that is not in `partitions`
-//! - whoever asks a partition whose task has ended — it could not read its log, or its disk failed — is told
-//!   NOT_COORDINATOR, as with one that is led elsewhere
+//! - whoever asks a partition that can't be read, or whose task has ended as its disk failed, is told NOT_COORDINATOR, as with
+//!   one that is led elsewhere
 
 mod coordinator;
 mod log;
@@ -42,7 +42,7 @@ struct Led<S: Shard> {
 
 /// The coordinators of one internal topic.
 pub(crate) struct Coordinators<S: Shard> {
-    make_shard: Box<dyn Fn() -> S + Send + Sync>,
+    make_shard: Arc<dyn Fn() -> S + Send + Sync>,
     log_settings: log::Settings,
     clock: Arc<dyn Clock>,
     loading: Arc<Semaphore>,
@@ -73,7 +73,7 @@ where
         make_shard: impl Fn() -> S + Send + Sync + 'static,
     ) -> Self {
         Self {
-            make_shard: Box::new(make_shard),
+            make_shard: Arc::new(make_shard),
             log_settings,
             clock,
             loading: Arc::new(Semaphore::new(LOADING_MAX)),
@@ -99,7 +99,7 @@ where
         let (sender, events) = mpsc::unbounded_channel();
         let (replica, clock) = (Arc::clone(replica), Arc::clone(&self.clock));
         let task = partition::Task {
-            shard: (self.make_shard)(),
+            make_shard: Arc::clone(&self.make_shard),
             log: PartitionLog::new(Arc::clone(&replica), epoch, self.log_settings, clock),
             clock: Arc::clone(&self.clock),
             loading: Arc::clone(&self.loading),

@@ -6,6 +6,7 @@
 //! - a record is replayed exactly once, right after it was appended, before anything else is decided
 //! - each [`ReplyTo`] that was handed in is given back at most once
 //! - nothing is parked for longer than the time that storing may take
+//! - everything below `end` was replayed; once somebody else has written to the log, nothing is appended any more
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -65,10 +66,11 @@ pub struct Loading<S> {
 const OFFSETS_PER_LATE_ONE: i64 = 1_000;
 
 impl<S: Shard> Loading<S> {
-    /// `store_timeout` is how long anybody waits for what must be stored (`offsets.commit.timeout.ms`).
+    /// The log begins at `start`. `store_timeout` is how long anybody waits for what must be stored
+    /// (`offsets.commit.timeout.ms`).
     #[must_use]
-    pub const fn new(shard: S, store_timeout: Duration) -> Self {
-        Self { shard, end: Offset::ZERO, kept: Offset::ZERO, store_timeout }
+    pub const fn new(shard: S, start: Offset, store_timeout: Duration) -> Self {
+        Self { shard, end: start, kept: start, store_timeout }
     }
 
     /// The batch before is read, and the next one, which ends before `end`, will be. Everything below `high_watermark` is
@@ -99,16 +101,18 @@ impl<S: Shard> Loading<S> {
         }
     }
 
-    /// Everything below `end` was read. How much of that is committed, [`Runtime::on_committed`] is told.
-    pub fn finish<L: Log<S::Record>>(mut self, now: Now, end: Offset, log: &mut L) -> Runtime<S> {
+    /// The last batch was read. How much is committed, [`Runtime::on_committed`] is told. Should the log go on by now, that is
+    /// noticed with the first append.
+    pub fn finish<L: Log<S::Record>>(mut self, now: Now, log: &mut L) -> Runtime<S> {
         self.keep();
         let mut runtime = Runtime {
             shard: self.shard,
             store_timeout: self.store_timeout,
             timers: Timers::default(),
             parked: VecDeque::new(),
-            end: end.max(self.end),
+            end: self.end,
             committed: Offset::ZERO,
+            is_out_of_step: false,
         };
         let outcome = runtime.shard.on_loaded(now.time);
         let mut given = Vec::new();
@@ -126,6 +130,7 @@ pub struct Runtime<S: Shard> {
     parked: VecDeque<Parked<S>>,
     end: Offset,
     committed: Offset,
+    is_out_of_step: bool,
 }
 
 /// What waits for everything below `end` to be committed.
@@ -150,6 +155,12 @@ impl<S: Shard> Runtime<S> {
     #[must_use]
     pub const fn shard(&self) -> &S {
         &self.shard
+    }
+
+    /// Whether the log has records that were never replayed here, as somebody else has written to it: it must be read anew.
+    #[must_use]
+    pub const fn is_out_of_step(&self) -> bool {
+        self.is_out_of_step
     }
 
     /// When [`Runtime::on_time`] is due.
@@ -263,7 +274,15 @@ impl<S: Shard> Runtime<S> {
         if records.is_empty() {
             return Ok(());
         }
+        if self.is_out_of_step {
+            return Err(ErrorCode::NOT_COORDINATOR);
+        }
         let offsets = log.append(records)?;
+        if offsets.start != self.end {
+            // They are in the log, and whoever reads it anew finds them.
+            self.is_out_of_step = true;
+            return Err(ErrorCode::NOT_COORDINATOR);
+        }
         let mut offset = offsets.start;
         for record in records {
             self.shard.replay(offset, record);

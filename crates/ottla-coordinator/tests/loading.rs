@@ -114,11 +114,11 @@ fn read(loading: &mut Loading<Last>, offsets: Range<i64>, high_watermark: i64) {
 }
 
 fn loading() -> Loading<Last> {
-    Loading::new(Last::default(), Duration::from_secs(5))
+    Loading::new(Last::default(), Offset(0), Duration::from_secs(5))
 }
 
-fn finish(loading: Loading<Last>, end: i64) -> Runtime<Last> {
-    loading.finish(NOW, Offset(end), &mut NoLog)
+fn finish(loading: Loading<Last>) -> Runtime<Last> {
+    loading.finish(NOW, &mut NoLog)
 }
 
 /// What is shown when this is the high watermark.
@@ -131,7 +131,7 @@ fn shown(runtime: &mut Runtime<Last>, high_watermark: i64) -> i64 {
 fn what_is_committed_is_shown_at_once_and_the_rest_as_it_is_committed() {
     let mut loading = loading();
     read(&mut loading, 0..20, 10);
-    let mut runtime = finish(loading, 20);
+    let mut runtime = finish(loading);
     // Half of a batch is never committed.
     for (high_watermark, last) in [(10, 9), (11, 9), (12, 11), (18, 17), (20, 19)] {
         assert_eq!(shown(&mut runtime, high_watermark), last, "{high_watermark}");
@@ -143,7 +143,7 @@ fn nothing_is_kept_of_the_way_to_the_high_watermark() {
     for (high_watermark, kept) in [(100_000, 1), (99_998, 2), (99_990, 6)] {
         let mut loading = loading();
         read(&mut loading, 0..100_000, high_watermark);
-        let mut runtime = finish(loading, 100_000);
+        let mut runtime = finish(loading);
         assert_eq!(runtime.shard().kept, kept);
         assert_eq!(shown(&mut runtime, high_watermark), high_watermark - 1);
     }
@@ -153,7 +153,7 @@ fn nothing_is_kept_of_the_way_to_the_high_watermark() {
 fn a_high_watermark_amid_a_batch_shows_the_batches_before_it() {
     let mut loading = loading();
     read(&mut loading, 0..20, 11);
-    let mut runtime = finish(loading, 20);
+    let mut runtime = finish(loading);
     assert_eq!(shown(&mut runtime, 11), 9);
 }
 
@@ -163,7 +163,7 @@ fn a_high_watermark_that_rises_while_the_log_is_read_counts() {
     read(&mut loading, 0..10, 4);
     read(&mut loading, 10..20, 16);
     read(&mut loading, 20..40, 30);
-    let mut runtime = finish(loading, 40);
+    let mut runtime = finish(loading);
     assert_eq!(shown(&mut runtime, 30), 29);
     assert_eq!(shown(&mut runtime, 36), 35);
 }
@@ -174,7 +174,7 @@ fn far_beyond_the_high_watermark_little_is_kept_and_little_is_missing() {
     let end = 2_000_000;
     let mut loading = loading();
     read(&mut loading, 0..end, 0);
-    let mut runtime = finish(loading, end);
+    let mut runtime = finish(loading);
     assert!(runtime.shard().kept < 10_000, "{}", runtime.shard().kept);
     for high_watermark in [2, 1_000, 10_000, 777_778, 1_999_998] {
         let missing = high_watermark - 1 - shown(&mut runtime, high_watermark);

@@ -237,6 +237,26 @@ fn many_groups_forget_a_topic_a_part_at_a_time_and_others_are_served_meanwhile()
 }
 
 #[test]
+fn nothing_is_stored_any_more_once_somebody_else_has_written_to_the_log() {
+    let mut context = Context::new();
+    context.commit_offset(&Commit { group: "another", ..Commit::default() });
+    let (key, _) = context.log.records[0].clone();
+    context.log.records.push((key, None));
+    let late = context.commit_offset(&Commit::default());
+    assert_eq!(context.take(late), Some(Err(ErrorCode::NOT_COORDINATOR)));
+    assert!(context.runtime.is_out_of_step());
+    let end = context.log.end();
+    let later = context.commit_offset(&Commit::default());
+    assert_eq!(context.take(later), Some(Err(ErrorCode::NOT_COORDINATOR)));
+    assert_eq!(context.log.end(), end);
+    let mut context = context.restart();
+    assert_eq!(context.offset(GROUP, "topic", 0), 42, "the first of the two is in the log");
+    assert_eq!(context.runtime.shard().stored().offset_count(), 1);
+    context.commit_offset(&Commit { group: "another", ..Commit::default() });
+    assert!(!context.runtime.is_out_of_step());
+}
+
+#[test]
 fn a_commit_that_is_not_stored_in_time_is_answered_all_the_same() {
     let mut context = Context::new();
     context.commits_at_once = false;

@@ -56,8 +56,7 @@ impl<S: Shard> fmt::Debug for Coordinator<S> {
 impl<S: Shard> Coordinator<S> {
     /// All of the log has been read.
     pub fn new(loaded: Loading<S>, mut log: PartitionLog, clock: Arc<dyn Clock>) -> Self {
-        let end = log.end();
-        let runtime = loaded.finish(now(&*clock), end, &mut log);
+        let runtime = loaded.finish(now(&*clock), &mut log);
         Self { runtime, log, clock, waiting: HashMap::new(), next_reply: 0 }
     }
 
@@ -69,6 +68,12 @@ impl<S: Shard> Coordinator<S> {
     #[must_use]
     pub const fn shard(&self) -> &S {
         self.runtime.shard()
+    }
+
+    /// Whether somebody else has written to the partition, so that it must be read anew.
+    #[must_use]
+    pub const fn is_out_of_step(&self) -> bool {
+        self.runtime.is_out_of_step()
     }
 
     /// When [`Self::on_time`] is due, on the monotonic clock.
@@ -102,10 +107,13 @@ impl<S: Shard> Coordinator<S> {
     }
 
     /// Lets go of everything that waits for what is committed by now. What follows may append, and be committed, too.
-    /// Says whether the partition is still led: if not, this coordinator has to end.
+    /// Says whether the partition is still led, and all that is in it known: if not, this coordinator has to end.
     pub fn settle(&mut self) -> bool {
         while let Some(committed) = self.log.committed() {
             self.on_committed(committed);
+            if self.is_out_of_step() {
+                return false;
+            }
             if self.log.replica().high_watermark() == committed {
                 return true;
             }

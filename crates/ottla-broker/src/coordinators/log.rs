@@ -43,12 +43,14 @@ pub enum LoadError {
     Record { at: Offset, error: DecodeError },
     #[error("the log ends at offset {0}, before its end")]
     Short(Offset),
+    #[error("the thread that reads it panicked")]
+    Panicked,
     #[error("stopped meanwhile")]
     Stopped,
 }
 
 /// A partition that is led here, in one reign: leader epochs in which nobody else leads.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PartitionLog {
     replica: Arc<Replica>,
     /// In which the partition was taken up. What is decided is appended while the reign goes on, or not at all.
@@ -106,7 +108,7 @@ impl PartitionLog {
     }
 
     pub(super) fn loading<S: Shard>(&self, shard: S) -> Loading<S> {
-        Loading::new(shard, self.settings.store_timeout)
+        Loading::new(shard, self.replica.log().log_start_offset(), self.settings.store_timeout)
     }
 
     /// A batch that makes no sense is looked at with all that is around it.
@@ -117,12 +119,12 @@ impl PartitionLog {
         LoadError::Batch { at, error }
     }
 
-    /// Replays everything that there is. Blocks.
+    /// Replays everything that there is, and what others write meanwhile. Blocks.
     ///
     /// # Errors
     /// [`LoadError`]
     pub fn load<S: Shard>(&self, shard: S) -> Result<Loading<S>, LoadError> {
-        self.load_until(self.end(), shard)
+        self.read(|| self.end(), shard)
     }
 
     /// Replays everything below an offset. Blocks.
@@ -130,11 +132,19 @@ impl PartitionLog {
     /// # Errors
     /// [`LoadError`]
     pub fn load_until<S: Shard>(&self, end: Offset, shard: S) -> Result<Loading<S>, LoadError> {
+        self.read(|| end, shard)
+    }
+
+    fn read<S: Shard>(&self, end: impl Fn() -> Offset, shard: S) -> Result<Loading<S>, LoadError> {
         let log = self.replica.log();
-        let mut loading = self.loading(shard);
         let start = log.log_start_offset();
+        let mut loading = Loading::new(shard, start, self.settings.store_timeout);
         let mut from = start;
-        while from < end {
+        loop {
+            let end = end();
+            if from >= end {
+                return Ok(loading);
+            }
             if !self.is_led() {
                 return Err(LoadError::Stopped);
             }
@@ -153,7 +163,6 @@ impl PartitionLog {
                 return Err(LoadError::Short(from));
             }
         }
-        Ok(loading)
     }
 }
 

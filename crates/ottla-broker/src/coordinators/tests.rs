@@ -1,5 +1,7 @@
 //! A group's partition on a real log: read, coordinated, put down, taken up again, failing.
 
+use std::fs::File;
+use std::io;
 use std::time::Duration;
 
 use ottla_base::{LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicPartition, Uuid};
@@ -7,7 +9,7 @@ use ottla_coordinator::group::{
     Caller, CommitOffsets, DescribeGroups, FetchOffsets, GroupShard, JoinGroup, ListGroups, Query,
     Reply, Request, Settings,
 };
-use ottla_env::SystemClock;
+use ottla_env::{Disk, DiskLayer, OsDisk, SystemClock};
 use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
 use ottla_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use ottla_protocol::messages::offset_commit_request::{
@@ -15,7 +17,7 @@ use ottla_protocol::messages::offset_commit_request::{
 };
 use ottla_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use ottla_protocol::messages::{JoinGroupRequest, OffsetCommitRequest};
-use ottla_records::{BatchBuilder, Compression};
+use ottla_records::{BatchBuilder, Batches, Compression, Record, ValidBatch};
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
@@ -34,9 +36,14 @@ struct Fixture {
 }
 
 fn fixture() -> Fixture {
+    fixture_on(Arc::new(OsDisk))
+}
+
+fn fixture_on(disk: Arc<dyn Disk>) -> Fixture {
     let directory = tempfile::tempdir().unwrap();
     let clock = Arc::new(SystemClock::new());
-    let (config, options) = (LogConfig::default(), DirectoryOptions::default());
+    let config = LogConfig::default();
+    let options = DirectoryOptions { disk, ..DirectoryOptions::default() };
     let logs =
         LogDirectory::open(directory.path(), config.clone(), options, Arc::clone(&clock) as _);
     let logs = logs.unwrap();
@@ -99,8 +106,12 @@ fn join() -> Request {
 
 /// What the group has committed, everywhere.
 fn fetch_all() -> Query {
+    fetch_all_of("group")
+}
+
+fn fetch_all_of(group: &str) -> Query {
     let group = OffsetFetchRequestGroup {
-        group_id: "group".into(),
+        group_id: group.into(),
         topics: None,
         ..OffsetFetchRequestGroup::default()
     };
@@ -121,6 +132,17 @@ impl Fixture {
     async fn offset(&self) -> Option<i64> {
         let Ok(Reply::Fetch(group)) = self.query().await else { panic!("no answer") };
         Some(group.topics.first()?.partitions.first()?.committed_offset)
+    }
+
+    /// As [`Self::offset`], once the partition has been read.
+    async fn offset_in_time(&self) -> Option<i64> {
+        let read = async {
+            while self.query().await == Err(ErrorCode::NOT_COORDINATOR) {
+                tokio::task::yield_now().await;
+            }
+            self.offset().await
+        };
+        tokio::time::timeout(Duration::from_secs(10), read).await.expect("it is read")
     }
 
     /// A first member whose join waits for others; the coordinator knows of it.
@@ -317,6 +339,145 @@ async fn a_partition_that_cannot_be_read_has_no_coordinator() {
     fixture.replica.append(batch.build(), LeaderEpoch(0)).unwrap();
     fixture.coordinators.elected(&fixture.replica);
     assert_eq!(fixture.query().await, Err(ErrorCode::NOT_COORDINATOR));
+}
+
+type OnRead = Box<dyn FnOnce() -> io::Result<()> + Send>;
+
+/// The system's disk, with which something happens when it is read next.
+#[derive(Default)]
+struct ReadDisk(parking_lot::Mutex<Option<OnRead>>);
+
+impl fmt::Debug for ReadDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReadDisk")
+    }
+}
+
+impl DiskLayer for ReadDisk {
+    fn below(&self) -> &dyn Disk {
+        &OsDisk
+    }
+
+    fn read_at(&self, file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let happens = self.0.lock().take();
+        happens.map_or(Ok(()), |happens| happens())?;
+        OsDisk.read_at(file, buffer, position)
+    }
+}
+
+/// Group `group` has committed these offsets. Nobody coordinates, until the partition is taken up with the next read doing this.
+async fn committed_and_read_again(
+    offsets: &[i64],
+    on_read: impl FnOnce(&Fixture) -> OnRead,
+) -> Fixture {
+    let disk = Arc::<ReadDisk>::default();
+    let fixture = fixture_on(Arc::clone(&disk) as _);
+    fixture.coordinators.elected(&fixture.replica);
+    fixture.offset().await;
+    for offset in offsets {
+        fixture.coordinators.ask(0, commit(*offset)).await.unwrap();
+    }
+    fixture.coordinators.resigned(0);
+    let on_read = on_read(&fixture);
+    *disk.0.lock() = Some(on_read);
+    fixture.coordinators.elected(&fixture.replica);
+    fixture.query().await.ok();
+    assert!(disk.0.lock().is_none());
+    fixture
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_could_not_be_read_is_read_again() {
+    let failures: [fn() -> io::Result<()>; 2] =
+        [|| Err(io::Error::other("injected: unreadable")), || panic!("injected: a panic")];
+    for failure in failures {
+        let fixture = committed_and_read_again(&[7], |_| Box::new(failure)).await;
+        assert_eq!(fixture.offset_in_time().await, Some(7));
+    }
+}
+
+impl Fixture {
+    /// The only record of the batch at this offset.
+    fn record(&self, at: i64) -> Record {
+        let log = self.replica.log();
+        let slice = log.read(Offset(at), 1, Offset(at + 1), true).unwrap();
+        let bytes = slice.source.unwrap().read().unwrap();
+        let batch = Batches::new(bytes).next().unwrap().unwrap().verify_crc().unwrap();
+        batch.records().unwrap().next().unwrap().unwrap()
+    }
+}
+
+/// What somebody writes who is no coordinator.
+fn written(key: Option<&[u8]>, value: Option<&[u8]>) -> ValidBatch {
+    let mut batch = BatchBuilder::new(Compression::None);
+    batch.append(Timestamp(1), key, value, &[]);
+    batch.build()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_else_writes_while_a_partition_is_read_is_read_too() {
+    let fixture = committed_and_read_again(&[4, 5], |fixture| {
+        let (replica, first) = (Arc::clone(&fixture.replica), fixture.record(0));
+        Box::new(move || {
+            let again = written(first.key.as_deref(), first.value.as_deref());
+            replica.append(again, LeaderEpoch(0)).unwrap();
+            Ok(())
+        })
+    });
+    let fixture = fixture.await;
+    let committed = fixture.coordinators.ask(0, commit_of("another", 6)).await;
+    assert!(matches!(committed, Ok(Reply::Commit(Ok(_)))), "{committed:?}");
+    assert_eq!(fixture.offset().await, Some(4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_somebody_else_has_written_to_is_read_anew() {
+    let fixture = fixture();
+    fixture.coordinators.elected(&fixture.replica);
+    fixture.offset().await;
+    fixture.coordinators.ask(0, commit_of("another", 1)).await.unwrap();
+    let tombstone = written(fixture.record(0).key.as_deref(), None);
+    fixture.replica.append(tombstone, LeaderEpoch(0)).unwrap();
+    let refused = fixture.coordinators.ask(0, commit(5)).await;
+    assert_eq!(refused, Err(ErrorCode::NOT_COORDINATOR));
+    fixture.offset_in_time().await;
+    // Answered when what is before it is committed, too.
+    fixture.coordinators.ask(0, commit_of("third", 2)).await.unwrap();
+    assert_eq!(fixture.offset().await, Some(5), "it was stored all the same");
+    let other = fixture.coordinators.query(0, fetch_all_of("another")).await;
+    let Ok(Reply::Fetch(other)) = other else { panic!("no answer") };
+    assert_eq!(other.topics, [], "its offset is deleted");
+    fixture.coordinators.ask(0, commit(6)).await.unwrap();
+    assert_eq!(fixture.offset().await, Some(6));
+}
+
+/// Between the two nobody is told.
+#[test]
+fn what_somebody_else_writes_after_a_partition_was_read_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let replica = Arc::new(leading(unflushed_log(&directory, &[]), &Outboxes::default()));
+    let (sender, _) = oneshot::channel();
+    taken_up(&replica).on_event(Event::Ask(commit(4), sender));
+    let clock = Arc::new(SystemClock::new());
+    let partition = PartitionLog::new(
+        Arc::clone(&replica),
+        LeaderEpoch(0),
+        LOG_SETTINGS,
+        Arc::clone(&clock) as _,
+    );
+    let loaded = partition.load(GroupShard::new(Settings::default())).unwrap();
+    let (sender, _) = oneshot::channel();
+    taken_up(&replica).on_event(Event::Ask(commit(5), sender));
+    let mut late = Coordinator::new(loaded, partition, clock);
+    let (sender, mut answer) = oneshot::channel();
+    late.on_event(Event::Ask(commit(6), sender));
+    assert_eq!(answer.try_recv(), Ok(Err(ErrorCode::NOT_COORDINATOR)));
+    assert!(late.is_out_of_step() && !late.settle());
+    replica.log().flush().unwrap();
+    replica.on_flushed();
+    let mut anew = taken_up(&replica);
+    assert!(anew.settle() && !anew.is_out_of_step());
+    assert_eq!(shown(&mut anew), (Some(6), 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

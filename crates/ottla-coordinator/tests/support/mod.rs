@@ -118,12 +118,13 @@ impl Context {
     }
 
     fn load(settings: Settings, mut log: MemoryLog, now: Now) -> Self {
-        let mut loading = Loading::new(GroupShard::new(settings.clone()), STORE_TIMEOUT);
+        let shard = GroupShard::new(settings.clone());
+        let mut loading = Loading::new(shard, Offset(0), STORE_TIMEOUT);
         loading.next_batch(log.end(), log.end());
         for (offset, record) in log.decoded().iter().enumerate() {
             loading.replay(Offset(offset as i64), record);
         }
-        let mut runtime = loading.finish(now, log.end(), &mut log);
+        let mut runtime = loading.finish(now, &mut log);
         assert!(runtime.on_committed(now, log.end(), &mut log).is_empty());
         let committed = log.records.len();
         Self {
