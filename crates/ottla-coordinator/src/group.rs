@@ -28,3 +28,4 @@ pub use request::{
 pub use settings::Settings;
 pub use shard::GroupShard;
 pub use stored::{CommittedOffset, Stored};
+pub use sweep::SweptPart;

@@ -40,6 +40,9 @@ pub trait Log<R> {
     /// # Errors
     /// The produce error, when nothing was appended.
     fn append(&mut self, records: &[R]) -> Result<Range<Offset>, ErrorCode>;
+
+    /// Records that nobody waits for were refused: only here can that be said.
+    fn note_refused(&self, _error: ErrorCode) {}
 }
 
 /// Replies that may go out: an answer, or why there is none.
@@ -317,6 +320,9 @@ impl<S: Shard> Runtime<S> {
         log: &mut L,
         given: &mut Replies<S::Reply>,
     ) {
+        if outcome.is_divisible {
+            log.note_refused(error);
+        }
         let replies = outcome.replies.into_iter().chain(outcome.at_once);
         given.extend(replies.map(|(to, _)| (to, Err(error))));
         if let Some(next) = outcome.next {

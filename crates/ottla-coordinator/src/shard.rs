@@ -98,8 +98,8 @@ pub trait StoredRecord: Sized {
 /// What came of one event. See the module's text for what is done with it, and when.
 pub struct Outcome<S: Shard + ?Sized> {
     pub records: Vec<S::Record>,
-    /// Whether the records may be spread over several batches: each of them stands for itself. They come without
-    /// replies and without what follows.
+    /// Whether the records may be spread over several batches: each of them stands for itself, and nobody waits for them. If
+    /// [`Shard::on_refused`] is told, some of them may have been stored.
     pub is_divisible: bool,
     pub replies: Vec<(ReplyTo, S::Reply)>,
     /// Replies that no crash can make untrue: they tell nothing of what is stored.

@@ -257,6 +257,34 @@ fn nothing_is_stored_any_more_once_somebody_else_has_written_to_the_log() {
 }
 
 #[test]
+fn groups_forget_a_topic_although_that_can_not_be_stored_at_first() {
+    // Two records make a batch.
+    for (groups, refused_at) in [(3, 0), (1_200, 2)] {
+        let mut context = Context::new();
+        for group in (0..groups).map(|number| format!("group-{number:04}")) {
+            context.commit_offset(&Commit { group: &group, ..Commit::default() });
+        }
+        let topic = TopicDeleted { id: Uuid::ZERO, name: "topic".into() };
+        context.ask(Request::TopicsDeleted(vec![topic]));
+        for _ in 0..refused_at {
+            context.sleep(1);
+        }
+        let left = |context: &Context| context.runtime.shard().stored().offset_count();
+        let before = left(&context);
+        assert!(before > 0);
+        for error in [ErrorCode::NOT_ENOUGH_REPLICAS, ErrorCode::KAFKA_STORAGE_ERROR] {
+            context.log.refuses = Some(error);
+            context.sleep(1);
+            assert_eq!((left(&context), context.log.refuses), (before, None), "{error:?}");
+            context.sleep(4_999);
+            assert_eq!(left(&context), before, "not at once");
+        }
+        context.sleep(1);
+        assert_eq!(left(&context), 0);
+    }
+}
+
+#[test]
 fn a_commit_that_is_not_stored_in_time_is_answered_all_the_same() {
     let mut context = Context::new();
     context.commits_at_once = false;

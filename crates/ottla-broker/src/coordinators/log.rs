@@ -237,6 +237,10 @@ impl<R: StoredRecord> Log<R> for PartitionLog {
         let appended = placed.appended;
         Ok(appended.base_offset..appended.last_offset.next())
     }
+
+    fn note_refused(&self, error: ErrorCode) {
+        warn!(partition = %self, %error, "what nobody needs any more can't be deleted from the partition now");
+    }
 }
 
 impl PartitionLog {

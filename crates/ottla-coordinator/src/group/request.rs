@@ -185,6 +185,8 @@ pub enum Next {
     },
     /// A static member came back under a new id, and the group need not rebalance.
     StaticMemberReplaced(Box<StaticMemberReplaced>),
+    /// Offsets and groups that nobody needs any more were deleted.
+    Swept(super::SweptPart),
 }
 
 /// What is needed to go on, or back, once it is known whether a static member's new id was stored.

@@ -14,7 +14,7 @@ use ottla_protocol::messages::{
 use ottla_protocol::records::{GroupMetadataKey, GroupRecord};
 
 use super::classic::ClassicGroup;
-use super::sweep::{GROUPS_AT_ONCE, Sweeps, Task};
+use super::sweep::{GROUPS_AT_ONCE, SWEEP_AGAIN_MS, Sweeps, SweptPart, Task};
 use super::turn::Turn;
 use super::{
     CommitOffsets, DescribeGroups, JoinGroup, LeaveGroup, Next, Query, Reply, Request, Settings,
@@ -215,11 +215,12 @@ impl GroupShard {
 
     /// The next part of the walks over all groups.
     fn sweep(&mut self, turn: &mut Turn<'_>) {
-        let Some((task, from)) = self.sweeps.current() else { return };
+        let Some(part) = self.sweeps.current() else { return };
+        let from = part.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut seen = None;
         let mut groups = self.groups.range::<str, _>((from, Bound::Unbounded));
         for (id, group) in groups.by_ref().take(GROUPS_AT_ONCE) {
-            match task {
+            match &part.task {
                 Task::Expire => self.expire(turn, group),
                 Task::Forget(topics) => offsets::forget_topics(turn, self.stored(), id, topics),
             }
@@ -227,8 +228,20 @@ impl GroupShard {
         }
         let is_over = groups.next().is_none();
         turn.outcome.is_divisible = true;
+        if turn.has_records() {
+            turn.then(Next::Swept(part));
+        }
         if self.sweeps.advance(seen.filter(|_| !is_over)) {
             turn.set_timer(Timer::Sweep, 0);
+        }
+    }
+
+    /// Nothing of a part was stored, or not all of it.
+    fn sweep_again(&mut self, turn: &mut Turn<'_>, part: SweptPart, error: ErrorCode) {
+        // What never can be stored would keep the rest from its turn.
+        if error != ErrorCode::UNKNOWN_SERVER_ERROR {
+            self.sweeps.go_back(part);
+            turn.set_timer(Timer::Sweep, SWEEP_AGAIN_MS);
         }
     }
 
@@ -346,7 +359,7 @@ impl Shard for GroupShard {
 
     fn on_committed(&mut self, now: Timestamp, next: Next) -> Outcome<Self> {
         self.turn(now, |shard, turn| match next {
-            Next::GroupCreated { .. } => {}
+            Next::GroupCreated { .. } | Next::Swept(_) => {}
             Next::AssignmentStored { group, generation, assignments } => {
                 if let Some(group) = shard.groups.get_mut(&group) {
                     group.on_assignment_stored(turn, generation, &assignments);
@@ -377,13 +390,14 @@ impl Shard for GroupShard {
                     group.on_static_member_not_stored(turn, *replaced, error);
                 }
             }
+            Next::Swept(part) => shard.sweep_again(turn, part, error),
         })
     }
 
     fn on_overdue(&mut self, now: Timestamp, next: Next, error: ErrorCode) -> Outcome<Self> {
         match next {
-            // It is in the log: it exists, or will.
-            Next::GroupCreated { .. } => Outcome::default(),
+            // It is in the log: the group exists, or will, and so do the tombstones.
+            Next::GroupCreated { .. } | Next::Swept(_) => Outcome::default(),
             next @ (Next::AssignmentStored { .. } | Next::StaticMemberReplaced(_)) => {
                 self.on_refused(now, next, error)
             }
