@@ -8,7 +8,9 @@
 //! has looked.
 //!
 //! A disk may refuse a write though the file system says that there is room, as where a quota ends first. Then only the
-//! next write can tell whether it is over: one is let through each time the housekeeper has looked.
+//! next write can tell whether it is over: one is let through each time the housekeeper has looked, and the disk counts as
+//! full until one has succeeded. Where what was led here is led elsewhere nobody writes anything, so that the housekeeper
+//! tries it, too, with a file of its own.
 
 use std::fs::File;
 use std::io;
@@ -17,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 
 use ottla_env::Disk;
-use ottla_env::disk::is_full;
+use ottla_env::disk::{Open, is_full};
 use parking_lot::Mutex;
 
 use crate::error::StorageError;
@@ -27,7 +29,7 @@ const ASK_AGAIN_PARTS: u64 = 4;
 
 const ROOMY: u8 = 0;
 const FULL: u8 = 1;
-/// The next write is to tell.
+/// Full still, as far as anybody knows, but the next write is to tell.
 const PROBING: u8 = 2;
 /// Full still, but for what is smaller than what did not fit.
 const TIGHT: u8 = 3;
@@ -37,6 +39,11 @@ const MARGIN_BYTES_MAX: u64 = 16 << 20;
 const MARGIN_PARTS: u64 = 100;
 /// No more than such a part of the disk is waited for: what did not fit may be more than ever will.
 const WANTED_PARTS: u64 = 4;
+
+/// What the housekeeper tries to write. It has no name by the time that anything is in it.
+const PROBE: &str = "room.tmp";
+/// As much as a file system gives a file at least.
+const PROBE_BLOCK: [u8; 4096] = [0; 4096];
 
 /// Whether clients' records still fit.
 #[derive(Debug)]
@@ -78,9 +85,10 @@ impl Room {
         }
     }
 
+    /// Whether something did not fit, and nobody knows yet that it would by now.
     #[must_use]
     pub(crate) fn is_full(&self) -> bool {
-        matches!(self.state.load(Ordering::Relaxed), FULL | TIGHT)
+        self.state.load(Ordering::Relaxed) != ROOMY
     }
 
     fn refuses(&self) -> bool {
@@ -135,19 +143,27 @@ impl Room {
         if self.reserved.load(Ordering::Relaxed) > 0 || self.is_full() {
             self.ask(0);
         }
+        if self.state.load(Ordering::Relaxed) == PROBING {
+            self.probe();
+        }
     }
 
-    fn ask(&self, bytes: u64) -> bool {
-        let _one_at_a_time = self.asking.lock();
-        let reserved = self.reserved.load(Ordering::Relaxed);
-        let (free, total) = match self.disk.space(&self.path) {
+    /// How much is free, of how much.
+    fn space(&self) -> (u64, u64) {
+        match self.disk.space(&self.path) {
             Ok(space) => (space.usable, space.total),
             // The write will tell.
             Err(error) => {
                 tracing::debug!(directory = %self.path.display(), %error, "how much is free is not known");
                 (u64::MAX, u64::MAX)
             }
-        };
+        }
+    }
+
+    fn ask(&self, bytes: u64) -> bool {
+        let _one_at_a_time = self.asking.lock();
+        let reserved = self.reserved.load(Ordering::Relaxed);
+        let (free, total) = self.space();
         let unreserved = free.saturating_sub(reserved);
         if unreserved < bytes || free < reserved {
             self.refused.fetch_max(bytes, Ordering::Relaxed);
@@ -169,6 +185,35 @@ impl Room {
             }
         }
         true
+    }
+
+    /// Tries what clients would, where the file system says that there is room.
+    fn probe(&self) {
+        let (unreserved, wanted) = self.unreserved_and_wanted();
+        if unreserved < wanted {
+            return;
+        }
+        match self.write_probe(wanted) {
+            Ok(()) => self.written(),
+            Err(error) => {
+                tracing::debug!(directory = %self.path.display(), %error, "nothing can be written yet");
+            }
+        }
+    }
+
+    fn write_probe(&self, bytes: u64) -> io::Result<()> {
+        let path = self.path.join(PROBE);
+        let file = self.disk.open(&path, Open::Replace)?;
+        self.disk.remove_file(&path)?;
+        self.disk.allocate(&file, 0, bytes)?;
+        self.disk.write_all_at(&file, &PROBE_BLOCK, 0)
+    }
+
+    /// How much is free beside the reserve, and how much is to be.
+    fn unreserved_and_wanted(&self) -> (u64, u64) {
+        let reserved = self.reserved.load(Ordering::Relaxed);
+        let (free, total) = self.space();
+        (free.saturating_sub(reserved), self.wanted(total.saturating_sub(reserved)))
     }
 
     /// How much must be free beside the reserve until the disk does not count as full any more.
@@ -196,24 +241,31 @@ impl Room {
         tracing::info!(directory = %self.path.display(), "the disk has room again: records are accepted");
     }
 
-    /// A write went through.
+    /// A write went through, which may have been smaller than what did not fit.
     pub(crate) fn written(&self) {
         if self.state.load(Ordering::Relaxed) != PROBING {
             return;
         }
+        let (unreserved, wanted) = self.unreserved_and_wanted();
+        let next = if unreserved < wanted { TIGHT } else { ROOMY };
         let probed =
-            self.state.compare_exchange(PROBING, ROOMY, Ordering::Relaxed, Ordering::Relaxed);
-        if probed.is_ok() {
-            self.write_failed.store(false, Ordering::Relaxed);
+            self.state.compare_exchange(PROBING, next, Ordering::Relaxed, Ordering::Relaxed);
+        if probed.is_err() {
+            return;
+        }
+        self.write_failed.store(false, Ordering::Relaxed);
+        if next == ROOMY {
+            self.refused.store(0, Ordering::Relaxed);
             self.say_roomy();
         }
     }
 
-    /// What a failed write means, once nothing of it is left: that the disk is full is no fault of the disk.
-    pub(crate) fn judge(&self, error: StorageError) -> StorageError {
+    /// What a failed write of so many bytes means, once nothing of it is left: that the disk is full is no fault of the disk.
+    pub(crate) fn judge(&self, error: StorageError, bytes: u64) -> StorageError {
         if let StorageError::Io { source, .. } = &error
             && is_full(source)
         {
+            self.refused.fetch_max(bytes, Ordering::Relaxed);
             let free = self.disk.space(&self.path).map_or(0, |space| space.usable);
             self.fill(true, free);
             return self.full();
@@ -238,6 +290,14 @@ mod tests {
 
     fn room(disk: &Arc<FaultyDisk>, reserved: u64) -> Room {
         Room::new(Arc::clone(disk) as _, Path::new("/").to_owned(), reserved)
+    }
+
+    /// Of which nothing is reserved, and on which a write of so many bytes has just failed.
+    fn overfull(disk: &Arc<FaultyDisk>, bytes: u64) -> (Room, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let room = Room::new(Arc::clone(disk) as _, directory.path().to_owned(), 0);
+        assert!(matches!(room.judge(no_space(), bytes), StorageError::Full { .. }));
+        (room, directory)
     }
 
     fn no_space() -> StorageError {
@@ -332,16 +392,51 @@ mod tests {
     fn after_a_write_that_failed_only_a_write_tells_that_there_is_room() {
         let disk = Arc::new(FaultyDisk::default());
         disk.set_free(Some(1 << 30));
-        let room = room(&disk, 0);
-        assert!(matches!(room.judge(no_space()), StorageError::Full { .. }));
+        disk.fail_writes(Some(io::ErrorKind::QuotaExceeded));
+        let (room, _directory) = overfull(&disk, 1);
         assert!(room.claim(1).is_err());
-        room.look();
-        room.claim(1).unwrap();
-        room.judge(no_space());
-        assert!(room.claim(1).is_err(), "the quota is still used up");
+        for _ in 0..2 {
+            room.look();
+            room.claim(1).unwrap();
+            assert!(room.is_full(), "it may be tried, and nothing says that it will go well");
+            room.judge(no_space(), 1);
+            assert!(room.claim(1).is_err(), "the quota is still used up");
+        }
         room.look();
         room.claim(1).unwrap();
         room.written();
+        assert!(!room.is_full());
+    }
+
+    #[test]
+    fn where_nobody_writes_any_more_the_housekeeper_finds_out_that_there_is_room() {
+        let disk = Arc::new(FaultyDisk::default());
+        disk.set_free(Some(1 << 30));
+        disk.fail_writes(Some(io::ErrorKind::QuotaExceeded));
+        let (room, directory) = overfull(&disk, 1);
+        room.look();
+        assert!(room.is_full());
+        disk.fail_writes(None);
+        room.look();
+        assert!(!room.is_full());
+        assert_eq!(directory.path().read_dir().unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_small_write_that_goes_through_is_no_room_for_what_did_not_fit() {
+        let disk = Arc::new(FaultyDisk::default());
+        disk.set_free(Some(900));
+        let (room, _directory) = overfull(&disk, 1_000);
+        room.look();
+        room.claim(10).unwrap();
+        room.written();
+        for _ in 0..2 {
+            assert!(room.is_full());
+            room.claim(10).unwrap();
+            room.look();
+        }
+        disk.set_free(Some(1_000 + MARGIN_BYTES_MAX));
+        room.look();
         assert!(!room.is_full());
     }
 }

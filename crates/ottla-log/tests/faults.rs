@@ -140,6 +140,8 @@ fn a_write_without_room_leaves_the_log_as_it_was_and_the_next_one_may_succeed() 
         assert!(is_full(log.append_produced(batch(1, 100), EPOCH)));
         assert!(open.is_full());
         assert!(is_full(log.append_produced(batch(1, 100), EPOCH)), "the disk is not even tried");
+        open.housekeep();
+        assert!(open.is_full(), "nothing has been written since");
         disk.fail_writes(None);
         open.housekeep();
         log.append_produced(batch(1, 100), EPOCH).unwrap();

@@ -93,14 +93,15 @@ impl Log {
         if let Some(before) = self.check_producers(&writer, batches, origin)? {
             return Ok(before);
         }
+        let size = size_of(batches);
         if let Origin::Client(_) = origin {
-            self.env().room.claim(size_of(batches))?;
+            self.env().room.claim(size)?;
         }
         let appended = self.append_new(&mut writer, batches, origin);
         if appended.is_ok() {
             self.env().room.written();
         }
-        appended.map_err(|error| self.env().room.judge(error).into())
+        appended.map_err(|error| self.env().room.judge(error, size).into())
     }
 
     /// If this fails, the log is as it was.

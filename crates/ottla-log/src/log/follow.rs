@@ -35,7 +35,7 @@ impl Log {
         self.check_follows(&batches)?;
         self.env().room.claim(size)?;
         let appended = self.append_by_segments(&mut writer, &mut batches);
-        appended.map_err(|error| self.env().room.judge(error))?;
+        appended.map_err(|error| self.env().room.judge(error, size))?;
         self.env().room.written();
         Ok(size)
     }
