@@ -21,8 +21,8 @@ use ottla_base::{
 };
 use ottla_client::{ClientError, Connection, Limits};
 use ottla_env::Clock;
-use ottla_protocol::messages::ListOffsetsRequest;
 use ottla_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use ottla_protocol::messages::{FetchResponse, ListOffsetsRequest};
 use ottla_replication::follower::LeaderOffsets;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -35,7 +35,7 @@ use crate::hang_ups::HangUps;
 use crate::log_directories::LogDirectories;
 use crate::peers::{BrokerAddresses, PeerError};
 use crate::replica::Replica;
-use crate::throttles::Throttles;
+use crate::throttles::{Throttle, Throttles};
 use conversation::Conversation;
 
 type Key = (TopicId, PartitionIndex);
@@ -276,13 +276,7 @@ impl Fetcher {
             }
             let now = self.clock.monotonic();
             self.session_id.store(response.session_id, Ordering::Relaxed);
-            let partitions: usize = response.responses.iter().map(|it| it.partitions.len()).sum();
-            let throttle = &self.throttles.follower;
-            let take = || conversation.take(response, now, throttle);
-            let errands = match partitions > TAKEN_AT_ONCE {
-                true => beside_the_others(take),
-                false => take(),
-            };
+            let errands = take(&mut conversation, response, now, &self.throttles.follower);
             self.directories.begin_flush();
             for replica in errands {
                 self.ask_offsets(&connection, &replica).await?;
@@ -340,6 +334,21 @@ impl Fetcher {
     }
 }
 
+/// Appends what has come, beside the others where that may take long. Returns those about whose leader more must be asked.
+fn take(
+    conversation: &mut Conversation,
+    response: FetchResponse,
+    now: Duration,
+    throttle: &Throttle,
+) -> Vec<Arc<Replica>> {
+    let partitions: usize = response.responses.iter().map(|it| it.partitions.len()).sum();
+    let take = || conversation.take(response, now, throttle);
+    match partitions > TAKEN_AT_ONCE {
+        true => beside_the_others(take),
+        false => take(),
+    }
+}
+
 const EARLIEST: i64 = -2;
 const LATEST: i64 = -1;
 
@@ -356,7 +365,104 @@ const TAKEN_AT_ONCE: usize = 32;
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::io::{self, IoSlice};
+
+    use ottla_base::Timestamp;
+    use ottla_env::{Disk, DiskLayer, OsDisk};
+    use ottla_protocol::Records;
+    use ottla_protocol::messages::fetch_response::{
+        EpochEndOffset, FetchableTopicResponse, PartitionData,
+    };
+    use ottla_replication::Windows;
+    use parking_lot::Condvar;
+
     use super::*;
+    use crate::replica::{following, unflushed_log, unflushed_log_on};
+
+    /// A disk that is slow to write: until somebody else has had a turn.
+    #[derive(Debug, Default)]
+    struct SlowDisk {
+        turn: Mutex<Turn>,
+        changed: Condvar,
+    }
+
+    #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+    enum Turn {
+        #[default]
+        Nobodys,
+        Awaited,
+        Had,
+        MissedOut,
+    }
+
+    impl SlowDisk {
+        fn give_turn(&self) {
+            let mut turn = self.turn.lock();
+            if *turn == Turn::Awaited {
+                *turn = Turn::Had;
+                self.changed.notify_all();
+            }
+        }
+    }
+
+    impl DiskLayer for SlowDisk {
+        fn below(&self) -> &dyn Disk {
+            &OsDisk
+        }
+
+        fn write_at(&self, file: &File, bytes: &mut [IoSlice<'_>], at: u64) -> io::Result<()> {
+            let mut turn = self.turn.lock();
+            let is_awaited = |turn: &mut Turn| *turn == Turn::Awaited;
+            let limit = Duration::from_secs(5);
+            if self.changed.wait_while_for(&mut turn, is_awaited, limit).timed_out() {
+                *turn = Turn::MissedOut;
+            }
+            drop(turn);
+            OsDisk.write_at(file, bytes, at)
+        }
+    }
+
+    /// Of a broker with one thread: the others are those who look after its sockets.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn while_many_partitions_records_are_appended_the_others_have_their_turns() {
+        let disk = Arc::new(SlowDisk::default());
+        let directories = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let leaders = unflushed_log(&directories[0], &[Timestamp(1_000)]);
+        let records = leaders.read(Offset(0), 10_000, Offset(1), true).unwrap().source.unwrap();
+        let leader = BrokerId(2);
+        let log = unflushed_log_on(Arc::clone(&disk) as _, &directories[1], &[]);
+        let replica = Arc::new(following(Arc::clone(&log), leader));
+        let key = (replica.topic_id, replica.partition.partition);
+        let partition = |partition_index| PartitionData {
+            partition_index,
+            high_watermark: 1,
+            diverging_epoch: EpochEndOffset { epoch: -1, end_offset: -1 },
+            records: Some(Records::Bytes(records.read().unwrap())),
+            ..PartitionData::default()
+        };
+        // All but the first are followed no more.
+        let count = i32::try_from(TAKEN_AT_ONCE).unwrap() + 1;
+        let topic = FetchableTopicResponse {
+            topic_id: replica.topic_id,
+            partitions: (0..count).map(partition).collect(),
+            ..FetchableTopicResponse::default()
+        };
+        let response = FetchResponse { responses: vec![topic], ..FetchResponse::default() };
+        let throttles = Throttles::new(Windows { count: 11, size: Duration::from_secs(1) });
+        let mut conversation = Conversation::new(leader, HashMap::from([(key, replica)]), 0);
+        assert!(conversation.ask(Duration::ZERO, &throttles.follower).is_some());
+        let slow = Arc::clone(&disk);
+        let taken = tokio::spawn(async move {
+            *slow.turn.lock() = Turn::Awaited;
+            let other = tokio::spawn(async move { slow.give_turn() });
+            take(&mut conversation, response, Duration::ZERO, &throttles.follower);
+            other.await.unwrap();
+        });
+        taken.await.unwrap();
+        assert_eq!(log.log_end_offset(), Offset(1));
+        assert_eq!(*disk.turn.lock(), Turn::Had);
+    }
 
     /// What `AbstractFetcherManager` of Kafka 4.3.1 chooses for the first five partitions of a topic.
     #[test]

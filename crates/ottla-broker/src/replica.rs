@@ -36,6 +36,7 @@ use crate::waiters::Waiters;
 #[cfg(test)]
 pub(crate) use fixtures::{
     deposed, following, lead_again, leading, leading_with, one_record, unflushed_log,
+    unflushed_log_on,
 };
 use following::Following;
 pub use following::{Errand, Fetched};

@@ -108,13 +108,17 @@ impl Session {
         if self.is_closed_by_us || (voter.is_none() && heartbeats_of.is_empty()) {
             return;
         }
-        let (quorum, broker) = (Arc::clone(&broker.quorum), Arc::clone(broker));
+        let broker = Arc::clone(broker);
         tokio::spawn(async move {
             for (id, epoch) in heartbeats_of {
-                tokio::spawn(tell_of_loss(Arc::clone(&broker), id, epoch));
+                let broker = Arc::clone(&broker);
+                tokio::spawn(async move {
+                    let tell = || broker.quorum.connection_lost(id, epoch);
+                    tell_of_loss(tell, || broker.state.heartbeat_connections.has(id)).await;
+                });
             }
             if let Some(voter) = voter {
-                quorum.peer_lost(voter).await;
+                broker.quorum.peer_lost(voter).await;
             }
         });
     }
@@ -139,11 +143,14 @@ const NEWS_PAUSE: Duration = Duration::from_millis(50);
 
 /// A controller that hears too little of the other voters decides nothing for a moment, or is elected anew, and would give
 /// a whole session to a broker that is gone.
-async fn tell_of_loss(broker: Arc<Broker>, id: BrokerId, epoch: BrokerEpoch) {
+async fn tell_of_loss<T: Future<Output = Result<(), SubmitError>>>(
+    tell: impl Fn() -> T,
+    is_back: impl Fn() -> bool,
+) {
     let until = Instant::now() + NEWS_LAST;
-    while let Err(SubmitError::NotController) = broker.quorum.connection_lost(id, epoch).await {
+    while let Err(SubmitError::NotController) = tell().await {
         tokio::time::sleep(NEWS_PAUSE).await;
-        if Instant::now() > until || broker.state.heartbeat_connections.has(id) {
+        if Instant::now() > until || is_back() {
             return;
         }
     }
@@ -151,7 +158,30 @@ async fn tell_of_loss(broker: Arc<Broker>, id: BrokerId, epoch: BrokerEpoch) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
+
     use super::*;
+
+    /// How often it is told that a connection has ended, if these are the answers, and the broker is back after so many.
+    async fn told(answers: &[Result<(), SubmitError>], back_after: usize) -> usize {
+        let (left, told) = (RefCell::new(answers.iter()), Cell::new(0));
+        let tell = || {
+            told.set(told.get() + 1);
+            std::future::ready(*left.borrow_mut().next().unwrap())
+        };
+        tell_of_loss(tell, || told.get() >= back_after).await;
+        told.get()
+    }
+
+    #[tokio::test]
+    async fn the_news_that_a_connection_has_ended_is_told_again_while_nobody_decides() {
+        let nobody = Err(SubmitError::NotController);
+        let answers = [nobody, nobody, Ok(()), nobody];
+        assert_eq!(told(&answers, usize::MAX).await, 3);
+        assert_eq!(told(&answers, 1).await, 1, "it is back");
+        assert_eq!(told(&answers[2..], usize::MAX).await, 1);
+        assert_eq!(told(&[Err(SubmitError::Stopped)], usize::MAX).await, 1);
+    }
 
     #[test]
     fn a_connection_ends_for_the_brokers_that_have_come_through_it_last_and_is_forgotten() {

@@ -33,7 +33,7 @@ pub(crate) fn unflushed_log(directory: &tempfile::TempDir, times: &[Timestamp]) 
     unflushed_log_on(Arc::new(OsDisk), directory, times)
 }
 
-pub(super) fn unflushed_log_on(
+pub(crate) fn unflushed_log_on(
     disk: Arc<dyn Disk>,
     directory: &tempfile::TempDir,
     times: &[Timestamp],
