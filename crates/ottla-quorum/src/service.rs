@@ -1,6 +1,7 @@
 //! What a voter does for the others: answers their requests. Shell.
 //!
-//! Invariant: nothing is done for a sender who means another cluster, another node or another log.
+//! Invariants: nothing is done for a sender who means another cluster, another node or another log; and a node without a log
+//! does nothing for one who means whoever has its id.
 
 use std::pin::pin;
 use std::sync::atomic::AtomicBool;
@@ -94,6 +95,17 @@ impl Service {
         }
     }
 
+    fn say_empty(&self) {
+        if self.refusals.is_due(self.node_id, "its log is empty", Instant::now()) {
+            tracing::warn!(
+                node = %self.node_id,
+                "this node has no vote and gets no metadata: the others know a voter of its id by that alone \
+                 (controller.quorum.voters), and its own log is empty. Give it a node.id of its own; or, if it is that voter \
+                 and has lost its disk, see operations.md, \"A wiped disk\""
+            );
+        }
+    }
+
     pub(crate) async fn serve(
         &self,
         raft: &QuorumRaft,
@@ -103,7 +115,12 @@ impl Service {
         let (address, request) = wire::decode_request(request).map_err(malformed)?;
         let answer = match self.screen(&address, &request) {
             Ok(()) => self.answer(raft, &address, request).await?,
-            Err(refusal) => Answer::Refused(refusal),
+            Err(refusal) => {
+                if refusal == Refusal::Empty {
+                    self.say_empty();
+                }
+                Answer::Refused(refusal)
+            }
         };
         wire::encode_answer(&answer).map_err(malformed)
     }
@@ -118,8 +135,15 @@ impl Service {
         if !is_meant {
             return Err(Refusal::Receiver);
         }
-        if ![Uuid::ZERO, self.storage.myself().directory_id].contains(&address.receiver_directory) {
+        let directory_id = self.storage.myself().directory_id;
+        if ![Uuid::ZERO, directory_id].contains(&address.receiver_directory) {
             return Err(Refusal::Directory);
+        }
+        // Every voter that is known by its id alone has written the first entry itself, before anybody reaches it. This node
+        // is none by its own configuration, as a voter may look that has lost its disk, and with it whom it voted for.
+        let is_meant_by_id = !is_observer && address.receiver_directory == Uuid::ZERO;
+        if is_meant_by_id && self.storage.last_index().is_none() {
+            return Err(Refusal::Empty);
         }
         if address.sender == self.node_id || !(is_observer || self.may_vote(address.sender)) {
             return Err(Refusal::Sender);

@@ -134,6 +134,8 @@ pub(crate) enum Refusal {
     Sender,
     #[error("its log has begun with other voters")]
     Origin,
+    #[error("its log is empty, and a voter that is known by its id alone had one")]
+    Empty,
 }
 
 /// Bytes that are not a request, or not an answer.
@@ -265,6 +267,7 @@ pub(crate) fn encode_answer(answer: &Answer) -> Result<Bytes> {
                 Refusal::Directory => 2,
                 Refusal::Sender => 3,
                 Refusal::Origin => 4,
+                Refusal::Empty => 5,
             });
         }
         Answer::HasGot { vote, len: has_got } => {
@@ -332,6 +335,7 @@ fn refusal(code: i8) -> Result<Refusal> {
         2 => Ok(Refusal::Directory),
         3 => Ok(Refusal::Sender),
         4 => Ok(Refusal::Origin),
+        5 => Ok(Refusal::Empty),
         _ => Err(WireError::Unexpected("an unknown refusal")),
     }
 }
@@ -604,6 +608,7 @@ mod tests {
             Answer::Refused(Refusal::Directory),
             Answer::Refused(Refusal::Sender),
             Answer::Refused(Refusal::Origin),
+            Answer::Refused(Refusal::Empty),
             Answer::HasGot { vote: example_vote(true), len: 1 << 40 },
             Answer::Fed { wait: None },
             Answer::Fed { wait: Some(Wait::ForAnother) },

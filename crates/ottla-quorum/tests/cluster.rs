@@ -103,6 +103,25 @@ async fn a_voter_known_by_its_id_alone_that_has_lost_its_log_gets_it_anew() {
     assert_eq!(cluster.active().await, active);
 }
 
+/// Its own file names nobody, so that nothing tells it that it is a voter: it must not vote as if it had not voted before.
+#[tokio::test]
+async fn a_voter_known_by_its_id_alone_that_comes_back_empty_as_an_observer_does_not_count() {
+    let unknown = |id| InitialVoter { directory_id: Uuid::ZERO, ..initial_voter(id) };
+    let mut cluster = Cluster::start_with((1..=3).map(unknown).collect()).await;
+    cluster.put(&[1, 2, 3], "a").await;
+    cluster.agree().await;
+    cluster.kill(3);
+    cluster.start_observer(3, Uuid([33; 16]), tempfile::tempdir().unwrap()).await;
+    cluster.put(&[1, 2], "b").await;
+    let active = cluster.active_of(&[1, 2]).await;
+    cluster.kill(3 - active);
+    let quorum = &cluster.voter(active).quorum;
+    within("it to step down", quorum.active().wait_for(Option::is_none)).await.unwrap();
+    assert_eq!(cluster.voter(active).put("c").await, Err(SubmitError::NotController));
+    assert_eq!(cluster.voter(3).quorum.metrics().log_end_offset, Offset::ZERO);
+    assert_eq!(cluster.voter(3).quorum.epoch().0, LeaderEpoch(0), "it has voted for nobody");
+}
+
 #[tokio::test]
 async fn five_voters_decide_without_any_two_and_not_without_three() {
     let mut cluster = Cluster::start(5).await;

@@ -96,3 +96,16 @@ fn a_static_voter_that_comes_back_empty_is_not_taken_in_as_a_node_that_joins_eit
     nodes.running[&3].says("a voter that the others know by its id alone");
     assert!(!nodes.data(3).join("meta.properties").exists());
 }
+
+/// Its file has changed meanwhile, and the others' have not: it does not know that it is a voter.
+#[test]
+fn a_static_voter_that_comes_back_empty_and_is_told_only_where_the_others_are_says_why_it_gets_nothing()
+ {
+    let mut nodes = three();
+    nodes.kill(3);
+    std::fs::remove_dir_all(nodes.data(3)).unwrap();
+    let servers = nodes.servers(2);
+    nodes.write(3, "broker,controller", &[&servers]);
+    nodes.start(3);
+    nodes.running[&3].says("this node has no vote and gets no metadata");
+}
