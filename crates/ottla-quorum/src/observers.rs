@@ -137,6 +137,9 @@ impl Observers {
             let endpoints = at.map(|it| it.endpoints.clone()).unwrap_or_default();
             return Answer::Leader { leader, endpoints };
         }
+        if raft.server_metrics().borrow_watched().id == id.0 {
+            return Answer::Taken;
+        }
         let fed = self.feed_as_leader(raft, id, observer, wants_vote);
         match tokio::time::timeout(PATIENCE, fed).await {
             Ok(Ok(())) => Answer::Fed { wait: self.wait.lock().filter(|_| wants_vote) },

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cluster::{Cluster, PATIENCE, Voter, directory_id, notes, within};
-use ottla_base::{BrokerId, TopicPartition, Uuid};
+use ottla_base::{BrokerId, Offset, TopicPartition, Uuid};
 use ottla_metadata::controller::BrokerEpoch;
 use ottla_metadata::{MetadataRecord, Outcome, feature};
 use ottla_protocol::messages::{BrokerHeartbeatRequest, BrokerRegistrationRequest};
@@ -215,4 +215,24 @@ async fn a_node_with_the_id_of_one_that_lives_does_not_take_its_place() {
     cluster.put(&[1], "c").await;
     cluster.voter(5).sees("c", |image| notes(image).contains("c")).await;
     assert_eq!(observers(&cluster, 1), [(4, second)]);
+}
+
+/// The one that would have to say so is the twin itself.
+#[tokio::test]
+async fn a_node_with_the_id_of_the_active_controller_is_told_so_and_gets_nothing() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.put(&[1, 2, 3], "a").await;
+    let active = cluster.active_of(&[1, 2, 3]).await;
+    cluster.start_impostor(5, active, Uuid([55; 16]), new()).await;
+    let twin = &cluster.voter(5).quorum;
+    within("it to be told", async {
+        while !twin.is_id_taken() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert_eq!(twin.image().offset, Offset(-1));
+    assert_eq!(observers(&cluster, active), []);
+    assert!((1..=3).all(|id| !cluster.voter(id).quorum.is_id_taken()));
+    cluster.put(&[1, 2, 3], "b").await;
 }

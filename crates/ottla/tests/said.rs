@@ -90,6 +90,27 @@ fn a_second_node_of_an_id_is_told_so_and_the_controller_says_once_where_it_is() 
 }
 
 #[test]
+fn a_second_node_of_the_active_controllers_own_id_is_told_so_and_the_controller_says_where_it_is() {
+    let mut nodes = Nodes::new(2);
+    let servers = nodes.servers(1);
+    nodes.write(1, "broker,controller", &[&servers]);
+    assert_eq!(nodes.format(1, &["-t", "4L6g3nShT-eMCtK--X86sw", "--standalone"]).code, 0);
+    nodes.start(1);
+    nodes.ready(&[1]);
+    let timeout = "initial.broker.registration.timeout.ms=8000";
+    nodes.write(2, "broker", &[&*servers, timeout, "node.id=1"]);
+    nodes.start(2);
+    let (code, said) = nodes.running.get_mut(&2).unwrap().ended();
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("another node with its id, and other directories"), "{said}");
+    assert!(said.contains("DUPLICATE_BROKER_REGISTRATION"), "{said}");
+    let log = nodes.running[&1].log();
+    let alarms = alarms(&log);
+    assert_eq!(alarms.len(), 1, "{alarms:#?}");
+    assert!(alarms[0].contains("node=1") && alarms[0].contains(&nodes.clients[1]), "{alarms:#?}");
+}
+
+#[test]
 fn a_node_that_joins_with_an_empty_directory_says_how_it_would_be_the_one_that_it_was() {
     let mut nodes = Nodes::new(2);
     nodes.serve(1, &[]);
