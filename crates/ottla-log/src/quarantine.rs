@@ -6,7 +6,8 @@
 //! `SEGMENT POSITION END_POSITION FIRST_OFFSET END_OFFSET FAULT`
 //!
 //! with the base offset of the segment, half-open ranges, and one word for the fault. Apache Kafka passes over the file.
-//! A line is only believed if the bytes are still damaged: they may have been restored while nobody looked.
+//! A line is only believed in that something is wrong there, and only if it still is: the bytes may have been restored while
+//! nobody looked, and the file has no checksum. The next start reads such a segment from its beginning, up to there.
 
 use std::path::Path;
 

@@ -6,6 +6,7 @@
 //!   not of the right magic, wrong by its CRC, or not after its predecessor. Segments after it are deleted, and
 //!   those after a segment that does not reach up to the next one, or beyond its beginning.
 //! - Indexes that are missing, short, or longer than the log: rebuilt from the log.
+//! - Anything behind a segment's last batch, where the next segment goes on with the offset after that: cut off.
 //! - A segment without records: kept if it is the last (its name tells where the log ends) or the first (where it
 //!   starts, although compaction has left nothing there), else removed.
 //! - A transaction index that cannot be true: rebuilt with the others.
@@ -165,7 +166,7 @@ impl Loader<'_> {
         for (at, base_offset) in base_offsets.iter().enumerate() {
             let next = base_offsets.get(at + 1);
             let segment = Arc::new(Segment::new(Arc::clone(self.home), base_offset.0));
-            self.restore_quarantine(&segment)?;
+            self.restore_quarantine(&segment, next)?;
             // An empty segment contributes its name.
             self.next_offset = self.next_offset.max(base_offset.0);
             let flushed = next.is_some_and(|next| *next <= self.opening.recovery_point);
@@ -320,7 +321,10 @@ impl Loader<'_> {
             let (position, lost) = (active.size, len - active.size);
             tracing::warn!(segment = %path.display(), position, lost, what, "not a record batch");
         }
-        if failure.is_some() && doubt.may_cut {
+        // Behind the last of a segment's offsets there is nothing that anybody could ask for, and the next start, by the indexes
+        // alone, would take it for batches.
+        let is_beyond = doubt.next == Some(self.next_offset);
+        if failure.is_some() && (doubt.may_cut || is_beyond) {
             disk.set_len(&file, active.size).context("truncate", &path)?;
         }
         if doubt.next.is_some() {

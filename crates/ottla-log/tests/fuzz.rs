@@ -1,4 +1,4 @@
-//! A short run of the fuzzer `log_directory` on a stable compiler: seeded mutations of a sound log's files.
+//! The fuzzers `log_directory` and `log_hints` on a stable compiler: seeded mutations of a sound log's files.
 
 #![expect(
     clippy::indexing_slicing,
@@ -6,12 +6,11 @@
     reason = "a panic is what the test looks for"
 )]
 
-use std::sync::Arc;
+use ottla_base::SplitMix64;
 
-use ottla_base::{LeaderEpoch, Timestamp, TopicPartition, Uuid};
-use ottla_env::ManualClock;
-use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
-use ottla_records::{BatchBuilder, Compression};
+#[path = "../../../fuzz/src/files.rs"]
+#[expect(unreachable_pub, reason = "the fuzz crate exports it")]
+mod files;
 
 #[path = "../../../fuzz/src/log_directory.rs"]
 #[expect(unreachable_pub, reason = "the fuzz crate exports it")]
@@ -20,71 +19,102 @@ mod log_directory;
 #[path = "../../../fuzz/src/random.rs"]
 mod random;
 
-use ottla_base::SplitMix64;
-use random::byte;
+use log_directory::{CLEAN, FILES, HINTS};
+use random::{mutate, seeds};
 
 const ROUNDS: u64 = 1500;
 
-/// The files of a log with two segments that was closed properly, in the order of `FILES`.
-fn sound_files() -> Vec<Option<Vec<u8>>> {
-    let temporary = tempfile::tempdir().unwrap();
-    let clock = Arc::new(ManualClock::at(Timestamp(1_000_000)));
-    let options = DirectoryOptions { threads: false, ..DirectoryOptions::default() };
-    let config = LogConfig { index_interval_bytes: 50, ..LogConfig::default() };
-    let directory = LogDirectory::open(temporary.path(), config.clone(), options, clock).unwrap();
-    let partition = TopicPartition::new("t", 0);
-    let log = directory.create(partition, Uuid([7; 16]), Arc::new(config)).unwrap();
-    for n in 0..6 {
-        if n == 2 {
-            log.roll().unwrap();
-        }
-        let mut builder = BatchBuilder::new(Compression::None).producer(1, 0, n * 2);
-        for record in 0..2 {
-            builder.append(Timestamp(1_000 + i64::from(n)), None, Some(&[record; 30]), &[]);
-        }
-        log.append_produced(builder.build(), LeaderEpoch(n / 3)).unwrap();
-    }
-    drop(log);
-    directory.close(1).unwrap();
-    let read = |name: &&str| std::fs::read(temporary.path().join(name)).ok();
-    log_directory::FILES.iter().map(read).collect()
+/// What is seldom there, and sound: a log's files, and what may be beside them.
+fn others() -> Vec<(&'static str, Vec<u8>)> {
+    let of_log = |name: &str| {
+        let sound = log_directory::sound().iter();
+        sound.clone().find(|(it, _)| it.ends_with(name)).unwrap().1.clone()
+    };
+    let future = "u-0.0123456789abcdef0123456789abcdef-future";
+    let future = |name: &str| *FILES.iter().find(|it| **it == format!("{future}/{name}")).unwrap();
+    let adopt = "version=0\ntopic_id=BwcHBwcHBwcHBwcHBwcHBw\npartitions=1\nlargest_producer_id=1\n";
+    // Of producer 1, from offset 0 to the marker at 3, with the last stable offset 4.
+    let aborted = [1_i64, 0, 3, 4].map(i64::to_be_bytes).concat();
+    let aborted = [vec![0, 0], aborted].concat();
+    vec![
+        ("t-0/ottla.quarantine", b"0\n1\n0 0 90 0 2 checksum\n".to_vec()),
+        ("t-0/ottla.adopt", adopt.as_bytes().to_vec()),
+        ("t-0/00000000000000000000.txnindex", aborted),
+        ("t-0/00000000000000000000.log.swap", of_log("00000000000000000000.log")),
+        ("t-0/00000000000000000000.index.swap", of_log("00000000000000000000.index")),
+        ("t-0/00000000000000000000.timeindex.swap", of_log("00000000000000000000.timeindex")),
+        ("t-0/00000000000000000000.txnindex.swap", Vec::new()),
+        ("t-0/00000000000000000004.log.cleaned", of_log("00000000000000000004.log")),
+        (future("00000000000000000000.log"), of_log("00000000000000000000.log")),
+        (future("00000000000000000000.index"), of_log("00000000000000000000.index")),
+        (future("leader-epoch-checkpoint"), b"0\n1\n0 0\n".to_vec()),
+        (future("partition.metadata"), of_log("partition.metadata")),
+        (future("copy-complete"), b"2".to_vec()),
+        ("log-start-offset-checkpoint", b"0\n1\nt 0 1\n".to_vec()),
+        ("cleaner-offset-checkpoint", b"0\n1\nt 0 4\n".to_vec()),
+        (".ottla_sync_failed", Vec::new()),
+    ]
 }
 
-fn mutate(file: &mut Vec<u8>, random: &mut SplitMix64) {
-    for _ in 0..random.below(4) {
-        if file.is_empty() {
-            file.push(byte(random));
-        }
-        let at = random.below(file.len());
-        match random.below(7) {
-            0 => file.insert(at, byte(random)),
-            1 => drop(file.remove(at)),
-            2 => file.truncate(at),
-            3 => file.extend_from_within(..at),
-            _ => file[at] = byte(random),
-        }
-    }
+fn which(name: &str, of: &[&str]) -> u8 {
+    u8::try_from(of.iter().position(|it| *it == name).unwrap()).unwrap()
+}
+
+#[test]
+fn every_file_that_is_read_has_a_sound_example() {
+    let others = others();
+    let is_there = |name: &&str| {
+        let sound = log_directory::sound().iter().chain(&others);
+        sound.clone().any(|(it, _)| it == name)
+    };
+    let missing: Vec<_> = FILES.iter().filter(|name| !is_there(name)).collect();
+    // These have nothing in them that a sound log of this kind would write.
+    assert_eq!(missing, [&"t-0/00000000000000000004.txnindex"]);
 }
 
 #[test]
 fn mutated_files_of_a_log_are_opened_or_refused_and_never_panic() {
-    let sound = sound_files();
-    assert!(sound.iter().flatten().count() >= 9);
-    for seed in 0..ROUNDS {
+    let (sound, others) = (log_directory::sound(), others());
+    for seed in seeds(ROUNDS) {
         let mut random = SplitMix64::new(seed);
+        let has_others = random.below(2) == 0;
         let mut data = Vec::new();
-        for (which, file) in sound.iter().enumerate() {
-            let is_marker = which == sound.len() - 1;
-            let left_out = random.below(if is_marker { 2 } else { 8 }) == 0;
-            let Some(mut file) = file.clone().filter(|_| !left_out) else { continue };
+        for (at, (name, file)) in sound.iter().chain(&others).enumerate() {
+            let is_seldom = at >= sound.len();
+            let often = if *name == CLEAN { 2 } else { 8 };
+            let is_left_out = match is_seldom {
+                true => !has_others || random.below(3) > 0,
+                false => random.below(often) == 0,
+            };
+            if is_left_out {
+                continue;
+            }
+            let mut file = file.clone();
             if random.below(3) == 0 {
                 mutate(&mut file, &mut random);
             }
-            data.push(u8::try_from(which).unwrap());
-            data.extend(u16::try_from(file.len()).unwrap().to_be_bytes());
-            data.extend(file);
+            let repaired = if random.below(2) == 0 { files::REPAIRED } else { 0 };
+            files::push(&mut data, which(name, &FILES) | repaired, &file);
         }
         let outcome = std::panic::catch_unwind(|| log_directory::run(&data));
+        assert!(outcome.is_ok(), "seed {seed} panics");
+    }
+}
+
+#[test]
+fn mutated_files_that_only_help_take_no_sound_record_away() {
+    let others = others();
+    for seed in seeds(ROUNDS / 3) {
+        let mut random = SplitMix64::new(seed);
+        let mut data = vec![u8::try_from(random.below(2)).unwrap()];
+        for (name, file) in log_directory::sound().iter().chain(&others) {
+            if HINTS.contains(name) && random.below(3) > 0 {
+                let mut file = file.clone();
+                mutate(&mut file, &mut random);
+                files::push(&mut data, which(name, &HINTS), &file);
+            }
+        }
+        let outcome = std::panic::catch_unwind(|| log_directory::run_hints(&data));
         assert!(outcome.is_ok(), "seed {seed} panics");
     }
 }

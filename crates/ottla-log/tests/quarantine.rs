@@ -441,3 +441,63 @@ fn headers_tell_what_the_test_above_calls_a_header() {
     let delta = |bytes: &[u8]| BatchHeader::parse(bytes).unwrap().last_offset_delta;
     assert_ne!(delta(&bytes), delta(&changed));
 }
+
+#[test]
+fn a_line_of_the_file_takes_no_sound_record_away_whatever_range_it_names() {
+    let written = Directory::new();
+    let open = fill(&written);
+    let (sound, _) = consume(&open.log("t", 0));
+    open.close();
+    let active = BATCHES * RECORDS;
+    for line in [
+        // From within a batch on, where nothing looks like one.
+        "0 10 100000 0 500 checksum".to_owned(),
+        format!("{active} 1 9223372036854775807 {active} 9223372036854775807 not-a-batch"),
+        format!("{active} 0 70 -5 {active} offsets"),
+    ] {
+        for is_clean in [true, false] {
+            let directory = Directory::new();
+            copy(&written.path(), &directory.path());
+            let quarantine = directory.path().join("t-0/ottla.quarantine");
+            std::fs::write(&quarantine, format!("0\n1\n{line}\n")).unwrap();
+            if !is_clean {
+                std::fs::remove_file(directory.path().join(".kafka_cleanshutdown")).unwrap();
+            }
+            let log = directory.open(config()).log("t", 0);
+            assert_eq!(consume(&log), (sound.clone(), vec![]), "{line}, clean: {is_clean}");
+            assert_eq!(log.log_end_offset(), Offset((BATCHES + 1) * RECORDS), "{line}");
+            assert!(!quarantine.exists(), "{line}");
+        }
+    }
+}
+
+#[test]
+fn what_follows_the_last_batch_of_a_segment_that_is_no_longer_written_is_cut_off_for_good() {
+    let directory = Directory::new();
+    let open = fill(&directory);
+    let (sound, _) = consume(&open.log("t", 0));
+    open.close();
+    let path = segment(&directory, 0);
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, [&bytes[..], &bytes[..100]].concat()).unwrap();
+    // Its indexes are gone, too, so that it is read.
+    std::fs::remove_file(path.with_extension("index")).unwrap();
+    for _ in 0..2 {
+        let open = directory.open(config());
+        assert_eq!(consume(&open.log("t", 0)), (sound.clone(), vec![]));
+        open.close();
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
+fn a_log_that_is_said_to_start_before_the_first_offset_starts_there() {
+    let directory = Directory::new();
+    let open = directory.open(config());
+    open.create("t", 0);
+    open.close();
+    let file = directory.path().join("log-start-offset-checkpoint");
+    std::fs::write(file, "0\n1\nt 0 -1\n").unwrap();
+    let log = directory.open(config()).log("t", 0);
+    assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset(0), Offset(0)));
+}

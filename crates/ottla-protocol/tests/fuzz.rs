@@ -1,4 +1,4 @@
-//! A short run of the fuzzer `frame` on a stable compiler: seeded mutations of sound requests of every API.
+//! The fuzzer `frame` on a stable compiler: seeded mutations of sound requests of every API.
 
 #![expect(clippy::indexing_slicing, reason = "a panic is what the test looks for")]
 #![expect(clippy::duplicate_mod, reason = "the fuzzer makes its own use of the table of messages")]
@@ -9,8 +9,12 @@ mod support;
 #[expect(unreachable_pub, reason = "the fuzz crate exports it")]
 mod frame;
 
+#[path = "../../../fuzz/src/random.rs"]
+mod random;
+
 use ottla_base::SplitMix64;
 use ottla_protocol::ApiKey;
+use random::{byte, seeds};
 use support::random::Writer;
 use support::schema::Schema;
 
@@ -28,14 +32,6 @@ fn sound_frame(api: ApiKey, version: i16, schema: &Schema, seed: u64) -> Vec<u8>
     }
     frame.extend(Writer::random(schema, version, seed).message());
     frame
-}
-
-fn byte(random: &mut SplitMix64) -> u8 {
-    const TELLING: [u8; 8] = [0, 1, 2, 0x7e, 0x7f, 0x80, 0xfe, 0xff];
-    match random.below(3) {
-        0 => random.draw().to_le_bytes()[0],
-        _ => TELLING[random.below(TELLING.len())],
-    }
 }
 
 fn mutate(frame: &mut Vec<u8>, random: &mut SplitMix64) {
@@ -76,11 +72,12 @@ fn sound_requests_of_every_api_and_version_are_read() {
 #[test]
 fn mutated_requests_are_refused_or_readable_and_never_panic() {
     let (mut read, mut refused) = (0, 0);
-    for (api, schema) in requests() {
-        for version in api.versions() {
-            for seed in 0..ROUNDS {
+    let requests = requests();
+    for seed in seeds(ROUNDS) {
+        for (api, schema) in &requests {
+            for version in api.versions() {
                 let mut random = SplitMix64::new(seed);
-                let mut bytes = sound_frame(api, version, &schema, seed);
+                let mut bytes = sound_frame(*api, version, schema, seed);
                 mutate(&mut bytes, &mut random);
                 let outcome = std::panic::catch_unwind(|| frame::run(&bytes));
                 match outcome.unwrap_or_else(|_| panic!("{api} {version}, seed {seed} panics")) {

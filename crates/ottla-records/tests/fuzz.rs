@@ -1,4 +1,4 @@
-//! A short run of the fuzzer `record_batch` on a stable compiler: seeded mutations of sound batches.
+//! The fuzzer `record_batch` on a stable compiler: seeded mutations of sound batches.
 
 #![expect(clippy::indexing_slicing, reason = "a panic is what the test looks for")]
 
@@ -13,7 +13,7 @@ mod record_batch;
 mod random;
 
 use ottla_base::SplitMix64;
-use random::byte;
+use random::{byte, seeds};
 
 const ROUNDS: u64 = 4000;
 
@@ -46,7 +46,7 @@ fn mutate(batch: &mut Vec<u8>, random: &mut SplitMix64) {
 
 #[test]
 fn mutated_batches_are_refused_or_readable_and_never_panic() {
-    for seed in 0..ROUNDS {
+    for seed in seeds(ROUNDS) {
         let mut random = SplitMix64::new(seed);
         let mut batch = batch(&mut random);
         mutate(&mut batch, &mut random);

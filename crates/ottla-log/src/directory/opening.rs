@@ -159,11 +159,13 @@ impl<'a> Opener<'a> {
     }
 
     fn open(&self, partition: &TopicPartition, path: &Path) -> Result<Arc<Log>, StorageError> {
+        // Nobody writes a negative one, and the file has no checksum.
+        let noted = |offset: Option<Offset>| offset.unwrap_or(Offset::ZERO).max(Offset::ZERO);
         let opening = Opening {
             clean: self.clean,
-            recovery_point: self.recovery_points.get(partition).copied().unwrap_or(Offset::ZERO),
-            cleaned_to: self.env.cleaned.get(partition).unwrap_or(Offset::ZERO),
-            log_start_offset: self.env.log_starts.get(partition).unwrap_or(Offset::ZERO),
+            recovery_point: noted(self.recovery_points.get(partition).copied()),
+            cleaned_to: noted(self.env.cleaned.get(partition)),
+            log_start_offset: noted(self.env.log_starts.get(partition)),
             config: &self.config,
         };
         let home = Arc::new(Home::new(Arc::clone(self.env), path));

@@ -76,60 +76,82 @@ impl Loader<'_> {
         Ok(is_news)
     }
 
-    /// What was known to be damaged of a segment, as far as it still is.
-    pub(super) fn restore_quarantine(&self, segment: &Segment) -> Result<(), StorageError> {
+    /// What was known to be damaged of a segment, as far as it still is. The file that says so has no checksum, and is believed
+    /// only in that something is wrong there: which bytes and offsets those are, the segment tells.
+    pub(super) fn restore_quarantine(
+        &self,
+        segment: &Segment,
+        next: Option<&Offset>,
+    ) -> Result<(), StorageError> {
         let known = self.quarantined.iter().filter(|(base, _)| *base == segment.base_offset);
         let known: Vec<Damage> = known.map(|(_, damage)| damage.clone()).collect();
         if known.is_empty() {
             return Ok(());
         }
-        let file = segment.log_file()?;
-        let mut still = Vec::new();
-        for damage in known {
-            if self.is_still_damaged(segment, &file, &damage)? {
-                still.push(damage);
-                continue;
+        let still = self.damage_among(segment, &known, next)?;
+        for damage in &known {
+            if !still.iter().any(|still| overlap(still, damage)) {
+                quarantine::report_sound(None, &segment.path(names::LOG), damage);
             }
-            quarantine::report_sound(None, &segment.path(names::LOG), &damage);
         }
         segment.set_damage(still);
         Ok(())
     }
 
-    fn is_still_damaged(
+    /// The damage that has bytes in common with what is known, read from the segment's beginning: a batch begins there, and
+    /// nobody knows where else one does.
+    fn damage_among(
         &self,
         segment: &Segment,
-        file: &File,
-        known: &Damage,
-    ) -> Result<bool, StorageError> {
-        let path = segment.path(names::LOG);
-        let len = file.metadata().context("stat", &path)?.len();
-        if known.position >= len {
-            return Ok(false);
-        }
-        // Beyond where it was said to end, in case that is within a batch.
+        known: &[Damage],
+        next: Option<&Offset>,
+    ) -> Result<Vec<Damage>, StorageError> {
+        let (file, path) = (segment.log_file()?, segment.path(names::LOG));
+        let end = file.metadata().context("stat", &path)?.len();
         let stretch = Stretch {
-            position: known.position,
-            end: len,
-            first_offset: known.first_offset.0,
-            end_offset: beyond(segment),
+            position: 0,
+            end,
+            first_offset: segment.base_offset,
+            end_offset: next.map_or_else(|| beyond(segment), |next| next.0),
             epochs: Some(&self.epochs),
             epochs_end: i64::MAX,
         };
-        let mut is_damaged = false;
+        let known_end = known.iter().map(|damage| damage.end_position).max().unwrap_or(0);
+        let mut found = Vec::new();
         let mut look = |seen: Seen<'_>| {
-            let (position, damaged) = match seen {
-                Seen::Batch(position, _) => (position, false),
-                Seen::Damage(damage) => (damage.position, true),
+            let position = match seen {
+                Seen::Batch(position, _) => position,
+                Seen::Damage(damage) => {
+                    let known = known.iter().filter(|known| overlap(known, damage));
+                    let last = known.max_by_key(|known| known.end_offset);
+                    let is_last = next.is_none() && damage.end_position == end;
+                    found.extend(last.map(|known| as_known(damage, known, is_last)));
+                    damage.position
+                }
             };
-            let is_behind = position >= known.end_position;
-            is_damaged = damaged && !is_behind;
-            if is_damaged || is_behind { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if position < known_end { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
-        let mut source = FileSource(segment.disk(), file);
+        let mut source = FileSource(segment.disk(), &file);
         audit::audit_all(&mut source, &stretch, &mut look).context("read", &path)?;
-        Ok(is_damaged)
+        Ok(found)
     }
+}
+
+/// Whether they have bytes in common.
+fn overlap(one: &Damage, other: &Damage) -> bool {
+    one.position < other.end_position && other.position < one.end_position
+}
+
+/// What was found where something was known. Where it is the last thing in the log, nothing but what was known tells where the
+/// offsets go on.
+fn as_known(found: &Damage, known: &Damage, is_last: bool) -> Damage {
+    let mut damage = found.clone();
+    if is_last {
+        let end_offset = known.end_offset.min(damage.end_offset);
+        damage.end_offset = end_offset.max(damage.first_offset);
+    }
+    let is_same = Damage { what: known.what.clone(), ..damage.clone() } == *known;
+    if is_same { known.clone() } else { damage }
 }
 
 /// Where the offsets of any segment that begins like this one end: its indexes can't say more.
