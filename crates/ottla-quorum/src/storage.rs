@@ -36,6 +36,7 @@ use std::sync::Arc;
 use futures_util::{Stream, stream};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::vote::RaftVote as _;
 use openraft::{EntryPayload, OptionalSend};
 use ottla_base::{BrokerId, LeaderEpoch, Offset, Timestamp, Uuid};
 use ottla_env::Clock;
@@ -47,7 +48,9 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::members::Myself;
-use crate::raft::{Entry, LogId, Membership, Payload, TypeConfig, Vote, Voter, epoch_of, log_id};
+use crate::raft::{
+    Entry, LeaderId, LogId, Membership, Payload, TypeConfig, Vote, Voter, epoch_of, log_id,
+};
 use crate::snapshot::Extent;
 use crate::snapshot::store::{Checkpoint, LoadError, Snapshots};
 use crate::workers::{self, Workers};
@@ -174,6 +177,7 @@ impl Storage {
             // It may be older than the note.
             Some(_) => begun.note()?,
         }
+        let vote = in_epoch_of_log(vote, index.last(), node_id);
         let cache_start = index.next_index();
         let (cache, sequence) = (VecDeque::new(), Sequence::default());
         let state = State { index, vote, voters, origin, cache, cache_start, sequence };
@@ -426,6 +430,22 @@ fn is_alone(state: &State, myself: Myself) -> bool {
     state.voters().is_some_and(|voters| voters.voter_ids().eq([myself.id.0]))
 }
 
+/// The vote of a node whose log has entries of a later epoch than its vote, or which has entries and no vote: the file is gone, or
+/// an earlier one. As with Apache Kafka the node goes on in the epoch of its log. There it may have voted, nobody knows for
+/// whom: with a vote for itself, which it need not ask anybody about, it gives none to others.
+fn in_epoch_of_log(vote: Option<Vote>, last: Option<LogId>, node_id: BrokerId) -> Option<Vote> {
+    let epoch = last.map_or(0, |last| epoch_of(&last).0);
+    if vote.as_ref().map_or(0, |vote| vote.leader_id().term) >= epoch {
+        return vote;
+    }
+    tracing::error!(
+        epoch, vote = ?vote,
+        "quorum-state is older than the metadata log, or is gone: going on in the log's epoch, without a vote for anybody else"
+    );
+    let leader_id = LeaderId { term: epoch, voted_for: node_id.0 };
+    Some(Vote::from_leader_id(leader_id, false))
+}
+
 /// A batch of another voter's log goes to the same place in this one: logs that agree on an entry agree on all before.
 fn check_place(batch: ValidBatch, offset: Offset, entry: &Entry) -> io::Result<ValidBatch> {
     let epoch = LeaderEpoch(batch.header().partition_leader_epoch);
@@ -591,6 +611,9 @@ fn scan(log: &Log, myself: Myself, extent: Option<&Extent>) -> Result<Scanned, L
         }
         if index.last().is_some_and(|last| epoch_of(&last).0 > header.partition_leader_epoch) {
             return Err(corrupt(&batch, "its epoch is older than that of the batch before"));
+        }
+        if header.partition_leader_epoch == i32::MAX {
+            return Err(corrupt(&batch, "it is of the last epoch that there could be"));
         }
         if header.attributes.is_control() {
             let payload = format::decode(&batch).map_err(|what| corrupt(&batch, what))?;

@@ -673,3 +673,32 @@ async fn a_log_is_cut_off_only_when_there_is_room_for_it() {
     cutting.await.unwrap().unwrap();
     assert_eq!(read(&mut fixture, 0..100).await, entries()[..4]);
 }
+
+#[tokio::test]
+async fn a_vote_that_is_older_than_the_log_gives_none_away_in_the_logs_epoch() {
+    let path = tempfile::tempdir().unwrap();
+    let mut fixture = open(path.path());
+    assert_eq!(fixture.storage.read_vote().await.unwrap(), None);
+    append(&mut fixture, entries()).await;
+    drop(fixture);
+    let quorum_state = path.path().join("__cluster_metadata-0/quorum-state");
+    let vote = |term, voted_for, committed| {
+        Some(Vote::from_leader_id(LeaderId { term, voted_for }, committed))
+    };
+    let ours = vote(4, NODE.0, false);
+    for (text, expected) in [
+        (None, ours),
+        (Some(r#"{"leaderId":2,"leaderEpoch":3,"votedId":-1,"data_version":1}"#), ours),
+        (Some(r#"{"leaderId":2,"leaderEpoch":4,"votedId":-1,"data_version":1}"#), vote(4, 2, true)),
+        (
+            Some(r#"{"leaderId":-1,"leaderEpoch":5,"votedId":3,"data_version":1}"#),
+            vote(5, 3, false),
+        ),
+    ] {
+        if let Some(text) = text {
+            std::fs::write(&quorum_state, text).unwrap();
+        }
+        let mut fixture = open(path.path());
+        assert_eq!(fixture.storage.read_vote().await.unwrap(), expected, "{text:?}");
+    }
+}

@@ -77,7 +77,9 @@ impl VoteFile {
         let damaged = |what: String| VoteError::Damaged { path: self.path.clone(), what };
         let state: QuorumState =
             serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
-        if !(0..=1).contains(&state.data_version) || state.leader_epoch < 0 {
+        let is_epoch = (0..i32::MAX).contains(&state.leader_epoch);
+        let are_ids = state.leader_id >= nobody() && state.voted_id >= nobody();
+        if !(0..=1).contains(&state.data_version) || !is_epoch || !are_ids {
             return Err(damaged(text.trim_end().to_owned()));
         }
         let (candidate, committed) = match (state.leader_id, state.voted_id) {
@@ -187,7 +189,15 @@ mod tests {
     fn a_damaged_vote_is_an_error_and_never_no_vote() {
         let directory = tempfile::tempdir().unwrap();
         let file = VoteFile::in_directory(Arc::new(OsDisk), directory.path());
-        for text in ["", "{", r#"{"leaderEpoch":1,"data_version":9}"#] {
+        let numbers = [
+            r#"{"leaderEpoch":1,"data_version":9}"#,
+            r#"{"leaderEpoch":-1,"data_version":1}"#,
+            // There is no next one to be elected in.
+            r#"{"leaderEpoch":2147483647,"data_version":1}"#,
+            r#"{"leaderEpoch":1,"leaderId":-2,"data_version":1}"#,
+            r#"{"leaderEpoch":1,"votedId":-7,"data_version":1}"#,
+        ];
+        for text in ["", "{"].into_iter().chain(numbers) {
             fs::write(directory.path().join("quorum-state"), text).unwrap();
             assert!(file.read(BrokerId(1)).is_err(), "{text}");
         }
