@@ -150,8 +150,12 @@ fn as_known(found: &Damage, known: &Damage, is_last: bool) -> Damage {
         let end_offset = known.end_offset.min(damage.end_offset);
         damage.end_offset = end_offset.max(damage.first_offset);
     }
-    let is_same = Damage { what: known.what.clone(), ..damage.clone() } == *known;
-    if is_same { known.clone() } else { damage }
+    // The same damage may be put in other words.
+    let what = std::mem::replace(&mut damage.what, known.what.clone());
+    if damage != *known {
+        damage.what = what;
+    }
+    damage
 }
 
 /// Where the offsets of any segment that begins like this one end: its indexes can't say more.

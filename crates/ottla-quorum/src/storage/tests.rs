@@ -370,8 +370,7 @@ async fn a_vote_is_kept_and_known_at_once() {
     let path = tempfile::tempdir().unwrap();
     let mut fixture = open(path.path());
     assert_eq!(fixture.storage.read_vote().await.unwrap(), None);
-    let vote =
-        Vote { leader_id: crate::raft::LeaderId { term: 3, voted_for: 2 }, committed: false };
+    let vote = Vote { leader_id: LeaderId { term: 3, voted_for: 2 }, committed: false };
     fixture.storage.save_vote(&vote).await.unwrap();
     assert_eq!(fixture.storage.read_vote().await.unwrap(), Some(vote));
     drop(fixture);
@@ -410,8 +409,7 @@ async fn once_closed_it_writes_nothing_more() {
     let mut fixture = open(path.path());
     fixture.storage.close();
     assert!(fixture.storage.blocking_append([blank(1, 0)]).await.is_err());
-    let vote =
-        Vote { leader_id: crate::raft::LeaderId { term: 3, voted_for: 2 }, committed: false };
+    let vote = Vote { leader_id: LeaderId { term: 3, voted_for: 2 }, committed: false };
     assert!(fixture.storage.save_vote(&vote).await.is_err());
 }
 
@@ -579,8 +577,7 @@ async fn what_has_no_room_on_the_disk_waits_for_it() {
     let (path, disk) = (tempfile::tempdir().unwrap(), Arc::new(FaultyDisk::default()));
     let mut fixture = open_on(Arc::clone(&disk) as _, path.path()).unwrap();
     append(&mut fixture, entries()).await;
-    let vote =
-        Vote { leader_id: crate::raft::LeaderId { term: 5, voted_for: 2 }, committed: false };
+    let vote = Vote { leader_id: LeaderId { term: 5, voted_for: 2 }, committed: false };
 
     disk.fail_writes(Some(io::ErrorKind::StorageFull));
     let appending = waiting(&fixture, |mut storage| async move {
