@@ -190,7 +190,7 @@ impl World {
         let Some(process) = &self.nodes[at].process else { return };
         let Some(topic) = process.image.topic(topic_id) else { return };
         let Some(partition) = topic.partition(index) else { return };
-        let needed = partition.least_isr(min_insync_replicas(&process.image, topic));
+        let needed = topic.least_isr(partition, min_insync_replicas(&process.image, topic));
         // Of one that is down by now nobody knows what it had.
         let may_join = |id: &BrokerId| {
             let process = self.nodes[id.0 as usize - 1].process.as_ref();

@@ -153,9 +153,10 @@ impl Follows<'_> {
     }
 
     fn reconfigure(&self, image: &Image, topic: &Topic) {
-        for (index, _) in topic.partitions() {
+        for (index, partition) in topic.partitions() {
             if let Some(replica) = self.process.replicas.find(topic.id, index.0) {
-                replica.on_min_isr_changed(min_insync_replicas(image, topic));
+                let min_isr = topic.least_isr(partition, min_insync_replicas(image, topic));
+                replica.on_min_isr_changed(min_isr);
             }
         }
     }
@@ -215,7 +216,7 @@ impl Follows<'_> {
     ) {
         let terms = Terms {
             broker_epoch: self.me.registered(image).map(|broker| broker.epoch),
-            min_insync_replicas: min_insync_replicas(image, topic),
+            min_insync_replicas: topic.least_isr(partition, min_insync_replicas(image, topic)),
             lag_max: LAG_MAX,
             fetch_backoff: FETCH_BACKOFF,
             now: self.now,
