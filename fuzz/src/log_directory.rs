@@ -117,7 +117,8 @@ fn check_log(log: &Arc<Log>, is_verified: bool) {
         "{noted:?} of {start}..{end}"
     );
     for damage in log.quarantined() {
-        assert!(damage.position < damage.end_position && damage.end_offset <= end, "{damage:?}");
+        let is_within = damage.end_offset <= end;
+        assert!(damage.position < damage.end_position && is_within, "{damage:?} of {start}..{end}");
     }
     read(log, is_verified);
     for timestamp in [0, 1_000, i64::MAX] {

@@ -295,27 +295,17 @@ impl Loader<'_> {
         let path = segment.path(names::LOG);
         let len = file.metadata().context("stat", &path)?.len();
         self.mended = true;
-        let trusted = if doubt.is_indexed { None } else { self.trusted(segment, &file, len)? };
-        if trusted.is_none() {
-            self.replay.forget_more_than(Offset(segment.base_offset));
-        }
-        let base_offset = Offset(segment.base_offset);
-        self.replay.advance_to(base_offset, self.sealed.iter().map(Extent::from))?;
-        if base_offset <= self.opening.recovery_point {
-            self.replay.believe_snapshot_at(base_offset)?;
+        let before = (self.epochs.clone(), self.replay.clone(), self.next_offset);
+        let mut trusted = if doubt.is_indexed { None } else { self.trusted(segment, &file, len)? };
+        let begun_at = trusted.as_ref().map(|trusted| trusted.position);
+        let mut recovered = self.read_from(segment, &file, doubt, &trusted)?;
+        if recovered.failure.is_some() && begun_at == Some(recovered.active.size) {
+            // Nothing makes sense where reading began, and only what lies before that tells where the offsets go on.
+            (self.epochs, self.replay, self.next_offset) = before;
+            trusted = None;
+            recovered = self.read_from(segment, &file, doubt, &trusted)?;
         }
         let begins_anew = trusted.is_none();
-        let before = (self.epochs.clone(), self.replay.clone(), self.next_offset);
-        let begun = self.begin(segment, trusted.clone());
-        let mut recovered = self.read_through(segment, &file, doubt, begun)?;
-        if recovered.failure.is_some()
-            && before.2 < doubt.flushed_end
-            && self.quarantine_flushed(segment, &file, doubt, &before.0)?
-        {
-            (self.epochs, self.replay, self.next_offset) = before;
-            let begun = self.begin(segment, trusted);
-            recovered = self.read_through(segment, &file, doubt, begun)?;
-        }
         let Recovered { mut active, aborted, failure } = recovered;
         if let Some(what) = &failure {
             let (position, lost) = (active.size, len - active.size);
@@ -332,7 +322,7 @@ impl Loader<'_> {
         }
         if begins_anew {
             // The next start believes what it finds of the batches before the recovery point.
-            let as_a_whole = self.opening.recovery_point > base_offset;
+            let as_a_whole = self.opening.recovery_point.0 > segment.base_offset;
             indexes::replace(segment, names::INDEX, &active.offsets, as_a_whole)?;
             indexes::replace(segment, names::TIME_INDEX, &active.times, as_a_whole)?;
         } else {
@@ -346,6 +336,37 @@ impl Loader<'_> {
             segment.replace_aborted(&aborted)?;
         }
         Ok((active, failure.is_some()))
+    }
+
+    /// Reads a segment from where its indexes can no longer be believed, and once more if something of what was flushed was found
+    /// to be damaged.
+    fn read_from(
+        &mut self,
+        segment: &Arc<Segment>,
+        file: &File,
+        doubt: Doubt,
+        trusted: &Option<Trusted>,
+    ) -> Result<Recovered, StorageError> {
+        let base_offset = Offset(segment.base_offset);
+        if trusted.is_none() {
+            self.replay.forget_more_than(base_offset);
+        }
+        self.replay.advance_to(base_offset, self.sealed.iter().map(Extent::from))?;
+        if base_offset <= self.opening.recovery_point {
+            self.replay.believe_snapshot_at(base_offset)?;
+        }
+        let before = (self.epochs.clone(), self.replay.clone(), self.next_offset);
+        let begun = self.begin(segment, trusted.clone());
+        let recovered = self.read_through(segment, file, doubt, begun)?;
+        let is_damaged = recovered.failure.is_some()
+            && before.2 < doubt.flushed_end
+            && self.quarantine_flushed(segment, file, doubt, &before.0)?;
+        if !is_damaged {
+            return Ok(recovered);
+        }
+        (self.epochs, self.replay, self.next_offset) = before;
+        let begun = self.begin(segment, trusted.clone());
+        self.read_through(segment, file, doubt, begun)
     }
 
     /// With another index interval than the one before, there are new entries of batches before the recovery point. The

@@ -102,6 +102,13 @@ fn mutated_files_of_a_log_are_opened_or_refused_and_never_panic() {
 }
 
 #[test]
+fn bytes_that_once_broke_something_are_opened() {
+    // The last entry of an index was trusted, and the batch there contradicted the epochs: the log ended where its segment
+    // begins, before batches that were in the file.
+    log_directory::run(include_bytes!("fuzz/reading_begins_at_damage"));
+}
+
+#[test]
 fn mutated_files_that_only_help_take_no_sound_record_away() {
     let others = others();
     for seed in seeds(ROUNDS / 3) {
