@@ -24,7 +24,7 @@ mod publish;
 mod serving;
 mod world;
 
-use crate::log::{Run, caught};
+use crate::law::{Run, caught};
 pub use world::World;
 
 /// What is done wrong on purpose.

@@ -607,8 +607,10 @@ impl Disk for SimulatedDisk {
     fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
         let (mut state, node, result) = self.begin_on(Call::SetLen, file, &len.to_string())?;
         result?;
+        let is_shorter = len < file.metadata()?.len();
         OsDisk.set_len(file, len)?;
         if state.activity == "recovery"
+            && is_shorter
             && self.extension_of(&state, node).is_some_and(|extension| extension == "log")
         {
             state.counts.add("torn tail cut off");

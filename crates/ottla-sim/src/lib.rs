@@ -17,6 +17,7 @@
 pub mod cluster;
 mod counts;
 pub mod disk;
+mod law;
 mod links;
 pub mod log;
 pub mod planted;
@@ -26,4 +27,5 @@ pub mod seeds;
 
 pub use counts::Counts;
 pub use disk::{Plan, SimulatedDisk};
+pub use law::{Law, Run, Violation};
 pub use random::{Random, SharedRandom};

@@ -17,50 +17,9 @@ pub mod model;
 mod trims;
 mod world;
 
-use std::panic::{self, AssertUnwindSafe};
-
-use crate::Counts;
+use crate::law::{Run, caught};
 use crate::planted::Bug;
 pub use world::World;
-
-/// What was found to be wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation(pub String);
-
-impl std::fmt::Display for Violation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-pub(crate) type Checked<T = ()> = Result<T, Violation>;
-
-/// Fails with a message unless a condition holds.
-macro_rules! law {
-    ($holds:expr, $($message:tt)+) => {
-        if !$holds {
-            return Err($crate::log::Violation(format!($($message)+)));
-        }
-    };
-}
-pub(crate) use law;
-
-/// Plays; a panic is a violation.
-pub(crate) fn caught(play: impl FnOnce() -> Checked) -> Checked {
-    panic::catch_unwind(AssertUnwindSafe(play)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
-        Err(Violation(format!("a panic: {text}")))
-    })
-}
-
-/// What one seed has shown.
-#[derive(Debug)]
-pub struct Run {
-    pub counts: Counts,
-    pub trace: Vec<String>,
-    pub result: Result<(), Violation>,
-}
 
 /// Plays a seed to its end, or to the first violation. A panic is one.
 #[must_use]

@@ -21,6 +21,8 @@ use crate::SimulatedDisk;
 pub enum Bug {
     /// Records are said to be flushed that nobody has synced.
     NoSync,
+    /// The same of the logs' records alone: votes and whatever else there is are synced.
+    RecordsNotSynced,
     /// Files are synced, their names are not.
     DirectoryNotSynced,
     /// After a crash the indexes are taken as they are.
@@ -35,8 +37,6 @@ pub enum Bug {
     CleanedAheadOfFlush,
     /// Recovery knows nothing of compactions that were interrupted while they replaced segments.
     SwapIgnored,
-    /// A voter's vote does not get to the disk.
-    VoteForgotten,
 }
 
 #[derive(Debug)]
@@ -47,11 +47,19 @@ pub(crate) struct PlantedDisk {
     kept: Mutex<BTreeSet<u64>>,
     /// What compactions have written.
     cleaned: Mutex<BTreeSet<u64>>,
+    /// Segments.
+    logs: Mutex<BTreeSet<u64>>,
 }
 
 impl PlantedDisk {
     pub(crate) fn new(bug: Bug, disk: Arc<SimulatedDisk>) -> Self {
-        Self { bug, disk, kept: Mutex::default(), cleaned: Mutex::default() }
+        Self {
+            bug,
+            disk,
+            kept: Mutex::default(),
+            cleaned: Mutex::default(),
+            logs: Mutex::default(),
+        }
     }
 
     fn is_compacting(&self) -> bool {
@@ -81,6 +89,9 @@ impl DiskLayer for PlantedDisk {
         if path.extension().is_some_and(|extension| extension == "cleaned") {
             self.cleaned.lock().insert(file.metadata()?.ino());
         }
+        if path.extension().is_some_and(|extension| extension == "log") {
+            self.logs.lock().insert(file.metadata()?.ino());
+        }
         Ok(file)
     }
 
@@ -100,13 +111,6 @@ impl DiskLayer for PlantedDisk {
         self.disk.remove_file(path)
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        if self.bug == Bug::VoteForgotten && to.ends_with("quorum-state") {
-            return Ok(());
-        }
-        self.disk.rename(from, to)
-    }
-
     fn drop_cached(&self, file: &File) -> io::Result<()> {
         if self.bug == Bug::CacheTrusted {
             return Ok(());
@@ -124,7 +128,9 @@ impl DiskLayer for PlantedDisk {
 
     fn sync_data(&self, file: &File) -> io::Result<()> {
         let is_cleaned = self.cleaned.lock().contains(&file.metadata()?.ino());
+        let is_log = self.logs.lock().contains(&file.metadata()?.ino());
         let is_left_out = self.bug == Bug::NoSync
+            || self.bug == Bug::RecordsNotSynced && is_log
             || self.bug == Bug::CleanedNotSynced && is_cleaned
             || self.bug == Bug::CleanedAheadOfFlush && self.is_compacting() && !is_cleaned;
         if is_left_out { Ok(()) } else { self.disk.sync_data(file) }
@@ -135,6 +141,10 @@ impl DiskLayer for PlantedDisk {
     }
 
     fn sync_file_system(&self, path: &Path, within: &File) -> io::Result<()> {
+        if self.bug == Bug::RecordsNotSynced {
+            // Then each file is synced by itself.
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         if self.bug == Bug::DirectoryNotSynced {
             self.disk.sync_all_files();
             return Ok(());

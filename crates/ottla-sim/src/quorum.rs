@@ -14,7 +14,7 @@ mod node;
 mod workers;
 mod world;
 
-use crate::log::{Run, caught};
+use crate::law::{Run, caught};
 use crate::planted;
 use world::World;
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use crate::Counts;
-use crate::log::{Run, Violation};
+use crate::law::{Law, Run, Violation};
 
 /// A number from the environment.
 fn number(variable: &str) -> Option<u64> {
@@ -59,24 +59,26 @@ pub fn hold_to_repetition(run: impl Fn(u64, bool) -> Run, seeds: Range<u64>) {
     }
 }
 
-/// Plays so many seeds with a planted bug, until it is found: by a law, and not only because not everything goes on in the
-/// end.
+/// Plays so many seeds with a planted bug, until one of them breaks a law: one of those that are stated for the bug.
 ///
 /// # Panics
-/// If it is not.
+/// If none does, or another law is broken first, or there is a panic: that shows nothing of the bug.
 #[expect(clippy::print_stdout, reason = "what a test run tells")]
 pub fn find_planted<B: Debug + Copy>(
     run: impl Fn(u64, Option<B>, bool) -> Run,
     bug: B,
     seeds: u64,
+    by: &[Law],
 ) {
-    let breaks = |seed: u64| {
-        let broken = run(seed, Some(bug), false).result.err()?;
-        (!broken.0.contains("at rest")).then_some((seed, broken))
+    let breaks = |seed: u64| Some((seed, run(seed, Some(bug), false).result.err()?));
+    let Some((seed, found)) = (0..seeds).find_map(breaks) else {
+        panic!("{bug:?} is not found in {seeds} seeds")
     };
-    let found = (0..seeds).find_map(breaks);
-    println!("{bug:?} is found: {found:?}");
-    assert!(found.is_some(), "{bug:?} is not found in {seeds} seeds");
+    println!("{bug:?} is found by seed {seed}: {found}");
+    assert!(
+        by.contains(&found.law),
+        "{bug:?} is to be found by {by:?}, not, in seed {seed}, by {found}"
+    );
 }
 
 /// Plays seeds until one fails; that of the lowest number is told.
@@ -109,4 +111,27 @@ fn play(seeds: Range<u64>, run: impl Fn(u64) -> Run + Sync) -> (Counts, Option<(
         }
         (total, failed.into_iter().min_by_key(|(seed, _)| *seed))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn looked_for(found: Option<Law>) -> thread::Result<()> {
+        let run = |seed: u64, _: Option<()>, _: bool| {
+            let broken = found.filter(|_| seed == 3);
+            let result = broken.map_or(Ok(()), |law| Err(Violation::of(law, "as told")));
+            Run { counts: Counts::default(), trace: Vec::new(), result }
+        };
+        std::panic::catch_unwind(|| find_planted(run, (), 5, &[Law::Flushed, Law::Order]))
+    }
+
+    #[test]
+    fn a_planted_bug_is_found_by_the_laws_that_are_stated_for_it_and_by_nothing_else() {
+        assert!(looked_for(Some(Law::Flushed)).is_ok());
+        assert!(looked_for(Some(Law::Order)).is_ok());
+        for other in [None, Some(Law::NoPanic), Some(Law::AtRest), Some(Law::Indexes)] {
+            assert!(looked_for(other).is_err(), "{other:?}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! `OTTLA_SIM_SEED=n` plays one seed and prints what happened; `OTTLA_SIM_SEEDS=n` plays so many, and then each of the faults
 //! and rare states must have occurred.
 
+use ottla_sim::Law;
 use ottla_sim::cluster::{Bug, run};
 use ottla_sim::seeds::{find_planted, hold_to_laws, hold_to_repetition};
 
@@ -44,7 +45,7 @@ const ALL: &[&str] = &[
     "coordinator ends while it loads",
     "coordinator goes on in a later epoch",
     "coordinator is late",
-    "crash amid a write",
+    "crash amid a call of the disk",
     "disk failed",
     "disk wiped",
     "duplicate refused",
@@ -66,6 +67,7 @@ const ALL: &[&str] = &[
     "last leader had everything",
     "last leader had less than was committed",
     "last leader leads again",
+    "leader appends that is none any more",
     "leader elected",
     "leader from outside the ISR",
     "leaver proposed",
@@ -121,6 +123,7 @@ const ALL: &[&str] = &[
     "two lead in turn",
     "wall clock set back",
     "zombie appends",
+    "zombie's append never acknowledged",
     "zombie's append refused",
     "zombie's commit refused",
 ];
@@ -137,70 +140,70 @@ fn two_runs_of_a_seed_are_the_same() {
 
 #[test]
 fn records_that_are_answered_before_the_followers_have_flushed_are_found_missing() {
-    find_planted(run, Bug::AnsweredBeforeFlush, 20);
+    find_planted(run, Bug::AnsweredBeforeFlush, 20, &[Law::ReliedOn]);
 }
 
 #[test]
 fn a_joiner_that_does_not_count_is_found_out() {
-    find_planted(run, Bug::JoinerNotCounted, 50);
+    find_planted(run, Bug::JoinerNotCounted, 50, &[Law::ReliedOn]);
 }
 
 #[test]
 fn a_leaver_that_is_not_awaited_is_found_out() {
-    find_planted(run, Bug::LeaverNotAwaited, 20);
+    find_planted(run, Bug::LeaverNotAwaited, 20, &[Law::ReliedOn]);
 }
 
 #[test]
 fn logs_that_are_not_cut_off_are_found_out() {
-    find_planted(run, Bug::NoTruncation, 50);
+    find_planted(run, Bug::NoTruncation, 50, &[Law::Committed, Law::ReliedOn]);
 }
 
 #[test]
 fn an_epoch_that_is_taken_for_another_one_is_found_out() {
-    find_planted(run, Bug::EndOfAnotherEpoch, 100);
+    find_planted(run, Bug::EndOfAnotherEpoch, 100, &[Law::Committed, Law::ReliedOn]);
 }
 
 #[test]
 fn a_leader_of_yesterday_whose_isr_is_taken_is_found_out() {
-    find_planted(run, Bug::StaleLeaderAccepted, 100);
+    find_planted(run, Bug::StaleLeaderAccepted, 100, &[Law::LeaderInSync, Law::ReliedOn]);
 }
 
 #[test]
 fn an_empty_disk_that_passes_for_the_one_before_is_found_out() {
-    find_planted(run, Bug::WipedDiskCounted, 20);
+    find_planted(run, Bug::WipedDiskCounted, 20, &[Law::ReliedOn]);
 }
 
 #[test]
 fn a_kill_that_passes_for_a_clean_end_is_found_out() {
-    find_planted(run, Bug::UncleanEndHidden, 20);
+    find_planted(run, Bug::UncleanEndHidden, 20, &[Law::ReliedOn]);
 }
 
 #[test]
 fn metadata_that_is_older_than_the_logs_is_found_out() {
-    find_planted(run, Bug::MetadataReplayed, 100);
+    find_planted(run, Bug::MetadataReplayed, 100, &[Law::ReliedOn]);
 }
 
 #[test]
 fn an_isr_that_counts_before_the_minimum_beside_it_is_found_out() {
-    find_planted(run, Bug::IsrBeforeMinimum, 100);
+    find_planted(run, Bug::IsrBeforeMinimum, 100, &[Law::Enough, Law::ReliedOn]);
 }
 
 #[test]
 fn a_commit_that_is_answered_before_it_is_safe_is_found_out() {
-    find_planted(run, Bug::CommitNotAwaited, 20);
+    find_planted(run, Bug::CommitNotAwaited, 20, &[Law::Acknowledged, Law::FetchedCommitted]);
 }
 
 #[test]
 fn a_coordinator_that_goes_by_the_high_watermark_of_the_next_leader_is_found_out() {
-    find_planted(run, Bug::FollowersWatermark, 100);
+    find_planted(run, Bug::FollowersWatermark, 100, &[Law::Coordinates, Law::Acknowledged]);
 }
 
 #[test]
 fn a_partition_that_is_not_read_to_its_end_is_found_out() {
-    find_planted(run, Bug::LoadEndsEarly, 50);
+    find_planted(run, Bug::LoadEndsEarly, 50, &[Law::GroupsOfLog]);
 }
 
 #[test]
 fn a_coordinator_that_does_not_end_is_found_out() {
-    find_planted(run, Bug::CoordinatorNotPutDown, 50);
+    find_planted(run, Bug::CoordinatorNotPutDown, 50, &[Law::Coordinates]);
 }

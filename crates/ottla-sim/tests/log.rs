@@ -5,9 +5,10 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a test says what it has seen")]
 
+use ottla_sim::Law;
 use ottla_sim::log::run;
 use ottla_sim::planted::Bug;
-use ottla_sim::seeds::hold_to_laws;
+use ottla_sim::seeds::{find_planted, hold_to_laws};
 
 /// What ordinary tests have time for.
 const SEEDS: u64 = 1_000;
@@ -102,6 +103,7 @@ const ALL: &[&str] = &[
     "bit flipped",
     "flip found by recovery",
     "flip found by a reader's checksum",
+    "flip found by a reader's checks",
     "flip in what is no longer read",
 ];
 
@@ -128,49 +130,42 @@ fn two_runs_of_a_seed_make_the_same_calls() {
     }
 }
 
-/// In how many seeds a planted bug is found.
-fn found_within(bug: Bug, seeds: u64) {
-    let found = (0..seeds).find(|seed| run(*seed, Some(bug), false).result.is_err());
-    println!("{bug:?} is found by seed {found:?}");
-    assert!(found.is_some(), "{bug:?} is not found in {seeds} seeds");
-}
-
 #[test]
 fn records_that_are_answered_before_they_are_synced_are_found_missing() {
-    found_within(Bug::NoSync, 20);
+    find_planted(run, Bug::NoSync, 20, &[Law::Flushed]);
 }
 
 #[test]
 fn directories_that_are_not_synced_are_found_out() {
-    found_within(Bug::DirectoryNotSynced, 50);
+    find_planted(run, Bug::DirectoryNotSynced, 50, &[Law::Flushed, Law::Start]);
 }
 
 #[test]
 fn indexes_that_are_believed_after_a_crash_are_found_out() {
-    found_within(Bug::IndexTrusted, 50);
+    find_planted(run, Bug::IndexTrusted, 50, &[Law::Indexes]);
 }
 
 #[test]
 fn snapshots_that_are_newer_than_the_log_are_found_out() {
-    found_within(Bug::SnapshotNewerThanLog, 100);
+    find_planted(run, Bug::SnapshotNewerThanLog, 100, &[Law::Producers]);
 }
 
 #[test]
 fn a_page_cache_that_is_believed_after_a_failed_sync_is_found_out() {
-    found_within(Bug::CacheTrusted, 1_000);
+    find_planted(run, Bug::CacheTrusted, 1_000, &[Law::Readable, Law::Flushed]);
 }
 
 #[test]
 fn compacted_segments_that_are_not_synced_before_they_take_their_place_are_found_out() {
-    found_within(Bug::CleanedNotSynced, 50);
+    find_planted(run, Bug::CleanedNotSynced, 50, &[Law::Compaction, Law::Readable, Law::Flushed]);
 }
 
 #[test]
 fn records_that_are_dropped_before_newer_ones_are_on_the_disk_are_found_missing() {
-    found_within(Bug::CleanedAheadOfFlush, 100);
+    find_planted(run, Bug::CleanedAheadOfFlush, 100, &[Law::Compaction, Law::Flushed]);
 }
 
 #[test]
 fn compactions_that_a_crash_has_interrupted_and_nobody_ends_are_found_out() {
-    found_within(Bug::SwapIgnored, 200);
+    find_planted(run, Bug::SwapIgnored, 200, &[Law::Start, Law::Compaction]);
 }

@@ -4,6 +4,7 @@
 //! `OTTLA_SIM_SEED=n` plays one seed and prints what happened; `OTTLA_SIM_SEEDS=n` plays so many, and then each of the faults
 //! and rare states must have occurred.
 
+use ottla_sim::Law;
 use ottla_sim::planted;
 use ottla_sim::quorum::{Bug, run};
 use ottla_sim::seeds::{find_planted, hold_to_laws, hold_to_repetition};
@@ -82,26 +83,24 @@ fn two_runs_of_a_seed_are_the_same() {
 }
 
 #[test]
-fn votes_that_do_not_get_to_the_disk_are_found_out() {
-    find_planted(run, Bug::Disk(planted::Bug::VoteForgotten), 50);
-}
-
-#[test]
 fn decisions_that_are_answered_before_they_are_on_the_disks_are_found_missing() {
-    find_planted(run, Bug::Disk(planted::Bug::NoSync), 50);
+    // Whoever has lost all of its log says so, and does not start.
+    let by = [Law::Starts, Law::AnswersKept, Law::Informed, Law::OneState];
+    find_planted(run, Bug::Disk(planted::Bug::RecordsNotSynced), 50, &by);
 }
 
 #[test]
 fn names_that_are_not_synced_are_found_out() {
-    find_planted(run, Bug::Disk(planted::Bug::DirectoryNotSynced), 50);
+    let by = [Law::Starts, Law::OneState];
+    find_planted(run, Bug::Disk(planted::Bug::DirectoryNotSynced), 50, &by);
 }
 
 #[test]
 fn an_empty_disk_that_passes_for_the_one_before_is_found_out() {
-    find_planted(run, Bug::WipedDiskCounted, 50);
+    find_planted(run, Bug::WipedDiskCounted, 50, &[Law::OneState, Law::EqualLogs, Law::Informed]);
 }
 
 #[test]
 fn a_controller_that_answers_without_a_majority_is_found_out() {
-    find_planted(run, Bug::AnswersRemembered, 50);
+    find_planted(run, Bug::AnswersRemembered, 50, &[Law::Informed]);
 }

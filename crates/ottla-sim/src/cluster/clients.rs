@@ -21,8 +21,8 @@ use super::network::{Body, Place, Produce};
 use super::publish::{MIN_ISR, min_insync_replicas};
 use super::world::{Event, World};
 use crate::Random;
+use crate::law::{Checked, law};
 use crate::log::batches::Draft;
-use crate::log::{Checked, law};
 
 /// The last is one of the cluster's own: with one replica it does not stay that way. Only coordinators write to it.
 pub(super) const TOPICS: [&str; 3] = ["a", "b", topic_name::CONSUMER_OFFSETS];
@@ -217,7 +217,7 @@ impl World {
         })?;
         let Some(answers) = answers else { return Ok(()) };
         let rejection = answers.into_iter().find_map(|answer| answer.rejection);
-        law!(rejection.is_none(), "{MIN_ISR} of {name} cannot be changed: {rejection:?}");
+        law!(Reason, rejection.is_none(), "{MIN_ISR} of {name} cannot be changed: {rejection:?}");
         match self.min_isr_of(name).cmp(&before) {
             Ordering::Greater => {
                 self.counts.add("min.insync.replicas raised");
@@ -336,7 +336,7 @@ impl World {
         if PRODUCED.contains(&name) {
             self.clients[HASTY].topic = name;
         }
-        self.counts.add("two lead in turn");
+        self.counts.add("two are to lead in turn");
         self.note(|| format!("{one:?} and {other:?} lead {name}-{index} in turn"));
         let mut delay = Duration::ZERO;
         for leader in [other, one, other, one].into_iter().take(self.work.between(2, 4) as usize) {

@@ -18,10 +18,10 @@ use ottla_protocol::messages::{
 use ottla_protocol::records::PartitionChangeRecord;
 
 use super::Bug;
-use super::network::{Body, Place};
+use super::network::{Body, Key, Place};
 use super::node::Process;
 use super::world::{Event, World};
-use crate::log::{Checked, law};
+use crate::law::{Checked, law};
 
 /// Records that came to be together.
 #[derive(Debug)]
@@ -43,8 +43,14 @@ pub(super) struct Controller {
     pub(super) host: Option<usize>,
     pub(super) host_life: u64,
     failover_is_due: bool,
+    /// Where it was last.
+    last_host: Option<usize>,
+    /// From whom to whom each partition has gone last.
+    turns: BTreeMap<Key, (BrokerId, BrokerId)>,
 }
 
+/// How long a broker may be silent.
+pub(super) const SESSION: Duration = Duration::from_millis(1_500);
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(40);
 
@@ -66,7 +72,7 @@ impl Draw for Drawn {
 impl Controller {
     pub(super) fn new() -> Self {
         let policy = Policy {
-            broker_session_timeout: Duration::from_millis(1_500),
+            broker_session_timeout: SESSION,
             leader_balance_interval: Some(Duration::from_secs(6)),
             unclean_election_interval: Duration::from_secs(3),
             ..Policy::default()
@@ -82,6 +88,8 @@ impl Controller {
             host: None,
             host_life: 0,
             failover_is_due: false,
+            last_host: None,
+            turns: BTreeMap::new(),
         };
         let records =
             controller::format(&controller.image, &controller.policy, &BTreeMap::new()).records;
@@ -101,6 +109,7 @@ impl Controller {
 
     fn take_over(&mut self, host: usize, id: BrokerId, life: u64, now: Duration) {
         (self.host, self.host_life) = (Some(host), life);
+        self.last_host = self.host;
         self.policy.node_id = id;
         self.liveness = Liveness::new(&self.image, &self.policy, now);
         self.rounds = Rounds::new(&self.policy, now);
@@ -202,7 +211,7 @@ impl World {
             self.controller.host = None;
             return Ok(());
         };
-        if self.controller.host != Some(host) && !self.controller.commits.is_empty() {
+        if self.controller.last_host.is_some_and(|last| last != host) {
             self.counts.add("controller failed over");
         }
         let (now, id, life) =
@@ -326,7 +335,7 @@ impl World {
         Uuid::from_u128(u128::from(self.number()) << 32 | 1 << 20)
     }
 
-    /// Nothing that a node says may make a broker lead that was not in sync, and epochs rise.
+    /// Nothing that a node says may make a broker lead that was not in sync, or that is not; and epochs rise.
     fn check_commit(&mut self, before: &Image) -> Checked {
         let image = self.controller.image.clone();
         for topic in image.topics() {
@@ -337,14 +346,21 @@ impl World {
                     continue;
                 }
                 law!(
+                    RisingEpochs,
                     now.leader_epoch >= then.leader_epoch
                         && now.partition_epoch > then.partition_epoch,
                     "{name}: epochs fall"
+                );
+                law!(
+                    LeaderInSync,
+                    now.leader == BrokerId::NONE || now.is_in_isr(now.leader),
+                    "{name}: it is led by somebody who is not in sync: {now:?}"
                 );
                 if now.leader == then.leader {
                     continue;
                 }
                 law!(
+                    RisingEpochs,
                     now.leader_epoch > then.leader_epoch,
                     "{name}: another leader, the same epoch"
                 );
@@ -353,6 +369,7 @@ impl World {
                     continue;
                 }
                 law!(
+                    CleanElection,
                     may_lead(then, now),
                     "{name}: an unclean election that nobody asked for: {then:?}, then {now:?}"
                 );
@@ -367,10 +384,45 @@ impl World {
                     }
                 }
                 self.counts.add("leader elected");
+                let key = (topic.id, index);
+                self.note_turn(key, then.leader, now.leader);
+                self.note_zombies(key, now);
                 self.unstick();
             }
         }
         Ok(())
+    }
+}
+
+impl World {
+    /// One leads after the other and before it, and neither hears from the other.
+    fn note_turn(&mut self, key: Key, from: BrokerId, to: BrokerId) {
+        if from == BrokerId::NONE {
+            return;
+        }
+        let before = self.controller.turns.insert(key, (from, to));
+        let place = |id: BrokerId| Place::Node(id.0 as usize - 1);
+        let (one, other) = (place(from), place(to));
+        let is_apart = self.network.is_cut(one, other) && self.network.is_cut(other, one);
+        if before == Some((to, from)) && is_apart {
+            self.counts.add("two lead in turn");
+        }
+    }
+
+    /// Whoever goes on to lead in an earlier epoch, and was silent for longer than its session, is one.
+    fn note_zombies(&mut self, key: Key, elected: &Partition) {
+        let image = &self.controller.image;
+        for node in self.nodes.iter_mut().filter(|node| node.id != elected.leader) {
+            let Some(process) = node.process.as_mut().filter(|it| !it.leaves) else { continue };
+            let registered = image.broker(node.id).filter(|it| Some(it.epoch) == process.epoch);
+            let replica = process.replicas.find(key.0, key.1.0);
+            let led = replica.and_then(|replica| replica.led_epoch());
+            if let Some(epoch) = led.filter(|epoch| *epoch < elected.leader_epoch)
+                && registered.is_some_and(|broker| broker.fenced)
+            {
+                process.zombie_in.insert(key, epoch);
+            }
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use super::group_laws::{Plain, Promise};
 use super::network::{Body, Key, Place};
 use super::node::{Process, Wake};
 use super::world::World;
-use crate::log::{Checked, Violation};
+use crate::law::{Checked, Law, Violation};
 
 /// What a client asks a group's coordinator.
 #[derive(Debug, Clone)]
@@ -220,7 +220,8 @@ impl World {
             State::Loading(log) if !it.is_put_down && log.is_led() => {
                 it.state = State::Loading(log)
             }
-            State::Loading(_) | State::Ended => self.counts.add("coordinator ends while it loads"),
+            State::Loading(_) => self.counts.add("coordinator ends while it loads"),
+            State::Ended => {}
             State::Up(coordinator) if self.waits(at, it, &coordinator) => {
                 it.state = State::Up(coordinator);
             }
@@ -419,7 +420,8 @@ impl World {
             Err(error) => {
                 let has_reason = disk.has_stopped() || replica.check_disk().is_err();
                 if !has_reason {
-                    return Err(Violation(format!("{:?} cannot be read: {error}", it.key)));
+                    let what = format!("{:?} cannot be read: {error}", it.key);
+                    return Err(Violation::of(Law::Readable, what));
                 }
             }
         }

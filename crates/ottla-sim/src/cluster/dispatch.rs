@@ -8,10 +8,11 @@ use ottla_protocol::messages::BrokerHeartbeatRequest;
 use ottla_replication::follower::Fetch;
 
 use super::Bug;
+use super::controller::SESSION;
 use super::network::{Body, FetchAnswer, Key, Message, Place};
 use super::node::{Process, Wake};
 use super::world::{Event, World};
-use crate::log::{Checked, Violation};
+use crate::law::{Checked, Law, Violation};
 
 const HEARTBEAT: Duration = Duration::from_millis(300);
 const IMPATIENCE: Duration = Duration::from_millis(20);
@@ -111,7 +112,10 @@ impl World {
                     Err(ErrorCode::DUPLICATE_BROKER_REGISTRATION) => {
                         self.counts.add("registration refused: the process before is not over");
                     }
-                    Err(code) => return Err(Violation(format!("registration refused: {code}"))),
+                    Err(code) => {
+                        let what = format!("registration refused: {code}");
+                        return Err(Violation::of(Law::Registered, what));
+                    }
                 }
             }
             Body::Beaten(Ok(response)) if response.should_shut_down => {
@@ -310,9 +314,9 @@ impl World {
         let is_doomed = self.nodes[at].process.as_ref().is_some_and(|process| process.is_doomed);
         if has_stopped || is_doomed || self.is_offline(at) {
             let has_failed = self.nodes[at].disk.has_failed_sync();
-            self.counts.add(match (has_stopped, self.nodes[at].sends) {
-                (true, Some(0)) => "process ends between two messages",
-                (true, _) => "crash amid a write",
+            self.counts.add(match (has_stopped, self.nodes[at].is_cut_short) {
+                (true, true) => "process ends between two messages",
+                (true, false) => "crash amid a call of the disk",
                 (false, _) => "disk failed",
             });
             let loses_power = has_failed || self.chance.happens(5_000);
@@ -388,7 +392,10 @@ impl World {
                 self.after(IMPATIENCE, Event::Start(at));
                 return Ok(());
             }
-            Err(error) => return Err(Violation(format!("it cannot be opened: {error}"))),
+            Err(error) => {
+                let what = format!("it cannot be opened: {error}");
+                return Err(Violation::of(Law::Reason, what));
+            }
         };
         let incarnation = self.incarnation();
         let replicas = std::sync::Arc::new(ottla_broker::parts::Replicas::default());
@@ -412,6 +419,7 @@ impl World {
             cut_off: Default::default(),
             parked: Vec::new(),
             produces: Vec::new(),
+            zombie_in: Default::default(),
             coordinators: Vec::new(),
             taken_up: 0,
             alter: None,
@@ -440,10 +448,11 @@ impl World {
     }
 
     pub(super) fn resume(&mut self, at: usize) -> Checked {
-        if self.nodes[at].paused_until.is_some_and(|until| until <= self.now) {
-            self.nodes[at].paused_until = None;
-            let id = self.nodes[at].id;
-            self.note(|| format!("{id:?} wakes up"));
+        let Some(paused) = self.nodes[at].wake_up(self.now) else { return Ok(()) };
+        let id = self.nodes[at].id;
+        self.note(|| format!("{id:?} wakes up"));
+        if paused > SESSION && self.nodes[at].registration().is_some() {
+            self.counts.add("process paused for longer than its session");
         }
         Ok(())
     }

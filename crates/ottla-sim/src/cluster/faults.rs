@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::node::Wake;
 use super::world::{Event, World};
 use crate::Plan;
+use crate::law::Checked;
 use crate::links::Weather;
-use crate::log::Checked;
 
 /// How long a broker waits that wants to end.
 const LEAVING_MAX: Duration = Duration::from_millis(1_500);
@@ -36,10 +36,17 @@ impl World {
             84..90 => self.slow_disk(at),
             90..94 => self.disturb_disk(at),
             94..96 => self.learn_late(at),
-            _ => {
-                self.counts.add("controller left alone");
-                return self.fail_over();
-            }
+            _ => return self.leave_controller_alone(),
+        }
+        Ok(())
+    }
+
+    /// Its connections break, and whoever reaches a majority takes its place.
+    fn leave_controller_alone(&mut self) -> Checked {
+        let before = self.controller.host.filter(|host| self.is_controller(*host));
+        self.fail_over()?;
+        if before.is_some() && self.controller.host != before {
+            self.counts.add("controller left alone");
         }
         Ok(())
     }
@@ -84,10 +91,7 @@ impl World {
         let id = self.nodes[at].id;
         self.note(|| format!("{id:?} pauses for {pause:?}"));
         self.counts.add("process paused");
-        if pause > Duration::from_millis(1_500) {
-            self.counts.add("process paused for longer than its session");
-        }
-        self.nodes[at].paused_until = Some(self.now + pause);
+        self.nodes[at].pause(self.now, self.now + pause);
         self.after(pause, Event::Resume(at));
     }
 
@@ -98,7 +102,6 @@ impl World {
             return;
         }
         let pause = Duration::from_millis(500 + self.chance.below(3_500) as u64);
-        self.counts.add("metadata learned late");
         self.nodes[at].learns_from = Some(self.now + pause);
         self.note(|| format!("metadata waits at {at} for {pause:?}"));
     }

@@ -31,7 +31,7 @@ use super::members::{Assignment, TOPIC};
 use super::network::Key;
 use super::node::{Unacknowledged, bytes_of};
 use super::world::World;
-use crate::log::{Checked, Violation, law};
+use crate::law::{Checked, Law, Violation, law};
 
 /// An offset of a group: which group's, in which partition of the one topic that groups read here.
 type Name = (ByteString, i32);
@@ -69,7 +69,7 @@ impl Plain {
     }
 
     pub(super) fn read_until(&mut self, end: Offset, log: &Log) -> Checked {
-        let failed = |what: String| Violation(format!("a group's log cannot be read: {what}"));
+        let failed = |what: String| Violation::from(what).within("a group's log cannot be read");
         while self.end < end {
             let before = self.end;
             let slice = log.read(self.end, 100_000, end, true);
@@ -83,7 +83,7 @@ impl Plain {
                     self.end = batch.next_offset();
                 }
             }
-            law!(before < self.end, "a group's log ends at {before}, before {end}");
+            law!(Readable, before < self.end, "a group's log ends at {before}, before {end}");
         }
         Ok(())
     }
@@ -104,6 +104,7 @@ impl Plain {
                 let before = self.groups.insert(key.group.clone(), now);
                 let before = before.map_or(-1, |before| before.generation);
                 law!(
+                    Generations,
                     before <= now.generation,
                     "{} at {at}: generation {before}, then {}",
                     key.group,
@@ -124,7 +125,10 @@ impl Plain {
                 self.removed_at.insert(name, at);
                 self.removed += 1;
             }
-            other => return Err(Violation(format!("at {at}: nobody stores {other:?}"))),
+            other => {
+                let what = format!("at {at}: nobody stores {other:?}");
+                return Err(Violation::of(Law::GroupsOfLog, what));
+            }
         }
         Ok(())
     }
@@ -172,10 +176,10 @@ impl Promise {
         if end == before {
             return Ok(());
         }
-        let slice = log.read(before, 1, end, true).map_err(|it| Violation(it.to_string()))?;
-        let bytes = bytes_of(slice.source).map_err(|error| Violation(error.to_string()))?;
+        let slice = log.read(before, 1, end, true).map_err(|it| it.to_string())?;
+        let bytes = bytes_of(slice.source).map_err(|error| error.to_string())?;
         let batch = Batches::new(bytes).next().and_then(|batch| batch.ok()?.verify_crc().ok());
-        let batch = batch.ok_or_else(|| Violation(format!("nothing is at {before}")))?;
+        let batch = batch.ok_or_else(|| format!("nothing is at {before}"))?;
         self.placed = Some((before, u64::from(batch.header().crc)));
         self.epoch = LeaderEpoch(batch.header().partition_leader_epoch);
         self.end = batch.next_offset();
@@ -275,7 +279,11 @@ impl World {
                 let group = asked.request.group_id.clone();
                 let told = it.told.entry((group, promise.deleted)).or_default();
                 let generation = answer.generation_id;
-                law!(*told <= generation, "generation {generation} is told after {told}");
+                law!(
+                    Generations,
+                    *told <= generation,
+                    "generation {generation} is told after {told}"
+                );
                 *told = generation;
             }
             (Ask::Request(Request::Sync(asked)), Reply::Sync(answer))
@@ -288,7 +296,7 @@ impl World {
             (Ask::Request(Request::FetchStable(_)), Reply::Fetch(answer)) => {
                 let found = found_by(answer);
                 let expected = &promise.offsets;
-                law!(found == *expected, "a fetch finds {found:?} of {expected:?}");
+                law!(GroupsOfLog, found == *expected, "a fetch finds {found:?} of {expected:?}");
                 self.counts.add("offsets fetched");
             }
             (Ask::Query(Query::Fetch(_)), Reply::Fetch(answer)) => {
@@ -296,10 +304,15 @@ impl World {
                     let places = self.told.placed.get(&value).into_iter().flatten();
                     let mut places = places.filter(|(key, _)| *key == it.key);
                     let is_committed = places.any(|(_, base)| *base < it.high_watermark);
-                    law!(is_committed, "{value} is fetched for {partition}, and is not committed");
+                    law!(
+                        FetchedCommitted,
+                        is_committed,
+                        "{value} is fetched for {partition}, and is not committed"
+                    );
                 }
                 let (found, expected) = (found_by(answer), &promise.offsets);
                 law!(
+                    FetchedCommitted,
                     found == *expected,
                     "{found:?} is fetched of {expected:?}, which is committed below {}",
                     it.high_watermark
@@ -313,6 +326,7 @@ impl World {
         }
         let replica = self.replica_of(at, it);
         law!(
+            Coordinates,
             replica.is_some_and(|replica| replica.has_led_since(it.since)),
             "{:?} is coordinated on {:?} since {:?}, and others have led",
             it.key,
@@ -333,8 +347,8 @@ impl World {
         generation: i32,
         promise: &Promise,
     ) -> Checked {
-        let (base, number) =
-            promise.placed.ok_or_else(|| Violation("a commit is nowhere".to_owned()))?;
+        let nowhere = || Violation::of(Law::CommitKept, "a commit is nowhere");
+        let (base, number) = promise.placed.ok_or_else(nowhere)?;
         self.counts.add("offsets committed");
         // As if it were a produce of acks=all.
         self.model.acknowledged(&Unacknowledged {
@@ -346,9 +360,11 @@ impl World {
             until: promise.end,
             epoch: promise.epoch,
             looks_from: self.now,
+            is_of_zombie: false,
         });
         let known = promise.stored.max(promise.told).unwrap_or(-1);
         law!(
+            Generations,
             known <= generation,
             "{group}: a commit of generation {generation} is taken, after {known}"
         );
@@ -363,15 +379,24 @@ impl World {
     ) -> Checked {
         let name = format!("{} in generation {}", generation.1, generation.3);
         let Some(Assignment { number, partitions }) = Assignment::read(assignment) else {
-            return Err(Violation(format!("{name}: {member} gets no part")));
+            let what = format!("{name}: {member} gets no part");
+            return Err(Violation::of(Law::OneAssignment, what));
         };
         let known = self.told.generations.entry(generation);
         let known =
             known.or_insert_with(|| Generation { assignment: number, owners: BTreeMap::new() });
-        law!(known.assignment == number, "{name}: members have parts of two assignments");
+        law!(
+            OneAssignment,
+            known.assignment == number,
+            "{name}: members have parts of two assignments"
+        );
         for partition in partitions {
             let owner = known.owners.entry(partition).or_insert_with(|| member.clone());
-            law!(owner == member, "{name}: {owner} and {member} have partition {partition}");
+            law!(
+                OneAssignment,
+                owner == member,
+                "{name}: {owner} and {member} have partition {partition}"
+            );
         }
         self.counts.add("assignment told");
         Ok(())
@@ -390,13 +415,18 @@ impl World {
             let found = stored.offset(group, TOPIC, *partition).map(|found| found.offset.0);
             let expected = placed.value;
             law!(
+                GroupsOfLog,
                 found == Some(expected),
                 "{name}: {found:?} instead of {expected} for {group} in {partition}"
             );
         }
         let counts = (stored.group_count(), stored.offset_count());
         let expected = (plain.groups.len(), plain.offsets.len());
-        law!(counts == expected, "{name}: {counts:?} groups and offsets instead of {expected:?}");
+        law!(
+            GroupsOfLog,
+            counts == expected,
+            "{name}: {counts:?} groups and offsets instead of {expected:?}"
+        );
         if plain.groups.values().any(|group| group.members > 0) {
             self.counts.add("group loaded with members");
         }
@@ -417,7 +447,11 @@ impl World {
                 continue;
             }
             let found = it.plain.last_of(name);
-            law!(found >= Some(*base), "{name:?} was committed at {base}, and {found:?} is known");
+            law!(
+                CommitKept,
+                found >= Some(*base),
+                "{name:?} was committed at {base}, and {found:?} is known"
+            );
         }
         Ok(())
     }

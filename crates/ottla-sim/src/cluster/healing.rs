@@ -12,8 +12,8 @@ use super::members::{GROUPS, Owes};
 use super::network::Key;
 use super::world::{Event, World};
 use crate::Plan;
+use crate::law::{Checked, Law, Violation, law};
 use crate::links::Weather;
-use crate::log::{Checked, Violation, law};
 
 impl World {
     pub(super) fn heal(&mut self) {
@@ -65,7 +65,7 @@ impl World {
             let id = self.nodes[at].id;
             let broker = image.broker(id);
             let is_there = broker.is_some_and(|broker| !broker.fenced);
-            law!(is_there, "at rest {id:?} is not back: {broker:?}");
+            law!(AtRest, is_there, "at rest {id:?} is not back: {broker:?}");
         }
         for topic in image.topics() {
             for (index, partition) in topic.partitions() {
@@ -82,8 +82,13 @@ impl World {
                     self.counts.add("all disks lost that counted");
                     continue;
                 }
-                law!(partition.leader != BrokerId::NONE, "{name}: nobody leads: {partition:?}");
                 law!(
+                    AtRest,
+                    partition.leader != BrokerId::NONE,
+                    "{name}: nobody leads: {partition:?}"
+                );
+                law!(
+                    AtRest,
                     partition.isr.len() == partition.replicas.len() && !partition.is_moving(),
                     "{name}: not all are in sync: {partition:?}"
                 );
@@ -94,7 +99,11 @@ impl World {
                     .find(|it| it.topic == &*topic.name && it.partition == index);
                 let min = said.is_none_or(|client| client.has_said_last_words);
                 let can = partition.replicas.len();
-                law!(min, "{name}: a produce is not acknowledged by {can} replicas: {partition:?}");
+                law!(
+                    AtRest,
+                    min,
+                    "{name}: a produce is not acknowledged by {can} replicas: {partition:?}"
+                );
                 if &*topic.name == CONSUMER_OFFSETS {
                     self.check_groups(key, partition.leader, topic.partition_count())?;
                 }
@@ -110,7 +119,7 @@ impl World {
             }
         }
         let is_coordinated = self.check_coordinator(leader.0 as usize - 1, key)?;
-        law!(is_coordinated, "at rest {key:?} is not coordinated by {leader:?}");
+        law!(AtRest, is_coordinated, "at rest {key:?} is not coordinated by {leader:?}");
         Ok(())
     }
 
@@ -119,13 +128,18 @@ impl World {
         let mut ends = Vec::new();
         for id in replicas {
             let process = self.nodes[id.0 as usize - 1].process.as_ref();
-            let process = process.ok_or_else(|| Violation(format!("{id:?} does not run")))?;
+            let missing = |what: String| Violation::of(Law::AtRest, what);
+            let process = process.ok_or_else(|| missing(format!("{id:?} does not run")))?;
             let replica = process.replicas.find(key.0, key.1.0);
-            let replica = replica.ok_or_else(|| Violation(format!("{name}: no log on {id:?}")))?;
+            let replica = replica.ok_or_else(|| missing(format!("{name}: no log on {id:?}")))?;
             ends.push((replica.log().log_end_offset(), replica.log().flushed_offset()));
         }
         ends.dedup();
-        law!(ends.len() == 1, "{name}: the replicas differ: {ends:?}, {committed} committed");
+        law!(
+            Equal,
+            ends.len() == 1,
+            "{name}: the replicas differ: {ends:?}, {committed} committed"
+        );
         Ok(())
     }
 }

@@ -20,7 +20,7 @@
 //!   does not lead since then may still show what is lost, until it hears of it, but nothing else; a leader of before that
 //!   has not heard of it may even make more visible, and answer it: that is lost as well.
 //!
-//! In [`super::controller`]: epochs rise, and whoever leads was in sync. In [`super::healing`]: in the end all goes on.
+//! In [`super::controller`]: epochs rise, and whoever leads was in sync, and is. In [`super::healing`]: in the end all goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,8 +33,8 @@ use super::network::Key;
 use super::node::Unacknowledged;
 use super::publish::min_insync_replicas;
 use super::world::World;
+use crate::law::{Checked, Law, Violation, law};
 use crate::log::batches::number_of;
-use crate::log::{Checked, Violation, law};
 
 /// A batch in a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +108,7 @@ impl Model {
         let mut known = before.into_iter().chain(partition.number_at(base));
         if known.any(|known| known != number) {
             let what = format!("{key:?}: {base} was acknowledged, and something else is there");
-            self.broken.get_or_insert(Violation(what));
+            self.broken.get_or_insert_with(|| Violation::of(Law::Acknowledged, what));
         }
     }
 
@@ -208,7 +208,7 @@ impl World {
             let what = format!(
                 "{name}: acks=all is answered with {enough} of {needed} in sync: {partition:?}"
             );
-            self.model.broken.get_or_insert(Violation(what));
+            self.model.broken.get_or_insert_with(|| Violation::of(Law::Enough, what));
         }
     }
 
@@ -216,13 +216,21 @@ impl World {
         let key = (replica.topic_id, replica.partition.partition);
         let (log, leads) = (replica.log(), replica.led_epoch());
         let name = Named(&replica.partition, self.nodes[at].id);
-        self.model.read(at, key, &log).map_err(|what| Violation(format!("{name}: {what}")))?;
+        self.model.read(at, key, &log).map_err(|what| Violation::from(what).within(&name))?;
         // The high watermark of a leader that has just begun may be another one's.
         let high_watermark = replica.high_watermark();
-        law!(high_watermark <= log.log_end_offset(), "{name}: visible beyond the end");
+        law!(
+            VisibleOnDisk,
+            high_watermark <= log.log_end_offset(),
+            "{name}: visible beyond the end"
+        );
         if let Some(epoch) = leads {
             let flushed = log.flushed_offset();
-            law!(high_watermark <= flushed, "{name}: {high_watermark} visible of {flushed}");
+            law!(
+                VisibleOnDisk,
+                high_watermark <= flushed,
+                "{name}: {high_watermark} visible of {flushed}"
+            );
             self.check_loss(at, key, epoch, &name)?;
         }
         let me = (at, self.nodes[at].life);
@@ -249,6 +257,7 @@ impl World {
             None => others.find(is_new),
         };
         law!(
+            Committed,
             other.is_none(),
             "{name}: other records are visible below {high_watermark} than elsewhere: {other:?}, not {:?}",
             partition.committed.get(seen.agreeing)
@@ -260,7 +269,11 @@ impl World {
     fn check_loss(&mut self, at: usize, key: Key, epoch: LeaderEpoch, name: &Named<'_>) -> Checked {
         let Some(lost) = self.model.lose(at, key, epoch) else { return Ok(()) };
         let is_torn = self.model.torn.contains(&(at, key));
-        law!(lost == 0 || is_torn, "{name} leads without {lost} batches, and has lost no power");
+        law!(
+            LostByPower,
+            lost == 0 || is_torn,
+            "{name} leads without {lost} batches, and has lost no power"
+        );
         self.counts.add(match lost {
             0 => "last leader had everything",
             _ => "last leader had less than was committed",
@@ -290,6 +303,7 @@ impl World {
                     agree(partition, seen);
                     let name = Named(&replica.partition, *member);
                     law!(
+                        ReliedOn,
                         seen.agreeing == partition.committed.len(),
                         "{name} is relied on with {} of {} batches that are committed, in {:?}: {state:?}",
                         seen.agreeing,
@@ -297,7 +311,11 @@ impl World {
                         replica.leader_epoch()
                     );
                     let (flushed, end) = (replica.log().flushed_offset(), partition.end());
-                    law!(flushed >= end, "{name} is relied on with {flushed} of {end} on disk");
+                    law!(
+                        ReliedOn,
+                        flushed >= end,
+                        "{name} is relied on with {flushed} of {end} on disk"
+                    );
                     self.model.torn.remove(&(at, key));
                 }
             }
@@ -310,7 +328,11 @@ impl World {
         let Some(partition) = self.model.partitions.get(&key) else { return Ok(()) };
         let missing =
             partition.acknowledged.iter().find(|it| partition.number_at(*it.0) != Some(*it.1));
-        law!(missing.is_none(), "{name}: what was acknowledged is not there: {missing:?}");
+        law!(
+            Acknowledged,
+            missing.is_none(),
+            "{name}: what was acknowledged is not there: {missing:?}"
+        );
         Ok(())
     }
 
@@ -336,11 +358,11 @@ fn check_leader(
     name: &Named<'_>,
 ) -> Checked {
     let leader = *partition.leaders.entry(epoch.0).or_insert(me);
-    law!(leader == me, "{name}: two lead in {epoch:?}: {leader:?} and {me:?}");
+    law!(OneLeader, leader == me, "{name}: two lead in {epoch:?}: {leader:?} and {me:?}");
     if let Some((before, highest)) = seen.led
         && before == epoch
     {
-        law!(high_watermark >= highest, "{name}: the high watermark falls");
+        law!(Watermark, high_watermark >= highest, "{name}: the high watermark falls");
     }
     seen.led = Some((epoch, high_watermark));
     if epoch < partition.given_up_in {
@@ -358,7 +380,7 @@ fn commit(partition: &mut Partition, seen: &mut Seen, until: Offset, name: &Name
     let new = seen.entries[seen.agreeing..].iter().take_while(|entry| entry.next <= until);
     for entry in new.copied().collect::<Vec<_>>() {
         let is_new = !entry.is_idempotent || partition.idempotent.insert(entry.number);
-        law!(is_new, "{name}: a batch of an idempotent producer is there twice: {entry:?}");
+        law!(Once, is_new, "{name}: a batch of an idempotent producer is there twice: {entry:?}");
         partition.committed.push(entry);
     }
     Ok(())

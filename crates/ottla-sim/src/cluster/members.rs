@@ -28,7 +28,7 @@ use ottla_protocol::records::encode_versioned;
 use super::coordinating::{Ask, Asker, RETENTION};
 use super::network::{Body, Place};
 use super::world::{Event, World};
-use crate::log::{Checked, law};
+use crate::law::{Checked, law};
 
 /// Their groups; where `__consumer_offsets` has two partitions, each has one.
 pub(super) const GROUPS: [&str; 2] = ["g", "h"];
@@ -442,7 +442,7 @@ impl World {
             }
             (Asks::Sync, Part::Assigned(answer)) => {
                 let assignment = Assignment::read(&answer.assignment);
-                law!(assignment.is_some(), "{} gets no part", this.id);
+                law!(OneAssignment, assignment.is_some(), "{} gets no part", this.id);
                 this.owned = assignment.map_or_else(Vec::new, |it| it.partitions);
                 this.phase = Phase::Fetches;
             }
@@ -501,7 +501,7 @@ impl World {
         let is_stable = |it: &(bool, i32, Option<Owes>)| {
             it.0 && it.1 == states[0].1 && it.2 == Some(Owes::Nothing)
         };
-        law!(states.iter().all(is_stable), "at rest {group} is not stable: {states:?}");
+        law!(AtRest, states.iter().all(is_stable), "at rest {group} is not stable: {states:?}");
         self.counts.add("group stable at rest");
         Ok(())
     }
@@ -523,6 +523,11 @@ fn told(result: Result<Reply, ErrorCode>) -> (Result<(), ErrorCode>, Part) {
         Ok(Reply::Sync(answer)) => (answer.error_code, Part::Assigned(answer)),
         Ok(Reply::Heartbeat(answer)) => (answer.error_code, Part::Nothing),
         Ok(Reply::DeleteGroups(answer)) => (answer[0].error_code, Part::Nothing),
+        Ok(Reply::Leave(answer)) => {
+            let of_member = answer.members.first().map_or(ErrorCode::NONE, |it| it.error_code);
+            let is_refused = answer.error_code.is_error();
+            (if is_refused { answer.error_code } else { of_member }, Part::Nothing)
+        }
         Ok(Reply::Commit(answer)) => (answer.map_or_else(|code| code, first_error), Part::Nothing),
         Ok(_) => (ErrorCode::NONE, Part::Nothing),
     };

@@ -140,6 +140,8 @@ pub(super) const CONTROLLER_TIMEOUT: Duration = Duration::from_millis(900);
 /// Of so many reports of flushes in ten thousand, a copy lies somewhere: its connection was given up long ago.
 const STUCK: u32 = 1_500;
 const STUCK_FOR: Duration = Duration::from_secs(15);
+/// No other message is as late as one that is later than this.
+const LATE_MAX: Duration = Duration::from_secs(4);
 
 #[derive(Debug)]
 pub(super) struct Network {
@@ -196,7 +198,11 @@ impl Network {
         }
         let mut seen = None;
         if self.random.happens(late) {
-            let longest = if matches!(message.body, Body::Alter { .. }) { 800 } else { 4_000 };
+            let longest = if matches!(message.body, Body::Alter { .. }) {
+                800
+            } else {
+                LATE_MAX.as_millis() as usize
+            };
             delay += Duration::from_millis(self.random.below(longest) as u64);
             seen = Some("message late");
         }
@@ -216,14 +222,15 @@ impl Network {
         }
     }
 
-    /// What comes now of what lay somewhere, most of it of epochs and lives that are over by then.
-    pub(super) fn unstick(&mut self, now: Duration) -> Vec<(Duration, Message)> {
+    /// What comes now of what lay somewhere, most of it of epochs and lives that are over by then; and whether it is later than
+    /// anything else.
+    pub(super) fn unstick(&mut self, now: Duration) -> Vec<(Duration, Message, bool)> {
         self.stuck.retain(|(sent, _)| now < *sent + STUCK_FOR);
         let mut comes = Vec::new();
-        for (_, message) in &self.stuck {
+        for (sent, message) in &self.stuck {
             if self.random.happens(3_000) {
                 let delay = Duration::from_millis(1 + self.random.below(300) as u64);
-                comes.push((delay, message.clone()));
+                comes.push((delay, message.clone(), now - *sent > LATE_MAX));
             }
         }
         comes

@@ -56,11 +56,16 @@ pub(super) struct Node {
     /// How many processes there were, one after the other.
     pub(super) life: u64,
     pub(super) paused_until: Option<Duration>,
+    paused_since: Duration,
     /// Until then whoever applies metadata here is busy: what is committed meanwhile is learned at once.
     pub(super) learns_from: Option<Duration>,
+    /// There was something to be learned meanwhile.
+    pub(super) metadata_waits: bool,
     pub(super) flush_takes: Duration,
     /// The process ends when it has sent so many messages more.
     pub(super) sends: Option<usize>,
+    /// That is why it has ended.
+    pub(super) is_cut_short: bool,
     /// The last process that ran here has closed its logs.
     pub(super) is_clean: bool,
 }
@@ -87,6 +92,8 @@ pub(super) struct Process {
     /// Fetches that wait for records.
     pub(super) parked: Vec<Parked>,
     pub(super) produces: Vec<Unacknowledged>,
+    /// What it led, and in which epoch, when its session ended and somebody else was elected. It may have learned that by now.
+    pub(super) zombie_in: BTreeMap<Key, LeaderEpoch>,
     /// The partitions of groups that it leads, or has led until now.
     pub(super) coordinators: Vec<Coordinated>,
     /// How many it has taken up.
@@ -106,6 +113,8 @@ pub(super) struct Process {
 pub(super) struct Question {
     pub(super) number: u64,
     pub(super) leader: BrokerId,
+    /// Not for records, but where the leader's log begins and ends.
+    pub(super) for_offsets: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -128,6 +137,8 @@ pub(super) struct Unacknowledged {
     pub(super) epoch: LeaderEpoch,
     /// Whoever waits for it does not look before.
     pub(super) looks_from: Duration,
+    /// Somebody else had been elected when it was appended, and the leader's session was over.
+    pub(super) is_of_zombie: bool,
 }
 
 impl Node {
@@ -151,9 +162,12 @@ impl Node {
             process: None,
             life: 0,
             paused_until: None,
+            paused_since: Duration::ZERO,
             learns_from: None,
+            metadata_waits: false,
             flush_takes: Duration::ZERO,
             sends: None,
+            is_cut_short: false,
             is_clean: false,
         };
         node.name_directory();
@@ -185,11 +199,25 @@ impl Node {
     /// Whether another message leaves this node, or its process ends before that.
     pub(super) fn sends_one(&mut self) -> bool {
         match &mut self.sends {
-            Some(0) => self.disk.stop(),
+            Some(0) if !self.disk.has_stopped() => {
+                self.disk.stop();
+                self.is_cut_short = true;
+            }
+            Some(0) => {}
             Some(left) => *left -= 1,
             None => {}
         }
         !self.disk.has_stopped()
+    }
+
+    pub(super) fn pause(&mut self, now: Duration, until: Duration) {
+        (self.paused_since, self.paused_until) = (now, Some(until));
+    }
+
+    /// How long it has been paused, if that is over.
+    pub(super) fn wake_up(&mut self, now: Duration) -> Option<Duration> {
+        self.paused_until.take_if(|until| *until <= now)?;
+        Some(now.saturating_sub(self.paused_since))
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -231,8 +259,8 @@ impl Node {
         }
         self.life += 1;
         self.paused_until = None;
-        self.learns_from = None;
-        self.sends = None;
+        (self.learns_from, self.metadata_waits) = (None, false);
+        (self.sends, self.is_cut_short) = (None, false);
         self.plan = Plan::default();
         if loses_power {
             self.disk.lose_power();

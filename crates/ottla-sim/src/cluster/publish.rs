@@ -17,7 +17,7 @@ use super::network::Key;
 use super::node::{Node, Process};
 use super::world::World;
 use crate::Counts;
-use crate::log::{Checked, Violation};
+use crate::law::{Checked, Law, Violation};
 
 pub(super) const LAG_MAX: Duration = Duration::from_millis(1_500);
 pub(super) const MIN_ISR: &str = "min.insync.replicas";
@@ -47,9 +47,18 @@ impl World {
         let (now, learns_from) = (node.time(here), node.learns_from);
         let (id, directory_id) = (node.id, node.directory_id);
         let clock: Arc<dyn Clock> = Arc::clone(&node.clock) as _;
-        let Node { process: Some(process), disk, applied, .. } = node else { return Ok(()) };
-        if process.applied >= until || learns_from.is_some_and(|from| here < from) {
+        let Node { process: Some(process), disk, applied, metadata_waits, .. } = node else {
             return Ok(());
+        };
+        if process.applied >= until {
+            return Ok(());
+        }
+        if learns_from.is_some_and(|from| here < from) {
+            *metadata_waits = true;
+            return Ok(());
+        }
+        if std::mem::take(metadata_waits) {
+            self.counts.add("metadata learned late");
         }
         let before = process.image.clone();
         disk.enter("metadata");
@@ -73,7 +82,8 @@ impl World {
         let has_reason = has_reason || process.directory.check_health().is_err();
         match failures.first() {
             Some(failure) if !has_reason => {
-                Err(Violation(format!("{id:?}: a log cannot be made or deleted: {failure}")))
+                let what = format!("{id:?}: a log cannot be made or deleted: {failure}");
+                Err(Violation::of(Law::Reason, what))
             }
             Some(_) => {
                 // It would be without this log until it is started again.
@@ -99,9 +109,10 @@ impl World {
     pub(super) fn set_strays_aside(&mut self, at: usize) {
         let Some(process) = &mut self.nodes[at].process else { return };
         for (name, topic_id) in std::mem::take(&mut process.strays) {
-            if process.directory.log(&name).is_some_and(|log| log.topic_id() == topic_id) {
+            let log = process.directory.log(&name);
+            let is_it = log.is_some_and(|log| log.topic_id() == topic_id);
+            if is_it && process.directory.set_aside(&name).is_ok() {
                 self.counts.add("stray log set aside");
-                let _ = process.directory.set_aside(&name);
             }
         }
     }
@@ -191,9 +202,9 @@ impl Follows<'_> {
                 return Some(log);
             }
             drop(log);
-            self.counts.add("log of an earlier topic of this name set aside");
-            if let Err(error) = directory.set_aside(name) {
-                self.failures.push(error.to_string());
+            match directory.set_aside(name) {
+                Ok(_) => self.counts.add("log of an earlier topic of this name set aside"),
+                Err(error) => self.failures.push(error.to_string()),
             }
         }
         let is_here =
@@ -247,6 +258,10 @@ impl Follows<'_> {
                 }
             }
             Standing::Leads | Standing::Idle => {
+                let led = replica.led_epoch();
+                if led.is_some() && led != self.process.zombie_in.get(&key).copied() {
+                    self.process.zombie_in.remove(&key);
+                }
                 self.process.follows.remove(&key);
                 self.process.questions.remove(&key);
             }

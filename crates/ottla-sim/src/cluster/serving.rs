@@ -79,7 +79,7 @@ impl World {
         self.counts.add("leader asked where its log begins and ends");
         let number = self.number();
         let Some(process) = &mut self.nodes[at].process else { return };
-        process.questions.insert(key, Question { number, leader });
+        process.questions.insert(key, Question { number, leader, for_offsets: true });
         let to = Place::Node(leader.0 as usize - 1);
         self.send(Place::Node(at), to, Body::AskOffsets { key, number, epoch });
         self.wake(at, FETCH_TIMEOUT, Wake::GiveUpFetch(key, number));
@@ -92,7 +92,11 @@ impl World {
         let question = process.questions.get(&key).copied();
         let Some(question) = question.filter(|it| it.number == number) else { return };
         process.questions.remove(&key);
-        self.counts.add("fetch unanswered");
+        self.counts.add(if question.for_offsets {
+            "leader does not say where its log begins and ends"
+        } else {
+            "fetch unanswered"
+        });
         if let Some(replica) = process.replicas.find(key.0, key.1.0) {
             replica.on_leader_offsets(question.leader, Err(ErrorCode::NETWORK_EXCEPTION), now);
         }
@@ -115,11 +119,17 @@ impl World {
         let placed = match replica.append_produced(batch, needs_all) {
             Ok(placed) => placed,
             Err(error) => {
-                let is_zombie = matches!(error, AppendError::NotEnoughReplicas);
+                // It was one until it learned so, just now.
+                let was_zombie = matches!(error, AppendError::NotLeader)
+                    && process.zombie_in.remove(&key).is_some();
+                let has_too_few = matches!(error, AppendError::NotEnoughReplicas);
                 let code = error.code();
                 self.counts.add(format!("produce refused: {code}"));
-                if is_zombie && self.is_deposed(at, key) {
+                if was_zombie {
                     self.counts.add("zombie's append refused");
+                }
+                if has_too_few && self.is_deposed(at, key) {
+                    self.counts.add("leader that is none any more has too few in sync");
                 }
                 return refuse(code);
             }
@@ -128,8 +138,11 @@ impl World {
         if appended.duplicate {
             self.counts.add("duplicate refused");
         }
-        if self.is_deposed(at, key) {
+        let is_of_zombie = process.zombie_in.get(&key) == Some(&epoch);
+        if is_of_zombie {
             self.counts.add("zombie appends");
+        } else if self.is_deposed(at, key) {
+            self.counts.add("leader appends that is none any more");
         }
         let base = appended.base_offset;
         if !needs_all {
@@ -138,7 +151,17 @@ impl World {
         let until = appended.last_offset.next();
         let is_late = self.chance.happens(2_000);
         let looks_from = self.now + Duration::from_millis(if is_late { 30 } else { 0 });
-        let waits = Unacknowledged { key, client, attempt, number, base, until, epoch, looks_from };
+        let waits = Unacknowledged {
+            key,
+            client,
+            attempt,
+            number,
+            base,
+            until,
+            epoch,
+            looks_from,
+            is_of_zombie,
+        };
         self.nodes[at].process.as_mut()?.produces.push(waits);
         None
     }
@@ -210,6 +233,9 @@ impl World {
                 }
                 Err(code) => {
                     self.counts.add("append never acknowledged: leads no longer");
+                    if waits.is_of_zombie {
+                        self.counts.add("zombie's append never acknowledged");
+                    }
                     Err(code)
                 }
             };
@@ -247,7 +273,7 @@ impl World {
             let Some(fetch) = replica.next_fetch(leader, now) else { continue };
             let number = self.number();
             if let Some(process) = &mut self.nodes[at].process {
-                process.questions.insert(key, Question { number, leader });
+                process.questions.insert(key, Question { number, leader, for_offsets: false });
             }
             let from = Follower { id: registration.id, epoch: registration.epoch };
             let to = Place::Node(leader.0 as usize - 1);

@@ -13,7 +13,7 @@ use super::laws::Model;
 use super::members::{MEMBERS, Member};
 use super::network::{Body, Message, Network, Place};
 use super::node::{Node, Wake};
-use crate::log::Checked;
+use crate::law::Checked;
 use crate::{Counts, Random};
 
 #[derive(Debug)]
@@ -174,8 +174,12 @@ impl World {
         if self.is_healing {
             return;
         }
-        for (delay, message) in self.network.unstick(self.now) {
-            self.counts.add("report of a flush very late");
+        for (delay, message, is_very_late) in self.network.unstick(self.now) {
+            self.counts.add(if is_very_late {
+                "report of a flush very late"
+            } else {
+                "report of a flush twice"
+            });
             self.after(delay, Event::Deliver(message));
         }
     }

@@ -6,8 +6,9 @@ use ottla_log::producers::{Decision, Sender, Written};
 use ottla_log::{AppendError, Log, Origin};
 use ottla_records::{ValidBatch, increment_sequence};
 
+use super::World;
 use super::batches::{Draft, marker};
-use super::{Checked, World, law};
+use crate::law::{Checked, law};
 
 impl World {
     pub(super) fn number(&mut self) -> u64 {
@@ -130,8 +131,13 @@ impl World {
                 let mut given = [batch];
                 let appended = self.try_to("append", |_| log.append(&mut given, origin))?;
                 let Some(appended) = appended else { return Ok(()) };
-                law!(appended.duplicate, "{name}: a duplicate was appended: {appended:?}");
                 law!(
+                    Producers,
+                    appended.duplicate,
+                    "{name}: a duplicate was appended: {appended:?}"
+                );
+                law!(
+                    Producers,
                     appended.base_offset == written.first_offset(),
                     "{name}: a duplicate is {appended:?}"
                 );
@@ -146,7 +152,7 @@ impl World {
                     Ok(_) => Ok(None),
                 })?;
                 let Some(refused) = refused else { return Ok(()) };
-                law!(refused == Some(expected), "{name}: {refused:?}, not {expected:?}");
+                law!(Producers, refused == Some(expected), "{name}: {refused:?}, not {expected:?}");
                 Ok(())
             }
         }

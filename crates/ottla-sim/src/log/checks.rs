@@ -8,9 +8,10 @@ use ottla_base::{LeaderEpoch, Offset, Timestamp};
 use ottla_log::Log;
 use ottla_records::{Batches, ValidBatch};
 
+use super::World;
 use super::model::Found;
 use super::world::NOW_MS;
-use super::{Checked, Violation, World, law};
+use crate::law::{Checked, Law, Violation, law};
 
 impl World {
     /// Reads everything that a consumer may.
@@ -31,7 +32,7 @@ impl World {
                 at = batch.next_offset();
                 batches.push(batch);
             }
-            law!(at > before, "{name}: nothing is read at {at}");
+            law!(Readable, at > before, "{name}: nothing is read at {at}");
         }
         let infos = log.segment_infos().map_err(|error| error.to_string())?;
         let first_segment = infos.first().map_or(0, |info| info.base_offset.0);
@@ -46,6 +47,7 @@ impl World {
             let (epoch, known) = (batch.header().partition_leader_epoch, log.epoch_for_offset(at));
             let name = log.topic_partition();
             law!(
+                KnownEpochs,
                 known == Some(LeaderEpoch(epoch)),
                 "{name}: at {at} is epoch {epoch}, and known is {:?}",
                 log.epoch_entries()
@@ -76,12 +78,18 @@ impl World {
             for entry in file("index").into_iter().flat_map(|bytes| bytes.chunks(8)) {
                 let numbers = entry.split_first_chunk::<4>().zip(entry.last_chunk::<4>());
                 let Some(((relative, _), position)) = numbers else {
-                    law!(false, "{}: half an entry in the index of {base}", log.topic_partition());
+                    law!(
+                        Indexes,
+                        false,
+                        "{}: half an entry in the index of {base}",
+                        log.topic_partition()
+                    );
                     continue;
                 };
                 let (relative, position) =
                     (u32::from_be_bytes(*relative), u32::from_be_bytes(*position));
                 law!(
+                    Indexes,
                     by_position.get(&position) == Some(&i64::from(relative)),
                     "{}: the index of segment {base} says that {relative} is at {position}",
                     log.topic_partition()
@@ -92,6 +100,7 @@ impl World {
                 let numbers = entry.split_first_chunk::<8>().zip(entry.last_chunk::<4>());
                 let Some(((timestamp, _), relative)) = numbers else {
                     law!(
+                        Indexes,
                         false,
                         "{}: half an entry in the time index of {base}",
                         log.topic_partition()
@@ -101,6 +110,7 @@ impl World {
                 let entry =
                     (i64::from_be_bytes(*timestamp), i64::from(u32::from_be_bytes(*relative)));
                 law!(
+                    Indexes,
                     times.contains(&entry),
                     "{}: no batch is as the time index of {base} says: {entry:?}",
                     log.topic_partition()
@@ -108,6 +118,7 @@ impl World {
                 last = entry.0;
             }
             law!(
+                Indexes,
                 info.is_active || last == largest,
                 "{}: the time index of {base} ends at {last}, not {largest}",
                 log.topic_partition()
@@ -119,22 +130,33 @@ impl World {
     /// What is alive is exactly its model.
     pub(super) fn check_open(&mut self) -> Checked {
         let logs = self.directory.as_ref().expect("it is open").logs();
-        law!(logs.len() == self.models.len(), "{} logs, not {}", logs.len(), self.models.len());
+        law!(
+            OpenLog,
+            logs.len() == self.models.len(),
+            "{} logs, not {}",
+            logs.len(),
+            self.models.len()
+        );
         for log in logs {
             let name = log.topic_partition().clone();
             let disk = Arc::clone(&self.disk);
             let found = disk.calmly(|| self.look_at(&log))?;
             self.check_epochs(&log, &found.batches)?;
             let model = self.models.get(&name);
-            let model = model.ok_or_else(|| Violation(format!("nobody knows {name}")))?;
-            model.check_open(&found).map_err(|it| Violation(format!("{name}: {}", it.0)))?;
+            let model =
+                model.ok_or_else(|| Violation::of(Law::OpenLog, format!("nobody knows {name}")))?;
+            model.check_open(&found).map_err(|it| it.within(&name))?;
             if self.directory.as_ref().is_some_and(|directory| directory.check_health().is_err()) {
                 continue;
             }
             let high_watermark = Offset(model.flushed);
             let stable = log.last_stable_offset(high_watermark).0;
             let expected = model.last_stable_offset(model.flushed);
-            law!(stable == expected, "{name}: what is before {stable} is stable, not {expected}");
+            law!(
+                OpenLog,
+                stable == expected,
+                "{name}: what is before {stable} is stable, not {expected}"
+            );
             for _ in 0..2 {
                 let wanted = NOW_MS + self.work.between(-1000, 4000);
                 let looked_up = disk.calmly(|| log.offset_for_timestamp(Timestamp(wanted)));
@@ -145,6 +167,7 @@ impl World {
                 let expected =
                     records.find(|record| record.timestamp.0 >= wanted).map(|it| it.offset.0);
                 law!(
+                    Indexes,
                     looked_up == expected,
                     "{name}: at {wanted} {looked_up:?} is found, not {expected:?}"
                 );

@@ -8,9 +8,10 @@ use ottla_env::Clock;
 use ottla_log::{CleanableLogs, CleanerOptions, Log, LogCleaner};
 use ottla_records::{Batches, RawBatch};
 
+use super::World;
 use super::compaction::Terms;
 use super::flips::is_what_was_offered;
-use super::{Checked, World, law};
+use crate::law::{Checked, law};
 
 /// The log that is to be compacted, and its high watermark.
 #[derive(Debug)]
@@ -90,6 +91,7 @@ impl World {
         let compacted = &mut self.models.get_mut(name).expect("it is known").compacted;
         compacted.is_given_up |= was_interrupted && log.is_uncleanable();
         law!(
+            Compaction,
             compacted.is_given_up == log.is_uncleanable(),
             "{name} cannot be compacted, and nothing is wrong with it"
         );
@@ -102,9 +104,10 @@ impl World {
         let terms = model.compacted.interrupted.take().expect("it was noted before");
         let done = model
             .compacted_to(&found.batches, terms)
-            .map_err(|violation| format!("{name}: {violation}"))?;
+            .map_err(|violation| violation.within(name))?;
         done.names().for_each(|what| disk.count(what));
         law!(
+            Compaction,
             is_cleaned || was_interrupted || done.batches == 0,
             "{name}: nothing was due, and is gone"
         );
@@ -112,8 +115,12 @@ impl World {
             disk.count("compaction ran");
             let model = &self.models[name];
             let cleaned_to = log.cleaned_to().map_or(0, |offset| offset.0);
-            law!(cleaned_to <= terms.bound, "{name} is compacted to {cleaned_to} of {terms:?}");
-            model.check_complete(cleaned_to).map_err(|it| format!("{name}: {it}"))?;
+            law!(
+                Compaction,
+                cleaned_to <= terms.bound,
+                "{name} is compacted to {cleaned_to} of {terms:?}"
+            );
+            model.check_complete(cleaned_to).map_err(|it| it.within(name))?;
         }
         self.check_open()?;
         disk.calmly(|| self.check_indexes(log))
@@ -131,7 +138,7 @@ impl World {
         let cleaner = self.cleaner(name, log)?;
         cleaner.clean_all_due();
         let after = self.damaged_batches(name);
-        law!(before == after, "{name}: compaction has changed what is damaged");
+        law!(TurnedBit, before == after, "{name}: compaction has changed what is damaged");
         if log.is_uncleanable() {
             self.disk().count("flip stopped a compaction");
         }

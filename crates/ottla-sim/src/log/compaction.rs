@@ -21,7 +21,7 @@ use ottla_log::producers::Producers;
 use ottla_records::{BatchHeader, ControlType, Record, ValidBatch};
 
 use super::model::{Model, summary};
-use super::{Checked, law};
+use crate::law::{Checked, law};
 
 /// What a compaction is held to.
 #[derive(Debug, Clone, Copy)]
@@ -176,9 +176,13 @@ impl Model {
             let is_aborted = transactions.aborted.contains(&batch.base_offset().0);
             for record in records(batch).iter().filter(|it| it.offset.0 >= self.start) {
                 let at = record.offset.0;
-                law!(!is_aborted, "{at} is of an aborted transaction, and still there");
+                law!(Compaction, !is_aborted, "{at} is of an aborted transaction, and still there");
                 let newest = record.key.as_ref().and_then(|key| newest.get(key)).copied();
-                law!(newest == Some(at), "{at} is made obsolete by {newest:?}, and still there");
+                law!(
+                    Compaction,
+                    newest == Some(at),
+                    "{at} is made obsolete by {newest:?}, and still there"
+                );
             }
         }
         Ok(())
@@ -318,7 +322,7 @@ impl<'a> Compaction<'a> {
             }
         }
         let surplus = after.next().map(summary);
-        law!(surplus.is_none(), "compaction has brought about {surplus:?}");
+        law!(Compaction, surplus.is_none(), "compaction has brought about {surplus:?}");
         self.check_last_batches(producers)?;
         Ok(done)
     }
@@ -326,12 +330,23 @@ impl<'a> Compaction<'a> {
     fn check_age(&self, batch: &ValidBatch) -> Checked {
         let (age_ms, lag_ms) =
             (self.terms.now_ms - batch.max_timestamp().0, self.terms.min_compaction_lag_ms);
-        law!(lag_ms == 0 || age_ms >= lag_ms, "{:?} was compacted at {age_ms} ms", summary(batch));
+        law!(
+            Compaction,
+            lag_ms == 0 || age_ms >= lag_ms,
+            "{:?} was compacted at {age_ms} ms",
+            summary(batch)
+        );
         Ok(())
     }
 
     fn check_left(&self, before: &ValidBatch, left: &ValidBatch, done: &mut Done) -> Checked {
-        law!(is_left_of(left, before), "{:?} is not what was {:?}", left.header(), before.header());
+        law!(
+            Compaction,
+            is_left_of(left, before),
+            "{:?} is not what was {:?}",
+            left.header(),
+            before.header()
+        );
         let kept: BTreeSet<i64> = records(left).iter().map(|record| record.offset.0).collect();
         let is_gone = |record: &Record| !kept.contains(&record.offset.0);
         let gone: Vec<Record> = records(before).into_iter().filter(is_gone).collect();
@@ -342,6 +357,7 @@ impl<'a> Compaction<'a> {
                 (before.header().delete_horizon_ms(), left.header().delete_horizon_ms());
             let due = self.terms.now_ms + self.terms.delete_retention_ms;
             law!(
+                Compaction,
                 new == old || old.is_none() && new == Some(due),
                 "the horizon of {:?} was {old:?}, and is {new:?}, not {due}",
                 summary(before)
@@ -366,6 +382,7 @@ impl<'a> Compaction<'a> {
             let is_obsolete = newest != Some(record.offset.0);
             let is_over = record.value.is_none() && has_passed;
             law!(
+                Compaction,
                 is_obsolete || is_over,
                 "{} was the newest of its key, with the horizon {horizon:?} at {}, and is gone",
                 record.offset,
@@ -379,12 +396,16 @@ impl<'a> Compaction<'a> {
 
     fn check_marker_gone(&self, marker: &ValidBatch, may_go: bool, done: &mut Done) -> Checked {
         let at = marker.base_offset();
-        law!(may_go, "the marker at {at} is gone before its horizon");
+        law!(Compaction, may_go, "the marker at {at} is gone before its horizon");
         let ended = self.transactions.ended_by.get(&at.0).map_or(&[][..], Vec::as_slice);
         let is_there =
             |it: &&ValidBatch| ended.contains(&it.base_offset().0) && it.header().record_count > 0;
         let there = self.after.iter().find(is_there).map(summary);
-        law!(there.is_none(), "the marker at {at} is gone before {there:?}, which it ends");
+        law!(
+            Compaction,
+            there.is_none(),
+            "the marker at {at} is gone before {there:?}, which it ends"
+        );
         done.markers += 1;
         Ok(())
     }
@@ -394,6 +415,7 @@ impl<'a> Compaction<'a> {
             let Some(last) = producer.batches().last() else { continue };
             let is_it = |batch: &ValidBatch| batch.last_offset() == last.last_offset;
             law!(
+                Compaction,
                 !self.before.iter().any(is_it) || self.after.iter().any(is_it),
                 "the last batch of producer {id} is gone, which ended at {}",
                 last.last_offset

@@ -10,13 +10,16 @@ use ottla_base::{Offset, TopicPartition};
 use ottla_log::{Log, checkpoint};
 use ottla_records::{Batches, ValidBatch};
 
+use super::World;
 use super::model::{Model, summary};
-use super::{Checked, World, law};
+use crate::law::{Checked, law};
 
 /// What a flip has met.
 #[derive(Debug)]
 pub(crate) struct Flip {
     pub(crate) log: TopicPartition,
+    /// Of the batch.
+    base_offset: i64,
     recovery_point: i64,
 }
 
@@ -35,10 +38,10 @@ impl World {
         let mut position = 0;
         for batch in Batches::new(bytes.clone().into()).flatten() {
             let len = batch.bytes().len();
-            batches.push((position, len));
+            batches.push((position, len, batch.header().base_offset));
             position += len;
         }
-        let (position, len) = *self.work.pick(&batches)?;
+        let (position, len, base_offset) = *self.work.pick(&batches)?;
         let at = position + 16 + self.work.below(len - 16);
         let bit = self.work.below(8) as u8;
         let points =
@@ -51,32 +54,40 @@ impl World {
         self.disk().note(|| format!("flip bit {bit} of byte {at} of {name}"));
         self.disk().flip(&path, at, bit);
         self.disk().count("bit flipped");
-        Some(Flip { log: name, recovery_point: recovery_point.0 })
+        Some(Flip { log: name, base_offset, recovery_point: recovery_point.0 })
     }
 
     /// Holds a log to the law above. It is of no use to the model any more.
     pub(crate) fn check_flipped(&mut self, log: &Arc<Log>, flip: &Flip, clean: bool) -> Checked {
         let model = self.models.get_mut(&flip.log).expect("it was picked from these");
-        let (mut sound, mut found) = (0, false);
+        let mut found = None;
         let mut at = log.log_start_offset();
         while at < log.log_end_offset() {
             // A header that makes no sense is found by whoever comes by.
-            let Ok(slice) = log.read(at, 4000, log.log_end_offset(), true) else { break };
-            let Some(bytes) = slice.source.and_then(|source| source.read().ok()) else { break };
+            let read = log.read(at, 4000, log.log_end_offset(), true);
+            let bytes = match read.map(|slice| slice.source.map(|source| source.read())) {
+                Ok(Some(Ok(bytes))) => bytes,
+                Ok(None) => break,
+                Ok(Some(Err(_))) | Err(_) => {
+                    found = Some("flip found by a reader's checks");
+                    break;
+                }
+            };
             let before = at;
             for batch in Batches::new(bytes) {
-                let Ok(batch) = batch else { break };
+                let Ok(batch) = batch else {
+                    found = Some("flip found by a reader's checks");
+                    break;
+                };
                 at = Offset(batch.header().next_offset());
                 // What it says of its end may be the very thing that was changed.
                 let base_offset = batch.header().base_offset;
                 match batch.verify_crc() {
-                    Ok(batch) => {
-                        is_what_was_offered(model, &batch)?;
-                        sound += 1;
-                    }
+                    Ok(batch) => is_what_was_offered(model, &batch)?,
                     Err(error) => {
-                        found = true;
+                        found = Some("flip found by a reader's checksum");
                         law!(
+                            TurnedBit,
                             clean || base_offset < flip.recovery_point,
                             "recovery from {} on let a batch pass that begins at {base_offset}: {error}",
                             flip.recovery_point
@@ -88,17 +99,24 @@ impl World {
                 break;
             }
         }
-        let what = match (found, sound < model.there().len()) {
-            (true, _) => "flip found by a reader's checksum",
-            (false, true) => "flip found by recovery",
-            (false, false) => "flip in what is no longer read",
-        };
+        law!(
+            TurnedBit,
+            clean || found.is_none() || flip.base_offset < flip.recovery_point,
+            "recovery from {} on let the batch at {} pass",
+            flip.recovery_point,
+            flip.base_offset
+        );
+        let is_cut_off = log.log_end_offset() <= Offset(flip.base_offset);
+        let what = found.unwrap_or(match is_cut_off {
+            true => "flip found by recovery",
+            false => "flip in what is no longer read",
+        });
         self.disk().count(what);
         self.clean_flipped(&flip.log, log)
     }
 }
 
 pub(super) fn is_what_was_offered(model: &Model, batch: &ValidBatch) -> Checked {
-    law!(model.may_hold(batch), "a flipped bit was accepted in {:?}", summary(batch));
+    law!(TurnedBit, model.may_hold(batch), "a flipped bit was accepted in {:?}", summary(batch));
     Ok(())
 }

@@ -26,7 +26,7 @@ use ottla_records::ValidBatch;
 
 use super::batches::number_of;
 use super::compaction::{Compacted, is_left_of};
-use super::{Checked, Violation, law};
+use crate::law::{Checked, law};
 
 /// See the module.
 ///
@@ -149,6 +149,7 @@ impl Model {
     pub(crate) fn cut(&mut self, offset: i64, end: i64) -> Checked {
         let low = self.cut_end(offset);
         law!(
+            OpenLog,
             (low..=offset).contains(&end),
             "cut at {offset}, it ends at {end}, not in {low}..={offset}"
         );
@@ -168,7 +169,7 @@ impl Model {
 
     /// Holds a log to the laws after a crash, and goes on from what it is. `false` when there is nothing to go on from.
     pub(crate) fn accept(&mut self, found: Found) -> Checked<bool> {
-        law!(found.start <= found.end, "the log is {}..{}", found.start, found.end);
+        law!(Start, found.start <= found.end, "the log is {}..{}", found.start, found.end);
         if std::mem::take(&mut self.restarting) {
             // What was before the log's start is there again, and may have been compacted.
             let rewritten = |batch: &&ValidBatch| !self.was_offered(batch) && self.may_hold(batch);
@@ -181,6 +182,7 @@ impl Model {
         let first = self.batches.first().map_or(self.end, |batch| batch.base_offset().0);
         let (low, high) = (self.start, self.start_max.max(first));
         law!(
+            Start,
             (low..=high).contains(&found.start),
             "the log starts at {}, which was promised to be in {low}..={high}",
             found.start
@@ -192,10 +194,11 @@ impl Model {
         let flushed = self.flushed;
         let promised = |batch: &&ValidBatch| batch.next_offset().0 <= flushed;
         let end = self.batches.iter().rfind(promised).map_or(low, |it| it.next_offset().0);
-        law!(found.end >= end, "it ends at {}, and was flushed up to {end}", found.end);
+        law!(Flushed, found.end >= end, "it ends at {}, and was flushed up to {end}", found.end);
         let promised: Vec<_> = self.there().into_iter().filter(|it| promised(&it)).collect();
         let there = found.batches.get(..promised.len()).unwrap_or(&found.batches);
         law!(
+            Flushed,
             promised == there,
             "of what was flushed up to {flushed}, {:?}, there is {:?}",
             promised.iter().map(summary).collect::<Vec<_>>(),
@@ -208,6 +211,7 @@ impl Model {
             self.base = Producers::default();
         }
         law!(
+            Order,
             found.end >= last.unwrap_or(self.start),
             "it ends at {}, and its last batch at {last:?}",
             found.end
@@ -216,6 +220,7 @@ impl Model {
         self.compacted.is_read_anew |= self.compacted.may_have_replaced();
         let expected = self.producers();
         law!(
+            Producers,
             self.has_producers(&found.producers, &expected),
             "its producers are\n{:?}\nand its batches {:?} make of them\n{expected:?}",
             found.producers,
@@ -289,9 +294,10 @@ impl Model {
         let mut numbers = BTreeSet::new();
         let mut before: Option<&ValidBatch> = None;
         for batch in batches {
-            law!(self.was_offered(batch), "nobody has offered {:?}", summary(batch));
+            law!(Offered, self.was_offered(batch), "nobody has offered {:?}", summary(batch));
             if let Some(number) = number_of(batch) {
                 law!(
+                    Offered,
                     numbers.insert(number),
                     "batch {number} is there twice, at {}",
                     batch.base_offset()
@@ -300,8 +306,14 @@ impl Model {
             if let Some(before) = before {
                 let (epoch, last) =
                     (batch.header().partition_leader_epoch, before.header().partition_leader_epoch);
-                law!(epoch >= last, "at {} epoch {epoch} follows {last}", batch.base_offset());
                 law!(
+                    Order,
+                    epoch >= last,
+                    "at {} epoch {epoch} follows {last}",
+                    batch.base_offset()
+                );
+                law!(
+                    Order,
                     batch.base_offset() >= before.next_offset(),
                     "{} follows {}",
                     batch.base_offset(),
@@ -316,6 +328,7 @@ impl Model {
     /// Holds an open log to being its model.
     pub(crate) fn check_open(&self, found: &Found) -> Checked {
         law!(
+            OpenLog,
             (found.start, found.end) == (self.start, self.end),
             "the open log is {}..{}, not {}..{}",
             found.start,
@@ -326,11 +339,12 @@ impl Model {
         let of_model = self.there();
         let expected: Vec<_> = of_model.iter().map(summary).collect();
         let there: Vec<_> = found.batches.iter().map(summary).collect();
-        law!(expected == there, "the open log holds {there:?}, not {expected:?}");
+        law!(OpenLog, expected == there, "the open log holds {there:?}, not {expected:?}");
         let same = of_model.iter().zip(&found.batches).all(|(a, b)| a.to_bytes() == b.to_bytes());
-        law!(same, "a batch of the open log has other bytes");
+        law!(OpenLog, same, "a batch of the open log has other bytes");
         let expected = self.producers();
         law!(
+            Producers,
             self.has_producers(&found.producers, &expected),
             "it knows {:?}, not {expected:?}",
             found.producers
@@ -352,10 +366,4 @@ fn open(producer: Option<&Producer>) -> Option<Offset> {
 pub(crate) fn summary(batch: &ValidBatch) -> (i64, i64, i32, Option<u64>) {
     let header = batch.header();
     (header.base_offset, header.next_offset(), header.partition_leader_epoch, number_of(batch))
-}
-
-impl From<String> for Violation {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
 }

@@ -6,7 +6,8 @@ use ottla_base::{Offset, TopicPartition};
 use ottla_env::Clock;
 use ottla_log::Log;
 
-use super::{Checked, World, law};
+use super::World;
+use crate::law::{Checked, law};
 
 impl World {
     pub(super) fn truncate(&mut self, name: &TopicPartition, log: &Log) -> Checked {
@@ -117,6 +118,7 @@ impl World {
         };
         let low = model.start;
         law!(
+            Start,
             (low..=high.max(low)).contains(&start),
             "{name} starts at {start}, not in {low}..={high}"
         );
@@ -146,7 +148,7 @@ impl World {
         let done = self.try_to("delete", |directory| directory.delete(name))?;
         match done {
             Some(there) => {
-                law!(there, "{name} is not there to be deleted");
+                law!(OpenLog, there, "{name} is not there to be deleted");
                 self.models.remove(name);
             }
             None if self.alive => self.delete_calmly(name)?,

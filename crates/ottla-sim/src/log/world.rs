@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::flips::Flip;
 use super::model::Model;
-use super::{Checked, Violation, law};
+use crate::law::{Checked, Law, Violation, law};
 use crate::planted::{Bug, PlantedDisk};
 use crate::{Plan, Random, SharedRandom, SimulatedDisk};
 
@@ -156,7 +156,7 @@ impl World {
             clean = closed.is_ok();
             if let Err(error) = closed {
                 let had_reason = was_offline || self.disk.faults() > before;
-                law!(had_reason, "closing failed without a reason: {error}");
+                law!(Reason, had_reason, "closing failed without a reason: {error}");
                 self.disk.count("close failed");
             }
         }
@@ -207,8 +207,10 @@ impl World {
                 Ok(directory) if !self.disk.has_stopped() => break directory,
                 Ok(directory) => drop(directory),
                 Err(error) => {
-                    law!(self.disk.faults() > before, "it cannot be opened: {error}");
-                    self.disk.count("recovery failed");
+                    law!(Reason, self.disk.faults() > before, "it cannot be opened: {error}");
+                    if !self.disk.has_stopped() {
+                        self.disk.count("recovery failed");
+                    }
                 }
             }
             self.disk.stop();
@@ -253,11 +255,13 @@ impl World {
             let is_known = model.is_some_and(|model| log.topic_id() == Some(model.id));
             if !is_known {
                 let is_leftover = log.topic_id().is_none_or(|id| self.deleted.contains(&id));
-                law!(is_leftover, "nobody knows {name} with the id {:?}", log.topic_id());
+                law!(OpenLog, is_leftover, "nobody knows {name} with the id {:?}", log.topic_id());
                 self.disk.count("leftover set aside");
                 let directory = self.directory.as_ref().expect("it was opened");
                 drop(log);
-                directory.set_aside(&name).map_err(|error| Violation(error.to_string()))?;
+                directory
+                    .set_aside(&name)
+                    .map_err(|error| Violation::of(Law::Reason, error.to_string()))?;
                 continue;
             }
             there.insert(name.clone());
@@ -273,8 +277,7 @@ impl World {
             let model = self.models.get_mut(&name).expect("it is known");
             let was_restarting = model.restarting;
             let was = (model.batches.len(), model.end);
-            let goes_on =
-                model.accept(found).map_err(|it| Violation(format!("{name}: {}", it.0)))?;
+            let goes_on = model.accept(found).map_err(|it| it.within(&name))?;
             if !goes_on || was_restarting && has_epochs.is_err() {
                 self.disk.count("restart interrupted halfway");
                 self.delete_calmly(&name)?;
@@ -300,7 +303,7 @@ impl World {
             if self.deleted.contains(&model.id) {
                 continue;
             }
-            law!(!self.durable.contains(&model.id), "{name} is gone");
+            law!(Flushed, !self.durable.contains(&model.id), "{name} is gone");
             self.deleted.insert(model.id);
             self.disk.count("log gone that was never flushed");
         }
@@ -312,7 +315,7 @@ impl World {
         self.deleted.insert(model.id);
         let directory = self.directory.as_ref().expect("it is open");
         let deleted = self.disk.calmly(|| directory.delete(name));
-        law!(matches!(deleted, Ok(true)), "{name} cannot be deleted: {deleted:?}");
+        law!(Reason, matches!(deleted, Ok(true)), "{name} cannot be deleted: {deleted:?}");
         Ok(())
     }
 
@@ -323,7 +326,7 @@ impl World {
         for (name, model) in &mut self.models {
             let Some(log) = directory.log(name) else { continue };
             let flushed = log.flushed_offset().0.max(heard.get(&model.id).copied().unwrap_or(0));
-            law!(flushed <= model.end, "{name}: {flushed} is flushed of {}", model.end);
+            law!(OpenLog, flushed <= model.end, "{name}: {flushed} is flushed of {}", model.end);
             if flushed > model.flushed {
                 model.flushed = flushed;
                 // What was appended after it, and its segment's name.
@@ -343,6 +346,7 @@ impl World {
     ) -> Checked<Option<T>> {
         let may_be_online = self.disk.failed_syncs() == self.failed_syncs;
         law!(
+            FailedSync,
             may_be_online || self.is_poisoned() || self.disk.has_stopped(),
             "the directory is online although {activity} could not sync something"
         );
@@ -357,6 +361,7 @@ impl World {
             return Ok(None);
         }
         law!(
+            Reason,
             self.disk.faults() > faults || self.is_poisoned() || self.is_full(),
             "{activity} failed without a reason: {error}"
         );
@@ -387,7 +392,9 @@ impl World {
         let names: Vec<TopicPartition> = self.models.keys().cloned().collect();
         let Some(name) = self.work.pick(&names).cloned() else { return self.create() };
         let directory = self.directory.as_ref().expect("it is alive");
-        let log = directory.log(&name).ok_or_else(|| Violation(format!("{name} is gone")))?;
+        let log = directory
+            .log(&name)
+            .ok_or_else(|| Violation::of(Law::OpenLog, format!("{name} is gone")))?;
         match self.work.below(100) {
             0..16 => self.append_as_leader(&name, &log),
             16..38 => self.produce(&name, &log),
@@ -491,6 +498,7 @@ impl World {
             self.hear()?;
             for (name, model) in &self.models {
                 law!(
+                    Flushed,
                     model.flushed == model.end,
                     "{name}: a checkpoint flushed {} of {}",
                     model.flushed,
@@ -522,6 +530,7 @@ impl World {
             let batch = batch.and_then(ottla_records::RawBatch::verify_crc);
             let batch = batch.map_err(|error| format!("{name} at {from}: {error}"))?;
             law!(
+                OpenLog,
                 batch.base_offset() >= first_offset && expected.next() == Some(&batch),
                 "{name}: read at {from} what is not there"
             );

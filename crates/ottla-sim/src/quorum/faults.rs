@@ -7,7 +7,7 @@ use ottla_base::BrokerId;
 use tokio::time::Instant;
 
 use super::Bug;
-use super::network::{quorum_of, there};
+use super::network::{There, there};
 use super::node::{Node, SNAPSHOT, directory_id};
 use super::world::World;
 use crate::Plan;
@@ -50,8 +50,8 @@ impl World {
     }
 
     fn crash(&mut self, id: usize, loses_power: bool) {
-        let was_active = quorum_of(&self.shared.network, id)
-            .is_some_and(|quorum| quorum.active().borrow().is_some());
+        let process = self.nodes.get(&id).and_then(Node::process);
+        let was_active = process.is_some_and(|it| it.quorum.active().borrow().is_some());
         if was_active {
             self.shared.count("active controller crashed");
         }
@@ -167,7 +167,8 @@ impl World {
     /// A connection breaks, of a node that may live.
     fn lose_peer(&mut self, id: usize) {
         let Some(there) = there(&self.shared.network, id) else { return };
-        let Some(leader) = *there.quorum.leader().borrow() else { return };
+        let leader = *there.quorum.leader().borrow();
+        let Some(leader) = leader.filter(|leader| leader.id.0 != id as i32) else { return };
         self.shared.count("connection to the leader broken");
         let quorum = Arc::clone(&there.quorum);
         tokio::spawn(there.cover(async move { quorum.peer_lost(BrokerId(leader.id.0)).await }));
@@ -228,7 +229,10 @@ impl World {
         let quorum = Arc::downgrade(&there.quorum);
         tokio::spawn(async move {
             tokio::time::sleep_until(until).await;
-            if was_active.is_some() && quorum.strong_count() > 0 && shared.is_active_elsewhere(id) {
+            // The same process, which has not ended meanwhile.
+            let is_active = |it: &There| it.is_of(&quorum) && it.quorum.active().borrow().is_some();
+            let is_active = self::there(&shared.network, id).as_ref().is_some_and(is_active);
+            if is_active && shared.is_active_elsewhere(id) {
                 shared.count("zombie wakes as active controller while another one is");
             }
             shared.note(|| format!("node {id} goes on"));

@@ -3,6 +3,7 @@
 //! - At each offset there is one state of the cluster, whoever publishes it, in whatever life.
 //! - What a node publishes does not fall, within a life.
 //! - In an epoch at most one node is the active controller.
+//! - Whatever a process has left, the next one starts from it, unless the disk fails.
 //! - A decision that is answered was made on a state that includes all that was answered before it was asked for.
 //! - What was answered is there at the end, and so is what somebody was shown who asked and changed nothing.
 
@@ -13,7 +14,7 @@ use ottla_base::{LeaderEpoch, Offset};
 use ottla_metadata::Image;
 
 use crate::Counts;
-use crate::log::{Checked, Violation, law};
+use crate::law::{Checked, Violation, law};
 
 /// What the names of decisions begin with.
 const NAME: &str = "decision-";
@@ -64,9 +65,10 @@ impl History {
     /// A node has published a state; `before` is the last one in this life.
     pub(super) fn publish(&mut self, node: usize, before: Offset, image: &Arc<Image>) -> Checked {
         let at = image.offset;
-        law!(at >= before, "node {node} publishes {at} after {before}");
+        law!(PublishedInOrder, at >= before, "node {node} publishes {at} after {before}");
         let first = self.states.entry(at).or_insert_with(|| Arc::clone(image));
         law!(
+            OneState,
             **first == **image,
             "node {node} sees another state at offset {at} than was seen before"
         );
@@ -75,7 +77,7 @@ impl History {
 
     pub(super) fn lead(&mut self, node: usize, epoch: LeaderEpoch) -> Checked {
         let first = *self.active.entry(epoch).or_insert(node);
-        law!(first == node, "nodes {first} and {node} are both active in epoch {epoch}");
+        law!(OneActive, first == node, "nodes {first} and {node} are both active in epoch {epoch}");
         Ok(())
     }
 
@@ -93,7 +95,11 @@ impl History {
         changes: bool,
     ) -> Checked {
         let missing: Vec<_> = before.difference(&seen).collect();
-        law!(missing.is_empty(), "decision {number} was made without {missing:?}, answered before");
+        law!(
+            Informed,
+            missing.is_empty(),
+            "decision {number} was made without {missing:?}, answered before"
+        );
         if changes {
             self.answered.insert(number);
         } else {
@@ -106,7 +112,7 @@ impl History {
     pub(super) fn check_end(&self, image: &Image) -> Checked {
         let there = decisions(image);
         let lost: Vec<_> = self.answered.difference(&there).collect();
-        law!(lost.is_empty(), "lost: {lost:?}, of {} answered", self.answered.len());
+        law!(AnswersKept, lost.is_empty(), "lost: {lost:?}, of {} answered", self.answered.len());
         Ok(())
     }
 }

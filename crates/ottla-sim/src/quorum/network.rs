@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -46,6 +46,11 @@ pub(super) struct There {
 }
 
 impl There {
+    /// Whether it is the process of this quorum.
+    pub(super) fn is_of(&self, quorum: &Weak<Quorum>) -> bool {
+        Weak::as_ptr(quorum) == Arc::as_ptr(&self.quorum)
+    }
+
     /// What this process does; it stands still as a whole.
     pub(super) fn cover<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
         Arc::clone(&self.standstill).cover(future)
@@ -235,12 +240,7 @@ async fn travel(shared: &Shared, from: usize, to: usize, message: &[u8]) -> Opti
     Some(fate.is_doubled)
 }
 
-/// Who is there, for whoever asks them something.
-pub(super) fn quorum_of(network: &Mutex<Network>, node: usize) -> Option<Arc<Quorum>> {
-    there(network, node).map(|there| there.quorum)
-}
-
-/// The same, for whoever does something there.
+/// Who is there, for whoever asks them something or does something there.
 pub(super) fn there(network: &Mutex<Network>, node: usize) -> Option<There> {
     network.lock().nodes.get(&node).cloned()
 }

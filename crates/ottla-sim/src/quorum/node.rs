@@ -22,6 +22,7 @@ use super::Bug;
 use super::network::Access;
 use super::workers::SimulatedWorkers;
 use super::world::Shared;
+use crate::law::{Law, Violation};
 use crate::planted::PlantedDisk;
 use crate::{Plan, Random, SimulatedDisk};
 
@@ -164,7 +165,7 @@ impl Node {
         }
     }
 
-    fn open(&self, setup: &Setup) -> Option<Arc<LogDirectory>> {
+    fn open(&self, setup: &Setup, shared: &Shared) -> Option<Arc<LogDirectory>> {
         let disk: Arc<dyn Disk> = match setup.bug {
             Some(Bug::Disk(bug)) => Arc::new(PlantedDisk::new(bug, Arc::clone(&self.disk))),
             Some(Bug::WipedDiskCounted | Bug::AnswersRemembered) | None => {
@@ -182,8 +183,8 @@ impl Node {
         match LogDirectory::open(self.disk.root(), log_config, options, clock) {
             Ok(directory) => Some(Arc::new(directory)),
             Err(error) => {
-                let has_reason = self.disk.has_stopped() || self.disk.faults() > 0;
-                assert!(has_reason, "the directory of node {} does not open: {error}", self.id);
+                let what = format!("the directory of node {} does not open: {error}", self.id);
+                self.check_reason(what, shared);
                 None
             }
         }
@@ -202,7 +203,7 @@ impl Node {
         let (id, life) = (self.id, self.lives);
         shared.note(|| format!("node {id} starts life {life}"));
         self.count_remains(shared);
-        let Some(directory) = self.open(setup) else { return self.fail_to_start(shared) };
+        let Some(directory) = self.open(setup, shared) else { return self.fail_to_start(shared) };
         let is_over = Arc::<AtomicBool>::default();
         let random = |which: u64| Random::new(seed, 10_000 * which + life * 10 + id as u64);
         let workers = SimulatedWorkers::new(id, [random(1), random(2)], shared, &is_over);
@@ -227,11 +228,17 @@ impl Node {
                 self.state = State::Running(process);
             }
             Err(error) => {
-                let has_reason = self.disk.has_stopped() || self.disk.faults() > 0;
-                assert!(has_reason, "node {id} does not start: {error}");
+                self.check_reason(format!("node {id} does not start: {error}"), shared);
                 self.fail_to_start(shared);
             }
         }
+    }
+
+    /// Whatever a process has left, the next one starts from it, unless the disk fails.
+    fn check_reason(&self, what: String, shared: &Shared) {
+        let has_reason = self.disk.has_stopped() || self.disk.faults() > 0;
+        let violation = Violation::of(Law::Starts, what);
+        shared.history.lock().hold(if has_reason { Ok(()) } else { Err(violation) });
     }
 
     fn fail_to_start(&mut self, shared: &Shared) {
@@ -268,7 +275,6 @@ impl Node {
             return;
         }
         let Some(process) = self.take_process() else { return };
-        shared.count("clean end");
         let (id, shared, disk) = (self.id, Arc::clone(shared), Arc::clone(&self.disk));
         shared.note(|| format!("node {id} is asked to end"));
         self.state = State::Ending(tokio::spawn(async move {
@@ -277,6 +283,7 @@ impl Node {
             let closed = process.directory.close(-1);
             release(process).await;
             if closed.is_ok() {
+                shared.count("clean end");
                 disk.restart();
             } else {
                 shared.count("clean end that the disk did not allow");

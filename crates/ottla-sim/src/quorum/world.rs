@@ -15,8 +15,8 @@ use super::Bug;
 use super::history::{History, decisions, name_of};
 use super::network::{Network, There, there};
 use super::node::{Node, Setup, directory_id, voter};
+use crate::law::{Checked, Law, Violation, law};
 use crate::links::Weather;
-use crate::log::{Checked, law};
 use crate::{Counts, Random};
 
 /// How long a world lives before it is healed.
@@ -284,7 +284,7 @@ impl World {
             {
                 break Arc::clone(image);
             }
-            law!(begun.elapsed() < REST, "at rest: {}", self.describe());
+            law!(AtRest, begun.elapsed() < REST, "at rest: {}", self.describe());
         };
         self.count_rest();
         self.shared.history.lock().check_end(&image)?;
@@ -339,7 +339,7 @@ impl World {
             if node.disk.files().iter().any(|(path, _)| is_snapshot(path)) {
                 self.shared.count("snapshot kept");
             }
-            if begins != Some(0) {
+            if begins.is_some_and(|offset| offset > 0) {
                 self.shared.count("log begins after a snapshot");
             }
         }
@@ -351,11 +351,16 @@ impl World {
         for node in self.nodes.values() {
             for (offset, batch) in node.log() {
                 let first = everywhere.entry(offset).or_insert_with(|| batch.clone());
-                law!(*first == batch, "the logs differ at offset {offset}, on node {}", node.id);
+                law!(
+                    EqualLogs,
+                    *first == batch,
+                    "the logs differ at offset {offset}, on node {}",
+                    node.id
+                );
             }
         }
         let is_empty = everywhere.is_empty() && !self.setup.is_forgetful;
-        law!(!is_empty, "the logs are empty");
+        law!(EqualLogs, !is_empty, "the logs are empty");
         Ok(())
     }
 
@@ -397,7 +402,7 @@ async fn decide(number: u64, changes: bool, id: usize, there: There, shared: Arc
         Ok(Err(SubmitError::NotController)) => shared.count("decision refused: NOT_CONTROLLER"),
         Ok(Err(SubmitError::Stopped)) => shared.count("decision refused: stopped"),
         Ok(Err(SubmitError::Unwritable)) => {
-            shared.history.lock().hold(Err(crate::log::Violation("an unwritable record".into())));
+            shared.history.lock().hold(Err(Violation::of(Law::Reason, "an unwritable record")));
         }
         Err(_) => shared.count("decision unanswered"),
     }
