@@ -56,5 +56,5 @@ pub use standstill::Standstill;
 pub use storage::begun::BEGUN_NAME;
 pub use storage::room::{RESERVE_NAME, give_up_reserve};
 pub use transport::{Called, Lane, NoTransport, Transport};
-pub use wire::sender_of;
+pub use wire::{sender_of, vote_given};
 pub use workers::{InOrder, Threads, Work, Workers};

@@ -204,6 +204,15 @@ pub fn sender_of(request: &Bytes) -> Option<BrokerId> {
     head(&mut Decoder::new(request.clone())).ok().map(|(_, address)| address.sender)
 }
 
+/// In which epoch, and to whom, an answer to a request gives a vote; `None` where it gives none.
+#[must_use]
+pub fn vote_given(request: &Bytes, answer: &Bytes) -> Option<(LeaderEpoch, BrokerId)> {
+    let (_, Request::Vote(asked)) = decode_request(request.clone()).ok()? else { return None };
+    let Ok(Answer::Vote(answer)) = decode_answer(answer.clone()) else { return None };
+    let LeaderId { term, voted_for } = *asked.vote.leader_id();
+    answer.vote_granted.then_some((LeaderEpoch(term), BrokerId(voted_for)))
+}
+
 /// What is asked, and who asks whom.
 fn head(input: &mut Decoder) -> Result<(i8, Address)> {
     let version = input.i16()?;
@@ -559,6 +568,16 @@ mod tests {
         asked.leadership_transfer = true;
         let Request::Vote(read) = round_trip(Request::Vote(asked.clone())) else { panic!() };
         assert_eq!(read, asked);
+
+        let given = |granted| {
+            let request =
+                encode_request(&example_address(), &Request::Vote(asked.clone())).unwrap();
+            let answer = VoteResponse::new(asked.vote, None, granted);
+            vote_given(&request, &encode_answer(&Answer::Vote(answer)).unwrap())
+        };
+        let LeaderId { term, voted_for } = *asked.vote.leader_id();
+        assert_eq!(given(true), Some((LeaderEpoch(term), BrokerId(voted_for))));
+        assert_eq!(given(false), None);
 
         let asked = VoteRequest::new(example_vote(false), None);
         let Request::PreVote(read) = round_trip(Request::PreVote(asked.clone())) else { panic!() };

@@ -102,6 +102,8 @@ pub enum Law {
     Informed,
     /// What was answered is there at the end.
     AnswersKept,
+    /// What a process has answered to whoever asked for its vote is on its disk when the next one starts.
+    VoteKept,
     /// At rest all logs are the same, byte by byte.
     EqualLogs,
 }

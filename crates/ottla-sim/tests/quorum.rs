@@ -83,6 +83,11 @@ fn two_runs_of_a_seed_are_the_same() {
 }
 
 #[test]
+fn votes_that_do_not_get_to_the_disk_are_found_out() {
+    find_planted(run, Bug::Disk(planted::Bug::VoteForgotten), 50, &[Law::VoteKept]);
+}
+
+#[test]
 fn decisions_that_are_answered_before_they_are_on_the_disks_are_found_missing() {
     // Whoever has lost all of its log says so, and does not start.
     let by = [Law::Starts, Law::AnswersKept, Law::Informed, Law::OneState];
@@ -91,7 +96,7 @@ fn decisions_that_are_answered_before_they_are_on_the_disks_are_found_missing() 
 
 #[test]
 fn names_that_are_not_synced_are_found_out() {
-    let by = [Law::Starts, Law::OneState];
+    let by = [Law::Starts, Law::OneState, Law::VoteKept];
     find_planted(run, Bug::Disk(planted::Bug::DirectoryNotSynced), 50, &by);
 }
 

@@ -253,6 +253,7 @@ impl World {
         let Some(node) = self.nodes.get_mut(&id).filter(|_| !is_named) else { return };
         self.disks += 1;
         node.crash(false, &self.shared);
+        self.shared.history.lock().forget_votes(id);
         node.replace_disk(self.seed, directory_id(100 + self.disks));
         self.shared.count("disk of an observer replaced");
     }
@@ -260,6 +261,7 @@ impl World {
     fn wipe_in_secret(&mut self, id: usize) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         node.crash(false, &self.shared);
+        self.shared.history.lock().forget_votes(id);
         node.replace_disk(self.seed, directory_id(id));
     }
 }

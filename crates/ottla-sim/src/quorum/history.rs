@@ -4,6 +4,7 @@
 //! - What a node publishes does not fall, within a life.
 //! - In an epoch at most one node is the active controller.
 //! - Whatever a process has left, the next one starts from it, unless the disk fails.
+//! - A vote that was given is on the disk when the next process starts from it.
 //! - A decision that is answered was made on a state that includes all that was answered before it was asked for.
 //! - What was answered is there at the end, and so is what somebody was shown who asked and changed nothing.
 
@@ -35,6 +36,8 @@ pub(super) struct History {
     states: BTreeMap<Offset, Arc<Image>>,
     active: BTreeMap<LeaderEpoch, usize>,
     answered: BTreeSet<u64>,
+    /// The last epoch in which each node has given somebody its vote, since it has the disk that it has.
+    votes: BTreeMap<usize, LeaderEpoch>,
     broken: Option<Violation>,
     pub(super) counts: Counts,
     pub(super) trace: Option<Vec<String>>,
@@ -78,6 +81,27 @@ impl History {
     pub(super) fn lead(&mut self, node: usize, epoch: LeaderEpoch) -> Checked {
         let first = *self.active.entry(epoch).or_insert(node);
         law!(OneActive, first == node, "nodes {first} and {node} are both active in epoch {epoch}");
+        Ok(())
+    }
+
+    pub(super) fn give_vote(&mut self, node: usize, epoch: LeaderEpoch) {
+        let last = self.votes.entry(node).or_insert(epoch);
+        *last = epoch.max(*last);
+    }
+
+    /// The node gets another disk.
+    pub(super) fn forget_votes(&mut self, node: usize) {
+        self.votes.remove(&node);
+    }
+
+    /// A node starts from a vote in this epoch.
+    pub(super) fn start_from(&self, node: usize, epoch: LeaderEpoch) -> Checked {
+        let given = self.votes.get(&node).copied().unwrap_or(epoch);
+        law!(
+            VoteKept,
+            given <= epoch,
+            "node {node} has given its vote in epoch {given}, and starts in {epoch}"
+        );
         Ok(())
     }
 

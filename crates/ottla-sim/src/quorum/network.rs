@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ottla_base::BrokerId;
 use ottla_metadata::Endpoint;
-use ottla_quorum::{Called, Lane, Quorum, Standstill, Transport};
+use ottla_quorum::{Called, Lane, Quorum, Standstill, Transport, vote_given};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -208,11 +208,17 @@ async fn call(
             drop(there.cover(there.quorum.serve(copy)).await);
         });
     }
+    let asked = request.clone();
     let answer = there.cover(there.quorum.serve(request)).await.map_err(io::Error::other);
     let life = there.life;
     drop(there);
     if !shared.network.lock().is_there(to, life) {
         return Some(Err(io::ErrorKind::ConnectionReset.into()));
+    }
+    if let Ok(answer) = &answer
+        && let Some((epoch, _)) = vote_given(&asked, answer)
+    {
+        shared.history.lock().give_vote(to, epoch);
     }
     travel(shared, to, from, answer.as_deref().unwrap_or_default()).await?;
     Some(answer)

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use ottla_base::{BrokerId, Offset, Timestamp, TopicPartition, Uuid};
+use ottla_base::{BrokerId, LeaderEpoch, Offset, Timestamp, TopicPartition, Uuid};
 use ottla_env::{Disk, ManualClock};
 use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
 use ottla_metadata::controller::Policy;
@@ -203,6 +203,10 @@ impl Node {
         let (id, life) = (self.id, self.lives);
         shared.note(|| format!("node {id} starts life {life}"));
         self.count_remains(shared);
+        let mut history = shared.history.lock();
+        let checked = history.start_from(id, self.epoch_of_vote());
+        history.hold(checked);
+        drop(history);
         let Some(directory) = self.open(setup, shared) else { return self.fail_to_start(shared) };
         let is_over = Arc::<AtomicBool>::default();
         let random = |which: u64| Random::new(seed, 10_000 * which + life * 10 + id as u64);
@@ -305,6 +309,18 @@ impl Node {
         let batches = batches.map(|batch| batch.unwrap());
         let there = batches.filter(|it| it.header().base_offset >= log.log_start_offset().0);
         there.map(|batch| (batch.header().base_offset, batch.bytes().to_vec())).collect()
+    }
+
+    /// As `quorum-state` says; zero where there is none.
+    fn epoch_of_vote(&self) -> LeaderEpoch {
+        let files = self.disk.files();
+        let state = files.iter().find(|(path, _)| path.ends_with("quorum-state"));
+        let text = state.map(|(_, bytes)| String::from_utf8_lossy(bytes));
+        let epoch = text.as_deref().and_then(|text| text.split_once("\"leaderEpoch\":"));
+        epoch.map_or(LeaderEpoch(0), |(_, rest)| {
+            let digits = rest.split(|it: char| !it.is_ascii_digit()).next().unwrap_or_default();
+            LeaderEpoch(digits.parse().unwrap())
+        })
     }
 
     /// Counts a log that a snapshot of the leader should have taken the place of: the process before has ended between the two.
