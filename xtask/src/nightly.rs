@@ -22,7 +22,7 @@ use night::{Night, Played};
 
 struct Part {
     name: &'static str,
-    /// The first one of its worlds, if it plays some.
+    /// That of its worlds or its bytes, if it draws some.
     first_seed: Option<u64>,
     run: Box<dyn Fn() -> Result<Tally>>,
 }
@@ -34,7 +34,15 @@ impl Part {
 
     /// Plays the worlds of a day; `what` is the test that does.
     fn simulation(name: &'static str, what: &'static str, first_seed: u64) -> Self {
-        let part = Self::new(name, move || simulate(what, first_seed));
+        Self::seeded(name, first_seed, move |first_seed| simulate(what, first_seed))
+    }
+
+    fn seeded(
+        name: &'static str,
+        first_seed: u64,
+        run: impl Fn(u64) -> Result<Tally> + 'static,
+    ) -> Self {
+        let part = Self::new(name, move || run(first_seed));
         Self { first_seed: Some(first_seed), ..part }
     }
 
@@ -49,6 +57,7 @@ impl Part {
             Self::simulation("simulated disk, at length", "log", first_seed),
             Self::simulation("simulated cluster, at length", "cluster", first_seed),
             Self::simulation("simulated quorum, at length", "quorum", first_seed),
+            Self::seeded("fuzzers, bytes of tonight", first_seed, fuzz),
             Self::new("a build without its syncs is found out", find_planted),
             Self::new("clients, old and new, at length", clients(Target::Ottla, 1)),
             Self::new("clients, old and new, on three nodes", clients(Target::Ottla, 3)),
@@ -149,6 +158,25 @@ fn try_properties() -> Result<Tally> {
     command.args(["-p", "ottla-log", "--test", "model", "--test", "compaction", "--test", "moves"]);
     command.env("PROPTEST_CASES", CASES);
     Ok(test::step("properties", command, PROPERTIES_LIMIT))
+}
+
+/// So long each room's fuzzers go on: ten minutes in all, beside the build.
+const FUZZ_SECONDS: &str = "120";
+const FUZZED: [&str; 5] = ["ottla-records", "ottla-protocol", "ottla-log", "ottla-quorum", "ottla"];
+const FUZZ_LIMIT: Duration = Duration::from_secs(40 * 60);
+
+/// The fuzzers' functions under seeded mutations of sound bytes, as ordinary tests run them, for longer and with other seeds. It
+/// is no libFuzzer: nothing is learned from what the code does with the bytes. The build is the one of ordinary tests, which
+/// finds numbers that overflow.
+fn fuzz(first_seed: u64) -> Result<Tally> {
+    println!("seeds from {first_seed} on; {FIRST}={first_seed} takes them again");
+    let mut command = workspace::cargo();
+    command.args(["test", "--locked"]);
+    FUZZED.iter().for_each(|room| _ = command.args(["-p", room]));
+    command.args(["--test", "fuzz", "--bin", "ottla", "--", "--nocapture", "mutated"]);
+    command.env("OTTLA_FUZZ_SECONDS", FUZZ_SECONDS);
+    command.env("OTTLA_FUZZ_FIRST", first_seed.to_string());
+    Ok(test::step("fuzz", command, FUZZ_LIMIT))
 }
 
 /// What three real nodes go through; nothing in a build of xtask that is only for `protocol`.

@@ -58,6 +58,14 @@ pub(crate) fn from_checkpoint(file: Bytes) -> anyhow::Result<Levels> {
         }
     }
     ensure!(batches.remaining().is_empty(), "it is cut off");
+    for (name, supported) in feature::supported() {
+        let level = levels.get(name).copied().unwrap_or(0);
+        let is_known = level == 0 || supported.contains(level);
+        ensure!(
+            is_known,
+            "it begins a cluster at {name} {level}, which this release does not know"
+        );
+    }
     let version = levels.get(feature::METADATA_VERSION).copied().unwrap_or(0);
     let latest = feature::METADATA_VERSION_LEVEL;
     ensure!(

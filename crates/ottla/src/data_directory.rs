@@ -471,6 +471,9 @@ fn remove_durably(directory: &Path, name: &str) -> io::Result<()> {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use ottla_metadata::feature;
 
