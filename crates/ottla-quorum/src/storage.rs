@@ -627,6 +627,10 @@ fn scan(log: &Log, myself: Myself, extent: Option<&Extent>) -> Result<Scanned, L
         index.push(header);
         Ok(ControlFlow::Continue(()))
     })?;
+    if index.end_offset() != log.log_end_offset() {
+        let what = format!("the last batch ends at {}", index.end_offset());
+        return Err(LogError::Corrupt { offset: log.log_end_offset(), what });
+    }
     Ok(Scanned { index, voters, origin })
 }
 

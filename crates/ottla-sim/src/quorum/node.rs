@@ -203,10 +203,7 @@ impl Node {
         let (id, life) = (self.id, self.lives);
         shared.note(|| format!("node {id} starts life {life}"));
         self.count_remains(shared);
-        let mut history = shared.history.lock();
-        let checked = history.start_from(id, self.epoch_of_vote());
-        history.hold(checked);
-        drop(history);
+        self.check_vote(shared);
         let Some(directory) = self.open(setup, shared) else { return self.fail_to_start(shared) };
         let is_over = Arc::<AtomicBool>::default();
         let random = |which: u64| Random::new(seed, 10_000 * which + life * 10 + id as u64);
@@ -309,6 +306,12 @@ impl Node {
         let batches = batches.map(|batch| batch.unwrap());
         let there = batches.filter(|it| it.header().base_offset >= log.log_start_offset().0);
         there.map(|batch| (batch.header().base_offset, batch.bytes().to_vec())).collect()
+    }
+
+    fn check_vote(&self, shared: &Shared) {
+        let mut history = shared.history.lock();
+        let checked = history.start_from(self.id, self.epoch_of_vote());
+        history.hold(checked);
     }
 
     /// As `quorum-state` says; zero where there is none.
