@@ -329,10 +329,8 @@ impl Log {
         Arc::clone(&self.config.read())
     }
 
-    /// Takes effect from the next append or retention run on. A compaction replaces no segment any more once this has returned, if
-    /// the log is not to be compacted.
+    /// Takes effect from the next append or retention run on, and on a compaction from the next segments on that it would replace.
     pub fn set_config(&self, config: Arc<LogConfig>) {
-        let _writer = self.writer.lock();
         let jitter = |it: &LogConfig| (it.segment_jitter_ms, it.segment_ms);
         // A log is opened before anybody knows its topic's.
         if jitter(&config) != jitter(&self.config.read()) {
