@@ -106,8 +106,10 @@ fn try_all(cluster: &mut Cluster) -> Result<()> {
         (ASKED, vec!["without it".to_owned()]),
     ] {
         let expected = [shared.clone(), more].concat();
-        let found = records::read_all(cluster, topic)?;
+        let mut found = records::read_all(cluster, topic)?;
         println!("{topic}: {} records, the last {:?}", found.len(), found.last());
+        // Whoever has no answer after half a second writes again, and its producer is not idempotent.
+        found.dedup();
         ensure!(found == expected, "{topic}: {found:?} instead of {expected:?}");
         replicas::await_alike(cluster, topic, 1)?;
     }
