@@ -1,7 +1,6 @@
 //! Arbitrary bytes as the files of a controller's metadata: a start ends and never panics, and what has started once decides,
 //! ends, and starts again with what it has decided.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,10 +9,9 @@ use std::time::Duration;
 use ottla_base::{BrokerId, Timestamp, Uuid};
 use ottla_env::ManualClock;
 use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
-use ottla_metadata::controller::Policy;
 use ottla_metadata::{ConfigResource, Image, Outcome};
 use ottla_protocol::records::ConfigRecord;
-use ottla_quorum::{Config, Dependencies, NoTransport, Quorum, SnapshotLimits, Threads, Timing};
+use ottla_quorum::{Config, Dependencies, NoTransport, Quorum, SnapshotLimits, Threads};
 
 use crate::files;
 
@@ -124,23 +122,9 @@ fn has_decided(image: &Image, number: u32) -> bool {
 
 fn config(snapshots: SnapshotLimits) -> Config {
     Config {
-        node_id: BrokerId(1),
-        cluster_id: "cluster".into(),
-        directory_id: Uuid([7; 16]),
-        incarnation_id: Uuid([8; 16]),
-        controller_endpoints: Vec::new(),
-        voters: Vec::new(),
-        joins: false,
-        endpoints: Vec::new(),
-        place_is_guessed: false,
-        wants_vote: false,
-        contacts: Vec::new(),
-        levels: BTreeMap::new(),
-        timing: Timing::default(),
-        policy: Policy::default(),
         segment_bytes: 700,
-        segment_ms: i64::MAX,
         snapshots,
+        ..Config::alone(BrokerId(1), "cluster", Uuid([7; 16]), Uuid([8; 16]))
     }
 }
 

@@ -26,12 +26,9 @@ pub struct Replicas {
 
 impl FlushListener for Replicas {
     fn flushed(&self, log: &Arc<Log>, _: Offset) {
-        let partition = log.topic_partition().partition.0;
-        if let Some(replica) = log.topic_id().and_then(|id| self.find(id, partition)) {
-            // One that has been moved away, or a copy on its way here, has nothing to say.
-            if Arc::ptr_eq(&replica.log(), log) {
-                replica.on_flushed();
-            }
+        // One that has been moved away, or a copy on its way here, has nothing to say.
+        if let Some(replica) = self.of_log(log).filter(|it| Arc::ptr_eq(&it.log(), log)) {
+            replica.on_flushed();
         }
     }
 
@@ -51,8 +48,7 @@ impl CleanableLogs for Replicas {
     }
 
     fn shortened(&self, log: &Arc<Log>) {
-        let partition = log.topic_partition().partition.0;
-        if let Some(replica) = log.topic_id().and_then(|id| self.find(id, partition)) {
+        if let Some(replica) = self.of_log(log) {
             replica.tell_fetcher();
         }
     }
@@ -81,6 +77,11 @@ impl Replicas {
         let all = self.all();
         let due = |replica: &&Arc<Replica>| replica.deadline().is_some_and(|due| due <= now);
         all.iter().filter(due).for_each(|replica| replica.look_after_followers(now));
+    }
+
+    /// That of the partition that a log is of.
+    fn of_log(&self, log: &Log) -> Option<Arc<Replica>> {
+        self.find(log.topic_id()?, log.topic_partition().partition.0)
     }
 
     #[must_use]

@@ -116,8 +116,7 @@ impl Room {
     pub(crate) fn check_spare(&self, bytes: u64) -> Result<(), StorageError> {
         let reserved = self.reserved.load(Ordering::Relaxed);
         let wanted = bytes.saturating_add(reserved).saturating_add(MARGIN_BYTES_MAX.min(reserved));
-        let is_there = || self.disk.space(&self.path).map_or(true, |space| space.usable >= wanted);
-        if reserved == 0 || is_there() { Ok(()) } else { Err(self.full()) }
+        if reserved == 0 || self.space().0 >= wanted { Ok(()) } else { Err(self.full()) }
     }
 
     /// Allocates blocks for an empty file, ahead of what will be written to it: only a hint, and so it goes without where half of

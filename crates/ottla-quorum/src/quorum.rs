@@ -97,6 +97,38 @@ pub struct Config {
     pub snapshots: SnapshotLimits,
 }
 
+impl Config {
+    /// A node that nobody else is told of, with a log whose segments end by their size alone: what whoever has no configuration
+    /// begins with.
+    #[must_use]
+    pub fn alone(
+        node_id: BrokerId,
+        cluster_id: &str,
+        directory_id: Uuid,
+        incarnation_id: Uuid,
+    ) -> Self {
+        Self {
+            node_id,
+            cluster_id: cluster_id.into(),
+            directory_id,
+            incarnation_id,
+            controller_endpoints: Vec::new(),
+            voters: Vec::new(),
+            joins: false,
+            endpoints: Vec::new(),
+            place_is_guessed: false,
+            wants_vote: false,
+            contacts: Vec::new(),
+            timing: Timing::default(),
+            levels: BTreeMap::new(),
+            policy: Policy::default(),
+            segment_bytes: 1 << 30,
+            segment_ms: i64::MAX,
+            snapshots: SnapshotLimits::default(),
+        }
+    }
+}
+
 /// What the quorum works with.
 #[derive(Debug)]
 pub struct Dependencies {

@@ -204,13 +204,12 @@ pub fn sender_of(request: &Bytes) -> Option<BrokerId> {
     head(&mut Decoder::new(request.clone())).ok().map(|(_, address)| address.sender)
 }
 
-/// In which epoch, and to whom, an answer to a request gives a vote; `None` where it gives none.
+/// In which epoch an answer to a request gives a vote; `None` where it gives none.
 #[must_use]
-pub fn vote_given(request: &Bytes, answer: &Bytes) -> Option<(LeaderEpoch, BrokerId)> {
+pub fn vote_given(request: &Bytes, answer: &Bytes) -> Option<LeaderEpoch> {
+    let Answer::Vote(answer) = decode_answer(answer.clone()).ok()? else { return None };
     let (_, Request::Vote(asked)) = decode_request(request.clone()).ok()? else { return None };
-    let Ok(Answer::Vote(answer)) = decode_answer(answer.clone()) else { return None };
-    let LeaderId { term, voted_for } = *asked.vote.leader_id();
-    answer.vote_granted.then_some((LeaderEpoch(term), BrokerId(voted_for)))
+    answer.vote_granted.then_some(LeaderEpoch(asked.vote.leader_id().term))
 }
 
 /// What is asked, and who asks whom.
@@ -575,8 +574,7 @@ mod tests {
             let answer = VoteResponse::new(asked.vote, None, granted);
             vote_given(&request, &encode_answer(&Answer::Vote(answer)).unwrap())
         };
-        let LeaderId { term, voted_for } = *asked.vote.leader_id();
-        assert_eq!(given(true), Some((LeaderEpoch(term), BrokerId(voted_for))));
+        assert_eq!(given(true), Some(LeaderEpoch(asked.vote.leader_id().term)));
         assert_eq!(given(false), None);
 
         let asked = VoteRequest::new(example_vote(false), None);

@@ -89,12 +89,18 @@ async fn voters_who_are_known_by_their_ids_alone_are_a_quorum_too() {
     assert!(members.iter().all(|member| member.directory_id == Uuid::ZERO), "{members:?}");
 }
 
-#[tokio::test]
-async fn a_voter_known_by_its_id_alone_that_has_lost_its_log_gets_it_anew() {
+/// Three voters that know each other by their ids alone, and agree on one decision.
+async fn known_by_their_ids() -> Cluster {
     let unknown = |id| InitialVoter { directory_id: Uuid::ZERO, ..initial_voter(id) };
-    let mut cluster = Cluster::start_with((1..=3).map(unknown).collect()).await;
+    let cluster = Cluster::start_with((1..=3).map(unknown).collect()).await;
     cluster.put(&[1, 2, 3], "a").await;
     cluster.agree().await;
+    cluster
+}
+
+#[tokio::test]
+async fn a_voter_known_by_its_id_alone_that_has_lost_its_log_gets_it_anew() {
+    let mut cluster = known_by_their_ids().await;
     let active = cluster.active().await;
     let follower = others(&cluster, active)[0];
     cluster.kill(follower);
@@ -106,10 +112,7 @@ async fn a_voter_known_by_its_id_alone_that_has_lost_its_log_gets_it_anew() {
 /// Its own file names nobody, so that nothing tells it that it is a voter: it must not vote as if it had not voted before.
 #[tokio::test]
 async fn a_voter_known_by_its_id_alone_that_comes_back_empty_as_an_observer_does_not_count() {
-    let unknown = |id| InitialVoter { directory_id: Uuid::ZERO, ..initial_voter(id) };
-    let mut cluster = Cluster::start_with((1..=3).map(unknown).collect()).await;
-    cluster.put(&[1, 2, 3], "a").await;
-    cluster.agree().await;
+    let mut cluster = known_by_their_ids().await;
     cluster.kill(3);
     cluster.start_observer(3, Uuid([33; 16]), tempfile::tempdir().unwrap()).await;
     cluster.put(&[1, 2], "b").await;

@@ -5,17 +5,15 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ottla_base::{BrokerId, Timestamp, Uuid};
 use ottla_env::ManualClock;
 use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
-use ottla_metadata::controller::Policy;
 use ottla_metadata::{ConfigResource, Image, Outcome};
 use ottla_protocol::records::ConfigRecord;
-use ottla_quorum::{Config, Dependencies, NoTransport, Quorum, SnapshotLimits, Threads, Timing};
+use ottla_quorum::{Config, Dependencies, NoTransport, Quorum, SnapshotLimits, Threads};
 use ottla_sim::{Plan, Random, SimulatedDisk};
 
 const KEYS: usize = 5;
@@ -23,28 +21,14 @@ const LIVES: usize = 12;
 
 fn config() -> Config {
     Config {
-        node_id: BrokerId(1),
-        cluster_id: "cluster".into(),
-        directory_id: Uuid([7; 16]),
-        incarnation_id: Uuid([8; 16]),
-        controller_endpoints: Vec::new(),
-        voters: Vec::new(),
-        joins: false,
-        endpoints: Vec::new(),
-        place_is_guessed: false,
-        wants_vote: false,
-        contacts: Vec::new(),
-        levels: BTreeMap::new(),
-        timing: Timing::default(),
-        policy: Policy::default(),
         segment_bytes: 700,
-        segment_ms: i64::MAX,
         snapshots: SnapshotLimits {
             bytes_between: 900,
             interval_ms: 0,
             retention_bytes: 3000,
             retention_ms: -1,
         },
+        ..Config::alone(BrokerId(1), "cluster", Uuid([7; 16]), Uuid([8; 16]))
     }
 }
 

@@ -26,6 +26,14 @@ fn alarms(log: &str) -> Vec<&str> {
     log.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR ")).collect()
 }
 
+/// All that alarms the controller is that a second node has this id, and it says where that is.
+fn assert_twin_is_named(nodes: &Nodes, id: &str, address: &str) {
+    let log = nodes.running[&1].log();
+    let alarms = alarms(&log);
+    assert_eq!(alarms.len(), 1, "{alarms:#?}");
+    assert!(alarms[0].contains(id) && alarms[0].contains(address), "{alarms:#?}");
+}
+
 #[test]
 fn an_active_controller_that_stops_in_order_alarms_nobody_and_the_others_say_who_is_next() {
     let mut nodes = three();
@@ -83,10 +91,7 @@ fn a_second_node_of_an_id_is_told_so_and_the_controller_says_once_where_it_is() 
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("DUPLICATE_BROKER_REGISTRATION"), "{said}");
     assert!(said.contains("another process is registered as node 2, and is alive"), "{said}");
-    let log = nodes.running[&1].log();
-    let alarms = alarms(&log);
-    assert_eq!(alarms.len(), 1, "{alarms:#?}");
-    assert!(alarms[0].contains("node=2") && alarms[0].contains(&nodes.clients[2]), "{alarms:#?}");
+    assert_twin_is_named(&nodes, "node=2", &nodes.clients[2]);
 }
 
 #[test]
@@ -104,10 +109,7 @@ fn a_second_node_of_the_active_controllers_own_id_is_told_so_and_the_controller_
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("another node with its id, and other directories"), "{said}");
     assert!(said.contains("DUPLICATE_BROKER_REGISTRATION"), "{said}");
-    let log = nodes.running[&1].log();
-    let alarms = alarms(&log);
-    assert_eq!(alarms.len(), 1, "{alarms:#?}");
-    assert!(alarms[0].contains("node=1") && alarms[0].contains(&nodes.clients[1]), "{alarms:#?}");
+    assert_twin_is_named(&nodes, "node=1", &nodes.clients[1]);
 }
 
 #[test]

@@ -234,11 +234,13 @@ impl Log {
         }
         let file = segment.create_files()?;
         writer.unsynced_names = writer.unsynced_names.max(UnsyncedNames::Files);
-        // Whatever fails from here on: its files go when it goes.
-        self.state.write().active.created = true;
         let config = self.config();
+        {
+            // Whatever fails from here on: its files go when it goes.
+            let active = &mut self.state.write().active;
+            (active.created, active.allocated) = (true, Some(config.preallocate));
+        }
         if config.preallocate {
-            self.state.write().active.allocated = Some(true);
             let allocated = self.env().room.allocate(&file, config.segment_bytes);
             allocated.context("preallocate", &segment.path(names::LOG))?;
         }

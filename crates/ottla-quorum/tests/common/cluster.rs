@@ -672,24 +672,14 @@ impl Cluster {
 
 pub fn config(id: i32, voters: Vec<InitialVoter>) -> Config {
     Config {
-        node_id: BrokerId(id),
-        cluster_id: "cluster".into(),
-        directory_id: directory_id(id),
-        incarnation_id: Uuid([8; 16]),
         controller_endpoints: initial_voter(id).endpoints,
         voters,
-        joins: false,
         endpoints: initial_voter(id).endpoints,
-        place_is_guessed: false,
-        wants_vote: false,
         contacts: initial_voter(1).endpoints,
         timing: TIMING,
         // Without it nothing is configured but what a test configures.
         levels: [(feature::ELIGIBLE_LEADER_REPLICAS.to_owned(), 0)].into(),
-        policy: Policy::default(),
-        segment_bytes: 1 << 30,
-        segment_ms: i64::MAX,
-        snapshots: SnapshotLimits::default(),
+        ..Config::alone(BrokerId(id), "cluster", directory_id(id), Uuid([8; 16]))
     }
 }
 

@@ -3,14 +3,14 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of this")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use ottla_base::{BrokerId, ErrorCode, Uuid};
 use ottla_env::SystemClock;
 use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
-use ottla_metadata::controller::{self, BrokerEpoch, Policy};
+use ottla_metadata::controller::{self, BrokerEpoch};
 use ottla_metadata::{Delta, Endpoint, Image, feature};
 use ottla_protocol::messages::create_topics_request::CreatableTopic;
 use ottla_protocol::messages::{
@@ -18,7 +18,7 @@ use ottla_protocol::messages::{
 };
 use ottla_quorum::{
     Config, Dependencies, NoTransport, Publisher, Quorum, SnapshotLimits, StartError, SubmitError,
-    Threads, Timing,
+    Threads,
 };
 
 /// Notes what was published.
@@ -68,28 +68,15 @@ pub async fn try_start_snapshotting(
     let directory = Arc::new(directory);
     let recorder = Arc::new(Recorder::default());
     let config = Config {
-        node_id: BrokerId(1),
-        cluster_id: "cluster".into(),
-        directory_id: Uuid([7; 16]),
-        incarnation_id: Uuid([8; 16]),
         controller_endpoints: vec![Endpoint {
             listener: "CONTROLLER".into(),
             host: "localhost".into(),
             port: 9093,
             security_protocol: 0,
         }],
-        voters: Vec::new(),
-        joins: false,
-        endpoints: Vec::new(),
-        place_is_guessed: false,
-        wants_vote: false,
-        contacts: Vec::new(),
-        timing: Timing::default(),
-        levels: BTreeMap::new(),
-        policy: Policy::default(),
         segment_bytes,
-        segment_ms: i64::MAX,
         snapshots,
+        ..Config::alone(BrokerId(1), "cluster", Uuid([7; 16]), Uuid([8; 16]))
     };
     let dependencies = Dependencies {
         directory: Arc::clone(&directory),

@@ -216,7 +216,7 @@ async fn call(
         return Some(Err(io::ErrorKind::ConnectionReset.into()));
     }
     if let Ok(answer) = &answer
-        && let Some((epoch, _)) = vote_given(&asked, answer)
+        && let Some(epoch) = vote_given(&asked, answer)
     {
         shared.history.lock().give_vote(to, epoch);
     }

@@ -8,11 +8,9 @@ use std::time::Duration;
 use ottla_base::{BrokerId, LeaderEpoch, Offset, Timestamp, TopicPartition, Uuid};
 use ottla_env::{Disk, ManualClock};
 use ottla_log::{DirectoryOptions, LogConfig, LogDirectory};
-use ottla_metadata::controller::Policy;
 use ottla_metadata::{Delta, Endpoint, Image, feature};
 use ottla_quorum::{
     Config, Dependencies, InitialVoter, Member, Publisher, Quorum, SnapshotLimits, Standstill,
-    Timing,
 };
 use ottla_records::Batches;
 use parking_lot::Mutex;
@@ -143,25 +141,20 @@ impl Node {
 
     fn config(&self, setup: &Setup) -> Config {
         let begins = setup.voters.iter().any(|it| it.directory_id == self.directory_id);
+        let (node_id, incarnation_id) = (BrokerId(self.id as i32), Uuid([8; 16]));
+        let alone = Config::alone(node_id, "cluster", self.directory_id, incarnation_id);
         Config {
-            node_id: BrokerId(self.id as i32),
-            cluster_id: "cluster".into(),
-            directory_id: self.directory_id,
-            incarnation_id: Uuid([8; 16]),
             controller_endpoints: vec![endpoint(self.id)],
             voters: if begins { setup.voters.clone() } else { Vec::new() },
             joins: !begins,
-            place_is_guessed: false,
             wants_vote: setup.want_votes,
             endpoints: vec![endpoint(self.id)],
             // A node that comes back with an empty disk is told where the others are.
             contacts: (1..=setup.nodes).map(endpoint).collect(),
-            timing: Timing::default(),
             levels: [(feature::ELIGIBLE_LEADER_REPLICAS.to_owned(), 0)].into(),
-            policy: Policy::default(),
-            segment_bytes: if setup.is_forgetful { 800 } else { 1 << 30 },
-            segment_ms: i64::MAX,
-            snapshots: if setup.is_forgetful { FORGETFUL } else { SnapshotLimits::default() },
+            segment_bytes: if setup.is_forgetful { 800 } else { alone.segment_bytes },
+            snapshots: if setup.is_forgetful { FORGETFUL } else { alone.snapshots },
+            ..alone
         }
     }
 
