@@ -88,6 +88,10 @@ pub struct DirectoryOptions {
     /// How many bytes are appended to all logs before recovery points are written earlier than that: recovery after a
     /// crash reads about so much at most, and what is written in a second.
     pub checkpoint_bytes: u64,
+    /// From so many files and directories on, all that waits is flushed at once, in the journal or with the file system.
+    pub flush_at_once_from: usize,
+    /// How long each of the two files of the journal gets.
+    pub journal_bytes: u64,
     /// Of how many bytes in all logs, beside those, recovery may read headers to know the producers.
     pub snapshot_lag_bytes: u64,
     /// `producer.id.expiration.ms`: how long a producer is remembered that writes nothing more.
@@ -117,6 +121,8 @@ impl Default for DirectoryOptions {
             scrub_bytes_per_second: 10 << 20,
             scrub_interval_ms: 7 * 24 * 60 * 60 * 1000,
             checkpoint_bytes: 256 << 20,
+            flush_at_once_from: 8,
+            journal_bytes: 32 << 20,
             snapshot_lag_bytes: 256 << 20,
             producer_id_expiration_ms: 24 * 60 * 60 * 1000,
             producer_id_expiration_check_interval_ms: 600_000,

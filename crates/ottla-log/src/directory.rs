@@ -33,6 +33,7 @@ use crate::config::{DirectoryOptions, LogConfig};
 use crate::environment::{Environment, Home};
 use crate::error::{Context, CreateError, OpenError, StorageError};
 use crate::flusher::{self, FlushListener};
+use crate::journal;
 use crate::log::{Active, Log, RecoveryPoint, State, Trim, UnsyncedNames};
 use crate::names;
 use crate::partition_metadata::{self, PartitionMetadata};
@@ -90,8 +91,10 @@ impl LogDirectory {
             opening::read_anew(&*disk, path)?;
         }
         let previous = opening::take_clean_shutdown_marker(&*disk, path)?;
+        let clean = previous.is_some();
         let env = Arc::new(Environment::new(path.to_owned(), clock, options, lock)?);
-        let (config, clean) = (Arc::new(config), previous.is_some());
+        journal::replay(&env, clean)?;
+        let config = Arc::new(config);
         let (logs, leftovers) = opening::list_logs(&env)?;
         let logs = Opener::new(&env, Arc::clone(&config), clean).open_all(logs)?;
         if has_failed {
@@ -262,6 +265,7 @@ impl LogDirectory {
         let renamed = env.path.join(new_name(partition, random_name(env)?));
         // Not while `logs` is locked: whoever writes may wait for the recovery points, and those wait for `logs`.
         let no_flush = log.close_for_deletion();
+        log.leave_journal(&no_flush)?;
         let mut logs = self.shared.logs.write();
         if !logs.get(partition).is_some_and(|known| std::ptr::eq(&**known, log)) {
             return Ok(None);
@@ -416,6 +420,16 @@ impl Shared {
         }
     }
 
+    /// Before no more fits into it, and a round has to do it.
+    fn settle_journal(&self) {
+        if self.env.journal.is_settling_due()
+            && self.env.check_health().is_ok()
+            && let Err(error) = flusher::sync_file_system(&self.env)
+        {
+            self.env.poison(&error);
+        }
+    }
+
     /// Waits so long; `false` if the directory is closed meanwhile.
     fn wait(&self, time: Duration) -> bool {
         let mut stop = self.stop.lock();
@@ -429,6 +443,7 @@ impl Shared {
         self.env.empty_trash();
         self.look_at_doubts();
         self.env.room.look();
+        self.settle_journal();
         let now_ms = self.env.now_ms();
         let logs = self.logs();
         for log in &logs {

@@ -18,6 +18,7 @@ use crate::error::{Context, StorageError};
 use crate::files::FileCache;
 use crate::flusher::FlushQueue;
 use crate::health::{Health, WatchedDisk};
+use crate::journal::Journal;
 use crate::log::{DirtyLimit, Log};
 use crate::names;
 use crate::producers::Producers;
@@ -34,6 +35,7 @@ pub(crate) struct Environment {
     pub(crate) producer_id_expiration_ms: AtomicI64,
     pub(crate) files: FileCache,
     pub(crate) flushes: FlushQueue,
+    pub(crate) journal: Journal,
     pub(crate) room: Room,
     pub(crate) health: Arc<Health>,
     /// The logs that start later than their first segment does, because records were deleted on request.
@@ -80,6 +82,7 @@ impl Environment {
         let disk: Arc<dyn Disk> =
             Arc::new(WatchedDisk::new(Arc::clone(&options.disk), Arc::clone(&health)));
         let room = Room::new(Arc::clone(&disk), path.clone(), options.reserved_bytes);
+        let journal = Journal::new(Arc::clone(&disk), &path, options.journal_bytes);
         let offsets = |name| DurableOffsets::read(Arc::clone(&disk), path.join(name));
         Ok(Self {
             log_starts: offsets(names::LOG_START_OFFSETS)?,
@@ -93,6 +96,7 @@ impl Environment {
             options,
             files,
             flushes: FlushQueue::default(),
+            journal,
             room,
             health,
             trims: Mutex::default(),

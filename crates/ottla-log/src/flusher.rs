@@ -3,7 +3,7 @@
 //! While one flush is under way, the next requests gather; all of them cost one more flush. When there are some, the
 //! next round waits a moment for those whom this one has just answered, and longer if nobody waits for it. Where flushes
 //! are quick, whoever has appended and would only wait may do the round itself. How a round is done depends on how many
-//! files it has: see docs/decisions/003-flusher.md.
+//! files it has, and how much of each: see docs/decisions/003-flusher.md.
 
 use std::fmt::Debug;
 use std::io;
@@ -20,9 +20,8 @@ use crate::environment::Environment;
 use crate::error::{Context, StorageError};
 use crate::log::{FlushWork, Log};
 
-/// From so many files and directories on, one flush of the whole file system is cheaper than one of each. The first
-/// append to a new log counts for four: its file, its directory, the directory's name, and its metadata.
-const WHOLE_FILE_SYSTEM_CALLS: usize = 8;
+/// A round of fewer logs is likely to be quick.
+const FEW_LOGS: usize = 8;
 
 /// A busy flusher waits for company for so many parts of the time that its last flush took,
 const GATHER_PARTS: u32 = 2;
@@ -140,7 +139,7 @@ impl FlushQueue {
         let was_quick =
             Duration::from_micros(self.latest_took_us.load(Ordering::Relaxed)) <= QUICK_MAX;
         let mut waiting = self.waiting.lock();
-        let few = waiting.logs.len() < WHOLE_FILE_SYSTEM_CALLS;
+        let few = waiting.logs.len() < FEW_LOGS;
         (was_quick && few && !waiting.stopped).then(|| waiting.take())
     }
 
@@ -227,13 +226,44 @@ fn tell_listeners(env: &Environment, logs: &[Arc<Log>], flushed: &[Offset]) {
 fn flush_together(env: &Environment, logs: &[Arc<Log>]) -> Result<Vec<Offset>, StorageError> {
     let _flushing: Vec<_> = logs.iter().map(|log| log.flush_lock()).collect();
     let work: Vec<FlushWork> = logs.iter().map(|log| log.take_flush_work()).collect();
-    let calls: usize = work.iter().map(FlushWork::sync_calls).sum();
-    if calls < WHOLE_FILE_SYSTEM_CALLS || !sync_file_system(env)? {
-        for (log, work) in logs.iter().zip(&work) {
-            log.sync(work)?;
-        }
-    }
+    let all: Vec<_> = logs.iter().zip(&work).collect();
+    make_durable(env, &all)?;
     Ok(logs.iter().zip(&work).map(|(log, work)| log.flush_done(work)).collect())
+}
+
+/// A log and what waits to be flushed of it.
+type Waits<'a> = (&'a Arc<Log>, &'a FlushWork);
+
+/// Few files one by one. Of many, the ends of logs go to the journal; if much is left then, or it takes nothing, the whole
+/// file system is flushed. The first append to a new log counts for four: its file, its directory, the directory's name, and
+/// its metadata.
+fn make_durable(env: &Environment, all: &[Waits<'_>]) -> Result<(), StorageError> {
+    let are_few = |waits: &[Waits<'_>]| {
+        let calls: usize = waits.iter().map(|(_, work)| work.sync_calls()).sum();
+        calls < env.options.flush_at_once_from
+    };
+    if are_few(all) {
+        return sync_each(all);
+    }
+    let (ends, others): (Vec<_>, Vec<_>) =
+        all.iter().partition(|(_, work)| work.may_be_journaled());
+    if are_few(&others) && note_in_journal(env, &ends)? {
+        return sync_each(&others);
+    }
+    if sync_file_system(env)? { Ok(()) } else { sync_each(all) }
+}
+
+fn sync_each(waits: &[Waits<'_>]) -> Result<(), StorageError> {
+    waits.iter().try_for_each(|(log, work)| log.sync(work))
+}
+
+/// Whether the ends of these logs are durable now.
+fn note_in_journal(env: &Environment, ends: &[Waits<'_>]) -> Result<bool, StorageError> {
+    let tails: Option<Vec<_>> = ends.iter().map(|(log, work)| log.tail(work)).collect();
+    let Some(tails) = tails else { return Ok(false) };
+    let Some(noted) = env.journal.append(&tails)? else { return Ok(false) };
+    ends.iter().for_each(|(log, _)| log.note_journaled(noted.sequence));
+    Ok(noted.is_durable)
 }
 
 /// Makes everything durable that these logs and their directory have, indexes, epochs and names included.
@@ -279,8 +309,12 @@ pub(crate) fn sync_recovered(env: &Environment, logs: &[Arc<Log>]) -> Result<(),
 
 /// `false` where the platform cannot.
 pub(crate) fn sync_file_system(env: &Environment) -> Result<bool, StorageError> {
+    let noted = env.journal.begin_settling();
     match env.disk.sync_file_system(&env.path, &env.lock) {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            env.journal.settled(noted);
+            Ok(true)
+        }
         Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(false),
         Err(error) => Err(error).context("flush the file system of", &env.path),
     }

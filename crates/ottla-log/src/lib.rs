@@ -22,6 +22,7 @@ mod files;
 mod flusher;
 mod health;
 mod index;
+mod journal;
 mod log;
 mod moves;
 mod names;

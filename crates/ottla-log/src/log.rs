@@ -76,6 +76,8 @@ pub struct Log {
     /// Held during a flush, so that a second one does not report what the first has not finished, and by whoever renames the
     /// log's directory.
     flush: Mutex<()>,
+    /// The latest entry of the journal that has, or may have, something of this log; changed only while its flush is held.
+    journaled: AtomicU64,
     flush_requested: AtomicBool,
     /// A copy for those who must not wait for the writer.
     producer_count: AtomicUsize,
@@ -280,6 +282,7 @@ impl Log {
             this: Weak::clone(this),
             config: RwLock::new(config),
             flush: Mutex::default(),
+            journaled: AtomicU64::new(0),
             flush_requested: AtomicBool::new(false),
             producer_count,
             unsnapshotted_bytes: AtomicU64::new(unsnapshotted_bytes),

@@ -31,6 +31,8 @@ pub(crate) const LEADER_EPOCHS: &str = "leader-epoch-checkpoint";
 pub(crate) const ADOPT: &str = "ottla.adopt";
 /// Ranges of the log that are known to be damaged; ours alone.
 pub(crate) const QUARANTINE: &str = "ottla.quarantine";
+/// What was flushed beside the logs, for many of them at once; ours alone.
+pub(crate) const JOURNALS: [&str; 2] = ["ottla.journal.0", "ottla.journal.1"];
 pub(crate) const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 /// Up to where each log has been compacted.
 pub(crate) const CLEANED_OFFSETS: &str = "cleaner-offset-checkpoint";

@@ -37,6 +37,12 @@ pub enum Bug {
     CleanedAheadOfFlush,
     /// Recovery knows nothing of compactions that were interrupted while they replaced segments.
     SwapIgnored,
+    /// What is noted in the journal is not on the disk when it is said to be.
+    JournalNotSynced,
+    /// A start does not look into the journal.
+    JournalIgnored,
+    /// What is settled, or must not come back, stays in the journal.
+    JournalNotEmptied,
     /// A voter's vote does not get to the disk.
     VoteForgotten,
 }
@@ -51,6 +57,7 @@ pub(crate) struct PlantedDisk {
     cleaned: Mutex<BTreeSet<u64>>,
     /// Segments.
     logs: Mutex<BTreeSet<u64>>,
+    journals: Mutex<BTreeSet<u64>>,
 }
 
 impl PlantedDisk {
@@ -61,7 +68,12 @@ impl PlantedDisk {
             kept: Mutex::default(),
             cleaned: Mutex::default(),
             logs: Mutex::default(),
+            journals: Mutex::default(),
         }
+    }
+
+    fn is_journal(&self, file: &File) -> io::Result<bool> {
+        Ok(self.journals.lock().contains(&file.metadata()?.ino()))
     }
 
     fn is_compacting(&self) -> bool {
@@ -76,6 +88,11 @@ impl PlantedDisk {
     }
 }
 
+fn is_journal(path: &Path) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str);
+    name.is_some_and(|name| name.starts_with("ottla.journal."))
+}
+
 impl DiskLayer for PlantedDisk {
     fn below(&self) -> &dyn Disk {
         &*self.disk
@@ -87,7 +104,15 @@ impl DiskLayer for PlantedDisk {
             self.kept.lock().insert(file.metadata()?.ino());
             return Ok(file);
         }
+        let is_journal = is_journal(path);
+        // Only a start opens it so.
+        if is_journal && self.bug == Bug::JournalIgnored && how == Open::Write {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let file = self.disk.open(path, how)?;
+        if is_journal {
+            self.journals.lock().insert(file.metadata()?.ino());
+        }
         if path.extension().is_some_and(|extension| extension == "cleaned") {
             self.cleaned.lock().insert(file.metadata()?.ino());
         }
@@ -132,6 +157,11 @@ impl DiskLayer for PlantedDisk {
         {
             return Ok(());
         }
+        // An entry has something in it.
+        let is_emptied = position == 0 && buffers.iter().all(|it| it.iter().all(|byte| *byte == 0));
+        if is_emptied && self.bug == Bug::JournalNotEmptied && self.is_journal(file)? {
+            return Ok(());
+        }
         self.disk.write_at(file, buffers, position)
     }
 
@@ -140,6 +170,7 @@ impl DiskLayer for PlantedDisk {
         let is_log = self.logs.lock().contains(&file.metadata()?.ino());
         let is_left_out = self.bug == Bug::NoSync
             || self.bug == Bug::RecordsNotSynced && is_log
+            || self.bug == Bug::JournalNotSynced && self.is_journal(file)?
             || self.bug == Bug::CleanedNotSynced && is_cleaned
             || self.bug == Bug::CleanedAheadOfFlush && self.is_compacting() && !is_cleaned;
         if is_left_out { Ok(()) } else { self.disk.sync_data(file) }

@@ -18,6 +18,8 @@ const SEEDS_FOR_ALL: u64 = 5_000;
 /// What must have happened in a night: each fault, and each state that is hard to reach.
 const ALL: &[&str] = &[
     "power lost",
+    "power lost with something in the journal",
+    "journal emptied for a truncation",
     "process killed",
     "clean close",
     "close failed",
@@ -133,6 +135,21 @@ fn two_runs_of_a_seed_make_the_same_calls() {
 #[test]
 fn records_that_are_answered_before_they_are_synced_are_found_missing() {
     find_planted(run, Bug::NoSync, 20, &[Law::Flushed]);
+}
+
+#[test]
+fn a_journal_that_is_not_synced_is_found_out() {
+    find_planted(run, Bug::JournalNotSynced, 100, &[Law::Flushed]);
+}
+
+#[test]
+fn a_start_that_does_not_look_into_the_journal_is_found_out() {
+    find_planted(run, Bug::JournalIgnored, 100, &[Law::Flushed]);
+}
+
+#[test]
+fn a_journal_that_keeps_what_must_not_come_back_is_found_out() {
+    find_planted(run, Bug::JournalNotEmptied, 1_000, &[Law::Flushed, Law::Start, Law::Readable]);
 }
 
 #[test]

@@ -3,6 +3,9 @@
 //!
 //! What is deleted is set aside under another name first, and nothing is removed before no crash can take that back. The
 //! removal itself a crash may take back: the next start removes what has such a name.
+//!
+//! What is in an entry of the journal a trace does not show. Its length does: only one request is under way where it is
+//! used, and an entry that is as long as all that was appended and not synced has that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,6 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use ottla_base::Timestamp;
 use ottla_protocol::frame::encode_request;
 use ottla_protocol::messages::ProduceRequest;
+use ottla_protocol::messages::produce_request::PartitionProduceData;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::operator::{self, LIMIT, Running, client, new_directory, produce_request, serve_in};
@@ -23,6 +27,10 @@ use crate::side_by_side::connection::{Connection, Reply};
 
 const TOPIC: &str = "ordered";
 const DELETED: &str = "deleted";
+/// With so many partitions that a flush of all of them goes to the journal.
+const MANY: &str = "many";
+const PARTITIONS: usize = 16;
+const TO_MANY: usize = 40;
 const BATCHES: usize = 300;
 /// As many as Kafka's producers have in flight.
 const IN_FLIGHT: usize = 5;
@@ -44,6 +52,10 @@ const SEGMENT_DELETED: &str = ".deleted";
 const LOG_DELETED: &str = "-delete";
 
 const UNFLUSHED: &str = "comes before its flush";
+const JOURNAL: &str = "/ottla.journal.";
+/// Of an entry of the journal, before what it is of.
+const JOURNAL_HEADER_LEN: usize = 24;
+
 const UNNAMED: &str = "is of a file whose name is not synced";
 const NOT_SET_ASIDE: &str = "is removed before it is durably set aside";
 
@@ -64,7 +76,9 @@ fn traced(directory: &Path) -> Result<()> {
         client(running.address(), &create, "")?;
     }
     client(running.address(), &["produce", DELETED], "v\n")?;
-    let peer = produce(running.address())?;
+    let partitions = PARTITIONS.to_string();
+    client(running.address(), &["topic", "create", MANY, "--partitions", &partitions], "")?;
+    let peers = [produce(running.address())?, produce_to_many(running.address())?];
     let data = directory.join("data");
     client(running.address(), &["topic", "delete", DELETED], "")?;
     client(running.address(), &["config", "set", &format!("topic/{TOPIC}"), "retention.ms=1"], "")?;
@@ -74,7 +88,7 @@ fn traced(directory: &Path) -> Result<()> {
     let mut unsynced = None;
     eventually(LIMIT, || {
         let text = fs::read_to_string(&trace)?;
-        let laws = check(&text, &data, &peer)?;
+        let laws = check(&text, &data, &peers)?;
         unsynced = laws.unsynced().map(|(path, _)| path.to_owned());
         Ok(unsynced.is_none().then_some(()))
     })
@@ -86,21 +100,23 @@ fn traced(directory: &Path) -> Result<()> {
     ensure!(running.process.wait(LIMIT)?.success(), "it did not stop cleanly");
 
     let text = fs::read_to_string(&trace)?;
-    let laws = check(&text, &data, &peer)?;
-    ensure!(laws.answered == BATCHES, "{} answers were seen", laws.answered);
+    let laws = check(&text, &data, &peers)?;
+    let answered: Vec<usize> = laws.clients.iter().map(|client| client.answered).collect();
+    ensure!(answered == [BATCHES, TO_MANY], "{answered:?} answers were seen");
+    ensure!(laws.journaled >= TO_MANY / 2, "{} entries of the journal were synced", laws.journaled);
     ensure!(laws.unsynced().is_none(), "names are not synced in the end: {:?}", laws.unsynced());
     for ending in [SEGMENT_DELETED, LOG_DELETED] {
         let removed = laws.removed.iter().any(|path| path.ends_with(ending));
         ensure!(removed, "nothing was removed that ends with {ending}");
     }
-    would_be_noticed(&text, &data, &peer)
+    would_be_noticed(&text, &data, &peers)
 }
 
 /// What would be wrong, the law that it breaks, and which lines are to be taken out for it.
 type TakenOut<'a> = (&'a str, &'a str, &'a dyn Fn(usize, &str) -> bool);
 
 /// Takes syncs out of a trace that is as it should be.
-fn would_be_noticed(text: &str, data: &str, peer: &str) -> Result<()> {
+fn would_be_noticed(text: &str, data: &str, peers: &[String; 2]) -> Result<()> {
     let is =
         |line: &str, calls: &[&str]| calls.iter().any(|call| line.contains(&format!(" {call}(")));
     let lines: Vec<&str> = text.lines().collect();
@@ -110,8 +126,11 @@ fn would_be_noticed(text: &str, data: &str, peer: &str) -> Result<()> {
     let first_set_aside = lines.iter().position(|line| is(line, &["rename"]) && sets_aside(line));
     let first_named = first_named.context("a new segment's directory is never synced")?;
     let first_set_aside = first_set_aside.context("nothing is set aside")?;
-    let taken_out: [TakenOut<'_>; 4] = [
+    let taken_out: [TakenOut<'_>; 5] = [
         ("files are never synced", UNFLUSHED, &|_, line| is(line, &["fdatasync", "syncfs"])),
+        ("the journal is never synced", UNFLUSHED, &|_, line| {
+            is(line, &["fdatasync"]) && line.contains(JOURNAL)
+        }),
         ("names are never synced", UNNAMED, &|_, line| is(line, &["fsync", "syncfs"])),
         ("names of later segments are not synced", UNNAMED, &|at, line| {
             at > first_named && is(line, &["fsync"]) && line.contains(&of_topic)
@@ -123,7 +142,7 @@ fn would_be_noticed(text: &str, data: &str, peer: &str) -> Result<()> {
     for (what, law, is_taken) in taken_out {
         let kept = lines.iter().enumerate().filter(|(at, line)| !is_taken(*at, line));
         let without: String = kept.map(|(_, line)| format!("{line}\n")).collect();
-        let found = check(&without, data, peer).err().map(|error| format!("{error:#}"));
+        let found = check(&without, data, peers).err().map(|error| format!("{error:#}"));
         let is_found = found.as_ref().is_some_and(|error| error.contains(law));
         ensure!(is_found, "nobody would notice that {what}: {found:?}");
     }
@@ -166,6 +185,23 @@ fn produce(address: &str) -> Result<String> {
         }
         let Reply::Frame(_) = connection.receive()? else { bail!("no answer {answered}") };
         answered += 1;
+    }
+    Ok(connection.local_address()?.to_string())
+}
+
+/// The same with a batch for each of many partitions in each request, one at a time.
+fn produce_to_many(address: &str) -> Result<String> {
+    let mut connection = Connection::open(address)?;
+    for number in 0..TO_MANY {
+        let mut request = request(number)?;
+        for topic in &mut request.topic_data {
+            topic.name = MANY.into();
+            let first = topic.partition_data.pop().context("a request for no partition")?;
+            let of = |index| PartitionProduceData { index, ..first.clone() };
+            topic.partition_data = (0..i32::try_from(PARTITIONS)?).map(of).collect();
+        }
+        connection.send(&encode_request(12, i32::try_from(number)?, None, &request)?.bytes);
+        let Reply::Frame(_) = connection.receive()? else { bail!("no answer {number}") };
     }
     Ok(connection.local_address()?.to_string())
 }
@@ -237,6 +273,8 @@ fn parent(path: &str) -> &str {
 struct Written {
     writes: usize,
     synced: usize,
+    /// Of what is not synced.
+    bytes: usize,
 }
 
 /// How much of a file, or of a directory's names, a sync will have covered.
@@ -261,19 +299,42 @@ struct Laws<'a> {
     removed: BTreeSet<&'a str>,
     /// What a sync under way will have covered, by the call.
     syncing: Vec<(&'a str, Vec<Covered<'a>>)>,
+    /// What a sync of a file of the journal will cover beside it, by the file.
+    journal: BTreeMap<&'a str, Vec<Covered<'a>>>,
+    /// How many entries of the journal were synced.
+    journaled: usize,
+    clients: Vec<Client<'a>>,
+}
+
+/// Whoever produces to a topic, over a connection.
+#[derive(Debug)]
+struct Client<'a> {
+    topic: &'static str,
+    /// The connection's own address.
+    peer: &'a str,
+    /// How many batches a request has.
+    batches_per_request: usize,
     /// The segment of each batch, in the order in which they were appended, and which write to it that was.
     batches: Vec<(&'a str, usize)>,
     answered: usize,
 }
 
+impl<'a> Client<'a> {
+    const fn new(topic: &'static str, peer: &'a str, batches_per_request: usize) -> Self {
+        Self { topic, peer, batches_per_request, batches: Vec::new(), answered: 0 }
+    }
+}
+
 /// Holds a trace to the laws.
-fn check<'a>(trace: &'a str, data: &'a str, peer: &str) -> Result<Laws<'a>> {
-    let mut laws = Laws { data, ..Laws::default() };
+fn check<'a>(trace: &'a str, data: &'a str, peers: &'a [String; 2]) -> Result<Laws<'a>> {
+    let [one, many] = peers;
+    let clients = vec![Client::new(TOPIC, one, 1), Client::new(MANY, many, PARTITIONS)];
+    let mut laws = Laws { data, clients, ..Laws::default() };
     let mut unfinished = BTreeMap::new();
     for (number, line) in trace.lines().enumerate() {
         for event in events(line, &mut unfinished) {
             let judged = match event {
-                Event::Begin(call) => laws.begin(call, peer),
+                Event::Begin(call) => laws.begin(call),
                 Event::End { call, result } => laws.end(call, result),
             };
             judged.with_context(|| format!("line {} of the trace: {line}", number + 1))?;
@@ -289,13 +350,16 @@ impl<'a> Laws<'a> {
         names.find(|(_, names)| names.synced < names.writes)
     }
 
-    fn begin(&mut self, call: &'a str, peer: &str) -> Result<()> {
+    fn begin(&mut self, call: &'a str) -> Result<()> {
         let covers = match call.split('(').next() {
-            Some("fdatasync" | "fsync") => self.covered(|path| path == subject(call)),
+            Some("fdatasync" | "fsync") => self.covered_by(subject(call)),
             Some("syncfs") => self.covered(|_| true),
-            Some("sendmsg") if subject(call).ends_with(&format!("->{peer}]")) => {
+            Some("sendmsg") => {
+                let is_to =
+                    |client: &Client<'_>| subject(call).ends_with(&format!("->{}]", client.peer));
+                let Some(client) = self.clients.iter().position(is_to) else { return Ok(()) };
                 let answers = buffers(call).context("a call that does not say what it sends")?;
-                return (0..answers).try_for_each(|_| self.answer());
+                return (0..answers).try_for_each(|_| self.answer(client));
             }
             Some("unlink" | "unlinkat" | "rmdir") => return self.remove(removed(call)),
             _ => return Ok(()),
@@ -314,22 +378,34 @@ impl<'a> Laws<'a> {
         [of(false, &self.files), of(true, &self.names)].concat()
     }
 
+    /// What a sync of one file or directory covers: of the journal also what is in its latest entry, once its name is synced.
+    fn covered_by(&self, path: &'a str) -> Vec<Covered<'a>> {
+        let mut covered = self.covered(|it| it == path);
+        let is_named = self.named.get(path).is_some_and(|named| self.synced_names(path) >= *named);
+        covered.extend(self.journal.get(path).filter(|_| is_named).into_iter().flatten());
+        covered
+    }
+
     /// Every batch so far, and the name of its segment, must be on the disk.
-    fn answer(&mut self) -> Result<()> {
-        let (segment, write) =
-            *self.batches.get(self.answered).context("an answer to what was not written")?;
-        let synced = self.files.get(segment).map_or(0, |file| file.synced);
-        ensure!(synced >= write, "answer {} {UNFLUSHED}", self.answered);
-        for path in [segment, parent(segment)] {
-            let named =
-                self.named.get(path).with_context(|| format!("{path} was never created"))?;
-            ensure!(
-                self.synced_names(path) >= *named,
-                "answer {} {UNNAMED}: {path}",
-                self.answered
-            );
+    fn answer(&mut self, client: usize) -> Result<()> {
+        let client = self.clients.get(client).context("an answer to nobody")?;
+        let number = client.answered;
+        let batches =
+            number * client.batches_per_request..(number + 1) * client.batches_per_request;
+        let batches = client.batches.get(batches).context("an answer to what was not written")?;
+        for (segment, write) in batches {
+            let synced = self.files.get(segment).map_or(0, |file| file.synced);
+            ensure!(synced >= *write, "answer {number} {UNFLUSHED}");
+            for path in [*segment, parent(segment)] {
+                let named =
+                    self.named.get(path).with_context(|| format!("{path} was never created"))?;
+                let is_synced = self.synced_names(path) >= *named;
+                ensure!(is_synced, "answer {number} {UNNAMED}: {path}");
+            }
         }
-        self.answered += 1;
+        let topic = client.topic;
+        let answering = self.clients.iter_mut().find(|client| client.topic == topic);
+        answering.context("an answer to nobody")?.answered += 1;
         Ok(())
     }
 
@@ -363,7 +439,12 @@ impl<'a> Laws<'a> {
         }
         match call.split('(').next() {
             Some("fdatasync" | "fsync" | "syncfs") => self.synced(call),
-            Some("pwritev" | "pwrite64") => self.wrote(subject(call)),
+            Some("pwritev" | "pwrite64") => {
+                self.wrote(
+                    subject(call),
+                    result.trim().parse().context("a write of what length?")?,
+                );
+            }
             Some("openat") if call.contains("O_CREAT") => {
                 // It may have been there before.
                 quoted(call).first().into_iter().for_each(|path| self.named(path, false));
@@ -398,15 +479,39 @@ impl<'a> Laws<'a> {
             let all = if are_names { &mut self.names } else { &mut self.files };
             if let Some(written) = all.get_mut(path) {
                 written.synced = written.synced.max(writes);
+                if written.synced == written.writes {
+                    written.bytes = 0;
+                }
             }
+        }
+        let is_of_journal = subject(call).contains(JOURNAL);
+        self.journaled +=
+            usize::from(is_of_journal && self.journal.remove(subject(call)).is_some());
+    }
+
+    fn wrote(&mut self, path: &'a str, bytes: usize) {
+        let file = self.files.entry(path).or_default();
+        file.writes += 1;
+        file.bytes += bytes;
+        let writes = file.writes;
+        if path.contains(JOURNAL) {
+            return self.noted(path, bytes);
+        }
+        let is_of = |client: &&mut Client<'_>| path.contains(&format!("/{}-", client.topic));
+        if path.ends_with(SEGMENT)
+            && let Some(client) = self.clients.iter_mut().find(is_of)
+        {
+            client.batches.push((path, writes));
         }
     }
 
-    fn wrote(&mut self, path: &'a str) {
-        let file = self.files.entry(path).or_default();
-        file.writes += 1;
-        if path.ends_with(".log") && path.contains(&format!("/{TOPIC}-0/")) {
-            self.batches.push((path, file.writes));
+    /// An entry of the journal, of which a sync covers all that is not synced, if it has room for that.
+    fn noted(&mut self, journal: &'a str, bytes: usize) {
+        let segments = || self.files.iter().filter(|(path, _)| path.ends_with(SEGMENT));
+        let unsynced: usize = segments().map(|(_, file)| file.bytes).sum();
+        if unsynced > 0 && bytes >= JOURNAL_HEADER_LEN + unsynced {
+            let covered = self.covered(|path| path.ends_with(SEGMENT));
+            self.journal.insert(journal, covered);
         }
     }
 
@@ -453,10 +558,15 @@ mod tests {
     const MADE: &str = r#"1 mkdir("/d/ordered-0", 0777) = 0"#;
     const ALL_NAMED: &str = "1 fsync(7</d>) = 0";
 
+    fn peers() -> [String; 2] {
+        [PEER, "127.0.0.1:8"].map(str::to_owned)
+    }
+
     /// In a directory whose own name is on the disk.
     fn judge(lines: &[&str]) -> Result<usize> {
         let lines = [&[MADE, ALL_NAMED], lines].concat();
-        check(&lines.join("\n"), "/d", PEER).map(|laws| laws.answered)
+        let answered = |laws: Laws<'_>| laws.clients.iter().map(|client| client.answered).sum();
+        check(&lines.join("\n"), "/d", &peers()).map(answered)
     }
 
     #[test]
@@ -509,7 +619,7 @@ mod tests {
         let again = [CREATED, WRITTEN, SYNCED, ANSWERED];
         assert_eq!(judge(&[&first[..], &again].concat()).unwrap(), 2, "it had its name before");
 
-        let without = |lines: &[&str]| check(&lines.join("\n"), "/d", PEER).is_err();
+        let without = |lines: &[&str]| check(&lines.join("\n"), "/d", &peers()).is_err();
         assert!(without(&[&[MADE], &first[..]].concat()));
     }
 
@@ -532,10 +642,27 @@ mod tests {
     }
 
     #[test]
+    fn a_sync_of_the_journal_covers_what_its_entry_has_room_for() {
+        let made = r#"1 openat(AT_FDCWD</>, "/d/ottla.journal.0", O_RDWR|O_CREAT, 0666) = 8</d/ottla.journal.0>"#;
+        let noted = "1 pwrite64(8</d/ottla.journal.0>, [...], 110, 0) = 110";
+        let synced = "1 fdatasync(8</d/ottla.journal.0>) = 0";
+        let short = "1 pwrite64(8</d/ottla.journal.0>, [...], 90, 0) = 90";
+        let first = [CREATED, WRITTEN, SYNCED, NAMED, ANSWERED, made, ALL_NAMED];
+        let then = |lines: &[&str]| judge(&[&first[..], lines].concat());
+        assert_eq!(then(&[WRITTEN, noted, synced, ANSWERED]).unwrap(), 2);
+        then(&[WRITTEN, noted, ANSWERED]).unwrap_err();
+        then(&[WRITTEN, short, synced, ANSWERED]).unwrap_err();
+        then(&[noted, WRITTEN, synced, ANSWERED]).unwrap_err();
+        then(&[WRITTEN, synced, noted, ANSWERED]).unwrap_err();
+        let unnamed = [CREATED, WRITTEN, SYNCED, NAMED, ANSWERED, made];
+        judge(&[&unnamed[..], &[WRITTEN, noted, synced, ANSWERED]].concat()).unwrap_err();
+    }
+
+    #[test]
     fn names_that_nobody_syncs_are_found() {
         let renamed = r#"1 rename("/d/a.tmp", "/d/a") = 0"#;
         let unsynced = |lines: &[&str]| {
-            check(&lines.join("\n"), "/d", PEER)
+            check(&lines.join("\n"), "/d", &peers())
                 .unwrap()
                 .unsynced()
                 .map(|(path, _)| path.to_owned())

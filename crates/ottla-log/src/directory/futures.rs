@@ -102,6 +102,7 @@ impl LogDirectory {
         let partition = future.topic_partition();
         let path = env.path.join(partition.to_string());
         let no_flush = future.flush_lock();
+        future.leave_journal(&no_flush)?;
         // Whoever writes down the starts asks which logs there are: it must not forget this one.
         let mut logs = self.shared.logs.write();
         env.cleaned.set_all(cleaned_to.map(|offset| (partition.clone(), offset)))?;
@@ -135,6 +136,7 @@ impl LogDirectory {
     pub(crate) fn discard_future(&self, partition: &TopicPartition) -> Result<(), StorageError> {
         let Some(future) = self.shared.futures.write().remove(partition) else { return Ok(()) };
         let no_flush = future.close_for_deletion();
+        future.leave_journal(&no_flush)?;
         let renamed = self.deleted_path(partition)?;
         future.rename(&renamed, &no_flush)?;
         self.shared.env.discard_later(vec![renamed], 0);

@@ -117,9 +117,12 @@ impl Log {
         self.roll_if_due(writer, batches, now_ms)?;
         let file = self.active_file(writer)?;
         self.note_epochs(batches)?;
-        // Also where it fails: what is cut off again must not come back behind flushed batches.
-        writer.mark_dirty(&file, now_ms);
-        self.write_indexed(writer, &file, batches)?;
+        // Also where it fails, for more than an append then: what is cut off again must not come back behind flushed batches.
+        self.mark_appended(writer, &file, batches, now_ms);
+        if let Err(error) = self.write_indexed(writer, &file, batches) {
+            writer.mark_dirty(&file, now_ms);
+            return Err(error);
+        }
         self.note_producers(writer, batches);
         self.note_appended_bytes(batches);
         let (appended, index_due) = self.publish(batches, config.index_interval_bytes);
@@ -152,6 +155,25 @@ impl Log {
             }
             true
         })
+    }
+
+    fn mark_appended(
+        &self,
+        writer: &mut Writer,
+        file: &Arc<File>,
+        batches: &[ValidBatch],
+        now_ms: i64,
+    ) {
+        if !self.flushes_on_commit() {
+            // Nobody is about to flush it.
+            return writer.mark_dirty(file, now_ms);
+        }
+        let end = {
+            let active = &self.state.read().active;
+            (active.segment.base_offset, active.size)
+        };
+        writer.note_dirty_since(now_ms);
+        writer.dirty.add_appended(file, end, batches);
     }
 
     /// Gives every batch its offsets, or checks those that it has.
@@ -468,11 +490,16 @@ impl Log {
 }
 
 impl Writer {
+    /// A file was changed in another way than by an append to the active segment.
     pub(super) fn mark_dirty(&mut self, file: &Arc<File>, now_ms: i64) {
+        self.note_dirty_since(now_ms);
+        self.dirty.add(file);
+    }
+
+    fn note_dirty_since(&mut self, now_ms: i64) {
         if self.dirty.is_empty() {
             self.dirty_since_ms = now_ms;
         }
-        self.dirty.add(file);
     }
 }
 

@@ -181,6 +181,11 @@ impl Log {
         cleaned: Cleaned,
     ) -> Result<Result<(), Overtaken>, StorageError> {
         let directory = self.home.path();
+        // What is noted of it from here on is not of these segments.
+        if let Err(error) = self.leave_journal(&self.flush_lock()) {
+            self.abandon(&cleaned);
+            return Err(error);
+        }
         let writer = self.lock_writer().ok().filter(|writer| self.may_be_compacted(writer));
         let at = writer.as_ref().and_then(|_| self.position_of(sources));
         let (Some(writer), Some(at)) = (writer, at) else {

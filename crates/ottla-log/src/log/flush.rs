@@ -5,15 +5,16 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use ottla_base::Offset;
+use ottla_base::{Offset, Uuid};
 use ottla_env::disk::Open;
 use parking_lot::MutexGuard;
 
-use super::dirty::Unflushed;
+use super::dirty::{End, Unflushed};
 use super::{Log, UnsyncedNames, Writer};
 use crate::config::LogConfig;
 use crate::error::{Context, StorageError};
 use crate::flusher;
+use crate::journal::Tail;
 use crate::names;
 
 /// While somebody has this, nobody else flushes the log that it is of.
@@ -28,6 +29,11 @@ pub(crate) struct FlushWork {
 }
 
 impl FlushWork {
+    /// Whether it is little that was appended, and no more: then the journal can have it.
+    pub(crate) fn may_be_journaled(&self) -> bool {
+        self.unflushed.end.is_some() && self.unsynced_names == UnsyncedNames::None
+    }
+
     /// How many calls it takes to write this to disk one by one.
     pub(crate) fn sync_calls(&self) -> usize {
         let names = match self.unsynced_names {
@@ -110,6 +116,33 @@ impl Log {
             unflushed: writer.dirty.take(),
             unsynced_names: std::mem::take(&mut writer.unsynced_names),
         }
+    }
+
+    /// What the journal would note of this work.
+    pub(crate) fn tail<'a>(&self, work: &'a FlushWork) -> Option<Tail<'a>> {
+        let End { base_offset, position, bytes } = work.unflushed.end.as_ref()?;
+        Some(Tail {
+            log: self.home.path().file_name()?.to_str()?.to_owned(),
+            topic_id: self.topic_id.unwrap_or(Uuid::ZERO),
+            base_offset: *base_offset,
+            position: *position,
+            bytes: bytes.as_slice().into(),
+        })
+    }
+
+    /// The journal has something of this log, or may have. The caller holds the flush lock.
+    pub(crate) fn note_journaled(&self, sequence: u64) {
+        self.journaled.store(sequence, Ordering::Relaxed);
+    }
+
+    /// Before anything is done to the log's files but appends, and before they have other names: what the journal has of it
+    /// would be written over that after a crash.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] where the journal cannot be emptied: it still says what is so.
+    pub(crate) fn leave_journal(&self, _no_flush: &NoFlush<'_>) -> Result<(), StorageError> {
+        let sequence = self.journaled.load(Ordering::Relaxed);
+        self.env().journal.release(self.env(), sequence)
     }
 
     /// Waits for the flush that is under way, and keeps others from beginning one.

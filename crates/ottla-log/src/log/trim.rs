@@ -239,7 +239,8 @@ impl Log {
         let stays_before = self.state.read().whole_before(offset);
         let foreseen = is_cut.then(|| self.foresee_producers(stays_before).ok()).flatten();
         // A flush under way would report offsets that are about to mean something else.
-        let _flushing = self.flush.lock();
+        let no_flush = self.flush_lock();
+        self.leave_journal(&no_flush)?;
         let mut writer = self.lock_writer()?;
         let end = self.log_end_offset();
         if offset >= end {
@@ -268,7 +269,8 @@ impl Log {
     /// # Errors
     /// As [`Log::truncate_to`].
     pub fn truncate_fully_and_start_at(&self, offset: Offset) -> Result<(), StorageError> {
-        let _flushing = self.flush.lock();
+        let no_flush = self.flush_lock();
+        self.leave_journal(&no_flush)?;
         let mut writer = self.lock_writer()?;
         self.restart_at(&mut writer, offset)
     }

@@ -238,6 +238,9 @@ impl Node {
             checkpoint_interval_ms: 4_000,
             high_watermark_interval_ms: 1_500,
             producer_id_expiration_ms: i64::MAX,
+            // On every other node all flushes go to the journal.
+            flush_at_once_from: if self.id.0 % 2 == 0 { 1 } else { 8 },
+            journal_bytes: 20_000,
             disk: Arc::clone(&self.disk) as _,
             random: Arc::clone(&self.chance) as _,
             threads: false,

@@ -51,6 +51,10 @@ pub struct Model {
     /// Something was interrupted that empties the log and lets it start anywhere.
     pub(crate) restarting: bool,
     pub(crate) epoch: i32,
+    /// Retention was interrupted: of segments that it has left, the snapshots may be gone.
+    pub(crate) lacks_snapshots: bool,
+    /// The log was cut off since, where only such a snapshot tells who wrote what is deleted, here as in Apache Kafka.
+    may_forget_deleted: bool,
 }
 
 /// What a log was found to be after a start.
@@ -78,6 +82,8 @@ impl Model {
             start_max: 0,
             restarting: false,
             epoch: 0,
+            lacks_snapshots: false,
+            may_forget_deleted: false,
         }
     }
 
@@ -156,6 +162,9 @@ impl Model {
         self.end = end;
         self.batches.retain(|batch| batch.next_offset().0 <= offset);
         self.compacted.cut(end);
+        // Its producers are made anew of what is left.
+        self.compacted.is_read_anew |= self.compacted.may_have_replaced();
+        self.may_forget_deleted |= self.lacks_snapshots;
         self.flushed = self.flushed.min(self.end);
         Ok(())
     }
@@ -252,20 +261,31 @@ impl Model {
     /// batches make of it, but for those before the last one, or what those that are left make of it: a marker that is a
     /// header alone tells nobody the epoch that it had, here as in Apache Kafka. What transaction is open no compaction changes.
     fn has_producers(&self, found: &Producers, expected: &Producers) -> bool {
-        if found == expected || !self.compacted.may_know_less() {
-            return found == expected;
+        if found == expected {
+            return true;
         }
+        let is_compacted = self.compacted.may_know_less();
         let mut left = self.base.clone();
         self.there().iter().for_each(|batch| left.append(&Written::of(batch)));
         let ids: BTreeSet<ProducerId> =
             [found, expected].iter().flat_map(|it| it.iter()).map(|(id, _)| id).collect();
         ids.into_iter().all(|id| {
             let (found, expected, left) = (found.get(id), expected.get(id), left.get(id));
+            if found == expected || found.is_none() && self.may_forget(id) {
+                return true;
+            }
             let is_as_left = essence(found) == essence(left) && open(found) == open(expected);
-            essence(found) == essence(expected)
+            let may_be = essence(found) == essence(expected)
                 || is_as_left
-                || found.is_none() && expected.is_some_and(|it| self.may_be_unknown(it))
+                || found.is_none() && expected.is_some_and(|it| self.may_be_unknown(it));
+            is_compacted && may_be
         })
+    }
+
+    /// Whether all that a producer has written may be deleted, and nothing tells of it.
+    fn may_forget(&self, id: ProducerId) -> bool {
+        let has_written = |it: &ValidBatch| it.header().producer_id == id.0;
+        self.may_forget_deleted && !self.batches.iter().any(has_written)
     }
 
     /// Whether of a producer there may have been nothing but markers before the log's start, where nobody sees them go.

@@ -24,8 +24,14 @@ impl World {
         model.about_to_cut(offset);
         self.heard.lock().remove(&model.id);
         self.disk.note(|| format!("truncate {name} to {offset}"));
+        let was_journaled = self.has_journal();
         match self.try_to("truncate", |_| log.truncate_to(Offset(offset)))? {
-            Some(()) => self.was_cut(name, log, offset)?,
+            Some(()) => {
+                if was_journaled && !self.has_journal() {
+                    self.disk.count("journal emptied for a truncation");
+                }
+                self.was_cut(name, log, offset)?;
+            }
             None if self.alive => {
                 // All of it or nothing, but for what a retry or the next append makes up for.
                 let is_cut = log.log_end_offset().0 < self.models[name].end;
@@ -135,6 +141,9 @@ impl World {
             self.try_to("retention", |_| log.enforce_retention(now_ms, Offset(safe_below)))?;
         if done.is_some_and(|removed| removed.segments > 0) {
             self.disk.count("segment deleted by retention");
+        }
+        if done.is_none() {
+            self.models.get_mut(name).expect("it is known").lacks_snapshots = true;
         }
         let start = done.map(|_| log.log_start_offset().0);
         self.moved_start(name, log, start, safe_below)

@@ -33,6 +33,9 @@ pub struct World {
     pub(super) drawn: u64,
     /// The platform has no sync of a whole file system.
     no_sync_file_system: bool,
+    /// From so many files on a flush goes to the journal, which is so long.
+    flush_at_once_from: usize,
+    journal_bytes: u64,
     pub(super) alive: bool,
     /// Before the directory was opened.
     failed_syncs: u64,
@@ -59,6 +62,8 @@ impl World {
         let mut work = Random::new(seed, 2);
         // Never here: on Linux recovery believes the file of leader epochs, as a sync of the whole file system leaves it.
         let no_sync_file_system = cfg!(not(target_os = "linux")) && work.happens(2_500);
+        let flush_at_once_from = if work.happens(6_000) { 1 } else { 8 };
+        let journal_bytes = work.between(300, 4_000) as u64;
         Self {
             disk,
             for_log,
@@ -72,6 +77,8 @@ impl World {
             deleted: BTreeSet::new(),
             drawn: 0,
             no_sync_file_system,
+            flush_at_once_from,
+            journal_bytes,
             alive: false,
             failed_syncs: 0,
         }
@@ -180,13 +187,24 @@ impl World {
         let is_untold = self.disk.has_failed_sync() && !mark.exists();
         let power = self.work.happens(7_500) || is_untold;
         self.disk.note(|| format!("== crash, power lost: {power}"));
+        let is_journaled = self.has_journal();
         if power {
             self.disk.lose_power();
             self.disk.count("power lost");
+            if is_journaled {
+                self.disk.count("power lost with something in the journal");
+            }
         } else {
             self.disk.restart();
             self.disk.count("process killed");
         }
+    }
+
+    /// Whether there is something in the journal, of which a later entry may be the first.
+    pub(super) fn has_journal(&self) -> bool {
+        let names = ["ottla.journal.0", "ottla.journal.1"];
+        let mut paths = names.iter().map(|name| self.disk.root().join("data").join(name));
+        paths.any(|path| std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"OJ01")))
     }
 
     /// Opens the directory, which may take several processes, and holds every log to what it has promised.
@@ -236,6 +254,8 @@ impl World {
             open_files_max: 6,
             checkpoint_interval_ms: 1_500,
             producer_id_expiration_ms: i64::MAX,
+            flush_at_once_from: self.flush_at_once_from,
+            journal_bytes: self.journal_bytes,
             disk: Arc::clone(&self.for_log),
             random: Arc::clone(&self.chance) as _,
             threads: false,
@@ -395,6 +415,11 @@ impl World {
         let log = directory
             .log(&name)
             .ok_or_else(|| Violation::of(Law::OpenLog, format!("{name} is gone")))?;
+        if self.flush_at_once_from == 1 && self.work.happens(2_500) {
+            // What is flushed one append after the other is what the journal is for.
+            self.append_as_leader(&name, &log)?;
+            return if self.alive { self.flush_requested(&log) } else { Ok(()) };
+        }
         match self.work.below(100) {
             0..16 => self.append_as_leader(&name, &log),
             16..38 => self.produce(&name, &log),

@@ -1,0 +1,178 @@
+//! The format of the journal's entries, in big endian. Pure.
+//!
+//! ```text
+//! entry = "OJ01", u32 length of the body, u64 sequence, u32 CRC-32C of the 16 bytes before, u32 CRC-32C of the body, body
+//! body  = tail*
+//! tail  = u16 length of the log's name, name, 16 bytes topic id (zeros where none is known),
+//!         i64 base offset of the segment, u64 position in its file, u32 length, bytes
+//! ```
+//!
+//! A file holds entries whose sequences rise. What follows the last of them is torn, or left of earlier ones. An entry whose
+//! body is damaged, with others behind it, was flushed: those count all the same.
+
+use std::borrow::Cow;
+
+use bytes::{Buf, BufMut};
+use ottla_base::{TopicId, Uuid};
+use ottla_records::crc32c;
+
+const MAGIC: &[u8; 4] = b"OJ01";
+pub(super) const HEADER_LEN: usize = 24;
+/// So much of the header comes before its own checksum, which covers it.
+const CHECKED_LEN: usize = 16;
+const TAIL_HEADER_LEN: usize = 16 + 8 + 8 + 4;
+
+/// What a log has appended to a segment since its last flush, and where that is in the segment's file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tail<'a> {
+    /// The name of the log's directory.
+    pub(crate) log: String,
+    /// [`Uuid::ZERO`] where none is known.
+    pub(crate) topic_id: TopicId,
+    pub(crate) base_offset: i64,
+    pub(crate) position: u64,
+    pub(crate) bytes: Cow<'a, [u8]>,
+}
+
+/// What was noted at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry<'a> {
+    pub(super) sequence: u64,
+    pub(super) tails: Vec<Tail<'a>>,
+}
+
+/// The bytes of an entry. Names are shorter than 64 KiB, and all of it than 4 GiB.
+pub(super) fn encode(sequence: u64, tails: &[Tail<'_>]) -> Vec<u8> {
+    let len_of = |tail: &Tail<'_>| 2 + tail.log.len() + TAIL_HEADER_LEN + tail.bytes.len();
+    let mut bytes = Vec::with_capacity(HEADER_LEN + tails.iter().map(len_of).sum::<usize>());
+    bytes.put_bytes(0, HEADER_LEN);
+    for tail in tails {
+        bytes.put_u16(u16::try_from(tail.log.len()).expect("a file system has shorter names"));
+        bytes.put_slice(tail.log.as_bytes());
+        bytes.put_slice(&tail.topic_id.0);
+        bytes.put_i64(tail.base_offset);
+        bytes.put_u64(tail.position);
+        bytes.put_u32(u32::try_from(tail.bytes.len()).expect("only short ends are noted"));
+        bytes.put_slice(&tail.bytes);
+    }
+    let (mut header, body) = bytes.split_at_mut(HEADER_LEN);
+    let checksum = crc32c(body);
+    let checked = &mut Vec::with_capacity(HEADER_LEN);
+    checked.put_slice(MAGIC);
+    checked.put_u32(u32::try_from(body.len()).expect("an entry is short"));
+    checked.put_u64(sequence);
+    checked.put_u32(crc32c(checked));
+    checked.put_u32(checksum);
+    header.put_slice(checked);
+    bytes
+}
+
+/// The entries of a file, and whether one between them is damaged.
+pub(super) fn decode(mut bytes: &[u8]) -> (Vec<Entry<'_>>, bool) {
+    let (mut entries, mut is_damaged, mut latest) = (Vec::new(), false, 0);
+    let mut is_doubtful = false;
+    while let Some((sequence, body, rest)) = split(bytes).filter(|(it, ..)| *it > latest) {
+        match body.map(tails) {
+            Some(Some(tails)) => {
+                entries.push(Entry { sequence, tails });
+                is_damaged |= is_doubtful;
+            }
+            // Torn, if nothing follows.
+            Some(None) | None => is_doubtful = true,
+        }
+        (latest, bytes) = (sequence, rest);
+    }
+    (entries, is_damaged)
+}
+
+/// The sequence of the first entry, its body if that is sound, and what follows it.
+fn split(bytes: &[u8]) -> Option<(u64, Option<&[u8]>, &[u8])> {
+    let (header, rest) = bytes.split_at_checked(HEADER_LEN)?;
+    let (checked, mut checksums) = header.split_at_checked(CHECKED_LEN)?;
+    let mut fields = checked.strip_prefix(MAGIC)?;
+    if checksums.get_u32() != crc32c(checked) {
+        return None;
+    }
+    let len = usize::try_from(fields.get_u32()).ok()?;
+    let (body, rest) = rest.split_at_checked(len)?;
+    let is_sound = checksums.get_u32() == crc32c(body);
+    Some((fields.get_u64(), is_sound.then_some(body), rest))
+}
+
+/// `None` where they make no sense, which a checksum leaves to nobody but a fuzzer.
+fn tails(mut body: &[u8]) -> Option<Vec<Tail<'_>>> {
+    let mut tails = Vec::new();
+    while !body.is_empty() {
+        let name_len = usize::from(body.try_get_u16().ok()?);
+        let (name, rest) = body.split_at_checked(name_len)?;
+        let log = std::str::from_utf8(name).ok()?.to_owned();
+        let (mut header, rest) = rest.split_at_checked(TAIL_HEADER_LEN)?;
+        let mut topic_id = Uuid::ZERO;
+        header.copy_to_slice(&mut topic_id.0);
+        let (base_offset, position) = (header.get_i64(), header.get_u64());
+        let (bytes, rest) = rest.split_at_checked(usize::try_from(header.get_u32()).ok()?)?;
+        tails.push(Tail { log, topic_id, base_offset, position, bytes: bytes.into() });
+        body = rest;
+    }
+    Some(tails)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tail<'a>(log: &str, bytes: &'a [u8]) -> Tail<'a> {
+        let topic_id = Uuid([7; 16]);
+        Tail { log: log.to_owned(), topic_id, base_offset: 5, position: 9, bytes: bytes.into() }
+    }
+
+    fn entry(sequence: u64, tails: Vec<Tail<'_>>) -> Entry<'_> {
+        Entry { sequence, tails }
+    }
+
+    #[test]
+    fn what_is_noted_is_found() {
+        let both = vec![tail("t-0", b"abc"), tail("a.b-11", b"")];
+        let file = [encode(3, &both), encode(4, &[tail("t-0", b"d")]), encode(9, &[])].concat();
+        let expected = vec![entry(3, both), entry(4, vec![tail("t-0", b"d")]), entry(9, vec![])];
+        assert_eq!(decode(&file), (expected, false));
+    }
+
+    #[test]
+    fn nothing_is_found_of_an_entry_that_is_torn_anywhere() {
+        let (first, second) = (encode(1, &[tail("t-0", b"abc")]), encode(2, &[tail("t-1", b"d")]));
+        let file = [first.clone(), second].concat();
+        for len in first.len()..file.len() {
+            let (entries, is_damaged) = decode(&file[..len]);
+            assert_eq!((entries, is_damaged), (vec![entry(1, vec![tail("t-0", b"abc")])], false));
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_earlier_entries_is_not_found() {
+        let earlier = encode(7, &[tail("t-0", b"abc")]);
+        let file = [encode(8, &[tail("t-0", b"x")]), earlier].concat();
+        assert_eq!(decode(&file).0, [entry(8, vec![tail("t-0", b"x")])]);
+    }
+
+    #[test]
+    fn a_flipped_bit_costs_one_entry_and_is_told_where_more_follow() {
+        let entries = [encode(1, &[tail("t-0", b"abc")]), encode(2, &[tail("t-1", b"d")])];
+        let file = entries.concat();
+        for bit in 0..8 * file.len() {
+            let mut flipped = file.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let (found, is_damaged) = decode(&flipped);
+            let is_in_body = (HEADER_LEN..entries[0].len()).contains(&(bit / 8));
+            // A header's checksum is told from that of its body.
+            let is_of_body = is_in_body || (CHECKED_LEN + 4..HEADER_LEN).contains(&(bit / 8));
+            let expected: &[u64] = match bit / 8 < entries[0].len() {
+                true if is_of_body => &[2],
+                true => &[],
+                false => &[1],
+            };
+            let sequences: Vec<u64> = found.iter().map(|entry| entry.sequence).collect();
+            assert_eq!((sequences.as_slice(), is_damaged), (expected, is_of_body), "bit {bit}");
+        }
+    }
+}
