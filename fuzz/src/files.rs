@@ -6,11 +6,16 @@ use std::path::Path;
 use ottla_records::{HEADER_LEN, crc32c};
 use tempfile::TempDir;
 
-/// In the byte that says which file follows: the checksums of its batches are put right, or hardly anything would be seen of
-/// what lies behind them.
+/// In the byte that says which file follows: the checksums of its batches, or of a journal's entries, are put right, or hardly
+/// anything would be seen of what lies behind them.
 pub const REPAIRED: u8 = 0x80;
 
 const CRC: std::ops::Range<usize> = 17..21;
+
+/// How each entry of a journal begins, whose header ends with its own checksum and that of what follows.
+pub const JOURNAL: &[u8] = b"OJ01";
+const JOURNAL_CHECKED_LEN: usize = 16;
+pub const JOURNAL_HEADER_LEN: usize = 24;
 
 /// A directory that is gone afterwards; in memory, where the machine has such a place.
 #[must_use]
@@ -37,7 +42,10 @@ pub fn lay(root: &Path, names: &[&str], data: &[u8]) {
         let (name, bytes) = named(name, bytes);
         let mut bytes = bytes.to_vec();
         if which & REPAIRED == REPAIRED {
-            repair(&mut bytes);
+            match bytes.starts_with(JOURNAL) {
+                true => repair_journal(&mut bytes),
+                false => repair(&mut bytes),
+            }
         }
         put(root, &name, &bytes);
         rest = behind;
@@ -74,6 +82,20 @@ pub fn push(data: &mut Vec<u8>, which: u8, file: &[u8]) {
     data.push(which);
     data.extend(len.to_be_bytes());
     data.extend(&file[..usize::from(len)]);
+}
+
+/// Gives the entries of a journal the right checksums, as far as their lengths tell where they are.
+pub fn repair_journal(file: &mut [u8]) {
+    let mut rest = file;
+    while let Some((header, behind)) = rest.split_at_mut_checked(JOURNAL_HEADER_LEN) {
+        let len = header[4..8].try_into().map_or(0, u32::from_be_bytes);
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        let Some((body, behind)) = behind.split_at_mut_checked(len) else { return };
+        let (checked, checksums) = header.split_at_mut(JOURNAL_CHECKED_LEN);
+        let both = [crc32c(checked), crc32c(body)].map(u32::to_be_bytes);
+        checksums.copy_from_slice(both.as_flattened());
+        rest = behind;
+    }
 }
 
 fn repair(file: &mut [u8]) {

@@ -18,7 +18,7 @@ use crate::files;
 
 /// What the bytes may become: a name below the directory. All that is read when a directory is opened; `.lock`,
 /// `.ottla_sync_failed` and whatever is on its way out (`.deleted`, `-delete`, `.tmp`) count by their names alone.
-pub const FILES: [&str; 30] = [
+pub const FILES: [&str; 32] = [
     "t-0/00000000000000000000.log",
     "t-0/00000000000000000000.index",
     "t-0/00000000000000000000.timeindex",
@@ -49,6 +49,8 @@ pub const FILES: [&str; 30] = [
     CLEANED,
     SYNC_FAILED,
     CLEAN,
+    "ottla.journal.0",
+    "ottla.journal.1",
 ];
 
 const QUARANTINE: &str = "t-0/ottla.quarantine";
@@ -96,6 +98,12 @@ fn open(path: &Path) -> Option<Arc<LogDirectory>> {
         DirectoryOptions { threads: false, recovery_threads: 1, ..DirectoryOptions::default() };
     let opened = LogDirectory::open(path, LogConfig::default(), options, clock);
     opened.ok().map(Arc::new)
+}
+
+/// Where the log ends, once it is opened.
+#[must_use]
+pub fn end(path: &Path) -> Option<Offset> {
+    Some(open(path)?.log(&TopicPartition::new("t", 0))?.log_end_offset())
 }
 
 /// Opens twice. With `is_verified` everything has been read whole.

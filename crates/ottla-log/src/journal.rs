@@ -16,7 +16,7 @@
 
 mod entry;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -36,6 +36,8 @@ pub(crate) use entry::Tail;
 
 /// A round with more than this is written as well where it belongs.
 const ENTRY_BYTES_MAX: usize = 2 << 20;
+/// What a position in an index can say.
+const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
 
 /// See the module.
 #[derive(Debug)]
@@ -48,13 +50,20 @@ pub(crate) struct Journal {
 
 #[derive(Debug)]
 struct State {
-    files: [Part; 2],
-    /// Which of them is written.
-    writing: usize,
+    /// The file that is written.
+    written: Part,
+    /// The other one.
+    settling: Part,
     /// Of the latest entry, or of one that could not be written.
     sequence: u64,
     /// Whether the platform can flush a whole file system: nobody could settle anything without that.
     can_settle: bool,
+}
+
+impl State {
+    const fn both(&mut self) -> [&mut Part; 2] {
+        [&mut self.written, &mut self.settling]
+    }
 }
 
 /// One of the two files.
@@ -68,6 +77,10 @@ struct Part {
 }
 
 impl Part {
+    const fn new(path: PathBuf) -> Self {
+        Self { path, file: None, len: 0, entries: None }
+    }
+
     fn holds(&self, sequence: u64) -> bool {
         self.entries.as_ref().is_some_and(|entries| entries.contains(&sequence))
     }
@@ -83,9 +96,8 @@ pub(crate) struct Noted {
 
 impl Journal {
     pub(crate) fn new(disk: Arc<dyn Disk>, directory: &Path, max_bytes: u64) -> Self {
-        let part = |path| Part { path, file: None, len: 0, entries: None };
-        let state =
-            State { files: paths(directory).map(part), writing: 0, sequence: 0, can_settle: false };
+        let [written, settling] = paths(directory).map(Part::new);
+        let state = State { written, settling, sequence: 0, can_settle: false };
         let directory = directory.to_owned();
         Self { disk, directory, max_bytes, state: Mutex::new(state) }
     }
@@ -98,14 +110,13 @@ impl Journal {
     pub(crate) fn append(&self, tails: &[Tail<'_>]) -> Result<Option<Noted>, StorageError> {
         let size: usize = tails.iter().map(|tail| tail.bytes.len()).sum();
         let mut state = self.state.lock();
-        let writing = state.writing;
-        let is_long = state.files[writing].len >= self.max_bytes;
+        let is_long = state.written.len >= self.max_bytes;
         if !state.can_settle || size > ENTRY_BYTES_MAX || is_long {
             return Ok(None);
         }
         state.sequence += 1;
         let sequence = state.sequence;
-        let part = &mut state.files[writing];
+        let part = &mut state.written;
         let first = part.entries.as_ref().map_or(sequence, |entries| *entries.start());
         part.entries = Some(first..=sequence);
         let bytes = entry::encode(sequence, tails);
@@ -138,17 +149,16 @@ impl Journal {
 
     /// Whether so much waits that it should be settled before nothing more fits.
     pub(crate) fn is_settling_due(&self) -> bool {
-        let state = self.state.lock();
-        state.files[state.writing].len >= self.max_bytes / 2
+        self.state.lock().written.len >= self.max_bytes / 2
     }
 
     /// Somebody is about to flush the file system. What is noted from here on goes to the other file if that is empty, so that
     /// this one can be emptied. Returns what [`Self::settled`] is told afterwards.
     pub(crate) fn begin_settling(&self) -> u64 {
         let mut state = self.state.lock();
-        let other = 1 - state.writing;
-        if state.files[other].entries.is_none() && state.files[state.writing].entries.is_some() {
-            state.writing = other;
+        let State { written, settling, .. } = &mut *state;
+        if settling.entries.is_none() && written.entries.is_some() {
+            std::mem::swap(written, settling);
         }
         state.sequence
     }
@@ -157,7 +167,7 @@ impl Journal {
     pub(crate) fn settled(&self, sequence: u64) {
         let mut state = self.state.lock();
         state.can_settle = true;
-        for part in &mut state.files {
+        for part in state.both() {
             if part.entries.as_ref().is_some_and(|entries| *entries.end() <= sequence)
                 && let Err(error) = self.empty(part)
             {
@@ -171,13 +181,13 @@ impl Journal {
     /// appends: a crash would bring back what it was. The caller keeps others from flushing the log.
     pub(crate) fn release(&self, env: &Environment, sequence: u64) -> Result<(), StorageError> {
         let mut state = self.state.lock();
-        if !state.files.iter().any(|part| part.holds(sequence)) {
+        if !state.both().iter().any(|part| part.holds(sequence)) {
             return Ok(());
         }
         let synced = self.disk.sync_file_system(&self.directory, &env.lock);
         synced.context("flush the file system of", &self.directory)?;
-        let held = state.files.iter_mut().filter(|part| part.entries.is_some());
-        held.map(|part| self.empty(part)).collect()
+        let mut held = state.both().into_iter().filter(|part| part.entries.is_some());
+        held.try_for_each(|part| self.empty(part))
     }
 
     /// Durably, before anything else may change: an entry that came back would undo that. Without its first header, a file has
@@ -243,6 +253,34 @@ pub(crate) fn replay(env: &Environment, was_closed: bool) -> Result<(), StorageE
     Ok(())
 }
 
+/// What a file of the journal holds, for whoever only looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Contents {
+    /// Of how many logs it has something.
+    pub(crate) logs: usize,
+    /// Of one of its entries there is nothing.
+    pub(crate) is_damaged: bool,
+}
+
+pub(crate) fn contents(
+    disk: &dyn Disk,
+    directory: &Path,
+) -> Result<Vec<(PathBuf, Contents)>, StorageError> {
+    let mut all = Vec::new();
+    for path in paths(directory) {
+        let Some(file) = disk.open_if_there(&path, Open::Read).context("open", &path)? else {
+            continue;
+        };
+        drop(file);
+        let bytes = disk.read(&path).context("read", &path)?;
+        let (entries, is_damaged) = entry::decode(&bytes);
+        let names: BTreeSet<&str> =
+            entries.iter().flat_map(|entry| &entry.tails).map(|tail| tail.log.as_str()).collect();
+        all.push((path, Contents { logs: names.len(), is_damaged }));
+    }
+    Ok(all)
+}
+
 /// Returns how many segments were written to.
 fn write_back(
     disk: &dyn Disk,
@@ -251,7 +289,8 @@ fn write_back(
 ) -> Result<usize, StorageError> {
     // By segment, each in the order in which it was appended.
     let mut segments: BTreeMap<(&str, Uuid, i64), Vec<&Tail<'_>>> = BTreeMap::new();
-    for tail in entries.iter().flat_map(|entry| &entry.tails).filter(|tail| is_log(&tail.log)) {
+    let may_be = |tail: &&Tail<'_>| is_log(&tail.log) && tail.end_position() <= SEGMENT_BYTES_MAX;
+    for tail in entries.iter().flat_map(|entry| &entry.tails).filter(may_be) {
         segments.entry((&tail.log, tail.topic_id, tail.base_offset)).or_default().push(tail);
     }
     let mut written = 0;

@@ -50,8 +50,9 @@ fn around_the_disk(text: &str) -> Option<&'static str> {
 fn nothing_in_the_log_goes_around_the_disk() {
     let files = sources_of(env!("CARGO_MANIFEST_DIR"));
     assert!(files.len() > 20);
-    for (path, text) in files {
-        assert_eq!(around_the_disk(&text), None, "{path}");
+    // Those are tests, too.
+    for (path, text) in files.iter().filter(|(path, _)| !path.ends_with("/tests.rs")) {
+        assert_eq!(around_the_disk(text), None, "{path}");
     }
     for forbidden in [
         "use std::fs::{self, File};",

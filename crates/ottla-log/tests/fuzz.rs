@@ -6,7 +6,8 @@
     reason = "a panic is what the test looks for"
 )]
 
-use ottla_base::SplitMix64;
+use ottla_base::{LeaderEpoch, Offset, SplitMix64, Timestamp};
+use ottla_records::{BatchBuilder, Compression};
 
 #[path = "../../../fuzz/src/files.rs"]
 #[expect(unreachable_pub, reason = "the fuzz crate exports it")]
@@ -53,7 +54,48 @@ fn others() -> Vec<(&'static str, Vec<u8>)> {
         ("log-start-offset-checkpoint", b"0\n1\nt 0 1\n".to_vec()),
         ("cleaner-offset-checkpoint", b"0\n1\nt 0 4\n".to_vec()),
         (".ottla_sync_failed", Vec::new()),
+        ("ottla.journal.0", journal(1, 12)),
+        ("ottla.journal.1", journal(2, 13)),
     ]
+}
+
+/// An entry with what the log has got at its end, at this offset.
+fn journal(sequence: u64, offset: i64) -> Vec<u8> {
+    let append = |offset| {
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.append(Timestamp(1_000), None, Some(b"value"), &[]);
+        let mut batch = builder.build();
+        batch.assign(Offset(offset), LeaderEpoch(1));
+        batch.to_bytes()
+    };
+    let before = log_directory::sound().iter().find(|(name, _)| name.ends_with("4.log")).unwrap();
+    let position = before.1.len() + (12..offset).map(|it| append(it).len()).sum::<usize>();
+    let bytes = append(offset);
+    let mut entry = files::JOURNAL.to_vec();
+    entry.resize(files::JOURNAL_HEADER_LEN, 0);
+    entry[8..16].copy_from_slice(&sequence.to_be_bytes());
+    entry.extend(3_u16.to_be_bytes());
+    entry.extend(b"t-0");
+    entry.extend([7; 16]);
+    entry.extend(4_i64.to_be_bytes());
+    entry.extend(u64::try_from(position).unwrap().to_be_bytes());
+    entry.extend(u32::try_from(bytes.len()).unwrap().to_be_bytes());
+    entry.extend(&bytes[..]);
+    let len = u32::try_from(entry.len() - files::JOURNAL_HEADER_LEN).unwrap();
+    entry[4..8].copy_from_slice(&len.to_be_bytes());
+    files::repair_journal(&mut entry);
+    entry
+}
+
+#[test]
+fn the_example_of_a_journal_is_written_back() {
+    let temporary = files::directory();
+    for (name, bytes) in log_directory::sound().iter().filter(|(name, _)| *name != CLEAN) {
+        files::put(temporary.path(), name, bytes);
+    }
+    files::put(temporary.path(), "ottla.journal.0", &journal(1, 12));
+    files::put(temporary.path(), "ottla.journal.1", &journal(2, 13));
+    assert_eq!(log_directory::end(temporary.path()), Some(Offset(14)));
 }
 
 fn which(name: &str, of: &[&str]) -> u8 {

@@ -149,7 +149,7 @@ fn a_start_that_does_not_look_into_the_journal_is_found_out() {
 
 #[test]
 fn a_journal_that_keeps_what_must_not_come_back_is_found_out() {
-    find_planted(run, Bug::JournalNotEmptied, 1_000, &[Law::Flushed, Law::Start, Law::Readable]);
+    find_planted(run, Bug::JournalNotEmptied, 100, &[Law::Flushed, Law::Start, Law::Readable]);
 }
 
 #[test]

@@ -34,6 +34,12 @@ pub(crate) struct Tail<'a> {
     pub(crate) bytes: Cow<'a, [u8]>,
 }
 
+impl Tail<'_> {
+    pub(super) fn end_position(&self) -> u64 {
+        self.position.saturating_add(self.bytes.len() as u64)
+    }
+}
+
 /// What was noted at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry<'a> {
@@ -71,22 +77,30 @@ pub(super) fn encode(sequence: u64, tails: &[Tail<'_>]) -> Vec<u8> {
 pub(super) fn decode(mut bytes: &[u8]) -> (Vec<Entry<'_>>, bool) {
     let (mut entries, mut is_damaged, mut latest) = (Vec::new(), false, 0);
     let mut is_doubtful = false;
-    while let Some((sequence, body, rest)) = split(bytes).filter(|(it, ..)| *it > latest) {
-        match body.map(tails) {
-            Some(Some(tails)) => {
+    while let Some(Raw { sequence, body, rest }) = split(bytes).filter(|it| it.sequence > latest) {
+        match body.and_then(tails) {
+            Some(tails) => {
                 entries.push(Entry { sequence, tails });
                 is_damaged |= is_doubtful;
             }
             // Torn, if nothing follows.
-            Some(None) | None => is_doubtful = true,
+            None => is_doubtful = true,
         }
         (latest, bytes) = (sequence, rest);
     }
     (entries, is_damaged)
 }
 
-/// The sequence of the first entry, its body if that is sound, and what follows it.
-fn split(bytes: &[u8]) -> Option<(u64, Option<&[u8]>, &[u8])> {
+/// An entry as its header tells of it.
+struct Raw<'a> {
+    sequence: u64,
+    /// If it is sound.
+    body: Option<&'a [u8]>,
+    rest: &'a [u8],
+}
+
+/// The first entry.
+fn split(bytes: &[u8]) -> Option<Raw<'_>> {
     let (header, rest) = bytes.split_at_checked(HEADER_LEN)?;
     let (checked, mut checksums) = header.split_at_checked(CHECKED_LEN)?;
     let mut fields = checked.strip_prefix(MAGIC)?;
@@ -96,7 +110,7 @@ fn split(bytes: &[u8]) -> Option<(u64, Option<&[u8]>, &[u8])> {
     let len = usize::try_from(fields.get_u32()).ok()?;
     let (body, rest) = rest.split_at_checked(len)?;
     let is_sound = checksums.get_u32() == crc32c(body);
-    Some((fields.get_u64(), is_sound.then_some(body), rest))
+    Some(Raw { sequence: fields.get_u64(), body: is_sound.then_some(body), rest })
 }
 
 /// `None` where they make no sense, which a checksum leaves to nobody but a fuzzer.

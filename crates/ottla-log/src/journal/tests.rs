@@ -55,9 +55,19 @@ fn journaled(path: &Path) -> (LogDirectory, [Arc<Log>; 2]) {
     journaled_on(path, Arc::new(OsDisk))
 }
 
+fn read(path: &Path) -> Option<Vec<u8>> {
+    let disk: &dyn Disk = &OsDisk;
+    disk.read(path).ok()
+}
+
+fn write(path: &Path, bytes: &[u8]) {
+    let disk: &dyn Disk = &OsDisk;
+    disk.write(path, bytes).unwrap();
+}
+
 /// The logs of what is noted, in order.
 fn noted(path: &Path) -> Vec<String> {
-    let files = paths(path).map(|path| std::fs::read(path).unwrap_or_default());
+    let files = paths(path).map(|path| read(&path).unwrap_or_default());
     let entries = files.iter().flat_map(|bytes| entry::decode(bytes).0);
     entries.flat_map(|entry| entry.tails).map(|tail| tail.log).collect()
 }
@@ -65,9 +75,9 @@ fn noted(path: &Path) -> Vec<String> {
 /// As after a loss of power: of what was appended to a log without being put in its place, its file has nothing.
 fn lose_second_half(path: &Path, log: &str) {
     let file = path.join(log).join("00000000000000000000.log");
-    let file = std::fs::OpenOptions::new().write(true).open(file).unwrap();
+    let file = OsDisk.open(&file, Open::Write).unwrap();
     let len = file.metadata().unwrap().len();
-    file.set_len(len / 2).unwrap();
+    OsDisk.set_len(&file, len / 2).unwrap();
 }
 
 fn end(directory: &LogDirectory, partition: i32) -> Option<i64> {
@@ -94,17 +104,34 @@ fn what_only_the_journal_has_is_there_after_a_crash() {
 }
 
 #[test]
+fn whoever_checks_the_directory_is_told_what_waits_in_the_journal() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path();
+    drop(journaled(path));
+    let found = || {
+        let report = crate::verify::verify(path, crate::verify::Options::default()).unwrap();
+        let of_journal = |it: &crate::verify::Finding| paths(path).contains(&it.path);
+        let findings = report.findings.into_iter().filter(of_journal);
+        findings.map(|it| (it.weight, it.what)).collect::<Vec<_>>()
+    };
+    let waits = "the latest appends to 2 logs, which may lack them".to_owned();
+    assert_eq!(found(), [(crate::verify::Weight::Unfinished, waits)]);
+    open(path).close(0).unwrap();
+    assert_eq!(found(), []);
+}
+
+#[test]
 fn a_clean_start_asks_nobody_what_was_noted() {
     let temporary = tempfile::tempdir().unwrap();
     let path = temporary.path();
     let (directory, logs) = journaled(path);
-    let files = paths(path).map(|path| std::fs::read(path).ok());
+    let files = paths(path).map(|path| read(&path));
     directory.close(0).unwrap();
     drop((directory, logs));
     assert_eq!(noted(path), [] as [&str; 0]);
     // As another program would leave them that knows nothing of a journal.
     for (path, bytes) in paths(path).iter().zip(files) {
-        bytes.into_iter().for_each(|bytes| std::fs::write(path, bytes).unwrap());
+        bytes.into_iter().for_each(|bytes| write(path, &bytes));
     }
     lose_second_half(path, "t-1");
     assert_eq!(ends(&open(path)), [Some(2), Some(1)]);
@@ -158,7 +185,7 @@ fn a_log_of_another_topic_gets_nothing() {
         lose_second_half(path, log);
     }
     let other = crate::partition_metadata::to_text(Uuid([9; 16]));
-    std::fs::write(path.join("t-1/partition.metadata"), other).unwrap();
+    write(&path.join("t-1/partition.metadata"), other.as_bytes());
     assert_eq!(ends(&open(path)), [Some(2), Some(1)]);
 }
 

@@ -9,6 +9,7 @@ use super::partition::{self, Surroundings};
 use super::{Options, Report, VerifyError, Weight, texts};
 use crate::checkpoint::{self, Offsets};
 use crate::error::{Context, StorageError};
+use crate::journal;
 use crate::names::{self, DirectoryName};
 
 const CHECKPOINT_REBUILT: &str =
@@ -36,6 +37,7 @@ pub(super) fn verify(
     }
     let surroundings = Checkpoints::read(disk, path, Some(&mut report))?;
     texts::meta_properties(disk, &path.join(names::META_PROPERTIES), &mut report)?;
+    look_at_journal(disk, path, &mut report)?;
     for (partition, directory) in logs {
         let surroundings = surroundings.of(Some(partition));
         partition::verify(disk, directory, Some(partition), &surroundings, options, &mut report)?;
@@ -46,6 +48,21 @@ pub(super) fn verify(
         }
     }
     Ok(report)
+}
+
+/// What of the logs may be in the journal alone, which is no damage of theirs.
+fn look_at_journal(disk: &dyn Disk, path: &Path, report: &mut Report) -> Result<(), StorageError> {
+    for (journal, contents) in journal::contents(disk, path)? {
+        if contents.is_damaged {
+            let next_start = "passed over: what it has noted is lost where a log lacks it";
+            report.add(Weight::Damage, &journal, "an entry is damaged", next_start);
+        }
+        if contents.logs > 0 && !report.clean {
+            let what = format!("the latest appends to {} logs, which may lack them", contents.logs);
+            report.add(Weight::Unfinished, &journal, what, "written to where they belong");
+        }
+    }
+    Ok(())
 }
 
 /// One partition's directory; what its parent says of it counts, if that is a data directory.
