@@ -14,8 +14,8 @@ const CRC: std::ops::Range<usize> = 17..21;
 
 /// How each entry of a journal begins, whose header ends with its own checksum and that of what follows.
 pub const JOURNAL: &[u8] = b"OJ01";
-const JOURNAL_CHECKED_LEN: usize = 16;
-pub const JOURNAL_HEADER_LEN: usize = 24;
+const JOURNAL_CHECKED_LEN: usize = 24;
+pub const JOURNAL_HEADER_LEN: usize = 32;
 
 /// A directory that is gone afterwards; in memory, where the machine has such a place.
 #[must_use]

@@ -26,6 +26,7 @@ use ottla_records::NO_PRODUCER_ID;
 use crate::checkpoint;
 use crate::directory;
 use crate::error::{Context, OpenError, StorageError};
+use crate::journal;
 use crate::names::{self, DirectoryName};
 use crate::producers::snapshot;
 use crate::verify::{self, Finding, Options, VerifyError, Weight};
@@ -58,6 +59,8 @@ pub enum AdoptError {
     NoTopicId(PathBuf),
     #[error("{} belongs to topic id {found}, and partition 0 to {expected}", .path.display())]
     OtherTopic { path: PathBuf, found: TopicId, expected: TopicId },
+    #[error("{} was not stopped properly, and its journal has appends to {topic}: start a broker on it, and stop that", .data.display())]
+    Journaled { data: PathBuf, topic: String },
     #[error("{0:?} can't be the value of a configuration")]
     Config(String),
     #[error("{} is not as it was written: {}", .0.path.display(), .0.what)]
@@ -108,6 +111,7 @@ pub fn announce(
     }
     let lock = |data: &PathBuf| directory::lock(disk, data);
     let _locks: Vec<_> = directories.iter().map(lock).collect::<Result<_, _>>()?;
+    check_journals(disk, &directories, &topic)?;
     let logs = partitions_of(disk, &directories, &topic)?;
     let first = logs.first().ok_or_else(|| AdoptError::NotAPartition(PathBuf::from(&topic)))?;
     let topic_id = common_id(disk, first, &logs)?;
@@ -122,6 +126,19 @@ pub fn announce(
     let adoption = Adoption { topic, topic_id, partitions, largest_producer_id, configs };
     checkpoint::replace_durably(disk, &marker, &adoption.to_text())?;
     Ok(adoption)
+}
+
+/// What the next start would write back, over what is adopted.
+fn check_journals(disk: &dyn Disk, directories: &[PathBuf], topic: &str) -> Result<(), AdoptError> {
+    let is_of_topic = |log: &String| matches!(DirectoryName::parse(log), DirectoryName::Log(it) if *it.topic == *topic);
+    for data in directories {
+        let was_closed = disk.status(&data.join(names::CLEAN_SHUTDOWN)).is_ok();
+        let contents = journal::contents(disk, data)?;
+        if !was_closed && contents.iter().flat_map(|it| &it.logs).any(is_of_topic) {
+            return Err(AdoptError::Journaled { data: data.clone(), topic: topic.to_owned() });
+        }
+    }
+    Ok(())
 }
 
 /// The topic that has the partitions in these directories, and the data directories that they are in, once each.

@@ -90,10 +90,13 @@ impl LogDirectory {
             tracing::warn!(directory = %path.display(), "the last process could not write here: reading what the disk has");
             opening::read_anew(&*disk, path)?;
         }
-        let previous = opening::take_clean_shutdown_marker(&*disk, path)?;
+        let previous =
+            opening::take_clean_shutdown_marker(&*disk, path, || journal::discard(&*disk, path))?;
         let clean = previous.is_some();
         let env = Arc::new(Environment::new(path.to_owned(), clock, options, lock)?);
-        journal::replay(&env, clean)?;
+        if !clean {
+            journal::replay(&env)?;
+        }
         let config = Arc::new(config);
         let (logs, leftovers) = opening::list_logs(&env)?;
         let logs = Opener::new(&env, Arc::clone(&config), clean).open_all(logs)?;

@@ -82,7 +82,12 @@ impl Environment {
         let disk: Arc<dyn Disk> =
             Arc::new(WatchedDisk::new(Arc::clone(&options.disk), Arc::clone(&health)));
         let room = Room::new(Arc::clone(&disk), path.clone(), options.reserved_bytes);
-        let journal = Journal::new(Arc::clone(&disk), &path, options.journal_bytes);
+        let journal = Journal::new(
+            Arc::clone(&disk),
+            Arc::clone(&options.random),
+            &path,
+            options.journal_bytes,
+        );
         let offsets = |name| DurableOffsets::read(Arc::clone(&disk), path.join(name));
         Ok(Self {
             log_starts: offsets(names::LOG_START_OFFSETS)?,

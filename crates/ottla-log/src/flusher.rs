@@ -17,7 +17,7 @@ use ottla_base::Offset;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::environment::Environment;
-use crate::error::{Context, StorageError};
+use crate::error::StorageError;
 use crate::log::{FlushWork, Log};
 
 /// A round of fewer logs is likely to be quick.
@@ -228,6 +228,8 @@ fn flush_together(env: &Environment, logs: &[Arc<Log>]) -> Result<Vec<Offset>, S
     let work: Vec<FlushWork> = logs.iter().map(|log| log.take_flush_work()).collect();
     let all: Vec<_> = logs.iter().zip(&work).collect();
     make_durable(env, &all)?;
+    // What failed before these were locked, and has taken something of theirs with it, fails this, too.
+    env.check_health()?;
     Ok(logs.iter().zip(&work).map(|(log, work)| log.flush_done(work)).collect())
 }
 
@@ -309,13 +311,5 @@ pub(crate) fn sync_recovered(env: &Environment, logs: &[Arc<Log>]) -> Result<(),
 
 /// `false` where the platform cannot.
 pub(crate) fn sync_file_system(env: &Environment) -> Result<bool, StorageError> {
-    let noted = env.journal.begin_settling();
-    match env.disk.sync_file_system(&env.path, &env.lock) {
-        Ok(()) => {
-            env.journal.settled(noted);
-            Ok(true)
-        }
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(false),
-        Err(error) => Err(error).context("flush the file system of", &env.path),
-    }
+    env.journal.sync_file_system(env)
 }

@@ -10,6 +10,9 @@
 //! beginning, over blocks that it has: such a write changes nothing of the file but its bytes, and is flushed in one request.
 //! Until the first entry is there again, it has none.
 //!
+//! Who flushes the file system for it has that to himself: the system tells of a page that it has lost once, and whoever was not
+//! told must not empty what still has it. So nothing is emptied either once the directory is offline.
+//!
 //! Invariants: an entry that is on the disk says of each of its logs what is in that log's file, or was before a loss of power;
 //! `first <= last <= sequence` for what a file holds, and the ranges of the two files do not overlap; what is not settled is at
 //! most `2 * max_bytes` and one entry.
@@ -18,14 +21,15 @@ mod entry;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ottla_base::{Offset, Uuid};
-use ottla_env::Disk;
 use ottla_env::disk::Open;
-use parking_lot::Mutex;
+use ottla_env::{Disk, Random};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::directory::read_topic_id;
 use crate::environment::Environment;
@@ -36,6 +40,8 @@ pub(crate) use entry::Tail;
 
 /// A round with more than this is written as well where it belongs.
 const ENTRY_BYTES_MAX: usize = 2 << 20;
+/// Each of the two files is no more than such a part of the disk.
+const DISK_PARTS: u64 = 64;
 /// What a position in an index can say.
 const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
 
@@ -43,8 +49,11 @@ const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
 #[derive(Debug)]
 pub(crate) struct Journal {
     disk: Arc<dyn Disk>,
+    random: Arc<dyn Random>,
     directory: PathBuf,
     max_bytes: u64,
+    /// Held during a flush of the file system, before the state.
+    flushing: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -61,6 +70,14 @@ struct State {
 }
 
 impl State {
+    /// Lets the other file be written if it is empty, so that this one can be emptied. Returns the latest entry.
+    fn turn(&mut self) -> u64 {
+        if self.settling.entries.is_none() && self.written.entries.is_some() {
+            std::mem::swap(&mut self.written, &mut self.settling);
+        }
+        self.sequence
+    }
+
     const fn both(&mut self) -> [&mut Part; 2] {
         [&mut self.written, &mut self.settling]
     }
@@ -72,17 +89,24 @@ struct Part {
     path: PathBuf,
     file: Option<File>,
     len: u64,
+    /// That of its entries.
+    mark: u64,
     /// Which entries it holds, or may hold.
     entries: Option<RangeInclusive<u64>>,
 }
 
 impl Part {
     const fn new(path: PathBuf) -> Self {
-        Self { path, file: None, len: 0, entries: None }
+        Self { path, file: None, len: 0, mark: 0, entries: None }
     }
 
-    fn holds(&self, sequence: u64) -> bool {
-        self.entries.as_ref().is_some_and(|entries| entries.contains(&sequence))
+    /// Whether it may have something of a log whose latest entry this is.
+    fn may_hold(&self, sequence: u64) -> bool {
+        self.entries.as_ref().is_some_and(|entries| *entries.start() <= sequence)
+    }
+
+    fn is_older_than(&self, sequence: u64) -> bool {
+        self.entries.as_ref().is_some_and(|entries| *entries.end() <= sequence)
     }
 }
 
@@ -95,11 +119,20 @@ pub(crate) struct Noted {
 }
 
 impl Journal {
-    pub(crate) fn new(disk: Arc<dyn Disk>, directory: &Path, max_bytes: u64) -> Self {
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        random: Arc<dyn Random>,
+        directory: &Path,
+        max_bytes: u64,
+    ) -> Self {
+        // On a small disk there are better uses for room.
+        let total = disk.space(directory).map_or(u64::MAX, |space| space.total);
+        let max_bytes = max_bytes.min(total / DISK_PARTS);
         let [written, settling] = paths(directory).map(Part::new);
         let state = State { written, settling, sequence: 0, can_settle: false };
         let directory = directory.to_owned();
-        Self { disk, directory, max_bytes, state: Mutex::new(state) }
+        let (flushing, state) = (Mutex::default(), Mutex::new(state));
+        Self { disk, random, directory, max_bytes, flushing, state }
     }
 
     /// Makes the ends of these logs durable, in one entry. `None` if nothing was tried: there is too much of it, or no room
@@ -117,12 +150,21 @@ impl Journal {
         state.sequence += 1;
         let sequence = state.sequence;
         let part = &mut state.written;
+        if part.len == 0 {
+            let mut mark = [0; 8];
+            if self.random.fill(&mut mark).is_err() {
+                return Ok(None);
+            }
+            part.mark = u64::from_be_bytes(mark);
+        }
         let first = part.entries.as_ref().map_or(sequence, |entries| *entries.start());
         part.entries = Some(first..=sequence);
-        let bytes = entry::encode(sequence, tails);
+        let bytes = entry::encode(part.mark, sequence, tails);
         if let Err(error) = self.write(part, &bytes) {
-            // What is written next takes the place of it.
-            tracing::warn!(%error, "nothing is noted in the journal: flushing each log where it is");
+            // What is written next takes the place of it. Of a full disk others tell.
+            if !error.is_full() {
+                tracing::warn!(%error, "nothing is noted in the journal: flushing each log where it is");
+            }
             return Ok(Some(Noted { sequence, is_durable: false }));
         }
         if let Some(file) = &part.file {
@@ -152,42 +194,69 @@ impl Journal {
         self.state.lock().written.len >= self.max_bytes / 2
     }
 
-    /// Somebody is about to flush the file system. What is noted from here on goes to the other file if that is empty, so that
-    /// this one can be emptied. Returns what [`Self::settled`] is told afterwards.
-    pub(crate) fn begin_settling(&self) -> u64 {
-        let mut state = self.state.lock();
-        let State { written, settling, .. } = &mut *state;
-        if settling.entries.is_none() && written.entries.is_some() {
-            std::mem::swap(written, settling);
+    /// Flushes the file system, and empties what everything in it is where it belongs of by then. `false` where the platform
+    /// cannot.
+    pub(crate) fn sync_file_system(&self, env: &Environment) -> Result<bool, StorageError> {
+        let flushing = self.flushing.lock();
+        let sequence = self.state.lock().turn();
+        if !self.sync(env, &flushing)? {
+            return Ok(false);
         }
-        state.sequence
-    }
-
-    /// The file system was flushed since: all entries up to `sequence` are where they belong.
-    pub(crate) fn settled(&self, sequence: u64) {
         let mut state = self.state.lock();
         state.can_settle = true;
-        for part in state.both() {
-            if part.entries.as_ref().is_some_and(|entries| *entries.end() <= sequence)
-                && let Err(error) = self.empty(part)
-            {
-                // It says what is so until somebody wants it gone.
-                tracing::warn!(%error, "the journal cannot be emptied");
-            }
+        if let Err(error) = self.empty_up_to(&mut state, sequence) {
+            // It says what is so until somebody wants it gone.
+            tracing::warn!(%error, "the journal cannot be emptied");
         }
+        Ok(true)
     }
 
     /// Lets nothing of a log be in here whose latest entry this is, since it is about to be changed in another way than by
     /// appends: a crash would bring back what it was. The caller keeps others from flushing the log.
+    ///
+    /// # Errors
+    /// [`StorageError::Poisoned`], or [`StorageError::Io`]: what it holds still says what is so.
     pub(crate) fn release(&self, env: &Environment, sequence: u64) -> Result<(), StorageError> {
-        let mut state = self.state.lock();
-        if !state.both().iter().any(|part| part.holds(sequence)) {
+        let holds = |state: &mut State| state.both().iter().any(|part| part.may_hold(sequence));
+        if !holds(&mut self.state.lock()) {
             return Ok(());
         }
-        let synced = self.disk.sync_file_system(&self.directory, &env.lock);
-        synced.context("flush the file system of", &self.directory)?;
-        let mut held = state.both().into_iter().filter(|part| part.entries.is_some());
-        held.try_for_each(|part| self.empty(part))
+        let flushing = self.flushing.lock();
+        let sequence = self.state.lock().turn();
+        self.sync(env, &flushing)?;
+        let mut state = self.state.lock();
+        self.empty_up_to(&mut state, sequence)?;
+        if holds(&mut state) {
+            // Both files were in use, and more was noted: not this time.
+            self.sync(env, &flushing)?;
+            self.empty_up_to(&mut state, u64::MAX)?;
+        }
+        Ok(())
+    }
+
+    /// Flushes the file system; `false` where the platform cannot.
+    fn sync(
+        &self,
+        env: &Environment,
+        _flushing: &MutexGuard<'_, ()>,
+    ) -> Result<bool, StorageError> {
+        env.check_health()?;
+        match self.disk.sync_file_system(&self.directory, &env.lock) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(false),
+            Err(error) => return Err(error).context("flush the file system of", &self.directory),
+        }
+        // Somebody else may have been told of what was lost.
+        env.check_health()?;
+        Ok(true)
+    }
+
+    /// Empties the files that hold nothing later, the one with the older entries first: of a log that is in both, the later
+    /// ones tell.
+    fn empty_up_to(&self, state: &mut State, sequence: u64) -> Result<(), StorageError> {
+        let [written, settling] = state.both();
+        let old = [settling, written].into_iter().filter(|part| part.is_older_than(sequence));
+        old.map(|part| self.empty(part)).fold(Ok(()), Result::and)
     }
 
     /// Durably, before anything else may change: an entry that came back would undo that. Without its first header, a file has
@@ -209,22 +278,24 @@ fn paths(directory: &Path) -> [PathBuf; 2] {
     names::JOURNALS.map(|name| directory.join(name))
 }
 
-/// Writes what the last process has noted to where it belongs, if that process has not closed the directory properly, and
-/// empties the journal: durably both. Nobody has changed a log since.
+/// Empties the journal of a directory that was closed properly: durably, while that can still be seen. Whatever another program
+/// has done to the logs since, that does not know of a journal, stays.
+pub(crate) fn discard(disk: &dyn Disk, directory: &Path) -> Result<(), StorageError> {
+    for path in paths(directory) {
+        let file = disk.open_if_there(&path, Open::Write).context("open", &path)?;
+        file.map_or(Ok(()), |file| empty(disk, &path, &file))?;
+    }
+    Ok(())
+}
+
+/// Writes what the last process has noted to where it belongs, since it has not closed the directory, and empties the journal:
+/// durably both. Nobody has changed a log since.
 ///
 /// # Errors
 /// [`StorageError::Io`] where something cannot be read or written: records would be missing that somebody relies on.
-pub(crate) fn replay(env: &Environment, was_closed: bool) -> Result<(), StorageError> {
+pub(crate) fn replay(env: &Environment) -> Result<(), StorageError> {
     let (disk, directory) = (&*env.disk, &env.path);
-    let mut files = Vec::new();
-    for path in paths(directory) {
-        let Some(file) = disk.open_if_there(&path, Open::Write).context("open", &path)? else {
-            continue;
-        };
-        let bytes =
-            if was_closed { Vec::new() } else { disk.read(&path).context("read", &path)? };
-        files.push((path, file, bytes));
-    }
+    let files = read(disk, directory)?;
     let mut entries = Vec::new();
     for (path, _, bytes) in &files {
         let (found, is_damaged) = entry::decode(bytes);
@@ -236,47 +307,55 @@ pub(crate) fn replay(env: &Environment, was_closed: bool) -> Result<(), StorageE
     if !entries.is_empty() {
         entries.sort_by_key(|entry| entry.sequence);
         let written = write_back(disk, directory, &entries)?;
-        disk.sync_file_system(directory, &env.lock)
-            .context("flush the file system of", directory)?;
+        let synced = disk.sync_file_system(directory, &env.lock);
+        synced.context("flush the file system of", directory)?;
         tracing::info!(
             directory = %directory.display(), entries = entries.len(), segments = written,
             "wrote back what the journal has"
         );
     }
-    for (path, file, _) in files {
-        let len = file.metadata().context("look at", &path)?.len();
-        if len > 0 {
-            disk.set_len(&file, 0).context("empty", &path)?;
-            disk.sync_data(&file).context("flush", &path)?;
+    files.iter().try_for_each(|(path, file, _)| empty(disk, path, file))
+}
+
+/// Those of the two files that are there, and what they hold.
+fn read(disk: &dyn Disk, directory: &Path) -> Result<Vec<(PathBuf, File, Vec<u8>)>, StorageError> {
+    let mut files = Vec::new();
+    for path in paths(directory) {
+        if let Some(file) = disk.open_if_there(&path, Open::Write).context("open", &path)? {
+            let bytes = disk.read(&path).context("read", &path)?;
+            files.push((path, file, bytes));
         }
+    }
+    Ok(files)
+}
+
+fn empty(disk: &dyn Disk, path: &Path, file: &File) -> Result<(), StorageError> {
+    if file.metadata().context("look at", path)?.len() > 0 {
+        disk.set_len(file, 0).context("empty", path)?;
+        disk.sync_data(file).context("flush", path)?;
     }
     Ok(())
 }
 
 /// What a file of the journal holds, for whoever only looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Contents {
-    /// Of how many logs it has something.
-    pub(crate) logs: usize,
+    pub(crate) path: PathBuf,
+    /// The names of the logs that it has something of.
+    pub(crate) logs: BTreeSet<String>,
     /// Of one of its entries there is nothing.
     pub(crate) is_damaged: bool,
 }
 
-pub(crate) fn contents(
-    disk: &dyn Disk,
-    directory: &Path,
-) -> Result<Vec<(PathBuf, Contents)>, StorageError> {
+pub(crate) fn contents(disk: &dyn Disk, directory: &Path) -> Result<Vec<Contents>, StorageError> {
     let mut all = Vec::new();
     for path in paths(directory) {
-        let Some(file) = disk.open_if_there(&path, Open::Read).context("open", &path)? else {
-            continue;
-        };
-        drop(file);
-        let bytes = disk.read(&path).context("read", &path)?;
-        let (entries, is_damaged) = entry::decode(&bytes);
-        let names: BTreeSet<&str> =
-            entries.iter().flat_map(|entry| &entry.tails).map(|tail| tail.log.as_str()).collect();
-        all.push((path, Contents { logs: names.len(), is_damaged }));
+        if let Some(_there) = disk.open_if_there(&path, Open::Read).context("open", &path)? {
+            let bytes = disk.read(&path).context("read", &path)?;
+            let (entries, is_damaged) = entry::decode(&bytes);
+            let tails = entries.into_iter().flat_map(|entry| entry.tails);
+            all.push(Contents { path, logs: tails.map(|tail| tail.log).collect(), is_damaged });
+        }
     }
     Ok(all)
 }
@@ -297,9 +376,9 @@ fn write_back(
     for ((log, topic_id, base_offset), tails) in segments {
         let home = directory.join(log);
         let segment = names::segment_file(&home, Offset(base_offset), names::LOG);
-        let found = read_topic_id(disk, &home)?.unwrap_or(topic_id);
+        let is_same = read_topic_id(disk, &home)?.is_none_or(|found| found == topic_id);
         let file = disk.open_if_there(&segment, Open::Write).context("open", &segment)?;
-        let Some(file) = file.filter(|_| found == topic_id || topic_id == Uuid::ZERO) else {
+        let Some(file) = file.filter(|_| is_same) else {
             // Retention, or whoever has deleted the topic, has taken it away.
             tracing::debug!(segment = %segment.display(), "the journal has something of a segment that is gone");
             continue;

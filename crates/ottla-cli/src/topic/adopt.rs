@@ -63,6 +63,7 @@ fn failure(error: &AdoptError) -> Failure {
         ),
         AdoptError::NotAPartition(_)
         | AdoptError::TwoTopics { .. }
+        | AdoptError::Journaled { .. }
         | AdoptError::Twice { .. }
         | AdoptError::NotADataDirectory(_)
         | AdoptError::NoTopicId(_)
@@ -84,6 +85,7 @@ const fn exit(error: &AdoptError) -> Exit {
         | AdoptError::OtherTopic { .. }
         | AdoptError::Twice { .. }
         | AdoptError::Damaged(_)
+        | AdoptError::Journaled { .. }
         | AdoptError::Verify(_)
         | AdoptError::Open(_)
         | AdoptError::Storage(_) => Exit::Failed,

@@ -54,13 +54,15 @@ pub(super) fn read_anew(disk: &dyn Disk, directory: &Path) -> Result<(), Storage
 }
 
 /// Whether the last process closed the directory properly, and its broker epoch. The marker is durably gone when
-/// this returns: should this process crash, the next one must not believe it.
+/// this returns: should this process crash, the next one must not believe it. What must be done while it is there comes first.
 pub(super) fn take_clean_shutdown_marker(
     disk: &dyn Disk,
     directory: &Path,
+    first: impl FnOnce() -> Result<(), StorageError>,
 ) -> Result<Option<Option<i64>>, StorageError> {
     let path = directory.join(names::CLEAN_SHUTDOWN);
     let Some(text) = checkpoint::read_if_exists(disk, &path)? else { return Ok(None) };
+    first()?;
     disk.remove_file(&path).context("remove", &path)?;
     disk.sync_directory(directory).context("flush", directory)?;
     Ok(Some(parse_broker_epoch(&text)))

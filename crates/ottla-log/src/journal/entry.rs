@@ -1,14 +1,15 @@
 //! The format of the journal's entries, in big endian. Pure.
 //!
 //! ```text
-//! entry = "OJ01", u32 length of the body, u64 sequence, u32 CRC-32C of the 16 bytes before, u32 CRC-32C of the body, body
+//! entry = "OJ01", u32 length of the body, u64 sequence, u64 mark, u32 CRC-32C of the 24 bytes before, u32 CRC-32C of the body, body
 //! body  = tail*
 //! tail  = u16 length of the log's name, name, 16 bytes topic id (zeros where none is known),
 //!         i64 base offset of the segment, u64 position in its file, u32 length, bytes
 //! ```
 //!
-//! A file holds entries whose sequences rise. What follows the last of them is torn, or left of earlier ones. An entry whose
-//! body is damaged, with others behind it, was flushed: those count all the same.
+//! A file holds entries with one mark, whose sequences rise. What follows the last of them is torn, or left of earlier ones: of
+//! what clients have written, too, who may have put there what looks like an entry. So the mark is drawn each time that a file
+//! is begun. An entry that is damaged, with others of its mark behind it, was flushed: those count all the same.
 
 use std::borrow::Cow;
 
@@ -17,9 +18,9 @@ use ottla_base::{TopicId, Uuid};
 use ottla_records::crc32c;
 
 const MAGIC: &[u8; 4] = b"OJ01";
-pub(super) const HEADER_LEN: usize = 24;
+pub(super) const HEADER_LEN: usize = 32;
 /// So much of the header comes before its own checksum, which covers it.
-const CHECKED_LEN: usize = 16;
+const CHECKED_LEN: usize = 24;
 const TAIL_HEADER_LEN: usize = 16 + 8 + 8 + 4;
 
 /// What a log has appended to a segment since its last flush, and where that is in the segment's file.
@@ -48,7 +49,7 @@ pub(super) struct Entry<'a> {
 }
 
 /// The bytes of an entry. Names are shorter than 64 KiB, and all of it than 4 GiB.
-pub(super) fn encode(sequence: u64, tails: &[Tail<'_>]) -> Vec<u8> {
+pub(super) fn encode(mark: u64, sequence: u64, tails: &[Tail<'_>]) -> Vec<u8> {
     let len_of = |tail: &Tail<'_>| 2 + tail.log.len() + TAIL_HEADER_LEN + tail.bytes.len();
     let mut bytes = Vec::with_capacity(HEADER_LEN + tails.iter().map(len_of).sum::<usize>());
     bytes.put_bytes(0, HEADER_LEN);
@@ -67,6 +68,7 @@ pub(super) fn encode(sequence: u64, tails: &[Tail<'_>]) -> Vec<u8> {
     checked.put_slice(MAGIC);
     checked.put_u32(u32::try_from(body.len()).expect("an entry is short"));
     checked.put_u64(sequence);
+    checked.put_u64(mark);
     checked.put_u32(crc32c(checked));
     checked.put_u32(checksum);
     header.put_slice(checked);
@@ -74,43 +76,65 @@ pub(super) fn encode(sequence: u64, tails: &[Tail<'_>]) -> Vec<u8> {
 }
 
 /// The entries of a file, and whether one between them is damaged.
-pub(super) fn decode(mut bytes: &[u8]) -> (Vec<Entry<'_>>, bool) {
-    let (mut entries, mut is_damaged, mut latest) = (Vec::new(), false, 0);
-    let mut is_doubtful = false;
-    while let Some(Raw { sequence, body, rest }) = split(bytes).filter(|it| it.sequence > latest) {
-        match body.and_then(tails) {
+pub(super) fn decode(bytes: &[u8]) -> (Vec<Entry<'_>>, bool) {
+    let Some(first) = Raw::first(bytes) else { return (Vec::new(), false) };
+    let (mut entries, mut is_damaged, mut is_doubtful) = (Vec::new(), false, false);
+    let (mut latest, mut rest) = (0, bytes);
+    loop {
+        let follows = |it: &Raw<'_>| it.mark == first.mark && it.sequence > latest;
+        let next = match Raw::first(rest).filter(follows) {
+            Some(next) => next,
+            None => match Raw::find(rest, follows) {
+                Some(next) => {
+                    is_damaged = true;
+                    next
+                }
+                None => return (entries, is_damaged),
+            },
+        };
+        match next.body.and_then(tails) {
             Some(tails) => {
-                entries.push(Entry { sequence, tails });
+                entries.push(Entry { sequence: next.sequence, tails });
                 is_damaged |= is_doubtful;
             }
             // Torn, if nothing follows.
             None => is_doubtful = true,
         }
-        (latest, bytes) = (sequence, rest);
+        (latest, rest) = (next.sequence, next.rest);
     }
-    (entries, is_damaged)
 }
 
 /// An entry as its header tells of it.
 struct Raw<'a> {
     sequence: u64,
+    mark: u64,
     /// If it is sound.
     body: Option<&'a [u8]>,
     rest: &'a [u8],
 }
 
-/// The first entry.
-fn split(bytes: &[u8]) -> Option<Raw<'_>> {
-    let (header, rest) = bytes.split_at_checked(HEADER_LEN)?;
-    let (checked, mut checksums) = header.split_at_checked(CHECKED_LEN)?;
-    let mut fields = checked.strip_prefix(MAGIC)?;
-    if checksums.get_u32() != crc32c(checked) {
-        return None;
+impl<'a> Raw<'a> {
+    /// The one that these bytes begin with.
+    fn first(bytes: &'a [u8]) -> Option<Self> {
+        let (header, rest) = bytes.split_at_checked(HEADER_LEN)?;
+        let (checked, mut checksums) = header.split_at_checked(CHECKED_LEN)?;
+        let mut fields = checked.strip_prefix(MAGIC)?;
+        if checksums.get_u32() != crc32c(checked) {
+            return None;
+        }
+        let len = usize::try_from(fields.get_u32()).ok()?;
+        let (body, rest) = rest.split_at_checked(len)?;
+        let is_sound = checksums.get_u32() == crc32c(body);
+        let (sequence, mark) = (fields.get_u64(), fields.get_u64());
+        Some(Self { sequence, mark, body: is_sound.then_some(body), rest })
     }
-    let len = usize::try_from(fields.get_u32()).ok()?;
-    let (body, rest) = rest.split_at_checked(len)?;
-    let is_sound = checksums.get_u32() == crc32c(body);
-    Some(Raw { sequence: fields.get_u64(), body: is_sound.then_some(body), rest })
+
+    /// The first one in these bytes of which this is so.
+    fn find(bytes: &'a [u8], is_meant: impl Fn(&Self) -> bool) -> Option<Self> {
+        let places = bytes.windows(MAGIC.len()).enumerate().filter(|(_, it)| it == MAGIC);
+        let at = |(at, _)| Self::first(bytes.get(at..)?);
+        places.filter_map(at).find(is_meant)
+    }
 }
 
 /// `None` where they make no sense, which a checksum leaves to nobody but a fuzzer.
@@ -140,6 +164,11 @@ mod tests {
         Tail { log: log.to_owned(), topic_id, base_offset: 5, position: 9, bytes: bytes.into() }
     }
 
+    /// An entry with something of one log.
+    fn one(sequence: u64, bytes: &[u8]) -> Vec<u8> {
+        encode(5, sequence, &[tail("t-0", bytes)])
+    }
+
     fn entry(sequence: u64, tails: Vec<Tail<'_>>) -> Entry<'_> {
         Entry { sequence, tails }
     }
@@ -147,14 +176,15 @@ mod tests {
     #[test]
     fn what_is_noted_is_found() {
         let both = vec![tail("t-0", b"abc"), tail("a.b-11", b"")];
-        let file = [encode(3, &both), encode(4, &[tail("t-0", b"d")]), encode(9, &[])].concat();
+        let file =
+            [encode(5, 3, &both), encode(5, 4, &[tail("t-0", b"d")]), encode(5, 9, &[])].concat();
         let expected = vec![entry(3, both), entry(4, vec![tail("t-0", b"d")]), entry(9, vec![])];
         assert_eq!(decode(&file), (expected, false));
     }
 
     #[test]
     fn nothing_is_found_of_an_entry_that_is_torn_anywhere() {
-        let (first, second) = (encode(1, &[tail("t-0", b"abc")]), encode(2, &[tail("t-1", b"d")]));
+        let (first, second) = (one(1, b"abc"), one(2, b"d"));
         let file = [first.clone(), second].concat();
         for len in first.len()..file.len() {
             let (entries, is_damaged) = decode(&file[..len]);
@@ -164,29 +194,33 @@ mod tests {
 
     #[test]
     fn what_is_left_of_earlier_entries_is_not_found() {
-        let earlier = encode(7, &[tail("t-0", b"abc")]);
-        let file = [encode(8, &[tail("t-0", b"x")]), earlier].concat();
-        assert_eq!(decode(&file).0, [entry(8, vec![tail("t-0", b"x")])]);
+        let later = one(8, b"x");
+        let forged = encode(6, 9, &[tail("t-1", b"abc")]);
+        for left in [one(7, b"abc"), forged.clone(), [b"OJ01", &forged[..]].concat()] {
+            let file = [later.clone(), left].concat();
+            assert_eq!(decode(&file), (vec![entry(8, vec![tail("t-0", b"x")])], false));
+        }
     }
 
     #[test]
     fn a_flipped_bit_costs_one_entry_and_is_told_where_more_follow() {
-        let entries = [encode(1, &[tail("t-0", b"abc")]), encode(2, &[tail("t-1", b"d")])];
+        let entries = [one(1, b"abc"), one(2, b"defg"), one(3, b"h")];
         let file = entries.concat();
+        let ends = [entries[0].len(), entries[0].len() + entries[1].len()];
         for bit in 0..8 * file.len() {
             let mut flipped = file.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             let (found, is_damaged) = decode(&flipped);
-            let is_in_body = (HEADER_LEN..entries[0].len()).contains(&(bit / 8));
-            // A header's checksum is told from that of its body.
-            let is_of_body = is_in_body || (CHECKED_LEN + 4..HEADER_LEN).contains(&(bit / 8));
-            let expected: &[u64] = match bit / 8 < entries[0].len() {
-                true if is_of_body => &[2],
-                true => &[],
-                false => &[1],
-            };
             let sequences: Vec<u64> = found.iter().map(|entry| entry.sequence).collect();
-            assert_eq!((sequences.as_slice(), is_damaged), (expected, is_of_body), "bit {bit}");
+            // Without the first header nobody knows the mark.
+            let is_first = bit / 8 < CHECKED_LEN + 4;
+            let expected: (&[u64], bool) = match ends.partition_point(|end| *end <= bit / 8) {
+                0 if is_first => (&[], false),
+                0 => (&[2, 3], true),
+                1 => (&[1, 3], true),
+                _ => (&[1, 2], false),
+            };
+            assert_eq!((sequences.as_slice(), is_damaged), expected, "bit {bit}");
         }
     }
 }

@@ -1,5 +1,7 @@
+use std::io::IoSlice;
+
 use ottla_base::{LeaderEpoch, Timestamp, TopicPartition};
-use ottla_env::{FaultyDisk, ManualClock, OsDisk};
+use ottla_env::{DiskLayer, FaultyDisk, ManualClock, OsDisk, sys};
 
 use super::*;
 use crate::log::Log;
@@ -57,7 +59,7 @@ fn journaled(path: &Path) -> (LogDirectory, [Arc<Log>; 2]) {
 
 fn read(path: &Path) -> Option<Vec<u8>> {
     let disk: &dyn Disk = &OsDisk;
-    disk.read(path).ok()
+    disk.read(path).ok().filter(|bytes| !bytes.is_empty())
 }
 
 fn write(path: &Path, bytes: &[u8]) {
@@ -141,11 +143,15 @@ fn a_clean_start_asks_nobody_what_was_noted() {
 #[test]
 fn whoever_changes_a_log_otherwise_lets_it_leave_first() {
     type Change = fn(&LogDirectory, &Arc<Log>);
-    let changes: [(Change, [Option<i64>; 2]); 3] = [
+    let changes: [(Change, [Option<i64>; 2]); 4] = [
         (|_, log| log.truncate_to(Offset(1)).unwrap(), [Some(1), Some(2)]),
         (|_, log| log.truncate_fully_and_start_at(Offset(9)).unwrap(), [Some(9), Some(2)]),
         (
             |directory, log| assert!(directory.delete(log.topic_partition()).unwrap()),
+            [None, Some(2)],
+        ),
+        (
+            |directory, log| assert!(directory.set_aside(log.topic_partition()).unwrap()),
             [None, Some(2)],
         ),
     ];
@@ -166,7 +172,7 @@ fn what_cannot_leave_is_not_changed() {
     let path = temporary.path();
     let disk = Arc::new(FaultyDisk::default());
     let (directory, logs) = journaled_on(path, Arc::clone(&disk) as _);
-    disk.fail_writes(Some(std::io::ErrorKind::Other));
+    disk.fail_writes(Some(io::ErrorKind::Other));
     logs[0].truncate_to(Offset(1)).unwrap_err();
     assert_eq!(logs[0].log_end_offset(), Offset(2));
     disk.fail_writes(None);
@@ -200,4 +206,84 @@ fn a_checkpoint_empties_it_and_it_goes_on() {
     assert_eq!(noted(path), ["t-1"]);
     drop((directory, logs));
     assert_eq!(ends(&open(path)), [Some(2), Some(3)]);
+}
+
+/// Lets no file of a journal be emptied, while it is told so.
+#[derive(Debug, Default)]
+struct Unemptied {
+    path: Mutex<Option<PathBuf>>,
+}
+
+impl DiskLayer for Unemptied {
+    fn below(&self) -> &dyn Disk {
+        &OsDisk
+    }
+
+    fn write_at(&self, file: &File, buffers: &mut [IoSlice<'_>], position: u64) -> io::Result<()> {
+        let path = self.path.lock();
+        if path.is_some() && path.as_deref() == sys::path_of(file).ok().as_deref() {
+            return Err(io::Error::other("injected"));
+        }
+        OsDisk.write_at(file, buffers, position)
+    }
+}
+
+#[test]
+fn a_log_that_is_in_both_files_leaves_both() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path();
+    let disk = Arc::new(Unemptied::default());
+    let (directory, logs) = journaled_on(path, Arc::clone(&disk) as _);
+    let first = paths(path).into_iter().find(|path| read(path).is_some()).unwrap();
+    *disk.path.lock() = Some(first);
+    directory.checkpoint().unwrap();
+    append(&directory, &[&logs[0], &logs[1]], b"3");
+    assert_eq!(noted(path), ["t-0", "t-1", "t-0", "t-1"], "one could not be emptied");
+    logs[0].truncate_to(Offset(1)).unwrap_err();
+    logs[0].truncate_to(Offset(1)).unwrap_err();
+    *disk.path.lock() = None;
+    logs[0].truncate_to(Offset(1)).unwrap();
+    assert_eq!(noted(path), [] as [&str; 0]);
+    drop((directory, logs));
+    assert_eq!(ends(&open(path)), [Some(1), Some(3)]);
+}
+
+#[test]
+fn what_a_directory_that_is_offline_has_noted_stays() {
+    type Change = fn(&LogDirectory, &Arc<Log>);
+    let changes: [Change; 3] = [
+        |directory, log| assert!(directory.delete(log.topic_partition()).unwrap()),
+        |_, log| _ = log.truncate_to(Offset(0)).unwrap_err(),
+        |directory, _| _ = directory.checkpoint().unwrap_err(),
+    ];
+    for change in changes {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path();
+        let disk = Arc::new(FaultyDisk::default());
+        let (directory, logs) = journaled_on(path, Arc::clone(&disk) as _);
+        disk.fail_next_sync_of(path);
+        directory.checkpoint().unwrap_err();
+        change(&directory, &logs[1]);
+        assert_eq!(noted(path), ["t-0", "t-1"]);
+        drop((directory, logs));
+        // What the disk has lost, and the next sync does not tell of.
+        lose_second_half(path, "t-0");
+        assert_eq!(end(&open(path), 0), Some(2));
+    }
+}
+
+#[test]
+fn nothing_is_adopted_that_the_next_start_would_write_over() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path();
+    drop(journaled(path));
+    write(&path.join("meta.properties"), b"version=1\n");
+    let adopt = || {
+        let adopted =
+            crate::adopt::announce(&[path.join("t-0"), path.join("t-1")], Vec::new(), false);
+        matches!(adopted, Err(crate::adopt::AdoptError::Journaled { .. }))
+    };
+    assert!(adopt());
+    open(path).close(0).unwrap();
+    assert!(!adopt());
 }

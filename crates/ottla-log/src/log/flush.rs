@@ -136,11 +136,15 @@ impl Log {
     }
 
     /// Before anything is done to the log's files but appends, and before they have other names: what the journal has of it
-    /// would be written over that after a crash.
+    /// would be written over that after a crash. In a directory that is offline nothing is done but that, and the journal may
+    /// have what the logs' files have lost.
     ///
     /// # Errors
     /// [`StorageError::Io`] where the journal cannot be emptied: it still says what is so.
     pub(crate) fn leave_journal(&self, _no_flush: &NoFlush<'_>) -> Result<(), StorageError> {
+        if self.env().check_health().is_err() {
+            return Ok(());
+        }
         let sequence = self.journaled.load(Ordering::Relaxed);
         self.env().journal.release(self.env(), sequence)
     }

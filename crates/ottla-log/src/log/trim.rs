@@ -240,7 +240,6 @@ impl Log {
         let foreseen = is_cut.then(|| self.foresee_producers(stays_before).ok()).flatten();
         // A flush under way would report offsets that are about to mean something else.
         let no_flush = self.flush_lock();
-        self.leave_journal(&no_flush)?;
         let mut writer = self.lock_writer()?;
         let end = self.log_end_offset();
         if offset >= end {
@@ -248,6 +247,7 @@ impl Log {
             // be asked about it for ever.
             return self.update_epochs(|epochs| epochs.truncate_from_end(end));
         }
+        self.leave_journal(&no_flush)?;
         if offset < self.first_base_offset() {
             return self.restart_at(&mut writer, offset);
         }

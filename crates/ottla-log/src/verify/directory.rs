@@ -9,7 +9,7 @@ use super::partition::{self, Surroundings};
 use super::{Options, Report, VerifyError, Weight, texts};
 use crate::checkpoint::{self, Offsets};
 use crate::error::{Context, StorageError};
-use crate::journal;
+use crate::journal::{self, Contents};
 use crate::names::{self, DirectoryName};
 
 const CHECKPOINT_REBUILT: &str =
@@ -52,14 +52,16 @@ pub(super) fn verify(
 
 /// What of the logs may be in the journal alone, which is no damage of theirs.
 fn look_at_journal(disk: &dyn Disk, path: &Path, report: &mut Report) -> Result<(), StorageError> {
-    for (journal, contents) in journal::contents(disk, path)? {
-        if contents.is_damaged {
+    let journals = journal::contents(disk, path)?;
+    let was_closed = report.clean;
+    for Contents { path, logs, is_damaged } in journals.iter().filter(|_| !was_closed) {
+        if *is_damaged {
             let next_start = "passed over: what it has noted is lost where a log lacks it";
-            report.add(Weight::Damage, &journal, "an entry is damaged", next_start);
+            report.add(Weight::Damage, path, "an entry is damaged", next_start);
         }
-        if contents.logs > 0 && !report.clean {
-            let what = format!("the latest appends to {} logs, which may lack them", contents.logs);
-            report.add(Weight::Unfinished, &journal, what, "written to where they belong");
+        if !logs.is_empty() {
+            let what = format!("the latest appends to {} logs, which may lack them", logs.len());
+            report.add(Weight::Unfinished, path, what, "written to where they belong");
         }
     }
     Ok(())
