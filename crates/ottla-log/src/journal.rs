@@ -14,8 +14,8 @@
 //! told must not empty what still has it. So nothing is emptied either once the directory is offline.
 //!
 //! Invariants: an entry that is on the disk says of each of its logs what is in that log's file, or was before a loss of power;
-//! `first <= last <= sequence` for what a file holds, and the ranges of the two files do not overlap; what is not settled is at
-//! most `2 * max_bytes` and one entry.
+//! `first <= last <= sequence` for what a file holds, and the ranges of the two files do not overlap; each file is
+//! shorter than `max_bytes` and an entry.
 
 mod entry;
 
@@ -125,9 +125,9 @@ impl Journal {
         directory: &Path,
         max_bytes: u64,
     ) -> Self {
-        // On a small disk there are better uses for room.
-        let total = disk.space(directory).map_or(u64::MAX, |space| space.total);
-        let max_bytes = max_bytes.min(total / DISK_PARTS);
+        // On a small disk there are better uses for room. Some file systems do not say how large they are.
+        let total = disk.space(directory).map_or(0, |space| space.total);
+        let max_bytes = if total > 0 { max_bytes.min(total / DISK_PARTS) } else { max_bytes };
         let [written, settling] = paths(directory).map(Part::new);
         let state = State { written, settling, sequence: 0, can_settle: false };
         let directory = directory.to_owned();
@@ -191,7 +191,8 @@ impl Journal {
 
     /// Whether so much waits that it should be settled before nothing more fits.
     pub(crate) fn is_settling_due(&self) -> bool {
-        self.state.lock().written.len >= self.max_bytes / 2
+        let written = &self.state.lock().written;
+        written.entries.is_some() && written.len >= self.max_bytes / 2
     }
 
     /// Flushes the file system, and empties what everything in it is where it belongs of by then. `false` where the platform
@@ -222,10 +223,10 @@ impl Journal {
             return Ok(());
         }
         let flushing = self.flushing.lock();
-        let sequence = self.state.lock().turn();
+        let settled = self.state.lock().turn();
         self.sync(env, &flushing)?;
         let mut state = self.state.lock();
-        self.empty_up_to(&mut state, sequence)?;
+        self.empty_up_to(&mut state, settled)?;
         if holds(&mut state) {
             // Both files were in use, and more was noted: not this time.
             self.sync(env, &flushing)?;
@@ -251,8 +252,8 @@ impl Journal {
         Ok(true)
     }
 
-    /// Empties the files that hold nothing later, the one with the older entries first: of a log that is in both, the later
-    /// ones tell.
+    /// Empties the files that hold nothing later, the one with the older entries first: of a log that is in both, those that are
+    /// left are the later ones.
     fn empty_up_to(&self, state: &mut State, sequence: u64) -> Result<(), StorageError> {
         let [written, settling] = state.both();
         let old = [settling, written].into_iter().filter(|part| part.is_older_than(sequence));
