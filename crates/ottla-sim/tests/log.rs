@@ -42,6 +42,7 @@ const ALL: &[&str] = &[
     "cached pages that a failed sync had lost",
     "duplicate refused",
     "directory offline",
+    "deleted offline",
     "offline after flush",
     "offline after checkpoint",
     "offline after truncate",

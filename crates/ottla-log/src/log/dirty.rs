@@ -12,7 +12,7 @@ use ottla_records::ValidBatch;
 
 use super::append::size_of;
 
-/// The disk takes more of one log, than a page or two, as easily where it belongs.
+/// More of one log than a page the disk takes as easily where it belongs.
 const END_BYTES_MAX: u64 = 4096;
 
 /// How many files may be kept open for their flush.

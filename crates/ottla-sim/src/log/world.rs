@@ -120,6 +120,9 @@ impl World {
             let faults = self.disk.faults();
             self.step()?;
             if !self.alive {
+                if self.is_poisoned() && !self.disk.has_stopped() {
+                    self.go_on_offline()?;
+                }
                 break;
             }
             self.hear()?;
@@ -397,6 +400,33 @@ impl World {
         }
         self.disk.count(format!("{activity} refused"));
         Ok(None)
+    }
+
+    /// What a broker still does with a directory that is offline: nothing goes with it that was flushed before.
+    fn go_on_offline(&mut self) -> Checked {
+        self.disk.enter("offline");
+        for _ in 0..self.work.below(5) {
+            let names: Vec<TopicPartition> = self.models.keys().cloned().collect();
+            let Some(name) = self.work.pick(&names) else { return Ok(()) };
+            let directory = self.directory.as_ref().expect("nobody has closed it");
+            let (Some(log), model) = (directory.log(name), &self.models[name]) else { continue };
+            match self.work.below(4) {
+                0 => {
+                    self.deleted.insert(model.id);
+                    if directory.delete(name).is_ok() {
+                        self.models.remove(name);
+                        self.disk.count("deleted offline");
+                    }
+                }
+                1 if model.start < model.end => {
+                    let cut = log.truncate_to(Offset(model.start));
+                    law!(Reason, cut.is_err(), "{name} is cut off in a directory that is offline");
+                }
+                1 | 2 => _ = directory.checkpoint(),
+                _ => directory.housekeep(),
+            }
+        }
+        Ok(())
     }
 
     /// After a write that had no room, clients wait until the housekeeper lets one try.
