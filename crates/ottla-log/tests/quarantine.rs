@@ -501,3 +501,66 @@ fn a_log_that_is_said_to_start_before_the_first_offset_starts_there() {
     let log = directory.open(config()).log("t", 0);
     assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset(0), Offset(0)));
 }
+
+#[test]
+fn an_epoch_that_a_crash_has_taken_from_the_file_is_no_damage_behind_some_that_is() {
+    let directory = Directory::new();
+    let large = LogConfig::default;
+    let epochs = directory.path().join("t-0/leader-epoch-checkpoint");
+    let size = batch_at(RECORDS, 20, 1_000).size_in_bytes();
+    {
+        let open = directory.open(large());
+        let log = open.create("t", 0);
+        for n in 0..3 {
+            log.append_batch(batch_at(RECORDS, 20, 1_000 + n), LeaderEpoch(0)).unwrap();
+        }
+        open.checkpoint().unwrap();
+    }
+    // The magic of the last batch: what is appended follows it.
+    flip(&segment(&directory, 0), 2 * size + 16);
+    let before = {
+        let open = directory.open(large());
+        let log = open.log("t", 0);
+        assert_eq!(log.quarantined().len(), 1);
+        let before = std::fs::read(&epochs).unwrap();
+        log.append_batch(batch_at(RECORDS, 20, 1_010), LeaderEpoch(1)).unwrap();
+        log.flush().unwrap();
+        before
+    };
+    std::fs::write(&epochs, before).unwrap();
+    let open = directory.open(large());
+    let log = open.log("t", 0);
+    assert_eq!(log.log_end_offset(), Offset(12));
+    assert_eq!(consume(&log).1, [6, 7, 8]);
+}
+
+#[test]
+fn a_torn_append_behind_a_gap_up_to_the_logs_start_is_cut_off() {
+    let directory = Directory::new();
+    let large = LogConfig::default;
+    let path = segment(&directory, 0);
+    let size = batch_at(RECORDS, 20, 1_000).size_in_bytes() as u64;
+    let append =
+        |log: &Log| log.append_batch(batch_at(RECORDS, 20, 1_000), LeaderEpoch(0)).unwrap();
+    {
+        let open = directory.open(large());
+        let log = open.create("t", 0);
+        append(&log);
+        append(&log);
+        log.delete_records_to(Offset(5)).unwrap();
+        log.truncate_to(Offset(4)).unwrap();
+        assert_eq!((log.log_start_offset(), log.log_end_offset()), (Offset(4), Offset(4)));
+        open.checkpoint().unwrap();
+        append(&log);
+    }
+    // Of the append, which nobody has flushed, the disk has a little.
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(size + 4).unwrap();
+    {
+        let open = directory.open(large());
+        let log = open.log("t", 0);
+        assert_eq!((log.quarantined(), log.log_end_offset()), (Vec::new(), Offset(4)));
+        append(&log);
+        log.flush().unwrap();
+    }
+    assert_eq!(directory.open(large()).log("t", 0).log_end_offset(), Offset(7));
+}

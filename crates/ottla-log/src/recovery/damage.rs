@@ -61,7 +61,14 @@ impl Loader<'_> {
         let mut source = FileSource(segment.disk(), file);
         let found = audit::audit(&mut source, &stretch, &mut |_, _| {}).context("read", &path)?;
         let mut damage = found.damage;
-        damage.retain(|damage| damage.first_offset.0 < doubt.flushed_end);
+        // Behind the last batch there may be a gap up to the log's start: what begins in it, with nothing sound behind it, is the
+        // next append, which was not flushed.
+        let start = self.opening.log_start_offset;
+        damage.retain(|damage| {
+            let is_last = damage.end_position == end;
+            let due = if is_last { damage.first_offset.max(start) } else { damage.first_offset };
+            due.0 < doubt.flushed_end
+        });
         for damage in &mut damage {
             // Nothing sound follows, so nobody knows where it would end but for what was flushed.
             if damage.end_position == end {
@@ -114,7 +121,8 @@ impl Loader<'_> {
             first_offset: segment.base_offset,
             end_offset: next.map_or_else(|| beyond(segment), |next| next.0),
             epochs: Some(&self.epochs),
-            epochs_end: i64::MAX,
+            // After a crash the file of epochs may lack the latest, of records that were flushed without it.
+            epochs_end: if self.opening.clean { i64::MAX } else { self.opening.recovery_point.0 },
         };
         let known_end = known.iter().map(|damage| damage.end_position).max().unwrap_or(0);
         let mut found = Vec::new();
