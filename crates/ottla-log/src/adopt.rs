@@ -130,7 +130,10 @@ pub fn announce(
 
 /// What the next start would write back, over what is adopted.
 fn check_journals(disk: &dyn Disk, directories: &[PathBuf], topic: &str) -> Result<(), AdoptError> {
-    let is_of_topic = |log: &String| matches!(DirectoryName::parse(log), DirectoryName::Log(it) if *it.topic == *topic);
+    let is_of_topic = |log: &String| {
+        let name = DirectoryName::parse(log);
+        matches!(name, DirectoryName::Log(partition) if *partition.topic == *topic)
+    };
     for data in directories {
         let was_closed = disk.status(&data.join(names::CLEAN_SHUTDOWN)).is_ok();
         let contents = journal::contents(disk, data)?;

@@ -426,7 +426,6 @@ impl Shared {
     /// Before no more fits into it, and a round has to do it.
     fn settle_journal(&self) {
         if self.env.journal.is_settling_due()
-            && self.env.check_health().is_ok()
             && let Err(error) = flusher::sync_file_system(&self.env)
         {
             self.env.poison(&error);

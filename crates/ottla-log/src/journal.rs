@@ -296,7 +296,7 @@ pub(crate) fn discard(disk: &dyn Disk, directory: &Path) -> Result<(), StorageEr
 /// [`StorageError::Io`] where something cannot be read or written: records would be missing that somebody relies on.
 pub(crate) fn replay(env: &Environment) -> Result<(), StorageError> {
     let (disk, directory) = (&*env.disk, &env.path);
-    let files = read(disk, directory)?;
+    let files = read(disk, directory, Open::Write)?;
     let mut entries = Vec::new();
     for (path, _, bytes) in &files {
         let (found, is_damaged) = entry::decode(bytes);
@@ -319,10 +319,14 @@ pub(crate) fn replay(env: &Environment) -> Result<(), StorageError> {
 }
 
 /// Those of the two files that are there, and what they hold.
-fn read(disk: &dyn Disk, directory: &Path) -> Result<Vec<(PathBuf, File, Vec<u8>)>, StorageError> {
+fn read(
+    disk: &dyn Disk,
+    directory: &Path,
+    how: Open,
+) -> Result<Vec<(PathBuf, File, Vec<u8>)>, StorageError> {
     let mut files = Vec::new();
     for path in paths(directory) {
-        if let Some(file) = disk.open_if_there(&path, Open::Write).context("open", &path)? {
+        if let Some(file) = disk.open_if_there(&path, how).context("open", &path)? {
             let bytes = disk.read(&path).context("read", &path)?;
             files.push((path, file, bytes));
         }
@@ -349,16 +353,12 @@ pub(crate) struct Contents {
 }
 
 pub(crate) fn contents(disk: &dyn Disk, directory: &Path) -> Result<Vec<Contents>, StorageError> {
-    let mut all = Vec::new();
-    for path in paths(directory) {
-        if let Some(_there) = disk.open_if_there(&path, Open::Read).context("open", &path)? {
-            let bytes = disk.read(&path).context("read", &path)?;
-            let (entries, is_damaged) = entry::decode(&bytes);
-            let tails = entries.into_iter().flat_map(|entry| entry.tails);
-            all.push(Contents { path, logs: tails.map(|tail| tail.log).collect(), is_damaged });
-        }
-    }
-    Ok(all)
+    let contents = |(path, _, bytes): (PathBuf, File, Vec<u8>)| {
+        let (entries, is_damaged) = entry::decode(&bytes);
+        let tails = entries.into_iter().flat_map(|entry| entry.tails);
+        Contents { path, logs: tails.map(|tail| tail.log).collect(), is_damaged }
+    };
+    Ok(read(disk, directory, Open::Read)?.into_iter().map(contents).collect())
 }
 
 /// Returns how many segments were written to.

@@ -82,16 +82,9 @@ pub(super) fn decode(bytes: &[u8]) -> (Vec<Entry<'_>>, bool) {
     let (mut latest, mut rest) = (0, bytes);
     loop {
         let follows = |it: &Raw<'_>| it.mark == first.mark && it.sequence > latest;
-        let next = match Raw::first(rest).filter(follows) {
-            Some(next) => next,
-            None => match Raw::find(rest, follows) {
-                Some(next) => {
-                    is_damaged = true;
-                    next
-                }
-                None => return (entries, is_damaged),
-            },
-        };
+        let later = || Raw::find(rest, follows).inspect(|_| is_damaged = true);
+        let next = Raw::first(rest).filter(follows).or_else(later);
+        let Some(next) = next else { return (entries, is_damaged) };
         match next.body.and_then(tails) {
             Some(tails) => {
                 entries.push(Entry { sequence: next.sequence, tails });

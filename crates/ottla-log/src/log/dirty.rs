@@ -107,19 +107,17 @@ impl DirtyFiles {
         (base_offset, position): (i64, u64),
         batches: &[ValidBatch],
     ) {
-        let size = size_of(batches);
-        let nothing = End { base_offset, position, bytes: Vec::new() };
-        self.change = match std::mem::take(&mut self.change) {
-            Change::Nothing if nothing.goes_on_with(base_offset, position, size) => {
-                Change::Appended(nothing)
-            }
-            Change::Appended(end) if end.goes_on_with(base_offset, position, size) => {
-                Change::Appended(end)
-            }
-            Change::Nothing | Change::Appended(_) | Change::More => Change::More,
+        let end = match std::mem::take(&mut self.change) {
+            Change::Nothing => Some(End { base_offset, position, bytes: Vec::new() }),
+            Change::Appended(end) => Some(end),
+            Change::More => None,
         };
-        if let Change::Appended(end) = &mut self.change {
+        let goes_on = |end: &End| end.goes_on_with(base_offset, position, size_of(batches));
+        if let Some(mut end) = end.filter(goes_on) {
             end.add(batches);
+            self.change = Change::Appended(end);
+        } else {
+            self.change = Change::More;
         }
         self.hold(file);
     }
